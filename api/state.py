@@ -13,7 +13,7 @@ from api.http.rate_limits import Rates
 from api.http.readiness import ReadinessChecks
 from api.http.refused_keys import RefusedKeys
 from core.database import session_factory
-from core.http.address_guard import Guard
+from core.http.address_policy import AddressPolicy
 from core.service.jobs.broker import celery_app
 from core.service.jobs.hints import SendHint, hint_sender
 from core.service.jobs.resolution.hub_lookup import HubLookup
@@ -28,8 +28,8 @@ class ApiState:
     """State that the routes share.
 
     `send_hint` tells workers of a new job, `watch` wakes those who follow a job's events, `rates` limits callers,
-    `refused_keys` records refused keys, `hub` is asked before a request's transaction begins, `guard` checks whether a
-    URL may be called, and `triggers` is what firing one works with.
+    `refused_keys` records refused keys, `hub` is asked before a request's transaction begins, `address_policy` checks
+    whether a URL may be called, and `triggers` is what firing one works with.
     """
 
     settings: Settings
@@ -44,7 +44,7 @@ class ApiState:
     readiness: ReadinessChecks
     metrics: CollectorRegistry
     hub: HubLookup
-    guard: Guard
+    address_policy: AddressPolicy
     triggers: Means
     part_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
     """Slots for uploads' parts on their way to the store, each in memory; those still arriving lie on disk."""
@@ -71,6 +71,6 @@ def build_state(settings: Settings) -> ApiState:
         readiness=ReadinessChecks(sessions, store, broker, worker_fresh_seconds=settings.worker_fresh_seconds),
         metrics=metrics_registry(settings, sessions, store, broker),
         hub=hub,
-        guard=Guard(tuple(settings.webhook_allowed_networks)),
+        address_policy=AddressPolicy(tuple(settings.webhook_allowed_networks)),
         triggers=Means(sessions=sessions, store=store, settings=settings, hub=hub, secret=secret),
     )

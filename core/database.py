@@ -57,10 +57,10 @@ DATABASE_SECONDS = Histogram("secateur_database_seconds", "Time from a statement
 Role = Literal["request", "dispatcher", "worker", "migration"]
 """Kinds of callers of the database: each has limits of its own in the settings."""
 
-_HELD = "what is needed is being changed by somebody else, who has not finished in time"
+_LOCKED = "what is needed is being changed by somebody else, who has not finished in time"
 _PASSING = {
-    "55P03": _HELD,
-    "40P01": _HELD,
+    "55P03": _LOCKED,
+    "40P01": _LOCKED,
     "57014": "the database did not finish in time",
     "25P03": "the database was left waiting for too long",
 }
@@ -178,13 +178,13 @@ def _check_before_use(engine: Engine) -> None:
         driver: psycopg.Connection | None = record.driver_connection
         assert driver is not None
         try:
-            if time.monotonic() - returned_at >= _UNASKED_SECONDS or _has_news(driver):
+            if time.monotonic() - returned_at >= _UNASKED_SECONDS or _is_readable(driver):
                 engine.dialect.do_ping(connection)
         except psycopg.Error as error:
             raise InvalidatePoolError from error
 
 
-def _has_news(connection: psycopg.Connection) -> bool:
+def _is_readable(connection: psycopg.Connection) -> bool:
     """Return whether the server sent something unrequested, or closed the connection.
 
     Raises psycopg.Error where it is closed on this side.
@@ -226,14 +226,14 @@ def session_factory(settings: Settings, role: Role = "request") -> sessionmaker[
     return sessionmaker(create_engine_from(settings, role), expire_on_commit=False)
 
 
-def passing_fault(error: DBAPIError) -> str | None:
+def transient_reason(error: DBAPIError) -> str | None:
     """Return the reason that a transaction failed where it may succeed the next time, None for any other failure.
 
     The database is away (SQLSTATE classes 08 and 57P, or none at all: never connected), or a limit was reached.
     """
     state = getattr(error.orig, "sqlstate", None)
-    if (fault := _PASSING.get(state or "")) is not None:
-        return fault
+    if (reason := _PASSING.get(state or "")) is not None:
+        return reason
     if error.connection_invalidated or state is None or state[:2] == "08" or state[:3] == "57P":
         return "the database cannot be reached right now"
     return None

@@ -144,7 +144,7 @@ def read_window(
 _FRONT, _FURTHEST = 300, 1500
 """Rows at the front of an order that are looked at one by one, and at most, where the first of them promise to be
 enough: where many meet a condition, its index would find far too many."""
-_MOST_FOUND = 20_000
+_MOST_MATCHES = 20_000
 """Rows that are sorted once the index has found them."""
 _BY_THE_INDEX = text(
     "SELECT set_config('enable_indexscan', 'off', true), set_config('work_mem', '64MB', true),"
@@ -175,18 +175,20 @@ def _first_having(
         seen += more
         more = max(_FRONT, seen * (count - len(rows)) // len(rows))
     session.execute(_BY_THE_INDEX)
-    every = ordered.with_only_columns(*ordering.named()).where(having).order_by(None).limit(_MOST_FOUND + 1).subquery()
-    found = session.execute(
+    every = (
+        ordered.with_only_columns(*ordering.named()).where(having).order_by(None).limit(_MOST_MATCHES + 1).subquery()
+    )
+    matches = session.execute(
         select(every.c.id, func.count().over()).order_by(*ordering.columns(every.c)).limit(count)
     ).all()
     session.execute(_ALONG_THE_ORDER)
-    if found and found[0][1] > _MOST_FOUND:
+    if matches and matches[0][1] > _MOST_MATCHES:
         raise InvalidRequest(
-            f"search: more than {_MOST_FOUND} of this list have these words, and too few of those that come first "
+            f"search: more than {_MOST_MATCHES} of this list have these words, and too few of those that come first "
             "in this order: add a word or a filter, or choose another order",
             param="search",
         )
-    return session.scalars(ordered.where(table.id.in_([row_id for row_id, _ in found]))).all()
+    return session.scalars(ordered.where(table.id.in_([row_id for row_id, _ in matches]))).all()
 
 
 @dataclass(frozen=True)
@@ -202,24 +204,26 @@ class _Ordering:
     def __init__(self, order: Order, table: Any, backwards: bool) -> None:
         listed: _ListedTable = table
         self._key = order.key
-        self._made = (listed.created_at, listed.id)
+        self._creation = (listed.created_at, listed.id)
         self._backwards = backwards
         self._key_falls = order.descending != backwards
-        self._made_falls = (order.descending if order.key is None else True) != backwards
+        self._creation_falls = (order.descending if order.key is None else True) != backwards
 
     def named(self) -> Sequence[ColumnElement[Any] | InstrumentedAttribute[Any]]:
         """Return the columns of a row's place, labelled for a subquery whose rows `columns` orders."""
-        return [*self._made, *([] if self._key is None else [self._key.label("key")])]
+        return [*self._creation, *([] if self._key is None else [self._key.label("key")])]
 
     def columns(self, places: Any = None) -> list[ColumnElement[Any]]:
         """Return the columns to order by: the table's, or those that `named` has named in a subquery."""
-        columns = self._made if places is None else (places.created_at, places.id)
-        made: list[ColumnElement[Any]] = [column.desc() if self._made_falls else column.asc() for column in columns]
+        columns = self._creation if places is None else (places.created_at, places.id)
+        by_creation: list[ColumnElement[Any]] = [
+            column.desc() if self._creation_falls else column.asc() for column in columns
+        ]
         if self._key is None:
-            return made
+            return by_creation
         sorted_by = self._key if places is None else places.key
         key = sorted_by.desc() if self._key_falls else sorted_by.asc()
-        return [key.nulls_first() if self._backwards else key.nulls_last(), *made]
+        return [key.nulls_first() if self._backwards else key.nulls_last(), *by_creation]
 
     def parts(self, place: _Place | None) -> list[list[ColumnElement[bool]]]:
         """Return conditions of the rows after a place, part by part in their order.
@@ -229,7 +233,9 @@ class _Ordering:
         if place is None:
             return [[]]
         here = tuple_(place.created_at, place.id)
-        later: ColumnElement[bool] = tuple_(*self._made) < here if self._made_falls else tuple_(*self._made) > here
+        later: ColumnElement[bool] = (
+            tuple_(*self._creation) < here if self._creation_falls else tuple_(*self._creation) > here
+        )
         if self._key is None:
             return [[later]]
         if place.key is None:

@@ -13,7 +13,7 @@ from core.errors import InvalidRequest
 OBJECT_EXPECTED: Final = frozenset({"object_expected", "model_attributes_type", "model_type", "dict_type"})
 """Types of the errors of a value that had to be a JSON object."""
 
-MOST_FAULTS: Final = 10
+MOST_ERRORS: Final = 10
 """Faults that one sentence names."""
 
 _LONGEST_SHOWN: Final = 80
@@ -76,7 +76,7 @@ def sentence_of(place: str | None, message: str) -> str:
     return f"{place}: {message}" if place else message
 
 
-def fault_of(error: Mapping[str, Any]) -> tuple[str | None, str]:
+def param_and_sentence(error: Mapping[str, Any]) -> tuple[str | None, str]:
     """Return (param, sentence) of one of pydantic's errors."""
     param = ".".join(str(part) for part in error["loc"]) or None
     return param, sentence_of(param, message_of(error))
@@ -84,13 +84,13 @@ def fault_of(error: Mapping[str, Any]) -> tuple[str | None, str]:
 
 def invalid_request(error: ValidationError, *, opening: str = "") -> InvalidRequest:
     """Return the refusal that names every fault; `opening` goes before them."""
-    faults = [fault_of(each) for each in error.errors(include_url=False)]
-    return InvalidRequest(opening + joined([sentence for _, sentence in faults]), param=faults[0][0])
+    errors = [param_and_sentence(each) for each in error.errors(include_url=False)]
+    return InvalidRequest(opening + joined([sentence for _, sentence in errors]), param=errors[0][0])
 
 
 def joined(sentences: Sequence[str]) -> str:
     """Return faults as one sentence."""
-    return "; ".join(sentences[:MOST_FAULTS])
+    return "; ".join(sentences[:MOST_ERRORS])
 
 
 def kind_of(value: object) -> str:

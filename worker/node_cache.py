@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Self
 
 from core.errors import DiskFull, ModelTooLarge
-from core.storage.store import full_disk_told, sync_folder
+from core.storage.store import sync_folder, translate_disk_full
 from worker.locks import is_free, lock_now
 
 _KEY = re.compile(r"[a-z]+-[0-9a-f]{16,64}")
@@ -93,7 +93,7 @@ class NodeCache:
         DiskFull or ModelTooLarge.
         """
         partial, entry = self._root / "partial" / _checked(key), self._root / "entries" / key
-        with full_disk_told():
+        with translate_disk_full():
             lock = self._open(key)
             try:
                 self._lock_to_fill(lock, entry, on_waiting)
@@ -209,7 +209,7 @@ class NodeCache:
     def _open(self, key: str) -> int:
         """Lock files are never removed: two who lock the same name must lock the same file."""
         locks = self._root / "locks"
-        with full_disk_told():
+        with translate_disk_full():
             locks.mkdir(parents=True, exist_ok=True)
             return os.open(locks / key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from core.database import passing_fault
+from core.database import transient_reason
 from core.errors import (
     InvalidRequest,
     NotFound,
@@ -165,7 +165,7 @@ def add_handlers(app: FastAPI, answer: Callable[[Request, Told], Response] = doc
 
     @app.exception_handler(DBAPIError)
     def _(request: Request, error: DBAPIError) -> Response:
-        fault = passing_fault(error)
+        fault = transient_reason(error)
         return unexpected(request, error) if fault is None else unavailable(request, fault, error)
 
     @app.exception_handler(Exception)

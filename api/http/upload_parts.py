@@ -15,7 +15,7 @@ from core.errors import InvalidRequest, OffsetMismatch, PayloadTooLarge, UploadR
 from core.service.registry.schemas import ReceivedPart
 from core.service.registry.upload_parts import ExpectedPart, expect_part, new_place, receive_part, require_size
 from core.service.teams.principal import Principal
-from core.storage import Incoming, Part
+from core.storage import Incoming, UploadPart
 
 OCTETS = "application/octet-stream"
 _WRITE_BYTES = 2**20
@@ -106,7 +106,7 @@ def _finish(
     state: ApiState, caller: Principal, part: ExpectedPart, incoming: Incoming, place: str, size: int
 ) -> ReceivedPart:
     incoming.finish()
-    return receive_part(state.sessions, state.store, state.settings, caller, part, Part(place, size))
+    return receive_part(state.sessions, state.store, state.settings, caller, part, UploadPart(place, size))
 
 
 async def _chunks(content: BinaryIO, start: int, most: int) -> AsyncIterator[bytes]:

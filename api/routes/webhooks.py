@@ -55,7 +55,7 @@ def list_webhooks(caller: Viewer, session: DatabaseSession, limit: Limit = 50, a
 )
 def create_webhook(body: WebhookBody, caller: Admin, state: State, once: CreateOnce) -> Response:
     """A new endpoint; `secret` in the answer, which its deliveries are signed with, is shown this once."""
-    state.guard.check_url(body.url)  # asks a resolver: before the transaction begins
+    state.address_policy.check_url(body.url)  # asks a resolver: before the transaction begins
 
     def create(session: Session) -> tuple[int, BaseModel]:
         return 201, service.create_webhook(session, caller, body, secret=state.secret)
@@ -77,7 +77,7 @@ def change_webhook(
     told.
     """
     if body.url is not None:
-        state.guard.check_url(body.url)
+        state.address_policy.check_url(body.url)
     return service.change_webhook(session, caller, webhook_id, body)
 
 

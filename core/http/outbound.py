@@ -1,4 +1,4 @@
-"""Calls to addresses that users name: only where a guard allows it, and within time limits whatever the server does.
+"""Calls to addresses that users name: only where a policy allows it, and within time limits whatever the server does.
 
 The connection is made to an address that was checked, so that a name that changes its mind between the look and the
 call gains nothing; TLS still asks for the name. Nothing here follows redirects, asks a proxy, keeps cookies or
@@ -13,26 +13,26 @@ from functools import lru_cache
 
 import httpcore
 
-from core.http.address_guard import Guard, Target
+from core.http.address_policy import AddressPolicy, CallTarget
 
 
 @dataclass(frozen=True)
 class Limits:
     """Time limits of one HTTP exchange, in seconds, and the most bytes of the response body that are read.
 
-    `whole` runs from the look-up of the name to the end of the response's head, `body` limits the reading of the body,
+    `total` runs from the look-up of the name to the end of the response's head, `body` limits the reading of the body,
     at most `body_bytes` of it.
     """
 
     connect: float = 5
     read: float = 10
-    whole: float = 15
+    total: float = 15
     body: float = 1
     body_bytes: int = 64 * 2**10
 
 
 @dataclass(frozen=True)
-class Answer:
+class OutboundResponse:
     """Answer to a call: `body` is its beginning, byte for byte; `headers` have names in small letters."""
 
     status: int
@@ -44,10 +44,12 @@ class CallFailed(Exception):
     """Call without an answer: the text says why, and names no internal address."""
 
 
-def post(url: str, body: bytes, headers: Mapping[str, str], guard: Guard, limits: Limits) -> Answer:
+def post(
+    url: str, body: bytes, headers: Mapping[str, str], address_policy: AddressPolicy, limits: Limits
+) -> OutboundResponse:
     """Send one POST; raises UnsafeAddress where the name now resolves to an address it must not, and CallFailed."""
-    target = Target.of(url)
-    backend = _CheckedBackend(guard, target, limits)
+    target = CallTarget.of(url)
+    backend = _CheckedBackend(address_policy, target, limits)
     where = httpcore.URL(scheme=target.scheme.encode(), host=target.host.encode(), port=target.port, target=target.path)
     named = [
         (b"Host", target.authority),
@@ -56,17 +58,19 @@ def post(url: str, body: bytes, headers: Mapping[str, str], guard: Guard, limits
         (b"Connection", b"close"),
         *((name.encode(), value.encode()) for name, value in headers.items()),
     ]
-    timeout = {"connect": limits.connect, "read": limits.read, "write": limits.read, "pool": limits.whole}
+    timeout = {"connect": limits.connect, "read": limits.read, "write": limits.read, "pool": limits.total}
     pool = httpcore.ConnectionPool(ssl_context=_trust(), network_backend=backend, retries=0)
     try:
         with pool, pool.stream("POST", where, headers=named, content=body, extensions={"timeout": timeout}) as response:
             received = _beginning(response, backend, limits)
-            told = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
-            return Answer(response.status, told, received)
+            received_headers = {
+                name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
+            }
+            return OutboundResponse(response.status, received_headers, received)
     except httpcore.TimeoutException:
-        raise CallFailed(backend.told_late()) from None
+        raise CallFailed(backend.timeout_text()) from None
     except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
-        raise CallFailed(_told(error)) from None
+        raise CallFailed(_failure_text(error)) from None
 
 
 @lru_cache
@@ -89,7 +93,7 @@ def _beginning(response: httpcore.Response, backend: "_CheckedBackend", limits: 
     return bytes(received[: limits.body_bytes])
 
 
-def _told(error: Exception) -> str:
+def _failure_text(error: Exception) -> str:
     if isinstance(error.__cause__, ssl.SSLCertVerificationError):
         return f"the certificate is not valid: {error.__cause__.verify_message}"
     if isinstance(error, httpcore.RemoteProtocolError):
@@ -100,18 +104,18 @@ def _told(error: Exception) -> str:
 class _CheckedBackend(httpcore.NetworkBackend):
     """Backend that connects to the address that was checked, and lets nothing last beyond the deadline."""
 
-    def __init__(self, guard: Guard, target: Target, limits: Limits) -> None:
-        self._guard = guard
+    def __init__(self, address_policy: AddressPolicy, target: CallTarget, limits: Limits) -> None:
+        self._address_policy = address_policy
         self._target = target
         self._limits = limits
         self._plain = httpcore.SyncBackend()
         self._connected = False
-        self.deadline = time.monotonic() + limits.whole
+        self.deadline = time.monotonic() + limits.total
 
-    def told_late(self) -> str:
+    def timeout_text(self) -> str:
         if not self._connected:
             return f"no connection in {self._limits.connect:g} s"
-        return f"no answer in time: {self._limits.read:g} s for the next byte, {self._limits.whole:g} s for all"
+        return f"no answer in time: {self._limits.read:g} s for the next byte, {self._limits.total:g} s for all"
 
     def connect_tcp(
         self,
@@ -123,7 +127,7 @@ class _CheckedBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         assert (host, port) == (self._target.host, self._target.port), (host, port)
         deadline = min(self.deadline, time.monotonic() + self._limits.connect)
-        addresses = self._guard.addresses(self._target, deadline - time.monotonic())
+        addresses = self._address_policy.addresses(self._target, deadline - time.monotonic())
         failed: Exception = httpcore.ConnectTimeout()
         for address in addresses:
             remaining = deadline - time.monotonic()

@@ -10,14 +10,14 @@ from core.storage.store import (
     MANIFEST,
     PACKED_SUFFIX,
     Incoming,
-    Part,
     Store,
     StoredFile,
     Unfinished,
+    UploadPart,
     artifact_prefix,
     attachment,
     checked,
-    full_disk_told,
+    translate_disk_full,
 )
 from core.storage.stream import open_stored
 
@@ -27,16 +27,16 @@ __all__ = [
     "PACKED_SUFFIX",
     "Incoming",
     "LocalStore",
-    "Part",
     "Store",
     "StoredFile",
     "Unfinished",
+    "UploadPart",
     "artifact_prefix",
     "attachment",
     "checked",
-    "full_disk_told",
     "open_store",
     "open_stored",
+    "translate_disk_full",
 ]
 
 

@@ -14,25 +14,26 @@ from pathlib import Path
 
 from core.storage.store import (
     CHUNK_BYTES,
-    Part,
     StoredFile,
     Unfinished,
+    UploadPart,
     Watch,
     checked,
     fetch_resuming,
-    full_disk_told,
     missing,
     publishable,
     sync_folder,
+    translate_disk_full,
 )
 
-_ASIDE = re.compile(r"\.(?:incoming|deleted)-(?:(.+)-)?[0-9a-f]{32}")
+_TEMPORARY = re.compile(r"\.(?:incoming|deleted)-(?:(.+)-)?[0-9a-f]{32}")
 
 
 class LocalStore:
     """Store in a folder: every name is checked, and no path, links included, leads out of its prefix.
 
-    What is written lies aside, in `.incoming-PREFIX-…`, until it is whole and on the disk; a rename puts it in place.
+    What is written has a temporary name, `.incoming-PREFIX-…`, until it is complete and on the disk; a rename puts it
+    in its place.
     """
 
     def __init__(self, root: Path) -> None:
@@ -51,20 +52,20 @@ class LocalStore:
     def publish(self, folder: Path, prefix: str, *, watch: Watch | None = None) -> list[StoredFile]:
         target = self.folder(prefix)
         names = publishable(folder)
-        aside = self._aside("incoming", prefix)
+        temporary = self._temporary_path("incoming", prefix)
         try:
-            with full_disk_told():
+            with translate_disk_full():
                 stored = []
                 for name in names:
-                    file = aside / name
+                    file = temporary / name
                     file.parent.mkdir(parents=True, exist_ok=True)
                     size, sha256 = _write(file, _read(folder / name), watch)
                     stored.append(StoredFile(name, size, sha256))
-                for where, _, _ in os.walk(aside):
+                for where, _, _ in os.walk(temporary):
                     sync_folder(Path(where))
-                self._place(aside, target, instead_of=prefix)
+                self._place(temporary, target, instead_of=prefix)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         return sorted(stored, key=lambda each: each.path)
 
     def open_range(self, prefix: str, path: str, start: int, end: int) -> Iterator[bytes]:
@@ -80,31 +81,33 @@ class LocalStore:
 
     def delete(self, prefix: str) -> None:
         target = self.folder(prefix)
-        aside = self._aside("deleted", prefix)
+        temporary = self._temporary_path("deleted", prefix)
         try:
-            target.rename(aside)
+            target.rename(temporary)
         except FileNotFoundError:
             return
-        _remove(aside)
+        _remove(temporary)
         if target.parent != self._root:
             with contextlib.suppress(OSError):  # unless something else is in it
                 target.parent.rmdir()
 
     def incoming(self, prefix: str, path: str) -> "LocalIncoming":
         target = self.folder(prefix) / checked(path)
-        with full_disk_told():
-            return LocalIncoming(self._aside("incoming", prefix), lambda aside: self._place(aside, target))
+        with translate_disk_full():
+            return LocalIncoming(
+                self._temporary_path("incoming", prefix), lambda temporary: self._place(temporary, target)
+            )
 
-    def join(self, prefix: str, parts: Sequence[Part], target: str, path: str) -> None:
+    def join(self, prefix: str, parts: Sequence[UploadPart], target: str, path: str) -> None:
         files = [self._file(prefix, part.path) for part in parts]
-        whole = self.incoming(target, path)
+        joined = self.incoming(target, path)
         try:
             for file in files:
                 for chunk in _read(file):
-                    whole.write(chunk)
-            whole.finish()
+                    joined.write(chunk)
+            joined.finish()
         finally:
-            whole.discard()
+            joined.discard()
 
     def children(self, prefix: str | None = None) -> Iterator[str]:
         try:
@@ -121,28 +124,28 @@ class LocalStore:
         if not self._root.is_dir():
             return
         for entry in list(self._root.iterdir()):
-            match = _ASIDE.fullmatch(entry.name)
+            match = _TEMPORARY.fullmatch(entry.name)
             touched = match and _touched(entry)
             if match and touched:
                 yield Unfinished((match[1] or "").replace("+", "/"), touched, functools.partial(_remove, entry))
 
-    def _aside(self, what: str, prefix: str) -> Path:
+    def _temporary_path(self, what: str, prefix: str) -> Path:
         """Return a new temporary path on the store's file system, named after the first two parts of the prefix."""
         owner = "+".join(checked(prefix).split("/")[:2])
         self._root.mkdir(parents=True, exist_ok=True)
         return self._root / f".{what}-{owner}-{uuid.uuid4().hex}"
 
-    def _place(self, aside: Path, target: Path, *, instead_of: str | None = None) -> None:
+    def _place(self, temporary: Path, target: Path, *, instead_of: str | None = None) -> None:
         """Rename into place, whatever others put there or remove there meanwhile."""
         while True:
             try:
                 if instead_of is not None:
                     self.delete(instead_of)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                aside.rename(target)
+                temporary.rename(target)
                 break
             except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST) or not aside.exists():
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST) or not temporary.exists():
                     raise
         folder = target.parent
         while folder.is_relative_to(self._root):
@@ -164,25 +167,25 @@ class LocalStore:
 class LocalIncoming:
     """File that is written under a temporary name until `place` renames it."""
 
-    def __init__(self, aside: Path, place: Callable[[Path], None]) -> None:
-        self._aside, self._place = aside, place
-        self._file = aside.open("xb")
+    def __init__(self, temporary: Path, place: Callable[[Path], None]) -> None:
+        self._temporary, self._place = temporary, place
+        self._file = temporary.open("xb")
 
     def write(self, chunk: bytes) -> None:
-        with full_disk_told():
+        with translate_disk_full():
             self._file.write(chunk)
 
     def finish(self) -> None:
-        with full_disk_told():
+        with translate_disk_full():
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            self._place(self._aside)
+            self._place(self._temporary)
 
     def discard(self) -> None:
         with contextlib.suppress(OSError):  # what it still held may not fit on the disk
             self._file.close()
-        self._aside.unlink(missing_ok=True)
+        self._temporary.unlink(missing_ok=True)
 
 
 def _write(file: Path, chunks: Iterator[bytes], watch: Watch | None) -> tuple[int, str]:

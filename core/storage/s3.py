@@ -21,9 +21,9 @@ from core.storage.store import (
     CHUNK_BYTES,
     MANIFEST,
     STORE_SECONDS,
-    Part,
     StoredFile,
     Unfinished,
+    UploadPart,
     Watch,
     attachment,
     checked,
@@ -135,15 +135,15 @@ class S3Store:
     def incoming(self, prefix: str, path: str) -> "S3Incoming":
         return S3Incoming(self._files(), self._path(prefix, path))
 
-    def join(self, prefix: str, parts: Sequence[Part], target: str, path: str) -> None:
+    def join(self, prefix: str, parts: Sequence[UploadPart], target: str, path: str) -> None:
         sources = [self._path(prefix, part.path) for part in parts]
-        whole = self._path(target, path)
+        joined = self._path(target, path)
         if not parts:
-            self._call("pipe_file", whole, b"")
+            self._call("pipe_file", joined, b"")
         elif len(parts) <= _MOST_PARTS and all(part.bytes >= _LEAST_PART_BYTES for part in parts[:-1]):
-            self._call("merge", whole, sources)
+            self._call("merge", joined, sources)
         else:
-            self._rewrite(sources, [part.bytes for part in parts], whole)
+            self._rewrite(sources, [part.bytes for part in parts], joined)
 
     def children(self, prefix: str | None = None) -> Iterator[str]:
         below = f"{self._key(prefix) if prefix else self._base}/".lstrip("/")
@@ -169,9 +169,9 @@ class S3Store:
         )
         return StoredFile(name, size, sha256)
 
-    def _rewrite(self, sources: Sequence[str], sizes: Sequence[int], whole: str) -> None:
+    def _rewrite(self, sources: Sequence[str], sizes: Sequence[int], joined: str) -> None:
         """Join parts that are too small for S3 to join: they are downloaded and written again."""
-        file = S3Incoming(self._files(), whole, _WRITE_BYTES)
+        file = S3Incoming(self._files(), joined, _WRITE_BYTES)
         try:
             for source, size in zip(sources, sizes, strict=True):
                 for chunk in self._chunks(source, 0, size):

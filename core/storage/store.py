@@ -44,7 +44,7 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class Part:
+class UploadPart:
     """A stored file that is a part of a larger one."""
 
     path: str
@@ -111,7 +111,7 @@ class Store(Protocol):
     def incoming(self, prefix: str, path: str) -> Incoming:
         """Begin a file whose bytes come one after another, however slowly. One that is there is replaced."""
 
-    def join(self, prefix: str, parts: Sequence[Part], target: str, path: str) -> None:
+    def join(self, prefix: str, parts: Sequence[UploadPart], target: str, path: str) -> None:
         """Make the file `path` at prefix `target` of stored parts, in order; the parts stay."""
 
     def children(self, prefix: str | None = None) -> Iterator[str]:
@@ -157,7 +157,7 @@ def attachment(filename: str) -> str:
 
 
 @contextmanager
-def full_disk_told() -> Iterator[None]:
+def translate_disk_full() -> Iterator[None]:
     """Translate the system's "no space left" into DiskFull."""
     try:
         yield
@@ -170,7 +170,7 @@ def full_disk_told() -> Iterator[None]:
 def fetch_resuming(read_from: Callable[[int], Iterator[bytes]], size: int, target: Path, watch: Watch | None) -> None:
     """Write the `size` bytes that `read_from(start)` gives to a file, after those an earlier call left beside it."""
     partial = target.with_name(f"{target.name}.partial")
-    with full_disk_told(), partial.open("ab") as file:
+    with translate_disk_full(), partial.open("ab") as file:
         if file.tell() > size:  # of something else
             file.truncate(0)
             file.seek(0)

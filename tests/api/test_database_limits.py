@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from bench.parts import free_port
 from bench.pooler import configure_pooler, pooled_url
-from core.database import Role, passing_fault, session_factory, transaction
+from core.database import Role, session_factory, transaction, transient_reason
 from core.service.jobs.queue import HeldUp, claim
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
@@ -191,5 +191,5 @@ def test_a_transaction_that_stands_still_is_ended_and_what_it_held_is_free(
 
     with pytest.raises(DBAPIError) as ended:
         freeze()
-    assert passing_fault(ended.value) == "the database was left waiting for too long"
+    assert transient_reason(ended.value) == "the database was left waiting for too long"
     frozen.kw["bind"].dispose()

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.openapi.examples.triggers import EXAMPLES, PARAMETERS
 from core.database import transaction
-from core.http.address_guard import Guard
+from core.http.address_policy import AddressPolicy
 from core.service.teams.server_secret import server_secret
 from core.service.triggers.secrets import digest
 from core.service.triggers.tables import TriggerRow
@@ -62,7 +62,7 @@ def settings(settings: Settings) -> Settings:
 @pytest.fixture(autouse=True)
 def _names_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every name does, at once: no request waits for a resolver."""
-    monkeypatch.setattr("api.state.Guard", partial(Guard, resolve=lambda name, port: ["8.8.8.8"]))
+    monkeypatch.setattr("api.state.AddressPolicy", partial(AddressPolicy, resolve=lambda name, port: ["8.8.8.8"]))
 
 
 @pytest.fixture

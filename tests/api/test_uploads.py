@@ -20,7 +20,7 @@ from core.service.sources.folders import content_hash
 from core.service.teams.principal import Principal
 from core.settings import Settings
 from core.storage import LocalStore, Store
-from core.storage.store import Part
+from core.storage.store import UploadPart
 from tests.api.uploading import announced, send, send_rest, start, stored_bytes
 from tests.model_folders import write_llama, write_text
 
@@ -216,7 +216,7 @@ def test_a_completion_that_stood_still_until_another_took_over_writes_nothing_do
 
         taken_over = False
 
-        def join(self, prefix: str, parts: Sequence[Part], target: str, path: str) -> None:
+        def join(self, prefix: str, parts: Sequence[UploadPart], target: str, path: str) -> None:
             super().join(prefix, parts, target, path)
             if not self.taken_over:
                 self.taken_over = True

@@ -23,7 +23,7 @@ from bench.chaos.observation import Bucket, Observation, Reader, Violation, obse
 from bench.chaos.receiver import Receiver
 from bench.chaos.small import Store
 from core.database import session_factory, transaction
-from core.http.address_guard import Guard
+from core.http.address_policy import AddressPolicy
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.service.webhooks.delivery_loop import Dispatch
@@ -147,7 +147,7 @@ def installed(postgres_url: str) -> Iterator[Installed]:
                 tried_again = run(body, None, passing, {})
                 gates = {"max_perplexity_ratio": 1.0}
                 missed = run(body | {"gates": gates, "evaluation": {"datasets": [TEXT]}}, "gate_missed", {"ratio": 2.0})
-            Dispatch(sessions, settings, Guard(tuple(settings.webhook_allowed_networks))).run(idle_looks=0)
+            Dispatch(sessions, settings, AddressPolicy(tuple(settings.webhook_allowed_networks))).run(idle_looks=0)
             yield Installed(installation, journal, done, tried_again, missed)
         sessions.kw["bind"].dispose()
 

@@ -253,7 +253,7 @@ def test_a_page_of_a_search_is_the_same_however_common_its_words(
 def test_a_search_that_would_read_too_much_is_refused_and_says_how_it_is_narrowed(
     sessions: sessionmaker[Session], team: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.pagination._MOST_FOUND", MANY // 4)
+    monkeypatch.setattr("core.pagination._MOST_MATCHES", MANY // 4)
     with transaction(sessions) as session:
         assert len(look_in(session, team, "newest", {"search": "wanda"})) == PAGE, "every other job has it"
         with pytest.raises(InvalidRequest, match=f"more than {MANY // 4} .* add a word or a filter, or choose another"):

@@ -15,7 +15,7 @@ from s3fs import S3FileSystem
 
 from core.errors import NotFound, StoreUnavailable
 from core.settings import Settings
-from core.storage import LocalStore, Part, Store, StoredFile, open_store
+from core.storage import LocalStore, Store, StoredFile, UploadPart, open_store
 from core.storage.store import publishable
 from tests.stored import put
 from tests.stores.conftest import write_artifact
@@ -140,7 +140,7 @@ def test_parts_become_one_file(store: Store, sizes: tuple[int, ...]) -> None:
     contents = [os.urandom(size) for size in sizes]
     for index, content in enumerate(contents):
         put(store, "uploads/upload_1/a.txt", f"{index}-x", content)
-    parts = [Part(f"{index}-x", size) for index, size in enumerate(sizes)]
+    parts = [UploadPart(f"{index}-x", size) for index, size in enumerate(sizes)]
     store.join("uploads/upload_1/a.txt", parts, "datasets/dataset_1", "a.txt")
     whole = b"".join(contents)
     assert read(store, "a.txt", 0, len(whole), "datasets/dataset_1") == whole

@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, transaction
-from core.http.address_guard import Guard
+from core.http.address_policy import AddressPolicy
 from core.service.teams.server_secret import server_secret
 from core.service.webhooks import delivery_log, emit, service
 from core.service.webhooks.delivery_loop import Dispatch
@@ -82,11 +82,11 @@ class Webhooks:
         with transaction(self.sessions) as session:
             return delivery_log.get_delivery(session, self.team, webhook_id, only.id)
 
-    def dispatch(self, guard: Guard | None = None, **changed: Any) -> int:
+    def dispatch(self, address_policy: AddressPolicy | None = None, **changed: Any) -> int:
         """One run of a dispatcher, until nothing is due; how many attempts were made."""
         settings = self.settings.model_copy(update=changed)
-        guard = guard or Guard(tuple(settings.webhook_allowed_networks))
-        return Dispatch(self.sessions, settings, guard).run(idle_looks=0)
+        address_policy = address_policy or AddressPolicy(tuple(settings.webhook_allowed_networks))
+        return Dispatch(self.sessions, settings, address_policy).run(idle_looks=0)
 
     @contextmanager
     def dispatching(self, **changed: Any) -> Iterator[None]:

@@ -15,12 +15,12 @@ from cryptography.x509.oid import NameOID
 
 from core.errors import UnsafeAddress
 from core.http import outbound
-from core.http.address_guard import Guard, is_global
+from core.http.address_policy import AddressPolicy, is_global
 from core.http.outbound import CallFailed, Limits, post
 from tests.webhooks.receiver import Receiver, Trust, receiving
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
-QUICK = Limits(connect=1, read=0.3, whole=0.6, body=0.2)
+QUICK = Limits(connect=1, read=0.3, total=0.6, body=0.2)
 
 INSIDE = (
     "127.0.0.1",
@@ -71,17 +71,17 @@ OUTSIDE = (
 def test_what_is_inside_is_refused_however_it_is_written(address: str) -> None:
     assert not is_global(ip_address(address))
     with pytest.raises(UnsafeAddress, match="not a public address"):
-        Guard(resolve=lambda name, port: [address]).check_url("https://innocent.example/hook")
+        AddressPolicy(resolve=lambda name, port: [address]).check_url("https://innocent.example/hook")
     with pytest.raises(UnsafeAddress, match="not a public address"):  # one bad address is enough
-        Guard(resolve=lambda name, port: ["8.8.8.8", address]).check_url("https://innocent.example/hook")
+        AddressPolicy(resolve=lambda name, port: ["8.8.8.8", address]).check_url("https://innocent.example/hook")
 
 
 @pytest.mark.parametrize("address", OUTSIDE)
 def test_what_is_public_is_allowed_over_https_alone(address: str) -> None:
-    guard = Guard(resolve=lambda name, port: [address])
-    guard.check_url("https://innocent.example/hook")
+    address_policy = AddressPolicy(resolve=lambda name, port: [address])
+    address_policy.check_url("https://innocent.example/hook")
     with pytest.raises(UnsafeAddress, match="over https only"):
-        guard.check_url("http://innocent.example/hook")
+        address_policy.check_url("http://innocent.example/hook")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_what_is_public_is_allowed_over_https_alone(address: str) -> None:
 )
 def test_what_is_wrong_with_a_url_is_said(url: str, said: str) -> None:
     with pytest.raises(UnsafeAddress, match=said) as refused:
-        Guard().check_url(url)
+        AddressPolicy().check_url(url)
     assert refused.value.param == "url" and refused.value.message.startswith("url: ")
 
 
@@ -123,9 +123,9 @@ def test_a_name_that_is_not_there_or_not_resolved_in_time_is_told(receiver: Rece
         return ["8.8.8.8"]
 
     with pytest.raises(UnsafeAddress, match="no address"):
-        Guard(resolve=fail).check_url("https://nowhere.example/")
+        AddressPolicy(resolve=fail).check_url("https://nowhere.example/")
     with pytest.raises(UnsafeAddress, match="not resolved in time"):
-        Guard(resolve=wait).check_url("https://slow.example/", resolve_seconds=0.1)
+        AddressPolicy(resolve=wait).check_url("https://slow.example/", resolve_seconds=0.1)
 
 
 def test_a_name_that_changes_its_mind_is_refused_and_resolved_once_a_call(receiver: Receiver) -> None:
@@ -136,18 +136,18 @@ def test_a_name_that_changes_its_mind_is_refused_and_resolved_once_a_call(receiv
         asked.append(name)
         return answers.pop(0)
 
-    guard = Guard(resolve=rebind)
+    address_policy = AddressPolicy(resolve=rebind)
     url = f"https://rebinding.example:{receiver.server_port}/ok"
-    guard.check_url(url)
+    address_policy.check_url(url)
     with pytest.raises(UnsafeAddress, match=r"127\.0\.0\.1"):
-        post(url, b"{}", {}, guard, QUICK)
+        post(url, b"{}", {}, address_policy, QUICK)
     assert asked == ["rebinding.example"] * 2 and receiver.connections == 0
 
 
 def test_the_connection_goes_to_the_address_that_was_checked_and_asks_for_the_name(receiver: Receiver) -> None:
     answers = [["127.0.0.1"], ["8.8.8.8"]]
-    guard = Guard(LOOPBACK, lambda name, port: answers.pop(0))
-    answer = post(receiver.url(host="hooks.example"), b"{}", {"X-A": "b"}, guard, QUICK)
+    address_policy = AddressPolicy(LOOPBACK, lambda name, port: answers.pop(0))
+    answer = post(receiver.url(host="hooks.example"), b"{}", {"X-A": "b"}, address_policy, QUICK)
     assert answer.status == 200 and answer.body == b"said\0" and len(answers) == 1
     [received] = receiver.received
     assert received.headers["host"] == f"hooks.example:{receiver.server_port}" and received.headers["x-a"] == "b"
@@ -155,31 +155,31 @@ def test_the_connection_goes_to_the_address_that_was_checked_and_asks_for_the_na
 
 def test_tls_asks_for_the_name_and_checks_the_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trust = make_trust(tmp_path, "hooks.example")
-    guard = Guard(LOOPBACK, lambda name, port: ["127.0.0.1"])
+    address_policy = AddressPolicy(LOOPBACK, lambda name, port: ["127.0.0.1"])
     with receiving(trust) as receiver:
         with pytest.raises(CallFailed, match="certificate"):
-            post(f"https://hooks.example:{receiver.server_port}/ok", b"{}", {}, guard, QUICK)
+            post(f"https://hooks.example:{receiver.server_port}/ok", b"{}", {}, address_policy, QUICK)
         monkeypatch.setattr(outbound, "_trust", lambda: trust.client)
-        assert post(f"https://hooks.example:{receiver.server_port}/ok", b"{}", {}, guard, QUICK).status == 200
+        assert post(f"https://hooks.example:{receiver.server_port}/ok", b"{}", {}, address_policy, QUICK).status == 200
         with pytest.raises(CallFailed, match="certificate"):
-            post(f"https://other.example:{receiver.server_port}/ok", b"{}", {}, guard, QUICK)
+            post(f"https://other.example:{receiver.server_port}/ok", b"{}", {}, address_policy, QUICK)
     assert trust.asked == ["hooks.example", "hooks.example", "other.example"]
 
 
 def test_a_redirect_is_an_answer_like_any_other(receiver: Receiver) -> None:
-    assert post(receiver.url("/redirect"), b"{}", {}, Guard(LOOPBACK), QUICK).status == 307
+    assert post(receiver.url("/redirect"), b"{}", {}, AddressPolicy(LOOPBACK), QUICK).status == 307
     assert [each.path for each in receiver.received] == ["/redirect"]
 
 
 def test_proxies_of_the_environment_are_not_asked(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert post(receiver.url(), b"{}", {}, Guard(LOOPBACK), QUICK).status == 200
+    assert post(receiver.url(), b"{}", {}, AddressPolicy(LOOPBACK), QUICK).status == 200
 
 
 @pytest.mark.parametrize("path", ["/endless", "/drip-body"])
 def test_a_body_that_does_not_end_is_cut_off(receiver: Receiver, path: str) -> None:
-    answer = post(receiver.url(path), b"{}", {}, Guard(LOOPBACK), QUICK)
+    answer = post(receiver.url(path), b"{}", {}, AddressPolicy(LOOPBACK), QUICK)
     assert answer.status == 200 and len(answer.body) <= QUICK.body_bytes
     assert receiver.sent < 64 * 2**20, "no more than what sockets hold is taken of 10 GB"
 
@@ -196,12 +196,12 @@ def test_a_body_that_does_not_end_is_cut_off(receiver: Receiver, path: str) -> N
 )
 def test_what_is_no_answer_is_told_in_time(receiver: Receiver, path: str, said: str) -> None:
     with pytest.raises(CallFailed, match=said):
-        post(receiver.url(path), b"{}", {}, Guard(LOOPBACK), QUICK)
+        post(receiver.url(path), b"{}", {}, AddressPolicy(LOOPBACK), QUICK)
 
 
 def test_a_closed_port_is_told() -> None:
     with pytest.raises(CallFailed, match="connection failed"):
-        post("http://127.0.0.1:9/", b"{}", {}, Guard(LOOPBACK), QUICK)
+        post("http://127.0.0.1:9/", b"{}", {}, AddressPolicy(LOOPBACK), QUICK)
 
 
 def make_trust(folder: Path, name: str) -> Trust:

@@ -10,7 +10,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from core.database import transaction
 from core.errors import Conflict
-from core.http.address_guard import Guard
+from core.http.address_policy import AddressPolicy
 from core.service.teams.sealing import Sealed
 from core.service.teams.server_secret import server_secret
 from core.service.webhooks import service
@@ -154,7 +154,7 @@ def test_receivers_that_misbehave_delay_only_themselves(webhooks: Webhooks, rece
 def test_a_name_that_is_inside_by_now_is_refused_and_told(webhooks: Webhooks, receiver: Receiver) -> None:
     webhook = webhooks.add(f"https://rebinding.example:{receiver.server_port}/ok")
     webhooks.tell()
-    webhooks.dispatch(Guard(resolve=lambda name, port: ["127.0.0.1"]), webhook_retry_delays=[3600.0])
+    webhooks.dispatch(AddressPolicy(resolve=lambda name, port: ["127.0.0.1"]), webhook_retry_delays=[3600.0])
     assert receiver.connections == 0
     error = webhooks.delivery(webhook.id).last_error
     assert error is not None and error.startswith("rebinding.example, at 127.0.0.1, is not a public address: ")

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from api.events.listener import EventWatch
 from api.http.rate_limits import Rates
 from bench.parts import free_port
-from core.database import passing_fault, session_factory
+from core.database import session_factory, transient_reason
 from core.service.jobs.broker import celery_app
 from core.settings import Settings
 from tests.production.programs import needed
@@ -107,5 +107,5 @@ def test_a_database_that_vanishes_is_noticed_by_whoever_waits_for_it(prompt: Set
             vanishing.cut()
             with pytest.raises(DBAPIError) as lost:
                 waiting.result(timeout=60)
-        assert passing_fault(lost.value) == "the database cannot be reached right now"
+        assert transient_reason(lost.value) == "the database cannot be reached right now"
         sessions.kw["bind"].dispose()

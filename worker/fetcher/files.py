@@ -16,7 +16,7 @@ from core.errors import HubUnavailable, NotFound, StoreUnavailable, Unavailable,
 from core.service.sources.hub import Hub, Kind
 from core.service.sources.references import FileReference
 from core.storage import Store
-from core.storage.store import full_disk_told
+from core.storage.store import translate_disk_full
 
 AT_ONCE = 4
 SAY_SECONDS = 10.0
@@ -112,7 +112,7 @@ def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, patience_sec
 
     def fetch(file: FileReference, path: Path, between: Callable[[], None]) -> None:
         since, wait = time.monotonic(), 0.25
-        with full_disk_told(), path.open("ab") as target:
+        with translate_disk_full(), path.open("ab") as target:
             if target.tell() > file.bytes:  # of something else
                 target.truncate(0)
             while (start := target.tell()) < file.bytes:

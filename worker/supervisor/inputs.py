@@ -27,7 +27,7 @@ from core.service.sources.references import (
 )
 from core.settings import Settings
 from core.storage import MANIFEST, Store
-from core.storage.store import GENERATED_PREFIX, full_disk_told
+from core.storage.store import GENERATED_PREFIX, translate_disk_full
 from worker.fetcher.protocol import (
     IMAGES_FILE,
     TEXT_FILE,
@@ -255,7 +255,7 @@ class Sources:
             characters=made["characters"],
             origin={"kind": "self", "model_revision": model.revision, **asked, "tokens": made["tokens"]},
         )
-        with full_disk_told():
+        with translate_disk_full():
             (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
         try:
             self._store.publish(folder, prefix, watch=self._on_wait)

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core import telemetry
-from core.database import passing_fault, transaction
+from core.database import transaction, transient_reason
 from core.service.jobs import queue
 from core.service.jobs.states import EventType, Stage
 from worker.supervisor.lease import Lease
@@ -126,7 +126,7 @@ class Recorder:
                 with transaction(self._sessions) as session:
                     return write(session)
             except DBAPIError as error:
-                if (fault := passing_fault(error)) is None:
+                if (fault := transient_reason(error)) is None:
                     raise
                 if not insist:
                     return None

@@ -26,7 +26,7 @@ from core.service.registry import uploads
 from core.service.registry.schemas import Dataset, Model, Upload, UploadBody, UploadKind
 from core.service.registry.upload_completion import complete_upload
 from core.service.teams.principal import Principal
-from core.storage import full_disk_told
+from core.storage import translate_disk_full
 from core.storage.removal import remove_prefixes
 
 _HASHED_AT_ONCE = 2**20
@@ -46,7 +46,7 @@ Sender = Annotated[Principal, Depends(_sender)]
 async def sent_form(request: Request) -> AsyncIterator[tuple[Form, dict[str, BinaryIO]]]:
     """Yield the text fields, and the files by name. Raises PayloadTooLarge, InvalidRequest, Forbidden and DiskFull."""
     try:
-        with full_disk_told():
+        with translate_disk_full():
             sent = await request.form()
     except HTTPException as error:
         raise InvalidRequest(f"the form cannot be read: {error.detail}") from None

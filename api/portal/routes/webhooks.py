@@ -47,7 +47,7 @@ def create_webhook(request: Request, caller: Admin, state: State, posted: Posted
     """Create a webhook; the answer is the only page that ever shows its secret."""
     try:
         body = WebhookBody.model_validate(body_of(posted))
-        state.guard.check_url(body.url)
+        state.address_policy.check_url(body.url)
         with transaction(state.sessions) as session:
             created = service.create_webhook(session, caller, body, secret=state.secret)
     except (SecateurError, ValidationError) as error:
@@ -71,7 +71,7 @@ def show_webhook(
 def change_webhook(request: Request, webhook_id: str, caller: Admin, state: State, posted: Posted) -> Response:
     try:
         changes = WebhookChanges.model_validate(body_of(posted))
-        state.guard.check_url(changes.url or "")
+        state.address_policy.check_url(changes.url or "")
         with transaction(state.sessions) as session:
             service.change_webhook(session, caller, webhook_id, changes)
     except (SecateurError, ValidationError) as error:

@@ -30,7 +30,7 @@ from core.service.sources.header_only_folder import header_end, write_hollow_wei
 from core.service.sources.references import FileReference
 from core.service.teams.principal import Principal
 from core.settings import Settings
-from core.storage import Part, Store, full_disk_told
+from core.storage import Store, UploadPart, translate_disk_full
 
 logger = structlog.get_logger()
 
@@ -44,7 +44,7 @@ class ExpectedPart:
     start: int
     most_bytes: int
     is_checked: bool
-    before: Sequence[Part]
+    before: Sequence[UploadPart]
     """Parts that have arrived, where they may be needed to check the file."""
 
     @property
@@ -56,14 +56,14 @@ def file_prefix(upload_id: str, path: str) -> str:
     return f"{upload_prefix(upload_id)}/{path}"
 
 
-def parts_of(session: Session, upload_id: str, path: str) -> list[Part]:
+def parts_of(session: Session, upload_id: str, path: str) -> list[UploadPart]:
     """Return the parts of one file, in order."""
     query = (
         select(UploadPartRow)
         .where(UploadPartRow.upload_id == upload_id, UploadPartRow.path == path)
         .order_by(UploadPartRow.start)
     )
-    return [Part(row.place, row.bytes) for row in session.scalars(query)]
+    return [UploadPart(row.place, row.bytes) for row in session.scalars(query)]
 
 
 def expect_part(session: Session, team_id: str, upload_id: str, path: str, start: int) -> ExpectedPart:
@@ -103,7 +103,7 @@ def receive_part(
     settings: Settings,
     caller: Principal,
     part: ExpectedPart,
-    stored: Part,
+    stored: UploadPart,
 ) -> ReceivedPart:
     """Count a part that is stored. Where it does not fit it is removed, and all that was there before stays.
 
@@ -135,7 +135,9 @@ def require_size(part: ExpectedPart, size: int) -> None:
         raise UploadRefused(f"{part.file.path} has {MOST_PARTS} parts already: send larger ones")
 
 
-def _count(session: Session, settings: Settings, part: ExpectedPart, stored: Part, is_checked: bool) -> ReceivedPart:
+def _count(
+    session: Session, settings: Settings, part: ExpectedPart, stored: UploadPart, is_checked: bool
+) -> ReceivedPart:
     """Count a part on its file's row; only the part that begins at the row's offset may change it."""
     is_open = session.scalar(
         update(UploadRow)
@@ -163,7 +165,7 @@ def _count(session: Session, settings: Settings, part: ExpectedPart, stored: Par
     return ReceivedPart(path=part.file.path, bytes=part.file.bytes, received=received)
 
 
-def _look(store: Store, part: ExpectedPart, stored: Part) -> bool:
+def _look(store: Store, part: ExpectedPart, stored: UploadPart) -> bool:
     """Return whether the file's header, or all of a small file, is there; raises the UnusableModel kind if invalid."""
     file, available = part.file, part.start + stored.bytes
 
@@ -174,7 +176,7 @@ def _look(store: Store, part: ExpectedPart, stored: Part) -> bool:
             there += b"".join(store.open_range(part.prefix, each.path, 0, wanted)) if wanted else b""
         return there
 
-    with full_disk_told(), tempfile.TemporaryDirectory(prefix="secateur-upload-") as temporary:
+    with translate_disk_full(), tempfile.TemporaryDirectory(prefix="secateur-upload-") as temporary:
         return _checks[file.path in CHECKED](Path(temporary), file, available, read)
 
 

@@ -27,7 +27,7 @@ from core.service.sweeps.records import baseline_of, change_status, read_points,
 from core.service.sweeps.results import failure_of
 from core.service.sweeps.schemas import SweepBody
 from core.service.sweeps.tables import SweepPointRow, SweepRow
-from core.service.sweeps.validation import evaluation_key, find_on_hub, first_fault
+from core.service.sweeps.validation import evaluation_key, find_on_hub, first_error
 from core.service.teams.principal import Automation
 from core.settings import Settings
 from core.storage import Store
@@ -172,7 +172,7 @@ def _parsed(document: Document) -> JobBody:
     try:
         return JobBody.model_validate(document)
     except ValidationError as error:
-        raise InvalidRequest(f"the job is no longer one that can be run: {first_fault(error)}") from None
+        raise InvalidRequest(f"the job is no longer one that can be run: {first_error(error)}") from None
 
 
 def _require_same_model(row: SweepRow, job: Job) -> None:

@@ -19,7 +19,7 @@ from core.service.sweeps.grid import AskedPoint, Document
 from core.service.sweeps.schemas import SkippedPoint
 from core.settings import Settings
 from core.storage import Store
-from core.validation import fault_of
+from core.validation import param_and_sentence
 
 _NAMED = 5
 """Points that a refusal names; it counts the others."""
@@ -86,7 +86,7 @@ def check_points(
         try:
             points.append(_checked(session, team_id, each, store=store, settings=settings, hub=hub))
         except ValidationError as error:
-            skipped.append(SkippedPoint(values=each.values, reason=first_fault(error)))
+            skipped.append(SkippedPoint(values=each.values, reason=first_error(error)))
         except Unavailable:
             raise
         except SecateurError as error:
@@ -131,9 +131,9 @@ def evaluation_key(body: JobBody) -> str | None:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def first_fault(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
     """Return the first error: the field, and its fault."""
-    return fault_of(error.errors(include_url=False)[0])[1]
+    return param_and_sentence(error.errors(include_url=False)[0])[1]
 
 
 def _shown(values: Document) -> str:

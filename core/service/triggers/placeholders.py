@@ -66,15 +66,15 @@ class Placeholder(BaseModel):
         if (self.min is not None or self.max is not None) and self.type not in ("number", "integer"):
             raise ValueError(f"min and max are for numbers, not for type {self.type}")
         for name, value in (("default", self.default), *(("enum", each) for each in self.enum or ())):
-            if value is not None and (fault := self.fault_of(value)) is not None:
-                raise ValueError(f"{name} {fault}")
+            if value is not None and (reason := self.rejection_of(value)) is not None:
+                raise ValueError(f"{name} {reason}")
         return self
 
     @property
     def is_required(self) -> bool:
         return self.default is None if self.required is None else self.required
 
-    def fault_of(self, given: Any) -> str | None:
+    def rejection_of(self, given: Any) -> str | None:
         """Return the reason that the value is not allowed, as the end of a sentence; None where it is."""
         if not isinstance(given, _PYTHON[self.type]) or (isinstance(given, bool) and self.type != "boolean"):
             return f"is {kind_of(given)}, not of type {self.type}"
@@ -104,9 +104,9 @@ def read_values(placeholders: Mapping[str, Placeholder], payload: Any) -> dict[s
                     param=name,
                 )
             values[name] = placeholder.default
-        elif (fault := placeholder.fault_of(value)) is not None:
+        elif (reason := placeholder.rejection_of(value)) is not None:
             raise InvalidRequest(
-                f"placeholder {name}: the payload's {placeholder.path or 'root'!r} {fault}", param=name
+                f"placeholder {name}: the payload's {placeholder.path or 'root'!r} {reason}", param=name
             )
         else:
             values[name] = value

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.http.address_guard import Guard
+from core.http.address_policy import AddressPolicy
 from core.http.outbound import Limits
 from core.service.teams.sealing import Sealed
 from core.service.teams.server_secret import server_secret
@@ -38,8 +38,8 @@ def deliver_due(
 
     Returns how many attempts were made, None where there were none.
     """
-    guard = Guard(tuple(settings.webhook_allowed_networks))
-    return Dispatch(sessions, settings, guard).run(IDLE_LOOKS, goes_well) or None
+    address_policy = AddressPolicy(tuple(settings.webhook_allowed_networks))
+    return Dispatch(sessions, settings, address_policy).run(IDLE_LOOKS, goes_well) or None
 
 
 def remove_old_deliveries(sessions: sessionmaker[Session], settings: Settings) -> int | None:
@@ -56,11 +56,11 @@ def remove_old_deliveries(sessions: sessionmaker[Session], settings: Settings) -
 class Dispatch:
     """One run of the loop."""
 
-    def __init__(self, sessions: sessionmaker[Session], settings: Settings, guard: Guard) -> None:
+    def __init__(self, sessions: sessionmaker[Session], settings: Settings, address_policy: AddressPolicy) -> None:
         self._sessions = sessions
         self._settings = settings
-        whole = settings.webhook_timeout_seconds
-        self._sender = Sender(guard, Limits(connect=min(5, whole), read=min(10, whole), whole=whole))
+        total = settings.webhook_timeout_seconds
+        self._sender = Sender(address_policy, Limits(connect=min(5, total), read=min(10, total), total=total))
         self._seal = Sealed(server_secret(settings), PURPOSE)
         self._ended: queue.SimpleQueue[tuple[Due, Outcome]] = queue.SimpleQueue()
         self._on_the_way: dict[tuple[str, int], Due] = {}

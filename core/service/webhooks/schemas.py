@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from core.http.address_guard import LONGEST_URL
+from core.http.address_policy import LONGEST_URL
 from core.service.webhooks.events import WebhookType
 from core.validation import LabelName, spelled
 

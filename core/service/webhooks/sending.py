@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from core.errors import UnsafeAddress
-from core.http.address_guard import Guard
+from core.http.address_policy import AddressPolicy
 from core.http.outbound import CallFailed, Limits, post
 from core.service.webhooks.deliveries import Due, Outcome
 from core.service.webhooks.signing import signed_headers
@@ -20,7 +20,7 @@ RESPONSE_CHARACTERS = 1000
 class Sender:
     """Sender of due deliveries. Whatever the receiver does, `send` is over within the limits."""
 
-    guard: Guard
+    address_policy: AddressPolicy
     limits: Limits
 
     def send(self, due: Due) -> Outcome:
@@ -33,7 +33,7 @@ class Sender:
         try:
             headers = signed_headers(due.delivery_id, due.claimed_at, due.payload, due.secrets)
             named = {"Content-Type": "application/json", "User-Agent": "Secateur", **headers}
-            answer = post(due.url, due.payload.encode(), named, self.guard, self.limits)
+            answer = post(due.url, due.payload.encode(), named, self.address_policy, self.limits)
             status, error = answer.status, _error_of(answer.status)
             response = answer.body.decode(errors="replace").replace("\0", "�")[:RESPONSE_CHARACTERS]
             retry_after = None if error is None else _retry_after(answer.headers)

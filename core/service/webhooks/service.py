@@ -32,7 +32,7 @@ BY_HAND = "disabled by hand"
 
 
 def create_webhook(session: Session, caller: Actor, body: WebhookBody, *, secret: bytes) -> CreatedWebhook:
-    """Create an endpoint, whose URL was checked (`core.http.address_guard`).
+    """Create an endpoint, whose URL was checked (`core.http.address_policy`).
 
     Raises Conflict where the team has too many.
     """

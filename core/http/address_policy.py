@@ -36,12 +36,12 @@ _REFUSED = tuple(
 
 def resolve(name: str, port: int) -> list[str]:
     """Return the addresses of a host name as the system's resolver gives them, each once."""
-    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(each[4][0]) for each in found))
+    entries = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(each[4][0]) for each in entries))
 
 
 @dataclass(frozen=True)
-class Guard:
+class AddressPolicy:
     """Policy for outgoing calls: global addresses may be called, and those in the networks an operator allowed."""
 
     allowed: tuple[Network, ...] = ()
@@ -49,16 +49,16 @@ class Guard:
 
     def check_url(self, url: str, *, resolve_seconds: float = 3, param: str = "url") -> None:
         """Raise UnsafeAddress, naming what is wrong, where the URL must not be called or its name has no address."""
-        target = Target.of(url, param)
+        target = CallTarget.of(url, param)
         try:
             self.addresses(target, resolve_seconds)
         except UnsafeAddress as error:
             raise UnsafeAddress(f"{param}: {error.message}", param=param) from None
 
-    def addresses(self, target: "Target", seconds: float) -> list[Address]:
+    def addresses(self, target: "CallTarget", seconds: float) -> list[Address]:
         """Return all addresses of the target's name; raises UnsafeAddress where one of them must not be called."""
-        found = [ip_address(each.partition("%")[0]) for each in self._resolve(target, seconds)]
-        for address in found:
+        addresses = [ip_address(each.partition("%")[0]) for each in self._resolve(target, seconds)]
+        for address in addresses:
             if self._is_allowed(address):
                 continue
             named = target.host if target.host == str(address) else f"{target.host}, at {address},"
@@ -66,13 +66,13 @@ class Guard:
                 raise UnsafeAddress(f"{named} is not a public address{_WAY_OUT}")
             if target.scheme != "https":
                 raise UnsafeAddress(f"{named} may be called over https only, not {target.scheme}{_WAY_OUT}")
-        return found
+        return addresses
 
     def _is_allowed(self, address: Address) -> bool:
         plain = address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
         return any(plain in network for network in self.allowed if network.version == plain.version)
 
-    def _resolve(self, target: "Target", seconds: float) -> Sequence[str]:
+    def _resolve(self, target: "CallTarget", seconds: float) -> Sequence[str]:
         """Resolve the target's name in a thread, since the system's resolver may take longer than `seconds`."""
         outcome: list[Sequence[str] | OSError] = []
 
@@ -87,14 +87,14 @@ class Guard:
         thread.join(max(0.0, seconds))
         if not outcome:
             raise UnsafeAddress(f"the name {target.host} was not resolved in time")
-        [found] = outcome
-        if isinstance(found, OSError) or not found:
+        [result] = outcome
+        if isinstance(result, OSError) or not result:
             raise UnsafeAddress(f"the name {target.host} has no address")
-        return found
+        return result
 
 
 @dataclass(frozen=True)
-class Target:
+class CallTarget:
     """Parsed URL, so that the one that is checked is the one that is called. `path` includes the query."""
 
     scheme: str
@@ -104,7 +104,7 @@ class Target:
     authority: bytes
 
     @classmethod
-    def of(cls, url: str, param: str = "url") -> "Target":
+    def of(cls, url: str, param: str = "url") -> "CallTarget":
         """Parse a URL; raises UnsafeAddress where it is no http or https URL, or holds credentials or a fragment."""
         try:
             parsed = httpx.URL(url)
