@@ -99,7 +99,7 @@ def _process(settings: Settings, teams: list[str], load: Load, number: int, barr
             begun = time.monotonic()
             try:
                 claimed = timed("claim", partial(queue.claim, queue="default", worker_id=name, lease_seconds=60))
-            except (queue.HeldUp, OperationalError):  # it waited as long as it may, and asks again
+            except (queue.JobsLocked, OperationalError):  # it waited as long as it may, and asks again
                 calls["claim, given up"].append(time.monotonic() - begun)
                 continue
             assert isinstance(claimed, queue.Claim)

@@ -90,7 +90,7 @@ def _end_all(fleet: Fleet) -> None:
     """Bring all that wait to their end, measured: what later estimates learn from."""
     measured = dict.fromkeys(FIGURES, 10**9)
     while True:
-        with contextlib.suppress(queue.HeldUp), transaction(fleet.sessions) as session:  # by the dispatcher, a moment
+        with contextlib.suppress(queue.JobsLocked), transaction(fleet.sessions) as session:  # by the dispatcher
             claimed = queue.claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
             if claimed is None:
                 return

@@ -124,7 +124,7 @@ def claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Cla
     for seconds in _HELD_UP_SECONDS:
         try:
             return _claim_next(settings, sessions)
-        except queue.HeldUp:
+        except queue.JobsLocked:
             time.sleep(random.uniform(0.5, 1) * seconds)
     return None
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from bench.parts import free_port
 from bench.pooler import configure_pooler, pooled_url
 from core.database import Role, session_factory, transaction, transient_reason
-from core.service.jobs.queue import HeldUp, claim
+from core.service.jobs.queue import JobsLocked, claim
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from tests.api.test_problems import problem_of
@@ -162,7 +162,7 @@ def test_a_pooler_drops_none_of_it(
         with transaction(workers) as session:
             claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
             assert claimed is not None and claimed.job_id == other
-        with pytest.raises(HeldUp), transaction(workers) as session:
+        with pytest.raises(JobsLocked), transaction(workers) as session:
             claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
     workers.kw["bind"].dispose()
     refused_while_held(pooled, sessions, (admin_key, other_team_key), limited_team, job_body)

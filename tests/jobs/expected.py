@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from core.service.jobs.states import HELD, TRANSITIONS, JobStatus
+from core.service.jobs.states import LEASED, TRANSITIONS, JobStatus
 from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow
 from core.storage import StoredFile
 
@@ -91,7 +91,7 @@ def _is_as_expected(row: JobRow, attempts: list[AttemptRow], expected: Expected)
     assert (row.status, row.attempt, row.progress) == (expected.status, expected.attempt, expected.progress)
     assert row.attempts_allowed == expected.allowed
     assert (row.finished_at is not None) == (row.status in ("succeeded", "failed", "cancelled"))
-    assert (row.worker_id is not None) == (row.status in HELD)
+    assert (row.worker_id is not None) == (row.status in LEASED)
     assert [attempt.attempt for attempt in attempts] == list(range(1, row.attempt + 1))
     assert [attempt.outcome for attempt in attempts] == expected.outcomes
     assert all((attempt.ended_at is None) == (attempt.outcome is None) for attempt in attempts)

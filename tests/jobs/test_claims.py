@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.service.jobs.queue import Claim, HeldUp, claim, expire_leases, finish_succeeded, release, renew
+from core.service.jobs.queue import Claim, JobsLocked, claim, expire_leases, finish_succeeded, release, renew
 from core.service.jobs.tables import JobRow
 from core.service.teams.bootstrap import create_team
 from core.service.teams.tables import TeamRow
@@ -158,7 +158,7 @@ def test_a_team_whose_row_is_held_is_passed_over_and_the_next_one_served(
     third, other = new_job(third_team), new_job(other_team)
     second = new_job(third_team, priority=1)
     assert [taken(sessions) for _ in range(3)] == [second, other, third]
-    with pytest.raises(HeldUp):
+    with pytest.raises(JobsLocked):
         take(sessions)
     held_team.commit()
     assert taken(sessions) == urgent

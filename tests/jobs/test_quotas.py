@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import new_id, transaction
 from core.errors import GateMissed, OutOfMemory, QuotaExceeded
 from core.service.jobs.queue import (
-    HeldUp,
+    JobsLocked,
     claim,
     finish_failed,
     finish_succeeded,
@@ -42,7 +42,7 @@ def take(sessions: Sessions, queue: str = "default") -> str | None:
 def take_once_free(sessions: Sessions, queue: str) -> str | None:
     """Take a job as a worker does: again where others held up the claim."""
     while True:
-        with suppress(HeldUp):
+        with suppress(JobsLocked):
             return take(sessions, queue)
 
 
@@ -95,7 +95,7 @@ def test_a_claim_held_up_by_another_queues_sees_the_quota_filled(
     with transaction(sessions) as session:
         claimed = claim(session, queue="large", worker_id="worker_2", lease_seconds=60)
         assert claimed is not None and claimed.job_id == large
-        with pytest.raises(HeldUp):  # it sees room, and does not wait for the team's row
+        with pytest.raises(JobsLocked):  # it sees room, and does not wait for the team's row
             take(sessions)
     assert take(sessions) is None
     assert team_row(sessions, team).running == 1

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.errors import Conflict, QuotaExceeded, RunnerLost
 from core.service.jobs.queue import (
-    HeldUp,
+    JobsLocked,
     append_event,
     claim,
     expire_leases,
@@ -31,7 +31,7 @@ from core.service.jobs.queue import (
     set_progress,
 )
 from core.service.jobs.quotas import require_room_in_queue
-from core.service.jobs.states import HELD, TRANSITIONS
+from core.service.jobs.states import LEASED, TRANSITIONS
 from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobRow
 from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
@@ -98,7 +98,7 @@ def test_all_that_happens_to_jobs_may_happen_at_once(
                 queue = chance.choice(["default", "large"])
                 lease = chance.choice([-1, 0.5])  # who leaves a job soon lets others go on: quotas are of two
                 claimed = claim(session, queue=queue, worker_id="worker_1", lease_seconds=lease)
-        except HeldUp:
+        except JobsLocked:
             return False
         if claimed is None:
             return False
@@ -153,7 +153,7 @@ def test_all_that_happens_to_jobs_may_happen_at_once(
 def _nothing_is_out_of_step(sessions: Sessions, jobs: list[str]) -> None:
     with transaction(sessions) as session:
         for row in session.scalars(select(TeamRow)):
-            held = select(func.count()).where(JobRow.team_id == row.id, JobRow.status.in_(HELD))
+            held = select(func.count()).where(JobRow.team_id == row.id, JobRow.status.in_(LEASED))
             assert row.running == session.scalar(held)
             stored = select(func.coalesce(func.sum(ArtifactFileRow.bytes), 0)).join_from(
                 ArtifactFileRow, JobRow, JobRow.id == ArtifactFileRow.job_id
@@ -172,7 +172,7 @@ def _nothing_is_out_of_step(sessions: Sessions, jobs: list[str]) -> None:
                 select(AttemptRow.outcome).where(AttemptRow.job_id == job).order_by(AttemptRow.attempt)
             ).all()
             assert len(attempts) == row.attempt == statuses.count("running")
-            assert [outcome for outcome in attempts if outcome is None] == [None] * (row.status in HELD)
+            assert [outcome for outcome in attempts if outcome is None] == [None] * (row.status in LEASED)
 
 
 def test_a_worker_that_freezes_in_its_turn_loses_it(

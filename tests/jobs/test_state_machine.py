@@ -26,7 +26,7 @@ from core.service.jobs.queue import (
     set_progress,
     set_stage,
 )
-from core.service.jobs.states import HELD, JobStatus
+from core.service.jobs.states import LEASED, JobStatus
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.teams.tables import TeamRow
 from tests.jobs.conftest import NewJob
@@ -76,7 +76,7 @@ class JobLife(RuleBasedStateMachine):
         self.write(lambda session: session.execute(row.values(**values)))
 
     def running(self, team: int) -> int:
-        return sum(expected.team == team and expected.status in HELD for expected in self.jobs.values())
+        return sum(expected.team == team and expected.status in LEASED for expected in self.jobs.values())
 
     def stored(self, team: int) -> int:
         return sum(expected.kept for expected in self.jobs.values() if expected.team == team)
@@ -103,7 +103,7 @@ class JobLife(RuleBasedStateMachine):
 
     def holds(self, token: Token) -> bool:
         expected = self.jobs[token.job]
-        return expected.attempt == token.attempt and expected.status in HELD
+        return expected.attempt == token.attempt and expected.status in LEASED
 
     @rule(team=integers(0, 1), priority=integers(0, 1))
     def is_submitted(self, team: int, priority: int) -> None:
@@ -215,11 +215,11 @@ class JobLife(RuleBasedStateMachine):
 
     @rule(token=tokens)
     def loses_its_lease(self, token: Token) -> None:
-        past = update(JobRow).where(JobRow.id == token.job, JobRow.status.in_(HELD))
+        past = update(JobRow).where(JobRow.id == token.job, JobRow.status.in_(LEASED))
         self.write(lambda session: session.execute(past.values(lease_expires_at=func.to_timestamp(0))))
         lost = self.write(expire_leases)
         expected = self.jobs[token.job]
-        assert lost == ([token.job] if expected.status in HELD else [])
+        assert lost == ([token.job] if expected.status in LEASED else [])
         if lost:
             expected.let_go("queued" if expected.attempt < expected.allowed else "failed", "lost")
 

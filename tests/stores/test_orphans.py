@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import new_id, seconds_from_now, transaction
 from core.errors import NotFound
 from core.service.jobs.queue import claim, finish_failed, submitted
-from core.service.jobs.states import HELD, STATUSES
+from core.service.jobs.states import LEASED, STATUSES
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.registry.tables import DatasetRow, ModelRow, UploadRow
 from core.service.retention.orphans import sweep_orphans
@@ -55,7 +55,7 @@ def job(team: str, **columns: object) -> JobRow:
 
 
 def new_job(session: Session, team: str, status: str, attempt: int) -> str:
-    lease = func.clock_timestamp() if status in HELD else None
+    lease = func.clock_timestamp() if status in LEASED else None
     row = job(team, status=status, attempt=attempt, lease_expires_at=lease)
     session.add(row)
     session.flush()
@@ -88,7 +88,7 @@ def test_attempts_are_swept_unless_named_or_in_a_workers_hands(
             if is_named:
                 name_artifact(session, job_id, attempt)
         prefix = put_one(store, artifact_prefix(job_id, attempt))
-        (kept if is_named or (status in HELD and is_newest) else orphans).add(prefix)
+        (kept if is_named or (status in LEASED and is_newest) else orphans).add(prefix)
     with transaction(sessions) as session:  # two attempts of one job, one of them left an artifact
         job_id = new_job(session, team, "succeeded", 2)
         name_artifact(session, job_id, 2)

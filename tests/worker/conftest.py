@@ -24,7 +24,7 @@ from core.database import transaction
 from core.service.jobs import service
 from core.service.jobs.hints import Hints
 from core.service.jobs.schemas import Job, JobBody, JobEvent
-from core.service.jobs.states import HELD
+from core.service.jobs.states import LEASED
 from core.service.jobs.tables import JobRow, WorkerRow
 from core.settings import Settings
 from core.storage import Store
@@ -116,7 +116,7 @@ class Queue:
         """As time would: so a lease can be long, and no worker that is held up for a moment loses its own."""
         with transaction(self.sessions) as session:
             past = update(JobRow).values(lease_expires_at=func.now() - timedelta(seconds=1))
-            session.execute(past.where(JobRow.id == job_id, JobRow.status.in_(HELD)))
+            session.execute(past.where(JobRow.id == job_id, JobRow.status.in_(LEASED)))
 
     def artifact_names(self, job_id: str) -> set[str]:
         with transaction(self.sessions) as session:

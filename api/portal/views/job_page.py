@@ -18,7 +18,7 @@ from core.errors import NotFound
 from core.service.jobs import service
 from core.service.jobs.schemas import Job, JobBody, JobEvent
 from core.service.jobs.snapshots import Snapshot, newest_events
-from core.service.jobs.states import HELD, TERMINAL
+from core.service.jobs.states import LEASED, TERMINAL
 from core.service.publications.service import list_publications
 
 LOG_LINES = 500
@@ -39,7 +39,7 @@ def head(now: Snapshot, newest: Sequence[JobEvent]) -> dict[str, Any]:
     """
     job = now.job
     context: dict[str, Any] = {"job": job, "elapsed": None, "remaining": None, "estimated": now.estimated_seconds}
-    if job.status in HELD and job.started_at is not None:
+    if job.status in LEASED and job.started_at is not None:
         moment = datetime.now(UTC)
         elapsed = (moment - job.started_at).total_seconds()
         heard_at = newest[-1].created_at if newest else job.started_at

@@ -107,24 +107,24 @@ def compare(
     for the one that most jobs have.
     """
     labels = names_of(jobs)
-    found = [layer_figures(job.id, layers[job.id]) for job in jobs if layers.get(job.id)]
+    figures = [layer_figures(job.id, layers[job.id]) for job in jobs if layers.get(job.id)]
     return Comparison(
         object="comparison",
         jobs=list(jobs),
         labels=labels,
         fields=compared_fields(jobs),
         trade_off=trade_off(jobs, labels, quality=quality, cost=cost),
-        layers=[each for each in found if each.layers],
+        layers=[each for each in figures if each.layers],
     )
 
 
 def compared_fields(jobs: Sequence[Job]) -> list[ComparedField]:
     """Return every field that one of the jobs has a value of."""
     requests, figures = [_request(job) for job in jobs], [_figures(job) for job in jobs]
-    return [*_beside("request", requests), *_beside("figure", figures)]
+    return [*_compared("request", requests), *_compared("figure", figures)]
 
 
-def _beside(kind: Literal["request", "figure"], documents: Sequence[Mapping[str, Any]]) -> Iterator[ComparedField]:
+def _compared(kind: Literal["request", "figure"], documents: Sequence[Mapping[str, Any]]) -> Iterator[ComparedField]:
     flat = [dict(_leaves(document)) for document in documents]
     for name in dict.fromkeys(name for document in flat for name in document):
         values = [document.get(name) for document in flat]
@@ -175,9 +175,9 @@ def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None
         if figures.get("dense") is not None and spent.get(before) is not None:
             dense.setdefault((job.model, figures["dense"]), []).append((spent[before], label))
     measurements = Counter(model for model, _ in dense)
-    for (model, reached), found in dense.items():
-        by = f" (of {found[0][1]})" if measurements[model] > 1 else ""
-        middle = median(spent for spent, _ in found)
+    for (model, reached), costs in dense.items():
+        by = f" (of {costs[0][1]})" if measurements[model] > 1 else ""
+        middle = median(spent for spent, _ in costs)
         points.append(
             TradeOffPoint(label=f"{_short(model)}, dense{by}", job=None, quality=reached, cost=middle, beaten_by=None)
         )
@@ -298,8 +298,8 @@ def _notes(jobs: Sequence[Job], quality: str | None, cost: Cost) -> list[str]:
     if quality and quality.startswith("perplexity"):
         samples = {job.evaluation.samples for job in jobs}
         if len(samples) > 1:
-            told = sorted("all" if each is None else str(each) for each in samples)
-            notes.append(f"Perplexity was measured on {' and '.join(told)} windows: not the same measurement.")
+            counts = sorted("all" if each is None else str(each) for each in samples)
+            notes.append(f"Perplexity was measured on {' and '.join(counts)} windows: not the same measurement.")
     if cost == "latency" and len(jobs) > 1:
         notes.append("Each latency is of its job's own run; a dense model's is the middle of those measured.")
         for name, said in (("device", "devices"), ("sequence_length", "sequence lengths"), ("batch", "batch sizes")):

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
 from core.service.jobs.estimates.corrections import keep_ratios
-from core.service.jobs.tables import JOB_IS_HELD, AttemptRow, AttemptTotalRow, JobRow, StageTotalRow, WorkerRow
+from core.service.jobs.tables import JOB_IS_LEASED, AttemptRow, AttemptTotalRow, JobRow, StageTotalRow, WorkerRow
 from core.service.teams.quotas import device_seconds_used
 from core.service.teams.tables import TeamRow
 
@@ -92,8 +92,8 @@ def queue_figures(session: Session, waiting: Sequence[Waiting] | None = None) ->
     by_queue: dict[str, list[Waiting]] = defaultdict(list)
     for each in waiting_jobs(session) if waiting is None else waiting:
         by_queue[each.queue].append(each)
-    held = select(JobRow.queue, func.count().label("held")).where(text(JOB_IS_HELD)).group_by(JobRow.queue)
-    running = {row.queue: row.held for row in session.execute(held)}
+    leased = select(JobRow.queue, func.count().label("held")).where(text(JOB_IS_LEASED)).group_by(JobRow.queue)
+    running = {row.queue: row.held for row in session.execute(leased)}
     served = session.scalars(select(WorkerRow.queue).distinct())
     return [
         QueueFigures(

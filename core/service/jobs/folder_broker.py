@@ -22,9 +22,9 @@ class Channel(filesystem.Channel):
     def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         name = f"{round(monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
         folder = Path(self.data_folder_out)
-        aside = folder / f".{name}"
-        aside.write_text(dumps(payload))  # type: ignore[no-untyped-call]
-        aside.rename(folder / name)
+        temporary = folder / f".{name}"
+        temporary.write_text(dumps(payload))  # type: ignore[no-untyped-call]
+        temporary.rename(folder / name)
 
 
 class Transport(filesystem.Transport):

@@ -69,8 +69,10 @@ def evaluate_gates(gates: Gates, metrics: Figures) -> list[GateResult]:
     results = []
     for name, limit in gates.model_dump(exclude_none=True).items():
         kind = _GATES[name]
-        found = list(kind.find(metrics)) or [_Measured(None, detail="it was not measured: see the report's notes")]
-        results += [_result(name, limit, kind.figure, measured) for measured in found]
+        measurements = list(kind.find(metrics)) or [
+            _Measured(None, detail="it was not measured: see the report's notes")
+        ]
+        results += [_result(name, limit, kind.figure, measured) for measured in measurements]
     return results
 
 
@@ -80,9 +82,11 @@ def gated_figure(name: str, metrics: Figures) -> float | None:
     It is the largest, where there are several, and includes the measurement error. None where one of them is unknown,
     or there is none.
     """
-    found = list(_GATES[name].find(metrics))
-    known = [each.value * (1 + each.margin) for each in found if each.value is not None and math.isfinite(each.value)]
-    return max(known) if known and len(known) == len(found) else None
+    measurements = list(_GATES[name].find(metrics))
+    known = [
+        each.value * (1 + each.margin) for each in measurements if each.value is not None and math.isfinite(each.value)
+    ]
+    return max(known) if known and len(known) == len(measurements) else None
 
 
 def missed_gates(results: Sequence[GateResult]) -> GateMissed | None:

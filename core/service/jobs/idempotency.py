@@ -93,8 +93,8 @@ def answer_once(
     An error that `create` raises is not remembered: the transaction that holds the key's row is rolled back with it.
     """
     this = {"of_team": request.team_id, "of_key": request.key_hash}
-    asked = {"request": request.request_hash, "seconds": remember_seconds}
-    fresh = session.scalar(_REMEMBER, this | asked)
+    values = {"request": request.request_hash, "seconds": remember_seconds}
+    fresh = session.scalar(_REMEMBER, this | values)
     if fresh is None:
         first = session.execute(_FIRST, this).one()
         if first.request_hash != request.request_hash:
@@ -118,10 +118,10 @@ def expire_idempotency_keys(session: Session) -> int:
         .limit(EXPIRED_AT_ONCE)
         .with_for_update(skip_locked=True)
     )
-    gone = session.scalars(
+    removed = session.scalars(
         delete(IdempotencyKeyRow).where(tuple_(*key).in_(past)).returning(IdempotencyKeyRow.key_hash)
     )
-    return len(gone.all())
+    return len(removed.all())
 
 
 def _seal(request: IdempotentRequest, answer: Answer) -> bytes:

@@ -33,15 +33,15 @@ def inspect(
 
     Raises the errors of submit for the same body, and pydantic's ValidationError where it is not a job body.
     """
-    asked: dict[str, Any] = body.model_dump()
+    request: dict[str, Any] = body.model_dump()
     job: JobBody | None = None
     estimate: Estimate | None = None
     artifact: ExpectedArtifact | None = None
-    if set(asked) == {"model"}:
+    if set(request) == {"model"}:
         model = resolve_model(session, team_id, body.model, store, hub or HubFindings())
         methods = _fits(model.description)
     else:
-        checked = JobBody.model_validate(asked)
+        checked = JobBody.model_validate(request)
         require_queue(session, checked.queue, settings)
         resolved = resolve_job(session, team_id, checked, store, hub)
         model, job = resolved.model, resolved.body

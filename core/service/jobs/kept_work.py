@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
-from core.service.jobs.states import HELD
+from core.service.jobs.states import LEASED
 from core.service.jobs.tables import JobRow
 
 WorkUse = Literal["retry", "held", "queued"]
@@ -28,7 +28,7 @@ def uses_of_work(session: Session, job_ids: Collection[str], resume_keep_seconds
 
 
 def _use(status: str, is_kept: bool) -> WorkUse | None:
-    if status in HELD:
+    if status in LEASED:
         return "held"
     if status == "queued":
         return "queued"

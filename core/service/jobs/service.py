@@ -139,9 +139,9 @@ def look_through_jobs(
 def cancel(session: Session, caller: Actor, job_id: str) -> Job:
     """Cancel at once what is queued, ask a running job to stop. Idempotent. Raises NotFound, Conflict."""
     row = find_job(session, team_of(caller), job_id)
-    asked = request_cancel(session, row.id)
-    if asked.changed:
-        audit.note(session, caller, "job.cancel", row.id, {"status": asked.status})
+    cancellation = request_cancel(session, row.id)
+    if cancellation.changed:
+        audit.note(session, caller, "job.cancel", row.id, {"status": cancellation.status})
     session.refresh(row)
     return job_answer(row)
 
@@ -192,7 +192,7 @@ def compare_jobs(
         raise InvalidRequest(f"job: name {FEWEST} to {MOST} different jobs, not {len(ids)}", param="job")
     reports = select(JobReportRow.job_id, JobReportRow.report["layers"]).join(JobRow, _of_kept_attempt(JobReportRow))
     layers = {
-        job_id: found for job_id, found in session.execute(reports.where(JobRow.id.in_(ids))) if isinstance(found, list)
+        job_id: rows for job_id, rows in session.execute(reports.where(JobRow.id.in_(ids))) if isinstance(rows, list)
     }
     return compare(jobs, layers, quality=quality, cost=cost)
 
@@ -200,11 +200,11 @@ def compare_jobs(
 def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job]:
     """Return the jobs in the order they are named. Raises NotFound for the first that does not exist."""
     rows = session.scalars(select(JobRow).where(JobRow.id.in_(job_ids), JobRow.team_id == team_id))
-    found = {row.id: job_answer(row) for row in rows}
+    answers = {row.id: job_answer(row) for row in rows}
     for job_id in job_ids:
-        if job_id not in found:
+        if job_id not in answers:
             raise NotFound(f"there is no job {job_id!r}")
-    return [found[job_id] for job_id in job_ids]
+    return [answers[job_id] for job_id in job_ids]
 
 
 def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:

@@ -24,7 +24,7 @@ TRANSITIONS: dict[JobStatus, tuple[JobStatus, ...]] = {
 user requested.
 """
 
-HELD: tuple[JobStatus, ...] = ("running", "cancelling")
+LEASED: tuple[JobStatus, ...] = ("running", "cancelling")
 """States in which a worker holds the job: it has a lease and counts on its team's row."""
 
 TERMINAL: tuple[JobStatus, ...] = ("succeeded", "failed", "cancelled")

@@ -18,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from core.database import Base, any_of
-from core.service.jobs.states import HELD, STATUSES
+from core.service.jobs.states import LEASED, STATUSES
 
 NEWEST_FIRST = (text("created_at DESC"), text("id DESC"))
 JOB_WORDS = (
@@ -32,7 +32,7 @@ JOB_WORDS = (
 metadata, in small letters and parted by whatever ASCII has besides letters and digits (and by JSON's escapes), and its
 team, after an underscore, which no word has. No parser of PostgreSQL's: it would take some words for paths, numbers or
 hosts. Written as PostgreSQL writes it, so that schema and code can be compared."""
-JOB_IS_HELD = f"status IN ({any_of(HELD)})"
+JOB_IS_LEASED = f"status IN ({any_of(LEASED)})"
 """Condition of the index of jobs with a lease: in other words, or with parameters, the index would not be used."""
 JOB_IN_LIFE = f"array_position(ARRAY[{any_of(STATUSES)}], CAST(status AS text))"
 """Rank of a state in a job's life: waiting and running jobs come before those that have ended."""
@@ -54,7 +54,7 @@ class JobRow(Base):
     __table_args__ = (
         CheckConstraint(f"status IN ({any_of(STATUSES)})", name="status"),
         CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
-        CheckConstraint(f"(status IN ({any_of(HELD)})) = (lease_expires_at IS NOT NULL)", name="lease_while_held"),
+        CheckConstraint(f"(status IN ({any_of(LEASED)})) = (lease_expires_at IS NOT NULL)", name="lease_while_held"),
         Index(
             "ix_jobs_waiting_by_team",
             "team_id",
@@ -79,7 +79,7 @@ class JobRow(Base):
             "method",
             postgresql_where=text("status = 'queued' AND NOT is_corrected"),
         ),
-        Index("ix_jobs_held", "team_id", "id", postgresql_where=text(JOB_IS_HELD)),
+        Index("ix_jobs_held", "team_id", "id", postgresql_where=text(JOB_IS_LEASED)),
         Index(
             "ix_jobs_events_kept",
             "finished_at",

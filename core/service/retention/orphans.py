@@ -15,7 +15,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.service.jobs.states import HELD
+from core.service.jobs.states import LEASED
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.registry.tables import DatasetRow, ModelRow, UploadRow
 from core.service.registry.uploads import abort_upload, object_prefix, upload_prefix
@@ -116,7 +116,7 @@ def _candidates(sessions: sessionmaker[Session], store: Store) -> Iterator[str]:
 def _worked_on(session: Session, prefixes: Iterable[str]) -> set[str]:
     """Return those that a worker may be publishing, or that an upload may be arriving in."""
     firsts, seconds = _names(prefixes)
-    held = session.execute(select(JobRow.id, JobRow.attempt).where(JobRow.id.in_(firsts), JobRow.status.in_(HELD)))
+    held = session.execute(select(JobRow.id, JobRow.attempt).where(JobRow.id.in_(firsts), JobRow.status.in_(LEASED)))
     attempts = {artifact_prefix(row.id, row.attempt) for row in held}
     uploads = session.scalars(
         select(UploadRow).where(

@@ -64,22 +64,22 @@ def emit(session: Session, team_id: str, type: WebhookType, data: Mapping[str, A
     `subject` is the id of what it happened to, whose row the caller holds locked: events of one subject are delivered
     in the order they were written. `data` is plain JSON; endpoints with a metadata filter look at its `metadata`.
     """
-    if told := listeners(session, team_id, type):
-        write_event(session, told, team_id, type, data, subject=subject)
+    if endpoints := listeners(session, team_id, type):
+        write_event(session, endpoints, team_id, type, data, subject=subject)
 
 
 def write_event(
     session: Session,
-    told: Sequence[Listener],
+    endpoints: Sequence[Listener],
     team_id: str,
     type: WebhookType,
     data: Mapping[str, Any],
     *,
     subject: str,
 ) -> list[str]:
-    """Write the event and its deliveries for those of `told` that want it; returns the deliveries' ids."""
+    """Write the event and its deliveries for those of `endpoints` that want it; returns the deliveries' ids."""
     metadata = data.get("metadata")
-    wanting = [each for each in told if each.wants(metadata if isinstance(metadata, Mapping) else {})]
+    wanting = [each for each in endpoints if each.wants(metadata if isinstance(metadata, Mapping) else {})]
     if not wanting:
         return []
     event_id = new_id("event")

@@ -6,14 +6,14 @@ database's.
 
 - `transitions`: the one statement that changes a job and takes the next event number
 - `claimed`: a job in a worker's hands
-- `claims`: claim (HeldUp where others hold what could be claimed), renew, release
+- `claims`: claim (JobsLocked where others lock what could be claimed), renew, release
 - `fitting`: the conditions under which a worker may take a job
 - `outgrown`: jobs that ran out of memory and go on where there is more
 - `progress`: stage, progress, events while running
 - `completion`: succeeded, failed, cancelled, and leases that ran out
 - `requests`: what users ask for: submitted, cancel, retry
 - `attempts`: the record of each attempt
-- `webhook_notices`: what webhooks are told
+- `webhook_notices`: events that webhooks are notified of
 - `audit_entries`: the audit trail of what workers and the dispatcher do
 - `maintenance`: what the dispatcher keeps up: hints that are due, events that are past their time
 - `workers`: signs of life, and what a worker does
@@ -26,7 +26,7 @@ pass over those that are locked. Both take webhooks after the team: whoever dele
 
 from core.service.jobs.idempotency import expire_idempotency_keys
 from core.service.jobs.queue.claimed import Claim
-from core.service.jobs.queue.claims import HeldUp, claim, release, renew
+from core.service.jobs.queue.claims import JobsLocked, claim, release, renew
 from core.service.jobs.queue.completion import expire_leases, finish_cancelled, finish_failed, finish_succeeded
 from core.service.jobs.queue.maintenance import (
     HINTS_PER_QUEUE,
@@ -56,7 +56,7 @@ __all__ = [
     "HINTS_PER_QUEUE",
     "WORKER_STATES",
     "Claim",
-    "HeldUp",
+    "JobsLocked",
     "WorkerState",
     "append_event",
     "claim",

@@ -16,8 +16,8 @@ from core.service.jobs.queue.completion import finish_cancelled
 from core.service.jobs.queue.fitting import HAS_ROOM, MAY_FIT, MAY_TAKE, ME
 from core.service.jobs.queue.progress import append_event
 from core.service.jobs.queue.transitions import EVENT_CHANNEL, move
-from core.service.jobs.queue.webhook_notices import tell_webhooks
-from core.service.jobs.states import HELD, JobStatus
+from core.service.jobs.queue.webhook_notices import notify_webhooks
+from core.service.jobs.states import LEASED, JobStatus
 from core.service.jobs.tables import JobRow, WorkerRow
 
 _CLAIM_LOCKS = 0x5ECA << 32
@@ -139,10 +139,10 @@ of each size that is left is the first of its part of the index, and only one ro
 `candidate` is in order already, so the rows of its joins come in order, and the first is enough.
 """
 
-_IS_HELD_UP = text(f"{_WAITING} SELECT EXISTS ({_CANDIDATES})")
+_JOBS_ARE_LOCKED = text(f"{_WAITING} SELECT EXISTS ({_CANDIDATES})")
 
 
-class HeldUp(Exception):
+class JobsLocked(Exception):
     """Jobs may run, but other transactions lock their rows or their teams' at this moment: try again in a moment."""
 
 
@@ -160,7 +160,7 @@ def claim(
 
     The order is by priority, then the team with the fewest running jobs for its weight, then age.
 
-    Raises HeldUp where all eligible jobs are locked by other transactions.
+    Raises JobsLocked where all eligible jobs are locked by other transactions.
 
     Eligible is a job the worker has room for, as its last heartbeat said (`disk_free_bytes` is what its disk has now).
     Where no worker of the queue has room for a job (of those with a heartbeat in `fresh_seconds` that take jobs), one
@@ -174,7 +174,7 @@ def claim(
     turn = {"turn": _CLAIM_LOCKS | zlib.crc32(queue.encode()), "longest_turn": _LONGEST_TURN}
     if session.execute(_TAKE_TURNS, {"queue": queue, **turn}).one_or_none() is None:
         return None
-    asked = {
+    parameters = {
         "queue": queue,
         "worker": worker_id,
         "disk_free_bytes": disk_free_bytes,
@@ -182,19 +182,19 @@ def claim(
         "max_wait_seconds": max_wait_seconds,
     }
     values = {"lease_seconds": lease_seconds, "audit_id": new_id("audit")}
-    row = session.execute(_CLAIM, asked | values).one_or_none()
+    row = session.execute(_CLAIM, parameters | values).one_or_none()
     if row is None:
-        if session.scalar(_IS_HELD_UP, asked):
-            raise HeldUp
+        if session.scalar(_JOBS_ARE_LOCKED, parameters):
+            raise JobsLocked
         return None
     if not row.has_room:
-        _tell_of_try(session, row, worker_id, max_wait_seconds)
+        _log_try(session, row, worker_id, max_wait_seconds)
     if row.has_webhooks:
-        tell_webhooks(session, row.id, row.team_id, "running")
+        notify_webhooks(session, row.id, row.team_id, "running")
     return claim_of(row)
 
 
-def _tell_of_try(session: Session, row: Row[Any], worker_id: str, max_wait_seconds: float) -> None:
+def _log_try(session: Session, row: Row[Any], worker_id: str, max_wait_seconds: float) -> None:
     needs = Room(row.needs_device_memory_bytes, row.needs_memory_bytes, row.needs_disk_bytes)
     lack = needs.lack(session.get_one(WorkerRow, worker_id))
     message = (
@@ -210,7 +210,7 @@ def renew(
     """Keep a job for another `lease_seconds`; says whether it should go on, stop, or is no longer this attempt's."""
     status = session.scalar(
         update(JobRow)
-        .where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.status.in_(HELD))
+        .where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.status.in_(LEASED))
         .values(lease_expires_at=seconds_from_now(lease_seconds))
         .returning(JobRow.status)
         .execution_options(synchronize_session=False)

@@ -12,7 +12,7 @@ from core.service.jobs.queue.attempts import Ending
 from core.service.jobs.queue.outgrown import queue_for_more_memory
 from core.service.jobs.queue.transitions import move
 from core.service.jobs.states import AttemptOutcome, JobStatus
-from core.service.jobs.tables import JOB_IS_HELD, ArtifactFileRow, JobReportRow, JobRow
+from core.service.jobs.tables import JOB_IS_LEASED, ArtifactFileRow, JobReportRow, JobRow
 from core.service.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
 from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
@@ -130,7 +130,7 @@ def expire_leases(session: Session) -> list[str]:
     lost = session.execute(
         select(JobRow.id, JobRow.attempt)
         .join(TeamRow, TeamRow.id == JobRow.team_id)
-        .where(text(f"jobs.{JOB_IS_HELD}"), JobRow.lease_expires_at < func.clock_timestamp())
+        .where(text(f"jobs.{JOB_IS_LEASED}"), JobRow.lease_expires_at < func.clock_timestamp())
         .order_by(JobRow.team_id, JobRow.id)
         .limit(_LEASE_BATCH)
         .with_for_update(skip_locked=True, key_share=True)

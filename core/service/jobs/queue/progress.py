@@ -7,7 +7,7 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from core.service.jobs.queue.transitions import write
-from core.service.jobs.states import HELD, STAGES, EventType, Stage
+from core.service.jobs.states import LEASED, STAGES, EventType, Stage
 from core.service.jobs.tables import JobRow
 
 
@@ -44,5 +44,5 @@ def _write(
     data: Mapping[str, Any],
     values: Mapping[str, Any],
 ) -> bool:
-    written = write(session, job_id, attempt=attempt, statuses=HELD, values=values, event=event, data=data)
+    written = write(session, job_id, attempt=attempt, statuses=LEASED, values=values, event=event, data=data)
     return written is not None

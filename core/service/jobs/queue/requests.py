@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from core.errors import Conflict
 from core.service.jobs.queue.outgrown import NOTHING_OUTGROWN
 from core.service.jobs.queue.transitions import EVENT_CHANNEL, move, status_of
-from core.service.jobs.queue.webhook_notices import tell_webhooks
+from core.service.jobs.queue.webhook_notices import notify_webhooks
 from core.service.jobs.states import JobStatus
 from core.service.jobs.tables import JobEventRow, JobRow
 from core.service.teams.tables import AuditRow
@@ -37,7 +37,7 @@ def submitted(session: Session, row: JobRow, entry: Mapping[str, Any] | None = N
     values = {f"job_{name}": value for name, value in given.items()}
     values |= {f"entry_{name}": value for name, value in (entry or {}).items()}
     row.created_at = session.execute(_submission(tuple(given), tuple(entry or ())), values).one().created_at
-    tell_webhooks(session, row.id, row.team_id, "queued")
+    notify_webhooks(session, row.id, row.team_id, "queued")
 
 
 @cache

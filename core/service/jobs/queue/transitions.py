@@ -10,8 +10,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from core.service.jobs.queue.attempts import Ending, end_attempt
-from core.service.jobs.queue.webhook_notices import tell_webhooks
-from core.service.jobs.states import HELD, TERMINAL, TRANSITIONS, EventType, JobStatus
+from core.service.jobs.queue.webhook_notices import notify_webhooks
+from core.service.jobs.states import LEASED, TERMINAL, TRANSITIONS, EventType, JobStatus
 from core.service.jobs.tables import JobEventRow, JobRow
 
 EVENT_CHANNEL = "secateur_events"
@@ -59,7 +59,7 @@ def write(
     content: ColumnElement[Any] = literal(dict(data), JSONB)
     if event == "progress":
         content = as_type(content, JSONB).concat(func.jsonb_build_object("progress", changed.c.progress))
-    told = (
+    inserted = (
         insert(JobEventRow)
         .from_select(
             ["job_id", "sequence", "type", "attempt", "data"],
@@ -68,7 +68,7 @@ def write(
         .cte("told")
     )
     row = session.execute(
-        select(changed.c.team_id, changed.c.attempt, func.pg_notify(EVENT_CHANNEL, changed.c.id)).add_cte(told)
+        select(changed.c.team_id, changed.c.attempt, func.pg_notify(EVENT_CHANNEL, changed.c.id)).add_cte(inserted)
     ).one_or_none()
     return None if row is None else Written(job_id, row.team_id, row.attempt)
 
@@ -91,11 +91,11 @@ def move(
     the job, how its attempt ended (`ending`), what that adds to the team's use, and the audit trail's entry of it.
     """
     assert all(to in TRANSITIONS[source] for source in sources), f"no way from {sources} to {to}"
-    was_held = sources[0] in HELD
-    assert all((source in HELD) == was_held for source in sources), sources
-    assert (ending is not None) == (was_held and to not in HELD), (sources, to, ending)
+    was_leased = sources[0] in LEASED
+    assert all((source in LEASED) == was_leased for source in sources), sources
+    assert (ending is not None) == (was_leased and to not in LEASED), (sources, to, ending)
     changes: dict[str, Any] = dict(values or {}) | {"status": to}
-    if to not in HELD:
+    if to not in LEASED:
         changes |= {"lease_expires_at": None, "worker_id": None}
     if to in TERMINAL:
         changes["finished_at"] = func.clock_timestamp()
@@ -113,7 +113,7 @@ def move(
         only_if=only_if,
     )
     if written is not None:
-        tell_webhooks(session, job_id, written.team_id, to)
+        notify_webhooks(session, job_id, written.team_id, to)
     if written is not None and ending is not None:
         end_attempt(session, job_id, written.attempt, written.team_id, to, ending)
     return written

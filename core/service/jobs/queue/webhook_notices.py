@@ -14,13 +14,13 @@ _TYPES: dict[str, WebhookType] = {
 }
 
 
-def tell_webhooks(session: Session, job_id: str, team_id: str, status: JobStatus) -> None:
+def notify_webhooks(session: Session, job_id: str, team_id: str, status: JobStatus) -> None:
     """Write the webhook event of a job that changed to `status`.
 
     The job's row is locked and flushed by the caller; the team's row is not locked yet, or was with it.
     """
-    told = listeners(session, team_id, _TYPES[status])
-    if not told:
+    endpoints = listeners(session, team_id, _TYPES[status])
+    if not endpoints:
         return
     job = session.execute(
         select(
@@ -49,4 +49,4 @@ def tell_webhooks(session: Session, job_id: str, team_id: str, status: JobStatus
         "metrics": job.metrics,
         "sequence": job.last_event,
     }
-    write_event(session, told, team_id, _TYPES[status], data, subject=job_id)
+    write_event(session, endpoints, team_id, _TYPES[status], data, subject=job_id)

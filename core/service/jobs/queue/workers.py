@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
-from core.service.jobs.tables import JOB_IS_HELD, JobRow, WorkerRow
+from core.service.jobs.tables import JOB_IS_LEASED, JobRow, WorkerRow
 
 WorkerState = Literal["idle", "busy", "paused", "draining"]
 WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
@@ -84,9 +84,9 @@ def job_of_worker(session: Session, worker_id: str) -> str | None:
 
     Its process may have died during the job, or claimed it before the worker was registered.
     """
-    held = select(JobRow.id).where(JobRow.worker_id == worker_id, text(f"jobs.{JOB_IS_HELD}")).limit(1)
-    noted = held.join(WorkerRow, WorkerRow.job_id == JobRow.id).where(WorkerRow.id == worker_id)
-    return session.scalar(noted) or session.scalar(held)  # the first finds it by its key, the second among all held
+    leased = select(JobRow.id).where(JobRow.worker_id == worker_id, text(f"jobs.{JOB_IS_LEASED}")).limit(1)
+    noted = leased.join(WorkerRow, WorkerRow.job_id == JobRow.id).where(WorkerRow.id == worker_id)
+    return session.scalar(noted) or session.scalar(leased)  # the first finds it by its key, the second among all leased
 
 
 def remove_worker(session: Session, worker_id: str) -> None:

@@ -84,7 +84,7 @@ def require_unshared(body: JobBody) -> None:
 
 def _refuse_text(body: JobBody) -> None:
     """Refuse fields that belong to language models: raises InvalidRequest."""
-    faults: dict[str, object] = {
+    language_fields: dict[str, object] = {
         "calibration.sequence_length": body.calibration and body.calibration.sequence_length,
         "calibration.generated": body.calibration and body.calibration.generated,
         "evaluation.sequence_length": body.evaluation.sequence_length,
@@ -92,7 +92,7 @@ def _refuse_text(body: JobBody) -> None:
         "evaluation.task_limit": body.evaluation.task_limit,
         "evaluation.prompts": body.evaluation.prompts,
     }
-    for param, value in faults.items():
+    for param, value in language_fields.items():
         if value:
             raise InvalidRequest(f"{param} belongs to language models, the model is an image classifier", param=param)
 
@@ -114,15 +114,15 @@ def _resolve_recovery(
                 param="recovery",
             )
         return None, None
-    asked = complete_image_recovery(body.recovery)
-    if asked.method == "distill" and not get_method(body.method).prunes:
+    recovery = complete_image_recovery(body.recovery)
+    if recovery.method == "distill" and not get_method(body.method).prunes:
         raise InvalidRequest(
             "recovery.method: distill learns from the dense model, and nothing was pruned here: use finetune",
             param="recovery.method",
         )
-    if asked.dataset is not None:
-        needs = ImageNeeds("calibration", "recovery.dataset", asked.samples, classes)
-        return asked, resolve_images(session, team_id, asked.dataset, needs, hub)
+    if recovery.dataset is not None:
+        needs = ImageNeeds("calibration", "recovery.dataset", recovery.samples, classes)
+        return recovery, resolve_images(session, team_id, recovery.dataset, needs, hub)
     if images is None:
         raise InvalidRequest(
             'recovery.dataset is required, for there are no calibration images to train on: add "dataset": "NAME" to '
@@ -130,4 +130,4 @@ def _resolve_recovery(
             param="recovery.dataset",
         )
     assert isinstance(body.calibration, Calibration)
-    return asked.model_copy(update={"samples": asked.samples or body.calibration.samples}), images
+    return recovery.model_copy(update={"samples": recovery.samples or body.calibration.samples}), images

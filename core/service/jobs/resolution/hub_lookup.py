@@ -67,8 +67,8 @@ HUB_ERRORS = (
 PUBLIC = "public"
 """Reader of revisions that the hub shows to anybody."""
 
-Found = TypeVar("Found")
-AskedHub = Callable[[], Hub]
+Result = TypeVar("Result")
+OpenHub = Callable[[], Hub]
 """Function that returns the hub with a team's token. Raises GatedModel where the token cannot be opened."""
 
 
@@ -82,23 +82,23 @@ class HubFindings:
 
     def model(self, reference: str) -> HubRevision:
         """Return the model's revision, or raise the error of its look-up."""
-        return _found(self.models.get(reference), reference, "model")
+        return _result_of(self.models.get(reference), reference, "model")
 
     def dataset(self, name: str, use: Use, param: str) -> HubDataset:
         """Return the dataset, or raise the error of its look-up."""
-        return _found(self.datasets.get((name, use)), name, param)
+        return _result_of(self.datasets.get((name, use)), name, param)
 
     def task(self, name: str, param: str) -> HubDataset | None:
         """Return the dataset of a task's questions, None where none was looked up; raises the error of its look-up."""
         if name not in self.tasks:
             return None
         try:
-            return _found(self.tasks[name], name, param)
+            return _result_of(self.tasks[name], name, param)
         except HubUnavailable as error:
             raise questions_unavailable(name, error, param) from error
 
 
-def _found(answer: Found | SecateurError | None, name: str, param: str) -> Found:
+def _result_of(answer: Result | SecateurError | None, name: str, param: str) -> Result:
     if answer is None:  # registered when the hub was to be asked, removed since
         raise HubUnavailable(f"the hub was not asked for {name!r}; try again", param=param)
     if isinstance(answer, SecateurError):
@@ -125,7 +125,7 @@ class HubLookup:
 
         @cache
         def hub() -> Hub:
-            return self._asked_by(team_id)
+            return self._hub_of(team_id)
 
         self._find_model(findings, team_id, hub, body.model)
         try:
@@ -142,20 +142,20 @@ class HubLookup:
             if job.recovery.dataset is not None:
                 named.append((job.recovery.dataset, "calibration", "recovery.dataset"))
             named += [(name, "calibration", param) for name, param, _ in stage_texts(job.recovery)]
-        asked = [(name, use, param) for name, use, param in named if is_hub_dataset(name)]
-        registered = self._registered(team_id, {name for name, _, _ in asked}) if asked else set()
-        for name, use, param in asked:
+        on_hub = [(name, use, param) for name, use, param in named if is_hub_dataset(name)]
+        registered = self._registered(team_id, {name for name, _, _ in on_hub}) if on_hub else set()
+        for name, use, param in on_hub:
             if name not in registered:
                 findings.datasets[name, use] = self._try(partial(_dataset, hub, name, use, param))
         self._find_tasks(findings, hub, job.evaluation.tasks)
         return findings
 
-    def _asked_by(self, team_id: str) -> Hub:
+    def _hub_of(self, team_id: str) -> Hub:
         with transaction(self._sessions) as session:
             access = find_access(session, team_id, self._settings)
         return self._hub.with_credential(open_access(access, self._settings))
 
-    def _find_tasks(self, findings: HubFindings, hub: AskedHub, tasks: Sequence[str]) -> None:
+    def _find_tasks(self, findings: HubFindings, hub: OpenHub, tasks: Sequence[str]) -> None:
         """Ask for the datasets of tasks; a hub that cannot be reached for one is not asked for the others."""
         away: HubUnavailable | None = None
         for index, name in enumerate(tasks):
@@ -165,15 +165,15 @@ class HubLookup:
             dataset = f"{task.repository}:{task.config or ''}:{task.splits[0]}"
             param = f"evaluation.tasks.{index}"
             if away is None:
-                found = self._try(partial(_dataset, hub, dataset, "evaluation", param))
-                away = found if isinstance(found, HubUnavailable) else None
-            findings.tasks[name] = away or found
+                result = self._try(partial(_dataset, hub, dataset, "evaluation", param))
+                away = result if isinstance(result, HubUnavailable) else None
+            findings.tasks[name] = away or result
 
-    def _find_model(self, findings: HubFindings, team_id: str, hub: AskedHub, reference: str) -> None:
+    def _find_model(self, findings: HubFindings, team_id: str, hub: OpenHub, reference: str) -> None:
         if "/" in reference and not reference.startswith(JOB_PREFIX) and reference not in findings.models:
             findings.models[reference] = self._try(partial(self._model, team_id, hub, reference))
 
-    def _try(self, ask: Callable[[], Found]) -> Found | SecateurError:
+    def _try(self, ask: Callable[[], Result]) -> Result | SecateurError:
         try:
             with self._place():
                 return ask()
@@ -195,7 +195,7 @@ class HubLookup:
             query = select(DatasetRow.name).where(DatasetRow.team_id == team_id, DatasetRow.name.in_(names))
             return set(session.scalars(query))
 
-    def _model(self, team_id: str, hub: AskedHub, reference: str) -> HubRevision:
+    def _model(self, team_id: str, hub: OpenHub, reference: str) -> HubRevision:
         """Return a model's revision, from memory only where the hub, asked again, lets this team read it.
 
         While the hub is away, a commit is known if it was public.
@@ -212,10 +212,10 @@ class HubLookup:
         known = self._known(reader, repository, listing.commit)
         if known is not None:
             return known
-        found = describe_hub_model(hub(), repository, listing, max_bytes=self._settings.hub_max_bytes)
+        described = describe_hub_model(hub(), repository, listing, max_bytes=self._settings.hub_max_bytes)
         with transaction(self._sessions) as session:
-            session.execute(insert(HubRevisionRow).values(_values(reader, found)).on_conflict_do_nothing())
-        return found
+            session.execute(insert(HubRevisionRow).values(_values(reader, described)).on_conflict_do_nothing())
+        return described
 
     def _known(self, reader: str, repository: str, commit: str) -> HubRevision | None:
         with transaction(self._sessions) as session:
@@ -223,17 +223,17 @@ class HubLookup:
         return None if row is None else _revision_of(row)
 
 
-def _dataset(hub: AskedHub, name: str, use: Use, param: str) -> HubDataset:
+def _dataset(hub: OpenHub, name: str, use: Use, param: str) -> HubDataset:
     return find_hub_dataset(hub(), name, use, param)
 
 
-def _values(reader: str, found: HubRevision) -> dict[str, object]:
+def _values(reader: str, model: HubRevision) -> dict[str, object]:
     return {
         "reader": reader,
-        "repository": found.repository,
-        "revision": found.revision,
-        "description": found.description.model_dump(mode="json"),
-        "files": {file.path: file.model_dump(mode="json", exclude={"path"}) for file in found.files},
+        "repository": model.repository,
+        "revision": model.revision,
+        "description": model.description.model_dump(mode="json"),
+        "files": {file.path: file.model_dump(mode="json", exclude={"path"}) for file in model.files},
     }
 
 

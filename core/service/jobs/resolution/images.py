@@ -48,16 +48,16 @@ def resolve_images(session: Session, team_id: str, name: str, needs: ImageNeeds,
             param=needs.param,
         )
     if is_hub_dataset(name):
-        found = hub.dataset(name, needs.use, needs.param)
+        dataset = hub.dataset(name, needs.use, needs.param)
         return HubImages(
             name=name,
-            repository=found.repository,
-            revision=found.revision,
-            config=found.config,
-            split=found.split,
+            repository=dataset.repository,
+            revision=dataset.revision,
+            config=dataset.config,
+            split=dataset.split,
             use=needs.use,
-            bytes=found.bytes,
-            is_public=found.is_public,
+            bytes=dataset.bytes,
+            is_public=dataset.is_public,
         )
     known = ", ".join(names(session, DatasetRow, team_id, DatasetRow.images.is_not(None))) or "none"
     raise UnknownDataset(

@@ -50,15 +50,15 @@ def resolve_job(
 
     `hub` is what was found there for this body (`HubLookup.of`).
     """
-    found = hub or HubFindings()
+    findings = hub or HubFindings()
     method = get_method(body.method)
-    model = resolve_model(session, team_id, body.model, store, found)
+    model = resolve_model(session, team_id, body.model, store, findings)
     if method.measures:
         body = measured_body(body)
     body = allocated_body(session, team_id, body, model)
     checked = _check(model.description, body)
     if isinstance(model.description, ClassifierDescription):
-        of_images, sources = resolve_classifier_job(session, team_id, body, checked, model.description, found)
+        of_images, sources = resolve_classifier_job(session, team_id, body, checked, model.description, findings)
         filled = of_images.model_copy(update={"model": model.pinned})
         return ResolvedJob(filled, model, sources | {"model": model.reference.model_dump(mode="json")})
     reader = method_at_work(checked)
@@ -84,15 +84,15 @@ def resolve_job(
             "output.format: structured pruning leaves no zeros to pack, the files are smaller as they are: use 'dense'",
             param="output.format",
         )
-    calibration, text, generated = _resolve_calibration(session, team_id, body, model.description, found)
+    calibration, text, generated = _resolve_calibration(session, team_id, body, model.description, findings)
     if compensation and compensation.chooses and calibration and calibration.samples == 1 and not calibration.generated:
         raise InvalidRequest(
             "calibration.samples: compensation that is chosen (auto) holds a sequence aside: give 2 or more",
             param="calibration.samples",
         )
-    evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, found)
+    evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, findings)
     require_measured(body.gates, evaluation, is_classifier=False)
-    recovery = resolve_recovery(session, team_id, body, calibration, text, model.description, store, found)
+    recovery = resolve_recovery(session, team_id, body, calibration, text, model.description, store, findings)
     filled = body.model_copy(
         update={
             "model": model.pinned,
@@ -110,18 +110,18 @@ def resolve_job(
         "calibration": None if text is None else text.model_dump(mode="json"),
         "generated": None if generated is None else generated.model_dump(mode="json"),
         "evaluation": [each.model_dump(mode="json") for each in texts],
-        "tasks": [each.model_dump(mode="json") for each in resolve_tasks(body.evaluation.tasks, found)],
+        "tasks": [each.model_dump(mode="json") for each in resolve_tasks(body.evaluation.tasks, findings)],
         **recovery.sources,
     }
     return ResolvedJob(body=filled, model=model, sources=sources)
 
 
 def _check(description: Description, body: JobBody) -> ResolvedRequest:
-    asked = (body.method, body.pattern, body.sparsity, body.parameters)
+    request = (body.method, body.pattern, body.sparsity, body.parameters)
     if body.target is None:
-        return check_job(description, *asked, layout=body.output.layout)
+        return check_job(description, *request, layout=body.output.layout)
     return resolve_target(
-        description, *asked, body.target, layout=body.output.layout, is_packed=body.output.format == "packed"
+        description, *request, body.target, layout=body.output.layout, is_packed=body.output.format == "packed"
     )
 
 
@@ -129,25 +129,27 @@ def _resolve_calibration(
     session: Session, team_id: str, body: JobBody, description: ModelDescription, hub: HubFindings
 ) -> tuple[Calibration | None, TextReference | None, SelfText | None]:
     """Return the calibration with its defaults, the text of its dataset, and the text the model is to generate."""
-    asked = body.calibration
-    if asked is None:
+    calibration = body.calibration
+    if calibration is None:
         return None, None, None
     parameters = parse_parameters(body.method, body.parameters)
-    if isinstance(parameters, FrontierParameters) and asked.generated is None and asked.dataset != SELF:
-        samples, generated = parameters.sequences(asked.samples)
-        asked = asked.model_copy(update={"samples": samples, "generated": generated})
-    length = _sequence_length(asked.sequence_length, None, description, "calibration.sequence_length")
-    needs = TextNeeds("calibration", "calibration.dataset", asked.samples, length, asked.seed)
-    text = resolve_text(session, team_id, asked.dataset, needs, hub)
-    if asked.generated and asked.dataset == SELF:
+    if isinstance(parameters, FrontierParameters) and calibration.generated is None and calibration.dataset != SELF:
+        samples, generated = parameters.sequences(calibration.samples)
+        calibration = calibration.model_copy(update={"samples": samples, "generated": generated})
+    length = _sequence_length(calibration.sequence_length, None, description, "calibration.sequence_length")
+    needs = TextNeeds("calibration", "calibration.dataset", calibration.samples, length, calibration.seed)
+    text = resolve_text(session, team_id, calibration.dataset, needs, hub)
+    if calibration.generated and calibration.dataset == SELF:
         raise InvalidRequest(
             f"calibration.generated: with the dataset {SELF!r} the model writes all of it: raise calibration.samples",
             param="calibration.generated",
         )
     written = None
-    if asked.generated:
-        written = generated_text(TextNeeds("calibration", "calibration.generated", asked.generated, length, asked.seed))
-    return asked.model_copy(update={"sequence_length": length}), text, written
+    if calibration.generated:
+        written = generated_text(
+            TextNeeds("calibration", "calibration.generated", calibration.generated, length, calibration.seed)
+        )
+    return calibration.model_copy(update={"sequence_length": length}), text, written
 
 
 def _resolve_evaluation(
@@ -158,40 +160,41 @@ def _resolve_evaluation(
     description: ModelDescription,
     hub: HubFindings,
 ) -> tuple[Evaluation, list[TextReference]]:
-    asked = body.evaluation
+    evaluation = body.evaluation
     default = None if calibration is None else calibration.sequence_length
-    length = _sequence_length(asked.sequence_length, default, description, "evaluation.sequence_length")
+    length = _sequence_length(evaluation.sequence_length, default, description, "evaluation.sequence_length")
     use: Use = "evaluation"
     texts: list[TextReference] = []
-    for index, name in enumerate(asked.datasets):
+    for index, name in enumerate(evaluation.datasets):
         param = f"evaluation.datasets.{index}"
-        if name in asked.datasets[:index]:
+        if name in evaluation.datasets[:index]:
             raise InvalidRequest(f"{param}: {name!r} is named twice", param=param)
-        needs = TextNeeds(use, param, asked.samples, length, calibration.seed if calibration else 0)
+        needs = TextNeeds(use, param, evaluation.samples, length, calibration.seed if calibration else 0)
         texts.append(resolve_text(session, team_id, name, needs, hub))
-    _require_room_for_prompts(asked, description)
-    return asked.model_copy(update={"sequence_length": length}), texts
+    _require_room_for_prompts(evaluation, description)
+    return evaluation.model_copy(update={"sequence_length": length}), texts
 
 
-def _require_room_for_prompts(asked: Evaluation, description: ModelDescription) -> None:
+def _require_room_for_prompts(evaluation: Evaluation, description: ModelDescription) -> None:
     """Require that the model's context has room for the new tokens after the shortest prompt; raises InvalidRequest.
 
     That prompt is one token after the one that begins a text.
     """
     most = description.context_length - 2
-    if asked.prompts and asked.prompt_tokens > most:
+    if evaluation.prompts and evaluation.prompt_tokens > most:
         raise InvalidRequest(
-            f"evaluation.prompt_tokens: {asked.prompt_tokens} new tokens leave no room for a prompt in the model's "
-            f"context of {description.context_length}: ask for at most {most}",
+            f"evaluation.prompt_tokens: {evaluation.prompt_tokens} new tokens leave no room for a prompt in the "
+            f"model's context of {description.context_length}: ask for at most {most}",
             param="evaluation.prompt_tokens",
         )
 
 
-def _sequence_length(asked: int | None, default: int | None, description: ModelDescription, param: str) -> int:
-    if asked is None:
+def _sequence_length(requested: int | None, default: int | None, description: ModelDescription, param: str) -> int:
+    if requested is None:
         return default or min(DEFAULT_SEQUENCE_LENGTH, description.context_length)
-    if asked > description.context_length:
+    if requested > description.context_length:
         raise InvalidRequest(
-            f"{param} {asked} is longer than the model's context of {description.context_length} tokens", param=param
+            f"{param} {requested} is longer than the model's context of {description.context_length} tokens",
+            param=param,
         )
-    return asked
+    return requested

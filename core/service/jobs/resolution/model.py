@@ -40,15 +40,15 @@ def resolve_model(session: Session, team_id: str, reference: str, store: Store, 
     if reference.startswith(JOB_PREFIX):
         return _artifact(session, team_id, reference, store)
     if "/" in reference:
-        found = hub.model(reference)
+        described = hub.model(reference)
         on_hub = HubModel(
-            name=found.repository,
-            repository=found.repository,
-            revision=found.revision,
-            files=found.files,
-            is_public=found.is_public,
+            name=described.repository,
+            repository=described.repository,
+            revision=described.revision,
+            files=described.files,
+            is_public=described.is_public,
         )
-        return ResolvedModel(on_hub, found.description, f"{found.repository}@{found.revision}")
+        return ResolvedModel(on_hub, described.description, f"{described.repository}@{described.revision}")
     row = find_row(session, ModelRow, team_id, reference)
     if row is None:
         known = ", ".join(names(session, ModelRow, team_id)) or "none"

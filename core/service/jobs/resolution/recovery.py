@@ -52,17 +52,19 @@ def resolve_recovery(
             '"NAME", "steps": 200}',
             param="recovery",
         )
-    asked = complete_recovery(body.recovery, description, calibration.sequence_length if calibration else None)
-    assert asked.sequence_length is not None
-    length, texts = asked.sequence_length, []
-    for name, param, stage in stage_texts(asked):
-        needs = TextNeeds("calibration", param, None, length, asked.seed, stage.steps * asked.batch_size)
+    recovery = complete_recovery(body.recovery, description, calibration.sequence_length if calibration else None)
+    assert recovery.sequence_length is not None
+    length, texts = recovery.sequence_length, []
+    for name, param, stage in stage_texts(recovery):
+        needs = TextNeeds("calibration", param, None, length, recovery.seed, stage.steps * recovery.batch_size)
         texts.append(resolve_text(session, team_id, name, needs, hub))
     text = texts[0] if texts else calibration_text
-    if asked.dataset is not None:
-        most = asked.steps * asked.batch_size
-        needs = TextNeeds("calibration", "recovery.dataset", asked.samples, asked.sequence_length, asked.seed, most)
-        text = resolve_text(session, team_id, asked.dataset, needs, hub)
+    if recovery.dataset is not None:
+        most = recovery.steps * recovery.batch_size
+        needs = TextNeeds(
+            "calibration", "recovery.dataset", recovery.samples, recovery.sequence_length, recovery.seed, most
+        )
+        text = resolve_text(session, team_id, recovery.dataset, needs, hub)
     if text is None:
         raise InvalidRequest(
             'recovery.dataset is required, for there is no calibration text to train on: add "dataset": "NAME" to '
@@ -70,17 +72,17 @@ def resolve_recovery(
             param="recovery.dataset",
         )
     sources: dict[str, Any] = {"recovery": [each.model_dump(mode="json") for each in texts or [text]]}
-    if asked.method == "distill":
-        if prunes and asked.teacher is not None:
+    if recovery.method == "distill":
+        if prunes and recovery.teacher is not None:
             raise InvalidRequest(
                 f"{_TEACHER} belongs to method recover: a model that is pruned learns from its own dense self",
                 param=_TEACHER,
             )
         if not prunes:
-            teacher = _resolve_teacher(session, team_id, asked.teacher, description, store, hub)
-            asked = asked.model_copy(update={"teacher": teacher.pinned})
+            teacher = _resolve_teacher(session, team_id, recovery.teacher, description, store, hub)
+            recovery = recovery.model_copy(update={"teacher": teacher.pinned})
             sources["teacher"] = teacher.reference.model_dump(mode="json")
-    return ResolvedRecovery(asked, sources)
+    return ResolvedRecovery(recovery, sources)
 
 
 def _resolve_teacher(

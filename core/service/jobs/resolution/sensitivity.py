@@ -25,7 +25,7 @@ _WHERE = "parameters.allocation"
 
 def measured_body(body: JobBody) -> JobBody:
     """Return a sensitivity job's body with its text filled in; raises InvalidRequest for fields of pruned models."""
-    faults = {
+    unused_fields = {
         "recovery": body.recovery is not None,
         "gates": body.gates != Gates(),
         "evaluation.tasks": bool(body.evaluation.tasks),
@@ -33,8 +33,8 @@ def measured_body(body: JobBody) -> JobBody:
         "output.format": body.output.format != "dense",
         "target": body.target is not None,
     }
-    for param, is_asked in faults.items():
-        if is_asked:
+    for param, is_set in unused_fields.items():
+        if is_set:
             raise InvalidRequest(f"{param}: {body.method} makes no model, it only measures: leave it out", param=param)
     evaluation, calibration = body.evaluation, body.calibration
     if not evaluation.datasets and calibration is not None:
@@ -59,8 +59,8 @@ def allocated_body(session: Session, team_id: str, body: JobBody, model: Resolve
     Raises InvalidParameters where the job is none of the team's, did not succeed, measured something else, or other
     layers; InvalidSparsity where it measured no rates as high.
     """
-    asked = body.parameters.get("allocation")
-    if not isinstance(asked, str) or not asked.startswith(JOB_PREFIX):
+    reference = body.parameters.get("allocation")
+    if not isinstance(reference, str) or not reference.startswith(JOB_PREFIX):
         return body
     checked = parse_parameters(body.method, body.parameters)
     assert isinstance(checked, Selection) and isinstance(checked, Allocated), body.method
@@ -75,34 +75,35 @@ def allocated_body(session: Session, team_id: str, body: JobBody, model: Resolve
             param="target",
         )
     sparsity = resolve_sparsity(pattern, body.sparsity)
-    found = _measured(session, team_id, asked, model)
-    rates = layer_sparsities(found, model.description, checked, sparsity, asked)
+    sensitivity = _measured(session, team_id, reference, model)
+    rates = layer_sparsities(sensitivity, model.description, checked, sparsity, reference)
     labels = body.metadata
     if ALLOCATION_LABEL in labels or len(labels) < _MOST_LABELS:
-        labels = labels | {ALLOCATION_LABEL: asked}
+        labels = labels | {ALLOCATION_LABEL: reference}
     return body.model_copy(update={"parameters": body.parameters | {"allocation": rates}, "metadata": labels})
 
 
 def layer_sparsities(
-    found: Sensitivity, description: Description, parameters: Selection, sparsity: float, named: str
+    sensitivity: Sensitivity, description: Description, parameters: Selection, sparsity: float, named: str
 ) -> list[float]:
     """Return one sparsity per layer; 0 for layers the request leaves dense. `named` is the job as requested."""
-    if found.scope != "layer" and found.task == "language-model":
+    if sensitivity.scope != "layer" and sensitivity.task == "language-model":
         raise InvalidParameters(
             f"{_WHERE}: {named} measured single linear layers (scope 'module'), an allocation is by decoder layer: "
             "measure with scope 'layer'",
             param=_WHERE,
         )
-    if found.pattern != "unstructured":
+    if sensitivity.pattern != "unstructured":
         raise InvalidParameters(
-            f"{_WHERE}: {named} measured pattern {found.pattern!r}, one rate for every layer: measure 'unstructured'",
+            f"{_WHERE}: {named} measured pattern {sensitivity.pattern!r}, one rate for every layer: measure "
+            "'unstructured'",
             param=_WHERE,
         )
     weights: dict[int, int] = {}
     for linear in prunable_linears(description, parameters):
         if linear.layer < description.layers:  # the output head keeps to the sparsity asked for
             weights[linear.layer] = weights.get(linear.layer, 0) + linear.numel
-    curves = {curve.layer: curve for curve in found.curves}
+    curves = {curve.layer: curve for curve in sensitivity.curves}
     missing = sorted(weights.keys() - curves.keys())
     if missing:
         raise InvalidParameters(
@@ -111,33 +112,33 @@ def layer_sparsities(
             param=_WHERE,
         )
     costs = [
-        LayerCosts(curves[layer].name, weights[layer], found.rates, found.increases(curves[layer]))
+        LayerCosts(curves[layer].name, weights[layer], sensitivity.rates, sensitivity.increases(curves[layer]))
         for layer in sorted(weights)
     ]
     rates = dict(zip(sorted(weights), allocate(costs, sparsity), strict=True))
     return [rates.get(layer, 0.0) for layer in range(description.layers)]
 
 
-def _measured(session: Session, team_id: str, asked: str, model: ResolvedModel) -> Sensitivity:
+def _measured(session: Session, team_id: str, reference: str, model: ResolvedModel) -> Sensitivity:
     """Return the result of a sensitivity job; its layers must be this model's."""
-    job_id = asked.removeprefix(JOB_PREFIX)
+    job_id = reference.removeprefix(JOB_PREFIX)
     job = session.scalar(select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id))
     if job is None:
         raise InvalidParameters(f"{_WHERE}: there is no job {job_id!r}", param=_WHERE)
     if not get_method(job.method).measures:
         raise InvalidParameters(
-            f"{_WHERE}: {asked} is a job of method {job.method!r}, one of 'sensitivity' is needed", param=_WHERE
+            f"{_WHERE}: {reference} is a job of method {job.method!r}, one of 'sensitivity' is needed", param=_WHERE
         )
     if job.status != "succeeded":
         raise InvalidParameters(
-            f"{_WHERE}: {asked} is {job.status}, its figures are there once it has succeeded", param=_WHERE
+            f"{_WHERE}: {reference} is {job.status}, its figures are there once it has succeeded", param=_WHERE
         )
     report = session.get_one(JobReportRow, (job.id, job.attempt)).report
     layers = ("architecture", "prunable_parameters")
     differing = [name for name in layers if report["model"].get(name) != getattr(model.description, name)]
     if job.model_revision != model.revision and differing:
         raise InvalidParameters(
-            f"{_WHERE}: {asked} measured {job.model!r}, whose {differing[0].replace('_', ' ')} "
+            f"{_WHERE}: {reference} measured {job.model!r}, whose {differing[0].replace('_', ' ')} "
             f"({report['model'].get(differing[0])}) are not this model's ({getattr(model.description, differing[0])}): "
             "measure this model",
             param=_WHERE,

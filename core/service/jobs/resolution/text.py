@@ -59,18 +59,18 @@ def resolve_text(session: Session, team_id: str, name: str, needs: TextNeeds, hu
     if name == SELF:
         return generated_text(needs)
     if is_hub_dataset(name):
-        found = hub.dataset(name, needs.use, needs.param)
+        dataset = hub.dataset(name, needs.use, needs.param)
         samples = needs.samples or needs.most
         tokens = None if samples is None else samples * needs.sequence_length
         return HubText(
             name=name,
-            repository=found.repository,
-            revision=found.revision,
-            config=found.config,
-            split=found.split,
+            repository=dataset.repository,
+            revision=dataset.revision,
+            config=dataset.config,
+            split=dataset.split,
             use=needs.use,
             characters=None if tokens is None else max(_LEAST_CHARACTERS, tokens * _CHARACTERS_PER_TOKEN),
-            is_public=found.is_public,
+            is_public=dataset.is_public,
         )
     known = ", ".join(names(session, DatasetRow, team_id, DatasetRow.images.is_(None))) or "none"
     raise UnknownDataset(
