@@ -14,7 +14,7 @@ from core.database import transaction
 from core.errors import Conflict, InvalidRequest, NotFound
 from core.service.jobs.queue import claim, heartbeat, release
 from core.service.jobs.quotas import get_team, list_teams
-from core.service.teams.administration import found_team, set_limits
+from core.service.teams.administration import create_team_with_key, set_limits
 from core.service.teams.keys import authenticate
 from core.service.teams.quotas import month_start
 from core.service.teams.tables import TeamRow
@@ -104,10 +104,10 @@ def test_a_job_may_name_a_queue_that_is_configured_or_served(
 
 def test_the_operator_founds_teams_and_sets_their_quotas(sessions: Sessions) -> None:
     with transaction(sessions) as session:
-        key = found_team(session, "pruners", {"max_running": 2}, secret=b"secret")
+        key = create_team_with_key(session, "pruners", {"max_running": 2}, secret=b"secret")
         assert authenticate(session, key.key, b"secret").role == "admin"
         with pytest.raises(Conflict):
-            found_team(session, "pruners", {}, secret=b"secret")
+            create_team_with_key(session, "pruners", {}, secret=b"secret")
         pruners = set_limits(session, "pruners", {"max_running": None, "max_stored_bytes": 10})
         assert get_team(session, pruners).quotas.max_running is None
         assert [team.name for team in list_teams(session)] == ["pruners"]
@@ -128,7 +128,7 @@ def test_a_quota_that_cannot_be_is_refused(sessions: Sessions, team: str, limit:
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "x" * 101, " padded"])
 def test_a_teams_name_is_a_line_of_text(sessions: Sessions, name: str) -> None:
     with transaction(sessions) as session, pytest.raises(InvalidRequest):
-        found_team(session, name, {}, secret=b"secret")
+        create_team_with_key(session, name, {}, secret=b"secret")
 
 
 def test_the_command_line_of_the_operator(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

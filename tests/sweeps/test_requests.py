@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from core.errors import InvalidRequest
-from core.service.sweeps.grid import asked_points
+from core.service.sweeps.grid import requested_points
 from core.service.sweeps.schemas import SweepBody
 from tests.sweeps.conftest import Sweeps
 
@@ -13,7 +13,7 @@ from tests.sweeps.conftest import Sweeps
 def test_a_grid_is_every_combination_and_points_are_added_once(grid_body: dict[str, Any]) -> None:
     grid = {"method": ["wanda"], "sparsity": [0.4, 0.5], "parameters.scope": ["layer", "row"]}
     points = [{"method": "wanda", "sparsity": 0.5, "parameters.scope": "row"}, {"method": "magnitude", "sparsity": 0.1}]
-    asked = asked_points(SweepBody.model_validate(grid_body | {"grid": grid, "points": points}))
+    asked = requested_points(SweepBody.model_validate(grid_body | {"grid": grid, "points": points}))
     assert [each.values for each in asked] == [
         {"method": "wanda", "sparsity": sparsity, "parameters.scope": scope}
         for sparsity in (0.4, 0.5)

@@ -6,7 +6,17 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.service.sweeps.search import Branch, Found, NothingFound, Outcome, Place, Probe, Step, Verify, next_step
+from core.service.sweeps.search import (
+    Branch,
+    NoWinner,
+    Place,
+    PointOutcome,
+    ProbeStep,
+    Step,
+    VerifyStep,
+    Winner,
+    next_step,
+)
 
 Curves = Sequence[Sequence[float]]
 
@@ -21,10 +31,10 @@ def branches_for(curves: Curves, sparsities: Sequence[float], groups: Sequence[s
     ]
 
 
-def outcome(curves: Curves, sparsities: Sequence[float], number: int, limit: float) -> Outcome:
+def outcome(curves: Curves, sparsities: Sequence[float], number: int, limit: float) -> PointOutcome:
     rank, place = divmod(number, len(sparsities))
     kept = curves[rank][place] <= limit
-    return Outcome(kept, kept, 1 - sparsities[place])
+    return PointOutcome(kept, kept, 1 - sparsities[place])
 
 
 def grid_winner(curves: Curves, sparsities: Sequence[float], limit: float) -> int | None:
@@ -37,18 +47,18 @@ def grid_winner(curves: Curves, sparsities: Sequence[float], limit: float) -> in
 def run(curves: Curves, sparsities: Sequence[float], limit: float, *, at_a_time: int = 1) -> tuple[int | None, int]:
     """The winner and how many jobs it took, `at_a_time` of them running together."""
     branches = branches_for(curves, sparsities, ["one"] * len(curves))
-    probed: dict[int, Outcome | None] = {}
+    probed: dict[int, PointOutcome | None] = {}
     while True:
         match next_step(branches, probed, {}, verifies=False, jobs_left=10_000):
-            case Probe(numbers):
+            case ProbeStep(numbers):
                 assert not set(numbers) & set(probed), "nothing is run twice"
                 for number in numbers[:at_a_time]:
                     probed[number] = outcome(curves, sparsities, number, limit)
-            case Found(number):
+            case Winner(number):
                 return number, len(probed)
-            case NothingFound():
+            case NoWinner():
                 return None, len(probed)
-            case Verify():
+            case VerifyStep():
                 raise AssertionError("nothing is cheaper than what was measured")
 
 
@@ -91,19 +101,19 @@ def test_what_it_finds_by_cheaper_probes_keeps_the_limit_in_full(
     curves, sparsities = given_curves
     cheaper = [[value - flattery for value in curve] for curve in curves]
     branches = branches_for(curves, sparsities, ["one"] * len(curves))
-    probed: dict[int, Outcome | None] = {}
-    verified: dict[int, Outcome | None] = {}
+    probed: dict[int, PointOutcome | None] = {}
+    verified: dict[int, PointOutcome | None] = {}
     while True:
         used = len(probed) + len(verified)
         assert used <= most
         match next_step(branches, probed, verified, verifies=True, jobs_left=most - used):
-            case Probe((number, *_)):
+            case ProbeStep((number, *_)):
                 assert number not in probed
                 probed[number] = outcome(cheaper, sparsities, number, limit)
-            case Verify(number):
+            case VerifyStep(number):
                 assert number in probed and number not in verified
                 verified[number] = outcome(curves, sparsities, number, limit)
-            case Found(number, is_verified):
+            case Winner(number, is_verified):
                 assert is_verified == (number in verified)
                 assert not is_verified or outcome(curves, sparsities, number, limit).keeps_all
                 assert is_verified or used == most
@@ -119,56 +129,56 @@ def test_a_typical_grid_of_three_methods_takes_four_jobs_of_twelve() -> None:
 
 def test_the_step_depends_on_what_was_found_not_on_the_way_there() -> None:
     branches = branches_for([[1.0] * 5, [1.0] * 5], [0.1, 0.3, 0.5, 0.7, 0.9], ["one", "one"])
-    kept, missed = Outcome(True, True, 0.5), Outcome(False, False, 0.3)
-    found: dict[int, Outcome | None] = {2: kept, 8: missed}
+    kept, missed = PointOutcome(True, True, 0.5), PointOutcome(False, False, 0.3)
+    found: dict[int, PointOutcome | None] = {2: kept, 8: missed}
     first = next_step(branches, found, {}, verifies=False, jobs_left=9)
     again = next_step(branches, dict(reversed(found.items())), {}, verifies=False, jobs_left=9)
-    assert first == again == Probe((4,))
+    assert first == again == ProbeStep((4,))
 
 
 def test_a_place_that_failed_is_passed_over() -> None:
     branches = branches_for([[1.0] * 3], [0.3, 0.5, 0.7], ["one"])
     step = next_step(branches, {1: None}, {}, verifies=False, jobs_left=9)
-    assert step == Probe((2,))
+    assert step == ProbeStep((2,))
 
 
 def test_methods_that_cost_differently_do_not_rule_each_other_out() -> None:
-    kept = Outcome(True, True, 0.5)
+    kept = PointOutcome(True, True, 0.5)
     both = branches_for([[1.0] * 2, [1.0] * 2], [0.3, 0.6], ["masks", "structured"])
-    assert next_step(both, {0: kept, 1: kept}, {}, verifies=False, jobs_left=9) == Probe((3,))
+    assert next_step(both, {0: kept, 1: kept}, {}, verifies=False, jobs_left=9) == ProbeStep((3,))
     same = branches_for([[1.0] * 2, [1.0] * 2], [0.3, 0.6], ["masks", "masks"])
-    assert next_step(same, {0: kept, 1: kept}, {}, verifies=False, jobs_left=9) == Found(1, is_verified=True)
+    assert next_step(same, {0: kept, 1: kept}, {}, verifies=False, jobs_left=9) == Winner(1, is_verified=True)
 
 
 def test_a_limit_that_gets_easier_sends_the_search_up() -> None:
     """Quality is kept but the model is not fast enough yet: more has to go."""
     (branch,) = branches_for([[1.0] * 3], [0.3, 0.5, 0.7], ["one"])
-    slow = Outcome(keeps_quality=True, keeps_all=False, cost=2.0)
-    assert next_step([branch], {1: slow}, {}, verifies=False, jobs_left=9) == Probe((2,))
-    assert next_step([branch], {1: slow, 2: slow}, {}, verifies=False, jobs_left=9) == NothingFound()
+    slow = PointOutcome(keeps_quality=True, keeps_all=False, cost=2.0)
+    assert next_step([branch], {1: slow}, {}, verifies=False, jobs_left=9) == ProbeStep((2,))
+    assert next_step([branch], {1: slow, 2: slow}, {}, verifies=False, jobs_left=9) == NoWinner()
 
 
-def follow(verified: Mapping[int, Outcome | None], jobs_left: int = 9) -> Step:
+def follow(verified: Mapping[int, PointOutcome | None], jobs_left: int = 9) -> Step:
     (branch,) = branches_for([[1.0] * 3], [0.3, 0.5, 0.7], ["one"])
-    probed = {1: Outcome(True, True, 0.5), 2: Outcome(False, False, 0.3)}
+    probed = {1: PointOutcome(True, True, 0.5), 2: PointOutcome(False, False, 0.3)}
     return next_step([branch], probed, verified, verifies=True, jobs_left=jobs_left)
 
 
 def test_the_winner_of_cheap_probes_is_measured_in_full() -> None:
-    assert follow({}) == Verify(1)
-    assert follow({1: Outcome(True, True, 0.5)}) == Found(1, is_verified=True)
-    assert follow({}, jobs_left=0) == Found(1, is_verified=False)
+    assert follow({}) == VerifyStep(1)
+    assert follow({1: PointOutcome(True, True, 0.5)}) == Winner(1, is_verified=True)
+    assert follow({}, jobs_left=0) == Winner(1, is_verified=False)
 
 
 def test_where_the_full_measurement_fails_the_next_best_is_looked_for() -> None:
-    assert follow({1: Outcome(False, False, 0.5)}) == Probe((0,))
-    assert follow({1: None}) == Probe((0,))
+    assert follow({1: PointOutcome(False, False, 0.5)}) == ProbeStep((0,))
+    assert follow({1: None}) == ProbeStep((0,))
 
 
 def test_the_last_job_is_kept_for_the_full_measurement() -> None:
     branches = branches_for([[1.0] * 5], [0.1, 0.3, 0.5, 0.7, 0.9], ["one"])
-    probed: dict[int, Outcome | None] = {2: Outcome(True, True, 0.5)}
-    assert next_step(branches, probed, {}, verifies=True, jobs_left=1) == Verify(2)
+    probed: dict[int, PointOutcome | None] = {2: PointOutcome(True, True, 0.5)}
+    assert next_step(branches, probed, {}, verifies=True, jobs_left=1) == VerifyStep(2)
 
 
 def test_places_are_in_order() -> None:

@@ -70,11 +70,11 @@ def _create(
     """Found a team and show its first admin key, this once."""
     limits = _limits(max_running, max_queued, max_device_hours, max_stored_bytes, weight)
     from core.database import transaction
-    from core.service.teams.administration import found_team
+    from core.service.teams.administration import create_team_with_key
     from core.service.teams.server_secret import server_secret
 
     with home_here() as home, transaction(home.sessions) as session:
-        key = found_team(session, name, limits, secret=server_secret(home.settings))
+        key = create_team_with_key(session, name, limits, secret=server_secret(home.settings))
     explain(f"team {name!r} founded; its admin key, shown this once:")
     typer.echo(key.key)
 

@@ -17,7 +17,7 @@ from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
 from core.errors import UnknownDataset, UnusableDataset
-from core.service.sources.hub import HubCredential, told
+from core.service.sources.hub import HubCredential, translated_errors
 from core.service.sources.references import HubImages, HubText
 from worker.fetcher.protocol import MOST_CHARACTERS, FetchedText
 
@@ -159,7 +159,7 @@ def _text_field(row: dict[str, Any], text: HubText) -> str:
 @contextmanager
 def told_about(asked: HubText | HubImages, credential: HubCredential | None) -> Iterator[None]:
     """Turn errors of the `datasets` library into those of the error tree."""
-    with told("dataset", asked.repository, asked.revision, credential=credential):
+    with translated_errors("dataset", asked.repository, asked.revision, credential=credential):
         try:
             yield
         except DatasetNotFoundError as error:

@@ -23,7 +23,7 @@ class LostError(Exception):
     """Lease lost: the publication was cancelled, given up, or taken over, and its work ends here."""
 
 
-class Held:
+class PublicationLease:
     """Context that holds the lease. `check` and `at` raise LostError once it is lost, which is final."""
 
     def __init__(

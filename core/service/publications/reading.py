@@ -45,13 +45,13 @@ def chunks(stream: BinaryIO, file: PublishedFile) -> Iterator[bytes]:
         digest.update(chunk)
         left -= len(chunk)
         if left == 0:
-            require_whole(file, digest.hexdigest())
+            require_intact(file, digest.hexdigest())
         yield chunk
     if left > 0:
-        require_whole(file, digest.hexdigest())
+        require_intact(file, digest.hexdigest())
 
 
-def require_whole(file: PublishedFile, sha256: str) -> None:
+def require_intact(file: PublishedFile, sha256: str) -> None:
     """Require that the content read is the file's; raises StoreUnavailable."""
     if sha256 != file.sha256:
         raise StoreUnavailable(f"{file.path} in the store is not what the job left there")

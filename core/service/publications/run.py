@@ -11,7 +11,7 @@ from core.database import transaction
 from core.errors import InternalError, NoArtifact, NotFound, SecateurError
 from core.service.publications import queue
 from core.service.publications.destinations import HubDestination
-from core.service.publications.lease import Held, LostError
+from core.service.publications.lease import LostError, PublicationLease
 from core.service.publications.queue import Claimed
 from core.service.publications.service import sealed
 from core.service.teams.server_secret import server_secret
@@ -47,8 +47,8 @@ def _carry_out(
     about = {"publication": claimed.id, "job": claimed.job_id, "attempt": claimed.attempt}
     problem: Mapping[str, Any]
     try:
-        with Held(sessions, claimed, settings.lease_seconds, goes_well) as held:
-            result = _sent(open_store(settings), settings, claimed, held)
+        with PublicationLease(sessions, claimed, settings.lease_seconds, goes_well) as lease:
+            result = _sent(open_store(settings), settings, claimed, lease)
         with transaction(sessions) as session:
             is_ours = queue.succeed(session, claimed, result)
         logger.info("published" if is_ours else "published, and no longer ours", to=claimed.destination.to, **about)
@@ -66,7 +66,7 @@ def _carry_out(
         queue.fail(session, claimed, problem, delay_seconds=settings.retry_delay_seconds)
 
 
-def _sent(store: Store, settings: Settings, claimed: Claimed, held: Held) -> dict[str, Any]:
+def _sent(store: Store, settings: Settings, claimed: Claimed, lease: PublicationLease) -> dict[str, Any]:
     if not claimed.files:
         raise NoArtifact(f"the artifact of job {claimed.job_id!r} was removed")
     try:
@@ -89,11 +89,11 @@ def _sent(store: Store, settings: Settings, claimed: Claimed, held: Held) -> dic
                 token=credentials["token"],
                 endpoint=settings.hub_endpoint,
                 message=claimed.destination.message or f"Artifact of {claimed.job_id}, pruned by Secateur",
-                held=held,
+                lease=lease,
             )
         from core.service.publications.to_s3 import publish_to_s3  # the library is slow to load
 
-        return publish_to_s3(store, prefix, files, claimed.destination, credentials=credentials, held=held)
+        return publish_to_s3(store, prefix, files, claimed.destination, credentials=credentials, lease=lease)
     except NotFound as error:  # of the store
         raise NoArtifact(f"the artifact of job {claimed.job_id!r} is not in the store any more") from error
 

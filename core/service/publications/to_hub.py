@@ -20,9 +20,9 @@ from huggingface_hub.utils import logging as hub_logging
 
 from core.errors import DestinationRefused, DestinationUnavailable, SecateurError
 from core.service.publications.destinations import HubDestination
-from core.service.publications.lease import Held, LostError
+from core.service.publications.lease import LostError, PublicationLease
 from core.service.publications.queue import PublishedFile
-from core.service.publications.reading import require_whole, watched
+from core.service.publications.reading import require_intact, watched
 from core.storage import Store
 
 
@@ -35,7 +35,7 @@ def publish_to_hub(
     token: str,
     endpoint: str,
     message: str,
-    held: Held,
+    lease: PublicationLease,
 ) -> dict[str, Any]:
     """Publish an artifact; returns the commit it is in now, and its page.
 
@@ -49,19 +49,24 @@ def publish_to_hub(
         if destination.revision not in (None, "main"):
             api.create_branch(where, branch=str(destination.revision), exist_ok=True)
         head = api.model_info(where, revision=destination.revision).sha
-        operations = _sent(api, store, prefix, files, destination, held)
-        held.check()
+        operations = _sent(api, store, prefix, files, destination, lease)
+        lease.check()
         done = api.create_commit(
             where, operations, commit_message=message, revision=destination.revision, parent_commit=head
         )
         _require_all(api, files, destination, done.oid)
     except Exception as error:
-        _tell(error, destination, api.endpoint)
+        _raise_translated(error, destination, api.endpoint)
     return {"url": str(done.commit_url), "commit": str(done.oid)}
 
 
 def _sent(
-    api: HfApi, store: Store, prefix: str, files: list[PublishedFile], destination: HubDestination, held: Held
+    api: HfApi,
+    store: Store,
+    prefix: str,
+    files: list[PublishedFile],
+    destination: HubDestination,
+    lease: PublicationLease,
 ) -> list[CommitOperationAdd]:
     """Send the large files; returns the operations of the commit.
 
@@ -73,11 +78,11 @@ def _sent(
         is_hashed = False
 
         def watch(place: int, number: int = number, done: int = done) -> None:
-            held.at(number, done + (place if is_hashed else 0))  # noqa: B023 - of this turn, and called within it
+            lease.at(number, done + (place if is_hashed else 0))  # noqa: B023 - of this turn, and called within it
 
         with watched(store, prefix, file, watch) as stream:
             operation = CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=stream)  # hashes the file
-            require_whole(file, operation.upload_info.sha256.hex())
+            require_intact(file, operation.upload_info.sha256.hex())
             is_hashed = True
             api.preupload_lfs_files(destination.repository, [operation], revision=destination.revision)
             if operation.path_or_fileobj is stream:  # it was not sent: the hub does not take it for a large one
@@ -85,14 +90,14 @@ def _sent(
                 operation.path_or_fileobj = stream.read()
         operations.append(operation)
         done += file.bytes
-        held.at(number + 1, done)
+        lease.at(number + 1, done)
     return operations
 
 
 def _require_all(api: HfApi, files: list[PublishedFile], destination: HubDestination, commit: str) -> None:
     """Require each file in the commit, since the client omits files a repository ignores; raises DestinationRefused."""
-    found = api.model_info(destination.repository, revision=commit, files_metadata=True)
-    there = {each.rfilename: each for each in found.siblings or ()}
+    model_info = api.model_info(destination.repository, revision=commit, files_metadata=True)
+    there = {each.rfilename: each for each in model_info.siblings or ()}
     for file in files:
         each = there.get(file.path)
         if each is None or each.size != file.bytes or (each.lfs is not None and each.lfs.sha256 != file.sha256):
@@ -102,7 +107,7 @@ def _require_all(api: HfApi, files: list[PublishedFile], destination: HubDestina
             )
 
 
-def _tell(error: Exception, destination: HubDestination, endpoint: str) -> NoReturn:
+def _raise_translated(error: Exception, destination: HubDestination, endpoint: str) -> NoReturn:
     """Raise the error of this service for one of the client, which wraps what its threads raise.
 
     No message of the client is passed on: they quote addresses and headers.

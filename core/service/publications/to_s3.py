@@ -16,7 +16,7 @@ from s3fs import S3FileSystem
 
 from core.errors import DestinationRefused, DestinationUnavailable
 from core.service.publications.destinations import S3Destination
-from core.service.publications.lease import Held
+from core.service.publications.lease import PublicationLease
 from core.service.publications.queue import PublishedFile
 from core.service.publications.reading import chunks, watched
 from core.storage import MANIFEST, Store
@@ -39,7 +39,7 @@ def publish_to_s3(
     destination: S3Destination,
     *,
     credentials: dict[str, str],
-    held: Held,
+    lease: PublicationLease,
 ) -> dict[str, Any]:
     """Publish an artifact; returns its address.
 
@@ -55,11 +55,11 @@ def publish_to_s3(
             done = 0
             for number, (file, is_there) in enumerate(zip(ordered, there, strict=True)):
                 if not is_there:
-                    _send(bucket, destination, store, prefix, file, held, number, done)
+                    _send(bucket, destination, store, prefix, file, lease, number, done)
                 done += file.bytes
-                held.at(number + 1, done)
+                lease.at(number + 1, done)
         except (OSError, BotoCoreError, ClientError, aiohttp.ClientError) as error:
-            _tell(error, destination)
+            _raise_translated(error, destination)
     return {"url": destination.to, "commit": None}
 
 
@@ -97,10 +97,10 @@ def _key(destination: S3Destination, path: str) -> str:
 def _head(bucket: Any, destination: S3Destination, path: str) -> dict[str, Any] | None:
     """Return the metadata of a file; None where it is not there, or where the key may write and not read."""
     try:
-        found: dict[str, Any] = bucket.call_s3("head_object", Bucket=destination.bucket, Key=_key(destination, path))
+        head: dict[str, Any] = bucket.call_s3("head_object", Bucket=destination.bucket, Key=_key(destination, path))
     except (FileNotFoundError, PermissionError):
         return None
-    return found
+    return head
 
 
 def _size(bucket: Any, destination: S3Destination, path: str) -> int | None:
@@ -123,13 +123,13 @@ def _send(
     store: Store,
     prefix: str,
     file: PublishedFile,
-    held: Held,
+    lease: PublicationLease,
     number: int,
     done: int,
 ) -> None:
     key = _key(destination, file.path)
     metadata = {_SHA256: file.sha256}
-    with watched(store, prefix, file, lambda place: held.at(number, done + place)) as stream:
+    with watched(store, prefix, file, lambda place: lease.at(number, done + place)) as stream:
         if file.bytes <= _WRITE_BYTES:
             content = b"".join(chunks(stream, file))
             bucket.call_s3("put_object", Bucket=destination.bucket, Key=key, Body=content, Metadata=metadata)
@@ -145,7 +145,7 @@ def _send(
             for chunk in chunks(stream, file):
                 target.write(chunk)
             target.close()
-            held.check()
+            lease.check()
             target.commit()
         except BaseException:
             with contextlib.suppress(Exception):  # the parts that were sent; what failed is told all the same
@@ -153,7 +153,7 @@ def _send(
             raise
 
 
-def _tell(error: BaseException, destination: S3Destination) -> NoReturn:
+def _raise_translated(error: BaseException, destination: S3Destination) -> NoReturn:
     """Raise the error of this service for one of S3. Only its code is used: its messages quote what was sent."""
     at: BaseException | None = error
     while at is not None and not isinstance(at, ClientError):

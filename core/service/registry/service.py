@@ -134,12 +134,12 @@ def noun(table: type[ModelRow] | type[DatasetRow]) -> str:
 
 def find_row(session: Session, table: type[Row], team_id: str, name: str) -> Row | None:
     """Return the row of a name, locked so that it cannot be deleted before this transaction ends."""
-    row: Row | None = session.scalar(_held_by_name(table), {"team_id": team_id, "name": name})
+    row: Row | None = session.scalar(_locked_by_name(table), {"team_id": team_id, "name": name})
     return row
 
 
 @cache
-def _held_by_name(table: type[Row]) -> Select[Row]:
+def _locked_by_name(table: type[Row]) -> Select[Row]:
     """Return the statement of `find_row`: every job that is submitted asks it some times."""
     query = select(table).where(table.team_id == bindparam("team_id"), table.name == bindparam("name"))
     return query.with_for_update(read=True, key_share=True)

@@ -36,7 +36,7 @@ from core.service.registry.upload_parts import file_prefix, parts_of
 from core.service.registry.upload_refusal import refuse_upload
 from core.service.registry.uploads import files_of, find_upload, is_being_completed, object_prefix, upload_prefix
 from core.service.sources.folders import content_hash_of
-from core.service.sources.header_only_folder import write_hollow
+from core.service.sources.header_only_folder import write_header_only_folder
 from core.service.sources.references import FileReference
 from core.service.teams import audit
 from core.service.teams.principal import Principal
@@ -199,7 +199,7 @@ def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -
         with tempfile.TemporaryDirectory(prefix="secateur-upload-") as temporary:
             folder = Path(temporary, upload.name)
             folder.mkdir()
-            write_hollow(folder, [FileReference(path=file.path, bytes=file.bytes) for file in files], read)
+            write_header_only_folder(folder, [FileReference(path=file.path, bytes=file.bytes) for file in files], read)
             return describe_folder(folder)
     file = files[0]
     size, sha256 = file.bytes, file.sha256

@@ -26,7 +26,7 @@ from core.service.registry.schemas import ReceivedPart
 from core.service.registry.tables import UploadFileRow, UploadPartRow, UploadRow
 from core.service.registry.upload_refusal import refuse_upload
 from core.service.registry.uploads import MOST_PARTS, find_upload, prolonged, upload_prefix
-from core.service.sources.header_only_folder import header_end, write_hollow_weights
+from core.service.sources.header_only_folder import header_end, write_header_only_weights
 from core.service.sources.references import FileReference
 from core.service.teams.principal import Principal
 from core.settings import Settings
@@ -198,7 +198,7 @@ def _check_weights(folder: Path, file: FileReference, available: int, read: Call
     end = header_end(file, first)
     if end is not None and end > available:
         return False
-    write_hollow_weights(folder / file.path, first if end is None else read(end), file.bytes)
+    write_header_only_weights(folder / file.path, first if end is None else read(end), file.bytes)
     read_header(folder / file.path)
     return True
 

@@ -116,8 +116,8 @@ def _candidates(sessions: sessionmaker[Session], store: Store) -> Iterator[str]:
 def _worked_on(session: Session, prefixes: Iterable[str]) -> set[str]:
     """Return those that a worker may be publishing, or that an upload may be arriving in."""
     firsts, seconds = _names(prefixes)
-    held = session.execute(select(JobRow.id, JobRow.attempt).where(JobRow.id.in_(firsts), JobRow.status.in_(LEASED)))
-    attempts = {artifact_prefix(row.id, row.attempt) for row in held}
+    leased = session.execute(select(JobRow.id, JobRow.attempt).where(JobRow.id.in_(firsts), JobRow.status.in_(LEASED)))
+    attempts = {artifact_prefix(row.id, row.attempt) for row in leased}
     uploads = session.scalars(
         select(UploadRow).where(
             UploadRow.status == "open", or_(UploadRow.id.in_(seconds), UploadRow.object_id.in_(seconds))

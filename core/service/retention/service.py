@@ -62,9 +62,9 @@ def set_retention(session: Session, caller: Actor, policy: RetentionPolicy | Non
 
 def preview(session: Session, team_id: str, policy: RetentionPolicy) -> RetentionPreview:
     """Preview what a policy would remove now, and why the rest stays. Nothing is changed."""
-    found = verdicts(session, team_id, policy)
-    going = [each for each in found if each.goes]
-    staying = [each for each in found if not each.goes]
+    artifacts = verdicts(session, team_id, policy)
+    going = [each for each in artifacts if each.goes]
+    staying = [each for each in artifacts if not each.goes]
     return RetentionPreview(
         object="retention_preview",
         policy=policy,
@@ -82,12 +82,12 @@ def verdicts(session: Session, team_id: str, policy: RetentionPolicy) -> list[Ar
     rules = kept_by_rules(artifacts, policy, now)
     due = [each.job_id for each in artifacts if not rules[each.job_id]]
     used, read = _used_and_read(session, team_id, due)
-    found = []
+    answers = []
     for each in artifacts:
         reasons = rules[each.job_id]
         reasons += ["in_use"] if each.job_id in used else []
         reasons += ["read"] if each.job_id in read else []
-        found.append(
+        answers.append(
             ArtifactVerdict(
                 job_id=each.job_id,
                 model=each.model,
@@ -100,7 +100,7 @@ def verdicts(session: Session, team_id: str, policy: RetentionPolicy) -> list[Ar
                 used_by=used.get(each.job_id),
             )
         )
-    return found
+    return answers
 
 
 def _artifacts(session: Session, team_id: str) -> list[Artifact]:
@@ -172,8 +172,8 @@ def apply_retention(sessions: sessionmaker[Session], settings: Settings) -> int 
             policy = get_retention(session, team_id).policy
             if policy is None:
                 continue
-            found = [each for each in verdicts(session, team_id, policy) if each.goes]
-        for each in found:
+            going = [each for each in verdicts(session, team_id, policy) if each.goes]
+        for each in going:
             prefixes = _remove(sessions, team_id, policy, each.job_id)
             remove_prefixes(store, prefixes)
             removed += bool(prefixes)

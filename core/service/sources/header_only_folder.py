@@ -1,6 +1,6 @@
 """Folder with only the headers and small files of a remote model, for reading its description.
 
-The files that say what it is are whole; its weight files have their full size but nothing in them behind the header,
+The files that say what it is are complete; its weight files have their full size but nothing in them behind the header,
 so that they take no room. One reader then serves folders, uploads and the hub.
 """
 
@@ -15,7 +15,7 @@ from core.service.sources.references import FileReference
 
 MAX_HEADER_BYTES = 16 * 2**20
 """Most bytes of a weight file's header; real ones stay under one megabyte."""
-READ_WHOLE = (*CHECKED, INDEX_FILE)
+READ_IN_FULL = (*CHECKED, INDEX_FILE)
 _FIRST_BYTES = 256 * 2**10
 """Bytes of a weight file that are read at first: most headers are shorter."""
 _AT_ONCE = 8
@@ -24,18 +24,18 @@ Read = Callable[[FileReference, int, int], bytes]
 """Bytes of a file from a start to before an end."""
 
 
-def write_hollow(folder: Path, files: Iterable[FileReference], read: Read) -> None:
+def write_header_only_folder(folder: Path, files: Iterable[FileReference], read: Read) -> None:
     """Fill a folder with what `inspect_folder` reads of these files. Raises UnusableModel, and what `read` raises."""
     wanted = list(files)
-    whole = [file for file in wanted if file.path in READ_WHOLE]
-    for file in whole:
+    small = [file for file in wanted if file.path in READ_IN_FULL]
+    for file in small:
         require_readable(file)
     weights = [file for file in wanted if is_weight_file(file.path)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for file, content in zip(whole, pool.map(lambda each: read(each, 0, each.bytes), whole), strict=True):
+        for file, content in zip(small, pool.map(lambda each: read(each, 0, each.bytes), small), strict=True):
             (folder / file.path).write_bytes(content)
         for file, header in zip(weights, pool.map(lambda each: _header(each, read), weights), strict=True):
-            write_hollow_weights(folder / file.path, header, file.bytes)
+            write_header_only_weights(folder / file.path, header, file.bytes)
 
 
 def require_readable(file: FileReference) -> None:
@@ -60,7 +60,7 @@ def header_end(file: FileReference, first: bytes) -> int | None:
     return 8 + int(length)
 
 
-def write_hollow_weights(target: Path, header: bytes, size: int) -> None:
+def write_header_only_weights(target: Path, header: bytes, size: int) -> None:
     """Write a weight file of `size` bytes of which only the header is real."""
     with target.open("wb") as stream:
         stream.write(header[:size])

@@ -108,16 +108,16 @@ class _PublicListings:
         self._listings: dict[tuple[Kind, str, str | None], tuple[float, HubListing]] = {}
         self._lock = threading.Lock()
 
-    def find(self, asked: tuple[Kind, str, str | None]) -> HubListing | None:
+    def find(self, key: tuple[Kind, str, str | None]) -> HubListing | None:
         with self._lock:
-            when, known = self._listings.get(asked, (0.0, None))
+            when, known = self._listings.get(key, (0.0, None))
         return known if time.monotonic() < when + _LISTING_SECONDS else None
 
-    def add(self, asked: tuple[Kind, str, str | None], listing: HubListing) -> None:
+    def add(self, key: tuple[Kind, str, str | None], listing: HubListing) -> None:
         with self._lock:
             if len(self._listings) >= _MOST_LISTINGS:
                 self._listings.clear()
-            self._listings[asked] = (time.monotonic(), listing)
+            self._listings[key] = (time.monotonic(), listing)
 
 
 class Hub:
@@ -130,9 +130,9 @@ class Hub:
 
     def with_credential(self, credential: HubCredential | None) -> "Hub":
         """Return the same hub with a token for its requests; both share the cache of public listings."""
-        asked = copy(self)
-        asked._credential = credential
-        return asked
+        hub = copy(self)
+        hub._credential = credential
+        return hub
 
     @property
     def _token(self) -> str | Literal[False]:
@@ -144,18 +144,18 @@ class Hub:
         The check is made each time unless the repository is public. Raises UnknownModel or UnknownDataset, GatedModel
         or UnusableDataset, HubUnavailable.
         """
-        asked = (kind, repository, revision)
-        known = self._listings.find(asked)
+        key = (kind, repository, revision)
+        known = self._listings.find(key)
         if known is not None:
             return known
-        found = self._ask(kind, repository, revision)
-        if found.is_public:
-            self._listings.add(asked, found)
-        return found
+        listing = self._ask(kind, repository, revision)
+        if listing.is_public:
+            self._listings.add(key, listing)
+        return listing
 
     def _ask(self, kind: Kind, repository: str, revision: str | None) -> HubListing:
         api = HfApi(endpoint=self._endpoint, token=self._token)
-        with told(kind, repository, revision, credential=self._credential):
+        with translated_errors(kind, repository, revision, credential=self._credential):
             info = api.repo_info(
                 repository, repo_type=kind, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
             )
@@ -192,7 +192,7 @@ class Hub:
             "accept-encoding": "identity",
         }
         with (
-            told(kind, repository, commit, path, credential=self._credential),
+            translated_errors(kind, repository, commit, path, credential=self._credential),
             get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response,
         ):
             hf_raise_for_status(response)
@@ -221,7 +221,7 @@ _REMEDY = {
 
 
 @contextmanager
-def told(
+def translated_errors(
     kind: Kind,
     repository: str,
     revision: str | None,
@@ -283,12 +283,12 @@ def _configs(card: object) -> dict[str, tuple[str, ...]]:
     A configuration whose splits are not listed one by one has none here.
     """
     declared = getattr(card, "configs", None)
-    found: dict[str, tuple[str, ...]] = {}
+    configs: dict[str, tuple[str, ...]] = {}
     for each in declared if isinstance(declared, list) else ():
         name = each.get("config_name") if isinstance(each, dict) else None
         if not isinstance(name, str):
             continue
         files = each.get("data_files")
         splits = [file.get("split") for file in files if isinstance(file, dict)] if isinstance(files, list) else []
-        found[name] = tuple(split for split in splits if isinstance(split, str))
-    return found
+        configs[name] = tuple(split for split in splits if isinstance(split, str))
+    return configs

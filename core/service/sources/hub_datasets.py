@@ -74,22 +74,23 @@ def find_hub_dataset(hub: Hub, name: str, use: Use, param: str) -> HubDataset:
 
     Raises UnknownDataset, UnusableDataset, HubUnavailable.
     """
-    asked = parse_dataset_name(name, use, param)
+    reference = parse_dataset_name(name, use, param)
     try:
-        listing = hub.listing("dataset", asked.repository, asked.revision)
+        listing = hub.listing("dataset", reference.repository, reference.revision)
     except UnknownDataset as error:
         error.param = param
         raise
     configs = listing.configs
-    if asked.config is not None and configs and asked.config not in configs:
+    if reference.config is not None and configs and reference.config not in configs:
         known = ", ".join(sorted(configs)[:20])
         raise UnknownDataset(
-            f"{param} {name!r}: {asked.repository} has no configuration {asked.config!r}; it has {known}", param=param
+            f"{param} {name!r}: {reference.repository} has no configuration {reference.config!r}; it has {known}",
+            param=param,
         )
-    splits = configs.get(asked.config or "default", ())
-    if asked.split is not None and splits and asked.split not in splits:
+    splits = configs.get(reference.config or "default", ())
+    if reference.split is not None and splits and reference.split not in splits:
         raise UnknownDataset(
-            f"{param} {name!r}: there is no split {asked.split!r}; there is {', '.join(splits)}", param=param
+            f"{param} {name!r}: there is no split {reference.split!r}; there is {', '.join(splits)}", param=param
         )
     size = sum(file.bytes for file in listing.files)
-    return HubDataset(asked.repository, listing.commit, asked.config, asked.split, size, listing.is_public)
+    return HubDataset(reference.repository, listing.commit, reference.config, reference.split, size, listing.is_public)

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from core.engine.architectures.describe import Description, describe_folder
 from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES, SINGLE_FILE, is_weight_file
 from core.errors import GatedModel, ModelTooLarge, UnsupportedArchitecture, UnusableModel
-from core.service.sources.header_only_folder import READ_WHOLE, require_readable, write_hollow
+from core.service.sources.header_only_folder import READ_IN_FULL, require_readable, write_header_only_folder
 from core.service.sources.hub import Hub, HubListing
 from core.service.sources.references import FileReference
 
@@ -39,7 +39,7 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
         folder = Path(temporary, repository.partition("/")[2])
         folder.mkdir()
         try:
-            write_hollow(folder, [there[name] for name in READ_WHOLE if name in there], read)
+            write_header_only_folder(folder, [there[name] for name in READ_IN_FULL if name in there], read)
             for name in there:
                 if "/" not in name and any(fnmatchcase(name, pattern) for pattern in PICKLES):
                     (folder / name).touch()  # to be refused by name
@@ -52,7 +52,7 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
                 raise ModelTooLarge(
                     f"it takes {total} bytes, and this service fetches at most {max_bytes}", param="model"
                 )
-            write_hollow(folder, weights, read)
+            write_header_only_folder(folder, weights, read)
             description = describe_folder(folder)
         except (UnusableModel, UnsupportedArchitecture) as error:
             if not isinstance(error, GatedModel):

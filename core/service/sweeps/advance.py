@@ -22,7 +22,16 @@ from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.tables import JobReportRow, JobRow, kept_attempt
 from core.service.publications.retry import retry
 from core.service.sweeps.grid import Document, verifying_body
-from core.service.sweeps.planning import Next, Over, Point, Start, StartVerification, Wait, next_of_grid, next_of_search
+from core.service.sweeps.planning import (
+    Next,
+    Over,
+    PointState,
+    Start,
+    StartVerification,
+    Wait,
+    next_of_grid,
+    next_of_search,
+)
 from core.service.sweeps.records import baseline_of, change_status, read_points, request_of
 from core.service.sweeps.results import failure_of
 from core.service.sweeps.schemas import SweepBody
@@ -72,12 +81,12 @@ def _advance(
     while stepped.goes_on:
         with transaction(sessions) as session:
             coming = _coming_body(session, sweep_id)
-        found = None
+        findings = None
         if coming is not None:  # the hub is asked while no row is held
             team_id, body = coming
-            found = find_on_hub(hub, team_id, [body])
+            findings = find_on_hub(hub, team_id, [body])
         with transaction(sessions) as session:
-            stepped = step(session, sweep_id, store=store, settings=settings, hub=found)
+            stepped = step(session, sweep_id, store=store, settings=settings, hub=findings)
         if stepped.job is not None:
             queued += 1
             hint_or_note(send_hint, sessions, stepped.job.id, stepped.job.queue)
@@ -111,7 +120,7 @@ def step(
     return Stepped()
 
 
-def _next(row: SweepRow, body: SweepBody, points: Sequence[Point]) -> Next:
+def _next(row: SweepRow, body: SweepBody, points: Sequence[PointState]) -> Next:
     measured = {point.measures for point in points if point.measures is not None and point.figures is not None}
     if body.search is None:
         return next_of_grid(points, measured, row.max_concurrent)
@@ -210,11 +219,11 @@ def _point_row(session: Session, sweep_id: str, number: int) -> SweepPointRow:
     return session.get_one(SweepPointRow, (sweep_id, number))
 
 
-def _keep_dense_figures(session: Session, row: SweepRow, points: Sequence[Point]) -> None:
+def _keep_dense_figures(session: Session, row: SweepRow, points: Sequence[PointState]) -> None:
     """Take over what jobs that have ended say of the dense model; the first measurement of each stays."""
     known = baseline_of(row)
-    asked = {figure.job for figure in known.figures}
-    covered = {point.measures for point in points if point.job_id in asked}
+    known_jobs = {figure.job for figure in known.figures}
+    covered = {point.measures for point in points if point.job_id in known_jobs}
     first: dict[str, str] = {}
     for point in points:
         if point.figures is not None and point.job_id is not None and point.measures not in (None, *covered):

@@ -60,18 +60,18 @@ def cost_of(objective: Objective, figures: Figures) -> float | None:
 
 def unmet(constraints: Constraints, figures: Figures) -> list[Excess]:
     """Return the limits that are exceeded, or cannot be shown to be kept, in the order of the request's fields."""
-    found = []
+    excesses = []
     for constraint, figure in _FIGURE_OF.items():
         limit: float | None = getattr(constraints, constraint)
         if limit is None:
             continue
         value: float | None = getattr(figures, figure)
         if value is None:
-            found.append(Excess(constraint=constraint, limit=limit, value=None, by=None))
+            excesses.append(Excess(constraint=constraint, limit=limit, value=None, by=None))
         elif value > limit:
             by = value - limit if constraint in _ABSOLUTE else value / limit - 1
-            found.append(Excess(constraint=constraint, limit=limit, value=value, by=by))
-    return found
+            excesses.append(Excess(constraint=constraint, limit=limit, value=value, by=by))
+    return excesses
 
 
 def distance(excesses: Iterable[Excess]) -> float:

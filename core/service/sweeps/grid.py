@@ -21,7 +21,7 @@ SWEEP_LABEL = "sweep"
 
 
 @dataclass(frozen=True)
-class AskedPoint:
+class RequestedPoint:
     """Point of a request; its `body` has not been checked yet."""
 
     values: Document
@@ -29,7 +29,7 @@ class AskedPoint:
     stage: Stage
 
 
-def asked_points(body: SweepBody) -> list[AskedPoint]:
+def requested_points(body: SweepBody) -> list[RequestedPoint]:
     """Return the points, of equal ones the first; raises InvalidRequest for too many or a path that leads nowhere."""
     _check_job(body)
     count = _count(body)
@@ -40,9 +40,9 @@ def asked_points(body: SweepBody) -> list[AskedPoint]:
         )
     if body.search is not None:
         return list(_search_points(body.job, body.search))
-    points: list[AskedPoint] = []
+    points: list[RequestedPoint] = []
     for param, values in _all_values(body):
-        point = AskedPoint(values, _with_values(body.job, values, param), "full")
+        point = RequestedPoint(values, _with_values(body.job, values, param), "full")
         if all(point.body != other.body for other in points):
             points.append(point)
     return points
@@ -87,17 +87,17 @@ def _all_values(body: SweepBody) -> Iterator[tuple[str, Document]]:
         yield f"points.{number}", dict(values)
 
 
-def _search_points(job: Document, search: Search) -> Iterator[AskedPoint]:
+def _search_points(job: Document, search: Search) -> Iterator[RequestedPoint]:
     """Yield the points of a search by method, in the order of the request, with ascending sparsities."""
     for method, sparsity in itertools.product(search.methods, search.candidates()):
         values: Document = {"method": method, "sparsity": sparsity}
         body = _with_values(job, values, "search")
         if search.probe is None:
-            yield AskedPoint(values, body, "full")
+            yield RequestedPoint(values, body, "full")
         else:
             cheaper = search.probe.model_dump(exclude_none=True)
             changed: Document = {f"evaluation.{name}": value for name, value in cheaper.items()}
-            yield AskedPoint(values, _with_values(body, changed, "search"), "probe")
+            yield RequestedPoint(values, _with_values(body, changed, "search"), "probe")
 
 
 def verifying_body(job: Document, search: Search, values: Document) -> Document:

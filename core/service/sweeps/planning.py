@@ -6,12 +6,22 @@ from dataclasses import dataclass
 from core.service.sweeps.figures import QUALITY, cost_of, unmet
 from core.service.sweeps.grid import Document
 from core.service.sweeps.schemas import Figures, Search
-from core.service.sweeps.search import Branch, Found, NothingFound, Outcome, Place, Probe, Step, Verify, next_step
+from core.service.sweeps.search import (
+    Branch,
+    NoWinner,
+    Place,
+    PointOutcome,
+    ProbeStep,
+    Step,
+    VerifyStep,
+    Winner,
+    next_step,
+)
 from core.service.sweeps.states import ACTIVE, PointStatus, Stage
 
 
 @dataclass(frozen=True)
-class Point:
+class PointState:
     """Point in the state of its row and its job.
 
     `status` is waiting where it has no job yet, failed where none could be queued; `is_wanted_again`: its job ended and
@@ -71,7 +81,7 @@ class Over:
 Next = Start | StartVerification | Wait | Over
 
 
-def next_of_grid(points: Sequence[Point], measured: Container[str], max_concurrent: int) -> Next:
+def next_of_grid(points: Sequence[PointState], measured: Container[str], max_concurrent: int) -> Next:
     """Return the next action of a grid; `measured` are evaluations with known dense figures, or none to be had."""
     wanted = [point for point in points if point.is_to_start]
     chosen = _startable(wanted, points, measured, max_concurrent)
@@ -82,7 +92,7 @@ def next_of_grid(points: Sequence[Point], measured: Container[str], max_concurre
     return Over(any(point.status == "succeeded" for point in points))
 
 
-def next_of_search(search: Search, points: Sequence[Point], measured: Container[str], max_concurrent: int) -> Next:
+def next_of_search(search: Search, points: Sequence[PointState], measured: Container[str], max_concurrent: int) -> Next:
     """Return the next action of a search; its points without a job are the places it has not looked at."""
     again = _startable([point for point in points if point.is_wanted_again], points, measured, max_concurrent)
     if again is not None:
@@ -90,7 +100,7 @@ def next_of_search(search: Search, points: Sequence[Point], measured: Container[
     step = search_step(search, points)
     is_busy = any(point.is_active or point.is_wanted_again for point in points)
     match step:
-        case Probe(numbers):
+        case ProbeStep(numbers):
             by_number = {point.number: point for point in points}
             busy = {point.values["method"] for point in points if point.is_active or point.is_wanted_again}
             wanted = [by_number[number] for number in numbers if by_number[number].values["method"] not in busy]
@@ -98,15 +108,15 @@ def next_of_search(search: Search, points: Sequence[Point], measured: Container[
             return Wait() if chosen is None else Start(chosen.number)
         case _ if is_busy:
             return Wait()
-        case Verify(number):
+        case VerifyStep(number):
             return StartVerification(number)
-        case Found(_, is_verified):
+        case Winner(_, is_verified):
             return Over(is_verified)
-        case NothingFound():
+        case NoWinner():
             return Over(False)
 
 
-def search_step(search: Search, points: Sequence[Point]) -> Step:
+def search_step(search: Search, points: Sequence[PointState]) -> Step:
     """Return the next step of the search, by the points that have ended."""
     ended = [point for point in points if point.has_ended]
     return next_step(
@@ -118,7 +128,7 @@ def search_step(search: Search, points: Sequence[Point]) -> Step:
     )
 
 
-def branches_of(search: Search, points: Sequence[Point]) -> list[Branch]:
+def branches_of(search: Search, points: Sequence[PointState]) -> list[Branch]:
     """Return a branch for each method; those of one pattern form a group of equal cost, except where latency counts."""
     branches = []
     for method in search.methods:
@@ -130,28 +140,28 @@ def branches_of(search: Search, points: Sequence[Point]) -> list[Branch]:
     return branches
 
 
-def outcome_of(search: Search, point: Point) -> Outcome | None:
+def outcome_of(search: Search, point: PointState) -> PointOutcome | None:
     """Return the outcome of a finished point, None where it has no figures."""
     if point.figures is None:
         return None
     missed = unmet(search.subject_to, point.figures)
     cost = cost_of(search.objective, point.figures)
-    return Outcome(
+    return PointOutcome(
         keeps_quality=not any(each.constraint in QUALITY for each in missed),
         keeps_all=not missed and point.status == "succeeded",
         cost=cost,
     )
 
 
-def _place(point: Point) -> Place:
+def _place(point: PointState) -> Place:
     sparsity = point.values["sparsity"]
     assert isinstance(sparsity, int | float), point
     return Place(point.number, float(sparsity))
 
 
 def _startable(
-    wanted: Iterable[Point], points: Sequence[Point], measured: Container[str], max_concurrent: int
-) -> Point | None:
+    wanted: Iterable[PointState], points: Sequence[PointState], measured: Container[str], max_concurrent: int
+) -> PointState | None:
     """Return the first point that may start now: there is room, and no active point measures figures it waits for."""
     active = [point for point in points if point.is_active]
     if len(active) >= max_concurrent:

@@ -11,13 +11,13 @@ from core.errors import NotFound
 from core.pipeline.reports.dense_figures import Baseline
 from core.service.jobs.tables import JobRow
 from core.service.sweeps.figures import figures_from
-from core.service.sweeps.planning import Point
+from core.service.sweeps.planning import PointState
 from core.service.sweeps.schemas import SweepBody
 from core.service.sweeps.states import PointStatus, Stage, SweepStatus
 from core.service.sweeps.tables import SweepPointRow, SweepRow
 from core.service.webhooks.events import WebhookType, emit
 
-_TOLD: Final[Mapping[SweepStatus, WebhookType]] = {
+_WEBHOOK_TYPES: Final[Mapping[SweepStatus, WebhookType]] = {
     "succeeded": "sweep.succeeded",
     "failed": "sweep.failed",
     "cancelled": "sweep.cancelled",
@@ -37,11 +37,11 @@ def change_status(
     row.waiting_for = None
     row.finished_at = None if status == "running" else session.scalar(select(func.clock_timestamp()))
     session.flush()
-    if status in _TOLD:
-        emit(session, row.team_id, _TOLD[status], _told(row), subject=row.id)
+    if status in _WEBHOOK_TYPES:
+        emit(session, row.team_id, _WEBHOOK_TYPES[status], _payload(row), subject=row.id)
 
 
-def _told(row: SweepRow) -> dict[str, JsonValue]:
+def _payload(row: SweepRow) -> dict[str, JsonValue]:
     """Return the payload of a sweep's webhook event."""
     return {
         "id": row.id,
@@ -73,22 +73,22 @@ def baseline_of(row: SweepRow) -> Baseline:
     return Baseline() if row.baseline is None else Baseline.model_validate(row.baseline)
 
 
-def read_points(session: Session, sweep_id: str) -> list[Point]:
+def read_points(session: Session, sweep_id: str) -> list[PointState]:
     """Return the points of a sweep with the states and figures of their jobs, by number."""
-    found = session.execute(
+    rows = session.execute(
         select(SweepPointRow, JobRow.status, JobRow.metrics)
         .outerjoin(JobRow, JobRow.id == SweepPointRow.job_id)
         .where(SweepPointRow.sweep_id == sweep_id)
         .order_by(SweepPointRow.number)
         .execution_options(populate_existing=True)
     )
-    return [point_of(row, status, metrics) for row, status, metrics in found]
+    return [point_of(row, status, metrics) for row, status, metrics in rows]
 
 
-def point_of(row: SweepPointRow, status: str | None, metrics: dict[str, Any] | None) -> Point:
+def point_of(row: SweepPointRow, status: str | None, metrics: dict[str, Any] | None) -> PointState:
     """Return the point of a row; `status` and `metrics` are of its job."""
     known = "failed" if status is None and row.error is not None else status or "waiting"
-    return Point(
+    return PointState(
         number=row.number,
         stage=cast(Stage, row.stage),
         values=row.point_values,

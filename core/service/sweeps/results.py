@@ -7,7 +7,7 @@ from core.errors import ConstraintsNotMet, SweepFailed
 from core.service.jobs.comparison import Cost, trade_off
 from core.service.jobs.schemas import Job, JobError
 from core.service.sweeps.figures import OBJECTIVES, cost_of, distance, objective_value, unmet
-from core.service.sweeps.planning import Point, search_step
+from core.service.sweeps.planning import PointState, search_step
 from core.service.sweeps.schemas import (
     BestPoint,
     Excess,
@@ -18,13 +18,13 @@ from core.service.sweeps.schemas import (
     SweepPoint,
     SweepResults,
 )
-from core.service.sweeps.search import Found
+from core.service.sweeps.search import Winner
 
 
 def results_of(
     sweep: Sweep,
     body: SweepBody,
-    points: Sequence[Point],
+    points: Sequence[PointState],
     jobs: Mapping[str, Job],
     errors: Mapping[int, JobError],
     *,
@@ -62,7 +62,7 @@ def results_of(
 
 
 def shown_point(
-    point: Point, search: Search | None, *, error: JobError | None, on_front: bool, is_over: bool
+    point: PointState, search: Search | None, *, error: JobError | None, on_front: bool, is_over: bool
 ) -> SweepPoint:
     return SweepPoint(
         number=point.number,
@@ -78,7 +78,7 @@ def shown_point(
     )
 
 
-def label_of(point: Point) -> str:
+def label_of(point: PointState) -> str:
     """Return a label of the values that distinguish a point, such as `wanda · 50% · block_size 64`."""
     parts = [_shown(path, value) for path, value in point.values.items() if value is not None]
     return " · ".join([*parts, "in full"] if point.verifies is not None else parts)
@@ -92,13 +92,13 @@ def _shown(path: str, value: object) -> str:
     return f"{path.rpartition('.')[2]} {value}"
 
 
-def _unmet(search: Search | None, point: Point) -> list[Excess]:
+def _unmet(search: Search | None, point: PointState) -> list[Excess]:
     return [] if search is None or point.figures is None else unmet(search.subject_to, point.figures)
 
 
-def _best(points: Sequence[Point]) -> Sequence[BestPoint]:
+def _best(points: Sequence[PointState]) -> Sequence[BestPoint]:
     """Return the best point by each measured objective; of equals the first, full evaluations before probes."""
-    found = []
+    best = []
     for objective in OBJECTIVES:
         ranked = [
             (cost, point.stage == "probe", point.number, point)
@@ -113,18 +113,18 @@ def _best(points: Sequence[Point]) -> Sequence[BestPoint]:
         assert point.figures is not None and point.job_id is not None
         value = objective_value(objective, point.figures)
         assert value is not None
-        found.append(
+        best.append(
             BestPoint(objective=objective, number=point.number, label=label_of(point), job=point.job_id, value=value)
         )
-    return found
+    return best
 
 
 def search_outcome(
-    search: Search, points: Sequence[Point], shown: Sequence[SweepPoint], *, is_over: bool
+    search: Search, points: Sequence[PointState], shown: Sequence[SweepPoint], *, is_over: bool
 ) -> SearchOutcome:
     """Return the result of the search so far."""
     step = search_step(search, points)
-    winner = winner_of(points, step.number) if isinstance(step, Found) and step.is_verified else None
+    winner = winner_of(points, step.number) if isinstance(step, Winner) and step.is_verified else None
     if winner is not None:
         message = f"{label_of(winner)} is the cheapest that keeps the limits."
     else:
@@ -140,12 +140,12 @@ def search_outcome(
     )
 
 
-def winner_of(points: Sequence[Point], number: int) -> Point:
+def winner_of(points: Sequence[PointState], number: int) -> PointState:
     """Return the point with the artifact: the full evaluation of a probe, where one was made."""
     return next((point for point in points if point.verifies == number and point.status == "succeeded"), points[number])
 
 
-def nearest(search: Search, points: Sequence[Point]) -> Point | None:
+def nearest(search: Search, points: Sequence[PointState]) -> PointState | None:
     """Return the point that misses a limit by least, None if none does; a full evaluation stands for its probe."""
     full = {point.verifies for point in points if point.verifies is not None and point.figures is not None}
     ranked = [
@@ -157,10 +157,10 @@ def nearest(search: Search, points: Sequence[Point]) -> Point | None:
     return min(ranked, key=lambda each: each[:2])[2] if ranked else None
 
 
-def why_nothing(search: Search, points: Sequence[Point]) -> str:
+def why_nothing(search: Search, points: Sequence[PointState]) -> str:
     """Return the message that no model keeps the limits, and how near the nearest came."""
     step = search_step(search, points)
-    if isinstance(step, Found):
+    if isinstance(step, Winner):
         return (
             f"max_jobs ({search.max_jobs}) left none to measure {label_of(points[step.number])} in full, which keeps "
             "the limits by the cheaper evaluation."
@@ -177,7 +177,7 @@ def why_nothing(search: Search, points: Sequence[Point]) -> str:
     )
 
 
-def failure_of(body: SweepBody, points: Sequence[Point]) -> dict[str, Any]:
+def failure_of(body: SweepBody, points: Sequence[PointState]) -> dict[str, Any]:
     """Return the error of a sweep that ended without a result."""
     if body.search is not None:
         return ConstraintsNotMet(why_nothing(body.search, points)).problem()

@@ -32,7 +32,7 @@ class Branch:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PointOutcome:
     """Outcome of a finished point. `keeps_quality` is of the limits that get harder with sparsity, `keeps_all` of all.
 
     `cost` is null where it was not measured.
@@ -44,21 +44,21 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeStep:
     """Step: run one of these points next, the first preferred; several may run at a time."""
 
     numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Verify:
+class VerifyStep:
     """Step: measure this point in full."""
 
     number: int
 
 
 @dataclass(frozen=True)
-class Found:
+class Winner:
     """The cheapest point that keeps all limits."""
 
     number: int
@@ -66,17 +66,17 @@ class Found:
 
 
 @dataclass(frozen=True)
-class NothingFound:
+class NoWinner:
     """Result that no point keeps all limits, as far as `max_jobs` let the search look."""
 
 
-Step = Probe | Verify | Found | NothingFound
+Step = ProbeStep | VerifyStep | Winner | NoWinner
 
 
 def next_step(
     branches: Sequence[Branch],
-    probed: Mapping[int, Outcome | None],
-    verified: Mapping[int, Outcome | None],
+    probed: Mapping[int, PointOutcome | None],
+    verified: Mapping[int, PointOutcome | None],
     *,
     verifies: bool,
     jobs_left: int,
@@ -89,27 +89,27 @@ def next_step(
     outcomes = {**probed, **verified}
     wanted = _wanted(branches, outcomes)
     if wanted and jobs_left > (1 if verifies else 0):
-        return Probe(tuple(wanted))
+        return ProbeStep(tuple(wanted))
     best = _best(branches, outcomes)
     if best is None:
-        return NothingFound()
+        return NoWinner()
     if not verifies or best.number in verified:
-        return Found(best.number, is_verified=True)
-    return Verify(best.number) if jobs_left > 0 else Found(best.number, is_verified=False)
+        return Winner(best.number, is_verified=True)
+    return VerifyStep(best.number) if jobs_left > 0 else Winner(best.number, is_verified=False)
 
 
-def _best(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) -> Place | None:
+def _best(branches: Sequence[Branch], outcomes: Mapping[int, PointOutcome | None]) -> Place | None:
     """Return the place of least cost that keeps all limits; of equals the first branch's, there the sparsest."""
-    found = []
+    candidates = []
     for rank, branch in enumerate(branches):
         for place in branch.places:
             outcome = outcomes.get(place.number)
             if outcome is not None and outcome.keeps_all and outcome.cost is not None:
-                found.append((outcome.cost, rank, -place.sparsity, place))
-    return min(found, key=lambda each: each[:3])[3] if found else None
+                candidates.append((outcome.cost, rank, -place.sparsity, place))
+    return min(candidates, key=lambda each: each[:3])[3] if candidates else None
 
 
-def _wanted(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) -> list[int]:
+def _wanted(branches: Sequence[Branch], outcomes: Mapping[int, PointOutcome | None]) -> list[int]:
     """Return one place of each branch that may still hold the winner; branches with the fewest results come first."""
     wanted = []
     for rank, branch in enumerate(branches):
@@ -124,7 +124,9 @@ def _wanted(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None]) 
     return [number for _, _, number in sorted(wanted)]
 
 
-def _leader(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None], group: str) -> tuple[int, float] | None:
+def _leader(
+    branches: Sequence[Branch], outcomes: Mapping[int, PointOutcome | None], group: str
+) -> tuple[int, float] | None:
     """Return the rank and sparsity of the sparsest place of a group that keeps all limits."""
     kept = [
         (-place.sparsity, rank)
@@ -140,7 +142,7 @@ def _leader(branches: Sequence[Branch], outcomes: Mapping[int, Outcome | None], 
 
 
 def _open(
-    branch: Branch, rank: int, outcomes: Mapping[int, Outcome | None], leader: tuple[int, float] | None
+    branch: Branch, rank: int, outcomes: Mapping[int, PointOutcome | None], leader: tuple[int, float] | None
 ) -> list[Place]:
     """Return unvisited places above those that keep quality and below those that fail, if they may beat the leader."""
     seen = [outcomes.get(place.number) for place in branch.places]

@@ -15,7 +15,7 @@ from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.schemas import JobBody, JobError
 from core.service.jobs.service import get_jobs
 from core.service.jobs.tables import JobRow
-from core.service.sweeps.grid import SWEEP_LABEL, AskedPoint, Document, asked_points, verifying_body
+from core.service.sweeps.grid import SWEEP_LABEL, Document, RequestedPoint, requested_points, verifying_body
 from core.service.sweeps.records import baseline_of, change_status, find_sweep, read_points, request_of
 from core.service.sweeps.results import results_of
 from core.service.sweeps.schemas import DenseSource, PointCounts, Search, SkippedPoint, Sweep, SweepBody, SweepResults
@@ -30,7 +30,7 @@ from core.storage import Store
 
 def look_up(hub: HubLookup, team_id: str, body: SweepBody) -> HubFindings:
     """Look up the points' names on the hub, before the request's transaction. Raises InvalidRequest."""
-    return find_on_hub(hub, team_id, [each.body for each in asked_points(body)])
+    return find_on_hub(hub, team_id, [each.body for each in requested_points(body)])
 
 
 def create(
@@ -48,16 +48,23 @@ def create(
     """
     team_id = team_of(caller)
     param = "search" if body.search is not None else "grid" if body.grid is not None else "points"
-    asked = asked_points(body)
-    found = hub or HubFindings()
+    requested = requested_points(body)
+    findings = hub or HubFindings()
     checked = check_points(
-        session, team_id, asked, param=param, skip_invalid=body.skip_invalid, store=store, settings=settings, hub=found
+        session,
+        team_id,
+        requested,
+        param=param,
+        skip_invalid=body.skip_invalid,
+        store=store,
+        settings=settings,
+        hub=findings,
     )
     first = checked.points[0]
     if body.search is not None:  # what the limits need measured, the full evaluation must measure
-        full = [_in_full(body.job, body.search, first.asked.values)]
+        full = [_in_full(body.job, body.search, first.requested.values)]
         check_points(
-            session, team_id, full, param="search", skip_invalid=False, store=store, settings=settings, hub=found
+            session, team_id, full, param="search", skip_invalid=False, store=store, settings=settings, hub=findings
         )
     row = SweepRow(
         id=new_id("swp"),
@@ -157,7 +164,7 @@ def _cancel_job(session: Session, job_id: str) -> None:
         request_cancel(session, job_id)
 
 
-def _in_full(job: Document, search: Search, values: Document) -> AskedPoint:
+def _in_full(job: Document, search: Search, values: Document) -> RequestedPoint:
     """Return the full evaluation of a point; raises InvalidRequest for a limit on a figure that nothing measures."""
     evaluation = job.get("evaluation")
     has_tasks = isinstance(evaluation, dict) and bool(evaluation.get("tasks"))
@@ -166,7 +173,7 @@ def _in_full(job: Document, search: Search, values: Document) -> AskedPoint:
             "search.subject_to.max_task_accuracy_drop needs tasks to measure on: name some in job.evaluation.tasks",
             param="search.subject_to",
         )
-    return AskedPoint(values, verifying_body(job, search, values), "full")
+    return RequestedPoint(values, verifying_body(job, search, values), "full")
 
 
 def _row_of(sweep_id: str, number: int, point: CheckedPoint) -> SweepPointRow:
@@ -175,8 +182,8 @@ def _row_of(sweep_id: str, number: int, point: CheckedPoint) -> SweepPointRow:
     return SweepPointRow(
         sweep_id=sweep_id,
         number=number,
-        stage=point.asked.stage,
-        point_values=point.asked.values,
+        stage=point.requested.stage,
+        point_values=point.requested.values,
         body=labelled.model_dump(mode="json", exclude_unset=True),
         pattern=point.pattern,
         measures=point.measures,
@@ -216,16 +223,16 @@ def _counts(session: Session, row: SweepRow) -> PointCounts:
         .where(SweepPointRow.sweep_id == row.id)
         .group_by(status)
     )
-    found: dict[str, int] = {row[0]: row[1] for row in counted}
-    waiting = found.get("waiting", 0)
+    counts: dict[str, int] = {row[0]: row[1] for row in counted}
+    waiting = counts.get("waiting", 0)
     is_over = row.status != "running"
     return PointCounts(
-        total=sum(found.values()),
+        total=sum(counts.values()),
         waiting=0 if is_over else waiting,
-        queued=found.get("queued", 0),
-        running=found.get("running", 0) + found.get("cancelling", 0),
-        succeeded=found.get("succeeded", 0),
-        failed=found.get("failed", 0),
-        cancelled=found.get("cancelled", 0),
+        queued=counts.get("queued", 0),
+        running=counts.get("running", 0) + counts.get("cancelling", 0),
+        succeeded=counts.get("succeeded", 0),
+        failed=counts.get("failed", 0),
+        cancelled=counts.get("cancelled", 0),
         not_run=waiting if is_over else 0,
     )

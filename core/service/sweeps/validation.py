@@ -15,7 +15,7 @@ from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.schemas import JobBody
-from core.service.sweeps.grid import AskedPoint, Document
+from core.service.sweeps.grid import Document, RequestedPoint
 from core.service.sweeps.schemas import SkippedPoint
 from core.settings import Settings
 from core.storage import Store
@@ -29,7 +29,7 @@ _NAMED = 5
 class CheckedPoint:
     """Point that can be run; `pattern` is resolved, `measures` names its evaluation (None: nothing is measured)."""
 
-    asked: AskedPoint
+    requested: RequestedPoint
     body: JobBody
     pattern: str
     measures: str | None
@@ -45,7 +45,7 @@ class CheckedPoints:
 
 def find_on_hub(hub: HubLookup, team_id: str, bodies: Iterable[Document]) -> HubFindings:
     """Look up all that these bodies name on the hub, each name once. To be called outside of any transaction."""
-    found = HubFindings()
+    findings = HubFindings()
     seen: set[str] = set()
     for body in bodies:
         named = {name: body.get(name) for name in ("model", "calibration", "evaluation", "recovery")}
@@ -58,16 +58,16 @@ def find_on_hub(hub: HubLookup, team_id: str, bodies: Iterable[Document]) -> Hub
         except ValidationError:
             continue
         more = hub.of(team_id, parsed)
-        found.models.update(more.models)
-        found.datasets.update(more.datasets)
-        found.tasks.update(more.tasks)
-    return found
+        findings.models.update(more.models)
+        findings.datasets.update(more.datasets)
+        findings.tasks.update(more.tasks)
+    return findings
 
 
 def check_points(
     session: Session,
     team_id: str,
-    asked: Sequence[AskedPoint],
+    requested: Sequence[RequestedPoint],
     *,
     param: str,
     skip_invalid: bool,
@@ -82,7 +82,7 @@ def check_points(
     """
     points: list[CheckedPoint] = []
     skipped: list[SkippedPoint] = []
-    for each in asked:
+    for each in requested:
         try:
             points.append(_checked(session, team_id, each, store=store, settings=settings, hub=hub))
         except ValidationError as error:
@@ -96,15 +96,15 @@ def check_points(
         others = f"; and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
         way_out = "" if skip_invalid or not points else ". Leave these out, or ask for skip_invalid"
         raise InvalidRequest(
-            f"{len(skipped)} of {len(asked)} points cannot be run: {named}{others}{way_out}", param=param
+            f"{len(skipped)} of {len(requested)} points cannot be run: {named}{others}{way_out}", param=param
         )
     return CheckedPoints(points, skipped)
 
 
 def _checked(
-    session: Session, team_id: str, asked: AskedPoint, *, store: Store, settings: Settings, hub: HubFindings
+    session: Session, team_id: str, requested: RequestedPoint, *, store: Store, settings: Settings, hub: HubFindings
 ) -> CheckedPoint:
-    body = JobBody.model_validate(asked.body)
+    body = JobBody.model_validate(requested.body)
     if get_method(body.method).measures:
         raise InvalidRequest(
             f"{body.method} measures layers and makes no model: a sweep has nothing to compare", param="method"
@@ -113,7 +113,7 @@ def _checked(
     resolved = resolve_job(session, team_id, body, store, hub)
     estimate_that_fits(session, team_id, resolved, settings)
     return CheckedPoint(
-        asked=asked,
+        requested=requested,
         body=body.model_copy(update={"model": resolved.model.pinned}),
         pattern=resolved.body.pattern or "",
         measures=evaluation_key(resolved.body),
@@ -127,8 +127,8 @@ def evaluation_key(body: JobBody) -> str | None:
     evaluation = body.evaluation
     if not evaluation.datasets and not evaluation.tasks:
         return None
-    asked = evaluation.model_dump(mode="json", exclude={"prompts", "prompt_tokens"})
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    measurement = evaluation.model_dump(mode="json", exclude={"prompts", "prompt_tokens"})
+    return hashlib.sha256(json.dumps(measurement, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def first_error(error: ValidationError) -> str:

@@ -18,7 +18,9 @@ SETTABLE = ("max_running", "max_queued", "max_device_seconds", "max_stored_bytes
 _NAME = re.compile(r"[^\s\x00-\x1f](.{0,98}[^\s\x00-\x1f])?")
 
 
-def found_team(session: Session, name: str, limits: Mapping[str, float | None], *, secret: bytes) -> CreatedKey:
+def create_team_with_key(
+    session: Session, name: str, limits: Mapping[str, float | None], *, secret: bytes
+) -> CreatedKey:
     """Create a team with these quotas; returns its first admin key.
 
     Raises InvalidRequest, Conflict where the name is taken.

@@ -83,10 +83,10 @@ def authenticate(session: Session, token: str, secret: bytes) -> Principal:
     prefix = prefix_of(token)
     if prefix is None:
         raise Unauthenticated("this is not an API key of Secateur: keys start with sct_ and end in a checksum")
-    found = session.execute(_BY_PREFIX, {"prefix": prefix}).one_or_none()
-    if found is None or not hmac.compare_digest(found[0].digest, digest_of(token, secret)):
+    match = session.execute(_BY_PREFIX, {"prefix": prefix}).one_or_none()
+    if match is None or not hmac.compare_digest(match[0].digest, digest_of(token, secret)):
         raise Unauthenticated("this API key is not known")
-    row, expired, due = found
+    row, expired, due = match
     if row.revoked_at is not None:
         raise Unauthenticated("this API key was revoked")
     if expired:

@@ -27,11 +27,11 @@ def server_secret(settings: Settings) -> bytes:
 
 def write_private(file: Path, content: str) -> None:
     """Write a file only its owner can read, whole or not at all."""
-    aside = file.with_name(f"{file.name}.new")
-    aside.unlink(missing_ok=True)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    temporary = file.with_name(f"{file.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as stream:
         stream.write(content + "\n")
         stream.flush()
         os.fsync(stream.fileno())
-    aside.rename(file)
+    temporary.rename(file)

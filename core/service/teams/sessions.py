@@ -47,7 +47,7 @@ def sign_in(session: Session, token: str, secret: bytes, *, seconds: float) -> s
 
 def signed_in(session: Session, session_token: str, secret: bytes) -> SignedIn:
     """Return the principal of a session; raises Unauthenticated where it is over, or its key no longer good."""
-    found = session.execute(
+    match = session.execute(
         select(ApiKeyRow, TeamRow.name)
         .join(PortalSessionRow, PortalSessionRow.key_id == ApiKeyRow.id)
         .join(TeamRow, TeamRow.id == ApiKeyRow.team_id)
@@ -58,9 +58,9 @@ def signed_in(session: Session, session_token: str, secret: bytes) -> SignedIn:
             or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > func.clock_timestamp()),
         )
     ).one_or_none()
-    if found is None:
+    if match is None:
         raise Unauthenticated("you are signed out: sign in with an API key")
-    key, team_name = found
+    key, team_name = match
     return SignedIn(Principal(key.team_id, key.id, cast(Role, key.role)), key.name, team_name)
 
 
