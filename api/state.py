@@ -18,7 +18,7 @@ from core.service.jobs.broker import celery_app
 from core.service.jobs.hints import SendHint, hint_sender
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.teams.server_secret import server_secret
-from core.service.triggers.context import Means
+from core.service.triggers.context import TriggerContext
 from core.settings import Settings
 from core.storage import Store, open_store
 
@@ -45,7 +45,7 @@ class ApiState:
     metrics: CollectorRegistry
     hub: HubLookup
     address_policy: AddressPolicy
-    triggers: Means
+    triggers: TriggerContext
     part_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
     """Slots for uploads' parts on their way to the store, each in memory; those still arriving lie on disk."""
     watch_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
@@ -72,5 +72,5 @@ def build_state(settings: Settings) -> ApiState:
         metrics=metrics_registry(settings, sessions, store, broker),
         hub=hub,
         address_policy=AddressPolicy(tuple(settings.webhook_allowed_networks)),
-        triggers=Means(sessions=sessions, store=store, settings=settings, hub=hub, secret=secret),
+        triggers=TriggerContext(sessions=sessions, store=store, settings=settings, hub=hub, secret=secret),
     )

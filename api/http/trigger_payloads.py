@@ -8,7 +8,7 @@ from fastapi import Depends, Header, Request
 from api.http.body_limits import check_json
 from core.errors import InvalidRequest, SecateurError
 from core.service.triggers.authentication import LONGEST_EVENT_ID, SentHeaders
-from core.service.triggers.firing import Delivery
+from core.service.triggers.firing import TriggerDelivery
 
 PAYLOAD = {
     "requestBody": {
@@ -32,7 +32,7 @@ IdempotencyKey = Annotated[
 async def _delivery(
     request: Request,
     idempotency_key: IdempotencyKey = None,
-) -> Delivery:
+) -> TriggerDelivery:
     """Read a delivery from a caller with an API key, who needs no other proof."""
     return await read_delivery(request, SentHeaders(idempotency_key=idempotency_key))
 
@@ -53,26 +53,28 @@ async def _proven(
     x_webhook_secret: Annotated[
         str | None, Header(max_length=500, description="The trigger's hub secret, as the hub sends it.")
     ] = None,
-) -> Delivery:
+) -> TriggerDelivery:
     """Read a delivery from anyone who knows the URL, with the headers that may prove who sent it."""
     headers = SentHeaders(webhook_id, webhook_timestamp, webhook_signature, x_webhook_secret, idempotency_key)
     return await read_delivery(request, headers)
 
 
-async def read_delivery(request: Request, headers: SentHeaders) -> Delivery:
+async def read_delivery(request: Request, headers: SentHeaders) -> TriggerDelivery:
     """Read the body and parse it; an error (too long, too slow, not JSON) is kept for the route to raise."""
     try:
         body = await request.body()
     except SecateurError as error:
         declared = request.headers.get("content-length", "")
-        return Delivery(headers, size=int(declared) if declared.isdigit() and len(declared) < 16 else 0, fault=error)
+        return TriggerDelivery(
+            headers, size=int(declared) if declared.isdigit() and len(declared) < 16 else 0, refusal=error
+        )
     try:
         if body:
             check_json(body)
-        return Delivery(headers, body, json.loads(body) if body else {}, len(body))
+        return TriggerDelivery(headers, body, json.loads(body) if body else {}, len(body))
     except InvalidRequest as error:
-        return Delivery(headers, body, size=len(body), fault=error)
+        return TriggerDelivery(headers, body, size=len(body), refusal=error)
 
 
-SentByMember = Annotated[Delivery, Depends(_delivery)]
-SentToUrl = Annotated[Delivery, Depends(_proven)]
+SentByMember = Annotated[TriggerDelivery, Depends(_delivery)]
+SentToUrl = Annotated[TriggerDelivery, Depends(_proven)]

@@ -53,7 +53,7 @@ def create_trigger(body: TriggerBody, request: Request, caller: Member, state: S
 
     def create(session: Session) -> tuple[int, BaseModel]:
         return 201, service.create(
-            session, caller, body, means=state.triggers, found=found, base_url=str(request.base_url)
+            session, caller, body, context=state.triggers, findings=found, base_url=str(request.base_url)
         )
 
     return once.answer(caller, body, create)
@@ -75,7 +75,7 @@ def update_trigger(
     found = look_up_template(state.hub, caller.team_id, body)
     with transaction(state.sessions) as session:
         return service.update(
-            session, caller, trigger_id, changes, means=state.triggers, found=found, base_url=str(request.base_url)
+            session, caller, trigger_id, changes, context=state.triggers, findings=found, base_url=str(request.base_url)
         )
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.teams.server_secret import server_secret
-from core.service.triggers.context import Means
+from core.service.triggers.context import TriggerContext
 from core.settings import Settings
 from core.storage import Store
 from tests.conftest import bearer
@@ -86,6 +86,6 @@ def trigger(member_api: TestClient, trigger_body: dict[str, Any]) -> Fixed:
 
 
 @pytest.fixture
-def means(settings: Settings, sessions: sessionmaker[Session], store: Store) -> Means:
+def context(settings: Settings, sessions: sessionmaker[Session], store: Store) -> TriggerContext:
     hub = HubLookup(settings, sessions)
-    return Means(sessions, store, settings, hub, server_secret(settings))
+    return TriggerContext(sessions, store, settings, hub, server_secret(settings))

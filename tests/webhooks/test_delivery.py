@@ -14,7 +14,7 @@ from core.http.address_policy import AddressPolicy
 from core.service.teams.sealing import Sealed
 from core.service.teams.server_secret import server_secret
 from core.service.webhooks import service
-from core.service.webhooks.deliveries import Outcome, candidates, lease, record, retry_delay
+from core.service.webhooks.deliveries import DeliveryOutcome, candidates, lease, record, retry_delay
 from core.service.webhooks.delivery_log import WaitingFigures, waiting_figures
 from core.service.webhooks.delivery_loop import remove_old_deliveries
 from core.service.webhooks.schemas import WebhookChanges
@@ -288,7 +288,7 @@ def test_an_attempt_that_lost_its_lease_changes_nothing(
     with transaction(webhooks.sessions) as session:
         assert candidates(session, most=9, full=(), full_teams=()) == []
     assert (first.attempt, second.attempt) == (1, 2)
-    failed = Outcome(1, 500, "answered 500", None, None)
+    failed = DeliveryOutcome(1, 500, "answered 500", None, None)
     outcomes = failed, replace(failed, status=200, error=None)
     attempts = list(zip((first, second), outcomes if stale_fails else outcomes[::-1], strict=True))
     for place in order:

@@ -29,7 +29,7 @@ from core.service.retention.orphans import sweep_orphans
 from core.service.retention.service import apply_retention
 from core.service.sweeps.advance import advance_sweeps
 from core.service.teams.server_secret import server_secret
-from core.service.triggers.context import Means
+from core.service.triggers.context import TriggerContext
 from core.service.triggers.due import fire_due
 from core.service.triggers.history import remove_old_firings
 from core.service.webhooks.delivery_loop import deliver_due, remove_old_deliveries
@@ -69,9 +69,9 @@ def send_due_hints(turn: Turn, hints: Hints) -> None:
             hints.send(job_id, name, enough=len(waiting))
 
 
-def _fire_triggers(turn: Turn, means: Means, hints: Hints) -> int | None:
+def _fire_triggers(turn: Turn, context: TriggerContext, hints: Hints) -> int | None:
     fired = 0
-    for job in fire_due(means):
+    for job in fire_due(context):
         hint_or_note(hints.send, turn.sessions, job.id, job.queue)
         fired += 1
     return fired or None
@@ -89,10 +89,10 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
     """Return all duties; the first come with every round."""
     hints = Hints(celery_app(settings))
     hub = HubLookup(settings, sessions)
-    means = Means(sessions, open_store(settings), settings, hub, server_secret(settings))
+    context = TriggerContext(sessions, open_store(settings), settings, hub, server_secret(settings))
 
     def advance(turn: Turn) -> int | None:
-        return advance_sweeps(sessions, settings, store=means.store, hub=hub, send_hint=hints.send) or None
+        return advance_sweeps(sessions, settings, store=context.store, hub=hub, send_hint=hints.send) or None
 
     def forget_old_duties(session: Session) -> None:
         forget_others(session, [duty.name for duty in duties])
@@ -113,7 +113,7 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
             lambda turn: len(sweep_orphans(sessions, open_store(settings), settings)),
         ),
         Duty("sweeps", 1.5, advance),
-        Duty("triggers", 2.0, lambda turn: _fire_triggers(turn, means, hints)),
+        Duty("triggers", 2.0, lambda turn: _fire_triggers(turn, context, hints)),
         Duty("old firings", 60.0, _in_transaction(lambda s: remove_old_firings(s, settings.trigger_history_days))),
         Duty("webhooks", 1.0, lambda turn: deliver_due(sessions, settings, turn.goes_well)),
         Duty("old deliveries", 600.0, lambda turn: remove_old_deliveries(sessions, settings)),

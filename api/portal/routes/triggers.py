@@ -21,7 +21,7 @@ from core.service.teams.principal import Principal
 from core.service.triggers import service
 from core.service.triggers.authentication import SentHeaders
 from core.service.triggers.definitions import trigger_answer
-from core.service.triggers.firing import Delivery, fire_by_hand
+from core.service.triggers.firing import TriggerDelivery, fire_by_hand
 from core.service.triggers.schemas import IssuedTrigger, RotateTriggerBody, TriggerChanges
 from core.service.triggers.validation import look_up_template
 
@@ -49,7 +49,7 @@ def create_trigger(request: Request, caller: Member, state: State, posted: Poste
         found = look_up_template(state.hub, caller.team_id, body)
         with transaction(state.sessions) as session:
             base_url = _base_url(request)
-            issued = service.create(session, caller, body, means=state.triggers, found=found, base_url=base_url)
+            issued = service.create(session, caller, body, context=state.triggers, findings=found, base_url=base_url)
     except (SecateurError, ValidationError) as error:
         context = {"values": typed(posted), "faults": faults_of(error, FIELDS)}
         return page(request, "triggers/new.html", context, status=status_of(error))
@@ -73,7 +73,7 @@ def fire_trigger(
     try:
         state.rates.count_firing(trigger.id)
         payload, body = payload_of(posted)
-        delivery = Delivery(SentHeaders(idempotency_key=posted.get("key") or None), body, payload, len(body))
+        delivery = TriggerDelivery(SentHeaders(idempotency_key=posted.get("key") or None), body, payload, len(body))
         fired = fire_by_hand(state.triggers, caller, trigger, delivery)
     except NotFound:
         raise
@@ -119,8 +119,8 @@ def _switch(request: Request, trigger_id: str, caller: Principal, state: ApiStat
             caller,
             trigger_id,
             TriggerChanges(enabled=enabled),
-            means=state.triggers,
-            found=HubFindings(),  # its template is not looked at again
+            context=state.triggers,
+            findings=HubFindings(),  # its template is not looked at again
             base_url=_base_url(request),
         )
     return RedirectResponse(f"/portal/triggers/{trigger_id}", 303)

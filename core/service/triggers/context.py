@@ -10,7 +10,7 @@ from core.storage import Store
 
 
 @dataclass(frozen=True)
-class Means:
+class TriggerContext:
     """Resources of a process that fires triggers; `secret` is the server's."""
 
     sessions: sessionmaker[Session]

@@ -19,10 +19,10 @@ from core.service.teams import audit
 from core.service.teams.principal import Automation
 from core.service.triggers import history
 from core.service.triggers.bodies import body_of
-from core.service.triggers.context import Means
+from core.service.triggers.context import TriggerContext
 from core.service.triggers.definitions import definition_of
 from core.service.triggers.firing import accept
-from core.service.triggers.history import Attempt
+from core.service.triggers.history import FiringAttempt
 from core.service.triggers.schedule import MOST_COUNTED, count_due, next_due
 from core.service.triggers.tables import TriggerRow
 from core.service.triggers.validation import scheduled_payload
@@ -35,31 +35,31 @@ _LATE = timedelta(minutes=1)
 log = structlog.get_logger()
 
 
-def fire_due(means: Means, *, now: datetime | None = None) -> Iterator[Job]:
+def fire_due(context: TriggerContext, *, now: datetime | None = None) -> Iterator[Job]:
     """Fire what is due at `now` (unset: the database's clock), giving each job once it is committed."""
-    with transaction(means.sessions) as session:
+    with transaction(context.sessions) as session:
         moment = now or session.scalars(select(func.clock_timestamp())).one()
         rows = session.scalars(
             select(TriggerRow).where(TriggerRow.next_fire_at <= moment).order_by(TriggerRow.next_fire_at).limit(_BATCH)
         ).all()
     for row in rows:
-        job = _fire(means, row, moment)
+        job = _fire(context, row, moment)
         if job is not None:
             yield job
 
 
-def _fire(means: Means, row: TriggerRow, now: datetime) -> Job | None:
+def _fire(context: TriggerContext, row: TriggerRow, now: datetime) -> Job | None:
     due = row.next_fire_at
     assert due is not None and row.cron is not None and row.timezone is not None
-    attempt = Attempt(
+    attempt = FiringAttempt(
         row,
         "schedule",
         event_id=due.isoformat(),
         payload=scheduled_payload(due.isoformat()),
         note=_lateness(row.cron, row.timezone, due, now),
     )
-    asked = _ask(means, row, attempt)
-    with transaction(means.sessions) as session:
+    prepared = _prepare(context, row, attempt)
+    with transaction(context.sessions) as session:
         locked = session.scalar(
             select(TriggerRow)
             .where(
@@ -73,32 +73,37 @@ def _fire(means: Means, row: TriggerRow, now: datetime) -> Job | None:
         if locked is None:  # another dispatcher fires it, or somebody has just changed it: the next round sees
             return None
         locked.next_fire_at = next_due(row.cron, row.timezone, now)
-        job, fault = _make_job(session, means, attempt, asked)
-        if fault is None:
+        job, refusal = _make_job(session, context, attempt, prepared)
+        if refusal is None:
             locked.failures = 0
         else:
-            history.write(session, attempt, "refused", error=fault)
-            _count_failure(session, locked, fault)
+            history.write(session, attempt, "refused", error=refusal)
+            _count_failure(session, locked, refusal)
     return job
 
 
-def _ask(means: Means, row: TriggerRow, attempt: Attempt) -> tuple[JobBody, HubFindings] | SecateurError:
+def _prepare(
+    context: TriggerContext, row: TriggerRow, attempt: FiringAttempt
+) -> tuple[JobBody, HubFindings] | SecateurError:
     try:
         body = body_of(definition_of(row), attempt.payload)
     except SecateurError as error:
         return error
-    return body, means.hub.of(row.team_id, body)
+    return body, context.hub.of(row.team_id, body)
 
 
 def _make_job(
-    session: Session, means: Means, attempt: Attempt, asked: tuple[JobBody, HubFindings] | SecateurError
+    session: Session,
+    context: TriggerContext,
+    attempt: FiringAttempt,
+    prepared: tuple[JobBody, HubFindings] | SecateurError,
 ) -> tuple[Job | None, SecateurError | None]:
     """Return the job, or the error for which there is none."""
-    if isinstance(asked, SecateurError):
-        return None, asked
+    if isinstance(prepared, SecateurError):
+        return None, prepared
     try:
         with session.begin_nested():
-            return accept(session, means, attempt, *asked).job, None
+            return accept(session, context, attempt, *prepared).job, None
     except SecateurError as error:
         return None, error
     except Exception as error:  # one trigger's fault of ours keeps no other from firing
@@ -106,13 +111,13 @@ def _make_job(
         return None, SecateurError("an unexpected error; it was logged")
 
 
-def _count_failure(session: Session, row: TriggerRow, fault: SecateurError) -> None:
+def _count_failure(session: Session, row: TriggerRow, refusal: SecateurError) -> None:
     row.failures += 1
     if row.failures < MOST_FAILURES:
         return
     row.enabled = False
     row.next_fire_at = None
-    row.disabled_reason = f"{MOST_FAILURES} scheduled firings in a row were refused, the last: {fault.message}"
+    row.disabled_reason = f"{MOST_FAILURES} scheduled firings in a row were refused, the last: {refusal.message}"
     session.flush()
     actor = Automation(row.team_id, f"trigger:{row.id}")
     audit.note(session, actor, "trigger.disable", row.id, {"name": row.name, "reason": row.disabled_reason})

@@ -20,26 +20,26 @@ from core.service.teams.principal import Automation, Principal, name_of
 from core.service.triggers import history
 from core.service.triggers.authentication import SentHeaders, event_id_of, prove
 from core.service.triggers.bodies import body_of
-from core.service.triggers.context import Means
+from core.service.triggers.context import TriggerContext
 from core.service.triggers.definitions import definition_of
-from core.service.triggers.history import Attempt
+from core.service.triggers.history import FiringAttempt
 from core.service.triggers.hub_events import read_hub_event
 from core.service.triggers.schemas import Firing, HubSource
 from core.service.triggers.tables import TriggerRow
 
 
 @dataclass(frozen=True)
-class Delivery:
+class TriggerDelivery:
     """Request to fire a trigger: `payload` is the parsed `body`, `size` is in bytes.
 
-    `fault` is set instead where it was refused before it was read to its end, or is no JSON.
+    `refusal` is set instead where it was refused before it was read to its end, or is no JSON.
     """
 
     headers: SentHeaders
     body: bytes = b""
     payload: Any = None
     size: int = 0
-    fault: SecateurError | None = None
+    refusal: SecateurError | None = None
 
 
 @dataclass(frozen=True)
@@ -50,48 +50,50 @@ class Fired:
     job: Job | None
 
 
-def fire_by_url(means: Means, trigger: TriggerRow, delivery: Delivery) -> Fired:
+def fire_by_url(context: TriggerContext, trigger: TriggerRow, delivery: TriggerDelivery) -> Fired:
     """Fire a trigger for a request to its URL.
 
     Raises Unauthenticated where the sender is not authenticated, Conflict where the trigger is disabled, the
     InvalidRequest kind that names the fault in the payload, and the errors of submitting the job.
     """
-    attempt = Attempt(trigger, "url", payload_bytes=delivery.size)
+    attempt = FiringAttempt(trigger, "url", payload_bytes=delivery.size)
     try:
-        if delivery.fault is not None:
-            raise delivery.fault
-        attempt.source = prove(trigger, delivery.headers, delivery.body, means.secret)
+        if delivery.refusal is not None:
+            raise delivery.refusal
+        attempt.source = prove(trigger, delivery.headers, delivery.body, context.secret)
         attempt.payload = delivery.payload
         if attempt.source == "hub":
             event = read_hub_event(HubSource.model_validate(trigger.hub), delivery.payload)
             attempt.event_id, attempt.note = event.event_id, event.ignored
             if event.ignored is not None:
-                with transaction(means.sessions) as session:
+                with transaction(context.sessions) as session:
                     _require(session, trigger.id)
                     return Fired(history.write(session, attempt, "ignored"), None)
         else:
             attempt.event_id = event_id_of(trigger.event_id, delivery.headers, delivery.payload)
-        return _make_job(means, attempt)
+        return _make_job(context, attempt)
     except SecateurError as error:
-        _refuse(means, attempt, error)
+        _refuse(context, attempt, error)
         raise
 
 
-def fire_by_hand(means: Means, caller: Principal, trigger: TriggerRow, delivery: Delivery) -> Fired:
+def fire_by_hand(context: TriggerContext, caller: Principal, trigger: TriggerRow, delivery: TriggerDelivery) -> Fired:
     """Fire the trigger for a member of the team; raises the errors of `fire_by_url`, but authenticates nobody."""
-    attempt = Attempt(trigger, "manual", actor=name_of(caller), payload_bytes=delivery.size)
+    attempt = FiringAttempt(trigger, "manual", actor=name_of(caller), payload_bytes=delivery.size)
     try:
-        if delivery.fault is not None:
-            raise delivery.fault
+        if delivery.refusal is not None:
+            raise delivery.refusal
         attempt.payload = delivery.payload
         attempt.event_id = event_id_of(trigger.event_id, delivery.headers, delivery.payload)
-        return _make_job(means, attempt)
+        return _make_job(context, attempt)
     except SecateurError as error:
-        _refuse(means, attempt, error)
+        _refuse(context, attempt, error)
         raise
 
 
-def accept(session: Session, means: Means, attempt: Attempt, body: JobBody, found: HubFindings) -> Fired:
+def accept(
+    session: Session, context: TriggerContext, attempt: FiringAttempt, body: JobBody, findings: HubFindings
+) -> Fired:
     """Make the event's job, or find it. Raises what submitting it raises, after which the session is to be undone."""
     trigger = attempt.trigger
     firing_id = history.claim_event(session, attempt)
@@ -100,30 +102,30 @@ def accept(session: Session, means: Means, attempt: Attempt, body: JobBody, foun
         return Fired(history.write(session, attempt, "duplicate", job_id=first), None)
     actor = Automation(trigger.team_id, f"trigger:{trigger.id}")
     with telemetry.span("job.submit"):
-        job = service.submit(session, actor, body, store=means.store, settings=means.settings, hub=found)
+        job = service.submit(session, actor, body, store=context.store, settings=context.settings, hub=findings)
     return Fired(history.accepted(session, firing_id, job.id), job)
 
 
-def _make_job(means: Means, attempt: Attempt) -> Fired:
+def _make_job(context: TriggerContext, attempt: FiringAttempt) -> Fired:
     trigger = attempt.trigger
     _require_enabled(trigger.enabled, trigger.disabled_reason)
     body = body_of(definition_of(trigger), attempt.payload)
-    found = means.hub.of(trigger.team_id, body)
-    with transaction(means.sessions) as session:
+    findings = context.hub.of(trigger.team_id, body)
+    with transaction(context.sessions) as session:
         _require(session, trigger.id)
-        return accept(session, means, attempt, body, found)
+        return accept(session, context, attempt, body, findings)
 
 
 def _require(session: Session, trigger_id: str) -> None:
     """Require that the trigger was not deleted or disabled while the hub was asked."""
-    found = session.execute(
+    row = session.execute(
         select(TriggerRow.enabled, TriggerRow.disabled_reason)
         .where(TriggerRow.id == trigger_id)
         .with_for_update(read=True, key_share=True)
     ).one_or_none()
-    if found is None:
+    if row is None:
         raise NotFound("this trigger is deleted")
-    _require_enabled(found.enabled, found.disabled_reason)
+    _require_enabled(row.enabled, row.disabled_reason)
 
 
 def _require_enabled(enabled: bool, reason: str | None) -> None:
@@ -131,8 +133,8 @@ def _require_enabled(enabled: bool, reason: str | None) -> None:
         raise Conflict(f"this trigger is disabled{f' ({reason})' if reason else ''}: enable it first")
 
 
-def _refuse(means: Means, attempt: Attempt, error: SecateurError) -> None:
-    with transaction(means.sessions) as session:
+def _refuse(context: TriggerContext, attempt: FiringAttempt, error: SecateurError) -> None:
+    with transaction(context.sessions) as session:
         if session.scalar(
             select(TriggerRow.id).where(TriggerRow.id == attempt.trigger.id).with_for_update(read=True, key_share=True)
         ):

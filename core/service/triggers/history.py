@@ -20,7 +20,7 @@ _RETENTION_BATCH = 1000
 
 
 @dataclass
-class Attempt:
+class FiringAttempt:
     """Facts of a firing so far, from which its history is written however it ends."""
 
     trigger: TriggerRow
@@ -32,7 +32,7 @@ class Attempt:
     note: str | None = None
 
 
-def claim_event(session: Session, attempt: Attempt) -> str | None:
+def claim_event(session: Session, attempt: FiringAttempt) -> str | None:
     """Write the firing down as accepted; its id, or None where the event made a job before.
 
     Of several at once with one event the first goes on, and the others wait here until it is committed or undone.
@@ -58,7 +58,7 @@ def accepted(session: Session, firing_id: str, job_id: str) -> Firing:
     return firing_answer(session.scalars(select(FiringRow).where(FiringRow.id == firing_id)).one())
 
 
-def job_of_event(session: Session, attempt: Attempt) -> str | None:
+def job_of_event(session: Session, attempt: FiringAttempt) -> str | None:
     """Return the job that the event made."""
     job_id: str | None = session.scalar(
         select(FiringRow.job_id).where(
@@ -73,7 +73,7 @@ def job_of_event(session: Session, attempt: Attempt) -> str | None:
 
 def write(
     session: Session,
-    attempt: Attempt,
+    attempt: FiringAttempt,
     outcome: Outcome,
     *,
     job_id: str | None = None,
@@ -99,16 +99,16 @@ def remove_old_firings(session: Session, retention_days: float) -> int:
         .limit(_RETENTION_BATCH)
         .with_for_update(skip_locked=True)
     )
-    gone = session.scalars(
+    removed = session.scalars(
         delete(FiringRow)
         .where(FiringRow.id.in_(old))
         .returning(FiringRow.id)
         .execution_options(synchronize_session=False)
     )
-    return len(gone.all())
+    return len(removed.all())
 
 
-def _values(attempt: Attempt, outcome: Outcome) -> dict[str, Any]:
+def _values(attempt: FiringAttempt, outcome: Outcome) -> dict[str, Any]:
     context = structlog.contextvars.get_contextvars()
     return {
         "id": new_id("firing"),

@@ -23,13 +23,13 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 def look_up(document: Any, pointer: str) -> Any:
     """Return the value at the pointer, or MISSING."""
-    found = document
+    value = document
     for step in pointer.split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, dict) and name in found:
-            found = found[name]
-        elif isinstance(found, list) and _INDEX.fullmatch(name) and int(name) < len(found):
-            found = found[int(name)]
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and _INDEX.fullmatch(name) and int(name) < len(value):
+            value = value[int(name)]
         else:
             return MISSING
-    return found
+    return value

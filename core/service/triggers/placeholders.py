@@ -60,7 +60,7 @@ class Placeholder(BaseModel):
                 raise ValueError(f"pattern is for strings, not for type {self.type}")
             try:
                 TypeAdapter(Annotated[str, StringConstraints(pattern=self.pattern)])
-                _whole_match(self.pattern)
+                _full_match(self.pattern)
             except SchemaError:
                 raise ValueError(f"pattern {self.pattern!r} is not a regular expression (RE2 syntax)") from None
         if (self.min is not None or self.max is not None) and self.type not in ("number", "integer"):
@@ -113,14 +113,14 @@ def read_values(placeholders: Mapping[str, Placeholder], payload: Any) -> dict[s
     return values
 
 
-def _whole_match(pattern: str) -> TypeAdapter[str]:
+def _full_match(pattern: str) -> TypeAdapter[str]:
     """Return a validator of whole texts by pydantic's own engine, which takes linear time whatever the pattern."""
     return TypeAdapter(Annotated[str, StringConstraints(pattern=f"^(?:{pattern})$")])
 
 
 def _matches(pattern: str, value: str) -> bool:
     try:
-        _whole_match(pattern).validate_python(value)
+        _full_match(pattern).validate_python(value)
     except ValidationError:
         return False
     return True

@@ -19,7 +19,7 @@ from core.service.teams.principal import Actor, Principal, team_of
 from core.service.triggers import history, secrets
 from core.service.triggers.authentication import SentHeaders, event_id_of
 from core.service.triggers.bodies import body_of
-from core.service.triggers.context import Means
+from core.service.triggers.context import TriggerContext
 from core.service.triggers.definitions import definition_of, trigger_answer, values_of
 from core.service.triggers.schedule import next_due
 from core.service.triggers.schemas import (
@@ -41,14 +41,14 @@ _CHECKED = frozenset({"template", "placeholders", "schedule"})
 
 
 def create(
-    session: Session, caller: Actor, body: TriggerBody, *, means: Means, found: HubFindings, base_url: str
+    session: Session, caller: Actor, body: TriggerBody, *, context: TriggerContext, findings: HubFindings, base_url: str
 ) -> IssuedTrigger:
-    """Create a trigger; its secrets are shown this once. `found` is the look-up of its template (`look_up_template`).
+    """Create a trigger; its secrets are shown this once. `findings` are of its template (`look_up_template`).
 
     Raises Conflict where the team has one of that name, and the InvalidRequest kind that names the fault in it.
     """
     team_id = team_of(caller)
-    check_trigger(session, team_id, body, store=means.store, settings=means.settings, hub=found)
+    check_trigger(session, team_id, body, store=context.store, settings=context.settings, hub=findings)
     token = secrets.new_token()
     signing = secrets.new_signing_secret() if body.signing else None
     hub = secrets.new_hub_secret() if body.hub is not None else None
@@ -57,9 +57,9 @@ def create(
         .values(
             id=new_id("trigger"),
             team_id=team_id,
-            token_digest=secrets.digest(token, means.secret),
-            signing_secret=None if signing is None else secrets.seal(signing, means.secret),
-            hub_digest=None if hub is None else secrets.digest(hub, means.secret),
+            token_digest=secrets.digest(token, context.secret),
+            signing_secret=None if signing is None else secrets.seal(signing, context.secret),
+            hub_digest=None if hub is None else secrets.digest(hub, context.secret),
             next_fire_at=_next_fire(body, _now(session)),
             **values_of(body),
         )
@@ -108,8 +108,8 @@ def update(
     trigger_id: str,
     changes: TriggerChanges,
     *,
-    means: Means,
-    found: HubFindings,
+    context: TriggerContext,
+    findings: HubFindings,
     base_url: str,
 ) -> IssuedTrigger:
     """Change a trigger; secrets that it did not need before are new and shown. Raises what `create` does, NotFound."""
@@ -117,15 +117,15 @@ def update(
     now = _now(session)
     before, body = definition_of(row), _apply(row, changes)
     if changes.model_fields_set & _CHECKED:
-        check_trigger(session, row.team_id, body, store=means.store, settings=means.settings, hub=found)
+        check_trigger(session, row.team_id, body, store=context.store, settings=context.settings, hub=findings)
     signing = secrets.new_signing_secret() if body.signing and not before.signing else None
     hub = secrets.new_hub_secret() if body.hub is not None and before.hub is None else None
     for name, value in values_of(body).items():
         setattr(row, name, value)
     if signing is not None or not body.signing:
-        row.signing_secret = None if signing is None else secrets.seal(signing, means.secret)
+        row.signing_secret = None if signing is None else secrets.seal(signing, context.secret)
     if hub is not None or body.hub is None:
-        row.hub_digest = None if hub is None else secrets.digest(hub, means.secret)
+        row.hub_digest = None if hub is None else secrets.digest(hub, context.secret)
     if (body.schedule, body.enabled) != (before.schedule, before.enabled):
         row.next_fire_at = _next_fire(body, now)
         row.failures = 0
@@ -177,18 +177,22 @@ def list_firings(session: Session, team_id: str, trigger_id: str, *, limit: int,
     return history.list_firings(session, find(session, team_id, trigger_id).id, limit=limit, after=after)
 
 
-def preview(means: Means, caller: Principal, trigger_id: str, payload: Any, headers: SentHeaders) -> TriggerPreview:
+def preview(
+    context: TriggerContext, caller: Principal, trigger_id: str, payload: Any, headers: SentHeaders
+) -> TriggerPreview:
     """Preview the job that a payload would make, without making it. A trigger that is disabled can be tried.
 
     Raises the errors of firing by hand, except for quotas.
     """
-    with transaction(means.sessions) as session:
+    with transaction(context.sessions) as session:
         row = find(session, caller.team_id, trigger_id)
     event_id = event_id_of(row.event_id, headers, payload)
     body = body_of(definition_of(row), payload)
-    found = means.hub.of(row.team_id, body)
-    with transaction(means.sessions) as session:
-        job, estimate = dry_run(session, row.team_id, body, store=means.store, settings=means.settings, hub=found)
+    findings = context.hub.of(row.team_id, body)
+    with transaction(context.sessions) as session:
+        job, estimate = dry_run(
+            session, row.team_id, body, store=context.store, settings=context.settings, hub=findings
+        )
     return TriggerPreview(object="trigger_preview", event_id=event_id, job=job, estimate=estimate)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 from core.errors import InvalidRequest
 from core.service.triggers.placeholders import Placeholder, Scalar
 
-WHOLE: Final = "$payload"
+PAYLOAD_KEY: Final = "$payload"
 NAME: Final = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 _MARK = re.compile(r"\$\$\{|\$\{(?:(" + NAME + r")\})?")
 _NAME = re.compile(NAME)
@@ -27,18 +27,18 @@ class Mention:
 
     name: str
     place: Place
-    is_whole: bool
+    is_entire_value: bool
 
 
 def mentions(template: Any, place: Place = ()) -> Iterator[Mention]:
     """Yield every placeholder in a template; raises InvalidRequest where one is not well formed."""
     if isinstance(template, dict):
-        if WHOLE in template:
-            yield Mention(_whole_name(template, place), place, is_whole=True)
+        if PAYLOAD_KEY in template:
+            yield Mention(_placeholder_name(template, place), place, is_entire_value=True)
             return
         for name, value in template.items():
             if _MARK.search(name):
-                raise _fault((*place, name), "only values can be placeholders, not names of members")
+                raise _invalid((*place, name), "only values can be placeholders, not names of members")
             yield from mentions(value, (*place, name))
     elif isinstance(template, list):
         for index, value in enumerate(template):
@@ -46,37 +46,37 @@ def mentions(template: Any, place: Place = ()) -> Iterator[Mention]:
     elif isinstance(template, str):
         for mark in _MARK.finditer(template):
             if mark[0] == "${":
-                raise _fault(place, "${ begins a placeholder such as ${commit}; write $${ where it is meant as text")
+                raise _invalid(place, "${ begins a placeholder such as ${commit}; write $${ where it is meant as text")
             if mark[1]:
-                yield Mention(mark[1], place, is_whole=False)
+                yield Mention(mark[1], place, is_entire_value=False)
 
 
 def check_mentions(template: Any, placeholders: Mapping[str, Placeholder]) -> list[Mention]:
     """Return the placeholders in a template; raises InvalidRequest for one not declared, or of the wrong type."""
-    found = list(mentions(template))
-    for mention in found:
+    mentioned = list(mentions(template))
+    for mention in mentioned:
         declared = placeholders.get(mention.name)
         if declared is None:
             known = ", ".join(sorted(placeholders)) or "none"
-            raise _fault(mention.place, f"placeholder {mention.name!r} is not declared in placeholders ({known})")
-        if mention.is_whole:
+            raise _invalid(mention.place, f"placeholder {mention.name!r} is not declared in placeholders ({known})")
+        if mention.is_entire_value:
             continue
         if declared.type != "string":
-            raise _fault(
+            raise _invalid(
                 mention.place,
                 f"placeholder {mention.name!r} is of type {declared.type}, and only strings go into a string: "
-                f'write {{"{WHOLE}": "{mention.name}"}} as the whole value',
+                f'write {{"{PAYLOAD_KEY}": "{mention.name}"}} as the whole value',
             )
         if declared.default is None and not declared.is_required:
-            raise _fault(mention.place, f"placeholder {mention.name!r} may be absent: in a string it needs a default")
-    return found
+            raise _invalid(mention.place, f"placeholder {mention.name!r} may be absent: in a string it needs a default")
+    return mentioned
 
 
 def fill(template: Any, values: Mapping[str, Scalar | None]) -> Any:
     """Return the template with its placeholders replaced; `values` has every one of them."""
     if isinstance(template, dict):
-        if WHOLE in template:
-            return values[template[WHOLE]]
+        if PAYLOAD_KEY in template:
+            return values[template[PAYLOAD_KEY]]
         return {name: fill(value, values) for name, value in template.items()}
     if isinstance(template, list):
         return [fill(value, values) for value in template]
@@ -90,14 +90,14 @@ def dotted(place: Place) -> str:
     return ".".join(["template", *map(str, place)])
 
 
-def _whole_name(template: dict[str, Any], place: Place) -> str:
-    name = template[WHOLE]
+def _placeholder_name(template: dict[str, Any], place: Place) -> str:
+    name = template[PAYLOAD_KEY]
     if len(template) > 1:
-        raise _fault(place, f'{{"{WHOLE}": "name"}} stands alone: it cannot have other members')
+        raise _invalid(place, f'{{"{PAYLOAD_KEY}": "name"}} stands alone: it cannot have other members')
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise _fault(place, f"{WHOLE} names a placeholder, such as commit; {str(name)[:80]!r} is no such name")
+        raise _invalid(place, f"{PAYLOAD_KEY} names a placeholder, such as commit; {str(name)[:80]!r} is no such name")
     return name
 
 
-def _fault(place: Place, message: str) -> InvalidRequest:
+def _invalid(place: Place, message: str) -> InvalidRequest:
     return InvalidRequest(f"{dotted(place)}: {message}", param=dotted(place))

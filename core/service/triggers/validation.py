@@ -19,7 +19,7 @@ from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import Estimate, InspectBody, JobBody
 from core.service.triggers.bodies import body_of, labelled, samples_of
 from core.service.triggers.schemas import TriggerBody
-from core.service.triggers.templates import WHOLE, Mention, Place, check_mentions, dotted, fill, mentions
+from core.service.triggers.templates import PAYLOAD_KEY, Mention, Place, check_mentions, dotted, fill, mentions
 from core.settings import Settings
 from core.storage import Store
 from core.validation import message_of
@@ -38,15 +38,15 @@ def look_up_template(hub: HubLookup, team_id: str, trigger: TriggerBody) -> HubF
     Raises InvalidRequest where its placeholders are not valid.
     """
     check_mentions(trigger.template, trigger.placeholders)
-    asked = _whole_job(trigger) or _constant_model(trigger)
-    return HubFindings() if asked is None else hub.of(team_id, asked)
+    known = _job_without_payload(trigger) or _constant_model(trigger)
+    return HubFindings() if known is None else hub.of(team_id, known)
 
 
 def check_trigger(
     session: Session, team_id: str, trigger: TriggerBody, *, store: Store, settings: Settings, hub: HubFindings
 ) -> None:
     """Check a trigger; raises the InvalidRequest kind that names the fault in its template, or the look-up's error."""
-    found = check_mentions(trigger.template, trigger.placeholders)
+    mentioned = check_mentions(trigger.template, trigger.placeholders)
     _check_form(trigger)
     if trigger.schedule is not None:
         try:
@@ -58,10 +58,10 @@ def check_trigger(
                 param="schedule",
             ) from None
     try:
-        if (job := _whole_job(trigger)) is not None:
+        if (job := _job_without_payload(trigger)) is not None:
             dry_run(session, team_id, job, store=store, settings=settings, hub=hub)
         else:
-            _check_constants(session, team_id, trigger.template, found, store, settings, hub)
+            _check_constants(session, team_id, trigger.template, mentioned, store, settings, hub)
     except SecateurError as error:
         error.param = "template" if error.param is None else f"template.{error.param}"
         raise
@@ -99,18 +99,18 @@ def _node_at(template: Any, location: Place) -> tuple[Place, Any]:
     place: Place = ()
     node = template
     for step in location:
-        is_member = isinstance(node, dict) and WHOLE not in node and step in node
+        is_member = isinstance(node, dict) and PAYLOAD_KEY not in node and step in node
         is_item = isinstance(node, list) and isinstance(step, int) and step < len(node)
         if is_member or is_item:
             place, node = (*place, step), node[step]
     return place, node
 
 
-def _whole_job(trigger: TriggerBody) -> JobBody | None:
+def _job_without_payload(trigger: TriggerBody) -> JobBody | None:
     """Return the job as it would be without a payload; None where a payload decides more than labels."""
-    found = list(mentions(trigger.template))
+    mentioned = list(mentions(trigger.template))
     open_names = {name for name, each in trigger.placeholders.items() if each.is_required}
-    if any(mention.name in open_names and mention.place[:1] != ("metadata",) for mention in found):
+    if any(mention.name in open_names and mention.place[:1] != ("metadata",) for mention in mentioned):
         return None
     values = {
         name: sample if trigger.placeholders[name].is_required else trigger.placeholders[name].default
@@ -133,12 +133,12 @@ def _check_constants(
     session: Session,
     team_id: str,
     template: dict[str, Any],
-    found: list[Mention],
+    mentioned: list[Mention],
     store: Store,
     settings: Settings,
     hub: HubFindings,
 ) -> None:
-    open_fields = {mention.place[0] for mention in found if mention.place}
+    open_fields = {mention.place[0] for mention in mentioned if mention.place}
     if "method" in template and "method" not in open_fields:
         get_method(template["method"])
     if "queue" in template and "queue" not in open_fields:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import Final
 
 from sqlalchemy import bindparam, delete, func, insert, or_, select, text, update
@@ -30,7 +31,6 @@ MOST_EACH: Final = 4
 """Most deliveries on their way to one endpoint at a time; to one that fails, one."""
 LONGEST_RETRY_AFTER: Final = 24 * 3600
 """Longest pause in seconds that a receiver may ask for."""
-GONE: Final = 410
 _RETENTION_BATCH = 1000
 
 
@@ -50,7 +50,7 @@ class Due:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DeliveryOutcome:
     """Result of an attempt: `error` is None where it was delivered, `status` where no answer came."""
 
     milliseconds: int
@@ -150,14 +150,14 @@ def _secrets(session: Session, webhook_ids: Collection[str], seal: Sealed) -> di
         )
         .order_by(WebhookSecretRow.created_at.desc(), WebhookSecretRow.id.desc())
     )
-    found: dict[str, list[str]] = {}
+    secrets: dict[str, list[str]] = {}
     for webhook_id, sealed in rows:
         with contextlib.suppress(ValueError):
-            found.setdefault(webhook_id, []).append(seal.open(sealed))
-    return found
+            secrets.setdefault(webhook_id, []).append(seal.open(sealed))
+    return secrets
 
 
-def record(session: Session, due: Due, outcome: Outcome, settings: Settings) -> None:
+def record(session: Session, due: Due, outcome: DeliveryOutcome, settings: Settings) -> None:
     """Record an attempt's end: delivered, to be tried again, or given up; may disable the endpoint.
 
     It does so where that is gone or has failed for too long. A delivery whose attempt lost its lease to another stays.
@@ -194,8 +194,8 @@ def record(session: Session, due: Due, outcome: Outcome, settings: Settings) -> 
         _delivered(session, row, was_failing=webhook.failing_since is not None)
         return
     _failed(session, row, outcome, settings)
-    if outcome.status == GONE:
-        _disable(session, due, f"the receiver answered {GONE} Gone")
+    if outcome.status == HTTPStatus.GONE:
+        _disable(session, due, f"the receiver answered {HTTPStatus.GONE.value} Gone")
     elif _failed_for_long(session, due.webhook_id, settings.webhook_disable_days):
         _disable(session, due, f"every delivery failed for {settings.webhook_disable_days:g} days: {outcome.error}")
 
@@ -209,7 +209,7 @@ def _delivered(session: Session, row: WebhookDeliveryRow, *, was_failing: bool) 
         _move_later(session, row, to=0)
 
 
-def _failed(session: Session, row: WebhookDeliveryRow, outcome: Outcome, settings: Settings) -> None:
+def _failed(session: Session, row: WebhookDeliveryRow, outcome: DeliveryOutcome, settings: Settings) -> None:
     """Record a failure. Deliveries of the same subject behind it are not looked at before it is due again."""
     row.failures += 1
     delay = retry_delay(row.failures, outcome.retry_after, settings.webhook_retry_delays)
@@ -285,15 +285,15 @@ def remove_old(session: Session, retention_days: float) -> int:
         .limit(_RETENTION_BATCH)
         .with_for_update(skip_locked=True, of=WebhookDeliveryRow)
     )
-    gone = [*session.scalars(ended), *session.scalars(waiting)]
-    session.execute(delete(WebhookDeliveryRow).where(WebhookDeliveryRow.id.in_(gone)))
-    told_of = select(WebhookDeliveryRow.id).where(WebhookDeliveryRow.event_id == WebhookEventRow.id).exists()
+    removed = [*session.scalars(ended), *session.scalars(waiting)]
+    session.execute(delete(WebhookDeliveryRow).where(WebhookDeliveryRow.id.in_(removed)))
+    has_delivery = select(WebhookDeliveryRow.id).where(WebhookDeliveryRow.event_id == WebhookEventRow.id).exists()
     empty = (
         select(WebhookEventRow.id)
-        .where(WebhookEventRow.created_at < long_ago, ~told_of)
+        .where(WebhookEventRow.created_at < long_ago, ~has_delivery)
         .order_by(WebhookEventRow.created_at)
         .limit(_RETENTION_BATCH)
         .with_for_update(skip_locked=True)
     )
     session.execute(delete(WebhookEventRow).where(WebhookEventRow.id.in_(list(session.scalars(empty)))))
-    return len(gone)
+    return len(removed)

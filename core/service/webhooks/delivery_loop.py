@@ -18,7 +18,16 @@ from core.http.address_policy import AddressPolicy
 from core.http.outbound import Limits
 from core.service.teams.sealing import Sealed
 from core.service.teams.server_secret import server_secret
-from core.service.webhooks.deliveries import MOST_EACH, Candidate, Due, Outcome, candidates, lease, record, remove_old
+from core.service.webhooks.deliveries import (
+    MOST_EACH,
+    Candidate,
+    DeliveryOutcome,
+    Due,
+    candidates,
+    lease,
+    record,
+    remove_old,
+)
 from core.service.webhooks.sending import Sender
 from core.service.webhooks.signing import PURPOSE
 from core.settings import Settings
@@ -62,7 +71,7 @@ class Dispatch:
         total = settings.webhook_timeout_seconds
         self._sender = Sender(address_policy, Limits(connect=min(5, total), read=min(10, total), total=total))
         self._seal = Sealed(server_secret(settings), PURPOSE)
-        self._ended: queue.SimpleQueue[tuple[Due, Outcome]] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[tuple[Due, DeliveryOutcome]] = queue.SimpleQueue()
         self._on_the_way: dict[tuple[str, int], Due] = {}
 
     def run(self, idle_looks: int, goes_well: Callable[[], None] = lambda: None) -> int:
@@ -84,8 +93,8 @@ class Dispatch:
             return []
         choice = _Choice(self._on_the_way.values(), self._settings.webhook_connections)
         with transaction(self._sessions) as session:
-            found = candidates(session, most=4 * room, full=choice.full, full_teams=choice.full_teams)
-            chosen = [each for each in found if choice.takes(each)][:room]
+            due = candidates(session, most=4 * room, full=choice.full, full_teams=choice.full_teams)
+            chosen = [each for each in due if choice.takes(each)][:room]
             return lease(session, chosen, seconds=2 * self._settings.webhook_timeout_seconds, seal=self._seal)
 
     def _start(self, due: Due) -> None:
@@ -96,7 +105,7 @@ class Dispatch:
                 outcome = self._sender.send(due)
             except Exception as error:  # a fault of ours: told, and tried again as any failure
                 log.error("webhook not sent", delivery=due.delivery_id, exc_info=error)
-                outcome = Outcome(0, None, f"an unexpected error: {type(error).__name__}", None, None)
+                outcome = DeliveryOutcome(0, None, f"an unexpected error: {type(error).__name__}", None, None)
             self._ended.put((due, outcome))
 
         threading.Thread(target=send, name=f"webhook {due.delivery_id}", daemon=True).start()

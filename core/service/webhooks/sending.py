@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from core.errors import UnsafeAddress
 from core.http.address_policy import AddressPolicy
 from core.http.outbound import CallFailed, Limits, post
-from core.service.webhooks.deliveries import Due, Outcome
+from core.service.webhooks.deliveries import DeliveryOutcome, Due
 from core.service.webhooks.signing import signed_headers
 
 RESPONSE_CHARACTERS = 1000
@@ -23,9 +23,9 @@ class Sender:
     address_policy: AddressPolicy
     limits: Limits
 
-    def send(self, due: Due) -> Outcome:
+    def send(self, due: Due) -> DeliveryOutcome:
         if not due.secrets:
-            return Outcome(
+            return DeliveryOutcome(
                 0, None, "its secret cannot be opened: SECATEUR_SECRET_KEY was changed; rotate it", None, None
             )
         started = time.monotonic()
@@ -40,7 +40,7 @@ class Sender:
         except (CallFailed, UnsafeAddress) as failure:
             error = str(failure).replace("\0", "�")
         milliseconds = round((time.monotonic() - started) * 1000)
-        return Outcome(milliseconds, status, error, response, retry_after)
+        return DeliveryOutcome(milliseconds, status, error, response, retry_after)
 
 
 def _error_of(status: int) -> str | None:

@@ -59,9 +59,9 @@ def create_webhook(session: Session, caller: Actor, body: WebhookBody, *, secret
 def list_webhooks(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Webhook]:
     """Return the team's endpoints, newest first."""
     query = select(WebhookRow).where(WebhookRow.team_id == team_id)
-    found = read_page(session, query, WebhookRow, limit=limit, after=after, answer=lambda row: row)
-    answers = _answers(session, found.data)
-    return Page(data=answers, has_more=found.has_more, next_after=found.next_after)
+    page = read_page(session, query, WebhookRow, limit=limit, after=after, answer=lambda row: row)
+    answers = _answers(session, page.data)
+    return Page(data=answers, has_more=page.has_more, next_after=page.next_after)
 
 
 def get_webhook(session: Session, team_id: str, webhook_id: str) -> Webhook:
