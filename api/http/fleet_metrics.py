@@ -20,8 +20,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.service.jobs import fleet
 from core.service.jobs.duties import known_duties
+from core.service.jobs.metrics_tables import AttemptTotalRow, DutyRow, StageTotalRow
 from core.service.jobs.queue import WORKER_STATES
-from core.service.jobs.tables import AttemptTotalRow, DutyRow, StageTotalRow, WorkerRow
+from core.service.jobs.tables import WorkerRow
 from core.service.webhooks.delivery_log import WaitingFigures, waiting_figures
 from core.settings import Settings
 

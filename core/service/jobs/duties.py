@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.service.jobs.tables import DutyRow
+from core.service.jobs.metrics_tables import DutyRow
 
 
 def note_tried(session: Session, name: str, every_seconds: float) -> None:

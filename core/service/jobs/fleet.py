@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
 from core.service.jobs.estimates.corrections import keep_ratios
-from core.service.jobs.tables import JOB_IS_LEASED, AttemptRow, AttemptTotalRow, JobRow, StageTotalRow, WorkerRow
+from core.service.jobs.metrics_tables import AttemptTotalRow, StageTotalRow
+from core.service.jobs.tables import JOB_IS_LEASED, AttemptRow, JobRow, WorkerRow
 from core.service.teams.quotas import device_seconds_used
 from core.service.teams.tables import TeamRow
 

@@ -1,0 +1,52 @@
+"""Tables that metrics are read from: totals of attempts and of their stages, and the dispatcher's duties."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Double, PrimaryKeyConstraint, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database import Base
+
+
+class AttemptTotalRow(Base):
+    """Number of attempts that ended in one way, and the seconds they took together, since the service began.
+
+    `core.service.jobs.fleet` adds each ended attempt once, so these only grow, whatever becomes of the attempts' own
+    rows. `error_code` is empty where there was no error.
+    """
+
+    __tablename__ = "attempt_totals"
+    __table_args__ = (PrimaryKeyConstraint("queue", "method", "outcome", "error_code"),)
+
+    queue: Mapped[str]
+    method: Mapped[str]
+    outcome: Mapped[str]
+    error_code: Mapped[str]
+    attempts: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float] = mapped_column(Double)
+
+
+class StageTotalRow(Base):
+    """A histogram of the seconds attempts spent in a stage, by how they ended. `at_most` is a bucket's upper bound."""
+
+    __tablename__ = "stage_totals"
+    __table_args__ = (PrimaryKeyConstraint("stage", "outcome", "at_most"),)
+
+    stage: Mapped[str]
+    outcome: Mapped[str]
+    at_most: Mapped[float] = mapped_column(Double)
+    attempts: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float] = mapped_column(Double)
+
+
+class DutyRow(Base):
+    """Periodic duty of the dispatcher: its interval, and when one of the dispatchers last did it.
+
+    Before the first time, that is when it was first tried.
+    """
+
+    __tablename__ = "duties"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    every_seconds: Mapped[float]
+    succeeded_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
