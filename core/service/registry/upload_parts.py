@@ -25,7 +25,8 @@ from core.errors import NotFound, OffsetMismatch, SecateurError, Unavailable, Un
 from core.service.registry.schemas import ReceivedPart
 from core.service.registry.tables import UploadFileRow, UploadPartRow, UploadRow
 from core.service.registry.upload_refusal import refuse_upload
-from core.service.registry.uploads import MOST_PARTS, find_upload, prolonged, upload_prefix
+from core.service.registry.upload_validation import MOST_PARTS
+from core.service.registry.uploads import find_upload, prolonged, upload_prefix
 from core.service.sources.header_only_folder import header_end, write_header_only_weights
 from core.service.sources.references import FileReference
 from core.service.teams.principal import Principal

@@ -1,47 +1,23 @@
 """Uploads: announced with all their files, sent in parts, read, listed and given up."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
-from core.engine.checkpoints.files import COMPANIONS, CONFIG_FILE, INDEX_FILE, SINGLE_FILE, is_model_file, is_pickle
-from core.engine.datasets.formats import IMAGE_FOLDER, IMAGE_PARQUET, detect_format
-from core.errors import (
-    Conflict,
-    MissingTensors,
-    NotFound,
-    PayloadTooLarge,
-    PickleCheckpoint,
-    SecateurError,
-    UnusableModel,
-    UploadRefused,
-)
+from core.errors import Conflict, NotFound
 from core.pagination import Page, read_page
-from core.service.registry.schemas import (
-    FileToUpload,
-    Upload,
-    UploadBody,
-    UploadedFile,
-    UploadFailure,
-    UploadKind,
-    UploadStatus,
-)
-from core.service.registry.service import about, find_row, require_same_dataset, require_same_model
+from core.service.registry.schemas import Upload, UploadBody, UploadedFile, UploadFailure, UploadKind, UploadStatus
+from core.service.registry.service import find_row, require_same_dataset, require_same_model
 from core.service.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadRow
+from core.service.registry.upload_validation import reading_of, require_possible
 from core.service.sources.folders import content_hash_of
-from core.service.sources.header_only_folder import require_readable
-from core.service.sources.references import FileReference
 from core.service.teams import audit
 from core.service.teams.principal import Actor, Principal, team_of
 from core.service.teams.quotas import release_stored, reserve_stored
 from core.settings import Settings
-
-MOST_PARTS = 10_000
-"""Most parts of one file: S3 can assemble no more."""
 
 
 def upload_prefix(upload_id: str) -> str:
@@ -61,8 +37,8 @@ def start_upload(session: Session, caller: Principal, body: UploadBody, settings
     means something else, PickleCheckpoint, MissingTensors, UnusableModel, UploadRefused and PayloadTooLarge where the
     files cannot become what they are announced as, and QuotaExceeded.
     """
-    _require_possible(body, settings)
-    reading = _reading(body)
+    require_possible(body, settings)
+    reading = reading_of(body)
     registered_id = _registered_id(session, caller.team_id, body, reading)
     is_there = registered_id is not None
     created = session.scalar(
@@ -192,78 +168,6 @@ def upload_answer(row: UploadRow, files: Sequence[UploadFileRow]) -> Upload:
 
 def _file_answer(file: UploadFileRow) -> UploadedFile:
     return UploadedFile(path=file.path, bytes=file.bytes, sha256=file.sha256, received=file.received)
-
-
-def _require_possible(body: UploadBody, settings: Settings) -> None:
-    """Require names and sizes that can become a model or dataset, so that no client learns otherwise after sending."""
-    named: dict[str, FileToUpload] = {}
-    for index, file in enumerate(body.files):
-        param = f"files.{index}"
-        if file.path in named:
-            raise UploadRefused(f"{param}.path: {file.path!r} is named twice", param=f"{param}.path")
-        named[file.path] = file
-        if body.kind == "model":
-            _require_model_file(file, param)
-        if file.bytes > MOST_PARTS * settings.upload_part_bytes:
-            raise PayloadTooLarge(
-                f"{file.path} has {file.bytes} bytes: a file may have {MOST_PARTS * settings.upload_part_bytes}; split "
-                "the weights into more files",
-                param=f"{param}.bytes",
-            )
-    total = sum(file.bytes for file in body.files)
-    if total > settings.upload_max_bytes:
-        raise PayloadTooLarge(
-            f"the files have {total} bytes together, this service takes {settings.upload_max_bytes}", param="files"
-        )
-    if body.kind == "dataset" and len(named) != 1:
-        raise UploadRefused(f"a dataset is one file, {len(named)} are announced", param="files")
-    if body.kind == "model" and CONFIG_FILE not in named:
-        raise UnusableModel(f"a model needs {CONFIG_FILE}, which is not announced", param="files")
-    if body.kind == "model" and not {SINGLE_FILE, INDEX_FILE} & named.keys():
-        raise MissingTensors(f"a model needs {SINGLE_FILE} or {INDEX_FILE}, neither is announced", param="files")
-
-
-def _require_model_file(file: FileToUpload, param: str) -> None:
-    if is_pickle(file.path):
-        raise PickleCheckpoint(
-            f"{file.path} can run code when opened; convert the model to safetensors (save_pretrained does)",
-            param=f"{param}.path",
-        )
-    if not is_model_file(file.path):
-        raise UploadRefused(
-            f"{file.path} is not a file of a model: *.safetensors, {INDEX_FILE}, {', '.join(COMPANIONS)} are",
-            param=f"{param}.path",
-        )
-    try:
-        require_readable(FileReference(path=file.path, bytes=file.bytes))
-    except UnusableModel as error:
-        raise about(error, f"{param}.bytes") from error
-
-
-def _reading(body: UploadBody) -> dict[str, str | None]:
-    """Return the values of a dataset's `READING` columns; raises the error that names the fault."""
-    of_text = {"format": None, "text_field": body.text_field, "image_field": None, "label_field": None}
-    if body.kind == "model":
-        return of_text
-    try:
-        format_name = body.format or detect_format(Path(body.files[0].path))
-    except SecateurError as error:
-        raise about(error, "format") from error
-    if format_name == IMAGE_FOLDER:
-        raise UploadRefused(
-            "a folder of images is not uploaded file by file: write it as one Parquet file, for example with "
-            "datasets.load_dataset('imagefolder', data_dir='FOLDER', split='train').to_parquet('images.parquet'), and "
-            f"upload that as {IMAGE_PARQUET}",
-            param="format",
-        )
-    if format_name == IMAGE_PARQUET:
-        return {
-            "format": format_name,
-            "text_field": "text",
-            "image_field": body.image_field,
-            "label_field": body.label_field,
-        }
-    return of_text | {"format": format_name}
 
 
 def _registered_id(session: Session, team_id: str, body: UploadBody, reading: Mapping[str, str | None]) -> str | None:
