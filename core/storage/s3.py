@@ -3,7 +3,6 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -11,14 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
-from botocore.exceptions import BotoCoreError, ClientError
 from s3fs import S3FileSystem
 
-from core.errors import DiskFull, StoreUnavailable
+from core.errors import StoreUnavailable
 from core.settings import Settings
+from core.storage.s3_errors import UNREACHABLE, translate_errors, unavailable
+from core.storage.s3_incoming import LEAST_PART_BYTES, S3Incoming
 from core.storage.store import (
-    CHUNK_BYTES,
     MANIFEST,
     STORE_SECONDS,
     StoredFile,
@@ -28,6 +26,7 @@ from core.storage.store import (
     attachment,
     checked,
     fetch_resuming,
+    hash_file,
     missing,
     publishable,
 )
@@ -37,11 +36,8 @@ _READ_BYTES = 8 * 2**20
 """Bytes of one request; `_AT_ONCE` requests are on their way, and held in memory, together."""
 _WRITE_BYTES = 16 * 2**20
 _MOST_PARTS = 10_000
-_LEAST_PART_BYTES = 5 * 2**20
-"""Smallest part, in bytes, that S3 joins, the last excepted."""
 _WATCH_SECONDS = 0.5
 _PROBE_SECONDS = 4.0
-_UNREACHABLE = (OSError, BotoCoreError, ClientError, aiohttp.ClientError, concurrent.futures.CancelledError)
 
 
 class S3Store:
@@ -65,7 +61,7 @@ class S3Store:
     def is_usable(self) -> bool:
         try:
             self._run(self._files(), "call_s3", "head_bucket", Bucket=self._bucket, seconds=_PROBE_SECONDS)
-        except _UNREACHABLE:
+        except UNREACHABLE:
             return False
         return True
 
@@ -140,7 +136,7 @@ class S3Store:
         joined = self._path(target, path)
         if not parts:
             self._call("pipe_file", joined, b"")
-        elif len(parts) <= _MOST_PARTS and all(part.bytes >= _LEAST_PART_BYTES for part in parts[:-1]):
+        elif len(parts) <= _MOST_PARTS and all(part.bytes >= LEAST_PART_BYTES for part in parts[:-1]):
             self._call("merge", joined, sources)
         else:
             self._rewrite(sources, [part.bytes for part in parts], joined)
@@ -158,7 +154,7 @@ class S3Store:
         return self._multipart_uploads(f"{self._base}/".lstrip("/"))
 
     def _upload(self, file: Path, prefix: str, name: str, watch: Watch | None) -> StoredFile:
-        size, sha256 = _hash(file, watch)
+        size, sha256 = hash_file(file, watch)
         self._call(
             "put_file",
             str(file),
@@ -187,8 +183,8 @@ class S3Store:
             return int(head["ContentLength"])
         except (ValueError, FileNotFoundError):
             raise missing(path) from None
-        except _UNREACHABLE as error:
-            raise _unavailable(error) from error
+        except UNREACHABLE as error:
+            raise unavailable(error) from error
 
     def _chunks(self, source: str, start: int, end: int, watch: Watch | None = None) -> Iterator[bytes]:
         while start < end:
@@ -270,7 +266,7 @@ class S3Store:
         **options: Any,
     ) -> Any:
         """Run one operation of the library. Raises StoreUnavailable, DiskFull, and errors of `watch`."""
-        with _reached():
+        with translate_errors():
             return self._run(files or self._files(), method, *arguments, watch=watch, **options)
 
     @staticmethod
@@ -295,54 +291,3 @@ class S3Store:
                 return future.result(seconds)
             finally:
                 future.cancel()
-
-
-class S3Incoming:
-    """An object that is sent in parts of `block_bytes`, as one request where it is smaller."""
-
-    def __init__(self, files: S3FileSystem, path: str, block_bytes: int = _LEAST_PART_BYTES) -> None:
-        self._file = files.open(path, "wb", block_size=block_bytes)
-        self._is_finished = False
-
-    def write(self, chunk: bytes) -> None:
-        with _reached():
-            self._file.write(chunk)
-
-    def finish(self) -> None:
-        with _reached():
-            self._file.close()
-        self._is_finished = True
-
-    def discard(self) -> None:
-        if not self._is_finished:
-            self._file.closed = True  # else the library would finish it once nobody holds it any more
-            with contextlib.suppress(*_UNREACHABLE):  # then the sweep of orphans does it
-                self._file.discard()
-
-
-@contextlib.contextmanager
-def _reached() -> Iterator[None]:
-    """Translate the library's errors into StoreUnavailable and DiskFull."""
-    try:
-        yield
-    except _UNREACHABLE as error:
-        raise _unavailable(error) from error
-
-
-def _hash(file: Path, watch: Watch | None) -> tuple[int, str]:
-    digest = hashlib.sha256()
-    size = 0
-    with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            if watch is not None:
-                watch()
-            digest.update(chunk)
-            size += len(chunk)
-    return size, digest.hexdigest()
-
-
-def _unavailable(error: BaseException) -> StoreUnavailable | DiskFull:
-    response = getattr(error.__cause__ or error, "response", None)
-    if isinstance(response, dict) and response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 507:
-        return DiskFull(f"the store has no space left: {error}")
-    return StoreUnavailable(f"the store cannot be used right now: {type(error).__name__}: {str(error)[:300]}")

@@ -1,6 +1,7 @@
 """The `Store` protocol, and the names, hashes and rules for writing files that all stores share."""
 
 import errno
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -182,6 +183,19 @@ def fetch_resuming(read_from: Callable[[int], Iterator[bytes]], size: int, targe
         os.fsync(file.fileno())
         partial.replace(target)
         sync_folder(target.parent)
+
+
+def hash_file(file: Path, watch: Watch | None) -> tuple[int, str]:
+    """Return a file's size and SHA-256."""
+    digest = hashlib.sha256()
+    size = 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            if watch is not None:
+                watch()
+            digest.update(chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:
