@@ -19,8 +19,8 @@ from core.errors import (
     UnknownMethod,
 )
 from core.pagination import Page
-from core.service.jobs.comparison import Cost
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
+from core.service.jobs.trade_off import Cost
 from core.service.sweeps import service
 from core.service.sweeps.schemas import Sweep, SweepBody, SweepResults
 from core.service.sweeps.states import SweepStatus

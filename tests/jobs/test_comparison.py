@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.openapi.examples import EXAMPLES
-from core.service.jobs.comparison import beaten_by, compare, compared_fields, layer_figures, names_of
+from core.service.jobs.comparison import compare, compared_fields, layer_figures, names_of
 from core.service.jobs.schemas import Job
+from core.service.jobs.trade_off import beaten_by
 from core.storage import Store
 from tests.api.ended_job import succeeded_job
 from tests.conftest import bearer

@@ -15,7 +15,8 @@ from api.portal.session import Viewer
 from api.portal.views.charts import IfNoneMatch, chart
 from api.portal.views.trade_off import COSTS, draw_trade_off, quality_in_words
 from core.service.jobs import service
-from core.service.jobs.comparison import FEWEST, MOST, Comparison, Cost
+from core.service.jobs.comparison import FEWEST, MOST, Comparison
+from core.service.jobs.trade_off import Cost
 
 router = APIRouter()
 

@@ -19,8 +19,8 @@ from api.portal.views.trade_off import COSTS, draw_trade_off, quality_in_words
 from api.state import ApiState
 from core.database import transaction
 from core.errors import InvalidRequest, SecateurError
-from core.service.jobs.comparison import Cost
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
+from core.service.jobs.trade_off import Cost
 from core.service.registry.service import list_datasets, list_models
 from core.service.sweeps import service
 from core.service.sweeps.schemas import Sweep, SweepBody

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from core.service.jobs.comparison import Cost, TradeOff
+from core.service.jobs.trade_off import Cost, TradeOff
 
 COSTS: Final[dict[Cost, str]] = {
     "parameters": "parameters that are not zero",

@@ -13,7 +13,7 @@ from core.errors import InvalidRequest, NotFound
 from core.pagination import Page, Window, read_page, read_window
 from core.pipeline.reports.dense_figures import Baseline
 from core.service.jobs.admission import needs_by, needs_columns
-from core.service.jobs.comparison import FEWEST, MOST, Comparison, Cost, compare
+from core.service.jobs.comparison import FEWEST, MOST, Comparison, compare
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.listing import ORDERS, JobFilters, JobSort, having_words, matching
 from core.service.jobs.queue import request_cancel, submitted
@@ -32,6 +32,7 @@ from core.service.jobs.schemas import (
     JobEvent,
 )
 from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow, kept_attempt
+from core.service.jobs.trade_off import Cost
 from core.service.jobs.waiting import waiting_reason
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.errors import ConstraintsNotMet, SweepFailed
-from core.service.jobs.comparison import Cost, trade_off
 from core.service.jobs.schemas import Job, JobError
+from core.service.jobs.trade_off import Cost, trade_off
 from core.service.sweeps.figures import OBJECTIVES, cost_of, distance, objective_value, unmet
 from core.service.sweeps.planning import PointState, search_step
 from core.service.sweeps.schemas import (

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, JsonValue, StringConstraints, model_validator
 
-from core.service.jobs.comparison import TradeOff
 from core.service.jobs.schemas import Gates, JobError
+from core.service.jobs.trade_off import TradeOff
 from core.service.sweeps.states import PointStatus, Stage, SweepStatus
 from core.validation import Part, spelled
 

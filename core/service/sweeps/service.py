@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 from core.database import new_id
 from core.errors import Conflict, InvalidRequest
 from core.pagination import Page, Window, read_page, read_window
-from core.service.jobs.comparison import Cost
 from core.service.jobs.queue import request_cancel
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.schemas import JobBody, JobError
 from core.service.jobs.service import get_jobs
 from core.service.jobs.tables import JobRow
+from core.service.jobs.trade_off import Cost
 from core.service.sweeps.grid import SWEEP_LABEL, Document, RequestedPoint, requested_points, verifying_body
 from core.service.sweeps.records import baseline_of, change_status, find_sweep, read_points, request_of
 from core.service.sweeps.results import results_of
