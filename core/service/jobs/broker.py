@@ -11,7 +11,7 @@ from core.settings import Settings
 
 PRUNE_TASK = "secateur.prune"
 for _scheme in ("redis", "rediss"):
-    TRANSPORT_ALIASES[_scheme] = "core.service.jobs.redis_broker:Transport"
+    TRANSPORT_ALIASES[_scheme] = "core.service.jobs.redis_broker:RedisTransport"
 
 
 def celery_app(settings: Settings) -> Celery:

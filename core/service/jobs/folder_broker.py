@@ -16,7 +16,7 @@ SCHEME = "folder"
 LONGEST_WAIT_SECONDS = 0.2
 
 
-class Channel(filesystem.Channel):
+class FolderChannel(filesystem.Channel):
     """Channel that writes each message under a temporary name and renames it."""
 
     def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
@@ -27,8 +27,8 @@ class Channel(filesystem.Channel):
         temporary.rename(folder / name)
 
 
-class Transport(filesystem.Transport):
-    Channel = Channel
+class FolderTransport(filesystem.Transport):
+    Channel = FolderChannel
 
     def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:
         """Return to the consumer's loop sooner than requested: there it sees that it is to end."""
@@ -36,4 +36,4 @@ class Transport(filesystem.Transport):
         super().drain_events(connection, timeout=timeout)  # type: ignore[no-untyped-call]
 
 
-TRANSPORT_ALIASES[SCHEME] = f"{__name__}:Transport"
+TRANSPORT_ALIASES[SCHEME] = f"{__name__}:FolderTransport"

@@ -27,7 +27,7 @@ class RedisChannel(redis.Channel):
         super()._after_fork()  # type: ignore[no-untyped-call]
 
 
-class Transport(redis.Transport):
+class RedisTransport(redis.Transport):
     """A Redis that is full is away like any other: a worker waits for it, where Celery's own would end."""
 
     Channel = RedisChannel
