@@ -27,7 +27,7 @@ from tests.databases import fresh_database
 from tests.model_folders import write_llama
 from tests.portal.running_job import Running
 from tests.webhooks.receiver import Trust
-from tests.webhooks.test_addresses import make_trust
+from tests.webhooks.test_address_policy import make_trust
 from tests.worker.conftest import eventually
 from worker.embedded.serve import part_commands, part_environment
 from worker.processes import ChildProcess, spawn

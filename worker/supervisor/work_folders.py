@@ -20,7 +20,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.service.jobs.kept_work import WORK_USES, WorkUse, uses_of_work
+from core.service.jobs.work_folders import WORK_USES, WorkUse, uses_of_work
 from worker.locks import is_free
 
 SAVED_BLOCKS = "boundary-*/state.json"
