@@ -25,7 +25,7 @@ class SentHeaders:
     idempotency_key: str | None = None
 
 
-def prove(row: TriggerRow, headers: SentHeaders, body: bytes, secret: bytes) -> Source:
+def authenticate_sender(row: TriggerRow, headers: SentHeaders, body: bytes, secret: bytes) -> Source:
     """Authenticate a request; returns its source: the hub, or anybody who knows the URL.
 
     Raises Unauthenticated unless it has one of the proofs that the trigger requires: a signature where it has a signing

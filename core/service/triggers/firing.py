@@ -18,7 +18,7 @@ from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.schemas import Job, JobBody
 from core.service.teams.principal import Automation, Principal, name_of
 from core.service.triggers import history
-from core.service.triggers.authentication import SentHeaders, event_id_of, prove
+from core.service.triggers.authentication import SentHeaders, authenticate_sender, event_id_of
 from core.service.triggers.bodies import body_of
 from core.service.triggers.context import TriggerContext
 from core.service.triggers.definitions import definition_of
@@ -60,7 +60,7 @@ def fire_by_url(context: TriggerContext, trigger: TriggerRow, delivery: TriggerD
     try:
         if delivery.refusal is not None:
             raise delivery.refusal
-        attempt.source = prove(trigger, delivery.headers, delivery.body, context.secret)
+        attempt.source = authenticate_sender(trigger, delivery.headers, delivery.body, context.secret)
         attempt.payload = delivery.payload
         if attempt.source == "hub":
             event = read_hub_event(HubSource.model_validate(trigger.hub), delivery.payload)
