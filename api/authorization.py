@@ -7,8 +7,8 @@ and compares what happens with this table.
 from typing import Any, Final, get_args
 
 from api.openapi.document import operations, required_role
-from core.service.teams.schemas import Role
 from core.settings import Settings
+from secateur_wire.teams import Role
 
 ALLOWED: Final = "yes"
 OWN: Final = "own"

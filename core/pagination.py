@@ -12,25 +12,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
-from pydantic import BaseModel
 from sqlalchemy import ColumnElement, Select, func, select, text, tuple_
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from core.errors import InvalidRequest
+from secateur_wire.base import Page
 
 Item = TypeVar("Item")
 Key = str | int | datetime | None
 
 LONGEST_CURSOR = 3000
 """Most characters of a cursor: a key of 300, each of which JSON may write as four bytes, and its other fields."""
-
-
-class Page(BaseModel, Generic[Item]):
-    """One page of a list. `next_after` is the `after` of the next page, null on the last."""
-
-    data: list[Item]
-    has_more: bool
-    next_after: str | None
 
 
 @dataclass(frozen=True)

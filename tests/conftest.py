@@ -23,9 +23,9 @@ from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
-from core.service.teams.schemas import Role
 from core.settings import Settings
 from core.storage import Store, open_store
+from secateur_wire.teams import Role
 from tests.client.command_line import RunHere, run_here
 from tests.databases import administrator, fresh_database, make_template
 from tests.distribution import TOGETHER, ByWhatIsShared

@@ -11,9 +11,9 @@ from api.state import ApiState
 from core.database import transaction
 from core.errors import InvalidRequest, Unauthenticated
 from core.service.jobs.queue import status_of
-from core.service.jobs.schemas import EventPage
 from core.service.jobs.service import read_events
 from core.service.jobs.states import TERMINAL
+from secateur_wire.jobs import EventPage
 
 _BATCH = 20
 """Events of a stream that are held at once: each may be long, and there may be hundreds of streams."""

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -26,26 +26,13 @@ from core.errors import (
     Unavailable,
 )
 from core.validation import OBJECT_EXPECTED, joined, message_of, sentence_of
+from secateur_wire.problems import Problem
 
 log = structlog.get_logger()
 
 _SECRET = re.compile(r"^(/v1/hooks/).+")
 """A trigger's token is in no answer either: pipelines log what they get."""
 PROBLEM_JSON = "application/problem+json"
-
-
-class Problem(BaseModel):
-    """What went wrong. `code` is stable; `param` names the field, header or query parameter at fault, dotted."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    param: str | None
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from api.http.problem_documents import problem_response
 from api.state import ApiState
 from core.database import transaction
 from core.errors import InvalidRequest, OffsetMismatch, PayloadTooLarge, UploadRefused
-from core.service.registry.schemas import ReceivedPart
 from core.service.registry.upload_parts import ExpectedPart, expect_part, new_place, receive_part, require_size
 from core.service.teams.principal import Principal
 from core.storage import Incoming, UploadPart
+from secateur_wire.uploads import ReceivedPart
 
 OCTETS = "application/octet-stream"
 _WRITE_BYTES = 2**20

@@ -15,11 +15,12 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from api.http.problem_documents import CODES, PROBLEM_JSON, Problem
+from api.http.problem_documents import CODES, PROBLEM_JSON
 from api.openapi.examples import EXAMPLES, PARAMETERS
 from api.openapi.problem_examples import PROBLEMS
 from core import errors
 from core.errors import SecateurError
+from secateur_wire.problems import Problem
 
 TAGS = [
     {"name": "jobs", "description": "Submit a model and a method, follow the job, read its report."},
@@ -104,7 +105,7 @@ def _completed(document: Document) -> Document:
     components = document["components"]
     for unused in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(unused, None)
-    components["schemas"]["Problem"] = Problem.model_json_schema()
+    components["schemas"]["Problem"] = Problem.model_json_schema(mode="serialization")
     components["headers"] = _HEADERS
     components["examples"] = {code: _problem(kind) for code, kind in _by_code(SecateurError).items()}
     for method, path, operation in operations(document):

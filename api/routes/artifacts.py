@@ -10,9 +10,9 @@ from api.http.ranges import DOWNLOAD_ANSWERS
 from core.database import transaction
 from core.errors import Conflict, Forbidden, NotFound, RangeNotSatisfiable, StoreUnavailable, Unauthenticated
 from core.service.jobs import service
-from core.service.jobs.schemas import ArtifactList
 from core.service.retention import deletion
 from core.storage.removal import remove_prefixes
+from secateur_wire.jobs import ArtifactList
 
 router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
 

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query
 from api.dependencies import Admin, After, DatabaseSession, Limit
 from api.http.problem_documents import problems
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
-from core.pagination import Page
 from core.service.teams.audit import list_audit as read_audit
-from core.service.teams.schemas import AuditEntry
+from secateur_wire.base import Page
+from secateur_wire.teams import AuditEntry
 
 router = APIRouter(prefix="/v1/audit", tags=["team"])
 

@@ -18,12 +18,13 @@ from core.errors import (
     Unauthenticated,
     UnusableDataset,
 )
-from core.pagination import Page
 from core.service.registry import service
-from core.service.registry.schemas import Dataset, DatasetBody
+from core.service.registry.schemas import DatasetBody
 from core.service.registry.tables import DatasetRow
 from core.service.retention.deletion import delete_registered
 from core.storage.removal import remove_prefixes
+from secateur_wire.base import Page
+from secateur_wire.datasets import Dataset
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 

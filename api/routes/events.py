@@ -15,9 +15,9 @@ from api.http.problem_documents import problems
 from api.state import ApiState
 from core.database import transaction
 from core.errors import InvalidRequest, NotFound, Unauthenticated
-from core.service.jobs.schemas import EventPage
 from core.service.jobs.service import read_events
 from core.service.teams.principal import Principal
+from secateur_wire.jobs import EventPage
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

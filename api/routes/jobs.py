@@ -31,16 +31,17 @@ from core.errors import (
     UnknownModel,
     UnknownQueue,
 )
-from core.pagination import Page
 from core.service.jobs import service
 from core.service.jobs.comparison import FEWEST, MOST, Comparison
 from core.service.jobs.listing import JobSort
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
-from core.service.jobs.schemas import AttemptPage, Job, JobBody
-from core.service.jobs.states import JobStatus
+from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.trade_off import Cost
 from core.service.jobs.waiting import with_waiting_reason, with_waiting_reasons
 from core.service.publications.retry import retry
+from secateur_wire.base import Page
+from secateur_wire.jobs import AttemptPage
+from secateur_wire.states import JobStatus
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

@@ -8,9 +8,10 @@ from starlette.responses import Response
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, State
 from api.http.problem_documents import problems
 from core.errors import Conflict, Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
-from core.pagination import Page
 from core.service.teams import keys
-from core.service.teams.schemas import CreatedKey, Key, KeyBody, RotateBody
+from core.service.teams.schemas import KeyBody, RotateBody
+from secateur_wire.base import Page
+from secateur_wire.teams import CreatedKey, Key
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 

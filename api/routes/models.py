@@ -33,15 +33,16 @@ from core.errors import (
     UnsupportedArchitecture,
     UnusableModel,
 )
-from core.pagination import Page
 from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
 from core.service.jobs.schemas import InspectBody, Inspection
 from core.service.registry import service
-from core.service.registry.schemas import Model, ModelBody
+from core.service.registry.schemas import ModelBody
 from core.service.registry.tables import ModelRow
 from core.service.retention.deletion import delete_registered
 from core.storage.removal import remove_prefixes
+from secateur_wire.base import Page
+from secateur_wire.models import Model
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

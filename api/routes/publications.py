@@ -16,9 +16,10 @@ from core.errors import (
     NotFound,
     Unauthenticated,
 )
-from core.pagination import Page
 from core.service.publications import service
-from core.service.publications.schemas import AskedOnce, Publication, PublicationBody
+from core.service.publications.schemas import AskedOnce, PublicationBody
+from secateur_wire.base import Page
+from secateur_wire.publications import Publication
 
 router = APIRouter(tags=["publications"])
 

@@ -18,12 +18,12 @@ from core.errors import (
     Unauthenticated,
     UnknownMethod,
 )
-from core.pagination import Page
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
 from core.service.jobs.trade_off import Cost
 from core.service.sweeps import service
 from core.service.sweeps.schemas import Sweep, SweepBody, SweepResults
-from core.service.sweeps.states import SweepStatus
+from secateur_wire.base import Page
+from secateur_wire.states import SweepStatus
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 

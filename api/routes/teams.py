@@ -6,7 +6,7 @@ from api.dependencies import DatabaseSession, Viewer
 from api.http.problem_documents import problems
 from core.errors import Unauthenticated
 from core.service.jobs import quotas
-from core.service.teams.schemas import Team
+from secateur_wire.teams import Team
 
 router = APIRouter(prefix="/v1/team", tags=["team"])
 

@@ -14,7 +14,6 @@ from api.http.trigger_payloads import PAYLOAD, IdempotencyKey, SentByMember
 from api.routes.jobs import SUBMIT_ERRORS
 from core.database import transaction
 from core.errors import Conflict, Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
-from core.pagination import Page
 from core.service.triggers import service
 from core.service.triggers.authentication import SentHeaders
 from core.service.triggers.definitions import trigger_answer
@@ -29,6 +28,7 @@ from core.service.triggers.schemas import (
     TriggerPreview,
 )
 from core.service.triggers.validation import look_up_template
+from secateur_wire.base import Page
 
 router = APIRouter(prefix="/v1/triggers", tags=["triggers"])
 

@@ -33,11 +33,14 @@ from core.errors import (
     UnusableModel,
     UploadRefused,
 )
-from core.pagination import Page
 from core.service.registry import uploads
-from core.service.registry.schemas import Dataset, Model, ReceivedPart, Upload, UploadBody, UploadKind, UploadStatus
+from core.service.registry.schemas import UploadBody
 from core.service.registry.upload_completion import complete_upload
 from core.storage.removal import remove_prefixes
+from secateur_wire.base import Page
+from secateur_wire.datasets import Dataset
+from secateur_wire.models import Model
+from secateur_wire.uploads import ReceivedPart, Upload, UploadKind, UploadStatus
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 

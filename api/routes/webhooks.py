@@ -22,20 +22,17 @@ from core.errors import (
     Unauthenticated,
     UnsafeAddress,
 )
-from core.pagination import Page
 from core.service.webhooks import delivery_log, service
-from core.service.webhooks.events import WebhookType
-from core.service.webhooks.schemas import (
+from core.service.webhooks.schemas import ReplayBody, RotateSecretBody, WebhookBody, WebhookChanges
+from secateur_wire.base import Page
+from secateur_wire.webhooks import (
     CreatedWebhook,
     Delivery,
     DeliveryDetail,
     DeliveryState,
-    ReplayBody,
     Replayed,
-    RotateSecretBody,
     Webhook,
-    WebhookBody,
-    WebhookChanges,
+    WebhookType,
 )
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
@@ -157,4 +154,4 @@ def replay_delivery(webhook_id: str, delivery_id: str, caller: Member, session: 
 def replay_failed(webhook_id: str, body: ReplayBody, caller: Member, session: DatabaseSession) -> Replayed:
     """Send again every delivery of an event since then that was given up."""
     count = service.replay_failed(session, caller, webhook_id, body.since)
-    return Replayed(object="replay", deliveries=count)
+    return Replayed(deliveries=count)

@@ -1,49 +1,16 @@
 """Workers: who gave a sign of life lately, what they have, what they do."""
 
-from datetime import datetime
-from typing import Literal
-
 from fastapi import APIRouter
-from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from api.dependencies import DatabaseSession, State, Viewer
 from api.http.problem_documents import problems
 from core.errors import Unauthenticated
 from core.service.jobs import fleet
-from core.service.jobs.queue import WorkerState
 from core.service.jobs.tables import WorkerRow
+from secateur_wire.fleet import Worker, WorkerList
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"])
-
-
-class Worker(BaseModel):
-    """A worker. `reason` says why it is paused; `job_id` is what it runs, where that is a job of the asking team."""
-
-    id: str
-    object: Literal["worker"]
-    queue: str
-    state: WorkerState
-    reason: str | None
-    job_id: str | None
-    device: str
-    device_name: str | None
-    device_memory_bytes: int | None
-    device_memory_used_bytes: int | None
-    memory_bytes: int | None
-    disk_free_bytes: int | None
-    hostname: str
-    version: str | None
-    started_at: datetime
-    heartbeat_at: datetime
-
-
-class WorkerList(BaseModel):
-    """All of them: there are no further pages."""
-
-    data: list[Worker]
-    has_more: Literal[False]
-    next_after: None
 
 
 @router.get("", responses=problems(Unauthenticated))
@@ -62,4 +29,4 @@ def workers_shown_to(session: Session, team_id: str, fresh_seconds: float) -> li
 
 def _answer(row: WorkerRow, job_id: str | None) -> Worker:
     own = [name for name in Worker.model_fields if name not in ("object", "job_id")]
-    return Worker.model_validate({name: getattr(row, name) for name in own} | {"object": "worker", "job_id": job_id})
+    return Worker.model_validate({name: getattr(row, name) for name in own} | {"job_id": job_id})

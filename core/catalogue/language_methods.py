@@ -1,7 +1,7 @@
 """The methods for language models, with their papers; some prune the layers of image classifiers too."""
 
 from core.catalogue.adapted_parameters import LoRAPruneParameters, LoRAShearParameters
-from core.catalogue.method_info import SMALLER, UNCHANGED, ZEROS_OR_N_M, MethodInfo, Needs, Paper
+from core.catalogue.method_info import SMALLER, UNCHANGED, ZEROS_OR_N_M, MethodInfo
 from core.catalogue.parameters import (
     ADMMParameters,
     BonsaiParameters,
@@ -17,6 +17,7 @@ from core.catalogue.parameters import (
     WandaParameters,
 )
 from core.catalogue.sensitivity_parameters import SensitivityParameters
+from secateur_wire.methods import Needs, Paper
 
 _WEIGHTS = ("unstructured", "n:m")
 _GROUPS = ("structured",)

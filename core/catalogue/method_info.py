@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from core.engine.options.base import MethodParameters
+from secateur_wire.methods import Needs, Paper
 
 ZEROS = (
     "Zeros anywhere speed nothing up and leave the file as large on ordinary hardware; a packed artifact stores and "
@@ -20,27 +21,6 @@ SMALLER = (
 )
 UNCHANGED = "None: the model keeps its size and speed."
 """Hardware gains to expect, by what a method does to a model."""
-
-
-class Paper(BaseModel):
-    """Where a method comes from."""
-
-    model_config = ConfigDict(frozen=True)
-
-    title: str
-    authors: str
-    year: int
-    url: str
-
-
-class Needs(BaseModel):
-    """What a method needs besides the weights."""
-
-    model_config = ConfigDict(frozen=True)
-
-    calibration: bool
-    gradients: bool
-    training: bool
 
 
 class MethodInfo(BaseModel):

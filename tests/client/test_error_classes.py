@@ -7,8 +7,8 @@ import pytest
 
 from core import errors as of_server
 from secateur import Client, errors
+from secateur.jobs import Job
 from secateur.transport.problems import error_from
-from secateur.types import Job
 from tests.client.script import JOB_ID, Script, job, life
 
 ENDS_OF_ATTEMPTS = (of_server.RunFailed,)

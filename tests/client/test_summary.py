@@ -7,7 +7,7 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 
 from secateur import Report, summarise
-from secateur.types import Job
+from secateur.jobs import Job
 from tests.client.command_line import RunHere
 from tests.client.script import JOB_ID, Script, job, life
 

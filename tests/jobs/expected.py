@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from core.service.jobs.states import LEASED, TRANSITIONS, JobStatus
+from core.service.jobs.states import LEASED, TRANSITIONS
 from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow
 from core.storage import StoredFile
+from secateur_wire.states import JobStatus
 
 ATTEMPTS = 2
 ARTIFACTS = {

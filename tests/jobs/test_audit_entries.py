@@ -23,9 +23,10 @@ from core.service.jobs.queue import (
 )
 from core.service.jobs.queue.attempts import Ending
 from core.service.jobs.queue.transitions import move
-from core.service.jobs.states import TRANSITIONS, JobStatus
+from core.service.jobs.states import TRANSITIONS
 from core.service.jobs.tables import JobRow
 from core.service.teams.tables import AuditRow
+from secateur_wire.states import JobStatus
 
 Sessions = sessionmaker[Session]
 Step = Callable[[TestClient, Sessions, str], object]

@@ -18,10 +18,11 @@ from core.service.jobs.estimates.history import estimate_job, estimate_that_fits
 from core.service.jobs.estimates.resources import compare, needs_of
 from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.job import resolve_job
-from core.service.jobs.schemas import Estimate, InspectBody, JobBody
+from core.service.jobs.schemas import InspectBody, JobBody
 from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.jobs import Estimate
 
 _GIB = 2**30
 

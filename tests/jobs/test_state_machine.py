@@ -26,9 +26,10 @@ from core.service.jobs.queue import (
     set_progress,
     set_stage,
 )
-from core.service.jobs.states import LEASED, JobStatus
+from core.service.jobs.states import LEASED
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.teams.tables import TeamRow
+from secateur_wire.states import JobStatus
 from tests.jobs.conftest import NewJob
 from tests.jobs.expected import ARTIFACTS, ATTEMPTS, Expected, Token, left_by, require_rows_as_expected
 

@@ -6,9 +6,10 @@ LOAD_FOLDER in the environment holds what the runs share: `runs.log`, and `kill-
 import os
 from pathlib import Path
 
-from core.catalogue.method_info import MethodInfo, Needs
+from core.catalogue.method_info import MethodInfo
 from core.catalogue.methods import METHODS
 from core.catalogue.parameters import RandomParameters
+from secateur_wire.methods import Needs
 
 NOOP = MethodInfo(
     id="noop",

@@ -16,12 +16,12 @@ from api.portal.session import Form, read_form
 from api.portal.views.method_cards import method_groups
 from api.portal.views.reproduce import commands_for
 from core.catalogue.methods import METHODS
-from core.engine.architectures.describe import ShownDescription
 from core.errors import InvalidRequest
 from core.service.jobs.schemas import JobBody
-from core.service.registry.schemas import Dataset
 from secateur import Client
 from secateur.cli import app
+from secateur_wire.datasets import Dataset
+from secateur_wire.models import ModelSummary
 
 _TEXT = {"dataset": "numbers", "samples": 8, "sequence_length": 32}
 BODIES: list[dict[str, Any]] = [
@@ -211,7 +211,7 @@ def test_every_method_is_on_one_card_by_what_it_leaves_and_needs() -> None:
 
 def test_a_classifier_gets_magnitude_and_images_of_its_own_classes() -> None:
     facts = {"family": "ResNet", "architecture": "ResNet", "parameters": 1, "prunable_parameters": 1, "bytes": 4}
-    found = ShownDescription(task="image-classification", dtype="float32", layers=1, classes=10, **facts)
+    found = ModelSummary(task="image-classification", dtype="float32", layers=1, classes=10, **facts)
     shown = EXAMPLES["Dataset"]
     sets = [
         Dataset.model_validate(shown | {"name": name, "images": images, "classes": classes})

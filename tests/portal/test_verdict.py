@@ -12,8 +12,8 @@ from api.portal.views.metric_curves import MOST_POINTS, curves_of
 from api.portal.views.progress import remaining_seconds, stage_times
 from api.portal.views.summary import verdict
 from core import errors
-from core.service.jobs.schemas import JobAttempt, JobEvent
-from core.service.jobs.states import AttemptOutcome
+from secateur_wire.jobs import JobAttempt, JobEvent
+from secateur_wire.states import AttemptOutcome
 
 MASKED = {"method": "wanda", "pattern": "unstructured"}
 STRUCTURED = {"method": "loraprune", "pattern": "structured"}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from core.service.sources.folders import file_hash
-from secateur.types import Metrics
+from secateur_wire.metrics import Metrics
 from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import register_layers
 from tests.task_questions import write_questions

@@ -16,9 +16,9 @@ from core.http.address_policy import AddressPolicy
 from core.service.teams.server_secret import server_secret
 from core.service.webhooks import delivery_log, emit, service
 from core.service.webhooks.delivery_loop import Dispatch
-from core.service.webhooks.events import WebhookType
-from core.service.webhooks.schemas import CreatedWebhook, Delivery, DeliveryDetail, Webhook, WebhookBody
+from core.service.webhooks.schemas import WebhookBody
 from core.settings import Settings
+from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryDetail, Webhook, WebhookType
 from tests.jobs.conftest import new_job
 from tests.webhooks.receiver import Receiver, receiving
 

@@ -23,11 +23,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.service.jobs import service
 from core.service.jobs.hints import Hints
-from core.service.jobs.schemas import Job, JobBody, JobEvent
+from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.states import LEASED
 from core.service.jobs.tables import JobRow, WorkerRow
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.jobs import JobEvent
 from tests.worker.redis_server import RedisServer, redis_running
 from tests.worker.supervise import run_once
 from worker.dispatcher.clock import return_expired_leases, send_due_hints

@@ -42,8 +42,9 @@ from secateur.cli.registry import (
     show_model,
 )
 from secateur.configuration import embedded_url
-from secateur.team_types import CreatedKey, Key
-from secateur.types import Dataset, Model
+from secateur_wire.datasets import Dataset
+from secateur_wire.models import Model
+from secateur_wire.teams import CreatedKey, Key
 from worker.cli.errors import home_here, told
 from worker.cli.teams import teams_app
 

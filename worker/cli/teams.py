@@ -12,7 +12,7 @@ from secateur.cli.output import JsonOption, explain, moment, print_json, print_t
 from worker.cli.errors import home_here
 
 if TYPE_CHECKING:
-    from core.service.teams.schemas import Team
+    from secateur_wire.teams import Team
 
 _HOUR = 3600
 

@@ -14,10 +14,12 @@ from core.database import transaction
 from core.engine.architectures.classifier_architecture import NetworkName
 from core.engine.architectures.describe import describe_folder
 from core.errors import Conflict, SecateurError, UnusableDataset, UnusableModel
-from core.service.registry.schemas import Dataset, DatasetBody, FormatName, Model, ModelBody
+from core.service.registry.schemas import DatasetBody, FormatName, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from core.service.sources.folders import content_hash, dataset_hash
 from core.validation import invalid_request
+from secateur_wire.datasets import Dataset
+from secateur_wire.models import Model
 from worker.embedded.instance import Home
 from worker.runner.client import run_task
 from worker.runner.messages import ImportGgufSpec, NewNetworkSpec, Spec

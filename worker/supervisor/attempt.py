@@ -18,10 +18,10 @@ from core.service.jobs.estimates.resources import compare
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
 from core.service.jobs.queue import Claim
 from core.service.jobs.schemas import Gates
-from core.service.jobs.states import Stage
 from core.service.sources.hub_tokens import find_access
 from core.settings import Settings
 from core.storage import Store, StoredFile, artifact_prefix
+from secateur_wire.states import Stage
 from worker.node_cache import folder_bytes
 from worker.runner.client import run_task
 from worker.runner.messages import (

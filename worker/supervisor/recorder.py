@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core import telemetry
 from core.database import transaction, transient_reason
 from core.service.jobs import queue
-from core.service.jobs.states import EventType, Stage
+from secateur_wire.states import EventType, Stage
 from worker.supervisor.lease import Lease
 
 PROGRESS_SECONDS = 0.5

@@ -17,9 +17,10 @@ from core import telemetry
 from core.errors import DiskFull, InternalError, SecateurError, TimeLimitExceeded
 from core.service.jobs import queue
 from core.service.jobs.queue import Claim
-from core.service.jobs.states import TERMINAL, JobStatus
+from core.service.jobs.states import TERMINAL
 from core.settings import Settings
 from core.storage import Store, artifact_prefix
+from secateur_wire.states import JobStatus
 from worker.runner.client import RUNNER, Draining
 from worker.supervisor.attempt import Outcome
 from worker.supervisor.classifier_attempt import ClassifierAttempt

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from api.portal.session import Form
 from core.catalogue.methods import METHODS
-from core.engine.architectures.describe import ShownDescription
 from core.service.jobs.resolution.text import SELF
-from core.service.registry.schemas import Dataset
+from secateur_wire.datasets import Dataset
+from secateur_wire.models import ModelSummary
 
 METHOD = {"language-model": "frontier", "image-classification": "magnitude"}
 """Usual method of the model's task, where none is named."""
@@ -26,7 +26,7 @@ _CHARACTERS_PER_TOKEN = 6
 """More than tokenizers make of most texts, so that a text is not asked for more than it has."""
 
 
-def with_method(form: Form, found: ShownDescription) -> Form:
+def with_method(form: Form, found: ModelSummary) -> Form:
     """Return the form with the usual method for such a model, where it names none."""
     return form if form.get("method") else form.but({"method": METHOD[found.task]})
 
@@ -40,7 +40,7 @@ def with_target(form: Form) -> Form:
     return form.but({"sparsity": SPARSITY.get(method.patterns[0], "0.5")})
 
 
-def with_calibration(form: Form, found: ShownDescription, datasets: Sequence[Dataset]) -> Form:
+def with_calibration(form: Form, found: ModelSummary, datasets: Sequence[Dataset]) -> Form:
     """Return the form with a calibration set, where the method needs one and none is named.
 
     That is the registered one whose name says so, else the largest; for a language model without any, text that it
@@ -74,7 +74,7 @@ def with_calibration(form: Form, found: ShownDescription, datasets: Sequence[Dat
     )
 
 
-def with_evaluation(form: Form, found: ShownDescription, datasets: Sequence[Dataset]) -> Form:
+def with_evaluation(form: Form, found: ModelSummary, datasets: Sequence[Dataset]) -> Form:
     """Return the form with an evaluation set, where nothing is to be measured.
 
     If there is one that is not calibrated on, it is that. For a language model that the job changes, prompts are added
@@ -100,7 +100,7 @@ def with_evaluation(form: Form, found: ShownDescription, datasets: Sequence[Data
     return form.or_else(filled)
 
 
-def _fitting(found: ShownDescription, datasets: Iterable[Dataset]) -> list[Dataset]:
+def _fitting(found: ModelSummary, datasets: Iterable[Dataset]) -> list[Dataset]:
     if found.task == "language-model":
         return [each for each in datasets if each.images is None]
     return [each for each in datasets if each.images is not None and each.classes == found.classes]
@@ -111,7 +111,7 @@ def _choose(datasets: Sequence[Dataset], words: Sequence[str]) -> Dataset | None
     return max(named or datasets, key=lambda each: (each.images or 0, each.characters), default=None)
 
 
-def _length(found: ShownDescription, text: Dataset) -> int:
+def _length(found: ModelSummary, text: Dataset) -> int:
     """Return the tokens of a sequence: no longer than the model's context, nor than the text."""
     return max(2, min(LENGTH, found.context_length or LENGTH, text.characters // _CHARACTERS_PER_TOKEN))
 

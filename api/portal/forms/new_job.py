@@ -17,7 +17,7 @@ from core.database import transaction
 from core.errors import SecateurError
 from core.service.jobs.inspection import inspect
 from core.service.jobs.schemas import InspectBody, Inspection, Job, JobBody
-from core.service.registry.schemas import Dataset
+from secateur_wire.datasets import Dataset
 
 GOAL = "goal"
 """Field that names the one of `GOALS` that counts; the others are not sent."""

@@ -23,11 +23,14 @@ from core.database import transaction
 from core.engine.checkpoints.files import is_model_file, is_pickle, is_weight_file
 from core.errors import InvalidRequest, SecateurError, UploadRefused
 from core.service.registry import uploads
-from core.service.registry.schemas import Dataset, Model, Upload, UploadBody, UploadKind
+from core.service.registry.schemas import UploadBody
 from core.service.registry.upload_completion import complete_upload
 from core.service.teams.principal import Principal
 from core.storage import translate_disk_full
 from core.storage.removal import remove_prefixes
+from secateur_wire.datasets import Dataset
+from secateur_wire.models import Model
+from secateur_wire.uploads import Upload, UploadKind
 
 _HASHED_AT_ONCE = 2**20
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from api.portal.session import Form
 from core.errors import InvalidRequest
-from core.service.webhooks.schemas import Webhook, WebhookBody
+from core.service.webhooks.schemas import WebhookBody
+from secateur_wire.webhooks import Webhook
 
 FIELDS = tuple(WebhookBody.model_fields)
 

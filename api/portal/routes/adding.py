@@ -21,10 +21,11 @@ from core.database import transaction
 from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES
 from core.errors import Forbidden, SecateurError
 from core.service.registry import service
-from core.service.registry.schemas import DatasetBody, ModelBody, Upload, UploadKind
+from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.uploads import list_uploads
 from core.service.teams.principal import Principal
 from core.settings import Settings
+from secateur_wire.uploads import Upload, UploadKind
 
 router = APIRouter()
 

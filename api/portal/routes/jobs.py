@@ -16,9 +16,10 @@ from api.portal.session import Member, Posted, Viewer
 from core.catalogue.methods import METHODS
 from core.service.jobs import service
 from core.service.jobs.listing import JobFilters, JobSort
-from core.service.jobs.states import STATUSES, JobStatus
+from core.service.jobs.states import STATUSES
 from core.service.jobs.waiting import with_waiting_reasons
 from core.service.publications.retry import retry
+from secateur_wire.states import JobStatus
 
 router = APIRouter(prefix="/jobs")
 

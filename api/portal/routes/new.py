@@ -27,9 +27,10 @@ from core.service.jobs import service
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.schemas import Job, JobBody
-from core.service.registry.schemas import Dataset, Model
 from core.service.registry.service import list_datasets, list_models
 from core.service.teams.principal import Principal
+from secateur_wire.datasets import Dataset
+from secateur_wire.models import Model
 
 router = APIRouter(prefix="/new")
 

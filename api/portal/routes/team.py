@@ -18,8 +18,9 @@ from core.service.registry.schemas import HubTokenBody
 from core.service.sources import hub_tokens
 from core.service.teams import keys
 from core.service.teams.principal import Principal
-from core.service.teams.schemas import CreatedKey, KeyBody, RotateBody
+from core.service.teams.schemas import KeyBody, RotateBody
 from core.settings import Settings
+from secateur_wire.teams import CreatedKey
 
 router = APIRouter(prefix="/team")
 

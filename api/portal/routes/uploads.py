@@ -11,8 +11,11 @@ from api.portal.forms.upload import abort
 from api.portal.session import Member
 from core.database import transaction
 from core.service.registry import uploads
-from core.service.registry.schemas import Dataset, Model, Upload, UploadBody
+from core.service.registry.schemas import UploadBody
 from core.service.registry.upload_completion import complete_upload
+from secateur_wire.datasets import Dataset
+from secateur_wire.models import Model
+from secateur_wire.uploads import Upload
 
 router = APIRouter(prefix="/uploads")
 

@@ -20,13 +20,8 @@ from core.errors import SecateurError
 from core.service.teams.principal import Principal
 from core.service.webhooks import delivery_log, service
 from core.service.webhooks.events import TYPES
-from core.service.webhooks.schemas import (
-    CreatedWebhook,
-    DeliveryState,
-    RotateSecretBody,
-    WebhookBody,
-    WebhookChanges,
-)
+from core.service.webhooks.schemas import RotateSecretBody, WebhookBody, WebhookChanges
+from secateur_wire.webhooks import CreatedWebhook, DeliveryState
 
 router = APIRouter(prefix="/webhooks")
 

@@ -16,10 +16,11 @@ from core.catalogue.methods import METHODS
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
 from core.service.jobs import service
-from core.service.jobs.schemas import Job, JobBody, JobEvent
+from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.snapshots import Snapshot, newest_events
 from core.service.jobs.states import LEASED, TERMINAL
 from core.service.publications.service import list_publications
+from secateur_wire.jobs import JobEvent
 
 LOG_LINES = 500
 """Lines of the log in the page; all of it is a file."""
@@ -56,8 +57,8 @@ def _doing(newest: Sequence[JobEvent]) -> str | None:
     """Return what the last event of progress says the worker is at, unless a stage or an attempt began after it."""
     for event in reversed(newest):
         if event.type == "progress":
-            doing: str | None = event.data.get("doing")
-            return doing
+            doing = event.data.get("doing")
+            return doing if isinstance(doing, str) else None
         if event.type in ("stage", "status"):
             return None
     return None

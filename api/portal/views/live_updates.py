@@ -11,8 +11,8 @@ from api.events.stream import KEEP_ALIVE_SECONDS, Turn
 from api.portal.rendering import fragment
 from api.portal.views import job_page
 from api.portal.views.metric_curves import curves_of
-from core.service.jobs.schemas import EventPage
 from core.service.jobs.snapshots import metric_names, take_snapshot
+from secateur_wire.jobs import EventPage
 
 OVER = "over"
 """Name of the event that ends a stream: the job is over, and the page has all of it."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from core.service.jobs.schemas import JobEvent
+from secateur_wire.jobs import JobEvent
 
 MOST_POINTS = 500
 """Most points of one curve in a page; of longer ones only every so many are shown."""
@@ -50,10 +50,10 @@ def curves_of(events: Iterable[JobEvent]) -> list[Curve]:
     """Return one curve for each name from metric events in their order."""
     points: dict[str, list[Point]] = {}
     for event in events:
-        data = event.data
-        if event.type == "metric" and isinstance(data.get("value"), int | float):
-            point = Point(event.sequence, event.attempt, int(data["step"]), float(data["value"]))
-            points.setdefault(str(data["name"]), []).append(point)
+        step, value = event.data.get("step"), event.data.get("value")
+        if event.type == "metric" and isinstance(step, int | float) and isinstance(value, int | float):
+            point = Point(event.sequence, event.attempt, int(step), float(value))
+            points.setdefault(str(event.data["name"]), []).append(point)
     return [_curve(name, each) for name, each in points.items()]
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from core.errors import GateMissed
-from core.service.jobs.schemas import JobAttempt, JobEvent
-from core.service.jobs.states import STAGES, Stage
+from core.service.jobs.states import STAGES
+from secateur_wire.jobs import JobAttempt, JobEvent
+from secateur_wire.states import Stage
 
 _TRUSTED = 0.25
 """Progress from which an attempt's own pace counts alone; before, the estimate does too, less and less."""
@@ -42,8 +43,8 @@ def remaining_seconds(progress: float, elapsed: float, estimated: float | None) 
 
 def stage_times(attempt: JobAttempt, events: Sequence[JobEvent], now: datetime) -> list[StageTime]:
     """Return one attempt's stages, in the order of stages; `events` are its stage events. It begins by fetching."""
-    begun: list[tuple[Stage, datetime]] = [("fetch", attempt.started_at)]
-    begun += [(event.data["stage"], event.created_at) for event in events if event.attempt == attempt.attempt]
+    begun: list[tuple[str, datetime]] = [("fetch", attempt.started_at)]
+    begun += [(str(event.data["stage"]), event.created_at) for event in events if event.attempt == attempt.attempt]
     seconds = _added_up(begun, attempt.ended_at or now) if attempt.stages is None else attempt.stages
     last, since = begun[-1]
     if len(begun) == 1:  # the events may have been removed since
@@ -61,7 +62,7 @@ def stage_times(attempt: JobAttempt, events: Sequence[JobEvent], now: datetime) 
     ]
 
 
-def _added_up(begun: Sequence[tuple[Stage, datetime]], end: datetime) -> Mapping[str, float]:
+def _added_up(begun: Sequence[tuple[str, datetime]], end: datetime) -> Mapping[str, float]:
     """Return the seconds of each stage: it lasts until the next begins, and may begin more than once."""
     seconds: dict[str, float] = {}
     ends = [at for _, at in begun[1:]] + [end]

@@ -1,41 +1,35 @@
 """The Python SDK and command line of the Secateur pruning service.
 
 `client.py` is what one calls: `Client`, and `AsyncClient` for event loops, both over the one list of what the server
-offers in `operations/`. `types.py` and the files `…_types.py` are what comes back, `errors.py` what goes wrong.
-`summary.py` says how a job ended, as JSON, Markdown and JUnit XML, from the rows of `metrics_table.py`, written as
-`formatting.py` does. `transport/` speaks HTTP, waiting in a thread or an event loop. `events.py`, `downloads.py` and
-`uploads.py` carry on over connections that break, `configuration.py` finds the server, and `cli/` is the command line.
-What the server and this share, such as the forms in which weights travel, is in `secateur_wire`. Nothing here imports
-the server.
+offers in `operations/`. What comes back is in `secateur_wire`, the package of types that the server and this share;
+`jobs.py` has a job, `errors.py` what goes wrong. `summary.py` says how a job ended, as JSON, Markdown and JUnit XML,
+from the rows of `metrics_table.py`, written as `formatting.py` does. `transport/` speaks HTTP, waiting in a thread or
+an event loop. `events.py`, `downloads.py` and `uploads.py` carry on over connections that break, `configuration.py`
+finds the server, and `cli/` is the command line. Nothing here imports the server.
 """
 
 from secateur import errors
 from secateur.client import AsyncClient, Client
-from secateur.keeping_types import (
-    Publication,
-    Retention,
-    RetentionPolicy,
-    RetentionPreview,
-)
-from secateur.report_types import GateResult, Report
+from secateur.jobs import Job
 from secateur.summary import Summary, summarise
-from secateur.sweep_types import Sweep, SweepResults
-from secateur.team_types import Attempt, AuditEntry, CreatedKey, HubToken, Key, Queue, Role, Team, Worker
-from secateur.trigger_types import Firing, IssuedTrigger, Trigger, TriggerPreview
-from secateur.types import (
-    ArtifactFile,
-    Dataset,
-    Event,
-    Inspection,
-    Job,
-    JobStatus,
-    Method,
-    Metrics,
-    Model,
-    Upload,
-)
 from secateur.uploads import UploadProgress
-from secateur.webhook_types import CreatedWebhook, Delivery, DeliveryDetail, Webhook
+from secateur_wire.datasets import Dataset
+from secateur_wire.fleet import Queue, Worker
+from secateur_wire.jobs import ArtifactFile, Inspection
+from secateur_wire.jobs import JobAttempt as Attempt
+from secateur_wire.jobs import JobEvent as Event
+from secateur_wire.methods import Method
+from secateur_wire.metrics import Metrics
+from secateur_wire.models import Model
+from secateur_wire.publications import Publication
+from secateur_wire.reports import GateResult, Report
+from secateur_wire.retention import Retention, RetentionPolicy, RetentionPreview
+from secateur_wire.states import JobStatus
+from secateur_wire.sweeps import Sweep, SweepResults
+from secateur_wire.teams import AuditEntry, CreatedKey, HubToken, Key, Role, Team
+from secateur_wire.triggers import Firing, IssuedTrigger, Trigger, TriggerPreview
+from secateur_wire.uploads import Upload
+from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryDetail, Webhook
 
 __all__ = [
     "ArtifactFile",

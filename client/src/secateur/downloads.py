@@ -20,7 +20,7 @@ from secateur.errors import (
     UnsafeName,
 )
 from secateur.transport import Transport
-from secateur.types import ArtifactFile
+from secateur_wire.jobs import ArtifactFile
 
 MANIFEST: Final = "secateur.json"
 """Comes last: a folder that has it has everything."""

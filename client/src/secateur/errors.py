@@ -58,7 +58,7 @@ from pydantic import JsonValue
 from secateur.options import OPTIONS
 
 if TYPE_CHECKING:
-    from secateur.types import Job
+    from secateur.jobs import Job
 
 
 class SecateurError(Exception):

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from secateur.errors import ServerError, TooManyRequests, UnexpectedAnswer, Unreachable
 from secateur.transport import Transport, segment
-from secateur.types import Event
+from secateur_wire.jobs import JobEvent
 
 GIVE_UP_SECONDS: Final = 120
 """Longest time that a server that answered before may be away."""
@@ -22,7 +22,7 @@ QUIET_SECONDS: Final = 60.0
 
 async def stream_events(
     transport: Transport, job_id: str, after: int | None, is_finished: Callable[[], Awaitable[bool]]
-) -> AsyncIterator[Event]:
+) -> AsyncIterator[JobEvent]:
     """Yield every event with a sequence above `after`, in order and once each, until the job has ended.
 
     A connection that breaks is opened again with `Last-Event-ID`, which makes the server go on behind the last event
@@ -77,8 +77,8 @@ def _headers(last: int | None) -> Mapping[str, str]:
     return headers if last is None else headers | {"Last-Event-ID": str(last)}
 
 
-def _parse(data: str, url: httpx.URL) -> Event:
+def _parse(data: str, url: httpx.URL) -> JobEvent:
     try:
-        return Event.model_validate_json(data)
+        return JobEvent.model_validate_json(data)
     except ValidationError as error:
         raise UnexpectedAnswer(f"{url} sent an event this client cannot read: {data[:200]}") from error

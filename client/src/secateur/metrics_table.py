@@ -7,7 +7,7 @@ from typing import Final, Literal
 from pydantic import JsonValue
 
 from secateur.formatting import count, milliseconds, number, share, size, times
-from secateur.types import Metrics
+from secateur_wire.metrics import Metrics
 
 Unit = Literal["number", "share", "count", "bytes", "milliseconds"]
 

@@ -14,9 +14,9 @@ from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 from pydantic import JsonValue
 
 from secateur.formatting import number, percent, printable
+from secateur.jobs import Job
 from secateur.metrics_table import Figure, figures
-from secateur.report_types import GateResult, Report
-from secateur.types import Job
+from secateur_wire.reports import GateResult, Report
 
 Outcome = Literal["passed", "gate_missed", "failed", "cancelled", "unfinished"]
 
@@ -46,12 +46,11 @@ class Summary:
 
     def document(self) -> dict[str, JsonValue]:
         """Return the summary as a JSON document."""
-        extra = self.job.model_extra or {}
         job = self.job.model_dump(mode="json", include=_JOB_FIELDS)
         return {
             "outcome": self.outcome,
             "exit_code": self.exit_code,
-            "job": job | {name: extra[name] for name in _JOB_FIELDS & extra.keys()},
+            "job": job,
             "figures": [figure.document() for figure in self.figures],
             "gates": [gate.model_dump(mode="json") for gate in self.gates],
             "links": dict(self.links),

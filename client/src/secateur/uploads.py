@@ -20,7 +20,7 @@ from secateur.errors import (
     UploadInterrupted,
 )
 from secateur.transport import Transport, segment
-from secateur.types import Upload, UploadedPart, UploadFile
+from secateur_wire.uploads import ReceivedPart, Upload, UploadedFile
 
 FRUITLESS_ATTEMPTS: Final = 3
 """Parts in a row of which not one byte arrives, each of them repeated by the transport, before we give up."""
@@ -96,7 +96,7 @@ async def send_upload(
     return upload
 
 
-def _in_order(files: Sequence[UploadFile]) -> list[UploadFile]:
+def _in_order(files: Sequence[UploadedFile]) -> list[UploadedFile]:
     """Sort small files first: what the server refuses by its config is refused before the weights are sent."""
     return sorted(files, key=lambda file: (file.bytes, file.path))
 
@@ -121,7 +121,9 @@ async def _hashed(transport: Transport, name: str, path: Path, on_progress: OnUp
     return done, sha256.hexdigest()
 
 
-async def _send_file(transport: Transport, upload: Upload, file: UploadFile, path: Path, on_progress: OnUpload) -> None:
+async def _send_file(
+    transport: Transport, upload: Upload, file: UploadedFile, path: Path, on_progress: OnUpload
+) -> None:
     address = f"uploads/{segment(upload.id)}/files/{quote(file.path)}"
     received = file.received
     fruitless = 0
@@ -135,7 +137,7 @@ async def _send_file(transport: Transport, upload: Upload, file: UploadFile, pat
             trouble: ApiError | Unreachable | None = None
             try:
                 query = {"offset": received}
-                received = (await transport.call("PUT", address, UploadedPart, params=query, content=part)).received
+                received = (await transport.call("PUT", address, ReceivedPart, params=query, content=part)).received
             except OffsetMismatch as error:  # an answer was lost, or another client sends the same file
                 received, trouble = error.received or 0, error
             except (Unreachable, ServerError, TooManyRequests) as error:
@@ -149,7 +151,7 @@ async def _send_file(transport: Transport, upload: Upload, file: UploadFile, pat
             on_progress(UploadProgress(file.path, "sending", received, file.bytes))
 
 
-async def _standing(transport: Transport, upload: Upload, file: UploadFile, known: int) -> int:
+async def _standing(transport: Transport, upload: Upload, file: UploadedFile, known: int) -> int:
     """Return how many bytes of a file the server says it has; `known` where it does not answer."""
     try:
         current = await transport.call("GET", f"uploads/{segment(upload.id)}", Upload)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.errors import CorruptSafetensors, MissingTensors, UnusableModel
+from secateur_wire.models import ImageShape
 
 SHAPES_KEY = "secateur_shapes"
 """Key in config.json of a classifier that lost filters or channels: the groups of its grouped convolutions by module.
@@ -72,14 +73,6 @@ CLASSIFIERS: dict[str, ClassifierFamily] = {
         ClassifierFamily(REFERENCE_TYPE, "ReferenceNetwork", "Reference network", "network.head"),
     )
 }
-
-
-class ImageShape(BaseModel):
-    """What a classifier takes: channels, and height and width where its config says them."""
-
-    channels: int
-    height: int | None
-    width: int | None
 
 
 class ClassifierDescription(BaseModel):

@@ -2,16 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, Discriminator, Tag, TypeAdapter
+from pydantic import Discriminator, Tag, TypeAdapter
 
-from core.engine.architectures.classifier_architecture import (
-    CLASSIFIERS,
-    ClassifierDescription,
-    ImageShape,
-    describe_classifier,
-)
+from core.engine.architectures.classifier_architecture import CLASSIFIERS, ClassifierDescription, describe_classifier
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 
 
@@ -27,29 +22,6 @@ AnyDescription = Annotated[
 ]
 Description: TypeAlias = ModelDescription | ClassifierDescription
 descriptions: TypeAdapter[Description] = TypeAdapter(AnyDescription)
-
-
-class ShownDescription(BaseModel):
-    """Facts of a model as the API shows them.
-
-    Sizes of tokens are null for an image classifier, `classes` and `image` for a language model; `layers` are decoder
-    layers, or a classifier's convolutions and linear layers.
-    """
-
-    task: Literal["language-model", "image-classification"] = "language-model"
-    family: str
-    architecture: str
-    parameters: int
-    prunable_parameters: int
-    bytes: int
-    dtype: str
-    layers: int
-    hidden_size: int | None = None
-    vocabulary_size: int | None = None
-    context_length: int | None = None
-    tied_embeddings: bool | None = None
-    classes: int | None = None
-    image: ImageShape | None = None
 
 
 def describe_folder(folder: Path, *, own_artifact: bool = False) -> Description:

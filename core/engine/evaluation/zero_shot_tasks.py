@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from core.catalogue.method_info import Paper
+from secateur_wire.methods import Paper
 
 LOGITS_BYTES = {"cpu": 2**29, "cuda": 2**32}
 """Most bytes of the logits of a batch of questions, unless one question takes more."""

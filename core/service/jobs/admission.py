@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from core.service.jobs.schemas import Estimate
 from core.service.jobs.tables import JobRow, WorkerRow
+from secateur_wire.jobs import Estimate
 
 STEPS_PER_DOUBLING = 4
 

@@ -15,9 +15,10 @@ from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.resolution.model import resolve_model
-from core.service.jobs.schemas import Estimate, ExpectedArtifact, InspectBody, Inspection, JobBody, MethodFit
+from core.service.jobs.schemas import InspectBody, Inspection, JobBody
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.jobs import Estimate, ExpectedArtifact, MethodFit
 
 
 def inspect(
@@ -55,7 +56,6 @@ def inspect(
     }
     return Inspection(
         **described,
-        object="inspection",
         model=body.model,
         model_revision=model.revision,
         methods=methods,

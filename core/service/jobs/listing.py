@@ -9,8 +9,9 @@ from sqlalchemy import ColumnElement, Integer, Select, cast, false, func, litera
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
 
 from core.pagination import NEWEST, OLDEST, Order
-from core.service.jobs.states import STATUSES, JobStatus
+from core.service.jobs.states import STATUSES
 from core.service.jobs.tables import JOB_IN_LIFE, JOB_WORDS, JobRow
+from secateur_wire.states import JobStatus
 
 JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
 SORTS: tuple[JobSort, ...] = get_args(JobSort)

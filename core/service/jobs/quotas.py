@@ -6,8 +6,8 @@ from sqlalchemy.orm import Session
 from core.errors import QuotaExceeded
 from core.service.jobs.tables import JobRow
 from core.service.teams.quotas import ASK_AGAIN_SECONDS, device_seconds_used, month_end, month_start
-from core.service.teams.schemas import Quotas, Team, Usage
 from core.service.teams.tables import TeamRow
+from secateur_wire.teams import Quotas, Team, Usage
 
 _LIMITS = select(
     TeamRow.max_queued,
@@ -54,7 +54,6 @@ def get_team(session: Session, team_id: str) -> Team:
     waiting = select(func.count()).where(JobRow.team_id == team_id, JobRow.status == "queued")
     return Team(
         id=row.id,
-        object="team",
         name=row.name,
         weight=row.weight,
         quotas=Quotas.model_validate(row, from_attributes=True),

@@ -1,16 +1,15 @@
 """Jobs as requests and answers show them."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from core.catalogue.targets import Target
-from core.engine.architectures.describe import ShownDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.recovery import Recovery
-from core.service.jobs.states import AttemptOutcome, EventType, JobStatus, Stage
 from core.validation import LabelName, Part, spelled
+from secateur_wire import jobs as wire
+from secateur_wire.jobs import JobState
 
 _Reference = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 _Samples = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -159,16 +158,7 @@ class JobBody(Part):
     metadata: Annotated[dict[LabelName, _Label], Field(max_length=MOST_LABELS)] = Field(default_factory=dict)
 
 
-class JobError(BaseModel):
-    """How a job ended badly. `retryable`: another attempt could end differently."""
-
-    code: str
-    message: str
-    param: str | None
-    retryable: bool
-
-
-class Job(BaseModel):
+class Job(JobState[dict[str, Any]]):
     """A job: its life, its figures, and the request with defaults filled in.
 
     `model_revision` is the hash of the content that `model` meant when the job was submitted, `warnings` those of its
@@ -176,26 +166,8 @@ class Job(BaseModel):
     where one can, or the job does not wait.
     """
 
-    model_config = ConfigDict(protected_namespaces=())
+    not_promised = frozenset({"time_limit_seconds"})
 
-    id: str
-    object: Literal["job"]
-    status: JobStatus
-    stage: Stage | None
-    progress: float
-    attempt: int
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    waiting_reason: str | None
-    error: JobError | None
-    metrics: dict[str, Any] | None
-    model: str
-    model_revision: str
-    warnings: list[str]
-    method: str
-    sparsity: float | None
-    pattern: str
     target: Target | None
     parameters: dict[str, Any]
     calibration: Calibration | None
@@ -209,70 +181,6 @@ class Job(BaseModel):
     metadata: dict[str, str]
 
 
-class JobEvent(BaseModel):
-    """One event. Types: status {status, …}, stage {stage}, progress {progress, …; `doing` says what
-    the worker is at, and one comes every few seconds even where there is no progress}, log {level, message}, metric
-    {name, step, value}.
-    """
-
-    sequence: int
-    type: EventType
-    created_at: datetime
-    attempt: int
-    data: dict[str, Any]
-
-
-class EventPage(BaseModel):
-    """Events after a number, oldest first. `next_after` is the number to go on from."""
-
-    data: list[JobEvent]
-    has_more: bool
-    next_after: int
-
-
-class JobAttempt(BaseModel):
-    """One attempt at a job: the worker that held it, and how it ended (null while it runs).
-
-    `outcome` released: the worker shut down and gave the job back; lost: it stopped renewing its lease. `stages` are
-    seconds by stage, `needs` the estimate made when the job was submitted, `measured` what a success took.
-    """
-
-    attempt: int
-    worker_id: str
-    queue: str
-    started_at: datetime
-    ended_at: datetime | None
-    outcome: AttemptOutcome | None
-    error_code: str | None
-    stages: dict[str, float] | None
-    needs: dict[str, Any] | None
-    measured: dict[str, Any] | None
-
-
-class AttemptPage(BaseModel):
-    """Attempts before a number, newest first. `next_after` is the number to go on from, null on the last page."""
-
-    data: list[JobAttempt]
-    has_more: bool
-    next_after: int | None
-
-
-class ArtifactFile(BaseModel):
-    """One file of an artifact."""
-
-    path: str
-    bytes: int
-    sha256: str
-
-
-class ArtifactList(BaseModel):
-    """All files of an artifact."""
-
-    data: list[ArtifactFile]
-    has_more: Literal[False]
-    next_after: None
-
-
 class InspectBody(BaseModel):
     """A model to look at, or a job body to try without submitting."""
 
@@ -281,58 +189,8 @@ class InspectBody(BaseModel):
     model: _Reference
 
 
-class MethodFit(BaseModel):
-    """Whether a method fits the model, and why not."""
-
-    method: str
-    fits: bool
-    reason: str | None
-
-
-class EstimateBasis(BaseModel):
-    """Where an estimate comes from: `formula` from the model's headers and the job body, corrected by what so many
-    `jobs` of the same queue and method took (0: the formula alone).
-    """
-
-    jobs: int
-    formula: dict[str, float | None]
-
-
-class Estimate(BaseModel):
-    """What a job will need: peaks of memory, device memory (null on CPU workers) and disk; `seconds` of one attempt.
-    `forward_tokens` are images where the model is a classifier. `warnings` say what the body asks for and will most
-    likely not get.
-    """
-
-    peak_memory_bytes: int
-    peak_device_memory_bytes: int | None
-    disk_bytes: int
-    seconds: float
-    forward_tokens: int
-    floating_point_operations: int
-    warnings: list[str]
-    basis: EstimateBasis
-
-
-class ExpectedArtifact(BaseModel):
-    """About what a job's artifact will have: parameters that are not zero, and bytes of its tensors."""
-
-    parameters: int
-    bytes: int
-
-
-class Inspection(ShownDescription):
+class Inspection(wire.Inspection[JobBody]):
     """What a model is and which methods fit; for a job body also the body with defaults, what it would need, and the
     size of its artifact, which is null where that is not known before (a latency to reach, shared weights) or nothing
     is pruned.
     """
-
-    model_config = ConfigDict(protected_namespaces=())
-
-    object: Literal["inspection"]
-    model: str
-    model_revision: str
-    methods: list[MethodFit]
-    job: JobBody | None
-    estimate: Estimate | None
-    artifact: ExpectedArtifact | None

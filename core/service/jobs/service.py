@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from core import telemetry
 from core.database import new_id
 from core.errors import InvalidRequest, NotFound
-from core.pagination import Page, Window, read_page, read_window
+from core.pagination import Window, read_page, read_window
 from core.pipeline.reports.dense_figures import Baseline
 from core.service.jobs.admission import needs_by, needs_columns
 from core.service.jobs.comparison import FEWEST, MOST, Comparison, compare
@@ -21,16 +21,7 @@ from core.service.jobs.queue_names import require_queue
 from core.service.jobs.quotas import require_room_in_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.job import resolve_job
-from core.service.jobs.schemas import (
-    ArtifactFile,
-    ArtifactList,
-    AttemptPage,
-    EventPage,
-    Job,
-    JobAttempt,
-    JobBody,
-    JobEvent,
-)
+from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow, kept_attempt
 from core.service.jobs.trade_off import Cost
 from core.service.jobs.waiting import waiting_reason
@@ -38,6 +29,8 @@ from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.base import Page
+from secateur_wire.jobs import ArtifactFile, ArtifactList, AttemptPage, EventPage, JobAttempt, JobEvent
 
 
 def submit(
@@ -269,9 +262,8 @@ def job_answer(row: JobRow, waiting: str | None = None) -> Job:
         "metrics",
     )
     also = {
-        "object": "job",
         "waiting_reason": waiting,
         "model_revision": row.model_revision,
         "warnings": [] if row.estimate is None else row.estimate.get("warnings", []),  # older jobs have none
     }
-    return Job.model_validate(row.body | {name: getattr(row, name) for name in own} | also)
+    return Job.model_validate(row.body | {name: getattr(row, name) for name in own} | also, extra="ignore")

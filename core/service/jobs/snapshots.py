@@ -7,10 +7,11 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.service.jobs.schemas import Job, JobEvent
+from core.service.jobs.schemas import Job
 from core.service.jobs.service import find_job, job_answer
-from core.service.jobs.states import EventType
 from core.service.jobs.tables import JobEventRow
+from secateur_wire.jobs import JobEvent
+from secateur_wire.states import EventType
 
 
 @dataclass(frozen=True)

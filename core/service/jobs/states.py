@@ -1,11 +1,8 @@
 """States of a job and the transitions between them."""
 
-from typing import Literal, get_args
+from typing import get_args
 
-JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
-Stage = Literal["fetch", "open", "prune", "recover", "evaluate", "verify", "store"]
-AttemptOutcome = Literal["succeeded", "failed", "cancelled", "released", "lost"]
-EventType = Literal["status", "stage", "progress", "log", "metric"]
+from secateur_wire.states import JobStatus, Stage
 
 STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 STAGES: tuple[Stage, ...] = get_args(Stage)

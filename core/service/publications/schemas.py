@@ -2,12 +2,10 @@
 
 import hashlib
 import hmac
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
-from core.service.publications.states import PublicationStatus
 from core.validation import spelled
 
 _Secret = Annotated[SecretStr, Field(min_length=1, max_length=8000)]
@@ -58,53 +56,3 @@ class AskedOnce(BaseModel):
         given = repr(sorted(body.secrets().items()))
         digest = hmac.new(secret, b"publication\0" + given.encode(), hashlib.sha256).hexdigest()
         return cls(body=body.model_dump(mode="json"), credentials=digest)
-
-
-class PublicationProgress(BaseModel):
-    """What has arrived, of what there is."""
-
-    files: int
-    files_total: int
-    bytes: int
-    bytes_total: int
-
-
-class PublicationResult(BaseModel):
-    """Where the artifact is now; `commit` of the hub's repository, null of a bucket."""
-
-    url: str
-    commit: str | None
-
-
-class PublicationError(BaseModel):
-    """Why a publication failed, or its last attempt did: as a job's error."""
-
-    code: str
-    message: str
-    param: str | None
-    retryable: bool
-
-
-class Publication(BaseModel):
-    """An artifact on its way, or arrived. `attempt` counts how often it was begun; `error` beside `queued` or `running`
-    is of the attempt before. At `expires_at` it is given up.
-    """
-
-    id: str
-    object: Literal["publication"]
-    job_id: str
-    to: str
-    revision: str | None
-    private: bool | None
-    message: str | None
-    region: str | None
-    endpoint: str | None
-    status: PublicationStatus
-    attempt: int
-    progress: PublicationProgress
-    result: PublicationResult | None
-    error: PublicationError | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    expires_at: datetime

@@ -8,25 +8,21 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
 from core.errors import Conflict, GateMissed, NoArtifact, NotFound
-from core.pagination import Page, read_page
+from core.pagination import read_page
 from core.service.jobs.service import find_job
 from core.service.jobs.states import TERMINAL
 from core.service.jobs.tables import ArtifactFileRow, JobRow, kept_attempt
 from core.service.publications import queue
 from core.service.publications.destinations import destination_of, destinations
-from core.service.publications.schemas import (
-    Publication,
-    PublicationBody,
-    PublicationError,
-    PublicationProgress,
-    PublicationResult,
-)
+from core.service.publications.schemas import PublicationBody
 from core.service.publications.states import OPEN
 from core.service.publications.tables import PublicationRow
 from core.service.teams import audit
 from core.service.teams.principal import Actor, name_of, team_of
 from core.service.teams.sealing import Sealed
 from core.settings import Settings
+from secateur_wire.base import Page
+from secateur_wire.publications import Publication, PublicationError, PublicationProgress, PublicationResult
 
 _PURPOSE = "publication"
 
@@ -151,7 +147,6 @@ def _answer(row: PublicationRow) -> Publication:
         {
             **chosen,
             "id": row.id,
-            "object": "publication",
             "job_id": row.job_id,
             "to": destination.to,
             "status": row.status,
@@ -159,8 +154,8 @@ def _answer(row: PublicationRow) -> Publication:
             "progress": PublicationProgress(
                 files=row.files_done, files_total=row.files, bytes=row.bytes_done, bytes_total=row.bytes
             ),
-            "result": None if row.result is None else PublicationResult.model_validate(row.result),
-            "error": None if row.error is None else PublicationError.model_validate(row.error),
+            "result": None if row.result is None else PublicationResult.model_validate(row.result, extra="ignore"),
+            "error": None if row.error is None else PublicationError.model_validate(row.error, extra="ignore"),
             "created_at": row.created_at,
             "started_at": row.started_at,
             "finished_at": row.finished_at,

@@ -1,8 +1,9 @@
 """The states of a publication."""
 
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
-PublicationStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+from secateur_wire.states import PublicationStatus
+
 STATUSES: Final[tuple[PublicationStatus, ...]] = get_args(PublicationStatus)
 
 OPEN: Final[tuple[PublicationStatus, ...]] = ("queued", "running")

@@ -14,13 +14,16 @@ from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.text_files import describe
 from core.errors import Conflict, NotFound, SecateurError
-from core.pagination import Page, read_page
-from core.service.registry.schemas import Dataset, DatasetBody, Model, ModelBody
+from core.pagination import read_page
+from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.tables import DatasetRow, ModelRow
 from core.service.sources.folders import allowed_path, content_hash, dataset_hash
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
+from secateur_wire.base import Page
+from secateur_wire.datasets import Dataset
+from secateur_wire.models import Model
 
 Problem = TypeVar("Problem", bound=SecateurError)
 Row = TypeVar("Row", ModelRow, DatasetRow)
@@ -176,18 +179,18 @@ def model_answer(row: ModelRow) -> Model:
         described
         | {
             "id": row.id,
-            "object": "model",
             "name": row.name,
             "source": row.source,
             "revision": row.revision,
             "created_at": row.created_at,
-        }
+        },
+        extra="ignore",
     )
 
 
 def dataset_answer(row: DatasetRow) -> Dataset:
     shown = {name: getattr(row, name) for name in Dataset.model_fields if name != "object"}
-    return Dataset.model_validate(shown | {"object": "dataset"})
+    return Dataset.model_validate(shown)
 
 
 def about(error: Problem, param: str) -> Problem:

@@ -29,7 +29,6 @@ from core.errors import (
     UnusableModel,
     UploadRefused,
 )
-from core.service.registry.schemas import Dataset, Model
 from core.service.registry.service import add_dataset, add_model, dataset_answer, get_row, image_facts, model_answer
 from core.service.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPartRow, UploadRow
 from core.service.registry.upload_parts import file_prefix, parts_of
@@ -43,6 +42,8 @@ from core.service.teams.principal import Principal
 from core.service.teams.quotas import release_stored
 from core.storage import Store, open_stored
 from core.storage.removal import remove_prefixes
+from secateur_wire.datasets import Dataset
+from secateur_wire.models import Model
 
 LEASE_SECONDS = 60.0
 _RENEW_SECONDS = 15.0

@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
 from core.errors import Conflict, NotFound
-from core.pagination import Page, read_page
-from core.service.registry.schemas import Upload, UploadBody, UploadedFile, UploadFailure, UploadKind, UploadStatus
+from core.pagination import read_page
+from core.service.registry.schemas import UploadBody
 from core.service.registry.service import find_row, require_same_dataset, require_same_model
 from core.service.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadRow
 from core.service.registry.upload_validation import reading_of, require_possible
@@ -18,6 +18,8 @@ from core.service.teams import audit
 from core.service.teams.principal import Actor, Principal, team_of
 from core.service.teams.quotas import release_stored, reserve_stored
 from core.settings import Settings
+from secateur_wire.base import Page
+from secateur_wire.uploads import Upload, UploadedFile, UploadFailure, UploadKind, UploadStatus
 
 
 def upload_prefix(upload_id: str) -> str:
@@ -153,13 +155,12 @@ def upload_answer(row: UploadRow, files: Sequence[UploadFileRow]) -> Upload:
     return Upload.model_validate(
         {
             "id": row.id,
-            "object": "upload",
             "kind": row.kind,
             "name": row.name,
             "status": row.status,
             "files": [_file_answer(file) for file in files],
             "part_bytes": row.part_bytes,
-            "error": None if row.error is None else UploadFailure.model_validate(row.error),
+            "error": None if row.error is None else UploadFailure.model_validate(row.error, extra="ignore"),
             "expires_at": row.expires_at,
             "created_at": row.created_at,
         }

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from core.service.retention.schemas import Figure, KeepBest, KeptBecause, RetentionPolicy
+from core.service.retention.schemas import KeepBest, RetentionPolicy
+from secateur_wire.retention import Figure, KeptBecause
 
 EVERYTHING: Final = "everything"
 

@@ -1,13 +1,11 @@
 """Retention policy of a team, in requests and answers."""
 
-from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Figure = Literal["perplexity_ratio", "bytes", "parameters", "latency"]
-Group = Literal["model", "method", "team"]
-KeptBecause = Literal["age", "last", "best", "tagged", "in_use", "read"]
+from secateur_wire import retention as wire
+from secateur_wire.retention import Figure, Group
 
 _Label = Annotated[str, Field(min_length=1, max_length=300)]
 
@@ -47,39 +45,11 @@ class RetentionPolicy(BaseModel):
     keep_tagged: KeepTagged | None = None
 
 
-class Retention(BaseModel):
+class Retention(wire.Retention[RetentionPolicy]):
     """A team's policy; null: everything is kept."""
 
-    object: Literal["retention"]
-    policy: RetentionPolicy | None
-    updated_at: datetime | None
 
-
-class ArtifactVerdict(BaseModel):
-    """One artifact, and whether it goes. `kept_because` is empty where it does: `age` (it is younger than keep_days),
-    `last`, `best` or `tagged` by the rules of these names; and of those that no rule keeps `in_use` (`used_by` says by
-    what) or `read` (somebody downloaded from it within the hour).
-    """
-
-    job_id: str
-    model: str
-    method: str
-    finished_at: datetime
-    files: int
-    bytes: int
-    goes: bool
-    kept_because: list[KeptBecause]
-    used_by: str | None
-
-
-class RetentionPreview(BaseModel):
+class RetentionPreview(wire.RetentionPreview[RetentionPolicy]):
     """What a policy would do now. `artifacts` are those that go first, then those that stay, each the oldest first, at
     most 1000; the counts are of all.
     """
-
-    object: Literal["retention_preview"]
-    policy: RetentionPolicy
-    artifacts: list[ArtifactVerdict]
-    goes: int
-    stays: int
-    bytes_freed: int

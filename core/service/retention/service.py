@@ -17,13 +17,14 @@ from core.service.retention.deletion import delete_artifacts
 from core.service.retention.in_use import artifacts_in_use
 from core.service.retention.reads import being_read
 from core.service.retention.rules import Artifact, kept_by_rules
-from core.service.retention.schemas import ArtifactVerdict, Retention, RetentionPolicy, RetentionPreview
+from core.service.retention.schemas import Retention, RetentionPolicy, RetentionPreview
 from core.service.retention.tables import RetentionPolicyRow
 from core.service.teams import audit
 from core.service.teams.principal import Actor, Automation, team_of
 from core.settings import Settings
 from core.storage import open_store
 from core.storage.removal import remove_prefixes
+from secateur_wire.retention import ArtifactVerdict
 
 MOST_SHOWN: Final = 1000
 _BATCH: Final = 500
@@ -35,8 +36,8 @@ def get_retention(session: Session, team_id: str) -> Retention:
     """Return the team's policy; None as the policy of a team that never set one."""
     row = session.get(RetentionPolicyRow, team_id)
     if row is None:
-        return Retention(object="retention", policy=None, updated_at=None)
-    return Retention(object="retention", policy=RetentionPolicy.model_validate(row.policy), updated_at=row.updated_at)
+        return Retention(policy=None, updated_at=None)
+    return Retention(policy=RetentionPolicy.model_validate(row.policy), updated_at=row.updated_at)
 
 
 def set_retention(session: Session, caller: Actor, policy: RetentionPolicy | None) -> Retention:
@@ -66,7 +67,6 @@ def preview(session: Session, team_id: str, policy: RetentionPolicy) -> Retentio
     going = [each for each in artifacts if each.goes]
     staying = [each for each in artifacts if not each.goes]
     return RetentionPreview(
-        object="retention_preview",
         policy=policy,
         artifacts=[*going, *staying][:MOST_SHOWN],
         goes=len(going),

@@ -4,7 +4,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.service.registry.schemas import HubToken, HubTokenBody
+from core.service.registry.schemas import HubTokenBody
 from core.service.sources.hub_access import PURPOSE, HubAccess
 from core.service.sources.hub_tables import HubTokenRow
 from core.service.teams import audit
@@ -13,6 +13,7 @@ from core.service.teams.sealing import Sealed
 from core.service.teams.tables import TeamRow
 from core.settings import ALL_TEAMS, Settings
 from core.validation import require_credential
+from secateur_wire.teams import HubToken
 
 
 def find_access(session: Session, team_id: str, settings: Settings) -> HubAccess:
@@ -30,7 +31,6 @@ def get_hub_token(session: Session, team_id: str, settings: Settings) -> HubToke
     """Return whose token is used for the team, and since when it has its own."""
     row = session.get(HubTokenRow, team_id)
     return HubToken(
-        object="hub_token",
         used=find_access(session, team_id, settings).owner,
         updated_at=None if row is None else row.updated_at,
     )

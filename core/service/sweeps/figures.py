@@ -6,7 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from core.service.jobs.gates import gated_figure
-from core.service.sweeps.schemas import Constraints, Excess, Figures, Objective
+from core.service.sweeps.schemas import Constraints
+from secateur_wire.sweeps import Excess, Figures, Objective
 
 _FIGURE_OF = {
     "max_perplexity_ratio": "perplexity_ratio",

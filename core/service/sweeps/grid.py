@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from core.errors import InvalidRequest
 from core.service.jobs.schemas import MOST_LABELS, JobBody
 from core.service.sweeps.schemas import MOST_POINTS, Search, SweepBody
-from core.service.sweeps.states import Stage
+from secateur_wire.states import PointStage
 
 Document = dict[str, JsonValue]
 
@@ -26,7 +26,7 @@ class RequestedPoint:
 
     values: Document
     body: Document
-    stage: Stage
+    stage: PointStage
 
 
 def requested_points(body: SweepBody) -> list[RequestedPoint]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from core.service.sweeps.figures import QUALITY, cost_of, unmet
 from core.service.sweeps.grid import Document
-from core.service.sweeps.schemas import Figures, Search
+from core.service.sweeps.schemas import Search
 from core.service.sweeps.search import (
     Branch,
     NoWinner,
@@ -17,7 +17,9 @@ from core.service.sweeps.search import (
     Winner,
     next_step,
 )
-from core.service.sweeps.states import ACTIVE, PointStatus, Stage
+from core.service.sweeps.states import ACTIVE
+from secateur_wire.states import PointStage, PointStatus
+from secateur_wire.sweeps import Figures
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class PointState:
     """
 
     number: int
-    stage: Stage
+    stage: PointStage
     values: Document
     pattern: str
     measures: str | None

@@ -13,9 +13,10 @@ from core.service.jobs.tables import JobRow
 from core.service.sweeps.figures import figures_from
 from core.service.sweeps.planning import PointState
 from core.service.sweeps.schemas import SweepBody
-from core.service.sweeps.states import PointStatus, Stage, SweepStatus
 from core.service.sweeps.tables import SweepPointRow, SweepRow
-from core.service.webhooks.events import WebhookType, emit
+from core.service.webhooks.events import emit
+from secateur_wire.states import PointStage, PointStatus, SweepStatus
+from secateur_wire.webhooks import WebhookType
 
 _WEBHOOK_TYPES: Final[Mapping[SweepStatus, WebhookType]] = {
     "succeeded": "sweep.succeeded",
@@ -90,7 +91,7 @@ def point_of(row: SweepPointRow, status: str | None, metrics: dict[str, Any] | N
     known = "failed" if status is None and row.error is not None else status or "waiting"
     return PointState(
         number=row.number,
-        stage=cast(Stage, row.stage),
+        stage=cast(PointStage, row.stage),
         values=row.point_values,
         pattern=row.pattern,
         measures=row.measures,

@@ -4,21 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.errors import ConstraintsNotMet, SweepFailed
-from core.service.jobs.schemas import Job, JobError
+from core.service.jobs.schemas import Job
 from core.service.jobs.trade_off import Cost, trade_off
 from core.service.sweeps.figures import OBJECTIVES, cost_of, distance, objective_value, unmet
 from core.service.sweeps.planning import PointState, search_step
-from core.service.sweeps.schemas import (
-    BestPoint,
-    Excess,
-    Search,
-    SearchOutcome,
-    Sweep,
-    SweepBody,
-    SweepPoint,
-    SweepResults,
-)
+from core.service.sweeps.schemas import Search, Sweep, SweepBody, SweepResults
 from core.service.sweeps.search import Winner
+from secateur_wire.jobs import JobError
+from secateur_wire.sweeps import BestPoint, Excess, SearchOutcome, SweepPoint
 
 
 def results_of(
@@ -52,7 +45,6 @@ def results_of(
         for point in points
     ]
     return SweepResults(
-        object="sweep_results",
         sweep=sweep,
         points=shown,
         trade_off=trade,

@@ -1,14 +1,13 @@
 """Sweeps as requests and answers show them."""
 
-from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, JsonValue, StringConstraints, model_validator
+from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from core.service.jobs.schemas import Gates, JobError
+from core.service.jobs.schemas import Gates
 from core.service.jobs.trade_off import TradeOff
-from core.service.sweeps.states import PointStatus, Stage, SweepStatus
 from core.validation import Part, spelled
+from secateur_wire import sweeps as wire
 
 MOST_POINTS = 500
 """Most points of one sweep; of a search, methods times sparsities."""
@@ -24,7 +23,6 @@ _Path = Annotated[
 _Method = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 _Sparsity = Annotated[float, Field(gt=0, lt=1)]
 
-Objective = Literal["min_parameters", "min_bytes", "min_latency", "min_perplexity", "max_accuracy"]
 SearchObjective = Literal["min_parameters", "min_bytes", "min_latency"]
 
 
@@ -122,132 +120,9 @@ class SweepBody(Part):
         return self
 
 
-class SkippedPoint(BaseModel):
-    """A point that no job could be, and why."""
-
-    values: dict[str, JsonValue]
-    reason: str
-
-
-class PointCounts(BaseModel):
-    """Points by state; `running` holds those being cancelled too."""
-
-    total: int
-    waiting: int
-    queued: int
-    running: int
-    succeeded: int
-    failed: int
-    cancelled: int
-    not_run: int
-
-
-class DenseSource(BaseModel):
-    """A figure of the dense model: the job that measured it, for all others."""
-
-    kind: str
-    name: str
-    job: str
-
-
-class Sweep(BaseModel):
+class Sweep(wire.Sweep[Search]):
     """A sweep: its life, and the request. `waiting_for` says why no further job was started, such as a quota."""
 
-    id: str
-    object: Literal["sweep"]
-    name: str | None
-    kind: Literal["grid", "search"]
-    status: SweepStatus
-    error: JobError | None
-    waiting_for: str | None
-    created_at: datetime
-    finished_at: datetime | None
-    model: str
-    job: dict[str, JsonValue]
-    grid: dict[str, list[JsonValue]] | None
-    search: Search | None
-    max_concurrent: int
-    points: PointCounts
-    skipped: list[SkippedPoint]
-    dense: list[DenseSource]
 
-
-class Figures(BaseModel):
-    """What a point's job measured; null where it did not. Of several evaluation sets or tasks, perplexity is the
-    geometric mean and accuracy the mean, ratios and drops are the worst; the latency's ratio has its noise added, as a
-    gate looks at it.
-    """
-
-    parameters: float | None = None
-    bytes: float | None = None
-    latency_ms: float | None = None
-    perplexity: float | None = None
-    accuracy: float | None = None
-    perplexity_ratio: float | None = None
-    accuracy_drop: float | None = None
-    task_accuracy_drop: float | None = None
-    latency_ratio: float | None = None
-    bytes_ratio: float | None = None
-
-
-class Excess(BaseModel):
-    """A limit that was not kept; `value` is null where it was not measured. `by` is relative for ratios, else
-    absolute.
-    """
-
-    constraint: str
-    limit: float
-    value: float | None
-    by: float | None
-
-
-class SweepPoint(BaseModel):
-    """A point: `values` is what varies. `stage` probe: measured by the search's cheaper evaluation. `on_front`: no
-    other point is at least as good in quality and cost, and better in one.
-    """
-
-    number: int
-    stage: Stage
-    label: str
-    values: dict[str, JsonValue]
-    job: str | None
-    status: PointStatus
-    error: JobError | None
-    figures: Figures | None
-    unmet: list[Excess]
-    on_front: bool
-
-
-class BestPoint(BaseModel):
-    """The best of all points by one objective."""
-
-    objective: Objective
-    number: int
-    label: str
-    job: str
-    value: float
-
-
-class SearchOutcome(BaseModel):
-    """What a search found: the point and job of the winner, by the whole evaluation; null where there is none (yet).
-    `jobs` were run, for `candidates` points. `nearest` is the point that missed the limits by least, where none keeps
-    to them.
-    """
-
-    number: int | None
-    job: str | None
-    jobs: int
-    candidates: int
-    nearest: SweepPoint | None
-    message: str
-
-
-class SweepResults(BaseModel):
+class SweepResults(wire.SweepResults[Sweep, TradeOff]):
     """A sweep's points beside one another, the trade-off of quality and cost, and the best by each objective."""
-
-    object: Literal["sweep_results"]
-    sweep: Sweep
-    points: list[SweepPoint]
-    trade_off: TradeOff
-    best: list[BestPoint]
-    search: SearchOutcome | None

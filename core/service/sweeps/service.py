@@ -8,24 +8,27 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id
 from core.errors import Conflict, InvalidRequest
-from core.pagination import Page, Window, read_page, read_window
+from core.pagination import Window, read_page, read_window
 from core.service.jobs.queue import request_cancel
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
-from core.service.jobs.schemas import JobBody, JobError
+from core.service.jobs.schemas import JobBody
 from core.service.jobs.service import get_jobs
 from core.service.jobs.tables import JobRow
 from core.service.jobs.trade_off import Cost
 from core.service.sweeps.grid import SWEEP_LABEL, Document, RequestedPoint, requested_points, verifying_body
 from core.service.sweeps.records import baseline_of, change_status, find_sweep, read_points, request_of
 from core.service.sweeps.results import results_of
-from core.service.sweeps.schemas import DenseSource, PointCounts, Search, SkippedPoint, Sweep, SweepBody, SweepResults
-from core.service.sweeps.states import SweepStatus
+from core.service.sweeps.schemas import Search, Sweep, SweepBody, SweepResults
 from core.service.sweeps.tables import SweepPointRow, SweepRow
 from core.service.sweeps.validation import CheckedPoint, check_points, find_on_hub
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.base import Page
+from secateur_wire.jobs import JobError
+from secateur_wire.states import SweepStatus
+from secateur_wire.sweeps import DenseSource, PointCounts, SkippedPoint
 
 
 def look_up(hub: HubLookup, team_id: str, body: SweepBody) -> HubFindings:
@@ -120,7 +123,7 @@ def get_results(
     refused = select(SweepPointRow.number, SweepPointRow.error).where(
         SweepPointRow.sweep_id == row.id, SweepPointRow.error.is_not(None)
     )
-    errors = {number: JobError.model_validate(error) for number, error in session.execute(refused)}
+    errors = {number: JobError.model_validate(error, extra="ignore") for number, error in session.execute(refused)}
     return results_of(_answer(session, row), request_of(row), points, jobs, errors, quality=quality, cost=cost)
 
 
@@ -195,11 +198,10 @@ def _answer(session: Session, row: SweepRow) -> Sweep:
     request = request_of(row)
     return Sweep(
         id=row.id,
-        object="sweep",
         name=row.name,
         kind="grid" if request.search is None else "search",
         status=cast(SweepStatus, row.status),
-        error=None if row.error is None else JobError.model_validate(row.error),
+        error=None if row.error is None else JobError.model_validate(row.error, extra="ignore"),
         waiting_for=row.waiting_for,
         created_at=row.created_at,
         finished_at=row.finished_at,
@@ -209,7 +211,7 @@ def _answer(session: Session, row: SweepRow) -> Sweep:
         search=request.search,
         max_concurrent=row.max_concurrent,
         points=_counts(session, row),
-        skipped=[SkippedPoint.model_validate(each) for each in row.skipped],
+        skipped=[SkippedPoint.model_validate(each, extra="ignore") for each in row.skipped],
         dense=[DenseSource(kind=each.kind, name=each.name, job=each.job) for each in baseline_of(row).figures],
     )
 

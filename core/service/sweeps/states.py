@@ -1,13 +1,11 @@
 """The states of a sweep and of its points."""
 
-from typing import Literal, get_args
+from typing import get_args
 
-SweepStatus = Literal["running", "succeeded", "failed", "cancelled"]
-PointStatus = Literal["waiting", "queued", "running", "cancelling", "succeeded", "failed", "cancelled", "not_run"]
-Stage = Literal["full", "probe"]
+from secateur_wire.states import PointStage, PointStatus, SweepStatus
 
 SWEEP_STATUSES: tuple[SweepStatus, ...] = get_args(SweepStatus)
-STAGES: tuple[Stage, ...] = get_args(Stage)
+STAGES: tuple[PointStage, ...] = get_args(PointStage)
 
 ACTIVE: tuple[PointStatus, ...] = ("queued", "running", "cancelling")
 """States of a point whose job counts towards `max_concurrent`."""

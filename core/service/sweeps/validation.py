@@ -16,10 +16,10 @@ from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.schemas import JobBody
 from core.service.sweeps.grid import Document, RequestedPoint
-from core.service.sweeps.schemas import SkippedPoint
 from core.settings import Settings
 from core.storage import Store
 from core.validation import param_and_sentence
+from secateur_wire.sweeps import SkippedPoint
 
 _NAMED = 5
 """Points that a refusal names; it counts the others."""

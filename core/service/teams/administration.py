@@ -11,8 +11,8 @@ from core.errors import Conflict, InvalidRequest, NotFound
 from core.service.teams import audit
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
-from core.service.teams.schemas import CreatedKey
 from core.service.teams.tables import TeamRow
+from secateur_wire.teams import CreatedKey
 
 SETTABLE = ("max_running", "max_queued", "max_device_seconds", "max_stored_bytes", "weight")
 _NAME = re.compile(r"[^\s\x00-\x1f](.{0,98}[^\s\x00-\x1f])?")

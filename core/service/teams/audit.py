@@ -8,10 +8,11 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.pagination import Page, read_page
+from core.pagination import read_page
 from core.service.teams.principal import Actor, Principal, name_of, team_of
-from core.service.teams.schemas import AuditEntry
 from core.service.teams.tables import AuditRow
+from secateur_wire.base import Page
+from secateur_wire.teams import AuditEntry
 
 REFUSED = "key.refused"
 
@@ -87,7 +88,6 @@ def list_audit(
 def _answer(row: AuditRow) -> AuditEntry:
     return AuditEntry(
         id=row.id,
-        object="audit_entry",
         actor=row.actor,
         action=row.action,
         object_id=row.object_id,

@@ -10,12 +10,13 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
 from core.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
-from core.pagination import Page, read_page
+from core.pagination import read_page
 from core.service.teams import audit
 from core.service.teams.principal import Actor, Principal, team_of
-from core.service.teams.schemas import CreatedKey, Key, KeyState, Role
 from core.service.teams.tables import ApiKeyRow
 from core.service.teams.tokens import digest_of, new_token, prefix_of
+from secateur_wire.base import Page
+from secateur_wire.teams import CreatedKey, Key, KeyState, Role
 
 
 def create_key(
@@ -187,7 +188,6 @@ def _state(row: ApiKeyRow, now: datetime) -> KeyState:
 def key_answer(row: ApiKeyRow, now: datetime) -> Key:
     return Key(
         id=row.id,
-        object="key",
         name=row.name,
         role=cast(Role, row.role),
         state=_state(row, now),

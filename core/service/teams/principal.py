@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from core.errors import Forbidden
-from core.service.teams.schemas import Role
+from secateur_wire.teams import Role
 
 _RANK: dict[Role, int] = {"viewer": 0, "member": 1, "admin": 2}
 

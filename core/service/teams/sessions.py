@@ -18,8 +18,8 @@ from core.errors import Unauthenticated
 from core.service.teams import audit
 from core.service.teams.keys import authenticate
 from core.service.teams.principal import Principal
-from core.service.teams.schemas import Role
 from core.service.teams.tables import ApiKeyRow, PortalSessionRow, TeamRow
+from secateur_wire.teams import Role
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from core.errors import InvalidRequest, Unauthenticated
 from core.service.triggers.json_pointer import MISSING, look_up
-from core.service.triggers.schemas import Source
 from core.service.triggers.secrets import is_digest_of, unseal
 from core.service.triggers.tables import TriggerRow
+from secateur_wire.triggers import FiringSource
 
 LONGEST_EVENT_ID = 255
 
@@ -25,7 +25,7 @@ class SentHeaders:
     idempotency_key: str | None = None
 
 
-def authenticate_sender(row: TriggerRow, headers: SentHeaders, body: bytes, secret: bytes) -> Source:
+def authenticate_sender(row: TriggerRow, headers: SentHeaders, body: bytes, secret: bytes) -> FiringSource:
     """Authenticate a request; returns its source: the hub, or anybody who knows the URL.
 
     Raises Unauthenticated unless it has one of the proofs that the trigger requires: a signature where it has a signing

@@ -14,7 +14,7 @@ def definition_of(row: TriggerRow) -> TriggerBody:
 def trigger_answer(row: TriggerRow) -> Trigger:
     """Return the trigger as anybody of the team may see it."""
     own = ("id", "disabled_reason", "next_fire_at", "created_at", "updated_at")
-    return Trigger.model_validate(_shown(row) | {name: getattr(row, name) for name in own} | {"object": "trigger"})
+    return Trigger.model_validate(_shown(row) | {name: getattr(row, name) for name in own}, extra="ignore")
 
 
 def values_of(body: TriggerBody) -> dict[str, Any]:

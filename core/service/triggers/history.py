@@ -10,9 +10,11 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
 from core.errors import SecateurError
-from core.pagination import Page, read_page
-from core.service.triggers.schemas import Firing, Outcome, Source
+from core.pagination import read_page
+from core.service.triggers.schemas import Firing
 from core.service.triggers.tables import FiringRow, TriggerRow
+from secateur_wire.base import Page
+from secateur_wire.triggers import FiringOutcome, FiringSource
 
 KEPT_BYTES = 64 * 1024
 """Longest payload that is kept."""
@@ -24,7 +26,7 @@ class FiringAttempt:
     """Facts of a firing so far, from which its history is written however it ends."""
 
     trigger: TriggerRow
-    source: Source
+    source: FiringSource
     actor: str | None = None
     event_id: str | None = None
     payload: Any = None
@@ -74,7 +76,7 @@ def job_of_event(session: Session, attempt: FiringAttempt) -> str | None:
 def write(
     session: Session,
     attempt: FiringAttempt,
-    outcome: Outcome,
+    outcome: FiringOutcome,
     *,
     job_id: str | None = None,
     error: SecateurError | None = None,
@@ -108,7 +110,7 @@ def remove_old_firings(session: Session, retention_days: float) -> int:
     return len(removed.all())
 
 
-def _values(attempt: FiringAttempt, outcome: Outcome) -> dict[str, Any]:
+def _values(attempt: FiringAttempt, outcome: FiringOutcome) -> dict[str, Any]:
     context = structlog.contextvars.get_contextvars()
     return {
         "id": new_id("firing"),
@@ -127,4 +129,4 @@ def _values(attempt: FiringAttempt, outcome: Outcome) -> dict[str, Any]:
 
 def firing_answer(row: FiringRow) -> Firing:
     names = Firing.model_fields.keys() - {"object"}
-    return Firing.model_validate({name: getattr(row, name) for name in names} | {"object": "trigger_firing"})
+    return Firing.model_validate({name: getattr(row, name) for name in names}, extra="ignore")

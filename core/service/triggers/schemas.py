@@ -1,17 +1,18 @@
 """Triggers as requests and answers show them."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from core.service.jobs.schemas import Estimate, JobBody, JobError
+from core.service.jobs.schemas import JobBody
 from core.service.registry.schemas import Name
 from core.service.triggers.json_pointer import Pointer
 from core.service.triggers.placeholders import Placeholder
 from core.service.triggers.schedule import check_cron, check_timezone
 from core.service.triggers.templates import NAME
 from core.validation import Part, spelled
+from secateur_wire import triggers as wire
+from secateur_wire.jobs import Estimate, JobError
 
 Description = Annotated[str, StringConstraints(max_length=1000)]
 PlaceholderName = Annotated[
@@ -22,10 +23,6 @@ Repository = Annotated[
 ]
 Placeholders = Annotated[dict[PlaceholderName, Placeholder], Field(max_length=50)]
 EventPointer = Annotated[Pointer, StringConstraints(min_length=1)]
-
-Source = Literal["manual", "url", "hub", "schedule"]
-Outcome = Literal["accepted", "duplicate", "ignored", "refused"]
-Secret = Literal["url", "signing", "hub"]
 
 
 class Schedule(Part):
@@ -101,68 +98,27 @@ class TriggerChanges(Part):
 class RotateTriggerBody(Part):
     """Which secrets to replace; the old ones are good no more at once."""
 
-    secrets: list[Secret] = Field(["url"], min_length=1, max_length=3)
+    secrets: list[wire.TriggerSecret] = Field(["url"], min_length=1, max_length=3)
 
 
-class Trigger(BaseModel):
+class Trigger(wire.Trigger[Placeholder, Schedule, HubSource]):
     """A trigger, without its secrets. `next_fire_at` is when its schedule is due, null where it has none or is
     disabled; `disabled_reason` says why the service disabled it.
     """
 
-    id: str
-    object: Literal["trigger"]
-    name: str
-    description: str
-    enabled: bool
-    disabled_reason: str | None
-    template: dict[str, Any]
-    placeholders: dict[str, Placeholder]
-    event_id: str | None
-    schedule: Schedule | None
-    next_fire_at: datetime | None
-    hub: HubSource | None
-    signing: bool
-    created_at: datetime
-    updated_at: datetime
 
-
-class IssuedTrigger(Trigger):
+class IssuedTrigger(wire.IssuedTrigger[Placeholder, Schedule, HubSource]):
     """A trigger with those of its secrets that are new, shown this once: its URL, the secret that payloads are signed
     with (`whsec_…`), and the one to enter in the hub's webhook settings. Null: not new.
     """
 
-    url: str | None
-    signing_secret: str | None
-    hub_secret: str | None
 
-
-class Firing(BaseModel):
+class Firing(wire.Firing[JobError]):
     """One time a trigger was fired, or asked to be. accepted: it made the job; duplicate: `job_id` is what the event
     made before; ignored: the hub told of something else (`note`); refused: `error` says why. A payload that is long, or
     whose sender did not prove who they are, is not kept.
     """
 
-    id: str
-    object: Literal["trigger_firing"]
-    trigger_id: str
-    source: Source
-    outcome: Outcome
-    event_id: str | None
-    job_id: str | None
-    error: JobError | None
-    note: str | None
-    payload: Any
-    payload_bytes: int
-    actor: str | None
-    address: str | None
-    request_id: str | None
-    created_at: datetime
 
-
-class TriggerPreview(BaseModel):
+class TriggerPreview(wire.TriggerPreview[JobBody, Estimate]):
     """What a payload would make: the whole job, defaults filled in, and what it would need."""
-
-    object: Literal["trigger_preview"]
-    event_id: str | None
-    job: JobBody
-    estimate: Estimate

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id, transaction
 from core.errors import Conflict, NotFound
-from core.pagination import Page, read_page
+from core.pagination import read_page
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.teams import audit
 from core.service.teams.principal import Actor, Principal, team_of
@@ -22,18 +22,12 @@ from core.service.triggers.bodies import body_of
 from core.service.triggers.context import TriggerContext
 from core.service.triggers.definitions import definition_of, trigger_answer, values_of
 from core.service.triggers.schedule import next_due
-from core.service.triggers.schemas import (
-    Firing,
-    IssuedTrigger,
-    Secret,
-    Trigger,
-    TriggerBody,
-    TriggerChanges,
-    TriggerPreview,
-)
+from core.service.triggers.schemas import Firing, IssuedTrigger, Trigger, TriggerBody, TriggerChanges, TriggerPreview
 from core.service.triggers.tables import TriggerRow
 from core.service.triggers.validation import check_trigger, dry_run
 from core.validation import invalid_request
+from secateur_wire.base import Page
+from secateur_wire.triggers import TriggerSecret
 
 HOOKS = "v1/hooks/"
 _CHECKED = frozenset({"template", "placeholders", "schedule"})
@@ -141,7 +135,7 @@ def update(
 
 
 def rotate(
-    session: Session, caller: Actor, trigger_id: str, wanted: Collection[Secret], *, secret: bytes, base_url: str
+    session: Session, caller: Actor, trigger_id: str, wanted: Collection[TriggerSecret], *, secret: bytes, base_url: str
 ) -> IssuedTrigger:
     """Replace secrets; the old ones are no longer good. Raises NotFound, Conflict where the trigger lacks a kind."""
     row = find(session, team_of(caller), trigger_id, lock=True)
@@ -193,7 +187,7 @@ def preview(
         job, estimate = dry_run(
             session, row.team_id, body, store=context.store, settings=context.settings, hub=findings
         )
-    return TriggerPreview(object="trigger_preview", event_id=event_id, job=job, estimate=estimate)
+    return TriggerPreview(event_id=event_id, job=job, estimate=estimate)
 
 
 def _apply(row: TriggerRow, changes: TriggerChanges) -> TriggerBody:

@@ -16,13 +16,14 @@ from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.resolution.model import resolve_model
-from core.service.jobs.schemas import Estimate, InspectBody, JobBody
+from core.service.jobs.schemas import InspectBody, JobBody
 from core.service.triggers.bodies import body_of, labelled, samples_of
 from core.service.triggers.schemas import TriggerBody
 from core.service.triggers.templates import PAYLOAD_KEY, Mention, Place, check_mentions, dotted, fill, mentions
 from core.settings import Settings
 from core.storage import Store
 from core.validation import message_of
+from secateur_wire.jobs import Estimate
 
 SCHEDULED_AT = "scheduled_at"
 """Name of the only field in the payload of a scheduled firing."""

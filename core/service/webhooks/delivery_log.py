@@ -8,10 +8,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
-from core.pagination import Page, read_page
-from core.service.webhooks.events import WebhookType
-from core.service.webhooks.schemas import Delivery, DeliveryAttempt, DeliveryDetail, DeliveryState
+from core.pagination import read_page
 from core.service.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow, WebhookEventRow, WebhookRow
+from secateur_wire.base import Page
+from secateur_wire.webhooks import Delivery, DeliveryAttempt, DeliveryDetail, DeliveryState, WebhookType
 
 ATTEMPTS_SHOWN = 50
 
@@ -66,7 +66,6 @@ def find_delivery(session: Session, webhook_id: str, delivery_id: str) -> Webhoo
 def delivery_answer(row: WebhookDeliveryRow) -> Delivery:
     return Delivery(
         id=row.id,
-        object="webhook_delivery",
         webhook_id=row.webhook_id,
         event_id=row.event_id,
         type=cast(WebhookType, row.type),

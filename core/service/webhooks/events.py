@@ -4,26 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.orm import Session
 
 from core.database import new_id
 from core.service.webhooks.tables import WebhookDeliveryRow, WebhookEventRow
-
-WebhookType = Literal[
-    "job.queued",
-    "job.running",
-    "job.cancelling",
-    "job.succeeded",
-    "job.failed",
-    "job.cancelled",
-    "sweep.succeeded",
-    "sweep.failed",
-    "sweep.cancelled",
-    "webhook.ping",
-]
+from secateur_wire.webhooks import WebhookType
 
 TYPES: tuple[str, ...] = get_args(WebhookType)
 

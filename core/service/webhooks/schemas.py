@@ -1,15 +1,12 @@
 """Webhooks and their deliveries as requests and answers show them."""
 
-from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from core.http.address_policy import LONGEST_URL
-from core.service.webhooks.events import WebhookType
 from core.validation import LabelName, spelled
-
-DeliveryState = Literal["pending", "delivered", "failed"]
+from secateur_wire.webhooks import WebhookType
 
 MOST_WEBHOOKS = 50
 """Most endpoints of a team."""
@@ -60,74 +57,3 @@ class ReplayBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     since: AwareDatetime
-
-
-class Webhook(BaseModel):
-    """An endpoint. `disabled_reason` says why it is told nothing; `failing_since` when the failures began that no
-    success has ended; `pending` and `failed` count deliveries.
-    """
-
-    id: str
-    object: Literal["webhook"]
-    url: str
-    description: str
-    types: list[WebhookType]
-    metadata: dict[str, str]
-    enabled: bool
-    disabled_reason: str | None
-    disabled_at: datetime | None
-    failing_since: datetime | None
-    pending: int
-    failed: int
-    created_at: datetime
-
-
-class CreatedWebhook(Webhook):
-    """A new endpoint, or one whose secret was rotated; `secret` is shown this once."""
-
-    secret: str
-
-
-class Delivery(BaseModel):
-    """One event for one endpoint. `id` is what the receiver sees as webhook-id. `attempts` counts; `next_attempt_at` is
-    null once it is delivered or was given up; `last_error` says why the last attempt failed.
-    """
-
-    id: str
-    object: Literal["webhook_delivery"]
-    webhook_id: str
-    event_id: str
-    type: WebhookType
-    subject: str
-    state: DeliveryState
-    attempts: int
-    last_status: int | None
-    last_error: str | None
-    next_attempt_at: datetime | None
-    created_at: datetime
-    finished_at: datetime | None
-
-
-class DeliveryAttempt(BaseModel):
-    """One attempt: an answer's status and the beginning of its body, or an error."""
-
-    attempt: int
-    started_at: datetime
-    milliseconds: int
-    status: int | None
-    error: str | None
-    response: str | None
-
-
-class DeliveryDetail(Delivery):
-    """A delivery with what is sent and its newest attempts, newest first. One cut off by a crash leaves no entry."""
-
-    payload: dict[str, Any]
-    log: list[DeliveryAttempt]
-
-
-class Replayed(BaseModel):
-    """How many deliveries begin again."""
-
-    object: Literal["replay"]
-    deliveries: int

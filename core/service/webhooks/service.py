@@ -9,22 +9,17 @@ from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
 from core.errors import Conflict, NotFound
-from core.pagination import Page, read_page
+from core.pagination import read_page
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.service.teams.sealing import Sealed
 from core.service.webhooks.delivery_log import delivery_answer, find_delivery
-from core.service.webhooks.events import Listener, WebhookType, write_event
-from core.service.webhooks.schemas import (
-    MOST_WEBHOOKS,
-    CreatedWebhook,
-    Delivery,
-    Webhook,
-    WebhookBody,
-    WebhookChanges,
-)
+from core.service.webhooks.events import Listener, write_event
+from core.service.webhooks.schemas import MOST_WEBHOOKS, WebhookBody, WebhookChanges
 from core.service.webhooks.signing import PURPOSE, new_secret
 from core.service.webhooks.tables import WebhookDeliveryRow, WebhookRow, WebhookSecretRow
+from secateur_wire.base import Page
+from secateur_wire.webhooks import CreatedWebhook, Delivery, Webhook, WebhookType
 
 MOST_SECRETS = 5
 """Most secrets of an endpoint at a time: each adds a signature to every delivery."""
@@ -241,7 +236,6 @@ def _answers(session: Session, rows: Sequence[WebhookRow]) -> list[Webhook]:
     return [
         Webhook(
             id=row.id,
-            object="webhook",
             url=row.url,
             description=row.description,
             types=cast(list[WebhookType], row.types or []),

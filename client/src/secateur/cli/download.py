@@ -10,7 +10,7 @@ from secateur.cli.output import JobArgument, JsonOption, connect, print_json, sa
 from secateur.cli.transfer import transfer_bars
 from secateur.errors import DownloadError
 from secateur.formatting import size
-from secateur.types import ArtifactFile
+from secateur_wire.jobs import ArtifactFile
 
 
 def download(

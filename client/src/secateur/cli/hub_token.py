@@ -6,7 +6,7 @@ import typer
 
 from secateur.cli.credentials import needed_credential
 from secateur.cli.output import JsonOption, connect, moment, print_json, say
-from secateur.team_types import HubToken
+from secateur_wire.teams import HubToken
 
 hub_token_app = typer.Typer(
     help="The token that private and gated models and datasets of the hub are fetched with.",

@@ -27,7 +27,7 @@ from secateur.cli.submit import (
     TaskOption,
 )
 from secateur.formatting import count, duration, size
-from secateur.types import Inspection
+from secateur_wire.jobs import Inspection
 
 
 def inspect(

@@ -21,8 +21,10 @@ from secateur.cli.output import (
     say,
 )
 from secateur.formatting import duration, number, printable
-from secateur.team_types import Attempt
-from secateur.types import Job, JobSort, JobStatus, Metrics
+from secateur.jobs import Job, JobSort
+from secateur_wire.jobs import JobAttempt
+from secateur_wire.metrics import Metrics
+from secateur_wire.states import JobStatus
 
 jobs_app = typer.Typer(help="The team's jobs, and the attempts at one.", rich_markup_mode=None)
 
@@ -170,7 +172,7 @@ def _standing(job: Job) -> str:
     return "gate missed" if job.missed_gate else job.status
 
 
-def _outcome(attempt: Attempt) -> str:
+def _outcome(attempt: JobAttempt) -> str:
     why = f" ({attempt.error_code})" if attempt.error_code else ""
     return f"{attempt.outcome or 'running'}{why}"
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_table, say
-from secateur.team_types import CreatedKey, Key, Role
+from secateur_wire.teams import CreatedKey, Key, Role
 
 KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="The key, for example key_01ARZ3NDEKTSV4RRFFQ69G5FAV.")]
 KeyNameOption = Annotated[str, typer.Option("--name", help="What the key is for.")]

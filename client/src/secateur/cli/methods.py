@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from secateur.cli.output import JsonOption, connect, print_json, print_pairs, print_table, say
-from secateur.types import Method
+from secateur_wire.methods import Method
 
 
 def methods(

@@ -16,8 +16,9 @@ from rich.text import Text
 from secateur.client import Client
 from secateur.errors import ApiError
 from secateur.formatting import duration, percent, size
+from secateur.jobs import Job
 from secateur.metrics_table import figures
-from secateur.types import Job, Metrics, TargetReached
+from secateur_wire.metrics import Metrics, TargetReached
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job, for example job_01ARZ3NDEKTSV4RRFFQ69G5FAV.")]

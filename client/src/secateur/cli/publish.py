@@ -21,7 +21,7 @@ from secateur.cli.output import (
 )
 from secateur.client import Client
 from secateur.formatting import size
-from secateur.keeping_types import Publication
+from secateur_wire.publications import Publication
 
 FAILED: Final = 1
 INTERRUPTED: Final = 130

@@ -9,8 +9,9 @@ from secateur.cli.output import JsonOption, age, connect, explain, print_json, p
 from secateur.cli.transfer import UploadBars, transfer_bars
 from secateur.formatting import count, size
 from secateur.operations.registry import DatasetFormat
-from secateur.types import Dataset, Model
 from secateur.uploads import model_files
+from secateur_wire.datasets import Dataset
+from secateur_wire.models import Model
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs will call it.")]
 NameOfArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs call it.")]

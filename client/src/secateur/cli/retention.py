@@ -6,7 +6,7 @@ import typer
 
 from secateur.cli.output import JsonOption, connect, moment, print_json, print_pairs, print_table, say
 from secateur.formatting import size
-from secateur.keeping_types import ArtifactVerdict, Figure, Group, KeepBest, KeepTagged, Retention, RetentionPolicy
+from secateur_wire.retention import ArtifactVerdict, Figure, Group, KeepBest, KeepTagged, Retention, RetentionPolicy
 
 DaysOption = Annotated[
     int | None, typer.Option("--keep-days", min=1, help="Artifacts younger than this stay, whatever else is said.")

@@ -11,8 +11,8 @@ from secateur.cli.end_options import JunitOption, MarkdownOption
 from secateur.cli.output import JobArgument, JsonOption, connect, explain, print_json
 from secateur.client import Client
 from secateur.errors import NotFound
+from secateur.jobs import Job
 from secateur.summary import Summary, summarise
-from secateur.types import Job
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ from secateur.cli.watch import INTERRUPTED
 from secateur.client import Client
 from secateur.formatting import count, number
 from secateur.summary import EXIT_CODES
-from secateur.sweep_types import Sweep, SweepPoint, SweepResults, SweepStatus
+from secateur_wire.states import SweepStatus
+from secateur_wire.sweeps import Sweep, SweepPoint, SweepResults
 
 sweep_app = typer.Typer(
     help="Many jobs on one model as one thing: a grid, or a search.", no_args_is_help=True, rich_markup_mode=None

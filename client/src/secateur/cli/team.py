@@ -8,7 +8,8 @@ import typer
 
 from secateur.cli.output import JsonOption, age, connect, explain, moment, print_json, print_pairs, print_table, say
 from secateur.formatting import size
-from secateur.team_types import AuditEntry, Worker
+from secateur_wire.fleet import Worker
+from secateur_wire.teams import AuditEntry
 
 
 def team(as_json: JsonOption = False) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_pairs, print_table, say
-from secateur.trigger_types import Firing, IssuedTrigger, Trigger
+from secateur_wire.triggers import Firing, IssuedTrigger, Trigger
 
 TriggerArgument = Annotated[str, typer.Argument(metavar="TRIGGER", help="A trigger by name or id.")]
 FileArgument = Annotated[

@@ -12,8 +12,9 @@ from secateur.cli.end_options import JunitOption, MarkdownOption, SummaryOption
 from secateur.cli.output import JobArgument, JsonOption, connect, explain, print_job, print_json
 from secateur.cli.summary import SummaryFiles
 from secateur.client import Client
+from secateur.jobs import Job
 from secateur.summary import exit_code
-from secateur.types import Event, Job
+from secateur_wire.jobs import JobEvent
 
 INTERRUPTED: Final = 130
 
@@ -64,7 +65,7 @@ def show_end(job: Job, as_json: bool, *, quiet: bool = False) -> None:
         explain(f"{job.id} was {job.status}")
 
 
-def _blocks(event: Event) -> tuple[int, int] | None:
+def _blocks(event: JobEvent) -> tuple[int, int] | None:
     block, blocks = event.data.get("block"), event.data.get("blocks")
     return (block, blocks) if isinstance(block, int) and isinstance(blocks, int) and blocks else None
 
@@ -74,12 +75,12 @@ def _unit(stage: str) -> str:
     return "step" if stage == "recover" else "block"
 
 
-def _progress(event: Event) -> float | None:
+def _progress(event: JobEvent) -> float | None:
     value = event.data.get("progress")
     return float(value) if isinstance(value, int | float) else None
 
 
-def _remark(event: Event) -> str | None:
+def _remark(event: JobEvent) -> str | None:
     """Return the message of an event, if it has one besides progress and stages."""
     if event.type == "log":
         level = event.data.get("level")
@@ -115,7 +116,7 @@ class _Bars:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def show(self, event: Event) -> None:
+    def show(self, event: JobEvent) -> None:
         remark = _remark(event)
         if remark is not None:
             self._bars.console.print(Text(remark))
@@ -154,7 +155,7 @@ class _Lines:
         self._shown = 0.0
         self._unit = _unit("")
 
-    def show(self, event: Event) -> None:
+    def show(self, event: JobEvent) -> None:
         line = _remark(event)
         if line is None and event.type in {"status", "stage"}:
             line = str(event.data.get(event.type))

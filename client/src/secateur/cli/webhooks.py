@@ -9,7 +9,7 @@ import typer
 from secateur.cli.job_options import pairs
 from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_pairs, print_table, say
 from secateur.formatting import printable
-from secateur.webhook_types import CreatedWebhook, Delivery, DeliveryState, Webhook
+from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryState, Webhook
 
 WebhookArgument = Annotated[str, typer.Argument(metavar="ID", help="The webhook, such as webhook_01ARZ3NDEKTSV4RRFFQ.")]
 DeliveryArgument = Annotated[str, typer.Argument(metavar="DELIVERY", help="The delivery: its webhook-id.")]

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, JsonValue
 
 from secateur.transport import Transport
-from secateur.types import Page
+from secateur_wire.base import Page
 
 PAGE_SIZE: Final = 100
 

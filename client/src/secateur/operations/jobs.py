@@ -7,11 +7,12 @@ from typing import Any
 from secateur.downloads import OnProgress, download_files
 from secateur.errors import DownloadError
 from secateur.events import stream_events
+from secateur.jobs import Job, JobSort
 from secateur.operations.calls import Calls, ignore
-from secateur.report_types import Report
-from secateur.team_types import Attempt
 from secateur.transport import segment
-from secateur.types import ArtifactFile, Event, Job, JobSort, JobStatus
+from secateur_wire.jobs import ArtifactFile, JobAttempt, JobEvent
+from secateur_wire.reports import Report
+from secateur_wire.states import JobStatus
 
 
 class JobOperations(Calls):
@@ -59,11 +60,11 @@ class JobOperations(Calls):
         """Queue a failed or cancelled job again; it goes on from the last block it finished."""
         return await self._transport.call("POST", f"jobs/{segment(job_id)}/retry", Job)
 
-    def attempts(self, job_id: str) -> AsyncIterator[Attempt]:
+    def attempts(self, job_id: str) -> AsyncIterator[JobAttempt]:
         """Iterate over the attempts at a job: which worker made each when, and how it ended."""
-        return self._list(f"jobs/{segment(job_id)}/attempts", Attempt)
+        return self._list(f"jobs/{segment(job_id)}/attempts", JobAttempt)
 
-    def events(self, job_id: str, after: int | None = None) -> AsyncIterator[Event]:
+    def events(self, job_id: str, after: int | None = None) -> AsyncIterator[JobEvent]:
         """Iterate over a job's events, from the first or after event number `after`, live until the job has ended.
 
         Connections that break are opened again; no event is lost or comes twice.
@@ -74,7 +75,7 @@ class JobOperations(Calls):
 
         return stream_events(self._transport, job_id, after, is_finished)
 
-    async def wait(self, job_id: str, on_event: Callable[[Event], None] | None = None) -> Job:
+    async def wait(self, job_id: str, on_event: Callable[[JobEvent], None] | None = None) -> Job:
         """Wait until the job has ended, handing each event to `on_event`, and return it as it ended, well or not.
 
         `.raise_for_status()` of the returned job raises where it did not succeed.

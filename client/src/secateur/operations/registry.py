@@ -7,8 +7,12 @@ from typing import Any, Literal
 from secateur.errors import UploadError
 from secateur.operations.calls import Calls, Item, given, ignore, new_key
 from secateur.transport import segment
-from secateur.types import Dataset, Inspection, Method, Model, Upload, UploadKind, UploadStatus
 from secateur.uploads import OnUpload, model_files, send_upload, sendable_name
+from secateur_wire.datasets import Dataset
+from secateur_wire.jobs import Inspection
+from secateur_wire.methods import Method
+from secateur_wire.models import Model
+from secateur_wire.uploads import Upload, UploadKind, UploadStatus
 
 DatasetFormat = Literal["text", "jsonl", "parquet", "image_folder", "image_parquet"]
 

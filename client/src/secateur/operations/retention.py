@@ -5,9 +5,10 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from secateur.keeping_types import Publication, Retention, RetentionPolicy, RetentionPreview
 from secateur.operations.calls import Calls, given
 from secateur.transport import segment
+from secateur_wire.publications import Publication
+from secateur_wire.retention import Retention, RetentionPolicy, RetentionPreview
 
 _LOOK_SECONDS = 1.0
 

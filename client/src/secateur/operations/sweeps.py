@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 from secateur.operations.calls import Calls
-from secateur.sweep_types import Sweep, SweepResults, SweepStatus
 from secateur.transport import segment
+from secateur_wire.states import SweepStatus
+from secateur_wire.sweeps import Sweep, SweepResults
 
 POLL_SECONDS: Final = 2.0
 

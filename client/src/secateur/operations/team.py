@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 
 from secateur.operations.calls import Calls, given
-from secateur.team_types import AuditEntry, CreatedKey, HubToken, Key, Queue, Role, Team, Worker
 from secateur.transport import segment
+from secateur_wire.fleet import Queue, Worker
+from secateur_wire.teams import AuditEntry, CreatedKey, HubToken, Key, Role, Team
 
 
 class TeamOperations(Calls):

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from secateur.operations.calls import Calls, new_key
 from secateur.transport import segment
-from secateur.trigger_types import Firing, IssuedTrigger, Trigger, TriggerPreview, TriggerSecret
+from secateur_wire.triggers import Firing, IssuedTrigger, Trigger, TriggerPreview, TriggerSecret
 
 
 class TriggerOperations(Calls):

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from secateur.operations.calls import Calls, given
 from secateur.transport import segment
-from secateur.webhook_types import CreatedWebhook, Delivery, DeliveryDetail, DeliveryState, Replayed, Webhook
+from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryDetail, DeliveryState, Replayed, Webhook
 
 
 class WebhookOperations(Calls):

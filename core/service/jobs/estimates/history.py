@@ -22,13 +22,14 @@ from core.service.jobs.estimates.corrections import FEWEST, HISTORY, ran_to_its_
 from core.service.jobs.estimates.resources import FIGURES, Needs, classifier_needs, needs_of
 from core.service.jobs.queue import workers_of
 from core.service.jobs.resolution.job import ResolvedJob
-from core.service.jobs.schemas import Estimate, EstimateBasis, JobBody
+from core.service.jobs.schemas import JobBody
 from core.service.jobs.submit_warnings import warnings_for
 from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
 from core.service.registry.service import find_row
 from core.service.registry.tables import DatasetRow
 from core.service.sources.references import SelfText
 from core.settings import Settings
+from secateur_wire.jobs import Estimate, EstimateBasis
 
 _NEAREST = 20
 _CHARACTERS_PER_TOKEN = 4

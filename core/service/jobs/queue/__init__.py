@@ -40,7 +40,6 @@ from core.service.jobs.queue.requests import request_cancel, request_retry, subm
 from core.service.jobs.queue.transitions import EVENT_CHANNEL, status_of
 from core.service.jobs.queue.workers import (
     WORKER_STATES,
-    WorkerState,
     forget_workers,
     fresh_workers,
     heartbeat,
@@ -50,6 +49,7 @@ from core.service.jobs.queue.workers import (
     set_worker_state,
     workers_of,
 )
+from secateur_wire.fleet import WorkerState
 
 __all__ = [
     "EVENT_CHANNEL",

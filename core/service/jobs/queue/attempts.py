@@ -8,9 +8,9 @@ from sqlalchemy import extract, func, select, update
 from sqlalchemy.orm import Session
 
 from core.service.jobs.queue.audit_entries import end_noted
-from core.service.jobs.states import AttemptOutcome, JobStatus
 from core.service.jobs.tables import AttemptRow
 from core.service.teams.quotas import count_ended
+from secateur_wire.states import AttemptOutcome, JobStatus
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from sqlalchemy import CTE, func, insert, literal, select, true
 from sqlalchemy.dialects.postgresql import JSONB
 
 from core.database import new_id
-from core.service.jobs.states import JobStatus
 from core.service.jobs.tables import WorkerRow
 from core.service.teams.tables import AuditRow
+from secateur_wire.states import JobStatus
 
 STARTED: Final = "job.start"
 ACTIONS: Final[dict[JobStatus, str]] = {

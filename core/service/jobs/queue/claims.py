@@ -17,8 +17,9 @@ from core.service.jobs.queue.fitting import HAS_ROOM, MAY_FIT, MAY_TAKE, ME
 from core.service.jobs.queue.progress import append_event
 from core.service.jobs.queue.transitions import EVENT_CHANNEL, move
 from core.service.jobs.queue.webhook_notices import notify_webhooks
-from core.service.jobs.states import LEASED, JobStatus
+from core.service.jobs.states import LEASED
 from core.service.jobs.tables import JobRow, WorkerRow
+from secateur_wire.states import JobStatus
 
 _CLAIM_LOCKS = 0x5ECA << 32
 """Base of the advisory locks of queues, to which a hash of the queue's name is added."""

@@ -11,11 +11,11 @@ from core.errors import QuotaExceeded, RunnerLost
 from core.service.jobs.queue.attempts import Ending
 from core.service.jobs.queue.outgrown import queue_for_more_memory
 from core.service.jobs.queue.transitions import move
-from core.service.jobs.states import AttemptOutcome, JobStatus
 from core.service.jobs.tables import JOB_IS_LEASED, ArtifactFileRow, JobReportRow, JobRow
 from core.service.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
 from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
+from secateur_wire.states import AttemptOutcome, JobStatus
 
 _LEASE_BATCH = 100
 

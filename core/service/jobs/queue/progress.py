@@ -7,8 +7,9 @@ from sqlalchemy import func
 from sqlalchemy.orm import Session
 
 from core.service.jobs.queue.transitions import write
-from core.service.jobs.states import LEASED, STAGES, EventType, Stage
+from core.service.jobs.states import LEASED, STAGES
 from core.service.jobs.tables import JobRow
+from secateur_wire.states import EventType, Stage
 
 
 def set_stage(session: Session, job_id: str, attempt: int, stage: Stage) -> bool:

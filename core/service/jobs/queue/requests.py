@@ -12,9 +12,9 @@ from core.errors import Conflict
 from core.service.jobs.queue.outgrown import NOTHING_OUTGROWN
 from core.service.jobs.queue.transitions import EVENT_CHANNEL, move, status_of
 from core.service.jobs.queue.webhook_notices import notify_webhooks
-from core.service.jobs.states import JobStatus
 from core.service.jobs.tables import JobEventRow, JobRow
 from core.service.teams.tables import AuditRow
+from secateur_wire.states import JobStatus
 
 _COLUMNS = {attribute.key for attribute in inspect(JobRow).column_attrs}
 

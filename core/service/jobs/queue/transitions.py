@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from core.service.jobs.queue.attempts import Ending, end_attempt
 from core.service.jobs.queue.webhook_notices import notify_webhooks
-from core.service.jobs.states import LEASED, TERMINAL, TRANSITIONS, EventType, JobStatus
+from core.service.jobs.states import LEASED, TERMINAL, TRANSITIONS
 from core.service.jobs.tables import JobEventRow, JobRow
+from secateur_wire.states import EventType, JobStatus
 
 EVENT_CHANNEL = "secateur_events"
 """Channel to LISTEN on: the payload is the id of a job with new events, sent when they are committed."""

@@ -5,9 +5,10 @@ from typing import get_args
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.service.jobs.states import JobStatus
 from core.service.jobs.tables import JobRow
-from core.service.webhooks.events import WebhookType, listeners, write_event
+from core.service.webhooks.events import listeners, write_event
+from secateur_wire.states import JobStatus
+from secateur_wire.webhooks import WebhookType
 
 _TYPES: dict[str, WebhookType] = {
     status: type for type in get_args(WebhookType) for status in get_args(JobStatus) if type == f"job.{status}"

@@ -1,7 +1,7 @@
 """Reports of workers about themselves: heartbeats, their resources and state."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 from sqlalchemy import Double, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
 from core.service.jobs.tables import JOB_IS_LEASED, JobRow, WorkerRow
+from secateur_wire.fleet import WorkerState
 
-WorkerState = Literal["idle", "busy", "paused", "draining"]
 WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
 
 _FORGOTTEN_SECONDS = 24 * 3600

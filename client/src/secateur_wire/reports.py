@@ -1,11 +1,11 @@
-"""Types of a job's report."""
+"""Reports of jobs: every layer, every gate, and what both models write."""
 
 from pydantic import Field, JsonValue
 
-from secateur.types import Answer
+from secateur_wire.base import WireModel
 
 
-class GateResult(Answer):
+class GateResult(WireModel):
     """One limit of a job beside one figure; a target is such a limit too (`target.bytes`).
 
     `on` is the dataset or task of the figure (`task_mean`: all of them), None where it is of the model or its files.
@@ -31,14 +31,14 @@ class GateResult(Answer):
         return self.kept is False and self.figure is not None and self.figure <= self.limit
 
 
-class Gates(Answer):
+class GateResults(WireModel):
     """The gates of a report: the limits by name, each figure that has one in `rows`, and all that `missed` in words."""
 
     missed: str | None = None
     rows: list[GateResult] = Field(default_factory=list)
 
 
-class Generation(Answer):
+class Generation(WireModel):
     """Texts the models write after a prompt of the job: the new text alone, None where the job had to skip it."""
 
     prompt: str
@@ -46,7 +46,7 @@ class Generation(Answer):
     pruned: str | None = None
 
 
-class Report(Answer):
+class Report(WireModel):
     """Whole report of a job.
 
     It has one row per pruned layer, what both models write after the job's prompts, notes, and whatever else the server
@@ -55,5 +55,5 @@ class Report(Answer):
 
     layers: list[dict[str, JsonValue]] = Field(default_factory=list)
     generations: list[Generation] = Field(default_factory=list)
-    gates: Gates | None = None
+    gates: GateResults | None = None
     notes: list[str] = Field(default_factory=list)

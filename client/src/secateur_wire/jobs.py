@@ -1,0 +1,178 @@
+"""Jobs: their state, events, attempts and artifacts, and what a job would need."""
+
+from datetime import datetime
+from typing import Annotated, Generic, Literal
+
+from pydantic import Field, WithJsonSchema
+from typing_extensions import TypeVar
+
+from secateur_wire.base import JsonObject, OneOf, Page, WireModel
+from secateur_wire.metrics import Metrics
+from secateur_wire.models import ModelSummary
+from secateur_wire.states import FINISHED, AttemptOutcome, EventType, JobStatus, Stage
+
+Figures = TypeVar("Figures", default=Metrics)
+Body = TypeVar("Body", default=JsonObject)
+
+
+class JobError(WireModel):
+    """How a job ended badly. `retryable`: another attempt could end differently."""
+
+    code: str
+    message: str
+    param: str | None = None
+    retryable: bool = False
+
+
+class JobState(WireModel, Generic[Figures]):
+    """A job without the parts of its request that have fields of their own.
+
+    `progress` runs from 0 to 1. `waiting_reason` says why no worker can take a job that waits, None where one can.
+    """
+
+    id: str
+    object: Literal["job"] = "job"
+    status: JobStatus
+    stage: Annotated[str, OneOf(Stage)] | None
+    progress: float
+    attempt: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    waiting_reason: str | None = None
+    error: JobError | None
+    metrics: Figures | None
+    model: str
+    model_revision: str = ""
+    warnings: list[str] = Field(default_factory=list)
+    method: str
+    sparsity: float | None = None
+    pattern: str
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINISHED
+
+    @property
+    def missed_gate(self) -> bool:
+        """Tell whether it was pruned and stored, but is worse than a gate of the job allows."""
+        return self.status == "failed" and self.error is not None and self.error.code == "gate_missed"
+
+
+class JobEvent(WireModel):
+    """One event. Types: status {status, …}, stage {stage}, progress {progress, …; `doing` says what
+    the worker is at, and one comes every few seconds even where there is no progress}, log {level, message}, metric
+    {name, step, value}.
+    """
+
+    sequence: int
+    type: Annotated[str, OneOf(EventType)]
+    created_at: datetime
+    attempt: int
+    data: JsonObject
+
+    @property
+    def ends_job(self) -> bool:
+        return self.type == "status" and self.data.get("status") in FINISHED
+
+
+class EventPage(Page[JobEvent]):
+    """Events after a number, oldest first. `next_after` is the number to go on from."""
+
+    next_after: int
+
+
+class JobAttempt(WireModel):
+    """One attempt at a job: the worker that held it, and how it ended (null while it runs).
+
+    `outcome` released: the worker shut down and gave the job back; lost: it stopped renewing its lease. `stages` are
+    seconds by stage, `needs` the estimate made when the job was submitted, `measured` what a success took.
+    """
+
+    attempt: int
+    worker_id: str
+    queue: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: Annotated[str, OneOf(AttemptOutcome)] | None
+    error_code: str | None
+    stages: dict[str, float] | None = None
+    needs: JsonObject | None = None
+    measured: JsonObject | None = None
+
+
+class AttemptPage(Page[JobAttempt]):
+    """Attempts before a number, newest first. `next_after` is the number to go on from, null on the last page."""
+
+    next_after: int | None = None
+
+
+class ArtifactFile(WireModel):
+    """One file of an artifact."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class ArtifactList(Page[ArtifactFile]):
+    """All files of an artifact."""
+
+    has_more: Literal[False] = False
+    next_after: None = None
+
+
+class MethodFit(WireModel):
+    """Whether a method fits the model, and why not."""
+
+    method: str
+    fits: bool
+    reason: str | None
+
+
+class EstimateBasis(WireModel):
+    """Where an estimate comes from: `formula` from the model's headers and the job body, corrected by what so many
+    `jobs` of the same queue and method took (0: the formula alone).
+    """
+
+    jobs: int
+    formula: dict[str, float | None]
+
+
+class Estimate(WireModel):
+    """What a job will need: peaks of memory, device memory (null on CPU workers) and disk; `seconds` of one attempt.
+    `forward_tokens` are images where the model is a classifier. `warnings` say what the body asks for and will most
+    likely not get.
+    """
+
+    peak_memory_bytes: int
+    peak_device_memory_bytes: int | None = None
+    disk_bytes: int
+    seconds: Annotated[float | None, WithJsonSchema({"type": "number"})] = None
+    forward_tokens: int = 0
+    floating_point_operations: int = 0
+    warnings: list[str] = Field(default_factory=list)
+    basis: EstimateBasis = EstimateBasis(jobs=0, formula={})
+
+
+class ExpectedArtifact(WireModel):
+    """About what a job's artifact will have: parameters that are not zero, and bytes of its tensors."""
+
+    parameters: int
+    bytes: int
+
+
+class Inspection(ModelSummary, Generic[Body]):
+    """Description of a model and which methods fit.
+
+    For a job body there are also the body with defaults (`job`), an estimate, and the size of the artifact where it is
+    known before.
+    """
+
+    object: Literal["inspection"] = "inspection"
+    model: str
+    model_revision: str = ""
+    methods: list[MethodFit]
+    job: Body | None
+    estimate: Estimate | None
+    artifact: ExpectedArtifact | None = None

@@ -1,0 +1,54 @@
+"""Registered models, and the facts of a model."""
+
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
+
+from secateur_wire.base import OneOf, WireModel
+
+Task = Literal["language-model", "image-classification"]
+
+
+class ImageShape(WireModel):
+    """What a classifier takes: channels, and height and width where its config says them."""
+
+    channels: int
+    height: int | None
+    width: int | None
+
+
+class ModelSummary(WireModel):
+    """Facts of a model as the API shows them.
+
+    Sizes of tokens are null for an image classifier, `classes` and `image` for a language model; `layers` are decoder
+    layers, or a classifier's convolutions and linear layers.
+    """
+
+    not_promised: ClassVar[frozenset[str]] = frozenset(
+        {"task", "hidden_size", "vocabulary_size", "context_length", "tied_embeddings", "classes", "image"}
+    )
+
+    task: Annotated[str, OneOf(Task)] = "language-model"
+    family: str
+    architecture: str
+    parameters: int
+    prunable_parameters: int
+    bytes: int
+    dtype: str
+    layers: int = 0
+    hidden_size: int | None = None
+    vocabulary_size: int | None = None
+    context_length: int | None = None
+    tied_embeddings: bool | None = None
+    classes: int | None = None
+    image: ImageShape | None = None
+
+
+class Model(ModelSummary):
+    """A registered model. `revision` is the hash of its content, `parameters` counts tied weights once."""
+
+    id: str
+    object: Literal["model"] = "model"
+    name: str
+    source: str
+    revision: str
+    created_at: datetime

@@ -1,0 +1,30 @@
+"""Problem documents (RFC 9457): answers that refuse a call."""
+
+from typing import Annotated
+
+from pydantic import GetJsonSchemaHandler, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from secateur_wire.base import WireModel
+
+_TEXT = WithJsonSchema({"type": "string"})
+
+
+class Problem(WireModel):
+    """What went wrong. `code` is stable; `param` names the field, header or query parameter at fault, dotted."""
+
+    type: Annotated[str | None, _TEXT] = None
+    title: Annotated[str | None, _TEXT] = None
+    status: Annotated[int | None, WithJsonSchema({"type": "integer"})] = None
+    detail: str
+    instance: Annotated[str | None, _TEXT] = None
+    code: str
+    param: str | None = None
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the schema of a problem, to which some errors add members of their own."""
+        reference = super().__get_pydantic_json_schema__(schema, handler)
+        handler.resolve_ref_schema(reference)["additionalProperties"] = True
+        return reference

@@ -1,0 +1,61 @@
+"""Publications of artifacts: on the hub, or in a bucket."""
+
+from datetime import datetime
+from typing import Literal
+
+from secateur_wire.base import WireModel
+from secateur_wire.states import FINISHED, PublicationStatus
+
+
+class PublicationProgress(WireModel):
+    """What has arrived, of what there is."""
+
+    files: int
+    files_total: int
+    bytes: int
+    bytes_total: int
+
+
+class PublicationResult(WireModel):
+    """Where the artifact is now; `commit` of the hub's repository, null of a bucket."""
+
+    url: str
+    commit: str | None
+
+
+class PublicationError(WireModel):
+    """Why a publication failed, or its last attempt did: as a job's error."""
+
+    code: str
+    message: str
+    param: str | None
+    retryable: bool
+
+
+class Publication(WireModel):
+    """An artifact on its way, or arrived. `attempt` counts how often it was begun; `error` beside `queued` or `running`
+    is of the attempt before. At `expires_at` it is given up.
+    """
+
+    id: str
+    object: Literal["publication"] = "publication"
+    job_id: str
+    to: str
+    revision: str | None
+    private: bool | None
+    message: str | None
+    region: str | None
+    endpoint: str | None
+    status: PublicationStatus
+    attempt: int
+    progress: PublicationProgress
+    result: PublicationResult | None
+    error: PublicationError | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    expires_at: datetime
+
+    @property
+    def finished(self) -> bool:
+        return self.status in FINISHED

@@ -1,0 +1,91 @@
+"""Webhooks, and what was delivered to them."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from secateur_wire.base import JsonObject, OneOf, WireModel
+
+WebhookType = Literal[
+    "job.queued",
+    "job.running",
+    "job.cancelling",
+    "job.succeeded",
+    "job.failed",
+    "job.cancelled",
+    "sweep.succeeded",
+    "sweep.failed",
+    "sweep.cancelled",
+    "webhook.ping",
+]
+DeliveryState = Literal["pending", "delivered", "failed"]
+
+
+class Webhook(WireModel):
+    """An endpoint. `disabled_reason` says why it is told nothing; `failing_since` when the failures began that no
+    success has ended; `pending` and `failed` count deliveries.
+    """
+
+    id: str
+    object: Literal["webhook"] = "webhook"
+    url: str
+    description: str
+    types: list[Annotated[str, OneOf(WebhookType)]]
+    metadata: dict[str, str]
+    enabled: bool
+    disabled_reason: str | None
+    disabled_at: datetime | None
+    failing_since: datetime | None
+    pending: int
+    failed: int
+    created_at: datetime
+
+
+class CreatedWebhook(Webhook):
+    """A new endpoint, or one whose secret was rotated; `secret` is shown this once."""
+
+    secret: str
+
+
+class Delivery(WireModel):
+    """One event for one endpoint. `id` is what the receiver sees as webhook-id. `attempts` counts; `next_attempt_at` is
+    null once it is delivered or was given up; `last_error` says why the last attempt failed.
+    """
+
+    id: str
+    object: Literal["webhook_delivery"] = "webhook_delivery"
+    webhook_id: str
+    event_id: str
+    type: Annotated[str, OneOf(WebhookType)]
+    subject: str
+    state: Annotated[str, OneOf(DeliveryState)]
+    attempts: int
+    last_status: int | None
+    last_error: str | None
+    next_attempt_at: datetime | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class DeliveryAttempt(WireModel):
+    """One attempt: an answer's status and the beginning of its body, or an error."""
+
+    attempt: int
+    started_at: datetime
+    milliseconds: int
+    status: int | None
+    error: str | None
+    response: str | None
+
+
+class DeliveryDetail(Delivery):
+    """A delivery with what is sent and its newest attempts, newest first. One cut off by a crash leaves no entry."""
+
+    payload: JsonObject
+    log: list[DeliveryAttempt]
+
+
+class Replayed(WireModel):
+    """How many deliveries begin again."""
+
+    object: Literal["replay"] = "replay"
+    deliveries: int

@@ -1,0 +1,183 @@
+"""Wire types between servers and clients of different releases: what one does not know, the other does not lose."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+import secateur
+import secateur_wire
+from secateur.jobs import Job
+from secateur_wire.base import Page, WireModel
+from secateur_wire.fleet import Worker
+from secateur_wire.jobs import Estimate, Inspection, JobState
+from secateur_wire.states import FINISHED
+from secateur_wire.sweeps import SweepResults
+from secateur_wire.teams import CreatedKey, Key
+
+
+def wire_types() -> Iterator[type[WireModel]]:
+    for found in pkgutil.iter_modules(secateur_wire.__path__):
+        if found.ispkg:
+            continue
+        module = importlib.import_module(f"secateur_wire.{found.name}")
+        for each in vars(module).values():
+            is_own = isinstance(each, type) and each.__module__ == module.__name__
+            if is_own and issubclass(each, WireModel) and each not in (WireModel, Page) and "[" not in each.__name__:
+                yield each
+    yield Job
+
+
+TYPES = sorted(wire_types(), key=lambda each: (each.__module__, each.__name__))
+IDS = [each.__name__ for each in TYPES]
+
+
+def plain(kind: Any) -> Any:
+    """Return a JSON value of a field's type, the fullest there is."""
+    if isinstance(kind, TypeVar):
+        return plain(kind.__default__)
+    arguments, origin = get_args(kind), get_origin(kind)
+    if origin is Annotated:
+        return plain(arguments[0])
+    if origin is Literal:
+        return arguments[0]
+    if origin in (Union, UnionType):
+        return plain(next(each for each in arguments if each is not NoneType))
+    if origin is list:
+        return [plain(arguments[0])]
+    if origin is dict:
+        return {"name": plain(arguments[1])}
+    if isinstance(kind, type) and issubclass(kind, WireModel):
+        return answer(kind)
+    if kind is datetime:
+        return "2026-03-01T12:00:00Z"
+    return {str: "a text", int: 3, float: 0.5, bool: True, NoneType: None}.get(kind, {"any": [1, None, "JSON"]})
+
+
+def answer(kind: type[WireModel], *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    fields = kind.model_fields.items()
+    return {name: plain(field.annotation) for name, field in fields if name not in without}
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=IDS)
+def test_what_a_type_writes_it_reads(kind: type[WireModel]) -> None:
+    read = kind.model_validate(answer(kind))
+    assert read.model_dump(mode="json") == answer(kind)
+    assert kind.model_validate_json(read.model_dump_json()) == read
+    assert read.model_fields_set == kind.model_fields.keys()
+
+
+@pytest.mark.parametrize("kind", TYPES, ids=IDS)
+def test_fields_of_a_newer_server_are_kept(kind: type[WireModel]) -> None:
+    newer = answer(kind) | {"of_a_newer_server": {"figures": [1, 2.5, None]}}
+    read = kind.model_validate(newer)
+    assert read.model_extra == {"of_a_newer_server": {"figures": [1, 2.5, None]}}
+    assert read.model_dump(mode="json") == newer
+
+
+LATER: dict[str, set[str]] = {
+    "AuditEntry": {"address"},
+    "BestPoint": set(),
+    "Dataset": {"classes", "images", "image_field", "label_field", "text_field"},
+    "Estimate": {
+        *("basis", "floating_point_operations", "forward_tokens", "peak_device_memory_bytes", "seconds", "warnings")
+    },
+    "GateResult": {"figure", "kept", "margin", "message", "on"},
+    "Inspection": {
+        *("artifact", "classes", "context_length", "hidden_size", "image", "layers", "model_revision", "task"),
+        *("tied_embeddings", "vocabulary_size"),
+    },
+    "Job": {
+        *("gates", "metadata", "model_revision", "priority", "queue", "recovery", "sparsity", "target"),
+        *("waiting_reason", "warnings"),
+    },
+    "JobAttempt": {"measured", "needs", "stages"},
+    "JobError": {"param", "retryable"},
+    "KeepBest": {"group"},
+    "Method": {"description", "gains", "summary"},
+    "Model": {
+        *("classes", "context_length", "hidden_size", "image", "layers", "task", "tied_embeddings", "vocabulary_size")
+    },
+    "PointCounts": {"cancelled", "failed", "not_run", "queued", "running", "succeeded", "waiting"},
+    "Problem": {"instance", "param", "status", "title", "type"},
+    "RetentionPolicy": {"keep_best", "keep_last", "keep_tagged"},
+    "SearchOutcome": {"job", "nearest", "number"},
+    "Sweep": {"dense", "error", "finished_at", "grid", "job", "name", "search", "skipped", "waiting_for"},
+    "SweepPoint": {"error", "figures", "job", "on_front", "stage", "unmet"},
+    "SweepResults": {"search"},
+    "TargetReached": {"sparsity", "spread"},
+    "Upload": {"error"},
+    "Worker": {
+        *("device_memory_bytes", "device_memory_used_bytes", "device_name", "disk_free_bytes", "memory_bytes"),
+        *("reason", "version"),
+    },
+}
+"""Fields without which answers of older servers come, beside `object`: none of them may become required."""
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_an_answer_of_an_older_server_lacks_what_came_later(name: str) -> None:
+    kind = next(each for each in TYPES if each.__name__ == name)
+    later = frozenset({"object", *LATER[name]})
+    assert LATER[name] <= kind.model_fields.keys()
+    older = answer(kind, without=later)
+    read = kind.model_validate(older)
+    assert read.model_dump(mode="json", exclude_unset=True) == older
+    required = {each for each, field in kind.model_fields.items() if field.is_required()}
+    assert required == older.keys()
+
+
+def test_figures_and_reports_may_lack_everything() -> None:
+    assert secateur.Metrics.model_validate({}).model_dump(exclude_unset=True) == {}
+    assert secateur.Report.model_validate({}).model_dump(exclude_unset=True) == {}
+
+
+def test_a_state_that_came_later_is_read() -> None:
+    worker = Worker.model_validate(answer(Worker) | {"state": "dreaming"})
+    assert worker.state == "dreaming"
+
+
+def test_a_status_nobody_knows_is_refused() -> None:
+    with pytest.raises(ValidationError, match="queued"):
+        Job.model_validate(answer(Job) | {"status": "dreaming"})
+
+
+def test_types_without_arguments_hold_plain_json() -> None:
+    inspected = Inspection.model_validate(answer(Inspection) | {"job": {"method": "wanda"}})
+    assert inspected.job == {"method": "wanda"}
+    results = SweepResults.model_validate(answer(SweepResults) | {"trade_off": {"points": []}})
+    assert results.trade_off == {"points": []}
+    assert isinstance(results.sweep, secateur.Sweep)
+
+
+def test_a_job_of_this_client_is_a_job_on_the_wire() -> None:
+    job = Job.model_validate(answer(Job) | {"status": "succeeded"})
+    assert isinstance(job, JobState)
+    assert job.raise_for_status() is job
+    assert all(job.model_copy(update={"status": status}).finished for status in FINISHED)
+
+
+def test_a_list_of_numbers_is_read_as_one_of_texts() -> None:
+    page = Page[Key].model_validate({"data": [answer(Key)], "has_more": True, "next_after": 7})
+    assert page.next_after == 7
+
+
+def test_the_schema_promises_what_the_server_gives() -> None:
+    schema = TypeAdapter(Estimate).json_schema(mode="serialization")
+    assert schema["required"] == list(Estimate.model_fields)
+    assert "additionalProperties" not in schema
+    assert not any("default" in field for field in schema["properties"].values())
+    state = TypeAdapter(Worker).json_schema(mode="serialization")["properties"]["state"]
+    assert state == {"enum": ["idle", "busy", "paused", "draining"], "title": "State", "type": "string"}
+
+
+def test_an_answer_of_a_narrower_type_shows_no_more_than_it_declares() -> None:
+    made = CreatedKey.model_validate(answer(CreatedKey))
+    shown = TypeAdapter(Key).dump_python(made)
+    assert "key" not in shown
+    assert shown["created_at"] == datetime(2026, 3, 1, 12, tzinfo=UTC)
