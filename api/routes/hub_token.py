@@ -5,8 +5,8 @@ from fastapi import APIRouter
 from api.dependencies import Admin, DatabaseSession, State
 from api.http.problem_documents import problems
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
-from core.service.registry.schemas import HubTokenBody
 from core.service.sources import hub_tokens
+from core.service.sources.schemas import HubTokenBody
 from secateur_wire.teams import HubToken
 
 router = APIRouter(prefix="/v1/team/hub-token", tags=["team"])

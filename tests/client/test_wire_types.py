@@ -40,7 +40,8 @@ IDS = [each.__name__ for each in TYPES]
 def plain(kind: Any) -> Any:
     """Return a JSON value of a field's type, the fullest there is."""
     if isinstance(kind, TypeVar):
-        return plain(kind.__default__)
+        variable: Any = kind  # the standard library's have defaults from Python 3.13 on
+        return plain(variable.__default__)
     arguments, origin = get_args(kind), get_origin(kind)
     if origin is Annotated:
         return plain(arguments[0])

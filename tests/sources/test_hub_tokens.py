@@ -15,12 +15,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import GatedModel, SecateurError, UnknownModel
-from core.service.registry.schemas import HubTokenBody
 from core.service.sources.hub import Hub
 from core.service.sources.hub_access import HubAccess, open_access
 from core.service.sources.hub_datasets import find_hub_dataset
 from core.service.sources.hub_tokens import find_access, remove_hub_token, set_hub_token
 from core.service.sources.references import HubText, model_references
+from core.service.sources.schemas import HubTokenBody
 from core.service.teams.server_secret import server_secret
 from core.settings import Settings
 from tests.conftest import bearer

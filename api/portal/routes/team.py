@@ -14,8 +14,8 @@ from api.portal.session import CSRF_FIELD, Admin, Posted, Viewer
 from core.database import transaction
 from core.errors import Conflict, InvalidRequest, SecateurError
 from core.service.jobs import quotas
-from core.service.registry.schemas import HubTokenBody
 from core.service.sources import hub_tokens
+from core.service.sources.schemas import HubTokenBody
 from core.service.teams import keys
 from core.service.teams.principal import Principal
 from core.service.teams.schemas import KeyBody, RotateBody

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from core.validation import spelled
 from secateur_wire.uploads import UploadKind
@@ -78,11 +78,3 @@ class UploadBody(BaseModel):
     image_field: FieldName = "image"
     label_field: FieldName = "label"
     source: Source = "upload"
-
-
-class HubTokenBody(BaseModel):
-    """A token of the hub that may read what the team prunes. It is kept sealed, and never shown again."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    token: Annotated[SecretStr, Field(min_length=1, max_length=8000)]

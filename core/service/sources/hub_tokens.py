@@ -4,9 +4,9 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.service.registry.schemas import HubTokenBody
 from core.service.sources.hub_access import PURPOSE, HubAccess
 from core.service.sources.hub_tables import HubTokenRow
+from core.service.sources.schemas import HubTokenBody
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.service.teams.sealing import Sealed
