@@ -33,5 +33,5 @@ def clear_retention(caller: Admin, session: DatabaseSession) -> Retention:
 
 @router.post("/preview", responses=problems(Unauthenticated, Forbidden, InvalidRequest))
 def preview_retention(body: RetentionPolicy, caller: Admin, session: DatabaseSession) -> RetentionPreview:
-    """What a policy would remove now, and why the rest would stay. Nothing is changed."""
+    """List the artifacts that a policy would remove now, and why the rest would stay. Nothing is changed."""
     return service.preview(session, caller.team_id, body)

@@ -146,7 +146,7 @@ def preview_trigger(
     state: State,
     idempotency_key: IdempotencyKey = None,
 ) -> TriggerPreview:
-    """What a payload would make of the trigger's template: the whole job and what it would need. Makes nothing."""
+    """Show the whole job that a payload would make of the trigger's template, and what it would need. Makes nothing."""
     return service.preview(state.triggers, caller, trigger_id, payload, SentHeaders(idempotency_key=idempotency_key))
 
 

@@ -31,7 +31,7 @@ def _is_none(value: object) -> bool:
 
 
 class Target(Part, frozen=True):
-    """What the artifact may have at most, one of the three; the others are left out where it is shown."""
+    """Limit of the artifact, one of the three; the others are left out where it is shown."""
 
     parameters: _Size | None = Field(
         None,

@@ -16,7 +16,7 @@ Body = TypeVar("Body", default=JsonObject)
 
 
 class JobError(WireModel):
-    """How a job ended badly. `retryable`: another attempt could end differently."""
+    """Error that ended a job. `retryable`: another attempt could end differently."""
 
     code: str
     message: str
@@ -123,7 +123,7 @@ class ArtifactList(Page[ArtifactFile]):
 
 
 class MethodFit(WireModel):
-    """Whether a method fits the model, and why not."""
+    """Fit of a method to the model: whether it can prune it, and if not why."""
 
     method: str
     fits: bool
@@ -131,7 +131,7 @@ class MethodFit(WireModel):
 
 
 class EstimateBasis(WireModel):
-    """Where an estimate comes from: `formula` from the model's headers and the job body, corrected by what so many
+    """Basis of an estimate: `formula` from the model's headers and the job body, corrected by what so many
     `jobs` of the same queue and method took (0: the formula alone).
     """
 
@@ -140,9 +140,9 @@ class EstimateBasis(WireModel):
 
 
 class Estimate(WireModel):
-    """What a job will need: peaks of memory, device memory (null on CPU workers) and disk; `seconds` of one attempt.
-    `forward_tokens` are images where the model is a classifier. `warnings` say what the body asks for and will most
-    likely not get.
+    """Needs of a job, estimated: peaks of memory, device memory (null on CPU workers) and disk; `seconds` of one
+    attempt. `forward_tokens` are images where the model is a classifier. `warnings` say what the body asks for and will
+    most likely not get.
     """
 
     peak_memory_bytes: int
@@ -156,7 +156,7 @@ class Estimate(WireModel):
 
 
 class ExpectedArtifact(WireModel):
-    """About what a job's artifact will have: parameters that are not zero, and bytes of its tensors."""
+    """Size of a job's artifact, estimated: parameters that are not zero, and bytes of its tensors."""
 
     parameters: int
     bytes: int

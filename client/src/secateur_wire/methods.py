@@ -6,7 +6,7 @@ from secateur_wire.base import JsonObject, Page, WireModel
 
 
 class Paper(WireModel):
-    """Where a method comes from."""
+    """Paper that a method comes from."""
 
     title: str
     authors: str
@@ -15,7 +15,7 @@ class Paper(WireModel):
 
 
 class Needs(WireModel):
-    """What a method needs besides the weights."""
+    """Needs of a method besides the weights."""
 
     calibration: bool
     gradients: bool

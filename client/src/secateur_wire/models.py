@@ -9,7 +9,7 @@ Task = Literal["language-model", "image-classification"]
 
 
 class ImageShape(WireModel):
-    """What a classifier takes: channels, and height and width where its config says them."""
+    """Images that a classifier takes: channels, and height and width where its config says them."""
 
     channels: int
     height: int | None

@@ -12,7 +12,7 @@ _TEXT = WithJsonSchema({"type": "string"})
 
 
 class Problem(WireModel):
-    """What went wrong. `code` is stable; `param` names the field, header or query parameter at fault, dotted."""
+    """Error of a call. `code` is stable; `param` names the field, header or query parameter at fault, dotted."""
 
     type: Annotated[str | None, _TEXT] = None
     title: Annotated[str | None, _TEXT] = None

@@ -8,7 +8,7 @@ from secateur_wire.states import FINISHED, PublicationStatus
 
 
 class PublicationProgress(WireModel):
-    """What has arrived, of what there is."""
+    """Files and bytes that have arrived, of all there are."""
 
     files: int
     files_total: int
@@ -17,7 +17,7 @@ class PublicationProgress(WireModel):
 
 
 class PublicationResult(WireModel):
-    """Where the artifact is now; `commit` of the hub's repository, null of a bucket."""
+    """Place of the published artifact; `commit` is the hub repository's, null for a bucket."""
 
     url: str
     commit: str | None

@@ -71,9 +71,9 @@ class Sweep(WireModel, Generic[Search]):
 
 
 class Figures(WireModel):
-    """What a point's job measured; null where it did not. Of several evaluation sets or tasks, perplexity is the
-    geometric mean and accuracy the mean, ratios and drops are the worst; the latency's ratio has its noise added, as a
-    gate looks at it.
+    """Figures that a point's job measured; null where it did not. Of several evaluation sets or tasks, perplexity is
+    the geometric mean and accuracy the mean, ratios and drops are the worst; the latency's ratio has its noise added,
+    as a gate looks at it.
     """
 
     not_promised: ClassVar[frozenset[str]] = frozenset(
@@ -142,7 +142,7 @@ class BestPoint(WireModel):
 
 
 class SearchOutcome(WireModel):
-    """What a search found: the point and job of the winner, by the whole evaluation; null where there is none (yet).
+    """Result of a search: the point and job of the winner, by the whole evaluation; null where there is none (yet).
     `jobs` were run, for `candidates` points. `nearest` is the point that missed the limits by least, where none keeps
     to them.
     """

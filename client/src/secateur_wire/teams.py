@@ -32,7 +32,7 @@ class CreatedKey(Key):
 
 
 class Quotas(WireModel):
-    """What a team may use at most; null: as much as there is. `max_device_seconds` is of a calendar month (UTC)."""
+    """Limits of what a team may use; null: as much as there is. `max_device_seconds` is of a calendar month (UTC)."""
 
     max_running: int | None
     max_queued: int | None
@@ -41,7 +41,7 @@ class Quotas(WireModel):
 
 
 class Usage(WireModel):
-    """What a team uses. `device_seconds` is the time of attempts that ended since `month_started_at`."""
+    """Use by a team. `device_seconds` is the time of attempts that ended since `month_started_at`."""
 
     running: int
     queued: int

@@ -85,7 +85,7 @@ class DeliveryDetail(Delivery):
 
 
 class Replayed(WireModel):
-    """How many deliveries begin again."""
+    """Number of deliveries that begin again."""
 
     object: Literal["replay"] = "replay"
     deliveries: int

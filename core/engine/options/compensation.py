@@ -39,7 +39,7 @@ class Refit(BaseModel):
 
 
 class Compensation(Refit):
-    """What makes up for weights that become zero, beside what the method does itself."""
+    """Updates that make up for weights that become zero, beside what the method does itself."""
 
     conjugate_gradient: Literal["auto"] | Annotated[int, Field(ge=0, le=1000)] = Field(
         0,

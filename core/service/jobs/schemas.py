@@ -44,9 +44,9 @@ class Calibration(Part):
 
 
 class Evaluation(Part):
-    """What is measured, dense and pruned: the perplexity of texts, on `samples` windows (null: all there are) of each,
-    or a classifier's accuracy and loss on so many images of each; the zero-shot accuracy on tasks, on the first
-    `task_limit` questions (null: all there are) of each; and what both write after `prompts`, for people to read.
+    """Measurements, dense and pruned: the perplexity of texts, on `samples` windows (null: all there are) of each, or a
+    classifier's accuracy and loss on so many images of each; the zero-shot accuracy on tasks, on the first `task_limit`
+    questions (null: all there are) of each; and what both write after `prompts`, for people to read.
     """
 
     datasets: Annotated[list[_Reference], Field(max_length=20)] = Field(default_factory=list)
@@ -190,7 +190,7 @@ class InspectBody(BaseModel):
 
 
 class Inspection(wire.Inspection[JobBody]):
-    """What a model is and which methods fit; for a job body also the body with defaults, what it would need, and the
+    """Facts of a model and which methods fit; for a job body also the body with defaults, what it would need, and the
     size of its artifact, which is null where that is not known before (a latency to reach, shared weights) or nothing
     is pruned.
     """

@@ -15,7 +15,7 @@ _Line = Annotated[
 
 
 class PublicationBody(BaseModel):
-    """Where to publish a job's artifact, and with whose rights.
+    """Destination of a job's artifact, and the rights to write there.
 
     `to` is `hub:org/name`, with a `token` of the hub that may write there, and `revision` (a branch, made where there
     is none), `private` (of a repository that is made) and `message` (of the commit); or `s3://bucket/prefix`, with

@@ -64,8 +64,8 @@ class FileToUpload(BaseModel):
 
 
 class UploadBody(BaseModel):
-    """What will be uploaded: the files of a model folder, or one text or Parquet file of images, which `format` and the
-    fields describe.
+    """Announcement of an upload: the files of a model folder, or one text or Parquet file of images, which `format` and
+    the fields describe.
     """
 
     model_config = ConfigDict(extra="forbid")

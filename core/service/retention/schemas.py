@@ -50,6 +50,6 @@ class Retention(wire.Retention[RetentionPolicy]):
 
 
 class RetentionPreview(wire.RetentionPreview[RetentionPolicy]):
-    """What a policy would do now. `artifacts` are those that go first, then those that stay, each the oldest first, at
-    most 1000; the counts are of all.
+    """Effect that a policy would have now. `artifacts` are those that go first, then those that stay, each the oldest
+    first, at most 1000; the counts are of all.
     """

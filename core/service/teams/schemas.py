@@ -20,7 +20,7 @@ class KeyBody(BaseModel):
 
 
 class RotateBody(BaseModel):
-    """How long the old key is still good once its successor is made."""
+    """A key to replace: the old one is good for `grace_seconds` more once its successor is made."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 

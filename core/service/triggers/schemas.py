@@ -26,7 +26,7 @@ EventPointer = Annotated[Pointer, StringConstraints(min_length=1)]
 
 
 class Schedule(Part):
-    """When the trigger fires by itself."""
+    """Times at which the trigger fires by itself."""
 
     cron: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)] = Field(
         description="minute hour day month weekday: 0 3 * * MON is Mondays at 3."
@@ -72,7 +72,7 @@ class TriggerBody(Part):
 
 
 class TriggerChanges(Part):
-    """What to change of a trigger; what is left out stays, null takes away."""
+    """Changes of a trigger; what is left out stays, null takes away."""
 
     name: Name | None = None
     description: Description | None = None
@@ -96,7 +96,7 @@ class TriggerChanges(Part):
 
 
 class RotateTriggerBody(Part):
-    """Which secrets to replace; the old ones are good no more at once."""
+    """Secrets to replace; the old ones are good no more at once."""
 
     secrets: list[wire.TriggerSecret] = Field(["url"], min_length=1, max_length=3)
 
@@ -121,4 +121,4 @@ class Firing(wire.Firing[JobError]):
 
 
 class TriggerPreview(wire.TriggerPreview[JobBody, Estimate]):
-    """What a payload would make: the whole job, defaults filled in, and what it would need."""
+    """The job that a payload would make, whole, with defaults filled in, and what it would need."""

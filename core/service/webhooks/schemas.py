@@ -32,7 +32,7 @@ class WebhookBody(BaseModel):
 
 
 class WebhookChanges(BaseModel):
-    """What of an endpoint changes; what is left out stays. `enabled: true` begins again with what waits."""
+    """Changes of an endpoint; what is left out stays. `enabled: true` begins again with what waits."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,7 +44,7 @@ class WebhookChanges(BaseModel):
 
 
 class RotateSecretBody(BaseModel):
-    """How long the old secret signs beside the new one."""
+    """A secret to replace: the old one signs beside the new one for `grace_seconds` more."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
