@@ -20,10 +20,10 @@ from rich.console import Console
 from bench.cells import own_release, recall, remember
 from bench.machine import describe_machine
 from bench.page import table, write_section
-from core.catalogue.method_info import MethodInfo
-from core.catalogue.methods import METHODS
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.options.base import Budgeted
+from core.methods.method_info import MethodInfo
+from core.methods.registry import METHODS
 from core.settings import Settings
 from secateur import Client, Job
 from secateur.errors import SecateurError

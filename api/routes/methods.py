@@ -4,8 +4,8 @@ from fastapi import APIRouter
 
 from api.dependencies import Viewer
 from api.http.problem_documents import problems
-from core.catalogue.methods import METHODS
 from core.errors import Unauthenticated
+from core.methods.registry import METHODS
 from secateur_wire.methods import Method, MethodList
 
 router = APIRouter(prefix="/v1/methods", tags=["methods"])

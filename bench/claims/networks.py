@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 
 from bench.cells import CACHE, own_release
 from bench.claims.data import Split, digits
-from core.catalogue.compatibility import parse_parameters
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import ImageSet
 from core.engine.evaluation.accuracy import measure_accuracy
@@ -26,6 +25,7 @@ from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Scene, weights_of
 from core.methods.classifiers import build_classifier_method
+from core.methods.registry import parse_parameters
 
 FOLDER = CACHE / "claims"
 _CODE = (

@@ -2,7 +2,7 @@
 
 from core.catalogue.classic_parameters import IterativeMagnitudeParameters, OBDParameters, OBSParameters
 from core.catalogue.filter_parameters import FilterL1Parameters, FilterTaylorParameters
-from core.catalogue.method_info import SMALLER, ZEROS, ZEROS_OR_N_M, MethodInfo
+from core.methods.method_info import SMALLER, ZEROS, ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 _FILTERS = ("structured",)

@@ -1,7 +1,6 @@
 """The methods for language models, with their papers; some prune the layers of image classifiers too."""
 
 from core.catalogue.adapted_parameters import LoRAPruneParameters, LoRAShearParameters
-from core.catalogue.method_info import SMALLER, UNCHANGED, ZEROS_OR_N_M, MethodInfo
 from core.catalogue.parameters import (
     ADMMParameters,
     BonsaiParameters,
@@ -17,6 +16,7 @@ from core.catalogue.parameters import (
     WandaParameters,
 )
 from core.catalogue.sensitivity_parameters import SensitivityParameters
+from core.methods.method_info import SMALLER, UNCHANGED, ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 _WEIGHTS = ("unstructured", "n:m")

@@ -11,7 +11,7 @@ from core.engine.pruning.layerwise.language_pass import Sweep
 from core.engine.pruning.layerwise.plan import make_plan
 from core.engine.pruning.units.language_pass import Removal
 from core.engine.pruning.units.plan import make_structured_plan
-from core.methods import STRUCTURED
+from core.methods.engine import STRUCTURED
 
 
 def walk_for(

@@ -5,8 +5,8 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
-from core.catalogue.methods import METHODS
 from core.database import transaction
+from core.methods.registry import METHODS
 from core.service.jobs.queue import claim, finish_succeeded
 from core.service.jobs.tables import JobEventRow, JobRow
 from core.service.sources.folders import content_hash

@@ -13,8 +13,8 @@ from jsonschema_rs import Draft202012Validator
 from api.app import create_app
 from api.http.problem_documents import PROBLEM_JSON
 from api.openapi.document import TAGS, operations, required_role
-from core.catalogue.methods import METHODS
 from core.errors import SecateurError
+from core.methods.registry import METHODS
 from core.settings import Settings
 from core.validation import message_of
 from secateur import errors as client_errors

@@ -130,7 +130,7 @@ def test_tasks_have_their_standard_errors_and_the_mean_its_own() -> None:
 
 
 def test_settings_fit_their_methods_parameters_and_the_page_has_the_section(tmp_path: Path) -> None:
-    from core.catalogue.methods import METHODS
+    from core.methods.registry import METHODS
 
     for setting in SETTINGS.values():
         METHODS[setting.method].parameters.model_validate(setting.parameters)

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from core.catalogue.compatibility import check_job
 from core.engine.architectures.description import inspect_folder
 from core.engine.checkpoints.safetensors_header import read_header
 from core.errors import (
@@ -27,6 +26,7 @@ from core.errors import (
     UnsupportedArchitecture,
     UnusableModel,
 )
+from core.pipeline.recipes.validation import check_job
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8, "intermediate_size": 12,

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from core.catalogue.compatibility import parse_parameters
-from core.catalogue.targets import Target, resolve_target
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.unit_counts import group_counts, layer_count
 from core.engine.options.width import Width
 from core.engine.options.width_counts import reachable_sparsities, require_narrowing, require_structure
 from core.errors import InvalidTarget
+from core.methods.registry import parse_parameters
+from core.pipeline.recipes.sizes import Target, resolve_target
 from tests.engine.tiny import CONFIGS, make_model
 
 ROUND_TO = 8

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.methods import get_method
 from core.engine.datasets.image_set import TensorImages
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
@@ -16,6 +15,7 @@ from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Scene
 from core.methods.classifiers import build_classifier_method
+from core.methods.registry import get_method
 from tests.engine.classifier_networks import layers_of as shapes
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.catalogue.compatibility import check_job, parse_parameters
 from core.engine.architectures.description import inspect_folder
 from core.engine.architectures.unit_counts import Counts, LayerShape
 from core.engine.models.tensors import load_tensors
@@ -25,9 +24,11 @@ from core.engine.pruning.units.adapted_model import AdaptedModel, estimated_grad
 from core.engine.pruning.units.removal import Cut
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.errors import InvalidParameters
-from core.methods.bundle_damage import Bundle, most_damaging
-from core.methods.half_space import HalfSpaceRemoval, half_space_step
-from core.methods.loraprune import GradualRemoval
+from core.methods.loraprune.method import GradualRemoval
+from core.methods.lorashear.bundle_damage import Bundle, most_damaging
+from core.methods.lorashear.half_space import HalfSpaceRemoval, half_space_step
+from core.methods.registry import parse_parameters
+from core.pipeline.recipes.validation import check_job
 from core.service.jobs.estimates.compute import Tokens, work_of
 from core.service.jobs.estimates.resources import needs_of
 from core.service.jobs.schemas import JobBody
@@ -213,7 +214,9 @@ def test_the_damage_of_a_bundle_is_what_the_loss_rises_by_without_it(
 ) -> None:
     folder, tokens = make_model(tmp_path / "model", "gemma3"), make_tokens(3)
     found: list[Bundle] = []
-    monkeypatch.setattr("core.methods.lorashear.most_damaging", lambda bundles, share: found.extend(bundles) or [])
+    monkeypatch.setattr(
+        "core.methods.lorashear.method.most_damaging", lambda bundles, share: found.extend(bundles) or []
+    )
     removal(folder, tmp_path / "work", "lorashear", 0.25, parameters=QUICK | {"periods": 1}, calibration=tokens)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.catalogue.compatibility import parse_parameters
 from core.engine.options.layer_selection import Selection
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import PrunableLinear, Target
 from core.errors import RunFailed
-from core.methods import build_method
+from core.methods.engine import build_method
+from core.methods.registry import parse_parameters
 
 
 def statistic(seed: int, size: int = 64, *, dead: int = 0) -> InputStatistic:

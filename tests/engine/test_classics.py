@@ -22,7 +22,7 @@ from core.engine.pruning.network import Observer, loss_and_accuracy, mean_loss
 from core.engine.pruning.units.dead_neurons import remove_dead_neurons
 from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidParameters, InvalidSparsity
-from core.methods.classifiers.iterative_magnitude import cut_layer, rewind
+from core.methods.iterative_magnitude.method import cut_layer, rewind
 from tests.engine.classifying import (
     Plain,
     digits,

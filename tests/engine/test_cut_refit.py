@@ -14,8 +14,8 @@ from core.engine.pruning.units import plan as structured_plan
 from core.engine.pruning.units.plan import make_structured_plan
 from core.engine.pruning.units.removal import Cut, LayerCut
 from core.errors import InvalidRequest
-from core.methods.depth import Depth
-from core.methods.random_structured import RandomStructured
+from core.methods.depth.method import Depth
+from core.methods.random_structured.method import RandomStructured
 from tests.engine.crossing import crossed
 from tests.engine.sweeping import last_hidden, newest_stream, tensors_of
 from tests.engine.test_per_layer import prune as prune_per_layer

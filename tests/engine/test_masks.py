@@ -11,7 +11,7 @@ from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import PrunableLinear, Target
 from core.engine.pruning.masks import lowest, lowest_in_groups, lowest_in_tensor, removal_mask
 from core.engine.pruning.saliency import cumulative_row_share
-from core.methods.wanda import Wanda
+from core.methods.wanda.method import Wanda
 
 # Few distinct values, so that ties are the rule.
 scores = st.integers(1, 6).flatmap(

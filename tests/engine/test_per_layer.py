@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from core.catalogue.compatibility import check_job
 from core.engine.architectures.architecture import FAMILIES
 from core.engine.architectures.description import inspect_folder
 from core.engine.architectures.heterogeneous import LAYERS_KEY, MODELLING_FILE, modelling_file
@@ -23,6 +22,7 @@ from core.engine.pruning.units.removal import Cut
 from core.engine.recovery.language import recover
 from core.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.validation import check_job
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
 from tests.engine.reloading import reload_with_code

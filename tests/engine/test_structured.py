@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from core.catalogue.compatibility import check_job
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.unit_counts import LayerShape, ModelStructure, group_counts
 from core.engine.exporters.huggingface import write_checkpoint
@@ -26,6 +25,7 @@ from core.engine.pruning.units.language_pass import Removal
 from core.engine.pruning.units.removal import Cut, LayerCut, layer_groups, slice_block
 from core.errors import InvalidParameters, InvalidSparsity
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.validation import check_job
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core.engine.options.patterns import parse_pattern
-from core.methods.surgeon import delete_cheapest, inverse_hessian
+from core.methods.obs.surgeon import delete_cheapest, inverse_hessian
 
 sizes = st.integers(2, 14)
 seeds = st.integers(0, 2**31)

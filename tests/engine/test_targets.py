@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from core.catalogue.targets import Target, resolve_target
 from core.engine.architectures.description import inspect_folder
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.packed import pack_folder
@@ -18,6 +17,7 @@ from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.units.plan import make_structured_plan
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.sizes import Target, resolve_target
 from core.pipeline.stages import search as latency_search
 from core.pipeline.stages.search import (
     RECORD,

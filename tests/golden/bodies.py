@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.methods import METHODS
+from core.methods.registry import METHODS
 from tests.golden.inputs import DEEP, LANGUAGE_MODELS
 
 BODIES = Path(__file__).parent / "bodies.json"

@@ -6,9 +6,9 @@ LOAD_FOLDER in the environment holds what the runs share: `runs.log`, and `kill-
 import os
 from pathlib import Path
 
-from core.catalogue.method_info import MethodInfo
-from core.catalogue.methods import METHODS
 from core.catalogue.parameters import RandomParameters
+from core.methods.method_info import MethodInfo
+from core.methods.registry import METHODS
 from secateur_wire.methods import Needs
 
 NOOP = MethodInfo(

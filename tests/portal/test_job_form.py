@@ -15,8 +15,8 @@ from api.portal.forms.job_fields import job_fields
 from api.portal.session import Form, read_form
 from api.portal.views.method_cards import method_groups
 from api.portal.views.reproduce import commands_for
-from core.catalogue.methods import METHODS
 from core.errors import InvalidRequest
+from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
 from secateur import Client
 from secateur.cli import app

@@ -140,7 +140,7 @@ def _namesakes(trees: Mapping[str, ast.Module]) -> Iterator[Finding]:
 
 
 def _is_of_a_method(name: str) -> bool:
-    return re.fullmatch(r"core/methods/(classifiers/)?(?!__init__)\w+\.py", name) is not None
+    return re.fullmatch(r"core/methods/\w+/method\.py", name) is not None
 
 
 def _names_a_paper(tree: ast.Module) -> bool:

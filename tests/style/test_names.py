@@ -21,7 +21,7 @@ def test_a_count_that_fell_is_written_down() -> None:
         ("long_file", "core/a.py", "\n" * 301),
         ("look_up", "worker/a.py", 'x = job.metrics["bytes"]\n'),
         ("package_paragraph", "core/a/__init__.py", ""),
-        ("paper", "core/methods/a.py", '"""A method."""\n'),
+        ("paper", "core/methods/a/method.py", '"""A method."""\n'),
         ("parameter_class_asked_for", "core/a.py", "isinstance(x, WandaParameters)\n"),
         ("untyped_signature", "worker/a.py", "def f(x: dict[str, Any]) -> None: ...\n"),
         ("word_of_our_own", "core/a.py", "whatIsToldNow = 1\n"),

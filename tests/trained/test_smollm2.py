@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.catalogue.compatibility import parse_parameters
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
@@ -18,7 +17,8 @@ from core.engine.pruning.layerwise.block_store import Boundaries
 from core.engine.pruning.layerwise.propagation import InputGroup, collect
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.pruning.layerwise.targets import PrunableLinear, Target
-from core.methods import build_method
+from core.methods.engine import build_method
+from core.methods.registry import parse_parameters
 from tests.engine.sweeping import sweep, tensors_of
 
 pytestmark = pytest.mark.timeout(600)

@@ -20,7 +20,6 @@ import torch
 import transformers
 from transformers import dynamic_module_utils
 
-from core.catalogue.methods import get_method
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import describe_folder
 from core.engine.evaluation.continuations import generate_side_by_side
@@ -30,6 +29,7 @@ from core.engine.models.classifier import open_classifier
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.recovery.training import RecoveryStopped
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
+from core.methods.registry import get_method
 from worker.processes import peak_resident_bytes
 from worker.runner.message_writer import open_messages, send, signs_of_life
 from worker.runner.messages import (

@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.compatibility import parse_parameters
-from core.catalogue.methods import get_method
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.datasets.image_cache import Choice, ImagePlace, open_images
@@ -35,6 +33,7 @@ from core.engine.recovery.checkpoints import Checkpoints
 from core.engine.recovery.training import Observer as TrainingObserver
 from core.errors import ZerosRefilled
 from core.methods.classifiers import build_classifier_method
+from core.methods.registry import get_method, parse_parameters
 from worker.runner.classifier_report import classifier_result, described_images
 from worker.runner.dense import dense_accuracy, dense_figures
 from worker.runner.messages import (

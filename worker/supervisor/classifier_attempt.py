@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.catalogue.methods import get_method
+from core.methods.registry import get_method
 from core.service.sources.references import ImageReference
 from worker.runner.messages import ClassifierSpec, ImageSource, ModelPlace
 from worker.supervisor.attempt import Attempt, Made

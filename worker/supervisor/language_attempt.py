@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.methods import get_method
 from core.engine.architectures.heterogeneous import MODELLING_FILE
+from core.methods.registry import get_method
 from worker.runner.messages import GenerateSpec, GenerateTextSpec, PruneSpec, RecoverSpec, SensitivitySpec, Spec
 from worker.supervisor.attempt import Attempt, Made, keep_peak
 from worker.supervisor.inputs import Sources

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from core.catalogue.methods import get_method
 from core.engine.options.recovery import Recovery, stage_texts
+from core.methods.registry import get_method
 from core.service.jobs.queue import Claim
 from core.service.sources.references import TextReference
 from worker.runner.messages import ModelSource, PruneSpec, RecoverSpec, TextSource

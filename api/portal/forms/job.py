@@ -11,7 +11,7 @@ from typing import Any, Final
 from api.http.body_limits import check_json
 from api.portal.forms.job_fields import METADATA, PARAMETERS, Field, job_fields, json_or_text, one_a_line
 from api.portal.session import Form
-from core.catalogue.methods import METHODS
+from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
 
 _LEADING: Final = {"calibration": "dataset", "recovery": "method"}

@@ -6,7 +6,7 @@ REST fills in less: a program says what it means.
 from collections.abc import Iterable, Sequence
 
 from api.portal.session import Form
-from core.catalogue.methods import METHODS
+from core.methods.registry import METHODS
 from core.service.jobs.resolution.text import SELF
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import ModelSummary

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
-from core.catalogue.methods import METHODS
 from core.errors import InvalidRequest
+from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
 
 PARAMETERS: Final = "parameters."

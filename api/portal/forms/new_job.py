@@ -11,10 +11,10 @@ from api.portal.forms.job import field_at_fault, form_of, minimal, read_body
 from api.portal.forms.job_fields import Field, job_fields
 from api.portal.session import Form
 from api.state import ApiState
-from core.catalogue.method_info import MethodInfo
-from core.catalogue.methods import METHODS
 from core.database import transaction
 from core.errors import SecateurError
+from core.methods.method_info import MethodInfo
+from core.methods.registry import METHODS
 from core.service.jobs.inspection import inspect
 from core.service.jobs.schemas import InspectBody, Inspection, Job, JobBody
 from secateur_wire.datasets import Dataset

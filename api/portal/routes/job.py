@@ -21,10 +21,10 @@ from api.portal.views.charts import IfNoneMatch, chart
 from api.portal.views.layer_table import by_kind, layer_figures
 from api.portal.views.live_updates import OVER, page_turn
 from api.state import ApiState
-from core.catalogue.methods import METHODS
 from core.database import transaction
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
+from core.methods.registry import METHODS
 from core.service.jobs import service
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.snapshots import take_snapshot

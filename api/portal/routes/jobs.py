@@ -13,7 +13,7 @@ from api.events.after_commit import hint_after_commit
 from api.portal.rendering import is_partial, page
 from api.portal.routes.sign_in import own_path
 from api.portal.session import Member, Posted, Viewer
-from core.catalogue.methods import METHODS
+from core.methods.registry import METHODS
 from core.service.jobs import service
 from core.service.jobs.listing import JobFilters, JobSort
 from core.service.jobs.states import STATUSES

@@ -9,9 +9,9 @@ from api.portal.rendering import page
 from api.portal.routes.adding import uploads_to_show
 from api.portal.session import Member, Viewer
 from api.state import ApiState
-from core.catalogue.methods import METHODS
 from core.database import transaction
 from core.errors import Conflict
+from core.methods.registry import METHODS
 from core.service.jobs.inspection import inspect
 from core.service.jobs.schemas import InspectBody
 from core.service.registry import service

@@ -19,10 +19,10 @@ from api.portal.session import Form, Posted, Viewer, read_form
 from api.portal.views.method_cards import method_groups
 from api.portal.views.reproduce import commands_for
 from api.state import ApiState
-from core.catalogue.methods import METHODS
 from core.database import transaction
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.errors import SecateurError
+from core.methods.registry import METHODS
 from core.service.jobs import service
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
 from core.service.jobs.resolution.hub_lookup import HubFindings

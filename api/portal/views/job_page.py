@@ -12,9 +12,9 @@ from api.portal.views.metric_curves import Curve, curves_of
 from api.portal.views.progress import remaining_seconds, stage_times
 from api.portal.views.result_cards import cards, evaluation_rows, gate_rows
 from api.portal.views.summary import verdict
-from core.catalogue.methods import METHODS
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
+from core.methods.registry import METHODS
 from core.service.jobs import service
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.snapshots import Snapshot, newest_events

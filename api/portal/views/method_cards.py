@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
-from core.catalogue.method_info import MethodInfo
-from core.catalogue.methods import METHODS
+from core.methods.method_info import MethodInfo
+from core.methods.registry import METHODS
 
 NEEDS: Final = ("no data", "forward passes", "gradients", "training")
 """Needs of a method besides the weights; each of these contains those before it."""

@@ -6,8 +6,8 @@ from math import hypot
 from typing import Any
 
 from api.portal.formatting import number, percent
-from core.catalogue.methods import get_method
 from core.engine.options.latency_budget import latency_noise
+from core.methods.registry import get_method
 from core.service.jobs.gates import stored_bytes
 
 Figures = Mapping[str, Any]

@@ -28,10 +28,10 @@ from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidParameters
-from core.methods.magnitude import Magnitude
-from core.methods.random import Random
-from core.methods.sparsegpt import SparseGPT
-from core.methods.wanda import Wanda
+from core.methods.magnitude.method import Magnitude
+from core.methods.random.method import Random
+from core.methods.sparsegpt.method import SparseGPT
+from core.methods.wanda.method import Wanda
 
 _ERROR_ROWS = 1024
 """Number of rows of a layer's input, about, on which its reconstruction error is measured where XᵀX is not at hand."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from core.catalogue.compatibility import parse_parameters
 from core.catalogue.filter_parameters import FilterL1Parameters, FilterTaylorParameters
 from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.counting import counted
@@ -25,7 +24,8 @@ from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.pruning.units.filter_rankings import rank
 from core.engine.recovery.training import RecoveryStopped
 from core.methods.classifiers import ClassifierMethod, build_classifier_method
-from core.methods.classifiers.filter_l1 import FilterL1
+from core.methods.filter_l1.method import FilterL1
+from core.methods.registry import parse_parameters
 
 SAVED = "curves.json"
 """File in an attempt's folder with the curves of the finished layers."""

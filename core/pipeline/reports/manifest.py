@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.catalogue.methods import get_method
+from core.methods.registry import get_method
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.sensitivity_card import sensitivity_card
 from core.storage import MANIFEST

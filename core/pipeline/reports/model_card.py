@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from core.catalogue.methods import get_method
 from core.engine.options.patterns import STRUCTURED
+from core.methods.registry import get_method
 from core.pipeline.reports import classifier_card
 from core.pipeline.reports.markdown import fenced, plain
 

@@ -14,7 +14,6 @@ import transformers
 from pydantic import BaseModel
 from transformers import PretrainedConfig, PreTrainedModel
 
-from core.catalogue.compatibility import parse_parameters
 from core.engine.architectures.unit_counts import AttentionMode, Counts
 from core.engine.evaluation.latency import DenseClock
 from core.engine.models.folder import ModelFolder
@@ -25,6 +24,7 @@ from core.engine.pruning.layerwise.plan import fingerprint
 from core.engine.pruning.units.plan import StructuredPlan, make_structured_plan
 from core.engine.pruning.units.removal import Cut, LayerCut, cut_config
 from core.errors import LatencyTooNoisy, TargetUnreachable
+from core.methods.registry import parse_parameters
 
 RECORD = "latency-target.json"
 """File in an attempt's folder with the result and the fingerprint of its circumstances."""

@@ -4,12 +4,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.catalogue.compatibility import check_job
-from core.catalogue.methods import METHODS, get_method
-from core.catalogue.targets import expected_size
 from core.engine.architectures.describe import Description
 from core.engine.options.patterns import UNSTRUCTURED
 from core.errors import SecateurError
+from core.methods.registry import METHODS, get_method
+from core.pipeline.recipes.sizes import expected_size
+from core.pipeline.recipes.validation import check_job
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from core.catalogue.targets import Target
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.recovery import Recovery
+from core.pipeline.recipes.sizes import Target
 from core.validation import LabelName, Part, spelled
 from secateur_wire import jobs as wire
 from secateur_wire.jobs import JobState

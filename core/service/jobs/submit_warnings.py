@@ -2,10 +2,10 @@
 
 from collections.abc import Collection
 
-from core.catalogue.methods import get_method
-from core.catalogue.targets import no_speed_up
 from core.engine.options.latency_budget import NOISE
 from core.engine.options.patterns import STRUCTURED
+from core.methods.registry import get_method
+from core.pipeline.recipes.sizes import no_speed_up
 from core.service.jobs.schemas import JobBody
 
 _FLOAT16_MOST = 65_504

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from core.catalogue.methods import get_method
 from core.errors import InvalidRequest, SecateurError, Unavailable
+from core.methods.registry import get_method
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup

@@ -10,7 +10,6 @@ import torch
 import transformers
 from torch import Tensor
 
-from core.catalogue.compatibility import check_job, parse_parameters
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import forward_dtype
@@ -22,7 +21,9 @@ from core.engine.options.patterns import Pattern, parse_pattern
 from core.engine.options.propagation import Propagated
 from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.layerwise.targets import Target
-from core.methods import Method, build_method
+from core.methods.engine import Method, build_method
+from core.methods.registry import parse_parameters
+from core.pipeline.recipes.validation import check_job
 
 MICRO_BATCH_TOKENS = 4096
 

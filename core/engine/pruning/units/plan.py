@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.catalogue.compatibility import check_job, parse_parameters
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import AttentionMode, layer_count
 from core.engine.models.folder import ModelFolder
@@ -18,7 +17,9 @@ from core.engine.options.width import Width
 from core.engine.options.width_counts import Narrowing, require_narrowing, require_structure
 from core.engine.pruning.layerwise.plan import MICRO_BATCH_TOKENS, engine_facts, fingerprint
 from core.engine.pruning.protocols.units import StructuredMethod
-from core.methods import build_structured_method
+from core.methods.engine import build_structured_method
+from core.methods.registry import parse_parameters
+from core.pipeline.recipes.validation import check_job
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ sides where they double the channels. Measurements of the fleet's own jobs corre
 import math
 from dataclasses import dataclass
 
-from core.catalogue.methods import get_method
 from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.methods.registry import get_method
 from core.service.jobs.schemas import JobBody
 
 _DEFAULT_SIDE = 224

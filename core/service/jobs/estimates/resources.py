@@ -11,14 +11,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.catalogue.compatibility import parse_parameters
-from core.catalogue.methods import get_method
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
 from core.engine.options.latency_budget import bytes_in_turn
+from core.methods.registry import get_method, parse_parameters
 from core.service.jobs.estimates.classifier import ClassifierWork
 from core.service.jobs.estimates.compute import (
     SOLVERS,

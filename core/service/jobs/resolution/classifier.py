@@ -4,12 +4,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.catalogue.compatibility import ResolvedRequest, method_at_work
-from core.catalogue.methods import get_method
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.exporters.hash_sharing import DEFAULT_COMPRESSION
 from core.engine.options.recovery import Recovery, complete_image_recovery
 from core.errors import InvalidRequest
+from core.methods.registry import get_method
+from core.pipeline.recipes.validation import ResolvedRequest, method_at_work
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.images import ImageNeeds, resolve_images

@@ -10,16 +10,16 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.catalogue.compatibility import ResolvedRequest, check_job, method_at_work, parse_parameters
-from core.catalogue.methods import get_method
 from core.catalogue.parameters import FrontierParameters
-from core.catalogue.targets import resolve_target
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.allocation import Allocated
 from core.engine.options.patterns import STRUCTURED
 from core.errors import InvalidRequest
+from core.methods.registry import get_method, parse_parameters
+from core.pipeline.recipes.sizes import resolve_target
+from core.pipeline.recipes.validation import ResolvedRequest, check_job, method_at_work
 from core.service.jobs.estimates.compute import compensation_of
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.classifier import require_unshared, resolve_classifier_job

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.catalogue.methods import get_method
 from core.engine.architectures.describe import Description, describe_folder, descriptions
 from core.errors import UnknownModel
+from core.methods.registry import get_method
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX, HubFindings
 from core.service.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
 from core.service.registry.service import find_row, names

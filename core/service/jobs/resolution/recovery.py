@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.catalogue.methods import get_method
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.recovery import Recovery, complete_recovery, stage_texts
 from core.errors import InvalidRequest, SecateurError
+from core.methods.registry import get_method
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model
 from core.service.jobs.resolution.text import TextNeeds, resolve_text

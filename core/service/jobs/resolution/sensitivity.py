@@ -3,8 +3,6 @@
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.catalogue.compatibility import parse_parameters
-from core.catalogue.methods import get_method
 from core.engine.architectures.describe import Description
 from core.engine.options.allocation import Allocated
 from core.engine.options.layer_selection import Selection, prunable_linears
@@ -12,6 +10,7 @@ from core.engine.options.patterns import parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.errors import InvalidParameters, InvalidRequest, InvalidTarget
+from core.methods.registry import get_method, parse_parameters
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.schemas import Gates, JobBody

@@ -6,8 +6,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from core.catalogue.compatibility import ResolvedRequest, check_job, parse_parameters
-from core.catalogue.methods import get_method
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
@@ -18,6 +16,8 @@ from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.width_counts import reachable_sparsities
 from core.errors import InvalidSparsity, InvalidTarget
+from core.methods.registry import get_method, parse_parameters
+from core.pipeline.recipes.validation import ResolvedRequest, check_job
 from core.validation import Part
 
 _Size = Annotated[int, Field(ge=1, le=10**18)]

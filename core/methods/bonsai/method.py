@@ -18,7 +18,7 @@ from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut
 from core.engine.pruning.units.unit_masks import UnitMasks
 from core.errors import NotFiniteWeights
-from core.methods.mask_regression import regress
+from core.methods.bonsai.mask_regression import regress
 
 
 class Bonsai(StructuredMethod):

@@ -16,8 +16,8 @@ from core.engine.pruning.layer_matrix import layer_of, set_matrix
 from core.engine.pruning.network import Scene, mean_loss
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.methods.classifiers.one_shot import OneShot
-from core.methods.obs import OBS
-from core.methods.surgeon import Deletion, delete_cheapest, inverse_hessian
+from core.methods.obs.method import OBS
+from core.methods.obs.surgeon import Deletion, delete_cheapest, inverse_hessian
 
 
 class _LayerWiseOBS(OneShot):
@@ -39,7 +39,7 @@ class ClassifierOBS(ClassifierMethod):
 
     exact: H = Σ_k v_k v_kᵀ / images over all weights and biases of the layers; the cheapest weight of the entire
     network is deleted, every other weight and bias moves, until the sparsity is met. The predicted increases of the
-    loss, L_q of each deletion, and the measured one go into the figures. layer_wise: see `core.methods.obs`.
+    loss, L_q of each deletion, and the measured one go into the figures. layer_wise: see `core.methods.obs.method`.
     """
 
     def __init__(self, parameters: MethodParameters) -> None:

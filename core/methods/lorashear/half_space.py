@@ -23,7 +23,7 @@ from core.engine.pruning.units.adapted_model import (
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut, Groups, Slot
 from core.engine.recovery.adapters import MaskedLoraLinear
-from core.methods.bundle_damage import Bundle
+from core.methods.lorashear.bundle_damage import Bundle
 
 _MOMENTUM = 0.9
 

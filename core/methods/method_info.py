@@ -1,7 +1,5 @@
 """One entry of the catalogue of methods."""
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict
 
 from core.engine.options.base import MethodParameters
@@ -52,7 +50,7 @@ class MethodInfo(BaseModel):
         """Return whether the method reports figures and leaves no model."""
         return not self.prunes and not self.needs.training
 
-    def public(self) -> dict[str, Any]:
+    def public(self) -> dict[str, object]:
         """Return the entry as GET /v1/methods shows it, with the JSON schema of its parameters."""
         entry = self.model_dump(exclude={"parameters"}, mode="json")
         return entry | {"parameters": self.parameters.model_json_schema()}

@@ -6,8 +6,8 @@ from core.engine.pruning.protocols.units import StructuredMethod
 from core.engine.pruning.units.adapted_model import AdaptedModel
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut
-from core.methods.bundle_damage import Bundle, knowledge_distribution, most_damaging
-from core.methods.half_space import HalfSpaceRemoval
+from core.methods.lorashear.bundle_damage import Bundle, knowledge_distribution, most_damaging
+from core.methods.lorashear.half_space import HalfSpaceRemoval
 
 
 class LoRAShear(StructuredMethod):

@@ -15,7 +15,7 @@ from core.engine.pruning.compensation.column_update import damped_inverse_factor
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import PrunableLinear, Target
 from core.engine.pruning.protocols.layerwise import Method
-from core.methods.surgeon import delete_cheapest
+from core.methods.obs.surgeon import delete_cheapest
 
 _FREE = 1e18
 """The [H⁻¹]_jj of an input that is always zero: its weights cost nothing and are deleted first."""

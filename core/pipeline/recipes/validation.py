@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from core.catalogue.method_info import MethodInfo
-from core.catalogue.methods import METHODS, get_method
 from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
@@ -13,14 +11,14 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import layer_count
 from core.engine.options.allocation import Allocated
-from core.engine.options.base import MethodParameters
 from core.engine.options.filters import FilterParameters
 from core.engine.options.layer_selection import Selection, check_masks, prunable_linears, selection_of
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
 from core.engine.options.width import Width
 from core.engine.options.width_counts import require_narrowing, require_structure
 from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
-from core.validation import message_of
+from core.methods.method_info import MethodInfo
+from core.methods.registry import METHODS, get_method, parse_parameters
 
 
 class ResolvedRequest(BaseModel):
@@ -33,18 +31,6 @@ class ResolvedRequest(BaseModel):
     pattern: str
     sparsity: float | None
     parameters: dict[str, Any]
-
-
-def parse_parameters(method_id: str, parameters: dict[str, Any]) -> MethodParameters:
-    """Validate a method's parameters; raises InvalidParameters with the dotted name of the first one at fault."""
-    try:
-        return get_method(method_id).parameters.model_validate(parameters)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(["parameters", *(str(part) for part in first["loc"])])
-        known = ", ".join(get_method(method_id).parameters.model_fields)
-        unknown = f"; {method_id} takes: {known}" if first["type"] == "extra_forbidden" else ""
-        raise InvalidParameters(f"{where}: {message_of(first)}{unknown}", param=where) from None
 
 
 def check_job(

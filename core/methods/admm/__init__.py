@@ -1,0 +1,1 @@
+"""ADMM: description and parameters in `info`, mathematics in `method`."""

@@ -1,0 +1,1 @@
+"""Bonsai: description and parameters in `info`, mathematics in `method`."""

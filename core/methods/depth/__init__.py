@@ -1,0 +1,1 @@
+"""Removal of layers: description and parameters in `info`, mathematics in `method`."""

@@ -1,0 +1,1 @@
+"""Filters by Taylor expansion: description and parameters in `info`, mathematics in `method`."""

@@ -1,0 +1,1 @@
+"""Iterative magnitude pruning: description and parameters in `info`, mathematics in `method`."""

@@ -1,0 +1,1 @@
+"""Structured pruning by L2 norm: description and parameters in `info`, mathematics in `method`."""

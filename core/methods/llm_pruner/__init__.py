@@ -1,0 +1,1 @@
+"""LLM-Pruner: description and parameters in `info`, mathematics in `method`."""

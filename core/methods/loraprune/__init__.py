@@ -1,0 +1,1 @@
+"""LoRAPrune: description and parameters in `info`, mathematics in `method`."""

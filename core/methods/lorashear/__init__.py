@@ -1,0 +1,1 @@
+"""LoRAShear: description and parameters in `info`, mathematics in `method`."""

@@ -1,0 +1,1 @@
+"""Magnitude pruning: description and parameters in `info`, mathematics in `method`."""

@@ -1,0 +1,1 @@
+"""Optimal Brain Damage: description and parameters in `info`, mathematics in `method`."""

@@ -1,0 +1,1 @@
+"""Optimal Brain Surgeon: description and parameters in `info`, mathematics in `method`."""

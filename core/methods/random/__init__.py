@@ -1,0 +1,1 @@
+"""Random pruning: description and parameters in `info`, mathematics in `method`."""

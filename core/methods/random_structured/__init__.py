@@ -1,0 +1,1 @@
+"""Random structured pruning: description and parameters in `info`, mathematics in `method`."""

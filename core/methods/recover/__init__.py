@@ -1,0 +1,1 @@
+"""Training without pruning: description and parameters in `info`, mathematics in `method`."""

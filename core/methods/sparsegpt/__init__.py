@@ -1,0 +1,1 @@
+"""SparseGPT: description and parameters in `info`, mathematics in `method`."""

@@ -1,0 +1,1 @@
+"""Wanda: description and parameters in `info`, mathematics in `method`."""
