@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.contest import PEER, Job, target_title
-from core.catalogue.parameters import FrontierParameters
+from core.methods.frontier.info import FrontierParameters
 
 
 @dataclass(frozen=True)

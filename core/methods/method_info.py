@@ -1,6 +1,6 @@
-"""One entry of the catalogue of methods."""
+"""Description of a method, as its folder gives it."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.options.base import MethodParameters
 from secateur_wire.methods import Needs, Paper
@@ -22,14 +22,16 @@ UNCHANGED = "None: the model keeps its size and speed."
 
 
 class MethodInfo(BaseModel):
-    """One entry of the catalogue. `patterns` lists pattern families, the default first; none: nothing is pruned.
+    """Description of a method. `patterns` lists pattern families, the default first; none: nothing is pruned.
 
     `summary` is a line, `description` a paragraph for whoever has to choose, `gains` what hardware makes of the result.
+    Lists of methods go by `rank`, lowest first.
     """
 
     model_config = ConfigDict(frozen=True)
 
     id: str
+    rank: int = Field(exclude=True)
     title: str
     summary: str
     description: str
@@ -38,7 +40,7 @@ class MethodInfo(BaseModel):
     task_families: tuple[str, ...]
     patterns: tuple[str, ...]
     needs: Needs
-    parameters: type[MethodParameters]
+    parameters: type[MethodParameters] = Field(exclude=True)
 
     @property
     def prunes(self) -> bool:
@@ -52,5 +54,4 @@ class MethodInfo(BaseModel):
 
     def public(self) -> dict[str, object]:
         """Return the entry as GET /v1/methods shows it, with the JSON schema of its parameters."""
-        entry = self.model_dump(exclude={"parameters"}, mode="json")
-        return entry | {"parameters": self.parameters.model_json_schema()}
+        return self.model_dump(mode="json") | {"parameters": self.parameters.model_json_schema()}

@@ -1,21 +1,30 @@
-"""Catalogue of methods, with their papers. The engine binds an implementation to each id."""
+"""Registry of methods: every folder beside it whose `info` describes one. None is listed, and no torch is loaded."""
 
+import pkgutil
 from collections.abc import Mapping
+from importlib import import_module
 
 from pydantic import ValidationError
 
-from core.catalogue.classifier_methods import CLASSIFIER_METHODS
-from core.catalogue.language_methods import LANGUAGE_METHODS
+from core import methods
 from core.engine.options.base import MethodParameters
 from core.errors import InvalidParameters, UnknownMethod
 from core.methods.method_info import MethodInfo
 from core.validation import message_of
 
-METHODS: dict[str, MethodInfo] = {method.id: method for method in (*LANGUAGE_METHODS, *CLASSIFIER_METHODS)}
+
+def _described() -> dict[str, MethodInfo]:
+    """Return each method's description by its id, in the order of lists."""
+    folders = [each.name for each in pkgutil.iter_modules(methods.__path__, f"{methods.__name__}.") if each.ispkg]
+    described: list[MethodInfo] = [import_module(f"{folder}.info").INFO for folder in folders]
+    return {info.id: info for info in sorted(described, key=lambda info: (info.rank, info.id))}
+
+
+METHODS = _described()
 
 
 def get_method(method_id: str) -> MethodInfo:
-    """Return the catalogue entry; raises UnknownMethod listing the ids there are."""
+    """Return a method's description; raises UnknownMethod listing the ids there are."""
     try:
         return METHODS[method_id]
     except KeyError:

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from core.catalogue.parameters import BonsaiParameters
 from core.engine.models.folder import open_model
 from core.engine.pruning.block_pass import Observer
 from core.engine.pruning.units.removal import Cut, layer_groups
 from core.engine.pruning.units.unit_masks import UnitMasks
+from core.methods.bonsai.info import BonsaiParameters
 from core.methods.bonsai.mask_regression import kendall_tau, lasso, regress, ridge
 from tests.engine.test_structured import HEADLESS, edit, removal, save
 from tests.engine.tiny import CONFIGS, make_model, make_tokens

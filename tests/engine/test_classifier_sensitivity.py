@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from core.catalogue.filter_parameters import FilterL1Parameters
-from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.engine.datasets.image_set import TensorImages
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.layer_selection import Selection, prunable_linears
@@ -18,10 +16,12 @@ from core.engine.pruning.network import Observer, Scene, mean_loss
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidRequest
-from core.methods.classifiers import build_classifier_method
+from core.methods.classifier_engine import build_classifier_method
+from core.methods.filter_l1.info import FilterL1Parameters
 from core.methods.filter_l1.method import FilterL1
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
+from core.methods.sensitivity.info import SensitivityParameters
 from core.pipeline.recipes.validation import check_job
 from core.pipeline.reports.charts import sensitivity_chart
 from tests.engine.classifier_folders import CLASSES, images, make_classifier

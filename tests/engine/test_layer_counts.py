@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.catalogue.parameters import LLMPrunerParameters
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.unit_counts import Kind, LayerShape, ModelStructure, Ranking, group_counts, rank_groups
 from core.engine.pruning.units.ranking import ranked_counts
 from core.errors import InvalidParameters, InvalidRequest, InvalidSparsity
+from core.methods.llm_pruner.info import LLMPrunerParameters
 from core.pipeline.recipes.validation import check_job
 from tests.engine.tiny import make_model
 

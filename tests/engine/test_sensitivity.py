@@ -7,12 +7,12 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.engine.models.folder import open_model
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.block_pass import Observer
 from core.errors import InvalidRequest
 from core.methods.registry import parse_parameters
+from core.methods.sensitivity.info import SensitivityParameters
 from core.methods.sensitivity.language_pass import SensitivityResult, SensitivityWalk
 from core.methods.sensitivity.plan import make_sensitivity_plan
 from core.pipeline.recipes.validation import check_job

@@ -6,13 +6,14 @@ LOAD_FOLDER in the environment holds what the runs share: `runs.log`, and `kill-
 import os
 from pathlib import Path
 
-from core.catalogue.parameters import RandomParameters
 from core.methods.method_info import MethodInfo
+from core.methods.random.info import RandomParameters
 from core.methods.registry import METHODS
 from secateur_wire.methods import Needs
 
 NOOP = MethodInfo(
     id="noop",
+    rank=1000,
     title="Nothing",
     summary="Does nothing.",
     description="Does nothing, for tests of what is around it.",

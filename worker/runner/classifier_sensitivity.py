@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.network import Observer, Scene
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
+from core.methods.sensitivity.info import SensitivityParameters
 from worker.runner.classifier import Send, fingerprint, open_image_sets
 from worker.runner.classifier_report import described_images
 from worker.runner.messages import ClassifierSpec, LogMessage, ProgressMessage, StageMessage

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.models.folder import open_model
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.block_pass import Observer
 from core.methods.registry import parse_parameters
+from core.methods.sensitivity.info import SensitivityParameters
 from core.methods.sensitivity.language_pass import SensitivityWalk
 from core.methods.sensitivity.plan import make_sensitivity_plan
 from core.pipeline.reports.charts import sensitivity_chart

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from core.catalogue.parameters import ADMMParameters
 from core.engine.models.precision import rounded_products
 from core.engine.options.layer_selection import Selection
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
@@ -13,6 +12,7 @@ from core.engine.pruning.layerwise.targets import PrunableLinear, Target
 from core.engine.pruning.masks import removal_mask
 from core.engine.pruning.protocols.layerwise import Method
 from core.errors import RunFailed
+from core.methods.admm.info import ADMMParameters
 
 _RAMP = 0.75
 """Share of the iterations over which sparsity rises to its target, cubically."""

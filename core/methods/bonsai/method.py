@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from core.catalogue.parameters import BonsaiParameters
 from core.counting import counted
 from core.engine.architectures.unit_counts import Counts
 from core.engine.evaluation.perplexity import perplexity
@@ -18,6 +17,7 @@ from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut
 from core.engine.pruning.units.unit_masks import UnitMasks
 from core.errors import NotFiniteWeights
+from core.methods.bonsai.info import BonsaiParameters
 from core.methods.bonsai.mask_regression import regress
 
 

@@ -9,7 +9,6 @@ import math
 import torch
 from torch import Tensor
 
-from core.catalogue.parameters import DepthParameters
 from core.counting import counted
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
@@ -19,6 +18,7 @@ from core.engine.pruning.layerwise.streams import block_arguments
 from core.engine.pruning.protocols.units import StructuredMethod
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut
+from core.methods.depth.info import DepthParameters
 
 _QUICK_TOKENS = 1024
 _COMPARED_TOKENS = 1024

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from core.catalogue.filter_parameters import FilterL1Parameters
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.network import Scene
@@ -17,6 +16,7 @@ from core.engine.pruning.units.filter_budget import Goal, Step, beyond, by_rate,
 from core.engine.pruning.units.filter_curves import curves
 from core.engine.pruning.units.filter_rounds import remove_in_rounds
 from core.errors import InvalidParameters
+from core.methods.filter_l1.info import FilterL1Parameters
 
 
 class FilterL1(ClassifierMethod):

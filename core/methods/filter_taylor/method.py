@@ -5,7 +5,6 @@ from itertools import accumulate, takewhile
 
 from torch import Tensor
 
-from core.catalogue.filter_parameters import FilterTaylorParameters
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.network import Scene
@@ -14,6 +13,7 @@ from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.pruning.units.filter_budget import Goal, Step, by_score, until
 from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank
 from core.engine.pruning.units.filter_rounds import FIGURES, remove_in_rounds
+from core.methods.filter_taylor.info import FilterTaylorParameters
 
 _DEFAULT_ROUNDS = 50
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.catalogue.classic_parameters import IterativeMagnitudeParameters
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.iterative.dropout import layers_before_dropout, scaled_dropout
@@ -22,7 +21,8 @@ from core.engine.pruning.network import Scene, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.saliency import magnitude
 from core.engine.pruning.units.dead_neurons import remove_dead_neurons
-from core.methods.classifiers.one_shot import layer_rates
+from core.methods.iterative_magnitude.info import IterativeMagnitudeParameters
+from core.methods.one_shot import layer_rates
 
 
 class IterativeMagnitude(ClassifierMethod):

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from core.catalogue.parameters import LLMPrunerParameters
 from core.engine.architectures.unit_counts import Kind
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.layerwise.block_gradients import walk_back
 from core.engine.pruning.protocols.units import StructuredMethod
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut, Groups, Slot
+from core.methods.llm_pruner.info import LLMPrunerParameters
 
 
 class LLMPruner(StructuredMethod):

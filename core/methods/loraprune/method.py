@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from core.catalogue.adapted_parameters import LoRAPruneParameters
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.protocols.units import StructuredMethod
 from core.engine.pruning.schedule import cubic
@@ -16,6 +15,7 @@ from core.engine.pruning.units.adapted_model import (
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut
 from core.engine.recovery.adapters import MaskedLoraLinear
+from core.methods.loraprune.info import LoRAPruneParameters
 
 
 class LoRAPrune(StructuredMethod):

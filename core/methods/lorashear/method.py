@@ -1,6 +1,5 @@
 """LoRAShear (Chen, Ding, Yadav, Zharkov, Liang 2023, arXiv:2310.18356): knowledge transfer before removal."""
 
-from core.catalogue.adapted_parameters import LoRAShearParameters
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.protocols.units import StructuredMethod
 from core.engine.pruning.units.adapted_model import AdaptedModel
@@ -8,6 +7,7 @@ from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut
 from core.methods.lorashear.bundle_damage import Bundle, knowledge_distribution, most_damaging
 from core.methods.lorashear.half_space import HalfSpaceRemoval
+from core.methods.lorashear.info import LoRAShearParameters
 
 
 class LoRAShear(StructuredMethod):

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from core.catalogue.classic_parameters import OBDParameters
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.iterative.curvature import mean_squares
 from core.engine.pruning.iterative.rounds import matrices, prunable_weights, prune_in_rounds, zero_lowest
 from core.engine.pruning.network import Scene, mean_loss
 from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.methods.obd.info import OBDParameters
 
 
 class OBD(ClassifierMethod):

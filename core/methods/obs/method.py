@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from core.catalogue.classic_parameters import OBSParameters
 from core.engine.options.layer_selection import Selection
 from core.engine.pruning.compensation.column_update import damped_inverse_factor
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import PrunableLinear, Target
 from core.engine.pruning.protocols.layerwise import Method
+from core.methods.obs.info import OBSParameters
 from core.methods.obs.surgeon import delete_cheapest
 
 _FREE = 1e18

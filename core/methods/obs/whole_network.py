@@ -5,7 +5,6 @@ There is one Hessian of the entire network, or one of each layer.
 
 import torch
 
-from core.catalogue.classic_parameters import OBSParameters, is_exact
 from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
@@ -15,9 +14,10 @@ from core.engine.pruning.iterative.rounds import matrices, prunable_weights, res
 from core.engine.pruning.layer_matrix import layer_of, set_matrix
 from core.engine.pruning.network import Scene, mean_loss
 from core.engine.pruning.protocols.classifier import ClassifierMethod
-from core.methods.classifiers.one_shot import OneShot
+from core.methods.obs.info import OBSParameters, is_exact
 from core.methods.obs.method import OBS
 from core.methods.obs.surgeon import Deletion, delete_cheapest, inverse_hessian
+from core.methods.one_shot import OneShot
 
 
 class _LayerWiseOBS(OneShot):

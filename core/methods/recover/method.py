@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from core.catalogue.parameters import RecoverParameters
 from core.engine.options.layer_selection import Selection
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.engine.pruning.protocols.layerwise import Method
+from core.methods.recover.info import RecoverParameters
 
 
 class Recover(Method):

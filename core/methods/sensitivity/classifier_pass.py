@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 
-from core.catalogue.filter_parameters import FilterL1Parameters, FilterTaylorParameters
-from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import ImageSet
@@ -23,9 +21,12 @@ from core.engine.pruning.network import Observer, Scene, loss_and_accuracy
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.pruning.units.filter_rankings import rank
 from core.engine.recovery.training import RecoveryStopped
-from core.methods.classifiers import ClassifierMethod, build_classifier_method
+from core.methods.classifier_engine import ClassifierMethod, build_classifier_method
+from core.methods.filter_l1.info import FilterL1Parameters
 from core.methods.filter_l1.method import FilterL1
+from core.methods.filter_taylor.info import FilterTaylorParameters
 from core.methods.registry import parse_parameters
+from core.methods.sensitivity.info import SensitivityParameters
 
 SAVED = "curves.json"
 """File in an attempt's folder with the curves of the finished layers."""

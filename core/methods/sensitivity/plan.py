@@ -6,9 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.layerwise.plan import Plan, fingerprint, make_plan
+from core.methods.sensitivity.info import SensitivityParameters
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from core.catalogue.parameters import SparseGPTParameters
 from core.engine.options.layer_selection import Selection
 from core.engine.pruning.compensation.column_update import damped_inverse_factor, prune_columns
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.engine.pruning.protocols.layerwise import Method
+from core.methods.sparsegpt.info import SparseGPTParameters
 
 
 class SparseGPT(Method):

@@ -4,7 +4,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from core.catalogue.sensitivity_parameters import SensitivityParameters
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
@@ -19,6 +18,7 @@ from core.engine.options.width_counts import require_narrowing, require_structur
 from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
 from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS, get_method, parse_parameters
+from core.methods.sensitivity.info import SensitivityParameters
 
 
 class ResolvedRequest(BaseModel):

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from math import ceil
 
-from core.catalogue.parameters import ADMMParameters, BonsaiParameters
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.adapters import Adapted
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import MOST_STEPS, Compensated, Compensation, Refit, Refitted
 from core.engine.options.recovery import Recovery
+from core.methods.admm.info import ADMMParameters
+from core.methods.bonsai.info import BonsaiParameters
 from core.methods.registry import get_method, parse_parameters
 from core.service.jobs.estimates.training import training_work
 from core.service.jobs.schemas import JobBody

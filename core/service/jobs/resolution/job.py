@@ -10,13 +10,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.catalogue.parameters import FrontierParameters
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.allocation import Allocated
 from core.engine.options.patterns import STRUCTURED
 from core.errors import InvalidRequest
+from core.methods.frontier.info import FrontierParameters
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import ResolvedRequest, check_job, method_at_work

@@ -1,4 +1,4 @@
-"""Parameters of `sensitivity`, which prunes nothing: it measures what each layer alone could lose."""
+"""Sensitivity: its description and parameters."""
 
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import Pattern
 from core.errors import InvalidParameters
+from core.methods.method_info import UNCHANGED, MethodInfo
+from secateur_wire.methods import Needs, Paper
 
 Rates = Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=50)]
 DEFAULT_RATES = tuple(tenths / 10 for tenths in range(1, 10))
@@ -51,3 +53,26 @@ class SensitivityParameters(MethodParameters):
                 param="parameters.rates",
             )
         return [pattern.sparsity]
+
+
+INFO = MethodInfo(
+    id="sensitivity",
+    rank=150,
+    title="Sensitivity",
+    summary="Prunes nothing: measures the loss against the pruning rate of each layer alone, for any method that "
+    "makes weights zero. A later job takes its layers' rates from it.",
+    description="Removes nothing and makes no model. Prunes one layer after the other at several rates, "
+    "measures how much the loss rises, and puts it back: the curves show which layers can lose "
+    "much. A later job with the parameter allocation set to job:ID spreads its sparsity by them.",
+    gains=UNCHANGED,
+    paper=Paper(
+        title="Learning both Weights and Connections for Efficient Neural Networks",
+        authors="Han, Pool, Tran, Dally",
+        year=2015,
+        url="https://arxiv.org/abs/1506.02626",
+    ),
+    task_families=("language-model", "image-classification"),
+    patterns=(),
+    needs=Needs(calibration=False, gradients=False, training=False),
+    parameters=SensitivityParameters,
+)

@@ -1,30 +1,24 @@
-"""Parameters of the field's first methods: Optimal Brain Damage, Optimal Brain Surgeon, iterative magnitude pruning.
-
-Those that prune and retrain in turn share their rounds (`Iterated`); those that look at the loss's second derivatives
-share how these are estimated (`Curved`).
-"""
+"""Optimal Brain Surgeon: its description and parameters."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from core.engine.architectures.layer_shape import LinearShape
-from core.engine.options.allocation import Allocated, LayerSparsities
+from core.engine.options.allocation import Allocated
 from core.engine.options.compensation import Compensated
-from core.engine.options.iteration import Curved, Iterated
+from core.engine.options.iteration import Curved
 from core.engine.options.layer_selection import Selection
 from core.engine.options.propagation import Propagated
 from core.errors import InvalidParameters
+from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
+from secateur_wire.methods import Needs, Paper
 
 LARGEST_EXACT = 10_000
 """Prunable weights up to which one inverse Hessian of the whole network is held."""
 _EXACT_BYTES = 8
 """Bytes of each entry of the exact inverse Hessian: float64."""
-
-
-class OBDParameters(Selection, Iterated, Curved):
-    """Parameters of `obd`."""
 
 
 class OBSParameters(Selection, Allocated, Propagated, Compensated, Curved):
@@ -53,38 +47,6 @@ class OBSParameters(Selection, Allocated, Propagated, Compensated, Curved):
     )
 
 
-class IterativeMagnitudeParameters(Selection, Iterated):
-    """Parameters of `iterative-magnitude`."""
-
-    allocation: Literal["sensitivity", "uniform"] | LayerSparsities = Field(
-        "sensitivity",
-        description="sensitivity: each layer alone is pruned at the scan's rates, and rates are chosen so that the "
-        "last weight removed costs as much in every layer; uniform; or a list with one sparsity per layer.",
-    )
-    scan_rates: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=50)] = Field(
-        default_factory=lambda: [0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98], description="Rates of the sensitivity scan."
-    )
-    scan_images: int | None = Field(
-        1000, ge=1, le=1_000_000_000, description="Calibration images it is measured on, drawn by the seed; null: all."
-    )
-    scale_dropout: bool = Field(
-        True, description="While retraining, dropout behind a layer is scaled by √(connections left / connections)."
-    )
-    remove_dead_neurons: bool = Field(
-        True,
-        description="Neurons that read nothing, or that nothing reads, lose all their weights, beyond the sparsity "
-        "asked for; what a neuron without inputs sends is added to the biases behind it. No output changes.",
-    )
-    rewind_step: int | None = Field(
-        None,
-        ge=0,
-        le=1_000_000,
-        description="Set survivors back to early weights after every deletion (Frankle 2019): those the model has "
-        "after so many steps of training from the weights the job was given. The model is then trained by "
-        "retrain_steps before the first deletion too. Unset: survivors go on from where they are.",
-    )
-
-
 def is_exact(parameters: OBSParameters, layers: Sequence[LinearShape]) -> bool:
     """Return whether `obs` holds one inverse Hessian over all weights of an image classifier.
 
@@ -108,3 +70,26 @@ def is_exact(parameters: OBSParameters, layers: Sequence[LinearShape]) -> bool:
             param="parameters.mode",
         )
     return True
+
+
+INFO = MethodInfo(
+    id="obs",
+    rank=170,
+    title="Optimal Brain Surgeon",
+    summary="Removes one weight after the other, the cheapest by the whole inverse Hessian, and moves all others "
+    "to make up for it: of a small network as a whole, of others layer by layer.",
+    description="Removes one weight at a time and moves all others to make up for it. On a small network with "
+    "the inverse Hessian of the whole, the most careful of all methods and the slowest; on "
+    "anything larger layer by layer, which is close to what SparseGPT does faster.",
+    gains=ZEROS_OR_N_M,
+    paper=Paper(
+        title="Second Order Derivatives for Network Pruning: Optimal Brain Surgeon",
+        authors="Hassibi, Stork",
+        year=1992,
+        url="https://proceedings.neurips.cc/paper/1992/hash/303ed4c69846ab36c2904d3ba8573050-Abstract.html",
+    ),
+    task_families=("language-model", "image-classification"),
+    patterns=("unstructured", "n:m"),
+    needs=Needs(calibration=True, gradients=False, training=False),
+    parameters=OBSParameters,
+)

@@ -2,17 +2,17 @@
 
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.protocols.classifier import ClassifierMethod
-from core.methods.classifiers.one_shot import (
-    ClassifierMagnitude,
-    ClassifierRandom,
-    ClassifierSparseGPT,
-    ClassifierWanda,
-)
 from core.methods.filter_l1.method import FilterL1
 from core.methods.filter_taylor.method import FilterTaylor
 from core.methods.iterative_magnitude.method import IterativeMagnitude
 from core.methods.obd.method import OBD
 from core.methods.obs.whole_network import ClassifierOBS
+from core.methods.one_shot import (
+    ClassifierMagnitude,
+    ClassifierRandom,
+    ClassifierSparseGPT,
+    ClassifierWanda,
+)
 
 CLASSIFIER_IMPLEMENTATIONS: dict[str, type[ClassifierMethod]] = {
     "iterative-magnitude": IterativeMagnitude,

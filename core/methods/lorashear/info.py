@@ -1,18 +1,12 @@
-"""Parameters of the structured methods that train low-rank adapters while they prune."""
+"""LoRAShear: its description and parameters."""
 
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from core.engine.options.adapters import Adapted
-
-
-class LoRAPruneParameters(Adapted):
-    """Parameters of `loraprune`."""
-
-    momentum: float = Field(
-        0.9, ge=0, lt=1, description="Of the moving average of the importance: its weight of what was before."
-    )
+from core.methods.method_info import SMALLER, MethodInfo
+from secateur_wire.methods import Needs, Paper
 
 
 class LoRAShearParameters(Adapted):
@@ -59,3 +53,26 @@ class LoRAShearParameters(Adapted):
         if steps < 10 * self.periods:
             raise ValueError(f"periods: {self.periods} need at least {10 * self.periods} steps, there are {steps}")
         return self
+
+
+INFO = MethodInfo(
+    id="lorashear",
+    rank=120,
+    title="LoRAShear",
+    summary="Has heads and channels shrink to zero while low-rank adapters move what they know into the rest; "
+    "spares those whose absence alone costs most.",
+    description="First finds the heads and channels the model can least do without and spares them, then "
+    "shrinks the others towards zero while adapters learn to take over what those knew. It takes "
+    "as long as a fine-tuning run, and the paper recovers in two stages afterwards.",
+    gains=SMALLER,
+    paper=Paper(
+        title="LoRAShear: Efficient Large Language Model Structured Pruning and Knowledge Recovery",
+        authors="Chen, Ding, Yadav, Zharkov, Liang",
+        year=2023,
+        url="https://arxiv.org/abs/2310.18356",
+    ),
+    task_families=("language-model",),
+    patterns=("structured",),
+    needs=Needs(calibration=True, gradients=True, training=True),
+    parameters=LoRAShearParameters,
+)

@@ -1,0 +1,43 @@
+"""ADMM: its description and parameters."""
+
+from pydantic import Field
+
+from core.engine.options.allocation import Allocated
+from core.engine.options.compensation import Compensated
+from core.engine.options.layer_selection import Selection
+from core.engine.options.propagation import Propagated
+from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
+from secateur_wire.methods import Needs, Paper
+
+
+class ADMMParameters(Selection, Allocated, Propagated, Compensated):
+    """Parameters of `admm`."""
+
+    iterations: int = Field(
+        20, ge=4, le=1000, description="Of mask and weights in turn; over the first three quarters sparsity rises."
+    )
+    penalty: float = Field(
+        1.0, gt=0, le=1000, description="ρ: how strongly the solved weights are held to the sparse ones."
+    )
+
+
+INFO = MethodInfo(
+    id="admm",
+    rank=50,
+    title="ADMM",
+    summary="Finds each layer's mask and weights together, in turns, while sparsity rises.",
+    description="Solves each layer for its outputs on the calibration text again and again, each time without the "
+    "weights that have become smallest, until all that should go are gone. It finds better masks than SparseGPT, "
+    "most of all where much goes, for somewhat more time.",
+    gains=ZEROS_OR_N_M,
+    paper=Paper(
+        title="Fast and Effective Weight Update for Pruned Large Language Models",
+        authors="Boža",
+        year=2024,
+        url="https://arxiv.org/abs/2401.02938",
+    ),
+    task_families=("language-model",),
+    patterns=("unstructured", "n:m"),
+    needs=Needs(calibration=True, gradients=False, training=False),
+    parameters=ADMMParameters,
+)

@@ -1,0 +1,59 @@
+"""Bonsai: its description and parameters."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from core.engine.options.base import Budgeted
+from core.engine.options.width import Width
+from core.methods.method_info import SMALLER, MethodInfo
+from secateur_wire.methods import Needs, Paper
+
+
+class BonsaiParameters(Width, Budgeted):
+    """Parameters of `bonsai`. Figures that are not given are those of the budget."""
+
+    budget: Literal["quick", "standard"] = Field(
+        "standard",
+        description="standard: the paper's 200 masks per round, 5 % of the units' parameters per round and 32 "
+        "sequences per mask. quick: 32, 15 % and 4, which a CPU does in minutes on a small model.",
+    )
+    masks_per_round: int = Field(
+        200, ge=10, le=10_000, multiple_of=2, description="Sub-models measured in every round, in complementary pairs."
+    )
+    round_share: float = Field(
+        0.05, gt=0, le=1, description="p: share of the units' parameters removed per round; candidates are twice that."
+    )
+    sequences: int = Field(
+        32, ge=1, le=4096, description="Calibration sequences each mask is measured on, drawn anew in every round."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_budget(cls, given: Any) -> Any:
+        quick = {"masks_per_round": 32, "round_share": 0.15, "sequences": 4}
+        return quick | given if isinstance(given, dict) and given.get("budget") == "quick" else given
+
+
+INFO = MethodInfo(
+    id="bonsai",
+    rank=100,
+    title="Bonsai",
+    summary="Removes the heads and channels that measured perplexity suffers least without: masked sub-models "
+    "are run forward, and each unit's importance is regressed from theirs.",
+    description="Runs many versions of the model with random parts switched off and learns from their "
+    "perplexities which heads and channels matter. It needs forward passes only, so as little "
+    "memory as running the model, but many of them: hours for a large model with the paper's "
+    "budget, minutes with the quick one.",
+    gains=SMALLER,
+    paper=Paper(
+        title="Everybody Prune Now: Structured Pruning of LLMs with only Forward Passes",
+        authors="Dery, Kolawole, Kagy, Smith, Neubig, Talwalkar",
+        year=2024,
+        url="https://arxiv.org/abs/2402.05406",
+    ),
+    task_families=("language-model",),
+    patterns=("structured",),
+    needs=Needs(calibration=True, gradients=False, training=False),
+    parameters=BonsaiParameters,
+)

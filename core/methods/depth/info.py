@@ -1,0 +1,44 @@
+"""Depth: its description and parameters."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.engine.options.base import Budgeted, MethodParameters
+from core.engine.options.compensation import Refitted
+from core.methods.method_info import SMALLER, MethodInfo
+from secateur_wire.methods import Needs, Paper
+
+
+class DepthParameters(MethodParameters, Budgeted, Refitted):
+    """Parameters of `depth`."""
+
+    criterion: Literal["perplexity", "angular", "block_influence"] = Field(
+        "perplexity",
+        description="perplexity: remove, one after the other, the layer without which perplexity on the "
+        "calibration text is lowest (quick: on at most 1024 tokens, and only layers that were among the best alone are "
+        "tried again). angular: the run of layers whose input and output point in the most similar directions. "
+        "block_influence: the layers that change their input least, each for itself.",
+    )
+
+
+INFO = MethodInfo(
+    id="depth",
+    rank=130,
+    title="Depth",
+    summary="Removes whole layers: those perplexity suffers least without, or that turn their input least.",
+    description="Removes whole layers, so what is left is an ordinary, shallower model: the most certain "
+    "speed-up of all, in proportion to the layers that go. Large models lose surprisingly little with their "
+    "first few layers gone; small models lose much. Recovery is advised.",
+    gains=SMALLER,
+    paper=Paper(
+        title="The Unreasonable Ineffectiveness of the Deeper Layers",
+        authors="Gromov, Tirumala, Shapourian, Glorioso, Roberts",
+        year=2024,
+        url="https://arxiv.org/abs/2403.17887",
+    ),
+    task_families=("language-model",),
+    patterns=("structured",),
+    needs=Needs(calibration=True, gradients=False, training=False),
+    parameters=DepthParameters,
+)

@@ -1,0 +1,55 @@
+"""Filters by L1 norm: its description and parameters."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.engine.options.allocation import LayerSparsities
+from core.engine.options.filters import FilterParameters
+from core.methods.method_info import SMALLER, MethodInfo
+from secateur_wire.methods import Needs, Paper
+
+
+class FilterL1Parameters(FilterParameters):
+    """Parameters of `filter-l1`."""
+
+    selection: Literal["independent", "greedy"] = Field(
+        "independent",
+        description="independent: all filters are scored as they are. greedy: layer by layer, kernels that read "
+        "filters removed before do not count.",
+    )
+    order: Literal["smallest", "random", "largest"] = Field(
+        "smallest", description="Which filters of a layer go first. random and largest are the paper's comparison."
+    )
+    rates: Literal["sensitivity", "uniform"] | LayerSparsities = Field(
+        "uniform",
+        description="Share of the filters removed of each layer. uniform: the same. sensitivity: each as many as cost "
+        "the same loss, from a scan of loss against rate with nothing else removed. A list: one rate per group of "
+        "coupled layers, from the image on, scaled together to meet the sparsity; 0 leaves one alone.",
+    )
+    rounds: int = Field(1, ge=1, le=1000, description="Prune and retrain so many times, in equal parts.")
+    retrain_steps: int = Field(
+        0, ge=0, le=1_000_000, description="Training steps after each round; the job's recovery comes after the last."
+    )
+
+
+INFO = MethodInfo(
+    id="filter-l1",
+    rank=190,
+    title="Filters by L1 norm",
+    summary="Removes the filters of smallest absolute sum, layer by layer, with all that is coupled to them.",
+    description="Removes the filters whose weights are smallest in sum, with everything that reads them. "
+    "Quick, and good for a moderate share; with rates by sensitivity, layers that can lose more "
+    "do. Retrain afterwards.",
+    gains=SMALLER,
+    paper=Paper(
+        title="Pruning Filters for Efficient ConvNets",
+        authors="Li, Kadav, Durdanovic, Samet, Graf",
+        year=2016,
+        url="https://arxiv.org/abs/1608.08710",
+    ),
+    task_families=("image-classification",),
+    patterns=("structured",),
+    needs=Needs(calibration=True, gradients=False, training=False),
+    parameters=FilterL1Parameters,
+)

@@ -1,0 +1,59 @@
+"""Filters by Taylor expansion: its description and parameters."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from core.engine.options.filters import FilterParameters
+from core.methods.method_info import SMALLER, MethodInfo
+from secateur_wire.methods import Needs, Paper
+
+
+class FilterTaylorParameters(FilterParameters):
+    """Parameters of `filter-taylor`."""
+
+    ranking: Literal["taylor", "random", "minimum_weight", "activation", "obd", "oracle"] = Field(
+        "taylor", description="The criterion; all but taylor are the paper's comparison. oracle measures every filter."
+    )
+    compare: bool = Field(
+        False,
+        description="Rank the dense model by all criteria and report Spearman's correlation of each with the oracle.",
+    )
+    filters_per_round: int | None = Field(
+        None, ge=1, le=1_000_000, description="Unset: a fiftieth of those there are at first."
+    )
+    retrain_steps: int = Field(30, ge=0, le=1_000_000, description="Training steps between rounds.")
+    flops_weight: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        0.0,
+        description="λ: a filter's score is lowered by it for each million operations that go with the filter. The "
+        "paper: 0.001.",
+    )
+    flops_reduction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the operations to remove at least, besides the sparsity, which may then be 0.",
+    )
+
+
+INFO = MethodInfo(
+    id="filter-taylor",
+    rank=200,
+    title="Filters by Taylor expansion",
+    summary="Removes a few filters at a time of all layers, those whose loss a first-order estimate finds "
+    "smallest, and trains in between.",
+    description="Estimates from gradients on labelled images how much the loss would rise without each "
+    "filter, removes a few of all layers, trains a little, and repeats. Slower than going by "
+    "norms, and better where much has to go; it can also aim at operations instead of parameters.",
+    gains=SMALLER,
+    paper=Paper(
+        title="Pruning Convolutional Neural Networks for Resource Efficient Inference",
+        authors="Molchanov, Tyree, Karras, Aila, Kautz",
+        year=2016,
+        url="https://arxiv.org/abs/1611.06440",
+    ),
+    task_families=("image-classification",),
+    patterns=("structured",),
+    needs=Needs(calibration=True, gradients=True, training=True),
+    parameters=FilterTaylorParameters,
+)

@@ -1,0 +1,1 @@
+"""Frontier: description and parameters in `info`; its mathematics are those of `admm`."""

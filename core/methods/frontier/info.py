@@ -1,0 +1,93 @@
+"""Frontier: its description and parameters."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from core.engine.options.compensation import Compensation
+from core.methods.admm.info import ADMMParameters
+from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
+from secateur_wire.methods import Needs
+
+
+class FrontierParameters(ADMMParameters):
+    """Parameters of `frontier`: ADMM's, and a budget that figures which are not given follow. The allocation is
+    `fisher` then, but where a pattern n:m leaves no choice.
+    """
+
+    budget: Literal["quick", "thorough"] = Field(
+        "quick",
+        description="quick: about twice SparseGPT's time; a quarter of the calibration sequences are of text that "
+        "the model writes itself. thorough: at most about eight times; beside the calibration sequences three times as "
+        "many, at most 96, are of such text.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_budget(cls, given: Any) -> Any:
+        preset = FRONTIER.get(given.get("budget", "quick")) if isinstance(given, dict) else None
+        if preset is None:
+            return given
+        filled = {"iterations": preset.iterations, "allocation": "fisher"} | given
+        return filled | {"compensation": given.get("compensation") or preset.compensation.model_copy()}
+
+    def sequences(self, samples: int | None) -> tuple[int | None, int]:
+        """Return how many calibration sequences are of the text and how many the model generates.
+
+        `samples` is the number of sequences of a text that a job uses (None: all of it), where it does not say how many
+        to generate.
+        """
+        return FRONTIER[self.budget].sequences(samples)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values behind a budget of `frontier`.
+
+    The model's own text is `share` of the calibration sequences, replacing them where `replaces`, else in addition, at
+    most `most_generated` of them.
+    """
+
+    compensation: Compensation
+    iterations: int
+    share: float
+    replaces: bool
+    most_generated: int
+
+    def sequences(self, samples: int | None) -> tuple[int | None, int]:
+        """Return how many sequences are of the text and how many are generated, as FrontierParameters does."""
+        if samples is None:
+            return None, self.most_generated
+        generated = min(int(self.share * samples), self.most_generated)
+        return (samples - generated if self.replaces else samples), generated
+
+
+FRONTIER = {
+    "quick": Preset(
+        Compensation(refit=0.5, ridge=0.1, conjugate_gradient=2), 8, share=0.25, replaces=True, most_generated=64
+    ),
+    "thorough": Preset(
+        Compensation(refit=0.5, ridge=0.1, conjugate_gradient=20), 20, share=3, replaces=False, most_generated=96
+    ),
+}
+
+
+INFO = MethodInfo(
+    id="frontier",
+    rank=60,
+    title="Frontier",
+    summary="ADMM where layers lose what they can best spare, fitted to the dense model on your text and its own.",
+    description="Removes what ADMM removes, but lets the dense model run beside the pruned one and fits each "
+    "layer to what the dense model gave, with what the pruned layers before it now feed it, and once more when it "
+    "is known which weights stay. How much each layer loses follows from what its weights are worth to the "
+    "loss. It calibrates on the text you name and on as much that the model writes itself, "
+    "so that text of other kinds keeps its quality too. No training, no labels. The usual choice for a language "
+    "model.",
+    gains=ZEROS_OR_N_M,
+    paper=None,
+    task_families=("language-model",),
+    patterns=("unstructured", "n:m"),
+    needs=Needs(calibration=True, gradients=False, training=False),
+    parameters=FrontierParameters,
+)

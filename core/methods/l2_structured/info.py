@@ -1,0 +1,28 @@
+"""L2 norm, structured: its description and parameters."""
+
+from core.engine.options.width import Ranked
+from core.methods.method_info import SMALLER, MethodInfo
+from secateur_wire.methods import Needs
+
+
+class L2StructuredParameters(Ranked):
+    """Parameters of `l2-structured`."""
+
+    paper_protects = (4, 2)
+
+
+INFO = MethodInfo(
+    id="l2-structured",
+    rank=80,
+    title="L2 norm, structured",
+    summary="Removes the heads and channels whose weights have the smallest L2 norm: a warning, not advice.",
+    description="Removes the heads and channels whose weights are smallest as a whole. It needs no data, and "
+    "it is often no better, and sometimes worse, than chance: the size of a channel says little "
+    "about what the model uses it for.",
+    gains=SMALLER,
+    paper=None,
+    task_families=("language-model",),
+    patterns=("structured",),
+    needs=Needs(calibration=False, gradients=False, training=False),
+    parameters=L2StructuredParameters,
+)

@@ -1,0 +1,47 @@
+"""LLM-Pruner: its description and parameters."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.engine.options.width import Ranked
+from core.methods.method_info import SMALLER, MethodInfo
+from secateur_wire.methods import Needs, Paper
+
+
+class LLMPrunerParameters(Ranked):
+    """Parameters of `llm-pruner`."""
+
+    paper_protects = (4, 2)
+
+    importance: Literal["first_order", "mixed"] = Field(
+        "first_order", description="first_order: |w·g|; mixed: |w·g − ½·F·w²|, F the mean of per-sample g²."
+    )
+    aggregation: Literal["element_wise", "vector_wise"] = Field(
+        "element_wise",
+        description="element_wise: the sum of every weight's importance; vector_wise: the signed importances of a row "
+        "or column are added up before the absolute value is taken.",
+    )
+
+
+INFO = MethodInfo(
+    id="llm-pruner",
+    rank=90,
+    title="LLM-Pruner",
+    summary="Removes the heads and channels whose weights matter least to the loss, by its Taylor expansion.",
+    description="Takes gradients on a little calibration text to estimate how much the loss would rise "
+    "without each head and each group of channels, and removes the cheapest. It holds the whole "
+    "model and its gradients in memory. The paper recovers with adapters afterwards, and so "
+    "should you.",
+    gains=SMALLER,
+    paper=Paper(
+        title="LLM-Pruner: On the Structural Pruning of Large Language Models",
+        authors="Ma, Fang, Wang",
+        year=2023,
+        url="https://arxiv.org/abs/2305.11627",
+    ),
+    task_families=("language-model",),
+    patterns=("structured",),
+    needs=Needs(calibration=True, gradients=True, training=False),
+    parameters=LLMPrunerParameters,
+)

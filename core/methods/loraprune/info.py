@@ -1,0 +1,38 @@
+"""LoRAPrune: its description and parameters."""
+
+from pydantic import Field
+
+from core.engine.options.adapters import Adapted
+from core.methods.method_info import SMALLER, MethodInfo
+from secateur_wire.methods import Needs, Paper
+
+
+class LoRAPruneParameters(Adapted):
+    """Parameters of `loraprune`."""
+
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="Of the moving average of the importance: its weight of what was before."
+    )
+
+
+INFO = MethodInfo(
+    id="loraprune",
+    rank=110,
+    title="LoRAPrune",
+    summary="Removes heads and channels little by little while low-rank adapters are trained, scored by the "
+    "adapters' gradients alone.",
+    description="Trains small adapters while it removes heads and channels a few at a time, and reads their "
+    "importance from the adapters' gradients, which cost little memory. Recovery is part of it. "
+    "It takes as long as a fine-tuning run.",
+    gains=SMALLER,
+    paper=Paper(
+        title="LoRAPrune: Structured Pruning Meets Low-Rank Parameter-Efficient Fine-Tuning",
+        authors="Zhang, Chen, Shen, Yang, Ou, Yu, Zhuang",
+        year=2023,
+        url="https://arxiv.org/abs/2305.18403",
+    ),
+    task_families=("language-model",),
+    patterns=("structured",),
+    needs=Needs(calibration=True, gradients=True, training=True),
+    parameters=LoRAPruneParameters,
+)

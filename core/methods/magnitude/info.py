@@ -1,0 +1,43 @@
+"""Magnitude: its description and parameters."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.engine.options.allocation import Allocated
+from core.engine.options.compensation import Compensated
+from core.engine.options.layer_selection import Selection
+from core.engine.options.propagation import Propagated
+from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
+from secateur_wire.methods import Needs, Paper
+
+
+class MagnitudeParameters(Selection, Allocated, Propagated, Compensated):
+    """Parameters of `magnitude`."""
+
+    scope: Literal["row", "tensor", "model"] = Field(
+        "tensor", description="Weights are compared within an output row, a tensor, or the whole model."
+    )
+
+
+INFO = MethodInfo(
+    id="magnitude",
+    rank=20,
+    title="Magnitude",
+    summary="Removes the weights of smallest absolute value.",
+    description="Removes the smallest weights, the oldest and simplest rule. It needs no data and is done as "
+    "fast as the weights can be read. Image classifiers take it well up to about half of their "
+    "weights; large language models do not, because a small weight behind a large activation "
+    "matters: there Wanda costs little more and keeps far more.",
+    gains=ZEROS_OR_N_M,
+    paper=Paper(
+        title="Learning both Weights and Connections for Efficient Neural Networks",
+        authors="Han, Pool, Tran, Dally",
+        year=2015,
+        url="https://arxiv.org/abs/1506.02626",
+    ),
+    task_families=("language-model", "image-classification"),
+    patterns=("unstructured", "n:m"),
+    needs=Needs(calibration=False, gradients=False, training=False),
+    parameters=MagnitudeParameters,
+)

@@ -1,0 +1,29 @@
+"""Random: its description and parameters."""
+
+from core.engine.options.allocation import Allocated
+from core.engine.options.compensation import Compensated
+from core.engine.options.layer_selection import Selection
+from core.engine.options.propagation import Propagated
+from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
+from secateur_wire.methods import Needs
+
+
+class RandomParameters(Selection, Allocated, Propagated, Compensated):
+    """Parameters of `random`."""
+
+
+INFO = MethodInfo(
+    id="random",
+    rank=10,
+    title="Random",
+    summary="Weights removed at random: the baseline every other method must beat.",
+    description="Which weights go is left to chance, within each layer. It is here to compare with: a method that "
+    "does not do clearly better than this on your model is not worth its time. It needs no data and is as fast as "
+    "the weights can be read.",
+    gains=ZEROS_OR_N_M,
+    paper=None,
+    task_families=("language-model", "image-classification"),
+    patterns=("unstructured", "n:m"),
+    needs=Needs(calibration=False, gradients=False, training=False),
+    parameters=RandomParameters,
+)

@@ -1,0 +1,48 @@
+"""Recover: its description and parameters."""
+
+from typing import Any, Self
+
+from pydantic import GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+
+from core.engine.options.layer_selection import Selection
+from core.engine.options.propagation import Propagated
+from core.methods.method_info import UNCHANGED, MethodInfo
+from secateur_wire.methods import Needs
+
+
+class RecoverParameters(Selection, Propagated):
+    """Parameters of `recover`: none of its own, what it does is said in the job's `recovery`."""
+
+    @model_validator(mode="after")
+    def _as_they_are(self) -> Self:
+        changed = [
+            name
+            for name, field in type(self).model_fields.items()
+            if getattr(self, name) != field.get_default(call_default_factory=True)
+        ]
+        if changed:
+            raise ValueError(f"recover prunes nothing and takes no parameters ({', '.join(changed)}): use recovery")
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), "properties": {}}
+
+
+INFO = MethodInfo(
+    id="recover",
+    rank=140,
+    title="Recover",
+    summary="Prunes nothing: trains a model that was pruned before, or any other, and keeps every zero it has. "
+    "What is trained, and how, is the job's recovery.",
+    description="Removes nothing. Trains a model that was pruned before, every zero kept, to win back "
+    "quality: all weights, low-rank adapters, or against the predictions of the dense model. "
+    "Choose under Recovery what is trained and on which text.",
+    gains=UNCHANGED,
+    paper=None,
+    task_families=("language-model", "image-classification"),
+    patterns=(),
+    needs=Needs(calibration=False, gradients=True, training=True),
+    parameters=RecoverParameters,
+)

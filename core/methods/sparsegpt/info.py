@@ -1,0 +1,42 @@
+"""SparseGPT: its description and parameters."""
+
+from pydantic import Field
+
+from core.engine.options.allocation import Allocated
+from core.engine.options.compensation import Compensated
+from core.engine.options.layer_selection import Selection
+from core.engine.options.propagation import Propagated
+from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
+from secateur_wire.methods import Needs, Paper
+
+
+class SparseGPTParameters(Selection, Allocated, Propagated, Compensated):
+    """Parameters of `sparsegpt`."""
+
+    block_size: int = Field(
+        128, ge=1, le=4096, description="Columns whose mask is chosen jointly; rounded down to a multiple of m."
+    )
+    damping: float = Field(0.01, gt=0, le=1, description="Added to the Hessian's diagonal, as a share of its mean.")
+
+
+INFO = MethodInfo(
+    id="sparsegpt",
+    rank=40,
+    title="SparseGPT",
+    summary="Removes weights column block by column block and updates the rest to keep each layer's outputs.",
+    description="Goes through each layer column by column, removes what costs least and moves the remaining "
+    "weights so that the layer's outputs on the calibration text change as little as they can. "
+    "Slower than Wanda, as it solves a linear system for each layer, and usually better at high "
+    "sparsities and with n:m.",
+    gains=ZEROS_OR_N_M,
+    paper=Paper(
+        title="SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot",
+        authors="Frantar, Alistarh",
+        year=2023,
+        url="https://arxiv.org/abs/2301.00774",
+    ),
+    task_families=("language-model", "image-classification"),
+    patterns=("unstructured", "n:m"),
+    needs=Needs(calibration=True, gradients=False, training=False),
+    parameters=SparseGPTParameters,
+)

@@ -1,0 +1,43 @@
+"""Wanda: its description and parameters."""
+
+from pydantic import Field
+
+from core.engine.options.allocation import Allocated
+from core.engine.options.compensation import Compensated
+from core.engine.options.layer_selection import Selection
+from core.engine.options.propagation import Propagated
+from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
+from secateur_wire.methods import Needs, Paper
+
+
+class WandaParameters(Selection, Allocated, Propagated, Compensated):
+    """Parameters of `wanda`."""
+
+    variant: bool = Field(
+        False,
+        description="Compare weights of different rows by the cumulative share of their row's score (the paper's "
+        "variant) instead of pruning the same number in every row.",
+    )
+
+
+INFO = MethodInfo(
+    id="wanda",
+    rank=30,
+    title="Wanda",
+    summary="Removes, in every output row, the weights of smallest |weight| times input norm. No update.",
+    description="Looks at each weight together with how strong its input is on a calibration text, and "
+    "removes the weakest of every output row. One forward pass, no training, no change to the "
+    "weights that stay. A good first choice for a language model at up to about half of its "
+    "weights; beyond that SparseGPT or recovery keeps more.",
+    gains=ZEROS_OR_N_M,
+    paper=Paper(
+        title="A Simple and Effective Pruning Approach for Large Language Models",
+        authors="Sun, Liu, Bair, Kolter",
+        year=2023,
+        url="https://arxiv.org/abs/2306.11695",
+    ),
+    task_families=("language-model", "image-classification"),
+    patterns=("unstructured", "n:m"),
+    needs=Needs(calibration=True, gradients=False, training=False),
+    parameters=WandaParameters,
+)
