@@ -31,7 +31,7 @@ class Setting:
         if self.method != "frontier" and not self.generates:
             return samples, 0
         parameters = self.parameters if self.method == "frontier" else {}
-        drawn, generated = FrontierParameters.model_validate(parameters).sequences(samples)
+        drawn, generated = FrontierParameters.model_validate(parameters).split_calibration(samples)
         assert drawn is not None
         return drawn, generated
 

@@ -1,5 +1,7 @@
 """Description of a method, as its folder gives it."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.options.base import MethodParameters
@@ -21,11 +23,17 @@ UNCHANGED = "None: the model keeps its size and speed."
 """Hardware gains to expect, by what a method does to a model."""
 
 
+Removed = Literal["weights", "heads_and_channels", "layers", "filters"]
+"""What a method takes out of a model; weights become zero, all else is gone."""
+Read = Literal["none", "norms", "gram"]
+"""Statistics of its inputs that a layer is pruned by, each with those before: none, norms of features, XᵀX."""
+
+
 class MethodInfo(BaseModel):
     """Description of a method. `patterns` lists pattern families, the default first; none: nothing is pruned.
 
     `summary` is a line, `description` a paragraph for whoever has to choose, `gains` what hardware makes of the result.
-    Lists of methods go by `rank`, lowest first.
+    Lists of methods go by `rank`, lowest first. `removes` is None where nothing is pruned.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,6 +49,8 @@ class MethodInfo(BaseModel):
     patterns: tuple[str, ...]
     needs: Needs
     parameters: type[MethodParameters] = Field(exclude=True)
+    removes: Removed | None = Field(None, exclude=True)
+    reads: Read = Field("none", exclude=True)
 
     @property
     def prunes(self) -> bool:
@@ -51,6 +61,11 @@ class MethodInfo(BaseModel):
     def measures(self) -> bool:
         """Return whether the method reports figures and leaves no model."""
         return not self.prunes and not self.needs.training
+
+    @property
+    def alone_measurable(self) -> bool:
+        """Return whether it can prune one layer alone, at any rate: its weights without training, or its filters."""
+        return self.removes == "filters" or (self.removes == "weights" and not self.needs.training)
 
     def public(self) -> dict[str, object]:
         """Return the entry as GET /v1/methods shows it, with the JSON schema of its parameters."""

@@ -11,7 +11,7 @@ from core.engine.pruning.layerwise.language_pass import Sweep
 from core.engine.pruning.layerwise.plan import make_plan
 from core.engine.pruning.units.language_pass import Removal
 from core.engine.pruning.units.plan import make_structured_plan
-from core.methods.engine import STRUCTURED
+from core.methods.registry import get_method
 
 
 def walk_for(
@@ -29,7 +29,7 @@ def walk_for(
     that no fewer groups may be removed. `setting` are the keyword arguments of `Walk`. Raises InvalidRequest kinds
     where the request does not fit the model.
     """
-    if request["method"] in STRUCTURED:
+    if get_method(request["method"]).removes in ("heads_and_channels", "layers"):
         plan = make_structured_plan(folder, layout=layout, at_least=at_least, device=device, **request)
         return Removal(folder, plan, **setting)
     return Sweep(folder, make_plan(folder, device=device, **request), **setting)

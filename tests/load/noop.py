@@ -23,6 +23,7 @@ NOOP = MethodInfo(
     patterns=("unstructured",),
     needs=Needs(calibration=False, gradients=False, training=False),
     parameters=RandomParameters,
+    removes="weights",
 )
 METHODS[NOOP.id] = NOOP
 

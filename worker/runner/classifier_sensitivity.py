@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from core.engine.models.classifier import load_classifier, open_classifier
-from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.network import Observer, Scene
 from core.methods.registry import parse_parameters
@@ -32,9 +32,7 @@ def measure_classifier(
     folder = open_classifier(spec.model.path)
     parameters = parse_parameters(spec.recipe["method"], spec.recipe["parameters"])
     assert isinstance(parameters, SensitivityParameters) and parameters.pattern is not None
-    inner = parse_parameters(parameters.method, parameters.parameters)
-    if not isinstance(inner, Selection):  # of those that remove filters
-        inner = Selection(skip_modules=getattr(inner, "skip_modules", []))
+    inner = selection_of(parse_parameters(parameters.method, parameters.parameters))
     opened = open_image_sets(spec, folder, None, notes.append)
     ((dataset, images),) = opened.evaluation.items()
     scene = Scene(

@@ -12,6 +12,14 @@ class MethodParameters(BaseModel):
 
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random in the run.")
 
+    def split_calibration(self, samples: int | None) -> tuple[int | None, int] | None:
+        """Return how many calibration sequences are of the text and how many the model generates; None: no wish.
+
+        `samples` is the number of sequences of a text that a job uses (None: all of it), where it does not say how many
+        to generate.
+        """
+        return None
+
 
 class Budgeted(BaseModel):
     """Option for how much work a method does."""

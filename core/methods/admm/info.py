@@ -40,4 +40,6 @@ INFO = MethodInfo(
     patterns=("unstructured", "n:m"),
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=ADMMParameters,
+    removes="weights",
+    reads="gram",
 )

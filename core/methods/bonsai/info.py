@@ -56,4 +56,5 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=BonsaiParameters,
+    removes="heads_and_channels",
 )

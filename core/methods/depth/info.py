@@ -41,4 +41,5 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=DepthParameters,
+    removes="layers",
 )

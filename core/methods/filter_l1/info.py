@@ -52,4 +52,5 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=FilterL1Parameters,
+    removes="filters",
 )

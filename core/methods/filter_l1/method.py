@@ -9,7 +9,7 @@ from torch import Tensor
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.network import Scene
-from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.engine.pruning.protocols.classifier import FilterMethod
 from core.engine.pruning.units import filter_rankings
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.pruning.units.filter_budget import Goal, Step, beyond, by_rate, counts, until
@@ -19,7 +19,7 @@ from core.errors import InvalidParameters
 from core.methods.filter_l1.info import FilterL1Parameters
 
 
-class FilterL1(ClassifierMethod):
+class FilterL1(FilterMethod):
     """L1 filter pruning: each filter F is scored by Σ|F| within its layer (section 3.1).
 
     A filter is removed with its batch-norm channel and the next layers' kernels. In a residual stage the shortcut's
@@ -42,6 +42,9 @@ class FilterL1(ClassifierMethod):
             return self._choose(scene, groups, goal.part((number + 1) / parameters.rounds), number)
 
         remove_in_rounds(scene, parameters, choose, retrain_steps=parameters.retrain_steps)
+
+    def scores(self, scene: Scene, groups: Groups) -> list[Tensor]:
+        return [self.score(scene, groups, place, 0) for place in range(len(groups.groups))]
 
     def _choose(self, scene: Scene, groups: Groups, goal: Goal, number: int) -> list[Step]:
         scores = [self.score(scene, groups, place, number) for place in range(len(groups.groups))]

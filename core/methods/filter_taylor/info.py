@@ -56,4 +56,5 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=FilterTaylorParameters,
+    removes="filters",
 )

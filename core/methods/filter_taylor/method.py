@@ -8,7 +8,7 @@ from torch import Tensor
 from core.engine.datasets.subset import draw_images
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.network import Scene
-from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.engine.pruning.protocols.classifier import FilterMethod
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.pruning.units.filter_budget import Goal, Step, by_score, until
 from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank
@@ -18,7 +18,7 @@ from core.methods.filter_taylor.info import FilterTaylorParameters
 _DEFAULT_ROUNDS = 50
 
 
-class FilterTaylor(ClassifierMethod):
+class FilterTaylor(FilterMethod):
     """Ranking of the filters of all layers together by a criterion of `core.engine.pruning.units.filter_rankings`.
 
     Each layer's scores are divided by their L2 norm, less λ per million operations (section 2.2).
@@ -50,6 +50,11 @@ class FilterTaylor(ClassifierMethod):
             retrain_steps=parameters.retrain_steps,
             flops_reduction=parameters.flops_reduction,
         )
+
+    def scores(self, scene: Scene, groups: Groups) -> Sequence[Tensor]:
+        parameters = self._parameters
+        images = draw_images(scene.calibration, parameters.measured_images, parameters.seed)
+        return rank(parameters.ranking, scene, groups, images, parameters.seed)
 
     def _at_once(self, scene: Scene) -> int:
         """Return the number of units to remove in a round."""

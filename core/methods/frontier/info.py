@@ -32,12 +32,7 @@ class FrontierParameters(ADMMParameters):
         filled = {"iterations": preset.iterations, "allocation": "fisher"} | given
         return filled | {"compensation": given.get("compensation") or preset.compensation.model_copy()}
 
-    def sequences(self, samples: int | None) -> tuple[int | None, int]:
-        """Return how many calibration sequences are of the text and how many the model generates.
-
-        `samples` is the number of sequences of a text that a job uses (None: all of it), where it does not say how many
-        to generate.
-        """
+    def split_calibration(self, samples: int | None) -> tuple[int | None, int]:
         return FRONTIER[self.budget].sequences(samples)
 
 
@@ -56,7 +51,7 @@ class Preset:
     most_generated: int
 
     def sequences(self, samples: int | None) -> tuple[int | None, int]:
-        """Return how many sequences are of the text and how many are generated, as FrontierParameters does."""
+        """Return how many sequences are of the text and how many are generated, as `split_calibration` does."""
         if samples is None:
             return None, self.most_generated
         generated = min(int(self.share * samples), self.most_generated)
@@ -90,4 +85,6 @@ INFO = MethodInfo(
     patterns=("unstructured", "n:m"),
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=FrontierParameters,
+    removes="weights",
+    reads="gram",
 )

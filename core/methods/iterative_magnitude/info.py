@@ -64,4 +64,5 @@ INFO = MethodInfo(
     patterns=("unstructured",),
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=IterativeMagnitudeParameters,
+    removes="weights",
 )

@@ -25,4 +25,5 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=False, gradients=False, training=False),
     parameters=L2StructuredParameters,
+    removes="heads_and_channels",
 )

@@ -44,4 +44,5 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=True, gradients=True, training=False),
     parameters=LLMPrunerParameters,
+    removes="heads_and_channels",
 )

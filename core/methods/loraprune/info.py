@@ -35,4 +35,5 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=LoRAPruneParameters,
+    removes="heads_and_channels",
 )

@@ -75,4 +75,5 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=LoRAShearParameters,
+    removes="heads_and_channels",
 )

@@ -40,4 +40,5 @@ INFO = MethodInfo(
     patterns=("unstructured", "n:m"),
     needs=Needs(calibration=False, gradients=False, training=False),
     parameters=MagnitudeParameters,
+    removes="weights",
 )

@@ -30,4 +30,5 @@ INFO = MethodInfo(
     patterns=("unstructured",),
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=OBDParameters,
+    removes="weights",
 )

@@ -92,4 +92,6 @@ INFO = MethodInfo(
     patterns=("unstructured", "n:m"),
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=OBSParameters,
+    removes="weights",
+    reads="gram",
 )

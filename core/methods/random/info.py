@@ -26,4 +26,5 @@ INFO = MethodInfo(
     patterns=("unstructured", "n:m"),
     needs=Needs(calibration=False, gradients=False, training=False),
     parameters=RandomParameters,
+    removes="weights",
 )

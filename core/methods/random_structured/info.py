@@ -24,4 +24,5 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=False, gradients=False, training=False),
     parameters=RandomStructuredParameters,
+    removes="heads_and_channels",
 )

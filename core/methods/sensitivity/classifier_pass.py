@@ -11,20 +11,15 @@ import torch
 from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import ImageSet
-from core.engine.datasets.subset import draw_images
-from core.engine.options.filters import FilterParameters
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
 from core.engine.pruning.iterative.layer_scan import scan
 from core.engine.pruning.layerwise.block_store import read_state
 from core.engine.pruning.network import Observer, Scene, loss_and_accuracy
+from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
 from core.engine.pruning.units.coupled_channels import Groups
-from core.engine.pruning.units.filter_rankings import rank
 from core.engine.recovery.training import RecoveryStopped
-from core.methods.classifier_engine import ClassifierMethod, build_classifier_method
-from core.methods.filter_l1.info import FilterL1Parameters
-from core.methods.filter_l1.method import FilterL1
-from core.methods.filter_taylor.info import FilterTaylorParameters
+from core.methods.classifier_engine import build_classifier_method
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.info import SensitivityParameters
 
@@ -63,11 +58,11 @@ def classifier_sensitivity(
     assert parameters.rates is not None and parameters.pattern is not None
     dense_loss, dense_accuracy = loss_and_accuracy(scene, images)
     curves = _saved((work, *previous), fingerprint)
-    inner = parse_parameters(parameters.method, parameters.parameters)
-    if isinstance(inner, FilterParameters):
-        units = _groups(scene, images, inner, parameters.rates)
+    method = build_classifier_method(parameters.method, parse_parameters(parameters.method, parameters.parameters))
+    if isinstance(method, FilterMethod):
+        units = _groups(scene, images, method, parameters.rates)
     else:
-        units = _layers(scene, images, build_classifier_method(parameters.method, inner), parameters)
+        units = _layers(scene, images, method, parameters)
     for unit in counted(units[len(curves) :], "measuring layers"):
         if scene.observer.should_stop():
             raise RecoveryStopped
@@ -103,20 +98,13 @@ def _layers(scene: Scene, images: ImageSet, method: ClassifierMethod, parameters
     return [_Unit(shape.name, shape.layer, shape.numel, partial(measure, shape)) for shape in scene.layers]
 
 
-def _groups(scene: Scene, images: ImageSet, inner: FilterParameters, rates: Sequence[float]) -> list[_Unit]:
+def _groups(scene: Scene, images: ImageSet, method: FilterMethod, rates: Sequence[float]) -> list[_Unit]:
     """Return a unit for every group of coupled channels, those nearest to the image first.
 
     The channels of lowest score are zeroed, which has the effect of removing them; at least one stays.
     """
     groups = Groups.of(scene.model, images.batch([0]).shape[1:]).among([layer.name for layer in scene.layers])
-    if isinstance(inner, FilterL1Parameters):
-        criterion = FilterL1(inner)
-        scores = [criterion.score(scene, groups, place, 0) for place in range(len(groups.groups))]
-    else:
-        assert isinstance(inner, FilterTaylorParameters)
-        scores = rank(
-            inner.ranking, scene, groups, draw_images(scene.calibration, inner.measured_images, inner.seed), inner.seed
-        )
+    scores = method.scores(scene, groups)
 
     def measure(place: int) -> list[SensitivityPoint]:
         total = groups.groups[place].units

@@ -39,4 +39,6 @@ INFO = MethodInfo(
     patterns=("unstructured", "n:m"),
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=SparseGPTParameters,
+    removes="weights",
+    reads="gram",
 )

@@ -10,7 +10,6 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import layer_count
 from core.engine.options.allocation import Allocated
-from core.engine.options.filters import FilterParameters
 from core.engine.options.layer_selection import Selection, check_masks, prunable_linears, selection_of
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
 from core.engine.options.width import Width
@@ -126,7 +125,7 @@ def _check_classifier(
 
 def _layout(description: ModelDescription, method: str, asked: Layout | None) -> Layout:
     """Return the layout of the result: the requested one where layers get narrower, else the model's own."""
-    if issubclass(get_method(method).parameters, Width):
+    if get_method(method).removes == "heads_and_channels":
         return asked or description.layout
     if asked == "per_layer" and description.layout == "uniform":
         raise InvalidRequest(
@@ -187,8 +186,8 @@ def _check_measured(description: Description, asked: SensitivityParameters) -> S
         )
     try:
         info = get_method(asked.method)
-        if not _is_measurable(info):
-            able = [each.id for each in METHODS.values() if _is_measurable(each)]
+        if not info.alone_measurable:
+            able = [each.id for each in METHODS.values() if each.alone_measurable]
             raise InvalidParameters(
                 f"parameters.method: {asked.method} does not prune a layer at a rate in one go: use one of "
                 f"{', '.join(able)}",
@@ -208,10 +207,3 @@ def _at_one_rate(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters with allocation 'uniform' in place of the method's default, unless one is requested."""
     allocates = method in METHODS and issubclass(METHODS[method].parameters, Allocated)
     return {"allocation": "uniform"} | parameters if allocates else parameters
-
-
-def _is_measurable(info: MethodInfo) -> bool:
-    """Return whether a method can prune one layer alone, at any rate: its weights without training, or its filters."""
-    if issubclass(info.parameters, FilterParameters):
-        return True
-    return info.prunes and not info.needs.training and issubclass(info.parameters, Selection)

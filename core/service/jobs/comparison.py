@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from core.methods.registry import get_method
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.trade_off import TASK_MEAN, Cost, Figures, TradeOff, short_name, trade_off
 
@@ -110,7 +111,7 @@ def names_of(jobs: Sequence[Job]) -> list[str]:
             parts.append(job.pattern)
         elif job.sparsity is not None:
             parts.append(f"{job.sparsity:.0%}")
-        if job.recovery is not None and job.method != "recover":
+        if job.recovery is not None and get_method(job.method).prunes:
             parts.append(f"+ {job.recovery.method}")
         names.append(" ".join(parts))
     often = Counter(names)

@@ -1,9 +1,13 @@
 """Interface of a method for image classifiers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
 
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.network import Scene
+from core.engine.pruning.units.coupled_channels import Groups
 
 
 class ClassifierMethod(ABC):
@@ -19,3 +23,11 @@ class ClassifierMethod(ABC):
         It is met exactly as a share of the prunable weights, and as near as entire filters allow as a share of the
         model's parameters.
         """
+
+
+class FilterMethod(ClassifierMethod):
+    """A method that removes filters; its scores are known without removing any."""
+
+    @abstractmethod
+    def scores(self, scene: Scene, groups: Groups) -> Sequence[Tensor]:
+        """Return scores [units] of each group of coupled channels, the lowest of which are removed first."""

@@ -20,8 +20,6 @@ _LATENCY_PASSES = 8
 """Cost of latency and verification, in forwards over one sequence: warm-up, rounds, two models, decoding."""
 _SEARCH_STEPS = 10
 """Most shapes, about, that are timed to find one fast enough."""
-SOLVERS = ("admm", "frontier", "sparsegpt", "obs")
-"""Methods that factorise XᵀX of every input."""
 _WAITING_FOR_MEMORY = 10
 """Slowdown of a product with a vector against its share of one with a matrix, about.
 
@@ -174,7 +172,7 @@ def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
     factorisation, and a multiplication by XᵀX in every step.
     """
     compensation = compensation_of(parse_parameters(job.method, job.parameters))
-    if solving_method(job) not in SOLVERS and compensation is None:
+    if get_method(solving_method(job)).reads != "gram" and compensation is None:
         return 0
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}
     grams = sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
@@ -185,7 +183,7 @@ def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
             grams += sum(2 * width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
             products += 3
         grams += sum(2 * products * linear.out_features * linear.in_features**2 for linear in description.linears)
-    if solving_method(job) not in SOLVERS:
+    if get_method(solving_method(job)).reads != "gram":
         return grams
     if solving_method(job) == "obs":
         deleted = (job.sparsity or 0) ** 2

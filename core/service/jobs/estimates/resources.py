@@ -20,7 +20,6 @@ from core.engine.options.latency_budget import bytes_in_turn
 from core.methods.registry import get_method, parse_parameters
 from core.service.jobs.estimates.classifier import ClassifierWork
 from core.service.jobs.estimates.compute import (
-    SOLVERS,
     Tokens,
     adapted_of,
     allocating_tokens,
@@ -103,7 +102,7 @@ def needs_of(
     broadest = max(linear.out_features for linear in blocks)
     # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
     pruning = block * (width + lanes * forward) + group * 16
-    statistics = 3 * 4 * widest**2 if solving_method(job) in SOLVERS else 0
+    statistics = 3 * 4 * widest**2 if get_method(solving_method(job)).reads == "gram" else 0
     if refit is not None:  # XᵀX̂ beside X̂ᵀX̂, its factor and what that is made from; of tokens held aside both again
         statistics = (7 if refit.chooses else 5) * 4 * widest**2
     waiting = lanes * tokens.calibration * widest * forward

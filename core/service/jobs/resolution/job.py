@@ -16,7 +16,6 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.options.allocation import Allocated
 from core.engine.options.patterns import STRUCTURED
 from core.errors import InvalidRequest
-from core.methods.frontier.info import FrontierParameters
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import ResolvedRequest, check_job, method_at_work
@@ -133,8 +132,9 @@ def _resolve_calibration(
     if calibration is None:
         return None, None, None
     parameters = parse_parameters(body.method, body.parameters)
-    if isinstance(parameters, FrontierParameters) and calibration.generated is None and calibration.dataset != SELF:
-        samples, generated = parameters.sequences(calibration.samples)
+    split = parameters.split_calibration(calibration.samples)
+    if split is not None and calibration.generated is None and calibration.dataset != SELF:
+        samples, generated = split
         calibration = calibration.model_copy(update={"samples": samples, "generated": generated})
     length = _sequence_length(calibration.sequence_length, None, description, "calibration.sequence_length")
     needs = TextNeeds("calibration", "calibration.dataset", calibration.samples, length, calibration.seed)
