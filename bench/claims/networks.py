@@ -24,7 +24,7 @@ from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Scene, weights_of
-from core.methods.classifier_engine import build_classifier_method
+from core.methods.engine import build_classifier_method
 from core.methods.registry import parse_parameters
 
 FOLDER = CACHE / "claims"

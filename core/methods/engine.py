@@ -1,57 +1,52 @@
-"""Methods: one short file per published method, composed of `core.engine.pruning` and bound to the catalogue by id.
+"""Mathematics of methods: the classes of a method's module `method`, loaded when a process with torch asks for them.
 
-The parts of one method alone lie beside it; what two methods share is the engine's. No job or database is known here.
+A class is found by the protocol it implements, so that a method may have one for each kind of pass.
 """
 
+from importlib import import_module
+
+from core import methods
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import Selection
+from core.engine.pruning.layerwise.classifier_pass import OneShot
+from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.protocols.units import StructuredMethod
-from core.methods.admm.method import ADMM
-from core.methods.bonsai.method import Bonsai
-from core.methods.depth.method import Depth
-from core.methods.l2_structured.method import L2Structured
-from core.methods.llm_pruner.method import LLMPruner
-from core.methods.loraprune.method import LoRAPrune
-from core.methods.lorashear.method import LoRAShear
-from core.methods.magnitude.method import Magnitude
-from core.methods.obs.method import OBS
-from core.methods.random.method import Random
-from core.methods.random_structured.method import RandomStructured
-from core.methods.recover.method import Recover
-from core.methods.sparsegpt.method import SparseGPT
-from core.methods.wanda.method import Wanda
-
-IMPLEMENTATIONS: dict[str, type[Method]] = {
-    "admm": ADMM,
-    "frontier": ADMM,
-    "magnitude": Magnitude,
-    "obs": OBS,
-    "random": Random,
-    "recover": Recover,
-    "sparsegpt": SparseGPT,
-    "wanda": Wanda,
-}
-
-STRUCTURED: dict[str, type[StructuredMethod]] = {
-    "bonsai": Bonsai,
-    "depth": Depth,
-    "l2-structured": L2Structured,
-    "llm-pruner": LLMPruner,
-    "loraprune": LoRAPrune,
-    "lorashear": LoRAShear,
-    "random-structured": RandomStructured,
-}
 
 
 def build_method(method_id: str, parameters: Selection) -> Method:
-    """Build the engine's implementation of a catalogue entry with its parameters."""
-    return IMPLEMENTATIONS[method_id](parameters)
+    """Build the implementation of a method that prunes linear layers by the statistics of their inputs."""
+    for each in _classes(method_id):
+        if issubclass(each, Method):
+            return each(parameters)
+    raise _missing(method_id, Method)
 
 
 def build_structured_method(method_id: str, parameters: MethodParameters) -> StructuredMethod:
     """Build the implementation of a method that removes heads, channels or layers."""
-    return STRUCTURED[method_id](parameters)
+    for each in _classes(method_id):
+        if issubclass(each, StructuredMethod):
+            return each(parameters)
+    raise _missing(method_id, StructuredMethod)
 
 
-__all__ = ["IMPLEMENTATIONS", "STRUCTURED", "Method", "StructuredMethod", "build_method", "build_structured_method"]
+def build_classifier_method(method_id: str, parameters: MethodParameters) -> ClassifierMethod:
+    """Build the implementation of a method for image classifiers: its own, or the layer-wise one on their layers."""
+    classes = _classes(method_id)
+    for each in classes:
+        if issubclass(each, ClassifierMethod):
+            return each(parameters)
+    for each in classes:
+        if issubclass(each, Method):
+            return OneShot(each(parameters), parameters)
+    raise _missing(method_id, ClassifierMethod)
+
+
+def _classes(method_id: str) -> list[type]:
+    """Return the classes that a method's module defines."""
+    module = import_module(f"{methods.__name__}.{method_id.replace('-', '_')}.method")
+    return [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__]
+
+
+def _missing(method_id: str, protocol: type) -> LookupError:
+    return LookupError(f"method {method_id!r}: its module `method` has no class that is a {protocol.__name__}")

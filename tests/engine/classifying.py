@@ -14,7 +14,7 @@ from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Scene
-from core.methods.classifier_engine import build_classifier_method
+from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
 from tests.engine.classifier_networks import layers_of as shapes
 

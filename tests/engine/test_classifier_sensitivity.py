@@ -16,7 +16,7 @@ from core.engine.pruning.network import Observer, Scene, mean_loss
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidRequest
-from core.methods.classifier_engine import build_classifier_method
+from core.methods.engine import build_classifier_method
 from core.methods.filter_l1.info import FilterL1Parameters
 from core.methods.filter_l1.method import FilterL1
 from core.methods.registry import parse_parameters

@@ -32,7 +32,7 @@ from core.engine.pruning.network import Observer, Scene, weight_of, weights_of
 from core.engine.recovery.checkpoints import Checkpoints
 from core.engine.recovery.training import Observer as TrainingObserver
 from core.errors import ZerosRefilled
-from core.methods.classifier_engine import build_classifier_method
+from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method, parse_parameters
 from worker.runner.classifier_report import classifier_result, described_images
 from worker.runner.dense import dense_accuracy, dense_figures

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.models.precision import rounded_products
-from core.engine.options.layer_selection import Selection
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import PrunableLinear, Target
 from core.engine.pruning.masks import removal_mask
@@ -29,8 +28,7 @@ class ADMM(Method):
 
     statistic = Statistic.GRAM
 
-    def __init__(self, parameters: Selection) -> None:
-        assert isinstance(parameters, ADMMParameters)
+    def __init__(self, parameters: ADMMParameters) -> None:
         self.iterations = parameters.iterations
         self.penalty = parameters.penalty
 

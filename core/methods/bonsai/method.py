@@ -10,7 +10,6 @@ from core.counting import counted
 from core.engine.architectures.unit_counts import Counts
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.engine.options.base import MethodParameters
 from core.engine.pruning.layerwise.streams import block_arguments
 from core.engine.pruning.protocols.units import StructuredMethod
 from core.engine.pruning.units.context import Scene
@@ -37,8 +36,7 @@ class Bonsai(StructuredMethod):
 
     weight_reads = 1
 
-    def __init__(self, parameters: MethodParameters) -> None:
-        assert isinstance(parameters, BonsaiParameters)
+    def __init__(self, parameters: BonsaiParameters) -> None:
         self.parameters = parameters
 
     @torch.inference_mode()

@@ -12,7 +12,6 @@ from torch import Tensor
 from core.counting import counted
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.engine.options.base import MethodParameters
 from core.engine.pruning.layerwise.block_gradients import walk_forward
 from core.engine.pruning.layerwise.streams import block_arguments
 from core.engine.pruning.protocols.units import StructuredMethod
@@ -34,8 +33,7 @@ class Depth(StructuredMethod):
 
     weight_reads = 1
 
-    def __init__(self, parameters: MethodParameters) -> None:
-        assert isinstance(parameters, DepthParameters)
+    def __init__(self, parameters: DepthParameters) -> None:
         self.criterion = parameters.criterion
         self.is_quick = parameters.budget == "quick"
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from core.engine.datasets.subset import draw_images
-from core.engine.options.base import MethodParameters
 from core.engine.pruning.network import Scene
 from core.engine.pruning.protocols.classifier import FilterMethod
 from core.engine.pruning.units import filter_rankings
@@ -29,8 +28,7 @@ class FilterL1(FilterMethod):
     image on, without the kernels already removed (section 3.3); remove; retrain.
     """
 
-    def __init__(self, parameters: MethodParameters) -> None:
-        assert isinstance(parameters, FilterL1Parameters)
+    def __init__(self, parameters: FilterL1Parameters) -> None:
         self._parameters = parameters
 
     def prune(self, scene: Scene) -> None:

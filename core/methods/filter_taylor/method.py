@@ -6,7 +6,6 @@ from itertools import accumulate, takewhile
 from torch import Tensor
 
 from core.engine.datasets.subset import draw_images
-from core.engine.options.base import MethodParameters
 from core.engine.pruning.network import Scene
 from core.engine.pruning.protocols.classifier import FilterMethod
 from core.engine.pruning.units.coupled_channels import Groups
@@ -26,8 +25,7 @@ class FilterTaylor(FilterMethod):
     Lifecycle: per round, rank on fresh images; remove the lowest few; fine-tune; until the goal is met (figure 1).
     """
 
-    def __init__(self, parameters: MethodParameters) -> None:
-        assert isinstance(parameters, FilterTaylorParameters)
+    def __init__(self, parameters: FilterTaylorParameters) -> None:
         self._parameters = parameters
 
     def prune(self, scene: Scene) -> None:

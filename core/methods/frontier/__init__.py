@@ -1,1 +1,1 @@
-"""Frontier: description and parameters in `info`; its mathematics are those of `admm`."""
+"""Frontier: description and parameters in `info`, mathematics in `method`."""

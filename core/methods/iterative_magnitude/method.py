@@ -11,18 +11,17 @@ import torch
 from torch import Tensor
 
 from core.engine.datasets.subset import draw_images
-from core.engine.options.base import MethodParameters
 from core.engine.pruning.iterative.dropout import layers_before_dropout, scaled_dropout
 from core.engine.pruning.iterative.layer_scan import exact_counts, rates_from_scan, scan
 from core.engine.pruning.iterative.rounds import matrices, prune_in_rounds, train
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
+from core.engine.pruning.layerwise.classifier_pass import layer_rates
 from core.engine.pruning.masks import lowest_in_tensor
 from core.engine.pruning.network import Scene, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.saliency import magnitude
 from core.engine.pruning.units.dead_neurons import remove_dead_neurons
 from core.methods.iterative_magnitude.info import IterativeMagnitudeParameters
-from core.methods.one_shot import layer_rates
 
 
 class IterativeMagnitude(ClassifierMethod):
@@ -32,8 +31,7 @@ class IterativeMagnitude(ClassifierMethod):
     survivors are set back to early weights after each cut (Frankle 2019, arXiv:1903.01611).
     """
 
-    def __init__(self, parameters: MethodParameters) -> None:
-        assert isinstance(parameters, IterativeMagnitudeParameters)
+    def __init__(self, parameters: IterativeMagnitudeParameters) -> None:
         self.parameters = parameters
 
     def prune(self, scene: Scene) -> None:

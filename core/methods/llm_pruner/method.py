@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from core.engine.architectures.unit_counts import Kind
-from core.engine.options.base import MethodParameters
 from core.engine.pruning.layerwise.block_gradients import walk_back
 from core.engine.pruning.protocols.units import StructuredMethod
 from core.engine.pruning.units.context import Scene
@@ -22,8 +21,7 @@ class LLMPruner(StructuredMethod):
 
     weight_reads = 2
 
-    def __init__(self, parameters: MethodParameters) -> None:
-        assert isinstance(parameters, LLMPrunerParameters)
+    def __init__(self, parameters: LLMPrunerParameters) -> None:
         self.is_mixed = parameters.importance == "mixed"
         self.by_vector = parameters.aggregation == "vector_wise"
 

@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from core.engine.options.base import MethodParameters
 from core.engine.pruning.protocols.units import StructuredMethod
 from core.engine.pruning.schedule import cubic
 from core.engine.pruning.units.adapted_model import (
@@ -30,8 +29,7 @@ class LoRAPrune(StructuredMethod):
 
     weight_reads = 1
 
-    def __init__(self, parameters: MethodParameters) -> None:
-        assert isinstance(parameters, LoRAPruneParameters)
+    def __init__(self, parameters: LoRAPruneParameters) -> None:
         self.parameters = parameters
 
     def choose(self, scene: Scene) -> Cut:

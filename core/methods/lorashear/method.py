@@ -1,6 +1,5 @@
 """LoRAShear (Chen, Ding, Yadav, Zharkov, Liang 2023, arXiv:2310.18356): knowledge transfer before removal."""
 
-from core.engine.options.base import MethodParameters
 from core.engine.pruning.protocols.units import StructuredMethod
 from core.engine.pruning.units.adapted_model import AdaptedModel
 from core.engine.pruning.units.context import Scene
@@ -20,8 +19,7 @@ class LoRAShear(StructuredMethod):
 
     weight_reads = 1
 
-    def __init__(self, parameters: MethodParameters) -> None:
-        assert isinstance(parameters, LoRAShearParameters)
+    def __init__(self, parameters: LoRAShearParameters) -> None:
         self.parameters = parameters
 
     def choose(self, scene: Scene) -> Cut:

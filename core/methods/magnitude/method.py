@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from core.engine.options.layer_selection import Selection
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.engine.pruning.masks import removal_mask
@@ -18,8 +17,7 @@ class Magnitude(Method):
 
     statistic = Statistic.NONE
 
-    def __init__(self, parameters: Selection) -> None:
-        assert isinstance(parameters, MagnitudeParameters)
+    def __init__(self, parameters: MagnitudeParameters) -> None:
         self.by_row = parameters.scope == "row"
 
     def prune(

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from core.engine.datasets.subset import draw_images
-from core.engine.options.base import MethodParameters
 from core.engine.pruning.iterative.curvature import mean_squares
 from core.engine.pruning.iterative.rounds import matrices, prunable_weights, prune_in_rounds, zero_lowest
 from core.engine.pruning.network import Scene, mean_loss
@@ -24,8 +23,7 @@ class OBD(ClassifierMethod):
     images the curvature is taken of.
     """
 
-    def __init__(self, parameters: MethodParameters) -> None:
-        assert isinstance(parameters, OBDParameters)
+    def __init__(self, parameters: OBDParameters) -> None:
         self.parameters = parameters
 
     def prune(self, scene: Scene) -> None:

@@ -9,13 +9,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from core.engine.options.layer_selection import Selection
+from core.engine.options.layer_selection import require_divisible
 from core.engine.pruning.compensation.column_update import damped_inverse_factor
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.classifier_pass import OneShot
 from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.pruning.network import Scene
+from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
-from core.methods.obs.info import OBSParameters
+from core.methods.obs.info import OBSParameters, is_exact
 from core.methods.obs.surgeon import delete_cheapest
+from core.methods.obs.whole_network import WholeNetwork
 
 _FREE = 1e18
 """The [H⁻¹]_jj of an input that is always zero: its weights cost nothing and are deleted first."""
@@ -26,8 +30,7 @@ class OBS(Method):
 
     statistic = Statistic.GRAM
 
-    def __init__(self, parameters: Selection) -> None:
-        assert isinstance(parameters, OBSParameters)
+    def __init__(self, parameters: OBSParameters) -> None:
         self.damping = parameters.damping
 
     def prune(
@@ -44,6 +47,21 @@ class OBS(Method):
             ).weights_RP
             for linear in linears
         ]
+
+
+class ClassifierOBS(ClassifierMethod):
+    """Optimal Brain Surgeon of a classifier: of the entire network where it is small enough, else layer by layer."""
+
+    def __init__(self, parameters: OBSParameters) -> None:
+        self.parameters = parameters
+
+    def prune(self, scene: Scene) -> None:
+        require_divisible(scene.layers, scene.pattern)
+        if is_exact(self.parameters, scene.layers):
+            WholeNetwork(self.parameters).prune(scene)
+        else:
+            scene.figures["mode"] = "layer_wise"
+            OneShot(OBS(self.parameters), self.parameters).prune(scene)
 
 
 def row_counts(weight_OI: Tensor, target: Target) -> Tensor:

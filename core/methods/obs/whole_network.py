@@ -1,27 +1,15 @@
-"""Optimal Brain Surgeon (Hassibi & Stork 1993, NIPS 5) on an image classifier.
-
-There is one Hessian of the entire network, or one of each layer.
-"""
+"""Optimal Brain Surgeon (Hassibi & Stork 1993, NIPS 5) with one Hessian of an entire image classifier."""
 
 import torch
 
 from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.subset import draw_images
-from core.engine.options.base import MethodParameters
-from core.engine.options.layer_selection import require_divisible
 from core.engine.pruning.iterative.curvature import gradient_rows
 from core.engine.pruning.iterative.rounds import matrices, prunable_weights, resume, save, stop_if_asked
 from core.engine.pruning.layer_matrix import layer_of, set_matrix
 from core.engine.pruning.network import Scene, mean_loss
-from core.engine.pruning.protocols.classifier import ClassifierMethod
-from core.methods.obs.info import OBSParameters, is_exact
-from core.methods.obs.method import OBS
+from core.methods.obs.info import OBSParameters
 from core.methods.obs.surgeon import Deletion, delete_cheapest, inverse_hessian
-from core.methods.one_shot import OneShot
-
-
-class _LayerWiseOBS(OneShot):
-    method = OBS
 
 
 def weights_to_go(scene: Scene) -> int:
@@ -34,24 +22,18 @@ def weights_to_go(scene: Scene) -> int:
     return sum(int((pattern.of - pattern.keep - each).clamp(min=0).sum()) for each in zeros_RG)
 
 
-class ClassifierOBS(ClassifierMethod):
-    """Optimal Brain Surgeon in one of two modes.
+class WholeNetwork:
+    """Deletion by one Hessian of the entire network.
 
-    exact: H = Σ_k v_k v_kᵀ / images over all weights and biases of the layers; the cheapest weight of the entire
-    network is deleted, every other weight and bias moves, until the sparsity is met. The predicted increases of the
-    loss, L_q of each deletion, and the measured one go into the figures. layer_wise: see `core.methods.obs.method`.
+    H = Σ_k v_k v_kᵀ / images over all weights and biases of the layers; the cheapest weight of the entire network is
+    deleted, every other weight and bias moves, until the sparsity is met. The predicted increases of the loss, L_q of
+    each deletion, and the measured one go into the figures.
     """
 
-    def __init__(self, parameters: MethodParameters) -> None:
-        assert isinstance(parameters, OBSParameters)
+    def __init__(self, parameters: OBSParameters) -> None:
         self.parameters = parameters
 
     def prune(self, scene: Scene) -> None:
-        require_divisible(scene.layers, scene.pattern)
-        if not is_exact(self.parameters, scene.layers):
-            scene.figures["mode"] = "layer_wise"
-            _LayerWiseOBS(self.parameters).prune(scene)
-            return
         parameters = self.parameters
         images = draw_images(scene.calibration, parameters.curvature_images, parameters.seed)
         if resume(scene) is None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from core.engine.options.layer_selection import Selection
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.engine.pruning.protocols.layerwise import Method
@@ -16,8 +15,8 @@ class Recover(Method):
 
     statistic = Statistic.NONE
 
-    def __init__(self, parameters: Selection) -> None:
-        assert isinstance(parameters, RecoverParameters)
+    def __init__(self, parameters: RecoverParameters) -> None:
+        pass
 
     def prune(
         self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]

@@ -19,7 +19,7 @@ from core.engine.pruning.network import Observer, Scene, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.recovery.training import RecoveryStopped
-from core.methods.classifier_engine import build_classifier_method
+from core.methods.engine import build_classifier_method
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.info import SensitivityParameters
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from core.engine.options.layer_selection import Selection
 from core.engine.pruning.compensation.column_update import damped_inverse_factor, prune_columns
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import PrunableLinear
@@ -17,8 +16,7 @@ class SparseGPT(Method):
 
     statistic = Statistic.GRAM
 
-    def __init__(self, parameters: Selection) -> None:
-        assert isinstance(parameters, SparseGPTParameters)
+    def __init__(self, parameters: SparseGPTParameters) -> None:
         self.block_size = parameters.block_size
         self.damping = parameters.damping
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from core.engine.options.layer_selection import Selection
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.engine.pruning.masks import removal_mask
@@ -21,8 +20,7 @@ class Wanda(Method):
 
     statistic = Statistic.NORMS
 
-    def __init__(self, parameters: Selection) -> None:
-        assert isinstance(parameters, WandaParameters)
+    def __init__(self, parameters: WandaParameters) -> None:
         self.variant = parameters.variant
 
     def prune(

@@ -21,7 +21,8 @@ from core.engine.options.patterns import Pattern, parse_pattern
 from core.engine.options.propagation import Propagated
 from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.layerwise.targets import Target
-from core.methods.engine import Method, build_method
+from core.engine.pruning.protocols.layerwise import Method
+from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.validation import check_job
 

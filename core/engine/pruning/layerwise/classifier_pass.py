@@ -1,11 +1,11 @@
-"""The one-shot methods of language models on an image classifier: magnitude, random, Wanda, SparseGPT."""
+"""Layer-wise pruning of an image classifier: its layers, as matrices, by a one-shot method."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from core.engine.models.hooks import removed_after
 from core.engine.models.tensors import DTYPES
 from core.engine.options.allocation import Allocated
 from core.engine.options.base import MethodParameters
-from core.engine.options.layer_selection import Selection, require_divisible
+from core.engine.options.layer_selection import require_divisible
 from core.engine.options.propagation import Propagated
 from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
@@ -28,17 +28,13 @@ from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidParameters
-from core.methods.magnitude.method import Magnitude
-from core.methods.random.method import Random
-from core.methods.sparsegpt.method import SparseGPT
-from core.methods.wanda.method import Wanda
 
 _ERROR_ROWS = 1024
 """Number of rows of a layer's input, about, on which its reconstruction error is measured where XᵀX is not at hand."""
 
 
 class OneShot(ClassifierMethod):
-    """One-shot pruning: the layers, in order of execution, are pruned by `method` as matrices.
+    """One-shot pruning: the layers, in order of execution, are pruned by `solver` as matrices.
 
     in_flight: all batches go through the model once, in lockstep; where all have reached a layer its statistic is
     complete, it is pruned, and they go on through the pruned weights. two_pass: all statistics are the dense model's. A
@@ -46,12 +42,9 @@ class OneShot(ClassifierMethod):
     into the figures.
     """
 
-    method: ClassVar[type[Method]]
-
-    def __init__(self, parameters: MethodParameters) -> None:
-        assert isinstance(parameters, Selection) and isinstance(parameters, Propagated)
-        self.parameters: Selection = parameters
-        self.solver: Method = self.method(parameters)
+    def __init__(self, solver: Method, parameters: MethodParameters) -> None:
+        self.solver = solver
+        self.parameters = parameters
 
     @torch.no_grad()
     def prune(self, scene: Scene) -> None:
@@ -204,19 +197,3 @@ class _Walk:
         left = [name for name in self.layers if name not in self.pruned]
         if left:
             self.scene.notes.append(f"left dense, since no image's forward reads them: {', '.join(left)}")
-
-
-class ClassifierMagnitude(OneShot):
-    method = Magnitude
-
-
-class ClassifierRandom(OneShot):
-    method = Random
-
-
-class ClassifierWanda(OneShot):
-    method = Wanda
-
-
-class ClassifierSparseGPT(OneShot):
-    method = SparseGPT
