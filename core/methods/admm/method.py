@@ -56,14 +56,14 @@ class ADMM(Method):
         if target.pattern.of is None and total == 0:
             return weight_OI
         wanted_OI = weight_OI @ gram_II
-        whole_OI = weight_OI
+        sum_OI = weight_OI
         for iteration in range(1, self.iterations):
             left = max(0.0, 1 - iteration / (_RAMP * self.iterations))
-            sparse_OI = _without(whole_OI, target, round(total * (1 - left**3)))
+            sparse_OI = _without(sum_OI, target, round(total * (1 - left**3)))
             # U is V + U − Z, so that Z − U is 2Z − (V + U).
-            solved_OI = torch.add(wanted_OI, 2 * sparse_OI - whole_OI, alpha=self.penalty) @ inverse_II
-            whole_OI = solved_OI.add_(whole_OI).sub_(sparse_OI)
-        return whole_OI.masked_fill(removal_mask(whole_OI.abs(), target, by_row=False), 0)
+            solved_OI = torch.add(wanted_OI, 2 * sparse_OI - sum_OI, alpha=self.penalty) @ inverse_II
+            sum_OI = solved_OI.add_(sum_OI).sub_(sparse_OI)
+        return sum_OI.masked_fill(removal_mask(sum_OI.abs(), target, by_row=False), 0)
 
 
 def _without(weight_OI: Tensor, target: Target, count: int) -> Tensor:

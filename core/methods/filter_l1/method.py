@@ -41,8 +41,8 @@ class FilterL1(FilterMethod):
 
         remove_in_rounds(scene, parameters, choose, retrain_steps=parameters.retrain_steps)
 
-    def scores(self, scene: Scene, groups: Groups) -> list[Tensor]:
-        return [self.score(scene, groups, place, 0) for place in range(len(groups.groups))]
+    def scores(self, network: Scene, groups: Groups) -> list[Tensor]:
+        return [self.score(network, groups, place, 0) for place in range(len(groups.groups))]
 
     def _choose(self, scene: Scene, groups: Groups, goal: Goal, number: int) -> list[Step]:
         scores = [self.score(scene, groups, place, number) for place in range(len(groups.groups))]

@@ -49,10 +49,10 @@ class FilterTaylor(FilterMethod):
             flops_reduction=parameters.flops_reduction,
         )
 
-    def scores(self, scene: Scene, groups: Groups) -> Sequence[Tensor]:
+    def scores(self, network: Scene, groups: Groups) -> Sequence[Tensor]:
         parameters = self._parameters
-        images = draw_images(scene.calibration, parameters.measured_images, parameters.seed)
-        return rank(parameters.ranking, scene, groups, images, parameters.seed)
+        images = draw_images(network.calibration, parameters.measured_images, parameters.seed)
+        return rank(parameters.ranking, network, groups, images, parameters.seed)
 
     def _at_once(self, scene: Scene) -> int:
         """Return the number of units to remove in a round."""

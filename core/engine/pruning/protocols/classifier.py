@@ -29,5 +29,5 @@ class FilterMethod(ClassifierMethod):
     """A method that removes filters; its scores are known without removing any."""
 
     @abstractmethod
-    def scores(self, scene: Scene, groups: Groups) -> Sequence[Tensor]:
+    def scores(self, network: Scene, groups: Groups) -> Sequence[Tensor]:
         """Return scores [units] of each group of coupled channels, the lowest of which are removed first."""
