@@ -1,10 +1,11 @@
 """Description of a method, as its folder gives it."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.options.base import MethodParameters
+from core.methods.cost import Cost
 from secateur_wire.methods import Needs, Paper
 
 ZEROS = (
@@ -36,7 +37,7 @@ class MethodInfo(BaseModel):
     Lists of methods go by `rank`, lowest first. `removes` is None where nothing is pruned.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     id: str
     rank: int = Field(exclude=True)
@@ -51,6 +52,7 @@ class MethodInfo(BaseModel):
     parameters: type[MethodParameters] = Field(exclude=True)
     removes: Removed | None = Field(None, exclude=True)
     reads: Read = Field("none", exclude=True)
+    cost: Cost[Any] = Field(default_factory=Cost, exclude=True)
 
     @property
     def prunes(self) -> bool:

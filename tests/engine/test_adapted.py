@@ -24,12 +24,13 @@ from core.engine.pruning.units.adapted_model import AdaptedModel, estimated_grad
 from core.engine.pruning.units.removal import Cut
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.errors import InvalidParameters
+from core.methods.cost import Tokens
 from core.methods.loraprune.method import GradualRemoval
 from core.methods.lorashear.bundle_damage import Bundle, most_damaging
 from core.methods.lorashear.half_space import HalfSpaceRemoval, half_space_step
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.validation import check_job
-from core.service.jobs.estimates.compute import Tokens, work_of
+from core.service.jobs.estimates.compute import work_of
 from core.service.jobs.estimates.resources import needs_of
 from core.service.jobs.schemas import JobBody
 from tests.engine.crossing import crossed

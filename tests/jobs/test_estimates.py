@@ -12,8 +12,9 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.recovery import Recovery, complete_recovery
 from core.errors import DoesNotFit
+from core.methods.cost import Tokens
 from core.service.jobs import queue, service
-from core.service.jobs.estimates.compute import Tokens, work_of
+from core.service.jobs.estimates.compute import work_of
 from core.service.jobs.estimates.history import estimate_job, estimate_that_fits
 from core.service.jobs.estimates.resources import compare, needs_of
 from core.service.jobs.inspection import inspect

@@ -6,6 +6,7 @@ from core.engine.options.allocation import Allocated
 from core.engine.options.compensation import Compensated
 from core.engine.options.layer_selection import Selection
 from core.engine.options.propagation import Propagated
+from core.methods.cost import Cost, CostFacts, column_operations
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -19,6 +20,13 @@ class ADMMParameters(Selection, Allocated, Propagated, Compensated):
     penalty: float = Field(
         1.0, gt=0, le=1000, description="ρ: how strongly the solved weights are held to the sparse ones."
     )
+
+
+class ADMMCost(Cost[ADMMParameters]):
+    """Cost of products with two matrices like XᵀX in every iteration."""
+
+    def operations(self, facts: CostFacts[ADMMParameters]) -> int:
+        return 2 * facts.parameters.iterations * column_operations(facts.description)
 
 
 INFO = MethodInfo(
@@ -42,4 +50,5 @@ INFO = MethodInfo(
     parameters=ADMMParameters,
     removes="weights",
     reads="gram",
+    cost=ADMMCost(),
 )

@@ -1,11 +1,13 @@
 """Bonsai: its description and parameters."""
 
+from math import ceil
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from core.engine.options.base import Budgeted
 from core.engine.options.width import Width
+from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -35,6 +37,22 @@ class BonsaiParameters(Width, Budgeted):
         return quick | given if isinstance(given, dict) and given.get("budget") == "quick" else given
 
 
+class BonsaiCost(Cost[BonsaiParameters]):
+    """Cost of rounds, each of which runs its sequences for the prior and for each mask.
+
+    All blocks are in memory, before the pass that removes, with no tokens but those under way.
+    """
+
+    def passes(self, facts: CostFacts[BonsaiParameters]) -> int:
+        parameters, description, tokens = facts.parameters, facts.description, facts.tokens
+        share = facts.sparsity * description.parameters / description.prunable_parameters
+        measured = min(parameters.sequences * tokens.window, tokens.calibration)
+        return ceil(share / parameters.round_share) * (1 + parameters.masks_per_round) * measured
+
+    def memory(self, facts: CostFacts[BonsaiParameters], sizes: PassSizes) -> ChoiceMemory:
+        return ChoiceMemory(before=facts.description.prunable_parameters * sizes.weight_bytes + sizes.forward_bytes)
+
+
 INFO = MethodInfo(
     id="bonsai",
     rank=100,
@@ -57,4 +75,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=BonsaiParameters,
     removes="heads_and_channels",
+    cost=BonsaiCost(),
 )

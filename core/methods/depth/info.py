@@ -6,6 +6,7 @@ from pydantic import Field
 
 from core.engine.options.base import Budgeted, MethodParameters
 from core.engine.options.compensation import Refitted
+from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -20,6 +21,13 @@ class DepthParameters(MethodParameters, Budgeted, Refitted):
         "tried again). angular: the run of layers whose input and output point in the most similar directions. "
         "block_influence: the layers that change their input least, each for itself.",
     )
+
+
+class DepthCost(Cost[DepthParameters]):
+    """Cost of a choice with all blocks at once in memory."""
+
+    def memory(self, facts: CostFacts[DepthParameters], sizes: PassSizes) -> ChoiceMemory:
+        return ChoiceMemory(during=facts.description.prunable_parameters * sizes.weight_bytes)
 
 
 INFO = MethodInfo(
@@ -42,4 +50,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=DepthParameters,
     removes="layers",
+    cost=DepthCost(),
 )

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from core.engine.options.compensation import Compensation
-from core.methods.admm.info import ADMMParameters
+from core.methods.admm.info import ADMMCost, ADMMParameters
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs
 
@@ -87,4 +87,5 @@ INFO = MethodInfo(
     parameters=FrontierParameters,
     removes="weights",
     reads="gram",
+    cost=ADMMCost(),
 )

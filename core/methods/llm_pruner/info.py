@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.engine.options.width import Ranked
+from core.methods.cost import GradientCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -45,4 +46,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=False),
     parameters=LLMPrunerParameters,
     removes="heads_and_channels",
+    cost=GradientCost(),
 )

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from core.engine.options.adapters import Adapted
+from core.methods.cost import AdapterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -36,4 +37,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=LoRAPruneParameters,
     removes="heads_and_channels",
+    cost=AdapterCost(),
 )

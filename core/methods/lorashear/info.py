@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from core.engine.options.adapters import Adapted
+from core.methods.cost import AdapterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -76,4 +77,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=LoRAShearParameters,
     removes="heads_and_channels",
+    cost=AdapterCost(),
 )

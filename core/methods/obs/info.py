@@ -1,6 +1,7 @@
 """Optimal Brain Surgeon: its description and parameters."""
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Literal
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from core.engine.options.iteration import Curved
 from core.engine.options.layer_selection import Selection
 from core.engine.options.propagation import Propagated
 from core.errors import InvalidParameters
+from core.methods.cost import WAITING_FOR_MEMORY, Cost, CostFacts
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -72,6 +74,15 @@ def is_exact(parameters: OBSParameters, layers: Sequence[LinearShape]) -> bool:
     return True
 
 
+class OBSCost(Cost[OBSParameters]):
+    """Cost, in each row, of a growing matrix times a vector for each weight removed."""
+
+    def operations(self, facts: CostFacts[OBSParameters]) -> int:
+        deleted = facts.sparsity**2
+        rows = sum(linear.out_features * deleted * linear.in_features**3 for linear in facts.description.linears)
+        return ceil(WAITING_FOR_MEMORY * rows)
+
+
 INFO = MethodInfo(
     id="obs",
     rank=170,
@@ -94,4 +105,5 @@ INFO = MethodInfo(
     parameters=OBSParameters,
     removes="weights",
     reads="gram",
+    cost=OBSCost(),
 )

@@ -7,6 +7,7 @@ from pydantic.json_schema import JsonSchemaValue
 
 from core.engine.options.layer_selection import Selection
 from core.engine.options.propagation import Propagated
+from core.methods.cost import CostFacts, GradientCost
 from core.methods.method_info import UNCHANGED, MethodInfo
 from secateur_wire.methods import Needs
 
@@ -30,6 +31,13 @@ class RecoverParameters(Selection, Propagated):
         return {**handler(schema), "properties": {}}
 
 
+class RecoverCost(GradientCost[RecoverParameters]):
+    """Cost of a pass that chooses nothing, before training with gradients."""
+
+    def passes(self, facts: CostFacts[RecoverParameters]) -> int:
+        return facts.tokens.calibration
+
+
 INFO = MethodInfo(
     id="recover",
     rank=140,
@@ -45,4 +53,5 @@ INFO = MethodInfo(
     patterns=(),
     needs=Needs(calibration=False, gradients=True, training=True),
     parameters=RecoverParameters,
+    cost=RecoverCost(),
 )

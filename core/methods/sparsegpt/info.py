@@ -6,6 +6,7 @@ from core.engine.options.allocation import Allocated
 from core.engine.options.compensation import Compensated
 from core.engine.options.layer_selection import Selection
 from core.engine.options.propagation import Propagated
+from core.methods.cost import Cost, CostFacts, column_operations
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -17,6 +18,13 @@ class SparseGPTParameters(Selection, Allocated, Propagated, Compensated):
         128, ge=1, le=4096, description="Columns whose mask is chosen jointly; rounded down to a multiple of m."
     )
     damping: float = Field(0.01, gt=0, le=1, description="Added to the Hessian's diagonal, as a share of its mean.")
+
+
+class SparseGPTCost(Cost[SparseGPTParameters]):
+    """Cost of a pass over the columns."""
+
+    def operations(self, facts: CostFacts[SparseGPTParameters]) -> int:
+        return column_operations(facts.description)
 
 
 INFO = MethodInfo(
@@ -41,4 +49,5 @@ INFO = MethodInfo(
     parameters=SparseGPTParameters,
     removes="weights",
     reads="gram",
+    cost=SparseGPTCost(),
 )

@@ -4,47 +4,20 @@ from dataclasses import dataclass
 from math import ceil
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.adapters import Adapted
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import MOST_STEPS, Compensated, Compensation, Refit, Refitted
-from core.engine.options.recovery import Recovery
-from core.methods.admm.info import ADMMParameters
-from core.methods.bonsai.info import BonsaiParameters
+from core.methods.cost import GRADIENT_PASSES, WAITING_FOR_MEMORY, CostFacts, Tokens
+from core.methods.method_info import MethodInfo
 from core.methods.registry import get_method, parse_parameters
 from core.service.jobs.estimates.training import training_work
 from core.service.jobs.schemas import JobBody
 
-_GRADIENT_PASSES = 4
-"""Cost of gradients taken block by block, in forwards: two, and the backward."""
 _LATENCY_PASSES = 8
 """Cost of latency and verification, in forwards over one sequence: warm-up, rounds, two models, decoding."""
 _SEARCH_STEPS = 10
 """Most shapes, about, that are timed to find one fast enough."""
-_WAITING_FOR_MEMORY = 10
-"""Slowdown of a product with a vector against its share of one with a matrix, about.
-
-Each number is read for one product only.
-"""
 _WAITING_IN_BATCHES = 5
 """Slowdown of a product with a matrix of few rows, many sequences' next tokens."""
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Tokens that pass through the model.
-
-    They are those of the calibration set, of all evaluation sets together, of a window, of all questions of zero-shot
-    tasks, and of prompts, after which so many are `written`, one at a time. `own_text` are those of text the model has
-    still to generate itself, many sequences at once.
-    """
-
-    calibration: int
-    evaluation: int
-    window: int
-    tasks: int = 0
-    prompts: int = 0
-    written: int = 0
-    own_text: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,38 +31,29 @@ class Work:
 def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
     """Return the tokens that pass through the model, and the operations.
 
-    They add up: forwards of the calibration tokens (twice where the method passes twice, an equivalent of four for
-    gradients, and as often as Bonsai measures masks; a refit goes through the dense model too, and after structured
-    pruning through what is left), of a few tokens for gradients that allocate; forwards of the evaluation tokens, the
-    tasks' questions and the prompts with their generated tokens, through dense and pruned model; and the solver's
-    operations.
+    They add up: forwards of the calibration tokens, as many as the method's cost says (a refit goes through the dense
+    model too, and after structured pruning through what is left), of a few tokens for gradients that allocate; forwards
+    of the evaluation tokens, the tasks' questions and the prompts with their generated tokens, through dense and pruned
+    model; and the solver's operations.
     """
-    walks = 2 if job.parameters.get("propagation") == "two_pass" or job.parameters.get("allocation") == "owl" else 1
-    compensation = compensation_of(parse_parameters(job.method, job.parameters))
-    adapted = adapted_of(job)
-    if get_method(job.method).measures:
+    method = get_method(job.method)
+    if method.measures:
         return _measuring_work(description, job, tokens)
-    if adapted is not None:
-        walks = 0
-    elif get_method(job.method).needs.gradients and job.method != "recover":
-        walks = _GRADIENT_PASSES
-    calibration = walks * tokens.calibration
-    if job.method == "bonsai":
-        calibration = _masked_tokens(description, job, tokens)
+    facts = facts_of(description, job, tokens)
+    compensation = compensation_of(facts.parameters)
+    calibration = method.cost.passes(facts)
     if compensation is not None and compensation.refits:
         calibration += (2 if is_after_a_cut(compensation) else 1) * tokens.calibration
-    calibration += _GRADIENT_PASSES * allocating_tokens(job, tokens)
+    calibration += GRADIENT_PASSES * allocating_tokens(job, tokens)
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
     timed = 1 + _SEARCH_STEPS * seeks_latency(job)
     passes = calibration + 2 * tokens.tasks + models * tokens.evaluation + timed * _LATENCY_PASSES * tokens.window
     passes += 2 * (tokens.prompts + tokens.written)
-    passes += 0 if adapted is None else adapted.probed(description.layers)
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
-    waiting = (_WAITING_FOR_MEMORY - 1) * 2 * tokens.written
+    waiting = (WAITING_FOR_MEMORY - 1) * 2 * tokens.written
     pruning = 2 * (passes + waiting) * description.prunable_parameters + head + _solver(description, job, tokens)
-    choosing = None if adapted is None else training_to_choose(adapted, tokens)
-    trainings = [training_work(description, each) for each in (choosing, job.recovery)]
+    trainings = [training_work(description, each) for each in (method.cost.training(facts), job.recovery)]
     return Work(
         passes + tokens.own_text + sum(each.tokens for each in trainings),
         pruning + _writing(description, tokens) + sum(each.operations for each in trainings),
@@ -135,44 +99,32 @@ def is_after_a_cut(compensation: Refit) -> bool:
     return not isinstance(compensation, Compensation)
 
 
-def adapted_of(job: JobBody) -> Adapted | None:
-    """Return the parameters of a method that selects by training adapters, None of any other."""
-    parameters = parse_parameters(job.method, job.parameters)
-    return parameters if isinstance(parameters, Adapted) else None
-
-
-def training_to_choose(adapted: Adapted, tokens: Tokens) -> Recovery:
-    return adapted.training(max(2, tokens.window))
-
-
 def seeks_latency(job: JobBody) -> bool:
     return job.target is not None and job.target.latency_ratio is not None
 
 
-def _masked_tokens(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
-    """Return the tokens of Bonsai's forwards: each round runs its sequences for the prior and for each mask."""
-    parameters = parse_parameters(job.method, job.parameters)
-    assert isinstance(parameters, BonsaiParameters)
-    share = (job.sparsity or 0) * description.parameters / description.prunable_parameters
-    measured = min(parameters.sequences * tokens.window, tokens.calibration)
-    return ceil(share / parameters.round_share) * (1 + parameters.masks_per_round) * measured
-
-
-def solving_method(job: JobBody) -> str:
+def solving_method(job: JobBody) -> MethodInfo:
     """Return the method that prunes: the job's, or the one a sensitivity job measures."""
-    return str(job.parameters["method"]) if get_method(job.method).measures else job.method
+    method = get_method(job.method)
+    return get_method(str(job.parameters["method"])) if method.measures else method
+
+
+def facts_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> CostFacts[MethodParameters]:
+    """Return the facts that the cost of the method that prunes goes by; measured, it has its default parameters."""
+    parameters = parse_parameters(solving_method(job).id, {} if get_method(job.method).measures else job.parameters)
+    return CostFacts(description, parameters, job.sparsity or 0, tokens)
 
 
 def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
     """Return the operations of the solver and of compensation.
 
-    SparseGPT and OBS: XᵀX of every input, its factorisation (4/3 I³ with the inverse), and the pass over the columns,
-    or, in each row, a growing matrix times a vector for each weight removed; ADMM: a product with a matrix like XᵀX in
-    every iteration. Compensation: the same XᵀX, one between the dense inputs and the pruned ones, a second
-    factorisation, and a multiplication by XᵀX in every step.
+    Of methods that read XᵀX: that of every input, its factorisation (4/3 I³ with the inverse), and what the method's
+    cost says. Compensation: the same XᵀX, one between the dense inputs and the pruned ones, a second factorisation, and
+    a multiplication by XᵀX in every step.
     """
+    method = solving_method(job)
     compensation = compensation_of(parse_parameters(job.method, job.parameters))
-    if get_method(solving_method(job)).reads != "gram" and compensation is None:
+    if method.reads != "gram" and compensation is None:
         return 0
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}
     grams = sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
@@ -183,12 +135,4 @@ def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
             grams += sum(2 * width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
             products += 3
         grams += sum(2 * products * linear.out_features * linear.in_features**2 for linear in description.linears)
-    if get_method(solving_method(job)).reads != "gram":
-        return grams
-    if solving_method(job) == "obs":
-        deleted = (job.sparsity or 0) ** 2
-        rows = sum(linear.out_features * deleted * linear.in_features**3 for linear in description.linears)
-        return grams + ceil(_WAITING_FOR_MEMORY * rows)
-    parameters = parse_parameters(solving_method(job), {} if get_method(job.method).measures else job.parameters)
-    turns = 2 * parameters.iterations if isinstance(parameters, ADMMParameters) else 1
-    return grams + turns * sum(linear.out_features * linear.in_features**2 for linear in description.linears)
+    return grams + method.cost.operations(facts_of(description, job, tokens))

@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.evaluation.zero_shot_tasks import forward_tokens
 from core.errors import DoesNotFit, GateMissed
+from core.methods.cost import Tokens
 from core.service.jobs.admission import needs_by
 from core.service.jobs.estimates.classifier import ClassifierWork, ImageCounts, classifier_work
-from core.service.jobs.estimates.compute import Tokens, Work, work_of
+from core.service.jobs.estimates.compute import Work, work_of
 from core.service.jobs.estimates.corrections import FEWEST, HISTORY, ran_to_its_end
 from core.service.jobs.estimates.resources import FIGURES, Needs, classifier_needs, needs_of
 from core.service.jobs.queue import workers_of

@@ -17,17 +17,16 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
 from core.engine.options.latency_budget import bytes_in_turn
+from core.methods.cost import PassSizes, Tokens
 from core.methods.registry import get_method, parse_parameters
 from core.service.jobs.estimates.classifier import ClassifierWork
 from core.service.jobs.estimates.compute import (
-    Tokens,
-    adapted_of,
     allocating_tokens,
     compensation_of,
+    facts_of,
     is_after_a_cut,
     seeks_latency,
     solving_method,
-    training_to_choose,
     work_of,
 )
 from core.service.jobs.estimates.training import training_bytes
@@ -102,7 +101,7 @@ def needs_of(
     broadest = max(linear.out_features for linear in blocks)
     # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
     pruning = block * (width + lanes * forward) + group * 16
-    statistics = 3 * 4 * widest**2 if get_method(solving_method(job)).reads == "gram" else 0
+    statistics = 3 * 4 * widest**2 if solving_method(job).reads == "gram" else 0
     if refit is not None:  # XᵀX̂ beside X̂ᵀX̂, its factor and what that is made from; of tokens held aside both again
         statistics = (7 if refit.chooses else 5) * 4 * widest**2
     waiting = lanes * tokens.calibration * widest * forward
@@ -115,22 +114,17 @@ def needs_of(
         at_once = len(job.parameters["rates"]) * (len(blocks) if job.parameters["scope"] == "module" else 1)
         streams += description.hidden_size * width * at_once * tokens.evaluation + description.bytes
     engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
-    adapted = adapted_of(job)
-    if adapted is not None:  # beside the whole model, what the walk holds throughout
-        choosing = training_to_choose(adapted, tokens)
+    facts = facts_of(description, job, tokens)
+    choosing = method.cost.training(facts)
+    if choosing is not None:  # beside the whole model, what the walk holds throughout
         engine = max(engine, ends + training_bytes(description, choosing, device=device).memory)
-    elif method.needs.gradients:  # of a block, in float32: weights, sums of gradients and of their squares, one of each
-        engine += block * 16 + min(
-            4 * description.layers * description.hidden_size * tokens.calibration, activation_budget_bytes
-        )
+    sizes = PassSizes(block, forward, max(forward_pass, logits), activation_budget_bytes)
+    memory = method.cost.memory(facts, sizes)
+    engine = max(engine + memory.during, ends + memory.before)
     if allocating := allocating_tokens(job, tokens):  # before the walk, with none of its tokens: what blocks were given
         given = 4 * description.layers * description.hidden_size * allocating
         held = block * (width + 4) + min(given, activation_budget_bytes)
-        engine = max(engine, ends + held + max(forward_pass, logits))
-    if job.method == "depth":  # all blocks at once
-        engine += description.prunable_parameters * forward
-    if job.method == "bonsai":  # the same, before the walk that removes, and no tokens but those under way
-        engine = max(engine, ends + description.prunable_parameters * forward + max(forward_pass, logits))
+        engine = max(engine, ends + held + sizes.forward_bytes)
     whole = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
     if tokens.tasks:
         one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
@@ -146,7 +140,7 @@ def needs_of(
     processes += bool(tokens.written) + bool(tokens.own_text)
     copies = is_fetched + 3 * (not method.measures)
     stored = description.bytes * copies + training.disk  # blocks, artifact, its copy in a local store
-    stored += 0 if adapted is None else description.prunable_parameters * width  # as trained
+    stored += 0 if choosing is None else description.prunable_parameters * width  # as trained
     moved = stored + 6 * description.bytes + 4 * streams
     on_device = device == "cuda"
     return Needs(

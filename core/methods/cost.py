@@ -1,0 +1,127 @@
+"""Costs of choosing what goes from a language model, beside what every job costs: a class for each kind of method.
+
+A method whose cost is like no other's has it in its `info`. Costs are read off headers and the recipe alone; no torch.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from core.engine.architectures.description import ModelDescription
+from core.engine.options.adapters import Adapted
+from core.engine.options.allocation import Allocated
+from core.engine.options.base import MethodParameters
+from core.engine.options.propagation import Propagated
+from core.engine.options.recovery import Recovery
+
+GRADIENT_PASSES = 4
+"""Cost of gradients taken block by block, in forwards: two, and the backward."""
+WAITING_FOR_MEMORY = 10
+"""Slowdown of a product with a vector against its share of one with a matrix, about.
+
+Each number is read for one product only.
+"""
+_GRADIENT_BYTES = 16
+"""Bytes of a weight, the sums of its gradients and of their squares, and one gradient, in float32."""
+
+_P = TypeVar("_P", bound=MethodParameters)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens that pass through the model.
+
+    They are those of the calibration set, of all evaluation sets together, of a window, of all questions of zero-shot
+    tasks, and of prompts, after which so many are `written`, one at a time. `own_text` are those of text the model has
+    still to generate itself, many sequences at once.
+    """
+
+    calibration: int
+    evaluation: int
+    window: int
+    tasks: int = 0
+    prompts: int = 0
+    written: int = 0
+    own_text: int = 0
+
+
+@dataclass(frozen=True)
+class CostFacts(Generic[_P]):
+    """Model, checked parameters of the method, sparsity and tokens of a job."""
+
+    description: ModelDescription
+    parameters: _P
+    sparsity: float
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
+class PassSizes:
+    """Sizes of the pass over the blocks, beside which a method holds what it needs.
+
+    `block_weights` are those of the largest block, `weight_bytes` the bytes of each in a forward, `forward_bytes` those
+    of the activations of a micro-batch, `activation_budget_bytes` the most that inputs of blocks may take.
+    """
+
+    block_weights: int
+    weight_bytes: int
+    forward_bytes: int
+    activation_budget_bytes: int
+
+
+@dataclass(frozen=True)
+class ChoiceMemory:
+    """Bytes held to choose: `during` the pass over the blocks, or `before` it, with embeddings and head alone."""
+
+    during: int = 0
+    before: int = 0
+
+
+class Cost(Generic[_P]):
+    """Cost of a method that chooses block by block, in one pass over the calibration tokens or two."""
+
+    def passes(self, facts: CostFacts[_P]) -> int:
+        """Return the tokens that pass through the model to choose, in forwards."""
+        parameters = facts.parameters
+        is_two_pass = isinstance(parameters, Propagated) and parameters.propagation == "two_pass"
+        is_owl = isinstance(parameters, Allocated) and parameters.measured_allocation == "owl"
+        return (2 if is_two_pass or is_owl else 1) * facts.tokens.calibration
+
+    def operations(self, facts: CostFacts[_P]) -> int:
+        """Return the floating-point operations of the choice beyond forwards, XᵀX and its factorisation."""
+        return 0
+
+    def memory(self, facts: CostFacts[_P], sizes: PassSizes) -> ChoiceMemory:
+        """Return the bytes that are held to choose."""
+        return ChoiceMemory()
+
+    def training(self, facts: CostFacts[_P]) -> Recovery | None:
+        """Return the training that is part of the choice."""
+        return None
+
+
+class GradientCost(Cost[_P]):
+    """Cost of a method that takes gradients block by block."""
+
+    def passes(self, facts: CostFacts[_P]) -> int:
+        return GRADIENT_PASSES * facts.tokens.calibration
+
+    def memory(self, facts: CostFacts[_P], sizes: PassSizes) -> ChoiceMemory:
+        inputs = 4 * facts.description.layers * facts.description.hidden_size * facts.tokens.calibration
+        return ChoiceMemory(
+            during=sizes.block_weights * _GRADIENT_BYTES + min(inputs, sizes.activation_budget_bytes),
+        )
+
+
+class AdapterCost(Cost[Adapted]):
+    """Cost of a method that trains adapters to choose."""
+
+    def passes(self, facts: CostFacts[Adapted]) -> int:
+        return facts.parameters.probed(facts.description.layers)
+
+    def training(self, facts: CostFacts[Adapted]) -> Recovery:
+        return facts.parameters.training(max(2, facts.tokens.window))
+
+
+def column_operations(description: ModelDescription) -> int:
+    """Return the operations of one pass over the columns of all layers, each a product with a matrix like XᵀX."""
+    return sum(linear.out_features * linear.in_features**2 for linear in description.linears)
