@@ -12,7 +12,7 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.layerwise.language_pass import Sweep
-from core.engine.pruning.layerwise.plan import make_plan
+from core.pipeline.plans import make_plan
 
 
 def prune(spec: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,9 @@ import torch
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.layerwise.language_pass import Sweep
-from core.engine.pruning.layerwise.plan import make_plan
 from core.engine.pruning.units.language_pass import Removal
-from core.engine.pruning.units.plan import make_structured_plan
 from core.methods.registry import get_method
+from core.pipeline.plans import make_plan, make_structured_plan
 
 
 def walk_for(

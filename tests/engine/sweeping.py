@@ -12,8 +12,8 @@ from core.engine.models.streamed import Skeleton, call_block
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.block_pass import Observer, PruneResult
 from core.engine.pruning.layerwise.language_pass import Sweep
-from core.engine.pruning.layerwise.plan import make_plan
 from core.engine.pruning.layerwise.streams import block_arguments
+from core.pipeline.plans import make_plan
 
 
 def sweep(

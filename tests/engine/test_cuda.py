@@ -10,8 +10,8 @@ from core.engine.models.folder import open_model
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.language_pass import Sweep
-from core.engine.pruning.layerwise.plan import make_plan
 from core.engine.recovery.language import Teacher, recover
+from core.pipeline.plans import make_plan
 from tests.engine.recovering import linears_of, make_pruned
 from tests.engine.sweeping import tensors_of
 from tests.engine.tiny import CONFIGS, make_model, make_tokens

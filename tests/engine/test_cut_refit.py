@@ -11,11 +11,11 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.pruning.block_pass import Observer, PruneResult
 from core.engine.pruning.units import plan as structured_plan
-from core.engine.pruning.units.plan import make_structured_plan
 from core.engine.pruning.units.removal import Cut, LayerCut
 from core.errors import InvalidRequest
 from core.methods.depth.method import Depth
 from core.methods.random_structured.method import RandomStructured
+from core.pipeline.plans import make_structured_plan
 from tests.engine.crossing import crossed
 from tests.engine.sweeping import last_hidden, newest_stream, tensors_of
 from tests.engine.test_per_layer import prune as prune_per_layer

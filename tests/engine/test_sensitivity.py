@@ -14,7 +14,7 @@ from core.errors import InvalidRequest
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.info import SensitivityParameters
 from core.methods.sensitivity.language_pass import SensitivityResult, SensitivityWalk
-from core.methods.sensitivity.plan import make_sensitivity_plan
+from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.recipes.validation import check_job
 from core.pipeline.reports.charts import Series, line_chart, sensitivity_chart
 from tests.engine.sweeping import sweep

@@ -14,9 +14,9 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.packed import pack_folder
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.block_pass import PruneResult
-from core.engine.pruning.units.plan import make_structured_plan
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.passes import walk_for
+from core.pipeline.plans import make_structured_plan
 from core.pipeline.recipes.sizes import Target, resolve_target
 from core.pipeline.stages import search as latency_search
 from core.pipeline.stages.search import (

@@ -15,7 +15,7 @@ from core.engine.pruning.block_pass import Observer
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.info import SensitivityParameters
 from core.methods.sensitivity.language_pass import SensitivityWalk
-from core.methods.sensitivity.plan import make_sensitivity_plan
+from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.reports.charts import sensitivity_chart
 from worker.runner.messages import LogMessage, Message, ProgressMessage, SensitivitySpec, StageMessage
 from worker.runner.recover import calibration_set, evaluation_sets

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from core.engine.models.folder import ModelFolder
-from core.engine.pruning.layerwise.plan import Plan, fingerprint, make_plan
-from core.methods.sensitivity.info import SensitivityParameters
+from core.engine.pruning.layerwise.plan import Plan, fingerprint
 
 
 @dataclass(frozen=True)
@@ -38,19 +37,3 @@ class SensitivityPlan:
         choices = ["sensitivity", self.pruning.method_id, self.pruning.pattern.text, list(self.rates), self.scope]
         own = self.pruning.parameters.model_dump(mode="json")
         return fingerprint([*choices, own], folder, revision, tokens, self.forward_dtype, self.device)
-
-
-def make_sensitivity_plan(
-    folder: ModelFolder, parameters: SensitivityParameters, *, device: torch.device | None = None
-) -> SensitivityPlan:
-    """Make a plan from checked parameters with defaults filled in; raises InvalidRequest kinds."""
-    assert parameters.rates is not None
-    pruning = make_plan(
-        folder,
-        method=parameters.method,
-        sparsity=parameters.rates[-1],
-        pattern=parameters.pattern,
-        parameters=parameters.parameters,
-        device=device,
-    )
-    return SensitivityPlan(pruning, tuple(parameters.rates), parameters.scope)

@@ -21,10 +21,11 @@ from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import DTYPES
 from core.engine.options.width_counts import reachable_sparsities, require_structure
 from core.engine.pruning.layerwise.plan import fingerprint
-from core.engine.pruning.units.plan import StructuredPlan, make_structured_plan
+from core.engine.pruning.units.plan import StructuredPlan
 from core.engine.pruning.units.removal import Cut, LayerCut, cut_config
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.methods.registry import parse_parameters
+from core.pipeline.plans import make_structured_plan
 
 RECORD = "latency-target.json"
 """File in an attempt's folder with the result and the fingerprint of its circumstances."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -12,19 +12,13 @@ from torch import Tensor
 
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.folder import ModelFolder
-from core.engine.models.precision import forward_dtype
-from core.engine.models.tensors import DTYPES
 from core.engine.options.allocation import Allocated
 from core.engine.options.compensation import Compensated, Compensation
-from core.engine.options.layer_selection import Selection, prunable_linears
-from core.engine.options.patterns import Pattern, parse_pattern
+from core.engine.options.layer_selection import Selection
+from core.engine.options.patterns import Pattern
 from core.engine.options.propagation import Propagated
-from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.layerwise.targets import Target
 from core.engine.pruning.protocols.layerwise import Method
-from core.methods.engine import build_method
-from core.methods.registry import parse_parameters
-from core.pipeline.recipes.validation import check_job
 
 MICRO_BATCH_TOKENS = 4096
 
@@ -47,11 +41,8 @@ class Plan:
     dtype: torch.dtype
     forward_dtype: torch.dtype
     device: torch.device
+    method: Method = field(compare=False)
     rates: dict[str, float] | None = None
-
-    @property
-    def method(self) -> Method:
-        return build_method(self.method_id, self.parameters)
 
     @property
     def propagation(self) -> str:
@@ -149,39 +140,3 @@ def fingerprint(
         str(forward_dtype), device.type, torch.get_num_threads(), torch.__version__, transformers.__version__,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def make_plan(
-    folder: ModelFolder,
-    *,
-    method: str,
-    sparsity: float | None = None,
-    pattern: str | None = None,
-    parameters: dict[str, object] | None = None,
-    device: torch.device | None = None,
-) -> Plan:
-    """Check a request against a model and resolve every choice it leaves open; raises InvalidRequest kinds."""
-    description = folder.description
-    resolved = check_job(description, method, pattern, sparsity, parameters or {})
-    checked = parse_parameters(method, resolved.parameters)
-    assert isinstance(checked, Selection), "structured methods have a plan of their own"
-    linears = prunable_linears(description, checked)
-    sparsity = resolved.sparsity or 0.0
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = DTYPES[description.dtype]
-    allocation = getattr(checked, "allocation", "uniform")
-    counts = None
-    if getattr(checked, "scope", None) == "model":
-        counts = global_counts(linears, lambda linear: folder.read(f"{linear.name}.weight"), sparsity)
-    return Plan(
-        method_id=method,
-        pattern=parse_pattern(resolved.pattern),
-        sparsity=sparsity,
-        parameters=checked,
-        linears=tuple(linears),
-        sparsities=tuple(allocation) if isinstance(allocation, list) else (sparsity,) * description.layers,
-        counts=counts,
-        dtype=dtype,
-        forward_dtype=forward_dtype(getattr(checked, "forward_dtype", "auto"), dtype, device),
-        device=device,
-    )

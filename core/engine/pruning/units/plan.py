@@ -1,25 +1,19 @@
 """Plan of a structured run, with every choice resolved."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.unit_counts import AttentionMode, layer_count
+from core.engine.architectures.unit_counts import AttentionMode
 from core.engine.models.folder import ModelFolder
-from core.engine.models.precision import gradient_dtype
-from core.engine.models.tensors import DTYPES
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Refit, Refitted
-from core.engine.options.width import Width
-from core.engine.options.width_counts import Narrowing, require_narrowing, require_structure
+from core.engine.options.width_counts import Narrowing
 from core.engine.pruning.layerwise.plan import MICRO_BATCH_TOKENS, engine_facts, fingerprint
 from core.engine.pruning.protocols.units import StructuredMethod
-from core.methods.engine import build_structured_method
-from core.methods.registry import parse_parameters
-from core.pipeline.recipes.validation import check_job
 
 
 @dataclass(frozen=True)
@@ -40,10 +34,7 @@ class StructuredPlan:
     dtype: torch.dtype
     forward_dtype: torch.dtype
     device: torch.device
-
-    @property
-    def method(self) -> StructuredMethod:
-        return build_structured_method(self.method_id, self.parameters)
+    method: StructuredMethod = field(compare=False)
 
     @property
     def compensation(self) -> Refit | None:
@@ -81,49 +72,3 @@ class StructuredPlan:
             "compensation": None if compensation is None else compensation.model_dump(mode="json"),
             **engine_facts(self),
         }
-
-
-def make_structured_plan(
-    folder: ModelFolder,
-    *,
-    method: str,
-    sparsity: float | None = None,
-    pattern: str | None = None,
-    parameters: dict[str, object] | None = None,
-    layout: Layout | None = None,
-    at_least: bool = False,
-    device: torch.device | None = None,
-) -> StructuredPlan:
-    """Check a request against a model and resolve every choice it leaves open; raises InvalidRequest kinds.
-
-    `layout` is that of the resulting model, None: the model's own. With `at_least` no less than `sparsity` is removed,
-    else the nearest there is.
-    """
-    description = folder.description
-    resolved = check_job(description, method, pattern, sparsity, parameters or {}, layout=layout, at_least=at_least)
-    checked = parse_parameters(method, resolved.parameters)
-    structure = require_structure(description)
-    ratio = resolved.sparsity
-    assert ratio is not None
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = DTYPES[description.dtype]
-    narrowing = None
-    if isinstance(checked, Width):
-        narrowing = require_narrowing(
-            description, checked, ratio, layout=resolved.layout, device=device.type, at_least=at_least
-        )
-    whole_layers = 0
-    if narrowing is None:
-        whole_layers = layer_count(structure, parameters=description.parameters, ratio=ratio, at_least=at_least)
-    return StructuredPlan(
-        method_id=method,
-        sparsity=ratio,
-        parameters=checked,
-        layout=resolved.layout,
-        at_least=at_least,
-        narrowing=narrowing,
-        removed_layers=whole_layers,
-        dtype=dtype,
-        forward_dtype=gradient_dtype(dtype, device),
-        device=device,
-    )
