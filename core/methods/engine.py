@@ -37,7 +37,7 @@ def build_classifier_method(method_id: str, parameters: MethodParameters) -> Cla
         if issubclass(each, ClassifierMethod):
             return each(parameters)
     for each in classes:
-        if issubclass(each, Method):
+        if issubclass(each, Method) and isinstance(parameters, Selection):
             return OneShot(each(parameters), parameters)
     raise _missing(method_id, ClassifierMethod)
 

@@ -1,0 +1,149 @@
+"""A method is one folder: written somewhere else on the package's path it is found, listed, costed, and prunes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from tests.engine.tiny import make_model
+
+INFO = '''
+    """Every other weight: its description and parameters."""
+
+    from pydantic import Field
+
+    from core.engine.options.layer_selection import Selection
+    from core.engine.options.propagation import Propagated
+    from core.methods.cost import Cost, CostFacts
+    from core.methods.method_info import ZEROS, MethodInfo
+    from secateur_wire.methods import Needs
+
+
+    class EveryOtherParameters(Selection, Propagated):
+        """Parameters of `every-other`."""
+
+        first: int = Field(0, ge=0, le=1, description="The first weight that goes.")
+
+
+    class EveryOtherCost(Cost[EveryOtherParameters]):
+        """Cost of a method that reads the text a thousand times."""
+
+        def passes(self, facts: CostFacts[EveryOtherParameters]) -> int:
+            return 1000 * facts.tokens.calibration
+
+
+    INFO = MethodInfo(
+        id="every-other",
+        rank=35,
+        title="Every other",
+        summary="Removes every other weight.",
+        description="Removes every other weight.",
+        gains=ZEROS,
+        paper=None,
+        task_families=("language-model", "image-classification"),
+        patterns=("unstructured",),
+        needs=Needs(calibration=False, gradients=False, training=False),
+        parameters=EveryOtherParameters,
+        removes="weights",
+        cost=EveryOtherCost(),
+    )
+'''
+METHOD = '''
+    """Every other weight, 2026."""
+
+    from core.engine.pruning.input_statistics import Statistic
+    from core.engine.pruning.protocols.layerwise import Method
+
+
+    class EveryOther(Method):
+        """Removal of every other column."""
+
+        statistic = Statistic.NONE
+
+        def __init__(self, parameters):
+            self.first = parameters.first
+
+        def prune(self, linears, inputs, note):
+            pruned = [linear.weight_OI.clone() for linear in linears]
+            for weight_OI in pruned:
+                weight_OI[:, self.first :: 2] = 0
+            return pruned
+'''
+SCRIPT = """
+    import json, sys
+    from pathlib import Path
+
+    from core import methods
+
+    methods.__path__.append(sys.argv[1])
+
+    from api.routes.methods import list_methods
+    from core.engine.architectures.describe import describe_folder
+    from core.methods.cost import Tokens
+    from core.service.jobs.estimates.compute import work_of
+    from core.service.jobs.schemas import JobBody
+
+    model = Path(sys.argv[2])
+    listed = list_methods(None).data
+    body = {"model": "m", "method": "every-other", "sparsity": 0.5}
+    work = work_of(describe_folder(model), JobBody.model_validate(body), Tokens(7, 0, 0))
+    described_without_torch = "torch" not in sys.modules
+
+    import torch
+
+    from tests.engine.classifying import network, prune, scene
+    from tests.engine.sweeping import sweep, tensors_of
+
+    result = sweep(
+        model, Path(sys.argv[3]), calibration=None, method="every-other", sparsity=0.5, parameters={"first": 1}
+    )
+    classifier = network("mlp", hidden_sizes=[4], image_size=8)
+    prune("every-other", scene(classifier, sparsity=0.5))
+    pruned = [tensor for name, tensor in tensors_of(result).items() if name.endswith("proj.weight")]
+    print(json.dumps({
+        "ids": [each.id for each in listed],
+        "entry": next(each.model_dump() for each in listed if each.id == "every-other"),
+        "passes": work.passes,
+        "described_without_torch": described_without_torch,
+        "odd": [float(weight[:, 1::2].abs().max()) for weight in pruned],
+        "even": [float(weight[:, ::2].abs().min()) for weight in pruned],
+        "of_the_classifier": float((next(classifier.parameters())[:, ::2] == 0).float().mean()),
+    }))
+"""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a new process finds once there is one folder more."""
+    tmp_path = tmp_path_factory.mktemp("found")
+    folder = tmp_path / "more" / "every_other"
+    folder.mkdir(parents=True)
+    for name, source in {"__init__.py": '"""Every other weight."""', "info.py": INFO, "method.py": METHOD}.items():
+        (folder / name).write_text(dedent(source))
+    model = make_model(tmp_path / "model", "llama")
+    command = [sys.executable, "-c", dedent(SCRIPT), str(folder.parent), str(model), str(tmp_path / "work")]
+    run = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    answer: dict[str, Any] = json.loads(run.stdout)
+    return answer
+
+
+def test_it_is_listed_in_its_place_without_torch(found: dict[str, Any]) -> None:
+    place = found["ids"].index("every-other")
+    assert found["ids"][place - 1 : place + 2] == ["wanda", "every-other", "sparsegpt"]
+    assert "first" in found["entry"]["parameters"]["properties"]
+    assert found["described_without_torch"]
+
+
+def test_its_own_cost_is_what_it_is_said_to_need(found: dict[str, Any]) -> None:
+    assert found["passes"] == 7000
+
+
+def test_it_prunes_a_language_model_and_a_classifier(found: dict[str, Any]) -> None:
+    assert found["odd"] and max(found["odd"]) == 0
+    assert min(found["even"]) > 0
+    assert found["of_the_classifier"] == 1

@@ -1,0 +1,58 @@
+"""What each method's folder says agrees with what its classes do."""
+
+from collections import Counter
+from importlib import import_module
+
+import pytest
+
+from core.engine.options.filters import FilterParameters
+from core.engine.options.layer_selection import Selection
+from core.engine.options.width import Width
+from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
+from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.protocols.units import StructuredMethod
+from core.methods.engine import build_classifier_method, build_method, build_structured_method
+from core.methods.registry import METHODS, get_method, parse_parameters
+
+PRUNING = [info.id for info in METHODS.values() if info.prunes]
+
+
+@pytest.mark.parametrize("method_id", METHODS)
+def test_a_methods_folder_is_named_as_it_is(method_id: str) -> None:
+    assert import_module(f"core.methods.{method_id.replace('-', '_')}.info").INFO is METHODS[method_id]
+
+
+def test_no_two_methods_have_one_place() -> None:
+    assert max(Counter(info.rank for info in METHODS.values()).values()) == 1
+
+
+@pytest.mark.parametrize("method_id", METHODS)
+def test_what_it_removes_is_what_its_parameters_and_patterns_are_for(method_id: str) -> None:
+    info = get_method(method_id)
+    kinds = {"weights": Selection, "heads_and_channels": Width, "filters": FilterParameters}
+    assert (info.removes is not None) == info.prunes
+    for removes, kind in kinds.items():
+        if info.prunes:
+            assert (info.removes == removes) == issubclass(info.parameters, kind)
+    assert (info.patterns == ("structured",)) == (info.removes in ("heads_and_channels", "layers", "filters"))
+
+
+@pytest.mark.parametrize("method_id", PRUNING)
+def test_its_classes_are_those_its_tasks_need(method_id: str) -> None:
+    info, parameters = get_method(method_id), parse_parameters(method_id, {})
+    if "language-model" in info.task_families:
+        if isinstance(parameters, Selection):
+            method = build_method(method_id, parameters)
+            assert isinstance(method, Method)
+            assert method.statistic.name.lower() == info.reads
+        else:
+            assert isinstance(build_structured_method(method_id, parameters), StructuredMethod)
+    if "image-classification" in info.task_families:
+        built = build_classifier_method(method_id, parameters)
+        assert isinstance(built, ClassifierMethod)
+        assert isinstance(built, FilterMethod) == (info.removes == "filters")
+
+
+def test_a_method_without_a_class_for_a_pass_is_named() -> None:
+    with pytest.raises(LookupError, match=r"'depth'.*StructuredMethod|'depth'.*ClassifierMethod"):
+        build_classifier_method("depth", parse_parameters("depth", {}))
