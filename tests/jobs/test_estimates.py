@@ -210,8 +210,8 @@ def test_a_job_resembles_those_of_its_size(
     with transaction(sessions) as session:
         here = _estimate(session, team, job_body, store, settings)
         job = service.submit(session, team, JobBody.model_validate(job_body), store=store, settings=settings)
-        huge = here.model_copy(deep=True)
-        huge.basis.formula = {name: value and value * 1000 for name, value in here.basis.formula.items()}
+        formula = {name: value and value * 1000 for name, value in here.basis.formula.items()}
+        huge = here.model_copy(update={"basis": here.basis.model_copy(update={"formula": formula})})
         _past_attempts(session, team, job.id, huge, [50.0] * 30)
         _past_attempts(session, team, job.id, here, [1.5] * 20, first=100)
         assert _estimate(session, team, job_body, store, settings).seconds == pytest.approx(1.5 * here.seconds)
