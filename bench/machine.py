@@ -5,7 +5,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.engine.architectures.architecture import FAMILIES
+from core.engine.architectures.architecture import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.description import ModelDescription
 
 
@@ -48,6 +48,6 @@ def products(model: ModelDescription, method: str, tokens: int) -> Products | No
     forward = 2 * tokens * sum(linear.numel for linear in model.linears)
     if method != "sparsegpt":
         return Products(forward, 0)
-    first_readers = {group[0] for group in FAMILIES[model.architecture].inputs}
+    first_readers = {group[0] for group in LANGUAGE_ARCHITECTURES[model.architecture].inputs}
     read = (linear.in_features for linear in model.linears if linear.matches(first_readers))
     return Products(forward, tokens * sum(width * (width + 1) for width in read))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from core.engine.architectures.architecture import FAMILIES
+from core.engine.architectures.architecture import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.heterogeneous import per_layer_config
 from core.service.sources.folders import content_hash
 from core.settings import Settings
@@ -110,7 +110,7 @@ def test_unusable_models_say_why(api: TestClient, settings: Settings) -> None:
         assert words in str(problem["detail"])
     assert "MixtralForCausalLM" in str(register(api, cases["unsupported_architecture"])[1]["detail"])
     ours = json.loads((good / "config.json").read_text())
-    differing = per_layer_config(ours, FAMILIES["LlamaForCausalLM"], [{}, {"intermediate_size": 8}])
+    differing = per_layer_config(ours, LANGUAGE_ARCHITECTURES["LlamaForCausalLM"], [{}, {"intermediate_size": 8}])
     status, problem = register(api, config("copied-artifact", **differing))
     assert (status, problem["code"]) == (422, "unsafe_config") and "name it job:ID" in str(problem["detail"])
 

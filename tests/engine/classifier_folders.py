@@ -9,7 +9,7 @@ import transformers
 from torch import nn
 from transformers import AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
-from core.engine.architectures.classifier_architecture import CLASSIFIERS
+from core.engine.architectures.classifier_architecture import CLASSIFIER_ARCHITECTURES
 from core.engine.models.reference_networks import NETWORKS, ReferenceConfig
 
 _VIT = {
@@ -44,7 +44,7 @@ def make_config(name: str, classes: int = CLASSES) -> PretrainedConfig:
     kind, values = _CONFIGS[name]
     config = getattr(transformers, kind)(**values, num_labels=classes)
     assert isinstance(config, PretrainedConfig)
-    families = (family for family in CLASSIFIERS.values() if family.model_type == config.model_type)
+    families = (family for family in CLASSIFIER_ARCHITECTURES.values() if family.model_type == config.model_type)
     config.architectures = [next(families).architecture]
     return config
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.engine.architectures.architecture import FAMILIES
+from core.engine.architectures.architecture import LANGUAGE_ARCHITECTURES
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import Skeleton, call_block
@@ -29,7 +29,9 @@ WAYS = [(method, pattern) for pattern in ("unstructured", "2:4") for method in M
 def test_every_family_of_the_table_has_a_tiny_model() -> None:
     from tests.engine.tiny import make_config
 
-    assert {make_config(name).model_type for name in CONFIGS} == {family.model_type for family in FAMILIES.values()}
+    assert {make_config(name).model_type for name in CONFIGS} == {
+        family.model_type for family in LANGUAGE_ARCHITECTURES.values()
+    }
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine.architectures.architecture import FAMILIES
+from core.engine.architectures.architecture import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.description import inspect_folder
 from core.engine.architectures.heterogeneous import LAYERS_KEY, MODELLING_FILE, modelling_file
 from core.engine.architectures.unit_counts import LayerShape
@@ -191,7 +191,7 @@ def test_differing_layers_stay_differing(tmp_path: Path) -> None:
         assert check_job(description, method, None, sparsity, {}, layout="uniform").layout == "per_layer"
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("family", LANGUAGE_ARCHITECTURES.values(), ids=LANGUAGE_ARCHITECTURES)
 def test_the_modelling_file_imports_transformers_and_nothing_else(family: Any) -> None:
     tree = ast.parse(modelling_file(family))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

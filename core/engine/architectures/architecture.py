@@ -7,13 +7,13 @@ model's own code, run as it is.
 
 from dataclasses import dataclass
 
-from core.engine.architectures.classifier_architecture import CLASSIFIERS, ClassifierFamily
+from core.engine.architectures.classifier_architecture import CLASSIFIER_ARCHITECTURES, ClassifierArchitecture
 from core.engine.architectures.unit_counts import Part
 from core.errors import UnsupportedArchitecture
 
 
 @dataclass(frozen=True)
-class Family:
+class Architecture:
     """One architecture.
 
     `blocks` is the module list of decoder layers, `base` the attribute of the causal model that holds the backbone
@@ -105,8 +105,8 @@ def _llama_like(
     heads: tuple[Part, ...] = _LLAMA_HEADS,
     heads_divide_hidden: bool = False,
     stream_norms: tuple[str, ...] = (),
-) -> Family:
-    return Family(
+) -> Architecture:
+    return Architecture(
         model_type,
         architecture,
         title,
@@ -121,7 +121,7 @@ def _llama_like(
     )
 
 
-FAMILIES: dict[str, Family] = {
+LANGUAGE_ARCHITECTURES: dict[str, Architecture] = {
     family.architecture: family
     for family in (
         _llama_like("llama", "LlamaForCausalLM", "Llama", heads_divide_hidden=True, stream_norms=_LLAMA_NORMS),
@@ -131,7 +131,7 @@ FAMILIES: dict[str, Family] = {
         _llama_like("gemma2", "Gemma2ForCausalLM", "Gemma 2", heads_divide_hidden=True),
         _llama_like("gemma3_text", "Gemma3ForCausalLM", "Gemma 3", heads_divide_hidden=True),
         _llama_like("olmo2", "Olmo2ForCausalLM", "OLMo 2", heads=_LLAMA_HEADS + _NORMS_OVER_ALL_HEADS),
-        Family(
+        Architecture(
             "phi3",
             "Phi3ForCausalLM",
             "Phi-3",
@@ -146,7 +146,7 @@ FAMILIES: dict[str, Family] = {
             ),
             stream_norms=_LLAMA_NORMS,
         ),
-        Family(
+        Architecture(
             "gpt2",
             "GPT2LMHeadModel",
             "GPT-2",
@@ -159,7 +159,7 @@ FAMILIES: dict[str, Family] = {
             transposed=True,
             stream_norms=("ln_1", "ln_2"),
         ),
-        Family(
+        Architecture(
             "opt",
             "OPTForCausalLM",
             "OPT",
@@ -175,7 +175,7 @@ FAMILIES: dict[str, Family] = {
             (Part("fc1", "out", ("channel",)), Part("fc2", "in", ("channel",))),
             width_key="ffn_dim",
         ),
-        Family(
+        Architecture(
             "gpt_neox",
             "GPTNeoXForCausalLM",
             "GPT-NeoX",
@@ -195,12 +195,15 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def family_for(architectures: list[str]) -> Family:
+def architecture_for(architectures: list[str]) -> Architecture:
     """Return the family of a config's `architectures`; raises UnsupportedArchitecture naming those supported."""
     for architecture in architectures:
-        if architecture in FAMILIES:
-            return FAMILIES[architecture]
+        if architecture in LANGUAGE_ARCHITECTURES:
+            return LANGUAGE_ARCHITECTURES[architecture]
     named = ", ".join(repr(each[:100]) for each in architectures[:5]) or "none named in config.json"
-    known: list[Family | ClassifierFamily] = [*FAMILIES.values(), *CLASSIFIERS.values()]
+    known: list[Architecture | ClassifierArchitecture] = [
+        *LANGUAGE_ARCHITECTURES.values(),
+        *CLASSIFIER_ARCHITECTURES.values(),
+    ]
     supported = ", ".join(f"{family.title} ({family.architecture})" for family in known)
     raise UnsupportedArchitecture(f"architecture {named} is not supported; supported: {supported}", param="model")

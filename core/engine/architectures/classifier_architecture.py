@@ -37,7 +37,7 @@ _VIT_RENAMES = (
 
 
 @dataclass(frozen=True)
-class ClassifierFamily:
+class ClassifierArchitecture:
     """One architecture of image classifiers.
 
     `head` is the module that gives the logits, `renames` are (pattern, replacement) from a file's keys to the model's
@@ -60,17 +60,17 @@ class ClassifierFamily:
         return key
 
 
-CLASSIFIERS: dict[str, ClassifierFamily] = {
+CLASSIFIER_ARCHITECTURES: dict[str, ClassifierArchitecture] = {
     family.architecture: family
     for family in (
-        ClassifierFamily("resnet", "ResNetForImageClassification", "ResNet", "classifier.1"),
-        ClassifierFamily("mobilenet_v2", "MobileNetV2ForImageClassification", "MobileNetV2"),
-        ClassifierFamily("regnet", "RegNetForImageClassification", "RegNet", "classifier.1"),
-        ClassifierFamily("convnext", "ConvNextForImageClassification", "ConvNeXt"),
-        ClassifierFamily("vit", "ViTForImageClassification", "ViT", renames=_VIT_RENAMES),
-        ClassifierFamily("deit", "DeiTForImageClassification", "DeiT", renames=_VIT_RENAMES),
-        ClassifierFamily("timm_wrapper", "TimmWrapperForImageClassification", "timm", "", prefix="timm_model."),
-        ClassifierFamily(REFERENCE_TYPE, "ReferenceNetwork", "Reference network", "network.head"),
+        ClassifierArchitecture("resnet", "ResNetForImageClassification", "ResNet", "classifier.1"),
+        ClassifierArchitecture("mobilenet_v2", "MobileNetV2ForImageClassification", "MobileNetV2"),
+        ClassifierArchitecture("regnet", "RegNetForImageClassification", "RegNet", "classifier.1"),
+        ClassifierArchitecture("convnext", "ConvNextForImageClassification", "ConvNeXt"),
+        ClassifierArchitecture("vit", "ViTForImageClassification", "ViT", renames=_VIT_RENAMES),
+        ClassifierArchitecture("deit", "DeiTForImageClassification", "DeiT", renames=_VIT_RENAMES),
+        ClassifierArchitecture("timm_wrapper", "TimmWrapperForImageClassification", "timm", "", prefix="timm_model."),
+        ClassifierArchitecture(REFERENCE_TYPE, "ReferenceNetwork", "Reference network", "network.head"),
     )
 }
 
@@ -99,7 +99,7 @@ class ClassifierDescription(BaseModel):
 
 
 def describe_classifier(
-    config: dict[str, Any], family: ClassifierFamily, tensors: dict[str, TensorEntry]
+    config: dict[str, Any], family: ClassifierArchitecture, tensors: dict[str, TensorEntry]
 ) -> ClassifierDescription:
     """Return the description of a classifier from its config.json and headers; raises UnusableModel kinds."""
     if config.get("model_type") != family.model_type:

@@ -6,7 +6,11 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Discriminator, Tag, TypeAdapter
 
-from core.engine.architectures.classifier_architecture import CLASSIFIERS, ClassifierDescription, describe_classifier
+from core.engine.architectures.classifier_architecture import (
+    CLASSIFIER_ARCHITECTURES,
+    ClassifierDescription,
+    describe_classifier,
+)
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 
 
@@ -32,7 +36,7 @@ def describe_folder(folder: Path, *, own_artifact: bool = False) -> Description:
     config = read_config(folder, own_artifact=own_artifact)
     named = config.get("architectures")
     for architecture in named if isinstance(named, list) else []:
-        if architecture in CLASSIFIERS:
-            family = CLASSIFIERS[architecture]
+        if architecture in CLASSIFIER_ARCHITECTURES:
+            family = CLASSIFIER_ARCHITECTURES[architecture]
             return describe_classifier(config, family, read_tensors(folder, family))
     return inspect_folder(folder, own_artifact=own_artifact)

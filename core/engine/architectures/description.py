@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from core.engine.architectures.architecture import Family, family_for
-from core.engine.architectures.classifier_architecture import ClassifierFamily
-from core.engine.architectures.heterogeneous import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_family
+from core.engine.architectures.architecture import Architecture, architecture_for
+from core.engine.architectures.classifier_architecture import ClassifierArchitecture
+from core.engine.architectures.heterogeneous import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_architecture
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.architectures.unit_counts import ModelStructure
 from core.engine.architectures.units import read_structure
@@ -57,7 +57,7 @@ def read_config(folder: Path, *, own_artifact: bool = False) -> dict[str, Any]:
     if not file.is_file():
         raise UnusableModel(f"{folder.name} has no config.json", param="model")
     config = read_json(file)
-    is_ours = own_artifact and per_layer_family(config) is not None
+    is_ours = own_artifact and per_layer_architecture(config) is not None
     if not is_ours and LAYERS_KEY in config:
         raise UnsafeConfig(
             f"config.json holds {LAYERS_KEY!r}: a model whose layers differ in shape needs code to open "
@@ -107,7 +107,7 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_tensors(folder: Path, family: Family | ClassifierFamily) -> dict[str, TensorEntry]:
+def read_tensors(folder: Path, family: Architecture | ClassifierArchitecture) -> dict[str, TensorEntry]:
     """Return every tensor of the folder by its name in the model; raises CorruptSafetensors for one stored twice."""
     tensors: dict[str, TensorEntry] = {}
     for file in weight_files(folder):
@@ -127,8 +127,8 @@ def inspect_folder(folder: Path, *, own_artifact: bool = False) -> ModelDescript
     config = read_config(folder, own_artifact=own_artifact)
     architectures = config.get("architectures")
     names = [str(each) for each in architectures] if isinstance(architectures, list) else []
-    apart = per_layer_family(config)
-    family = apart if apart is not None and names == [class_name(apart)] else family_for(names)
+    apart = per_layer_architecture(config)
+    family = apart if apart is not None and names == [class_name(apart)] else architecture_for(names)
     if config.get("model_type") != family.model_type:
         raise UnusableModel(
             f"config.json says model_type {str(config.get('model_type'))[:100]!r}, {family.architecture} needs "
@@ -183,7 +183,7 @@ def _whole_number(config: dict[str, Any], *names: str) -> int:
     raise UnusableModel(f"config.json lacks {names[0]!r} as a whole number above 0, below 2³¹", param="model")
 
 
-def _linear(family: Family, tensors: dict[str, TensorEntry], layer: int, name: str) -> LinearShape:
+def _linear(family: Architecture, tensors: dict[str, TensorEntry], layer: int, name: str) -> LinearShape:
     full = f"{family.blocks}.{layer}.{name}"
     entry = tensors.get(f"{full}.weight")
     if entry is None:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from core.engine.architectures.architecture import FAMILIES, Family
+from core.engine.architectures.architecture import LANGUAGE_ARCHITECTURES, Architecture
 from core.errors import UnsafeConfig, UnusableModel
 
 Layout: TypeAlias = Literal["uniform", "per_layer"]
@@ -64,7 +64,7 @@ class {name}({architecture}):
 '''
 
 
-def modelling_file(family: Family) -> str:
+def modelling_file(family: Architecture) -> str:
     """Return the text of a family's modelling file, which imports nothing but transformers."""
     return _MODELLING.format(
         title=family.title,
@@ -75,12 +75,14 @@ def modelling_file(family: Family) -> str:
     )
 
 
-def class_name(family: Family) -> str:
+def class_name(family: Architecture) -> str:
     """Return the name of the model class in the modelling file: engines that do not know it refuse it by name."""
     return _PREFIX + family.architecture
 
 
-def per_layer_config(config: Mapping[str, Any], family: Family, layers: Sequence[Mapping[str, int]]) -> dict[str, Any]:
+def per_layer_config(
+    config: Mapping[str, Any], family: Architecture, layers: Sequence[Mapping[str, int]]
+) -> dict[str, Any]:
     """Return config.json with these settings of each layer; as for any model of the family where there are none."""
     changed = {key: value for key, value in config.items() if key not in (LAYERS_KEY, AUTO_MAP_KEY)}
     if not any(layers):
@@ -95,14 +97,14 @@ def layer_settings(config: Mapping[str, Any]) -> list[Mapping[str, int]] | None:
     return found
 
 
-def per_layer_family(config: Mapping[str, Any]) -> Family | None:
+def per_layer_architecture(config: Mapping[str, Any]) -> Architecture | None:
     """Return the family of a config whose layers differ; None for a config without such keys.
 
     Raises UnsafeConfig for code that is not this service's, UnusableModel for settings that no version of it writes.
     """
     if AUTO_MAP_KEY not in config and LAYERS_KEY not in config:
         return None
-    families = {family.model_type: family for family in FAMILIES.values()}
+    families = {family.model_type: family for family in LANGUAGE_ARCHITECTURES.values()}
     family = families.get(str(config.get("model_type")))
     if family is None or config.get(AUTO_MAP_KEY) != _auto_map(family):
         raise UnsafeConfig(
@@ -130,12 +132,12 @@ def per_layer_family(config: Mapping[str, Any]) -> Family | None:
     return family
 
 
-def has_modelling_file(folder: Path, family: Family) -> bool:
+def has_modelling_file(folder: Path, family: Architecture) -> bool:
     """Return whether a folder's modelling file is, by its SHA-256, the one this version writes for the family."""
     file = folder / MODELLING_FILE
     wanted = hashlib.sha256(modelling_file(family).encode()).digest()
     return file.is_file() and hashlib.sha256(file.read_bytes()).digest() == wanted
 
 
-def _auto_map(family: Family) -> dict[str, str]:
+def _auto_map(family: Architecture) -> dict[str, str]:
     return {"AutoModelForCausalLM": f"{MODELLING_FILE.removesuffix('.py')}.{class_name(family)}"}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.engine.architectures.architecture import Family
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import HEADS_KEY, layer_settings
 from core.engine.architectures.unit_counts import LayerShape, ModelStructure, Part, Run
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
@@ -11,7 +11,7 @@ from core.errors import UnusableModel
 
 
 def read_structure(
-    family: Family, config: Mapping[str, Any], tensors: Mapping[str, TensorEntry], layers: int
+    family: Architecture, config: Mapping[str, Any], tensors: Mapping[str, TensorEntry], layers: int
 ) -> ModelStructure:
     """Return the removable groups of every layer; raises UnusableModel where config and tensors do not agree."""
     blocks = [_block(family, tensors, layer) for layer in range(layers)]
@@ -52,14 +52,14 @@ def cut_tensors(part: Part) -> tuple[str, ...]:
     return (f"{part.module}.weight", f"{part.module}.bias") if part.side == "out" else (f"{part.module}.weight",)
 
 
-def cut_dimension(family: Family, part: Part, dimensions: int) -> int:
+def cut_dimension(family: Architecture, part: Part, dimensions: int) -> int:
     """Return the dimension along which the groups of a part lie in its tensor with that many `dimensions`."""
     if dimensions == 1:
         return 0
     return int((part.side == "in") != family.transposed)
 
 
-def _block(family: Family, tensors: Mapping[str, TensorEntry], layer: int) -> dict[str, TensorEntry]:
+def _block(family: Architecture, tensors: Mapping[str, TensorEntry], layer: int) -> dict[str, TensorEntry]:
     prefix = f"{family.blocks}.{layer}."
     return {
         name.removeprefix(prefix): entry
@@ -68,7 +68,7 @@ def _block(family: Family, tensors: Mapping[str, TensorEntry], layer: int) -> di
     }
 
 
-def _shape(family: Family, block: Mapping[str, TensorEntry], heads: int, head_dim: int) -> LayerShape:
+def _shape(family: Architecture, block: Mapping[str, TensorEntry], heads: int, head_dim: int) -> LayerShape:
     kv_heads = heads
     for part in family.heads:
         keys = part.runs.count("key")
@@ -86,11 +86,11 @@ def _shape(family: Family, block: Mapping[str, TensorEntry], heads: int, head_di
     )
 
 
-def _features(family: Family, block: Mapping[str, TensorEntry], part: Part) -> int:
+def _features(family: Architecture, block: Mapping[str, TensorEntry], part: Part) -> int:
     return _size(family, part, block[f"{part.module}.weight"])
 
 
-def _size(family: Family, part: Part, entry: TensorEntry) -> int:
+def _size(family: Architecture, part: Part, entry: TensorEntry) -> int:
     size = entry.shape[cut_dimension(family, part, len(entry.shape))] if len(entry.shape) in (1, 2) else 0
     if size == 0:
         raise UnusableModel(

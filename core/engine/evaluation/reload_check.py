@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from core.counting import working
-from core.engine.architectures.architecture import family_for
+from core.engine.architectures.architecture import architecture_for
 from core.engine.architectures.description import read_config
-from core.engine.architectures.heterogeneous import MODELLING_FILE, has_modelling_file, per_layer_family
+from core.engine.architectures.heterogeneous import MODELLING_FILE, has_modelling_file, per_layer_architecture
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import load_tensors
 from core.errors import ReloadCheckFailed
@@ -27,10 +27,10 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dict[str, Any]:
     """Compare logits and generate with the cache; return the figures, raise ReloadCheckFailed naming the difference."""
     config = read_config(artifact, own_artifact=True)
-    family = per_layer_family(config)
+    family = per_layer_architecture(config)
     if family is not None and not has_modelling_file(artifact, family):
         raise ReloadCheckFailed(f"{MODELLING_FILE} is not the file that was written for {family.title}")
-    architecture = (family or family_for(config["architectures"])).architecture
+    architecture = (family or architecture_for(config["architectures"])).architecture
     with working("opening the artifact anew"):
         opened: Any = AutoModelForCausalLM.from_pretrained(
             artifact,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from core.engine.architectures.heterogeneous import MODELLING_FILE, modelling_file, per_layer_family
+from core.engine.architectures.heterogeneous import MODELLING_FILE, modelling_file, per_layer_architecture
 from core.engine.checkpoints.files import COMPANIONS, CONFIG_FILE, INDEX_FILE, SINGLE_FILE
 from core.engine.checkpoints.safetensors_header import TensorEntry, encode_header, read_header
 
@@ -31,7 +31,7 @@ def write_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     entries = [*unchanged, *(entry for file in files for entry in read_header(file).values())]
-    family = per_layer_family(json.loads((source / CONFIG_FILE).read_bytes()) if config is None else config)
+    family = per_layer_architecture(json.loads((source / CONFIG_FILE).read_bytes()) if config is None else config)
     if family is not None:  # transformers renames what files hold only for classes of its own
         entries = [replace(entry, name=family.module_name(entry.name)) for entry in entries]
     shards: list[list[TensorEntry]] = [[]]

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from core.engine.architectures.classifier_architecture import (
-    CLASSIFIERS,
+    CLASSIFIER_ARCHITECTURES,
     REFERENCE_TYPE,
     SHAPES_KEY,
+    ClassifierArchitecture,
     ClassifierDescription,
-    ClassifierFamily,
 )
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import read_config, read_tensors
@@ -35,7 +35,7 @@ class ClassifierFolder:
 
     path: Path
     description: ClassifierDescription
-    family: ClassifierFamily
+    family: ClassifierArchitecture
     raw_config: dict[str, Any]
     tensors: dict[str, TensorEntry]
 
@@ -51,11 +51,11 @@ def open_classifier(path: Path) -> ClassifierFolder:
     description = describe_folder(path)
     if not isinstance(description, ClassifierDescription):
         raise UnsupportedArchitecture(f"{description.architecture} is no image classifier", param="model")
-    family = CLASSIFIERS[description.architecture]
+    family = CLASSIFIER_ARCHITECTURES[description.architecture]
     return ClassifierFolder(path, description, family, read_config(path), read_tensors(path, family))
 
 
-def model_class(family: ClassifierFamily) -> type[PreTrainedModel]:
+def model_class(family: ClassifierArchitecture) -> type[PreTrainedModel]:
     """Return the class of transformers, or that of this project's own networks."""
     if family.model_type == REFERENCE_TYPE:
         return ReferenceNetwork

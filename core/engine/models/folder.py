@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from core.engine.architectures.architecture import FAMILIES, Family
+from core.engine.architectures.architecture import LANGUAGE_ARCHITECTURES, Architecture
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY
 from core.engine.checkpoints.safetensors_header import TensorEntry
@@ -28,7 +28,7 @@ class ModelFolder:
 
     path: Path
     description: ModelDescription
-    family: Family
+    family: Architecture
     raw_config: dict[str, Any]
     config: PretrainedConfig
     tensors: dict[str, TensorEntry]
@@ -59,7 +59,7 @@ def open_model(path: Path, *, own_artifact: bool = False) -> ModelFolder:
     `own_artifact`: the folder is one this service wrote, and its content is known to be unchanged.
     """
     description = inspect_folder(path, own_artifact=own_artifact)
-    family = FAMILIES[description.architecture]
+    family = LANGUAGE_ARCHITECTURES[description.architecture]
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # config classes validate with whatever exception their authors chose

@@ -15,7 +15,7 @@ import torch
 import transformers
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from core.engine.architectures.architecture import Family
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import LAYERS_KEY, class_name
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
@@ -74,7 +74,7 @@ def _model_class(folder: ModelFolder) -> Any:
 
 
 @cache
-def _per_layer_class(family: Family) -> Any:
+def _per_layer_class(family: Architecture) -> Any:
     base = getattr(transformers, family.architecture)
 
     def build(self: Any, config: PretrainedConfig) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core.engine.architectures.architecture import Family
+from core.engine.architectures.architecture import Architecture
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header
 from core.errors import CorruptSafetensors, NotFiniteWeights
 
@@ -21,7 +21,7 @@ _NAMES = {DTYPES[name]: stored for stored, name in WEIGHT_DTYPES.items()} | {tor
 _STORED = {stored: DTYPES[name] for stored, name in WEIGHT_DTYPES.items()}
 
 
-def turned(weight: Tensor, family: Family) -> Tensor:
+def turned(weight: Tensor, family: Architecture) -> Tensor:
     """Transpose a stored weight to [out_features, in_features], or back, where the family stores it transposed.
 
     Tensors that are not matrices are returned as they are.

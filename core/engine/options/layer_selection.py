@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from core.engine.architectures.architecture import FAMILIES
+from core.engine.architectures.architecture import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
@@ -73,7 +73,7 @@ def prunable_linears(description: Description, parameters: Selection) -> list[Li
             )
         linears.append(
             LinearShape(
-                name=FAMILIES[description.architecture].head,
+                name=LANGUAGE_ARCHITECTURES[description.architecture].head,
                 layer=description.layers,
                 out_features=description.vocabulary_size,
                 in_features=description.hidden_size,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.architectures.architecture import Family
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import Skeleton
@@ -33,7 +33,7 @@ _HIGHEST_RATE = 0.95
 class _Watch:
     """Squares of one linear layer's inputs and of its outputs' gradients, accumulated over forwards and backwards."""
 
-    def __init__(self, shape: LinearShape, module: nn.Module, family: Family) -> None:
+    def __init__(self, shape: LinearShape, module: nn.Module, family: Architecture) -> None:
         self.shape = shape
         self.module = module
         self.family = family

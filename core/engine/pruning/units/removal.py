@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from core.engine.architectures.architecture import Family
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import HEADS_KEY, KV_HEADS_KEY, layer_settings, per_layer_config
 from core.engine.architectures.unit_counts import AttentionMode, Kind, LayerShape, ModelStructure, Part, Run
 from core.engine.architectures.units import cut_dimension, cut_tensors
@@ -74,7 +74,7 @@ class Groups:
         return torch.stack([slot.per_unit(per_feature(slot)) for slot in self.slots if slot.name in present]).sum(0)
 
 
-def layer_groups(family: Family, structure: ModelStructure, layer: int, attention: AttentionMode) -> list[Groups]:
+def layer_groups(family: Architecture, structure: ModelStructure, layer: int, attention: AttentionMode) -> list[Groups]:
     """Return the groups of decoder layer `layer`, with heads as `attention` counts them, none where it is 'none'."""
     shape = structure.layers[layer]
     group, head_dim = shape.heads // shape.kv_heads, structure.head_dim
@@ -89,7 +89,7 @@ def layer_groups(family: Family, structure: ModelStructure, layer: int, attentio
 
 
 def _groups(
-    family: Family, kind: Kind, parts: Sequence[Part], units: int, sizes: Mapping[Run, tuple[int, int]]
+    family: Architecture, kind: Kind, parts: Sequence[Part], units: int, sizes: Mapping[Run, tuple[int, int]]
 ) -> Groups:
     slots = []
     for part in parts:
@@ -101,13 +101,13 @@ def _groups(
     return Groups(kind, units, tuple(slots))
 
 
-def reading_slot(family: Family, groups: Groups) -> Slot:
+def reading_slot(family: Architecture, groups: Groups) -> Slot:
     """Return the weight of the linear layer that reads the outputs of these heads or channels."""
     reader = family.attention_output if groups.kind == "heads" else family.channel_reader
     return next(slot for slot in groups.slots if slot.name == f"{reader}.weight")
 
 
-def output_groups(family: Family, groups: Sequence[Groups]) -> list[Groups]:
+def output_groups(family: Architecture, groups: Sequence[Groups]) -> list[Groups]:
     """Return the groups with output slots of linear layers only: removing by these keeps all inputs of a weight."""
     outputs = int(family.transposed)
     return [replace(each, slots=tuple(slot for slot in each.slots if slot.dimension == outputs)) for each in groups]
@@ -154,7 +154,7 @@ def slice_block(tensors: Mapping[str, Tensor], groups: Sequence[Groups], cut: La
 
 
 def cut_config(
-    raw: Mapping[str, Any], config: PretrainedConfig, family: Family, structure: ModelStructure, cut: Cut
+    raw: Mapping[str, Any], config: PretrainedConfig, family: Architecture, structure: ModelStructure, cut: Cut
 ) -> dict[str, Any]:
     """Return the config.json after a cut, from the source's raw config and its parsed one.
 
@@ -189,7 +189,7 @@ def _left(shape: LayerShape, cut: LayerCut, attention: AttentionMode) -> LayerSh
     return shape.model_copy(update={"channels": channels, "heads": heads, "kv_heads": kv_heads})
 
 
-def _settings(family: Family, shape: LayerShape) -> dict[str, int]:
+def _settings(family: Architecture, shape: LayerShape) -> dict[str, int]:
     """Return the settings of a layer's shape, by their names in the family's config."""
     heads = {HEADS_KEY: shape.heads, KV_HEADS_KEY: shape.kv_heads} if family.heads else {}
     return {family.width_key: shape.channels, **heads}

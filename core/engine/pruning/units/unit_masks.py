@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.architectures.architecture import Family
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.unit_counts import Kind
 from core.engine.models.hooks import removed_after
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
@@ -43,7 +43,7 @@ class UnitMasks:
     heads are an exception: its norms of queries and keys run over all heads, so that what is left is normalised anew.
     """
 
-    def __init__(self, family: Family, blocks: Sequence[nn.Module], groups: Sequence[Sequence[Groups]]) -> None:
+    def __init__(self, family: Architecture, blocks: Sequence[nn.Module], groups: Sequence[Sequence[Groups]]) -> None:
         self._readers = [
             _Reader(layer, each.kind, block.get_submodule(slot.name.removesuffix(".weight")), slot)
             for layer, block in enumerate(blocks)
