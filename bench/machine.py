@@ -5,8 +5,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.engine.architectures.architecture import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 
 
 def threads_available() -> int:

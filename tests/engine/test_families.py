@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.engine.architectures.architecture import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import Skeleton, call_block

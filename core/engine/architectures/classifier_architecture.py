@@ -1,4 +1,4 @@
-"""Image classifiers: the architectures that are known, and the reader of their folders, which executes nothing.
+"""Image classifiers: what an architecture says of its models, and the reader of their folders, which executes nothing.
 
 Layers are named as the model names its modules; files of some families use older names, which `renames` translates.
 """
@@ -25,28 +25,20 @@ REFERENCE_TYPE = "secateur_reference"
 """`model_type` of the small networks this project defines itself (`core.engine.models.reference_networks`)."""
 NetworkName = Literal["mlp", "lenet-300-100", "lenet-5", "digits-1989", "vgg"]
 
-_VIT_RENAMES = (
-    (r"\.encoder\.layer\.([0-9]+)\.", r".layers.\1."),
-    (r"\.attention\.attention\.query\.", ".attention.q_proj."),
-    (r"\.attention\.attention\.key\.", ".attention.k_proj."),
-    (r"\.attention\.attention\.value\.", ".attention.v_proj."),
-    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),
-)
-
 
 @dataclass(frozen=True)
 class ClassifierArchitecture:
     """One architecture of image classifiers.
 
-    `head` is the module that gives the logits, `renames` are (pattern, replacement) from a file's keys to the model's
-    own names, in order; `prefix` is put before keys that lack it (hub files of timm models do).
+    `order` is its place in lists of architectures, the smallest first. `head` is the module that gives the logits,
+    `renames` are (pattern, replacement) from a file's keys to the model's own names, in order; `prefix` is put before
+    keys that lack it (hub files of timm models do).
     """
 
     model_type: str
     architecture: str
     title: str
+    order: int
     head: str = "classifier"
     renames: tuple[tuple[str, str], ...] = ()
     prefix: str = ""
@@ -58,21 +50,6 @@ class ClassifierArchitecture:
         for pattern, replacement in self.renames:
             key = re.sub(pattern, replacement, key)
         return key
-
-
-CLASSIFIER_ARCHITECTURES: dict[str, ClassifierArchitecture] = {
-    family.architecture: family
-    for family in (
-        ClassifierArchitecture("resnet", "ResNetForImageClassification", "ResNet", "classifier.1"),
-        ClassifierArchitecture("mobilenet_v2", "MobileNetV2ForImageClassification", "MobileNetV2"),
-        ClassifierArchitecture("regnet", "RegNetForImageClassification", "RegNet", "classifier.1"),
-        ClassifierArchitecture("convnext", "ConvNextForImageClassification", "ConvNeXt"),
-        ClassifierArchitecture("vit", "ViTForImageClassification", "ViT", renames=_VIT_RENAMES),
-        ClassifierArchitecture("deit", "DeiTForImageClassification", "DeiT", renames=_VIT_RENAMES),
-        ClassifierArchitecture("timm_wrapper", "TimmWrapperForImageClassification", "timm", "", prefix="timm_model."),
-        ClassifierArchitecture(REFERENCE_TYPE, "ReferenceNetwork", "Reference network", "network.head"),
-    )
-}
 
 
 class ClassifierDescription(BaseModel):

@@ -6,12 +6,9 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Discriminator, Tag, TypeAdapter
 
-from core.engine.architectures.classifier_architecture import (
-    CLASSIFIER_ARCHITECTURES,
-    ClassifierDescription,
-    describe_classifier,
-)
+from core.engine.architectures.classifier_architecture import ClassifierDescription, describe_classifier
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
+from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
 
 
 def _task(value: Any) -> str:

@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from core.engine.architectures.architecture import Architecture, architecture_for
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.classifier_architecture import ClassifierArchitecture
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_architecture
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.registry import architecture_for
 from core.engine.architectures.unit_counts import ModelStructure
 from core.engine.architectures.units import read_structure
 from core.engine.checkpoints.code_choices import refuse_choices

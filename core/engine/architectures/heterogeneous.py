@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
-from core.engine.architectures.architecture import LANGUAGE_ARCHITECTURES, Architecture
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.errors import UnsafeConfig, UnusableModel
 
 Layout: TypeAlias = Literal["uniform", "per_layer"]

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from core.counting import working
-from core.engine.architectures.architecture import architecture_for
 from core.engine.architectures.description import read_config
 from core.engine.architectures.heterogeneous import MODELLING_FILE, has_modelling_file, per_layer_architecture
+from core.engine.architectures.registry import architecture_for
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import load_tensors
 from core.errors import ReloadCheckFailed

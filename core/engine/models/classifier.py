@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedModel
 
 from core.engine.architectures.classifier_architecture import (
-    CLASSIFIER_ARCHITECTURES,
     REFERENCE_TYPE,
     SHAPES_KEY,
     ClassifierArchitecture,
@@ -18,6 +17,7 @@ from core.engine.architectures.classifier_architecture import (
 )
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import read_config, read_tensors
+from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.models.implementations import own_implementations
 from core.engine.models.reference_networks import ReferenceNetwork

@@ -8,9 +8,10 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from core.engine.architectures.architecture import LANGUAGE_ARCHITECTURES, Architecture
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.models.tensors import read_tensor
 from core.errors import MissingTensors, UnusableModel

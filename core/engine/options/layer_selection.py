@@ -5,11 +5,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from core.engine.architectures.architecture import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.options.allocation import Allocated
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Compensated

@@ -1,0 +1,50 @@
+"""Parts that many architectures have as Llama has them: separate projections, a gated FFN, a norm before either."""
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.unit_counts import Part
+
+INPUTS = (
+    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    ("self_attn.o_proj",),
+    ("mlp.gate_proj", "mlp.up_proj"),
+    ("mlp.down_proj",),
+)
+CHANNELS = (
+    Part("mlp.gate_proj", "out", ("channel",)),
+    Part("mlp.up_proj", "out", ("channel",)),
+    Part("mlp.down_proj", "in", ("channel",)),
+)
+HEADS = (
+    Part("self_attn.q_proj", "out", ("query",)),
+    Part("self_attn.k_proj", "out", ("key",)),
+    Part("self_attn.v_proj", "out", ("key",)),
+    Part("self_attn.o_proj", "in", ("query",)),
+)
+NORMS = ("input_layernorm", "post_attention_layernorm")
+
+
+def llama_like(
+    model_type: str,
+    architecture: str,
+    title: str,
+    *,
+    order: int,
+    heads: tuple[Part, ...] = HEADS,
+    heads_divide_hidden: bool = False,
+    stream_norms: tuple[str, ...] = (),
+) -> Architecture:
+    """Return an architecture whose modules have Llama's names."""
+    return Architecture(
+        model_type=model_type,
+        architecture=architecture,
+        title=title,
+        order=order,
+        base="model",
+        blocks="model.layers",
+        head="lm_head",
+        inputs=INPUTS,
+        channels=CHANNELS,
+        heads=heads,
+        heads_divide_hidden=heads_divide_hidden,
+        stream_norms=stream_norms,
+    )

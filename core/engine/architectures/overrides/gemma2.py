@@ -1,0 +1,5 @@
+"""Gemma 2, with a norm between each output and the residual stream."""
+
+from core.engine.architectures.llama_like import llama_like
+
+ARCHITECTURE = llama_like("gemma2", "Gemma2ForCausalLM", "Gemma 2", order=50, heads_divide_hidden=True)

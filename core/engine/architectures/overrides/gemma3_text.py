@@ -1,0 +1,5 @@
+"""Gemma 3, its language model alone, with a norm between each output and the residual stream."""
+
+from core.engine.architectures.llama_like import llama_like
+
+ARCHITECTURE = llama_like("gemma3_text", "Gemma3ForCausalLM", "Gemma 3", order=60, heads_divide_hidden=True)

@@ -1,0 +1,19 @@
+"""GPT-2: weights stored as [in, out], and a head size that follows from the hidden size."""
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.unit_counts import Part
+
+ARCHITECTURE = Architecture(
+    model_type="gpt2",
+    architecture="GPT2LMHeadModel",
+    title="GPT-2",
+    order=90,
+    base="transformer",
+    blocks="transformer.h",
+    head="lm_head",
+    inputs=(("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",)),
+    channels=(Part("mlp.c_fc", "out", ("channel",)), Part("mlp.c_proj", "in", ("channel",))),
+    width_key="n_inner",
+    transposed=True,
+    stream_norms=("ln_1", "ln_2"),
+)

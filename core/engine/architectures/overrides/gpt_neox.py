@@ -1,0 +1,22 @@
+"""GPT-NeoX: attention and FFN side by side, a head size that follows from the hidden size, and a head `embed_out`."""
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.unit_counts import Part
+
+ARCHITECTURE = Architecture(
+    model_type="gpt_neox",
+    architecture="GPTNeoXForCausalLM",
+    title="GPT-NeoX",
+    order=110,
+    base="gpt_neox",
+    blocks="gpt_neox.layers",
+    head="lm_head",
+    inputs=(
+        ("attention.query_key_value",),
+        ("attention.dense",),
+        ("mlp.dense_h_to_4h",),
+        ("mlp.dense_4h_to_h",),
+    ),
+    channels=(Part("mlp.dense_h_to_4h", "out", ("channel",)), Part("mlp.dense_4h_to_h", "in", ("channel",))),
+    stored_head="embed_out",
+)

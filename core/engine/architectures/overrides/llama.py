@@ -1,0 +1,5 @@
+"""Llama."""
+
+from core.engine.architectures.llama_like import NORMS, llama_like
+
+ARCHITECTURE = llama_like("llama", "LlamaForCausalLM", "Llama", order=10, heads_divide_hidden=True, stream_norms=NORMS)

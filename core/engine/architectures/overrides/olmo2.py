@@ -1,0 +1,16 @@
+"""OLMo 2, whose norms of queries and keys span all heads and lose with them what goes; norms follow either output."""
+
+from core.engine.architectures.llama_like import HEADS, llama_like
+from core.engine.architectures.unit_counts import Part
+
+ARCHITECTURE = llama_like(
+    "olmo2",
+    "Olmo2ForCausalLM",
+    "OLMo 2",
+    order=70,
+    heads=(
+        *HEADS,
+        Part("self_attn.q_norm", "out", ("query",)),
+        Part("self_attn.k_norm", "out", ("key",)),
+    ),
+)
