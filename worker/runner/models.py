@@ -128,7 +128,7 @@ def new_network(spec: NewNetworkSpec) -> dict[str, Any]:
         num_channels=spec.channels,
         image_size=spec.image_size,
         hidden_sizes=spec.hidden_sizes,
-        architectures=["ReferenceNetwork"],
+        architectures=[ReferenceNetwork.__name__],
     )
     try:
         model = ReferenceNetwork(config)

@@ -20,9 +20,11 @@ class Architecture:
     marks weights stored as [in, out] (GPT-2's Conv1D). `stored_head` is the head's name in files where it is not that
     of the module. `channels` and `heads` are what goes with an FFN channel and with a head (empty where the head size
     follows from the hidden size, so that none can go); `width_key` is the config's name for the number of channels,
-    `heads_divide_hidden` whether the config insists on it. `stream_norms` are the norms whose input is the residual
-    stream that the attention's output and the FFN's output are added to, in that order; empty where a norm lies between
-    (then only layers' own outputs are targets).
+    `heads_divide_hidden` whether the config insists on it. `tied_by_default` says whether the config's class ties the
+    head to the embeddings unless told otherwise; `lists_by_layer` are the config's lists with an entry for each layer.
+    `stream_norms` are the norms whose input is the residual stream that the attention's output and the FFN's output are
+    added to, in that order; empty where anything lies between, as a norm or a factor (then only layers' own outputs are
+    targets).
     """
 
     model_type: str
@@ -37,8 +39,10 @@ class Architecture:
     heads: tuple[Part, ...] = ()
     width_key: str = "intermediate_size"
     heads_divide_hidden: bool = False
+    tied_by_default: bool = False
     transposed: bool = False
     stored_head: str | None = None
+    lists_by_layer: tuple[str, ...] = ("layer_types",)
     stream_norms: tuple[str, ...] = ()
 
     @property

@@ -143,7 +143,7 @@ def inspect_folder(folder: Path, *, own_artifact: bool = False) -> ModelDescript
     if present != set(range(min(layers, len(present) + 1))):
         raise MissingTensors(f"config.json says {layers} layers, the files hold {len(present)} of them", param="model")
     linears = [_linear(family, tensors, layer, name) for layer in range(layers) for name in family.linears]
-    tied = bool(config.get("tie_word_embeddings", _TIED_BY_DEFAULT.get(family.model_type, False)))
+    tied = bool(config.get("tie_word_embeddings", family.tied_by_default))
     head = f"{family.head}.weight"
     if not tied and head not in tensors:
         raise MissingTensors(f"the files lack {head}, and the config does not tie it to the embeddings", param="model")
@@ -170,10 +170,6 @@ def inspect_folder(folder: Path, *, own_artifact: bool = False) -> ModelDescript
         structure=read_structure(family, config, tensors, layers),
         layout="uniform" if apart is None else "per_layer",
     )
-
-
-# Families whose config class ties the embeddings unless told otherwise.
-_TIED_BY_DEFAULT = {"gemma2": True, "gemma3_text": True, "gpt2": True, "opt": True}
 
 
 def _whole_number(config: dict[str, Any], *names: str) -> int:

@@ -31,6 +31,8 @@ def llama_like(
     order: int,
     heads: tuple[Part, ...] = HEADS,
     heads_divide_hidden: bool = False,
+    tied_by_default: bool = False,
+    lists_by_layer: tuple[str, ...] = ("layer_types",),
     stream_norms: tuple[str, ...] = (),
 ) -> Architecture:
     """Return an architecture whose modules have Llama's names."""
@@ -46,5 +48,7 @@ def llama_like(
         channels=CHANNELS,
         heads=heads,
         heads_divide_hidden=heads_divide_hidden,
+        tied_by_default=tied_by_default,
+        lists_by_layer=lists_by_layer,
         stream_norms=stream_norms,
     )

@@ -2,4 +2,6 @@
 
 from core.engine.architectures.llama_like import llama_like
 
-ARCHITECTURE = llama_like("gemma3_text", "Gemma3ForCausalLM", "Gemma 3", order=60, heads_divide_hidden=True)
+ARCHITECTURE = llama_like(
+    "gemma3_text", "Gemma3ForCausalLM", "Gemma 3", order=60, heads_divide_hidden=True, tied_by_default=True
+)

@@ -14,6 +14,7 @@ ARCHITECTURE = Architecture(
     inputs=(("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",)),
     channels=(Part("mlp.c_fc", "out", ("channel",)), Part("mlp.c_proj", "in", ("channel",))),
     width_key="n_inner",
+    tied_by_default=True,
     transposed=True,
     stream_norms=("ln_1", "ln_2"),
 )

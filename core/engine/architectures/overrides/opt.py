@@ -19,4 +19,5 @@ ARCHITECTURE = Architecture(
     ),
     channels=(Part("fc1", "out", ("channel",)), Part("fc2", "in", ("channel",))),
     width_key="ffn_dim",
+    tied_by_default=True,
 )

@@ -162,8 +162,9 @@ def cut_config(
     """
     changed = dict(raw)
     changed["num_hidden_layers" if "num_hidden_layers" in raw else "n_layer"] = len(cut.layers)
-    if getattr(config, "layer_types", None):
-        changed["layer_types"] = [config.layer_types[layer] for layer in cut.layers]
+    for name in family.lists_by_layer:
+        if entries := getattr(config, name, None):
+            changed[name] = [entries[layer] for layer in cut.layers]
     layers = [_settings(family, _left(structure.layers[n], each, cut.attention)) for n, each in cut.layers.items()]
     shared = _settings(family, structure.layers[0])
     if layer_settings(raw) is not None:
