@@ -29,10 +29,10 @@ from core.pipeline.recipes.validation import check_job
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload
-from tests.engine.tiny import CONFIGS, make_model, make_tokens
+from tests.engine.tiny import CONFIGS, architecture_of, make_model, make_tokens
 
 WIDTHS = ["random-structured", "l2-structured", "llm-pruner"]
-HEADLESS = ["gpt2", "opt", "opt-projected", "gpt-neox"]
+HEADLESS = [name for name in CONFIGS if not architecture_of(name).heads]
 
 
 def removal(folder: Path, work: Path, method: str, sparsity: float, **setting: Any) -> PruneResult:

@@ -10,6 +10,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+
 _COMMON = {"vocab_size": 96, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _LLAMA = _COMMON | {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -43,6 +46,11 @@ def make_config(name: str, **changes: object) -> PretrainedConfig:
     config = getattr(transformers, kind)(**(values | changes))
     assert isinstance(config, PretrainedConfig)
     return config
+
+
+def architecture_of(name: str) -> Architecture:
+    kind = make_config(name).model_type
+    return next(each for each in LANGUAGE_ARCHITECTURES.values() if each.model_type == kind)
 
 
 def make_model(folder: Path, name: str = "llama", *, seed: int = 0, **how: Any) -> Path:

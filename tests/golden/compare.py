@@ -30,7 +30,7 @@ def results_of(revision: str, bodies: dict[str, Any]) -> dict[str, Any]:
     results: dict[str, Any] = {}
     with serving(install(revision, FOLDER), inputs) as service:
         results["OpenAPI"] = {"document": service.openapi()}
-        service.register(inputs)
+        service.register(inputs, {body["model"] for body in bodies.values()})
         for name, body in bodies.items():
             for end, killed_in in (("", None), (KILLED, "prune")):
                 print(f"{revision}: {name}{end}", file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,9 +59,9 @@ class Service:
         self.client = client
         self.process = process
 
-    def register(self, inputs: Path) -> None:
-        for model in sorted((inputs / "models").iterdir()):
-            self._created("/v1/models", {"name": model.name, "path": str(model)})
+    def register(self, inputs: Path, models: Iterable[str]) -> None:
+        for model in sorted(models):
+            self._created("/v1/models", {"name": model, "path": str(inputs / "models" / model)})
         self._created("/v1/datasets", {"name": "text", "path": str(inputs / "text.txt")})
         for name in CLASSIFIERS:
             self._created("/v1/datasets", {"name": f"images-{name}", "path": str(inputs / "images" / name)})
