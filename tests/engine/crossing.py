@@ -7,11 +7,15 @@ import pytest
 Way = str | tuple[str, ...]
 
 
-def crossed(names: str, families: Sequence[Way], ways: Sequence[Way]) -> pytest.MarkDecorator:
+def crossed(
+    names: str, families: Sequence[Way], ways: Sequence[Way], in_every_run: Sequence[Way] = ()
+) -> pytest.MarkDecorator:
     """Return the parameters `names`, a family and a way: those where a family meets the way whose turn it is in every
     run, the other pairs nightly. Where there are fewer families than ways, they go round until every way came once.
+    `in_every_run`: the families that take turns, where not all do.
     """
-    turns = {(families[turn % len(families)], ways[turn % len(ways)]) for turn in range(max(len(families), len(ways)))}
+    taking = in_every_run or families
+    turns = {(taking[turn % len(taking)], ways[turn % len(ways)]) for turn in range(max(len(taking), len(ways)))}
     return pytest.mark.parametrize(
         names,
         [

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +15,13 @@ from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import Skeleton, call_block
+from core.engine.pruning.block_pass import Observer, PruneResult
 from core.errors import ReloadCheckFailed
 from tests.engine.apart import Apart
-from tests.engine.crossing import crossed
+from tests.engine.crossing import crossed, partly
 from tests.engine.reloading import reload
 from tests.engine.sweeping import save, sweep, tensors_of
+from tests.engine.test_structured import removal
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
 METHODS = ["random", "magnitude", "wanda", "sparsegpt"]
@@ -66,6 +69,30 @@ def test_every_family_and_method_reloads_with_equal_logits(
     assert len(result.layers) == 3 * len(open_model(folder).family.linears)
     saved = save(result, folder, tmp_path / "artifact", shard_bytes=20_000 if name == "opt" else 10**9)
     apart(reload, saved, result.verification).wait()
+
+
+@partly("name", list(CONFIGS), in_every_run=[])  # test_sweep and test_structured do so with Llama
+@pytest.mark.parametrize("method", ["sparsegpt", "llm-pruner"])
+def test_every_family_that_is_killed_in_the_middle_comes_to_the_same_bytes(
+    name: str, method: str, tmp_path: Path
+) -> None:
+    folder, tokens = make_model(tmp_path / "model", name), make_tokens()
+
+    def prune(place: str, **how: Any) -> PruneResult:
+        if method == "llm-pruner":
+            return removal(folder, tmp_path / place, method, 0.25, **how)
+        return sweep(folder, tmp_path / place, calibration=tokens, method=method, sparsity=0.5, **how)
+
+    def stop(done: int, blocks: int, rows: object) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    whole = prune("whole")
+    with pytest.raises(KeyboardInterrupt):
+        prune("one", observer=Observer(on_block=stop))
+    again = prune("two", previous=tmp_path / "one")
+    assert again.resumed_from == 2
+    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
 
 
 Change = Callable[[dict[str, Tensor]], object]

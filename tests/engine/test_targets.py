@@ -31,7 +31,7 @@ from core.pipeline.stages.search import (
 )
 from tests.engine.crossing import crossed
 from tests.engine.sweeping import save, sweep
-from tests.engine.tiny import CONFIGS, make_model, make_tokens
+from tests.engine.tiny import CONFIGS, UNLIKE, make_model, make_tokens
 
 CPU = torch.device("cpu")
 
@@ -52,7 +52,7 @@ def prune_to(folder: Path, work: Path, method: str, target: Target) -> PruneResu
     ).run()
 
 
-@crossed("name, way", list(CONFIGS), [("l2-structured", "parameters"), ("depth", "bytes")])
+@crossed("name, way", list(CONFIGS), [("l2-structured", "parameters"), ("depth", "bytes")], UNLIKE)
 def test_what_is_left_of_every_family_is_no_larger_than_asked(name: str, way: tuple[str, str], tmp_path: Path) -> None:
     method, kind = way
     folder = make_model(tmp_path / "model", name, dtype=torch.bfloat16)
@@ -140,7 +140,7 @@ def test_a_ratio_that_no_shape_has_is_named_with_the_nearest() -> None:
     assert refused.value.problem()["code"] == "target_unreachable" and not refused.value.retryable
 
 
-@crossed("name, method", list(CONFIGS), ["depth", "random-structured"])
+@crossed("name, method", list(CONFIGS), ["depth", "random-structured"], UNLIKE)
 def test_the_shape_that_is_timed_is_the_shape_that_is_made(name: str, method: str, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name)
     request = {"method": method, "sparsity": 0.25, "pattern": None, "parameters": {}}

@@ -53,6 +53,18 @@ def architecture_of(name: str) -> Architecture:
     return next(each for each in LANGUAGE_ARCHITECTURES.values() if each.model_type == kind)
 
 
+def _unlike() -> list[str]:
+    """Return the first of the models whose layers are put together alike, for pruning."""
+    first: dict[object, str] = {}
+    for name in CONFIGS:
+        each = architecture_of(name)
+        first.setdefault((each.inputs, each.channels, each.heads, each.stream_norms, each.transposed), name)
+    return list(first.values())
+
+
+UNLIKE = _unlike()
+
+
 def make_model(folder: Path, name: str = "llama", *, seed: int = 0, **how: Any) -> Path:
     """Save a random model, as `_saved` makes it once of each kind."""
     folder.mkdir(parents=True, exist_ok=True)
