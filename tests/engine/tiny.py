@@ -38,6 +38,7 @@ CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
         "num_attention_heads": 4, "word_embed_proj_dim": 16, "do_layer_norm_before": False}),
     "gpt-neox": ("GPTNeoXConfig", _COMMON | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
         "num_attention_heads": 4}),
+    "starcoder2": ("Starcoder2Config", _LLAMA | {"sliding_window": 8}),
 }  # fmt: skip
 
 
