@@ -39,6 +39,8 @@ CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
     "gpt-neox": ("GPTNeoXConfig", _COMMON | {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
         "num_attention_heads": 4}),
     "starcoder2": ("Starcoder2Config", _LLAMA | {"sliding_window": 8}),
+    "granite": ("GraniteConfig", _LLAMA | {"embedding_multiplier": 3.0, "attention_multiplier": 0.2,
+        "residual_multiplier": 0.4, "logits_scaling": 2.0}),
 }  # fmt: skip
 
 

@@ -1,0 +1,5 @@
+"""Granite: Llama's modules, with a factor between each output and the residual stream."""
+
+from core.engine.architectures.llama_like import llama_like
+
+ARCHITECTURE = llama_like("granite", "GraniteForCausalLM", "Granite", order=130)
