@@ -27,7 +27,19 @@ from tests.engine.sweeping import save as save_swept
 from tests.engine.sweeping import sweep
 from tests.engine.tiny import make_model, make_tokens
 
-FAMILIES = ["llama", "llama-untied", "gemma3", "gpt2", "opt", "gpt-neox", "phi3", "olmo2", "starcoder2", "granite"]
+FAMILIES = [
+    "llama",
+    "llama-untied",
+    "gemma3",
+    "gpt2",
+    "opt",
+    "gpt-neox",
+    "phi3",
+    "olmo2",
+    "starcoder2",
+    "granite",
+    "glm",
+]
 METHODS: dict[str, dict[str, Any]] = {
     "finetune": {"method": "finetune"},
     "lora": {"method": "lora", "lora": tiny_lora()},

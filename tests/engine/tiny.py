@@ -41,6 +41,7 @@ CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
     "starcoder2": ("Starcoder2Config", _LLAMA | {"sliding_window": 8}),
     "granite": ("GraniteConfig", _LLAMA | {"embedding_multiplier": 3.0, "attention_multiplier": 0.2,
         "residual_multiplier": 0.4, "logits_scaling": 2.0}),
+    "glm": ("GlmConfig", _LLAMA | {"eos_token_id": 2}),
 }  # fmt: skip
 
 
