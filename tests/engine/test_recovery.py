@@ -39,6 +39,7 @@ FAMILIES = [
     "starcoder2",
     "granite",
     "glm",
+    "stablelm",
 ]
 METHODS: dict[str, dict[str, Any]] = {
     "finetune": {"method": "finetune"},

@@ -42,6 +42,8 @@ CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
     "granite": ("GraniteConfig", _LLAMA | {"embedding_multiplier": 3.0, "attention_multiplier": 0.2,
         "residual_multiplier": 0.4, "logits_scaling": 2.0}),
     "glm": ("GlmConfig", _LLAMA | {"eos_token_id": 2}),
+    "stablelm": ("StableLmConfig", _LLAMA),
+    "stablelm-parallel": ("StableLmConfig", _LLAMA | {"use_parallel_residual": True, "qk_layernorm": True}),
 }  # fmt: skip
 
 
