@@ -40,6 +40,7 @@ FAMILIES = [
     "granite",
     "glm",
     "stablelm",
+    "smollm3",
 ]
 METHODS: dict[str, dict[str, Any]] = {
     "finetune": {"method": "finetune"},

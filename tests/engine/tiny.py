@@ -44,6 +44,7 @@ CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
     "glm": ("GlmConfig", _LLAMA | {"eos_token_id": 2}),
     "stablelm": ("StableLmConfig", _LLAMA),
     "stablelm-parallel": ("StableLmConfig", _LLAMA | {"use_parallel_residual": True, "qk_layernorm": True}),
+    "smollm3": ("SmolLM3Config", _LLAMA | {"no_rope_layers": [1, 1, 0]}),
 }  # fmt: skip
 
 

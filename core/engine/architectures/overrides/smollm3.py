@@ -1,0 +1,13 @@
+"""SmolLM3: Llama's modules, with rotary embeddings in some layers only."""
+
+from core.engine.architectures.llama_like import NORMS, llama_like
+
+ARCHITECTURE = llama_like(
+    "smollm3",
+    "SmolLM3ForCausalLM",
+    "SmolLM3",
+    order=160,
+    tied_by_default=True,
+    lists_by_layer=("layer_types", "no_rope_layers"),
+    stream_norms=NORMS,
+)
