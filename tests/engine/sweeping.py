@@ -1,5 +1,6 @@
 """Running a sweep in a test, and reading what it left."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from core.engine.models.tensors import load_tensors
 from core.engine.pruning.block_pass import Observer, PruneResult
 from core.engine.pruning.layerwise.language_pass import Sweep
 from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.resume.kinds import BLOCK
 from core.pipeline.plans import make_plan
+from tests.engine.resuming import positions
 
 
 def sweep(
@@ -22,7 +25,7 @@ def sweep(
     *,
     calibration: Tensor | None,
     evaluations: dict[str, Tensor] | None = None,
-    previous: Path | None = None,
+    previous: Sequence[Path] = (),
     observer: Observer | None = None,
     budget: int = 2**30,
     dense_perplexity: dict[str, float] | None = None,
@@ -63,5 +66,5 @@ def last_hidden(folder: Path, tokens: Tensor) -> Tensor:
 
 def newest_stream(work: Path, name: str) -> Tensor:
     """Return the hidden states of a stream after the last block that was done, in the dtype of its forwards."""
-    newest = max(work.glob("boundary-*"))
+    newest = positions(work, BLOCK)[-1]
     return torch.cat([load_tensors(file)["hidden"] for file in sorted(newest.glob(f"{name}-*.safetensors"))])

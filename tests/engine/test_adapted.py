@@ -1,6 +1,5 @@
 """Methods that train adapters while they prune: exact counts, what is trained is what is saved, frozen weights."""
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from core.engine.pruning.schedule import counts_at, cubic
 from core.engine.pruning.units.adapted_model import AdaptedModel, estimated_gradient
 from core.engine.pruning.units.removal import Cut
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
+from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters
 from core.methods.cost import Tokens
 from core.methods.loraprune.method import GradualRemoval
@@ -34,6 +34,7 @@ from core.service.jobs.estimates.compute import work_of
 from core.service.jobs.estimates.resources import needs_of
 from core.service.jobs.schemas import JobBody
 from tests.engine.crossing import crossed
+from tests.engine.resuming import positions, saved_state
 from tests.engine.test_structured import edit, removal, save
 from tests.engine.tiny import make_model, make_tokens
 
@@ -241,7 +242,7 @@ def test_the_damage_of_a_bundle_is_what_the_loss_rises_by_without_it(
 
 
 def chosen(work: Path) -> Cut:
-    return Cut.model_validate(json.loads((work / "cut.json").read_text())["cut"])
+    return Cut.model_validate(saved_state(work, SELECTION))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -269,14 +270,14 @@ def test_what_was_trained_and_chosen_is_not_trained_again(
     with monkeypatch.context() as patched:
         patched.setattr(AdaptedModel, "train", refuse)
         with pytest.raises(KeyboardInterrupt):
-            attempt("two", previous=tmp_path / "one", observer=Observer(on_block=stop))
-        third = attempt("three", previous=tmp_path / "two")
+            attempt("two", previous=[tmp_path / "one"], observer=Observer(on_block=stop))
+        third = attempt("three", previous=[tmp_path / "two"])
         assert [file.read_bytes() for file in third.files] == [file.read_bytes() for file in whole.files]
         assert third.notes == whole.notes and "trained" in whole.notes[0]
-        damaged = tmp_path / "two" / "changed" / "00002.safetensors"
+        damaged = positions(tmp_path / "two", SELECTION)[0] / "00002.safetensors"
         damaged.write_bytes(damaged.read_bytes()[:-1] + b"\1")
         with pytest.raises(AssertionError, match="trained again"):
-            attempt("four", previous=tmp_path / "two")
+            attempt("four", previous=[tmp_path / "two"])
 
 
 @pytest.mark.parametrize("steps", [10, 37, 312])

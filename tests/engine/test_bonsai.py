@@ -1,6 +1,5 @@
 """Bonsai: masked is removed, the regression finds what matters, and choices meet the counts round by round."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,10 @@ from core.engine.models.folder import open_model
 from core.engine.pruning.block_pass import Observer
 from core.engine.pruning.units.removal import Cut, layer_groups
 from core.engine.pruning.units.unit_masks import UnitMasks
+from core.engine.resume.kinds import SELECTION
 from core.methods.bonsai.info import BonsaiParameters
 from core.methods.bonsai.mask_regression import kendall_tau, lasso, regress, ridge
+from tests.engine.resuming import saved_state
 from tests.engine.test_structured import HEADLESS, edit, removal, save
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
@@ -24,7 +25,7 @@ FEW = {"masks_per_round": 20, "round_share": 0.1, "sequences": 4}
 
 
 def chosen(work: Path) -> Cut:
-    return Cut.model_validate(json.loads((work / "cut.json").read_text())["cut"])
+    return Cut.model_validate(saved_state(work, SELECTION))
 
 
 def masks_of(folder: Path, model: torch.nn.Module, attention: Any) -> UnitMasks:

@@ -16,11 +16,11 @@ from core.engine.pruning.iterative.curvature import mean_squares
 from core.engine.pruning.iterative.dropout import layers_before_dropout, scaled_dropout
 from core.engine.pruning.iterative.layer_scan import exact_counts, scan
 from core.engine.pruning.iterative.retraining import retrain
-from core.engine.pruning.iterative.round_store import Rounds
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.network import Observer, loss_and_accuracy, mean_loss
 from core.engine.pruning.units.dead_neurons import remove_dead_neurons
 from core.engine.recovery.training import RecoveryStopped
+from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, InvalidSparsity
 from core.methods.iterative_magnitude.method import cut_layer, rewind
 from tests.engine.classifying import (
@@ -59,8 +59,8 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_weights(method: str, t
     def run(folder: str, stop_after: int | None = None, previous: list[Path] | None = None) -> nn.Module:
         model, asked = trained_digits(), itertools.count()
         observer = Observer(should_stop=lambda: stop_after is not None and next(asked) > stop_after)
-        rounds = Rounds(tmp_path / folder, "settings", previous or [])
-        place = scene(model, digits(), sparsity=0.8, batch_size=500, rounds=rounds, observer=observer)
+        store = ResumeStore(tmp_path / folder, "settings", previous or [])
+        place = scene(model, digits(), sparsity=0.8, batch_size=500, store=store, observer=observer)
         prune(method, place, **QUICK[method])
         return model
 

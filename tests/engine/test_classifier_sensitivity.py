@@ -15,6 +15,7 @@ from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve
 from core.engine.pruning.network import Observer, Scene, mean_loss
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.recovery.training import RecoveryStopped
+from core.engine.resume.store import ResumeStore
 from core.errors import InvalidRequest
 from core.methods.engine import build_classifier_method
 from core.methods.filter_l1.info import FilterL1Parameters
@@ -53,9 +54,8 @@ def measured(
         model, prunable_linears(folder.description, Selection()), images=labelled(12, 1),
         observer=observer or Observer(),
     )  # fmt: skip
-    found = classifier_sensitivity(
-        scene, labelled(20, 2), parameters, work=work, previous=[previous] if previous else [], fingerprint="same"
-    )
+    store = ResumeStore(work, "same", [previous] if previous else [])
+    found = classifier_sensitivity(scene, labelled(20, 2), parameters, store)
     return *found, model
 
 

@@ -166,7 +166,7 @@ def test_a_walk_that_was_cut_off_ends_with_the_same_bytes(
 
     with pytest.raises(KeyboardInterrupt):
         cut(tiny, tmp_path / "one", method, {"refit": "auto"}, observer=Observer(on_block=stop))
-    again = cut(tiny, tmp_path / "two", method, {"refit": "auto"}, previous=tmp_path / "one")
+    again = cut(tiny, tmp_path / "two", method, {"refit": "auto"}, previous=[tmp_path / "one"])
     assert again.resumed_from == 3
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
     assert again.refits == whole.refits and again.notes == whole.notes
@@ -174,7 +174,7 @@ def test_a_walk_that_was_cut_off_ends_with_the_same_bytes(
 
 def test_with_another_compensation_a_walk_starts_over(tiny: Path, tmp_path: Path) -> None:
     cut(tiny, tmp_path / "one", "random-structured", {"refit": 0.5})
-    again = cut(tiny, tmp_path / "two", "random-structured", {"refit": 1.0}, previous=tmp_path / "one")
+    again = cut(tiny, tmp_path / "two", "random-structured", {"refit": 1.0}, previous=[tmp_path / "one"])
     assert again.resumed_from == 0
 
 

@@ -13,9 +13,9 @@ from core.engine.evaluation.flops import count_flops
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
-from core.engine.pruning.iterative.round_store import Rounds
 from core.engine.pruning.network import Observer, Scene, mean_loss
 from core.engine.recovery.training import RecoveryStopped
+from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, InvalidSparsity
 from tests.engine.classifier_networks import layers_of, logits, make_classifier, make_scene, random_images
 from tests.engine.classifying import prune
@@ -136,11 +136,11 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(digits: TensorImages, t
     prune("filter-taylor", whole, **parameters)
     done: list[float] = []
     observer = Observer(on_progress=done.append, should_stop=lambda: len(done) >= 2)
-    stopped = make_scene(_digit_network(), digits, 0.3, rounds=Rounds(tmp_path, "same"), observer=observer)
+    stopped = make_scene(_digit_network(), digits, 0.3, store=ResumeStore(tmp_path, "same"), observer=observer)
     with pytest.raises(RecoveryStopped):
         prune("filter-taylor", stopped, **parameters)
     assert len(stopped.figures["filters"]["rounds"]) == 2
-    resumed = make_scene(_digit_network(), digits, 0.3, rounds=Rounds(tmp_path / "second", "same", [tmp_path]))
+    resumed = make_scene(_digit_network(), digits, 0.3, store=ResumeStore(tmp_path / "second", "same", [tmp_path]))
     prune("filter-taylor", resumed, **parameters)
     assert len(whole.figures["filters"]["rounds"]) > 2 and resumed.figures == whole.figures
     expected = _state(whole.model)

@@ -60,7 +60,7 @@ class Stopped(Exception):
 
 
 def test_an_attempt_that_knew_more_or_less_is_not_continued(tmp_path: Path) -> None:
-    """Its boundaries lack streams that are needed now, or have others."""
+    """Its records lack streams that are needed now, or have others."""
     folder = make_model(tmp_path / "model")
     alone = prune(folder, tmp_path / "alone", "wanda")
     known = {"first": alone.perplexity["first"].dense}
@@ -70,7 +70,7 @@ def test_an_attempt_that_knew_more_or_less_is_not_continued(tmp_path: Path) -> N
 
     with pytest.raises(Stopped):
         prune(folder, tmp_path / "before", "wanda", known, observer=Observer(on_block=stop))
-    again = prune(folder, tmp_path / "again", "wanda", known, previous=tmp_path / "before")
+    again = prune(folder, tmp_path / "again", "wanda", known, previous=[tmp_path / "before"])
     assert again.resumed_from == 1 and again.perplexity == alone.perplexity
-    other = prune(folder, tmp_path / "other", "wanda", previous=tmp_path / "before")
+    other = prune(folder, tmp_path / "other", "wanda", previous=[tmp_path / "before"])
     assert other.resumed_from == 0 and other.perplexity == alone.perplexity

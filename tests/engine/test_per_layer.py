@@ -20,12 +20,14 @@ from core.engine.models.tensors import load_tensors
 from core.engine.pruning.block_pass import GroupRow, PruneResult
 from core.engine.pruning.units.removal import Cut
 from core.engine.recovery.language import recover
+from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import check_job
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
 from tests.engine.reloading import reload_with_code
+from tests.engine.resuming import saved_state
 from tests.engine.test_recovery import recipe
 from tests.engine.test_structured import edit
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
@@ -149,7 +151,7 @@ def test_ranked_over_the_model_the_one_useless_kv_group_is_all_that_goes(method:
     artifact, result = prune(
         folder, tmp_path / "work", method, ratio, {"scope": "model", "protected_first": 0, "protected_last": 0}
     )
-    cut = Cut.model_validate(json.loads((tmp_path / "work" / "cut.json").read_text())["cut"])
+    cut = Cut.model_validate(saved_state(tmp_path / "work", SELECTION))
     assert {layer: (each.heads, each.channels) for layer, each in cut.layers.items()} == {
         0: (None, None), 1: ([0], None), 2: (None, None)
     }  # fmt: skip

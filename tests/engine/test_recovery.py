@@ -19,10 +19,12 @@ from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.language import Recovered, Teacher, recover
 from core.engine.recovery.training import Observer, RecoveryStopped, Training, rate
 from core.engine.recovery.zero_pattern import ZeroPattern
+from core.engine.resume.kinds import STEP
 from core.errors import InvalidRequest, RecoveryDiverged, ZerosRefilled
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.recovering import SHARED, linears_of, make_pruned, save, tiny_lora, train, train_among
+from tests.engine.resuming import positions
 from tests.engine.sweeping import save as save_swept
 from tests.engine.sweeping import sweep
 from tests.engine.tiny import make_model, make_tokens
@@ -158,15 +160,15 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(method: str, tmp
 def test_a_checkpoint_that_is_damaged_or_of_other_settings_is_not_used(tmp_path: Path) -> None:
     source = make_pruned(tmp_path / "pruned")
     whole = train(source, tmp_path / "whole", recipe("lora"))
-    kept = sorted(path.name for path in (tmp_path / "whole" / "recovery").iterdir())
-    assert kept == ["step-0000008"], "the newest alone"
+    (kept,) = positions(tmp_path / "whole", STEP)
+    assert int(kept.name) == 8, "the newest alone"
     logs: list[str] = []
     train(
         source, tmp_path / "other", recipe("lora", seed=2), previous=[tmp_path / "whole"],
         observer=Observer(on_log=logs.append),
     )  # fmt: skip
     assert "other settings" in logs[0]
-    moments = tmp_path / "whole" / "recovery" / kept[0] / "moments.safetensors"
+    moments = kept / "moments.safetensors"
     moments.write_bytes(moments.read_bytes()[:-1] + b"\1")
     again = train(
         source, tmp_path / "again", recipe("lora"), previous=[tmp_path / "whole"],

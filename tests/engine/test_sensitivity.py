@@ -1,5 +1,6 @@
 """Sensitivity: every point equals pruning that layer alone in a model of its own; resuming, spilling, the chart."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -10,6 +11,7 @@ import torch
 from core.engine.models.folder import open_model
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.block_pass import Observer
+from core.engine.resume.kinds import BLOCK
 from core.errors import InvalidRequest
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.info import SensitivityParameters
@@ -17,6 +19,7 @@ from core.methods.sensitivity.language_pass import SensitivityResult, Sensitivit
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.recipes.validation import check_job
 from core.pipeline.reports.charts import Series, line_chart, sensitivity_chart
+from tests.engine.resuming import positions
 from tests.engine.sweeping import sweep
 from tests.engine.tiny import make_model, make_tokens
 
@@ -34,7 +37,7 @@ def sensitivity(
     work: Path,
     *,
     observer: Observer | None = None,
-    previous: Path | None = None,
+    previous: Sequence[Path] = (),
     budget: int = 2**30,
     **parameters: Any,
 ) -> SensitivityResult:
@@ -107,12 +110,12 @@ def test_killed_after_any_layer_the_next_attempt_finds_the_same(model: Path, lay
         sensitivity(model, tmp_path / "one", observer=Observer(on_block=stop), **request)
     told: list[int] = []
     again = sensitivity(
-        model, tmp_path / "two", previous=tmp_path / "one",
+        model, tmp_path / "two", previous=[tmp_path / "one"],
         observer=Observer(on_block=lambda done, blocks, rows: told.append(done)), **request,
     )  # fmt: skip
     assert again.resumed_from == layer and told == list(range(layer + 1, 4))
     assert (again.dense, again.curves) == (whole.dense, whole.curves)
-    other = sensitivity(model, tmp_path / "three", previous=tmp_path / "one", **request | {"rates": [0.5]})
+    other = sensitivity(model, tmp_path / "three", previous=[tmp_path / "one"], **request | {"rates": [0.5]})
     assert other.resumed_from == 0 and any("starts over" in note for note in other.notes)
 
 
@@ -120,7 +123,7 @@ def test_what_does_not_fit_the_budget_is_spilled_read_again_and_changes_nothing(
     request: dict[str, Any] = {"method": "wanda", "rates": [0.5, 0.8], "scope": "module"}
     roomy, none = (sensitivity(model, tmp_path / f"{budget}", budget=budget, **request) for budget in (2**30, 0))
     assert roomy.curves == none.curves
-    assert not list((tmp_path / "0" / "variants").glob("boundary-*")), "spilled streams go once they are measured"
+    assert not positions(tmp_path / "0" / "variants", BLOCK), "spilled streams go once they are measured"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Structured pruning: counts that meet the ratio, the right rows and columns, gradients, and models that load."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,14 @@ from core.engine.pruning.layerwise.hidden_state_cache import Shelf
 from core.engine.pruning.layerwise.streams import ActivationBudget
 from core.engine.pruning.units.language_pass import Removal
 from core.engine.pruning.units.removal import Cut, LayerCut, layer_groups, slice_block
+from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters, InvalidSparsity
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import check_job
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload
+from tests.engine.resuming import saved_state
 from tests.engine.tiny import CONFIGS, architecture_of, make_model, make_tokens
 
 WIDTHS = ["random-structured", "l2-structured", "llm-pruner"]
@@ -151,7 +152,7 @@ def test_a_useless_kv_group_is_the_one_that_goes(method: str, tmp_path: Path) ->
             f"{prefix.format(layer)}.o_proj.weight": useless(query, 1),
         })  # fmt: skip
     result = removal(folder, tmp_path / "work", method, 0.25)
-    cut = Cut.model_validate(json.loads((tmp_path / "work" / "cut.json").read_text())["cut"])
+    cut = Cut.model_validate(saved_state(tmp_path / "work", SELECTION))
     assert {layer: each.heads for layer, each in cut.layers.items()} == {0: [0], 1: [1], 2: [0]}
     before = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     after = {name: tensor for file in result.files for name, tensor in load_tensors(file).items()}
@@ -233,7 +234,7 @@ def test_a_walk_that_was_cut_off_goes_on_with_the_same_choice_and_ends_with_the_
     said: list[str] = []
     again = removal(
         folder, tmp_path / "two", "llm-pruner", 0.25, evaluations={"text": make_tokens(seed=1)},
-        previous=tmp_path / "one", observer=Observer(on_log=said.append),
+        previous=[tmp_path / "one"], observer=Observer(on_log=said.append),
     )  # fmt: skip
     assert again.resumed_from == 2 and not any("gradients" in line for line in said)
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]

@@ -12,10 +12,12 @@ from core.engine.models.folder import open_model
 from core.engine.models.streamed import Skeleton
 from core.engine.pruning.block_pass import Observer
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.block_store import Boundaries
 from core.engine.pruning.layerwise.propagation import DenseTwin, InputGroup, prune_in_flight, prune_two_pass
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
+from core.engine.resume.kinds import BLOCK, STATE
+from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, NotFiniteWeights
+from tests.engine.resuming import positions
 from tests.engine.sweeping import last_hidden, newest_stream, save, sweep, tensors_of
 from tests.engine.tiny import make_model, make_tokens
 
@@ -51,7 +53,7 @@ def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp
     groups = [InputGroup(names) for names in opened.family.inputs]
     found = []
     for walk in (prune_in_flight, prune_two_pass):
-        kept, seen = Boundaries(tmp_path / walk.__name__, ""), dict[InputGroup, InputStatistic]()
+        kept, seen = ResumeStore(tmp_path / walk.__name__, ""), dict[InputGroup, InputStatistic]()
         dense, pruned = (
             Stream(f"{seed}", make_tokens(seed=seed), skeleton, kept, ActivationBudget(2**30), dtype=torch.float32,
                    micro_batch=4)
@@ -122,7 +124,7 @@ def test_killed_after_any_block_the_next_attempt_yields_identical_bytes(
 
     with pytest.raises(Killed):
         sweep(model, tmp_path / "one", observer=Observer(on_block=stop), **request)
-    again = sweep(model, tmp_path / "two", previous=tmp_path / "one", **request)
+    again = sweep(model, tmp_path / "two", previous=[tmp_path / "one"], **request)
     assert again.resumed_from == block
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
     assert again.perplexity == whole.perplexity
@@ -130,18 +132,18 @@ def test_killed_after_any_block_the_next_attempt_yields_identical_bytes(
 
 
 @pytest.mark.parametrize("damage", ["activation", "block", "state"])
-def test_a_damaged_boundary_is_not_trusted(model: Path, damage: str, tmp_path: Path) -> None:
+def test_a_damaged_record_is_not_trusted(model: Path, damage: str, tmp_path: Path) -> None:
     request: dict[str, Any] = {"calibration": make_tokens(), "method": "wanda", "sparsity": 0.5}
     sweep(model, tmp_path / "one", **request)
-    newest = max((tmp_path / "one").glob("boundary-*"))
+    newest = positions(tmp_path / "one", BLOCK)[-1]
     broken = {
-        "activation": next(newest.glob("calibration-*")), "block": tmp_path / "one/blocks/00003.safetensors",
-        "state": newest / "state.json",
+        "activation": next(newest.glob("calibration-*")), "block": newest.parent / "lasting" / "00003.safetensors",
+        "state": newest / STATE,
     }[damage]  # fmt: skip
     content = bytearray(broken.read_bytes())
     content[len(content) // 2] ^= 255
     broken.write_bytes(content)
-    again = sweep(model, tmp_path / "two", previous=tmp_path / "one", **request)
+    again = sweep(model, tmp_path / "two", previous=[tmp_path / "one"], **request)
     assert again.resumed_from == 3
     assert not any("starts over" in note for note in again.notes)
 
@@ -150,14 +152,14 @@ def test_other_settings_start_over_and_say_so(model: Path, tmp_path: Path) -> No
     request: dict[str, Any] = {"calibration": make_tokens(), "method": "wanda", "sparsity": 0.5}
     sweep(model, tmp_path / "one", **request)
     torch.set_num_threads(2)
-    again = sweep(model, tmp_path / "two", previous=tmp_path / "one", **request)
+    again = sweep(model, tmp_path / "two", previous=[tmp_path / "one"], **request)
     assert again.resumed_from == 0
     assert any("starts over" in note for note in again.notes)
 
 
-def test_only_two_boundaries_are_kept(model: Path, tmp_path: Path) -> None:
+def test_only_two_records_are_kept(model: Path, tmp_path: Path) -> None:
     sweep(model, tmp_path / "work", calibration=make_tokens(), method="wanda", sparsity=0.5)
-    assert sorted(path.name for path in (tmp_path / "work").glob("boundary-*")) == ["boundary-00003", "boundary-00004"]
+    assert [int(path.name) for path in positions(tmp_path / "work", BLOCK)] == [3, 4]
 
 
 def test_streams_beyond_the_budget_give_identical_tensors(model: Path, tmp_path: Path) -> None:
@@ -268,7 +270,7 @@ def test_the_same_seed_gives_the_same_tensors_and_another_seed_others(model: Pat
         result = sweep(
             model, tmp_path / place, calibration=None, method="random", sparsity=0.5, parameters={"seed": seed}
         )
-        shutil.rmtree(tmp_path / place / "boundary-00004")
+        shutil.rmtree(positions(tmp_path / place, BLOCK)[-1])
         return [file.read_bytes() for file in result.files]
 
     assert tensors(1, "a") == tensors(1, "b") != tensors(2, "c")

@@ -1,6 +1,5 @@
 """Targets in the engine: artifacts that are no larger than asked, and the search for a latency."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,13 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.packed import pack_folder
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.block_pass import PruneResult
+from core.engine.resume.kinds import LATENCY, STATE
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.passes import walk_for
 from core.pipeline.plans import make_structured_plan
 from core.pipeline.recipes.sizes import Target, resolve_target
 from core.pipeline.stages import search as latency_search
 from core.pipeline.stages.search import (
-    RECORD,
     Found,
     Step,
     Timing,
@@ -30,6 +29,7 @@ from core.pipeline.stages.search import (
     shape_config,
 )
 from tests.engine.crossing import crossed
+from tests.engine.resuming import positions, saved_state
 from tests.engine.sweeping import save, sweep
 from tests.engine.tiny import CONFIGS, UNLIKE, make_model, make_tokens
 
@@ -198,6 +198,6 @@ def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumst
     assert run("three", ["none", "two"]) == first and FakeClock.timed == before
     run("four", ["three"], sequence_length=17)
     assert FakeClock.timed > before
-    (tmp_path / "four" / RECORD).write_text("{")
-    assert json.loads((tmp_path / "three" / RECORD).read_text())["found"] == first.model_dump(mode="json")
+    (positions(tmp_path / "four", LATENCY)[-1] / STATE).write_text("{")
+    assert saved_state(tmp_path / "three", LATENCY) == first.model_dump(mode="json")
     assert run("five", ["four"]) == first

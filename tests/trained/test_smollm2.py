@@ -13,10 +13,10 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
 from core.engine.options.patterns import UNSTRUCTURED
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.block_store import Boundaries
 from core.engine.pruning.layerwise.propagation import InputGroup, collect
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.resume.store import ResumeStore
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
 from tests.engine.sweeping import sweep, tensors_of
@@ -34,7 +34,7 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
     """All three on the same inputs: those of the dense model."""
     skeleton = Skeleton(smollm2, dtype=torch.float32, device=torch.device("cpu"))
     stream = Stream(
-        "dense", request.getfixturevalue(text)[:4], skeleton, Boundaries(tmp_path, ""), ActivationBudget(2**30),
+        "dense", request.getfixturevalue(text)[:4], skeleton, ResumeStore(tmp_path, ""), ActivationBudget(2**30),
         dtype=torch.float32, micro_batch=8,
     )  # fmt: skip
     methods = {name: build_method(name, parse_parameters(name, {})) for name in ("sparsegpt", "wanda", "magnitude")}

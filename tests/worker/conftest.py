@@ -21,6 +21,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.engine.resume.kinds import BLOCK
 from core.service.jobs import service
 from core.service.jobs.hints import Hints
 from core.service.jobs.schemas import Job, JobBody
@@ -293,9 +294,9 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-def boundaries(settings: Settings, job_id: str) -> list[str]:
-    """Names of the folders in which the first attempt saved its blocks."""
-    return sorted(folder.name for folder in (settings.work_root / job_id / "attempt-1").glob("boundary-*"))
+def saved_blocks(settings: Settings, job_id: str) -> list[int]:
+    """Numbers of the blocks after which the first attempt saved its work and still has it."""
+    return sorted(int(file.parent.name) for file in (settings.work_root / job_id / "attempt-1").glob(BLOCK.pattern))
 
 
 def is_registered(jobs: Queue) -> bool:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from core.engine.resume.kinds import STATE
+
 
 def fill(folder: Path) -> None:
     """To the last byte, in a file that only the test removes."""
@@ -28,14 +30,11 @@ class _FillOnceABlockIsSaved:
     """What is saved is complete with the renaming of its state."""
 
     def __init__(self, folder: Path) -> None:
-        from core.engine.pruning.layerwise.block_store import STATE  # the engine's, which no stand-in needs
-
         self._folder = folder
-        self._state = STATE
         self._is_full = False
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "os.rename" and not self._is_full and str(arguments[1]).endswith(self._state):
+        if event == "os.rename" and not self._is_full and str(arguments[1]).endswith(STATE):
             self._is_full = True
             fill(self._folder)
 

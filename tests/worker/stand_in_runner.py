@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from core.engine.resume.kinds import BLOCK, FOLDER, STATE
+
 Spec = dict[str, Any]
 """A task as it is written to a runner. Loading the runner's types would take longer than all that is done here; whoever
 started this reads what it writes into them."""
@@ -31,8 +33,8 @@ def say(message: str) -> None:
     send("log", level="info", message=message)
 
 
-def name_of(path: str | None) -> str | None:
-    return None if path is None else Path(path).name
+def names(folders: list[str]) -> list[str]:
+    return [Path(folder).name for folder in folders]
 
 
 def main(behaviour: dict[str, Any]) -> int:
@@ -43,7 +45,7 @@ def main(behaviour: dict[str, Any]) -> int:
     assert not any(name.startswith("SECATEUR_") for name in os.environ), "credentials reach the runner"
     if spec["task"] == "prune":
         send("stage", stage="open")
-        say(f"previous {name_of(spec['previous'])}")
+        say(f"previous {' '.join(names(spec['previous']))}")
         send("stage", stage="prune")
         send("progress", progress=0.5, block=1, blocks=2)
         for words in behaviour.get("doing", ()):
@@ -53,7 +55,7 @@ def main(behaviour: dict[str, Any]) -> int:
         if "blocks" in behaviour:
             prune_blocks(spec, behaviour)
         else:
-            save_boundary(spec, 1)
+            save_block(spec, 1)
     misbehave(spec["task"], behaviour)
     send("result", result=result_of(spec, behaviour))
     return 0
@@ -62,7 +64,7 @@ def main(behaviour: dict[str, Any]) -> int:
 def result_of(spec: Spec, behaviour: dict[str, Any]) -> dict[str, Any]:
     match spec["task"]:
         case "search":
-            say(f"search after {[name_of(folder) for folder in spec['previous']]}")
+            say(f"search after {names(spec['previous'])}")
             step = {"sparsity": 0.25, "ratio": spec["recipe"]["target"]["latency_ratio"]}
             return {"sparsity": 0.25, "spread": 0.05, "steps": [step], "peak_memory": {"resident": 2**20}}
         case "prune":
@@ -120,12 +122,11 @@ def weight_bytes(file: Path) -> int:
 
 
 def prune_blocks(spec: Spec, behaviour: dict[str, Any]) -> None:
-    """As the runner does: from the newest boundary of the attempt before on, a boundary after each."""
+    """As the runner does: from the newest block that earlier attempts saved on, and saves each."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    previous = spec["previous"]
-    before = [] if previous is None else [int(folder.name[-5:]) for folder in Path(previous).glob("boundary-*")]
-    done = max(before, default=0)
+    saved = (file for folder in spec["previous"] for file in Path(folder).glob(BLOCK.pattern))
+    done = max((int(file.parent.name) for file in saved), default=0)
     say(f"continuing after block {done}")
     for block in range(done + 1, behaviour["blocks"] + 1):
         say(f"in block {block}")
@@ -134,15 +135,15 @@ def prune_blocks(spec: Spec, behaviour: dict[str, Any]) -> None:
             time.sleep(0.01)
         if stop.is_set():
             time.sleep(behaviour.get("last_seconds", 600))
-        save_boundary(spec, block)
+        save_block(spec, block)
         if stop.is_set():
             sys.exit(75)
 
 
-def save_boundary(spec: Spec, done: int) -> None:
-    folder = Path(spec["work"], f"boundary-{done:05d}")
-    folder.mkdir(exist_ok=True)
-    (folder / "state.json").write_text("{}")
+def save_block(spec: Spec, done: int) -> None:
+    folder = Path(spec["work"], FOLDER, BLOCK.name, str(done))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STATE).write_text("{}")
 
 
 def misbehave(task: str, behaviour: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from core.database import transaction
 from core.service.jobs import queue
 from core.service.jobs.tables import AttemptRow
 from core.settings import Settings
-from tests.worker.conftest import Queue, SpawnWorker, boundaries, eventually, is_alive, runner_of
+from tests.worker.conftest import Queue, SpawnWorker, eventually, is_alive, runner_of, saved_blocks
 
 
 def in_block(jobs: Queue, job_id: str, block: int) -> bool:
@@ -37,7 +37,7 @@ def test_the_block_is_finished_and_the_next_worker_goes_on_after_it(
     row = jobs.row(job_id)
     assert row.status == "queued" and row.attempts_allowed - row.attempt == 3, "the attempt counted"
     assert jobs.events(job_id)[-1].data["reason"] == "released"
-    assert boundaries(settings, job_id) == ["boundary-00001"]
+    assert saved_blocks(settings, job_id) == [1]
     assert spawn_worker(blocks=3, block_seconds=0.0).wait(60) == 0
     assert jobs.job(job_id).status == "succeeded" and jobs.job(job_id).attempt == 2
     assert "continuing after block 1" in jobs.logs(job_id)
@@ -54,7 +54,7 @@ def test_a_block_that_takes_longer_than_the_drain_is_dropped(
     worker.send(signal.SIGTERM)
     assert worker.wait(60) == 0
     assert runner is not None and not is_alive(runner)
-    assert jobs.row(job_id).status == "queued" and boundaries(settings, job_id) == []
+    assert jobs.row(job_id).status == "queued" and saved_blocks(settings, job_id) == []
 
 
 @pytest.mark.parametrize("task", ["measure", "verify"])

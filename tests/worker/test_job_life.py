@@ -16,7 +16,7 @@ from core.service.jobs import queue, service
 from core.service.publications.retry import retry
 from core.settings import Settings
 from core.storage import LocalStore, StoredFile, artifact_prefix
-from tests.worker.conftest import Queue, SpawnWorker, StartWorker, boundaries, dispatched, eventually, is_alive
+from tests.worker.conftest import Queue, SpawnWorker, StartWorker, dispatched, eventually, is_alive, saved_blocks
 from tests.worker.supervise import runner
 from worker.supervisor.supervisor import Supervisor
 
@@ -100,7 +100,7 @@ def test_cancel_ends_the_runner_and_all_it_started(
     eventually(lambda: not any(map(is_alive, pids)))
     assert jobs.job(job_id).status == "cancelled"
     attempt = settings.work_root / job_id / "attempt-1"
-    assert boundaries(settings, job_id) and not (attempt / "artifact").exists()
+    assert saved_blocks(settings, job_id) and not (attempt / "artifact").exists()
     with transaction(jobs.sessions) as session:
         retry(session, jobs.team, job_id, max_attempts=1)
     assert start_worker().result() == "succeeded"

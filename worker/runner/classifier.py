@@ -1,8 +1,6 @@
 """The runner's task on an image classifier: open, prune, recover, evaluate, write."""
 
 import copy
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +25,10 @@ from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
-from core.engine.pruning.iterative.round_store import Rounds
 from core.engine.pruning.network import Observer, Scene, weight_of, weights_of
-from core.engine.recovery.checkpoints import Checkpoints
 from core.engine.recovery.training import Observer as TrainingObserver
+from core.engine.resume.fingerprint import Runtime, fingerprint, tensors_sha256
+from core.engine.resume.store import JsonObject, ResumeStore
 from core.errors import ZerosRefilled
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method, parse_parameters
@@ -107,7 +105,7 @@ def prune_classifier(
             on_metric=lambda name, step, value: send(MetricMessage(name=name, step=step, value=value)),
             should_stop=should_stop,
         ),
-        rounds=Rounds(spec.work, fingerprint(spec, folder, device), spec.previous),
+        store=resume_store(spec, "prune", prune_facts(spec), device),
         notes=notes,
     )
     prunes = get_method(recipe["method"]).prunes
@@ -192,17 +190,18 @@ def _image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, in
     return image.channels, image.height or 224, image.width or 224
 
 
-def fingerprint(spec: ClassifierSpec, folder: ClassifierFolder, device: torch.device) -> str:
-    """Return a hash of everything the rounds of a method depend on."""
-    facts = [
-        {name: spec.recipe[name] for name in ("method", "sparsity", "pattern", "parameters", "calibration")},
-        spec.model.revision,
-        None if spec.calibration is None else spec.calibration.sha256,
-        device.type,
-        torch.get_num_threads(),
-        torch.__version__,
-    ]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def prune_facts(spec: ClassifierSpec) -> JsonObject:
+    """Return what the rounds of a method depend on."""
+    return {
+        **{name: spec.recipe[name] for name in ("method", "sparsity", "pattern", "parameters", "calibration")},
+        "revision": spec.model.revision,
+        "images": None if spec.calibration is None else spec.calibration.sha256,
+    }
+
+
+def resume_store(spec: ClassifierSpec, stage: str, facts: JsonObject, device: torch.device) -> ResumeStore:
+    """Return the store of what a stage resumes from; classifiers are float32."""
+    return ResumeStore(spec.work, fingerprint(stage, facts, Runtime.of(device, torch.float32)), spec.previous)
 
 
 def _recover(
@@ -219,11 +218,11 @@ def _recover(
     assert spec.recovery is not None
     held = weights_of(scene.model, [layer for layer in scene.layers if _has_zeros(scene.model, layer)])
     zeros = {name: each.detach() == 0 for name, each in held.items()}
-    weights = hashlib.sha256()
-    for each in scene.model.parameters():
-        weights.update(each.detach().cpu().numpy().tobytes())
-    facts = [recovery.model_dump(mode="json"), spec.recovery.sha256, weights.hexdigest(), torch.get_num_threads()]
-    checkpoints = Checkpoints(spec.work, hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest())
+    facts = {
+        "recovery": recovery.model_dump(mode="json"),
+        "images": spec.recovery.sha256,
+        "weights": tensors_sha256(*scene.model.parameters()),
+    }
 
     def on_step(done: int, steps: int, loss: float) -> None:
         send(ProgressMessage(progress=_PRUNED + (0.9 - _PRUNED) * done / steps, block=done, blocks=steps))
@@ -236,8 +235,7 @@ def _recover(
         recovery,
         held,
         teacher=teacher,
-        checkpoints=checkpoints,
-        previous=checkpoints.newest(spec.previous),
+        store=resume_store(spec, "recover", facts, scene.device),
         observer=TrainingObserver(
             on_step=on_step,
             on_log=lambda message: send(LogMessage(level="info", message=message)),

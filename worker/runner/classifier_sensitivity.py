@@ -14,7 +14,7 @@ from core.engine.pruning.network import Observer, Scene
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.methods.sensitivity.info import SensitivityParameters
-from worker.runner.classifier import Send, fingerprint, open_image_sets
+from worker.runner.classifier import Send, open_image_sets, prune_facts, resume_store
 from worker.runner.classifier_report import described_images
 from worker.runner.messages import ClassifierSpec, LogMessage, ProgressMessage, StageMessage
 from worker.runner.sensitivity import NO_MODEL, sensitivity_metrics, write_sensitivity
@@ -48,16 +48,9 @@ def measure_classifier(
         notes=notes,
     )
     (measured_on,) = spec.evaluation
-    facts = (fingerprint(spec, folder, device), measured_on.sha256, spec.recipe["evaluation"]["samples"])
+    facts = prune_facts(spec) | {"evaluation": [measured_on.sha256, spec.recipe["evaluation"]["samples"]]}
     send(StageMessage(stage="evaluate"))
-    dense, curves = classifier_sensitivity(
-        scene,
-        images,
-        parameters,
-        work=spec.work,
-        previous=spec.previous,
-        fingerprint=" ".join(map(str, facts)),
-    )
+    dense, curves = classifier_sensitivity(scene, images, parameters, resume_store(spec, "sensitivity", facts, device))
     found = Sensitivity(
         task="image-classification",
         method=parameters.method,

@@ -1,6 +1,5 @@
 """Facts that the dense model's figures depend on: under equal facts a job reuses them instead of measuring again."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from core.engine.datasets.image_set import ImageSet
 from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.models.folder import ModelFolder
+from core.engine.resume.fingerprint import tensors_sha256
 from core.pipeline.reports.dense_figures import DenseKind, Facts
 from worker.runner.dense_measurements import DenseFigures
 from worker.runner.messages import ClassifierSpec, LogMessage, Message, MetricMessage, PruneSpec
@@ -39,7 +39,7 @@ def text_facts(
         name: {
             "model": spec.model.revision,
             "dataset": hashes[name],
-            "tokens": hashlib.sha256(tokens_NT.contiguous().numpy().tobytes()).hexdigest(),
+            "tokens": tensors_sha256(tokens_NT),
             "samples": tokens_NT.shape[0],
             "sequence_length": tokens_NT.shape[1],
             "dtype": folder.description.dtype,

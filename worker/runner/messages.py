@@ -60,9 +60,9 @@ class ImageSource(_Wire):
 class JobSpec(_Wire):
     """Spec of a job's first task.
 
-    `recipe` is the full validated job body. `work` is this attempt's folder, `previous` the newest earlier attempt's,
-    whose last complete block is carried forward. `generated` is what the model wrote to calibrate on beside
-    `calibration`. `artifact` is the folder to fill.
+    `recipe` is the full validated job body. `work` is this attempt's folder, `previous` those of earlier attempts,
+    the newest first, whose last complete block is carried forward. `generated` is what the model wrote to calibrate on
+    beside `calibration`. `artifact` is the folder to fill.
     """
 
     job: str
@@ -73,7 +73,7 @@ class JobSpec(_Wire):
     generated: TextSource | None = None
     evaluation: list[TextSource]
     work: Path
-    previous: Path | None
+    previous: list[Path]
     artifact: Path
     device: str | None
     threads: int | None
@@ -119,7 +119,7 @@ class RecoverSpec(_Wire):
 
     `recipe` is the full validated job body, `model` the folder to train, `artifact` the one to fill, `teacher` what
     distill learns from, `dense` what stages are measured against (none: nothing); `texts` are those of all stages in
-    turn. `work` is this attempt's folder, `previous` those of earlier attempts that saved steps, the newest first.
+    turn. `work` is this attempt's folder, `previous` those of earlier attempts, the newest first.
     """
 
     task: Literal["recover"] = "recover"
@@ -140,8 +140,8 @@ class RecoverSpec(_Wire):
 class ClassifierSpec(_Wire):
     """Spec of a whole job on one image classifier: open, prune, recover, evaluate and write.
 
-    `recipe` is the full validated job body. `work` is this attempt's folder, `previous` those of earlier attempts that
-    saved rounds or steps, the newest first. `artifact` is the folder to fill. `baseline`: what is known of the dense
+    `recipe` is the full validated job body. `work` is this attempt's folder, `previous` those of earlier attempts,
+    the newest first. `artifact` is the folder to fill. `baseline`: what is known of the dense
     model already.
     """
 

@@ -17,9 +17,10 @@ from core.engine.models.folder import open_model
 from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.layerwise.measure import measure
-from core.engine.recovery.language import VERSIONS, Recovered, Teacher, recover
+from core.engine.recovery.language import Recovered, Teacher, recover
 from core.engine.recovery.sampling import Source
 from core.engine.recovery.training import Observer
+from core.engine.resume.fingerprint import VERSIONS
 from core.errors import TooLittleText
 from worker.runner.messages import (
     JobSpec,

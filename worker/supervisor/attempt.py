@@ -216,14 +216,11 @@ class Attempt(ABC):
         keep_peak(report, spec.task, found)
         return found
 
-    def _earlier(self, *patterns: str) -> list[Path]:
-        """Return the reachable folders of earlier attempts that hold a file of a pattern, the newest first.
-
-        Folders with a file of an earlier pattern come before the others.
-        """
-        folders = [self._folder.with_name(f"attempt-{number}") for number in self._claim.previous_attempts]
-        found = [folder for pattern in patterns for folder in folders if any(folder.glob(pattern))]
-        return list(dict.fromkeys(found))
+    @property
+    def _earlier(self) -> list[Path]:
+        """The folders of earlier attempts, the newest first, as far as they are within reach."""
+        folders = (self._folder.with_name(f"attempt-{number}") for number in self._claim.previous_attempts)
+        return [folder for folder in folders if folder.is_dir()]
 
     def _tell(self, message: Message) -> None:
         """Record a log line from runner or fetcher."""

@@ -8,7 +8,6 @@ from core.service.sources.references import ImageReference
 from worker.runner.messages import ClassifierSpec, ImageSource, ModelPlace
 from worker.supervisor.attempt import Attempt, Made
 from worker.supervisor.inputs import Sources
-from worker.supervisor.work_folders import SAVED_CURVES, SAVED_ROUNDS, SAVED_STEPS
 
 
 class ClassifierAttempt(Attempt):
@@ -45,7 +44,7 @@ class ClassifierAttempt(Attempt):
             evaluation=[sources.images(each, "evaluation.datasets") for each in images.evaluation],
             baseline=claim.baseline,
             work=self._folder,
-            previous=self._earlier(SAVED_STEPS, SAVED_ROUNDS, SAVED_CURVES),
+            previous=self._earlier,
             artifact=self._folder / "artifact",
             device=self._settings.device,
             threads=self._settings.threads,

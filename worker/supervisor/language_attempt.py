@@ -12,7 +12,6 @@ from worker.supervisor.inputs import Sources
 from worker.supervisor.recovery_stage import add_recovery, recover_spec
 from worker.supervisor.target_stage import search_spec
 from worker.supervisor.task_accuracy import TaskAccuracy
-from worker.supervisor.work_folders import SAVED_BLOCKS, SAVED_CUT
 
 _SHARES = {
     "generate_text": (0.0, 0.0),
@@ -124,8 +123,6 @@ class LanguageAttempt(Attempt):
         generated = claim.generated and asked and sources.text(claim.generated, model, "calibration.generated")
         evaluation = [sources.text(text, model, "evaluation.datasets") for text in claim.evaluation]
         self._on_wait()
-        # One that finished a block goes before one that only chose what goes.
-        earlier = self._earlier(SAVED_BLOCKS, SAVED_CUT)
         return PruneSpec(
             job=claim.job_id,
             attempt=claim.attempt,
@@ -135,7 +132,7 @@ class LanguageAttempt(Attempt):
             generated=generated,
             evaluation=evaluation,
             work=self._folder,
-            previous=earlier[0] if earlier else None,
+            previous=self._earlier,
             artifact=self._folder / ("pruned" if claim.recovery else "artifact"),
             device=self._settings.device,
             threads=self._settings.threads,

@@ -9,7 +9,6 @@ from core.service.jobs.queue import Claim
 from core.service.sources.references import TextReference
 from worker.runner.messages import ModelSource, PruneSpec, RecoverSpec, TextSource
 from worker.supervisor.inputs import Sources
-from worker.supervisor.work_folders import SAVED_STEPS
 
 
 def recover_spec(claim: Claim, sources: Sources, spec: PruneSpec, artifact: Path) -> RecoverSpec | None:
@@ -27,7 +26,6 @@ def recover_spec(claim: Claim, sources: Sources, spec: PruneSpec, artifact: Path
         is_there = spec.calibration is not None and reference == claim.calibration
         return spec.calibration if is_there and spec.calibration else sources.text(reference, spec.model, param)
 
-    earlier = [spec.work.with_name(f"attempt-{number}") for number in claim.previous_attempts]
     return RecoverSpec(
         recipe=claim.body,
         model=spec.artifact,
@@ -37,7 +35,7 @@ def recover_spec(claim: Claim, sources: Sources, spec: PruneSpec, artifact: Path
         texts=[text(reference, param) for reference, param in zip(claim.recovery, params, strict=True)],
         evaluation=spec.evaluation,
         work=spec.work,
-        previous=[folder for folder in earlier if any(folder.glob(SAVED_STEPS))],
+        previous=spec.previous,
         device=spec.device,
         threads=spec.threads,
         activation_budget_bytes=spec.activation_budget_bytes,

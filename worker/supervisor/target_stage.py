@@ -17,7 +17,7 @@ def search_spec(claim: Claim, spec: PruneSpec, *, sequence_length: int) -> Searc
         model=spec.model,
         sequence_length=sequence_length,
         work=spec.work,
-        previous=[spec.work.with_name(f"attempt-{number}") for number in claim.previous_attempts],
+        previous=spec.previous,
         device=spec.device,
         threads=spec.threads,
     )

@@ -20,19 +20,10 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.engine.resume.kinds import KINDS
 from core.service.jobs.work_folders import WORK_USES, WorkUse, uses_of_work
 from worker.locks import is_free
 
-SAVED_BLOCKS = "boundary-*/state.json"
-SAVED_CUT = "cut.json"
-SAVED_STEPS = "recovery/step-*/state.json"
-SAVED_ROUNDS = "rounds/round-*/state.json"
-SAVED_CURVES = "curves.json"
-_SAVED_SEARCH = "latency-target.json"
-"""Files in an attempt's folder that a later attempt goes on from: finished blocks, the choice of what is removed, steps
-of training, rounds of an iterative method, layers whose sensitivity was measured, the sparsity for a latency."""
-
-_SAVED = (SAVED_BLOCKS, SAVED_CUT, SAVED_STEPS, SAVED_ROUNDS, SAVED_CURVES, _SAVED_SEARCH)
 _MADE_ANEW = ("artifact", "pruned")
 """Folders of an attempt that none goes on from."""
 _LOCK = "lock"
@@ -70,7 +61,7 @@ class WorkFolders:
         """Keep what a retry goes on from, the newest of each kind, of a job that failed or was cancelled."""
         folder = self._root / job_id
         attempts = sorted(folder.glob("attempt-*"), key=_number, reverse=True)
-        newest = [next((each for each in attempts if any(each.glob(saved))), None) for saved in _SAVED]
+        newest = [next((each for each in attempts if any(each.glob(kind.pattern))), None) for kind in KINDS]
         if not any(newest):
             self.remove(job_id)
             return

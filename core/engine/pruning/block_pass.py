@@ -1,4 +1,4 @@
-"""Base of every pass over a model's blocks: token streams, boundaries to resume at, and the figures at its end."""
+"""Base of every pass over a model's blocks: token streams, records to resume from, and the figures at its end."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,9 +12,10 @@ from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
-from core.engine.pruning.layerwise.block_store import Boundaries
 from core.engine.pruning.layerwise.measure import pairs, verification_tokens, write_verification
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
+from core.engine.resume.kinds import BLOCK
+from core.engine.resume.store import Rejected, ResumeStore, Saved
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ class Walk:
     """Token streams of a pass over the blocks, the folder it resumes from, and its measurements.
 
     There is a stream of `calibration`, one of each of `evaluations`, all token ids [sequences, time], and one of a few
-    more tokens by which the saved model is verified. `work` is this attempt's folder, `previous` an earlier attempt's.
+    more tokens by which the saved model is verified. `work` is this attempt's folder, `previous`
+    those of earlier attempts, the newest first.
     Evaluations whose perplexity under the dense model is known (`dense_perplexity`) do not go through that model again.
     """
 
@@ -125,7 +127,7 @@ class Walk:
         calibration: Tensor | None,
         evaluations: dict[str, Tensor],
         work: Path,
-        previous: Path | None = None,
+        previous: Sequence[Path] = (),
         revision: str = "",
         activation_budget_bytes: int = 4 * 2**30,
         observer: Observer | None = None,
@@ -143,10 +145,10 @@ class Walk:
         if calibration is not None:
             tokens["calibration"] = calibration
         self._known = dict(dense_perplexity or {})
-        for number, (name, each) in enumerate(evaluations.items()):  # a boundary has the streams of its own run
+        for number, (name, each) in enumerate(evaluations.items()):  # a record has the streams of its own run
             tokens[f"evaluation-{number}" if name not in self._known else f"pruned-evaluation-{number}"] = each
-        self.boundaries = Boundaries(work, plan.fingerprint(folder, revision, tokens))
-        self.previous = previous
+        self.work = work
+        self.store = ResumeStore(work, plan.fingerprint(folder, revision, tokens), previous)
         self.budget = ActivationBudget(activation_budget_bytes)
         self._micro_batch = plan.micro_batch
 
@@ -156,24 +158,25 @@ class Walk:
             name,
             tokens_NT,
             skeleton,
-            self.boundaries,
+            self.store,
             self.budget,
             dtype=dtype,
             micro_batch=self._micro_batch(tokens_NT.shape[1]),
         )
 
-    def resume(self, streams: Iterable[Stream], blocks: int) -> tuple[int, dict[str, Any]] | None:
-        """Resume the streams at the newest intact boundary; return blocks done and state, None to start anew."""
-        found = self.boundaries.resume(self.previous)
-        if isinstance(found, str):
-            self.notes.append(found)
-            self.observer.on_log(found)
-        if found is None or isinstance(found, str):
+    def resume(self, streams: Iterable[Stream], blocks: int) -> Saved | None:
+        """Resume the streams at the newest intact record, which has the number of blocks done; None: start anew."""
+        saved = self.store.load(BLOCK)
+        if isinstance(saved, Rejected):
+            self.notes.append(saved.reason)
+            self.observer.on_log(saved.reason)
+        if not isinstance(saved, Saved):
             return None
+        self.store.adopt(BLOCK, saved)
         for stream in streams:
-            stream.resume(found[0])
-        self.observer.on_log(f"continuing after block {found[0]} of {blocks}")
-        return found
+            stream.resume(saved.position)
+        self.observer.on_log(f"continuing after block {saved.position} of {blocks}")
+        return saved
 
     def dense_streams(self, skeleton: Skeleton, dtype: torch.dtype) -> list[Stream]:
         """Return a stream of each evaluation that has to go through the dense model."""
@@ -201,7 +204,7 @@ class Walk:
 
     def write_verification(self, skeleton: Skeleton, stream: Stream) -> Path:
         """Write the verification tokens and the logits at the end of all blocks."""
-        file = self.boundaries.work / "verification.safetensors"
+        file = self.work / "verification.safetensors"
         write_verification(skeleton, stream, file)
         return file
 

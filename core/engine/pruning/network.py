@@ -11,7 +11,7 @@ from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import ImageSet
 from core.engine.options.patterns import UNSTRUCTURED, Pattern
-from core.engine.pruning.iterative.round_store import Rounds
+from core.engine.resume.store import ResumeStore
 from core.errors import InvalidRequest
 
 
@@ -34,7 +34,7 @@ class Scene:
 
     `model` is float32, in evaluation mode, on `device`, and changed in place: `model(pixel_values=images_BCHW).logits`
     are [batch, classes]. `layers` are those that may be pruned, in order, named as its modules. `images` are those to
-    calibrate and retrain on. `notes` and `figures` go into the report; `rounds` is where an iterative method saves its
+    calibrate and retrain on. `notes` and `figures` go into the report; `store` is where an iterative method saves its
     rounds, and finds those of an earlier attempt.
     """
 
@@ -45,7 +45,7 @@ class Scene:
     images: ImageSet | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     observer: Observer = field(default_factory=Observer)
-    rounds: Rounds | None = None
+    store: ResumeStore | None = None
     batch_size: int = 128
     notes: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)

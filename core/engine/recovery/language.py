@@ -5,19 +5,15 @@ in bfloat16 (autocast), and the parameters that adapters leave frozen are then k
 tensors are rounded to their stored dtype when written, and only then are zeros counted.
 """
 
-import hashlib
-import json
 import re
 import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from peft import LoraModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -28,17 +24,16 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import DTYPES, read_tensor, write_tensors
 from core.engine.options.recovery import Recovery, complete_recovery
-from core.engine.pruning.layerwise.block_store import file_sha256
 from core.engine.recovery.adapters import add_adapters, merge_adapters
-from core.engine.recovery.checkpoints import Checkpoints
 from core.engine.recovery.losses import Loss, distillation_loss, next_token_loss
 from core.engine.recovery.precision import arithmetic, checkpoint_activations
 from core.engine.recovery.sampling import Adaptive, InOrder, Source
 from core.engine.recovery.training import Observer, Training
 from core.engine.recovery.zero_pattern import ZeroPattern, weight_names
+from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint, tensors_sha256
+from core.engine.resume.store import ResumeStore
 from core.errors import InvalidRequest, MissingTensors, ZerosRefilled
 
-VERSIONS = ("torch", "transformers", "accelerate", "peft")
 RECOVERED = "recovered"
 _TEACHER = "recovery.teacher"
 
@@ -89,7 +84,7 @@ def recover(
 
     With recovery in stages, it trains on the sequences of all `sources` in turn. `linears` are the layers whose zeros
     are counted, and kept; `work` is this attempt's folder, `previous` those of earlier attempts, the newest first,
-    whose newest checkpoint is resumed. In a run of several processes every one calls this; all return the same, and the
+    whose newest saved step is resumed. In a run of several processes every one calls this; all return the same, and the
     main one has written the files.
 
     Raises RecoveryStopped, RecoveryDiverged, ZerosRefilled, and InvalidRequest for a recovery that does not fit the
@@ -119,7 +114,9 @@ def recover(
         assert recovery.temperature is not None
         opened = _open_teacher(teacher, folder, accelerator.device, frozen_dtype)
         loss = distillation_loss(opened, recovery.temperature)
-    checkpoints = Checkpoints(work, _fingerprint(folder, recovery, windows_NT, sources, linears, teacher, accelerator))
+    facts = _facts(folder, recovery, windows_NT, sources, linears, teacher)
+    facts["processes"] = accelerator.num_processes
+    runtime = Runtime.of(accelerator.device, frozen_dtype)
     sampling = Adaptive(sources, recovery) if recovery.stages else InOrder(len(windows_NT), recovery)
     training = Training(
         module,
@@ -128,12 +125,12 @@ def recover(
         loss=loss,
         rule=zeros,
         accelerator=accelerator,
-        checkpoints=checkpoints,
+        store=ResumeStore(work, fingerprint("recover", facts, runtime), previous),
         observer=observer,
         sampling=sampling,
     )
     trained_parameters = sum(each.numel() for each in module.parameters() if each.requires_grad)
-    training.run(checkpoints.newest(previous))
+    training.run()
     merged = merge_adapters(module) if isinstance(module, LoraModel) else module
     if accelerator.is_main_process:
         _write(folder, dict(merged.named_parameters()), changed, work / RECOVERED)
@@ -216,25 +213,20 @@ def _zeros(folder: ModelFolder, files: Sequence[Path], linears: Sequence[str]) -
     return counts
 
 
-def _fingerprint(
+def _facts(
     folder: ModelFolder,
     recovery: Recovery,
     windows_NT: Tensor,
     sources: Sequence[Source],
     linears: Sequence[str],
     teacher: Teacher | None,
-    accelerator: Accelerator,
-) -> str:
-    facts: list[Any] = [
-        recovery.model_dump(mode="json", exclude={"dataset", "samples", "teacher", "checkpoint_every"}),
-        [file_sha256(file) for file in (folder.path / "config.json", *weight_files(folder.path))],
-        hashlib.sha256(windows_NT.contiguous().numpy().tobytes()).hexdigest(),
-        sorted(linears),
-        teacher and teacher.revision,
-        accelerator.device.type,
-        accelerator.num_processes,
-        torch.get_num_threads(),
-        [version(name) for name in VERSIONS],
-        [(len(each.windows_NT), each.held_NT.tolist(), each.reference) for each in sources],
-    ]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+) -> dict[str, Any]:
+    """Return what the trained weights depend on, in one process."""
+    return {
+        "recovery": recovery.model_dump(mode="json", exclude={"dataset", "samples", "teacher", "checkpoint_every"}),
+        "files": [file_sha256(file) for file in (folder.path / "config.json", *weight_files(folder.path))],
+        "windows": tensors_sha256(windows_NT),
+        "sources": [(len(each.windows_NT), each.held_NT.tolist(), each.reference) for each in sources],
+        "linears": sorted(linears),
+        "teacher": teacher and teacher.revision,
+    }

@@ -1,8 +1,8 @@
 """Training loop: AdamW (Loshchilov 2019, arXiv:1711.05101), warm-up and decay, clipped gradients.
 
-Any number of processes (data parallel, through accelerate), with a checkpoint every so many steps and on request.
-Batch, rate and random numbers of a step follow from the seed and its number, so a run resumed at a checkpoint ends with
-the weights of one that was never interrupted.
+Any number of processes (data parallel, through accelerate), saved every so many steps and on request.
+Batch, rate and random numbers of a step follow from the seed and its number, so a run resumed at a saved step ends
+with the weights of one that was never interrupted.
 """
 
 import math
@@ -17,13 +17,16 @@ from torch import Tensor, nn
 
 from core.counting import counted
 from core.engine.options.recovery import Recovery, sequences_at_once
-from core.engine.recovery.checkpoints import Checkpoint, Checkpoints
 from core.engine.recovery.losses import Loss, next_token_loss
 from core.engine.recovery.sampling import InOrder, Sampling
+from core.engine.resume.kinds import STEP
+from core.engine.resume.store import Rejected, ResumeStore, Saved
 from core.errors import InvalidRequest, RecoveryDiverged
 
 LARGEST_GRADIENT_NORM = 1.0
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_ADAM_STATE = ("exp_avg", "exp_avg_sq")
+_TRAINED, _MOMENTS = "trained", "moments"
+"""Names of what is saved of a step."""
 
 
 class RecoveryStopped(Exception):
@@ -53,7 +56,7 @@ class Training:
     """A training run of a model, see the module.
 
     `windows_NT` are the token sequences, `sampling` chooses those of a step (unset: all in turn); `rule` may hold
-    weights or read gradients. Without `checkpoints` nothing is saved.
+    weights or read gradients. Without a `store` nothing is saved.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Training:
         loss: Loss,
         rule: StepRule,
         accelerator: Accelerator,
-        checkpoints: Checkpoints | None,
+        store: ResumeStore | None,
         observer: Observer,
         sampling: Sampling | None = None,
     ) -> None:
@@ -81,7 +84,7 @@ class Training:
         self._loss = loss
         self._rule = rule
         self._accelerator = accelerator
-        self._checkpoints = checkpoints
+        self._store = store
         self._observer = observer
         self._trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
         assert recovery.learning_rate is not None
@@ -90,16 +93,17 @@ class Training:
         self.losses: list[float] = []
         self.resumed_from = 0
 
-    def run(self, previous: Checkpoint | str | None = None) -> None:
-        """Train to the end, from a checkpoint on where one is given.
+    def run(self) -> None:
+        """Train to the end, from the newest saved step on where the store has one.
 
         Raises RecoveryStopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
         """
-        if isinstance(previous, str):
-            self._observer.on_log(previous)
-        elif previous is not None:
-            self._restore(previous)
-            self._observer.on_log(f"continuing after step {previous.step} of {self._recovery.steps}")
+        saved = None if self._store is None else self._store.load(STEP)
+        if isinstance(saved, Rejected):
+            self._observer.on_log(saved.reason)
+        elif saved is not None:
+            self._restore(saved)
+            self._observer.on_log(f"continuing after step {saved.position} of {self._recovery.steps}")
         self._model.train()
         steps, every = self._recovery.steps, self._recovery.checkpoint_every
         for step in counted(range(self.resumed_from, steps), "training steps"):
@@ -159,24 +163,26 @@ class Training:
         return float(torch.stack(losses).sum()) / len(windows_NT)
 
     def _save(self, step: int) -> None:
-        if self._accelerator.is_main_process and self._checkpoints is not None:
+        if self._accelerator.is_main_process and self._store is not None:
             moments = {
                 f"{name}/{moment}": self._optimizer.state[parameter][moment]
                 for name, parameter in self._trained.items()
-                for moment in _MOMENTS
+                for moment in _ADAM_STATE
             }
-            self._checkpoints.save(Checkpoint(step, self._trained, moments, self.losses, self._sampling.rounds))
+            tensors = {_TRAINED: self._trained, _MOMENTS: moments}
+            self._store.save(STEP, step, tensors, {"losses": self.losses, "rounds": self._sampling.rounds})
         self._accelerator.wait_for_everyone()
 
     @torch.no_grad()
-    def _restore(self, checkpoint: Checkpoint) -> None:
+    def _restore(self, saved: Saved) -> None:
+        trained, moments = saved.read(_TRAINED), saved.read(_MOMENTS)
+        self.losses = saved.state["losses"]
         for name, parameter in self._trained.items():
-            parameter.copy_(checkpoint.trained[name])
-            moments = {each: checkpoint.moments[f"{name}/{each}"].to(parameter.device) for each in _MOMENTS}
-            self._optimizer.state[parameter] = {"step": torch.tensor(float(len(checkpoint.losses))), **moments}
-        self.losses = list(checkpoint.losses)
-        self._sampling.rounds = list(checkpoint.rounds)
-        self.resumed_from = checkpoint.step
+            parameter.copy_(trained[name])
+            mine = {each: moments[f"{name}/{each}"].to(parameter.device) for each in _ADAM_STATE}
+            self._optimizer.state[parameter] = {"step": torch.tensor(float(len(self.losses))), **mine}
+        self._sampling.rounds = saved.state["rounds"]
+        self.resumed_from = saved.position
 
 
 def rate(step: int, recovery: Recovery) -> float:

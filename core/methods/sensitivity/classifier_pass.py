@@ -1,10 +1,8 @@
 """Sensitivity of a classifier: loss and accuracy when one layer alone is pruned, for each layer and rate."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -14,17 +12,15 @@ from core.engine.datasets.image_set import ImageSet
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
 from core.engine.pruning.iterative.layer_scan import scan
-from core.engine.pruning.layerwise.block_store import read_state
 from core.engine.pruning.network import Observer, Scene, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.recovery.training import RecoveryStopped
+from core.engine.resume.kinds import CURVES
+from core.engine.resume.store import ResumeStore, Saved
 from core.methods.engine import build_classifier_method
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.info import SensitivityParameters
-
-SAVED = "curves.json"
-"""File in an attempt's folder with the curves of the finished layers."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +37,22 @@ def classifier_sensitivity(
     scene: Scene,
     images: ImageSet,
     parameters: SensitivityParameters,
-    *,
-    work: Path,
-    previous: Sequence[Path] = (),
-    fingerprint: str = "",
+    store: ResumeStore,
 ) -> tuple[SensitivityPoint, list[SensitivityCurve]]:
     """Measure the dense model's point, and the curve of each of the scene's layers.
 
     Methods that remove filters have a curve for each group of coupled channels that are all in these layers.
     `scene.images` are those to calibrate on.
 
-    After each layer its curve is saved in `work`; those an earlier attempt of the same `fingerprint` left in one of the
-    `previous` folders are taken from there. The model is restored afterwards. Raises RecoveryStopped between layers
-    where asked to stop.
+    After each layer its curve is saved in `store`, and those an earlier attempt left there are not measured again. The
+    model is restored afterwards. Raises RecoveryStopped between layers where asked to stop.
     """
     assert parameters.rates is not None and parameters.pattern is not None
     dense_loss, dense_accuracy = loss_and_accuracy(scene, images)
-    curves = _saved((work, *previous), fingerprint)
+    saved = store.load(CURVES)
+    curves = (
+        [SensitivityCurve.model_validate(curve) for curve in saved.state["curves"]] if isinstance(saved, Saved) else []
+    )
     method = build_classifier_method(parameters.method, parse_parameters(parameters.method, parameters.parameters))
     if isinstance(method, FilterMethod):
         units = _groups(scene, images, method, parameters.rates)
@@ -68,7 +63,7 @@ def classifier_sensitivity(
             raise RecoveryStopped
         points = unit.measure()
         curves.append(SensitivityCurve(name=unit.name, layer=unit.layer, weights=unit.weights, points=points))
-        _save(work, fingerprint, curves)
+        store.save(CURVES, len(curves), {}, {"curves": [curve.model_dump() for curve in curves]})
         scene.observer.on_progress(len(curves) / len(units))
     return SensitivityPoint(rate=0, sparsity=0, loss=dense_loss, accuracy=dense_accuracy), curves
 
@@ -81,7 +76,7 @@ def _layers(scene: Scene, images: ImageSet, method: ClassifierMethod, parameters
 
     def prune_layer(shape: LinearShape, rate: float) -> None:
         quiet = Observer(should_stop=scene.observer.should_stop)
-        alone = replace(scene, layers=[shape], sparsity=rate, pattern=pattern, rounds=None, figures={}, notes=[])
+        alone = replace(scene, layers=[shape], sparsity=rate, pattern=pattern, store=None, figures={}, notes=[])
         method.prune(replace(alone, observer=quiet))
         scene.notes += [note for note in alone.notes if note not in scene.notes]
         weight = scene.module(shape.name).weight
@@ -124,19 +119,3 @@ def _groups(scene: Scene, images: ImageSet, method: FilterMethod, rates: Sequenc
     return [
         _Unit(group.name, place, weights(place), partial(measure, place)) for place, group in enumerate(groups.groups)
     ]
-
-
-def _save(work: Path, fingerprint: str, curves: Sequence[SensitivityCurve]) -> None:
-    record = {"fingerprint": fingerprint, "curves": [curve.model_dump() for curve in curves]}
-    partial = work / f"{SAVED}.partial"
-    partial.write_text(json.dumps(record))
-    partial.replace(work / SAVED)
-
-
-def _saved(folders: Sequence[Path], fingerprint: str) -> list[SensitivityCurve]:
-    """Return the curves in the first folder that has any with this fingerprint."""
-    for folder in folders:
-        record = read_state(folder / SAVED)
-        if record is not None and record["fingerprint"] == fingerprint:
-            return [SensitivityCurve.model_validate(curve) for curve in record["curves"]]
-    return []

@@ -22,11 +22,12 @@ from core.engine.models.tensors import turned
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
 from core.engine.pruning.block_pass import Walk
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.block_store import Boundaries
 from core.engine.pruning.layerwise.measure import pairs
 from core.engine.pruning.layerwise.propagation import InputGroup, collect, input_groups
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.resume.kinds import BLOCK
+from core.engine.resume.store import ResumeStore
 from core.methods.sensitivity.plan import SensitivityPlan
 
 _VARIANTS = "variants"
@@ -75,7 +76,7 @@ class SensitivityWalk(Walk):
         self.curves: list[SensitivityCurve] = []
         assert self.calibration or not reads_inputs, "the method reads inputs, and there are none"
         self._by_module = {linear.name: (index, linear) for index, linear in enumerate(plan.pruning.linears)}
-        self._aside = Boundaries(self.boundaries.work / _VARIANTS, "")
+        self._spilled = ResumeStore(self.work / _VARIANTS, "")
         self._held: set[int] = set()
         self._room = self._room_for_blocks()
 
@@ -95,7 +96,7 @@ class SensitivityWalk(Walk):
         for index in counted(range(start, blocks), "measuring layers"):
             self._layer(index)
             state = {"curves": [curve.model_dump() for curve in self.curves], "notes": self.notes}
-            self.boundaries.complete(index + 1, state)
+            self.store.save(BLOCK, index + 1, {}, state)
             self.observer.on_block(index + 1, blocks, ())
         dense = self._measured(self.dense)
         return SensitivityResult(
@@ -106,13 +107,12 @@ class SensitivityWalk(Walk):
         )
 
     def _resume(self) -> int:
-        found = self.resume(self.streams, len(self.skeleton))
-        if found is None:
+        saved = self.resume(self.streams, len(self.skeleton))
+        if saved is None:
             return 0
-        done, state = found
-        self.curves = [SensitivityCurve.model_validate(curve) for curve in state["curves"]]
-        self.notes = list(state["notes"])
-        return done
+        self.curves = [SensitivityCurve.model_validate(curve) for curve in saved.state["curves"]]
+        self.notes = list(saved.state["notes"])
+        return saved.position
 
     def _layer(self, index: int) -> None:
         """Measure block `index`, then advance the dense streams through it."""
@@ -135,11 +135,11 @@ class SensitivityWalk(Walk):
             block = self._later_block(later)
             for variant in variants:
                 variant.stream.advance(block, later)
-            self._aside.forget(later)
+            self._spilled.forget(BLOCK, later)
             if later not in self._held:
                 skeleton.empty_block(later)
         self._record(index, variants)
-        self._aside.forget(len(skeleton))
+        self._spilled.forget(BLOCK, len(skeleton))
 
     def _statistics(
         self, index: int, tensors: dict[str, Tensor], groups: Sequence[InputGroup]
@@ -198,7 +198,7 @@ class SensitivityWalk(Walk):
             f"{unit}-{rate:g}",
             self._tokens_NT,
             self.skeleton,
-            self._aside,
+            self._spilled,
             self.budget,
             dtype=self.plan.dtype,
             micro_batch=self.plan.micro_batch(self._tokens_NT.shape[1]),

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from core.engine.models.folder import ModelFolder
-from core.engine.pruning.layerwise.plan import Plan, fingerprint
+from core.engine.pruning.layerwise.plan import Plan, model_facts
+from core.engine.resume.fingerprint import Runtime, fingerprint
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class SensitivityPlan:
         return self.pruning.micro_batch(length)
 
     def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
-        choices = ["sensitivity", self.pruning.method_id, self.pruning.pattern.text, list(self.rates), self.scope]
-        own = self.pruning.parameters.model_dump(mode="json")
-        return fingerprint([*choices, own], folder, revision, tokens, self.forward_dtype, self.device)
+        facts = {
+            "method": self.pruning.method_id,
+            "pattern": self.pruning.pattern.text,
+            "rates": self.rates,
+            "scope": self.scope,
+            "parameters": self.pruning.parameters.model_dump(mode="json"),
+            **model_facts(folder, revision, tokens),
+        }
+        return fingerprint("sensitivity", facts, Runtime.of(self.device, self.forward_dtype))

@@ -4,8 +4,7 @@ Layers of one shape run as fast whatever weights they hold, so the shapes are ti
 is chosen or removed.
 """
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,15 +19,16 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import DTYPES
 from core.engine.options.width_counts import reachable_sparsities, require_structure
-from core.engine.pruning.layerwise.plan import fingerprint
+from core.engine.pruning.layerwise.plan import model_facts
 from core.engine.pruning.units.plan import StructuredPlan
 from core.engine.pruning.units.removal import Cut, LayerCut, cut_config
+from core.engine.resume.fingerprint import Runtime, fingerprint
+from core.engine.resume.kinds import LATENCY
+from core.engine.resume.store import ResumeStore, Saved
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.methods.registry import parse_parameters
 from core.pipeline.plans import make_structured_plan
 
-RECORD = "latency-target.json"
-"""File in an attempt's folder with the result and the fingerprint of its circumstances."""
 PARAM = "target.latency_ratio"
 
 
@@ -114,10 +114,19 @@ def search_model(
     errors of `search`, and OutOfMemory where dense and pruned do not both fit.
     """
     description, asked = folder.description, recipe["target"]["latency_ratio"]
-    choices = [recipe["method"], recipe["parameters"], asked, sequence_length]
-    same = fingerprint(choices, folder, revision, {}, DTYPES[description.dtype], device)
-    found = next(_recorded([work, *previous], same), None)
-    if found is None:
+    facts = {
+        "method": recipe["method"],
+        "parameters": recipe["parameters"],
+        "latency_ratio": asked,
+        "sequence_length": sequence_length,
+        **model_facts(folder, revision, {}),
+    }
+    same = fingerprint("search", facts, Runtime.of(device, DTYPES[description.dtype]))
+    store = ResumeStore(work, same, previous)
+    saved = store.load(LATENCY)
+    if isinstance(saved, Saved):
+        found = Found.model_validate(saved.state)
+    else:
         clock = DenseClock(folder, sequence_length=sequence_length, device=device, beside=description.bytes)
 
         def time_at(sparsity: float) -> Timing:
@@ -128,21 +137,8 @@ def search_model(
 
         checked = parse_parameters(recipe["method"], recipe["parameters"])
         found = search(reachable_sparsities(description, checked, device=device.type), asked, time_at, on_step)
-    record = {"fingerprint": same, "found": found.model_dump(mode="json")}
-    partial = work / f"{RECORD}.partial"
-    partial.write_text(json.dumps(record))
-    partial.replace(work / RECORD)
+    store.save(LATENCY, 0, {}, found.model_dump(mode="json"))
     return found
-
-
-def _recorded(folders: Sequence[Path], same: str) -> Iterator[Found]:
-    for folder in folders:
-        try:
-            record = json.loads((folder / RECORD).read_text())
-        except (OSError, ValueError):
-            continue
-        if record["fingerprint"] == same:
-            yield Found.model_validate(record["found"])
 
 
 def shape_config(folder: ModelFolder, plan: StructuredPlan) -> PretrainedConfig:

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from core.engine.datasets.image_set import ImageSet
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.network import Scene, weights_of
-from core.engine.recovery.checkpoints import Checkpoint, Checkpoints
 from core.engine.recovery.losses import Loss
 from core.engine.recovery.training import Observer, Training
 from core.engine.recovery.zero_pattern import ZeroPattern
+from core.engine.resume.store import ResumeStore
 
 LEARNING_RATE = 1e-3
 
@@ -24,8 +24,7 @@ def retrain(
     held: Mapping[str, nn.Parameter],
     *,
     teacher: nn.Module | None = None,
-    checkpoints: Checkpoints | None = None,
-    previous: Checkpoint | str | None = None,
+    store: ResumeStore | None = None,
     observer: Observer | None = None,
 ) -> list[float]:
     """Train every parameter on labelled images, in place; return the loss of each step.
@@ -45,10 +44,10 @@ def retrain(
         loss=_distilled(images, teacher, recovery.temperature or 1.0) if teacher is not None else _labelled(images),
         rule=ZeroPattern(held),
         accelerator=Accelerator(cpu=device.type == "cpu"),
-        checkpoints=checkpoints,
+        store=store,
         observer=observer or Observer(),
     )
-    training.run(previous)
+    training.run()
     return training.losses
 
 

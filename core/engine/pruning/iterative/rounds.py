@@ -14,6 +14,7 @@ from torch import Tensor
 from core.counting import counted
 from core.engine.options.iteration import Iterated
 from core.engine.pruning.iterative.retraining import retrain_between
+from core.engine.pruning.iterative.saved_rounds import restore_round, save_round
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.masks import lowest
 from core.engine.pruning.network import Scene
@@ -86,19 +87,17 @@ def stop_if_asked(scene: Scene) -> None:
 
 def resume(scene: Scene) -> int | None:
     """Restore model and figures of the newest saved round and return its number; None if there is none."""
-    saved = scene.rounds.newest() if scene.rounds is not None else None
+    saved = restore_round(scene)
     if saved is None:
         return None
-    saved.restore(scene.model)
-    scene.figures.update(saved.state["figures"])
-    scene.notes[:] = saved.state["notes"]
-    scene.observer.on_log(f"continuing after round {saved.number}")
-    return saved.number
+    number, state = saved
+    scene.figures.update(state["figures"])
+    scene.notes[:] = state["notes"]
+    return number
 
 
 def save(scene: Scene, number: int) -> None:
-    if scene.rounds is not None:
-        scene.rounds.save(number, scene.model, {"figures": scene.figures, "notes": scene.notes})
+    save_round(scene, number, {"figures": scene.figures, "notes": scene.notes})
 
 
 def matrices(scene: Scene) -> dict[str, Tensor]:

@@ -38,6 +38,7 @@ from core.engine.pruning.layerwise.propagation import (
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.engine.pruning.saliency import weight_times_norm
+from core.engine.resume.kinds import BLOCK
 
 _ERROR_SAMPLE_TOKENS = 1024
 HEAD = "head"
@@ -106,20 +107,20 @@ class Sweep(Walk):
                 "sparsities": self.plan.sparsities,
                 "rates": self.plan.rates,
             }
-            self.boundaries.complete(index + 1, state)
+            self.store.save(BLOCK, index + 1, {}, state)
             self.observer.on_block(index + 1, blocks, [row for row in self.rows if row.layer == index])
         self.observer.on_stage("evaluate")
         return self._finish(start)
 
     def _resume(self) -> int:
-        found = self.resume(self.streams, len(self.skeleton))
-        if found is None:
+        saved = self.resume(self.streams, len(self.skeleton))
+        if saved is None:
             return 0
-        done, state = found
+        state = saved.state
         self.rows = [LayerRow(**row) for row in state["rows"]]
         self.notes = list(state["notes"])
         self.plan = replace(self.plan, sparsities=tuple(state["sparsities"]), rates=state["rates"])
-        return done
+        return saved.position
 
     def _groups(self, index: int) -> list[InputGroup]:
         """Return the block's input groups, without the linear layers that are not pruned."""
@@ -170,7 +171,7 @@ class Sweep(Walk):
         for stream in self.followers:
             stream.advance(block, index)
         skeleton.empty_block(index)
-        self.boundaries.write_block(f"{index:05d}", {f"{prefix}.{name}": each for name, each in tensors.items()})
+        self.store.add(BLOCK, f"{index:05d}", {f"{prefix}.{name}": each for name, each in tensors.items()})
 
     def _prune(self, modules: list[str], stored: list[Tensor], statistic: InputStatistic) -> list[Tensor]:
         """Prune linear layers that share an input and report them; return weights in stored dtype and layout."""
@@ -221,7 +222,7 @@ class Sweep(Walk):
             chosen_NT,
             self.plan.sparsity,
             dtype=gradient_dtype(self.plan.dtype, self.plan.device),
-            shelf=Shelf(self.budget, self.boundaries.work / "scratch"),
+            shelf=Shelf(self.budget, self.work / "scratch"),
         )
 
     @torch.inference_mode()
@@ -274,7 +275,7 @@ class Sweep(Walk):
                 statistic.update(skeleton.head_inputs(*self._in_dtype((tokens_BT, hidden_BTD))), before)
             (weight,) = self._prune([family.head], [self.folder.read(head)], statistic)
             skeleton.set_outer(head, weight)
-            self.boundaries.write_block(HEAD, {family.stored_name(head): weight})
+            self.store.add(BLOCK, HEAD, {family.stored_name(head): weight})
             unchanged.remove(head)
         return PruneResult(
             layers=self.rows,
@@ -283,7 +284,7 @@ class Sweep(Walk):
             prunable=sum(row.out_features * row.in_features for row in self.rows),
             perplexity=self.compare(dense, self.perplexities(skeleton, self.pruned)),
             notes=self.notes,
-            files=self.boundaries.block_files(),
+            files=self.store.lasting(BLOCK),
             unchanged=self.stored(unchanged),
             config=None,
             verification=self.write_verification(skeleton, self.verification),

@@ -16,9 +16,10 @@ from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
 from core.engine.models.tensors import DTYPES, write_tensors
-from core.engine.pruning.layerwise.block_store import Boundaries
 from core.engine.pruning.layerwise.plan import MICRO_BATCH_TOKENS
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
+from core.engine.resume.kinds import BLOCK
+from core.engine.resume.store import ResumeStore
 
 VERIFICATION_TOKENS = 64
 
@@ -45,14 +46,15 @@ def measure(
 
     `micro_batch` is that of the sweep it is compared with; `work` a folder for what does not fit the budget.
     """
+    work.mkdir(parents=True, exist_ok=True)
     torch.set_float32_matmul_precision("highest")
     dtype = DTYPES[folder.description.dtype]
     skeleton = Skeleton(folder, dtype=dtype, device=device)
-    boundaries, budget = Boundaries(work, ""), ActivationBudget(activation_budget_bytes)
+    store, budget = ResumeStore(work, ""), ActivationBudget(activation_budget_bytes)
 
     def stream(name: str, tokens_NT: Tensor) -> Stream:
         batch = micro_batch or max(1, MICRO_BATCH_TOKENS // tokens_NT.shape[1])
-        return Stream(name, tokens_NT, skeleton, boundaries, budget, dtype=dtype, micro_batch=batch, resumable=False)
+        return Stream(name, tokens_NT, skeleton, store, budget, dtype=dtype, micro_batch=batch, resumable=False)
 
     texts = {name: stream(f"evaluation-{number}", each) for number, (name, each) in enumerate(evaluations.items())}
     probe = stream("verification", verification_tokens(folder.description))
@@ -64,7 +66,7 @@ def measure(
         for each in streams:
             each.advance(block, index)
         skeleton.empty_block(index)
-        boundaries.forget(index)
+        store.forget(BLOCK, index)
     verification = work / "verification.safetensors"
     write_verification(skeleton, probe, verification)
     return Measured({name: perplexity(skeleton, pairs(each)) for name, each in texts.items()}, verification)

@@ -1,13 +1,10 @@
 """Plan of a layer-wise pruning pass, with every choice resolved."""
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
-import transformers
 from torch import Tensor
 
 from core.engine.architectures.layer_shape import LinearShape
@@ -19,6 +16,7 @@ from core.engine.options.patterns import Pattern
 from core.engine.options.propagation import Propagated
 from core.engine.pruning.layerwise.targets import Target
 from core.engine.pruning.protocols.layerwise import Method
+from core.engine.resume.fingerprint import Runtime, fingerprint, tensors_sha256
 
 MICRO_BATCH_TOKENS = 4096
 
@@ -92,8 +90,14 @@ class Plan:
 
     def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
         """Hash everything the run's numbers depend on; a later attempt resumes only where the hash is the same."""
-        choices = [self.method_id, self.pattern.text, self.sparsity, self.parameters.model_dump(mode="json")]
-        return fingerprint(choices, folder, revision, tokens, self.forward_dtype, self.device)
+        facts = {
+            "method": self.method_id,
+            "pattern": self.pattern.text,
+            "sparsity": self.sparsity,
+            "parameters": self.parameters.model_dump(mode="json"),
+            **model_facts(folder, revision, tokens),
+        }
+        return fingerprint("prune", facts, Runtime.of(self.device, self.forward_dtype))
 
     def facts(self) -> dict[str, Any]:
         """Return the engine's settings for the report."""
@@ -125,18 +129,10 @@ def engine_facts(plan: Engine) -> dict[str, Any]:
     }
 
 
-def fingerprint(
-    choices: list[Any],
-    folder: ModelFolder,
-    revision: str,
-    tokens: dict[str, Tensor],
-    forward_dtype: torch.dtype,
-    device: torch.device,
-) -> str:
-    """Hash a plan's choices, the model, the tokens and the arithmetic."""
-    streams = {name: hashlib.sha256(each.contiguous().numpy().tobytes()).hexdigest() for name, each in tokens.items()}
-    facts = [
-        *choices, revision, folder.description.model_dump(mode="json", exclude={"linears"}), streams,
-        str(forward_dtype), device.type, torch.get_num_threads(), torch.__version__, transformers.__version__,
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def model_facts(folder: ModelFolder, revision: str, tokens: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return what a fingerprint has of the model and of the tokens that go through it, by the names of the streams."""
+    return {
+        "model": folder.description.model_dump(mode="json", exclude={"linears"}),
+        "revision": revision,
+        "tokens": {name: tensors_sha256(each) for name, each in tokens.items()},
+    }

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.models.streamed import BlockArguments, Skeleton, call_block
-from core.engine.pruning.layerwise.block_store import Boundaries
+from core.engine.resume.kinds import BLOCK
+from core.engine.resume.store import ResumeStore
 
 
 class ActivationBudget:
@@ -37,7 +38,7 @@ class Stream:
         name: str,
         tokens_NT: Tensor,
         skeleton: Skeleton,
-        boundaries: Boundaries,
+        store: ResumeStore,
         budget: ActivationBudget,
         *,
         dtype: torch.dtype,
@@ -51,7 +52,7 @@ class Stream:
         self.dtype = dtype
         self.done = 0
         self._skeleton = skeleton
-        self._boundaries = boundaries
+        self._store = store
         self._budget = budget
         self._resumable = resumable
         self._held: list[Tensor | None] = [None] * len(self.tokens)
@@ -80,7 +81,7 @@ class Stream:
         held = self._held[index]
         if held is not None:
             return held
-        return self._boundaries.read_activation(self.done, self._activation(index)).to(self._skeleton.device)
+        return self._store.read(BLOCK, self.done, self._activation(index))["hidden"].to(self._skeleton.device)
 
     def store(self, index: int, hidden: Tensor) -> None:
         """Store a micro-batch's output of the current block; `step` follows once all are stored."""
@@ -123,7 +124,7 @@ class Stream:
             self._budget.give(earlier.nbytes)
         fits = self._budget.take(hidden.nbytes)
         if (done and self._resumable) or not fits:
-            self._boundaries.write_activation(done, self._activation(index), hidden)
+            self._store.write(BLOCK, done, self._activation(index), {"hidden": hidden})
         self._held[index] = hidden if fits else None
 
     def _activation(self, index: int) -> str:

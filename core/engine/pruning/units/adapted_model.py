@@ -136,7 +136,7 @@ class AdaptedModel:
             loss=next_token_loss,
             rule=rule,
             accelerator=self._accelerator,
-            checkpoints=None,
+            store=None,
             observer=Observer(on_step=say),
         ).run()
 
@@ -151,7 +151,7 @@ class AdaptedModel:
             names = [f"{linear}.weight" for linear in self.family.linears]
             prefix = skeleton.block_prefix(layer)
             merged = {name: parameters[f"{prefix}.{name}"].detach().to(skeleton.dtype) for name in names}
-            self._scene.changed.write(layer, merged)
+            self._scene.trained.write(layer, merged)
         self.module.to("meta")  # under autocast the model refers to itself: its memory shall not wait for the collector
 
 

@@ -17,7 +17,7 @@ from core.engine.pruning.masks import lowest
 from core.engine.pruning.schedule import counts_at
 from core.engine.pruning.units.ranking import ranked_counts
 from core.engine.pruning.units.removal import Cut, Groups, LayerCut, layer_groups
-from core.engine.pruning.units.trained_weights import ChangedWeights
+from core.engine.pruning.units.trained_weights import TrainedWeights
 from core.errors import NotFiniteWeights
 
 Scores = Sequence[Mapping[Kind, Tensor]]
@@ -29,7 +29,7 @@ class Scene:
     """The dense model and everything a structured method may use to choose.
 
     `skeleton` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
-    for the activations that do not fit in `budget`; `changed` takes the weights a method trains while it chooses.
+    for the activations that do not fit in `budget`; `trained` takes the weights a method trains while it chooses.
     `narrowing` is None where entire layers are removed, `removed_layers` of them.
     """
 
@@ -43,7 +43,7 @@ class Scene:
     micro_batch: int
     budget: ActivationBudget
     scratch: Path
-    changed: ChangedWeights
+    trained: TrainedWeights
     say: Callable[[str], None]
 
     @property

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from core.engine.options.filters import FilterParameters
 from core.engine.pruning.iterative.retraining import retrain_between
+from core.engine.pruning.iterative.saved_rounds import restore_round, save_round
 from core.engine.pruning.network import Scene
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.pruning.units.filter_budget import Goal, Step, chosen
@@ -28,16 +29,14 @@ def remove_in_rounds(
     """
     image_shape = scene.calibration.batch([0]).shape[1:]
     layers = [layer.name for layer in scene.layers]
-    saved = scene.rounds.newest() if scene.rounds else None
+    saved = restore_round(scene)
     if saved is not None:
-        saved.restore(scene.model)
-        scene.figures.update(saved.state)
-        scene.observer.on_log(f"continuing after round {saved.number}")
+        scene.figures.update(saved[1])
     groups = Groups.of(scene.model, image_shape, is_checked=saved is not None).among(layers)
     if saved is None:
         scene.figures[FIGURES] = _dense(groups)
     record = scene.figures[FIGURES]
-    number = saved.number if saved is not None else 0
+    number = saved[0] if saved is not None else 0
     goal = Goal(record["parameters"]["before"], record["flops"]["before"], scene.sparsity, flops_reduction)
     while (steps := choose(groups, goal, number)) is not None:
         groups.remove(chosen(steps))
@@ -56,8 +55,7 @@ def remove_in_rounds(
         scene.observer.on_metric("parameters", number, groups.parameters)
         scene.observer.on_metric("flops", number, groups.flops)
         scene.observer.on_progress(_done(groups, goal))
-        if scene.rounds is not None:
-            scene.rounds.save(number, scene.model, scene.figures)
+        save_round(scene, number, scene.figures)
         if scene.observer.should_stop():
             raise RecoveryStopped
     scene.observer.on_progress(1.0)

@@ -5,7 +5,6 @@ and at any block. Resident are embeddings and head, one block before and after r
 a refit, the statistics of one input group; the memory a method needs to choose comes before and is its own.
 """
 
-import json
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,10 +19,10 @@ from core.engine.pruning.compensation.unit_refit import CutRefit
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.plan import StructuredPlan
 from core.engine.pruning.units.removal import Cut, cut_config, layer_groups, slice_block
-from core.engine.pruning.units.trained_weights import ChangedWeights
+from core.engine.pruning.units.trained_weights import TrainedWeights
+from core.engine.resume.kinds import BLOCK, SELECTION
+from core.engine.resume.store import Saved
 from core.errors import InvalidRequest
-
-_CUT = "cut.json"
 
 
 class Removal(Walk):
@@ -42,14 +41,13 @@ class Removal(Walk):
         self.structure = require_structure(folder.description)
         self.rows: list[GroupRow] = []
         self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
-        self.changed = ChangedWeights(self.boundaries.work)
+        self.trained = TrainedWeights(self.store)
 
     def run(self) -> PruneResult:
         """Choose what to remove, then process all blocks; raises UnusableModel kinds for unusable tensors."""
         self.observer.on_stage("prune")
         cut = self._earlier_cut() or self._choose()
-        if self.changed.hashes:
-            blocks = len(self.changed.hashes)
+        if blocks := sum(self.trained.has(layer) for layer in range(len(self.structure.layers))):
             self.notes.append(f"The weights of {blocks} blocks were trained while it was chosen what goes.")
         return self._remove(cut)
 
@@ -67,37 +65,21 @@ class Removal(Walk):
                 forward_dtype=plan.forward_dtype,
                 micro_batch=1 if calibration is None else plan.micro_batch(calibration.shape[1]),
                 budget=self.budget,
-                scratch=self.boundaries.work / "scratch",
-                changed=self.changed,
+                scratch=self.work / "scratch",
+                trained=self.trained,
                 say=self.observer.on_log,
             )
         )
-        self._record(cut)
+        self.store.save(SELECTION, 0, {}, cut.model_dump(mode="json"))
         return cut
 
-    def _record(self, cut: Cut) -> None:
-        record = {
-            "fingerprint": self.boundaries.fingerprint,
-            "cut": cut.model_dump(mode="json"),
-            "changed": self.changed.hashes,
-        }
-        partial = self.boundaries.work / f"{_CUT}.partial"
-        partial.write_text(json.dumps(record))
-        partial.replace(partial.with_name(_CUT))
-
     def _earlier_cut(self) -> Cut | None:
-        """Return the choice of this attempt or the one before, if made under the same circumstances, else None."""
-        for folder in [self.boundaries.work, *([self.previous] if self.previous else [])]:
-            try:
-                record = json.loads((folder / _CUT).read_text())
-            except (OSError, ValueError):
-                continue
-            is_same = record["fingerprint"] == self.boundaries.fingerprint
-            if is_same and self.changed.adopt(folder, record.get("changed", {})):
-                cut = Cut.model_validate(record["cut"])
-                self._record(cut)
-                return cut
-        return None
+        """Return the choice of this attempt or one before, if made under the same circumstances, else None."""
+        saved = self.store.load(SELECTION)
+        if not isinstance(saved, Saved):
+            return None
+        self.store.adopt(SELECTION, saved)
+        return Cut.model_validate(saved.state)
 
     @torch.inference_mode()
     def _remove(self, cut: Cut) -> PruneResult:
@@ -116,13 +98,13 @@ class Removal(Walk):
         verification = self.stream("verification", self.probe, narrow, plan.dtype)
         refit = self._refit(narrow)
         streams = [*dense, *pruned, verification, *(refit.streams if refit else [])]
-        found = self.resume(streams, len(skeleton))
+        saved = self.resume(streams, len(skeleton))
         start = 0
-        if found is None:
+        if saved is None:
             for stream in streams:
                 stream.start()
         else:
-            start, state = found
+            start, state = saved.position, saved.state
             self.rows = [GroupRow(**row) for row in state["rows"]]
             self.notes = list(state["notes"])
             if refit:
@@ -139,7 +121,7 @@ class Removal(Walk):
             if index in places:
                 place = places[index]
                 groups = layer_groups(family, self.structure, index, cut.attention)
-                sliced = slice_block(self.changed.over(index, tensors), groups, cut.layers[index])
+                sliced = slice_block(self.trained.over(index, tensors), groups, cut.layers[index])
                 if refit:
                     sliced = refit.fit(index, tensors, place, sliced, groups, cut.layers[index])
                 block = narrow.fill_block(place, sliced, plan.dtype)
@@ -147,7 +129,7 @@ class Removal(Walk):
                     stream.advance(block, place)
                 narrow.empty_block(place)
                 prefix = narrow.block_prefix(place)
-                self.boundaries.write_block(f"{index:05d}", {f"{prefix}.{name}": each for name, each in sliced.items()})
+                self.store.add(BLOCK, f"{index:05d}", {f"{prefix}.{name}": each for name, each in sliced.items()})
             else:
                 if refit:
                     refit.pass_by(index, tensors)
@@ -155,7 +137,7 @@ class Removal(Walk):
                     stream.stay()
             refits = refit.chosen if refit else {}
             state = {"rows": [asdict(row) for row in self.rows], "notes": self.notes, "refits": refits}
-            self.boundaries.complete(index + 1, state)
+            self.store.save(BLOCK, index + 1, {}, state)
             self.observer.on_block(index + 1, len(skeleton), [row for row in self.rows if row.layer == index])
         self.observer.on_stage("evaluate")
         if refit:
@@ -168,7 +150,7 @@ class Removal(Walk):
             prunable=self.structure.parameters,
             perplexity=self.compare(self.dense_perplexities(skeleton, dense), self.perplexities(narrow, pruned)),
             notes=self.notes,
-            files=self.boundaries.block_files(),
+            files=self.store.lasting(BLOCK),
             unchanged=self.stored(skeleton.outer_names),
             config=raw,
             verification=self.write_verification(narrow, verification),

@@ -12,8 +12,9 @@ from core.engine.models.folder import ModelFolder
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Refit, Refitted
 from core.engine.options.width_counts import Narrowing
-from core.engine.pruning.layerwise.plan import MICRO_BATCH_TOKENS, engine_facts, fingerprint
+from core.engine.pruning.layerwise.plan import MICRO_BATCH_TOKENS, engine_facts, model_facts
 from core.engine.pruning.protocols.units import StructuredMethod
+from core.engine.resume.fingerprint import Runtime, fingerprint
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,15 @@ class StructuredPlan:
 
     def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
         """Hash everything the run's numbers depend on; a later attempt resumes only where the hash is the same."""
-        choices = [self.method_id, self.sparsity, self.at_least, self.layout, self.parameters.model_dump(mode="json")]
-        return fingerprint(choices, folder, revision, tokens, self.forward_dtype, self.device)
+        facts = {
+            "method": self.method_id,
+            "sparsity": self.sparsity,
+            "at_least": self.at_least,
+            "layout": self.layout,
+            "parameters": self.parameters.model_dump(mode="json"),
+            **model_facts(folder, revision, tokens),
+        }
+        return fingerprint("prune", facts, Runtime.of(self.device, self.forward_dtype))
 
     def facts(self) -> dict[str, Any]:
         """Return the engine's settings for the report."""

@@ -1,0 +1,32 @@
+"""Rounds of an iterative method, saved and restored: the entire model, its grouped convolutions, the method's state."""
+
+from torch import nn
+
+from core.engine.models.classifier import COUNTERS
+from core.engine.models.reshaping import resize_modules
+from core.engine.pruning.network import Scene
+from core.engine.resume.kinds import ROUND
+from core.engine.resume.store import JsonObject, Saved
+
+_MODEL = "model"
+
+
+def save_round(scene: Scene, number: int, state: JsonObject) -> None:
+    """Save the model after a round, with the method's own state, where the scene has a store."""
+    if scene.store is None:
+        return
+    tensors = {name: each for name, each in scene.model.state_dict().items() if not name.endswith(COUNTERS)}
+    groups = {name: each.groups for name, each in scene.model.named_modules() if isinstance(each, nn.Conv2d)}
+    scene.store.save(ROUND, number, {_MODEL: tensors}, {"groups": groups, "state": state})
+
+
+def restore_round(scene: Scene) -> tuple[int, JsonObject] | None:
+    """Make the model that of the newest saved round; return its number and the method's state, None: there is none."""
+    saved = None if scene.store is None else scene.store.load(ROUND)
+    if not isinstance(saved, Saved):
+        return None
+    tensors = saved.read(_MODEL)
+    resize_modules(scene.model, tensors, saved.state["groups"])
+    scene.model.load_state_dict(tensors, strict=False)
+    scene.observer.on_log(f"continuing after round {saved.position}")
+    return saved.position, saved.state["state"]

@@ -1,0 +1,50 @@
+"""Fingerprint of a stage: a hash of all its numbers depend on, the job's choices and the machine's arithmetic."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+VERSIONS = ("torch", "transformers", "accelerate", "peft")
+"""Packages whose arithmetic a stage's numbers come from."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The arithmetic of this process: kind of device, threads, dtype of the forwards, versions of packages."""
+
+    device: str
+    threads: int
+    dtype: str
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(cls, device: torch.device, dtype: torch.dtype) -> "Runtime":
+        """Return the runtime of work on a device as this process is set up now."""
+        return cls(device.type, torch.get_num_threads(), str(dtype), {name: version(name) for name in VERSIONS})
+
+
+def fingerprint(stage: str, facts: Mapping[str, Any], runtime: Runtime) -> str:
+    """Hash a stage's name, the facts its numbers depend on, as JSON, and the runtime."""
+    everything = {"stage": stage, "facts": facts, "runtime": asdict(runtime)}
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def tensors_sha256(*tensors: Tensor) -> str:
+    """Return the SHA-256 of tensors' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for each in tensors:
+        digest.update(each.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def file_sha256(file: Path) -> str:
+    """Return the SHA-256 of a file; raises OSError where it cannot be read."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

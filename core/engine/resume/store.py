@@ -1,0 +1,195 @@
+"""Store of the records from which a killed job goes on, in the work folder of one attempt.
+
+Tensors are written as soon as they are there, the state with the SHA-256 of every file last, and a record counts only
+where every hash matches, the state's own too: a process killed at any point leaves the record before intact. Files are
+not fsynced: after a power loss the hashes show what is damaged, and the job goes on from what is intact.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from core.engine.models.tensors import load_tensors, write_tensors
+from core.engine.resume.fingerprint import file_sha256
+from core.engine.resume.kinds import FOLDER, STATE, Kind
+
+JsonObject = dict[str, Any]
+"""An object as JSON has it."""
+_LASTING = "lasting"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An intact record: `state` as it was saved at `position`, and tensors that are read when they are asked for.
+
+    `folder` is its kind's in the attempt that wrote it, `hashes` are of every file that belongs to it.
+    """
+
+    position: int
+    state: JsonObject
+    folder: Path
+    hashes: Mapping[str, str]
+
+    def read(self, name: str) -> dict[str, Tensor]:
+        """Load the tensors that were saved under a name."""
+        return load_tensors(self.folder / _file(self.position, name))
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """There are records, and none can be used; `reason` says why not."""
+
+    reason: str
+
+
+class ResumeStore:
+    """The records of one attempt, which are found again under the same fingerprint.
+
+    `previous` are the folders of earlier attempts, the newest first; `fingerprint` names everything the numbers depend
+    on.
+    """
+
+    def __init__(self, work: Path, fingerprint: str, previous: Sequence[Path] = ()) -> None:
+        self._own = work / FOLDER
+        self._earlier = [each / FOLDER for each in previous]
+        self._fingerprint = fingerprint
+        self._hashes: dict[str, dict[str, str]] = defaultdict(dict)
+
+    def write(self, kind: Kind, position: int, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write tensors that belong to the record to be saved at this position."""
+        self._write(kind, _file(position, name), tensors)
+
+    def add(self, kind: Kind, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write tensors that belong to every record from here on."""
+        self._write(kind, f"{_LASTING}/{name}.safetensors", tensors)
+
+    def save(self, kind: Kind, position: int, tensors: Mapping[str, Mapping[str, Tensor]], state: JsonObject) -> None:
+        """Complete the record at this position with further tensors, by name, and its state.
+
+        Only then are records deleted that are beyond the number to keep, with whatever was written elsewhere.
+        """
+        for name, content in tensors.items():
+            self.write(kind, position, name, content)
+        folder = self._folder(kind, position)
+        folder.mkdir(parents=True, exist_ok=True)
+        mine = (f"{_LASTING}/", f"{folder.name}/")
+        hashes = {name: digest for name, digest in self._hashes[kind.name].items() if name.startswith(mine)}
+        _write_record(
+            folder / STATE,
+            {"fingerprint": self._fingerprint, "position": position, "state": state, "files": hashes},
+        )
+        self._hashes[kind.name] = hashes
+        present = _positions(folder.parent)
+        saved = [each for each in present if int(each.name) <= position and (each / STATE).exists()]
+        for each in present:
+            if each not in saved[: kind.keep]:
+                shutil.rmtree(each, ignore_errors=True)
+
+    def read(self, kind: Kind, position: int, name: str) -> dict[str, Tensor]:
+        """Load tensors that were written for this position, in this attempt or the one that was adopted."""
+        return load_tensors(self._own / kind.name / _file(position, name))
+
+    def has(self, kind: Kind, position: int, name: str) -> bool:
+        """Return True if tensors were written for this position under this name."""
+        return _file(position, name) in self._hashes[kind.name]
+
+    def lasting(self, kind: Kind) -> list[Path]:
+        """Return the files of tensors that belong to every record, in the order they were written."""
+        files = self._hashes[kind.name]
+        return [self._own / kind.name / name for name in files if name.startswith(f"{_LASTING}/")]
+
+    def forget(self, kind: Kind, position: int) -> None:
+        """Remove what was written for a position, where nothing is saved."""
+        shutil.rmtree(self._folder(kind, position), ignore_errors=True)
+
+    def load(self, kind: Kind) -> Saved | Rejected | None:
+        """Return the newest intact record of this attempt, else of the first earlier one that has any.
+
+        None where there is none, or none was completed.
+        """
+        rejected: Rejected | None = None
+        for attempt in (self._own, *self._earlier):
+            for folder in _positions(attempt / kind.name):
+                record = _read_record(folder / STATE)
+                if record is None:
+                    continue
+                if record["fingerprint"] != self._fingerprint:
+                    rejected = Rejected(f"{kind.foreign}: {kind.consequence}")
+                    continue
+                hashes = record["files"]
+                if not all(_is_intact(folder.parent / name, digest) for name, digest in hashes.items()):
+                    rejected = Rejected(f"{kind.damaged}: {kind.consequence}")
+                    continue
+                return Saved(record["position"], record["state"], folder.parent, hashes)
+        return rejected
+
+    def adopt(self, kind: Kind, saved: Saved) -> None:
+        """Make a record this attempt's own, without a copy of its files where the file system has links.
+
+        It is for those who read its files later on, or save records that files of this one belong to.
+        """
+        own = self._own / kind.name
+        if saved.folder != own:
+            for name in (*saved.hashes, f"{_position(saved.position)}/{STATE}"):
+                target = own / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)
+                try:
+                    os.link(saved.folder / name, target)
+                except OSError:
+                    shutil.copyfile(saved.folder / name, target)
+        self._hashes[kind.name] = dict(saved.hashes)
+
+    def _write(self, kind: Kind, name: str, tensors: Mapping[str, Tensor]) -> None:
+        file = self._own / kind.name / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._hashes[kind.name][name] = write_tensors(file, tensors)
+
+    def _folder(self, kind: Kind, position: int) -> Path:
+        return self._own / kind.name / _position(position)
+
+
+def _position(position: int) -> str:
+    return f"{position:07d}"
+
+
+def _file(position: int, name: str) -> str:
+    return f"{_position(position)}/{name}.safetensors"
+
+
+def _positions(folder: Path) -> list[Path]:
+    """Return the folders of a kind's records, the newest first."""
+    return sorted((each for each in folder.glob("[0-9]*")), key=lambda each: int(each.name), reverse=True)
+
+
+def _write_record(file: Path, record: JsonObject) -> None:
+    line = json.dumps(record)
+    partial = file.with_name(f"{file.name}.partial")
+    partial.write_text(json.dumps({"sha256": hashlib.sha256(line.encode()).hexdigest()})[:-1] + f', "record": {line}}}')
+    partial.replace(file)
+
+
+def _read_record(file: Path) -> JsonObject | None:
+    """Read what `_write_record` wrote; None where that is not all there."""
+    try:
+        whole = json.loads(file.read_text())
+        digest, record = whole["sha256"], whole["record"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    is_intact = digest == hashlib.sha256(json.dumps(record).encode()).hexdigest()
+    return dict(record) if is_intact else None
+
+
+def _is_intact(file: Path, digest: str) -> bool:
+    try:
+        return file_sha256(file) == digest
+    except OSError:
+        return False
