@@ -69,14 +69,14 @@ class Service:
     def run(self, body: dict[str, Any], *, killed_in: str | None = None) -> dict[str, Any]:
         """Return what a job came to: its status, stored files, texts, metrics, report and attempts.
 
-        `killed_in`: a stage in which its runner is killed once.
+        `killed_in`: a stage in which its runner is killed once, as soon as part of it is done.
         """
         job = self._created("/v1/jobs", body)
         deadline = time.monotonic() + _LONGEST_SECONDS
         while job["status"] not in _ENDED:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{body['method']} on {body['model']}: {job['status']} after {_LONGEST_SECONDS} s")
-            if killed_in is not None and job["stage"] == killed_in and self._kill_runners():
+            if killed_in == job["stage"] and job["progress"] and self._kill_runners():
                 killed_in = None
             time.sleep(0.005 if killed_in else 0.05)
             job = self._get(f"/v1/jobs/{job['id']}")
@@ -149,9 +149,10 @@ def serving(site: Path, inputs: Path) -> Iterator[Service]:
             "SECATEUR_DISK_WATERMARK_BYTES": "1000000",
             "SECATEUR_REQUESTS_PER_MINUTE": "0",
         }
+        _require_own_sources(site, environment)
         command = [sys.executable, "-c", "from secateur.cli import main; main()", "serve", "--port", str(port)]
         with open(site / "serve.log", "wb") as log:
-            process = spawn(command, name="golden", stdout=log, stderr=log, environment=environment)
+            process = spawn(command, name="golden", stdout=log, stderr=log, environment=environment, folder=site)
         try:
             _until_ready(f"http://127.0.0.1:{port}", process, site / "serve.log")
             key = {"Authorization": f"Bearer {(home / 'api-key').read_text().strip()}"}
@@ -159,6 +160,15 @@ def serving(site: Path, inputs: Path) -> Iterator[Service]:
                 yield Service(client, process)
         finally:
             process.end(grace_seconds=60)
+
+
+def _require_own_sources(site: Path, environment: dict[str, str]) -> None:
+    """Raise RuntimeError where a process of the revision would import the packages of another one, as of this tree."""
+    for package in (each.parent.name for each in site.glob("*/__init__.py")):
+        command = [sys.executable, "-c", f"import {package}; print({package}.__file__)"]
+        ran = subprocess.run(command, cwd=site, env=environment, capture_output=True, text=True, check=True)
+        if not Path(ran.stdout.strip()).is_relative_to(site):
+            raise RuntimeError(f"{package} comes from {ran.stdout.strip()}, not from {site}")
 
 
 def _until_ready(url: str, process: ChildProcess, log: Path) -> None:
