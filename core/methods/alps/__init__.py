@@ -1,0 +1,1 @@
+"""ALPS: description and parameters in `info`, mathematics in `method`."""

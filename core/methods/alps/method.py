@@ -1,0 +1,120 @@
+"""ALPS (Meng, Behdin, Wang & Mazumder 2024, arXiv:2406.07831): ADMM on the l0 constraint, then conjugate gradients."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from core.engine.pruning.compensation.refit import conjugate_gradient
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.pruning.masks import removal_mask
+from core.engine.pruning.protocols.layerwise import Method
+from core.errors import RunFailed
+from core.methods.alps.info import ALPSParameters
+
+_CHECK_EVERY = 3
+"""Number of iterations after which ρ follows how far the support has moved."""
+_GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
+"""Factors of ρ where more than a share of the support has changed since the last look."""
+_SETTLED = 3e-4
+"""Share of the support that may still change when the iterations end, once there were `_SETTLING` of them."""
+_SETTLING = 30
+_TOO_STIFF = 5
+"""Divisor of ρ where the support hardly moves from the very first."""
+
+
+class ALPS(Method):
+    """ALPS for the minimum of ‖X(Ŵ − W)ᵀ‖² over W with at most k weights, Ŵ the dense ones and H = XᵀX.
+
+    Operator splitting finds the support: W = (ŴH − V + ρD)(H + ρI)⁻¹, D is W + V/ρ without its smallest weights, V
+    grows by ρ(W − D). H is decomposed once, so that the inverse for any ρ is cheap, and ρ grows by how much of the
+    support still changes. Conjugate gradients, all rows at a time, then solve for the weights of that support. Inputs
+    are scaled to norm 1, so that the diagonal of H, which preconditions them, is 1.
+    """
+
+    statistic = Statistic.GRAM
+
+    def __init__(self, parameters: ALPSParameters) -> None:
+        self.damping = parameters.damping
+        self.penalty = parameters.penalty
+        self.iterations = parameters.iterations
+        self.conjugate_gradient_steps = parameters.conjugate_gradient_steps
+
+    def prune(
+        self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
+    ) -> list[Tensor]:
+        if not torch.isfinite(inputs.gram_II).all():
+            raise RunFailed(f"{linears[0].name}: its inputs are not finite, there is nothing to solve for")
+        gram_II, norms_I = self._scaled(inputs.gram_II)
+        spectrum = Spectrum(gram_II)
+        pruned = []
+        for linear in linears:
+            dense_OI = linear.weight_OI * norms_I
+            if linear.target.pattern.of is None and linear.target.of_tensor(dense_OI.numel()) == 0:
+                pruned.append(linear.weight_OI)
+                continue
+            goal_OI = dense_OI @ gram_II
+            solved_OI = self._split(dense_OI, goal_OI, spectrum, linear.target)
+            removed_OI = removal_mask(solved_OI.abs(), linear.target, by_row=False)
+            solved_OI = solved_OI.masked_fill_(removed_OI, 0)
+            fitted_OI, _ = conjugate_gradient(dense_OI, solved_OI, gram_II, self.conjugate_gradient_steps)
+            pruned.append(fitted_OI / norms_I)
+        return pruned
+
+    def _scaled(self, gram_II: Tensor) -> tuple[Tensor, Tensor]:
+        """Return H, damped and scaled to a diagonal of 1, and what each input was divided by."""
+        damped_II = gram_II.clone()
+        diagonal_I = damped_II.diagonal()
+        diagonal_I += self.damping * diagonal_I.mean()
+        norms_I = diagonal_I.sqrt()
+        norms_I = torch.where(norms_I > 0, norms_I, 1)
+        damped_II /= norms_I * norms_I.unsqueeze(1)
+        return damped_II, norms_I
+
+    def _split(self, dense_OI: Tensor, goal_OI: Tensor, spectrum: "Spectrum", target: Target) -> Tensor:
+        """Return W of the last iteration, dense still, whose largest weights are the support."""
+        kept = max(1, dense_OI.numel() - target.of_tensor(dense_OI.numel()))
+        penalty, has_moved = self.penalty, False
+        inverse_II = spectrum.inverse(penalty)
+        removed_OI = before_OI = removal_mask(dense_OI.abs(), target, by_row=False)
+        sparse_OI = dense_OI.masked_fill(removed_OI, 0)
+        dual_OI = torch.zeros_like(dense_OI)
+        solved_OI = dense_OI
+        for iteration in range(1, self.iterations + 1):
+            solved_OI = torch.add(goal_OI - dual_OI, sparse_OI, alpha=penalty) @ inverse_II
+            sparse_OI = torch.add(solved_OI, dual_OI, alpha=1 / penalty)
+            removed_OI = removal_mask(sparse_OI.abs(), target, by_row=False)
+            sparse_OI.masked_fill_(removed_OI, 0)
+            dual_OI += penalty * (solved_OI - sparse_OI)
+            if iteration % _CHECK_EVERY:
+                continue
+            changed = int((removed_OI ^ before_OI).sum()) / kept
+            before_OI = removed_OI
+            if iteration >= _SETTLING and changed < _SETTLED:
+                break
+            if changed > _GROWTH[1][0] or (has_moved and changed > 0):
+                has_moved = True
+                penalty *= next(factor for share, factor in _GROWTH if changed > share)
+            elif has_moved:
+                break
+            else:
+                penalty /= _TOO_STIFF
+                before_OI = removal_mask(dense_OI.abs(), target, by_row=False)
+                sparse_OI, dual_OI = dense_OI.masked_fill(before_OI, 0), torch.zeros_like(dense_OI)
+            inverse_II = spectrum.inverse(penalty)
+        return solved_OI
+
+
+class Spectrum:
+    """Eigenvalues and eigenvectors of a symmetric matrix H, in float64, for (H + ρI)⁻¹ at any ρ."""
+
+    def __init__(self, matrix_II: Tensor) -> None:
+        self.dtype = matrix_II.dtype
+        self.values_I, self.vectors_II = torch.linalg.eigh(matrix_II.double())
+        self.values_I.clamp_(min=0)
+
+    def inverse(self, penalty: float) -> Tensor:
+        """Return (H + ρI)⁻¹."""
+        inverse_II: Tensor = self.vectors_II / (self.values_I + penalty) @ self.vectors_II.T
+        return inverse_II.to(self.dtype)
