@@ -1,0 +1,12 @@
+"""The drawing of the packages is that of the sources, and shows no import that runs up."""
+
+from tests.style.drawing import DRAWING, drawn
+
+
+def test_the_drawing_is_of_the_sources_as_they_are() -> None:
+    current = DRAWING.read_text(encoding="utf-8") == drawn()
+    assert current, "packages or their imports have changed: python -m tests.style.drawing"
+
+
+def test_no_floor_imports_from_one_above() -> None:
+    assert "runs-up" not in drawn()
