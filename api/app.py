@@ -70,7 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             gc.collect()
             gc.freeze()
         try:
-            async with state.watch.running(), state.refused_keys.running():
+            async with state.listener.running(), state.refused_keys.running():
                 yield
         finally:
             if server is not None:

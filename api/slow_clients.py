@@ -57,7 +57,7 @@ class BoundedConnection(H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._seconds = get_settings().slow_client_seconds
-        self._patience: asyncio.TimerHandle | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -85,10 +85,10 @@ class BoundedConnection(H11Protocol):
         is_idle = self.cycle is not None and self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
         if is_served or is_idle:
             self._calm()
-        elif self._patience is None and not self.transport.is_closing():
-            self._patience = self.loop.call_later(self._seconds, self.transport.abort)
+        elif self._abort_timer is None and not self.transport.is_closing():
+            self._abort_timer = self.loop.call_later(self._seconds, self.transport.abort)
 
     def _calm(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+            self._abort_timer = None

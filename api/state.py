@@ -7,7 +7,7 @@ from celery import Celery
 from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.events.listener import EventWatch
+from api.events.listener import EventListener
 from api.http.backing_metrics import metrics_registry
 from api.http.rate_limits import Rates
 from api.http.readiness import ReadinessChecks
@@ -38,7 +38,7 @@ class ApiState:
     store: Store
     broker: Celery
     send_hint: SendHint
-    watch: EventWatch
+    listener: EventListener
     rates: Rates
     refused_keys: RefusedKeys
     readiness: ReadinessChecks
@@ -65,7 +65,7 @@ def build_state(settings: Settings) -> ApiState:
         store=store,
         broker=broker,
         send_hint=hint_sender(broker),
-        watch=EventWatch(settings),
+        listener=EventListener(settings),
         rates=Rates(settings),
         refused_keys=RefusedKeys(sessions),
         readiness=ReadinessChecks(sessions, store, broker, worker_fresh_seconds=settings.worker_fresh_seconds),

@@ -19,7 +19,7 @@ log = structlog.get_logger()
 _RECONNECT_SECONDS = 1.0
 
 
-class EventWatch:
+class EventListener:
     """Watchers of jobs. Lifecycle: `running()` around the application, `watching(job)` around each stream.
 
     A notification carries no data: a woken watcher reads the events table. So nothing is lost when the connection is:
@@ -43,7 +43,7 @@ class EventWatch:
 
     @contextlib.contextmanager
     def watching(self, job_id: str) -> Iterator[asyncio.Event]:
-        """Yield an event that is set whenever the job has news. Start watching before reading the events there are."""
+        """Yield a flag that is set whenever the job has new events. Start watching before reading those there are."""
         event = asyncio.Event()
         self._watchers.setdefault(job_id, set()).add(event)
         try:

@@ -59,11 +59,11 @@ async def _follow(
             is_over = is_over and not page.has_more
             return turn(session, page, is_over), page, is_over
 
-    with state.watch.watching(job_id) as news:
+    with state.listener.watching(job_id) as new_events:
         while True:
-            news.clear()
+            new_events.clear()
             try:
-                # Few at a time: streams that all have news leave threads and database connections to other requests.
+                # Few at a time: streams that all have events leave threads and database connections to other requests.
                 messages, page, is_over = await to_thread.run_sync(look, last, limiter=state.watch_slots)
             except Unauthenticated:
                 return
@@ -77,7 +77,7 @@ async def _follow(
                 continue
             try:
                 async with asyncio.timeout(KEEP_ALIVE_SECONDS):
-                    await news.wait()
+                    await new_events.wait()
             except TimeoutError:
                 continue  # look again: it costs little, and a notification can be lost with its connection
             if gather_seconds:

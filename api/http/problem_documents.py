@@ -36,8 +36,8 @@ PROBLEM_JSON = "application/problem+json"
 
 
 @dataclass(frozen=True)
-class Told:
-    """An error as an answer tells it: `headers` and `more` members besides what it is itself."""
+class ProblemResponse:
+    """Content of the response to an error; `more` are further members of its problem document."""
 
     status: int
     title: str
@@ -48,7 +48,7 @@ class Told:
     more: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, error: SecateurError, **more: Any) -> "Told":
+    def of(cls, error: SecateurError, **more: Any) -> "ProblemResponse":
         """Describe one of this service's own errors."""
         headers = {}
         if isinstance(error, Unauthenticated):
@@ -64,21 +64,21 @@ class Told:
 
 def problem_response(error: SecateurError, instance: str, **more: Any) -> Response:
     """Answer an error with a problem document; `more` are further members of it."""
-    return _respond(Told.of(error, **more), instance)
+    return _respond(ProblemResponse.of(error, **more), instance)
 
 
-def _respond(told: Told, instance: str) -> Response:
+def _respond(problem: ProblemResponse, instance: str) -> Response:
     document = Problem(
-        type=f"urn:secateur:problem:{told.code}",
-        title=told.title,
-        status=told.status,
-        detail=told.detail,
+        type=f"urn:secateur:problem:{problem.code}",
+        title=problem.title,
+        status=problem.status,
+        detail=problem.detail,
         instance=instance,
-        code=told.code,
-        param=told.param,
-        **told.more,
+        code=problem.code,
+        param=problem.param,
+        **problem.more,
     )
-    return JSONResponse(document.model_dump(mode="json"), told.status, told.headers, media_type=PROBLEM_JSON)
+    return JSONResponse(document.model_dump(mode="json"), problem.status, problem.headers, media_type=PROBLEM_JSON)
 
 
 Responses = dict[int | str, dict[str, Any]]
@@ -101,7 +101,7 @@ def problems(*errors: type[SecateurError], besides: Responses | None = None) -> 
     return declared
 
 
-def fault(error: Mapping[str, Any]) -> tuple[str | None, str]:
+def describe_error(error: Mapping[str, Any]) -> tuple[str | None, str]:
     """Return (param, sentence) of one of pydantic's errors; the first place is body, query, header or path."""
     first, *rest = error["loc"] or ("body",)
     where = [str(part) for part in (rest if first in ("body", "query", "header", "path") else (first, *rest))]
@@ -111,32 +111,32 @@ def fault(error: Mapping[str, Any]) -> tuple[str | None, str]:
     return param, sentence_of(param, message_of(error))
 
 
-def _invalid(errors: Sequence[Any]) -> Told:
-    faults = [fault(error) for error in errors]
-    error = InvalidRequest(joined([sentence for _, sentence in faults]), param=faults[0][0])
-    return Told.of(error, errors=[{"param": param, "message": sentence} for param, sentence in faults])
+def _invalid(errors: Sequence[Any]) -> ProblemResponse:
+    descriptions = [describe_error(error) for error in errors]
+    error = InvalidRequest(joined([sentence for _, sentence in descriptions]), param=descriptions[0][0])
+    return ProblemResponse.of(error, errors=[{"param": param, "message": sentence} for param, sentence in descriptions])
 
 
-def _framework(request: Request, error: HTTPException) -> Told:
+def _framework(request: Request, error: HTTPException) -> ProblemResponse:
     if error.status_code == 404:
-        return Told.of(NotFound(f"there is nothing at {request.url.path}"))
+        return ProblemResponse.of(NotFound(f"there is nothing at {request.url.path}"))
     codes = {405: ("method_not_allowed", "Method not allowed")}
     code, title = codes.get(error.status_code, (f"http_{error.status_code}", str(error.detail)))
     detail = f"{request.method} is not possible here" if error.status_code == 405 else str(error.detail)
-    return Told(error.status_code, title, detail, code, headers=dict(error.headers or {}))
+    return ProblemResponse(error.status_code, title, detail, code, headers=dict(error.headers or {}))
 
 
-def document(request: Request, told: Told) -> Response:
+def document(request: Request, problem: ProblemResponse) -> Response:
     """Answer with a problem document."""
-    return _respond(told, _SECRET.sub(r"\1…", request.url.path))
+    return _respond(problem, _SECRET.sub(r"\1…", request.url.path))
 
 
-def add_handlers(app: FastAPI, answer: Callable[[Request, Told], Response] = document) -> None:
+def add_handlers(app: FastAPI, answer: Callable[[Request, ProblemResponse], Response] = document) -> None:
     """Turn every error, of any route or none, into what `answer` makes of it: a problem document."""
 
     @app.exception_handler(SecateurError)
     def _(request: Request, error: SecateurError) -> Response:
-        return answer(request, Told.of(error))
+        return answer(request, ProblemResponse.of(error))
 
     @app.exception_handler(RequestValidationError)
     def _(request: Request, error: RequestValidationError) -> Response:
@@ -152,17 +152,17 @@ def add_handlers(app: FastAPI, answer: Callable[[Request, Told], Response] = doc
 
     @app.exception_handler(DBAPIError)
     def _(request: Request, error: DBAPIError) -> Response:
-        fault = transient_reason(error)
-        return unexpected(request, error) if fault is None else unavailable(request, fault, error)
+        reason = transient_reason(error)
+        return unexpected(request, error) if reason is None else unavailable(request, reason, error)
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
         log.error("unexpected error", route=_route(request), exc_info=error)
-        return answer(request, Told.of(SecateurError("an unexpected error; it was logged")))
+        return answer(request, ProblemResponse.of(SecateurError("an unexpected error; it was logged")))
 
-    def unavailable(request: Request, fault: str, error: Exception) -> Response:
+    def unavailable(request: Request, reason: str, error: Exception) -> Response:
         log.warning("database not available", route=_route(request), error=str(error))
-        return answer(request, Told.of(Unavailable(f"{fault}: try again in a moment")))
+        return answer(request, ProblemResponse.of(Unavailable(f"{reason}: try again in a moment")))
 
 
 def _route(request: Request) -> str:

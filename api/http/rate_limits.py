@@ -71,11 +71,11 @@ class Rates:
                     raise RateLimited(f"too many {what}: {limit} are allowed", retry_after=max(wait, 0))
         except StorageError as error:
             self._away_until = time.monotonic() + _AWAY_SECONDS
-            self._tell(is_away=True, error=str(error.storage_error))
+            self._log_change(is_away=True, error=str(error.storage_error))
         else:
-            self._tell(is_away=False)
+            self._log_change(is_away=False)
 
-    def _tell(self, *, is_away: bool, error: str | None = None) -> None:
+    def _log_change(self, *, is_away: bool, error: str | None = None) -> None:
         """Log once when Redis stops answering, and once when it answers again."""
         if is_away == self._is_away:
             return

@@ -23,7 +23,7 @@ from core.service.teams.keys import owner_of
 EACH = 5
 """Rows of one address in a minute; what is more is counted."""
 MOST_ADDRESSES = 20
-"""Addresses told apart in a minute, by each process; those of others are counted together."""
+"""Addresses that are counted singly in a minute, by each process; others are counted together."""
 WINDOW_SECONDS = 60.0
 MANY = "refused as those before it"
 
@@ -54,11 +54,11 @@ class RefusedKeys:
 
     def _is_counted(self, address: str) -> bool:
         with self._lock:
-            is_told_apart = address in self._windows or len(self._windows) < MOST_ADDRESSES
+            has_own_window = address in self._windows or len(self._windows) < MOST_ADDRESSES
             window = self._windows.setdefault(
-                address if is_told_apart else None, _Window(time.monotonic() + WINDOW_SECONDS)
+                address if has_own_window else None, _Window(time.monotonic() + WINDOW_SECONDS)
             )
-            if is_told_apart and window.written < EACH:
+            if has_own_window and window.written < EACH:
                 window.written += 1
                 return False
             window.counted += 1

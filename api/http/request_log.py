@@ -46,8 +46,8 @@ class Requests:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        asked = headers.get(REQUEST_ID, "")
-        request_id = asked if _SANE_ID.fullmatch(asked) else new_id("req")
+        given_id = headers.get(REQUEST_ID, "")
+        request_id = given_id if _SANE_ID.fullmatch(given_id) else new_id("req")
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id, address=_address(scope))
         with telemetry.span(f"{scope['method']}", kind="server", parent=headers.get("traceparent")) as span:
@@ -58,7 +58,7 @@ class Requests:
                 await self._app(scope, receive, answer.send)
             finally:
                 answer.completed()
-                _tell(scope, answer)
+                _record(scope, answer)
                 if span is not None:
                     span.update_name(f"{scope['method']} {_route(scope)}")
                     span.set_attributes(
@@ -109,7 +109,7 @@ def _address(scope: Scope) -> str | None:
     return client[0] if client else None
 
 
-def _tell(scope: Scope, answer: _Answer) -> None:
+def _record(scope: Scope, answer: _Answer) -> None:
     assert answer.last_byte is not None
     route, seconds = _route(scope), answer.last_byte
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"

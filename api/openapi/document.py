@@ -145,13 +145,13 @@ def _name_errors(operation: Document, path: str) -> None:
     for kind in _of_its_kind(operation):
         if kind not in raised.setdefault(kind.status, []):
             raised[kind.status].insert(0, kind)
-    for status, found in sorted(raised.items()):
+    for status, kinds_raised in sorted(raised.items()):
         response = operation["responses"].setdefault(str(status), {})
-        response["description"] = "; ".join(f"{kind.title} (`{kind.code}`)" for kind in found)
+        response["description"] = "; ".join(f"{kind.title} (`{kind.code}`)" for kind in kinds_raised)
         response["content"] = {
             PROBLEM_JSON: {
                 "schema": {"$ref": "#/components/schemas/Problem"},
-                "examples": {kind.code: {"$ref": f"#/components/examples/{kind.code}"} for kind in found},
+                "examples": {kind.code: {"$ref": f"#/components/examples/{kind.code}"} for kind in kinds_raised},
             }
         }
     operation["responses"] = dict(sorted(operation["responses"].items()))
@@ -211,7 +211,7 @@ def _problem(kind: type[SecateurError]) -> Document:
 
 def _by_code(kind: type[SecateurError]) -> dict[str, type[SecateurError]]:
     """Return every error class by its code; where several share one, their base."""
-    found = {kind.code: kind}
+    kinds = {kind.code: kind}
     for inner in kind.__subclasses__():
-        found = _by_code(inner) | found
-    return found
+        kinds = _by_code(inner) | kinds
+    return kinds

@@ -5,7 +5,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.http.problem_documents import Told, add_handlers, document
+from api.http.problem_documents import ProblemResponse, add_handlers, document
 from api.portal.paths import STATIC
 from api.portal.rendering import is_partial, page
 from api.portal.routes import (
@@ -68,7 +68,7 @@ def create_portal() -> FastAPI:
     return portal
 
 
-def _error_page(request: Request, told: Told) -> Response:
+def _error_page(request: Request, told: ProblemResponse) -> Response:
     """Answer an error with a page; a visitor who is signed out is asked to sign in and keeps what was typed.
 
     Scripts that ask for JSON get the API's problem documents.

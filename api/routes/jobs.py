@@ -86,11 +86,11 @@ def submit_job(
     background: BackgroundTasks,
 ) -> Response:
     """Queue a job. It is checked in full first: what is queued can be run."""
-    found = state.hub.of(caller.team_id, body)
+    findings = state.hub.of(caller.team_id, body)
 
     def create(session: Session) -> tuple[int, BaseModel]:
         with telemetry.span("job.submit"):
-            job = service.submit(session, caller, body, store=state.store, settings=state.settings, hub=found)
+            job = service.submit(session, caller, body, store=state.store, settings=state.settings, hub=findings)
         hint_after_commit(background, state, job)
         return 201, job
 

@@ -103,9 +103,9 @@ def register_model(body: ModelBody, caller: Admin, state: State, once: CreateOnc
 )
 def inspect_model(body: InspectBody, caller: Viewer, session: DatabaseSession, state: State) -> Inspection:
     """Describe a model and the methods that fit. With a whole job body: a dry run of submit, with rough estimates."""
-    found = state.hub.of(caller.team_id, body)
+    findings = state.hub.of(caller.team_id, body)
     try:
-        return inspect(session, caller.team_id, body, store=state.store, settings=state.settings, hub=found)
+        return inspect(session, caller.team_id, body, store=state.store, settings=state.settings, hub=findings)
     except ValidationError as error:
         raise as_invalid_request(error) from error
 

@@ -36,8 +36,8 @@ def publish_job(job_id: str, body: PublicationBody, caller: Member, state: State
     """
 
     def create(session: Session) -> tuple[int, BaseModel]:
-        made = service.publish(session, caller, job_id, body, settings=state.settings, secret=state.secret)
-        return 201, made
+        publication = service.publish(session, caller, job_id, body, settings=state.settings, secret=state.secret)
+        return 201, publication
 
     return once.answer(caller, AskedOnce.of(body, state.secret), create)
 

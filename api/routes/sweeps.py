@@ -36,10 +36,10 @@ router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 )
 def submit_sweep(body: SweepBody, caller: Member, state: State, once: CreateOnce) -> Response:
     """Start a sweep. Every point is checked like a job first: points that cannot be run are refused, naming which."""
-    found = service.look_up(state.hub, caller.team_id, body)
+    findings = service.look_up(state.hub, caller.team_id, body)
 
     def create(session: Session) -> tuple[int, BaseModel]:
-        return 201, service.create(session, caller, body, store=state.store, settings=state.settings, hub=found)
+        return 201, service.create(session, caller, body, store=state.store, settings=state.settings, hub=findings)
 
     return once.answer(caller, body, create)
 

@@ -49,11 +49,11 @@ def create_trigger(body: TriggerBody, request: Request, caller: Member, state: S
     """A new trigger. Its URL and other secrets are in the answer, this once. The template is checked as far as it can
     be without a payload.
     """
-    found = look_up_template(state.hub, caller.team_id, body)
+    findings = look_up_template(state.hub, caller.team_id, body)
 
     def create(session: Session) -> tuple[int, BaseModel]:
         return 201, service.create(
-            session, caller, body, context=state.triggers, findings=found, base_url=str(request.base_url)
+            session, caller, body, context=state.triggers, findings=findings, base_url=str(request.base_url)
         )
 
     return once.answer(caller, body, create)
@@ -72,10 +72,16 @@ def update_trigger(
     """Change what is given; null takes away. Secrets that the trigger did not need before are in the answer."""
     with transaction(state.sessions) as session:
         body = service.changed(session, caller.team_id, trigger_id, changes)
-    found = look_up_template(state.hub, caller.team_id, body)
+    findings = look_up_template(state.hub, caller.team_id, body)
     with transaction(state.sessions) as session:
         return service.update(
-            session, caller, trigger_id, changes, context=state.triggers, findings=found, base_url=str(request.base_url)
+            session,
+            caller,
+            trigger_id,
+            changes,
+            context=state.triggers,
+            findings=findings,
+            base_url=str(request.base_url),
         )
 
 

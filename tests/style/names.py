@@ -26,8 +26,8 @@ _WORDS = re.compile(
     r"told|tell|trail|hollow|held|shelf|knowledge|scene|surgeon|heart|chore|made|asked|found|whole|beside|apart|aside|"
     r"means|faults?|news|verdict|keeping|patience|gone"
 )
-_PUBLIC = frozenset({"NotFound", "held_aside", "hub_patience_seconds", "tell"})
-"""Names that stay: those of REST, the client's errors, the environment and Python's files."""
+_PUBLIC = frozenset({"ArtifactVerdict", "NotFound", "connection_made", "held_aside", "hub_patience_seconds", "tell"})
+"""Names that stay: those of REST, the client's errors, the environment, and Python's files and connections."""
 _LONGEST_FILE = 300
 _UNTYPED = re.compile(r"dict\[str, Any\]")
 _LOOKED_UP = frozenset({"recipe", "body", "metrics", "report"})

@@ -13,7 +13,7 @@ from limits.storage import RedisStorage
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from api.events.listener import EventWatch
+from api.events.listener import EventListener
 from api.http.rate_limits import Rates
 from bench.parts import free_port
 from core.database import session_factory, transient_reason
@@ -58,7 +58,7 @@ def test_every_connection_to_the_database_is_probed(prompt: Settings) -> None:
             driver = session.connection().connection.driver_connection
             assert driver is not None and options_of(driver.fileno()) == EXPECTED
         sessions.kw["bind"].dispose()
-        with psycopg.connect(EventWatch(settings).conninfo) as listening:
+        with psycopg.connect(EventListener(settings).conninfo) as listening:
             assert options_of(listening.fileno()) == EXPECTED
 
 

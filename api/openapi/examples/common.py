@@ -59,7 +59,7 @@ BODY: Final[dict[str, Any]] = {
     "gates": {"max_perplexity_ratio": 2.4},
     "metadata": {"commit": "abc"},
 }
-WHOLE_BODY: Final[dict[str, Any]] = {
+FULL_BODY: Final[dict[str, Any]] = {
     **BODY,
     "pattern": "unstructured",
     "target": None,
@@ -102,7 +102,7 @@ JOB_ANSWER: Final[dict[str, Any]] = {
     "metrics": METRICS,
     "model_revision": f"sha256:{SHA256}",
     "warnings": [],
-    **WHOLE_BODY,
+    **FULL_BODY,
 }
 OTHER_JOB: Final = "job_01JNB4C8K1M2N3P4Q5R6S7T8V9"
 COMPARISON: Final[dict[str, Any]] = {

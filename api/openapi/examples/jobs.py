@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from api.openapi.examples.common import BODY, JOB, JOB_ANSWER, LATER, METRICS, MOMENT, OTHER_JOB, SHA256, WHOLE_BODY
+from api.openapi.examples.common import BODY, FULL_BODY, JOB, JOB_ANSWER, LATER, METRICS, MOMENT, OTHER_JOB, SHA256
 
 _UPLOAD = "upload_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
 _DESCRIPTION = {
@@ -106,7 +106,7 @@ EXAMPLES: Final[dict[str, Any]] = {
             {"method": "wanda", "fits": True, "reason": None},
             {"method": "sparsegpt", "fits": True, "reason": None},
         ],
-        "job": WHOLE_BODY,
+        "job": FULL_BODY,
         "estimate": {
             **_NEEDS,
             "forward_tokens": 114688,
@@ -137,7 +137,7 @@ EXAMPLES: Final[dict[str, Any]] = {
     "JobBody": BODY,
     "Job": JOB_ANSWER,
     "get_report": {
-        "job": WHOLE_BODY,
+        "job": FULL_BODY,
         "metrics": METRICS,
         "gates": {
             "missed": None,

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from pydantic import ValidationError
 
-from api.http.problem_documents import fault
+from api.http.problem_documents import describe_error
 from core.errors import InvalidRequest, SecateurError
 
 
@@ -17,7 +17,7 @@ def faults_of(error: SecateurError | ValidationError, fields: Collection[str]) -
         return {_field(error.param, fields): error.message}
     found: dict[str, str] = {}
     for each in error.errors():
-        param, sentence = fault(each)
+        param, sentence = describe_error(each)
         field = _field(param, fields)
         found.setdefault(field, sentence.removeprefix(f"{param}: ") if field else sentence)
     return found

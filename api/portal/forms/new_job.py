@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from api.http.problem_documents import fault
+from api.http.problem_documents import describe_error
 from api.portal.forms import job_defaults
 from api.portal.forms.job import field_at_fault, form_of, minimal, read_body
 from api.portal.forms.job_fields import Field, job_fields
@@ -70,7 +70,7 @@ class Draft:
 
     def refuse_all(self, error: ValidationError) -> None:
         for each in error.errors(include_url=False):
-            self._keep(*fault(each), 422)
+            self._keep(*describe_error(each), 422)
 
     def _keep(self, param: str | None, message: str, status: int) -> None:
         name = field_at_fault(param, self.fields)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import State, refuse
-from api.http.problem_documents import Told
+from api.http.problem_documents import ProblemResponse
 from api.portal.rendering import is_partial, page
 from api.portal.session import (
     COOKIE,
@@ -74,7 +74,7 @@ def sign_out(request: Request, caller: Viewer, state: State, posted: Posted) -> 
     return response
 
 
-def ask_to_sign_in(request: Request, told: Told) -> Response:
+def ask_to_sign_in(request: Request, told: ProblemResponse) -> Response:
     """Ask for the key where a session is missing or over, and go on there afterwards, with what was typed."""
     if is_partial(request):
         then = urlsplit(request.headers.get("HX-Current-URL", "")).path
