@@ -68,19 +68,19 @@ def create_portal() -> FastAPI:
     return portal
 
 
-def _error_page(request: Request, told: ProblemResponse) -> Response:
+def _error_page(request: Request, problem: ProblemResponse) -> Response:
     """Answer an error with a page; a visitor who is signed out is asked to sign in and keeps what was typed.
 
     Scripts that ask for JSON get the API's problem documents.
     """
     if request.headers.get("accept") == "application/json":
-        return document(request, told)
-    if told.code == Unauthenticated.code:
-        return ask_to_sign_in(request, told)
-    headers = {name: value for name, value in told.headers.items() if name != "WWW-Authenticate"}
+        return document(request, problem)
+    if problem.code == Unauthenticated.code:
+        return ask_to_sign_in(request, problem)
+    headers = {name: value for name, value in problem.headers.items() if name != "WWW-Authenticate"}
     if is_partial(request):
-        return page(request, "error_notice.html", {"told": told}, status=told.status, headers=headers)
-    return page(request, "error.html", {"told": told}, status=told.status, headers=headers)
+        return page(request, "error_notice.html", {"problem": problem}, status=problem.status, headers=headers)
+    return page(request, "error.html", {"problem": problem}, status=problem.status, headers=headers)
 
 
 class _Headers:

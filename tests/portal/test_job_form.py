@@ -9,7 +9,7 @@ from starlette.datastructures import FormData
 from typer.testing import CliRunner
 
 from api.openapi.examples import EXAMPLES
-from api.portal.forms.job import field_at_fault, form_of, minimal, read_body
+from api.portal.forms.job import field_for_param, form_of, minimal, read_body
 from api.portal.forms.job_defaults import with_calibration, with_evaluation, with_method, with_target
 from api.portal.forms.job_fields import job_fields
 from api.portal.session import Form, read_form
@@ -137,7 +137,7 @@ def test_errors_find_their_field() -> None:
         ("elsewhere", None),
         (None, None),
     ):
-        assert field_at_fault(param, fields) == name, param
+        assert field_for_param(param, fields) == name, param
 
 
 class _SubmittedError(Exception):

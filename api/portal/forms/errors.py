@@ -8,19 +8,19 @@ from api.http.problem_documents import describe_error
 from core.errors import InvalidRequest, SecateurError
 
 
-def faults_of(error: SecateurError | ValidationError, fields: Collection[str]) -> dict[str, str]:
+def errors_by_field(error: SecateurError | ValidationError, fields: Collection[str]) -> dict[str, str]:
     """Return the error messages by form field; under "" those that belong to no field.
 
     `files.0.path` belongs to `files`, where the form has no field of the longer name.
     """
     if isinstance(error, SecateurError):
         return {_field(error.param, fields): error.message}
-    found: dict[str, str] = {}
+    messages: dict[str, str] = {}
     for each in error.errors():
         param, sentence = describe_error(each)
         field = _field(param, fields)
-        found.setdefault(field, sentence.removeprefix(f"{param}: ") if field else sentence)
-    return found
+        messages.setdefault(field, sentence.removeprefix(f"{param}: ") if field else sentence)
+    return messages
 
 
 def status_of(error: SecateurError | ValidationError) -> int:

@@ -78,7 +78,7 @@ def _leaves(body: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def field_at_fault(param: str | None, names: Mapping[str, Any]) -> str | None:
+def field_for_param(param: str | None, names: Mapping[str, Any]) -> str | None:
     """Return the field that an error's `param` is about: itself, the field it lies in, or the first of that part."""
     if param is None:
         return None

@@ -26,9 +26,9 @@ _CHARACTERS_PER_TOKEN = 6
 """More than tokenizers make of most texts, so that a text is not asked for more than it has."""
 
 
-def with_method(form: Form, found: ModelSummary) -> Form:
+def with_method(form: Form, model: ModelSummary) -> Form:
     """Return the form with the usual method for such a model, where it names none."""
-    return form if form.get("method") else form.but({"method": METHOD[found.task]})
+    return form if form.get("method") else form.but({"method": METHOD[model.task]})
 
 
 def with_target(form: Form) -> Form:
@@ -40,7 +40,7 @@ def with_target(form: Form) -> Form:
     return form.but({"sparsity": SPARSITY.get(method.patterns[0], "0.5")})
 
 
-def with_calibration(form: Form, found: ModelSummary, datasets: Sequence[Dataset]) -> Form:
+def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset]) -> Form:
     """Return the form with a calibration set, where the method needs one and none is named.
 
     That is the registered one whose name says so, else the largest; for a language model without any, text that it
@@ -49,11 +49,11 @@ def with_calibration(form: Form, found: ModelSummary, datasets: Sequence[Dataset
     method = METHODS.get(form.get("method"))
     if method is None or not method.needs.calibration or form.get("calibration.dataset"):
         return form
-    chosen = _choose(_fitting(found, datasets), ("calibration", "train"))
+    chosen = _choose(_fitting(model, datasets), ("calibration", "train"))
     if chosen is None:
-        if found.task != "language-model":
+        if model.task != "language-model":
             return form
-        length = min(LENGTH, found.context_length or LENGTH)
+        length = min(LENGTH, model.context_length or LENGTH)
         return form.or_else(
             {
                 "calibration.dataset": SELF,
@@ -64,7 +64,7 @@ def with_calibration(form: Form, found: ModelSummary, datasets: Sequence[Dataset
     if chosen.images is not None:
         samples = str(min(IMAGES, chosen.images))
         return form.or_else({"calibration.dataset": chosen.name, "calibration.samples": samples})
-    length = _length(found, chosen)
+    length = _length(model, chosen)
     return form.or_else(
         {
             "calibration.dataset": chosen.name,
@@ -74,7 +74,7 @@ def with_calibration(form: Form, found: ModelSummary, datasets: Sequence[Dataset
     )
 
 
-def with_evaluation(form: Form, found: ModelSummary, datasets: Sequence[Dataset]) -> Form:
+def with_evaluation(form: Form, model: ModelSummary, datasets: Sequence[Dataset]) -> Form:
     """Return the form with an evaluation set, where nothing is to be measured.
 
     If there is one that is not calibrated on, it is that. For a language model that the job changes, prompts are added
@@ -82,7 +82,7 @@ def with_evaluation(form: Form, found: ModelSummary, datasets: Sequence[Dataset]
     """
     if form.get("evaluation.datasets") or form.get("evaluation.tasks"):
         return form
-    fitting = _fitting(found, datasets)
+    fitting = _fitting(model, datasets)
     others = [each for each in fitting if each.name != form.get("calibration.dataset")]
     chosen = _choose(others or fitting, ("evaluation", "test", "validation"))
     if chosen is None:
@@ -90,7 +90,7 @@ def with_evaluation(form: Form, found: ModelSummary, datasets: Sequence[Dataset]
     filled = {"evaluation.datasets": chosen.name}
     if chosen.images is None:
         given = form.get("calibration.sequence_length")
-        length = int(given) if given.isdecimal() else _length(found, chosen)
+        length = int(given) if given.isdecimal() else _length(model, chosen)
         if not given:
             filled["evaluation.sequence_length"] = str(length)
         filled["evaluation.samples"] = str(_windows(chosen, length, EVALUATION_SAMPLES))
@@ -100,10 +100,10 @@ def with_evaluation(form: Form, found: ModelSummary, datasets: Sequence[Dataset]
     return form.or_else(filled)
 
 
-def _fitting(found: ModelSummary, datasets: Iterable[Dataset]) -> list[Dataset]:
-    if found.task == "language-model":
+def _fitting(model: ModelSummary, datasets: Iterable[Dataset]) -> list[Dataset]:
+    if model.task == "language-model":
         return [each for each in datasets if each.images is None]
-    return [each for each in datasets if each.images is not None and each.classes == found.classes]
+    return [each for each in datasets if each.images is not None and each.classes == model.classes]
 
 
 def _choose(datasets: Sequence[Dataset], words: Sequence[str]) -> Dataset | None:
@@ -111,9 +111,9 @@ def _choose(datasets: Sequence[Dataset], words: Sequence[str]) -> Dataset | None
     return max(named or datasets, key=lambda each: (each.images or 0, each.characters), default=None)
 
 
-def _length(found: ModelSummary, text: Dataset) -> int:
+def _length(model: ModelSummary, text: Dataset) -> int:
     """Return the tokens of a sequence: no longer than the model's context, nor than the text."""
-    return max(2, min(LENGTH, found.context_length or LENGTH, text.characters // _CHARACTERS_PER_TOKEN))
+    return max(2, min(LENGTH, model.context_length or LENGTH, text.characters // _CHARACTERS_PER_TOKEN))
 
 
 def _windows(text: Dataset, length: int, most: int) -> int:

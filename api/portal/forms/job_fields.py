@@ -99,15 +99,15 @@ def job_fields(method: str) -> dict[str, Field]:
 @cache
 def _body_fields() -> dict[str, Field]:
     schema = JobBody.model_json_schema()
-    found: dict[str, Field] = {}
+    fields: dict[str, Field] = {}
     for name, inner in schema["properties"].items():
         part = _resolved(schema, inner)
         if "properties" in part:
             for own, leaf in part["properties"].items():
-                found[f"{name}.{own}"] = _field(schema, f"{name}.{own}", leaf)
+                fields[f"{name}.{own}"] = _field(schema, f"{name}.{own}", leaf)
         elif name != PARAMETERS.rstrip("."):
-            found[name] = _field(schema, name, inner)
-    return found
+            fields[name] = _field(schema, name, inner)
+    return fields
 
 
 @cache
@@ -145,15 +145,15 @@ def _field(schema: Mapping[str, Any], name: str, inner: Mapping[str, Any]) -> Fi
     if kind == "boolean":
         return Field(kind="choice", options=("true", "false"), **facts)
     if kind in ("integer", "number"):
-        is_whole = kind == "integer"
+        is_integer = kind == "integer"
         minimum = leaf.get("minimum")
-        if minimum is None and not is_whole and "exclusiveMinimum" in leaf:
+        if minimum is None and not is_integer and "exclusiveMinimum" in leaf:
             minimum = leaf["exclusiveMinimum"]
         return Field(
             kind="number",
             minimum=minimum,
             maximum=leaf.get("maximum"),
-            step="1" if is_whole else "any",
+            step="1" if is_integer else "any",
             is_open=default is not None and {"type": "null"} in inner.get("anyOf", ()),
             **facts,
         )

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from api.http.problem_documents import describe_error
 from api.portal.forms import job_defaults
-from api.portal.forms.job import field_at_fault, form_of, minimal, read_body
+from api.portal.forms.job import field_for_param, form_of, minimal, read_body
 from api.portal.forms.job_fields import Field, job_fields
 from api.portal.session import Form
 from api.state import ApiState
@@ -35,15 +35,15 @@ ONCE = "once"
 class Draft:
     """Draft of a job.
 
-    `found` is the model, `trial` the dry run of the whole; `errors` are by field, `faults` of no field.
+    `inspection` is of the model, `trial` the dry run of the whole; `errors` are by field, `general_errors` of no field.
     """
 
     form: Form
     body: JobBody | None = None
-    found: Inspection | None = None
+    inspection: Inspection | None = None
     trial: Inspection | None = None
     errors: dict[str, str] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
+    general_errors: list[str] = field(default_factory=list)
     status: int = 200
 
     @property
@@ -62,7 +62,7 @@ class Draft:
 
     @property
     def is_refused(self) -> bool:
-        return bool(self.errors or self.faults)
+        return bool(self.errors or self.general_errors)
 
     def refuse(self, error: SecateurError) -> None:
         """Keep an error for the field it is about."""
@@ -73,9 +73,9 @@ class Draft:
             self._keep(*describe_error(each), 422)
 
     def _keep(self, param: str | None, message: str, status: int) -> None:
-        name = field_at_fault(param, self.fields)
+        name = field_for_param(param, self.fields)
         if name is None:
-            self.faults.append(message)
+            self.general_errors.append(message)
         else:
             self.errors.setdefault(name, message)
         self.status = max(self.status, status)
@@ -92,49 +92,49 @@ def form_of_job(job: Job) -> Form:
     return form_of(body).but({FILLED_FOR: AS_IS})
 
 
-def draft(state: ApiState, team_id: str, form: Form, datasets: Sequence[Dataset]) -> Draft:
+def draft_job(state: ApiState, team_id: str, form: Form, datasets: Sequence[Dataset]) -> Draft:
     """Look at what a form says: the model by itself, what is to be filled in for it, and the whole as a dry run."""
-    drafted = Draft(form)
+    draft = Draft(form)
     name = form.get("model")
     if name:
         try:
-            drafted.found = _inspect(state, team_id, InspectBody(model=name))
+            draft.inspection = _inspect(state, team_id, InspectBody(model=name))
         except SecateurError as error:
-            drafted.refuse(error)
+            draft.refuse(error)
         except ValidationError as error:
-            drafted.refuse_all(error)
-    if drafted.found is not None:
-        drafted.form = _filled(form, drafted.found, datasets)
+            draft.refuse_all(error)
+    if draft.inspection is not None:
+        draft.form = _filled(form, draft.inspection, datasets)
     try:
-        drafted.body = JobBody.model_validate(read_body(_meant(drafted)))
+        draft.body = JobBody.model_validate(read_body(_meant(draft)))
     except SecateurError as error:
-        drafted.refuse(error)
+        draft.refuse(error)
     except ValidationError as error:
-        drafted.refuse_all(error)
-    if drafted.found is None and not form.get("method"):
-        drafted.errors.pop("method", None)  # it is filled in once the model is known
-    if drafted.found is not None and drafted.body is not None:
+        draft.refuse_all(error)
+    if draft.inspection is None and not form.get("method"):
+        draft.errors.pop("method", None)  # it is filled in once the model is known
+    if draft.inspection is not None and draft.body is not None:
         try:
-            drafted.trial = _inspect(state, team_id, InspectBody.model_validate(minimal(drafted.body)))
+            draft.trial = _inspect(state, team_id, InspectBody.model_validate(minimal(draft.body)))
         except SecateurError as error:
-            drafted.refuse(error)
-    return drafted
+            draft.refuse(error)
+    return draft
 
 
 def _inspect(state: ApiState, team_id: str, body: InspectBody) -> Inspection:
-    found = state.hub.of(team_id, body)
+    findings = state.hub.of(team_id, body)
     with transaction(state.sessions) as session:
-        return inspect(session, team_id, body, store=state.store, settings=state.settings, hub=found)
+        return inspect(session, team_id, body, store=state.store, settings=state.settings, hub=findings)
 
 
-def _filled(form: Form, found: Inspection, datasets: Sequence[Dataset]) -> Form:
-    is_new_task = form.get(FILLED_FOR) not in (AS_IS, found.task)
+def _filled(form: Form, inspection: Inspection, datasets: Sequence[Dataset]) -> Form:
+    is_new_task = form.get(FILLED_FOR) not in (AS_IS, inspection.task)
     if is_new_task:
-        form = job_defaults.with_target(job_defaults.with_method(form, found)).but({FILLED_FOR: found.task})
+        form = job_defaults.with_target(job_defaults.with_method(form, inspection)).but({FILLED_FOR: inspection.task})
     if is_new_task or form.get(SHOWN_FOR) not in ("", form.get("method")):
-        form = job_defaults.with_calibration(form, found, datasets)
+        form = job_defaults.with_calibration(form, inspection, datasets)
     if is_new_task:
-        form = job_defaults.with_evaluation(form, found, datasets)
+        form = job_defaults.with_evaluation(form, inspection, datasets)
     return form
 
 

@@ -63,7 +63,7 @@ def field_of(param: str | None) -> str | None:
 
 def _varied(text: str) -> dict[str, Any]:
     """Parse values by path, one path a line: `parameters.block_size = [64, 128]`."""
-    found: dict[str, Any] = {}
+    varied: dict[str, Any] = {}
     for line in text.splitlines():
         path, separator, written = line.partition("=")
         try:
@@ -75,8 +75,8 @@ def _varied(text: str) -> dict[str, Any]:
                 f"{line.strip()[:100]!r}: write a path and a list of values, such as parameters.block_size = [64, 128]",
                 param="varied",
             )
-        found[path.strip()] = values
-    return found
+        varied[path.strip()] = values
+    return varied
 
 
 def _words(text: str) -> list[str]:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import DatabaseSession, State
-from api.portal.forms.errors import faults_of, status_of
+from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.forms.upload import Sender, sent_form, take_files
 from api.portal.rendering import page
 from api.portal.session import CSRF_FIELD, Admin, Form, Member, Posted
@@ -156,7 +156,7 @@ def _upload_page(
     context = {
         "added": added,
         "values": values,
-        "faults": {} if error is None else faults_of(error, added.fields),
+        "errors": {} if error is None else errors_by_field(error, added.fields),
         "formats": FORMATS,
         "pickles": PICKLES,
         "most": settings.form_upload_bytes,
@@ -176,7 +176,7 @@ def _register_page(
     context = {
         "added": added,
         "values": values,
-        "faults": {} if error is None else faults_of(error, added.fields),
+        "errors": {} if error is None else errors_by_field(error, added.fields),
         "formats": (*FORMATS, *FOLDERS),
         "roots": [str(root.resolve()), *(str(each) for each in settings.allowed_roots)],
     }

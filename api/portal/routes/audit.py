@@ -26,15 +26,15 @@ def list_audit(
     object_id: Annotated[str, Query(max_length=300)] = "",
 ) -> Response:
     """Show a page of the audit trail, newest entries first."""
-    asked = {"action": action.strip(), "object_id": object_id.strip()}
-    filters = {name: value for name, value in asked.items() if value}
+    fields = {"action": action.strip(), "object_id": object_id.strip()}
+    filters = {name: value for name, value in fields.items() if value}
     entries = audit.list_audit(session, caller.team_id, limit=_PAGE, after=after, **filters)
     who = keys.names_of(session, caller.team_id, {each.key_id for each in entries.data if each.key_id})
     first = f"{request.url.path}?{urlencode(filters)}" if filters else request.url.path
     context = {
         "entries": entries,
         "names": who,
-        "asked": asked,
+        "fields": fields,
         "filtered": bool(filters),
         "after": after,
         "first": first,

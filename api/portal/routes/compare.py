@@ -43,23 +43,25 @@ def compare_page(
     ids = _distinct(job)
     if len(ids) < FEWEST:
         return page(request, "compare/choose.html", {"jobs": service.get_jobs(session, caller.team_id, ids)})
-    found = service.compare_jobs(session, caller.team_id, ids, quality=quality, cost=cost)
-    labels = dict(zip(ids, found.labels, strict=True))
+    comparison = service.compare_jobs(session, caller.team_id, ids, quality=quality, cost=cost)
+    labels = dict(zip(ids, comparison.labels, strict=True))
     context = {
-        "found": found,
+        "comparison": comparison,
         "ids": ids,
         "labels": labels,
-        "fields": [each for each in found.fields if all_fields or each.differs],
-        "differing": sum(each.differs for each in found.fields),
+        "fields": [each for each in comparison.fields if all_fields or each.differs],
+        "differing": sum(each.differs for each in comparison.fields),
         "all": all_fields,
-        "quality_options": [(each, quality_in_words(each)) for each in found.trade_off.qualities],
-        "quality_words": quality_in_words(found.trade_off.quality) if found.trade_off.quality else None,
+        "quality_options": [(each, quality_in_words(each)) for each in comparison.trade_off.qualities],
+        "quality_words": quality_in_words(comparison.trade_off.quality) if comparison.trade_off.quality else None,
         "cost_options": list(COSTS.items()),
         "cost_words": COSTS[cost],
         "layer_figures": [
-            (name, title) for name, title in _LAYER_FIGURES.items() if any(_known(each, name) for each in found.layers)
+            (name, title)
+            for name, title in _LAYER_FIGURES.items()
+            if any(_known(each, name) for each in comparison.layers)
         ],
-        "layer_names": _layer_names(found),
+        "layer_names": _layer_names(comparison),
         "address": _Address(ids, quality, cost, all_fields),
         "most": MOST,
     }
@@ -69,11 +71,11 @@ def compare_page(
 @router.get("/compare.csv")
 def compare_csv(caller: Viewer, session: DatabaseSession, job: Jobs) -> Response:
     """Download every field and figure of the jobs as CSV, one column a job."""
-    found = service.compare_jobs(session, caller.team_id, _distinct(job))
+    comparison = service.compare_jobs(session, caller.team_id, _distinct(job))
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\r\n")
-    writer.writerow(["field", "kind", "differs", *(each.id for each in found.jobs)])
-    for each in found.fields:
+    writer.writerow(["field", "kind", "differs", *(each.id for each in comparison.jobs)])
+    for each in comparison.fields:
         writer.writerow(
             [_cell(each.name), each.kind, "yes" if each.differs else "no", *(_cell(value) for value in each.values)]
         )
@@ -91,8 +93,8 @@ def trade_off_svg(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Draw quality against cost, with the Pareto front."""
-    found = service.compare_jobs(session, caller.team_id, _distinct(job), quality=quality, cost=cost).trade_off
-    return chart(found.model_dump_json(), if_none_match, lambda: draw_trade_off(found))
+    trade_off = service.compare_jobs(session, caller.team_id, _distinct(job), quality=quality, cost=cost).trade_off
+    return chart(trade_off.model_dump_json(), if_none_match, lambda: draw_trade_off(trade_off))
 
 
 @router.get("/compare/layers.svg")
@@ -104,8 +106,8 @@ def layers_svg(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Draw one figure of every layer, the jobs' lines over one another."""
-    found = service.compare_jobs(session, caller.team_id, _distinct(job))
-    return chart(figure + found.model_dump_json(), if_none_match, lambda: _draw_layers(found, figure))
+    comparison = service.compare_jobs(session, caller.team_id, _distinct(job))
+    return chart(figure + comparison.model_dump_json(), if_none_match, lambda: _draw_layers(comparison, figure))
 
 
 class _Address:
@@ -154,19 +156,19 @@ def _known(layers: Any, figure: _LayerFigure) -> bool:
     return any(value is not None for value in getattr(layers, figure))
 
 
-def _layer_names(found: Comparison) -> list[str]:
+def _layer_names(comparison: Comparison) -> list[str]:
     """Return the layer names of all jobs, in the order of the job that has most."""
-    longest_first = sorted(found.layers, key=lambda each: -len(each.layers))
+    longest_first = sorted(comparison.layers, key=lambda each: -len(each.layers))
     return list(dict.fromkeys(name for each in longest_first for name in each.layers))
 
 
-def _draw_layers(found: Comparison, figure: _LayerFigure) -> str:
+def _draw_layers(comparison: Comparison, figure: _LayerFigure) -> str:
     from core.pipeline.reports.charts import Series, line_chart
 
-    labels = {job.id: label for job, label in zip(found.jobs, found.labels, strict=True)}
-    places = {name: number for number, name in enumerate(_layer_names(found))}
+    labels = {job.id: label for job, label in zip(comparison.jobs, comparison.labels, strict=True)}
+    places = {name: number for number, name in enumerate(_layer_names(comparison))}
     series = []
-    for each in found.layers:
+    for each in comparison.layers:
         points = [
             (places[name], value)
             for name, value in zip(each.layers, getattr(each, figure), strict=True)

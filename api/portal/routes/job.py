@@ -90,7 +90,7 @@ def _require_job(state: ApiState, team_id: str, job_id: str) -> None:
 
 
 @router.get("/{job_id}/log")
-def whole_log(job_id: str, caller: Viewer, state: State) -> Response:
+def full_log(job_id: str, caller: Viewer, state: State) -> Response:
     """Download every line of the log as a text file."""
     _require_job(state, caller.team_id, job_id)
     headers = {"Content-Disposition": attachment(f"{job_id}.log")}
@@ -123,8 +123,8 @@ def rerun_job(
 ) -> Response:
     """Submit the same job once more, as a new one."""
     body = JobBody.model_validate(job_page.recipe_of(service.get_job(session, caller.team_id, job_id)))
-    found = state.hub.of(caller.team_id, body)
-    job = service.submit(session, caller, body, store=state.store, settings=state.settings, hub=found)
+    findings = state.hub.of(caller.team_id, body)
+    job = service.submit(session, caller, body, store=state.store, settings=state.settings, hub=findings)
     hint_after_commit(background, state, job)
     return RedirectResponse(f"/portal/jobs/{job.id}", 303)
 
@@ -176,13 +176,13 @@ def sensitivity_chart(
 ) -> Response:
     """Draw loss against pruning rate of each layer."""
     with transaction(state.sessions) as session:
-        found = service.get_report(session, caller.team_id, job_id).get("sensitivity")
-    if found is None:
+        sensitivity = service.get_report(session, caller.team_id, job_id).get("sensitivity")
+    if sensitivity is None:
         raise NotFound(f"job {job_id!r} measured no sensitivity")
 
     def draw() -> str:
         from core.pipeline.reports.charts import sensitivity_chart
 
-        return sensitivity_chart(Sensitivity.model_validate(found))
+        return sensitivity_chart(Sensitivity.model_validate(sensitivity))
 
-    return chart(json.dumps(found), if_none_match, draw)
+    return chart(json.dumps(sensitivity), if_none_match, draw)

@@ -13,7 +13,7 @@ from api.dependencies import State
 from api.events.after_commit import hint_after_commit
 from api.portal.forms import job_defaults
 from api.portal.forms.job import lines_of, minimal
-from api.portal.forms.new_job import FILLED_FOR, ONCE, SHOWN_FOR, Draft, draft, form_of_job
+from api.portal.forms.new_job import FILLED_FOR, ONCE, SHOWN_FOR, Draft, draft_job, form_of_job
 from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Posted, Viewer, read_form
 from api.portal.views.method_cards import method_groups
@@ -52,7 +52,7 @@ def new_job_page(
         with transaction(state.sessions) as session:
             form = form.over(form_of_job(service.get_job(session, caller.team_id, job_id)))
     choices = _choices(state, caller)
-    return _page(request, draft(state, caller.team_id, form, choices.datasets), choices)
+    return _page(request, draft_job(state, caller.team_id, form, choices.datasets), choices)
 
 
 @router.post("")
@@ -61,21 +61,21 @@ def submit_job(request: Request, caller: Viewer, state: State, posted: Posted, b
     form = posted.without({CHECK})
     choices = _choices(state, caller)
     if posted.get(CHECK):
-        found = draft(state, caller.team_id, form, choices.datasets)
-        return _changes(request, form, found, choices) if is_partial(request) else _page(request, found, choices)
+        draft = draft_job(state, caller.team_id, form, choices.datasets)
+        return _changes(request, form, draft, choices) if is_partial(request) else _page(request, draft, choices)
     caller.require("member")
-    found = draft(state, caller.team_id, form, choices.datasets)
-    if found.body is not None and not found.is_refused:
+    draft = draft_job(state, caller.team_id, form, choices.datasets)
+    if draft.body is not None and not draft.is_refused:
         try:
-            on_hub = state.hub.of(caller.team_id, found.body)
+            on_hub = state.hub.of(caller.team_id, draft.body)
             with transaction(state.sessions) as session:
-                job, is_new = _submit_once(session, caller, state, posted.get(ONCE), found.body, on_hub)
+                job, is_new = _submit_once(session, caller, state, posted.get(ONCE), draft.body, on_hub)
             if is_new:
                 hint_after_commit(background, state, job)
             return RedirectResponse(f"/portal/jobs/{job.id}", 303)
         except SecateurError as error:
-            found.refuse(error)
-    return _page(request, found, choices, status=found.status)
+            draft.refuse(error)
+    return _page(request, draft, choices, status=draft.status)
 
 
 def _submit_once(
@@ -112,48 +112,48 @@ def _choices(state: ApiState, caller: Principal) -> _Choices:
         models = list_models(session, team, limit=_MOST_CHOICES, after=None).data
         datasets = list_datasets(session, team, limit=_MOST_CHOICES, after=None).data
         jobs = service.list_jobs(session, team, limit=_MOST_CHOICES, after=None, status="succeeded").data
-    made = [each for each in jobs if each.method in METHODS and not METHODS[each.method].measures]
-    return _Choices(models, datasets, made)
+    pruning_jobs = [each for each in jobs if each.method in METHODS and not METHODS[each.method].measures]
+    return _Choices(models, datasets, pruning_jobs)
 
 
-def _page(request: Request, found: Draft, choices: _Choices, *, status: int | None = None) -> Response:
+def _page(request: Request, draft: Draft, choices: _Choices, *, status: int | None = None) -> Response:
     """Render the whole page; before a submit, fields that are still empty are no errors."""
-    if status is None and not found.form.get("model"):
-        found.errors.clear()
-    context = _context(request, found, choices) | {"was_submitted": status is not None}
+    if status is None and not draft.form.get("model"):
+        draft.errors.clear()
+    context = _context(request, draft, choices) | {"was_submitted": status is not None}
     return page(request, "new/page.html", context, status=status or 200)
 
 
-def _changes(request: Request, sent: Form, found: Draft, choices: _Choices) -> Response:
+def _changes(request: Request, sent: Form, draft: Draft, choices: _Choices) -> Response:
     """Render the parts that htmx replaces: the model's description, and only those fields that were filled in."""
     if not sent.get("model"):
-        found.errors.clear()
-    filled = {name for name in found.fields if found.form.lists.get(name) != sent.lists.get(name)}
-    is_new_task = found.form.get(FILLED_FOR) != sent.get(FILLED_FOR)
+        draft.errors.clear()
+    filled = {name for name in draft.fields if draft.form.lists.get(name) != sent.lists.get(name)}
+    is_new_task = draft.form.get(FILLED_FOR) != sent.get(FILLED_FOR)
     changed = {
         "methods": "method" in filled,
-        "parameters": found.form.get("method") != sent.get(SHOWN_FOR),
+        "parameters": draft.form.get("method") != sent.get(SHOWN_FOR),
         "target": "sparsity" in filled,
         "data": is_new_task or any(name.startswith(("calibration.", "evaluation.")) for name in filled),
     }
-    return page(request, "new/changes.html", _context(request, found, choices) | {"changed": changed})
+    return page(request, "new/changes.html", _context(request, draft, choices) | {"changed": changed})
 
 
-def _context(request: Request, found: Draft, choices: _Choices) -> dict[str, Any]:
+def _context(request: Request, draft: Draft, choices: _Choices) -> dict[str, Any]:
     url = f"{request.url.scheme}://{request.url.netloc}"
-    used = found.form.lists.keys() | found.errors.keys()
+    used = draft.form.lists.keys() | draft.errors.keys()
     return {
-        "names_of": lambda part: [name for name in found.fields if name.startswith(part)],
+        "names_of": lambda part: [name for name in draft.fields if name.startswith(part)],
         "is_used": lambda names: not used.isdisjoint(names),
         "lines_of": lines_of,
-        "once": found.form.get(ONCE) or secrets.token_hex(8),
-        "draft": found,
-        "form": found.form,
-        "fields": found.fields,
+        "once": draft.form.get(ONCE) or secrets.token_hex(8),
+        "draft": draft,
+        "form": draft.form,
+        "fields": draft.fields,
         "choices": choices,
         "groups": method_groups(),
-        "fits": {each.method: each for each in found.found.methods} if found.found else {},
+        "fits": {each.method: each for each in draft.inspection.methods} if draft.inspection else {},
         "tasks": TASKS.values(),
         "usual_methods": {task: METHODS[each].title for task, each in job_defaults.METHOD.items()},
-        "commands": commands_for(minimal(found.body), url) if found.body else None,
+        "commands": commands_for(minimal(draft.body), url) if draft.body else None,
     }

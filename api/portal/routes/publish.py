@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import DatabaseSession, State
-from api.portal.forms.errors import faults_of, status_of
+from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.rendering import is_partial, page
 from api.portal.session import CSRF_FIELD, SECRET_FIELDS, Form, Member, Posted, Viewer
 from core.database import transaction
@@ -69,8 +69,12 @@ def _fields_of_where() -> tuple[str, ...]:
 
 
 def _listed(session: Session, team_id: str, job_id: str) -> dict[str, Any]:
-    found = service.list_publications(session, team_id, job_id, limit=_PAGE, after=None).data
-    return {"job_id": job_id, "publications": found, "is_open": any(each.finished_at is None for each in found)}
+    publications = service.list_publications(session, team_id, job_id, limit=_PAGE, after=None).data
+    return {
+        "job_id": job_id,
+        "publications": publications,
+        "is_open": any(each.finished_at is None for each in publications),
+    }
 
 
 def _publish_page(
@@ -84,9 +88,9 @@ def _publish_page(
 ) -> Response:
     """Render the page with the values that were typed, except credentials: those must be typed again."""
     kind = "" if posted is None else posted.get("kind")
-    faults = {} if error is None else faults_of(error, PublicationBody.model_fields)
-    if "to" in faults:
-        faults[_TO.get(kind, _TO[_HUB])[0]] = faults.pop("to").removeprefix("to: ")
+    errors = {} if error is None else errors_by_field(error, PublicationBody.model_fields)
+    if "to" in errors:
+        errors[_TO.get(kind, _TO[_HUB])[0]] = errors.pop("to").removeprefix("to: ")
     job = jobs.get_job(session, team_id, job_id)
     context = {
         **_listed(session, team_id, job_id),
@@ -94,6 +98,6 @@ def _publish_page(
         "missed_gate": job.status != "succeeded",
         "has_artifact": bool(jobs.list_artifacts(session, team_id, job_id).data),
         "values": {} if posted is None else posted.without(SECRET_FIELDS).fields,
-        "faults": faults,
+        "errors": errors,
     }
     return page(request, "publish/page.html", context, status=200 if error is None else status_of(error))

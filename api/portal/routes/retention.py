@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import DatabaseSession, State
-from api.portal.forms.errors import faults_of, status_of
+from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.rendering import page
 from api.portal.session import Admin, Form, Posted
 from core.database import transaction
@@ -52,7 +52,7 @@ def set_retention(request: Request, caller: Admin, state: State, posted: Posted)
         return RedirectResponse("/portal/team/retention", 303)
     with transaction(state.sessions) as session:
         try:
-            policy = RetentionPolicy.model_validate(_asked(posted))
+            policy = RetentionPolicy.model_validate(_policy_of(posted))
         except ValidationError as error:
             return _retention_page(request, session, caller.team_id, posted.fields, error=error)
         if posted.get("what") == "set":
@@ -62,7 +62,7 @@ def set_retention(request: Request, caller: Admin, state: State, posted: Posted)
         return _retention_page(request, session, caller.team_id, posted.fields, preview=tried)
 
 
-def _asked(posted: Form) -> dict[str, Any]:
+def _policy_of(posted: Form) -> dict[str, Any]:
     policy: dict[str, Any] = {name: posted.get(name) for name in ("keep_days", "keep_last") if posted.get(name)}
     if posted.get("best_count"):
         best = {"count": posted.get("best_count"), "by": posted.get("best_by"), "group": posted.get("best_group")}
@@ -95,12 +95,12 @@ def _retention_page(
     preview: RetentionPreview | None = None,
     error: ValidationError | None = None,
 ) -> Response:
-    faults = {} if error is None else faults_of(error, _FIELDS)
+    errors = {} if error is None else errors_by_field(error, _FIELDS)
     now = service.get_retention(session, team_id)
     context = {
         "now_set": now,
         "values": values,
-        "faults": {_FIELDS.get(name, ""): said for name, said in faults.items()},
+        "errors": {_FIELDS.get(name, ""): said for name, said in errors.items()},
         "preview": preview,
         "is_set": preview is not None and preview.policy == now.policy,
         "shown": _SHOWN,

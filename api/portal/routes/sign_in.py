@@ -74,17 +74,17 @@ def sign_out(request: Request, caller: Viewer, state: State, posted: Posted) -> 
     return response
 
 
-def ask_to_sign_in(request: Request, told: ProblemResponse) -> Response:
+def ask_to_sign_in(request: Request, problem: ProblemResponse) -> Response:
     """Ask for the key where a session is missing or over, and go on there afterwards, with what was typed."""
     if is_partial(request):
         then = urlsplit(request.headers.get("HX-Current-URL", "")).path
-        told_so = {"told": told, "sign_in": f"{SIGN_IN}?then={quote(own_path(then))}"}
-        return page(request, "signed_out_notice.html", told_so, status=401)
+        context = {"problem": problem, "sign_in": f"{SIGN_IN}?then={quote(own_path(then))}"}
+        return page(request, "signed_out_notice.html", context, status=401)
     if request.method in ("GET", "HEAD"):
         query = f"?{request.url.query}" if request.url.query else ""
         return RedirectResponse(f"{SIGN_IN}?then={quote(request.url.path + query)}", 303)
     then = _with_fields(_page_of(request), getattr(request.state, "posted", Form()))
-    return page(request, "sign_in.html", {"then": then, "error": told.detail}, status=401)
+    return page(request, "sign_in.html", {"then": then, "error": problem.detail}, status=401)
 
 
 def _page_of(request: Request) -> str:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, Quality, State
-from api.portal.forms.errors import faults_of, status_of
+from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.forms.sweep import FIELDS, LIMITS, field_of, read_sweep
 from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Member, Posted, Viewer
@@ -47,8 +47,8 @@ _ONCE = "once"
 def list_sweeps(
     request: Request, caller: Viewer, session: DatabaseSession, after: After = None, before: After = None
 ) -> Response:
-    found = service.look_through_sweeps(session, caller.team_id, limit=_PAGE, after=after, before=before)
-    context = {"sweeps": found, "may_change": caller.may("member"), "paged": bool(after or before)}
+    sweeps = service.look_through_sweeps(session, caller.team_id, limit=_PAGE, after=after, before=before)
+    context = {"sweeps": sweeps, "may_change": caller.may("member"), "paged": bool(after or before)}
     return page(request, "sweeps/list.html", context)
 
 
@@ -62,15 +62,15 @@ def submit_sweep(request: Request, caller: Member, state: State, posted: Posted)
     """Start it, or say at the fields what is wrong."""
     try:
         body = SweepBody.model_validate(read_sweep(posted))
-        found = service.look_up(state.hub, caller.team_id, body)
+        findings = service.look_up(state.hub, caller.team_id, body)
         said = body.model_dump_json().encode()
         key = f"portal-{hashlib.sha256(posted.get(_ONCE).encode() + said).hexdigest()}"
         once = IdempotentRequest(team_id=caller.team_id, key=key, request=said, secret=state.secret)
         with transaction(state.sessions) as session:
 
             def create() -> Answer:
-                made = service.create(session, caller, body, store=state.store, settings=state.settings, hub=found)
-                return Answer(201, made.model_dump_json().encode())
+                sweep = service.create(session, caller, body, store=state.store, settings=state.settings, hub=findings)
+                return Answer(201, sweep.model_dump_json().encode())
 
             answer, _ = answer_once(session, once, create, state.settings.idempotency_seconds)
     except (SecateurError, ValidationError) as error:
@@ -88,17 +88,17 @@ def show_sweep(
     cost: Cost = "parameters",
 ) -> Response:
     """Show a sweep with its points; htmx polls for changes."""
-    found = service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost)
-    trade = found.trade_off
+    results = service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost)
+    trade = results.trade_off
     shown = {"quality": quality or "", "cost": cost}
     query = "&".join(f"{name}={value}" for name, value in shown.items() if value)
     best: dict[int, list[str]] = {}
-    for each in found.best:
+    for each in results.best:
         best.setdefault(each.number, []).append(_OBJECTIVE_WORDS[each.objective])
     context = {
-        "found": found,
-        "sweep": found.sweep,
-        "run": [point for point in found.points if point.status not in ("waiting", "not_run")],
+        "results": results,
+        "sweep": results.sweep,
+        "run": [point for point in results.points if point.status not in ("waiting", "not_run")],
         "best": best,
         "trade": trade,
         "quality_words": quality_in_words(trade.quality) if trade.quality else None,
@@ -111,7 +111,7 @@ def show_sweep(
         "objectives": _OBJECTIVE_WORDS,
         "may_change": caller.may("member"),
     }
-    return page(request, "sweeps/told.html" if is_partial(request) else "sweeps/page.html", context)
+    return page(request, "sweeps/live.html" if is_partial(request) else "sweeps/page.html", context)
 
 
 @router.get("/{sweep_id}/trade-off.svg")
@@ -124,8 +124,8 @@ def trade_off_svg(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Draw quality against cost, with the Pareto front."""
-    found = service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost).trade_off
-    return chart(found.model_dump_json(), if_none_match, lambda: draw_trade_off(found))
+    trade_off = service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost).trade_off
+    return chart(trade_off.model_dump_json(), if_none_match, lambda: draw_trade_off(trade_off))
 
 
 @router.post("/{sweep_id}/cancel")
@@ -153,7 +153,7 @@ def _form_page(
         datasets = list_datasets(session, caller.team_id, limit=_MOST_CHOICES, after=None).data
     context: dict[str, Any] = {
         "form": form,
-        "faults": _faults(error),
+        "errors": _form_errors(error),
         "models": models,
         "datasets": datasets,
         "groups": [group for group in method_groups() if all(card.info.prunes for card in group.cards)],
@@ -165,18 +165,18 @@ def _form_page(
     return page(request, "sweeps/new.html", context, status=200 if error is None else status_of(error))
 
 
-def _faults(error: SecateurError | ValidationError | None) -> dict[str, str]:
+def _form_errors(error: SecateurError | ValidationError | None) -> dict[str, str]:
     """Return the error messages by form field."""
     if error is None:
         return {}
     if isinstance(error, SecateurError):
         name = field_of(error.param)
         return {name if name in FIELDS else "": error.message}
-    found: dict[str, str] = {}
-    for param, said in faults_of(error, _every_param(error)).items():
+    messages: dict[str, str] = {}
+    for param, said in errors_by_field(error, _every_param(error)).items():
         name = field_of(param)
-        found.setdefault(name if name in FIELDS else "", said)
-    return found or {"": InvalidRequest.title}
+        messages.setdefault(name if name in FIELDS else "", said)
+    return messages or {"": InvalidRequest.title}
 
 
 def _every_param(error: ValidationError) -> list[str]:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, State
-from api.portal.forms.errors import faults_of, status_of
+from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.rendering import page
 from api.portal.session import CSRF_FIELD, Admin, Posted, Viewer
 from core.database import transaction
@@ -121,15 +121,15 @@ def _team_page(
     """Render the team's page; `error` is of one of its forms, or of an action on the key `key_id`."""
     is_admin = caller.role == "admin"
     fields = () if key_id else (*KeyBody.model_fields, *HubTokenBody.model_fields)
-    faults = {} if error is None else faults_of(error, fields)
+    errors = {} if error is None else errors_by_field(error, fields)
     context = {
         "team": quotas.get_team(session, caller.team_id),
         "keys": keys.list_keys(session, caller.team_id, limit=_PAGE, after=after) if is_admin else None,
         "hub_token": hub_tokens.get_hub_token(session, caller.team_id, settings) if is_admin else None,
         "own_key": caller.key_id,
         "values": values,
-        "faults": {} if key_id else faults,
-        "refused": {key_id: "; ".join(faults.values())} if key_id else {},
+        "errors": {} if key_id else errors,
+        "refused": {key_id: "; ".join(errors.values())} if key_id else {},
         "graces": GRACES,
         "after": after,
     }

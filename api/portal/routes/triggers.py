@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, DatabaseSession, State
 from api.events.after_commit import hint_after_commit
-from api.portal.forms.errors import faults_of, status_of
+from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.forms.trigger import EXAMPLE, FIELDS, payload_of, trigger_of, typed
 from api.portal.rendering import page
 from api.portal.session import Member, Posted, Viewer
@@ -38,7 +38,7 @@ def list_triggers(request: Request, caller: Viewer, session: DatabaseSession, af
 
 @router.get("/new")
 def new_trigger(request: Request, caller: Member) -> Response:
-    return page(request, "triggers/new.html", {"values": EXAMPLE, "faults": {}})
+    return page(request, "triggers/new.html", {"values": EXAMPLE, "errors": {}})
 
 
 @router.post("/new")
@@ -46,12 +46,12 @@ def create_trigger(request: Request, caller: Member, state: State, posted: Poste
     """Create a trigger; the answer is the only page that ever shows its secrets."""
     try:
         body = trigger_of(posted)
-        found = look_up_template(state.hub, caller.team_id, body)
+        findings = look_up_template(state.hub, caller.team_id, body)
         with transaction(state.sessions) as session:
             base_url = _base_url(request)
-            issued = service.create(session, caller, body, context=state.triggers, findings=found, base_url=base_url)
+            issued = service.create(session, caller, body, context=state.triggers, findings=findings, base_url=base_url)
     except (SecateurError, ValidationError) as error:
-        context = {"values": typed(posted), "faults": faults_of(error, FIELDS)}
+        context = {"values": typed(posted), "errors": errors_by_field(error, FIELDS)}
         return page(request, "triggers/new.html", context, status=status_of(error))
     return _shown_once(request, issued)
 

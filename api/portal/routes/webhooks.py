@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import After, State
-from api.portal.forms.errors import faults_of, status_of
+from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.forms.webhook import FIELDS, body_of, values_from, values_of
 from api.portal.rendering import page
 from api.portal.routes.team import GRACES
@@ -159,7 +159,7 @@ def _list_page(
         "webhooks": webhooks,
         "values": values,
         "types": _TYPES,
-        "faults": {} if error is None else faults_of(error, FIELDS),
+        "errors": {} if error is None else errors_by_field(error, FIELDS),
         "after": after,
         "may_change": caller.may("admin"),
     }
@@ -191,7 +191,7 @@ def _webhook_page(
         "after": after,
         "values": values or values_from(webhook),
         "types": _TYPES,
-        "faults": {} if error is None else faults_of(error, FIELDS),
+        "errors": {} if error is None else errors_by_field(error, FIELDS),
         "graces": GRACES,
         "may_change": caller.may("admin"),
         "may_try": caller.may("member"),

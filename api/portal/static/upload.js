@@ -48,8 +48,8 @@ form.addEventListener("submit", async (event) => {
   clearFaults();
   sending.classList.remove("hidden");
   try {
-    const made = await upload();
-    location.assign(`/portal/${form.dataset.noun}/${made.id}`);
+    const created = await upload();
+    location.assign(`/portal/${form.dataset.noun}/${created.id}`);
   } catch (error) {
     sending.classList.add("hidden");
     showFault(error);
@@ -122,8 +122,8 @@ async function call(method, address, body = undefined, type = "application/octet
       if (body !== undefined) headers["Content-Type"] = type;
       const response = await fetch(address, { method, headers, body, signal });
       if (response.ok) return await response.json();
-      const told = `The service answered ${response.status} ${response.statusText}`;
-      const problem = await response.json().catch(() => ({ detail: told })); // a proxy's words are no JSON
+      const detail = `The service answered ${response.status} ${response.statusText}`;
+      const problem = await response.json().catch(() => ({ detail })); // a proxy's words are no JSON
       const passes = PASSING.includes(response.status) || problem.code === "rate_limited";
       if (!passes) throw new Refused(response.status, problem);
     } catch (error) {
@@ -183,13 +183,13 @@ function showFault(error) {
     said.append(link(`/portal/sign-in?then=${encodeURIComponent(location.pathname)}`, "Sign in"));
   } else if (field instanceof HTMLElement && field.id) {
     said.append(link(`#${field.id}`, error.message));
-    const told = document.createElement("p");
-    told.id = `${field.id}-error`;
-    told.className = "error from-script";
-    told.textContent = error.message;
-    field.after(told);
+    const notice = document.createElement("p");
+    notice.id = `${field.id}-error`;
+    notice.className = "error from-script";
+    notice.textContent = error.message;
+    field.after(notice);
     field.setAttribute("aria-invalid", "true");
-    field.setAttribute("aria-describedby", `${told.id} ${field.id}-hint`);
+    field.setAttribute("aria-describedby", `${notice.id} ${field.id}-hint`);
     field.parentElement.classList.add("has-error");
   } else {
     said.textContent = error.message;
@@ -208,8 +208,8 @@ function clearFaults() {
 }
 
 function link(href, text) {
-  const made = document.createElement("a");
-  made.href = href;
-  made.textContent = text;
-  return made;
+  const anchor = document.createElement("a");
+  anchor.href = href;
+  anchor.textContent = text;
+  return anchor;
 }

@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 
 from api.portal.views.error_advice import advice_for, title_of
 from api.portal.views.layer_table import layer_figures
-from api.portal.views.metric_curves import Curve, curves_of
+from api.portal.views.metric_curves import MetricCurve, curves_of
 from api.portal.views.progress import remaining_seconds, stage_times
 from api.portal.views.result_cards import cards, evaluation_rows, gate_rows
-from api.portal.views.summary import verdict
+from api.portal.views.summary import summarize
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
 from core.methods.registry import METHODS
@@ -89,7 +89,7 @@ def log(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
     }
 
 
-def curves(session: Session, team_id: str, now: Snapshot) -> list[Curve]:
+def curves(session: Session, team_id: str, now: Snapshot) -> list[MetricCurve]:
     return curves_of(newest_events(session, team_id, now.job.id, "metric", up_to=now.last_event, limit=_METRIC_EVENTS))
 
 
@@ -100,7 +100,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         return {"is_over": False}
     recipe, metrics = recipe_of(job), {} if job.metrics is None else dict(job.metrics)
     report = _report(session, team_id, job)
-    found = report.get("sensitivity")
+    sensitivity = report.get("sensitivity")
     last_lines: Sequence[JobEvent] = []
     if job.status == "failed":
         last_lines = newest_events(session, team_id, job.id, "log", up_to=now.last_event, limit=_LAST_LINES)
@@ -108,12 +108,12 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         "is_over": True,
         "method": METHODS.get(job.method),
         "notes": report.get("notes") or [],
-        "verdict": verdict(recipe, metrics, report) if metrics else None,
+        "summary": summarize(recipe, metrics, report) if metrics else None,
         "cards": cards(metrics),
         "rows": evaluation_rows(metrics),
         "gates": gate_rows(report),
         "layers": layer_figures(report),
-        "sensitivity": None if found is None else Sensitivity.model_validate(found),
+        "sensitivity": None if sensitivity is None else Sensitivity.model_validate(sensitivity),
         "generations": report.get("generations") or [],
         "publications": list_publications(session, team_id, job.id, limit=_PUBLICATIONS, after=None).data,
         "files": service.list_artifacts(session, team_id, job.id).data,

@@ -36,9 +36,9 @@ def by_kind(figures: Sequence[LayerFigure]) -> dict[str, list[LayerFigure]]:
 
 def _figure(row: Mapping[str, Any], errors: Mapping[str, float]) -> LayerFigure:
     if "before" in row:  # heads or channels of a decoder layer
-        gone = 1 - row["after"] / row["before"] if row["before"] else 0.0
+        removed = 1 - row["after"] / row["before"] if row["before"] else 0.0
         shape = f"{row['before']:,} → {row['after']:,} {row['kind']}"
-        return LayerFigure(row["name"], row["kind"], row["layer"], shape, gone, None)
+        return LayerFigure(row["name"], row["kind"], row["layer"], shape, removed, None)
     shape = f"{row['out_features']:,} × {row['in_features']:,}"
     kept = row.get("kept_shape")
     if kept is not None and kept[0] != row["out_features"]:

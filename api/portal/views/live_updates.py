@@ -27,13 +27,13 @@ def page_turn(
     raises Unauthenticated).
     """
     drawn: set[str] | None = None
-    asked_at = time.monotonic()
+    checked_at = time.monotonic()
 
     def turn(session: Session, page: EventPage, is_over: bool) -> Sequence[ServerSentEvent]:
-        nonlocal drawn, asked_at
-        if time.monotonic() - asked_at >= KEEP_ALIVE_SECONDS:
+        nonlocal drawn, checked_at
+        if time.monotonic() - checked_at >= KEEP_ALIVE_SECONDS:
             require_signed_in(session)
-            asked_at = time.monotonic()
+            checked_at = time.monotonic()
         if not page.data and not is_over:
             return []
         types = {event.type for event in page.data}
@@ -50,7 +50,7 @@ def page_turn(
         if curves and drawn is None:
             drawn = metric_names(session, job_id, up_to=page.data[0].sequence - 1)
         html = fragment(
-            "job/news.html",
+            "job/live_updates.html",
             **known,
             **context,
             types=types,

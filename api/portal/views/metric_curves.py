@@ -34,7 +34,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
+class MetricCurve:
     """Curve of one metric; `id` is its name as an HTML id, `left_out` says whether points were left out."""
 
     name: str
@@ -46,7 +46,7 @@ class Curve:
     left_out: bool = False
 
 
-def curves_of(events: Iterable[JobEvent]) -> list[Curve]:
+def curves_of(events: Iterable[JobEvent]) -> list[MetricCurve]:
     """Return one curve for each name from metric events in their order."""
     points: dict[str, list[Point]] = {}
     for event in events:
@@ -62,8 +62,8 @@ def curve_id(name: str) -> str:
     return "curve-" + re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
-def _curve(name: str, points: Sequence[Point]) -> Curve:
+def _curve(name: str, points: Sequence[Point]) -> MetricCurve:
     title, step, value = _NAMES.get(name, (name.replace("_", " ").capitalize(), "step", "value"))
     every = -(-len(points) // MOST_POINTS)
     shown = [point for place, point in enumerate(points) if (len(points) - 1 - place) % every == 0]
-    return Curve(name, curve_id(name), title, step, value, shown, left_out=every > 1)
+    return MetricCurve(name, curve_id(name), title, step, value, shown, left_out=every > 1)

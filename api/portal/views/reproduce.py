@@ -72,24 +72,24 @@ def _cli(body: Mapping[str, Any]) -> str:
 
 def _options(body: Mapping[str, Any]) -> list[tuple[str, str]] | None:
     """Return the options of `secateur submit` for a body; None where they cannot express all of it."""
-    left = {name: dict(value) if isinstance(value, Mapping) else value for name, value in body.items()}
-    found: list[tuple[str, str]] = []
+    remaining = {name: dict(value) if isinstance(value, Mapping) else value for name, value in body.items()}
+    options: list[tuple[str, str]] = []
 
     def take(option: str, part: Any, name: str) -> None:
         if name in part:
             value = part.pop(name)
-            found.append((option, "all" if value is None else _text(value)))
+            options.append((option, "all" if value is None else _text(value)))
 
     def take_all(option: str, pairs: dict[str, Any]) -> None:
-        found.extend((option, f"{name}={_json_or_text(value)}") for name, value in pairs.items())
+        options.extend((option, f"{name}={_json_or_text(value)}") for name, value in pairs.items())
         pairs.clear()
 
-    left.pop("model")
+    remaining.pop("model")
     for option, name in (("--method", "method"), ("--sparsity", "sparsity"), ("--pattern", "pattern")):
-        take(option, left, name)
-    take_all("--target", left.get("target", {}))
-    calibration, evaluation = left.get("calibration", {}), left.get("evaluation", {})
-    parameters = left.get("parameters", {})
+        take(option, remaining, name)
+    take_all("--target", remaining.get("target", {}))
+    calibration, evaluation = remaining.get("calibration", {}), remaining.get("evaluation", {})
+    parameters = remaining.get("parameters", {})
     if "seed" in calibration:
         if calibration["seed"] != parameters.pop("seed", 0):
             return None
@@ -98,41 +98,41 @@ def _options(body: Mapping[str, Any]) -> list[tuple[str, str]] | None:
     take("--calibration", calibration, "dataset")
     take("--calibration-samples", calibration, "samples")
     take("--calibration-generated", calibration, "generated")
-    if not _take_length(left, found):
+    if not _take_length(remaining, options):
         return None
     datasets, tasks = evaluation.pop("datasets", []), evaluation.pop("tasks", [])
-    found.extend(("--evaluation", name) for name in datasets)
+    options.extend(("--evaluation", name) for name in datasets)
     if datasets:
         take("--evaluation-samples", evaluation, "samples")
-    found.extend(("--task", name) for name in tasks)
+    options.extend(("--task", name) for name in tasks)
     if tasks:
         take("--task-limit", evaluation, "task_limit")
-    found.extend(("--prompt", text) for text in evaluation.pop("prompts", []))
+    options.extend(("--prompt", text) for text in evaluation.pop("prompts", []))
     take("--prompt-tokens", evaluation, "prompt_tokens")
-    recovery = left.get("recovery", {})
+    recovery = remaining.get("recovery", {})
     take("--recovery", recovery, "method")
     take("--recovery-steps", recovery, "steps")
     take("--recovery-dataset", recovery, "dataset")
     take_all("--recovery-parameter", recovery)
     for gate in Gates.model_fields:
-        take(f"--{gate.replace('_', '-')}", left.get("gates", {}), gate)
-    take("--format", left.get("output", {}), "format")
-    take("--layout", left.get("output", {}), "layout")
-    found.extend(("--metadata", f"{name}={value}") for name, value in left.pop("metadata", {}).items())
+        take(f"--{gate.replace('_', '-')}", remaining.get("gates", {}), gate)
+    take("--format", remaining.get("output", {}), "format")
+    take("--layout", remaining.get("output", {}), "layout")
+    options.extend(("--metadata", f"{name}={value}") for name, value in remaining.pop("metadata", {}).items())
     for option, name in (("--queue", "queue"), ("--priority", "priority"), ("--time-limit", "time_limit_seconds")):
-        take(option, left, name)
-    return None if any(value != {} for value in left.values()) else found
+        take(option, remaining, name)
+    return None if any(value != {} for value in remaining.values()) else options
 
 
-def _take_length(left: Mapping[str, Any], found: list[tuple[str, str]]) -> bool:
+def _take_length(remaining: Mapping[str, Any], options: list[tuple[str, str]]) -> bool:
     """Take `--sequence-length`, which is one for calibration and evaluation; return False where theirs differ."""
-    calibration, evaluation = left.get("calibration", {}), left.get("evaluation", {})
+    calibration, evaluation = remaining.get("calibration", {}), remaining.get("evaluation", {})
     length = calibration.pop("sequence_length", None)
     measured = evaluation.pop("sequence_length", length)
-    if "calibration" in left and "datasets" in evaluation and length != measured:
+    if "calibration" in remaining and "datasets" in evaluation and length != measured:
         return False
     if measured is not None:
-        found.append(("--sequence-length", str(measured)))
+        options.append(("--sequence-length", str(measured)))
     return measured is None or "datasets" in evaluation or length == measured
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.portal.formatting import count, duration, number, percent, size
-from api.portal.views.summary import apart, difference_within_noise
+from api.portal.views.summary import difference_within_noise, format_distinct
 from core.engine.options.latency_budget import latency_noise
 from core.service.jobs.gates import TASK_MEAN, stored_bytes
 
@@ -34,16 +34,16 @@ class Card:
 
 def cards(metrics: Figures) -> list[Card]:
     """Return the cards with the figures a reader looks for first."""
-    found = []
+    shown = []
     sizes, parameters, shares = (metrics.get(name) or {} for name in ("bytes", "parameters", "sparsity"))
     stored = stored_bytes(metrics)
     if stored is not None and sizes.get("dense"):
         form = next((form for form in ("packed", "hashed") if form in sizes), "of weights")
-        found.append(Card("Stored", size(stored), f"{form}, of {size(sizes['dense'])}"))
+        shown.append(Card("Stored", size(stored), f"{form}, of {size(sizes['dense'])}"))
     if parameters:
-        found.append(Card("Parameters not zero", count(parameters["nonzero"]), f"of {count(parameters['dense'])}"))
+        shown.append(Card("Parameters not zero", count(parameters["nonzero"]), f"of {count(parameters['dense'])}"))
     if shares:
-        found.append(
+        shown.append(
             Card(
                 "Zero or removed",
                 percent(shares["prunable"], 1),
@@ -53,12 +53,12 @@ def cards(metrics: Figures) -> list[Card]:
     if (metrics.get("latency") or {}).get("dense_ms"):
         latency = metrics["latency"]
         ratio = latency["pruned_ms"] / latency["dense_ms"]
-        found.append(Card("Time, pruned ÷ dense", number(ratio), f"± {percent(latency_noise(latency))} between rounds"))
+        shown.append(Card("Time, pruned ÷ dense", number(ratio), f"± {percent(latency_noise(latency))} between rounds"))
     if metrics.get("peak_memory_bytes"):
-        found.append(Card("Peak memory", size(metrics["peak_memory_bytes"]), "of the job"))
+        shown.append(Card("Peak memory", size(metrics["peak_memory_bytes"]), "of the job"))
     if (metrics.get("seconds") or {}).get("total"):
-        found.append(Card("Time it took", duration(metrics["seconds"]["total"]), "this attempt, fetch to store"))
-    return found
+        shown.append(Card("Time it took", duration(metrics["seconds"]["total"]), "this attempt, fetch to store"))
+    return shown
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class GateRow:
 
 def gate_rows(report: Figures) -> list[GateRow]:
     """Return a row for every gate that was set, on every dataset and task it holds for."""
-    found = []
+    rows = []
     for row in report.get("gates", {}).get("rows", ()):
         what = row["gate"].removeprefix("max_").replace(".", ": ").replace("_", " ")
         on = "" if row["on"] is None else ", mean of the tasks" if row["on"] == TASK_MEAN else f", {row['on']}"
@@ -85,8 +85,8 @@ def gate_rows(report: Figures) -> list[GateRow]:
         figure = "not known" if value is None else number(value, 4)
         figure += f" ± {percent(margin)}" if margin and value is not None else ""
         unproven = value is not None and not row["kept"] and value <= row["limit"]
-        found.append(GateRow(what + on, f"{row['limit']:,}", figure, row["kept"], unproven))
-    return found
+        rows.append(GateRow(what + on, f"{row['limit']:,}", figure, row["kept"], unproven))
+    return rows
 
 
 def evaluation_rows(metrics: Figures) -> list[Row]:
@@ -96,7 +96,7 @@ def evaluation_rows(metrics: Figures) -> list[Row]:
 
 def _perplexities(metrics: Figures) -> Iterator[Row]:
     for name, figure in (metrics.get("perplexity") or {}).items():
-        dense, pruned = apart(figure["dense"], figure["pruned"])
+        dense, pruned = format_distinct(figure["dense"], figure["pruned"])
         ratio, before = figure.get("ratio"), figure.get("before_recovery")
         note = f"windows of {figure['sequence_length']:,} tokens"
         if before is not None:
@@ -110,7 +110,7 @@ def _accuracies(metrics: Figures) -> Iterator[Row]:
         if figure.get("before_recovery") is not None:
             note += f"; {percent(figure['before_recovery'], 2)} before recovery"
         yield _accuracy(f"accuracy, {name}", figure, note)
-        dense, pruned = apart(figure["dense_loss"], figure["pruned_loss"])
+        dense, pruned = format_distinct(figure["dense_loss"], figure["pruned_loss"])
         change = (
             "–"
             if None in (figure["dense_loss"], figure["pruned_loss"])

@@ -1,4 +1,4 @@
-"""Verdict on a job: dense against pruned, in one plain sentence."""
+"""Summary of a job's result: dense against pruned, in one plain sentence."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ _NOT_A_NUMBER = "no longer a number"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ResultSummary:
     """The sentence, and what has to be said with it."""
 
     sentence: str
     remarks: tuple[str, ...] = ()
 
 
-def verdict(recipe: Figures, metrics: Figures, report: Figures) -> Verdict:
-    """Return the verdict on a job that has figures, from its body, metrics and report.
+def summarize(recipe: Figures, metrics: Figures, report: Figures) -> ResultSummary:
+    """Return the summary of a job that has figures, from its body, metrics and report.
 
     The sentence says what was not measured; a difference within the noise of its measurement counts as none.
     """
@@ -37,10 +37,10 @@ def verdict(recipe: Figures, metrics: Figures, report: Figures) -> Verdict:
         return _of_sensitivity(metrics)
     parts = [_size(metrics), _quality(metrics), _speed(recipe, metrics, report)]
     sentence = ", ".join(part for part in parts if part)
-    return Verdict(f"{sentence[:1].upper()}{sentence[1:]}.", tuple(_remarks(recipe, metrics, report)))
+    return ResultSummary(f"{sentence[:1].upper()}{sentence[1:]}.", tuple(_remarks(recipe, metrics, report)))
 
 
-def apart(dense: float | None, pruned: float | None) -> tuple[str, str]:
+def format_distinct(dense: float | None, pruned: float | None) -> tuple[str, str]:
     """Format two figures with as many digits as it takes to tell them apart: three to five."""
     for digits in (3, 4, 5):
         shown = _shown(dense, digits), _shown(pruned, digits)
@@ -96,7 +96,7 @@ def _several(figures: Mapping[str, Figures], say: Callable[[Figures, str], str])
 
 
 def _perplexity(figure: Figures, where: str) -> str:
-    dense, pruned = apart(figure["dense"], figure["pruned"])
+    dense, pruned = format_distinct(figure["dense"], figure["pruned"])
     before = figure.get("before_recovery")
     recovered = f" ({number(before)} before recovery)" if before is not None else ""
     return f"perplexity{where} {dense} → {pruned}{recovered}"
@@ -164,11 +164,11 @@ def _who_uses(pattern: object) -> str:
     return "a speed-up needs an engine with kernels for sparse weights; dense ones multiply by zero."
 
 
-def _of_sensitivity(metrics: Figures) -> Verdict:
-    found = metrics.get("sensitivity")
-    if not found:
-        return Verdict("Nothing was pruned, and no sensitivity was measured.")
-    return Verdict(
-        f"Nothing was pruned: of {found['layers']} layers, each measured alone at {found['rates']} rates, "
-        f"{found['most_sensitive']} loses most."
+def _of_sensitivity(metrics: Figures) -> ResultSummary:
+    sensitivity = metrics.get("sensitivity")
+    if not sensitivity:
+        return ResultSummary("Nothing was pruned, and no sensitivity was measured.")
+    return ResultSummary(
+        f"Nothing was pruned: of {sensitivity['layers']} layers, each measured alone at {sensitivity['rates']} rates, "
+        f"{sensitivity['most_sensitive']} loses most."
     )

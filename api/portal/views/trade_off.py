@@ -19,22 +19,22 @@ def quality_in_words(quality: str) -> str:
     return f"{kind}, mean of the tasks" if name == "task_mean" else f"{kind} on {name}"
 
 
-def draw_trade_off(found: TradeOff) -> str:
+def draw_trade_off(trade_off: TradeOff) -> str:
     """Draw the trade-off as an SVG."""
     from core.pipeline.reports.charts import Spot, trade_off_chart  # takes long to load, and is for charts alone
 
     spots = [
         Spot(each.label, each.cost, each.quality, on_front=each.beaten_by is None, is_reference=each.job is None)
-        for each in found.points
+        for each in trade_off.points
     ]
-    qualities = [each.quality for each in found.points]
-    words = quality_in_words(found.quality) if found.quality else "quality"
+    qualities = [each.quality for each in trade_off.points]
+    words = quality_in_words(trade_off.quality) if trade_off.quality else "quality"
     is_log = words.startswith("perplexity") and bool(qualities) and max(qualities) > _LOG_FROM * min(qualities)
     better = "lower is better" if words.startswith("perplexity") else "higher is better"
     return trade_off_chart(
         spots,
-        title=f"{words[0].upper()}{words[1:]} against {COSTS[found.cost]}",
-        x_label=COSTS[found.cost],
+        title=f"{words[0].upper()}{words[1:]} against {COSTS[trade_off.cost]}",
+        x_label=COSTS[trade_off.cost],
         y_label=f"{words} ({better})",
         y_is_log=is_log,
     )

@@ -10,7 +10,7 @@ from api.portal.views.error_advice import ADVICE, title_of
 from api.portal.views.layer_table import by_kind, layer_figures
 from api.portal.views.metric_curves import MOST_POINTS, curves_of
 from api.portal.views.progress import remaining_seconds, stage_times
-from api.portal.views.summary import verdict
+from api.portal.views.summary import summarize
 from core import errors
 from secateur_wire.jobs import JobAttempt, JobEvent
 from secateur_wire.states import AttemptOutcome
@@ -109,16 +109,16 @@ def accuracy(dense: float, pruned: float, error: float = 0.01) -> dict[str, Any]
 def test_a_verdict_is_one_sentence_of_what_was_measured(
     recipe: dict[str, Any], report: dict[str, Any], others: dict[str, Any], sentence: str
 ) -> None:
-    assert verdict(recipe, metrics(**others), report).sentence == sentence
+    assert summarize(recipe, metrics(**others), report).sentence == sentence
 
 
 def test_zeros_that_save_nothing_and_gains_that_are_noise_are_said() -> None:
-    (stored,) = verdict(MASKED, metrics(), NOT_SMALLER).remarks
+    (stored,) = summarize(MASKED, metrics(), NOT_SMALLER).remarks
     assert "files are no smaller" in stored and "packed" in stored and "kernels for sparse weights" in stored
-    (pattern,) = verdict(MASKED | {"pattern": "2:4"}, metrics(), NOT_SMALLER).remarks
+    (pattern,) = summarize(MASKED | {"pattern": "2:4"}, metrics(), NOT_SMALLER).remarks
     assert "kernels for 2:4" in pattern
     noisy = metrics(latency={"dense_ms": 100.0, "pruned_ms": 95.0, "spread": 0.08})
-    (noise,) = verdict(STRUCTURED, noisy, SMALLER).remarks
+    (noise,) = summarize(STRUCTURED, noisy, SMALLER).remarks
     assert "tells no difference" in noise and "8 %" in noise
 
 
