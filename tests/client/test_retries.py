@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse
 from secateur import Client, errors
 from secateur.client import AsyncClient
 from secateur.operations import Operations
-from secateur.transport.retries import BACKOFF_LIMIT_SECONDS, PATIENCE_SECONDS, Patience
+from secateur.transport.retries import BACKOFF_LIMIT_SECONDS, LONGEST_RETRY_AFTER_SECONDS, RetryPolicy
 from tests.client.both_clients import facing_as_client
 from tests.client.script import JOB_ID, KEY, Script, problem
 from tests.client.scripted_server import serving
@@ -79,17 +79,17 @@ def test_a_long_wait_is_left_to_the_caller(client: Client, script: Script) -> No
 
 
 def test_pauses_grow_up_to_a_limit_and_differ() -> None:
-    patience = Patience(retries=50)
+    policy = RetryPolicy(retries=50)
     refused = httpx.ConnectError("refused")
-    pauses = [[patience.pause(refused, tried) or 0 for _ in range(20)] for tried in range(50)]
+    pauses = [[policy.pause(refused, tried) or 0 for _ in range(20)] for tried in range(50)]
     assert all(len(set(each)) > 1 for each in pauses)
     assert max(pauses[0]) < min(pauses[3]) and all(max(each) <= 1.5 * BACKOFF_LIMIT_SECONDS for each in pauses)
-    assert patience.pause(refused, 50) is None
-    assert patience.pause(httpx.ReadTimeout("slow"), 0) is None
-    assert patience.pause(httpx.ConnectTimeout("slow"), 0) is not None
+    assert policy.pause(refused, 50) is None
+    assert policy.pause(httpx.ReadTimeout("slow"), 0) is None
+    assert policy.pause(httpx.ConnectTimeout("slow"), 0) is not None
     later: dict[str, Any] = {"status": 503, "code": "unavailable", "title": "t", "detail": "d"}
-    assert patience.pause(errors.Unavailable(**later, retry_after=PATIENCE_SECONDS), 0) is not None
-    assert patience.pause(errors.Unavailable(**later, retry_after=PATIENCE_SECONDS + 1), 0) is None
+    assert policy.pause(errors.Unavailable(**later, retry_after=LONGEST_RETRY_AFTER_SECONDS), 0) is not None
+    assert policy.pause(errors.Unavailable(**later, retry_after=LONGEST_RETRY_AFTER_SECONDS + 1), 0) is None
 
 
 @pytest.mark.parametrize("opening", [Client, facing_as_client])

@@ -15,7 +15,7 @@ from core.database import transaction
 from core.service.jobs.tables import JobRow
 from core.service.sources.references import TaskReference
 from core.settings import Settings
-from secateur.transport.retries import PATIENCE_SECONDS
+from secateur.transport.retries import LONGEST_RETRY_AFTER_SECONDS
 from tests.sources.conftest import card
 from tests.sources.hub_server import HubState
 from tests.task_questions import questions, write_questions
@@ -60,7 +60,7 @@ def test_without_a_hub_tasks_are_refused_at_once_with_what_helps(
         assert (answer.status_code, problem["code"], problem["param"]) == (503, "hub_unavailable", "evaluation.tasks.0")
         assert "`secateur samples --tasks`" in problem["detail"]
         assert hub.requests and all("ai2_arc" in request for request in hub.requests), "not asked for every task"
-        assert int(answer.headers["retry-after"]) > PATIENCE_SECONDS, "no client waits for it"
+        assert int(answer.headers["retry-after"]) > LONGEST_RETRY_AFTER_SECONDS, "no client waits for it"
     for task in ("arc_easy", "boolq", "piqa"):
         write_questions(settings.local_tasks, task)
     assert api.post("/v1/jobs", json=body).status_code == 201

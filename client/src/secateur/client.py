@@ -10,7 +10,7 @@ from secateur.configuration import resolve
 from secateur.operations import Operations
 from secateur.transport.asynchronous import AsyncTransport
 from secateur.transport.blocking import BlockingTransport, run
-from secateur.transport.retries import RETRIES, TIMEOUT_SECONDS, OnRetry, Patience
+from secateur.transport.retries import RETRIES, TIMEOUT_SECONDS, OnRetry, RetryPolicy
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -33,7 +33,7 @@ class AsyncClient(Operations):
         retries: int = RETRIES,
         on_retry: OnRetry | None = None,
     ) -> None:
-        super().__init__(AsyncTransport(resolve(url, api_key), Patience(timeout, retries, on_retry)))
+        super().__init__(AsyncTransport(resolve(url, api_key), RetryPolicy(timeout, retries, on_retry)))
 
     async def close(self) -> None:
         await self._transport.close()
@@ -112,7 +112,7 @@ class Client:
         retries: int = RETRIES,
         on_retry: OnRetry | None = None,
     ) -> None:
-        self._transport = BlockingTransport(resolve(url, api_key), Patience(timeout, retries, on_retry))
+        self._transport = BlockingTransport(resolve(url, api_key), RetryPolicy(timeout, retries, on_retry))
         self._operations = Operations(self._transport)
 
     @property

@@ -38,18 +38,18 @@ def embedded_url() -> str:
 
 def resolve(url: str | None = None, api_key: str | None = None) -> Configuration:
     """Resolve arguments first, then the environment, then the home. Raises ConfigurationError without a key."""
-    found_url = _checked_url(url or os.environ.get("SECATEUR_URL") or embedded_url())
-    found_key = api_key or os.environ.get("SECATEUR_API_KEY")
-    if not found_key and found_url == embedded_url():
-        found_key = _content(home() / "api-key")
-    if not found_key:
+    resolved_url = _checked_url(url or os.environ.get("SECATEUR_URL") or embedded_url())
+    resolved_key = api_key or os.environ.get("SECATEUR_API_KEY")
+    if not resolved_key and resolved_url == embedded_url():
+        resolved_key = _content(home() / "api-key")
+    if not resolved_key:
         raise ConfigurationError(
-            f"no API key for {found_url}: set SECATEUR_API_KEY, or start an embedded server with `secateur serve`, "
+            f"no API key for {resolved_url}: set SECATEUR_API_KEY, or start an embedded server with `secateur serve`, "
             f"which writes one to {home() / 'api-key'} (set SECATEUR_HOME if its home is elsewhere)"
         )
-    if not found_key.isascii() or not found_key.isprintable() or " " in found_key:
+    if not resolved_key.isascii() or not resolved_key.isprintable() or " " in resolved_key:
         raise ConfigurationError("the API key has characters no key has; copy it again: it starts with sct_")
-    return Configuration(found_url, found_key)
+    return Configuration(resolved_url, resolved_key)
 
 
 def _checked_url(text: str) -> str:

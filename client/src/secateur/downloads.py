@@ -70,29 +70,29 @@ def _is_here(target: Path, file: ArtifactFile) -> bool:
 async def _fetch(transport: Transport, path: str, file: ArtifactFile, target: Path, on_progress: OnProgress) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # The hash in the name: what was cut off is only ever continued with more of the same file.
-    aside = target.with_name(f".{target.name}.{file.sha256[:16]}.part")
+    part_file = target.with_name(f".{target.name}.{file.sha256[:16]}.part")
     fruitless = 0
-    with open(aside, "a+b") as part:
-        while (held := part.seek(0, os.SEEK_END)) < file.bytes:
+    with open(part_file, "a+b") as part:
+        while (received := part.seek(0, os.SEEK_END)) < file.bytes:
             try:
-                await _receive(transport, path, file, part, held, on_progress)
+                await _receive(transport, path, file, part, received, on_progress)
             except (httpx.TransportError, Unreachable, ServerError) as error:
-                fruitless = 0 if part.seek(0, os.SEEK_END) > held else fruitless + 1
+                fruitless = 0 if part.seek(0, os.SEEK_END) > received else fruitless + 1
                 if fruitless == FRUITLESS_ATTEMPTS:
                     reason = transport.unreachable(error) if isinstance(error, httpx.TransportError) else error
                     raise DownloadInterrupted(
-                        f"{file.path}: {held} of {file.bytes} bytes are here, then no more came ({reason}); the same "
-                        "download again goes on from there"
+                        f"{file.path}: {received} of {file.bytes} bytes are here, then no more came ({reason}); the "
+                        "same download again goes on from there"
                     ) from error
                 await transport.sleep(RETRY_SECONDS if fruitless else 0)
-        found = await transport.in_thread(_settled, part)
-    if held != file.bytes or found != file.sha256:
-        aside.unlink()
+        digest = await transport.in_thread(_settled, part)
+    if received != file.bytes or digest != file.sha256:
+        part_file.unlink()
         raise ChecksumMismatch(
-            f"{file.path}: the {held} bytes that came have SHA-256 {found}, the server lists {file.bytes} bytes with "
-            f"{file.sha256}; they were thrown away, download again"
+            f"{file.path}: the {received} bytes that came have SHA-256 {digest}, the server lists {file.bytes} bytes "
+            f"with {file.sha256}; they were thrown away, download again"
         )
-    aside.replace(target)
+    part_file.replace(target)
     on_progress(file, file.bytes)
 
 
@@ -105,29 +105,29 @@ def _settled(part: BufferedRandom) -> str:
 
 
 async def _receive(
-    transport: Transport, path: str, file: ArtifactFile, part: BufferedRandom, held: int, on_progress: OnProgress
+    transport: Transport, path: str, file: ArtifactFile, part: BufferedRandom, received: int, on_progress: OnProgress
 ) -> None:
-    """Append what one connection brings after the `held` bytes, or begin anew where the server sends all of it."""
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={held}-"} if held else {})
+    """Append what one connection brings after the `received` bytes, or begin anew where the server sends all of it."""
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={received}-"} if received else {})
     async with transport.stream(path, headers=headers, follow_redirects=True) as stream:
         response = stream.response
         _check_same_file(response, file)
         if response.status_code == httpx.codes.PARTIAL_CONTENT:
-            if not response.headers.get("Content-Range", "").startswith(f"bytes {held}-"):
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {received}-"):
                 raise UnexpectedAnswer(
-                    f"{file.path}: bytes from {held} on were asked for, the answer is "
+                    f"{file.path}: bytes from {received} on were asked for, the answer is "
                     f"{response.headers.get('Content-Range')!r}"
                 )
         else:
-            held = 0
+            received = 0
             part.truncate(0)
         async for chunk in stream.chunks():
             await transport.in_thread(part.write, chunk)
-            held += len(chunk)
-            on_progress(file, held)
-            if held > file.bytes:
+            received += len(chunk)
+            on_progress(file, received)
+            if received > file.bytes:
                 return  # too long already: the size check says so, and no disk is filled
-        if held < file.bytes:
+        if received < file.bytes:
             raise httpx.RemoteProtocolError("the file ended early")
 
 

@@ -65,13 +65,13 @@ class Figure:
 
     def document(self) -> dict[str, JsonValue]:
         """Return the row for programs; standard errors and noise only where there are any."""
-        found: dict[str, JsonValue] = {"figure": self.name, "on": self.on, "unit": self.unit}
-        found |= {"dense": self.dense, "pruned": self.pruned, "ratio": self.ratio}
+        row: dict[str, JsonValue] = {"figure": self.name, "on": self.on, "unit": self.unit}
+        row |= {"dense": self.dense, "pruned": self.pruned, "ratio": self.ratio}
         if self.pruned_stderr is not None:
-            found |= {"dense_stderr": self.dense_stderr, "pruned_stderr": self.pruned_stderr}
+            row |= {"dense_stderr": self.dense_stderr, "pruned_stderr": self.pruned_stderr}
         if self.noise is not None:
-            found |= {"noise": self.noise, "unproven": self.unproven}
-        return found
+            row |= {"noise": self.noise, "unproven": self.unproven}
+        return row
 
     def _doubt(self) -> str:
         if self.noise is None or self.ratio is None:

@@ -100,12 +100,18 @@ class Summary:
 
     def _properties(self) -> dict[str, str]:
         job = self.job
-        found = {"job": job.id, "status": job.status, "model": job.model, "method": job.method, "outcome": self.outcome}
-        found |= {f"metadata.{name}": value for name, value in job.metadata.items()}
-        found |= {f"link.{name}": place for name, place in self.links.items()}
+        properties = {
+            "job": job.id,
+            "status": job.status,
+            "model": job.model,
+            "method": job.method,
+            "outcome": self.outcome,
+        }
+        properties |= {f"metadata.{name}": value for name, value in job.metadata.items()}
+        properties |= {f"link.{name}": place for name, place in self.links.items()}
         for figure in self.figures:
-            found |= {f"{figure.label}, dense": str(figure.dense), f"{figure.label}, pruned": str(figure.pruned)}
-        return found
+            properties |= {f"{figure.label}, dense": str(figure.dense), f"{figure.label}, pruned": str(figure.pruned)}
+        return properties
 
     def _case(self, gate: GateResult) -> TestCase:
         case = TestCase(printable(gate.label), "secateur.gates")

@@ -54,18 +54,18 @@ def model_files(folder: Path) -> tuple[dict[str, Path], list[str]]:
     """
     if not folder.is_dir():
         raise UploadError(f"{folder} is not a folder; name the one that holds config.json and the safetensors files")
-    found: dict[str, Path] = {}
-    left: list[str] = []
+    files: dict[str, Path] = {}
+    others: list[str] = []
     for path in sorted(folder.iterdir()):
         if path.is_file() and _MODEL_FILES.fullmatch(path.name):
-            found[path.name] = path
+            files[path.name] = path
         else:
-            left.append(path.name)
-    if "config.json" not in found or not any(name.endswith(".safetensors") for name in found):
-        pickles = [name for name in left if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
+            others.append(path.name)
+    if "config.json" not in files or not any(name.endswith(".safetensors") for name in files):
+        pickles = [name for name in others if name.endswith((".bin", ".pt", ".pth", ".ckpt"))]
         hint = f"; {pickles[0]} is no safetensors file: convert the model with save_pretrained" if pickles else ""
         raise UploadError(f"{folder} holds no model: config.json and *.safetensors files are needed{hint}")
-    return found, left
+    return files, others
 
 
 def sendable_name(name: str) -> str:

@@ -19,8 +19,8 @@ hub_token_app = typer.Typer(
 def show_hub_token(as_json: JsonOption = False) -> None:
     """Say whose token is used; no token is shown."""
     with connect() as client:
-        found = client.hub_token()
-    _show(found, as_json)
+        hub_token = client.hub_token()
+    _show(hub_token, as_json)
 
 
 @hub_token_app.command("set")
@@ -33,25 +33,25 @@ def set_hub_token(
     """Set the team's token, in place of the one before."""
     token = needed_credential(token_env, "--token-env")
     with connect() as client:
-        found = client.set_hub_token(token)
-    _show(found, as_json)
+        hub_token = client.set_hub_token(token)
+    _show(hub_token, as_json)
 
 
 @hub_token_app.command("remove")
 def remove_hub_token(as_json: JsonOption = False) -> None:
     """Forget the team's token."""
     with connect() as client:
-        found = client.remove_hub_token()
-    _show(found, as_json)
+        hub_token = client.remove_hub_token()
+    _show(hub_token, as_json)
 
 
-def _show(found: HubToken, as_json: bool) -> None:
+def _show(hub_token: HubToken, as_json: bool) -> None:
     if as_json:
-        print_json(found)
-    elif found.used == "team":
-        set_at = "" if found.updated_at is None else f", set {moment(found.updated_at)}"
+        print_json(hub_token)
+    elif hub_token.used == "team":
+        set_at = "" if hub_token.updated_at is None else f", set {moment(hub_token.updated_at)}"
         say(f"The hub is asked with the team's own token{set_at}.")
-    elif found.used == "operator":
+    elif hub_token.used == "operator":
         say("The hub is asked with the token of the server's operator; the team has none of its own.")
     else:
         say("The hub is asked without a token: what is private or gated there cannot be pruned.")

@@ -88,47 +88,50 @@ def inspect(
         _print_inspection(inspection)
 
 
-def _shape(found: Inspection) -> str:
-    if found.classes is not None:
-        return f"{found.layers} convolutions and linear layers, {found.classes} classes"
-    return f"{found.layers} layers, hidden size {found.hidden_size}, vocabulary {found.vocabulary_size}"
+def _shape(inspection: Inspection) -> str:
+    if inspection.classes is not None:
+        return f"{inspection.layers} convolutions and linear layers, {inspection.classes} classes"
+    return f"{inspection.layers} layers, hidden size {inspection.hidden_size}, vocabulary {inspection.vocabulary_size}"
 
 
-def _print_inspection(found: Inspection) -> None:
+def _print_inspection(inspection: Inspection) -> None:
     print_pairs(
         [
-            ("model", found.model),
-            ("architecture", f"{found.architecture} ({found.family}), {found.dtype}"),
-            ("shape", _shape(found)),
-            ("context", None if found.context_length is None else f"{found.context_length} tokens"),
-            ("parameters", f"{count(found.parameters)}, of which {count(found.prunable_parameters)} can be pruned"),
-            ("size", size(found.bytes)),
+            ("model", inspection.model),
+            ("architecture", f"{inspection.architecture} ({inspection.family}), {inspection.dtype}"),
+            ("shape", _shape(inspection)),
+            ("context", None if inspection.context_length is None else f"{inspection.context_length} tokens"),
+            (
+                "parameters",
+                f"{count(inspection.parameters)}, of which {count(inspection.prunable_parameters)} can be pruned",
+            ),
+            ("size", size(inspection.bytes)),
         ]
     )
     print_table(
         ("method", "fits", "why not"),
-        [(fit.method, "yes" if fit.fits else "no", fit.reason or "") for fit in found.methods],
+        [(fit.method, "yes" if fit.fits else "no", fit.reason or "") for fit in inspection.methods],
     )
-    if found.estimate is not None:
+    if inspection.estimate is not None:
         print_pairs(
             [
                 ("the job", "would be taken"),
-                ("sparsity", _meant(found.job)),
-                *_left(found),
-                ("peak memory, about", size(found.estimate.peak_memory_bytes)),
-                ("disk, about", size(found.estimate.disk_bytes)),
-                ("time, about", None if found.estimate.seconds is None else duration(found.estimate.seconds)),
-                *(("warning", each) for each in found.estimate.warnings),
+                ("sparsity", _meant(inspection.job)),
+                *_artifact_size(inspection),
+                ("peak memory, about", size(inspection.estimate.peak_memory_bytes)),
+                ("disk, about", size(inspection.estimate.disk_bytes)),
+                ("time, about", None if inspection.estimate.seconds is None else duration(inspection.estimate.seconds)),
+                *(("warning", each) for each in inspection.estimate.warnings),
             ]
         )
 
 
-def _left(found: Inspection) -> list[tuple[str, str | None]]:
-    if found.artifact is None:
+def _artifact_size(inspection: Inspection) -> list[tuple[str, str | None]]:
+    if inspection.artifact is None:
         return []
     return [
-        ("parameters left, about", count(found.artifact.parameters)),
-        ("size of the artifact, about", size(found.artifact.bytes)),
+        ("parameters left, about", count(inspection.artifact.parameters)),
+        ("size of the artifact, about", size(inspection.artifact.bytes)),
     ]
 
 

@@ -147,15 +147,15 @@ def _samples(text: str | None, option: str, name: str = "samples") -> dict[str, 
 
 def pairs(given: list[str], option: str) -> dict[str, str]:
     """Parse NAME=VALUE, each name once."""
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for text in given:
         name, separator, value = text.partition("=")
         if not separator or not name:
             raise typer.BadParameter(f"{option} {text!r}: write NAME=VALUE")
-        if name in found:
+        if name in by_name:
             raise typer.BadParameter(f"{option} {name} is given twice")
-        found[name] = value
-    return found
+        by_name[name] = value
+    return by_name
 
 
 def _json_or_text(text: str) -> JsonValue:

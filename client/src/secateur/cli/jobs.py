@@ -56,8 +56,8 @@ def jobs(
         labels[key] = value
     with connect() as client:
         listed = client.jobs(status=status, method=method, model=model, metadata=labels, search=search, sort=sort)
-        found = list(islice(listed, limit + 1))
-    shown = found[:limit]
+        fetched = list(islice(listed, limit + 1))
+    shown = fetched[:limit]
     if as_json:
         print_json(shown)
     elif not shown:
@@ -79,7 +79,7 @@ def jobs(
             ],
             numbers=(5,),
         )
-    if len(found) > limit:
+    if len(fetched) > limit:
         explain(f"there are more than {limit}; show them with --limit")
 
 
@@ -120,22 +120,22 @@ def show(job_id: JobArgument, as_json: JsonOption = False) -> None:
 def report(job_id: JobArgument, as_json: JsonOption = False) -> None:
     """Show a job's report: the figures, every layer, what was generated, and remarks. With --json all of it."""
     with connect() as client:
-        found = client.report(job_id)
+        job_report = client.report(job_id)
     if as_json:
-        print_json(found)
+        print_json(job_report)
         return
-    metrics = (found.model_extra or {}).get("metrics")
+    metrics = (job_report.model_extra or {}).get("metrics")
     if isinstance(metrics, dict):
         print_metrics(Metrics.model_validate(metrics))
-    if found.layers:
-        headers = [name for name, value in found.layers[0].items() if not isinstance(value, dict | list)]
-        rows = [[_cell(layer.get(name)) for name in headers] for layer in found.layers]
-        numeric = [index for index, name in enumerate(headers) if isinstance(found.layers[0][name], int | float)]
+    if job_report.layers:
+        headers = [name for name, value in job_report.layers[0].items() if not isinstance(value, dict | list)]
+        rows = [[_cell(layer.get(name)) for name in headers] for layer in job_report.layers]
+        numeric = [index for index, name in enumerate(headers) if isinstance(job_report.layers[0][name], int | float)]
         print_table([name.replace("_", " ") for name in headers], rows, numbers=numeric)
-    for each in found.generations:
+    for each in job_report.generations:
         texts = (("prompt", each.prompt), ("dense", each.dense), ("pruned", each.pruned))
         print_pairs([(name, None if text is None else printable(text)) for name, text in texts])
-    for note in found.notes:
+    for note in job_report.notes:
         say(f"Note: {note}")
 
 

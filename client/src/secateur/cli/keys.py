@@ -33,8 +33,8 @@ def create_key(
 ) -> None:
     """Make a key and print it, this once."""
     with connect() as client:
-        made = client.create_key(name, role=role, expires_at=expiry(days))
-    show_created(made, as_json)
+        key = client.create_key(name, role=role, expires_at=expiry(days))
+    show_created(key, as_json)
 
 
 @keys_app.command("rotate")
@@ -47,8 +47,8 @@ def rotate_key(
 ) -> None:
     """Make a successor of a key, with its name and role, and print it, this once."""
     with connect() as client:
-        made = client.rotate_key(key_id, grace_seconds=None if grace_hours is None else grace_hours * 3600)
-    show_created(made, as_json)
+        key = client.rotate_key(key_id, grace_seconds=None if grace_hours is None else grace_hours * 3600)
+    show_created(key, as_json)
 
 
 @keys_app.command("revoke")
@@ -77,13 +77,13 @@ def show_keys(known: list[Key], as_json: bool) -> None:
     )
 
 
-def show_created(made: CreatedKey, as_json: bool) -> None:
+def show_created(key: CreatedKey, as_json: bool) -> None:
     """Print the key alone on stdout, for a script to read, and its description on stderr."""
     if as_json:
-        print_json(made)
+        print_json(key)
         return
-    explain(f"{made.id}, {made.name}, {made.role}; it is shown this once")
-    say(made.key)
+    explain(f"{key.id}, {key.name}, {key.role}; it is shown this once")
+    say(key.key)
 
 
 def show_revoked(key: Key, as_json: bool) -> None:

@@ -18,10 +18,10 @@ def methods(
     if name is None:
         _print_methods(known, as_json)
         return
-    found = next((method for method in known if method.id == name), None)
-    if found is None:
+    method = next((method for method in known if method.id == name), None)
+    if method is None:
         raise typer.BadParameter(f"there is no method {name!r}: use one of {', '.join(method.id for method in known)}")
-    _print_method(found, as_json)
+    _print_method(method, as_json)
 
 
 def _print_methods(known: list[Method], as_json: bool) -> None:

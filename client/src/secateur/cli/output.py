@@ -32,10 +32,10 @@ WIDE: Final = 500
 
 def connect() -> Client:
     """Return a client of the configured server that prints when it waits to retry."""
-    return Client(retries=RETRIES, on_retry=_tell_retry)
+    return Client(retries=RETRIES, on_retry=_explain_retry)
 
 
-def _tell_retry(error: Exception, pause: float) -> None:
+def _explain_retry(error: Exception, pause: float) -> None:
     if pause >= WORTH_TELLING_SECONDS:
         explain(f"{error}; trying again in {pause:.0f} s")
 
@@ -118,11 +118,11 @@ def print_job(job: Job) -> None:
         print_metrics(job.metrics)
 
 
-def _target(asked: Mapping[str, float] | None, reached: TargetReached | None) -> str | None:
+def _target(target: Mapping[str, float] | None, reached: TargetReached | None) -> str | None:
     """Format the target asked for and, where it is known, the value that was reached."""
-    if asked is None:
+    if target is None:
         return None
-    ((kind, figure),) = asked.items()
+    ((kind, figure),) = target.items()
     return f"at most {figure:,} {kind}" + (f", reached {reached.reached:,.6g}" if reached else "")
 
 

@@ -73,13 +73,13 @@ def publish(
         options = {"token": needed_credential(token_env, "--token-env"), "revision": revision, "message": message}
         private = not public
     with connect() as client:
-        made = client.publish(job_id, to, private=private, despite_gates=despite_gates, **options)
+        publication = client.publish(job_id, to, private=private, despite_gates=despite_gates, **options)
         if wait:
-            made = _follow(client, made)
-    _show(made, as_json)
-    if made.error is not None and made.finished:
-        explain(f"{made.id} failed: {made.error.message} ({made.error.code})")
-    if wait and made.status != "succeeded":
+            publication = _follow(client, publication)
+    _show(publication, as_json)
+    if publication.error is not None and publication.finished:
+        explain(f"{publication.id} failed: {publication.error.message} ({publication.error.code})")
+    if wait and publication.status != "succeeded":
         raise typer.Exit(FAILED)
 
 
@@ -103,8 +103,8 @@ def list_publications(job_id: JobArgument, as_json: JsonOption = False) -> None:
 def show_publication(publication_id: PublicationArgument, as_json: JsonOption = False) -> None:
     """Show a publication: how far it is, where the artifact is, or what went wrong."""
     with connect() as client:
-        found = client.publication(publication_id)
-    _show(found, as_json)
+        publication = client.publication(publication_id)
+    _show(publication, as_json)
 
 
 @publications_app.command("cancel")
@@ -115,47 +115,47 @@ def cancel_publication(publication_id: PublicationArgument, as_json: JsonOption 
     _show(stopped, as_json)
 
 
-def _follow(client: Client, made: Publication) -> Publication:
+def _follow(client: Client, publication: Publication) -> Publication:
     """Follow a publication to its end, printing its progress on stderr.
 
     An interrupt leaves it running, says so and exits.
     """
-    told: list[tuple[str, int]] = []
+    printed: list[tuple[str, int]] = []
 
-    def tell(found: Publication) -> None:
-        now = (found.status, found.progress.files)
-        if not found.finished and (not told or told[-1] != now):
-            told.append(now)
-            print(f"{found.status}: {_sent(found)}", file=sys.stderr)
+    def print_progress(publication: Publication) -> None:
+        now = (publication.status, publication.progress.files)
+        if not publication.finished and (not printed or printed[-1] != now):
+            printed.append(now)
+            print(f"{publication.status}: {_sent(publication)}", file=sys.stderr)
 
     try:
-        return client.wait_for_publication(made.id, on_progress=tell)
+        return client.wait_for_publication(publication.id, on_progress=print_progress)
     except KeyboardInterrupt:
         explain(
-            f"{made.id} goes on; see it with `secateur publications show {made.id}`, end it with "
-            f"`secateur publications cancel {made.id}`"
+            f"{publication.id} goes on; see it with `secateur publications show {publication.id}`, end it with "
+            f"`secateur publications cancel {publication.id}`"
         )
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _sent(found: Publication) -> str:
-    progress = found.progress
+def _sent(publication: Publication) -> str:
+    progress = publication.progress
     return f"{progress.files} of {progress.files_total} files, {size(progress.bytes)} of {size(progress.bytes_total)}"
 
 
-def _show(found: Publication, as_json: bool) -> None:
+def _show(publication: Publication, as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_json(publication)
         return
     print_pairs(
         [
-            ("publication", found.id),
-            ("job", found.job_id),
-            ("to", found.to + (f", branch {found.revision}" if found.revision else "")),
-            ("status", found.status),
-            ("sent", _sent(found)),
-            ("is at", None if found.result is None else found.result.url),
-            ("error", None if found.error is None else f"{found.error.message} ({found.error.code})"),
-            ("given up at", None if found.finished else moment(found.expires_at)),
+            ("publication", publication.id),
+            ("job", publication.job_id),
+            ("to", publication.to + (f", branch {publication.revision}" if publication.revision else "")),
+            ("status", publication.status),
+            ("sent", _sent(publication)),
+            ("is at", None if publication.result is None else publication.result.url),
+            ("error", None if publication.error is None else f"{publication.error.message} ({publication.error.code})"),
+            ("given up at", None if publication.finished else moment(publication.expires_at)),
         ]
     )

@@ -27,8 +27,8 @@ retention_app = typer.Typer(help="Which artifacts the team keeps.", no_args_is_h
 def show_retention(as_json: JsonOption = False) -> None:
     """Show what is kept."""
     with connect() as client:
-        found = client.retention()
-    _show(found, as_json)
+        retention = client.retention()
+    _show(retention, as_json)
 
 
 @retention_app.command("set")
@@ -46,16 +46,16 @@ def set_retention(
     if policy is None:
         raise typer.BadParameter("say with --keep-days how old an artifact may get")
     with connect() as client:
-        found = client.set_retention(policy)
-    _show(found, as_json)
+        retention = client.set_retention(policy)
+    _show(retention, as_json)
 
 
 @retention_app.command("clear")
 def clear_retention(as_json: JsonOption = False) -> None:
     """Keep everything from now on."""
     with connect() as client:
-        found = client.clear_retention()
-    _show(found, as_json)
+        retention = client.clear_retention()
+    _show(retention, as_json)
 
 
 @retention_app.command("preview")
@@ -83,14 +83,14 @@ def preview_retention(
         print_table(
             ("job", "model", "method", "ended", "size", "what becomes of it"),
             [
-                (each.job_id, each.model, each.method, moment(each.finished_at), size(each.bytes), _verdict(each))
+                (each.job_id, each.model, each.method, moment(each.finished_at), size(each.bytes), _decision(each))
                 for each in tried.artifacts
             ],
             numbers=(4,),
         )
 
 
-def _verdict(each: ArtifactVerdict) -> str:
+def _decision(each: ArtifactVerdict) -> str:
     if each.goes:
         return "goes"
     used = f" by {each.used_by}" if each.used_by else ""
@@ -124,11 +124,11 @@ def _policy(
     )
 
 
-def _show(found: Retention, as_json: bool) -> None:
+def _show(retention: Retention, as_json: bool) -> None:
     if as_json:
-        print_json(found)
+        print_json(retention)
         return
-    policy = found.policy
+    policy = retention.policy
     if policy is None:
         say("Everything is kept.")
         return
@@ -141,5 +141,5 @@ def _show(found: Retention, as_json: bool) -> None:
     if policy.keep_tagged is not None:
         labels = ", ".join(f"{key}={value}" for key, value in policy.keep_tagged.metadata.items())
         pairs.append(("and", f"those with {labels}"))
-    pairs.append(("since", None if found.updated_at is None else moment(found.updated_at)))
+    pairs.append(("since", None if retention.updated_at is None else moment(retention.updated_at)))
     print_pairs(pairs)

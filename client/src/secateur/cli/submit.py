@@ -223,8 +223,8 @@ def submit(
 
 def _usual_method(client: Client, model: str) -> str:
     """Return the method used for a model where none is named. Raises typer.BadParameter where one must be named."""
-    found = client.inspect(model)
-    fitting = [fit.method for fit in found.methods if fit.fits]
+    inspection = client.inspect(model)
+    fitting = [fit.method for fit in inspection.methods if fit.fits]
     if USUAL_METHOD not in fitting:
         raise typer.BadParameter(f"name the method with --method; for this model: {', '.join(fitting) or 'none fits'}")
     return USUAL_METHOD

@@ -29,8 +29,8 @@ class SummaryFiles:
     def __post_init__(self) -> None:
         for option, file in vars(self).items():
             if file is not None and (file.is_dir() or not file.parent.is_dir()):
-                fault = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
-                raise typer.BadParameter(f"--{option} {file}: {fault}; name a file to write")
+                reason = "is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+                raise typer.BadParameter(f"--{option} {file}: {reason}; name a file to write")
 
     def __bool__(self) -> bool:
         return any(file is not None for file in vars(self).values())
@@ -61,16 +61,16 @@ def summary(
     """Sum up how a job ended: its figures and gates, as Markdown or with --json as JSON."""
     files = SummaryFiles(markdown=markdown, junit=junit)
     with connect() as client:
-        found = summary_of(client, client.job(job_id))
-    files.write(found)
+        job_summary = summary_of(client, client.job(job_id))
+    files.write(job_summary)
     if as_json:
-        print_json(found.document())
+        print_json(job_summary.document())
     else:
-        print(found.markdown(), end="")
+        print(job_summary.markdown(), end="")
     if exit_code:
-        if found.outcome == "unfinished":
-            explain(f"{job_id} has not ended, it is {found.job.status}")
-        raise typer.Exit(found.exit_code)
+        if job_summary.outcome == "unfinished":
+            explain(f"{job_id} has not ended, it is {job_summary.job.status}")
+        raise typer.Exit(job_summary.exit_code)
 
 
 def summary_of(client: Client, job: Job) -> Summary:

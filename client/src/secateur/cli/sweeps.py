@@ -176,8 +176,8 @@ def sweeps(
 ) -> None:
     """List sweeps, newest first."""
     with connect() as client:
-        found = list(islice(client.sweeps(status=status), limit + 1))
-    shown = found[:limit]
+        fetched = list(islice(client.sweeps(status=status), limit + 1))
+    shown = fetched[:limit]
     if as_json:
         print_json(shown)
     elif not shown:
@@ -191,7 +191,7 @@ def sweeps(
             ],
             numbers=(4,),
         )
-    if len(found) > limit:
+    if len(fetched) > limit:
         explain(f"there are more than {limit}; show them with --limit")
 
 

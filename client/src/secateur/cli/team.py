@@ -15,12 +15,12 @@ from secateur_wire.teams import AuditEntry
 def team(as_json: JsonOption = False) -> None:
     """Show the team: its quotas and what it uses of them."""
     with connect() as client:
-        found = client.team()
+        current = client.team()
     if as_json:
-        print_json(found)
+        print_json(current)
         return
-    quotas, usage = found.quotas, found.usage
-    print_pairs([("team", found.name), ("id", found.id), ("share of queues", f"{found.weight:g}")])
+    quotas, usage = current.quotas, current.usage
+    print_pairs([("team", current.name), ("id", current.id), ("share of queues", f"{current.weight:g}")])
     print_table(
         ("", "used", "of"),
         [
@@ -96,8 +96,8 @@ def audit(
 ) -> None:
     """List the changes made in the team, newest first. Needs an admin key."""
     with connect() as client:
-        found = list(islice(client.audit(action=action, object_id=object_id), limit + 1))
-    shown = found[:limit]
+        fetched = list(islice(client.audit(action=action, object_id=object_id), limit + 1))
+    shown = fetched[:limit]
     if as_json:
         print_json(shown)
     elif not shown:
@@ -117,7 +117,7 @@ def audit(
                 for entry in shown
             ],
         )
-    if len(found) > limit:
+    if len(fetched) > limit:
         explain(f"there are more than {limit}; show them with --limit")
 
 

@@ -53,23 +53,23 @@ def list_triggers(as_json: JsonOption = False) -> None:
 def show_trigger(trigger: TriggerArgument, as_json: JsonOption = False) -> None:
     """Show a trigger and its template."""
     with connect() as client:
-        found = client.trigger(trigger)
+        shown = client.trigger(trigger)
     if as_json:
-        print_json(found)
+        print_json(shown)
         return
     print_pairs(
         [
-            ("trigger", found.name),
-            ("id", found.id),
-            ("about", found.description or None),
-            ("state", _state(found)),
-            ("why", found.disabled_reason),
-            ("fires", _sources(found)),
-            ("next", _when(found)),
-            ("event id", found.event_id),
+            ("trigger", shown.name),
+            ("id", shown.id),
+            ("about", shown.description or None),
+            ("state", _state(shown)),
+            ("why", shown.disabled_reason),
+            ("fires", _sources(shown)),
+            ("next", _when(shown)),
+            ("event id", shown.event_id),
         ]
     )
-    say(json.dumps({"template": found.template, "placeholders": _declared(found)}, indent=2, ensure_ascii=False))
+    say(json.dumps({"template": shown.template, "placeholders": _declared(shown)}, indent=2, ensure_ascii=False))
 
 
 @triggers_app.command("create")
@@ -80,8 +80,8 @@ def create_trigger(file: FileArgument, as_json: JsonOption = False) -> None:
     if missing:
         raise typer.BadParameter(f"{file}: {', '.join(sorted(missing))} missing")
     with connect() as client:
-        made = client.create_trigger(**definition)
-    _show_issued(made, as_json)
+        issued = client.create_trigger(**definition)
+    _show_issued(issued, as_json)
 
 
 @triggers_app.command("update")
@@ -158,15 +158,15 @@ def list_firings(
 ) -> None:
     """Show what fired a trigger and what became of it, newest first."""
     with connect() as client:
-        found = list(islice(client.firings(trigger), limit))
+        firings = list(islice(client.firings(trigger), limit))
     if as_json:
-        print_json(found)
+        print_json(firings)
         return
     print_table(
         ("time", "source", "outcome", "event", "job", "why"),
         [
             (moment(each.created_at), each.source, each.outcome, each.event_id or "–", each.job_id or "–", _why(each))
-            for each in found
+            for each in firings
         ],
     )
 

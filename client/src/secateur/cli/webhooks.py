@@ -59,10 +59,10 @@ def create_webhook(
 ) -> None:
     """Make a webhook and print its secret, this once. Needs an admin key, as all changes do."""
     with connect() as client:
-        made = client.create_webhook(
+        webhook = client.create_webhook(
             url, description=description, types=types or [], metadata=pairs(metadata or [], "--metadata")
         )
-    _print_created(made, as_json)
+    _print_created(webhook, as_json)
 
 
 @webhooks_app.command("update")
@@ -119,10 +119,10 @@ def rotate_secret(
 ) -> None:
     """Make a new secret and print it, this once."""
     with connect() as client:
-        made = client.rotate_webhook_secret(
+        webhook = client.rotate_webhook_secret(
             webhook_id, grace_seconds=None if grace_hours is None else grace_hours * 3600
         )
-    _print_created(made, as_json)
+    _print_created(webhook, as_json)
 
 
 @webhooks_app.command("ping")
@@ -142,8 +142,8 @@ def list_deliveries(
 ) -> None:
     """List what a webhook was told and is to be told, newest first."""
     with connect() as client:
-        found = list(islice(client.deliveries(webhook_id, state=state, type=type), limit + 1))
-    shown = found[:limit]
+        fetched = list(islice(client.deliveries(webhook_id, state=state, type=type), limit + 1))
+    shown = fetched[:limit]
     if as_json:
         print_json(shown)
     elif not shown:
@@ -165,7 +165,7 @@ def list_deliveries(
             ],
             numbers=(5,),
         )
-    if len(found) > limit:
+    if len(fetched) > limit:
         explain(f"there are more than {limit}; show them with --limit")
 
 
@@ -173,11 +173,11 @@ def list_deliveries(
 def show_delivery(webhook_id: WebhookArgument, delivery_id: DeliveryArgument, as_json: JsonOption = False) -> None:
     """Show one delivery: what is sent, and how each attempt went."""
     with connect() as client:
-        found = client.delivery(webhook_id, delivery_id)
+        delivery = client.delivery(webhook_id, delivery_id)
     if as_json:
-        print_json(found)
+        print_json(delivery)
         return
-    _print_delivery(found, as_json)
+    _print_delivery(delivery, as_json)
     print_table(
         ("attempt", "when", "ms", "answer", "body"),
         [
@@ -188,11 +188,11 @@ def show_delivery(webhook_id: WebhookArgument, delivery_id: DeliveryArgument, as
                 each.error or str(each.status),
                 printable(each.response or "")[:200],
             )
-            for each in found.log
+            for each in delivery.log
         ],
         numbers=(2,),
     )
-    print_json(found.payload)
+    print_json(delivery.payload)
 
 
 @webhooks_app.command("replay")
@@ -248,13 +248,13 @@ def _print(webhook: Webhook, as_json: bool) -> None:
     )
 
 
-def _print_created(made: CreatedWebhook, as_json: bool) -> None:
+def _print_created(webhook: CreatedWebhook, as_json: bool) -> None:
     """Print the secret alone on stdout, for a script to read, and the webhook on stderr."""
     if as_json:
-        print_json(made)
+        print_json(webhook)
         return
-    explain(f"{made.id}, {made.url}; its secret is shown this once")
-    say(made.secret)
+    explain(f"{webhook.id}, {webhook.url}; its secret is shown this once")
+    say(webhook.secret)
 
 
 def _print_delivery(delivery: Delivery, as_json: bool) -> None:

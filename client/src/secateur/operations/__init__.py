@@ -6,7 +6,7 @@ thread.
 
 from secateur.operations.jobs import JobOperations
 from secateur.operations.registry import RegistryOperations
-from secateur.operations.retention import KeepingOperations
+from secateur.operations.retention import RetentionOperations
 from secateur.operations.sweeps import SweepOperations
 from secateur.operations.team import TeamOperations
 from secateur.operations.triggers import TriggerOperations
@@ -21,7 +21,7 @@ class Operations(
     SweepOperations,
     TriggerOperations,
     WebhookOperations,
-    KeepingOperations,
+    RetentionOperations,
     TeamOperations,
 ):
     """Every method raises `secateur.errors`. Lists are fetched page by page as their iteration reaches them."""

@@ -15,7 +15,7 @@ _LOOK_SECONDS = 1.0
 Policy = RetentionPolicy | Mapping[str, Any]
 
 
-class KeepingOperations(Calls):
+class RetentionOperations(Calls):
     """Publications and retention."""
 
     async def publish(
@@ -74,11 +74,11 @@ class KeepingOperations(Calls):
     ) -> Publication:
         """Wait until a publication is over, handing each look at it to `on_progress`; returns it as it ended."""
         while True:
-            found = await self.publication(publication_id)
+            publication = await self.publication(publication_id)
             if on_progress is not None:
-                on_progress(found)
-            if found.finished:
-                return found
+                on_progress(publication)
+            if publication.finished:
+                return publication
             await self._transport.sleep(_LOOK_SECONDS)
 
     async def retention(self) -> Retention:

@@ -25,7 +25,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from secateur.configuration import Configuration
 from secateur.errors import ApiError, ConfigurationError, NotFound, UnexpectedAnswer, Unreachable
 from secateur.transport.problems import error_from
-from secateur.transport.retries import Patience
+from secateur.transport.retries import RetryPolicy
 
 CONNECT_SECONDS: Final = 10.0
 SLOW_SECONDS: Final = 3600.0
@@ -49,9 +49,9 @@ class Stream(Protocol):
 class Transport(ABC):
     """Requests below `/v1/` of one server."""
 
-    def __init__(self, configuration: Configuration, patience: Patience) -> None:
+    def __init__(self, configuration: Configuration, retry_policy: RetryPolicy) -> None:
         self.url = configuration.url
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._options: dict[str, Any] = {
             "base_url": f"{configuration.url}/v1/",
             "headers": {
@@ -188,7 +188,7 @@ class Transport(ABC):
         return Unreachable(f"the connection to {self.url} broke: {error or type(error).__name__}")
 
     def _timeout(self, at_least: float = 0) -> httpx.Timeout:
-        seconds = self._patience.timeout
+        seconds = self._retry_policy.timeout
         return httpx.Timeout(max(seconds, at_least), connect=min(seconds, CONNECT_SECONDS))
 
     def _request(self, method: str, path: str, parts: Mapping[str, Any]) -> httpx.Request:
@@ -203,18 +203,18 @@ class Transport(ABC):
             try:
                 return await attempt()
             except (httpx.TransportError, ApiError) as error:
-                pause = self._patience.pause(error, tried)
-                told: ApiError | Unreachable
+                pause = self._retry_policy.pause(error, tried)
+                failure: ApiError | Unreachable
                 if isinstance(error, ApiError):
-                    told, error.repeated = error, broke
+                    failure, error.repeated = error, broke
                 else:
-                    told, broke = self.unreachable(error), True
+                    failure, broke = self.unreachable(error), True
                 if pause is None:
-                    if told is error:
+                    if failure is error:
                         raise
-                    raise told from error
-            if self._patience.on_retry is not None:
-                self._patience.on_retry(told, pause)
+                    raise failure from error
+            if self._retry_policy.on_retry is not None:
+                self._retry_policy.on_retry(failure, pause)
             await self.sleep(pause)
         raise AssertionError("unreachable")
 

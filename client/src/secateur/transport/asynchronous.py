@@ -12,14 +12,14 @@ from httpx_sse import EventSource, ServerSentEvent
 
 from secateur.configuration import Configuration
 from secateur.transport import Arguments, Result, Stream, Transport
-from secateur.transport.retries import Patience
+from secateur.transport.retries import RetryPolicy
 
 
 class AsyncTransport(Transport):
     """Transport that waits in the event loop (asyncio or trio)."""
 
-    def __init__(self, configuration: Configuration, patience: Patience) -> None:
-        super().__init__(configuration, patience)
+    def __init__(self, configuration: Configuration, retry_policy: RetryPolicy) -> None:
+        super().__init__(configuration, retry_policy)
         self._http = httpx.AsyncClient(**self._options)
 
     async def close(self) -> None:

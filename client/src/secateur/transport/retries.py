@@ -14,7 +14,7 @@ RETRIES: Final = 4
 BACKOFF_SECONDS: Final = 0.25
 """First pause; each one after it is twice as long, up to `BACKOFF_LIMIT_SECONDS`, all of them × 0.5 … 1.5."""
 BACKOFF_LIMIT_SECONDS: Final = 8.0
-PATIENCE_SECONDS: Final = 60.0
+LONGEST_RETRY_AFTER_SECONDS: Final = 60.0
 """A server that says to come back later than this is not waited for: the caller learns `retry_after`."""
 
 _REPEATED: Final = frozenset({408, 429, 502, 503, 504})
@@ -24,7 +24,7 @@ OnRetry = Callable[[Exception, float], None]
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """Timeout of calls (seconds), their number of retries, and the callback that is told of each."""
 
     timeout: float = TIMEOUT_SECONDS
@@ -40,7 +40,7 @@ class Patience:
                 return None
             if error.retry_after is not None:
                 jittered = error.retry_after + random.uniform(0, BACKOFF_SECONDS)
-                return jittered if error.retry_after <= PATIENCE_SECONDS else None
+                return jittered if error.retry_after <= LONGEST_RETRY_AFTER_SECONDS else None
         elif isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
             return None  # the time the caller gave it is over
         return min(BACKOFF_SECONDS * 2.0**tried, BACKOFF_LIMIT_SECONDS) * random.uniform(0.5, 1.5)

@@ -75,10 +75,10 @@ def restore_file(file: Path, dense: Path, *, form: str, restore: Restore) -> Non
         tensors = parse_header(json.loads(header), 8 + len(header))
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptPackedFile(f"{file.name} holds no header of a dense file") from error
-    aside = dense.with_name(f".{dense.name}.unpacking")
+    unfinished = dense.with_name(f".{dense.name}.unpacking")
     digest = hashlib.sha256()
     try:
-        with file.open("rb") as source, aside.open("wb") as target:
+        with file.open("rb") as source, unfinished.open("wb") as target:
             for piece in _pieces(Stored(file.name, source, stored, metadata), header, tensors, restore):
                 digest.update(piece)
                 target.write(piece)
@@ -86,21 +86,21 @@ def restore_file(file: Path, dense: Path, *, form: str, restore: Restore) -> Non
             os.fsync(target.fileno())
         if digest.hexdigest() != metadata.get("dense_sha256"):
             raise CorruptPackedFile(f"{file.name} does not give back the file that was packed: its SHA-256 differs")
-        aside.replace(dense)
+        unfinished.replace(dense)
     finally:
-        aside.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def _pieces(stored: Stored, header: bytes, tensors: list[Tensor], restore: Restore) -> Iterator[bytes]:
     yield struct.pack("<Q", len(header)) + header
     for tensor in sorted(tensors, key=lambda each: each.start):
-        whole = stored.tensors.get(tensor.name)
-        if whole is None:
+        unchanged = stored.tensors.get(tensor.name)
+        if unchanged is None:
             yield from restore(stored, tensor)
             continue
-        if whole.end - whole.start != tensor.end - tensor.start:
+        if unchanged.end - unchanged.start != tensor.end - tensor.start:
             raise CorruptPackedFile(f"{stored.name}: tensor {tensor.name!r} has another size than in the dense file")
-        yield from chunks(stored.source, whole)
+        yield from chunks(stored.source, unchanged)
 
 
 def survivors(stored: Stored, tensor: Tensor, mask: Tensor) -> Iterator[np.ndarray[tuple[int], np.dtype[np.bool_]]]:
