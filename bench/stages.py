@@ -24,7 +24,7 @@ from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.settings import Settings
 from secateur import Client
 from worker.cli.demo import serving
-from worker.embedded.instance import Home, open_home
+from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.embedded.register import add_dataset
 from worker.samples.language import CALIBRATION, EVALUATION, add_samples
 from worker.samples.zero_shot import add_task_samples
@@ -35,7 +35,7 @@ TRAINING, HELD = "piqa-solutions-training", "piqa-solutions-held"
 _TRAINED_SHARE = 0.8
 
 
-def add_instructions(home: Home) -> None:
+def add_instructions(home: EmbeddedInstance) -> None:
     """Register PIQA's goals and right solutions: the first four fifths to train on, the rest to measure on."""
     questions = local_copy(home.settings.local_tasks, TASKS["piqa"])
     assert questions is not None
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: dict[str, dict[str, Any] | None] = {}
     with serving(settings) as url:
         add_task_samples(settings, console.print)
-        with open_home(settings) as home:
+        with open_instance(settings) as home:
             add_samples(home, console.print)
             add_instructions(home)
         with Client(url, (settings.home / "api-key").read_text().strip()) as client:

@@ -28,7 +28,7 @@ from core.settings import Settings
 from secateur import Client, Job
 from secateur.errors import SecateurError
 from worker.cli.demo import serving
-from worker.embedded.instance import open_home
+from worker.embedded.instance import open_instance
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
 from worker.samples.zero_shot import add_task_samples
 
@@ -248,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = Settings()
     found: dict[Cell, dict[str, Any] | None] = {}
     with serving(settings) as url:
-        with open_home(settings) as home:
+        with open_instance(settings) as home:
             add_samples(home, console.print)
         add_task_samples(settings, console.print)
         with Client(url, (settings.home / "api-key").read_text().strip()) as client:

@@ -23,7 +23,7 @@ from bench.page import table, write_section
 from core.settings import Settings
 from secateur import Client, Sweep
 from worker.cli.demo import serving
-from worker.embedded.instance import open_home
+from worker.embedded.instance import open_instance
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
 
 SECTION = "bench-sweeps"
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False, soft_wrap=True)
     settings = Settings()
     with serving(settings) as url:
-        with open_home(settings) as home:
+        with open_instance(settings) as home:
             add_samples(home, console.print)
         with Client(url, (settings.home / "api-key").read_text().strip()) as client:
             bench = Bench(client, console)

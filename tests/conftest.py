@@ -32,7 +32,7 @@ from tests.distribution import TOGETHER, ByWhatIsShared
 from tests.model_folders import write_llama, write_text
 from tests.one_dialect import share_dialect
 from tests.serving import lent_app, served
-from worker.embedded.instance import open_home
+from worker.embedded.instance import open_instance
 from worker.embedded.postgres import postgres
 from worker.samples.language import add_samples
 
@@ -258,6 +258,6 @@ def samples_alone() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """The home, filled: fetched once, by pinned hash."""
-    with samples_alone(), open_home(Settings(home=SAMPLES)) as home:
+    with samples_alone(), open_instance(Settings(home=SAMPLES)) as home:
         add_samples(home, lambda text: None)
     return SAMPLES

@@ -31,8 +31,8 @@ def prepare(settings: Settings) -> None:
     logger.info("the database has this version's schema")
     store = open_store(settings)
     if isinstance(store, S3Store):
-        made = store.make_bucket()
-        logger.info("the bucket is there", url=settings.store_url, made=made)
+        created = store.make_bucket()
+        logger.info("the bucket is there", url=settings.store_url, made=created)
 
 
 def wait(settings: Settings) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.settings import Settings
-from worker.embedded.instance import open_home
+from worker.embedded.instance import open_instance
 from worker.samples.images import FASHION_MNIST_FILES, FASHION_MNIST_LIST, FASHION_MNIST_PACKAGE
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
 from worker.samples.zero_shot import add_task_samples
@@ -65,6 +65,6 @@ def fetch_language_files(say: Callable[[str], None]) -> None:
     settings = Settings()
     if LanguageFiles.of(settings).are_there():
         return
-    with open_home(settings) as home:
+    with open_instance(settings) as home:
         add_samples(home, say)
     add_task_samples(settings, say)

@@ -19,7 +19,7 @@ from tests.gguf.files import train_byte_level, write_llama
 from tests.gguf.llama_cpp import llama_cpp_ids
 from tests.gguf.texts import varied_lines
 from worker.embedded import register
-from worker.embedded.instance import Home, open_home
+from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.embedded.register import add_model
 from worker.samples import language
 
@@ -27,8 +27,8 @@ LINES = varied_lines(100)
 
 
 @pytest.fixture
-def home(settings: Settings) -> Iterator[Home]:
-    with open_home(settings) as opened:
+def home(settings: Settings) -> Iterator[EmbeddedInstance]:
+    with open_instance(settings) as opened:
         yield opened
 
 
@@ -41,7 +41,7 @@ def quiet(text: str) -> None:
     pass
 
 
-def test_an_imported_model_has_the_file_s_weights_and_tokenizer(home: Home, small_gguf: Path) -> None:
+def test_an_imported_model_has_the_file_s_weights_and_tokenizer(home: EmbeddedInstance, small_gguf: Path) -> None:
     add_model(home, "small", small_gguf, say=quiet)
     folder = open_model(home.settings.models_root / "small")
     (theirs,) = llama_cpp_ids([small_gguf], LINES)
@@ -59,7 +59,7 @@ def test_an_imported_model_has_the_file_s_weights_and_tokenizer(home: Home, smal
     ],
 )
 def test_what_cannot_be_imported_whole_leaves_nothing(
-    home: Home, pre_tokenizer: str, leave_out: str, said: str, tmp_path: Path
+    home: EmbeddedInstance, pre_tokenizer: str, leave_out: str, said: str, tmp_path: Path
 ) -> None:
     vocabulary = train_byte_level(LINES, 400)
     file = write_llama(tmp_path / "broken.gguf", pre_tokenizer, *vocabulary, leave_out=leave_out)
@@ -69,7 +69,9 @@ def test_what_cannot_be_imported_whole_leaves_nothing(
     assert list(home.settings.models_root.iterdir()) == []
 
 
-def test_an_import_that_takes_too_long_is_ended(home: Home, small_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_that_takes_too_long_is_ended(
+    home: EmbeddedInstance, small_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(register, "IMPORT_SECONDS", -1e9)
     with pytest.raises(UnusableModel, match="could not be imported in the time"):
         add_model(home, "small", small_gguf, say=quiet)
@@ -82,7 +84,7 @@ def test_memory_beyond_the_limit_is_not_given() -> None:
 
 
 def test_an_older_conversion_of_the_sample_is_made_again_and_once(
-    home: Home, small_gguf: Path, monkeypatch: pytest.MonkeyPatch
+    home: EmbeddedInstance, small_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched = []
 

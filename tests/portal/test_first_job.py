@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from tests.portal.conftest import DESKTOP, require_accessible
 from tests.runner.models import write_model, write_words
 from tests.worker.test_serve import House, a_home, settings_of
-from worker.embedded.instance import open_home
+from worker.embedded.instance import open_instance
 from worker.embedded.register import add_dataset, add_model
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 
@@ -43,7 +43,7 @@ def served(home: Path, model_and_text: tuple[Path, Path, Path]) -> Iterator[str]
     house.start()
     try:
         model, calibration, evaluation = model_and_text
-        with open_home(settings_of(home)) as opened:
+        with open_instance(settings_of(home)) as opened:
             add_model(opened, MODEL, model.resolve(), say=print)
             add_dataset(opened, CALIBRATION, calibration.resolve())
             add_dataset(opened, EVALUATION, evaluation.resolve())

@@ -16,14 +16,14 @@ from secateur.cli import datasets_app, keys_app, models_app
 from tests.image_sets import grays, write_folder
 from tests.model_folders import write_llama, write_text
 from worker.cli import register
-from worker.embedded.instance import Home, open_home
+from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.embedded.register import add_dataset, add_model
 from worker.samples.images import add_image_samples
 
 
 @pytest.fixture
-def home(settings: Settings) -> Iterator[Home]:
-    with open_home(settings) as opened:
+def home(settings: Settings) -> Iterator[EmbeddedInstance]:
+    with open_instance(settings) as opened:
         yield opened
 
 
@@ -31,15 +31,15 @@ def quiet(text: str) -> None:
     pass
 
 
-def test_a_home_is_opened_with_a_key_only_its_owner_reads(home: Home) -> None:
+def test_a_home_is_opened_with_a_key_only_its_owner_reads(home: EmbeddedInstance) -> None:
     key = home.settings.home / "api-key"
     assert key.read_text().startswith("sct_") and key.stat().st_mode & 0o777 == 0o600
     before = key.read_text()
-    with open_home(home.settings):
+    with open_instance(home.settings):
         assert key.read_text() == before
 
 
-def test_a_model_folder_is_taken_in_by_links_and_known_afterwards(home: Home, tmp_path: Path) -> None:
+def test_a_model_folder_is_taken_in_by_links_and_known_afterwards(home: EmbeddedInstance, tmp_path: Path) -> None:
     folder = write_llama(tmp_path / "given")
     model = add_model(home, "small", folder, say=quiet)
     taken_in = home.settings.models_root / "small"
@@ -49,13 +49,13 @@ def test_a_model_folder_is_taken_in_by_links_and_known_afterwards(home: Home, tm
     assert [path.name for path in home.settings.models_root.iterdir()] == ["small"]
 
 
-def test_a_name_means_one_model(home: Home, tmp_path: Path) -> None:
+def test_a_name_means_one_model(home: EmbeddedInstance, tmp_path: Path) -> None:
     add_model(home, "small", write_llama(tmp_path / "given"), say=quiet)
     with pytest.raises(Conflict):
         add_model(home, "small", write_llama(tmp_path / "other", seed=1), say=quiet)
 
 
-def test_what_is_no_model_is_refused_and_leaves_nothing(home: Home, tmp_path: Path) -> None:
+def test_what_is_no_model_is_refused_and_leaves_nothing(home: EmbeddedInstance, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("no model")
     for path in (tmp_path / "empty", tmp_path / "notes.txt"):
@@ -86,7 +86,7 @@ def test_names_of_the_embedded_server_are_refused_by_their_rule_in_words(
     assert not list(settings.home.rglob("*Größe*"))
 
 
-def test_a_text_is_taken_in_and_a_name_means_one_text(home: Home, tmp_path: Path) -> None:
+def test_a_text_is_taken_in_and_a_name_means_one_text(home: EmbeddedInstance, tmp_path: Path) -> None:
     file = write_text(tmp_path / "given.txt")
     dataset = add_dataset(home, "numbers", file)
     assert dataset.format == "text" and (home.settings.datasets_root / "numbers.txt").exists()
@@ -97,13 +97,13 @@ def test_a_text_is_taken_in_and_a_name_means_one_text(home: Home, tmp_path: Path
         add_dataset(home, "missing", tmp_path / "missing.txt")
 
 
-def test_the_field_of_jsonl_can_be_named(home: Home, tmp_path: Path) -> None:
+def test_the_field_of_jsonl_can_be_named(home: EmbeddedInstance, tmp_path: Path) -> None:
     file = tmp_path / "given.jsonl"
     file.write_text("".join(json.dumps({"body": f"text {number}"}) + "\n" for number in range(3)))
     assert add_dataset(home, "bodies", file, text_field="body").documents == 3
 
 
-def test_a_folder_of_images_is_taken_in_by_links(home: Home, tmp_path: Path) -> None:
+def test_a_folder_of_images_is_taken_in_by_links(home: EmbeddedInstance, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "given", grays(4), ["a", "b"])
     dataset = add_dataset(home, "shades", folder)
     assert (dataset.format, dataset.images, dataset.classes) == ("image_folder", 4, 2)
@@ -114,14 +114,14 @@ def test_a_folder_of_images_is_taken_in_by_links(home: Home, tmp_path: Path) -> 
         add_dataset(home, "shades", write_folder(tmp_path / "other", grays(5), ["a", "b"]))
 
 
-def test_what_is_no_image_set_does_not_keep_the_name(home: Home, tmp_path: Path) -> None:
+def test_what_is_no_image_set_does_not_keep_the_name(home: EmbeddedInstance, tmp_path: Path) -> None:
     broken = write_folder(tmp_path / "broken", [b"no image"], ["a"])
     with pytest.raises(UnusableDataset):
         add_dataset(home, "shades", broken)
     assert add_dataset(home, "shades", write_folder(tmp_path / "right", grays(2), ["a"])).images == 2
 
 
-def test_sample_images_are_digits_and_fashion_where_it_is_installed(home: Home, tmp_path: Path) -> None:
+def test_sample_images_are_digits_and_fashion_where_it_is_installed(home: EmbeddedInstance, tmp_path: Path) -> None:
     said: list[str] = []
     package = tmp_path / "package.list"
     add_image_samples(home, said.append, package_files=package)

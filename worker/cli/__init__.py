@@ -45,13 +45,13 @@ from secateur.configuration import embedded_url
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import Model
 from secateur_wire.teams import CreatedKey, Key
-from worker.cli.errors import home_here, told
+from worker.cli.errors import local_instance, print_errors
 from worker.cli.teams import teams_app
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from worker.embedded.instance import Home
+    from worker.embedded.instance import EmbeddedInstance
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -84,7 +84,7 @@ def _serve(
     from worker.embedded.serve import serve
 
     settings = Settings()
-    with told():
+    with print_errors():
         serve(settings, host=host or settings.host, port=settings.port if port is None else port)
 
 
@@ -93,7 +93,7 @@ def _stop() -> None:
     from core.settings import Settings
     from worker.embedded.serve import stop
 
-    with told():
+    with print_errors():
         typer.echo("Stopped." if stop(Settings()) else "Nothing was running.")
 
 
@@ -104,19 +104,19 @@ def _samples(
     ] = False,
 ) -> None:
     """Fetch a small language model, and text to prune it with, by pinned hash; or register images."""
-    with home_here() as home:
+    with local_instance() as instance:
         if images:
             from worker.samples.images import add_image_samples
 
-            add_image_samples(home, typer.echo)
+            add_image_samples(instance, typer.echo)
         if tasks or not images:
             from worker.samples.language import add_samples
 
-            add_samples(home, typer.echo)
+            add_samples(instance, typer.echo)
         if tasks:
             from worker.samples.zero_shot import add_task_samples
 
-            add_task_samples(home.settings, typer.echo)
+            add_task_samples(instance.settings, typer.echo)
 
 
 def _demo() -> None:
@@ -126,7 +126,7 @@ def _demo() -> None:
     from core.settings import Settings
     from worker.cli.demo import demo
 
-    with told():
+    with print_errors():
         demo(Settings(), Console())
 
 
@@ -142,8 +142,8 @@ def _models_add(
         return
     from worker.embedded.register import add_model as take_in_model
 
-    with home_here() as home:
-        added = take_in_model(home, name, path, source=source, say=explain)
+    with local_instance() as instance:
+        added = take_in_model(instance, name, path, source=source, say=explain)
     show_model(_as_client_sees(added, Model), as_json)
 
 
@@ -162,9 +162,9 @@ def _models_new(
     """Make a small network that the classical papers prune, untrained; a job with method recover trains it."""
     from worker.embedded.register import new_network
 
-    with home_here() as home:
-        made = new_network(
-            home,
+    with local_instance() as instance:
+        model = new_network(
+            instance,
             name,
             network,
             classes=classes,
@@ -173,7 +173,7 @@ def _models_new(
             hidden_sizes=hidden_size or [],
             seed=seed,
         )
-    show_model(_as_client_sees(made, Model), as_json)
+    show_model(_as_client_sees(model, Model), as_json)
 
 
 def _datasets_add(
@@ -196,9 +196,9 @@ def _datasets_add(
         return
     from worker.embedded.register import add_dataset as take_in_dataset
 
-    with home_here() as home:
+    with local_instance() as instance:
         added = take_in_dataset(
-            home,
+            instance,
             name,
             path,
             file_format=file_format,
@@ -222,10 +222,10 @@ def _as_client_sees(answer: BaseModel, kind: type[Answer]) -> Answer:
 TeamOption = Annotated[str | None, typer.Option(help="The team; unset: the first one.")]
 
 
-def _team(session: "Session", home: "Home", name: str | None) -> str:
+def _team(session: "Session", instance: "EmbeddedInstance", name: str | None) -> str:
     from core.service.teams.administration import team_named
 
-    return home.team_id if name is None else team_named(session, name)
+    return instance.team_id if name is None else team_named(session, name)
 
 
 def _keys_create(
@@ -243,16 +243,16 @@ def _keys_create(
     from core.service.teams.keys import create_key
     from core.service.teams.server_secret import server_secret
 
-    with home_here() as home, transaction(home.sessions) as session:
-        made = create_key(
+    with local_instance() as instance, transaction(instance.sessions) as session:
+        key = create_key(
             session,
-            _team(session, home, team),
+            _team(session, instance, team),
             role=role,
             name=name,
             expires_at=expiry(days),
-            secret=server_secret(home.settings),
+            secret=server_secret(instance.settings),
         )
-    show_created(_as_client_sees(made, CreatedKey), as_json)
+    show_created(_as_client_sees(key, CreatedKey), as_json)
 
 
 def _keys_list(team: TeamOption = None, as_json: JsonOption = False) -> None:
@@ -263,8 +263,8 @@ def _keys_list(team: TeamOption = None, as_json: JsonOption = False) -> None:
     from core.database import transaction
     from core.service.teams.keys import list_keys
 
-    with home_here() as home, transaction(home.sessions) as session:
-        keys = list_keys(session, _team(session, home, team), limit=200, after=None).data
+    with local_instance() as instance, transaction(instance.sessions) as session:
+        keys = list_keys(session, _team(session, instance, team), limit=200, after=None).data
     show_keys([_as_client_sees(key, Key) for key in keys], as_json)
 
 
@@ -276,6 +276,6 @@ def _keys_revoke(key_id: KeyArgument, team: TeamOption = None, as_json: JsonOpti
     from core.database import transaction
     from core.service.teams.keys import revoke_key
 
-    with home_here() as home, transaction(home.sessions) as session:
-        revoked = revoke_key(session, _team(session, home, team), key_id)
+    with local_instance() as instance, transaction(instance.sessions) as session:
+        revoked = revoke_key(session, _team(session, instance, team), key_id)
     show_revoked(_as_client_sees(revoked, Key), as_json)

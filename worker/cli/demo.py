@@ -16,7 +16,7 @@ from rich.table import Table
 from core.settings import Settings
 from secateur import Client, Job
 from secateur.cli.watch import follow
-from worker.embedded.instance import open_home
+from worker.embedded.instance import open_instance
 from worker.failures import CommandFailed
 from worker.processes import spawn
 from worker.runner.client import run_task
@@ -54,7 +54,7 @@ def demo(settings: Settings, console: Console) -> None:
     with serving(settings) as url, Client(url, (home / "api-key").read_text().strip()) as client:
         console.print(f"  {url}", highlight=False, soft_wrap=True)
         console.print("[bold]Samples[/]")
-        with open_home(settings) as opened:
+        with open_instance(settings) as opened:
             add_samples(opened, lambda text: console.print(f"  {text}", highlight=False, soft_wrap=True))
         console.print("[bold]Job[/]: Wanda, half of the weights")
         job = follow(client, client.submit(**JOB).id)

@@ -1,4 +1,4 @@
-"""Context of the server's commands: the home of this machine, and errors as a sentence on stderr and an exit code."""
+"""Context of the server's commands: this machine's instance, and errors as a sentence on stderr and an exit code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +11,14 @@ from secateur.cli.output import explain
 from worker.failures import CommandFailed
 
 if TYPE_CHECKING:
-    from worker.embedded.instance import Home
+    from worker.embedded.instance import EmbeddedInstance
 
 FAILED = 1
 USAGE = 2
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def print_errors() -> Iterator[None]:
     """Turn errors a user can do something about into a message and an exit code."""
     try:
         yield
@@ -32,10 +32,10 @@ def told() -> Iterator[None]:
 
 
 @contextmanager
-def home_here() -> Iterator["Home"]:
-    """Yield the home of this machine, opened; errors are explained to the user."""
+def local_instance() -> Iterator["EmbeddedInstance"]:
+    """Yield the instance in the home of this machine; errors are explained to the user."""
     from core.settings import Settings  # slow to load, for commands that need them alone
-    from worker.embedded.instance import open_home
+    from worker.embedded.instance import open_instance
 
-    with told(), open_home(Settings()) as home:
-        yield home
+    with print_errors(), open_instance(Settings()) as instance:
+        yield instance

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from secateur.cli.output import JsonOption, explain, moment, print_json, print_table
-from worker.cli.errors import home_here
+from worker.cli.errors import local_instance
 
 if TYPE_CHECKING:
     from secateur_wire.teams import Team
@@ -53,7 +53,7 @@ def _list(as_json: JsonOption = False) -> None:
     from core.database import transaction
     from core.service.jobs.quotas import list_teams
 
-    with home_here() as home, transaction(home.sessions) as session:
+    with local_instance() as instance, transaction(instance.sessions) as session:
         teams = list_teams(session)
     _show(teams, as_json)
 
@@ -73,8 +73,8 @@ def _create(
     from core.service.teams.administration import create_team_with_key
     from core.service.teams.server_secret import server_secret
 
-    with home_here() as home, transaction(home.sessions) as session:
-        key = create_team_with_key(session, name, limits, secret=server_secret(home.settings))
+    with local_instance() as instance, transaction(instance.sessions) as session:
+        key = create_team_with_key(session, name, limits, secret=server_secret(instance.settings))
     explain(f"team {name!r} founded; its admin key, shown this once:")
     typer.echo(key.key)
 
@@ -87,16 +87,16 @@ def _refused(
     from core.database import transaction
     from core.service.teams.audit import list_refusals
 
-    with home_here() as home, transaction(home.sessions) as session:
-        found = list_refusals(session, limit=limit)
+    with local_instance() as instance, transaction(instance.sessions) as session:
+        refusals = list_refusals(session, limit=limit)
     if as_json:
-        print_json(found)
+        print_json(refusals)
         return
     print_table(
         ("when", "from", "why", "times"),
         [
             (moment(each.created_at), each.address or "many", str(each.details["reason"]), str(each.details["count"]))
-            for each in found
+            for each in refusals
         ],
         numbers=(3,),
     )
@@ -120,7 +120,7 @@ def _set(
     from core.service.jobs.quotas import get_team
     from core.service.teams.administration import set_limits
 
-    with home_here() as home, transaction(home.sessions) as session:
+    with local_instance() as instance, transaction(instance.sessions) as session:
         team = get_team(session, set_limits(session, name, limits))
     _show([team], as_json)
 
@@ -137,7 +137,7 @@ def _limits(
     counts = {"max_running": max_running, "max_queued": max_queued, "max_stored_bytes": max_stored_bytes}
     for name, typed in counts.items():
         if typed is not None:
-            limits[name] = _whole(name, _number(typed))
+            limits[name] = _integer(name, _number(typed))
     if max_device_hours is not None:
         hours = _number(max_device_hours)
         limits["max_device_seconds"] = None if hours is None else hours * _HOUR
@@ -146,7 +146,7 @@ def _limits(
     return limits
 
 
-def _whole(name: str, value: float | None) -> int | None:
+def _integer(name: str, value: float | None) -> int | None:
     if value is not None and value != int(value):
         raise typer.BadParameter(f"{name}: {value:g} is not a whole number")
     return None if value is None else int(value)

@@ -1,4 +1,4 @@
-"""An open home: its database running and up to date, its first key made."""
+"""Embedded instance of this machine: its database running and up to date, its first key made."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from worker.embedded.postgres import postgres
 
 
 @dataclass(frozen=True)
-class Home:
-    """Home with its settings, which name the database; commands on the server act for the default team."""
+class EmbeddedInstance:
+    """Instance in a home; its settings name the database, and commands on the server act for its default team."""
 
     settings: Settings
     sessions: sessionmaker[Session]
@@ -22,7 +22,7 @@ class Home:
 
 
 @contextlib.contextmanager
-def open_home(settings: Settings) -> Iterator[Home]:
+def open_instance(settings: Settings) -> Iterator[EmbeddedInstance]:
     """Open the configured database, or the embedded one, which is stopped at the end unless it was running before."""
     settings = settings.model_copy(update={"home": settings.home.resolve()})
     settings.home.mkdir(parents=True, exist_ok=True)
@@ -36,4 +36,4 @@ def open_home(settings: Settings) -> Iterator[Home]:
         with transaction(sessions) as session:
             bootstrap(session, settings)
             team_id = create_team(session, DEFAULT_TEAM)
-        yield Home(settings, sessions, team_id)
+        yield EmbeddedInstance(settings, sessions, team_id)

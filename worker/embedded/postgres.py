@@ -166,20 +166,21 @@ def _require_system_user() -> None:
         try:
             pwd.getpwnam(SYSTEM_USER)
         except KeyError:
-            made = run(["useradd", "--system", "--shell", "/usr/sbin/nologin", SYSTEM_USER], name="useradd")
-            if made.returncode != 0:
+            completed = run(["useradd", "--system", "--shell", "/usr/sbin/nologin", SYSTEM_USER], name="useradd")
+            if completed.returncode != 0:
                 raise PostgresFailed(
-                    f"PostgreSQL refuses to run as root; its user {SYSTEM_USER} could not be created:\n{made.stdout}"
+                    f"PostgreSQL refuses to run as root; its user {SYSTEM_USER} could not be created:\n"
+                    f"{completed.stdout}"
                 ) from None
 
 
 def _create_cluster(data_dir: Path, user: str | None) -> None:
     """Create a cluster in a folder that is renamed at the end: a half-made one is never taken for a whole one."""
-    aside = data_dir.with_name(data_dir.name + ".new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(mode=0o700)
-    _give(aside, user)
-    made = run(
+    new_dir = data_dir.with_name(data_dir.name + ".new")
+    shutil.rmtree(new_dir, ignore_errors=True)
+    new_dir.mkdir(mode=0o700)
+    _give(new_dir, user)
+    completed = run(
         [
             _binary("initdb"),
             f"--username={SUPERUSER}",
@@ -187,15 +188,15 @@ def _create_cluster(data_dir: Path, user: str | None) -> None:
             "--encoding=UTF8",
             "--no-locale",
             "-D",
-            str(aside),
+            str(new_dir),
         ],
         name="initdb",
         user=user,
         folder=Path("/"),
     )
-    if made.returncode != 0:
-        raise PostgresFailed(f"initdb failed:\n{made.stdout}")
-    aside.rename(data_dir)
+    if completed.returncode != 0:
+        raise PostgresFailed(f"initdb failed:\n{completed.stdout}")
+    new_dir.rename(data_dir)
 
 
 def _socket_dir(data_dir: Path, user: str | None) -> Path:

