@@ -32,7 +32,7 @@ _KEY = re.compile(r"[a-z]+-[0-9a-f]{16,64}")
 _MAKING_ROOM = "making-room"
 
 
-class HeldEntry:
+class LockedEntry:
     """A complete entry, safe from removal until closed."""
 
     def __init__(self, path: Path, lock: int) -> None:
@@ -67,7 +67,7 @@ class NodeCache:
         self._root = root
         self._max_bytes = max_bytes
 
-    def find(self, key: str) -> HeldEntry | None:
+    def find(self, key: str) -> LockedEntry | None:
         """Return the entry, held and used now; None where it is not there or still being filled. Raises DiskFull."""
         entry = self._root / "entries" / _checked(key)
         if not entry.is_dir():
@@ -82,7 +82,7 @@ class NodeCache:
             os.close(lock)
             return None
         os.utime(lock)
-        return HeldEntry(entry, lock)
+        return LockedEntry(entry, lock)
 
     @contextmanager
     def fill(self, key: str, size: int, *, on_waiting: Callable[[], None] | None = None) -> Iterator[Path | None]:
@@ -155,13 +155,13 @@ class NodeCache:
             if (self._root / part).is_dir()
             for entry in (self._root / part).iterdir()
         }
-        found = []
+        entries = []
         for name in names:
             lock = self._root / "locks" / name
             with contextlib.suppress(FileNotFoundError):
                 text = lock.read_text()
-                found.append(_Kept(name, int(text) if text.isdecimal() else 0, lock.stat().st_mtime))
-        return found
+                entries.append(_Kept(name, int(text) if text.isdecimal() else 0, lock.stat().st_mtime))
+        return entries
 
     def _is_free(self, key: str) -> bool:
         return is_free(self._open(key))
@@ -172,10 +172,10 @@ class NodeCache:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for part in ("entries", "partial"):
-                gone = self._root / f"removed-{uuid.uuid4().hex}"
+                removed = self._root / f"removed-{uuid.uuid4().hex}"
                 with contextlib.suppress(FileNotFoundError):
-                    (self._root / part / key).rename(gone)
-                    shutil.rmtree(gone)
+                    (self._root / part / key).rename(removed)
+                    shutil.rmtree(removed)
         except BlockingIOError:
             return False
         finally:
@@ -188,8 +188,8 @@ class NodeCache:
         lock = self._open(_MAKING_ROOM)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for gone in self._root.glob("removed-*"):  # a removal that was cut off
-                shutil.rmtree(gone, ignore_errors=True)
+            for removed in self._root.glob("removed-*"):  # a removal that was cut off
+                shutil.rmtree(removed, ignore_errors=True)
             yield
         finally:
             os.close(lock)

@@ -40,7 +40,7 @@ from worker.app import app
 from worker.machine import disk_room_bytes, disk_shortage
 from worker.processes import run
 from worker.runner.client import RUNNER
-from worker.supervisor.heartbeat import Heart
+from worker.supervisor.heartbeat import Heartbeat
 from worker.supervisor.lookout import Lookout
 from worker.supervisor.supervisor import Supervisor
 
@@ -56,10 +56,10 @@ class Connections:
     store: Store
 
 
-_HELD_UP_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+_CLAIM_RETRY_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 """Before a claim that others held up is tried again; at random by up to half less."""
 
-_heart: Heart | None = None
+_heartbeat: Heartbeat | None = None
 _lookout: Lookout | None = None
 _connections: Connections | None = None
 _is_draining = mmap.mmap(-1, 1)
@@ -121,7 +121,7 @@ def claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Cla
     Where jobs may run whose teams' rows are held, by an attempt that ends this moment or by whomever for longer, it
     asks again a few times: in transactions of their own, so that no other worker waits for its turn meanwhile.
     """
-    for seconds in _HELD_UP_SECONDS:
+    for seconds in _CLAIM_RETRY_SECONDS:
         try:
             return _claim_next(settings, sessions)
         except queue.JobsLocked:
@@ -158,13 +158,13 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
     requires: Sequence[str] = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        global _heart, _lookout
+        global _heartbeat, _lookout
         settings = get_settings()
         _log_seclusion()
         pool: BasePool = parent.pool
         _lookout = Lookout(pool, look, settings.worker_poll_seconds)
-        _heart = Heart(WORKER_ID, settings, on_space=_lookout.look_now)
-        _heart.start()
+        _heartbeat = Heartbeat(WORKER_ID, settings, on_space=_lookout.look_now)
+        _heartbeat.start()
         _lookout.start()
 
 
@@ -187,8 +187,8 @@ def _drain(**_: Any) -> None:
     _is_draining[0] = 1
     if _lookout is not None:
         _lookout.stop()
-    if _heart is not None:
-        _heart.drain()
+    if _heartbeat is not None:
+        _heartbeat.drain()
     for child in psutil.Process().children() if _is_looking[0] else ():
         with contextlib.suppress(psutil.NoSuchProcess):
             child.send_signal(signal.SIGTERM)
@@ -196,5 +196,5 @@ def _drain(**_: Any) -> None:
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _leave_parent(**_: Any) -> None:
-    if _heart is not None:
-        _heart.stop(5)
+    if _heartbeat is not None:
+        _heartbeat.stop(5)

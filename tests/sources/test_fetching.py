@@ -24,7 +24,7 @@ from worker.fetcher.protocol import FetchModelSpec, model_key, with_secrets
 from worker.node_cache import NodeCache
 from worker.processes import ChildProcess, spawn
 from worker.runner.messages import LogMessage, Message
-from worker.supervisor.fetched_inputs import FETCHER, Fetching, fetcher_environment
+from worker.supervisor.fetched_inputs import FETCHER, InputFetcher, fetcher_environment
 
 TEAM = "team_a"
 SIZE = 400_000
@@ -70,8 +70,8 @@ def fetching(
     settings: Settings,
     on_wait: Callable[[], None] = lambda: None,
     on_message: Callable[[Message], None] = lambda message: None,
-) -> Iterator[Fetching]:
-    opened = Fetching(settings, settings.home, team_id=TEAM, on_message=on_message, on_wait=on_wait)
+) -> Iterator[InputFetcher]:
+    opened = InputFetcher(settings, settings.home, team_id=TEAM, on_message=on_message, on_wait=on_wait)
     yield opened
     opened.close()
 

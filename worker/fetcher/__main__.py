@@ -101,7 +101,7 @@ def _opened(spec: FetchSpec, reference: HubModel | HubText | HubImages, settings
             kind,
             reference.repository,
             reference.revision,
-            patience_seconds=settings.hub_patience_seconds,
+            timeout_seconds=settings.hub_patience_seconds,
         )
     return credential
 
@@ -115,8 +115,8 @@ def _fetch_hub_model(
             return
         what = f"{model.name}@{model.revision[:12]}"
         say(f"fetching {what}: {size / 1e9:.2f} GB")
-        hub, patience = Hub(settings).with_credential(credential), settings.hub_patience_seconds
-        one = from_hub(hub, "model", model.repository, model.revision, patience_seconds=patience)
+        hub, timeout_seconds = Hub(settings).with_credential(credential), settings.hub_patience_seconds
+        one = from_hub(hub, "model", model.repository, model.revision, timeout_seconds=timeout_seconds)
         fetch_files(model.files, folder, one, what=what, say=say)
 
 

@@ -93,22 +93,22 @@ def _is_right(path: Path, file: FileReference, between: Callable[[], None]) -> b
     return digest.hexdigest() == (file.sha256 or file.git_blob)
 
 
-def require_readable(hub: Hub, kind: Kind, repository: str, commit: str, *, patience_seconds: float) -> None:
-    """Ask the hub whether it may be read, until it answers or `patience_seconds` are over. Raises as `Hub.listing`."""
+def require_readable(hub: Hub, kind: Kind, repository: str, commit: str, *, timeout_seconds: float) -> None:
+    """Ask the hub whether it may be read, until it answers or `timeout_seconds` are over. Raises as `Hub.listing`."""
     since, wait = time.monotonic(), 0.25
     while True:
         try:
             hub.listing(kind, repository, commit)
             return
         except HubUnavailable:
-            if time.monotonic() + wait > since + patience_seconds:
+            if time.monotonic() + wait > since + timeout_seconds:
                 raise
         time.sleep(wait)
         wait = min(2 * wait, 10.0)
 
 
-def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, patience_seconds: float) -> Origin:
-    """Return the hub as an origin that resumes broken connections, until nothing has come for `patience_seconds`."""
+def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, timeout_seconds: float) -> Origin:
+    """Return the hub as an origin that resumes broken connections, until nothing has come for `timeout_seconds`."""
 
     def fetch(file: FileReference, path: Path, between: Callable[[], None]) -> None:
         since, wait = time.monotonic(), 0.25
@@ -126,7 +126,7 @@ def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, patience_sec
                 target.flush()
                 if target.tell() > start:
                     since, wait = time.monotonic(), 0.25
-                elif time.monotonic() + wait > since + patience_seconds:
+                elif time.monotonic() + wait > since + timeout_seconds:
                     raise error
                 else:
                     time.sleep(wait)

@@ -14,7 +14,7 @@ from core.engine.datasets.image_codec import write_images
 from core.errors import UnusableDataset
 from core.service.sources.hub import HubCredential
 from core.service.sources.references import HubImages
-from worker.fetcher.hub_text import open_split, told_about
+from worker.fetcher.hub_text import open_split, translate_dataset_errors
 from worker.fetcher.protocol import MOST_IMAGE_BYTES, FetchedImages
 
 _FORMATS = ("arrow", "parquet")
@@ -38,7 +38,7 @@ def read_hub_images(images: HubImages, target: Path, credential: HubCredential |
                 param="dataset",
             )
 
-    with told_about(images, credential):
+    with translate_dataset_errors(images, credential):
         split = open_split(images, credential, _FORMATS)
         features: _Features = dict(split.rows.features or {})
         image, label = _image_field(features, images), _label_field(features, images)
@@ -55,8 +55,8 @@ def read_hub_images(images: HubImages, target: Path, credential: HubCredential |
 
 def _pairs(rows: Iterable[dict[str, Any]], image: str, label: str) -> Iterator[tuple[bytes | None, Any]]:
     for row in rows:
-        held = row[image]
-        yield (held.get("bytes") if isinstance(held, dict) else held), row[label]
+        value = row[image]
+        yield (value.get("bytes") if isinstance(value, dict) else value), row[label]
 
 
 def _image_field(features: _Features, images: HubImages) -> str:

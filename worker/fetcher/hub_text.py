@@ -44,7 +44,7 @@ def read_hub_rows(text: HubText, target: Path, credential: HubCredential | None)
 
 
 def _read(text: HubText, target: Path, credential: HubCredential | None, choose: _Choose) -> FetchedText:
-    with told_about(text, credential):
+    with translate_dataset_errors(text, credential):
         split = open_split(text, credential, _FORMATS)
         documents, characters, sha256 = _write(choose(split.rows, text), target, text)
     if not documents:
@@ -61,54 +61,58 @@ class Split:
     origin: dict[str, Any]
 
 
-def open_split(asked: HubText | HubImages, credential: HubCredential | None, formats: Sequence[str]) -> Split:
-    """Open a split of a hub dataset; call it within `told_about`.
+def open_split(reference: HubText | HubImages, credential: HubCredential | None, formats: Sequence[str]) -> Split:
+    """Open a split of a hub dataset; call it within `translate_dataset_errors`.
 
     Raises UnusableDataset where the dataset is stored in none of these formats, UnknownDataset where it has no such
     split.
     """
     datasets.config.STREAMING_READ_MAX_RETRIES = 1  # the client below tries again by itself, and then the attempt
     builder = datasets.load_dataset_builder(
-        asked.repository, asked.config, revision=asked.revision, token=credential.token if credential else False
+        reference.repository,
+        reference.config,
+        revision=reference.revision,
+        token=credential.token if credential else False,
     )
-    _check_format(builder, asked, formats)
-    split = _choose_split(builder, asked)
+    _check_format(builder, reference, formats)
+    split = _choose_split(builder, reference)
     origin = {
         "kind": "hub",
-        "repository": asked.repository,
-        "revision": asked.revision,
+        "repository": reference.repository,
+        "revision": reference.revision,
         "config": builder.config.name,
         "split": split,
     }
     return Split(split, builder.as_streaming_dataset(split=split), origin)
 
 
-def _check_format(builder: datasets.DatasetBuilder, asked: HubText | HubImages, formats: Sequence[str]) -> None:
+def _check_format(builder: datasets.DatasetBuilder, reference: HubText | HubImages, formats: Sequence[str]) -> None:
     modules = [each.__module__.split(".") for each in type(builder).__mro__]
     kinds = [parts[2] for parts in modules if parts[:2] == ["datasets", "packaged_modules"] and len(parts) > 2]
     if not kinds or kinds[0] not in formats:
         raise UnusableDataset(
-            f"{asked.name} is stored as {kinds[0] if kinds else 'something else'}; one of {', '.join(formats)} is "
+            f"{reference.name} is stored as {kinds[0] if kinds else 'something else'}; one of {', '.join(formats)} is "
             "needed",
             param="dataset",
         )
 
 
-def _choose_split(builder: datasets.DatasetBuilder, asked: HubText | HubImages) -> str:
+def _choose_split(builder: datasets.DatasetBuilder, reference: HubText | HubImages) -> str:
     files = builder.config.data_files
     there = [str(name) for name in (files or builder.info.splits or {})]
-    if asked.split is not None:
-        if asked.split not in there:
+    if reference.split is not None:
+        if reference.split not in there:
             raise UnknownDataset(
-                f"{asked.name}: there is no split {asked.split!r}; there is {', '.join(there)}", param="dataset"
+                f"{reference.name}: there is no split {reference.split!r}; there is {', '.join(there)}", param="dataset"
             )
-        return asked.split
-    for name in _DEFAULT_SPLITS[asked.use]:
+        return reference.split
+    for name in _DEFAULT_SPLITS[reference.use]:
         if name in there:
             return name
     raise UnknownDataset(
-        f"{asked.name} has none of the splits usual for {asked.use} ({', '.join(_DEFAULT_SPLITS[asked.use])}); name "
-        f"one: {asked.repository}:{builder.config.name}:SPLIT, where SPLIT is {' or '.join(there)}",
+        f"{reference.name} has none of the splits usual for {reference.use} "
+        f"({', '.join(_DEFAULT_SPLITS[reference.use])}); name one: "
+        f"{reference.repository}:{builder.config.name}:SPLIT, where SPLIT is {' or '.join(there)}",
         param="dataset",
     )
 
@@ -157,17 +161,17 @@ def _text_field(row: dict[str, Any], text: HubText) -> str:
 
 
 @contextmanager
-def told_about(asked: HubText | HubImages, credential: HubCredential | None) -> Iterator[None]:
+def translate_dataset_errors(reference: HubText | HubImages, credential: HubCredential | None) -> Iterator[None]:
     """Turn errors of the `datasets` library into those of the error tree."""
-    with translated_errors("dataset", asked.repository, asked.revision, credential=credential):
+    with translated_errors("dataset", reference.repository, reference.revision, credential=credential):
         try:
             yield
         except DatasetNotFoundError as error:
-            raise UnknownDataset(f"{asked.name}: {_short(error)}", param="dataset") from error
+            raise UnknownDataset(f"{reference.name}: {_short(error)}", param="dataset") from error
         except (ValueError, DatasetsError, FileNotFoundError) as error:
             if isinstance(error, HfHubHTTPError):
                 raise
-            raise UnusableDataset(f"{asked.name} cannot be read: {_short(error)}", param="dataset") from error
+            raise UnusableDataset(f"{reference.name} cannot be read: {_short(error)}", param="dataset") from error
 
 
 def _short(error: Exception) -> str:

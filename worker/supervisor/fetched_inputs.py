@@ -12,7 +12,7 @@ from core.errors import RunnerLost
 from core.settings import Settings
 from core.telemetry import span
 from worker.fetcher.protocol import FetchSpec
-from worker.node_cache import HeldEntry, NodeCache
+from worker.node_cache import LockedEntry, NodeCache
 from worker.processes import ChildProcess, spawn
 from worker.runner.client import (
     PASSED_ON,
@@ -31,7 +31,7 @@ _TRIES = 3
 """Tries to hold an entry: it may be removed, to make room for another job, before this one holds it."""
 
 
-class Fetching:
+class InputFetcher:
     """Fetches of one attempt, whose own folder is `folder`. Entries lie safe in the cache until it is closed.
 
     One fetcher, started when it is first needed, does what follows too, until `end`: its libraries take a second or two
@@ -54,7 +54,7 @@ class Fetching:
         self._on_wait = on_wait
         self._fetcher: ChildProcess | None = None
         self.cache = NodeCache(settings.cache_root.resolve(), max_bytes=settings.cache_max_bytes)
-        self._held: list[HeldEntry] = []
+        self._entries: list[LockedEntry] = []
 
     def end(self) -> None:
         """End the fetcher, which holds memory; the next fetch starts another. Entries stay."""
@@ -64,7 +64,7 @@ class Fetching:
 
     def close(self) -> None:
         self.end()
-        for entry in self._held:
+        for entry in self._entries:
             entry.close()
 
     def entry(self, spec: FetchSpec, *, ask_first: bool) -> Path:
@@ -84,11 +84,11 @@ class Fetching:
 
     def find(self, key: str) -> Path | None:
         """Return the folder of an entry, held from now on; None where it is not there."""
-        held = self.cache.find(key)
-        if held is None:
+        entry = self.cache.find(key)
+        if entry is None:
             return None
-        self._held.append(held)
-        return held.path
+        self._entries.append(entry)
+        return entry.path
 
     def fetch(self, spec: FetchSpec) -> dict[str, Any]:
         """Have the fetcher do it; its result. Raises `ReportedFailure`, and as `run_task` where it ended."""

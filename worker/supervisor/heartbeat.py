@@ -27,7 +27,7 @@ _FIRST_SECONDS = 10.0
 logger = structlog.get_logger()
 
 
-class Heart:
+class Heartbeat:
     """Thread that sends the worker's heartbeat every few seconds once started.
 
     `on_space` is called when a disk that was too full no longer is: jobs may be waiting that nobody will hint at soon.
@@ -45,7 +45,7 @@ class Heart:
         self._work = WorkFolders(settings.work_root)
         self._sweep_at = 0.0
         self._sweep: threading.Thread | None = None
-        self._thread = threading.Thread(target=self._live, name="heart", daemon=True)
+        self._thread = threading.Thread(target=self._live, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Start beating, and wait for the first heartbeat: before, nobody knows for which jobs this worker has room."""
@@ -76,7 +76,7 @@ class Heart:
                 self._beat(session, facts)
             self._has_beaten.set()
             if self._shortage != before:
-                self._tell(before)
+                self._report_shortage(before)
             self._wake.wait(wait)
             self._wake.clear()
         with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
@@ -103,7 +103,7 @@ class Heart:
         if free_bytes and disk_shortage(self._settings) is None:
             self._wake.set()
 
-    def _tell(self, before: str | None) -> None:
+    def _report_shortage(self, before: str | None) -> None:
         if self._shortage is None:
             logger.info("disk has space again", worker=self._worker_id)
             self._on_space()

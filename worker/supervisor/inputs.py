@@ -48,7 +48,7 @@ from worker.fetcher.protocol import (
 )
 from worker.node_cache import NodeCache
 from worker.runner.messages import GenerateTextSpec, ImageSource, Message, ModelSource, Spec, TextSource
-from worker.supervisor.fetched_inputs import Fetching
+from worker.supervisor.fetched_inputs import InputFetcher
 
 logger = structlog.get_logger()
 
@@ -79,21 +79,21 @@ class Sources:
         self._folder = folder
         self._run_runner = run_runner
         self._on_wait = on_wait
-        self._fetching = Fetching(settings, folder, team_id=team_id, on_message=on_message, on_wait=on_wait)
+        self._fetcher = InputFetcher(settings, folder, team_id=team_id, on_message=on_message, on_wait=on_wait)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._fetching.close()
+        self._fetcher.close()
 
     def end_fetching(self) -> None:
         """End the fetcher, for its memory: all that the attempt needs is here, and stays."""
-        self._fetching.end()
+        self._fetcher.end()
 
     @property
     def cache(self) -> NodeCache:
-        return self._fetching.cache
+        return self._fetcher.cache
 
     def model(self, reference: ModelReference) -> ModelSource:
         """Return the model's folder: in place where it lies on this machine, else in the cache.
@@ -106,8 +106,8 @@ class Sources:
         else:
             assert not isinstance(reference, FolderModel)
             key = model_key(reference, self._team_id)
-            spec = FetchModelSpec(**self._asked_with(), key=key, model=reference)
-            place = self._fetching.entry(spec, ask_first=is_closed(reference))
+            spec = FetchModelSpec(**self._common_fields(), key=key, model=reference)
+            place = self._fetcher.entry(spec, ask_first=is_closed(reference))
         return ModelSource(
             path=place.resolve(),
             own_artifact=isinstance(reference, StoredModel) and reference.is_artifact,
@@ -125,8 +125,8 @@ class Sources:
             folder = self._store.folder(reference.prefix)
             if folder is not None:
                 return self._file(reference, folder / reference.file.path, reference.file.sha256, param)
-        spec = FetchTextSpec(**self._asked_with(), key=text_key(reference, self._team_id), text=reference)
-        entry = self._fetching.entry(spec, ask_first=is_closed(reference))
+        spec = FetchTextSpec(**self._common_fields(), key=text_key(reference, self._team_id), text=reference)
+        entry = self._fetcher.entry(spec, ask_first=is_closed(reference))
         if isinstance(reference, StoredText):
             return _text_source(reference, entry / TEXT_FILE, reference.file.sha256)
         return _described_source(reference.name, entry)
@@ -140,8 +140,8 @@ class Sources:
             folder = self._store.folder(reference.prefix)
             if folder is not None:
                 return self._images_in_place(reference, folder / reference.file.path, reference.file.sha256, param)
-        spec = FetchImagesSpec(**self._asked_with(), key=images_key(reference, self._team_id), images=reference)
-        entry = self._fetching.entry(spec, ask_first=is_closed(reference))
+        spec = FetchImagesSpec(**self._common_fields(), key=images_key(reference, self._team_id), images=reference)
+        entry = self._fetcher.entry(spec, ask_first=is_closed(reference))
         if isinstance(reference, StoredImages):
             return _image_source(reference, entry / IMAGES_FILE, str(reference.file.sha256))
         about = FetchedImages.model_validate_json((entry / MANIFEST).read_bytes())
@@ -168,10 +168,10 @@ class Sources:
                 f"The questions of {task.name} are a local copy: this worker lacks it in {self._settings.local_tasks}.",
                 param="evaluation.tasks",
             )
-        spec = FetchTaskSpec(**self._asked_with(), key=questions_key(task.hub, self._team_id), questions=task.hub)
-        return _described_source(task.name, self._fetching.entry(spec, ask_first=is_closed(task.hub)))
+        spec = FetchTaskSpec(**self._common_fields(), key=questions_key(task.hub, self._team_id), questions=task.hub)
+        return _described_source(task.name, self._fetcher.entry(spec, ask_first=is_closed(task.hub)))
 
-    def _asked_with(self) -> dict[str, Any]:
+    def _common_fields(self) -> dict[str, Any]:
         """Return what every spec has. The operator's token goes along only where it is lent to the team."""
         access = self._find_access()
         settings = self._settings if access.is_lent else self._settings.model_copy(update={"hub_token": None})
@@ -226,11 +226,11 @@ class Sources:
         if here is not None and (here / MANIFEST).is_file():
             os.utime(here / MANIFEST)  # read where it lies: not to be swept meanwhile
             return _described_source(reference.name, here)
-        entry = self._fetching.find(key)
+        entry = self._fetcher.find(key)
         if entry is None and here is None:
-            spec = FetchGeneratedSpec(**self._asked_with(), key=key, prefix=prefix)
-            if self._fetching.fetch(spec)["found"]:
-                entry = self._fetching.find(key)
+            spec = FetchGeneratedSpec(**self._common_fields(), key=key, prefix=prefix)
+            if self._fetcher.fetch(spec)["found"]:
+                entry = self._fetcher.find(key)
         if entry is None:
             entry = self._generate(reference, model, key, prefix)
         return _described_source(reference.name, entry)
@@ -239,21 +239,21 @@ class Sources:
         folder = self._folder / key
         folder.mkdir(parents=True, exist_ok=True)
         self.end_fetching()  # the model needs the memory
-        asked = reference.model_dump(include={"samples", "sequence_length", "seed"})
-        made = self._run_runner(
+        options = reference.model_dump(include={"samples", "sequence_length", "seed"})
+        generated = self._run_runner(
             GenerateTextSpec(
                 model=model.place,
                 target=folder / TEXT_FILE,
                 device=self._settings.device,
                 threads=self._settings.threads,
-                **asked,
+                **options,
             )
         )
         about = FetchedText(
             sha256=file_hash(folder / TEXT_FILE),
-            documents=made["documents"],
-            characters=made["characters"],
-            origin={"kind": "self", "model_revision": model.revision, **asked, "tokens": made["tokens"]},
+            documents=generated["documents"],
+            characters=generated["characters"],
+            origin={"kind": "self", "model_revision": model.revision, **options, "tokens": generated["tokens"]},
         )
         with translate_disk_full():
             (folder / MANIFEST).write_text(about.model_dump_json(indent=2))

@@ -73,8 +73,8 @@ class Lease:
         now = time.monotonic()
         with transaction(self._sessions) as session:
             due = now >= self._renewed_at + self._renew_seconds
-            asked_to_stop = self._state == "running" and status_of(session, self._job_id) == "cancelling"
-            if not due and not asked_to_stop:
+            is_cancelling = self._state == "running" and status_of(session, self._job_id) == "cancelling"
+            if not due and not is_cancelling:
                 return
             answer = queue.renew(session, self._job_id, self._attempt, self._lease_seconds)
         if answer != "lost":

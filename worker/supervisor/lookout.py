@@ -32,9 +32,9 @@ class Lookout:
         self._wake.set()
 
     def _live(self) -> None:
-        asked = None
+        look = None
         while not self._ended:
-            if asked is None or asked.ready():
-                asked = self._pool.apply_async(self._look, (), {})
+            if look is None or look.ready():
+                look = self._pool.apply_async(self._look, (), {})
             self._wake.wait(self._every_seconds)
             self._wake.clear()

@@ -42,7 +42,7 @@ class Recorder:
         self._lease = lease
         self._progress = 0.0
         self._progress_at = 0.0
-        self._told_at = time.monotonic()
+        self._written_at = time.monotonic()
         self._doing: str | None = None
         self._stage: Stage = "fetch"
         self._stage_at = self._entered_at = time.monotonic()
@@ -69,7 +69,7 @@ class Recorder:
         if progress <= self._progress or now < self._progress_at + PROGRESS_SECONDS:
             return
         self._progress, self._progress_at = min(progress, 1.0), now
-        self._tell_progress(data or {})
+        self._write_progress(data or {})
 
     def alive(self, doing: str | None = None) -> None:
         """Record a sign of life of whatever does the work, which is at `doing`.
@@ -78,14 +78,14 @@ class Recorder:
         then misses it.
         """
         self._doing = doing
-        if time.monotonic() >= self._told_at + SIGN_SECONDS:
-            self._tell_progress({}, insist=False)
+        if time.monotonic() >= self._written_at + SIGN_SECONDS:
+            self._write_progress({}, insist=False)
 
-    def _tell_progress(self, data: Mapping[str, Any], *, insist: bool = True) -> None:
-        self._told_at = time.monotonic()
-        told = {**data, **({} if self._doing is None else {"doing": self._doing})}
+    def _write_progress(self, data: Mapping[str, Any], *, insist: bool = True) -> None:
+        self._written_at = time.monotonic()
+        details = {**data, **({} if self._doing is None else {"doing": self._doing})}
         self._checked(
-            lambda session: queue.set_progress(session, self._job_id, self._attempt, self._progress, told),
+            lambda session: queue.set_progress(session, self._job_id, self._attempt, self._progress, details),
             insist=insist,
         )
 
@@ -126,11 +126,11 @@ class Recorder:
                 with transaction(self._sessions) as session:
                     return write(session)
             except DBAPIError as error:
-                if (fault := transient_reason(error)) is None:
+                if (reason := transient_reason(error)) is None:
                     raise
                 if not insist:
                     return None
-                logger.warning("not written, trying again", fault=fault, error=str(error.orig))
+                logger.warning("not written, trying again", fault=reason, error=str(error.orig))
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_RETRY_SECONDS)
         raise LeaseLost

@@ -158,9 +158,9 @@ class Supervisor:
 
     def _watch(self, claim: Claim, lease: Lease) -> Callable[[], None]:
         """Return the check made a few times a second while a job runs; it raises what ends the job."""
-        asked, ours = claim.body.get("time_limit_seconds"), self._settings.job_time_limit_seconds
-        limit = ours if asked is None else min(asked, ours)
-        whose = "this worker" if limit == ours else "the job"
+        requested, own = claim.body.get("time_limit_seconds"), self._settings.job_time_limit_seconds
+        limit = own if requested is None else min(requested, own)
+        whose = "this worker" if limit == own else "the job"
         deadline = time.monotonic() + limit
 
         def watch() -> None:

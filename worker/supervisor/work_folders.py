@@ -24,7 +24,7 @@ from core.engine.resume.kinds import KINDS
 from core.service.jobs.work_folders import WORK_USES, WorkUse, uses_of_work
 from worker.locks import is_free
 
-_MADE_ANEW = ("artifact", "pruned")
+_NOT_RESUMED = ("artifact", "pruned")
 """Folders of an attempt that none goes on from."""
 _LOCK = "lock"
 _REMOVED = "removed-"
@@ -66,28 +66,28 @@ class WorkFolders:
             self.remove(job_id)
             return
         for attempt in attempts:
-            for path in [attempt] if attempt not in newest else [attempt / name for name in _MADE_ANEW]:
+            for path in [attempt] if attempt not in newest else [attempt / name for name in _NOT_RESUMED]:
                 shutil.rmtree(path, ignore_errors=True)
 
     def remove(self, job_id: str) -> bool:
         """Remove a job's folder; False where an attempt holds it."""
         folder = self._root / job_id
-        gone = self._root / f"{_REMOVED}{uuid.uuid4().hex}"
+        removed = self._root / f"{_REMOVED}{uuid.uuid4().hex}"
         try:
             lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:  # of a release that had none
             with contextlib.suppress(FileNotFoundError):
-                folder.rename(gone)
+                folder.rename(removed)
         else:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with contextlib.suppress(FileNotFoundError):
-                    folder.rename(gone)
+                    folder.rename(removed)
             except BlockingIOError:
                 return False
             finally:
                 os.close(lock)
-        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(removed, ignore_errors=True)
         return True
 
     def sweep(self, sessions: sessionmaker[Session], resume_keep_seconds: float, *, free_bytes: int = 0) -> None:
@@ -117,7 +117,7 @@ class WorkFolders:
     def _give_up(self, uses: dict[str, WorkUse], free_bytes: int) -> None:
         if self._free() >= free_bytes:
             return
-        idle = [job_id for job_id in self._jobs() if job_id in uses and not self._is_held(job_id)]
+        idle = [job_id for job_id in self._jobs() if job_id in uses and not self._is_locked(job_id)]
         if self._free() + sum(_disk_bytes(self._root / each) for each in idle) < free_bytes:
             return
         for job_id in sorted(idle, key=lambda each: (WORK_USES.index(uses[each]), -self._age(each))):
@@ -131,7 +131,7 @@ class WorkFolders:
             return []
         return sorted(each.name for each in self._root.iterdir() if _JOB.fullmatch(each.name))
 
-    def _is_held(self, job_id: str) -> bool:
+    def _is_locked(self, job_id: str) -> bool:
         try:
             lock = os.open(self._root / job_id / _LOCK, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -178,6 +178,6 @@ def _disk_bytes(folder: Path) -> int:
     for where, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(FileNotFoundError):
-                found = Path(where, name).lstat()
-                sizes[found.st_ino] = found.st_blocks * 512
+                status = Path(where, name).lstat()
+                sizes[status.st_ino] = status.st_blocks * 512
     return sum(sizes.values())
