@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.chaos.alerts import CAUSES, Means, fire_each
+from bench.chaos.alerts import CAUSES, FleetAccess, fire_each
 from bench.chaos.bodies import MODEL, TEXT, write_model, write_words
 from bench.chaos.faults import KINDS
 from bench.chaos.fleet import Fleet
@@ -43,14 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     alerts = asked.alert or list(CAUSES)
     folder = Path(tempfile.mkdtemp(prefix="alerts-", dir=asked.folder))
     with Receiver(folder) as receiver, Fleet(folder, receiver) as fleet:
-        silent = fire_each(_means(fleet), folder / "prometheus", alerts)
+        silent = fire_each(_access(fleet), folder / "prometheus", alerts)
     if not silent:
         shutil.rmtree(folder)
     print(f"alerts {len(alerts)}, silent {len(silent)}")
     return int(bool(silent))
 
 
-def _means(fleet: Fleet) -> Means:
+def _access(fleet: Fleet) -> FleetAccess:
     installation = fleet.installation
     api = installation.apis[0]
     team, key = next(iter(installation.admin_keys.items()))
@@ -75,7 +75,7 @@ def _means(fleet: Fleet) -> Means:
             with contextlib.suppress(httpx.HTTPError):
                 httpx.get(f"{url}/v1/jobs", headers=headers, timeout=_ANSWER_SECONDS)
 
-    return Means(installation, _redis_url(fleet), apply, submit, request)
+    return FleetAccess(installation, _redis_url(fleet), apply, submit, request)
 
 
 def _redis_url(fleet: Fleet) -> str:

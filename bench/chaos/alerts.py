@@ -60,7 +60,7 @@ Apply = Callable[[str, str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
-class Means:
+class FleetAccess:
     """Access to a fleet that a try needs.
 
     `submit` has so many jobs accepted, whose team has a webhook; `request` asks an API
@@ -75,49 +75,49 @@ class Means:
 
 
 def fire_each(
-    means: Means, folder: Path, alerts: Iterable[str] = tuple(CAUSES), say: Callable[[str], None] = print
+    access: FleetAccess, folder: Path, alerts: Iterable[str] = tuple(CAUSES), say: Callable[[str], None] = print
 ) -> list[str]:
     """Have each alert's fault come, one after the other; return the alerts that did not come for theirs in time."""
     silent = []
-    with watch(means.installation.apis, RULES, folder, FASTER) as prometheus:
+    with watch(access.installation.apis, RULES, folder, FASTER) as prometheus:
         for alert in alerts:
             began = time.monotonic()
-            if not _fires(alert, CAUSES[alert], means, prometheus):
+            if not _fires(alert, CAUSES[alert], access, prometheus):
                 silent.append(alert)
             say(f"{alert}: {'silent' if alert in silent else 'fired'} after {time.monotonic() - began:.0f} s")
             until(lambda: not prometheus.firing(), PATIENCE_SECONDS)
     return silent
 
 
-def _fires(alert: str, cause: Cause, means: Means, prometheus: Prometheus) -> bool:
+def _fires(alert: str, cause: Cause, access: FleetAccess, prometheus: Prometheus) -> bool:
     if cause.jobs:
-        means.submit(cause.jobs)
+        access.submit(cause.jobs)
     deadline = time.monotonic() + PATIENCE_SECONDS
     with ExitStack() as stack:
         if not cause.again:
-            _do(cause, means, stack)
+            _do(cause, access, stack)
         while time.monotonic() < deadline:
             if alert in prometheus.firing():
                 return True
             if cause.again:
                 with ExitStack() as once:
-                    _do(cause, means, once)
+                    _do(cause, access, once)
             if cause.requests:
-                means.request()
+                access.request()
             time.sleep(_EVERY_SECONDS)
     return False
 
 
-def _do(cause: Cause, means: Means, stack: ExitStack) -> None:
+def _do(cause: Cause, access: FleetAccess, stack: ExitStack) -> None:
     for target in cause.targets:
         own = OWN.get(cause.kind)
-        stack.enter_context(means.apply(cause.kind, target) if own is None else own(means))
+        stack.enter_context(access.apply(cause.kind, target) if own is None else own(access))
 
 
 @contextmanager
-def redis_full(means: Means) -> Iterator[None]:
+def redis_full(access: FleetAccess) -> Iterator[None]:
     """Give Redis less memory than it uses."""
-    with redis.Redis.from_url(means.redis_url) as client:
+    with redis.Redis.from_url(access.redis_url) as client:
         had = client.config_get("maxmemory")["maxmemory"]
         client.config_set("maxmemory", int(client.info("memory")["used_memory"]) // 2)
         try:
@@ -127,22 +127,22 @@ def redis_full(means: Means) -> Iterator[None]:
 
 
 @contextmanager
-def team_held(means: Means) -> Iterator[None]:
+def team_held(access: FleetAccess) -> Iterator[None]:
     """Hold every team's row, as a transaction that somebody forgot does: no job is claimed."""
-    with _held(means, "SELECT FROM teams FOR UPDATE"):
+    with _locked(access, "SELECT FROM teams FOR UPDATE"):
         yield
 
 
 @contextmanager
-def jobs_held(means: Means) -> Iterator[None]:
+def jobs_held(access: FleetAccess) -> Iterator[None]:
     """Hold the table of jobs against readers, so that a list of them waits for its limit."""
-    with _held(means, "LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE"):
+    with _locked(access, "LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE"):
         yield
 
 
 @contextmanager
-def _held(means: Means, statement: str) -> Iterator[None]:
-    with psycopg.connect(libpq_url(means.installation.database_url)) as connection:
+def _locked(access: FleetAccess, statement: str) -> Iterator[None]:
+    with psycopg.connect(libpq_url(access.installation.database_url)) as connection:
         connection.execute(statement.encode())
         try:
             yield
@@ -150,7 +150,7 @@ def _held(means: Means, statement: str) -> Iterator[None]:
             connection.rollback()
 
 
-OWN: Final[dict[str, Callable[[Means], AbstractContextManager[None]]]] = {
+OWN: Final[dict[str, Callable[[FleetAccess], AbstractContextManager[None]]]] = {
     each.__name__: each for each in (redis_full, team_held, jobs_held)
 }
 """Faults that a run's schedule has not."""

@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from bench.chaos.installation import Installation
 from bench.chaos.journal import read
 from bench.chaos.observation import (
-    HELD,
+    LEASED,
     Bucket,
     NoAnswer,
     Observation,
@@ -101,7 +101,7 @@ def _wait_for_ends(reader: Reader, teams: list[str], deadline: float) -> None:
         return not any(
             reader.json(team, "/v1/jobs", status=status, limit=1)["data"]
             for team in teams
-            for status in ("queued", *sorted(HELD))
+            for status in ("queued", *sorted(LEASED))
         )
 
     while not is_over() and time.time() < deadline:

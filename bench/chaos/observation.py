@@ -21,7 +21,7 @@ from bench.chaos.installation import Installation
 from bench.chaos.journal import read
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
-HELD = frozenset({"running", "cancelling"})
+LEASED = frozenset({"running", "cancelling"})
 _ANSWER_SECONDS = 30.0
 _TRIES = 10
 _PAGE = 200

@@ -11,7 +11,7 @@ from threading import Thread
 import psycopg
 import pytest
 
-from bench.chaos.alerts import CAUSES, OWN, Means, jobs_held, redis_full, team_held
+from bench.chaos.alerts import CAUSES, OWN, FleetAccess, jobs_held, redis_full, team_held
 from bench.chaos.faults import KINDS
 from bench.chaos.installation import Installation
 from bench.chaos.prometheus import PROGRAM, shortened, watch
@@ -82,14 +82,14 @@ def test_each_alert_has_a_fault_that_fires_it() -> None:
 def test_a_full_redis_is_provoked_and_healed(tmp_path: Path) -> None:
     with redis_running(tmp_path) as server:
         server.client.config_set("maxmemory", 100_000_000)
-        means = Means(NOBODY, server.url, lambda kind, target: nullcontext(), lambda jobs: None, lambda: None)
-        with redis_full(means):
+        access = FleetAccess(NOBODY, server.url, lambda kind, target: nullcontext(), lambda jobs: None, lambda: None)
+        with redis_full(access):
             assert int(server.client.config_get("maxmemory")["maxmemory"]) < server.client.info("memory")["used_memory"]
         assert server.client.config_get("maxmemory")["maxmemory"] == "100000000"
 
 
 def test_what_is_held_is_let_go(database_url: str, team: str) -> None:
-    means = Means(
+    access = FleetAccess(
         replace(NOBODY, database_url=database_url),
         "",
         lambda kind, target: nullcontext(),
@@ -98,7 +98,7 @@ def test_what_is_held_is_let_go(database_url: str, team: str) -> None:
     )
     with psycopg.connect(libpq_url(database_url), autocommit=True) as connection:
         for held, asked in ((team_held, "SELECT FROM teams FOR UPDATE"), (jobs_held, "SELECT FROM jobs")):
-            with held(means), pytest.raises(psycopg.errors.LockNotAvailable):
+            with held(access), pytest.raises(psycopg.errors.LockNotAvailable):
                 connection.execute(f"BEGIN; SET LOCAL lock_timeout = '50ms'; {asked}".encode())
             connection.execute("ROLLBACK")
             connection.execute(f"BEGIN; {asked}; COMMIT".encode())

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bench.chaos.observation import HELD, Observation, Violation
+from bench.chaos.observation import LEASED, Observation, Violation
 
 
 def counts_are_what_the_lists_say(seen: Observation) -> Iterator[Violation]:
@@ -18,7 +18,7 @@ def counts_are_what_the_lists_say(seen: Observation) -> Iterator[Violation]:
         opened = seen.reader.all(team, "/v1/uploads", status="open")
         stored += sum(file["bytes"] for upload in opened for file in upload["files"])
         counted = {
-            "running": sum(found.job["status"] in HELD for found in jobs),
+            "running": sum(found.job["status"] in LEASED for found in jobs),
             "queued": sum(found.job["status"] == "queued" for found in jobs),
             "stored_bytes": stored,
         }

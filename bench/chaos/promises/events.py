@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bench.chaos.observation import ENDED, HELD, Observation, SeenJob, Violation
+from bench.chaos.observation import ENDED, LEASED, Observation, SeenJob, Violation
 
 
 def numbers_have_no_gaps(seen: Observation) -> Iterator[Violation]:
@@ -50,7 +50,7 @@ def _events_of_other_attempts(found: SeenJob) -> Iterator[Violation]:
         if event["type"] == "status":
             status = event["data"]["status"]
             continue
-        if status not in HELD:
+        if status not in LEASED:
             yield Violation("fencing", f"{where} was written while the job was {status}", found.id)
         stage = (event["attempt"], event["data"]["stage"]) if event["type"] == "stage" else None
         if stage is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 from sqlalchemy import make_url
 
-from bench.chaos.observation import ENDED, HELD, Observation, Violation
+from bench.chaos.observation import ENDED, LEASED, Observation, Violation
 
 _RUNNER = "secateur-runner"
 _PARTIAL = (".partial", ".part", ".tmp", ".incoming")
@@ -68,7 +68,7 @@ def no_work_is_left(seen: Observation) -> Iterator[Violation]:
                 yield Violation("leftovers", f"{file} is half a file that nobody writes")
     for worker in seen.reader.json(seen.teams[0], "/v1/workers")["data"]:
         job = next((found for found in seen.jobs.values() if found.id == worker["job_id"]), None)
-        if worker["state"] == "busy" and (job is None or job.job["status"] not in HELD):
+        if worker["state"] == "busy" and (job is None or job.job["status"] not in LEASED):
             yield Violation("leftovers", f"{worker['id']} is told to be busy, and no job runs", worker["job_id"])
 
 
