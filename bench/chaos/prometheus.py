@@ -104,7 +104,7 @@ def watch(apis: Sequence[str], rules: Path | None, folder: Path, faster: float =
         address = until(lambda: _address(log) if process.is_running() else _ended(log), START_SECONDS)
         running = Prometheus(f"http://{address}")
         try:
-            until(running.is_ready, START_SECONDS)
+            until(lambda: running.is_ready() if process.is_running() else _ended(log), START_SECONDS)
             if apis:
                 running.wait_for_calm()
             yield running
