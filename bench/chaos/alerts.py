@@ -27,13 +27,14 @@ _EVERY_SECONDS = 1.0
 @dataclass(frozen=True)
 class Cause:
     """A fault of this kind to each of the targets at once, kept up until the alert fires. `again` is one that is over
-    as soon as it is done, and is done again and again. With `jobs`, so many are submitted before it; with `requests`,
+    as soon as it is done, and is done again after so many seconds; a killed worker needs some until it has a job that
+    it can lose. With `jobs`, so many are submitted before it; with `requests`,
     the API is asked for a list of them all the while.
     """
 
     kind: str
     targets: tuple[str, ...] = ("",)
-    again: bool = False
+    again: float | None = None
     jobs: int = 0
     requests: bool = False
 
@@ -49,9 +50,9 @@ CAUSES: Final[dict[str, Cause]] = {
     "SecateurDutyNotDone": Cause("freeze", ALL.dispatchers),
     "SecateurQueueWithoutWorkers": Cause("freeze", ALL.workers, jobs=1),
     "SecateurWorkersPaused": Cause("disk_full", ("worker-0",)),
-    "SecateurWorkersLost": Cause("kill", ALL.workers, again=True, jobs=40),
-    "SecateurOutOfMemory": Cause("kill", tuple(f"{worker}/runner" for worker in ALL.workers), again=True, jobs=40),
-    "SecateurAttemptsFail": Cause("kill", tuple(f"{worker}/runner" for worker in ALL.workers), again=True, jobs=40),
+    "SecateurWorkersLost": Cause("kill", ALL.workers, again=20, jobs=40),
+    "SecateurOutOfMemory": Cause("kill", tuple(f"{worker}/runner" for worker in ALL.workers), again=1, jobs=40),
+    "SecateurAttemptsFail": Cause("kill", tuple(f"{worker}/runner" for worker in ALL.workers), again=1, jobs=40),
     "SecateurSlow": Cause("jobs_held", requests=True),
 }
 
@@ -92,16 +93,18 @@ def fire_each(
 def _fires(alert: str, cause: Cause, access: FleetAccess, prometheus: Prometheus) -> bool:
     if cause.jobs:
         access.submit(cause.jobs)
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    due = time.monotonic()
+    deadline = due + PATIENCE_SECONDS
     with ExitStack() as stack:
-        if not cause.again:
+        if cause.again is None:
             _do(cause, access, stack)
         while time.monotonic() < deadline:
             if alert in prometheus.firing():
                 return True
-            if cause.again:
+            if cause.again is not None and time.monotonic() >= due:
                 with ExitStack() as once:
                     _do(cause, access, once)
+                due = time.monotonic() + cause.again
             if cause.requests:
                 access.request()
             time.sleep(_EVERY_SECONDS)
