@@ -14,7 +14,8 @@ from core.engine.options.width import Width
 from core.engine.options.width_counts import reachable_sparsities, require_narrowing, require_structure
 from core.errors import InvalidTarget
 from core.methods.registry import parse_parameters
-from core.pipeline.recipes.sizes import Target, resolve_target
+from core.pipeline.recipes.parts import Target
+from core.pipeline.recipes.sizes import resolve_target
 from tests.engine.tiny import CONFIGS, make_model
 
 ROUND_TO = 8

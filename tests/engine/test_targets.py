@@ -17,7 +17,8 @@ from core.engine.resume.kinds import LATENCY, STATE
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.passes import walk_for
 from core.pipeline.plans import make_structured_plan
-from core.pipeline.recipes.sizes import Target, resolve_target
+from core.pipeline.recipes.parts import Target
+from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.stages import search as latency_search
 from core.pipeline.stages.search import (
     Found,

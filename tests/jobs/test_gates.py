@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from core.errors import InvalidRequest
+from core.pipeline.recipes.parts import Evaluation, Gates
 from core.service.jobs.gates import GateResult, evaluate_gates, gates_report, missed_gates, require_measured
-from core.service.jobs.schemas import Evaluation, Gates
 
 METRICS: dict[str, Any] = {
     "perplexity": {"oak": {"dense": 10.0, "pruned": 20.0, "ratio": 2.0}},

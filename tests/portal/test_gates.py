@@ -6,8 +6,8 @@ import httpx
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session, sessionmaker
 
+from core.pipeline.recipes.parts import Gates
 from core.service.jobs.gates import evaluate_gates, gates_report
-from core.service.jobs.schemas import Gates
 from core.storage import Store
 from tests.portal.conftest import require_accessible
 from tests.portal.running_job import METRICS, REPORT, Running

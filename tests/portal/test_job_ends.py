@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.pipeline.recipes.parts import Gates
 from core.service.jobs.gates import evaluate_gates, gates_report
 from core.service.jobs.queue import finish_cancelled
-from core.service.jobs.schemas import Gates
 from core.storage import Store, artifact_prefix
 from tests.portal.browserless import Browserless
 from tests.portal.running_job import METRICS, REPORT, Running

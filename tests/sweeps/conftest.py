@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import InternalError
+from core.pipeline.recipes.parts import Gates
 from core.service.jobs import queue
 from core.service.jobs.gates import evaluate_gates, missed_gates
 from core.service.jobs.queue import Claim
 from core.service.jobs.resolution.hub_lookup import HubLookup
-from core.service.jobs.schemas import Gates
 from core.service.jobs.tables import JobRow
 from core.service.sweeps import service
 from core.service.sweeps.advance import advance_sweeps

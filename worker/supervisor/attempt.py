@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from core.errors import GateMissed, OutOfMemory, SecateurError
+from core.pipeline.recipes.parts import Gates
 from core.pipeline.reports.manifest import finalise
 from core.service.jobs.estimates.resources import compare
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
 from core.service.jobs.queue import Claim
-from core.service.jobs.schemas import Gates
 from core.service.sources.hub_tokens import find_access
 from core.settings import Settings
 from core.storage import Store, StoredFile, artifact_prefix

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from core.pipeline.recipes.sizes import Target
+from core.pipeline.recipes.parts import Target
 from core.service.jobs.gates import GateResult
 from core.service.jobs.queue import Claim
 from worker.runner.messages import PruneSpec, SearchSpec

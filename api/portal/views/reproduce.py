@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from core.service.jobs.schemas import Gates
+from core.pipeline.recipes.parts import Gates
 
 _WIDTH: Final = 100
 _CONTINUED: Final = " \\\n  "

@@ -2,9 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import Field, model_validator
+from typing import Any, Literal
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
@@ -17,54 +15,12 @@ from core.engine.options.patterns import parse_pattern
 from core.engine.options.width_counts import reachable_sparsities
 from core.errors import InvalidSparsity, InvalidTarget
 from core.methods.registry import get_method, parse_parameters
+from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.validation import ResolvedRequest, check_job
-from core.validation import Part
 
-_Size = Annotated[int, Field(ge=1, le=10**18)]
 _Figure = Literal["parameters", "bytes"]
 _AGREEMENT = 1e-9
 """Largest difference of a sparsity, given too as in a job's own recipe, from the one the target means."""
-
-
-def _is_none(value: object) -> bool:
-    return value is None
-
-
-class Target(Part, frozen=True):
-    """Limit of the artifact, one of the three; the others are left out where it is shown."""
-
-    parameters: _Size | None = Field(
-        None,
-        exclude_if=_is_none,
-        description="Structured: parameters of the artifact. Else: parameters that are not zero, of all.",
-    )
-    bytes: _Size | None = Field(
-        None,
-        exclude_if=_is_none,
-        description="Bytes of the artifact's tensors, as `metrics.bytes.artifact` counts them; packed, as "
-        "`report.packed.bound_bytes`. Headers of the files, some hundred bytes a tensor, come on top.",
-    )
-    latency_ratio: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        None,
-        exclude_if=_is_none,
-        description="Structured: pruned / dense milliseconds of a prefill of one sequence, on the job's own worker, as "
-        "`metrics.latency` measures them. The sparsity is searched for by the worker.",
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if sum(value is not None for _, value in self) != 1:
-            raise ValueError('name exactly one of parameters, bytes and latency_ratio, such as {"parameters": 1e8}')
-        return self
-
-    @property
-    def kind(self) -> str:
-        return next(name for name, value in self if value is not None)
-
-    @property
-    def asked(self) -> float:
-        asked: float = getattr(self, self.kind)
-        return asked
 
 
 def no_speed_up(method: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from core.engine.options.latency_budget import latency_noise
 from core.errors import GateMissed, InvalidRequest
-from core.service.jobs.schemas import Evaluation, Gates
+from core.pipeline.recipes.parts import Evaluation, Gates
 
 Figures = Mapping[str, Any]
 

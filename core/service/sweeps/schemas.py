@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from core.service.jobs.schemas import Gates
+from core.pipeline.recipes.parts import Gates
 from core.service.jobs.trade_off import TradeOff
 from core.validation import Part, spelled
 from secateur_wire import sweeps as wire

@@ -9,11 +9,12 @@ from core.engine.exporters.hash_sharing import DEFAULT_COMPRESSION
 from core.engine.options.recovery import Recovery, complete_image_recovery
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
+from core.pipeline.recipes.parts import Calibration, Output
 from core.pipeline.recipes.validation import ResolvedRequest, method_at_work
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.images import ImageNeeds, resolve_images
-from core.service.jobs.schemas import Calibration, JobBody, Output
+from core.service.jobs.schemas import JobBody
 from core.service.sources.references import ImageReference
 
 

@@ -17,6 +17,7 @@ from core.engine.options.allocation import Allocated
 from core.engine.options.patterns import STRUCTURED
 from core.errors import InvalidRequest
 from core.methods.registry import get_method, parse_parameters
+from core.pipeline.recipes.parts import Calibration, Evaluation
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import ResolvedRequest, check_job, method_at_work
 from core.service.jobs.estimates.compute import compensation_of
@@ -28,7 +29,7 @@ from core.service.jobs.resolution.recovery import resolve_recovery
 from core.service.jobs.resolution.sensitivity import allocated_body, measured_body
 from core.service.jobs.resolution.tasks import resolve_tasks
 from core.service.jobs.resolution.text import SELF, TextNeeds, generated_text, resolve_text
-from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, Calibration, Evaluation, JobBody
+from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, JobBody
 from core.service.sources.references import SelfText, TextReference, Use
 from core.storage import Store
 

@@ -10,10 +10,11 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.options.recovery import Recovery, complete_recovery, stage_texts
 from core.errors import InvalidRequest, SecateurError
 from core.methods.registry import get_method
+from core.pipeline.recipes.parts import Calibration
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model
 from core.service.jobs.resolution.text import TextNeeds, resolve_text
-from core.service.jobs.schemas import Calibration, JobBody
+from core.service.jobs.schemas import JobBody
 from core.service.sources.references import TextReference
 from core.storage import Store
 

@@ -11,9 +11,10 @@ from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.errors import InvalidParameters, InvalidRequest, InvalidTarget
 from core.methods.registry import get_method, parse_parameters
+from core.pipeline.recipes.parts import Gates
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel
-from core.service.jobs.schemas import Gates, JobBody
+from core.service.jobs.schemas import JobBody
 from core.service.jobs.tables import JobReportRow, JobRow
 
 ALLOCATION_LABEL = "allocation_job"
