@@ -1,4 +1,4 @@
-"""Recipes: the checks that a request fits a model, and the sizes it may aim at, made before anything is queued.
+"""Recipes: what a job is to do, checked once against its model before anything is queued, and typed from then on.
 
 Nothing here imports torch, so that the API can check a request without it.
 """

@@ -1,0 +1,57 @@
+"""Recipe of one job: the request once it is checked, with every default filled in."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, SerializeAsAny, ValidationError, ValidationInfo, field_validator
+
+from core.engine.options.base import MethodParameters
+from core.engine.options.recovery import Recovery
+from core.methods.registry import parse_parameters
+from core.pipeline.recipes.parts import Calibration, Evaluation, Gates, Output, Target
+from core.validation import invalid_request
+
+
+class Recipe(BaseModel, frozen=True):
+    """Everything that a job is to do, whichever worker runs it: only what the device decides is chosen there.
+
+    A job's row keeps it as JSON (`body`), from which `load` makes it again. It was checked against its model when the
+    job was submitted, and is not checked again.
+    """
+
+    model: str
+    method: str
+    sparsity: float | None
+    pattern: str
+    target: Target | None = None
+    parameters: SerializeAsAny[MethodParameters]
+    calibration: Calibration | None
+    evaluation: Evaluation
+    recovery: Recovery | None = None
+    gates: Gates
+    output: Output
+    queue: str
+    priority: int
+    time_limit_seconds: float | None = None
+    metadata: dict[str, str]
+
+    @field_validator("parameters", mode="before")
+    @classmethod
+    def _of_the_method(cls, given: Any, info: ValidationInfo) -> MethodParameters:
+        """Parse the parameters as the method's own class of them; raises InvalidParameters."""
+        return given if isinstance(given, MethodParameters) else parse_parameters(info.data.get("method", ""), given)
+
+    @classmethod
+    def load(cls, body: Mapping[str, Any]) -> Self:
+        """Make the recipe of a job's row, also of an earlier release's: what came later has its default.
+
+        Raises InvalidRequest kinds where it is none that this release can run.
+        """
+        try:
+            return cls.model_validate(body)
+        except ValidationError as error:
+            raise invalid_request(error) from None
+
+    def body(self) -> dict[str, Any]:
+        """Return the recipe as JSON: the body of a job that does the same again."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,77 @@
+"""A recipe is its job's body: what a row holds comes back from it, to the last byte."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.openapi.examples import EXAMPLES
+from core.errors import InvalidParameters, InvalidRequest, UnknownMethod
+from core.methods.registry import METHODS, get_method
+from core.pipeline.recipes.recipe import Recipe
+from core.service.jobs.schemas import JobBody
+
+GOLDEN: dict[str, dict[str, Any]] = json.loads((Path(__file__).parents[1] / "golden" / "bodies.json").read_text())
+WHOLE = EXAMPLES["Inspection"]["job"]
+
+
+def row_of(body: dict[str, Any]) -> dict[str, Any]:
+    """The body as a job's row holds it, but for what only the model decides."""
+    filled = JobBody.model_validate(body).model_dump(mode="json")
+    method = get_method(filled["method"])
+    filled["pattern"] = filled["pattern"] or (method.patterns[0] if method.patterns else "unstructured")
+    filled["parameters"] = method.parameters.model_validate(filled["parameters"]).model_dump(mode="json")
+    return filled
+
+
+def bodies_in(example: object) -> list[dict[str, Any]]:
+    """Every job body within an example of the OpenAPI document."""
+    if isinstance(example, list):
+        return [body for each in example for body in bodies_in(each)]
+    if not isinstance(example, dict):
+        return []
+    if {"model", "method", "evaluation"} <= example.keys():
+        return [{name: value for name, value in example.items() if name in JobBody.model_fields}]
+    return [body for each in example.values() for body in bodies_in(each)]
+
+
+@pytest.mark.parametrize("body", [row_of(each) for each in GOLDEN.values()], ids=GOLDEN)
+def test_a_recipe_gives_back_the_body_it_was_made_of(body: dict[str, Any]) -> None:
+    recipe = Recipe.load(body)
+    assert json.dumps(recipe.body()) == json.dumps(body)
+    assert type(recipe.parameters) is METHODS[body["method"]].parameters
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_so_does_that_of_every_job_shown_in_the_reference() -> None:
+    bodies = bodies_in(list(EXAMPLES.values()))
+    assert {body["method"] for body in bodies} >= {"wanda"} and len(bodies) >= 4
+    for body in map(row_of, bodies):
+        assert json.dumps(Recipe.load(body).body()) == json.dumps(body)
+
+
+def test_a_row_of_an_earlier_release_has_the_defaults_of_what_came_later() -> None:
+    row = row_of(WHOLE)
+    for name in ("target", "recovery", "time_limit_seconds"):
+        del row[name]
+    del row["evaluation"]["prompts"], row["evaluation"]["prompt_tokens"], row["output"]["layout"]
+    recipe = Recipe.load(row)
+    assert (recipe.target, recipe.recovery, recipe.time_limit_seconds) == (None, None, None)
+    assert (recipe.evaluation.prompts, recipe.output.layout) == ([], "uniform")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "param"),
+    [
+        ({"method": "wandaa"}, UnknownMethod, "method"),
+        ({"parameters": {"variants": True}}, InvalidParameters, "parameters.variants"),
+        ({"output": {"format": "folded"}}, InvalidRequest, "output.format"),
+    ],
+)
+def test_one_that_this_release_cannot_run_is_refused_by_name(
+    change: dict[str, Any], error: type[InvalidRequest], param: str
+) -> None:
+    with pytest.raises(error) as refused:
+        Recipe.load(row_of(WHOLE) | change)
+    assert refused.value.param == param
