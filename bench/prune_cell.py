@@ -13,6 +13,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.layerwise.language_pass import Sweep
 from core.pipeline.plans import make_plan
+from core.pipeline.recipes.validation import check_job
 
 
 def prune(spec: dict[str, Any]) -> dict[str, Any]:
@@ -22,14 +23,8 @@ def prune(spec: dict[str, Any]) -> dict[str, Any]:
     shutil.rmtree(work, ignore_errors=True)
     begun = time.perf_counter()
     folder = open_model(Path(spec["model"]))
-    plan = make_plan(
-        folder,
-        method=spec["method"],
-        pattern=spec["pattern"],
-        sparsity=spec["sparsity"],
-        parameters=spec["parameters"],
-        device=torch.device("cpu"),
-    )
+    request = check_job(folder.description, spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
+    plan = make_plan(folder, request, device=torch.device("cpu"))
     calibration = load_tensors(Path(spec["tokens"]))["tokens"] if plan.method_id != "magnitude" else None
     sweep = Sweep(folder, plan, calibration=calibration, evaluations={}, work=work)
     loaded = time.perf_counter()

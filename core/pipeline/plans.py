@@ -1,14 +1,14 @@
-"""Plans of passes: a request checked against a model, with every choice it leaves open resolved."""
+"""Plans of passes: a request that fits its model, and what the device it is carried out on decides."""
 
 import torch
 
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import layer_count
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import forward_dtype, gradient_dtype
 from core.engine.models.tensors import DTYPES
 from core.engine.options.layer_selection import Selection, prunable_linears
 from core.engine.options.patterns import parse_pattern
+from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.width import Width
 from core.engine.options.width_counts import require_narrowing, require_structure
 from core.engine.pruning.allocation.global_ranking import global_counts
@@ -16,27 +16,16 @@ from core.engine.pruning.layerwise.plan import Plan
 from core.engine.pruning.units.plan import StructuredPlan
 from core.methods.engine import build_method, build_structured_method
 from core.methods.registry import parse_parameters
-from core.methods.sensitivity.info import SensitivityParameters
 from core.methods.sensitivity.plan import SensitivityPlan
-from core.pipeline.recipes.validation import check_job
+from core.pipeline.recipes.validation import ResolvedRequest
 
 
-def make_plan(
-    folder: ModelFolder,
-    *,
-    method: str,
-    sparsity: float | None = None,
-    pattern: str | None = None,
-    parameters: dict[str, object] | None = None,
-    device: torch.device | None = None,
-) -> Plan:
-    """Check a request against a model and resolve every choice it leaves open; raises InvalidRequest kinds."""
-    description = folder.description
-    resolved = check_job(description, method, pattern, sparsity, parameters or {})
-    checked = parse_parameters(method, resolved.parameters)
+def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None) -> Plan:
+    """Make the plan of a pass that sets weights to zero, from a request that was checked against the model."""
+    description, checked = folder.description, request.parameters
     assert isinstance(checked, Selection), "structured methods have a plan of their own"
     linears = prunable_linears(description, checked)
-    sparsity = resolved.sparsity or 0.0
+    sparsity = request.sparsity or 0.0
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[description.dtype]
     allocation = getattr(checked, "allocation", "uniform")
@@ -44,8 +33,8 @@ def make_plan(
     if getattr(checked, "scope", None) == "model":
         counts = global_counts(linears, lambda linear: folder.read(f"{linear.name}.weight"), sparsity)
     return Plan(
-        method_id=method,
-        pattern=parse_pattern(resolved.pattern),
+        method_id=request.method,
+        pattern=parse_pattern(request.pattern),
         sparsity=sparsity,
         parameters=checked,
         linears=tuple(linears),
@@ -54,68 +43,52 @@ def make_plan(
         dtype=dtype,
         forward_dtype=forward_dtype(getattr(checked, "forward_dtype", "auto"), dtype, device),
         device=device,
-        method=build_method(method, checked),
+        method=build_method(request.method, checked),
     )
 
 
 def make_structured_plan(
-    folder: ModelFolder,
-    *,
-    method: str,
-    sparsity: float | None = None,
-    pattern: str | None = None,
-    parameters: dict[str, object] | None = None,
-    layout: Layout | None = None,
-    at_least: bool = False,
-    device: torch.device | None = None,
+    folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None
 ) -> StructuredPlan:
-    """Check a request against a model and resolve every choice it leaves open; raises InvalidRequest kinds.
+    """Make the plan of a pass that removes groups, from a request that was checked against the model.
 
-    `layout` is that of the resulting model, None: the model's own. With `at_least` no less than `sparsity` is removed,
-    else the nearest there is.
+    How many channels are left depends on the device, so InvalidSparsity is raised where its multiples reach no such
+    sparsity.
     """
-    description = folder.description
-    resolved = check_job(description, method, pattern, sparsity, parameters or {}, layout=layout, at_least=at_least)
-    checked = parse_parameters(method, resolved.parameters)
+    description, checked, ratio = folder.description, request.parameters, request.sparsity
     structure = require_structure(description)
-    ratio = resolved.sparsity
     assert ratio is not None
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[description.dtype]
     narrowing = None
     if isinstance(checked, Width):
         narrowing = require_narrowing(
-            description, checked, ratio, layout=resolved.layout, device=device.type, at_least=at_least
+            description, checked, ratio, layout=request.layout, device=device.type, at_least=request.at_least
         )
     whole_layers = 0
     if narrowing is None:
-        whole_layers = layer_count(structure, parameters=description.parameters, ratio=ratio, at_least=at_least)
+        whole_layers = layer_count(structure, parameters=description.parameters, ratio=ratio, at_least=request.at_least)
     return StructuredPlan(
-        method_id=method,
+        method_id=request.method,
         sparsity=ratio,
         parameters=checked,
-        layout=resolved.layout,
-        at_least=at_least,
+        layout=request.layout,
+        at_least=request.at_least,
         narrowing=narrowing,
         removed_layers=whole_layers,
         dtype=dtype,
         forward_dtype=gradient_dtype(dtype, device),
         device=device,
-        method=build_structured_method(method, checked),
+        method=build_structured_method(request.method, checked),
     )
 
 
 def make_sensitivity_plan(
-    folder: ModelFolder, parameters: SensitivityParameters, *, device: torch.device | None = None
+    folder: ModelFolder, options: SensitivityOptions, *, device: torch.device | None = None
 ) -> SensitivityPlan:
-    """Make a plan from checked parameters with defaults filled in; raises InvalidRequest kinds."""
-    assert parameters.rates is not None
-    pruning = make_plan(
-        folder,
-        method=parameters.method,
-        sparsity=parameters.rates[-1],
-        pattern=parameters.pattern,
-        parameters=parameters.parameters,
-        device=device,
-    )
-    return SensitivityPlan(pruning, tuple(parameters.rates), parameters.scope)
+    """Make the plan of a measurement from checked options, whose defaults are filled in."""
+    assert options.rates is not None and options.pattern is not None
+    parameters = parse_parameters(options.method, options.parameters)
+    layout = folder.description.layout
+    pruning = ResolvedRequest(options.method, options.pattern, options.rates[-1], parameters, layout)
+    return SensitivityPlan(make_plan(folder, pruning, device=device), tuple(options.rates), options.scope)

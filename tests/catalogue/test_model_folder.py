@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from core.engine.architectures.description import inspect_folder
 from core.engine.checkpoints.safetensors_header import read_header
+from core.engine.options.allocation import Allocated
 from core.errors import (
     CorruptSafetensors,
     IndivisibleWidth,
@@ -165,7 +166,7 @@ def test_a_width_that_m_does_not_divide_names_the_layer(folder: Path) -> None:
 
 def test_skipping_the_layer_makes_the_pattern_fit(folder: Path) -> None:
     resolved = check_job(inspect_folder(folder), "wanda", "4:8", None, {"skip_modules": ["down_proj"]})
-    assert resolved.sparsity == 0.5 and resolved.parameters["variant"] is False
+    assert resolved.sparsity == 0.5 and resolved.parameters.model_dump()["variant"] is False
 
 
 @pytest.mark.parametrize(
@@ -191,10 +192,11 @@ def test_bad_parameters_are_named(folder: Path, parameters: dict[str, Any], para
 def test_a_pattern_that_fixes_all_rates_leaves_nothing_to_allocate(folder: Path) -> None:
     description = inspect_folder(folder)
     free, fixed = (
-        check_job(description, "frontier", pattern, sparsity, {"skip_modules": ["down_proj"]}).parameters["allocation"]
+        check_job(description, "frontier", pattern, sparsity, {"skip_modules": ["down_proj"]}).parameters
         for pattern, sparsity in (("unstructured", 0.5), ("4:8", None))
     )
-    assert (free, fixed) == ("fisher", "uniform")
+    assert isinstance(free, Allocated) and isinstance(fixed, Allocated)
+    assert (free.allocation, fixed.allocation) == ("fisher", "uniform")
     with pytest.raises(InvalidParameters, match="only 'uniform' fits"):
         check_job(description, "frontier", "4:8", None, {"allocation": "fisher", "skip_modules": ["down_proj"]})
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from core.engine.exporters.huggingface import write_checkpoint
-from core.engine.models.folder import open_model
+from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.streamed import Skeleton, call_block
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.block_pass import Observer, PruneResult
@@ -16,7 +16,20 @@ from core.engine.pruning.layerwise.language_pass import Sweep
 from core.engine.pruning.layerwise.streams import block_arguments
 from core.engine.resume.kinds import BLOCK
 from core.pipeline.plans import make_plan
+from core.pipeline.recipes.validation import ResolvedRequest, check_job
 from tests.engine.resuming import positions
+
+
+def request_for(
+    folder: ModelFolder,
+    method: str,
+    sparsity: float | None = None,
+    pattern: str | None = None,
+    parameters: dict[str, Any] | None = None,
+    **more: Any,
+) -> ResolvedRequest:
+    """The request as a submitted job has it: checked against the model, with its defaults."""
+    return check_job(folder.description, method, pattern, sparsity, parameters or {}, **more)
 
 
 def sweep(
@@ -31,9 +44,9 @@ def sweep(
     dense_perplexity: dict[str, float] | None = None,
     **request: Any,
 ) -> PruneResult:
-    """Prune a folder; `request` is what make_plan takes."""
+    """Prune a folder; `request` is what `request_for` takes."""
     opened = open_model(folder)
-    plan = make_plan(opened, device=torch.device("cpu"), **request)
+    plan = make_plan(opened, request_for(opened, **request), device=torch.device("cpu"))
     work.mkdir(parents=True, exist_ok=True)
     return Sweep(
         opened, plan, calibration=calibration, evaluations=evaluations or {}, work=work, previous=previous,

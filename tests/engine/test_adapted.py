@@ -29,14 +29,15 @@ from core.methods.loraprune.method import GradualRemoval
 from core.methods.lorashear.bundle_damage import Bundle, most_damaging
 from core.methods.lorashear.half_space import HalfSpaceRemoval, half_space_step
 from core.methods.registry import parse_parameters
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import check_job
 from core.service.jobs.estimates.compute import work_of
 from core.service.jobs.estimates.resources import needs_of
-from core.service.jobs.schemas import JobBody
 from tests.engine.crossing import crossed
 from tests.engine.resuming import positions, saved_state
 from tests.engine.test_structured import edit, removal, save
 from tests.engine.tiny import make_model, make_tokens
+from tests.recipes import recipe_of
 
 QUICK: dict[str, Any] = {"steps": 20, "batch_size": 2, "learning_rate": 1e-3, "lora": {"r": 4, "alpha": 8}}
 METHODS = {"loraprune": QUICK, "lorashear": QUICK | {"periods": 2, "bundles": 4}}
@@ -299,10 +300,10 @@ def test_what_it_needs_counts_the_training(tmp_path: Path) -> None:
     description = inspect_folder(make_model(tmp_path / "model"))
     tokens = Tokens(calibration=8 * 24, evaluation=0, window=24)
 
-    def job(method: str, **parameters: Any) -> JobBody:
-        return JobBody.model_validate({"model": "m", "method": method, "sparsity": 0.25, "parameters": parameters})
+    def job(method: str, **parameters: Any) -> Recipe:
+        return recipe_of(method, sparsity=0.25, parameters=parameters)
 
-    def memory(asked: JobBody) -> int:
+    def memory(asked: Recipe) -> int:
         needs = needs_of(
             description, asked, tokens, device="cpu", activation_budget_bytes=2**30, is_fetched=False
         )  # fmt: skip

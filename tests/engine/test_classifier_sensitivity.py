@@ -11,6 +11,7 @@ from torch import nn
 from core.engine.datasets.image_set import TensorImages
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve, SensitivityPoint
 from core.engine.pruning.network import Observer, Scene, mean_loss
 from core.engine.pruning.units.coupled_channels import Groups
@@ -22,7 +23,6 @@ from core.methods.filter_l1.info import FilterL1Parameters
 from core.methods.filter_l1.method import FilterL1
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
-from core.methods.sensitivity.info import SensitivityParameters
 from core.pipeline.recipes.validation import check_job
 from core.pipeline.reports.charts import sensitivity_chart
 from tests.engine.classifier_folders import CLASSES, images, make_classifier
@@ -46,8 +46,8 @@ def measured(
 ) -> tuple[SensitivityPoint, list[SensitivityCurve], nn.Module]:
     asked: dict[str, Any] = {"method": method, "rates": RATES}
     checked = check_job(folder.description, "sensitivity", None, None, asked)
-    parameters = parse_parameters("sensitivity", checked.parameters)
-    assert isinstance(parameters, SensitivityParameters)
+    parameters = checked.parameters
+    assert isinstance(parameters, SensitivityOptions)
     work.mkdir(exist_ok=True)
     model = load_classifier(folder, DEVICE)
     scene = Scene(

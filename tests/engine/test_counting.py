@@ -15,6 +15,7 @@ from core.engine.evaluation.timing import in_turn
 from core.engine.models.folder import open_model
 from core.engine.models.self_text import generate_documents
 from core.pipeline.passes import walk_for
+from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
 from tests.sources.conftest import write_wordy_model
 
@@ -78,8 +79,7 @@ def test_methods_say_what_they_are_at(
     pattern = "unstructured" if method == "wanda" else "structured"
     walk_for(
         folder,
-        {"method": method, "sparsity": sparsity, "pattern": pattern, "parameters": parameters},
-        layout="uniform",
+        request_for(folder, method, sparsity, pattern, parameters, layout="uniform"),
         device=CPU,
         calibration=make_tokens(),
         evaluations={},

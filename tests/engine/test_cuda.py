@@ -13,7 +13,7 @@ from core.engine.pruning.layerwise.language_pass import Sweep
 from core.engine.recovery.language import Teacher, recover
 from core.pipeline.plans import make_plan
 from tests.engine.recovering import linears_of, make_pruned
-from tests.engine.sweeping import tensors_of
+from tests.engine.sweeping import request_for, tensors_of
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: none here")]
@@ -21,10 +21,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 def prune(folder: Path, work: Path, device: str, method: str, pattern: str) -> PruneResult:
     opened = open_model(folder)
-    plan = make_plan(
-        opened, method=method, pattern=pattern, sparsity=0.5, parameters={"forward_dtype": "float32"},
-        device=torch.device(device),
-    )  # fmt: skip
+    request = request_for(opened, method, 0.5, pattern, {"forward_dtype": "float32"})
+    plan = make_plan(opened, request, device=torch.device(device))
     work.mkdir()
     return Sweep(
         opened, plan, calibration=make_tokens(), evaluations={"text": make_tokens(seed=9)}, work=work

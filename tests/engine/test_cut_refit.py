@@ -17,7 +17,7 @@ from core.methods.depth.method import Depth
 from core.methods.random_structured.method import RandomStructured
 from core.pipeline.plans import make_structured_plan
 from tests.engine.crossing import crossed
-from tests.engine.sweeping import last_hidden, newest_stream, tensors_of
+from tests.engine.sweeping import last_hidden, newest_stream, request_for, tensors_of
 from tests.engine.test_per_layer import prune as prune_per_layer
 from tests.engine.test_structured import edit, removal
 from tests.engine.tiny import make_model, make_tokens
@@ -147,8 +147,9 @@ def test_what_was_chosen_is_reported_and_goes_no_further_than_all_the_way(
     stored = open_model(tiny).read
     assert before and all(torch.equal(tensor, stored(name)) for name, tensor in before.items()), "nothing is gone yet"
     assert any("refitted" in note and "chosen" in note for note in result.notes)
+    folder = open_model(tiny)
     plan = make_structured_plan(
-        open_model(tiny), method="depth", sparsity=0.25, parameters={"compensation": {"refit": "auto"}}
+        folder, request_for(folder, "depth", 0.25, parameters={"compensation": {"refit": "auto"}})
     )
     assert plan.facts()["compensation"]["refit"] == "auto"
 

@@ -11,17 +11,17 @@ from core.engine.models.folder import open_model
 from core.engine.pruning.block_pass import Observer, PruneResult
 from core.engine.pruning.layerwise.streams import Stream
 from core.pipeline.passes import walk_for
-from tests.engine.sweeping import tensors_of
+from tests.engine.sweeping import request_for, tensors_of
 from tests.engine.tiny import make_model, make_tokens
 
 SETS = {"first": make_tokens(seed=1), "second": make_tokens(seed=2)}
 
 
 def prune(folder: Path, work: Path, method: str, known: dict[str, float] | None = None, **setting: Any) -> PruneResult:
-    request = {"method": method, "sparsity": 0.25, "pattern": None, "parameters": {}}
+    opened = open_model(folder)
     work.mkdir(parents=True)
     return walk_for(
-        open_model(folder), request, device=torch.device("cpu"), work=work, calibration=make_tokens(),
+        opened, request_for(opened, method, 0.25), device=torch.device("cpu"), work=work, calibration=make_tokens(),
         evaluations=SETS, dense_perplexity=known, **setting,
     ).run()  # fmt: skip
 

@@ -28,6 +28,7 @@ from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
 from tests.engine.reloading import reload_with_code
 from tests.engine.resuming import saved_state
+from tests.engine.sweeping import request_for
 from tests.engine.test_recovery import recipe
 from tests.engine.test_structured import edit
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
@@ -41,10 +42,12 @@ def prune(
 ) -> tuple[Path, PruneResult]:
     """Prune a model of ours in layout per_layer, and save it as `work`/artifact."""
     work.mkdir(parents=True)
+    opened = open_model(folder, own_artifact=True)
+    request = request_for(
+        opened, method, sparsity, setting.pop("pattern", None), parameters, layout=setting.pop("layout", "per_layer")
+    )
     walk = walk_for(
-        open_model(folder, own_artifact=True),
-        {"method": method, "sparsity": sparsity, "pattern": setting.pop("pattern", None), "parameters": parameters},
-        layout=setting.pop("layout", "per_layer"), device=CPU, work=work,
+        opened, request, device=CPU, work=work,
         **{"calibration": make_tokens(), "evaluations": {}} | setting,
     )  # fmt: skip
     result = walk.run()

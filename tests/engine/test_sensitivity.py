@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from core.engine.models.folder import open_model
+from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.block_pass import Observer
 from core.engine.resume.kinds import BLOCK
 from core.errors import InvalidRequest
-from core.methods.registry import parse_parameters
-from core.methods.sensitivity.info import SensitivityParameters
 from core.methods.sensitivity.language_pass import SensitivityResult, SensitivityWalk
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.recipes.validation import check_job
@@ -43,11 +42,11 @@ def sensitivity(
 ) -> SensitivityResult:
     opened = open_model(folder)
     checked = check_job(opened.description, "sensitivity", None, None, parameters)
-    parsed = parse_parameters("sensitivity", checked.parameters)
-    assert isinstance(parsed, SensitivityParameters)
+    options = checked.parameters
+    assert isinstance(options, SensitivityOptions)
     work.mkdir(parents=True, exist_ok=True)
     return SensitivityWalk(
-        opened, make_sensitivity_plan(opened, parsed, device=torch.device("cpu")), calibration=make_tokens(),
+        opened, make_sensitivity_plan(opened, options, device=torch.device("cpu")), calibration=make_tokens(),
         evaluations={"text": TEXT}, work=work, previous=previous, observer=observer, activation_budget_bytes=budget,
     ).run()  # fmt: skip
 

@@ -30,6 +30,7 @@ from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload
 from tests.engine.resuming import saved_state
+from tests.engine.sweeping import request_for
 from tests.engine.tiny import CONFIGS, architecture_of, make_model, make_tokens
 
 WIDTHS = ["random-structured", "l2-structured", "llm-pruner"]
@@ -37,11 +38,11 @@ HEADLESS = [name for name in CONFIGS if not architecture_of(name).heads]
 
 
 def removal(folder: Path, work: Path, method: str, sparsity: float, **setting: Any) -> PruneResult:
-    parameters = setting.pop("parameters", {})
-    request = {"method": method, "sparsity": sparsity, "pattern": None, "parameters": parameters}
+    opened = open_model(folder)
+    request = request_for(opened, method, sparsity, parameters=setting.pop("parameters", {}))
     work.mkdir(parents=True, exist_ok=True)
     walk = walk_for(
-        open_model(folder), request, device=torch.device("cpu"), work=work,
+        opened, request, device=torch.device("cpu"), work=work,
         **{"calibration": make_tokens(), "evaluations": {}} | setting,
     )  # fmt: skip
     assert isinstance(walk, Removal)

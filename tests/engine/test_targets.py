@@ -31,8 +31,9 @@ from core.pipeline.stages.search import (
 )
 from tests.engine.crossing import crossed
 from tests.engine.resuming import positions, saved_state
-from tests.engine.sweeping import save, sweep
+from tests.engine.sweeping import request_for, save, sweep
 from tests.engine.tiny import CONFIGS, UNLIKE, make_model, make_tokens
+from tests.recipes import recipe_of
 
 CPU = torch.device("cpu")
 
@@ -44,8 +45,7 @@ def prune_to(folder: Path, work: Path, method: str, target: Target) -> PruneResu
     work.mkdir(parents=True)
     return walk_for(
         opened,
-        resolved.model_dump(exclude={"layout"}),
-        at_least=True,
+        resolved,
         device=CPU,
         work=work,
         calibration=make_tokens(),
@@ -90,7 +90,9 @@ def test_zeros_are_as_many_as_the_target_needs(method: str, parameters: dict[str
         target = Target(**{kind: asked})
         resolved = resolve_target(dense, method, None, None, parameters, target, is_packed=True)
         work = tmp_path / kind
-        result = sweep(folder, work, calibration=make_tokens(), **resolved.model_dump(exclude={"layout"}))
+        result = sweep(
+            folder, work, calibration=make_tokens(), method=method, sparsity=resolved.sparsity, parameters=parameters
+        )
         weights = sum(row.out_features for row in result.layers)  # type: ignore[union-attr]
         if kind == "parameters":
             reached, tolerance = dense.parameters - result.removed, weights
@@ -144,9 +146,9 @@ def test_a_ratio_that_no_shape_has_is_named_with_the_nearest() -> None:
 @crossed("name, method", list(CONFIGS), ["depth", "random-structured"], UNLIKE)
 def test_the_shape_that_is_timed_is_the_shape_that_is_made(name: str, method: str, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name)
-    request = {"method": method, "sparsity": 0.25, "pattern": None, "parameters": {}}
     opened = open_model(folder)
-    shape = shape_config(opened, make_structured_plan(opened, device=CPU, **request))
+    request = request_for(opened, method, 0.25)
+    shape = shape_config(opened, make_structured_plan(opened, request, device=CPU))
     timed = random_model(opened, shape, torch.float32, CPU)
     walk = walk_for(opened, request, device=CPU, work=tmp_path, calibration=make_tokens(), evaluations={})
     result = walk.run()
@@ -179,18 +181,18 @@ def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumst
 ) -> None:
     monkeypatch.setattr(latency_search, "DenseClock", FakeClock)
     folder = open_model(make_model(tmp_path / "model", "llama"))
-    recipe = {"method": method, "pattern": "structured", "parameters": {}, "target": {"latency_ratio": 0.75}}
+    asked = recipe_of(method, target={"latency_ratio": 0.75})
 
     def run(name: str, previous: Sequence[str] = (), **changes: Any) -> Found:
         (tmp_path / name).mkdir()
         return search_model(
-            folder, recipe, revision="1", work=tmp_path / name, previous=[tmp_path / each for each in previous],
+            folder, asked, revision="1", work=tmp_path / name, previous=[tmp_path / each for each in previous],
             device=CPU, on_step=lambda step: None, **{"sequence_length": 16} | changes,
         )  # fmt: skip
 
     first = run("one")
     description = folder.description
-    plan = make_structured_plan(folder, method=method, sparsity=first.sparsity, at_least=True, device=CPU)
+    plan = make_structured_plan(folder, request_for(folder, method, first.sparsity, at_least=True), device=CPU)
     shape = random_model(folder, shape_config(folder, plan), torch.float32, CPU)
     assert shape.num_parameters() <= 0.75 * description.parameters
     assert shape.num_parameters() / description.parameters == pytest.approx(1 - first.sparsity)

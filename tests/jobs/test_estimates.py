@@ -13,6 +13,7 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.recovery import Recovery, complete_recovery
 from core.errors import DoesNotFit
 from core.methods.cost import Tokens
+from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs import queue, service
 from core.service.jobs.estimates.compute import work_of
 from core.service.jobs.estimates.history import estimate_job, estimate_that_fits
@@ -24,6 +25,7 @@ from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.jobs import Estimate
+from tests.recipes import recipe_of
 
 _GIB = 2**30
 
@@ -47,8 +49,8 @@ def _llama(layers: int) -> ModelDescription:
     )  # fmt: skip
 
 
-def _job(**changes: Any) -> JobBody:
-    return JobBody.model_validate({"model": "m", "method": "wanda", "sparsity": 0.5} | changes)
+def _job(**changes: Any) -> Recipe:
+    return recipe_of(**{"sparsity": 0.5} | changes)
 
 
 _TOKENS = Tokens(calibration=128 * 2048, evaluation=0, window=2048)
@@ -143,7 +145,7 @@ def test_bonsai_holds_the_model_and_runs_every_mask_forward() -> None:
 
 def _estimate(session: Session, team: str, body: dict[str, Any], store: Store, settings: Settings) -> Estimate:
     resolved = resolve_job(session, team, JobBody.model_validate(body), store)
-    workers = queue.workers_of(session, [resolved.body.queue], settings.worker_fresh_seconds)
+    workers = queue.workers_of(session, [resolved.recipe.queue], settings.worker_fresh_seconds)
     return estimate_job(session, team, resolved, workers, settings)
 
 

@@ -85,12 +85,11 @@ SCRIPT = """
     from core.engine.architectures.describe import describe_folder
     from core.methods.cost import Tokens
     from core.service.jobs.estimates.compute import work_of
-    from core.service.jobs.schemas import JobBody
+    from tests.recipes import recipe_of
 
     model = Path(sys.argv[2])
     listed = list_methods(None).data
-    body = {"model": "m", "method": "every-other", "sparsity": 0.5}
-    work = work_of(describe_folder(model), JobBody.model_validate(body), Tokens(7, 0, 0))
+    work = work_of(describe_folder(model), recipe_of("every-other", sparsity=0.5), Tokens(7, 0, 0))
     described_without_torch = "torch" not in sys.modules
 
     import torch

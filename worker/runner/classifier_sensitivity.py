@@ -9,11 +9,11 @@ import torch
 
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
+from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.network import Observer, Scene
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
-from core.methods.sensitivity.info import SensitivityParameters
 from worker.runner.classifier import Send, open_image_sets, prune_facts, resume_store
 from worker.runner.classifier_report import described_images
 from worker.runner.messages import ClassifierSpec, LogMessage, ProgressMessage, StageMessage
@@ -31,7 +31,7 @@ def measure_classifier(
     notes: list[str] = []
     folder = open_classifier(spec.model.path)
     parameters = parse_parameters(spec.recipe["method"], spec.recipe["parameters"])
-    assert isinstance(parameters, SensitivityParameters) and parameters.pattern is not None
+    assert isinstance(parameters, SensitivityOptions) and parameters.pattern is not None
     inner = selection_of(parse_parameters(parameters.method, parameters.parameters))
     opened = open_image_sets(spec, folder, None, notes.append)
     ((dataset, images),) = opened.evaluation.items()

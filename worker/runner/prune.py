@@ -10,6 +10,7 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.pruning.block_pass import GroupRow, LayerRow, Observer
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.recipe import Recipe
 from worker.runner.dense import dense_figures, text_facts
 from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, PruneSpec, StageMessage
 from worker.runner.recover import calibration_set, evaluation_sets
@@ -58,9 +59,7 @@ def prune_model(
 
     walk = walk_for(
         folder,
-        {name: recipe[name] for name in ("method", "sparsity", "pattern", "parameters")},
-        layout=recipe["output"]["layout"],
-        at_least=recipe.get("target") is not None,
+        Recipe.load(recipe).request,
         device=device,
         calibration=calibration,
         evaluations=evaluations,

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from core.engine.models.folder import open_model
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.stages.search import Step, search_model
 from worker.runner.messages import LogMessage, Message, MetricMessage, SearchSpec, StageMessage
 
@@ -29,7 +30,7 @@ def search_target(spec: SearchSpec, *, device: torch.device, send: Callable[[Mes
 
     found = search_model(
         open_model(spec.model.path, own_artifact=spec.model.own_artifact),
-        spec.recipe,
+        Recipe.load(spec.recipe),
         sequence_length=spec.sequence_length,
         device=device,
         revision=spec.model.revision,

@@ -10,10 +10,10 @@ import torch
 
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.models.folder import open_model
+from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.block_pass import Observer
 from core.methods.registry import parse_parameters
-from core.methods.sensitivity.info import SensitivityParameters
 from core.methods.sensitivity.language_pass import SensitivityWalk
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.reports.charts import sensitivity_chart
@@ -42,7 +42,7 @@ def measure_sensitivity(
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
     recipe, tokenizer = spec.recipe, folder.tokenizer()
     parameters = parse_parameters(recipe["method"], recipe["parameters"])
-    assert isinstance(parameters, SensitivityParameters) and parameters.pattern is not None
+    assert isinstance(parameters, SensitivityOptions) and parameters.pattern is not None
     calibration = calibration_set(spec, tokenizer)
     evaluations = evaluation_sets(recipe, spec.evaluation, tokenizer)
     ((text, tokens_NT),) = evaluations.items()

@@ -10,6 +10,7 @@ from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import ImageSet
 from core.engine.options.patterns import parse_pattern
+from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
 from core.engine.pruning.iterative.layer_scan import scan
 from core.engine.pruning.network import Observer, Scene, loss_and_accuracy
@@ -20,7 +21,6 @@ from core.engine.resume.kinds import CURVES
 from core.engine.resume.store import ResumeStore, Saved
 from core.methods.engine import build_classifier_method
 from core.methods.registry import parse_parameters
-from core.methods.sensitivity.info import SensitivityParameters
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Unit:
 def classifier_sensitivity(
     scene: Scene,
     images: ImageSet,
-    parameters: SensitivityParameters,
+    parameters: SensitivityOptions,
     store: ResumeStore,
 ) -> tuple[SensitivityPoint, list[SensitivityCurve]]:
     """Measure the dense model's point, and the curve of each of the scene's layers.
@@ -68,7 +68,7 @@ def classifier_sensitivity(
     return SensitivityPoint(rate=0, sparsity=0, loss=dense_loss, accuracy=dense_accuracy), curves
 
 
-def _layers(scene: Scene, images: ImageSet, method: ClassifierMethod, parameters: SensitivityParameters) -> list[_Unit]:
+def _layers(scene: Scene, images: ImageSet, method: ClassifierMethod, parameters: SensitivityOptions) -> list[_Unit]:
     """Return a unit for every layer, pruned by the method in a scene of that layer alone."""
     assert parameters.rates is not None and parameters.pattern is not None
     rates, pattern = parameters.rates, parse_pattern(parameters.pattern)

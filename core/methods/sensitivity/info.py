@@ -1,58 +1,12 @@
 """Sensitivity: its description and parameters."""
 
-from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
-
-from pydantic import Field, model_validator
-
-from core.engine.options.base import MethodParameters
-from core.engine.options.patterns import Pattern
-from core.errors import InvalidParameters
+from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.method_info import UNCHANGED, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
-Rates = Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1, max_length=50)]
-DEFAULT_RATES = tuple(tenths / 10 for tenths in range(1, 10))
 
-
-class SensitivityParameters(MethodParameters):
+class SensitivityParameters(SensitivityOptions):
     """Parameters of `sensitivity`."""
-
-    method: str = Field("magnitude", description="Id of the method whose pruning is measured.")
-    pattern: str | None = Field(
-        None,
-        description="That method's pattern, unset: its first. n:m leaves no choice of rates, one point a layer.",
-    )
-    rates: Rates | None = Field(
-        None,
-        description="Shares of a layer's weights, or filters, that are pruned, rising; unset: 0.1, 0.2 … 0.9, or the "
-        "pattern's.",
-    )
-    scope: Literal["layer", "module"] = Field(
-        "layer",
-        description="layer: all linear layers of a decoder layer are pruned together, which gives one curve each. "
-        "module: each linear layer alone. Of classifiers every convolution or linear layer is a layer, or, of methods "
-        "that remove filters, every group of coupled ones.",
-    )
-    parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters of the method that is measured.")
-
-    @model_validator(mode="after")
-    def _rising(self) -> Self:
-        if any(after <= before for before, after in pairwise(self.rates or [])):
-            raise ValueError("rates must rise, such as [0.25, 0.5, 0.75]")
-        return self
-
-    def rates_of(self, pattern: Pattern) -> list[float]:
-        """Return the rates to measure; raises InvalidParameters where n:m fixes another."""
-        if pattern.sparsity is None:
-            return self.rates or list(DEFAULT_RATES)
-        if self.rates not in (None, [pattern.sparsity]):
-            raise InvalidParameters(
-                f"parameters.rates: pattern {pattern.text!r} removes {pattern.sparsity:g} of every layer: leave rates "
-                "out",
-                param="parameters.rates",
-            )
-        return [pattern.sparsity]
 
 
 INFO = MethodInfo(

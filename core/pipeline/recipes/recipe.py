@@ -9,6 +9,7 @@ from core.engine.options.base import MethodParameters
 from core.engine.options.recovery import Recovery
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.parts import Calibration, Evaluation, Gates, Output, Target
+from core.pipeline.recipes.validation import ResolvedRequest
 from core.validation import invalid_request
 
 
@@ -51,6 +52,18 @@ class Recipe(BaseModel, frozen=True):
             return cls.model_validate(body)
         except ValidationError as error:
             raise invalid_request(error) from None
+
+    @property
+    def request(self) -> ResolvedRequest:
+        """Part of it that decides which weights go, as it was checked."""
+        return ResolvedRequest(
+            self.method,
+            self.pattern,
+            self.sparsity,
+            self.parameters,
+            layout=self.output.layout,
+            at_least=self.target is not None,
+        )
 
     def body(self) -> dict[str, Any]:
         """Return the recipe as JSON: the body of a job that does the same again."""

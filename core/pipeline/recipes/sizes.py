@@ -1,8 +1,9 @@
 """Targets: the size or speed that an artifact is to have, and the sparsity that reaches it for a model."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
@@ -36,7 +37,7 @@ def resolve_target(
     method: str,
     pattern: str | None,
     sparsity: float | None,
-    parameters: dict[str, Any],
+    parameters: Mapping[str, object],
     target: Target,
     *,
     layout: Layout | None = None,
@@ -90,7 +91,7 @@ def resolve_target(
             )
         most = reachable_sparsities(description, checked)[-1]
         resolved = check_job(description, method, pattern, most, parameters, layout=layout)
-        return resolved.model_copy(update={"sparsity": None})
+        return replace(resolved, sparsity=None)
     dense = description.parameters if target.parameters is not None else description.bytes
     if target.asked > dense:
         raise InvalidTarget(
@@ -159,15 +160,14 @@ def _groups(description: Description, figure: _Figure) -> _Scale:
 
 
 def expected_size(
-    description: Description, method: str, sparsity: float, parameters: dict[str, Any], output: str
+    description: Description, sparsity: float, parameters: MethodParameters, output: str
 ) -> tuple[int, int]:
     """Return the expected number of nonzero parameters of an artifact, and the bytes of its tensors.
 
-    `parameters` are checked already, `output` is the format.
+    `output` is the format.
     """
-    checked = parse_parameters(method, parameters)
-    if isinstance(checked, Selection):
-        left = _zeros(description, checked, "parameters").figure_of(sparsity)
+    if isinstance(parameters, Selection):
+        left = _zeros(description, parameters, "parameters").figure_of(sparsity)
         is_packed = output == "packed"
-        return left, _zeros(description, checked, "bytes").figure_of(sparsity) if is_packed else description.bytes
+        return left, _zeros(description, parameters, "bytes").figure_of(sparsity) if is_packed else description.bytes
     return _groups(description, "parameters").figure_of(sparsity), _groups(description, "bytes").figure_of(sparsity)

@@ -1,8 +1,7 @@
 """Checks that a request fits a model, made before a job is queued and not hours into it."""
 
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
@@ -10,26 +9,31 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import layer_count
 from core.engine.options.allocation import Allocated
+from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import Selection, check_masks, prunable_linears, selection_of
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
+from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.width import Width
 from core.engine.options.width_counts import require_narrowing, require_structure
 from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
 from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS, get_method, parse_parameters
-from core.methods.sensitivity.info import SensitivityParameters
 
 
-class ResolvedRequest(BaseModel):
-    """Request with its defaults filled in. `layout` is that of the model that comes out."""
+@dataclass(frozen=True)
+class ResolvedRequest:
+    """Request that fits its model, with its defaults filled in.
 
-    model_config = ConfigDict(frozen=True)
+    `layout` is that of the model that comes out. With `at_least` the sparsity stands for a target, and where groups are
+    removed no less of it goes; else the nearest there is.
+    """
 
-    layout: Layout = "uniform"
     method: str
     pattern: str
     sparsity: float | None
-    parameters: dict[str, Any]
+    parameters: MethodParameters
+    layout: Layout = "uniform"
+    at_least: bool = False
 
 
 def check_job(
@@ -37,15 +41,14 @@ def check_job(
     method: str,
     pattern: str | None,
     sparsity: float | None,
-    parameters: dict[str, Any],
+    parameters: Mapping[str, object],
     *,
     layout: Layout | None = None,
     at_least: bool = False,
 ) -> ResolvedRequest:
     """Check a request against a model and fill in its defaults; raises the InvalidRequest kind that names the fault.
 
-    `layout` is the one asked for, None: the model's own. `at_least`: the sparsity stands for a target, and where groups
-    are removed no less of it may go.
+    `layout` is the one asked for, None: the model's own.
     """
     info = get_method(method)
     if description.task not in info.task_families:
@@ -72,13 +75,7 @@ def check_job(
     else:
         structure = require_structure(description)
         layer_count(structure, parameters=description.parameters, ratio=resolved, at_least=at_least)
-    return ResolvedRequest(
-        layout=layout,
-        method=method,
-        pattern=parsed.text,
-        sparsity=resolved,
-        parameters=checked.model_dump(mode="json"),
-    )
+    return ResolvedRequest(method, parsed.text, resolved, checked, layout, at_least)
 
 
 _KINDS = {"language-model": "language models", "image-classification": "image classifiers"}
@@ -100,7 +97,7 @@ def _check_classifier(
     method: str,
     pattern: str | None,
     sparsity: float | None,
-    parameters: dict[str, Any],
+    parameters: Mapping[str, object],
     layout: Layout | None,
 ) -> ResolvedRequest:
     """Check a request on an image classifier; the engine, which knows coupled filters, checks their number."""
@@ -118,9 +115,7 @@ def _check_classifier(
         check_masks(description, checked, parsed, resolved)
     else:
         prunable_linears(description, selection_of(checked))
-    return ResolvedRequest(
-        method=method, pattern=parsed.text, sparsity=resolved, parameters=checked.model_dump(mode="json")
-    )
+    return ResolvedRequest(method, parsed.text, resolved, checked)
 
 
 def _layout(description: ModelDescription, method: str, asked: Layout | None) -> Layout:
@@ -141,7 +136,7 @@ def _without_target(
     method: str,
     pattern: str | None,
     sparsity: float | None,
-    parameters: dict[str, Any],
+    parameters: Mapping[str, object],
     *,
     layout: Layout,
 ) -> ResolvedRequest:
@@ -152,24 +147,17 @@ def _without_target(
             f"{method} prunes nothing and keeps what zeros there are: leave pattern out", param="pattern"
         )
     checked = parse_parameters(method, parameters)
-    if isinstance(checked, SensitivityParameters):
+    if isinstance(checked, SensitivityOptions):
         checked = _check_measured(description, checked)
-    return ResolvedRequest(
-        layout=layout,
-        method=method,
-        pattern=UNSTRUCTURED.text,
-        sparsity=None,
-        parameters=checked.model_dump(mode="json"),
-    )
+    return ResolvedRequest(method, UNSTRUCTURED.text, None, checked, layout)
 
 
-def method_at_work(request: ResolvedRequest) -> MethodInfo:
-    """Return the method that reads the calibration set: the request's own, or the one whose sensitivity it measures."""
-    info = get_method(request.method)
-    return get_method(request.parameters["method"]) if info.measures else info
+def calibrated_method(method: str, parameters: MethodParameters) -> MethodInfo:
+    """Return the method that reads the calibration set: the job's own, or the one whose sensitivity it measures."""
+    return get_method(parameters.method if isinstance(parameters, SensitivityOptions) else method)
 
 
-def _check_measured(description: Description, asked: SensitivityParameters) -> SensitivityParameters:
+def _check_measured(description: Description, asked: SensitivityOptions) -> SensitivityOptions:
     """Check that a sensitivity job's method can prune the model layer by layer; returns it with its defaults."""
     own = _at_one_rate(asked.method, {"seed": asked.seed} | asked.parameters)
     for name, only in (("allocation", "uniform"), ("include_lm_head", False), ("compensation", None)):
@@ -195,15 +183,16 @@ def _check_measured(description: Description, asked: SensitivityParameters) -> S
             )
         pattern = parse_pattern(asked.pattern or info.patterns[0])
         rates = asked.rates_of(pattern)
-        parameters = check_job(description, asked.method, pattern.text, rates[-1], own).parameters
+        measured = check_job(description, asked.method, pattern.text, rates[-1], own).parameters
     except InvalidRequest as error:
         within = (error.param or "method").removeprefix("parameters.")
         error.param = f"parameters.{within if within in ('method', 'pattern', 'rates') else 'parameters'}"
         raise
-    return asked.model_copy(update={"pattern": pattern.text, "rates": rates, "parameters": parameters})
+    own = measured.model_dump(mode="json")
+    return asked.model_copy(update={"pattern": pattern.text, "rates": rates, "parameters": own})
 
 
-def _at_one_rate(method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def _at_one_rate(method: str, parameters: Mapping[str, object]) -> dict[str, object]:
     """Return the parameters with allocation 'uniform' in place of the method's default, unless one is requested."""
     allocates = method in METHODS and issubclass(METHODS[method].parameters, Allocated)
-    return {"allocation": "uniform"} | parameters if allocates else parameters
+    return ({"allocation": "uniform"} if allocates else {}) | dict(parameters)

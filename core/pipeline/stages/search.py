@@ -5,8 +5,9 @@ is chosen or removed.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import transformers
@@ -26,8 +27,8 @@ from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Saved
 from core.errors import LatencyTooNoisy, TargetUnreachable
-from core.methods.registry import parse_parameters
 from core.pipeline.plans import make_structured_plan
+from core.pipeline.recipes.recipe import Recipe
 
 PARAM = "target.latency_ratio"
 
@@ -99,7 +100,7 @@ def search(
 
 def search_model(
     folder: ModelFolder,
-    recipe: dict[str, Any],
+    recipe: Recipe,
     *,
     sequence_length: int,
     device: torch.device,
@@ -113,10 +114,11 @@ def search_model(
     A result found in one of the folders `previous` under the same circumstances is not searched for again. Raises the
     errors of `search`, and OutOfMemory where dense and pruned do not both fit.
     """
-    description, asked = folder.description, recipe["target"]["latency_ratio"]
+    assert recipe.target is not None and recipe.target.latency_ratio is not None
+    description, asked = folder.description, recipe.target.latency_ratio
     facts = {
-        "method": recipe["method"],
-        "parameters": recipe["parameters"],
+        "method": recipe.method,
+        "parameters": recipe.parameters.model_dump(mode="json"),
         "latency_ratio": asked,
         "sequence_length": sequence_length,
         **model_facts(folder, revision, {}),
@@ -130,13 +132,13 @@ def search_model(
         clock = DenseClock(folder, sequence_length=sequence_length, device=device, beside=description.bytes)
 
         def time_at(sparsity: float) -> Timing:
-            request = {name: recipe[name] for name in ("method", "pattern", "parameters")}
-            plan = make_structured_plan(folder, sparsity=sparsity, device=device, **request)
+            request = replace(recipe.request, sparsity=sparsity, at_least=False)  # one of those there are
+            plan = make_structured_plan(folder, request, device=device)
             latency = clock.against(random_model(folder, shape_config(folder, plan), DTYPES[description.dtype], device))
             return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
 
-        checked = parse_parameters(recipe["method"], recipe["parameters"])
-        found = search(reachable_sparsities(description, checked, device=device.type), asked, time_at, on_step)
+        sparsities = reachable_sparsities(description, recipe.parameters, device=device.type)
+        found = search(sparsities, asked, time_at, on_step)
     store.save(LATENCY, 0, {}, found.model_dump(mode="json"))
     return found
 

@@ -8,6 +8,7 @@ from core.engine.architectures.describe import Description
 from core.engine.options.patterns import UNSTRUCTURED
 from core.errors import SecateurError
 from core.methods.registry import METHODS, get_method
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import check_job
 from core.service.jobs.estimates.history import estimate_that_fits
@@ -45,12 +46,12 @@ def inspect(
         checked = JobBody.model_validate(request)
         require_queue(session, checked.queue, settings)
         resolved = resolve_job(session, team_id, checked, store, hub)
-        model, job = resolved.model, resolved.body
+        model, recipe, job = resolved.model, resolved.recipe, resolved.body
         prunes = get_method(job.method).prunes
         known = {} if job.sparsity is None else {"sparsity": job.sparsity}
         methods = _fits(model.description, job.pattern, **known) if prunes else _fits(model.description)
         estimate, _ = estimate_that_fits(session, team_id, resolved, settings)
-        artifact = _artifact(model.description, job)
+        artifact = _artifact(model.description, recipe)
     described = {
         name: value for name, value in model.description.model_dump().items() if name in Inspection.model_fields
     }
@@ -65,10 +66,10 @@ def inspect(
     )
 
 
-def _artifact(description: Description, job: JobBody) -> ExpectedArtifact | None:
+def _artifact(description: Description, job: Recipe) -> ExpectedArtifact | None:
     if job.sparsity is None or not get_method(job.method).prunes or job.output.format == "hashed":
         return None
-    parameters, size = expected_size(description, job.method, job.sparsity, job.parameters, job.output.format)
+    parameters, size = expected_size(description, job.sparsity, job.parameters, job.output.format)
     return ExpectedArtifact(parameters=parameters, bytes=size)
 
 

@@ -54,6 +54,7 @@ def submit(
     require_queue(session, body.queue, settings)
     resolved = resolve_job(session, team_id, body, store, hub)
     estimate, workers = estimate_that_fits(session, team_id, resolved, settings)
+    recipe = resolved.recipe
     row = JobRow(
         id=new_id("job"),
         team_id=team_id,
@@ -61,14 +62,14 @@ def submit(
         estimate=estimate.model_dump(mode="json"),
         is_corrected=estimate.basis.jobs > 0,
         **needs_columns(needs_by(estimate)),
-        body=resolved.body.model_dump(mode="json"),
+        body=recipe.body(),
         sources=dict(resolved.sources) | ({} if baseline is None else {"baseline": baseline.model_dump(mode="json")}),
         model=resolved.model.name,
         model_revision=resolved.model.revision,
-        method=resolved.body.method,
-        queue=resolved.body.queue,
-        priority=resolved.body.priority,
-        labels=dict(resolved.body.metadata),
+        method=recipe.method,
+        queue=recipe.queue,
+        priority=recipe.priority,
+        labels=dict(recipe.metadata),
         request_id=structlog.contextvars.get_contextvars().get("request_id"),
         traceparent=telemetry.current_traceparent(),
     )

@@ -5,18 +5,18 @@ from collections.abc import Collection
 from core.engine.options.latency_budget import NOISE
 from core.engine.options.patterns import STRUCTURED
 from core.methods.registry import get_method
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import no_speed_up
-from core.service.jobs.schemas import JobBody
 
 _FLOAT16_MOST = 65_504
 
 
-def warnings_for(job: JobBody, devices: Collection[str]) -> list[str]:
+def warnings_for(job: Recipe, devices: Collection[str]) -> list[str]:
     """Return a sentence for each; `devices` are those of the queue's workers, empty where none is known."""
     return [*_gate_on_latency(job), *_float16_on_cpu(job, devices)]
 
 
-def _gate_on_latency(job: JobBody) -> list[str]:
+def _gate_on_latency(job: Recipe) -> list[str]:
     """Warn of a latency limit that a model of zeros, as slow as the dense one on all devices, keeps only by luck."""
     limit = job.gates.max_latency_ratio
     if limit is None or limit >= 1 + NOISE or not get_method(job.method).prunes or job.pattern == STRUCTURED.text:
@@ -24,8 +24,8 @@ def _gate_on_latency(job: JobBody) -> list[str]:
     return [f"gates.max_latency_ratio {limit:g} will most likely be missed: {no_speed_up(job.method)}"]
 
 
-def _float16_on_cpu(job: JobBody, devices: Collection[str]) -> list[str]:
-    if job.parameters.get("forward_dtype") != "float16" or not devices:
+def _float16_on_cpu(job: Recipe, devices: Collection[str]) -> list[str]:
+    if getattr(job.parameters, "forward_dtype", None) != "float16" or not devices:
         return []
     if any(device.startswith("cuda") for device in devices):
         return []

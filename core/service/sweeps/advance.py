@@ -209,7 +209,9 @@ def _verification(row: SweepRow, body: SweepBody, probed: SweepPointRow, number:
         point_values=probed.point_values,
         body=full,
         pattern=probed.pattern,
-        measures=f"full of {probed.measures}" if probed.measures else evaluation_key(JobBody.model_validate(full)),
+        measures=(
+            f"full of {probed.measures}" if probed.measures else evaluation_key(JobBody.model_validate(full).evaluation)
+        ),
         verifies=probed.number,
         again=False,
     )

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import InvalidRequest, SecateurError, Unavailable
 from core.methods.registry import get_method
+from core.pipeline.recipes.parts import Evaluation
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
@@ -115,16 +116,15 @@ def _checked(
     return CheckedPoint(
         requested=requested,
         body=body.model_copy(update={"model": resolved.model.pinned}),
-        pattern=resolved.body.pattern or "",
-        measures=evaluation_key(resolved.body),
+        pattern=resolved.recipe.pattern,
+        measures=evaluation_key(resolved.recipe.evaluation),
         model=resolved.model.name,
         model_revision=resolved.model.revision,
     )
 
 
-def evaluation_key(body: JobBody) -> str | None:
-    """Return a key, equal for bodies whose dense model is measured alike; None where nothing of it is measured."""
-    evaluation = body.evaluation
+def evaluation_key(evaluation: Evaluation) -> str | None:
+    """Return a key, equal for jobs whose dense model is measured alike; None where nothing of it is measured."""
     if not evaluation.datasets and not evaluation.tasks:
         return None
     measurement = evaluation.model_dump(mode="json", exclude={"prompts", "prompt_tokens"})

@@ -10,8 +10,9 @@ import math
 from dataclasses import dataclass
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.registry import get_method
-from core.service.jobs.schemas import JobBody
+from core.pipeline.recipes.recipe import Recipe
 
 _DEFAULT_SIDE = 224
 _BATCH = 128
@@ -37,7 +38,7 @@ class ClassifierWork:
     memory_bytes: int
 
 
-def classifier_work(description: ClassifierDescription, job: JobBody, counts: ImageCounts) -> ClassifierWork:
+def classifier_work(description: ClassifierDescription, job: Recipe, counts: ImageCounts) -> ClassifierWork:
     """Return the images that pass through the model, and the operations and memory they take.
 
     These are forwards of the evaluation images through dense and pruned model, of the calibration images as often as
@@ -46,15 +47,16 @@ def classifier_work(description: ClassifierDescription, job: JobBody, counts: Im
     positions = _positions(description)
     forward = 2 * sum(linear.numel * positions[linear.name] for linear in description.linears)
     needs = get_method(job.method).needs
-    rounds = int(job.parameters.get("rounds") or 1)
-    steps = int(job.parameters.get("retrain_steps") or 0) * int(job.parameters.get("batch_size") or _BATCH)
+    options = job.parameters
+    rounds = int(getattr(options, "rounds", None) or 1)
+    steps = int(getattr(options, "retrain_steps", None) or 0) * int(getattr(options, "batch_size", None) or _BATCH)
     recovered = 0 if job.recovery is None else job.recovery.steps * job.recovery.batch_size
     calibrated = counts.calibration * (3 if needs.gradients else 1) * rounds
     evaluated = counts.evaluation * (2 if job.recovery is None else 3) + 2 * _VERIFIED_IMAGES
     images = calibrated + 3 * (recovered + rounds * steps) + evaluated
-    if get_method(job.method).measures:  # each point is pruned and evaluated for itself
-        points = len(job.parameters["rates"]) * len(description.linears)
-        reads = get_method(job.parameters["method"]).needs.calibration
+    if isinstance(options, SensitivityOptions):  # each point is pruned and evaluated for itself
+        points = len(options.rates or ()) * len(description.linears)
+        reads = get_method(options.method).needs.calibration
         images = counts.evaluation * (1 + points) + counts.calibration * points * reads
     maps = sum(linear.out_features * positions[linear.name] for linear in description.linears)
     is_trained = needs.gradients or needs.training or job.recovery is not None

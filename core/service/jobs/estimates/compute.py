@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from math import ceil
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.options.allocation import Allocated
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import MOST_STEPS, Compensated, Compensation, Refit, Refitted
+from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.cost import GRADIENT_PASSES, WAITING_FOR_MEMORY, CostFacts, Tokens
-from core.methods.method_info import MethodInfo
 from core.methods.registry import get_method, parse_parameters
+from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.recipes.validation import calibrated_method
 from core.service.jobs.estimates.training import training_work
-from core.service.jobs.schemas import JobBody
 
 _LATENCY_PASSES = 8
 """Cost of latency and verification, in forwards over one sequence: warm-up, rounds, two models, decoding."""
@@ -28,7 +30,7 @@ class Work:
     operations: int
 
 
-def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
+def work_of(description: ModelDescription, job: Recipe, tokens: Tokens) -> Work:
     """Return the tokens that pass through the model, and the operations.
 
     They add up: forwards of the calibration tokens, as many as the method's cost says (a refit goes through the dense
@@ -37,8 +39,8 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     model; and the solver's operations.
     """
     method = get_method(job.method)
-    if method.measures:
-        return _measuring_work(description, job, tokens)
+    if isinstance(job.parameters, SensitivityOptions):
+        return _measuring_work(description, job, job.parameters, tokens)
     facts = facts_of(description, job, tokens)
     compensation = compensation_of(facts.parameters)
     calibration = method.cost.passes(facts)
@@ -60,19 +62,18 @@ def work_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work
     )
 
 
-def _measuring_work(description: ModelDescription, job: JobBody, tokens: Tokens) -> Work:
+def _measuring_work(description: ModelDescription, job: Recipe, options: SensitivityOptions, tokens: Tokens) -> Work:
     """Return the computation of a sensitivity job.
 
     Calibration and evaluation tokens pass through the dense model; for every point the evaluation tokens pass from the
     pruned layer on, half the model on average, and through the head.
     """
-    points = len(job.parameters["rates"]) * (
-        len(description.linears) if job.parameters["scope"] == "module" else description.layers
-    )
+    rates = len(options.rates or ())
+    points = rates * (len(description.linears) if options.scope == "module" else description.layers)
     half = (description.layers + 1) / (2 * description.layers)
     passes = tokens.calibration + ceil(tokens.evaluation * (1 + points * half))
     head = 2 * description.hidden_size * description.vocabulary_size * (1 + points) * tokens.evaluation
-    solver = len(job.parameters["rates"]) * _solver(description, job, tokens)
+    solver = rates * _solver(description, job, tokens)
     operations = 2 * passes * description.prunable_parameters + head + solver + _writing(description, tokens)
     return Work(passes + tokens.own_text, operations)
 
@@ -83,11 +84,11 @@ def _writing(description: ModelDescription, tokens: Tokens) -> int:
     return _WAITING_IN_BATCHES * one * tokens.own_text
 
 
-def allocating_tokens(job: JobBody, tokens: Tokens) -> int:
+def allocating_tokens(job: Recipe, tokens: Tokens) -> int:
     """Return the calibration tokens whose gradients give every layer its rate."""
-    if job.parameters.get("allocation") != "fisher":
+    if not isinstance(job.parameters, Allocated) or job.parameters.allocation != "fisher":
         return 0
-    return int(min(job.parameters["fisher_sequences"] * tokens.window, tokens.calibration))
+    return min(job.parameters.fisher_sequences * tokens.window, tokens.calibration)
 
 
 def compensation_of(parameters: MethodParameters) -> Refit | None:
@@ -99,31 +100,27 @@ def is_after_a_cut(compensation: Refit) -> bool:
     return not isinstance(compensation, Compensation)
 
 
-def seeks_latency(job: JobBody) -> bool:
+def seeks_latency(job: Recipe) -> bool:
     return job.target is not None and job.target.latency_ratio is not None
 
 
-def solving_method(job: JobBody) -> MethodInfo:
-    """Return the method that prunes: the job's, or the one a sensitivity job measures."""
-    method = get_method(job.method)
-    return get_method(str(job.parameters["method"])) if method.measures else method
-
-
-def facts_of(description: ModelDescription, job: JobBody, tokens: Tokens) -> CostFacts[MethodParameters]:
+def facts_of(description: ModelDescription, job: Recipe, tokens: Tokens) -> CostFacts[MethodParameters]:
     """Return the facts that the cost of the method that prunes goes by; measured, it has its default parameters."""
-    parameters = parse_parameters(solving_method(job).id, {} if get_method(job.method).measures else job.parameters)
+    parameters = job.parameters
+    if isinstance(parameters, SensitivityOptions):
+        parameters = parse_parameters(parameters.method, {})
     return CostFacts(description, parameters, job.sparsity or 0, tokens)
 
 
-def _solver(description: ModelDescription, job: JobBody, tokens: Tokens) -> int:
+def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
     """Return the operations of the solver and of compensation.
 
     Of methods that read XᵀX: that of every input, its factorisation (4/3 I³ with the inverse), and what the method's
     cost says. Compensation: the same XᵀX, one between the dense inputs and the pruned ones, a second factorisation, and
     a multiplication by XᵀX in every step.
     """
-    method = solving_method(job)
-    compensation = compensation_of(parse_parameters(job.method, job.parameters))
+    method = calibrated_method(job.method, job.parameters)
+    compensation = compensation_of(job.parameters)
     if method.reads != "gram" and compensation is None:
         return 0
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}

@@ -16,6 +16,7 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.evaluation.zero_shot_tasks import forward_tokens
 from core.errors import DoesNotFit, GateMissed
 from core.methods.cost import Tokens
+from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.admission import needs_by
 from core.service.jobs.estimates.classifier import ClassifierWork, ImageCounts, classifier_work
 from core.service.jobs.estimates.compute import Work, work_of
@@ -23,7 +24,6 @@ from core.service.jobs.estimates.corrections import FEWEST, HISTORY, ran_to_its_
 from core.service.jobs.estimates.resources import FIGURES, Needs, classifier_needs, needs_of
 from core.service.jobs.queue import workers_of
 from core.service.jobs.resolution.job import ResolvedJob
-from core.service.jobs.schemas import JobBody
 from core.service.jobs.submit_warnings import warnings_for
 from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
 from core.service.registry.service import find_row
@@ -44,7 +44,7 @@ def estimate_that_fits(
     Raises DoesNotFit, with the figures, where none of these has room for the job. Where there is none nothing is known,
     and the job may wait for one. What a worker does not tell is not held against it.
     """
-    job = resolved.body
+    job = resolved.recipe
     workers = workers_of(session, [job.queue], settings.worker_fresh_seconds)
     estimate = estimate_job(session, team_id, resolved, workers, settings)
     needs = needs_by(estimate)
@@ -66,7 +66,7 @@ def estimate_job(
 
     Time is that of one attempt, from fetch to store, without waiting.
     """
-    job, description = resolved.body, resolved.model.description
+    job, description = resolved.recipe, resolved.model.description
     device = "cuda" if any(worker.device.startswith("cuda") for worker in workers) else "cpu"
     is_fetched = resolved.sources["model"].get("kind", "folder") != "folder"
     work: Work | ClassifierWork
@@ -122,7 +122,7 @@ _NEAREST_ATTEMPTS = (
 )
 
 
-def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict[str, float], int]:
+def _fleet_factors(session: Session, job: Recipe, formula: Needs) -> tuple[dict[str, float], int]:
     """Return for each figure the median of measured ÷ formula among the nearest jobs, and how many there were.
 
     The database picks these, so that a submission reads no more of the history than it uses.
@@ -137,7 +137,7 @@ def _fleet_factors(session: Session, job: JobBody, formula: Needs) -> tuple[dict
     return factors, len(nearest) if factors else 0
 
 
-def _tokens(session: Session, team_id: str, job: JobBody, own_text: int) -> Tokens:
+def _tokens(session: Session, team_id: str, job: Recipe, own_text: int) -> Tokens:
     """Return the job's tokens; for all of a text, about as many as its characters. `own_text`: still to generate."""
 
     def of(dataset: str, samples: int | None, length: int) -> int:
@@ -184,7 +184,7 @@ def _own_texts(sources: Mapping[str, Any]) -> set[SelfText]:
     return {SelfText.model_validate(text) for text in texts if text and text["kind"] == "self"}
 
 
-def _images(session: Session, team_id: str, job: JobBody) -> ImageCounts:
+def _images(session: Session, team_id: str, job: Recipe) -> ImageCounts:
     """Return the job's images; for all of a set, as many as it has."""
 
     def of(dataset: str, samples: int | None) -> int:

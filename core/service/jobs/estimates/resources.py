@@ -17,8 +17,11 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
 from core.engine.options.latency_budget import bytes_in_turn
+from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.cost import PassSizes, Tokens
-from core.methods.registry import get_method, parse_parameters
+from core.methods.registry import get_method
+from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.recipes.validation import calibrated_method
 from core.service.jobs.estimates.classifier import ClassifierWork
 from core.service.jobs.estimates.compute import (
     allocating_tokens,
@@ -26,11 +29,9 @@ from core.service.jobs.estimates.compute import (
     facts_of,
     is_after_a_cut,
     seeks_latency,
-    solving_method,
     work_of,
 )
 from core.service.jobs.estimates.training import training_bytes
-from core.service.jobs.schemas import JobBody
 
 _LIBRARIES_BYTES = 450 * 2**20
 """Resident bytes of a process that has loaded the engine."""
@@ -76,7 +77,7 @@ def compare(estimate: dict[str, Any] | None, measured: dict[str, Any]) -> dict[s
 
 def needs_of(
     description: ModelDescription,
-    job: JobBody,
+    job: Recipe,
     tokens: Tokens,
     *,
     device: str,
@@ -88,7 +89,7 @@ def needs_of(
     `is_fetched`: the model comes over the network and is on the worker's disk too.
     """
     width = WEIGHT_BYTES[description.dtype]
-    compensation = compensation_of(parse_parameters(job.method, job.parameters))
+    compensation = compensation_of(job.parameters)
     refit = compensation if compensation is not None and compensation.refits else None
     in_float32 = refit is not None and is_after_a_cut(refit) and device == "cpu"
     forward = 4 if description.dtype == "float32" or in_float32 else 2
@@ -101,7 +102,7 @@ def needs_of(
     broadest = max(linear.out_features for linear in blocks)
     # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
     pruning = block * (width + lanes * forward) + group * 16
-    statistics = 3 * 4 * widest**2 if solving_method(job).reads == "gram" else 0
+    statistics = 3 * 4 * widest**2 if calibrated_method(job.method, job.parameters).reads == "gram" else 0
     if refit is not None:  # XᵀX̂ beside X̂ᵀX̂, its factor and what that is made from; of tokens held aside both again
         statistics = (7 if refit.chooses else 5) * 4 * widest**2
     waiting = lanes * tokens.calibration * widest * forward
@@ -110,8 +111,9 @@ def needs_of(
     logits = 3 * 4 * min(_LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
     streams = description.hidden_size * (lanes * forward * tokens.calibration + width * 2 * tokens.evaluation)
     method = get_method(job.method)
-    if method.measures:  # a stream for every point of a layer; what the budget has over holds later blocks
-        at_once = len(job.parameters["rates"]) * (len(blocks) if job.parameters["scope"] == "module" else 1)
+    options = job.parameters
+    if isinstance(options, SensitivityOptions):  # a stream for every point; what the budget has over holds later blocks
+        at_once = len(options.rates or ()) * (len(blocks) if options.scope == "module" else 1)
         streams += description.hidden_size * width * at_once * tokens.evaluation + description.bytes
     engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
     facts = facts_of(description, job, tokens)

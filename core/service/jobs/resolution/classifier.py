@@ -1,5 +1,7 @@
 """Resolution of jobs on image classifiers: labelled images in place of text, and recovery on them."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -10,12 +12,21 @@ from core.engine.options.recovery import Recovery, complete_image_recovery
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Calibration, Output
-from core.pipeline.recipes.validation import ResolvedRequest, method_at_work
+from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.images import ImageNeeds, resolve_images
 from core.service.jobs.schemas import JobBody
 from core.service.sources.references import ImageReference
+
+
+@dataclass(frozen=True)
+class ResolvedImages:
+    """Output and recovery with their defaults, and references to the images of a job."""
+
+    output: Output
+    recovery: Recovery | None
+    sources: Mapping[str, Any]
 
 
 def resolve_classifier_job(
@@ -25,10 +36,10 @@ def resolve_classifier_job(
     checked: ResolvedRequest,
     description: ClassifierDescription,
     hub: HubFindings,
-) -> tuple[JobBody, dict[str, Any]]:
-    """Return the body with defaults filled in, and the sources of its images; raises the error that names the fault."""
+) -> ResolvedImages:
+    """Return what of a job is particular to images; raises the error that names the fault."""
     _refuse_text(body)
-    method = method_at_work(checked)
+    method = calibrated_method(checked.method, checked.parameters)
     if method.needs.calibration and body.calibration is None:
         raise InvalidRequest(
             f'calibration is required: {method.id} measures or trains on labelled images, for example "calibration": '
@@ -49,21 +60,13 @@ def resolve_classifier_job(
         evaluation.append(resolve_images(session, team_id, name, needs, hub))
     require_measured(body.gates, body.evaluation, is_classifier=True)
     recovery, training = _resolve_recovery(session, team_id, body, images, classes, hub)
-    filled = body.model_copy(
-        update={
-            "pattern": checked.pattern,
-            "sparsity": checked.sparsity,
-            "parameters": checked.parameters,
-            "recovery": recovery,
-            "output": _output(body).model_copy(update={"layout": checked.layout}),
-        }
-    )
+    output = _output(body)
     images_of = {
         "calibration": None if images is None else images.model_dump(mode="json"),
         "evaluation": [each.model_dump(mode="json") for each in evaluation],
         "recovery": None if training is None else training.model_dump(mode="json"),
     }
-    return filled, {"task": description.task, "images": images_of}
+    return ResolvedImages(output, recovery, {"task": description.task, "images": images_of})
 
 
 def _output(body: JobBody) -> Output:

@@ -1,4 +1,4 @@
-"""Resolution of a request to the job that will run.
+"""Resolution of a request to the recipe of the job that will run.
 
 All names are looked up, defaults are filled in, and requests that cannot run are refused, with the parameter at fault,
 before anything is queued.
@@ -14,12 +14,14 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.allocation import Allocated
+from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import STRUCTURED
 from core.errors import InvalidRequest
-from core.methods.registry import get_method, parse_parameters
-from core.pipeline.recipes.parts import Calibration, Evaluation
+from core.methods.registry import get_method
+from core.pipeline.recipes.parts import Calibration, Evaluation, Output
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import resolve_target
-from core.pipeline.recipes.validation import ResolvedRequest, check_job, method_at_work
+from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method, check_job
 from core.service.jobs.estimates.compute import compensation_of
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.classifier import require_unshared, resolve_classifier_job
@@ -32,15 +34,22 @@ from core.service.jobs.resolution.text import SELF, TextNeeds, generated_text, r
 from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, JobBody
 from core.service.sources.references import SelfText, TextReference, Use
 from core.storage import Store
+from core.validation import Part
 
 
 @dataclass(frozen=True)
 class ResolvedJob:
-    """Request that can be run: the body with defaults filled in, and references to all that it names."""
+    """Request that can be run: its recipe, and references to all that it names."""
 
-    body: JobBody
+    recipe: Recipe
     model: ResolvedModel
     sources: Mapping[str, Any]
+
+    @property
+    def body(self) -> JobBody:
+        """The request with its defaults filled in, as answers show it."""
+        parameters = self.recipe.parameters.model_dump(mode="json")
+        return JobBody.model_construct(**dict(self.recipe) | {"parameters": parameters})
 
 
 def resolve_job(
@@ -58,11 +67,11 @@ def resolve_job(
     body = allocated_body(session, team_id, body, model)
     checked = _check(model.description, body)
     if isinstance(model.description, ClassifierDescription):
-        of_images, sources = resolve_classifier_job(session, team_id, body, checked, model.description, findings)
-        filled = of_images.model_copy(update={"model": model.pinned})
-        return ResolvedJob(filled, model, sources | {"model": model.reference.model_dump(mode="json")})
-    reader = method_at_work(checked)
-    parameters = parse_parameters(checked.method, checked.parameters)
+        images = resolve_classifier_job(session, team_id, body, checked, model.description, findings)
+        recipe = _recipe(body, model, checked, output=images.output, recovery=images.recovery)
+        return ResolvedJob(recipe, model, {**images.sources, "model": model.reference.model_dump(mode="json")})
+    parameters = checked.parameters
+    reader = calibrated_method(checked.method, parameters)
     compensation = compensation_of(parameters)
     allocation = parameters.measured_allocation if isinstance(parameters, Allocated) else None
     if (reader.needs.calibration or compensation or allocation) and body.calibration is None:
@@ -84,7 +93,7 @@ def resolve_job(
             "output.format: structured pruning leaves no zeros to pack, the files are smaller as they are: use 'dense'",
             param="output.format",
         )
-    calibration, text, generated = _resolve_calibration(session, team_id, body, model.description, findings)
+    calibration, text, generated = _resolve_calibration(session, team_id, body, parameters, model.description, findings)
     if compensation and compensation.chooses and calibration and calibration.samples == 1 and not calibration.generated:
         raise InvalidRequest(
             "calibration.samples: compensation that is chosen (auto) holds a sequence aside: give 2 or more",
@@ -93,17 +102,14 @@ def resolve_job(
     evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, findings)
     require_measured(body.gates, evaluation, is_classifier=False)
     recovery = resolve_recovery(session, team_id, body, calibration, text, model.description, store, findings)
-    filled = body.model_copy(
-        update={
-            "model": model.pinned,
-            "pattern": checked.pattern,
-            "sparsity": checked.sparsity,
-            "parameters": checked.parameters,
-            "calibration": calibration,
-            "evaluation": evaluation,
-            "recovery": recovery.recovery,
-            "output": body.output.model_copy(update={"layout": checked.layout}),
-        }
+    recipe = _recipe(
+        body,
+        model,
+        checked,
+        output=body.output,
+        calibration=calibration,
+        evaluation=evaluation,
+        recovery=recovery.recovery,
     )
     sources = {
         "model": model.reference.model_dump(mode="json"),
@@ -113,7 +119,24 @@ def resolve_job(
         "tasks": [each.model_dump(mode="json") for each in resolve_tasks(body.evaluation.tasks, findings)],
         **recovery.sources,
     }
-    return ResolvedJob(body=filled, model=model, sources=sources)
+    return ResolvedJob(recipe, model, sources)
+
+
+def _recipe(
+    body: JobBody, model: ResolvedModel, checked: ResolvedRequest, *, output: Output, **filled: Part | None
+) -> Recipe:
+    """Return the recipe of a request; `filled` are the parts of it that have got their defaults."""
+    return Recipe.model_validate(
+        {
+            **dict(body),
+            "model": model.pinned,
+            "pattern": checked.pattern,
+            "sparsity": checked.sparsity,
+            "parameters": checked.parameters,
+            "output": output.model_copy(update={"layout": checked.layout}),
+            **filled,
+        }
+    )
 
 
 def _check(description: Description, body: JobBody) -> ResolvedRequest:
@@ -126,13 +149,17 @@ def _check(description: Description, body: JobBody) -> ResolvedRequest:
 
 
 def _resolve_calibration(
-    session: Session, team_id: str, body: JobBody, description: ModelDescription, hub: HubFindings
+    session: Session,
+    team_id: str,
+    body: JobBody,
+    parameters: MethodParameters,
+    description: ModelDescription,
+    hub: HubFindings,
 ) -> tuple[Calibration | None, TextReference | None, SelfText | None]:
     """Return the calibration with its defaults, the text of its dataset, and the text the model is to generate."""
     calibration = body.calibration
     if calibration is None:
         return None, None, None
-    parameters = parse_parameters(body.method, body.parameters)
     split = parameters.split_calibration(calibration.samples)
     if split is not None and calibration.generated is None and calibration.dataset != SELF:
         samples, generated = split
