@@ -13,8 +13,8 @@ from core.errors import UnusableModel
 from tests.gguf.architectures import write_architecture
 from tests.gguf.files import Merges, finish, train_byte_level
 from tests.gguf.texts import varied_lines
-from worker.runner.messages import ImportGgufSpec
 from worker.runner.models import import_gguf
+from worker.runner.specs import ImportGgufSpec
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from tests.runner.conftest import Finish, Work, artifact
 from tests.worker.conftest import Queue, eventually, runner_of
-from worker.runner.messages import NewNetworkSpec
 from worker.runner.models import new_network
+from worker.runner.specs import NewNetworkSpec
 from worker.samples.images import digits
 
 pytestmark = pytest.mark.timeout(300)

@@ -28,7 +28,7 @@ from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import LAYERS, register_layers, write_model
 from tests.worker.conftest import Queue, runner_of
 from worker.runner.client import run_task
-from worker.runner.messages import Spec
+from worker.runner.specs import Spec
 from worker.supervisor.attempt import Made
 from worker.supervisor.language_attempt import LanguageAttempt
 

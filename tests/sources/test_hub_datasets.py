@@ -24,7 +24,7 @@ from core.settings import Settings
 from tests.model_folders import write_text
 from tests.sources.conftest import add_wikitext, card, json_lines, parquet
 from tests.sources.hub_server import HubState
-from worker.runner.messages import ModelSource, TextSource
+from worker.runner.specs import ModelSource, TextSource
 from worker.supervisor.inputs import Sources
 
 NO_MODEL = ModelSource(path=Path("none"), name="none", revision="none")

@@ -15,7 +15,7 @@ from core.settings import Settings
 from tests.image_sets import grays
 from tests.sources.conftest import parquet
 from tests.sources.hub_server import HubState
-from worker.runner.messages import ImageSource
+from worker.runner.specs import ImageSource
 from worker.supervisor.inputs import Sources
 
 Fetch = Callable[..., ImageSource]

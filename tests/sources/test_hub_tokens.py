@@ -30,7 +30,7 @@ from tests.sources.conftest import parquet
 from tests.sources.fleet import Fleet
 from tests.sources.hub_server import TOKEN, HubState
 from tests.worker.conftest import eventually
-from worker.runner.messages import ModelSource
+from worker.runner.specs import ModelSource
 from worker.supervisor.inputs import Sources
 
 pytestmark = pytest.mark.timeout(300)

@@ -22,7 +22,7 @@ from tests.stores.conftest import s3_endpoint, s3_service, s3_settings
 from tests.worker.conftest import Queue, Running, StartWorker, eventually, start_worker
 from worker.processes import ChildProcess, spawn
 from worker.runner.client import RUNNER, run_task
-from worker.runner.messages import Spec
+from worker.runner.specs import Spec
 
 __all__ = ["s3_endpoint", "s3_service", "s3_settings", "start_worker"]
 

@@ -20,7 +20,7 @@ from tests.sources.conftest import card
 from tests.sources.hub_server import HubState
 from tests.task_questions import questions, write_questions
 from worker.runner.client import ReportedFailure
-from worker.runner.messages import TextSource
+from worker.runner.specs import TextSource
 from worker.supervisor.inputs import Sources
 
 ROWS = questions("arc_easy", 30)

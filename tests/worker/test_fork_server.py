@@ -18,7 +18,7 @@ from tests.model_folders import write_llama
 from tests.worker.conftest import eventually, is_alive, runner_of
 from worker.runner.client import RUNNER, run_task, runner_environment
 from worker.runner.fork_server import ForkedProcess, ForkServer, fork_runner
-from worker.runner.messages import PackSpec, Spec
+from worker.runner.specs import PackSpec, Spec
 
 OWNER = """
 import sys, time

@@ -11,7 +11,8 @@ from core.service.jobs.tables import AttemptRow
 from tests.sources.conftest import write_wordy_model
 from tests.worker.conftest import Queue, StartWorker
 from worker.runner.client import run_task
-from worker.runner.messages import AliveMessage, GenerateTextSpec, Message, ModelPlace, ProgressMessage
+from worker.runner.messages import AliveMessage, Message, ProgressMessage
+from worker.runner.specs import GenerateTextSpec, ModelPlace
 from worker.supervisor import recorder
 
 

@@ -20,7 +20,7 @@ from worker.embedded.instance import open_instance
 from worker.failures import CommandFailed
 from worker.processes import spawn
 from worker.runner.client import run_task
-from worker.runner.messages import GenerateSpec, ModelPlace
+from worker.runner.specs import GenerateSpec, ModelPlace
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
 
 START_SECONDS = 90

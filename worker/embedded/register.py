@@ -22,7 +22,7 @@ from secateur_wire.datasets import Dataset
 from secateur_wire.models import Model
 from worker.embedded.instance import EmbeddedInstance
 from worker.runner.client import run_task
-from worker.runner.messages import ImportGgufSpec, NewNetworkSpec, Spec
+from worker.runner.specs import ImportGgufSpec, NewNetworkSpec, Spec
 
 Say = Callable[[str], None]
 IMPORT_SECONDS = 600.0

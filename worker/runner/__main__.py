@@ -32,22 +32,21 @@ from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.methods.registry import get_method
 from worker.processes import peak_resident_bytes
 from worker.runner.message_writer import open_messages, send, signs_of_life
-from worker.runner.messages import (
+from worker.runner.messages import ErrorMessage, LogMessage, ProgressMessage, ResultMessage
+from worker.runner.models import generate_text, import_gguf, new_network
+from worker.runner.seclusion import seclude
+from worker.runner.specs import (
     ClassifierSpec,
-    ErrorMessage,
     GenerateSpec,
     GenerateTextSpec,
     HashSpec,
     ImportGgufSpec,
-    LogMessage,
     MeasureSpec,
     ModelPlace,
     NewNetworkSpec,
     PackSpec,
-    ProgressMessage,
     PruneSpec,
     RecoverSpec,
-    ResultMessage,
     SearchSpec,
     SensitivitySpec,
     Spec,
@@ -55,8 +54,6 @@ from worker.runner.messages import (
     VerifySpec,
     spec_adapter,
 )
-from worker.runner.models import generate_text, import_gguf, new_network
-from worker.runner.seclusion import seclude
 
 
 def _opened(place: ModelPlace) -> ModelFolder:

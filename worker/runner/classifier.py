@@ -34,16 +34,9 @@ from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method, parse_parameters
 from worker.runner.classifier_report import classifier_result, described_images
 from worker.runner.dense import dense_accuracy, dense_figures
-from worker.runner.messages import (
-    ClassifierSpec,
-    ImageSource,
-    LogMessage,
-    Message,
-    MetricMessage,
-    ProgressMessage,
-    StageMessage,
-)
+from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 from worker.runner.recover import loss_curve
+from worker.runner.specs import ClassifierSpec, ImageSource
 
 Send = Callable[[Message], None]
 

@@ -8,7 +8,7 @@ from typing import Any
 from core.engine.evaluation.accuracy import Accuracy
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.pruning.network import Scene, weight_of
-from worker.runner.messages import ClassifierSpec, ImageSource
+from worker.runner.specs import ClassifierSpec, ImageSource
 
 _VERSIONS = ("secateur-server", "torch", "transformers", "safetensors", "timm", "torch-pruning", "onnx", "onnxruntime")
 

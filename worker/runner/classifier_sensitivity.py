@@ -16,8 +16,9 @@ from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from worker.runner.classifier import Send, open_image_sets, prune_facts, resume_store
 from worker.runner.classifier_report import described_images
-from worker.runner.messages import ClassifierSpec, LogMessage, ProgressMessage, StageMessage
+from worker.runner.messages import LogMessage, ProgressMessage, StageMessage
 from worker.runner.sensitivity import NO_MODEL, sensitivity_metrics, write_sensitivity
+from worker.runner.specs import ClassifierSpec
 
 
 def measure_classifier(

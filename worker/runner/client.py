@@ -19,7 +19,8 @@ from core.errors import DiskFull, InternalError, OutOfMemory, RunFailed, RunnerL
 from core.telemetry import current_traceparent, span
 from worker.processes import ChildProcess, spawn
 from worker.runner.fork_server import LIBRARIES, fork_runner
-from worker.runner.messages import ErrorMessage, Message, ResultMessage, Spec, parse_message
+from worker.runner.messages import ErrorMessage, Message, ResultMessage, parse_message
+from worker.runner.specs import Spec
 
 RUNNER: tuple[str, ...] = (sys.executable, "-m", "worker.runner")
 POLL_SECONDS = 0.2

@@ -14,7 +14,8 @@ from core.engine.models.folder import ModelFolder
 from core.engine.resume.fingerprint import tensors_sha256
 from core.pipeline.reports.dense_figures import DenseKind, Facts
 from worker.runner.dense_measurements import DenseFigures
-from worker.runner.messages import ClassifierSpec, LogMessage, Message, MetricMessage, PruneSpec
+from worker.runner.messages import LogMessage, Message, MetricMessage
+from worker.runner.specs import ClassifierSpec, PruneSpec
 
 _RELEASES = ("torch", "transformers")
 

@@ -12,9 +12,10 @@ from core.engine.pruning.block_pass import GroupRow, LayerRow, Observer
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.recipe import Recipe
 from worker.runner.dense import dense_figures, text_facts
-from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, PruneSpec, StageMessage
+from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 from worker.runner.recover import calibration_set, evaluation_sets
 from worker.runner.report import prune_result
+from worker.runner.specs import PruneSpec
 
 
 def prune_model(

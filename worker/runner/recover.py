@@ -22,18 +22,9 @@ from core.engine.recovery.sampling import Source
 from core.engine.recovery.training import Observer
 from core.engine.resume.fingerprint import VERSIONS
 from core.errors import TooLittleText
-from worker.runner.messages import (
-    JobSpec,
-    LogMessage,
-    Message,
-    MetricMessage,
-    ModelSource,
-    ProgressMessage,
-    RecoverSpec,
-    StageMessage,
-    TextSource,
-)
+from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 from worker.runner.report import described_text
+from worker.runner.specs import JobSpec, ModelSource, RecoverSpec, TextSource
 
 HELD_SEQUENCES = 8
 """Most sequences held back of a stage's text: the model is measured on them, not trained."""

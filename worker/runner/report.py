@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from core.engine.architectures.description import ModelDescription
-from worker.runner.messages import PruneSpec, TextSource
+from worker.runner.specs import PruneSpec, TextSource
 
 if TYPE_CHECKING:
     from core.engine.pruning.block_pass import PruneResult

@@ -8,7 +8,8 @@ import torch
 from core.engine.models.folder import open_model
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.stages.search import Step, search_model
-from worker.runner.messages import LogMessage, Message, MetricMessage, SearchSpec, StageMessage
+from worker.runner.messages import LogMessage, Message, MetricMessage, StageMessage
+from worker.runner.specs import SearchSpec
 
 
 def search_target(spec: SearchSpec, *, device: torch.device, send: Callable[[Message], None]) -> dict[str, Any]:

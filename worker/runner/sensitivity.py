@@ -17,9 +17,10 @@ from core.methods.registry import parse_parameters
 from core.methods.sensitivity.language_pass import SensitivityWalk
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.reports.charts import sensitivity_chart
-from worker.runner.messages import LogMessage, Message, ProgressMessage, SensitivitySpec, StageMessage
+from worker.runner.messages import LogMessage, Message, ProgressMessage, StageMessage
 from worker.runner.recover import calibration_set, evaluation_sets
 from worker.runner.report import described_text
+from worker.runner.specs import SensitivitySpec
 
 FIGURES = "sensitivity.json"
 CHART = "sensitivity.svg"

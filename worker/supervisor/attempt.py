@@ -24,22 +24,8 @@ from core.storage import Store, StoredFile, artifact_prefix
 from secateur_wire.states import Stage
 from worker.node_cache import folder_bytes
 from worker.runner.client import run_task
-from worker.runner.messages import (
-    AliveMessage,
-    HashedTensor,
-    HashSpec,
-    LogMessage,
-    MeasureSpec,
-    Message,
-    MetricMessage,
-    ModelPlace,
-    ModelSource,
-    PackSpec,
-    ProgressMessage,
-    Spec,
-    StageMessage,
-    VerifySpec,
-)
+from worker.runner.messages import AliveMessage, LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
+from worker.runner.specs import HashedTensor, HashSpec, MeasureSpec, ModelPlace, ModelSource, PackSpec, Spec, VerifySpec
 from worker.supervisor.inputs import Sources
 from worker.supervisor.recorder import Recorder
 from worker.supervisor.target_stage import add_target

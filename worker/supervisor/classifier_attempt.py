@@ -5,7 +5,7 @@ from pathlib import Path
 
 from core.methods.registry import get_method
 from core.service.sources.references import ImageReference
-from worker.runner.messages import ClassifierSpec, ImageSource, ModelPlace
+from worker.runner.specs import ClassifierSpec, ImageSource, ModelPlace
 from worker.supervisor.attempt import Attempt, Made
 from worker.supervisor.inputs import Sources
 

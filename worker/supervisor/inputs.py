@@ -47,7 +47,8 @@ from worker.fetcher.protocol import (
     with_secrets,
 )
 from worker.node_cache import NodeCache
-from worker.runner.messages import GenerateTextSpec, ImageSource, Message, ModelSource, Spec, TextSource
+from worker.runner.messages import Message
+from worker.runner.specs import GenerateTextSpec, ImageSource, ModelSource, Spec, TextSource
 from worker.supervisor.fetched_inputs import InputFetcher
 
 logger = structlog.get_logger()

@@ -6,7 +6,7 @@ from typing import Any
 
 from core.engine.architectures.heterogeneous import MODELLING_FILE
 from core.methods.registry import get_method
-from worker.runner.messages import GenerateSpec, GenerateTextSpec, PruneSpec, RecoverSpec, SensitivitySpec, Spec
+from worker.runner.specs import GenerateSpec, GenerateTextSpec, PruneSpec, RecoverSpec, SensitivitySpec, Spec
 from worker.supervisor.attempt import Attempt, Made, keep_peak
 from worker.supervisor.inputs import Sources
 from worker.supervisor.recovery_stage import add_recovery, recover_spec

@@ -7,7 +7,7 @@ from core.engine.options.recovery import Recovery, stage_texts
 from core.methods.registry import get_method
 from core.service.jobs.queue import Claim
 from core.service.sources.references import TextReference
-from worker.runner.messages import ModelSource, PruneSpec, RecoverSpec, TextSource
+from worker.runner.specs import ModelSource, PruneSpec, RecoverSpec, TextSource
 from worker.supervisor.inputs import Sources
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from core.pipeline.recipes.parts import Target
 from core.service.jobs.gates import GateResult
 from core.service.jobs.queue import Claim
-from worker.runner.messages import PruneSpec, SearchSpec
+from worker.runner.specs import PruneSpec, SearchSpec
 
 
 def search_spec(claim: Claim, spec: PruneSpec, *, sequence_length: int) -> SearchSpec | None:

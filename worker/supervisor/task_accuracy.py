@@ -20,7 +20,7 @@ from core.settings import Settings
 from core.storage import StoredFile
 from worker.node_cache import NodeCache
 from worker.runner.dense_measurements import DenseFigures
-from worker.runner.messages import ModelPlace, PruneSpec, TasksSpec, TextSource
+from worker.runner.specs import ModelPlace, PruneSpec, TasksSpec, TextSource
 
 _FILE = "accuracy.json"
 _RELEASES = ("lm_eval", "torch", "transformers")
