@@ -37,6 +37,8 @@ _TYPED_FROM_SUBMIT_TO_REPORT = (
     "core/engine/recovery",
     "core/methods",
     "core/pipeline/passes",
+    "core/pipeline/plans",
+    "core/pipeline/recipes",
     "core/pipeline/reports/dense_figures",
     "core/pipeline/stages",
     "core/service/jobs",

@@ -1,5 +1,6 @@
 """From claim to end: what the supervisor makes of what the runner does, and of what is done to it."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,9 +14,10 @@ from sqlalchemy import text
 
 from core.database import transaction
 from core.service.jobs import queue, service
+from core.service.jobs.tables import JobRow
 from core.service.publications.retry import retry
 from core.settings import Settings
-from core.storage import LocalStore, StoredFile, artifact_prefix
+from core.storage import MANIFEST, LocalStore, StoredFile, artifact_prefix
 from tests.worker.conftest import Queue, SpawnWorker, StartWorker, dispatched, eventually, is_alive, saved_blocks
 from tests.worker.supervise import runner
 from worker.supervisor.supervisor import Supervisor
@@ -83,6 +85,29 @@ def test_a_runner_that_dies_at_every_attempt_fails_the_job(
     job = jobs.job(job_id)
     assert job.error is not None and job.error.code == "runner_lost" and job.attempt == 3
     assert [folder.name for folder in (settings.work_root / job_id).glob("attempt-*")] == ["attempt-3"]
+
+
+def test_a_row_that_this_release_cannot_run_ends_its_job_and_not_the_worker(
+    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker
+) -> None:
+    job_id = jobs.submit(job_body)
+    with transaction(jobs.sessions) as session:
+        row = session.get_one(JobRow, job_id)
+        row.body = row.body | {"parameters": {"of_yore": 1}}
+    assert start_worker().result() == "failed"
+    error = jobs.row(job_id).error
+    assert error is not None and (error["code"], error["param"]) == ("invalid_parameters", "parameters.of_yore")
+
+
+def test_the_manifest_has_the_recipe_as_its_row_has_it(
+    jobs: Queue, job_body: dict[str, Any], start_worker: StartWorker, store: LocalStore
+) -> None:
+    job_id = jobs.submit(job_body)
+    body = jobs.row(job_id).body
+    assert start_worker().result() == "succeeded"
+    folder = store.folder(artifact_prefix(job_id, 1))
+    assert folder is not None
+    assert json.dumps(json.loads((folder / MANIFEST).read_text())["recipe"]) == json.dumps(body)
 
 
 @pytest.mark.parametrize("task", TASKS)

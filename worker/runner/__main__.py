@@ -138,7 +138,7 @@ def classify(spec: ClassifierSpec) -> dict[str, Any]:
     """Prune an image classifier, or measure its sensitivity; SIGTERM ends it once its round or step is saved."""
     signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
     device = _device(spec.device)
-    if get_method(spec.recipe["method"]).measures:  # the libraries of either are slow to load, and for it alone
+    if get_method(spec.recipe.method).measures:  # the libraries of either are slow to load, and for it alone
         from worker.runner.classifier_sensitivity import measure_classifier as work
     else:
         from worker.runner.classifier import prune_classifier as work

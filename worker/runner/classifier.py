@@ -31,7 +31,7 @@ from core.engine.resume.fingerprint import Runtime, fingerprint, tensors_sha256
 from core.engine.resume.store import JsonObject, ResumeStore
 from core.errors import ZerosRefilled
 from core.methods.engine import build_classifier_method
-from core.methods.registry import get_method, parse_parameters
+from core.methods.registry import get_method
 from worker.runner.classifier_report import classifier_result, described_images
 from worker.runner.dense import dense_accuracy, dense_figures
 from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
@@ -75,10 +75,10 @@ def prune_classifier(
     recipe, notes = spec.recipe, list[str]()
     folder = open_classifier(spec.model.path)
     model = load_classifier(folder, device)
-    recovery = None if recipe["recovery"] is None else Recovery.model_validate(recipe["recovery"])
+    recovery = recipe.recovery
     images = open_image_sets(spec, folder, recovery, notes.append)
     shape = _image_shape(folder, images)
-    parameters = parse_parameters(recipe["method"], recipe["parameters"])
+    parameters = recipe.parameters
     layers = prunable_linears(folder.description, selection_of(parameters))
     send(StageMessage(stage="evaluate"))
     figures = dense_figures(spec, send)
@@ -88,8 +88,8 @@ def prune_classifier(
     scene = Scene(
         model,
         layers,
-        sparsity=recipe["sparsity"] or 0.0,
-        pattern=parse_pattern(recipe["pattern"]),
+        sparsity=recipe.sparsity or 0.0,
+        pattern=parse_pattern(recipe.pattern),
         images=images.calibration,
         device=device,
         observer=Observer(
@@ -101,10 +101,10 @@ def prune_classifier(
         store=resume_store(spec, "prune", prune_facts(spec), device),
         notes=notes,
     )
-    prunes = get_method(recipe["method"]).prunes
+    prunes = get_method(recipe.method).prunes
     if prunes:
         send(StageMessage(stage="prune"))
-        build_classifier_method(recipe["method"], parameters).prune(scene)
+        build_classifier_method(recipe.method, parameters).prune(scene)
         model.eval()
     round_to_stored(model, folder)
     recovered: dict[str, Any] = {}
@@ -120,11 +120,11 @@ def prune_classifier(
         _require_zeros(model, layers, recovered.pop("held"))
     send(StageMessage(stage="evaluate"))
     hashed: dict[str, Any] = {}
-    if recipe["output"]["format"] == "hashed":
+    if recipe.output.format == "hashed":
         hashed["accuracy_before"] = {
             name: measure_accuracy(model, each).top1 for name, each in images.evaluation.items()
         }
-        hashed["compression"] = recipe["output"]["compression"]
+        hashed["compression"] = recipe.output.compression
         hashed["layers"] = share_linears(scene, folder, compression=hashed["compression"], seed=parameters.seed)
     pruned = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
     artifact_bytes = write_classifier(model, folder, spec.artifact)
@@ -164,12 +164,13 @@ def open_image_sets(
 
     calibration = recovered = None
     if spec.calibration is not None:
-        asked = recipe["calibration"]
-        calibration = opened(spec.calibration, Choice(asked["samples"], asked["seed"], "calibration"))
+        assert recipe.calibration is not None
+        choice = Choice(recipe.calibration.samples, recipe.calibration.seed, "calibration")
+        calibration = opened(spec.calibration, choice)
     if spec.recovery is not None:
         assert recovery is not None
         recovered = opened(spec.recovery, Choice(recovery.samples, recovery.seed, "recovery"))
-    choice = Choice(recipe["evaluation"]["samples"])
+    choice = Choice(recipe.evaluation.samples)
     return Images(calibration, recovered, {each.name: opened(each, choice) for each in spec.evaluation})
 
 
@@ -186,7 +187,7 @@ def _image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, in
 def prune_facts(spec: ClassifierSpec) -> JsonObject:
     """Return what the rounds of a method depend on."""
     return {
-        **{name: spec.recipe[name] for name in ("method", "sparsity", "pattern", "parameters", "calibration")},
+        **spec.recipe.model_dump(mode="json", include={"method", "sparsity", "pattern", "parameters", "calibration"}),
         "revision": spec.model.revision,
         "images": None if spec.calibration is None else spec.calibration.sha256,
     }

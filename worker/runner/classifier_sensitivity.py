@@ -31,7 +31,7 @@ def measure_classifier(
     send(StageMessage(stage="open"))
     notes: list[str] = []
     folder = open_classifier(spec.model.path)
-    parameters = parse_parameters(spec.recipe["method"], spec.recipe["parameters"])
+    parameters = spec.recipe.parameters
     assert isinstance(parameters, SensitivityOptions) and parameters.pattern is not None
     inner = selection_of(parse_parameters(parameters.method, parameters.parameters))
     opened = open_image_sets(spec, folder, None, notes.append)
@@ -49,7 +49,7 @@ def measure_classifier(
         notes=notes,
     )
     (measured_on,) = spec.evaluation
-    facts = prune_facts(spec) | {"evaluation": [measured_on.sha256, spec.recipe["evaluation"]["samples"]]}
+    facts = prune_facts(spec) | {"evaluation": [measured_on.sha256, spec.recipe.evaluation.samples]}
     send(StageMessage(stage="evaluate"))
     dense, curves = classifier_sensitivity(scene, images, parameters, resume_store(spec, "sensitivity", facts, device))
     found = Sensitivity(

@@ -10,7 +10,6 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.pruning.block_pass import GroupRow, LayerRow, Observer
 from core.pipeline.passes import walk_for
-from core.pipeline.recipes.recipe import Recipe
 from worker.runner.dense import dense_figures, text_facts
 from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 from worker.runner.recover import calibration_set, evaluation_sets
@@ -34,10 +33,10 @@ def prune_model(
     send(StageMessage(stage="open"))
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
     recipe = spec.recipe
-    needs_tokenizer = spec.calibration or spec.evaluation or recipe["evaluation"].get("prompts")
+    needs_tokenizer = spec.calibration or spec.evaluation or recipe.evaluation.prompts
     tokenizer = folder.tokenizer() if needs_tokenizer else None
     calibration = calibration_set(spec, tokenizer)
-    evaluations = {} if tokenizer is None else evaluation_sets(recipe, spec.evaluation, tokenizer)
+    evaluations = {} if tokenizer is None else evaluation_sets(recipe.evaluation, spec.evaluation, tokenizer)
 
     dense = dense_figures(spec, send)
     facts = text_facts(spec, folder, evaluations, device)
@@ -52,7 +51,7 @@ def prune_model(
         stop_if_asked()
 
     def on_stage(stage: str) -> None:
-        if stage != "evaluate" or not recipe.get("recovery"):  # else what is measured now belongs to pruning
+        if stage != "evaluate" or recipe.recovery is None:  # else what is measured now belongs to pruning
             send(StageMessage(stage=stage))
 
     def on_log(message: str) -> None:
@@ -60,7 +59,7 @@ def prune_model(
 
     walk = walk_for(
         folder,
-        Recipe.load(recipe).request,
+        recipe.request,
         device=device,
         calibration=calibration,
         evaluations=evaluations,

@@ -22,6 +22,7 @@ from core.engine.recovery.sampling import Source
 from core.engine.recovery.training import Observer
 from core.engine.resume.fingerprint import VERSIONS
 from core.errors import TooLittleText
+from core.pipeline.recipes.parts import Evaluation
 from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 from worker.runner.report import described_text
 from worker.runner.specs import JobSpec, ModelSource, RecoverSpec, TextSource
@@ -42,7 +43,8 @@ def recover_artifact(
     send(StageMessage(stage="recover"))
     folder = open_model(spec.model, own_artifact=True)  # this attempt has just written it
     tokenizer = folder.tokenizer()
-    recovery = Recovery.model_validate(spec.recipe["recovery"])
+    recovery = spec.recipe.recovery
+    assert recovery is not None
     sources: list[Source] = []
     if recovery.stages:
         sources = _stage_sources(spec, recovery, tokenizer, device)
@@ -50,7 +52,7 @@ def recover_artifact(
     else:
         most = recovery.steps * recovery.batch_size
         windows_NT = _windows(spec.texts[0], recovery, tokenizer, samples=recovery.samples, most=most)
-    evaluations = evaluation_sets(spec.recipe, spec.evaluation, tokenizer)
+    evaluations = evaluation_sets(spec.recipe.evaluation, spec.evaluation, tokenizer)
     linears = prunable_linears(folder.description, Selection(include_lm_head=not folder.description.tied_embeddings))
     recovered = recover(
         folder,
@@ -75,7 +77,7 @@ def recover_artifact(
         evaluations,
         work=spec.work / "measuring",
         device=device,
-        micro_batch=spec.recipe["parameters"].get("micro_batch"),
+        micro_batch=getattr(spec.recipe.parameters, "micro_batch", None),
         activation_budget_bytes=spec.activation_budget_bytes,
     )
     return {
@@ -143,40 +145,40 @@ def _teacher(source: ModelSource | None) -> Teacher | None:
 def calibration_set(spec: JobSpec, tokenizer: PreTrainedTokenizerBase | None) -> Tensor | None:
     """Return token ids [samples, time] of the calibration; None where the job has none.
 
-    They are of the calibration text and of what the model wrote, mixed by the seed, as the job body asks for them.
+    They are of the calibration text and of what the model wrote, mixed by the seed, as the recipe asks for them.
     """
     if spec.calibration is None:
         return None
-    assert tokenizer is not None
-    asked = spec.recipe["calibration"]
-    parts = [(spec.calibration, asked["samples"])]
+    calibration = spec.recipe.calibration
+    assert tokenizer is not None and calibration is not None and calibration.sequence_length is not None
+    parts = [(spec.calibration, calibration.samples)]
     if spec.generated is not None:
-        parts.append((spec.generated, asked["generated"]))
+        parts.append((spec.generated, calibration.generated))
     windows = [
         calibration_windows(
             read_documents(source.path, source.format, source.text_field),
             tokenizer,
             samples=samples,
-            length=asked["sequence_length"],
-            seed=asked["seed"],
+            length=calibration.sequence_length,
+            seed=calibration.seed,
             name=source.name,
         )
         for source, samples in parts
     ]
-    return windows[0] if len(windows) == 1 else mixed_windows(windows, asked["seed"])
+    return windows[0] if len(windows) == 1 else mixed_windows(windows, calibration.seed)
 
 
 def evaluation_sets(
-    recipe: dict[str, Any], sources: Sequence[TextSource], tokenizer: PreTrainedTokenizerBase
+    evaluation: Evaluation, sources: Sequence[TextSource], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, Tensor]:
-    """Return token ids [windows, time] of each evaluation text, as the job body asks for them."""
-    asked = recipe["evaluation"]
+    """Return token ids [windows, time] of each evaluation text, as the recipe asks for them."""
+    assert evaluation.sequence_length is not None
     return {
         source.name: evaluation_windows(
             read_documents(source.path, source.format, source.text_field),
             tokenizer,
-            samples=asked["samples"],
-            length=asked["sequence_length"],
+            samples=evaluation.samples,
+            length=evaluation.sequence_length,
             name=source.name,
         )
         for source in sources

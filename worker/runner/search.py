@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from core.engine.models.folder import open_model
-from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.stages.search import Step, search_model
 from worker.runner.messages import LogMessage, Message, MetricMessage, StageMessage
 from worker.runner.specs import SearchSpec
@@ -31,7 +30,7 @@ def search_target(spec: SearchSpec, *, device: torch.device, send: Callable[[Mes
 
     found = search_model(
         open_model(spec.model.path, own_artifact=spec.model.own_artifact),
-        Recipe.load(spec.recipe),
+        spec.recipe,
         sequence_length=spec.sequence_length,
         device=device,
         revision=spec.model.revision,

@@ -13,7 +13,6 @@ from core.engine.models.folder import open_model
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.block_pass import Observer
-from core.methods.registry import parse_parameters
 from core.methods.sensitivity.language_pass import SensitivityWalk
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.reports.charts import sensitivity_chart
@@ -42,10 +41,10 @@ def measure_sensitivity(
     send(StageMessage(stage="open"))
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
     recipe, tokenizer = spec.recipe, folder.tokenizer()
-    parameters = parse_parameters(recipe["method"], recipe["parameters"])
+    parameters = recipe.parameters
     assert isinstance(parameters, SensitivityOptions) and parameters.pattern is not None
     calibration = calibration_set(spec, tokenizer)
-    evaluations = evaluation_sets(recipe, spec.evaluation, tokenizer)
+    evaluations = evaluation_sets(recipe.evaluation, spec.evaluation, tokenizer)
     ((text, tokens_NT),) = evaluations.items()
 
     def on_block(done: int, blocks: int, rows: Sequence[object]) -> None:

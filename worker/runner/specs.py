@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from core.engine.architectures.classifier_architecture import NetworkName
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import Baseline
 
 
@@ -60,14 +61,14 @@ class ImageSource(_Spec):
 class JobSpec(_Spec):
     """Spec of a job's first task.
 
-    `recipe` is the full validated job body. `work` is this attempt's folder, `previous` those of earlier attempts,
-    the newest first, whose last complete block is carried forward. `generated` is what the model wrote to calibrate on
-    beside `calibration`. `artifact` is the folder to fill.
+    `work` is this attempt's folder, `previous` those of earlier attempts, the newest first, whose last complete block
+    is carried forward. `generated` is what the model wrote to calibrate on beside `calibration`. `artifact` is the
+    folder to fill.
     """
 
     job: str
     attempt: int
-    recipe: dict[str, Any]
+    recipe: Recipe
     model: ModelSource
     calibration: TextSource | None
     generated: TextSource | None = None
@@ -101,11 +102,11 @@ class SensitivitySpec(JobSpec):
 class SearchSpec(_Spec):
     """Spec of the search for the job's `target.latency_ratio`, timing shapes against the dense model.
 
-    `recipe` is the full validated job body, `work` this attempt's folder, `previous` those of earlier attempts.
+    `work` is this attempt's folder, `previous` those of earlier attempts.
     """
 
     task: Literal["search"] = "search"
-    recipe: dict[str, Any]
+    recipe: Recipe
     model: ModelSource
     sequence_length: int
     work: Path
@@ -117,13 +118,13 @@ class SearchSpec(_Spec):
 class RecoverSpec(_Spec):
     """Spec of training a pruned model: keep its zeros, write the artifact and measure it.
 
-    `recipe` is the full validated job body, `model` the folder to train, `artifact` the one to fill, `teacher` what
-    distill learns from, `dense` what stages are measured against (none: nothing); `texts` are those of all stages in
-    turn. `work` is this attempt's folder, `previous` those of earlier attempts, the newest first.
+    `model` is the folder to train, `artifact` the one to fill, `teacher` what distill learns from, `dense` what stages
+    are measured against (none: nothing); `texts` are those of all stages in turn. `work` is this attempt's folder,
+    `previous` those of earlier attempts, the newest first.
     """
 
     task: Literal["recover"] = "recover"
-    recipe: dict[str, Any]
+    recipe: Recipe
     model: Path
     artifact: Path
     teacher: ModelSource | None
@@ -140,15 +141,14 @@ class RecoverSpec(_Spec):
 class ClassifierSpec(_Spec):
     """Spec of a whole job on one image classifier: open, prune, recover, evaluate and write.
 
-    `recipe` is the full validated job body. `work` is this attempt's folder, `previous` those of earlier attempts,
-    the newest first. `artifact` is the folder to fill. `baseline`: what is known of the dense
-    model already.
+    `work` is this attempt's folder, `previous` those of earlier attempts, the newest first. `artifact` is the folder to
+    fill. `baseline`: what is known of the dense model already.
     """
 
     task: Literal["classifier"] = "classifier"
     job: str
     attempt: int
-    recipe: dict[str, Any]
+    recipe: Recipe
     model: ModelSource
     calibration: ImageSource | None
     recovery: ImageSource | None

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from core.errors import GateMissed, OutOfMemory, SecateurError
-from core.pipeline.recipes.parts import Gates
 from core.pipeline.reports.manifest import finalise
 from core.service.jobs.estimates.resources import compare
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
@@ -122,14 +121,14 @@ class Attempt(ABC):
             self._recorder.enter("verify")
             self._verify(made, made.expected)
         self._recorder.enter("store")
-        if self._claim.body["output"]["format"] == "packed":
+        if self._claim.recipe.output.format == "packed":
             report["packed"] = self._task(PackSpec(artifact=made.artifact))
             metrics["bytes"]["packed"] = report["packed"]["bytes"]
         if "hashed" in report:
             report["hashed"] |= self._task(hash_spec(made.artifact, report["hashed"]))
             metrics["bytes"]["hashed"] = report["hashed"]["bytes"]
-        gates = Gates.model_validate(self._claim.body["gates"])
-        target = add_target(self._claim.body, metrics, report, made.found)
+        gates = self._claim.recipe.gates
+        target = add_target(self._claim.recipe, metrics, report, made.found)
         results = [*evaluate_gates(gates, metrics), *([] if target is None else [target])]
         self._add_seconds(metrics)
         measured = self._measured(made)

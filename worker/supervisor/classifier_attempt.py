@@ -37,7 +37,7 @@ class ClassifierAttempt(Attempt):
         spec = ClassifierSpec(
             job=claim.job_id,
             attempt=claim.attempt,
-            recipe=claim.body,
+            recipe=claim.recipe,
             model=model,
             calibration=source(images.calibration, "calibration.dataset"),
             recovery=source(images.recovery, "recovery.dataset"),
@@ -53,7 +53,7 @@ class ClassifierAttempt(Attempt):
         self._on_wait()
         made = self._task(spec)
         metrics, report = made["metrics"], made["report"]
-        if get_method(claim.body["method"]).measures:
+        if get_method(claim.recipe.method).measures:
             return Made(metrics, report, spec.artifact, None, model)
         self._recorder.enter("evaluate")
         pruned = ModelPlace(path=spec.artifact, own_artifact=True)

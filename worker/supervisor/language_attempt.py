@@ -53,14 +53,15 @@ class LanguageAttempt(Attempt):
         questions = [sources.questions(task) for task in self._claim.tasks]
         training = recover_spec(self._claim, sources, spec, self._folder / "artifact")
         sources.end_fetching()
-        if get_method(self._claim.body["method"]).measures:
+        if get_method(self._claim.recipe.method).measures:
             measured = self._task(SensitivitySpec.model_validate(spec.model_dump(exclude={"task", "baseline"})))
             return Made(measured["metrics"], measured["report"], spec.artifact, None, spec.model)
         accuracy = TaskAccuracy(spec, questions, self._settings, sources.cache, self._say)
         search = search_spec(self._claim, spec, sequence_length=self._timed_length)
         found = None if search is None else self._task(search)
         if found is not None:
-            spec = spec.model_copy(update={"recipe": spec.recipe | {"sparsity": found["sparsity"]}})
+            recipe = spec.recipe.model_copy(update={"sparsity": found["sparsity"]})
+            spec = spec.model_copy(update={"recipe": recipe})
         pruned = self._task(spec)
         metrics: dict[str, Any] = pruned["metrics"]
         report: dict[str, Any] = pruned["report"]
@@ -87,15 +88,15 @@ class LanguageAttempt(Attempt):
 
     def _generate(self, spec: PruneSpec, report: dict[str, Any]) -> None:
         """Add the texts that dense and pruned generate for the job's prompts to the report, where it has any."""
-        asked = self._claim.body["evaluation"]
-        prompts = asked.get("prompts", [])  # jobs queued by an earlier release have none
+        evaluation = self._claim.recipe.evaluation
+        prompts = evaluation.prompts
         if not prompts:
             return
         written = self._optional(
             GenerateSpec(
                 models={"dense": spec.model.place, "pruned": spec.made},
                 prompts=prompts,
-                tokens=asked["prompt_tokens"],
+                tokens=evaluation.prompt_tokens,
                 device=self._settings.device,
                 threads=self._settings.threads,
             ),
@@ -117,7 +118,7 @@ class LanguageAttempt(Attempt):
         """Fetch model and texts, and return the spec of the prune stage."""
         claim = self._claim
         model = sources.model(claim.model)
-        method = get_method(claim.body["method"])
+        method = get_method(claim.recipe.method)
         asked = claim.calibration if method.prunes or method.measures else None
         calibration = asked and sources.text(asked, model, "calibration.dataset")
         generated = claim.generated and asked and sources.text(claim.generated, model, "calibration.generated")
@@ -126,7 +127,7 @@ class LanguageAttempt(Attempt):
         return PruneSpec(
             job=claim.job_id,
             attempt=claim.attempt,
-            recipe=claim.body,
+            recipe=claim.recipe,
             model=model,
             calibration=calibration,
             generated=generated,
@@ -143,5 +144,5 @@ class LanguageAttempt(Attempt):
     @property
     def _timed_length(self) -> int:
         """Return the tokens of the sequence that models are timed on."""
-        parts = (self._claim.body["calibration"], self._claim.body["evaluation"])
-        return next((part["sequence_length"] for part in parts if part and part["sequence_length"]), 512)
+        parts = (self._claim.recipe.calibration, self._claim.recipe.evaluation)
+        return next((part.sequence_length for part in parts if part and part.sequence_length), 512)

@@ -16,22 +16,22 @@ def recover_spec(claim: Claim, sources: Sources, spec: PruneSpec, artifact: Path
 
     `artifact` is the folder to fill.
     """
-    if not claim.recovery:
+    recovery = claim.recipe.recovery
+    if recovery is None:
         return None
-    recovery = Recovery.model_validate(claim.body["recovery"])
     params = [param for _, param, _ in stage_texts(recovery)] or ["recovery.dataset"]
-    teacher = _teacher(claim, sources, spec)
+    teacher = _teacher(recovery, claim, sources, spec)
 
     def text(reference: TextReference, param: str) -> TextSource:
         is_there = spec.calibration is not None and reference == claim.calibration
         return spec.calibration if is_there and spec.calibration else sources.text(reference, spec.model, param)
 
     return RecoverSpec(
-        recipe=claim.body,
+        recipe=claim.recipe,
         model=spec.artifact,
         artifact=artifact,
         teacher=teacher,
-        dense=spec.model if get_method(claim.body["method"]).prunes else teacher,
+        dense=spec.model if get_method(claim.recipe.method).prunes else teacher,
         texts=[text(reference, param) for reference, param in zip(claim.recovery, params, strict=True)],
         evaluation=spec.evaluation,
         work=spec.work,
@@ -42,9 +42,9 @@ def recover_spec(claim: Claim, sources: Sources, spec: PruneSpec, artifact: Path
     )
 
 
-def _teacher(claim: Claim, sources: Sources, spec: PruneSpec) -> ModelSource | None:
+def _teacher(recovery: Recovery, claim: Claim, sources: Sources, spec: PruneSpec) -> ModelSource | None:
     """Return the teacher of distill: the model that was named, else the job's own before it was pruned."""
-    if claim.body["recovery"]["method"] != "distill":
+    if recovery.method != "distill":
         return None
     return spec.model if claim.teacher is None else sources.model(claim.teacher)
 

@@ -76,7 +76,7 @@ class Supervisor:
                 attributes={
                     "secateur.job": claim.job_id,
                     "secateur.attempt": claim.attempt,
-                    "secateur.method": claim.body["method"],
+                    "secateur.method": claim.method,
                 },
             ) as span,
             Lease(
@@ -87,7 +87,7 @@ class Supervisor:
                 renew_seconds=self._settings.lease_renew_seconds,
             ) as lease,
         ):
-            logger.info("job started", method=claim.body["method"], model=claim.model.name)
+            logger.info("job started", method=claim.method, model=claim.model.name)
             recorder = Recorder(self._sessions, claim.job_id, claim.attempt, lease)
             try:
                 end = self._attempt(claim, lease, recorder)
@@ -107,10 +107,10 @@ class Supervisor:
     def _attempt(self, claim: Claim, lease: Lease, recorder: Recorder) -> End:
         job = (claim.job_id, claim.attempt)
         kind = ClassifierAttempt if claim.images is not None else LanguageAttempt
-        attempt = kind(
-            claim, self._settings, recorder, self._store, runner=self._runner, on_wait=self._watch(claim, lease)
-        )
         try:
+            attempt = kind(
+                claim, self._settings, recorder, self._store, runner=self._runner, on_wait=self._watch(claim, lease)
+            )
             outcome = attempt.run()
         except CancelRequested:
             return recorder.end(lambda session: queue.finish_cancelled(session, *job, stages=recorder.stage_seconds))
@@ -158,7 +158,7 @@ class Supervisor:
 
     def _watch(self, claim: Claim, lease: Lease) -> Callable[[], None]:
         """Return the check made a few times a second while a job runs; it raises what ends the job."""
-        requested, own = claim.body.get("time_limit_seconds"), self._settings.job_time_limit_seconds
+        requested, own = claim.recipe.time_limit_seconds, self._settings.job_time_limit_seconds
         limit = own if requested is None else min(requested, own)
         whose = "this worker" if limit == own else "the job"
         deadline = time.monotonic() + limit

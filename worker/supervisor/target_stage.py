@@ -3,6 +3,7 @@
 from typing import Any
 
 from core.pipeline.recipes.parts import Target
+from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.gates import GateResult
 from core.service.jobs.queue import Claim
 from worker.runner.specs import PruneSpec, SearchSpec
@@ -10,10 +11,11 @@ from worker.runner.specs import PruneSpec, SearchSpec
 
 def search_spec(claim: Claim, spec: PruneSpec, *, sequence_length: int) -> SearchSpec | None:
     """Return the spec of the search before pruning, where the sparsity has to be searched for."""
-    if (claim.body.get("target") or {}).get("latency_ratio") is None:
+    target = claim.recipe.target
+    if target is None or target.latency_ratio is None:
         return None
     return SearchSpec(
-        recipe=claim.body,
+        recipe=claim.recipe,
         model=spec.model,
         sequence_length=sequence_length,
         work=spec.work,
@@ -24,15 +26,15 @@ def search_spec(claim: Claim, spec: PruneSpec, *, sequence_length: int) -> Searc
 
 
 def add_target(
-    body: dict[str, Any], metrics: dict[str, Any], report: dict[str, Any], found: dict[str, Any] | None
+    recipe: Recipe, metrics: dict[str, Any], report: dict[str, Any], found: dict[str, Any] | None
 ) -> GateResult | None:
     """Put what was asked and reached into metrics and report; the result of this limit, which is none of the gates.
 
     A latency is met within the spread of its timings. `found` is the search's answer.
     """
-    if body.get("target") is None:
+    target = recipe.target
+    if target is None:
         return None
-    target = Target.model_validate(body["target"])
     reached, spread = _reached(target, metrics, report)
     met = reached <= target.asked * (1 + spread)
     figures = {
@@ -41,7 +43,7 @@ def add_target(
         "reached": reached,
         "met": met,
         "spread": spread,
-        "sparsity": body["sparsity"] if found is None else found["sparsity"],
+        "sparsity": recipe.sparsity if found is None else found["sparsity"],
     }
     metrics["target"] = figures
     report["target"] = figures | ({} if found is None else {"search": found})

@@ -45,7 +45,7 @@ class TaskAccuracy:
         self._settings = settings
         self._cache = cache
         self._say = say
-        self._limit = spec.recipe["evaluation"]["task_limit"] if questions else None
+        self._limit = spec.recipe.evaluation.task_limit if questions else None
 
     def compare(self, ask: Ask, pruned: ModelPlace, report: dict[str, Any]) -> dict[str, Any]:
         """Return `tasks` and `task_mean` for the metrics, nothing without tasks. The rest goes into `report`."""

@@ -1,9 +1,9 @@
 """Recipe of one job: the request once it is checked, with every default filled in."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
-from pydantic import BaseModel, SerializeAsAny, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, JsonValue, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
 from core.engine.options.base import MethodParameters
 from core.engine.options.recovery import Recovery
@@ -38,12 +38,12 @@ class Recipe(BaseModel, frozen=True):
 
     @field_validator("parameters", mode="before")
     @classmethod
-    def _of_the_method(cls, given: Any, info: ValidationInfo) -> MethodParameters:
-        """Parse the parameters as the method's own class of them; raises InvalidParameters."""
-        return given if isinstance(given, MethodParameters) else parse_parameters(info.data.get("method", ""), given)
+    def _of_the_method(cls, given: object, info: ValidationInfo) -> object:
+        """Parse JSON as the method's own class of parameters; raises InvalidParameters."""
+        return parse_parameters(info.data.get("method", ""), given) if isinstance(given, Mapping) else given
 
     @classmethod
-    def load(cls, body: Mapping[str, Any]) -> Self:
+    def load(cls, body: Mapping[str, object]) -> Self:
         """Make the recipe of a job's row, also of an earlier release's: what came later has its default.
 
         Raises InvalidRequest kinds where it is none that this release can run.
@@ -65,6 +65,6 @@ class Recipe(BaseModel, frozen=True):
             at_least=self.target is not None,
         )
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> dict[str, JsonValue]:
         """Return the recipe as JSON: the body of a job that does the same again."""
         return self.model_dump(mode="json")

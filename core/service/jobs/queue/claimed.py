@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Row
 
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import Baseline
 from core.service.sources.references import (
     ImageReference,
@@ -29,7 +31,7 @@ class ClaimedImages:
 
 @dataclass(frozen=True)
 class Claim:
-    """Job that a worker has claimed. `body` is the request with defaults.
+    """Job that a worker has claimed. `body` is its recipe as the row has it, which the artifact's manifest repeats.
 
     `generated` is text the model generates to calibrate on in addition to `calibration`; `recovery` has the texts it
     trains on, none where it does not; `images` replaces all texts where the model is an image classifier; `baseline`
@@ -39,6 +41,7 @@ class Claim:
     job_id: str
     attempt: int
     team_id: str
+    method: str
     body: dict[str, Any]
     model: ModelReference
     calibration: TextReference | None
@@ -54,6 +57,11 @@ class Claim:
     request_id: str | None
     traceparent: str | None
 
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Recipe of the job. Raises InvalidRequest kinds where this release cannot run it: the attempt's affair."""
+        return Recipe.load(self.body)
+
 
 def claim_of(row: Row[Any]) -> Claim:
     """Return the claim that a job's row is, as it was taken."""
@@ -66,6 +74,7 @@ def claim_of(row: Row[Any]) -> Claim:
         job_id=row.id,
         attempt=row.attempt,
         team_id=row.team_id,
+        method=row.method,
         body=row.body,
         model=model_references.validate_python(sources["model"]),
         calibration=None if calibration is None else text_references.validate_python(calibration),
