@@ -5,9 +5,21 @@ server loses nothing on the way; fields that came later have defaults, so an old
 itself gives every field, which is what its OpenAPI document says.
 """
 
-from typing import Annotated, ClassVar, Generic, TypeVar, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Generic, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, JsonValue, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    JsonValue,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -43,6 +55,47 @@ class WireModel(BaseModel):
         if promised:
             answer["required"] = promised
         return reference
+
+
+class Record(WireModel):
+    """Base of figures and facts that the server fills in as a job goes on, and keeps as JSON.
+
+    They are written as they came: in the order in which they were given or set, those it does not know among them.
+    `document` leaves out what nobody gave, so that what was read is written as it was.
+    """
+
+    model_config = ConfigDict(frozen=False)
+
+    _given: dict[str, None] = PrivateAttr(default_factory=dict)
+    """Names in the order they came."""
+
+    def document(self) -> dict[str, JsonValue]:
+        """Return it as JSON, without what was never given."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _note_order(cls, data: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        record = handler(data)
+        if isinstance(data, Mapping):
+            record._given.update(dict.fromkeys(data))
+        return record
+
+    @model_serializer(mode="wrap")
+    def _write_in_order(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        written: dict[str, JsonValue] = handler(self)
+        return {name: written[name] for name in self._given if name in written} | written
+
+    if not TYPE_CHECKING:  # a class that has it lets mypy set any name
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if not name.startswith("_"):
+                self._given.setdefault(name)
+
+
+Number = int | float
+"""A number that stays what it was, whole or not."""
 
 
 class OneOf:

@@ -1,80 +1,83 @@
-"""Figures of a job, as its last attempt measured them."""
+"""Figures of a job, as its last attempt measured them: the runner fills them in, and everybody reads them."""
 
 from pydantic import Field
 
-from secateur_wire.base import WireModel
+from secateur_wire.base import JsonObject, Number, Record
 
 
-class Perplexity(WireModel):
-    """Perplexity on one evaluation set: `ratio` is pruned over dense; `before_recovery` is pruned, before training."""
+class Perplexity(Record):
+    """Perplexity on one evaluation set: `ratio` is pruned over dense; `before_recovery` is pruned, before training.
 
-    dense: float | None = None
-    before_recovery: float | None = None
-    pruned: float | None = None
-    ratio: float | None = None
+    What is no finite number is None.
+    """
+
+    dense: Number | None = None
+    before_recovery: Number | None = None
+    pruned: Number | None = None
+    ratio: Number | None = None
     sequence_length: int | None = None
 
 
-class Accuracy(WireModel):
-    """Top-1 accuracy of a classifier on one evaluation set, with standard errors.
+class TaskMean(Record):
+    """The mean accuracy of all tasks."""
 
-    The losses are means in nats, over `samples` images.
-    """
+    dense: Number | None = None
+    pruned: Number | None = None
 
-    dense: float | None = None
-    before_recovery: float | None = None
-    pruned: float | None = None
-    dense_stderr: float | None = None
-    pruned_stderr: float | None = None
-    dense_loss: float | None = None
-    pruned_loss: float | None = None
+
+class MeasuredAccuracy(TaskMean):
+    """Accuracy with standard errors, over `samples` images or questions."""
+
+    dense_stderr: Number | None = None
+    pruned_stderr: Number | None = None
     samples: int | None = None
 
 
-class Operations(WireModel):
+class Accuracy(MeasuredAccuracy):
+    """Top-1 accuracy of a classifier on one evaluation set, with standard errors.
+
+    `difference` is pruned less dense. The losses are means in nats, over `samples` images.
+    """
+
+    before_recovery: Number | None = None
+    difference: Number | None = None
+    dense_loss: Number | None = None
+    pruned_loss: Number | None = None
+
+
+class Operations(Record):
     """Floating-point operations of one forward over one image."""
 
     dense: int | None = None
     pruned: int | None = None
 
 
-class TaskAccuracy(WireModel):
+class TaskAccuracy(MeasuredAccuracy):
     """Zero-shot accuracy on a task, with standard errors, over `samples` questions. `metric`: acc, or acc_norm."""
 
-    dense: float | None = None
-    pruned: float | None = None
-    dense_stderr: float | None = None
-    pruned_stderr: float | None = None
     metric: str | None = None
-    samples: int | None = None
 
 
-class TaskMean(WireModel):
-    """The mean accuracy of all tasks."""
-
-    dense: float | None = None
-    pruned: float | None = None
-
-
-class Sparsity(WireModel):
+class Sparsity(Record):
     """The share of zeros reached, over prunable weights and over the whole model."""
 
-    prunable: float | None = None
-    model: float | None = None
+    prunable: Number | None = None
+    model: Number | None = None
 
 
-class Parameters(WireModel):
+class Parameters(Record):
     """Numbers of parameters."""
 
     dense: int | None = None
     nonzero: int | None = None
 
 
-class Sizes(WireModel):
-    """Bytes of the weights, and of their files where they are packed or hashed."""
+class Sizes(Record):
+    """Bytes of the weights, of their files where they are packed or hashed, and of a classifier's ONNX file."""
 
     dense: int | None = None
     artifact: int | None = None
+    onnx: int | None = None
     packed: int | None = None
     hashed: int | None = None
 
@@ -84,36 +87,73 @@ class Sizes(WireModel):
         return next((each for each in (self.packed, self.hashed) if each is not None), self.artifact)
 
 
-class Latency(WireModel):
-    """Milliseconds, measured alternately in one run. `noise` is the relative difference that proves nothing."""
+class Timing(Record):
+    """Milliseconds of both models, medians over rounds measured alternately in one run.
 
-    dense_ms: float | None = None
-    pruned_ms: float | None = None
-    noise: float | None = None
+    `spread` is the relative excess of the slowest round over the fastest, `dense_spread` that of the dense model alone;
+    `noise` is the relative difference that proves nothing. A classifier's are those of a `batch` in an `engine`.
+    """
+
+    dense_ms: Number | None = None
+    pruned_ms: Number | None = None
+    spread: Number | None = None
+    dense_spread: Number | None = None
+    noise: Number | None = None
+    engine: str | None = None
+    device: str | None = None
+    batch: int | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Return pruned over dense."""
+        return self.pruned_ms / self.dense_ms if self.pruned_ms is not None and self.dense_ms else None
 
 
-class TargetReached(WireModel):
+class Latency(Timing):
+    """Time of a forward, and for a language model of decoding a token; a classifier's `rows` are by engine and batch.
+
+    A classifier's own figures are those of the first row.
+    """
+
+    decode_dense_ms: Number | None = None
+    decode_pruned_ms: Number | None = None
+    rounds: int | None = None
+    sequence_length: int | None = None
+    image_shape: list[int] | None = None
+    rows: list[Timing] = Field(default_factory=list)
+
+
+class TargetReached(Record):
     """Target of the job and what the artifact reached: `kind` is parameters, bytes or latency_ratio.
 
     `spread` is by how much, relative, the timings of a latency differ; `sparsity` is the one the target resolved to.
     """
 
     kind: str
-    asked: float
-    reached: float
+    asked: Number
+    reached: Number
     met: bool
-    spread: float = 0.0
-    sparsity: float | None = None
+    spread: Number = 0.0
+    sparsity: Number | None = None
 
 
-class Seconds(WireModel):
-    """Wall time."""
+class LayerSensitivity(Record):
+    """Figures of a job that measures each layer alone: how many layers, each at so many rates, and which lost most."""
 
-    prune: float | None = None
-    total: float | None = None
+    dense: JsonObject = Field(default_factory=dict)
+    layers: int | None = None
+    rates: int | None = None
+    most_sensitive: str | None = None
 
 
-class Metrics(WireModel):
+class Seconds(Record):
+    """Wall time, also of each stage by its name."""
+
+    prune: Number | None = None
+    total: Number | None = None
+
+
+class Metrics(Record):
     """The figures of a job, as far as it came."""
 
     perplexity: dict[str, Perplexity] = Field(default_factory=dict)
@@ -121,6 +161,7 @@ class Metrics(WireModel):
     flops: Operations | None = None
     tasks: dict[str, TaskAccuracy] = Field(default_factory=dict)
     task_mean: TaskMean | None = None
+    sensitivity: LayerSensitivity | None = None
     sparsity: Sparsity | None = None
     parameters: Parameters | None = None
     bytes: Sizes | None = None

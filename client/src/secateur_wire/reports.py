@@ -2,10 +2,10 @@
 
 from pydantic import Field, JsonValue
 
-from secateur_wire.base import WireModel
+from secateur_wire.base import Number, Record
 
 
-class GateResult(WireModel):
+class GateResult(Record):
     """One limit of a job beside one figure; a target is such a limit too (`target.bytes`).
 
     `on` is the dataset or task of the figure (`task_mean`: all of them), None where it is of the model or its files.
@@ -14,12 +14,12 @@ class GateResult(WireModel):
     """
 
     gate: str
-    limit: float
-    figure: float | None = None
+    limit: Number
+    figure: Number | None = None
     on: str | None = None
     kept: bool | None = None
     message: str = ""
-    margin: float = 0.0
+    margin: Number = 0.0
 
     @property
     def label(self) -> str:
@@ -31,14 +31,14 @@ class GateResult(WireModel):
         return self.kept is False and self.figure is not None and self.figure <= self.limit
 
 
-class GateResults(WireModel):
+class GateResults(Record):
     """The gates of a report: the limits by name, each figure that has one in `rows`, and all that `missed` in words."""
 
     missed: str | None = None
     rows: list[GateResult] = Field(default_factory=list)
 
 
-class Generation(WireModel):
+class Generation(Record):
     """Texts the models write after a prompt of the job: the new text alone, None where the job had to skip it."""
 
     prompt: str
@@ -46,7 +46,7 @@ class Generation(WireModel):
     pruned: str | None = None
 
 
-class Report(WireModel):
+class Report(Record):
     """Whole report of a job.
 
     It has one row per pruned layer, what both models write after the job's prompts, notes, and whatever else the server

@@ -1,0 +1,172 @@
+"""Report of a job: what the stages of an attempt fill in, and cards, later jobs and the portal read.
+
+The parts with fields are those that somebody reads; they keep all else that a stage tells for people.
+"""
+
+from pydantic import Field, JsonValue
+
+from core.pipeline.reports.dense_figures import DenseFigure
+from secateur_wire import reports as wire
+from secateur_wire.base import JsonObject, Number, Record
+from secateur_wire.metrics import Metrics, TargetReached
+
+
+class ReportedModel(Record):
+    """The model the job was given, as its headers describe it."""
+
+    name: str | None = None
+    revision: str | None = None
+    task: str | None = None
+    architecture: str | None = None
+    prunable_parameters: int | None = None
+
+
+class ReportedImages(Record):
+    """The image sets of a job. `shape` is channels, height and width of the images the classifier was run on."""
+
+    shape: list[int] = Field(default_factory=list)
+
+
+class MethodFigures(Record):
+    """What a method for classifiers noted. `reconstruction_errors` are by layer."""
+
+    reconstruction_errors: dict[str, Number | None] = Field(default_factory=dict)
+
+
+class Engine(Record):
+    """Settings of the pass that pruned: types of numbers, kind of device, and those of its plan."""
+
+    model_dtype: str | None = None
+    device: str | None = None
+
+
+class PeakMemory(Record):
+    """Most bytes a process had resident, and on its device where it had one."""
+
+    resident: int
+    device: int | None = None
+
+    @property
+    def of_model(self) -> int:
+        """Return the peak where the model was: on the device, else resident."""
+        return self.resident if self.device is None else self.device
+
+
+class ReportedText(Record):
+    """A text or an image set: its name and hash, and for one of the hub its commit."""
+
+    name: str
+
+
+class BeforeAndAfter(Record):
+    """A figure before and after recovery."""
+
+    before: Number
+    after: Number
+
+
+class RecoveryReport(Record):
+    """Training after pruning: `trained` says what, `texts` on what; `tokens` of a language model only."""
+
+    method: str
+    trained: str = ""
+    trained_parameters: int | None = None
+    steps: int | None = None
+    tokens: int | None = None
+    texts: list[ReportedText] = Field(default_factory=list)
+    sparsity: BeforeAndAfter
+    peak_memory: PeakMemory | None = None
+
+
+class DenseUse(Record):
+    """Figures of the dense model: how many were measured, how many taken from other jobs, and each with its facts."""
+
+    measured: int = 0
+    taken: int = 0
+    figures: list[DenseFigure] = Field(default_factory=list)
+
+
+class TasksReport(Record):
+    """Zero-shot tasks: the questions, and what each model `measured`, dense and pruned, by task."""
+
+    limit: int | None = None
+    measured: dict[str, JsonObject] = Field(default_factory=dict)
+
+
+class Verification(Record):
+    """The reload check. A classifier's says on which images, and whether `from_pretrained` builds the network."""
+
+    from_pretrained: bool = False
+    trust_remote_code: bool = False
+    image_shape: list[int] = Field(default_factory=list)
+
+
+class Packed(Record):
+    """Bytes of packed files. `bound_bytes` are those a target of bytes is held against."""
+
+    bytes: int
+    bound_bytes: int | None = None
+
+
+class HashedLayer(Record):
+    """One linear layer whose weights share so many values, in `buckets` that `seed` chooses."""
+
+    tensor: str
+    seed: int
+    buckets: int
+
+
+class Hashed(Record):
+    """Bytes of hashed files, once they are written, and the layers whose weights share values."""
+
+    bytes: int | None = None
+    layers: list[HashedLayer] = Field(default_factory=list)
+
+
+class TargetReport(TargetReached):
+    """Target of the job and what was reached. `search` is how the sparsity for a latency was found."""
+
+    search: JsonObject | None = None
+
+
+class Report(wire.Report):
+    """Whole report of a job, with every part the service writes."""
+
+    job: str | None = None
+    attempt: int | None = None
+    model: ReportedModel | None = None
+    layer_sparsities: list[JsonValue] = Field(default_factory=list)
+    sensitivity: JsonObject | None = None
+    texts: JsonObject | None = None
+    images: ReportedImages | None = None
+    method: MethodFigures | None = None
+    tokens: JsonObject | None = None
+    engine: Engine | None = None
+    peak_memory: PeakMemory | None = None
+    peak_memory_of_other_processes: dict[str, PeakMemory] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    recovery: RecoveryReport | None = None
+    dense: DenseUse | None = None
+    tasks: TasksReport | None = None
+    artifact: JsonObject | None = None
+    verification: Verification | None = None
+    packed: Packed | None = None
+    hashed: Hashed | None = None
+    target: TargetReport | None = None
+    estimate: JsonObject | None = None
+    seconds: dict[str, Number] = Field(default_factory=dict)
+    metrics: Metrics | None = None
+    recipe: JsonObject | None = None
+
+    @property
+    def dense_figures(self) -> list[DenseFigure]:
+        """Return the figures of the dense model; none in reports of earlier releases."""
+        return [] if self.dense is None else self.dense.figures
+
+    def note(self, *notes: str) -> None:
+        """Add notes for people."""
+        self.notes = [*self.notes, *notes]
+
+    def keep_peak(self, process: str, peak: PeakMemory) -> None:
+        """Keep a process's peak memory beside the prune stage's, not added to it."""
+        self.peak_memory_of_other_processes = {**self.peak_memory_of_other_processes, process: peak}
