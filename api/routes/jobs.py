@@ -202,4 +202,4 @@ def list_attempts(
 @router.get("/{job_id}/report", responses=problems(Unauthenticated, NotFound))
 def get_report(job_id: str, caller: Viewer, session: DatabaseSession) -> dict[str, Any]:
     """The whole report, per layer."""
-    return service.get_report(session, caller.team_id, job_id)
+    return service.report_document(session, caller.team_id, job_id)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.engine.exporters.packed import pack_folder
 from core.pipeline.reports.model_card import model_card
+from core.pipeline.reports.report import Report
 from core.storage import Store
 from secateur.cli import app, main
 from tests.api.ended_job import succeeded_job
@@ -66,7 +67,7 @@ def finished(live_api: httpx.Client, model: str, sessions: sessionmaker[Session]
         "bytes": {"dense": 160_000, "artifact": 160_000},
     }
     recipe = {"model": model, "method": "magnitude", "pattern": "unstructured"}
-    card = model_card(recipe, {"metrics": metrics, "packed": packed})
+    card = model_card(recipe, Report.model_validate({"metrics": metrics, "packed": packed}))
     files = {each.name: each.read_bytes() for each in checkpoint.iterdir()}
     files |= {"secateur.json": b"{}", "README.md": card.encode()}
     return succeeded_job(live_api, sessions, store, tmp_path / "artifact", model=model, files=files)

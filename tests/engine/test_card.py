@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from core.pipeline.reports.model_card import model_card
+from core.pipeline.reports.report import Report
 
 RECOVERY: dict[str, Any] = {
     "method": "lora", "trained": "lora", "trained_parameters": 1000, "steps": 200, "tokens": 4000,
@@ -28,7 +29,8 @@ def card(pattern: str, *, layers: list[dict[str, Any]] = GROUPS, **latency: Any)
         metrics["latency"] = {"sequence_length": 512, "device": "cpu", **latency}
     method = "llm-pruner" if pattern == "structured" else "wanda"
     recipe = {"model": "m", "method": method, "pattern": pattern}
-    return model_card(recipe, {"metrics": metrics, "recovery": RECOVERY, "layers": layers})
+    report = {"metrics": metrics, "recovery": RECOVERY, "layers": layers}
+    return model_card(recipe, Report.model_validate(report))
 
 
 def test_what_was_removed_is_counted_and_no_zeros_are_spoken_of() -> None:

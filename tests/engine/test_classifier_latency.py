@@ -12,6 +12,7 @@ from core.engine.exporters.huggingface_classifier import write_classifier
 from core.engine.exporters.onnx import export_onnx
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.pipeline.reports.model_card import model_card
+from core.pipeline.reports.report import Report
 from tests.engine.classifier_folders import make_classifier, remove_channels
 
 CPU = torch.device("cpu")
@@ -61,7 +62,7 @@ def test_the_card_has_the_figures_and_how_to_open_the_folder(tmp_path: Path) -> 
         "verification": {"from_pretrained": False, "image_shape": [1, 28, 28]},
     }
     recipe = {"model": "an mlp", "method": "magnitude", "pattern": "unstructured"}
-    card = model_card(recipe, report)
+    card = model_card(recipe, Report.model_validate(report))
     assert "pipeline_tag: image-classification" in card
     assert (
         "| top-1 accuracy, digits\\_test (1,000 images) | 90.00% ± 1.00% | 88.00% ± 1.00% (-2.00 points; 60.00% "
@@ -72,4 +73,4 @@ def test_the_card_has_the_figures_and_how_to_open_the_folder(tmp_path: Path) -> 
     assert "AutoModelForImageClassification" not in card
     assert "numpy.zeros((1, 1, 28, 28), numpy.float32)" in card
     report["verification"]["from_pretrained"] = True
-    assert "AutoModelForImageClassification.from_pretrained" in model_card(recipe, report)
+    assert "AutoModelForImageClassification.from_pretrained" in model_card(recipe, Report.model_validate(report))

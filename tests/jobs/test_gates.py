@@ -5,9 +5,11 @@ import pytest
 
 from core.errors import InvalidRequest
 from core.pipeline.recipes.parts import Evaluation, Gates
-from core.service.jobs.gates import GateResult, evaluate_gates, gates_report, missed_gates, require_measured
+from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates, require_measured
+from secateur_wire.metrics import Latency, Metrics, Perplexity
+from secateur_wire.reports import GateResult
 
-METRICS: dict[str, Any] = {
+FIGURES: dict[str, Any] = {
     "perplexity": {"oak": {"dense": 10.0, "pruned": 20.0, "ratio": 2.0}},
     "accuracy": {"leaves": {"dense": 0.93, "pruned": 0.92}},
     "tasks": {"piqa": {"dense": 0.7, "pruned": 0.65}, "boolq": {"dense": 0.6, "pruned": 0.61}},
@@ -16,10 +18,11 @@ METRICS: dict[str, Any] = {
     "bytes": {"dense": 4000, "artifact": 4000, "packed": 2500},
     "latency": {"dense_ms": 10.0, "pruned_ms": 8.0, "spread": 0.05},
 }
+METRICS = Metrics.model_validate(FIGURES)
 
 
-def ratios(*ratios: float | None) -> dict[str, object]:
-    return {"perplexity": {f"text-{number}": {"ratio": ratio} for number, ratio in enumerate(ratios)}}
+def ratios(*ratios: float | None) -> Metrics:
+    return Metrics(perplexity={f"text-{number}": Perplexity(ratio=ratio) for number, ratio in enumerate(ratios)})
 
 
 @pytest.mark.parametrize("kept", [(2.4,), (1.0, 2.4), (1,)])
@@ -61,7 +64,7 @@ def test_every_gate_reads_its_figure_and_without_it_is_missed(
     (missed,) = [each for each in evaluate_gates(Gates.model_validate({gate: below}), METRICS) if not each.kept]
     assert (missed.gate, missed.limit, missed.param) == (gate, below, f"gates.{gate}")
     assert missed.message.endswith(f"the gate allows {below:,}")
-    (unknown,) = evaluate_gates(Gates.model_validate({gate: at}), {"latency": None})
+    (unknown,) = evaluate_gates(Gates.model_validate({gate: at}), Metrics(latency=None))
     assert (unknown.figure, unknown.on, unknown.kept) == (None, None, False) and "not measured" in unknown.message
 
 
@@ -78,21 +81,23 @@ def test_every_gate_reads_its_figure_and_without_it_is_missed(
 def test_a_gate_on_the_latency_is_kept_only_beyond_the_noise(
     spread: float, limit: float, kept: bool, said: str
 ) -> None:
-    metrics = {"latency": {"dense_ms": 10.0, "pruned_ms": 8.0, "spread": spread}}
+    metrics = Metrics(latency=Latency(dense_ms=10.0, pruned_ms=8.0, spread=spread))
     (result,) = evaluate_gates(Gates(max_latency_ratio=limit), metrics)
     assert (result.figure, result.kept, result.margin) == (0.8, kept, max(spread, 0.05))
     assert result.message.endswith(said)
 
 
 def test_of_one_task_there_is_no_mean_and_what_is_not_packed_counts_as_it_is() -> None:
-    metrics = METRICS | {"tasks": {"piqa": METRICS["tasks"]["piqa"]}, "bytes": {"dense": 4000, "artifact": 3000}}
-    results = evaluate_gates(Gates(max_task_accuracy_drop=0.5, max_bytes=3000), metrics)
+    figures = FIGURES | {"tasks": {"piqa": FIGURES["tasks"]["piqa"]}, "bytes": {"dense": 4000, "artifact": 3000}}
+    results = evaluate_gates(Gates(max_task_accuracy_drop=0.5, max_bytes=3000), Metrics.model_validate(figures))
     assert [(each.gate, each.on) for each in results] == [("max_task_accuracy_drop", "piqa"), ("max_bytes", None)]
 
 
 def test_all_that_are_missed_are_reported() -> None:
     gates = Gates(max_perplexity_ratio=1.5, max_latency_ratio=0.5, max_bytes_ratio=0.7)
-    target = GateResult("target.parameters", 500, 600, None, False, "target.parameters: 500 was asked for")
+    target = GateResult(
+        gate="target.parameters", limit=500, figure=600, kept=False, message="target.parameters: 500 was asked for"
+    )
     results = [*evaluate_gates(gates, METRICS), target]
     missed = missed_gates(results)
     assert missed is not None and missed.param == "gates.max_perplexity_ratio"
@@ -101,15 +106,15 @@ def test_all_that_are_missed_are_reported() -> None:
         "the latency ratio is 0.8 (10 ms dense, 8 ms pruned, noise ± 5.0%); the gate allows 0.5; "
         "target.parameters: 500 was asked for"
     )
-    report = gates_report(gates, results)
+    report = gates_report(gates, results).document()
     assert report["missed"] == missed.message and report["max_latency_ratio"] == 0.5 and report["max_bytes"] is None
-    assert [row["kept"] for row in report["rows"]] == [False, False, True, False]
+    assert [row.kept for row in gates_report(gates, results).rows] == [False, False, True, False]
     assert target.param == "target.parameters"
 
 
 def test_without_gates_everything_passes() -> None:
     assert evaluate_gates(Gates(), ratios(math.inf)) == []
-    assert gates_report(Gates(), [])["missed"] is None and missed_gates([]) is None
+    assert gates_report(Gates(), []).missed is None and missed_gates([]) is None
 
 
 @pytest.mark.parametrize(

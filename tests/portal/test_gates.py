@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.pipeline.recipes.parts import Gates
 from core.service.jobs.gates import evaluate_gates, gates_report
 from core.storage import Store
+from secateur_wire.metrics import Metrics
 from tests.portal.conftest import require_accessible
 from tests.portal.running_job import METRICS, REPORT, Running
 
@@ -27,8 +28,8 @@ def test_a_job_that_missed_a_gate_shows_every_limit_beside_its_figure(
     portal.goto(f"/portal/jobs/{job}")
     expect(portal.get_by_text("at most 150,000")).to_be_visible()
     gates = Gates.model_validate(GATES)
-    found = gates_report(gates, evaluate_gates(gates, METRICS))
-    running.fail("gate_missed", found["missed"], metrics=METRICS, report=REPORT | {"gates": found})
+    found = gates_report(gates, evaluate_gates(gates, Metrics.model_validate(METRICS))).document()
+    running.fail("gate_missed", str(found["missed"]), metrics=METRICS, report=REPORT | {"gates": found})
     table = portal.get_by_role("table", name="Gates")
     for row in (
         "perplexity ratio, numbers 1.05 1.095 ✗ missed",

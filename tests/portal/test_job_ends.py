@@ -14,6 +14,7 @@ from core.pipeline.recipes.parts import Gates
 from core.service.jobs.gates import evaluate_gates, gates_report
 from core.service.jobs.queue import finish_cancelled
 from core.storage import Store, artifact_prefix
+from secateur_wire.metrics import Metrics
 from tests.portal.browserless import Browserless
 from tests.portal.running_job import METRICS, REPORT, Running
 
@@ -71,8 +72,8 @@ def test_a_latency_that_is_below_its_limit_by_less_than_its_noise_is_unproven(
     somebody: Browserless, submitted: Running
 ) -> None:
     gates = Gates(max_latency_ratio=1.0, max_bytes=50_000)
-    found = gates_report(gates, evaluate_gates(gates, METRICS))
-    submitted.begin().fail("gate_missed", found["missed"], metrics=METRICS, report=REPORT | {"gates": found})
+    found = gates_report(gates, evaluate_gates(gates, Metrics.model_validate(METRICS))).document()
+    submitted.begin().fail("gate_missed", str(found["missed"]), metrics=METRICS, report=REPORT | {"gates": found})
     rows = re.findall(r"<tr><th scope=\"row\">(.*?)</tr>", somebody.http.get(f"/portal/jobs/{submitted.id}").text)
     shown = [re.sub(r"<[^>]*>", " ", row).split() for row in rows]
     assert ["latency", "ratio", "1.0", "0.9900", "±", "8", "%", "✗", "unproven"] in shown

@@ -12,23 +12,26 @@ from api.portal.views.metric_curves import MOST_POINTS, curves_of
 from api.portal.views.progress import remaining_seconds, stage_times
 from api.portal.views.summary import summarize
 from core import errors
+from core.pipeline.reports.report import Report
 from secateur_wire.jobs import JobAttempt, JobEvent
+from secateur_wire.metrics import Metrics
 from secateur_wire.states import AttemptOutcome
 
 MASKED = {"method": "wanda", "pattern": "unstructured"}
 STRUCTURED = {"method": "loraprune", "pattern": "structured"}
-NOT_SMALLER: dict[str, Any] = {"artifact": {"parameters": 1000}}
-SMALLER: dict[str, Any] = {"artifact": {"parameters": 700}}
+NOT_SMALLER = Report(artifact={"parameters": 1000})
+SMALLER = Report(artifact={"parameters": 700})
 
 
-def metrics(**others: Any) -> dict[str, Any]:
-    return {
+def metrics(**others: Any) -> Metrics:
+    figures = {
         "perplexity": {"wiki": {"dense": 25.0, "pruned": 27.4, "ratio": 1.096, "sequence_length": 512}},
         "sparsity": {"prunable": 0.5, "model": 0.4},
         "parameters": {"dense": 1000, "nonzero": 600},
         "bytes": {"dense": 2000, "artifact": 2000},
         "latency": {"dense_ms": 100.0, "pruned_ms": 101.0, "spread": 0.02},
-    } | others
+    }
+    return Metrics.model_validate(figures | others)
 
 
 def accuracy(dense: float, pruned: float, error: float = 0.01) -> dict[str, Any]:
@@ -109,7 +112,7 @@ def accuracy(dense: float, pruned: float, error: float = 0.01) -> dict[str, Any]
 def test_a_verdict_is_one_sentence_of_what_was_measured(
     recipe: dict[str, Any], report: dict[str, Any], others: dict[str, Any], sentence: str
 ) -> None:
-    assert summarize(recipe, metrics(**others), report).sentence == sentence
+    assert summarize(recipe, metrics(**others), Report.model_validate(report)).sentence == sentence
 
 
 def test_zeros_that_save_nothing_and_gains_that_are_noise_are_said() -> None:
@@ -218,10 +221,10 @@ def test_layers_of_every_kind_of_report_have_a_row() -> None:
     group = {"name": "heads 0", "layer": 0, "kind": "heads", "before": 8, "after": 6, "removed_parameters": 9}
     filters = {**linear, "name": "conv", "kept_shape": [3, 2, 3, 3]}
     report = {"layers": [linear, group, filters], "method": {"reconstruction_errors": {"conv": 0.25}}}
-    figures = layer_figures(report)
+    figures = layer_figures(Report.model_validate(report))
     assert [each.shape for each in figures] == ["4 × 2", "8 → 6 heads", "4 × 2 → 3 × 2 × 3 × 3"]
     assert [each.sparsity for each in figures] == [0.5, 0.25, 0.5]
     assert [each.error for each in figures] == [None, None, 0.25]
     assert set(by_kind(figures)) == {"q_proj", "heads", "conv"}
     many = [{**linear, "name": f"layer{number}"} for number in range(9)]
-    assert list(by_kind(layer_figures({"layers": many}))) == [""]
+    assert list(by_kind(layer_figures(Report.model_validate({"layers": many})))) == [""]

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from core.service.retention.rules import Artifact, kept_by_rules
 from core.service.retention.schemas import KeepBest, KeepTagged, RetentionPolicy
+from secateur_wire.metrics import Metrics
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -23,7 +24,7 @@ def artifact(name: str, days: float, *, model: str = "oak", status: str = "succe
         method="wanda",
         status=status,
         finished_at=NOW - timedelta(days=days),
-        metrics=metrics,
+        metrics=Metrics.model_validate(metrics),
         labels=labels,
         files=1,
         bytes=size,

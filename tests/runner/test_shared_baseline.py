@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from core.database import transaction
-from core.pipeline.reports.dense_figures import Baseline, figures_of
+from core.pipeline.reports.dense_figures import Baseline
+from core.pipeline.reports.report import Report
 from core.service.jobs import service
 from core.service.jobs.schemas import JobBody
 from tests.runner.conftest import Finish, Work
@@ -45,7 +46,7 @@ def told(jobs: Queue, work: Work, body: dict[str, Any], baseline: Baseline) -> s
 def test_figures_of_a_job_that_was_told_equal_those_of_one_that_measured(
     jobs: Queue, work: Work, body: dict[str, Any], alone: str
 ) -> None:
-    told_id = told(jobs, work, body, Baseline(figures=tuple(figures_of(jobs.report(alone)))))
+    told_id = told(jobs, work, body, Baseline(figures=tuple(Report.model_validate(jobs.report(alone)).dense_figures)))
     before, after = jobs.job(alone).metrics or {}, jobs.job(told_id).metrics or {}
     for name in ("perplexity", "tasks", "task_mean", "sparsity", "parameters"):
         assert after[name] == before[name]
@@ -58,7 +59,7 @@ def test_figures_of_a_job_that_was_told_equal_those_of_one_that_measured(
 
 
 def test_figures_of_another_measurement_are_not_used(jobs: Queue, work: Work, body: dict[str, Any], alone: str) -> None:
-    figures = [each for each in figures_of(jobs.report(alone)) if each.kind == "perplexity"]
+    figures = [each for each in Report.model_validate(jobs.report(alone)).dense_figures if each.kind == "perplexity"]
     facts = {
         "samples": 1,
         "model": "sha256:0",

@@ -51,4 +51,4 @@ class Fleet:
 
     def report(self, job_id: str) -> dict[str, Any]:
         with transaction(self._sessions) as session:
-            return service.get_report(session, self._team, job_id)
+            return service.report_document(session, self._team, job_id)

@@ -21,6 +21,7 @@ from core.service.sweeps.advance import advance_sweeps
 from core.service.sweeps.schemas import Sweep, SweepBody, SweepResults
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.metrics import Metrics
 
 Ratio = Callable[[dict[str, Any]], float | None]
 
@@ -92,7 +93,9 @@ class Sweeps:
                 queue.finish_failed(session, claim.job_id, claim.attempt, problem)
                 return
             metrics, report = figures(claim, ratio)
-            missed = missed_gates(evaluate_gates(Gates.model_validate(claim.body["gates"]), metrics))
+            missed = missed_gates(
+                evaluate_gates(Gates.model_validate(claim.body["gates"]), Metrics.model_validate(metrics))
+            )
             if missed is not None:
                 queue.finish_failed(
                     session, claim.job_id, claim.attempt, missed.problem(), metrics=metrics, report=report

@@ -86,7 +86,7 @@ class Queue:
 
     def report(self, job_id: str) -> dict[str, Any]:
         with transaction(self.sessions) as session:
-            return service.get_report(session, self.team, job_id)
+            return service.report_document(session, self.team, job_id)
 
     def logs(self, job_id: str) -> list[str]:
         return [str(event.data["message"]) for event in self.events(job_id) if event.type == "log"]

@@ -40,7 +40,7 @@ def test_a_job_goes_through_its_stages_to_a_stored_artifact(
     seconds = job.metrics["seconds"]
     assert seconds["prune"] > 0 and seconds["total"] >= seconds["fetch"] + seconds["prune"]
     with transaction(jobs.sessions) as session:
-        report = service.get_report(session, jobs.team, job_id)
+        report = service.report_document(session, jobs.team, job_id)
     assert report["verification"]["maximum_difference"] == 0.0 and report["metrics"]["latency"]["dense_ms"] == 1.0
     assert not (settings.work_root / job_id).exists()
 
@@ -180,7 +180,7 @@ def test_a_missed_gate_fails_the_job_and_keeps_artifact_and_report(
     assert job.metrics is not None and job.metrics["perplexity"]["numbers"]["ratio"] == 2.0
     assert "secateur.json" in jobs.artifact_names(job_id)
     with transaction(jobs.sessions) as session:
-        assert "1.5" in service.get_report(session, jobs.team, job_id)["gates"]["missed"]
+        assert "1.5" in service.report_document(session, jobs.team, job_id)["gates"]["missed"]
 
 
 def test_every_missed_gate_is_reported_with_its_figure(
@@ -229,7 +229,7 @@ def test_what_a_job_can_do_without_is_left_out_with_a_note_where_it_does_not_fit
     metrics = jobs.job(job_id).metrics
     assert metrics is not None and metrics["latency"] is None
     with transaction(jobs.sessions) as session:
-        report = service.get_report(session, jobs.team, job_id)
+        report = service.report_document(session, jobs.team, job_id)
     assert report["notes"] == ["Latency was not measured: as told", "Nothing was generated: as told"]
     assert report["generations"] == [{"prompt": each, "dense": None, "pruned": None} for each in ("Once", "upon")]
 

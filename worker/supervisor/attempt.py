@@ -14,12 +14,14 @@ from typing import Any, cast
 
 from core.errors import GateMissed, OutOfMemory, SecateurError
 from core.pipeline.reports.manifest import finalise
+from core.pipeline.reports.report import Report
 from core.service.jobs.estimates.resources import compare
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
 from core.service.jobs.queue import Claim
 from core.service.sources.hub_tokens import find_access
 from core.settings import Settings
 from core.storage import Store, StoredFile, artifact_prefix
+from secateur_wire.metrics import Metrics
 from secateur_wire.states import Stage
 from worker.node_cache import folder_bytes
 from worker.runner.client import run_task
@@ -129,14 +131,14 @@ class Attempt(ABC):
             metrics["bytes"]["hashed"] = report["hashed"]["bytes"]
         gates = self._claim.recipe.gates
         target = add_target(self._claim.recipe, metrics, report, made.found)
-        results = [*evaluate_gates(gates, metrics), *([] if target is None else [target])]
+        results = [*evaluate_gates(gates, Metrics.model_validate(metrics)), *([] if target is None else [target])]
         self._add_seconds(metrics)
         measured = self._measured(made)
         report["estimate"] = compare(self._claim.estimate, measured)
         report["seconds"] = dict(self._recorder.stage_seconds)
-        report["gates"] = gates_report(gates, results)
+        report["gates"] = gates_report(gates, results).document()
         report["metrics"] = metrics
-        finalise(made.artifact, recipe=self._claim.body, report=report)
+        finalise(made.artifact, recipe=self._claim.body, report=Report.model_validate(report))
         report["recipe"] = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
         self._doing = "storing the artifact"
         files = self._store.publish(made.artifact, self._prefix, watch=self._wait)

@@ -4,8 +4,8 @@ from typing import Any
 
 from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.recipe import Recipe
-from core.service.jobs.gates import GateResult
 from core.service.jobs.queue import Claim
+from secateur_wire.reports import GateResult
 from worker.runner.specs import PruneSpec, SearchSpec
 
 
@@ -50,7 +50,7 @@ def add_target(
     within = f" (timings spread by {spread:.1%})" if target.kind == "latency_ratio" else ""
     name = f"target.{target.kind}"
     message = f"{name}: {target.asked:,} was asked for, the artifact reached {reached:,.6g}{within}"
-    return GateResult(name, target.asked, reached, None, met, message)
+    return GateResult(gate=name, limit=target.asked, figure=reached, on=None, kept=met, message=message, margin=0.0)
 
 
 def _reached(target: Target, metrics: dict[str, Any], report: dict[str, Any]) -> tuple[float, float]:

@@ -176,7 +176,7 @@ def sensitivity_chart(
 ) -> Response:
     """Draw loss against pruning rate of each layer."""
     with transaction(state.sessions) as session:
-        sensitivity = service.get_report(session, caller.team_id, job_id).get("sensitivity")
+        sensitivity = service.get_report(session, caller.team_id, job_id).sensitivity
     if sensitivity is None:
         raise NotFound(f"job {job_id!r} measured no sensitivity")
 

@@ -15,6 +15,7 @@ from api.portal.views.summary import summarize
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
 from core.methods.registry import METHODS
+from core.pipeline.reports.report import Report
 from core.service.jobs import service
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.snapshots import Snapshot, newest_events
@@ -98,23 +99,22 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
     job = now.job
     if job.status not in TERMINAL:
         return {"is_over": False}
-    recipe, metrics = recipe_of(job), {} if job.metrics is None else dict(job.metrics)
+    recipe, metrics = recipe_of(job), job.measured
     report = _report(session, team_id, job)
-    sensitivity = report.get("sensitivity")
     last_lines: Sequence[JobEvent] = []
     if job.status == "failed":
         last_lines = newest_events(session, team_id, job.id, "log", up_to=now.last_event, limit=_LAST_LINES)
     return {
         "is_over": True,
         "method": METHODS.get(job.method),
-        "notes": report.get("notes") or [],
-        "summary": summarize(recipe, metrics, report) if metrics else None,
+        "notes": report.notes,
+        "summary": summarize(recipe, metrics, report) if metrics.model_fields_set else None,
         "cards": cards(metrics),
         "rows": evaluation_rows(metrics),
         "gates": gate_rows(report),
         "layers": layer_figures(report),
-        "sensitivity": None if sensitivity is None else Sensitivity.model_validate(sensitivity),
-        "generations": report.get("generations") or [],
+        "sensitivity": Sensitivity.model_validate(report.sensitivity) if report.sensitivity else None,
+        "generations": report.generations,
         "publications": list_publications(session, team_id, job.id, limit=_PUBLICATIONS, after=None).data,
         "files": service.list_artifacts(session, team_id, job.id).data,
         "advice": None if job.error is None else advice_for(job.error.code),
@@ -129,8 +129,8 @@ def recipe_of(job: Job) -> dict[str, Any]:
     return body.model_dump(mode="json")
 
 
-def _report(session: Session, team_id: str, job: Job) -> dict[str, Any]:
+def _report(session: Session, team_id: str, job: Job) -> Report:
     try:
         return service.get_report(session, team_id, job.id)
     except NotFound:
-        return {}
+        return Report()

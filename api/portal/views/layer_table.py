@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from core.pipeline.reports.report import Report
+
 KINDS = 7
 """Lines in the chart, as many as there are colours; of more kinds of layers all are drawn as one."""
 
@@ -20,10 +22,10 @@ class LayerFigure:
     error: float | None
 
 
-def layer_figures(report: Mapping[str, Any]) -> list[LayerFigure]:
+def layer_figures(report: Report) -> list[LayerFigure]:
     """Return the figures of each layer, in the model's order."""
-    errors = (report.get("method") or {}).get("reconstruction_errors") or {}
-    return [_figure(row, errors) for row in report.get("layers") or []]
+    errors = {} if report.method is None else report.method.reconstruction_errors
+    return [_figure(row, errors) for row in report.layers]
 
 
 def by_kind(figures: Sequence[LayerFigure]) -> dict[str, list[LayerFigure]]:
@@ -34,7 +36,7 @@ def by_kind(figures: Sequence[LayerFigure]) -> dict[str, list[LayerFigure]]:
     return kinds if len(kinds) <= KINDS else {"": list(figures)}
 
 
-def _figure(row: Mapping[str, Any], errors: Mapping[str, float]) -> LayerFigure:
+def _figure(row: Mapping[str, Any], errors: Mapping[str, float | None]) -> LayerFigure:
     if "before" in row:  # heads or channels of a decoder layer
         removed = 1 - row["after"] / row["before"] if row["before"] else 0.0
         shape = f"{row['before']:,} → {row['after']:,} {row['kind']}"

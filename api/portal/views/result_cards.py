@@ -1,15 +1,14 @@
 """The figures of a finished job as its page lists them: what was measured, dense and pruned, and the change."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from api.portal.formatting import count, duration, number, percent, size
 from api.portal.views.summary import difference_within_noise, format_distinct
 from core.engine.options.latency_budget import latency_noise
-from core.service.jobs.gates import TASK_MEAN, stored_bytes
-
-Figures = Mapping[str, Any]
+from core.pipeline.reports.report import Report
+from core.service.jobs.gates import TASK_MEAN
+from secateur_wire.metrics import MeasuredAccuracy, Metrics, TaskMean
 
 
 @dataclass(frozen=True)
@@ -32,32 +31,30 @@ class Card:
     below: str
 
 
-def cards(metrics: Figures) -> list[Card]:
+def cards(metrics: Metrics) -> list[Card]:
     """Return the cards with the figures a reader looks for first."""
     shown = []
-    sizes, parameters, shares = (metrics.get(name) or {} for name in ("bytes", "parameters", "sparsity"))
-    stored = stored_bytes(metrics)
-    if stored is not None and sizes.get("dense"):
-        form = next((form for form in ("packed", "hashed") if form in sizes), "of weights")
-        shown.append(Card("Stored", size(stored), f"{form}, of {size(sizes['dense'])}"))
-    if parameters:
-        shown.append(Card("Parameters not zero", count(parameters["nonzero"]), f"of {count(parameters['dense'])}"))
-    if shares:
+    sizes, parameters, shares, latency = metrics.bytes, metrics.parameters, metrics.sparsity, metrics.latency
+    if sizes is not None and sizes.stored is not None and sizes.dense:
+        form = "packed" if sizes.packed is not None else "hashed" if sizes.hashed is not None else "of weights"
+        shown.append(Card("Stored", size(sizes.stored), f"{form}, of {size(sizes.dense)}"))
+    if parameters is not None:
+        shown.append(Card("Parameters not zero", count(parameters.nonzero), f"of {count(parameters.dense)}"))
+    if shares is not None:
         shown.append(
             Card(
                 "Zero or removed",
-                percent(shares["prunable"], 1),
-                f"of what could be pruned; {percent(shares['model'], 1)} of all",
+                percent(shares.prunable, 1),
+                f"of what could be pruned; {percent(shares.model, 1)} of all",
             )
         )
-    if (metrics.get("latency") or {}).get("dense_ms"):
-        latency = metrics["latency"]
-        ratio = latency["pruned_ms"] / latency["dense_ms"]
-        shown.append(Card("Time, pruned ÷ dense", number(ratio), f"± {percent(latency_noise(latency))} between rounds"))
-    if metrics.get("peak_memory_bytes"):
-        shown.append(Card("Peak memory", size(metrics["peak_memory_bytes"]), "of the job"))
-    if (metrics.get("seconds") or {}).get("total"):
-        shown.append(Card("Time it took", duration(metrics["seconds"]["total"]), "this attempt, fetch to store"))
+    if latency is not None and latency.ratio is not None:
+        noise = latency_noise(latency.spread)
+        shown.append(Card("Time, pruned ÷ dense", number(latency.ratio), f"± {percent(noise)} between rounds"))
+    if metrics.peak_memory_bytes:
+        shown.append(Card("Peak memory", size(metrics.peak_memory_bytes), "of the job"))
+    if metrics.seconds is not None and metrics.seconds.total:
+        shown.append(Card("Time it took", duration(metrics.seconds.total), "this attempt, fetch to store"))
     return shown
 
 
@@ -75,102 +72,100 @@ class GateRow:
     unproven: bool
 
 
-def gate_rows(report: Figures) -> list[GateRow]:
+def gate_rows(report: Report) -> list[GateRow]:
     """Return a row for every gate that was set, on every dataset and task it holds for."""
     rows = []
-    for row in report.get("gates", {}).get("rows", ()):
-        what = row["gate"].removeprefix("max_").replace(".", ": ").replace("_", " ")
-        on = "" if row["on"] is None else ", mean of the tasks" if row["on"] == TASK_MEAN else f", {row['on']}"
-        value, margin = row["figure"], row.get("margin", 0.0)
-        figure = "not known" if value is None else number(value, 4)
-        figure += f" ± {percent(margin)}" if margin and value is not None else ""
-        unproven = value is not None and not row["kept"] and value <= row["limit"]
-        rows.append(GateRow(what + on, f"{row['limit']:,}", figure, row["kept"], unproven))
+    for row in report.gates.rows if report.gates is not None else ():
+        what = row.gate.removeprefix("max_").replace(".", ": ").replace("_", " ")
+        on = "" if row.on is None else ", mean of the tasks" if row.on == TASK_MEAN else f", {row.on}"
+        figure = "not known" if row.figure is None else number(row.figure, 4)
+        figure += f" ± {percent(row.margin)}" if row.margin and row.figure is not None else ""
+        rows.append(GateRow(what + on, f"{row.limit:,}", figure, bool(row.kept), row.unproven))
     return rows
 
 
-def evaluation_rows(metrics: Figures) -> list[Row]:
+def evaluation_rows(metrics: Metrics) -> list[Row]:
     """Return a row for everything that was measured of both models."""
     return [*_perplexities(metrics), *_accuracies(metrics), *_tasks(metrics), *_flops(metrics), *_latencies(metrics)]
 
 
-def _perplexities(metrics: Figures) -> Iterator[Row]:
-    for name, figure in (metrics.get("perplexity") or {}).items():
-        dense, pruned = format_distinct(figure["dense"], figure["pruned"])
-        ratio, before = figure.get("ratio"), figure.get("before_recovery")
-        note = f"windows of {figure['sequence_length']:,} tokens"
-        if before is not None:
-            note += f"; {number(before)} before recovery"
-        yield Row(f"perplexity, {name}", dense, pruned, "–" if ratio is None else f"× {number(ratio)}", note)
+def _perplexities(metrics: Metrics) -> Iterator[Row]:
+    for name, figure in metrics.perplexity.items():
+        dense, pruned = format_distinct(figure.dense, figure.pruned)
+        note = f"windows of {figure.sequence_length:,} tokens"
+        if figure.before_recovery is not None:
+            note += f"; {number(figure.before_recovery)} before recovery"
+        change = "–" if figure.ratio is None else f"× {number(figure.ratio)}"
+        yield Row(f"perplexity, {name}", dense, pruned, change, note)
 
 
-def _accuracies(metrics: Figures) -> Iterator[Row]:
-    for name, figure in (metrics.get("accuracy") or {}).items():
-        note = f"{figure['samples']:,} images"
-        if figure.get("before_recovery") is not None:
-            note += f"; {percent(figure['before_recovery'], 2)} before recovery"
+def _accuracies(metrics: Metrics) -> Iterator[Row]:
+    for name, figure in metrics.accuracy.items():
+        note = f"{figure.samples:,} images"
+        if figure.before_recovery is not None:
+            note += f"; {percent(figure.before_recovery, 2)} before recovery"
         yield _accuracy(f"accuracy, {name}", figure, note)
-        dense, pruned = format_distinct(figure["dense_loss"], figure["pruned_loss"])
-        change = (
-            "–"
-            if None in (figure["dense_loss"], figure["pruned_loss"])
-            else _signed(figure["pruned_loss"] - figure["dense_loss"])
-        )
+        dense, pruned = format_distinct(figure.dense_loss, figure.pruned_loss)
+        change = "–"
+        if figure.dense_loss is not None and figure.pruned_loss is not None:
+            change = _signed(figure.pruned_loss - figure.dense_loss)
         yield Row(f"loss, {name}", dense, pruned, change, "cross-entropy, nats an image")
 
 
-def _tasks(metrics: Figures) -> Iterator[Row]:
-    tasks = metrics.get("tasks") or {}
-    for name, figure in tasks.items():
-        yield _accuracy(f"{name} ({figure['metric']})", figure, f"{figure['samples']:,} questions")
-    if len(tasks) > 1:
-        mean = metrics["task_mean"]
-        change = f"{100 * (mean['pruned'] - mean['dense']):+.2f} points"
-        yield Row(f"mean of {len(tasks)} tasks", percent(mean["dense"], 2), percent(mean["pruned"], 2), change)
+def _tasks(metrics: Metrics) -> Iterator[Row]:
+    for name, figure in metrics.tasks.items():
+        yield _accuracy(f"{name} ({figure.metric})", figure, f"{figure.samples:,} questions")
+    mean = metrics.task_mean
+    if len(metrics.tasks) > 1 and mean is not None:
+        what = f"mean of {len(metrics.tasks)} tasks"
+        yield Row(what, percent(mean.dense, 2), percent(mean.pruned, 2), _points(mean))
 
 
-def _accuracy(what: str, figure: Figures, note: str) -> Row:
-    dense, pruned = (
-        f"{percent(figure[each], 2)} ± {percent(figure[f'{each}_stderr'], 2)}" for each in ("dense", "pruned")
-    )
-    change = f"{100 * (figure['pruned'] - figure['dense']):+.2f} points"
-    return Row(what, dense, pruned, change, f"{note}; within its error" if difference_within_noise(figure) else note)
+def _accuracy(what: str, figure: MeasuredAccuracy, note: str) -> Row:
+    dense = f"{percent(figure.dense, 2)} ± {percent(figure.dense_stderr, 2)}"
+    pruned = f"{percent(figure.pruned, 2)} ± {percent(figure.pruned_stderr, 2)}"
+    within = difference_within_noise(figure)
+    return Row(what, dense, pruned, _points(figure), f"{note}; within its error" if within else note)
 
 
-def _flops(metrics: Figures) -> Iterator[Row]:
-    flops = metrics.get("flops")
-    if flops:
-        ratio = flops["pruned"] / flops["dense"]
-        yield Row("FLOPs for an image", count(flops["dense"]), count(flops["pruned"]), f"× {number(ratio)}")
+def _points(figure: TaskMean) -> str:
+    return "–" if figure.change is None else f"{100 * figure.change:+.2f} points"
 
 
-def _latencies(metrics: Figures) -> Iterator[Row]:
-    latency = metrics.get("latency")
-    if not latency:
+def _flops(metrics: Metrics) -> Iterator[Row]:
+    flops = metrics.flops
+    if flops is not None and flops.dense and flops.pruned is not None:
+        ratio = flops.pruned / flops.dense
+        yield Row("FLOPs for an image", count(flops.dense), count(flops.pruned), f"× {number(ratio)}")
+
+
+def _latencies(metrics: Metrics) -> Iterator[Row]:
+    latency = metrics.latency
+    if latency is None:
         return
-    for each in latency.get("rows") or [latency]:
-        ratio, noise = each["pruned_ms"] / each["dense_ms"], latency_noise(each)
+    for each in latency.rows or [latency]:
+        if each.dense_ms is None or each.pruned_ms is None or each.ratio is None:
+            continue
+        noise = latency_noise(each.spread)
         what = (
-            f"prefill of {latency['sequence_length']:,} tokens on {latency['device']}"
-            if "sequence_length" in latency
-            else (
-                f"{each['batch']} image{'s' if each['batch'] > 1 else ''} at once, {each['engine']} on {each['device']}"
-            )
+            f"prefill of {latency.sequence_length:,} tokens on {latency.device}"
+            if latency.sequence_length is not None
+            else f"{each.batch} image{'' if each.batch == 1 else 's'} at once, {each.engine} on {each.device}"
         )
-        note = "within" if abs(ratio - 1) <= noise else "beyond"
+        note = "within" if abs(each.ratio - 1) <= noise else "beyond"
         yield Row(
             what,
-            f"{number(each['dense_ms'])} ms",
-            f"{number(each['pruned_ms'])} ms",
-            f"× {number(ratio)}",
+            f"{number(each.dense_ms)} ms",
+            f"{number(each.pruned_ms)} ms",
+            f"× {number(each.ratio)}",
             f"{note} the noise of ± {percent(noise)}",
         )
-    if "decode_dense_ms" in latency:
+    if latency.decode_dense_ms and latency.decode_pruned_ms is not None:
         yield Row(
             "decoding a token with the cache",
-            f"{number(latency['decode_dense_ms'])} ms",
-            f"{number(latency['decode_pruned_ms'])} ms",
-            f"× {number(latency['decode_pruned_ms'] / latency['decode_dense_ms'])}",
+            f"{number(latency.decode_dense_ms)} ms",
+            f"{number(latency.decode_pruned_ms)} ms",
+            f"× {number(latency.decode_pruned_ms / latency.decode_dense_ms)}",
         )
 
 

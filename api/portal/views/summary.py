@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import hypot
-from typing import Any
+from typing import Any, TypeVar
 
 from api.portal.formatting import number, percent
 from core.engine.options.latency_budget import latency_noise
 from core.methods.registry import get_method
-from core.service.jobs.gates import stored_bytes
+from core.pipeline.reports.report import Report
+from secateur_wire.metrics import MeasuredAccuracy, Metrics, Perplexity
 
-Figures = Mapping[str, Any]
+Figures = TypeVar("Figures")
+Body = Mapping[str, Any]
 
 _SAME_SIZE = 0.01
 """A relative difference of bytes that nobody would call one: headers of files, a tied head written twice."""
@@ -27,7 +29,7 @@ class ResultSummary:
     remarks: tuple[str, ...] = ()
 
 
-def summarize(recipe: Figures, metrics: Figures, report: Figures) -> ResultSummary:
+def summarize(recipe: Body, metrics: Metrics, report: Report) -> ResultSummary:
     """Return the summary of a job that has figures, from its body, metrics and report.
 
     The sentence says what was not measured; a difference within the noise of its measurement counts as none.
@@ -53,37 +55,37 @@ def _shown(figure: float | None, digits: int) -> str:
     return _NOT_A_NUMBER if figure is None else number(figure, digits)
 
 
-def is_smaller_network(recipe: Figures, metrics: Figures, report: Figures) -> bool:
+def is_smaller_network(recipe: Body, metrics: Metrics, report: Report) -> bool:
     """Tell whether weights were removed, not only set to zero: then there is less to compute."""
-    left = report.get("artifact", {}).get("parameters")
-    dense = metrics.get("parameters", {}).get("dense")
-    if left is None or dense is None:
+    left = (report.artifact or {}).get("parameters")
+    dense = None if metrics.parameters is None else metrics.parameters.dense
+    if not isinstance(left, int) or dense is None:
         return bool(recipe.get("pattern") == "structured")
-    return bool(left < dense)
+    return left < dense
 
 
-def difference_within_noise(figure: Figures) -> bool:
+def difference_within_noise(figure: MeasuredAccuracy) -> bool:
     """Tell whether an accuracy, with its standard errors, is no different from the dense model's."""
-    error = hypot(figure.get("dense_stderr", 0.0), figure.get("pruned_stderr", 0.0))
-    return bool(abs(figure["pruned"] - figure["dense"]) <= error)
+    error = hypot(figure.dense_stderr or 0.0, figure.pruned_stderr or 0.0)
+    return figure.change is not None and abs(figure.change) <= error
 
 
-def _size(metrics: Figures) -> str:
-    dense, stored = metrics.get("bytes", {}).get("dense"), stored_bytes(metrics)
-    if not dense or not stored:
+def _size(metrics: Metrics) -> str:
+    sizes = metrics.bytes
+    if sizes is None or not sizes.dense or not sizes.stored:
         return "size not measured"
+    dense, stored = sizes.dense, sizes.stored
     ratio = dense / stored
     if ratio > 1 + _SAME_SIZE:
         return f"{ratio:.1f}× smaller" if ratio >= 1.15 else f"{percent(1 - stored / dense)} smaller"
     if ratio < 1 - _SAME_SIZE:
         return f"{percent(stored / dense - 1)} larger"
-    share = metrics.get("sparsity", {}).get("prunable")
+    share = None if metrics.sparsity is None else metrics.sparsity.prunable
     return f"as large as before with {percent(share)} of the prunable weights zero" if share else "as large as before"
 
 
-def _quality(metrics: Figures) -> str:
-    perplexities, accuracies = metrics.get("perplexity") or {}, metrics.get("accuracy") or {}
-    parts = [_several(perplexities, _perplexity), _several(accuracies, _accuracy), _tasks(metrics)]
+def _quality(metrics: Metrics) -> str:
+    parts = [_several(metrics.perplexity, _perplexity), _several(metrics.accuracy, _accuracy), _tasks(metrics)]
     return ", ".join(part for part in parts if part) or "quality not measured"
 
 
@@ -95,36 +97,39 @@ def _several(figures: Mapping[str, Figures], say: Callable[[Figures, str], str])
     return ", ".join(said) + (f" and {more} more" if more > 0 else "")
 
 
-def _perplexity(figure: Figures, where: str) -> str:
-    dense, pruned = format_distinct(figure["dense"], figure["pruned"])
-    before = figure.get("before_recovery")
+def _perplexity(figure: Perplexity, where: str) -> str:
+    dense, pruned = format_distinct(figure.dense, figure.pruned)
+    before = figure.before_recovery
     recovered = f" ({number(before)} before recovery)" if before is not None else ""
     return f"perplexity{where} {dense} → {pruned}{recovered}"
 
 
-def _accuracy(figure: Figures, where: str) -> str:
+def _accuracy(figure: MeasuredAccuracy, where: str) -> str:
     noise = " (no difference within its error)" if difference_within_noise(figure) else ""
-    return f"accuracy{where} {percent(figure['dense'], 1)} → {percent(figure['pruned'], 1)}{noise}"
+    return f"accuracy{where} {percent(figure.dense, 1)} → {percent(figure.pruned, 1)}{noise}"
 
 
-def _tasks(metrics: Figures) -> str:
-    tasks = metrics.get("tasks") or {}
+def _tasks(metrics: Metrics) -> str:
+    tasks, mean = metrics.tasks, metrics.task_mean
     if not tasks:
         return ""
     if len(tasks) == 1:
         ((name, figure),) = tasks.items()
         return _accuracy(figure, f" on {name}")
-    mean = metrics["task_mean"]
-    errors = [hypot(each["dense_stderr"], each["pruned_stderr"]) for each in tasks.values()]
-    figure = {**mean, "dense_stderr": hypot(*errors) / len(errors)}
-    return _accuracy(figure, f" on {len(tasks)} tasks")
+    if mean is None:
+        return ""
+    errors = [hypot(each.dense_stderr or 0.0, each.pruned_stderr or 0.0) for each in tasks.values()]
+    error = hypot(*errors) / len(errors)
+    return _accuracy(
+        MeasuredAccuracy(dense=mean.dense, pruned=mean.pruned, dense_stderr=error), f" on {len(tasks)} tasks"
+    )
 
 
-def _speed(recipe: Figures, metrics: Figures, report: Figures) -> str:
-    is_smaller, latency = is_smaller_network(recipe, metrics, report), metrics.get("latency")
-    if not latency:
+def _speed(recipe: Body, metrics: Metrics, report: Report) -> str:
+    is_smaller, latency = is_smaller_network(recipe, metrics, report), metrics.latency
+    if latency is None or latency.ratio is None:
         return "speed not measured" if is_smaller else "no speed-up expected"
-    ratio, noise = latency["pruned_ms"] / latency["dense_ms"], latency_noise(latency)
+    ratio, noise = latency.ratio, latency_noise(latency.spread)
     if abs(ratio - 1) <= noise:
         return f"no speed-up beyond the noise of ± {percent(noise)}" if is_smaller else "no speed-up expected"
     times = 1 / ratio if ratio < 1 else ratio
@@ -132,25 +137,25 @@ def _speed(recipe: Figures, metrics: Figures, report: Figures) -> str:
     return f"{factor} {'faster' if ratio < 1 else 'slower'}"
 
 
-def _remarks(recipe: Figures, metrics: Figures, report: Figures) -> list[str]:
+def _remarks(recipe: Body, metrics: Metrics, report: Report) -> list[str]:
     remarks = []
-    is_smaller, latency = is_smaller_network(recipe, metrics, report), metrics.get("latency")
-    if metrics.get("sparsity", {}).get("prunable") and not is_smaller:
+    is_smaller, latency, sizes = is_smaller_network(recipe, metrics, report), metrics.latency, metrics.bytes
+    if metrics.sparsity is not None and metrics.sparsity.prunable and not is_smaller:
         who = _who_uses(recipe.get("pattern"))
-        if {"packed", "hashed"} & metrics.get("bytes", {}).keys():
+        if sizes is not None and (sizes.packed is not None or sizes.hashed is not None):
             remarks.append(f"The smaller files unpack to a model of the former size: {who}")
         else:
             remarks.append(
                 "The zeros are stored like any other weight, so the files are no smaller. The output format packed "
                 f"leaves them out of the files; {who}"
             )
-    if latency is None:
+    if latency is None or latency.dense_ms is None or latency.pruned_ms is None or latency.ratio is None:
         return [*remarks, "How fast it runs was not measured: see the notes of the report."] if is_smaller else remarks
-    differs = abs(latency["pruned_ms"] / latency["dense_ms"] - 1) > latency_noise(latency)
+    differs = abs(latency.ratio - 1) > latency_noise(latency.spread)
     if is_smaller and not differs:
         remarks.append(
-            f"Timed in turn, dense took {number(latency['dense_ms'])} ms and pruned {number(latency['pruned_ms'])} ms; "
-            f"rounds of one model differ by up to {percent(latency['spread'])}, so this tells no difference."
+            f"Timed in turn, dense took {number(latency.dense_ms)} ms and pruned {number(latency.pruned_ms)} ms; "
+            f"rounds of one model differ by up to {percent(latency.spread)}, so this tells no difference."
         )
     elif differs and not is_smaller:
         remarks.append("Both models do the same arithmetic: a difference in time comes from the machine, not the cut.")
@@ -164,11 +169,11 @@ def _who_uses(pattern: object) -> str:
     return "a speed-up needs an engine with kernels for sparse weights; dense ones multiply by zero."
 
 
-def _of_sensitivity(metrics: Figures) -> ResultSummary:
-    sensitivity = metrics.get("sensitivity")
-    if not sensitivity:
+def _of_sensitivity(metrics: Metrics) -> ResultSummary:
+    sensitivity = metrics.sensitivity
+    if sensitivity is None:
         return ResultSummary("Nothing was pruned, and no sensitivity was measured.")
     return ResultSummary(
-        f"Nothing was pruned: of {sensitivity['layers']} layers, each measured alone at {sensitivity['rates']} rates, "
-        f"{sensitivity['most_sensitive']} loses most."
+        f"Nothing was pruned: of {sensitivity.layers} layers, each measured alone at {sensitivity.rates} rates, "
+        f"{sensitivity.most_sensitive} loses most."
     )

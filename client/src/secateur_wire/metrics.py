@@ -24,6 +24,11 @@ class TaskMean(Record):
     dense: Number | None = None
     pruned: Number | None = None
 
+    @property
+    def change(self) -> float | None:
+        """Return pruned less dense."""
+        return None if self.dense is None or self.pruned is None else self.pruned - self.dense
+
 
 class MeasuredAccuracy(TaskMean):
     """Accuracy with standard errors, over `samples` images or questions."""

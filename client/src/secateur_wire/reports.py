@@ -22,6 +22,11 @@ class GateResult(Record):
     margin: Number = 0.0
 
     @property
+    def param(self) -> str:
+        """Return the path of the limit in the job body."""
+        return self.gate if "." in self.gate else f"gates.{self.gate}"
+
+    @property
     def label(self) -> str:
         return f"{self.gate} on {self.on}" if self.on else self.gate
 

@@ -88,7 +88,7 @@ def _against(calls: Mapping[str, Callable[[], object]], device: torch.device) ->
         "pruned_ms": statistics.median(times["pruned"]),
         "spread": max(spreads.values()),
         "dense_spread": spreads["dense"],
-        "noise": latency_noise({"spread": max(spreads.values())}),
+        "noise": latency_noise(max(spreads.values())),
     }
 
 

@@ -67,7 +67,7 @@ class DenseClock:
             "decode_pruned_ms": statistics.median(decode["pruned"]),
             "spread": max(spreads.values()),
             "dense_spread": spreads["dense"],
-            "noise": latency_noise({"spread": max(spreads.values())}),
+            "noise": latency_noise(max(spreads.values())),
             "rounds": ROUNDS,
             "sequence_length": self._tokens_1T.shape[1],
             "device": self.device.type,

@@ -1,19 +1,15 @@
 """Noise of measured times, and the memory that timing two models needs."""
 
-from collections.abc import Mapping
-from typing import Any
-
 NOISE = 0.05
 """Relative difference of times up to which two runs of one model may differ, however close their rounds."""
 
 
-def latency_noise(latency: Mapping[str, Any]) -> float:
+def latency_noise(spread: float | None) -> float:
     """Return the relative difference of two times up to which they prove no difference of the models.
 
-    `latency` is `metrics.latency` or a row of it. The result is the spread between the rounds of one model, and never
-    less than `NOISE`.
+    It is the spread between the rounds of one model, as far as that is known, and never less than `NOISE`.
     """
-    return max(NOISE, float(latency.get("spread", 0.0)))
+    return max(NOISE, float(spread or 0.0))
 
 
 def bytes_in_turn(dense: int, pruned: int) -> int:

@@ -46,8 +46,3 @@ class Baseline(BaseModel):
             if not any(each.kind == other.kind and each.facts == other.facts for each in added):
                 added.append(other)
         return Baseline(figures=tuple(added))
-
-
-def figures_of(report: Mapping[str, Any]) -> list[DenseFigure]:
-    """Return the figures of the dense model in a job's report; none in reports of earlier releases."""
-    return [DenseFigure.model_validate(each) for each in (report.get("dense") or {}).get("figures", ())]

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from core.methods.registry import get_method
 from core.pipeline.reports.model_card import model_card
+from core.pipeline.reports.report import Report
 from core.pipeline.reports.sensitivity_card import sensitivity_card
 from core.storage import MANIFEST
 
@@ -27,11 +28,11 @@ class Manifest(BaseModel):
 
     version: int = 1
     recipe: dict[str, Any]
-    report: dict[str, Any]
+    report: Report
     files: dict[str, FileEntry]
 
 
-def finalise(folder: Path, *, recipe: dict[str, Any], report: dict[str, Any]) -> Manifest:
+def finalise(folder: Path, *, recipe: dict[str, Any], report: Report) -> Manifest:
     """Write the card, then the manifest with the hash of every file, last; all fsynced."""
     card = sensitivity_card if get_method(recipe["method"]).measures else model_card
     (folder / CARD).write_text(card(recipe, report), "utf-8")
@@ -41,10 +42,10 @@ def finalise(folder: Path, *, recipe: dict[str, Any], report: dict[str, Any]) ->
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             os.fsync(stream.fileno())
         files[file.relative_to(folder).as_posix()] = FileEntry(bytes=file.stat().st_size, sha256=digest)
-    manifest = Manifest(recipe=recipe, report=report, files=files)
+    manifest = Manifest(version=1, recipe=recipe, report=report, files=files)
     partial = folder / f"{MANIFEST}.partial"
     with partial.open("w", encoding="utf-8") as target:
-        target.write(manifest.model_dump_json(indent=2))
+        target.write(manifest.model_dump_json(indent=2, exclude_unset=True))
         target.flush()
         os.fsync(target.fileno())
     partial.replace(folder / MANIFEST)

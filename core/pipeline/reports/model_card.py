@@ -1,20 +1,25 @@
 """Model card of an artifact: pruning, quality and size, how to load it, and the recipe that reproduces it."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.engine.options.patterns import STRUCTURED
 from core.methods.registry import get_method
 from core.pipeline.reports import classifier_card
 from core.pipeline.reports.markdown import fenced, plain
+from core.pipeline.reports.report import RecoveryReport, Report, Verification
+from secateur_wire.metrics import Latency, Metrics, Parameters, Perplexity, Sizes, Sparsity
+from secateur_wire.reports import Generation
 
 
-def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
+def model_card(recipe: Mapping[str, Any], report: Report) -> str:
     """Return the README.md of an artifact, from its recipe and report; figures that were not measured are left out."""
-    metrics = report["metrics"]
+    metrics = report.metrics or Metrics()
+    parameters, sizes = metrics.parameters or Parameters(), metrics.bytes or Sizes()
     method = get_method(recipe["method"])
-    recovery = report.get("recovery")
-    is_classifier = report.get("model", {}).get("task") == classifier_card.TASK
+    recovery = report.recovery
+    is_classifier = report.model is not None and report.model.task == classifier_card.TASK
     names = ("dense", "pruned") if method.prunes else ("given", "trained")
     recovery_lines = classifier_card.recovery if is_classifier else _recovery
     lines = [
@@ -26,26 +31,25 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
         "",
         f"# {plain(recipe['model'])}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
         "",
-        _what_went(metrics["sparsity"], recipe["pattern"] if method.prunes else None, report.get("layers", [])),
+        _what_went(metrics.sparsity or Sparsity(), recipe["pattern"] if method.prunes else None, report.layers),
         "",
         *(recovery_lines(recovery, has_zeros=recipe["pattern"] != STRUCTURED.text) if recovery else []),
         f"| | {' | '.join(names)} |",
         "|---|---|---|",
         *(classifier_card.figures(metrics) if is_classifier else _figures(metrics, pruned=method.prunes)),
-        f"| parameters not zero | {metrics['parameters']['dense']:,} | {metrics['parameters']['nonzero']:,} |",
-        f"| bytes of weights | {metrics['bytes']['dense']:,} | {metrics['bytes']['artifact']:,} |",
+        f"| parameters not zero | {parameters.dense:,} | {parameters.nonzero:,} |",
+        f"| bytes of weights | {sizes.dense:,} | {sizes.artifact:,} |",
     ]
-    if "packed" in report:
-        lines.append(f"| bytes of weight files, packed | | {report['packed']['bytes']:,} |")
-    if "hashed" in report:
-        lines.append(f"| bytes of weight files, hashed | | {report['hashed']['bytes']:,} |")
-    latency = metrics.get("latency")
-    if latency:
-        lines += classifier_card.latencies(latency) if is_classifier else _latencies(latency)
-    lines += ["", *_target(metrics), *(f"- {plain(note)}" for note in report.get("notes", [])), ""]
-    if "packed" in report:
+    if report.packed is not None:
+        lines.append(f"| bytes of weight files, packed | | {report.packed.bytes:,} |")
+    if report.hashed is not None:
+        lines.append(f"| bytes of weight files, hashed | | {report.hashed.bytes:,} |")
+    if metrics.latency is not None:
+        lines += classifier_card.latencies(metrics.latency) if is_classifier else _latencies(metrics.latency)
+    lines += ["", *_target(metrics), *(f"- {plain(note)}" for note in report.notes), ""]
+    if report.packed is not None:
         lines += ["The weights are packed: `secateur download JOB --unpack` restores them bit by bit. Then:", ""]
-    if "hashed" in report:
+    if report.hashed is not None:
         lines += [
             "The linear layers' weights share values chosen by a hash: `secateur download JOB --unpack` restores the "
             "files bit by bit. Then:",
@@ -62,31 +66,32 @@ def model_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
         json.dumps(recipe, indent=2, sort_keys=True),
         "```",
         "",
-        *_generations(report.get("generations", []), names),
+        *_generations(report.generations, names),
     ]
     return "\n".join(lines)
 
 
-def _figures(metrics: dict[str, Any], *, pruned: bool) -> list[str]:
+def _figures(metrics: Metrics, *, pruned: bool) -> list[str]:
     """Return the table rows of a language model's perplexities and of its accuracy on tasks."""
     lines = [
-        f"| perplexity, {plain(name)}, {figures['sequence_length']}-token windows "
-        f"| {figures['dense']:.3f} | {figures['pruned']:.3f} (× {figures['ratio']:.3f}"
+        f"| perplexity, {plain(name)}, {figures.sequence_length}-token windows "
+        f"| {figures.dense:.3f} | {figures.pruned:.3f} (× {figures.ratio:.3f}"
         f"{_before(figures) if pruned else ''}) |"
-        for name, figures in metrics["perplexity"].items()
+        for name, figures in metrics.perplexity.items()
     ]
     return lines + _tasks(metrics)
 
 
-def _latencies(latency: dict[str, Any]) -> list[str]:
+def _latencies(latency: Latency) -> list[str]:
     return [
-        f"| prefill of {latency['sequence_length']} tokens on {latency['device']} "
-        f"| {latency['dense_ms']:.1f} ms | {latency['pruned_ms']:.1f} ms ({classifier_card.ratio_of_times(latency)}) |"
+        f"| prefill of {latency.sequence_length} tokens on {latency.device} "
+        f"| {latency.dense_ms:.1f} ms | {latency.pruned_ms:.1f} ms ({classifier_card.ratio_of_times(latency)}) |"
     ]
 
 
-def _how_to_open(report: dict[str, Any]) -> list[str]:
-    trust = ", trust_remote_code=True" if report.get("verification", {}).get("trust_remote_code") else ""
+def _how_to_open(report: Report) -> list[str]:
+    verification = report.verification or Verification()
+    trust = ", trust_remote_code=True" if verification.trust_remote_code else ""
     return [
         "```python",
         "from transformers import AutoModelForCausalLM",
@@ -97,30 +102,34 @@ def _how_to_open(report: dict[str, Any]) -> list[str]:
     ]
 
 
-def _tasks(metrics: dict[str, Any]) -> list[str]:
+def _tasks(metrics: Metrics) -> list[str]:
     """Return table rows of zero-shot accuracy, each with its standard error, and of the mean of all tasks."""
     lines = []
-    for name, figures in metrics.get("tasks", {}).items():
-        cells = (f"{figures[model]:.2%} ± {figures[f'{model}_stderr']:.2%}" for model in ("dense", "pruned"))
-        what = f"{name} ({figures['metric']}, {figures['samples']:,} questions)"
-        lines.append(f"| {plain(what)} | {' | '.join(cells)} |")
-    if len(lines) > 1:
-        average = metrics["task_mean"]
-        lines.append(f"| mean of the {len(lines)} tasks | {average['dense']:.2%} | {average['pruned']:.2%} |")
+    for name, figures in metrics.tasks.items():
+        what = f"{name} ({figures.metric}, {figures.samples:,} questions)"
+        lines.append(f"| {plain(what)} | {' | '.join(classifier_card.with_errors(figures))} |")
+    average = metrics.task_mean
+    if len(lines) > 1 and average is not None:
+        lines.append(f"| mean of the {len(lines)} tasks | {average.dense:.2%} | {average.pruned:.2%} |")
     return lines
 
 
-def _generations(generations: list[dict[str, Any]], names: tuple[str, str]) -> list[str]:
+def _generations(generations: Sequence[Generation], names: tuple[str, str]) -> list[str]:
     """Return the section with the texts both models generate from the job's prompts; `names` are the models' names."""
     if not generations:
         return []
     lines = ["## What they write", "", "After each prompt, the likeliest tokens, one after another.", ""]
     for each in generations:
-        lines += ["Prompt:", "", *fenced(each["prompt"]), ""]
-        for name, text in zip(names, (each["dense"], each["pruned"]), strict=True):
-            shown = {None: ["Not generated: see the notes."], "": ["Nothing: the text ends here."]}
-            lines += [f"The {name} model:", "", *(shown.get(text) or fenced(text)), ""]
+        lines += ["Prompt:", "", *fenced(each.prompt), ""]
+        for name, text in zip(names, (each.dense, each.pruned), strict=True):
+            lines += [f"The {name} model:", "", *_written(text), ""]
     return lines
+
+
+def _written(text: str | None) -> list[str]:
+    if text is None:
+        return ["Not generated: see the notes."]
+    return fenced(text) if text else ["Nothing: the text ends here."]
 
 
 _TARGETS = {
@@ -130,25 +139,25 @@ _TARGETS = {
 }
 
 
-def _target(metrics: dict[str, Any]) -> list[str]:
+def _target(metrics: Metrics) -> list[str]:
     """Return the line that compares the target of the job with the figure reached; none where it had no target."""
-    target = metrics.get("target")
+    target = metrics.target
     if target is None:
         return []
-    asked, reached = _TARGETS[target["kind"]]
-    spread = f", timings spread by {target['spread']:.1%}" if target["kind"] == "latency_ratio" else ""
-    return [f"- Target: {asked.format(target['asked'])}; reached {reached.format(target['reached'])}{spread}."]
+    asked, reached = _TARGETS[target.kind]
+    spread = f", timings spread by {target.spread:.1%}" if target.kind == "latency_ratio" else ""
+    return [f"- Target: {asked.format(target.asked)}; reached {reached.format(target.reached)}{spread}."]
 
 
-def _what_went(share: dict[str, float], pattern: str | None, layers: list[dict[str, Any]]) -> str:
+def _what_went(share: Sparsity, pattern: str | None, layers: Sequence[Mapping[str, Any]]) -> str:
     if pattern == STRUCTURED.text:
-        shares = f"{share['model']:.2%} of all parameters were removed, {share['prunable']:.2%} of those of its layers"
+        shares = f"{share.model:.2%} of all parameters were removed, {share.prunable:.2%} of those of its layers"
         return f"{shares}{_groups(layers)}."
     kind = f" ({pattern})" if pattern else ""
-    return f"{share['prunable']:.2%} of the prunable weights are zero{kind}, {share['model']:.2%} of all parameters."
+    return f"{share.prunable:.2%} of the prunable weights are zero{kind}, {share.model:.2%} of all parameters."
 
 
-def _groups(layers: list[dict[str, Any]]) -> str:
+def _groups(layers: Sequence[Mapping[str, Any]]) -> str:
     """Return how many heads, channels and layers went, where the report counts them."""
     counts: dict[str, tuple[int, int]] = {}
     for row in layers:
@@ -163,21 +172,21 @@ def _groups(layers: list[dict[str, Any]]) -> str:
     return f": {', '.join(told)}" if told else ""
 
 
-def _recovery(recovery: dict[str, Any], *, has_zeros: bool) -> list[str]:
-    sparsity = recovery["sparsity"]
+def _recovery(recovery: RecoveryReport, *, has_zeros: bool) -> list[str]:
+    sparsity = recovery.sparsity
     zeros = (
-        f"Sparsity {sparsity['before']:.4%} before, {sparsity['after']:.4%} after: every pruned weight is still zero."
+        f"Sparsity {sparsity.before:.4%} before, {sparsity.after:.4%} after: every pruned weight is still zero."
         if has_zeros
         else "What was removed stays removed: training changes the weights that are left, not their number."
     )
-    texts = ", ".join(plain(text["name"]) for text in recovery["texts"])
+    texts = ", ".join(plain(text.name) for text in recovery.texts)
     return [
-        f"Recovered with {recovery['method']} ({recovery['trained']}, {recovery['trained_parameters']:,} parameters): "
-        f"{recovery['steps']:,} steps, {recovery['tokens']:,} tokens of {texts}. {zeros}",
+        f"Recovered with {recovery.method} ({recovery.trained}, {recovery.trained_parameters:,} parameters): "
+        f"{recovery.steps:,} steps, {recovery.tokens:,} tokens of {texts}. {zeros}",
         "",
     ]
 
 
-def _before(figures: dict[str, Any]) -> str:
-    before = figures.get("before_recovery")
+def _before(figures: Perplexity) -> str:
+    before = figures.before_recovery
     return f"; {before:.3f} before recovery" if before is not None else ""

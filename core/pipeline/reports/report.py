@@ -28,12 +28,12 @@ class ReportedImages(Record):
 
 
 class MethodFigures(Record):
-    """What a method for classifiers noted. `reconstruction_errors` are by layer."""
+    """Figures that a method for classifiers noted. `reconstruction_errors` are by layer."""
 
     reconstruction_errors: dict[str, Number | None] = Field(default_factory=dict)
 
 
-class Engine(Record):
+class EngineSettings(Record):
     """Settings of the pass that pruned: types of numbers, kind of device, and those of its plan."""
 
     model_dtype: str | None = None
@@ -141,7 +141,7 @@ class Report(wire.Report):
     images: ReportedImages | None = None
     method: MethodFigures | None = None
     tokens: JsonObject | None = None
-    engine: Engine | None = None
+    engine: EngineSettings | None = None
     peak_memory: PeakMemory | None = None
     peak_memory_of_other_processes: dict[str, PeakMemory] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)

@@ -1,15 +1,17 @@
 """README.md of a sensitivity job's artifact: what was measured, the chart, a table, and how to use it."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityPoint
 from core.pipeline.reports.markdown import plain
+from core.pipeline.reports.report import Report
 
 
-def sensitivity_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
+def sensitivity_card(recipe: Mapping[str, Any], report: Report) -> str:
     """Return the card of a sensitivity job, in Markdown, made from its recipe and report."""
-    found = Sensitivity.model_validate(report["sensitivity"])
+    found = Sensitivity.model_validate(report.sensitivity)
     what = "layer" if found.scope == "layer" else "linear layer"
     figure = "perplexity" if found.task == "language-model" else "accuracy"
     measured = ", ".join(f"{name.replace('_', ' ')} {plain(str(value))}" for name, value in found.measured_on.items())
@@ -28,10 +30,10 @@ def sensitivity_card(recipe: dict[str, Any], report: dict[str, Any]) -> str:
             for curve in found.curves
         ),
         "",
-        *(f"- {plain(note)}" for note in report.get("notes", [])),
+        *(f"- {plain(note)}" for note in report.notes),
         "",
         "`sensitivity.json` holds all figures. A later job of the same model takes its layers' rates from them: "
-        f'`"parameters": {{"allocation": "job:{report["job"]}"}}`.',
+        f'`"parameters": {{"allocation": "job:{report.job}"}}`.',
         "",
         "The job body that reproduces this run; `secateur.json` holds the whole report:",
         "",

@@ -12,7 +12,11 @@ from pydantic import BaseModel
 
 from core.methods.registry import get_method
 from core.service.jobs.schemas import Job, JobBody
-from core.service.jobs.trade_off import TASK_MEAN, Cost, Figures, TradeOff, short_name, trade_off
+from core.service.jobs.trade_off import TASK_MEAN, Cost, TradeOff, short_name, trade_off
+from secateur_wire.base import JsonObject
+
+Row = Mapping[str, Any]
+"""One layer of a report."""
 
 FEWEST, MOST = 2, 20
 """Fewest and most jobs that can be compared at once."""
@@ -65,9 +69,7 @@ class Comparison(BaseModel):
     layers: list[LayerFigures]
 
 
-def compare(
-    jobs: Sequence[Job], layers: Mapping[str, Sequence[Figures]], *, quality: str | None, cost: Cost
-) -> Comparison:
+def compare(jobs: Sequence[Job], layers: Mapping[str, Sequence[Row]], *, quality: str | None, cost: Cost) -> Comparison:
     """Compare jobs by their fields, one quality against one cost, and the figures of their layers.
 
     `layers` has the rows of each job with a report; `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, or None
@@ -118,13 +120,13 @@ def names_of(jobs: Sequence[Job]) -> list[str]:
     return [f"{name} …{job.id[-5:]}" if often[name] > 1 else name for name, job in zip(names, jobs, strict=True)]
 
 
-def layer_figures(job_id: str, rows: Sequence[Figures]) -> LayerFigures:
+def layer_figures(job_id: str, rows: Sequence[Row]) -> LayerFigures:
     """Return one figure a layer, from the rows of a report.
 
     Linear layers of a decoder layer are averaged by their number of weights, groups (heads, channels) equally. A
     classifier's layers stand for themselves.
     """
-    by_layer: dict[str, list[Figures]] = {}
+    by_layer: dict[str, list[Row]] = {}
     for row in rows:
         name = row["name"] if "kept_shape" in row else f"layer {row['layer']}"
         by_layer.setdefault(name, []).append(row)
@@ -136,31 +138,31 @@ def layer_figures(job_id: str, rows: Sequence[Figures]) -> LayerFigures:
     )
 
 
-def _removed(rows: Sequence[Figures]) -> float | None:
+def _removed(rows: Sequence[Row]) -> float | None:
     shares = [(_share(row), row["in_features"] * row["out_features"] if "in_features" in row else 1) for row in rows]
     known = [(share, weight) for share, weight in shares if share is not None]
     total = sum(weight for _, weight in known)
     return sum(share * weight for share, weight in known) / total if total else None
 
 
-def _share(row: Figures) -> float | None:
+def _share(row: Row) -> float | None:
     if "after" in row:
         return 1 - row["after"] / row["before"] if row["before"] else 0.0
     share: float | None = row.get("sparsity")
     return share
 
 
-def _error(rows: Sequence[Figures]) -> float | None:
+def _error(rows: Sequence[Row]) -> float | None:
     errors = [row["reconstruction_error"] for row in rows if row.get("reconstruction_error") is not None]
     return fmean(errors) if errors else None
 
 
-def _request(job: Job) -> dict[str, Any]:
+def _request(job: Job) -> JsonObject:
     dumped = job.model_dump(mode="json", include={*JobBody.model_fields, "model_revision"})
     return {"model": dumped.pop("model"), "model_revision": dumped.pop("model_revision"), **dumped}
 
 
-def _figures(job: Job) -> dict[str, Any]:
+def _figures(job: Job) -> JsonObject:
     figures = {"status": job.status, "error": job.error.code if job.error else None, **(job.metrics or {})}
     places = {name: number for number, name in enumerate(_FIGURES)}
     return {name: figures[name] for name in sorted(figures, key=lambda name: (places.get(name, len(places)), name))}

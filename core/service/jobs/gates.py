@@ -2,40 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from core.engine.options.latency_budget import latency_noise
 from core.errors import GateMissed, InvalidRequest
 from core.pipeline.recipes.parts import Evaluation, Gates
-
-Figures = Mapping[str, Any]
+from secateur_wire.metrics import Metrics, TaskMean
+from secateur_wire.reports import GateResult, GateResults
 
 TASK_MEAN: Final = "task_mean"
 """Name of the mean of all tasks, in place of a task's."""
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """Result of one limit for one figure; a target is such a limit too (`target.bytes`).
-
-    `on` is the dataset or task the figure was measured on, None where it is of the model or its files. `figure` is None
-    where it was not measured or is no finite number, which keeps no gate; `margin` is by how much, relative to it, the
-    measurement may be off: a limit is kept beyond that only. `message` says it all, whether kept or not.
-    """
-
-    gate: str
-    limit: float
-    figure: float | None
-    on: str | None
-    kept: bool
-    message: str
-    margin: float = 0.0
-
-    @property
-    def param(self) -> str:
-        """Return the path of the limit in the job body."""
-        return self.gate if "." in self.gate else f"gates.{self.gate}"
 
 
 @dataclass(frozen=True)
@@ -57,14 +34,14 @@ class _Gate:
     """
 
     figure: str
-    find: Callable[[Figures], Iterator[_Measured]]
+    find: Callable[[Metrics], Iterator[_Measured]]
     models: Literal["language models", "image classifiers"] | None = None
     needs: Literal["datasets", "tasks"] | None = None
     instead: str = ""
     """The gate that other models have for the same purpose."""
 
 
-def evaluate_gates(gates: Gates, metrics: Figures) -> list[GateResult]:
+def evaluate_gates(gates: Gates, metrics: Metrics) -> list[GateResult]:
     """Return the result of every limit that was set, on every dataset and task it holds for."""
     results = []
     for name, limit in gates.model_dump(exclude_none=True).items():
@@ -76,7 +53,7 @@ def evaluate_gates(gates: Gates, metrics: Figures) -> list[GateResult]:
     return results
 
 
-def gated_figure(name: str, metrics: Figures) -> float | None:
+def gated_figure(name: str, metrics: Metrics) -> float | None:
     """Return the figure that the gate of this name compares with its limit.
 
     It is the largest, where there are several, and includes the measurement error. None where one of them is unknown,
@@ -92,14 +69,15 @@ def gated_figure(name: str, metrics: Figures) -> float | None:
 def missed_gates(results: Sequence[GateResult]) -> GateMissed | None:
     """Return all missed gates as one error, whose `param` is the first's; None where all were kept."""
     missed = [result for result in results if not result.kept]
-    return GateMissed("; ".join(result.message for result in missed), param=missed[0].param) if missed else None
+    return GateMissed("; ".join(each.message for each in missed), param=missed[0].param) if missed else None
 
 
-def gates_report(gates: Gates, results: Sequence[GateResult]) -> dict[str, Any]:
+def gates_report(gates: Gates, results: Sequence[GateResult]) -> GateResults:
     """Return the report's `gates`: the limits, one of `rows` for each figure with a limit, and the text of `missed`."""
     missed = missed_gates(results)
-    rows = [asdict(result) for result in results]
-    return {"missed": missed and missed.message, "rows": rows, **gates.model_dump(mode="json")}
+    return GateResults.model_validate(
+        {"missed": missed and missed.message, "rows": list(results), **gates.model_dump(mode="json")}
+    )
 
 
 def require_measured(gates: Gates, evaluation: Evaluation, *, is_classifier: bool) -> None:
@@ -117,12 +95,6 @@ def require_measured(gates: Gates, evaluation: Evaluation, *, is_classifier: boo
             )
 
 
-def stored_bytes(metrics: Figures) -> int | None:
-    """Return the bytes of the weights as they are stored: packed or hashed where they are."""
-    sizes = metrics.get("bytes") or {}
-    return next((sizes[form] for form in ("packed", "hashed", "artifact") if form in sizes), None)
-
-
 def _result(name: str, limit: float, figure: str, measured: _Measured) -> GateResult:
     value = measured.value if measured.value is not None and math.isfinite(measured.value) else None
     on = "" if measured.on is None else " of all tasks" if measured.on == TASK_MEAN else f" on {measured.on}"
@@ -135,59 +107,62 @@ def _result(name: str, limit: float, figure: str, measured: _Measured) -> GateRe
     allowed = f"{said}; the gate allows {_shown(limit)}"
     if measured.margin and value is not None and most < value <= limit:
         allowed += f", which is unproven: with this noise {_shown(most)} keeps it"
-    return GateResult(name, limit, value, measured.on, kept, allowed, measured.margin)
+    return GateResult(
+        gate=name, limit=limit, figure=value, on=measured.on, kept=kept, message=allowed, margin=measured.margin
+    )
 
 
 def _shown(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def _perplexity_ratios(metrics: Figures) -> Iterator[_Measured]:
-    for name, figures in (metrics.get("perplexity") or {}).items():
-        yield _Measured(figures.get("ratio"), name, "" if figures.get("ratio") is not None else "it is not finite")
+def _perplexity_ratios(metrics: Metrics) -> Iterator[_Measured]:
+    for name, figures in metrics.perplexity.items():
+        yield _Measured(figures.ratio, name, "" if figures.ratio is not None else "it is not finite")
 
 
-def _drops(figures_by_name: Figures) -> Iterator[_Measured]:
-    for name, figures in figures_by_name.items():
-        dense, pruned = figures["dense"], figures["pruned"]
+def _drops(accuracies: Mapping[str, TaskMean]) -> Iterator[_Measured]:
+    for name, figures in accuracies.items():
+        dense, pruned = figures.dense, figures.pruned
+        if dense is None or pruned is None:
+            yield _Measured(None, name)
+            continue
         drop = round(dense - pruned, 9)  # 0.93 - 0.92 is more than 0.01 in binary
         yield _Measured(drop, name, f"from {dense:.2%} to {pruned:.2%}")
 
 
-def _accuracy_drops(metrics: Figures) -> Iterator[_Measured]:
-    return _drops(metrics.get("accuracy") or {})
+def _accuracy_drops(metrics: Metrics) -> Iterator[_Measured]:
+    return _drops(metrics.accuracy)
 
 
-def _task_accuracy_drops(metrics: Figures) -> Iterator[_Measured]:
+def _task_accuracy_drops(metrics: Metrics) -> Iterator[_Measured]:
     """Yield the accuracy drop of each task, and that of their mean where there are several."""
-    tasks = metrics.get("tasks") or {}
-    return _drops({**tasks, TASK_MEAN: metrics[TASK_MEAN]} if len(tasks) > 1 else tasks)
+    means = {TASK_MEAN: metrics.task_mean} if len(metrics.tasks) > 1 and metrics.task_mean is not None else {}
+    return _drops({**metrics.tasks, **means})
 
 
-def _latency_ratio(metrics: Figures) -> Iterator[_Measured]:
-    latency = metrics.get("latency")
-    if latency:
-        noise, dense, pruned = latency_noise(latency), latency["dense_ms"], latency["pruned_ms"]
-        detail = f"{dense:.4g} ms dense, {pruned:.4g} ms pruned, noise ± {noise:.1%}"
-        yield _Measured(pruned / dense, detail=detail, margin=noise)
+def _latency_ratio(metrics: Metrics) -> Iterator[_Measured]:
+    latency = metrics.latency
+    if latency is not None and latency.ratio is not None:
+        noise = latency_noise(latency.spread)
+        detail = f"{latency.dense_ms:.4g} ms dense, {latency.pruned_ms:.4g} ms pruned, noise ± {noise:.1%}"
+        yield _Measured(latency.ratio, detail=detail, margin=noise)
 
 
-def _bytes(metrics: Figures) -> Iterator[_Measured]:
-    stored = stored_bytes(metrics)
-    if stored is not None:
-        yield _Measured(stored)
+def _bytes(metrics: Metrics) -> Iterator[_Measured]:
+    if metrics.bytes is not None and metrics.bytes.stored is not None:
+        yield _Measured(metrics.bytes.stored)
 
 
-def _bytes_ratio(metrics: Figures) -> Iterator[_Measured]:
-    stored = stored_bytes(metrics)
-    if stored is not None:
-        dense = metrics["bytes"]["dense"]
-        yield _Measured(stored / dense, detail=f"{stored:,} of {dense:,} bytes")
+def _bytes_ratio(metrics: Metrics) -> Iterator[_Measured]:
+    sizes = metrics.bytes
+    if sizes is not None and sizes.stored is not None and sizes.dense:
+        yield _Measured(sizes.stored / sizes.dense, detail=f"{sizes.stored:,} of {sizes.dense:,} bytes")
 
 
-def _parameters(metrics: Figures) -> Iterator[_Measured]:
-    if metrics.get("parameters"):
-        yield _Measured(metrics["parameters"]["nonzero"])
+def _parameters(metrics: Metrics) -> Iterator[_Measured]:
+    if metrics.parameters is not None:
+        yield _Measured(metrics.parameters.nonzero)
 
 
 _GATES: Final[Mapping[str, _Gate]] = {

@@ -1,5 +1,6 @@
 """Jobs as requests and answers show them."""
 
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -9,6 +10,7 @@ from core.pipeline.recipes.parts import Calibration, Evaluation, Gates, Output, 
 from core.validation import LabelName, Part, spelled
 from secateur_wire import jobs as wire
 from secateur_wire.jobs import JobState
+from secateur_wire.metrics import Metrics
 
 _Reference = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 _Label = Annotated[str, StringConstraints(max_length=500)]
@@ -80,6 +82,11 @@ class Job(JobState[dict[str, Any]]):
     priority: int
     time_limit_seconds: float | None = None
     metadata: dict[str, str]
+
+    @cached_property
+    def measured(self) -> Metrics:
+        """Return `metrics`, which are answered as they were stored, with types; none is set where there are none."""
+        return Metrics.model_validate(self.metrics or {})
 
 
 class InspectBody(BaseModel):

@@ -1,7 +1,7 @@
 """Service of jobs, within one team: submit, read, compare, cancel, retry."""
 
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Unpack
 
 import structlog
 from sqlalchemy import ColumnElement, and_, select
@@ -12,6 +12,7 @@ from core.database import new_id
 from core.errors import InvalidRequest, NotFound
 from core.pagination import Window, read_page, read_window
 from core.pipeline.reports.dense_figures import Baseline
+from core.pipeline.reports.report import Report
 from core.service.jobs.admission import needs_by, needs_columns
 from core.service.jobs.comparison import FEWEST, MOST, Comparison, compare
 from core.service.jobs.estimates.history import estimate_that_fits
@@ -29,7 +30,7 @@ from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
 from core.storage import Store
-from secateur_wire.base import Page
+from secateur_wire.base import JsonObject, Page
 from secateur_wire.jobs import ArtifactFile, ArtifactList, AttemptPage, EventPage, JobAttempt, JobEvent
 
 
@@ -166,15 +167,23 @@ def read_events(session: Session, team_id: str, job_id: str, *, after: int, limi
     return EventPage(data=events, has_more=len(rows) > limit, next_after=events[-1].sequence if events else after)
 
 
-def get_report(session: Session, team_id: str, job_id: str) -> dict[str, Any]:
-    """Return the report that belongs to the job's metrics and artifact; raises NotFound where there is none (yet)."""
+def report_document(session: Session, team_id: str, job_id: str) -> JsonObject:
+    """Return the report that belongs to the job's metrics and artifact, as it was stored.
+
+    Raises NotFound where there is none (yet).
+    """
     job = find_job(session, team_id, job_id)
-    report: dict[str, Any] | None = session.scalar(
+    report: JsonObject | None = session.scalar(
         select(JobReportRow.report).join(JobRow, _of_kept_attempt(JobReportRow)).where(JobRow.id == job.id)
     )
     if report is None:
         raise NotFound(f"job {job_id!r} has no report: it is {job.status}")
     return report
+
+
+def get_report(session: Session, team_id: str, job_id: str) -> Report:
+    """Return the report as `report_document` does."""
+    return Report.model_validate(report_document(session, team_id, job_id))
 
 
 def compare_jobs(

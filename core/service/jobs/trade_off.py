@@ -4,24 +4,18 @@ Plain functions of jobs as they are answered.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel
 
 from core.service.jobs.schemas import Job
+from secateur_wire.metrics import Accuracy, Metrics, Perplexity, TaskAccuracy, TaskMean
 
 Cost = Literal["parameters", "bytes", "latency"]
-Figures = Mapping[str, Any]
+Quality = Perplexity | Accuracy | TaskAccuracy | TaskMean
 TASK_MEAN = "task_mean"
-
-_COSTS: dict[Cost, tuple[str, str, str]] = {
-    "parameters": ("parameters", "dense", "nonzero"),
-    "bytes": ("bytes", "dense", "artifact"),
-    "latency": ("latency", "dense_ms", "pruned_ms"),
-}
-"""Keys of each cost in the metrics: its entry, and in it the dense model's and the pruned one's."""
 
 
 class TradeOffPoint(BaseModel):
@@ -58,16 +52,13 @@ def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None
     used: list[Job] = []
     for job, label in zip(jobs, labels, strict=True):
         figures = _qualities(job).get(chosen or "")
-        place, before, after = _COSTS[cost]
-        spent = (job.metrics or {}).get(place) or {}
-        if figures is None or spent.get(after) is None:
+        before, after = _costs(job.measured, cost)
+        if figures is None or figures.pruned is None or after is None:
             continue
         used.append(job)
-        points.append(
-            TradeOffPoint(label=label, job=job.id, quality=figures["pruned"], cost=spent[after], beaten_by=None)
-        )
-        if figures.get("dense") is not None and spent.get(before) is not None:
-            dense.setdefault((job.model, figures["dense"]), []).append((spent[before], label))
+        points.append(TradeOffPoint(label=label, job=job.id, quality=figures.pruned, cost=after, beaten_by=None))
+        if figures.dense is not None and before is not None:
+            dense.setdefault((job.model, figures.dense), []).append((before, label))
     measurements = Counter(model for model, _ in dense)
     for (model, reached), costs in dense.items():
         by = f" (of {costs[0][1]})" if measurements[model] > 1 else ""
@@ -112,15 +103,27 @@ def short_name(model: str) -> str:
     return f"job:…{model[-5:]}" if model.startswith("job:") else model
 
 
-def _qualities(job: Job) -> dict[str, Figures]:
+def _costs(metrics: Metrics, cost: Cost) -> tuple[float | None, float | None]:
+    """Return what the dense model costs and what the pruned one does, None where that was not measured."""
+    match cost:
+        case "parameters" if metrics.parameters is not None:
+            return metrics.parameters.dense, metrics.parameters.nonzero
+        case "bytes" if metrics.bytes is not None:
+            return metrics.bytes.dense, metrics.bytes.artifact
+        case "latency" if metrics.latency is not None:
+            return metrics.latency.dense_ms, metrics.latency.pruned_ms
+        case _:
+            return None, None
+
+
+def _qualities(job: Job) -> dict[str, Quality]:
     """Return the qualities that the job measured, dense and pruned, by name."""
-    metrics = job.metrics or {}
-    named = {f"perplexity:{name}": figures for name, figures in (metrics.get("perplexity") or {}).items()}
-    for place in ("accuracy", "tasks"):
-        named |= {f"accuracy:{name}": figures for name, figures in (metrics.get(place) or {}).items()}
-    if len(metrics.get("tasks") or {}) > 1:
-        named[f"accuracy:{TASK_MEAN}"] = metrics.get(TASK_MEAN) or {}
-    return {name: figures for name, figures in named.items() if figures.get("pruned") is not None}
+    metrics = job.measured
+    named: dict[str, Quality] = {f"perplexity:{name}": figures for name, figures in metrics.perplexity.items()}
+    named |= {f"accuracy:{name}": figures for name, figures in [*metrics.accuracy.items(), *metrics.tasks.items()]}
+    if len(metrics.tasks) > 1 and metrics.task_mean is not None:
+        named[f"accuracy:{TASK_MEAN}"] = metrics.task_mean
+    return {name: figures for name, figures in named.items() if figures.pruned is not None}
 
 
 def _notes(jobs: Sequence[Job], quality: str | None, cost: Cost) -> list[str]:
@@ -137,7 +140,7 @@ def _notes(jobs: Sequence[Job], quality: str | None, cost: Cost) -> list[str]:
         )
     figures = [_qualities(job)[quality] for job in jobs if quality]
     for name, said in (("sequence_length", "windows of {} tokens"), ("samples", "{} samples")):
-        known = {each[name] for each in figures if each.get(name) is not None}
+        known = {getattr(each, name, None) for each in figures} - {None}
         if len(known) > 1:
             notes.append(f"Quality was measured on {said.format(_several(known))}: not the same measurement.")
     if quality and quality.startswith("perplexity"):
@@ -148,11 +151,11 @@ def _notes(jobs: Sequence[Job], quality: str | None, cost: Cost) -> list[str]:
     if cost == "latency" and len(jobs) > 1:
         notes.append("Each latency is of its job's own run; a dense model's is the middle of those measured.")
         for name, said in (("device", "devices"), ("sequence_length", "sequence lengths"), ("batch", "batch sizes")):
-            known = {(job.metrics or {})["latency"].get(name) for job in jobs}
+            known = {getattr(job.measured.latency, name, None) for job in jobs}
             if len(known) > 1:
                 notes.append(f"Latency was measured on different {said}: {_several(known)}.")
     return notes
 
 
-def _several(values: set[Any]) -> str:
+def _several(values: set[object]) -> str:
     return " and ".join(sorted(map(str, values)))

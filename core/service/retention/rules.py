@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from core.service.retention.schemas import KeepBest, RetentionPolicy
+from secateur_wire.metrics import Metrics
 from secateur_wire.retention import Figure, KeptBecause
 
 EVERYTHING: Final = "everything"
@@ -21,7 +22,7 @@ class Artifact:
     method: str
     status: str
     finished_at: datetime
-    metrics: Mapping[str, Any]
+    metrics: Metrics
     labels: Mapping[str, Any]
     files: int
     bytes: int
@@ -73,17 +74,15 @@ def figure(artifact: Artifact, by: Figure) -> float | None:
     metrics = artifact.metrics
     match by:
         case "perplexity_ratio":
-            ratios = [each.get("ratio") for each in (metrics.get("perplexity") or {}).values()]
-            numbers = [float(ratio) for ratio in ratios if ratio is not None]
+            numbers = [float(each.ratio) for each in metrics.perplexity.values() if each.ratio is not None]
             return sum(numbers) / len(numbers) if numbers else None
         case "bytes":
             return float(artifact.bytes)
         case "parameters":
-            return _number(metrics, "parameters", "nonzero")
+            return _number(None if metrics.parameters is None else metrics.parameters.nonzero)
         case "latency":
-            return _number(metrics, "latency", "pruned_ms")
+            return _number(None if metrics.latency is None else metrics.latency.pruned_ms)
 
 
-def _number(metrics: Mapping[str, Any], group: str, name: str) -> float | None:
-    value = (metrics.get(group) or {}).get(name)
+def _number(value: float | None) -> float | None:
     return None if value is None else float(value)

@@ -24,6 +24,7 @@ from core.service.teams.principal import Actor, Automation, team_of
 from core.settings import Settings
 from core.storage import open_store
 from core.storage.removal import remove_prefixes
+from secateur_wire.metrics import Metrics
 from secateur_wire.retention import ArtifactVerdict
 
 MOST_SHOWN: Final = 1000
@@ -139,7 +140,7 @@ def _artifacts(session: Session, team_id: str) -> list[Artifact]:
             method=row.method,
             status=row.status,
             finished_at=row.finished_at,
-            metrics=row.metrics or {},
+            metrics=Metrics.model_validate(row.metrics or {}),
             labels=row.labels,
             files=row.files,
             bytes=int(row.bytes),

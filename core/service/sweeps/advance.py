@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import InvalidRequest, SecateurError, TooMany, Unavailable
-from core.pipeline.reports.dense_figures import figures_of
+from core.pipeline.reports.report import Report
 from core.service.jobs import service as jobs
 from core.service.jobs.hints import SendHint, hint_or_note
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
@@ -240,6 +240,6 @@ def _keep_dense_figures(session: Session, row: SweepRow, points: Sequence[PointS
     )
     grown = known
     for (dense,) in reports:
-        grown = grown.with_figures(figures_of({"dense": dense}))
+        grown = grown.with_figures(Report.model_validate({"dense": dense}).dense_figures)
     if len(grown.figures) > len(known.figures):
         row.baseline = grown.model_dump(mode="json")

@@ -1,12 +1,12 @@
 """Figures of a job's metrics in the terms of sweeps: one of each kind, and the limits that were exceeded."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from statistics import fmean
-from typing import Any
 
 from core.service.jobs.gates import gated_figure
 from core.service.sweeps.schemas import Constraints
+from secateur_wire.metrics import Metrics
 from secateur_wire.sweeps import Excess, Figures, Objective
 
 _FIGURE_OF = {
@@ -34,15 +34,16 @@ _OBJECTIVES: dict[Objective, tuple[str, int]] = {
 OBJECTIVES: tuple[Objective, ...] = tuple(_OBJECTIVES)
 
 
-def figures_from(metrics: Mapping[str, Any]) -> Figures:
+def figures_from(metrics: Metrics) -> Figures:
     """Return the figures in a job's metrics; null for those that are missing or no finite number."""
-    texts = list((metrics.get("perplexity") or {}).values())
-    answered = list((metrics.get("tasks") or metrics.get("accuracy") or {}).values())
+    texts = [each.pruned for each in metrics.perplexity.values() if each.pruned is not None]
+    answers = (metrics.tasks or metrics.accuracy).values()
+    answered = [each.pruned for each in answers if each.pruned is not None]
     figures = {name: gated_figure(gate, metrics) for gate, name in _FIGURE_OF.items()}
     figures |= {
-        "latency_ms": (metrics.get("latency") or {}).get("pruned_ms"),
-        "perplexity": _geometric_mean([each["pruned"] for each in texts]),
-        "accuracy": fmean(each["pruned"] for each in answered) if answered else None,
+        "latency_ms": None if metrics.latency is None else metrics.latency.pruned_ms,
+        "perplexity": _geometric_mean(texts),
+        "accuracy": fmean(answered) if answered else None,
     }
     return Figures.model_validate({name: value if _is_finite(value) else None for name, value in figures.items()})
 

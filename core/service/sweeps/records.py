@@ -15,6 +15,8 @@ from core.service.sweeps.planning import PointState
 from core.service.sweeps.schemas import SweepBody
 from core.service.sweeps.tables import SweepPointRow, SweepRow
 from core.service.webhooks.events import emit
+from secateur_wire.base import JsonObject
+from secateur_wire.metrics import Metrics
 from secateur_wire.states import PointStage, PointStatus, SweepStatus
 from secateur_wire.webhooks import WebhookType
 
@@ -86,8 +88,9 @@ def read_points(session: Session, sweep_id: str) -> list[PointState]:
     return [point_of(row, status, metrics) for row, status, metrics in rows]
 
 
-def point_of(row: SweepPointRow, status: str | None, metrics: dict[str, Any] | None) -> PointState:
+def point_of(row: SweepPointRow, status: str | None, metrics: JsonObject | None) -> PointState:
     """Return the point of a row; `status` and `metrics` are of its job."""
+    measured = Metrics.model_validate(metrics) if metrics is not None and status in ("succeeded", "failed") else None
     known = "failed" if status is None and row.error is not None else status or "waiting"
     return PointState(
         number=row.number,
@@ -98,6 +101,6 @@ def point_of(row: SweepPointRow, status: str | None, metrics: dict[str, Any] | N
         verifies=row.verifies,
         job_id=row.job_id,
         status=cast(PointStatus, known),
-        figures=None if metrics is None or known not in ("succeeded", "failed") else figures_from(metrics),
+        figures=None if measured is None else figures_from(measured),
         is_wanted_again=row.again and known in ("failed", "cancelled"),
     )

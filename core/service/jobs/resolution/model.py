@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from core.engine.architectures.describe import Description, describe_folder, descriptions
 from core.errors import UnknownModel
 from core.methods.registry import get_method
+from core.pipeline.reports.report import Report
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX, HubFindings
 from core.service.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
 from core.service.registry.service import find_row, names
@@ -87,10 +88,10 @@ def _artifact(session: Session, team_id: str, reference: str, store: Store) -> R
     if not files:
         raise UnknownModel(f"model {reference!r}: the job's artifact was deleted", param="model")
     prefix = artifact_prefix(job.id, job.attempt)
-    report = session.get_one(JobReportRow, (job.id, job.attempt)).report
+    artifact = Report.model_validate(session.get_one(JobReportRow, (job.id, job.attempt)).report).artifact
     folder = store.folder(prefix)
-    if "artifact" in report:
-        description = descriptions.validate_python(report["artifact"])
+    if artifact is not None:
+        description = descriptions.validate_python(artifact)
     elif folder is not None:  # of the version before, whose reports lack it and whose only store is a folder
         description = describe_folder(folder, own_artifact=True)
     else:

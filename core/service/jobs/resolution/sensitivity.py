@@ -12,6 +12,7 @@ from core.engine.options.water_filling import LayerCosts, allocate
 from core.errors import InvalidParameters, InvalidRequest, InvalidTarget
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Gates
+from core.pipeline.reports.report import Report
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.schemas import JobBody
@@ -133,14 +134,14 @@ def _measured(session: Session, team_id: str, reference: str, model: ResolvedMod
         raise InvalidParameters(
             f"{_WHERE}: {reference} is {job.status}, its figures are there once it has succeeded", param=_WHERE
         )
-    report = session.get_one(JobReportRow, (job.id, job.attempt)).report
+    report = Report.model_validate(session.get_one(JobReportRow, (job.id, job.attempt)).report)
     layers = ("architecture", "prunable_parameters")
-    differing = [name for name in layers if report["model"].get(name) != getattr(model.description, name)]
+    differing = [name for name in layers if getattr(report.model, name, None) != getattr(model.description, name)]
     if job.model_revision != model.revision and differing:
+        theirs, ours = (getattr(each, differing[0], None) for each in (report.model, model.description))
         raise InvalidParameters(
-            f"{_WHERE}: {reference} measured {job.model!r}, whose {differing[0].replace('_', ' ')} "
-            f"({report['model'].get(differing[0])}) are not this model's ({getattr(model.description, differing[0])}): "
-            "measure this model",
+            f"{_WHERE}: {reference} measured {job.model!r}, whose {differing[0].replace('_', ' ')} ({theirs}) are not "
+            f"this model's ({ours}): measure this model",
             param=_WHERE,
         )
-    return Sensitivity.model_validate(report["sensitivity"])
+    return Sensitivity.model_validate(report.sensitivity)
