@@ -137,8 +137,8 @@ def _accuracy_drops(metrics: Metrics) -> Iterator[_Measured]:
 
 def _task_accuracy_drops(metrics: Metrics) -> Iterator[_Measured]:
     """Yield the accuracy drop of each task, and that of their mean where there are several."""
-    means = {TASK_MEAN: metrics.task_mean} if len(metrics.tasks) > 1 and metrics.task_mean is not None else {}
-    return _drops({**metrics.tasks, **means})
+    average = {TASK_MEAN: metrics.task_mean} if len(metrics.tasks) > 1 and metrics.task_mean is not None else {}
+    return _drops({**metrics.tasks, **average})
 
 
 def _latency_ratio(metrics: Metrics) -> Iterator[_Measured]:
