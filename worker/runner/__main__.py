@@ -30,10 +30,12 @@ from core.engine.models.folder import ModelFolder, open_model
 from core.engine.recovery.training import RecoveryStopped
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.methods.registry import get_method
+from core.pipeline.reports.report import PeakMemory
 from worker.processes import peak_resident_bytes
 from worker.runner.message_writer import open_messages, send, signs_of_life
 from worker.runner.messages import ErrorMessage, LogMessage, ProgressMessage, ResultMessage
 from worker.runner.models import generate_text, import_gguf, new_network
+from worker.runner.results import PruneOutput, RecoveryOutput
 from worker.runner.seclusion import seclude
 from worker.runner.specs import (
     ClassifierSpec,
@@ -69,10 +71,10 @@ def search(spec: SearchSpec) -> dict[str, Any]:
     from worker.runner.search import search_target
 
     device = _device(spec.device)
-    return search_target(spec, device=device, send=send) | {"peak_memory": _peak_memory(device)}
+    return search_target(spec, device=device, send=send) | {"peak_memory": _peak_memory(device).document()}
 
 
-def prune(spec: PruneSpec) -> dict[str, Any]:
+def prune(spec: PruneSpec) -> PruneOutput:
     """Open, prune, evaluate and write one job's checkpoint; SIGTERM ends it once the block it is in is saved."""
     from worker.runner.prune import prune_model  # the engine takes long to load, and verifying does without
 
@@ -102,15 +104,15 @@ def _log(message: str) -> None:
     send(LogMessage(level="info", message=message))
 
 
-def _peak_memory(device: torch.device) -> dict[str, int]:
+def _peak_memory(device: torch.device) -> PeakMemory:
     """Return the peak resident bytes of this process, and of the device where there is one."""
-    peak = {"resident": peak_resident_bytes()}
+    peak = PeakMemory(resident=peak_resident_bytes())
     if device.type == "cuda":
-        peak["device"] = torch.cuda.max_memory_allocated(device)
+        peak.device = torch.cuda.max_memory_allocated(device)
     return peak
 
 
-def recover(spec: RecoverSpec) -> dict[str, Any]:
+def recover(spec: RecoverSpec) -> RecoveryOutput:
     """Train a pruned model and measure it again; SIGTERM ends it once the step it is in is saved."""
     from worker.runner.recover import recover_artifact
 
@@ -120,10 +122,11 @@ def recover(spec: RecoverSpec) -> dict[str, Any]:
         recovered = recover_artifact(spec, device=device, send=send, should_stop=_stop_asked.is_set)
     except RecoveryStopped:
         sys.exit(STOPPED)
-    return recovered | {"peak_memory": _peak_memory(device)}
+    recovered.peak_memory = _peak_memory(device)
+    return recovered
 
 
-def sensitivity(spec: SensitivitySpec) -> dict[str, Any]:
+def sensitivity(spec: SensitivitySpec) -> PruneOutput:
     """Measure each layer alone; SIGTERM ends it once the layer it is at is saved."""
     from worker.runner.sensitivity import measure_sensitivity  # charts take long to load, and are for this alone
 
@@ -134,7 +137,7 @@ def sensitivity(spec: SensitivitySpec) -> dict[str, Any]:
     )
 
 
-def classify(spec: ClassifierSpec) -> dict[str, Any]:
+def classify(spec: ClassifierSpec) -> PruneOutput:
     """Prune an image classifier, or measure its sensitivity; SIGTERM ends it once its round or step is saved."""
     signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
     device = _device(spec.device)
@@ -147,8 +150,8 @@ def classify(spec: ClassifierSpec) -> dict[str, Any]:
     except RecoveryStopped:
         sys.exit(STOPPED)
     peak = _peak_memory(device)
-    made["metrics"]["peak_memory_bytes"] = peak.get("device", peak["resident"])
-    made["report"]["peak_memory"] = peak
+    made.metrics.peak_memory_bytes = peak.of_model
+    made.report.peak_memory = peak
     return made
 
 
@@ -164,7 +167,7 @@ def measure(spec: MeasureSpec) -> dict[str, Any]:
         assert spec.sequence_length is not None
         dense, pruned = _opened(spec.dense), _opened(spec.pruned)
         measured = measure_latency(dense, pruned, sequence_length=spec.sequence_length, device=device)
-    return measured | {"peak_memory": _peak_memory(device)}
+    return measured | {"peak_memory": _peak_memory(device).document()}
 
 
 def generate(spec: GenerateSpec) -> dict[str, Any]:
@@ -177,7 +180,7 @@ def generate(spec: GenerateSpec) -> dict[str, Any]:
         device=device,
         on_progress=_progress,
     )
-    return written | {"peak_memory": _peak_memory(device)}
+    return written | {"peak_memory": _peak_memory(device).document()}
 
 
 def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
@@ -193,7 +196,7 @@ def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
         device=device,
         on_progress=_progress,
     )
-    return {"tasks": measured, "lm_eval": version("lm_eval"), "peak_memory": _peak_memory(device)}
+    return {"tasks": measured, "lm_eval": version("lm_eval"), "peak_memory": _peak_memory(device).document()}
 
 
 def verify(spec: VerifySpec) -> dict[str, Any]:
@@ -208,7 +211,7 @@ def verify(spec: VerifySpec) -> dict[str, Any]:
         importing: Any = dynamic_module_utils
         importing.HF_MODULES_CACHE = str(spec.modules)  # it asked the environment once, when it was loaded
         checked = reload_check(spec.artifact, spec.expected, device=device)
-    return checked | {"model": description.model_dump(mode="json"), "peak_memory": _peak_memory(device)}
+    return checked | {"model": description.model_dump(mode="json"), "peak_memory": _peak_memory(device).document()}
 
 
 def pack(spec: PackSpec) -> dict[str, Any]:
@@ -232,13 +235,13 @@ def run(spec: Spec) -> dict[str, Any]:
         case SearchSpec():
             return search(spec)
         case PruneSpec():
-            return prune(spec)
+            return prune(spec).model_dump(exclude_unset=True)
         case SensitivitySpec():
-            return sensitivity(spec)
+            return sensitivity(spec).model_dump(exclude_unset=True)
         case RecoverSpec():
-            return recover(spec)
+            return recover(spec).model_dump(exclude_unset=True)
         case ClassifierSpec():
-            return classify(spec)
+            return classify(spec).model_dump(exclude_unset=True)
         case MeasureSpec():
             return measure(spec)
         case TasksSpec():

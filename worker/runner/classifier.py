@@ -32,10 +32,12 @@ from core.engine.resume.store import JsonObject, ResumeStore
 from core.errors import ZerosRefilled
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
+from core.pipeline.reports.report import Hashed, RecoveryReport
 from worker.runner.classifier_report import classifier_result, described_images
 from worker.runner.dense import dense_accuracy, dense_figures
 from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 from worker.runner.recover import loss_curve
+from worker.runner.results import PruneOutput
 from worker.runner.specs import ClassifierSpec, ImageSource
 
 Send = Callable[[Message], None]
@@ -66,8 +68,8 @@ class Images:
 
 def prune_classifier(
     spec: ClassifierSpec, *, device: torch.device, send: Send, should_stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """Prune a classifier and return `metrics`, `report` and `expected`, as the supervisor expects them.
+) -> PruneOutput:
+    """Prune a classifier, recover and measure it, and write it.
 
     Raises RecoveryStopped once asked to stop and what it had done is saved.
     """
@@ -107,7 +109,7 @@ def prune_classifier(
         build_classifier_method(recipe.method, parameters).prune(scene)
         model.eval()
     round_to_stored(model, folder)
-    recovered: dict[str, Any] = {}
+    recovered: RecoveryReport | None = None
     before: dict[str, Accuracy] = {}
     if recovery is not None:
         assert images.recovery is not None
@@ -115,9 +117,9 @@ def prune_classifier(
         if prunes:
             before = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
         send(StageMessage(stage="recover"))
-        recovered = _recover(spec, folder, scene, images.recovery, recovery, teacher, send, should_stop)
+        recovered, zeros = _recover(spec, folder, scene, images.recovery, recovery, teacher, send, should_stop)
         round_to_stored(model, folder)
-        _require_zeros(model, layers, recovered.pop("held"))
+        _require_zeros(model, layers, zeros)
     send(StageMessage(stage="evaluate"))
     hashed: dict[str, Any] = {}
     if recipe.output.format == "hashed":
@@ -130,7 +132,7 @@ def prune_classifier(
     artifact_bytes = write_classifier(model, folder, spec.artifact)
     onnx_bytes = export_onnx(model, shape, spec.artifact / ONNX_FILE)
     expected = _write_expected(spec, model, images, shape)
-    result = classifier_result(
+    output = classifier_result(
         spec,
         folder,
         scene,
@@ -138,13 +140,14 @@ def prune_classifier(
         flops=(dense_flops, count_flops(model, shape)),
         image_shape=shape,
         counts=images.counts,
-        sizes={"artifact": artifact_bytes, "onnx": onnx_bytes},
+        sizes=(artifact_bytes, onnx_bytes),
         recovered=recovered,
+        expected=expected,
     )
-    figures.into(result["report"])
+    figures.into(output.report)
     if hashed:
-        result["report"]["hashed"] = hashed
-    return result | {"expected": str(expected)}
+        output.report.hashed = Hashed.model_validate(hashed)
+    return output
 
 
 def open_image_sets(
@@ -207,8 +210,8 @@ def _recover(
     teacher: nn.Module | None,
     send: Send,
     should_stop: Callable[[], bool],
-) -> dict[str, Any]:
-    """Train; return the report's part on it, and under `held` the zeros of each layer that had to stay."""
+) -> tuple[RecoveryReport, dict[str, Tensor]]:
+    """Train; return the report's part on it, and the zeros of each layer that had to stay."""
     assert spec.recovery is not None
     held = weights_of(scene.model, [layer for layer in scene.layers if _has_zeros(scene.model, layer)])
     zeros = {name: each.detach() == 0 for name, each in held.items()}
@@ -238,7 +241,7 @@ def _recover(
     )
     total = sum(layer.numel for layer in scene.layers)
     kept = sum(int(mask.sum()) for mask in zeros.values())
-    return {
+    report = {
         "method": recovery.method,
         "trained": "every parameter",
         "trained_parameters": sum(each.numel() for each in scene.model.parameters()),
@@ -247,8 +250,8 @@ def _recover(
         "texts": [described_images(spec.recovery)],
         "loss": loss_curve(losses),
         "sparsity": {"before": kept / total, "after": kept / total},
-        "held": zeros,
     }
+    return RecoveryReport.model_validate(report), zeros
 
 
 def _has_zeros(model: nn.Module, layer: LinearShape) -> bool:

@@ -1,16 +1,24 @@
 """The figures and the report of one image classifier, from what pruning and recovery left of it."""
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+import torch
+
+from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.evaluation.accuracy import Accuracy
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.pruning.network import Scene, weight_of
+from core.pipeline.reports.report import EngineSettings, MethodFigures, RecoveryReport, Report, ReportedImages
+from secateur_wire import metrics as wire
+from secateur_wire.base import JsonObject
+from secateur_wire.metrics import Metrics, Operations, Parameters, Sizes, Sparsity
+from worker.runner.report import described_text, reported_model, versions
+from worker.runner.results import PruneOutput
 from worker.runner.specs import ClassifierSpec, ImageSource
 
-_VERSIONS = ("secateur-server", "torch", "transformers", "safetensors", "timm", "torch-pruning", "onnx", "onnxruntime")
+_LIBRARIES = ("secateur-server", "torch", "transformers", "safetensors", "timm", "torch-pruning", "onnx", "onnxruntime")
 
 
 def classifier_result(
@@ -21,55 +29,79 @@ def classifier_result(
     accuracy: Mapping[str, tuple[Accuracy, Accuracy, Accuracy | None]],
     flops: tuple[int, int],
     image_shape: tuple[int, int, int],
-    counts: Mapping[str, Any],
-    sizes: Mapping[str, int],
-    recovered: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return `metrics` and `report` of a pruned classifier.
+    counts: Mapping[str, object],
+    sizes: tuple[int, int],
+    recovered: RecoveryReport | None,
+    expected: Path,
+) -> PruneOutput:
+    """Return metrics and report of a pruned classifier.
 
     `accuracy` is dense, pruned, and before recovery where there was one, of each set; `flops` dense and pruned of one
-    image; `sizes` bytes of the artifact's two forms.
+    image; `sizes` bytes of the artifact's two forms, weights and ONNX; `expected` what the
+    reload check compares with.
     """
     description = folder.description
     rows = _rows(scene)
-    zeros = sum(row["zeros"] for row in rows)
+    zeros = sum(row.zeros for row in rows)
     left = sum(each.numel() for each in scene.model.parameters())
     gone = description.parameters - left + zeros
-    metrics = {
-        "perplexity": {},
-        "accuracy": {name: _pair(*figures) for name, figures in accuracy.items()},
-        "flops": {"dense": flops[0], "pruned": flops[1]},
-        "sparsity": {
-            "prunable": sum(row["removed"] + row["zeros"] for row in rows) / sum(layer.numel for layer in scene.layers),
-            "model": gone / description.parameters,
-        },
-        "parameters": {"dense": description.parameters, "nonzero": description.parameters - gone},
-        "bytes": {"dense": description.bytes, **sizes},
-    }
-    report = {
-        "job": spec.job,
-        "attempt": spec.attempt,
-        "model": {"name": spec.model.name, "revision": spec.model.revision}
-        | description.model_dump(mode="json", exclude={"linears", "labels"}),
-        "layers": rows,
-        "images": {
-            "calibration": described_images(spec.calibration),
-            "recovery": described_images(spec.recovery),
-            "evaluation": {each.name: described_images(each) for each in spec.evaluation},
-            "shape": list(image_shape),
-            "counts": dict(counts),
-        },
-        "method": scene.figures,
-        "notes": list(dict.fromkeys(scene.notes)),
-        "engine": {"device": scene.device.type, "model_dtype": description.dtype, "forward_dtype": "float32"},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
-    }
-    if recovered:
-        report["recovery"] = dict(recovered)
-    return {"metrics": metrics, "report": report}
+    metrics = Metrics(
+        perplexity={},
+        accuracy={name: _pair(*figures) for name, figures in accuracy.items()},
+        flops=Operations(dense=flops[0], pruned=flops[1]),
+        sparsity=Sparsity(
+            prunable=sum(row.removed + row.zeros for row in rows) / sum(layer.numel for layer in scene.layers),
+            model=gone / description.parameters,
+        ),
+        parameters=Parameters(dense=description.parameters, nonzero=description.parameters - gone),
+        bytes=Sizes(dense=description.bytes, artifact=sizes[0], onnx=sizes[1]),
+    )
+    report = Report(
+        job=spec.job,
+        attempt=spec.attempt,
+        model=reported_model(spec.model, description),
+        layers=[asdict(row) for row in rows],
+        images=ReportedImages.model_validate(
+            {
+                "calibration": described_images(spec.calibration),
+                "recovery": described_images(spec.recovery),
+                "evaluation": {each.name: described_images(each) for each in spec.evaluation},
+                "shape": list(image_shape),
+                "counts": dict(counts),
+            }
+        ),
+        method=MethodFigures.model_validate(scene.figures),
+        notes=list(dict.fromkeys(scene.notes)),
+        engine=classifier_settings(scene.device, description),
+        versions=versions(*_LIBRARIES),
+    )
+    if recovered is not None:
+        report.recovery = recovered
+    return PruneOutput(metrics=metrics, report=report, expected=expected)
 
 
-def _rows(scene: Scene) -> list[dict[str, Any]]:
+def classifier_settings(device: torch.device, description: ClassifierDescription) -> EngineSettings:
+    """Return what the report says of the pass: classifiers are float32."""
+    return EngineSettings.model_validate(
+        {"device": device.type, "model_dtype": description.dtype, "forward_dtype": "float32"}
+    )
+
+
+@dataclass(frozen=True)
+class LayerShapeRow:
+    """One prunable layer in the report: its shape before and after, and its zeros."""
+
+    name: str
+    layer: int
+    out_features: int
+    in_features: int
+    kept_shape: list[int]
+    zeros: int
+    removed: int
+    sparsity: float
+
+
+def _rows(scene: Scene) -> list[LayerShapeRow]:
     """Return a row for each prunable layer: its shape before and after, and its zeros."""
     rows = []
     for layer in scene.layers:
@@ -77,34 +109,36 @@ def _rows(scene: Scene) -> list[dict[str, Any]]:
         zeros = int((weight == 0).sum())
         left = weight.numel()
         rows.append(
-            {
-                "name": layer.name,
-                "layer": layer.layer,
-                "out_features": layer.out_features,
-                "in_features": layer.in_features,
-                "kept_shape": list(weight.shape),
-                "zeros": zeros,
-                "removed": layer.numel - left,
-                "sparsity": (layer.numel - left + zeros) / layer.numel,
-            }
+            LayerShapeRow(
+                name=layer.name,
+                layer=layer.layer,
+                out_features=layer.out_features,
+                in_features=layer.in_features,
+                kept_shape=list(weight.shape),
+                zeros=zeros,
+                removed=layer.numel - left,
+                sparsity=(layer.numel - left + zeros) / layer.numel,
+            )
         )
     return rows
 
 
-def _pair(dense: Accuracy, pruned: Accuracy, before: Accuracy | None) -> dict[str, Any]:
-    figures: dict[str, Any] = {
-        "dense": dense.top1,
-        "pruned": pruned.top1,
-        "difference": pruned.top1 - dense.top1,
-        "dense_stderr": dense.standard_error,
-        "pruned_stderr": pruned.standard_error,
-        "dense_loss": dense.loss,
-        "pruned_loss": pruned.loss,
-        "samples": pruned.samples,
-    }
-    return figures if before is None else figures | {"before_recovery": before.top1}
+def _pair(dense: Accuracy, pruned: Accuracy, before: Accuracy | None) -> wire.Accuracy:
+    figures = wire.Accuracy(
+        dense=dense.top1,
+        pruned=pruned.top1,
+        difference=pruned.top1 - dense.top1,
+        dense_stderr=dense.standard_error,
+        pruned_stderr=pruned.standard_error,
+        dense_loss=dense.loss,
+        pruned_loss=pruned.loss,
+        samples=pruned.samples,
+    )
+    if before is not None:
+        figures.before_recovery = before.top1
+    return figures
 
 
-def described_images(source: ImageSource | None) -> dict[str, Any] | None:
-    """Describe an image set: its name and hash, and for one of the hub its commit."""
-    return None if source is None else {"name": source.name, "sha256": source.sha256, **source.origin}
+def described_images(source: ImageSource | None) -> JsonObject | None:
+    """Describe an image set as `described_text` does, None where there is none."""
+    return None if source is None else described_text(source)

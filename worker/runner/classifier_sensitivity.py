@@ -1,9 +1,6 @@
 """The runner's part in the sensitivity of an image classifier."""
 
-import platform
 from collections.abc import Callable
-from importlib.metadata import version
-from typing import Any
 
 import torch
 
@@ -14,17 +11,20 @@ from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.network import Observer, Scene
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
+from core.pipeline.reports.report import Report, ReportedImages
 from worker.runner.classifier import Send, open_image_sets, prune_facts, resume_store
-from worker.runner.classifier_report import described_images
+from worker.runner.classifier_report import classifier_settings, described_images
 from worker.runner.messages import LogMessage, ProgressMessage, StageMessage
+from worker.runner.report import reported_model, versions
+from worker.runner.results import PruneOutput
 from worker.runner.sensitivity import NO_MODEL, sensitivity_metrics, write_sensitivity
 from worker.runner.specs import ClassifierSpec
 
 
 def measure_classifier(
     spec: ClassifierSpec, *, device: torch.device, send: Send, should_stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """Measure a classifier's sensitivity: return `metrics` and `report`, and write figures and chart to the artifact.
+) -> PruneOutput:
+    """Measure a classifier's sensitivity: return metrics and report, and write figures and chart to the artifact.
 
     Raises RecoveryStopped once asked to stop and the layer it was at is saved.
     """
@@ -63,19 +63,19 @@ def measure_classifier(
         curves=curves,
     )
     write_sensitivity(found, spec.artifact)
-    report = {
-        "job": spec.job,
-        "attempt": spec.attempt,
-        "model": {"name": spec.model.name, "revision": spec.model.revision}
-        | folder.description.model_dump(mode="json", exclude={"linears", "labels"}),
-        "sensitivity": found.model_dump(mode="json"),
-        "images": {
-            "calibration": described_images(spec.calibration),
-            "evaluation": {each.name: described_images(each) for each in spec.evaluation},
-        },
-        "notes": [*notes, NO_MODEL],
-        "engine": {"device": device.type, "model_dtype": folder.description.dtype, "forward_dtype": "float32"},
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("secateur-server", "torch", "transformers", "safetensors", "matplotlib")},
-    }
-    return {"metrics": sensitivity_metrics(found), "report": report}
+    report = Report(
+        job=spec.job,
+        attempt=spec.attempt,
+        model=reported_model(spec.model, folder.description),
+        sensitivity=found.model_dump(mode="json"),
+        images=ReportedImages.model_validate(
+            {
+                "calibration": described_images(spec.calibration),
+                "evaluation": {each.name: described_images(each) for each in spec.evaluation},
+            }
+        ),
+        notes=[*notes, NO_MODEL],
+        engine=classifier_settings(device, folder.description),
+        versions=versions("secateur-server", "torch", "transformers", "safetensors", "matplotlib"),
+    )
+    return PruneOutput(metrics=sensitivity_metrics(found), report=report)

@@ -4,9 +4,9 @@ Else they are measured; the report says which was which.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from core.pipeline.reports.dense_figures import Baseline, DenseFigure, DenseKind, Facts
+from core.pipeline.reports.report import DenseUse, Report
 
 
 class DenseFigures:
@@ -48,13 +48,18 @@ class DenseFigures:
             self._measured += 1
         self._figures.append(DenseFigure(kind=kind, name=name, facts=facts, values=dict(values), job=self._job))
 
-    def into(self, report: dict[str, Any]) -> None:
+    def into(self, report: Report) -> None:
         """Fill `dense` of the report: every figure with its facts, how many were measured here and how many reused."""
-        dense = report.setdefault("dense", {"measured": 0, "taken": 0, "figures": []})
-        dense["measured"] += self._measured
-        dense["taken"] += len(self._figures) - self._measured
-        dense["figures"] += [each.model_dump(mode="json") for each in self._figures]
-        notes = report.setdefault("notes", [])
-        for each in self._figures:
-            if each.job != self._job:
-                notes.append(f"The dense model's {each.kind} on {each.name} was measured by job {each.job}.")
+        before = report.dense or DenseUse()
+        report.dense = DenseUse(
+            measured=before.measured + self._measured,
+            taken=before.taken + len(self._figures) - self._measured,
+            figures=[*before.figures, *self._figures],
+        )
+        report.note(
+            *(
+                f"The dense model's {each.kind} on {each.name} was measured by job {each.job}."
+                for each in self._figures
+                if each.job != self._job
+            )
+        )

@@ -1,7 +1,6 @@
 """The runner's part in pruning a language model: open, prune, evaluate and write one job's checkpoint."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 
@@ -10,10 +9,12 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.pruning.block_pass import GroupRow, LayerRow, Observer
 from core.pipeline.passes import walk_for
+from core.pipeline.reports.report import PeakMemory
 from worker.runner.dense import dense_figures, text_facts
 from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 from worker.runner.recover import calibration_set, evaluation_sets
 from worker.runner.report import prune_result
+from worker.runner.results import PruneOutput
 from worker.runner.specs import PruneSpec
 
 
@@ -23,12 +24,11 @@ def prune_model(
     device: torch.device,
     send: Callable[[Message], None],
     stop_if_asked: Callable[[], None],
-    peak_memory: Callable[[], dict[str, int]],
-) -> dict[str, Any]:
+    peak_memory: Callable[[], PeakMemory],
+) -> PruneOutput:
     """Prune a language model, and write the checkpoint to the artifact's folder.
 
-    Return `metrics`, `report`, and in `expected` what the reload check is to compare with. `stop_if_asked` is called
-    once a block is saved, and may end the process.
+    `stop_if_asked` is called once a block is saved, and may end the process.
     """
     send(StageMessage(stage="open"))
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
@@ -89,5 +89,5 @@ def prune_model(
         evaluation_shapes={name: tuple(tokens.shape) for name, tokens in evaluations.items()},
         bos=starts_with_bos(tokenizer) if tokenizer is not None else None,
     )
-    dense.into(made["report"])
+    dense.into(made.report)
     return made

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +22,10 @@ from core.engine.recovery.training import Observer
 from core.engine.resume.fingerprint import VERSIONS
 from core.errors import TooLittleText
 from core.pipeline.recipes.parts import Evaluation
+from core.pipeline.reports.report import RecoveryReport
 from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 from worker.runner.report import described_text
+from worker.runner.results import RecoveryOutput
 from worker.runner.specs import JobSpec, ModelSource, RecoverSpec, TextSource
 
 HELD_SEQUENCES = 8
@@ -35,8 +36,8 @@ LOSS_POINTS = 200
 
 def recover_artifact(
     spec: RecoverSpec, *, device: torch.device, send: Callable[[Message], None], should_stop: Callable[[], bool]
-) -> dict[str, Any]:
-    """Train the artifact: return `perplexity`, `zeros` by layer, `expected` (logits to verify) and `recovery` (report).
+) -> RecoveryOutput:
+    """Train the artifact.
 
     Raises RecoveryStopped once `should_stop` says so and the step is saved.
     """
@@ -80,12 +81,12 @@ def recover_artifact(
         micro_batch=getattr(spec.recipe.parameters, "micro_batch", None),
         activation_budget_bytes=spec.activation_budget_bytes,
     )
-    return {
-        "perplexity": measured.perplexity,
-        "zeros": recovered.zeros,
-        "expected": str(measured.verification),
-        "recovery": _report(spec, recovery, recovered, windows_NT, sum(linear.numel for linear in linears)),
-    }
+    return RecoveryOutput(
+        perplexity=measured.perplexity,
+        zeros=recovered.zeros,
+        expected=measured.verification,
+        recovery=_report(spec, recovery, recovered, windows_NT, sum(linear.numel for linear in linears)),
+    )
 
 
 def _windows(
@@ -216,23 +217,25 @@ def _reporter(send: Callable[[Message], None], steps: int) -> Callable[[int, int
 
 def _report(
     spec: RecoverSpec, recovery: Recovery, recovered: Recovered, windows_NT: Tensor, prunable: int
-) -> dict[str, Any]:
+) -> RecoveryReport:
     before, after = (sum(pair[place] for pair in recovered.zeros.values()) for place in (0, 1))
-    return {
-        "method": recovery.method,
-        "trained": recovered.trained,
-        "trained_parameters": recovered.trained_parameters,
-        "steps": len(recovered.losses),
-        "rounds": recovered.rounds,
-        "tokens": recovered.tokens,
-        "windows": list(windows_NT.shape),
-        "texts": [described_text(text) for text in spec.texts],
-        "teacher": None if spec.teacher is None else {"name": spec.teacher.name, "revision": spec.teacher.revision},
-        "loss": loss_curve(recovered.losses),
-        "seconds": recovered.seconds,
-        "resumed_from_step": recovered.resumed_from,
-        "processes": recovered.processes,
-        "zeros": {"before": before, "after": after},
-        "sparsity": {"before": before / prunable, "after": after / prunable},
-        "versions": {name: version(name) for name in VERSIONS},
-    }
+    return RecoveryReport.model_validate(
+        {
+            "method": recovery.method,
+            "trained": recovered.trained,
+            "trained_parameters": recovered.trained_parameters,
+            "steps": len(recovered.losses),
+            "rounds": recovered.rounds,
+            "tokens": recovered.tokens,
+            "windows": list(windows_NT.shape),
+            "texts": [described_text(text) for text in spec.texts],
+            "teacher": None if spec.teacher is None else {"name": spec.teacher.name, "revision": spec.teacher.revision},
+            "loss": loss_curve(recovered.losses),
+            "seconds": recovered.seconds,
+            "resumed_from_step": recovered.resumed_from,
+            "processes": recovered.processes,
+            "zeros": {"before": before, "after": after},
+            "sparsity": {"before": before / prunable, "after": after / prunable},
+            "versions": {name: version(name) for name in VERSIONS},
+        }
+    )

@@ -3,10 +3,16 @@
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
-from worker.runner.specs import PruneSpec, TextSource
+from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, ReportedModel
+from secateur_wire.base import JsonObject
+from secateur_wire.metrics import Metrics, Parameters, Perplexity, Sizes, Sparsity
+from worker.runner.results import PruneOutput
+from worker.runner.specs import ImageSource, ModelSource, PruneSpec, TextSource
 
 if TYPE_CHECKING:
     from core.engine.pruning.block_pass import PruneResult
@@ -21,58 +27,69 @@ def prune_result(
     result: "PruneResult",
     *,
     artifact_bytes: int,
-    peak: dict[str, int],
+    peak: PeakMemory,
     calibration_shape: tuple[int, ...] | None,
     evaluation_shapes: dict[str, tuple[int, ...]],
     bos: bool | None,
-) -> dict[str, Any]:
-    """Return `metrics`, `report` and `expected` as the supervisor expects them. Sizes in bytes."""
-    metrics = {
-        "perplexity": {
-            name: {
-                "dense": pair.dense,
-                "pruned": pair.pruned,
-                "ratio": pair.pruned / pair.dense,
-                "sequence_length": evaluation_shapes[name][1],
-            }
+) -> PruneOutput:
+    """Return what pruning came to. Sizes in bytes."""
+    metrics = Metrics(
+        perplexity={
+            name: Perplexity(
+                dense=pair.dense,
+                pruned=pair.pruned,
+                ratio=pair.pruned / pair.dense,
+                sequence_length=evaluation_shapes[name][1],
+            )
             for name, pair in result.perplexity.items()
         },
-        "sparsity": {"prunable": result.removed / result.prunable, "model": result.removed / description.parameters},
-        "parameters": {"dense": description.parameters, "nonzero": description.parameters - result.removed},
-        "bytes": {"dense": description.bytes, "artifact": artifact_bytes},
-        "peak_memory_bytes": peak.get("device", peak["resident"]),
-    }
-    report = {
-        "job": spec.job,
-        "attempt": spec.attempt,
-        "model": {"name": spec.model.name, "revision": spec.model.revision}
-        | description.model_dump(mode="json", exclude={"linears"}),
-        "layers": [asdict(row) for row in result.layers],
-        "layer_sparsities": list(result.sparsities),
-        "texts": {
+        sparsity=Sparsity(prunable=result.removed / result.prunable, model=result.removed / description.parameters),
+        parameters=Parameters(dense=description.parameters, nonzero=description.parameters - result.removed),
+        bytes=Sizes(dense=description.bytes, artifact=artifact_bytes),
+        peak_memory_bytes=peak.of_model,
+    )
+    report = Report(
+        job=spec.job,
+        attempt=spec.attempt,
+        model=reported_model(spec.model, description),
+        layers=[asdict(row) for row in result.layers],
+        layer_sparsities=list(result.sparsities),
+        texts={
             "calibration": described_text(spec.calibration) if spec.calibration else None,
             "generated": described_text(spec.generated) if spec.generated else None,
             "evaluation": {text.name: described_text(text) for text in spec.evaluation},
         },
-        "notes": result.notes,
-        "tokens": {
-            "calibration": calibration_shape,
-            "evaluation": evaluation_shapes,
+        notes=result.notes,
+        tokens={
+            "calibration": None if calibration_shape is None else list(calibration_shape),
+            "evaluation": {name: list(shape) for name, shape in evaluation_shapes.items()},
             "windows": "non-overlapping; calibration shuffled by seed, evaluation evenly spaced over the text",
             "bos_begins_each_window": bos,
         },
-        "engine": {
-            **plan.facts(),
-            **({"refits": dict(result.refits)} if result.refits else {}),
-            "resumed_from_block": result.resumed_from,
-        },
-        "peak_memory": peak,
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("secateur-server", "torch", "transformers", "safetensors")},
-    }
-    return {"metrics": metrics, "report": report, "expected": str(result.verification)}
+        engine=EngineSettings.model_validate(
+            {
+                **plan.facts(),
+                **({"refits": dict(result.refits)} if result.refits else {}),
+                "resumed_from_block": result.resumed_from,
+            }
+        ),
+        peak_memory=peak,
+        versions=versions("secateur-server", "torch", "transformers", "safetensors"),
+    )
+    return PruneOutput(metrics=metrics, report=report, expected=Path(result.verification))
 
 
-def described_text(source: TextSource) -> dict[str, Any]:
-    """Describe a text: its name and hash, and for one of the hub its commit."""
+def reported_model(source: ModelSource, description: Description) -> ReportedModel:
+    """Return the model as the report has it: its headers' description without what is long."""
+    described = description.model_dump(mode="json", exclude={"linears", "labels"})
+    return ReportedModel.model_validate({"name": source.name, "revision": source.revision} | described)
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """Return the versions of Python and of libraries."""
+    return {"python": platform.python_version()} | {name: version(name) for name in libraries}
+
+
+def described_text(source: TextSource | ImageSource) -> JsonObject:
+    """Describe a text or image set: its name and hash, and for one of the hub its commit."""
     return {"name": source.name, "sha256": source.sha256, **source.origin}

@@ -1,10 +1,7 @@
 """The runner's part in sensitivity: measure each layer alone, and write the figures and their chart."""
 
-import platform
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,9 +13,12 @@ from core.engine.pruning.block_pass import Observer
 from core.methods.sensitivity.language_pass import SensitivityWalk
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.reports.charts import sensitivity_chart
+from core.pipeline.reports.report import EngineSettings, PeakMemory, Report
+from secateur_wire.metrics import LayerSensitivity, Metrics
 from worker.runner.messages import LogMessage, Message, ProgressMessage, StageMessage
 from worker.runner.recover import calibration_set, evaluation_sets
-from worker.runner.report import described_text
+from worker.runner.report import described_text, reported_model, versions
+from worker.runner.results import PruneOutput
 from worker.runner.specs import SensitivitySpec
 
 FIGURES = "sensitivity.json"
@@ -31,9 +31,9 @@ def measure_sensitivity(
     device: torch.device,
     send: Callable[[Message], None],
     stop_if_asked: Callable[[], None],
-    peak_memory: Callable[[], dict[str, int]],
-) -> dict[str, Any]:
-    """Measure a language model's sensitivity: return `metrics` and `report`, and write figures and chart.
+    peak_memory: Callable[[], PeakMemory],
+) -> PruneOutput:
+    """Measure a language model's sensitivity: return metrics and report, and write figures and chart.
 
     Figures and chart go to the artifact's folder. `stop_if_asked` is called once a layer is saved, and may end the
     process.
@@ -83,36 +83,37 @@ def measure_sensitivity(
     )
     write_sensitivity(found, spec.artifact)
     peak = peak_memory()
-    report = {
-        "job": spec.job,
-        "attempt": spec.attempt,
-        "model": {"name": spec.model.name, "revision": spec.model.revision}
-        | folder.description.model_dump(mode="json", exclude={"linears"}),
-        "sensitivity": found.model_dump(mode="json"),
-        "texts": {
+    report = Report(
+        job=spec.job,
+        attempt=spec.attempt,
+        model=reported_model(spec.model, folder.description),
+        sensitivity=found.model_dump(mode="json"),
+        texts={
             "calibration": described_text(spec.calibration) if walk.calibration and spec.calibration else None,
             "generated": described_text(spec.generated) if walk.calibration and spec.generated else None,
             "evaluation": {each.name: described_text(each) for each in spec.evaluation},
         },
-        "notes": [*result.notes, NO_MODEL],
-        "tokens": {
+        notes=[*result.notes, NO_MODEL],
+        tokens={
             "calibration": None if walk.calibration is None or calibration is None else list(calibration.shape),
             "evaluation": {text: [windows, length]},
             "windows": "non-overlapping; calibration shuffled by seed, evaluation evenly spaced over the text",
             "bos_begins_each_window": starts_with_bos(tokenizer),
         },
-        "engine": {
-            "forward_dtype": str(plan.forward_dtype).removeprefix("torch."),
-            "model_dtype": str(plan.dtype).removeprefix("torch."),
-            "device": device.type,
-            "resumed_from_block": result.resumed_from,
-        },
-        "peak_memory": peak,
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("secateur-server", "torch", "transformers", "safetensors", "matplotlib")},
-    }
-    metrics = sensitivity_metrics(found) | {"peak_memory_bytes": peak.get("device", peak["resident"])}
-    return {"metrics": metrics, "report": report}
+        engine=EngineSettings.model_validate(
+            {
+                "forward_dtype": str(plan.forward_dtype).removeprefix("torch."),
+                "model_dtype": str(plan.dtype).removeprefix("torch."),
+                "device": device.type,
+                "resumed_from_block": result.resumed_from,
+            }
+        ),
+        peak_memory=peak,
+        versions=versions("secateur-server", "torch", "transformers", "safetensors", "matplotlib"),
+    )
+    metrics = sensitivity_metrics(found)
+    metrics.peak_memory_bytes = peak.of_model
+    return PruneOutput(metrics=metrics, report=report)
 
 
 NO_MODEL = "Nothing was pruned and no model was made, so there is none to reload, verify or time."
@@ -125,14 +126,14 @@ def write_sensitivity(found: Sensitivity, folder: Path) -> None:
     (folder / CHART).write_text(sensitivity_chart(found), "utf-8")
 
 
-def sensitivity_metrics(found: Sensitivity) -> dict[str, Any]:
+def sensitivity_metrics(found: Sensitivity) -> Metrics:
     """Return the figures for a list of jobs: the dense model's, and which layer lost most at the highest rate."""
     most = max(found.curves, key=lambda curve: curve.points[-1].loss)
-    return {
-        "sensitivity": {
-            "dense": found.dense.model_dump(mode="json", exclude_none=True),
-            "layers": len(found.curves),
-            "rates": len(found.rates),
-            "most_sensitive": most.name,
-        }
-    }
+    return Metrics(
+        sensitivity=LayerSensitivity(
+            dense=found.dense.model_dump(mode="json", exclude_none=True),
+            layers=len(found.curves),
+            rates=len(found.rates),
+            most_sensitive=most.name,
+        )
+    )

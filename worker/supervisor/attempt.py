@@ -14,20 +14,22 @@ from typing import Any, cast
 
 from core.errors import GateMissed, OutOfMemory, SecateurError
 from core.pipeline.reports.manifest import finalise
-from core.pipeline.reports.report import Report
+from core.pipeline.reports.report import PeakMemory, Report, Verification
 from core.service.jobs.estimates.resources import compare
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates
 from core.service.jobs.queue import Claim
 from core.service.sources.hub_tokens import find_access
 from core.settings import Settings
 from core.storage import Store, StoredFile, artifact_prefix
-from secateur_wire.metrics import Metrics
+from secateur_wire.base import JsonObject
+from secateur_wire.metrics import Latency, Metrics, Seconds
 from secateur_wire.states import Stage
 from worker.node_cache import folder_bytes
 from worker.runner.client import run_task
 from worker.runner.messages import AliveMessage, LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
-from worker.runner.specs import HashedTensor, HashSpec, MeasureSpec, ModelPlace, ModelSource, PackSpec, Spec, VerifySpec
+from worker.runner.specs import MeasureSpec, ModelPlace, ModelSource, Spec, VerifySpec
 from worker.supervisor.inputs import Sources
+from worker.supervisor.packing_stage import add_packed
 from worker.supervisor.recorder import Recorder
 from worker.supervisor.target_stage import add_target
 from worker.supervisor.work_folders import WorkFolders
@@ -37,8 +39,8 @@ from worker.supervisor.work_folders import WorkFolders
 class Outcome:
     """Results of an attempt that ran to its end. `missed` is set where only gates were not kept."""
 
-    metrics: dict[str, Any]
-    report: dict[str, Any]
+    metrics: Metrics
+    report: Report
     files: list[StoredFile]
     missed: GateMissed | None
     measured: dict[str, Any]
@@ -53,13 +55,13 @@ class Made:
     where the pruned model's source lay. `keep` is called with the stored files.
     """
 
-    metrics: dict[str, Any]
-    report: dict[str, Any]
+    metrics: Metrics
+    report: Report
     artifact: Path
     expected: Path | None
     model: ModelSource
-    found: dict[str, Any] | None = None
-    keep: Callable[[Sequence[StoredFile], dict[str, Any]], None] = lambda files, report: None
+    found: JsonObject | None = None
+    keep: Callable[[Sequence[StoredFile]], None] = lambda files: None
 
 
 class Attempt(ABC):
@@ -123,28 +125,22 @@ class Attempt(ABC):
             self._recorder.enter("verify")
             self._verify(made, made.expected)
         self._recorder.enter("store")
-        if self._claim.recipe.output.format == "packed":
-            report["packed"] = self._task(PackSpec(artifact=made.artifact))
-            metrics["bytes"]["packed"] = report["packed"]["bytes"]
-        if "hashed" in report:
-            report["hashed"] |= self._task(hash_spec(made.artifact, report["hashed"]))
-            metrics["bytes"]["hashed"] = report["hashed"]["bytes"]
+        is_packed = self._claim.recipe.output.format == "packed"
+        add_packed(self._task, made.artifact, metrics, report, is_packed=is_packed)
         gates = self._claim.recipe.gates
         target = add_target(self._claim.recipe, metrics, report, made.found)
-        results = [*evaluate_gates(gates, Metrics.model_validate(metrics)), *([] if target is None else [target])]
-        self._add_seconds(metrics)
-        measured = self._measured(made)
-        report["estimate"] = compare(self._claim.estimate, measured)
-        report["seconds"] = dict(self._recorder.stage_seconds)
-        report["gates"] = gates_report(gates, results).document()
-        report["metrics"] = metrics
-        finalise(made.artifact, recipe=self._claim.body, report=Report.model_validate(report))
-        report["recipe"] = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
+        results = [*evaluate_gates(gates, metrics), *([] if target is None else [target])]
+        measured = self._measured(made, seconds=self._add_seconds(metrics))
+        report.estimate = compare(self._claim.estimate, measured)
+        report.seconds = dict(self._recorder.stage_seconds)
+        report.gates = gates_report(gates, results)
+        report.metrics = metrics
+        finalise(made.artifact, recipe=self._claim.body, report=report)
+        report.recipe = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
         self._doing = "storing the artifact"
         files = self._store.publish(made.artifact, self._prefix, watch=self._wait)
-        made.keep(files, report)
-        self._add_seconds(metrics)
-        measured["seconds"] = metrics["seconds"]["total"]
+        made.keep(files)
+        measured["seconds"] = self._add_seconds(metrics)
         return Outcome(metrics, report, files, missed_gates(results), measured)
 
     def _verify(self, made: Made, expected: Path) -> None:
@@ -158,20 +154,20 @@ class Attempt(ABC):
                 threads=self._settings.threads,
             )
         )
-        made.report["artifact"] = verified.pop("model")
+        made.report.artifact = verified.pop("model")
         keep_peak(made.report, "verify", verified)
-        made.report["verification"] = verified
+        made.report.verification = Verification.model_validate(verified)
 
     def _latency(
         self,
         model: ModelSource,
         pruned: ModelPlace,
-        report: dict[str, Any],
+        report: Report,
         *,
         sequence_length: int | None = None,
         image_shape: tuple[int, int, int] | None = None,
         needed: bool = False,
-    ) -> dict[str, Any] | None:
+    ) -> Latency | None:
         """Measure the latency of dense and pruned, on the inputs that `MeasureSpec` describes.
 
         Return None, with a note in the report, where they do not fit in memory in turn and it is not `needed`.
@@ -185,9 +181,9 @@ class Attempt(ABC):
             threads=self._settings.threads,
         )
         measured = self._optional(spec, report, otherwise=None if needed else "Latency was not measured")
-        return measured and measured["latency"]
+        return None if measured is None else Latency.model_validate(measured["latency"])
 
-    def _optional(self, spec: Spec, report: dict[str, Any], *, otherwise: str | None) -> dict[str, Any] | None:
+    def _optional(self, spec: Spec, report: Report, *, otherwise: str | None) -> dict[str, Any] | None:
         """Run a task that a job can do without; its notes and peak memory go into the report.
 
         Return None, with `otherwise` as a note, where memory is too small for it (`otherwise` None: raise instead).
@@ -197,9 +193,9 @@ class Attempt(ABC):
         except SecateurError as error:
             if otherwise is None or error.problem()["code"] != OutOfMemory.code:
                 raise
-            report.setdefault("notes", []).append(f"{otherwise}: {error.message}")
+            report.note(f"{otherwise}: {error.message}")
             return None
-        report.setdefault("notes", []).extend(found.get("notes", []))
+        report.note(*found.get("notes", []))
         keep_peak(report, spec.task, found)
         return found
 
@@ -258,36 +254,33 @@ class Attempt(ABC):
             command=self._runner,
         )
 
-    def _measured(self, made: Made) -> dict[str, Any]:
+    def _measured(self, made: Made, *, seconds: float) -> dict[str, Any]:
         """Return the resources this attempt has used so far, in the terms of its estimate."""
         folders = [self._folder]
         if made.model.path.is_relative_to(self._settings.cache_root.resolve()):
             folders.append(made.model.path)
         if self._store.folder(self._prefix) is not None:
             folders.append(made.artifact)  # to be copied there
-        peaks = [made.report["peak_memory"], *made.report.get("peak_memory_of_other_processes", {}).values()]
-        on_device = [peak["device"] for peak in peaks if "device" in peak]
+        peaks = list(made.report.peaks)
+        on_device = [peak.device for peak in peaks if peak.device is not None]
         return {
-            "peak_memory_bytes": max(peak["resident"] for peak in peaks),
+            "peak_memory_bytes": max(peak.resident for peak in peaks),
             "peak_device_memory_bytes": max(on_device, default=None),
             "disk_bytes": sum(map(folder_bytes, folders)),
-            "seconds": made.metrics["seconds"]["total"],
+            "seconds": seconds,
         }
 
-    def _add_seconds(self, metrics: dict[str, Any]) -> None:
+    def _add_seconds(self, metrics: Metrics) -> float:
+        """Put the seconds of each stage into the metrics and return their sum."""
         self._recorder.leave()
-        seconds = self._recorder.stage_seconds
-        metrics["seconds"] = {**metrics.get("seconds", {}), **seconds, "total": sum(seconds.values())}
+        stages = self._recorder.stage_seconds
+        before = {} if metrics.seconds is None else metrics.seconds.document()
+        total = sum(stages.values())
+        metrics.seconds = Seconds.model_validate({**before, **stages, "total": total})
+        return total
 
 
-def hash_spec(artifact: Path, hashed: dict[str, Any]) -> HashSpec:
-    """Return the spec of the task that fits shared weights to layers, as the report describes them."""
-    fields = HashedTensor.model_fields
-    tensors = [HashedTensor(**{name: row[name] for name in fields}) for row in hashed["layers"]]
-    return HashSpec(artifact=artifact, tensors=tensors)
-
-
-def keep_peak(report: dict[str, Any], task: str, result: dict[str, Any]) -> None:
-    """Keep a process's peak memory in the report beside the prune stage's, not added to it."""
+def keep_peak(report: Report, task: str, result: dict[str, Any]) -> None:
+    """Keep the peak memory of a task's process in the report, and take it out of the result."""
     if "peak_memory" in result:
-        report.setdefault("peak_memory_of_other_processes", {})[task] = result.pop("peak_memory")
+        report.keep_peak(task, PeakMemory.model_validate(result.pop("peak_memory")))

@@ -1,10 +1,10 @@
 """An attempt at a job on an image classifier."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from core.methods.registry import get_method
 from core.service.sources.references import ImageReference
+from worker.runner.results import PruneOutput
 from worker.runner.specs import ClassifierSpec, ImageSource, ModelPlace
 from worker.supervisor.attempt import Attempt, Made
 from worker.supervisor.inputs import Sources
@@ -51,11 +51,13 @@ class ClassifierAttempt(Attempt):
         )
         sources.end_fetching()
         self._on_wait()
-        made = self._task(spec)
-        metrics, report = made["metrics"], made["report"]
+        output = PruneOutput.model_validate(self._task(spec))
+        metrics, report = output.metrics, output.report
         if get_method(claim.recipe.method).measures:
             return Made(metrics, report, spec.artifact, None, model)
         self._recorder.enter("evaluate")
         pruned = ModelPlace(path=spec.artifact, own_artifact=True)
-        metrics["latency"] = self._latency(model, pruned, report, image_shape=report["images"]["shape"])
-        return Made(metrics, report, spec.artifact, Path(made["expected"]), model)
+        assert report.images is not None
+        channels, height, width = report.images.shape
+        metrics.latency = self._latency(model, pruned, report, image_shape=(channels, height, width))
+        return Made(metrics, report, spec.artifact, output.expected, model)

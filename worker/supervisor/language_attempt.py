@@ -6,6 +6,10 @@ from typing import Any
 
 from core.engine.architectures.heterogeneous import MODELLING_FILE
 from core.methods.registry import get_method
+from core.pipeline.reports.report import Report
+from secateur_wire.metrics import Metrics
+from secateur_wire.reports import Generation
+from worker.runner.results import PruneOutput, RecoveryOutput
 from worker.runner.specs import GenerateSpec, GenerateTextSpec, PruneSpec, RecoverSpec, SensitivitySpec, Spec
 from worker.supervisor.attempt import Attempt, Made, keep_peak
 from worker.supervisor.inputs import Sources
@@ -54,39 +58,39 @@ class LanguageAttempt(Attempt):
         training = recover_spec(self._claim, sources, spec, self._folder / "artifact")
         sources.end_fetching()
         if get_method(self._claim.recipe.method).measures:
-            measured = self._task(SensitivitySpec.model_validate(spec.model_dump(exclude={"task", "baseline"})))
-            return Made(measured["metrics"], measured["report"], spec.artifact, None, spec.model)
+            measuring = SensitivitySpec.model_validate(spec.model_dump(exclude={"task", "baseline"}))
+            measured = PruneOutput.model_validate(self._task(measuring))
+            return Made(measured.metrics, measured.report, spec.artifact, None, spec.model)
         accuracy = TaskAccuracy(spec, questions, self._settings, sources.cache, self._say)
         search = search_spec(self._claim, spec, sequence_length=self._timed_length)
         found = None if search is None else self._task(search)
         if found is not None:
             recipe = spec.recipe.model_copy(update={"sparsity": found["sparsity"]})
             spec = spec.model_copy(update={"recipe": recipe})
-        pruned = self._task(spec)
-        metrics: dict[str, Any] = pruned["metrics"]
-        report: dict[str, Any] = pruned["report"]
-        expected = Path(pruned["expected"])
+        pruned = PruneOutput.model_validate(self._task(spec))
+        metrics, report, expected = pruned.metrics, pruned.report, pruned.expected
         keep_peak(report, "search", found or {})
         if training is not None:
             spec, expected = self._recover(spec, training, metrics, report)
         self._recorder.enter("evaluate")
-        metrics["latency"] = self._latency(
+        metrics.latency = self._latency(
             spec.model, spec.made, report, sequence_length=self._timed_length, needed=found is not None
         )
         self._generate(spec, report)
-        metrics |= accuracy.compare(self._task, spec.made, report)
+        accuracy.compare(self._task, spec.made, metrics, report)
         return Made(metrics, report, spec.artifact, expected, spec.model, found, accuracy.keep_pruned)
 
     def _recover(
-        self, spec: PruneSpec, training: RecoverSpec, metrics: dict[str, Any], report: dict[str, Any]
+        self, spec: PruneSpec, training: RecoverSpec, metrics: Metrics, report: Report
     ) -> tuple[PruneSpec, Path]:
         """Train, and return the spec with the recovered artifact and the file of what it is expected to compute."""
-        recovered = self._task(training)
+        recovered = RecoveryOutput.model_validate(self._task(training))
         add_recovery(metrics, report, recovered)
-        keep_peak(report, "recover", recovered)
-        return spec.model_copy(update={"artifact": training.artifact}), Path(recovered["expected"])
+        if recovered.peak_memory is not None:
+            report.keep_peak("recover", recovered.peak_memory)
+        return spec.model_copy(update={"artifact": training.artifact}), recovered.expected
 
-    def _generate(self, spec: PruneSpec, report: dict[str, Any]) -> None:
+    def _generate(self, spec: PruneSpec, report: Report) -> None:
         """Add the texts that dense and pruned generate for the job's prompts to the report, where it has any."""
         evaluation = self._claim.recipe.evaluation
         prompts = evaluation.prompts
@@ -104,12 +108,13 @@ class LanguageAttempt(Attempt):
             otherwise="Nothing was generated",
         )
         skipped = [{"prompt": prompt, "dense": None, "pruned": None} for prompt in prompts]
-        report["generations"] = skipped if written is None else written["generations"]
+        texts = skipped if written is None else written["generations"]
+        report.generations = [Generation.model_validate(each) for each in texts]
 
     def _verify(self, made: Made, expected: Path) -> None:
         super()._verify(made, expected)
-        if made.report["verification"].get("trust_remote_code"):
-            made.report.setdefault("notes", []).append(
+        if made.report.verification is not None and made.report.verification.trust_remote_code:
+            made.report.note(
                 "Layers differ in shape: from_pretrained needs trust_remote_code=True, which runs this folder's own "
                 f"{MODELLING_FILE}."
             )

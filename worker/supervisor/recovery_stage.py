@@ -5,8 +5,11 @@ from typing import Any
 
 from core.engine.options.recovery import Recovery, stage_texts
 from core.methods.registry import get_method
+from core.pipeline.reports.report import Report
 from core.service.jobs.queue import Claim
 from core.service.sources.references import TextReference
+from secateur_wire.metrics import Metrics, Parameters, Sparsity
+from worker.runner.results import RecoveryOutput
 from worker.runner.specs import ModelSource, PruneSpec, RecoverSpec, TextSource
 from worker.supervisor.inputs import Sources
 
@@ -49,21 +52,24 @@ def _teacher(recovery: Recovery, claim: Claim, sources: Sources, spec: PruneSpec
     return spec.model if claim.teacher is None else sources.model(claim.teacher)
 
 
-def add_recovery(metrics: dict[str, Any], report: dict[str, Any], recovered: dict[str, Any]) -> None:
+def add_recovery(metrics: Metrics, report: Report, recovered: RecoveryOutput) -> None:
     """Make metrics and report those of the recovered model; the pruned one's perplexity stays as `before_recovery`."""
-    for name, after in recovered["perplexity"].items():
-        figures = metrics["perplexity"][name]
-        figures |= {"before_recovery": figures["pruned"], "pruned": after, "ratio": after / figures["dense"]}
-    if recovered["zeros"] and "zeros" in report["layers"][0]:  # else groups are gone, and nothing was to stay zero
-        rows = report["layers"]
+    for name, after in recovered.perplexity.items():
+        figures = metrics.perplexity[name]
+        figures.before_recovery, figures.pruned = figures.pruned, after
+        figures.ratio = after / figures.dense if after is not None and figures.dense else None
+    rows: list[dict[str, Any]] = report.layers
+    if recovered.zeros and "zeros" in rows[0]:  # else groups are gone, and nothing was to stay zero
         for row in rows:
-            row["zeros"] = recovered["zeros"][row["name"]][1]
+            row["zeros"] = recovered.zeros[row["name"]][1]
             row["sparsity"] = row["zeros"] / (row["out_features"] * row["in_features"])
-        zeros, parameters = sum(row["zeros"] for row in rows), metrics["parameters"]["dense"]
+        assert metrics.parameters is not None and metrics.parameters.dense is not None
+        zeros, parameters = sum(row["zeros"] for row in rows), metrics.parameters.dense
         prunable = sum(row["out_features"] * row["in_features"] for row in rows)
-        metrics["sparsity"] = {"prunable": zeros / prunable, "model": zeros / parameters}
-        metrics["parameters"] = {"dense": parameters, "nonzero": parameters - zeros}
-    peak = recovered["peak_memory"]
-    metrics["peak_memory_bytes"] = max(metrics["peak_memory_bytes"], peak.get("device", peak["resident"]))
-    report["recovery"] = recovered["recovery"] | {"peak_memory": peak}
-    report.setdefault("notes", []).append("Reconstruction errors are those of the layers as pruned, before recovery.")
+        metrics.sparsity = Sparsity(prunable=zeros / prunable, model=zeros / parameters)
+        metrics.parameters = Parameters(dense=parameters, nonzero=parameters - zeros)
+    report.recovery = recovered.recovery
+    if recovered.peak_memory is not None:
+        metrics.peak_memory_bytes = max(metrics.peak_memory_bytes or 0, recovered.peak_memory.of_model)
+        report.recovery.peak_memory = recovered.peak_memory
+    report.note("Reconstruction errors are those of the layers as pruned, before recovery.")

@@ -1,10 +1,11 @@
 """The supervisor's part in targets: the search that a latency needs, and whether the artifact is what was asked for."""
 
-from typing import Any
-
 from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.reports.report import Report, TargetReport
 from core.service.jobs.queue import Claim
+from secateur_wire.base import JsonObject
+from secateur_wire.metrics import Metrics, Sizes, TargetReached
 from secateur_wire.reports import GateResult
 from worker.runner.specs import PruneSpec, SearchSpec
 
@@ -25,9 +26,7 @@ def search_spec(claim: Claim, spec: PruneSpec, *, sequence_length: int) -> Searc
     )
 
 
-def add_target(
-    recipe: Recipe, metrics: dict[str, Any], report: dict[str, Any], found: dict[str, Any] | None
-) -> GateResult | None:
+def add_target(recipe: Recipe, metrics: Metrics, report: Report, found: JsonObject | None) -> GateResult | None:
     """Put what was asked and reached into metrics and report; the result of this limit, which is none of the gates.
 
     A latency is met within the spread of its timings. `found` is the search's answer.
@@ -37,7 +36,7 @@ def add_target(
         return None
     reached, spread = _reached(target, metrics, report)
     met = reached <= target.asked * (1 + spread)
-    figures = {
+    figures: JsonObject = {
         "kind": target.kind,
         "asked": target.asked,
         "reached": reached,
@@ -45,19 +44,24 @@ def add_target(
         "spread": spread,
         "sparsity": recipe.sparsity if found is None else found["sparsity"],
     }
-    metrics["target"] = figures
-    report["target"] = figures | ({} if found is None else {"search": found})
+    metrics.target = TargetReached.model_validate(figures)
+    report.target = TargetReport.model_validate(figures | ({} if found is None else {"search": found}))
     within = f" (timings spread by {spread:.1%})" if target.kind == "latency_ratio" else ""
     name = f"target.{target.kind}"
     message = f"{name}: {target.asked:,} was asked for, the artifact reached {reached:,.6g}{within}"
     return GateResult(gate=name, limit=target.asked, figure=reached, on=None, kept=met, message=message, margin=0.0)
 
 
-def _reached(target: Target, metrics: dict[str, Any], report: dict[str, Any]) -> tuple[float, float]:
+def _reached(target: Target, metrics: Metrics, report: Report) -> tuple[float, float]:
     """Return the artifact's own figure, and by how much, relative, the measurement of it may be off."""
     if target.latency_ratio is not None:
-        latency = metrics["latency"]
-        return latency["pruned_ms"] / latency["dense_ms"], latency["spread"]
+        latency = metrics.latency
+        assert latency is not None and latency.ratio is not None
+        return latency.ratio, latency.spread or 0.0
     if target.parameters is not None:
-        return metrics["parameters"]["nonzero"], 0.0
-    return report["packed"]["bound_bytes"] if "packed" in report else metrics["bytes"]["artifact"], 0.0
+        assert metrics.parameters is not None and metrics.parameters.nonzero is not None
+        return metrics.parameters.nonzero, 0.0
+    sizes = metrics.bytes or Sizes()
+    most = sizes.artifact if report.packed is None else report.packed.bound_bytes
+    assert most is not None
+    return most, 0.0

@@ -15,9 +15,12 @@ from typing import Any
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.errors import DiskFull, ModelTooLarge
 from core.pipeline.reports.dense_figures import Facts
+from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, TasksReport
 from core.service.sources.folders import content_hash_of
 from core.settings import Settings
 from core.storage import StoredFile
+from secateur_wire.metrics import Metrics, TaskMean
+from secateur_wire.metrics import TaskAccuracy as TaskAccuracyFigures
 from worker.node_cache import NodeCache
 from worker.runner.dense_measurements import DenseFigures
 from worker.runner.specs import ModelPlace, PruneSpec, TasksSpec, TextSource
@@ -45,12 +48,13 @@ class TaskAccuracy:
         self._settings = settings
         self._cache = cache
         self._say = say
+        self._pruned: Mapping[str, Any] = {}
         self._limit = spec.recipe.evaluation.task_limit if questions else None
 
-    def compare(self, ask: Ask, pruned: ModelPlace, report: dict[str, Any]) -> dict[str, Any]:
-        """Return `tasks` and `task_mean` for the metrics, nothing without tasks. The rest goes into `report`."""
+    def compare(self, ask: Ask, pruned: ModelPlace, metrics: Metrics, report: Report) -> None:
+        """Put the tasks' accuracy and its mean into the metrics, all else into the report; nothing without tasks."""
         if not self._questions:
-            return {}
+            return
         figures = DenseFigures(self._spec.baseline, self._spec.job, say=self._say)
         taken = self._taken(figures, report)
         dense = None if taken else self._earlier(self._spec.model.revision)
@@ -64,25 +68,29 @@ class TaskAccuracy:
         answers["pruned"] = self._measure(ask, pruned, (0.5, 1.0))
         for name, answer in answers.items():
             if peak := answer.pop("peak_memory", None):
-                report.setdefault("peak_memory_of_other_processes", {})[f"tasks_{name}"] = peak
-        report["versions"]["lm_eval"] = answers["pruned"]["lm_eval"]
-        report["tasks"] = {
-            "limit": self._limit,
-            "examples_in_prompt": 0,
-            "questions": {each.name: {"sha256": each.sha256, **each.origin} for each in self._questions},
-            "measured": {name: answer["tasks"] for name, answer in answers.items()},
-        }
+                report.keep_peak(f"tasks_{name}", PeakMemory.model_validate(peak))
+        self._pruned = answers["pruned"]
+        report.versions = {**report.versions, "lm_eval": self._pruned["lm_eval"]}
+        report.tasks = TasksReport.model_validate(
+            {
+                "limit": self._limit,
+                "examples_in_prompt": 0,
+                "questions": {each.name: {"sha256": each.sha256, **each.origin} for each in self._questions},
+                "measured": {name: answer["tasks"] for name, answer in answers.items()},
+            }
+        )
         notes = _notes(self._questions)
         if dense:
             notes.append("The dense model's task accuracy was measured by an earlier job, on the same questions.")
-        report.setdefault("notes", []).extend(notes)
-        tasks = {each.name: _pair(each.name, answers) for each in self._questions}
-        return {
-            "tasks": tasks,
-            "task_mean": {name: mean(figures[name] for figures in tasks.values()) for name in answers},
-        }
+        report.note(*notes)
+        metrics.tasks = {each.name: _pair(each.name, answers) for each in self._questions}
+        names = [each.name for each in self._questions]
+        metrics.task_mean = TaskMean(
+            dense=mean(_figure(name, answers["dense"]) for name in names),
+            pruned=mean(_figure(name, answers["pruned"]) for name in names),
+        )
 
-    def _taken(self, figures: DenseFigures, report: dict[str, Any]) -> dict[str, Any] | None:
+    def _taken(self, figures: DenseFigures, report: Report) -> dict[str, Any] | None:
         """Return the dense model's figures from an earlier job, where it has those of every task."""
         baseline = self._spec.baseline
         facts = {each.name: self._facts(each, report) for each in self._questions}
@@ -91,23 +99,22 @@ class TaskAccuracy:
         tasks = {name: dict(figures.take("task", name, each) or {}) for name, each in facts.items()}
         return {"tasks": tasks, "lm_eval": version("lm_eval")}
 
-    def _facts(self, questions: TextSource, report: dict[str, Any]) -> Facts:
+    def _facts(self, questions: TextSource, report: Report) -> Facts:
         """Return the facts that the dense model's accuracy on one task depends on."""
+        engine = report.engine or EngineSettings()
         return {
             "model": self._spec.model.revision,
             "dataset": questions.sha256,
             "limit": self._limit,
-            "dtype": report["engine"]["model_dtype"],
-            "device": report["engine"]["device"],
+            "dtype": engine.model_dtype,
+            "device": engine.device,
             **{name: version(name) for name in _RELEASES},
         }
 
-    def keep_pruned(self, files: Sequence[StoredFile], report: Mapping[str, Any]) -> None:
+    def keep_pruned(self, files: Sequence[StoredFile]) -> None:
         """Note what the pruned model answered under the content its artifact has in the store."""
         if self._questions:
-            revision = content_hash_of({file.path: file.sha256 for file in files})
-            answer = {"tasks": report["tasks"]["measured"]["pruned"], "lm_eval": report["versions"]["lm_eval"]}
-            self._keep(revision, answer)
+            self._keep(content_hash_of({file.path: file.sha256 for file in files}), self._pruned)
 
     def _measure(self, ask: Ask, model: ModelPlace, part: tuple[float, float]) -> dict[str, Any]:
         spec = TasksSpec(
@@ -143,13 +150,22 @@ class TaskAccuracy:
         return "accuracy-" + hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _pair(name: str, answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _figure(name: str, answer: Mapping[str, Any]) -> float:
+    accuracy: float = answer["tasks"][name][TASKS[name].metric]
+    return accuracy
+
+
+def _pair(name: str, answers: Mapping[str, Mapping[str, Any]]) -> TaskAccuracyFigures:
     metric = TASKS[name].metric
-    figures: dict[str, Any] = {}
-    for model, answer in answers.items():
-        figures[model] = answer["tasks"][name][metric]
-        figures[f"{model}_stderr"] = answer["tasks"][name][f"{metric}_stderr"]
-    return figures | {"metric": metric, "samples": answers["dense"]["tasks"][name]["samples"]}
+    dense, pruned = (answers[model]["tasks"][name] for model in ("dense", "pruned"))
+    return TaskAccuracyFigures(
+        dense=dense[metric],
+        dense_stderr=dense[f"{metric}_stderr"],
+        pruned=pruned[metric],
+        pruned_stderr=pruned[f"{metric}_stderr"],
+        metric=metric,
+        samples=dense["samples"],
+    )
 
 
 def _notes(questions: Sequence[TextSource]) -> list[str]:

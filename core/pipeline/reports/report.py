@@ -163,6 +163,12 @@ class Report(wire.Report):
         """Return the figures of the dense model; none in reports of earlier releases."""
         return [] if self.dense is None else self.dense.figures
 
+    @property
+    def peaks(self) -> list[PeakMemory]:
+        """Return the peak memory of every process of the attempt."""
+        own = [] if self.peak_memory is None else [self.peak_memory]
+        return [*own, *self.peak_memory_of_other_processes.values()]
+
     def note(self, *notes: str) -> None:
         """Add notes for people."""
         self.notes = [*self.notes, *notes]
