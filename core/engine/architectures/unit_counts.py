@@ -95,6 +95,11 @@ class Counts:
     kv_heads: int
     removed: int
 
+    @classmethod
+    def of_all(cls, shape: LayerShape) -> "Counts":
+        """Return the counts of a layer that keeps everything."""
+        return cls(shape.channels, shape.heads, shape.kv_heads, 0)
+
     def unevenness(self, layer: LayerShape, share: float) -> float:
         """Return the distance of the share of heads removed from `share`, that of the layer's removable parameters."""
         return abs(1 - self.heads / layer.heads - share)
@@ -156,7 +161,7 @@ def group_counts(
     missed = False
     for layer, (shape, most) in enumerate(zip(structure.layers, removable, strict=True)):
         if not most:
-            found.append(Counts(shape.channels, shape.heads, shape.kv_heads, 0))
+            found.append(Counts.of_all(shape))
             continue
         wanted = share * most
         ladder = layer_ladder(structure, layer, divide=divide, attention=attention, round_to=round_to)

@@ -14,7 +14,7 @@ import transformers
 from pydantic import BaseModel
 from transformers import PretrainedConfig, PreTrainedModel
 
-from core.engine.architectures.unit_counts import AttentionMode, Counts
+from core.engine.architectures.unit_counts import Counts
 from core.engine.evaluation.latency import DenseClock
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
@@ -22,7 +22,7 @@ from core.engine.models.tensors import DTYPES
 from core.engine.options.width_counts import reachable_sparsities, require_structure
 from core.engine.pruning.layerwise.plan import model_facts
 from core.engine.pruning.units.plan import StructuredPlan
-from core.engine.pruning.units.removal import Cut, LayerCut, cut_config
+from core.engine.pruning.units.removal import UnitCounts, cut_config
 from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Saved
@@ -147,18 +147,10 @@ def shape_config(folder: ModelFolder, plan: StructuredPlan) -> PretrainedConfig:
     """Return the config of a model pruned by this plan; it does not depend on which groups are chosen."""
     structure = require_structure(folder.description)
     layers = range(len(structure.layers) - plan.removed_layers)
-    kept = LayerCut() if plan.narrowing is None else _first_groups((plan.narrowing.counts or ())[0], plan.attention)
-    cut = Cut(attention=plan.attention, layers=dict.fromkeys(layers, kept))
-    raw = cut_config(folder.raw_config, folder.config, folder.family, structure, cut)
+    kept = Counts.of_all(structure.layers[0]) if plan.narrowing is None else (plan.narrowing.counts or ())[0]
+    counts = UnitCounts(attention=plan.attention, layers=dict.fromkeys(layers, kept))
+    raw = cut_config(folder.raw_config, folder.config, folder.family, structure, counts)
     return type(folder.config).from_dict(raw)
-
-
-def _first_groups(counts: Counts, attention: AttentionMode) -> LayerCut:
-    heads = {"kv_groups": counts.kv_heads, "query_heads": counts.heads, "none": None}[attention]
-    return LayerCut(
-        heads=None if heads is None else list(range(heads)),
-        channels=list(range(counts.channels)),
-    )
 
 
 def random_model(

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, ModelStructure
+from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, LayerShape, ModelStructure
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
 from core.engine.options.width_counts import Narrowing
@@ -90,7 +90,10 @@ class Scene:
             counts = ranked_counts(self.structure, scores, self.attention, self.narrowing.ranking)
         return Cut(
             attention=self.attention,
-            layers={n: self._layer_cut(n, *each) for n, each in enumerate(zip(scores, counts, strict=True))},
+            layers={
+                layer: highest(shape, self.attention, scores[layer], counts[layer])
+                for layer, shape in enumerate(self.structure.layers)
+            },
         )
 
     def without_layers(self, removed: Sequence[int]) -> Cut:
@@ -98,24 +101,25 @@ class Scene:
         kept = [layer for layer in range(self.layers) if layer not in removed]
         return Cut(attention=self.attention, layers={layer: LayerCut() for layer in kept})
 
-    def _layer_cut(self, layer: int, scores: Mapping[Kind, Tensor], counts: Counts) -> LayerCut:
-        shape = self.structure.layers[layer]
-        cut = LayerCut()
-        for kind, score_U in scores.items():
-            if kind == "channels":
-                if counts.channels < shape.channels:
-                    cut.channels = _highest(score_U, counts.channels)
-            elif self.attention == "kv_groups":
-                if counts.kv_heads < shape.kv_heads:
-                    cut.heads = _highest(score_U, counts.kv_heads)
-            elif counts.heads < shape.heads:
-                groups = shape.kv_heads
-                of_group = [
-                    [head + number * (shape.heads // groups) for head in _highest(part, counts.heads // groups)]
-                    for number, part in enumerate(score_U.chunk(groups))
-                ]
-                cut.heads = [head for heads in of_group for head in heads]
-        return cut
+
+def highest(shape: LayerShape, attention: AttentionMode, scores: Mapping[Kind, Tensor], counts: Counts) -> LayerCut:
+    """Return the groups of highest score of a layer, as many as `counts` says; ties keep the later ones."""
+    cut = LayerCut()
+    for kind, score_U in scores.items():
+        if kind == "channels":
+            if counts.channels < shape.channels:
+                cut.channels = _highest(score_U, counts.channels)
+        elif attention == "kv_groups":
+            if counts.kv_heads < shape.kv_heads:
+                cut.heads = _highest(score_U, counts.kv_heads)
+        elif counts.heads < shape.heads:
+            groups = shape.kv_heads
+            of_group = [
+                [head + number * (shape.heads // groups) for head in _highest(part, counts.heads // groups)]
+                for number, part in enumerate(score_U.chunk(groups))
+            ]
+            cut.heads = [head for heads in of_group for head in heads]
+    return cut
 
 
 def _highest(score_U: Tensor, keep: int) -> list[int]:

@@ -18,7 +18,7 @@ from core.engine.pruning.block_pass import GroupRow, PruneResult, Walk
 from core.engine.pruning.compensation.unit_refit import CutRefit
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.plan import StructuredPlan
-from core.engine.pruning.units.removal import Cut, cut_config, layer_groups, slice_block
+from core.engine.pruning.units.removal import Cut, UnitCounts, cut_config, layer_groups, slice_block
 from core.engine.pruning.units.trained_weights import TrainedWeights
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
@@ -84,7 +84,8 @@ class Removal(Walk):
     @torch.inference_mode()
     def _remove(self, cut: Cut) -> PruneResult:
         plan, skeleton, family = self.plan, self.skeleton, self.folder.family
-        raw = cut_config(self.folder.raw_config, self.folder.config, family, self.structure, cut)
+        counts = cut.counts(self.structure)
+        raw = cut_config(self.folder.raw_config, self.folder.config, family, self.structure, counts)
         config = type(self.folder.config).from_dict(raw)
         narrow = Skeleton(
             replace(self.folder, config=config), dtype=plan.dtype, device=plan.device, outer=skeleton.model
@@ -117,7 +118,7 @@ class Removal(Walk):
                 for stream in dense:
                     stream.advance(block, index)
                 skeleton.empty_block(index)
-            self._report(index, cut)
+            self._report(index, counts)
             if index in places:
                 place = places[index]
                 groups = layer_groups(family, self.structure, index, cut.attention)
@@ -172,14 +173,13 @@ class Removal(Walk):
             self.notes.append,
         )
 
-    def _report(self, index: int, cut: Cut) -> None:
+    def _report(self, index: int, counts: UnitCounts) -> None:
         name = self.skeleton.block_prefix(index)
-        if index not in cut.layers:
+        if index not in counts.layers:
             gone = self.structure.layers[index].parameters
             self.rows.append(GroupRow(name, index, "layer", 1, 0, gone))
             return
-        for groups in layer_groups(self.folder.family, self.structure, index, cut.attention):
-            kept = cut.layers[index].of(groups.kind)
-            after = groups.units if kept is None else len(kept)
-            each = self.structure.unit_parameters(index, groups.kind, cut.attention)
+        for groups in layer_groups(self.folder.family, self.structure, index, counts.attention):
+            after = counts.of(index, groups.kind)
+            each = self.structure.unit_parameters(index, groups.kind, counts.attention)
             self.rows.append(GroupRow(name, index, groups.kind, groups.units, after, (groups.units - after) * each))

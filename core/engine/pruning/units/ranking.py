@@ -21,7 +21,7 @@ _ROUNDING = 0.5
 class _Step:
     """Groups of a layer that are removed together, after those of lower importance.
 
-    These are aligned channels, or a head of each KV group. `importance` is per parameter.
+    These are aligned channels, or a head of each KV group. `importance` is their mean.
     """
 
     layer: int
@@ -36,13 +36,24 @@ def ranked_counts(
 ) -> tuple[Counts, ...]:
     """Return the counts each layer keeps, from the score of each of its groups, by kind: [units].
 
+    Raises InvalidSparsity where no counts meet the ranking.
+    """
+    comparable = [_per_parameter(structure, layer, kinds, attention) for layer, kinds in enumerate(scores)]
+    return threshold_counts(structure, comparable, attention, ranking)
+
+
+def threshold_counts(
+    structure: ModelStructure, importances: Sequence[Mapping[Kind, Tensor]], attention: AttentionMode, ranking: Ranking
+) -> tuple[Counts, ...]:
+    """Return the counts each layer keeps, from importances that are comparable across layers and kinds: [units].
+
     Heads are removed as far as they are among the lowest of all steps that make up `ranking.removed`; channels make up
     the rest, so that the entire model meets it within half a step of channels, or, with `at_least`, within one. Raises
     InvalidSparsity where it cannot.
     """
     steps = [
         step
-        for layer, kinds in enumerate(scores)
+        for layer, kinds in enumerate(importances)
         if layer not in ranking.protected
         for step in _steps(structure, layer, kinds, attention, ranking.round_to)
     ]
@@ -70,25 +81,33 @@ def ranked_counts(
     return tuple(_without(structure, layer, taken, attention) for layer in range(len(structure.layers)))
 
 
-def _steps(
-    structure: ModelStructure, layer: int, scores: Mapping[Kind, Tensor], attention: AttentionMode, round_to: int
-) -> Iterator[_Step]:
-    """Yield a layer's groups in ascending importance, without the last of each kind, which must stay."""
+def _per_parameter(
+    structure: ModelStructure, layer: int, scores: Mapping[Kind, Tensor], attention: AttentionMode
+) -> dict[Kind, Tensor]:
+    """Return a layer's scores per parameter that goes, divided by their root mean square over its parameters."""
     sizes = {kind: structure.unit_parameters(layer, kind, attention) for kind in scores}
     per_parameter = {kind: score_U.double() / sizes[kind] for kind, score_U in scores.items()}
     squares = sum(sizes[kind] * float(each.square().sum()) for kind, each in per_parameter.items())
     scale = (squares / sum(sizes[kind] * len(each) for kind, each in per_parameter.items())) ** 0.5 or 1.0
-    for kind, each in per_parameter.items():
+    return {kind: each / scale for kind, each in per_parameter.items()}
+
+
+def _steps(
+    structure: ModelStructure, layer: int, importances: Mapping[Kind, Tensor], attention: AttentionMode, round_to: int
+) -> Iterator[_Step]:
+    """Yield a layer's groups in ascending importance, without the last of each kind, which must stay."""
+    for kind, each in importances.items():
+        size = structure.unit_parameters(layer, kind, attention)
         if kind == "channels":
-            ascending = (each / scale).sort().values
+            ascending = each.sort().values
             odd = len(ascending) % round_to
             parts = [(round_to, mean) for mean in ascending[odd:].view(-1, round_to).mean(dim=1).tolist()]
             parts[:0] = [(odd, float(ascending[:odd].mean()))] if odd else []
         else:
             rows = structure.layers[layer].kv_heads if attention == "query_heads" else 1
-            parts = [(rows, mean) for mean in (each / scale).reshape(rows, -1).sort().values.mean(dim=0).tolist()]
+            parts = [(rows, mean) for mean in each.reshape(rows, -1).sort().values.mean(dim=0).tolist()]
         for groups, mean in parts[:-1]:
-            yield _Step(layer, kind, groups, groups * sizes[kind], mean)
+            yield _Step(layer, kind, groups, groups * size, mean)
 
 
 def _without(structure: ModelStructure, layer: int, steps: Sequence[_Step], attention: AttentionMode) -> Counts:

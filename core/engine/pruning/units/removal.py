@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import HEADS_KEY, KV_HEADS_KEY, layer_settings, per_layer_config
-from core.engine.architectures.unit_counts import AttentionMode, Kind, LayerShape, ModelStructure, Part, Run
+from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, LayerShape, ModelStructure, Part, Run
 from core.engine.architectures.units import cut_dimension, cut_tensors
 
 
@@ -137,6 +137,46 @@ class Cut(BaseModel):
     attention: AttentionMode
     layers: dict[int, LayerCut]
 
+    def counts(self, structure: ModelStructure) -> "UnitCounts":
+        """Return the number of groups each layer keeps."""
+        layers = {n: _counted(structure, n, each, self.attention) for n, each in self.layers.items()}
+        return UnitCounts(attention=self.attention, layers=layers)
+
+
+class UnitCounts(BaseModel):
+    """The size of what is kept of a model: decoder layers by their number in the source, each with its counts."""
+
+    attention: AttentionMode
+    layers: dict[int, Counts]
+
+    def of(self, layer: int, kind: Kind) -> int:
+        """Return how many groups of a kind a layer keeps."""
+        return _units(self.layers[layer], kind, self.attention)
+
+
+def _units(size: Counts | LayerShape, kind: Kind, attention: AttentionMode) -> int:
+    if kind == "channels":
+        return size.channels
+    return size.kv_heads if attention == "kv_groups" else size.heads
+
+
+def _counted(structure: ModelStructure, layer: int, cut: LayerCut, attention: AttentionMode) -> Counts:
+    shape = structure.layers[layer]
+    heads, kv_heads = shape.heads, shape.kv_heads
+    if cut.heads is not None and attention == "kv_groups":
+        heads, kv_heads = len(cut.heads) * (heads // kv_heads), len(cut.heads)
+    elif cut.heads is not None:
+        heads = len(cut.heads)
+    channels = shape.channels if cut.channels is None else len(cut.channels)
+    kept = Counts(channels, heads, kv_heads, 0)
+    kinds: tuple[Kind, ...] = ("channels",) if attention == "none" else ("heads", "channels")
+    removed = sum(
+        (_units(shape, kind, attention) - _units(kept, kind, attention))
+        * structure.unit_parameters(layer, kind, attention)
+        for kind in kinds
+    )
+    return replace(kept, removed=removed)
+
 
 def slice_block(tensors: Mapping[str, Tensor], groups: Sequence[Groups], cut: LayerCut) -> dict[str, Tensor]:
     """Return a block's tensors without the groups the cut leaves out, by the same names."""
@@ -154,18 +194,18 @@ def slice_block(tensors: Mapping[str, Tensor], groups: Sequence[Groups], cut: La
 
 
 def cut_config(
-    raw: Mapping[str, Any], config: PretrainedConfig, family: Architecture, structure: ModelStructure, cut: Cut
+    raw: Mapping[str, Any], config: PretrainedConfig, family: Architecture, structure: ModelStructure, kept: UnitCounts
 ) -> dict[str, Any]:
     """Return the config.json after a cut, from the source's raw config and its parsed one.
 
     Where all layers have one shape it is a plain config of the family; else it says how each layer differs.
     """
     changed = dict(raw)
-    changed["num_hidden_layers" if "num_hidden_layers" in raw else "n_layer"] = len(cut.layers)
+    changed["num_hidden_layers" if "num_hidden_layers" in raw else "n_layer"] = len(kept.layers)
     for name in family.lists_by_layer:
         if entries := getattr(config, name, None):
-            changed[name] = [entries[layer] for layer in cut.layers]
-    layers = [_settings(family, _left(structure.layers[n], each, cut.attention)) for n, each in cut.layers.items()]
+            changed[name] = [entries[layer] for layer in kept.layers]
+    layers = [_settings(family, each) for each in kept.layers.values()]
     shared = _settings(family, structure.layers[0])
     if layer_settings(raw) is not None:
         shared = {name: raw[name] for name in shared}
@@ -179,18 +219,7 @@ def cut_config(
     return per_layer_config(changed | shared, family, own)
 
 
-def _left(shape: LayerShape, cut: LayerCut, attention: AttentionMode) -> LayerShape:
-    """Return a layer's shape after a cut, without a new count of its parameters."""
-    heads, kv_heads = shape.heads, shape.kv_heads
-    if cut.heads is not None and attention == "kv_groups":
-        heads, kv_heads = len(cut.heads) * (heads // kv_heads), len(cut.heads)
-    elif cut.heads is not None:
-        heads = len(cut.heads)
-    channels = shape.channels if cut.channels is None else len(cut.channels)
-    return shape.model_copy(update={"channels": channels, "heads": heads, "kv_heads": kv_heads})
-
-
-def _settings(family: Architecture, shape: LayerShape) -> dict[str, int]:
+def _settings(family: Architecture, shape: LayerShape | Counts) -> dict[str, int]:
     """Return the settings of a layer's shape, by their names in the family's config."""
     heads = {HEADS_KEY: shape.heads, KV_HEADS_KEY: shape.kv_heads} if family.heads else {}
     return {family.width_key: shape.channels, **heads}
