@@ -22,7 +22,7 @@ from tests.engine.crossing import crossed, partly
 from tests.engine.reloading import reload
 from tests.engine.sweeping import save, sweep, tensors_of
 from tests.engine.test_structured import removal
-from tests.engine.tiny import CONFIGS, make_model, make_tokens
+from tests.engine.tiny import CONFIGS, architecture_of, make_config, make_model, make_tokens
 
 METHODS = ["random", "magnitude", "wanda", "sparsegpt"]
 
@@ -30,11 +30,28 @@ WAYS = [(method, pattern) for pattern in ("unstructured", "2:4") for method in M
 
 
 def test_every_family_of_the_table_has_a_tiny_model() -> None:
-    from tests.engine.tiny import make_config
-
     assert {make_config(name).model_type for name in CONFIGS} == {
         family.model_type for family in LANGUAGE_ARCHITECTURES.values()
     }
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_setting_gives_an_output_its_bias_where_the_architecture_names_one_and_nowhere_else(name: str) -> None:
+    family = architecture_of(name)
+    settings = [key for key, value in make_config(name).to_dict().items() if "bias" in key and isinstance(value, bool)]
+
+    def biased(**changes: bool) -> set[str]:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(make_config(name, **changes))
+        block = model.get_submodule(f"{family.blocks}.0")
+        return {linear for linear in family.linears if block.get_submodule(linear).bias is not None}
+
+    none, every = dict.fromkeys(settings, False), biased(**dict.fromkeys(settings, True))
+    for output, setting in ((family.attention_output, family.attention_bias), (family.channel_reader, family.ffn_bias)):
+        if setting is None:
+            assert (output in biased(**none)) == (output in every)
+        else:
+            assert output not in biased(**none) and output in biased(**none | {setting: True})
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -24,7 +24,8 @@ class Architecture:
     head to the embeddings unless told otherwise; `lists_by_layer` are the config's lists with an entry for each layer.
     `stream_norms` are the norms whose input is the residual stream that the attention's output and the FFN's output are
     added to, in that order; empty where anything lies between, as a norm or a factor (then only layers' own outputs are
-    targets).
+    targets). `attention_bias` and `ffn_bias` are the config's settings that give the linear layers of either biases,
+    the output among them; None where no setting does.
     """
 
     model_type: str
@@ -44,6 +45,8 @@ class Architecture:
     stored_head: str | None = None
     lists_by_layer: tuple[str, ...] = ("layer_types",)
     stream_norms: tuple[str, ...] = ()
+    attention_bias: str | None = None
+    ffn_bias: str | None = None
 
     @property
     def attention_output(self) -> str:

@@ -34,6 +34,8 @@ def llama_like(
     tied_by_default: bool = False,
     lists_by_layer: tuple[str, ...] = ("layer_types",),
     stream_norms: tuple[str, ...] = (),
+    attention_bias: str | None = None,
+    ffn_bias: str | None = None,
 ) -> Architecture:
     """Return an architecture whose modules have Llama's names."""
     return Architecture(
@@ -51,4 +53,6 @@ def llama_like(
         tied_by_default=tied_by_default,
         lists_by_layer=lists_by_layer,
         stream_norms=stream_norms,
+        attention_bias=attention_bias,
+        ffn_bias=ffn_bias,
     )

@@ -3,5 +3,11 @@
 from core.engine.architectures.llama_like import llama_like
 
 ARCHITECTURE = llama_like(
-    "gemma3_text", "Gemma3ForCausalLM", "Gemma 3", order=60, heads_divide_hidden=True, tied_by_default=True
+    "gemma3_text",
+    "Gemma3ForCausalLM",
+    "Gemma 3",
+    order=60,
+    heads_divide_hidden=True,
+    tied_by_default=True,
+    attention_bias="attention_bias",
 )

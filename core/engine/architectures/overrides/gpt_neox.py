@@ -19,4 +19,5 @@ ARCHITECTURE = Architecture(
     ),
     channels=(Part("mlp.dense_h_to_4h", "out", ("channel",)), Part("mlp.dense_4h_to_h", "in", ("channel",))),
     stored_head="embed_out",
+    attention_bias="attention_bias",
 )

@@ -2,4 +2,6 @@
 
 from core.engine.architectures.llama_like import llama_like
 
-ARCHITECTURE = llama_like("granite", "GraniteForCausalLM", "Granite", order=130)
+ARCHITECTURE = llama_like(
+    "granite", "GraniteForCausalLM", "Granite", order=130, attention_bias="attention_bias", ffn_bias="mlp_bias"
+)

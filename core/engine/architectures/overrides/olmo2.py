@@ -13,4 +13,5 @@ ARCHITECTURE = llama_like(
         Part("self_attn.q_norm", "out", ("query",)),
         Part("self_attn.k_norm", "out", ("key",)),
     ),
+    attention_bias="attention_bias",
 )

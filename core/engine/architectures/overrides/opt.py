@@ -20,4 +20,6 @@ ARCHITECTURE = Architecture(
     channels=(Part("fc1", "out", ("channel",)), Part("fc2", "in", ("channel",))),
     width_key="ffn_dim",
     tied_by_default=True,
+    attention_bias="enable_bias",
+    ffn_bias="enable_bias",
 )

@@ -2,4 +2,6 @@
 
 from core.engine.architectures.llama_like import NORMS, llama_like
 
-ARCHITECTURE = llama_like("qwen3", "Qwen3ForCausalLM", "Qwen3", order=40, stream_norms=NORMS)
+ARCHITECTURE = llama_like(
+    "qwen3", "Qwen3ForCausalLM", "Qwen3", order=40, stream_norms=NORMS, attention_bias="attention_bias"
+)

@@ -10,4 +10,6 @@ ARCHITECTURE = llama_like(
     tied_by_default=True,
     lists_by_layer=("layer_types", "no_rope_layers"),
     stream_norms=NORMS,
+    attention_bias="attention_bias",
+    ffn_bias="mlp_bias",
 )

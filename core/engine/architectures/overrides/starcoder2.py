@@ -22,4 +22,6 @@ ARCHITECTURE = Architecture(
     heads=HEADS,
     tied_by_default=True,
     stream_norms=NORMS,
+    attention_bias="use_bias",
+    ffn_bias="use_bias",
 )

@@ -144,10 +144,14 @@ class Cut(BaseModel):
 
 
 class UnitCounts(BaseModel):
-    """The size of what is kept of a model: decoder layers by their number in the source, each with its counts."""
+    """The size of what is kept of a model: decoder layers by their number in the source, each with its counts.
+
+    `biases` are settings of the config that give layers biases which they did not have.
+    """
 
     attention: AttentionMode
     layers: dict[int, Counts]
+    biases: list[str] = []
 
     def of(self, layer: int, kind: Kind) -> int:
         """Return how many groups of a kind a layer keeps."""
@@ -200,7 +204,7 @@ def cut_config(
 
     Where all layers have one shape it is a plain config of the family; else it says how each layer differs.
     """
-    changed = dict(raw)
+    changed = dict(raw) | dict.fromkeys(kept.biases, True)
     changed["num_hidden_layers" if "num_hidden_layers" in raw else "n_layer"] = len(kept.layers)
     for name in family.lists_by_layer:
         if entries := getattr(config, name, None):
