@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import AttentionMode
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Refitted
@@ -46,6 +47,10 @@ class Width(MethodParameters, Refitted):
         )
         return frozenset(layer for layer in range(layers) if layer < first or layer >= layers - last)
 
+    def ranks_layers(self, layout: Layout) -> bool:
+        """Return whether the groups of all layers are ranked together in a model of that layout."""
+        return False
+
 
 class Ranked(Width):
     """Parameters of methods that score every group: the scope within which their scores are compared."""
@@ -56,3 +61,6 @@ class Ranked(Width):
         "are ranked together, by importance per parameter, each layer's divided by its root mean square; needs "
         "output.layout 'per_layer'.",
     )
+
+    def ranks_layers(self, layout: Layout) -> bool:
+        return self.scope == "model"

@@ -1,6 +1,6 @@
 """Number of heads and channels to remove from each layer, computed before queueing and again by the engine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
@@ -15,7 +15,7 @@ from core.engine.architectures.unit_counts import (
     rank_groups,
 )
 from core.engine.options.base import MethodParameters
-from core.engine.options.width import Ranked, Width
+from core.engine.options.width import Width
 from core.errors import InvalidParameters, UnusableModel
 
 DEFAULT_ROUND_TO = {"cpu": 8, "cuda": 64}
@@ -26,13 +26,39 @@ class Narrowing:
     """Width reduction of the layers: to given `counts`, or by a `ranking` of the groups of all layers.
 
     `counts` has one entry per layer; where it is None, layers keep the groups that the ranking leaves. `protected`
-    layers are not changed.
+    layers are not changed. At least `limit` parameters have to go; 0: as many as are nearest to the ratio.
     """
 
     attention: AttentionMode
     protected: frozenset[int]
     counts: tuple[Counts, ...] | None
     ranking: Ranking | None
+    round_to: int
+    limit: float = 0.0
+
+    def making_room(self, structure: ModelStructure, added: int) -> "Narrowing":
+        """Return the reduction with which the `limit` is held although a method adds parameters: so many more go."""
+        if self.ranking is not None:
+            more = added if self.ranking.at_least else 0
+            return replace(self, ranking=replace(self.ranking, removed=self.ranking.removed + more))
+        assert self.counts is not None
+        counts = self.counts
+        while self.limit and sum(each.removed for each in counts) < self.limit + added:
+            narrower = tuple(
+                each if layer in self.protected else _narrower(each, structure, self.round_to)
+                for layer, each in enumerate(counts)
+            )
+            if narrower == counts:
+                break
+            counts = narrower
+        return replace(self, counts=counts)
+
+
+def _narrower(counts: Counts, structure: ModelStructure, round_to: int) -> Counts:
+    """Return the counts of a layer with one aligned group of channels less, where it has more than one."""
+    channels = max((counts.channels - 1) // round_to * round_to, min(round_to, counts.channels))
+    removed = counts.removed + (counts.channels - channels) * structure.channel_parameters
+    return replace(counts, channels=channels, removed=removed)
 
 
 def require_narrowing(
@@ -56,7 +82,7 @@ def require_narrowing(
     attention = attention_mode(parameters.attention, structure)
     protected = frozenset[int]() if layout == "uniform" else parameters.protected(description.layers)
     round_to = parameters.round_to or DEFAULT_ROUND_TO[device]
-    if isinstance(parameters, Ranked) and parameters.scope == "model":
+    if parameters.ranks_layers(layout):
         ranking = rank_groups(
             structure,
             parameters=description.parameters,
@@ -66,7 +92,7 @@ def require_narrowing(
             protected=protected,
             at_least=at_least,
         )
-        return Narrowing(attention, protected, None, ranking)
+        return Narrowing(attention, protected, None, ranking, round_to)
     counts = group_counts(
         structure,
         hidden_size=description.hidden_size,
@@ -78,7 +104,7 @@ def require_narrowing(
         protected=protected,
         at_least=at_least,
     )
-    return Narrowing(attention, protected, counts, None)
+    return Narrowing(attention, protected, counts, None, round_to, ratio * description.parameters if at_least else 0.0)
 
 
 def reachable_sparsities(
@@ -114,7 +140,7 @@ def _check_width(description: ModelDescription, structure: ModelStructure, param
         needing = {
             "protected_first": bool(parameters.protected_first),
             "protected_last": bool(parameters.protected_last),
-            "scope": isinstance(parameters, Ranked) and parameters.scope == "model",
+            "scope": parameters.ranks_layers(layout),
         }
         for name, is_asked in needing.items():
             if is_asked:
