@@ -11,7 +11,7 @@ from core.engine.options.layer_selection import Selection
 from core.engine.pruning.layerwise.classifier_pass import OneShot
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
-from core.engine.pruning.protocols.units import StructuredMethod
+from core.engine.pruning.protocols.units import BlockUnitMethod, StructuredMethod
 
 
 def build_method(method_id: str, parameters: Selection) -> Method:
@@ -22,10 +22,10 @@ def build_method(method_id: str, parameters: Selection) -> Method:
     raise _missing(method_id, Method)
 
 
-def build_structured_method(method_id: str, parameters: MethodParameters) -> StructuredMethod:
+def build_structured_method(method_id: str, parameters: MethodParameters) -> StructuredMethod | BlockUnitMethod:
     """Build the implementation of a method that removes heads, channels or layers."""
     for each in _classes(method_id):
-        if issubclass(each, StructuredMethod):
+        if issubclass(each, StructuredMethod | BlockUnitMethod):
             return each(parameters)
     raise _missing(method_id, StructuredMethod)
 

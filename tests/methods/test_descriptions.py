@@ -10,7 +10,7 @@ from core.engine.options.layer_selection import Selection
 from core.engine.options.width import Width
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
 from core.engine.pruning.protocols.layerwise import Method
-from core.engine.pruning.protocols.units import StructuredMethod
+from core.engine.pruning.protocols.units import BlockUnitMethod, StructuredMethod
 from core.methods.engine import build_classifier_method, build_method, build_structured_method
 from core.methods.registry import METHODS, get_method, parse_parameters
 
@@ -46,7 +46,7 @@ def test_its_classes_are_those_its_tasks_need(method_id: str) -> None:
             assert isinstance(method, Method)
             assert method.statistic.name.lower() == info.reads
         else:
-            assert isinstance(build_structured_method(method_id, parameters), StructuredMethod)
+            assert isinstance(build_structured_method(method_id, parameters), StructuredMethod | BlockUnitMethod)
     if "image-classification" in info.task_families:
         built = build_classifier_method(method_id, parameters)
         assert isinstance(built, ClassifierMethod)

@@ -57,7 +57,7 @@ PruneGroup = Callable[[InputGroup, InputStatistic], None]
 
 
 @contextmanager
-def _arrivals(block: nn.Module, groups: Sequence[InputGroup], on_arrival: OnArrival) -> Iterator[None]:
+def arrivals(block: nn.Module, groups: Sequence[InputGroup], on_arrival: OnArrival) -> Iterator[None]:
     """Call `on_arrival` when a tensor reaches a group's first linear layer; check that the others read the same one."""
     inputs: dict[InputGroup, tuple[int, tuple[int, ...]]] = {}
 
@@ -152,10 +152,10 @@ def _gathering(
         wait(group.first)
 
     with ExitStack() as hooks:
-        hooks.enter_context(_arrivals(block, groups, arrive))
+        hooks.enter_context(arrivals(block, groups, arrive))
         if dense is not None:
             others = [group for group in groups if group.first not in norms]
-            hooks.enter_context(_arrivals(dense.block, others, lambda group, inputs: arrive_dense(group.first, inputs)))
+            hooks.enter_context(arrivals(dense.block, others, lambda group, inputs: arrive_dense(group.first, inputs)))
             hooks.enter_context(_products(dense.block, norms, arrive_dense))
             hooks.enter_context(_passing(dense.block, norms.values(), stream_ahead.__setitem__))
             hooks.enter_context(_passing(block, norms.values(), pass_norm))

@@ -1,11 +1,13 @@
-"""Interface of a structured method."""
+"""Interfaces of structured methods: those that choose everything first, and those that choose as the pass comes by."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, TokensAtBlock
 from core.engine.pruning.units.context import Scene
-from core.engine.pruning.units.removal import Cut
+from core.engine.pruning.units.removal import Cut, UnitCounts
 
 
 class StructuredMethod(ABC):
@@ -19,3 +21,32 @@ class StructuredMethod(ABC):
     @abstractmethod
     def choose(self, scene: Scene) -> Cut:
         """Choose the units to keep, as many as the scene's counts say."""
+
+
+class BlockUnitMethod(ABC):
+    """A choice of the units of a block when the pass that removes them is there; what stays may be updated.
+
+    `weight_reads` is how often it reads all weights to plan, at most; `reads_pruned` says whether it asks for the
+    tokens that come through the pruned blocks.
+    """
+
+    weight_reads: ClassVar[int]
+    reads_pruned: ClassVar[bool] = False
+
+    @abstractmethod
+    def __init__(self, parameters: MethodParameters) -> None: ...
+
+    @abstractmethod
+    def plan(self, context: Scene) -> UnitCounts:
+        """Return how many units each layer keeps, and the layers that stay: all that needs the entire model."""
+
+    @abstractmethod
+    def prune_block(
+        self, block: BlockToPrune, dense: TokensAtBlock, pruned: TokensAtBlock | None, log: Callable[[str], None]
+    ) -> PrunedBlock:
+        """Choose the units a block keeps, as many as its counts say.
+
+        Tokens of the dense model come to the dense block; those of the pruned one, with `reads_pruned`, to the same
+        dense block behind the pruned ones before. What it returns depends on nothing but the arguments and the
+        parameters: another attempt may go on from here.
+        """

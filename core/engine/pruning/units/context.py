@@ -7,18 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, LayerShape, ModelStructure
+from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, ModelStructure
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import Skeleton
 from core.engine.options.width_counts import Narrowing
 from core.engine.pruning.layerwise.hidden_state_cache import Shelf
 from core.engine.pruning.layerwise.streams import ActivationBudget
-from core.engine.pruning.masks import lowest
 from core.engine.pruning.schedule import counts_at
 from core.engine.pruning.units.ranking import ranked_counts
-from core.engine.pruning.units.removal import Cut, Groups, LayerCut, layer_groups
+from core.engine.pruning.units.removal import Cut, Groups, LayerCut, highest, layer_groups, require_finite
 from core.engine.pruning.units.trained_weights import TrainedWeights
-from core.errors import NotFiniteWeights
 
 Scores = Sequence[Mapping[Kind, Tensor]]
 """The score of each group of each decoder layer, by kind: [units]; the highest are kept."""
@@ -80,10 +78,7 @@ class Scene:
         NotFiniteWeights where a score is not finite.
         """
         assert self.narrowing is not None
-        for layer, kinds in enumerate(scores):
-            for kind, score_U in kinds.items():
-                if not torch.isfinite(score_U).all():
-                    raise NotFiniteWeights(f"layer {layer}: the importance of its {kind} is not finite", param="model")
+        require_finite(dict(enumerate(scores)))
         counts = counts or self.counts
         if counts is None:
             assert self.narrowing.ranking is not None
@@ -100,28 +95,3 @@ class Scene:
         """Keep everything but these layers."""
         kept = [layer for layer in range(self.layers) if layer not in removed]
         return Cut(attention=self.attention, layers={layer: LayerCut() for layer in kept})
-
-
-def highest(shape: LayerShape, attention: AttentionMode, scores: Mapping[Kind, Tensor], counts: Counts) -> LayerCut:
-    """Return the groups of highest score of a layer, as many as `counts` says; ties keep the later ones."""
-    cut = LayerCut()
-    for kind, score_U in scores.items():
-        if kind == "channels":
-            if counts.channels < shape.channels:
-                cut.channels = _highest(score_U, counts.channels)
-        elif attention == "kv_groups":
-            if counts.kv_heads < shape.kv_heads:
-                cut.heads = _highest(score_U, counts.kv_heads)
-        elif counts.heads < shape.heads:
-            groups = shape.kv_heads
-            of_group = [
-                [head + number * (shape.heads // groups) for head in _highest(part, counts.heads // groups)]
-                for number, part in enumerate(score_U.chunk(groups))
-            ]
-            cut.heads = [head for heads in of_group for head in heads]
-    return cut
-
-
-def _highest(score_U: Tensor, keep: int) -> list[int]:
-    found: list[int] = (~lowest(score_U, len(score_U) - keep)).nonzero().flatten().tolist()
-    return found

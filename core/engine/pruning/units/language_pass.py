@@ -1,14 +1,17 @@
 """Removal of heads, channels or layers: a method chooses them, and one pass over the blocks removes them.
 
-The dense and the pruned model are measured on the same tokens in that pass. It can be resumed once the choice is made,
-and at any block. Resident are embeddings and head, one block before and after removal, the activation budget and, with
-a refit, the statistics of one input group; the memory a method needs to choose comes before and is its own.
+A method chooses everything before the pass, or how many units there are to be, and which of a block when the pass is
+there. The dense and the pruned model are measured on the same tokens in that pass. It can be resumed once the choice is
+made, and at any block. Resident are embeddings and head, one block before and after removal, the activation budget and,
+with a refit, the statistics of one input group; the memory a method needs to choose before is its own.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from core.counting import counted
 from core.engine.models.folder import ModelFolder
@@ -16,9 +19,13 @@ from core.engine.models.streamed import Skeleton
 from core.engine.options.width_counts import require_structure
 from core.engine.pruning.block_pass import GroupRow, PruneResult, Walk
 from core.engine.pruning.compensation.unit_refit import CutRefit
+from core.engine.pruning.protocols.units import BlockUnitMethod
+from core.engine.pruning.units.block_choice import BlockChoice
+from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock
 from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.plan import StructuredPlan
-from core.engine.pruning.units.removal import Cut, UnitCounts, cut_config, layer_groups, slice_block
+from core.engine.pruning.units.removal import Cut, Groups, UnitCounts, cut_config, layer_groups, slice_block
 from core.engine.pruning.units.trained_weights import TrainedWeights
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
@@ -46,45 +53,47 @@ class Removal(Walk):
     def run(self) -> PruneResult:
         """Choose what to remove, then process all blocks; raises UnusableModel kinds for unusable tensors."""
         self.observer.on_stage("prune")
-        cut = self._earlier_cut() or self._choose()
+        kept = self._earlier_choice() or self._choose()
         if blocks := sum(self.trained.has(layer) for layer in range(len(self.structure.layers))):
             self.notes.append(f"The weights of {blocks} blocks were trained while it was chosen what goes.")
-        return self._remove(cut)
+        return self._remove(kept)
 
-    def _choose(self) -> Cut:
+    def _choose(self) -> Cut | UnitCounts:
         plan = self.plan
         calibration = self.calibration_tokens
-        cut = plan.method.choose(
-            Scene(
-                folder=self.folder,
-                structure=self.structure,
-                skeleton=self.skeleton,
-                narrowing=plan.narrowing,
-                removed_layers=plan.removed_layers,
-                calibration=calibration,
-                forward_dtype=plan.forward_dtype,
-                micro_batch=1 if calibration is None else plan.micro_batch(calibration.shape[1]),
-                budget=self.budget,
-                scratch=self.work / "scratch",
-                trained=self.trained,
-                say=self.observer.on_log,
-            )
+        context = Scene(
+            folder=self.folder,
+            structure=self.structure,
+            skeleton=self.skeleton,
+            narrowing=plan.narrowing,
+            removed_layers=plan.removed_layers,
+            calibration=calibration,
+            forward_dtype=plan.forward_dtype,
+            micro_batch=1 if calibration is None else plan.micro_batch(calibration.shape[1]),
+            budget=self.budget,
+            scratch=self.work / "scratch",
+            trained=self.trained,
+            say=self.observer.on_log,
         )
-        self.store.save(SELECTION, 0, {}, cut.model_dump(mode="json"))
-        return cut
+        method = plan.method
+        kept = method.plan(context) if isinstance(method, BlockUnitMethod) else method.choose(context)
+        self.store.save(SELECTION, 0, {}, kept.model_dump(mode="json"))
+        return kept
 
-    def _earlier_cut(self) -> Cut | None:
+    def _earlier_choice(self) -> Cut | UnitCounts | None:
         """Return the choice of this attempt or one before, if made under the same circumstances, else None."""
         saved = self.store.load(SELECTION)
         if not isinstance(saved, Saved):
             return None
         self.store.adopt(SELECTION, saved)
-        return Cut.model_validate(saved.state)
+        kind = UnitCounts if isinstance(self.plan.method, BlockUnitMethod) else Cut
+        return kind.model_validate(saved.state)
 
     @torch.inference_mode()
-    def _remove(self, cut: Cut) -> PruneResult:
+    def _remove(self, kept: Cut | UnitCounts) -> PruneResult:
         plan, skeleton, family = self.plan, self.skeleton, self.folder.family
-        counts = cut.counts(self.structure)
+        counts = kept.counts(self.structure) if isinstance(kept, Cut) else kept
+        self.notes += counts.notes
         raw = cut_config(self.folder.raw_config, self.folder.config, family, self.structure, counts)
         config = type(self.folder.config).from_dict(raw)
         narrow = Skeleton(
@@ -98,7 +107,9 @@ class Removal(Walk):
         ]
         verification = self.stream("verification", self.probe, narrow, plan.dtype)
         refit = self._refit(narrow)
-        streams = [*dense, *pruned, verification, *(refit.streams if refit else [])]
+        choice = self._block_choice(narrow, refit)
+        streams = [*dense, *pruned, verification]
+        streams += [*(refit.streams if refit else []), *(choice.streams if choice else [])]
         saved = self.resume(streams, len(skeleton))
         start = 0
         if saved is None:
@@ -110,7 +121,8 @@ class Removal(Walk):
             self.notes = list(state["notes"])
             if refit:
                 refit.chosen = dict(state["refits"])
-        places = {layer: place for place, layer in enumerate(cut.layers)}
+        places = {layer: place for place, layer in enumerate(counts.layers)}
+        added = self._added(narrow, places)
         for index in counted(range(start, len(skeleton)), "removing from blocks"):
             tensors = skeleton.read_block(index)
             if dense:
@@ -121,19 +133,29 @@ class Removal(Walk):
             self._report(index, counts)
             if index in places:
                 place = places[index]
-                groups = layer_groups(family, self.structure, index, cut.attention)
-                sliced = slice_block(self.trained.over(index, tensors), groups, cut.layers[index])
+                groups = layer_groups(family, self.structure, index, counts.attention)
+                complete = with_biases(family, self.trained.over(index, tensors), narrow.blocks[place])
+                if choice:
+                    answer = choice.prune(self._to_prune(index, groups, counts, complete), place, tensors)
+                else:
+                    assert isinstance(kept, Cut)
+                    answer = PrunedBlock(kept.layers[index])
+                sliced = {**slice_block(complete, groups, answer.units), **answer.changed}
                 if refit:
-                    sliced = refit.fit(index, tensors, place, sliced, groups, cut.layers[index])
+                    sliced = refit.fit(index, tensors, place, sliced, groups, answer.units)
                 block = narrow.fill_block(place, sliced, plan.dtype)
                 for stream in [*pruned, verification]:
                     stream.advance(block, place)
                 narrow.empty_block(place)
+                if choice:
+                    choice.go_on(place, sliced)
                 prefix = narrow.block_prefix(place)
                 self.store.add(BLOCK, f"{index:05d}", {f"{prefix}.{name}": each for name, each in sliced.items()})
             else:
                 if refit:
                     refit.pass_by(index, tensors)
+                if choice:
+                    choice.pass_by(index, tensors)
                 for stream in [*pruned, verification]:
                     stream.stay()
             refits = refit.chosen if refit else {}
@@ -143,7 +165,7 @@ class Removal(Walk):
         self.observer.on_stage("evaluate")
         if refit:
             self.notes.append(refit.summary)
-        removed = sum(row.removed_parameters for row in self.rows)
+        removed = sum(row.removed_parameters for row in self.rows) - added
         return PruneResult(
             layers=self.rows,
             sparsities=(),
@@ -171,6 +193,32 @@ class Removal(Walk):
             narrow,
             self.stream("calibration", self.calibration_tokens, narrow, plan.forward_dtype),
             self.notes.append,
+        )
+
+    def _block_choice(self, narrow: Skeleton, refit: CutRefit | None) -> BlockChoice | None:
+        method, dtype = self.plan.method, self.plan.forward_dtype
+        if not isinstance(method, BlockUnitMethod):
+            return None
+        tokens = self.calibration_tokens
+        assert tokens is not None
+        dense = refit.dense_stream if refit else self.stream("dense-calibration", tokens, self.skeleton, dtype)
+        pruned = refit.stream if refit else self.stream("calibration", tokens, narrow, dtype)
+        reads = pruned if method.reads_pruned else None
+        return BlockChoice(method, self.skeleton, dense, narrow, reads, refit, self.observer.on_log)
+
+    def _to_prune(
+        self, index: int, groups: list[Groups], counts: UnitCounts, tensors: Mapping[str, Tensor]
+    ) -> BlockToPrune:
+        shape = self.structure.layers[index]
+        return BlockToPrune(self.folder.family, index, shape, counts.attention, groups, counts.layers[index], tensors)
+
+    def _added(self, narrow: Skeleton, places: Mapping[int, int]) -> int:
+        """Return the parameters that the layers have beside those of the source."""
+        return sum(
+            parameter.numel()
+            for index, place in places.items()
+            for name, parameter in narrow.blocks[place].named_parameters()
+            if f"{self.skeleton.block_prefix(index)}.{name}" not in self.folder.tensors
         )
 
     def _report(self, index: int, counts: UnitCounts) -> None:

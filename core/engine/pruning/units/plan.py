@@ -13,7 +13,7 @@ from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Refit, Refitted
 from core.engine.options.width_counts import Narrowing
 from core.engine.pruning.layerwise.plan import MICRO_BATCH_TOKENS, engine_facts, model_facts
-from core.engine.pruning.protocols.units import StructuredMethod
+from core.engine.pruning.protocols.units import BlockUnitMethod, StructuredMethod
 from core.engine.resume.fingerprint import Runtime, fingerprint
 
 
@@ -35,7 +35,7 @@ class StructuredPlan:
     dtype: torch.dtype
     forward_dtype: torch.dtype
     device: torch.device
-    method: StructuredMethod = field(compare=False)
+    method: StructuredMethod | BlockUnitMethod = field(compare=False)
 
     @property
     def compensation(self) -> Refit | None:

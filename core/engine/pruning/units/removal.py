@@ -13,6 +13,8 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import HEADS_KEY, KV_HEADS_KEY, layer_settings, per_layer_config
 from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, LayerShape, ModelStructure, Part, Run
 from core.engine.architectures.units import cut_dimension, cut_tensors
+from core.engine.pruning.masks import lowest
+from core.errors import NotFiniteWeights
 
 
 @dataclass(frozen=True)
@@ -146,16 +148,29 @@ class Cut(BaseModel):
 class UnitCounts(BaseModel):
     """The size of what is kept of a model: decoder layers by their number in the source, each with its counts.
 
-    `biases` are settings of the config that give layers biases which they did not have.
+    `biases` are settings of the config that give layers biases which they did not have, `notes` lines for the report.
     """
 
     attention: AttentionMode
     layers: dict[int, Counts]
     biases: list[str] = []
+    notes: list[str] = []
 
     def of(self, layer: int, kind: Kind) -> int:
         """Return how many groups of a kind a layer keeps."""
         return _units(self.layers[layer], kind, self.attention)
+
+    def losing(self, structure: ModelStructure) -> list[Kind]:
+        """Return the kinds of groups that some layer loses."""
+        return [
+            kind
+            for kind in _kinds(self.attention)
+            if any(self.of(n, kind) < _units(structure.layers[n], kind, self.attention) for n in self.layers)
+        ]
+
+
+def _kinds(attention: AttentionMode) -> tuple[Kind, ...]:
+    return ("channels",) if attention == "none" else ("heads", "channels")
 
 
 def _units(size: Counts | LayerShape, kind: Kind, attention: AttentionMode) -> int:
@@ -173,13 +188,45 @@ def _counted(structure: ModelStructure, layer: int, cut: LayerCut, attention: At
         heads = len(cut.heads)
     channels = shape.channels if cut.channels is None else len(cut.channels)
     kept = Counts(channels, heads, kv_heads, 0)
-    kinds: tuple[Kind, ...] = ("channels",) if attention == "none" else ("heads", "channels")
     removed = sum(
         (_units(shape, kind, attention) - _units(kept, kind, attention))
         * structure.unit_parameters(layer, kind, attention)
-        for kind in kinds
+        for kind in _kinds(attention)
     )
     return replace(kept, removed=removed)
+
+
+def require_finite(scores: Mapping[int, Mapping[Kind, Tensor]]) -> None:
+    """Raise NotFiniteWeights where a score of a layer's groups is not finite."""
+    for layer, kinds in scores.items():
+        for kind, score_U in kinds.items():
+            if not torch.isfinite(score_U).all():
+                raise NotFiniteWeights(f"layer {layer}: the importance of its {kind} is not finite", param="model")
+
+
+def highest(shape: LayerShape, attention: AttentionMode, scores: Mapping[Kind, Tensor], counts: Counts) -> LayerCut:
+    """Return the groups of highest score of a layer, as many as `counts` says; ties keep the later ones."""
+    cut = LayerCut()
+    for kind, score_U in scores.items():
+        if kind == "channels":
+            if counts.channels < shape.channels:
+                cut.channels = _highest(score_U, counts.channels)
+        elif attention == "kv_groups":
+            if counts.kv_heads < shape.kv_heads:
+                cut.heads = _highest(score_U, counts.kv_heads)
+        elif counts.heads < shape.heads:
+            groups = shape.kv_heads
+            of_group = [
+                [head + number * (shape.heads // groups) for head in _highest(part, counts.heads // groups)]
+                for number, part in enumerate(score_U.chunk(groups))
+            ]
+            cut.heads = [head for heads in of_group for head in heads]
+    return cut
+
+
+def _highest(score_U: Tensor, keep: int) -> list[int]:
+    found: list[int] = (~lowest(score_U, len(score_U) - keep)).nonzero().flatten().tolist()
+    return found
 
 
 def slice_block(tensors: Mapping[str, Tensor], groups: Sequence[Groups], cut: LayerCut) -> dict[str, Tensor]:

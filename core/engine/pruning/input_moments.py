@@ -1,0 +1,51 @@
+"""Mean and variance of a linear layer's inputs over the calibration tokens, gathered by micro-batches."""
+
+import torch
+from torch import Tensor
+
+
+class InputMoments:
+    """Mean and variance of each feature of an input X [tokens, in_features].
+
+    Micro-batches are merged by their means and their sums of squares about them (Chan, Golub, LeVeque 1983), in float64
+    but for the inputs themselves: nothing cancels where a mean is large beside its variance.
+    """
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self._mean_I: Tensor | None = None
+        self._squares_I: Tensor | None = None
+
+    def update(self, inputs: Tensor) -> None:
+        """Take in a micro-batch of inputs, [..., in_features]."""
+        X_NI = inputs.detach().reshape(-1, inputs.shape[-1]).float()
+        tokens, rounded_I = len(X_NI), X_NI.mean(0)
+        X_NI = X_NI - rounded_I
+        rest_I = X_NI.mean(0, dtype=torch.float64)
+        mean_I = rounded_I.double() + rest_I
+        squares_I = X_NI.square_().sum(0, dtype=torch.float64) - tokens * rest_I.square()
+        if self._mean_I is None or self._squares_I is None:
+            self._mean_I, self._squares_I = mean_I, squares_I
+        else:
+            shift_I, share = mean_I - self._mean_I, tokens / (self.tokens + tokens)
+            self._mean_I += shift_I * share
+            self._squares_I += squares_I + shift_I.square() * (self.tokens * share)
+        self.tokens += tokens
+
+    @property
+    def mean_I(self) -> Tensor:
+        """Mean of each input feature, in float64."""
+        assert self._mean_I is not None
+        return self._mean_I
+
+    @property
+    def variance_I(self) -> Tensor:
+        """Sample variance of each input feature, in float64; 0 of a single token."""
+        assert self._squares_I is not None
+        return self._squares_I.clamp(min=0) / max(self.tokens - 1, 1)
+
+    @property
+    def mean_square_I(self) -> Tensor:
+        """Mean of each input feature's square, in float64."""
+        assert self._squares_I is not None
+        return self._squares_I.clamp(min=0) / self.tokens + self.mean_I.square()

@@ -1,0 +1,39 @@
+"""Pass of the calibration tokens through the dense model, for a method that plans by what all blocks read."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from core.counting import counted
+from core.engine.models.streamed import call_block
+from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.units.block_tokens import TokensAtBlock
+from core.engine.pruning.units.context import Scene
+
+
+def dense_blocks(context: Scene) -> Iterator[tuple[int, dict[str, Tensor], TokensAtBlock]]:
+    """Yield every block's number, its tensors and the tokens that come to it, which have to be run.
+
+    One block has its weights at a time; hidden states lie in memory up to the budget, then in files.
+    """
+    assert context.calibration is not None
+    skeleton, dtype = context.skeleton, context.forward_dtype
+    batches = context.calibration.split(context.micro_batch)
+    arguments = block_arguments(skeleton, context.calibration.shape[1], dtype)
+    cache = context.shelf()
+    for batch, tokens in enumerate(batches):
+        cache.put(0, batch, skeleton.embed(tokens).to(dtype))
+    for index in counted(range(len(skeleton)), "reading what the dense blocks read"):
+        tensors = skeleton.read_block(index)
+        block = skeleton.fill_block(index, tensors, dtype)
+
+        def run(index: int = index, block: torch.nn.Module = block) -> None:
+            for batch in range(len(batches)):
+                hidden = cache.take(index, batch).to(skeleton.device)
+                cache.put(index + 1, batch, call_block(block, hidden, arguments[index]))
+
+        yield index, tensors, TokensAtBlock(block, run)
+        skeleton.empty_block(index)
+    for batch in range(len(batches)):
+        cache.take(len(skeleton), batch)

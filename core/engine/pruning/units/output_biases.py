@@ -1,0 +1,61 @@
+"""Biases of the layers that read heads and channels: those a model has, and those its config can give it."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.unit_counts import Kind
+from core.engine.models.folder import ModelFolder
+from core.engine.models.tensors import turned
+
+
+@dataclass(frozen=True)
+class OutputBiases:
+    """The `kinds` whose reading layer has a bias or can be given one.
+
+    `settings` are those of the config to turn on for that, `added` the parameters that come with them, at most.
+    """
+
+    kinds: frozenset[Kind]
+    settings: list[str]
+    added: int
+
+
+def output_biases(folder: ModelFolder, kinds: Collection[Kind]) -> OutputBiases:
+    """Return how the layers that read these kinds of units come to biases, if they can."""
+    family = folder.family
+    ways: dict[Kind, tuple[str, str | None]] = {
+        "heads": (family.attention_output, family.attention_bias),
+        "channels": (family.channel_reader, family.ffn_bias),
+    }
+
+    def has_bias(linear: str) -> bool:
+        return f"{family.blocks}.0.{linear}.bias" in folder.tensors
+
+    settings = {
+        setting
+        for kind, (linear, setting) in ways.items()
+        if kind in kinds and setting is not None and not has_bias(linear)
+    }
+    given = [name for group in family.inputs[:2] for name in group if family.attention_bias in settings]
+    given += [name for group in family.inputs[2:] for name in group if family.ffn_bias in settings]
+    lacking = [name for name in given if not has_bias(name)]
+    added = {f"{family.blocks}.{layer}.{name}" for layer in range(folder.description.layers) for name in lacking}
+    return OutputBiases(
+        frozenset(kind for kind in kinds if has_bias(ways[kind][0]) or ways[kind][1] is not None),
+        sorted(settings),
+        sum(each.out_features for each in folder.description.linears if each.name in added),
+    )
+
+
+def with_biases(family: Architecture, tensors: Mapping[str, Tensor], block: nn.Module) -> dict[str, Tensor]:
+    """Return a block's tensors and, at zero, the biases that it lacks beside `block`, which may be narrower."""
+    biases = {}
+    for name, _ in block.named_parameters():
+        if name not in tensors:
+            weight = turned(tensors[f"{name.removesuffix('.bias')}.weight"], family)
+            biases[name] = torch.zeros(len(weight), dtype=weight.dtype, device=weight.device)
+    return {**tensors, **biases}
