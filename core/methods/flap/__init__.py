@@ -1,0 +1,1 @@
+"""FLAP: description and parameters in `info`, mathematics in `method`."""

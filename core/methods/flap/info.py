@@ -1,0 +1,82 @@
+"""FLAP: its description and parameters."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from core.engine.architectures.heterogeneous import Layout
+from core.engine.options.width import Width
+from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
+from core.methods.method_info import SMALLER, MethodInfo
+from secateur_wire.methods import Needs, Paper
+
+_STATE_BYTES = 4
+
+
+class FLAPParameters(Width):
+    """Parameters of `flap`."""
+
+    scope: Literal["layer", "model"] | None = Field(
+        None,
+        description="layer: of every layer that is not protected the same share goes (the paper's UL-UM). model: the "
+        "groups of all of them are ranked together, scores standardised within each layer's attention and FFN (AL-AM); "
+        "needs output.layout 'per_layer'. Unset: model where output.layout is 'per_layer', else layer.",
+    )
+    metric: Literal["wifv", "ifv", "wifn"] = Field(
+        "wifv",
+        description="Score of an input feature x of the output projection, w its column: wifv: var(x)·‖w‖²; ifv: "
+        "var(x); wifn: mean|w|·rms(x).",
+    )
+    bias: bool = Field(
+        True,
+        description="What is removed leaves its mean behind, as a bias of the output projection, where the "
+        "architecture has room for one.",
+    )
+
+    def ranks_layers(self, layout: Layout) -> bool:
+        return self.scope == "model" or (self.scope is None and layout == "per_layer")
+
+    @model_validator(mode="after")
+    def _compensates_once(self) -> Self:
+        if self.bias and self.compensation is not None and self.compensation.refits:
+            raise ValueError(
+                "the bias and compensation.refit would both make up for what is removed: use one of them, "
+                "bias false or no compensation"
+            )
+        return self
+
+
+class FLAPCost(Cost[FLAPParameters]):
+    """Cost of a pass of the dense model beside the one that removes, and of one before where layers compete."""
+
+    def passes(self, facts: CostFacts[FLAPParameters]) -> int:
+        return (1 if facts.parameters.scope == "layer" else 2) * facts.tokens.calibration
+
+    def memory(self, facts: CostFacts[FLAPParameters], sizes: PassSizes) -> ChoiceMemory:
+        hidden = _STATE_BYTES * facts.description.hidden_size * facts.tokens.calibration
+        stored = min(hidden, sizes.activation_budget_bytes)
+        return ChoiceMemory(during=stored, before=stored)
+
+
+INFO = MethodInfo(
+    id="flap",
+    rank=95,
+    title="FLAP",
+    summary="Removes the heads and channels whose outputs fluctuate least, and keeps their mean as a bias.",
+    description="Measures on calibration text how much each head and channel varies around its mean, weighed by the "
+    "weights that read it, and removes those that vary least: their mean stays as a bias. It takes forward passes "
+    "only, one block in memory at a time, and no training. Layers may keep different numbers of heads and channels.",
+    gains=SMALLER,
+    paper=Paper(
+        title="Fluctuation-based Adaptive Structured Pruning for Large Language Models",
+        authors="An, Zhao, Yu, Tang, Wang",
+        year=2023,
+        url="https://arxiv.org/abs/2312.11983",
+    ),
+    task_families=("language-model",),
+    patterns=("structured",),
+    needs=Needs(calibration=True, gradients=False, training=False),
+    parameters=FLAPParameters,
+    removes="heads_and_channels",
+    cost=FLAPCost(),
+)

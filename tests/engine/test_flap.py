@@ -1,0 +1,246 @@
+"""FLAP: what fluctuates least goes and leaves its mean behind, in models that load."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from core.engine.architectures.description import inspect_folder
+from core.engine.models.folder import open_model
+from core.engine.models.loading import load_model
+from core.engine.pruning.block_pass import GroupRow, Observer, PruneResult
+from core.engine.pruning.units.removal import UnitCounts
+from core.engine.resume.kinds import SELECTION
+from core.errors import InvalidParameters
+from core.methods.cost import CostFacts, Tokens
+from core.methods.flap.method import FLAP
+from core.methods.registry import get_method, parse_parameters
+from tests.engine.apart import Apart
+from tests.engine.crossing import crossed
+from tests.engine.reloading import reload_with_code
+from tests.engine.resuming import saved_state
+from tests.engine.sweeping import last_hidden, tensors_of
+from tests.engine.test_per_layer import config_of, prune
+from tests.engine.test_structured import edit, removal, save
+from tests.engine.tiny import CONFIGS, architecture_of, make_model, make_tokens
+
+CPU = torch.device("cpu")
+CHANNELS = {"attention": "none"}
+
+
+def outputs(folder: Path, linear: str, tokens: Tensor) -> Tensor:
+    """Return what a linear layer of block 0 gives for the tokens, [tokens, features]."""
+    opened = open_model(folder, own_artifact=True)
+    model = load_model(opened, CPU)
+    seen: list[Tensor] = []
+    layer = model.get_submodule(f"{opened.family.blocks}.0.{linear}")
+    layer.register_forward_hook(lambda module, arguments, output: seen.append(output))
+    with torch.inference_mode():
+        model(input_ids=tokens)
+    return seen[0].flatten(0, -2)
+
+
+@crossed("name, layout", list(CONFIGS), ["uniform", "per_layer"])
+def test_what_is_left_of_every_family_reloads_with_its_biases_or_says_why_it_has_none(
+    name: str, layout: str, tmp_path: Path, apart: type[Apart]
+) -> None:
+    folder = make_model(tmp_path / "model", name)
+    parameters: dict[str, Any] = {"round_to": 1}
+    artifact, result = prune(folder, tmp_path / "work", "flap", 0.2, parameters, layout=layout)
+    dense, cut = inspect_folder(folder), inspect_folder(artifact, own_artifact=True)
+    assert dense.parameters - cut.parameters == result.removed > 0
+    family, tensors = architecture_of(name), tensors_of(result)
+    lost = {row.kind for row in result.layers if isinstance(row, GroupRow) and row.after < row.before}
+    for kind, linear, setting in (
+        ("heads", family.attention_output, family.attention_bias),
+        ("channels", family.channel_reader, family.ffn_bias),
+    ):
+        bias = tensors.get(f"{family.blocks}.0.{linear}.bias")
+        if kind in lost:
+            assert any(linear in note for note in result.notes) == (bias is None)
+            assert bias is not None or setting is None
+    apart(reload_with_code, [(artifact, result.verification)]).wait()
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "gpt-neox", "starcoder2", "granite"])
+def test_the_mean_of_the_ffns_output_stays_where_only_channels_go(name: str, tmp_path: Path) -> None:
+    folder, tokens = make_model(tmp_path / "model", name), make_tokens()
+    linear = architecture_of(name).channel_reader
+    means = [outputs(folder, linear, tokens).mean(0)]
+    for bias in (True, False):
+        work = tmp_path / f"{bias}"
+        result = removal(folder, work, "flap", 0.2, parameters=CHANNELS | {"bias": bias})
+        means.append(outputs(save(result, folder, work / "artifact"), linear, tokens).mean(0))
+    dense, with_bias, without = means
+    torch.testing.assert_close(with_bias, dense, atol=2e-5, rtol=1e-4)
+    assert float((without - dense).norm()) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["llama", "olmo2", "starcoder2"])
+@pytest.mark.parametrize("attention", ["kv_groups", "query_heads"])
+def test_the_mean_of_the_attentions_output_stays_where_heads_go(name: str, attention: str, tmp_path: Path) -> None:
+    """In the first block, whose attention reads what the dense model's does; OLMo 2's norms change with the heads."""
+    folder, tokens = make_model(tmp_path / "model", name), make_tokens()
+    linear = architecture_of(name).attention_output
+    result = removal(folder, tmp_path / "work", "flap", 0.3, parameters={"attention": attention})
+    assert any(row.kind == "heads" and row.after < row.before for row in result.layers if isinstance(row, GroupRow))
+    left = outputs(save(result, folder, tmp_path / "artifact"), linear, tokens).mean(0)
+    dense = outputs(folder, linear, tokens).mean(0)
+    if name == "olmo2":
+        assert result.config is not None and result.config["attention_bias"] is True
+    else:
+        torch.testing.assert_close(left, dense, atol=2e-5, rtol=1e-4)
+
+
+def test_channels_that_never_change_go_first_and_nothing_is_lost(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", "opt")
+    changes: dict[str, Any] = {}
+    for layer in range(3):
+        fc1 = f"model.decoder.layers.{layer}.fc1"
+        changes |= {
+            f"{fc1}.weight": lambda weight: weight[10:18].zero_(),
+            f"{fc1}.bias": lambda bias: bias[10:18].fill_(3.0),
+        }
+    edit(folder, changes)
+    description = inspect_folder(folder)
+    assert description.structure is not None
+    sparsity = 3 * 8 * description.structure.channel_parameters / description.parameters
+    artifact = save(removal(folder, tmp_path / "work", "flap", sparsity), folder, tmp_path / "artifact")
+    tokens = make_tokens(2, seed=3)
+    dense = AutoModelForCausalLM.from_pretrained(folder)(input_ids=tokens).logits
+    left = AutoModelForCausalLM.from_pretrained(artifact)(input_ids=tokens).logits
+    torch.testing.assert_close(left, dense, atol=2e-5, rtol=1e-4)
+
+
+def test_a_scale_between_up_and_down_changes_no_choice_unless_the_weights_are_not_asked(tmp_path: Path) -> None:
+    """var(c·x)·‖w/c‖² = var(x)·‖w‖²."""
+    folder = make_model(tmp_path / "model")
+    scale_I = 2.0 ** torch.randint(-3, 4, (48,), generator=torch.Generator().manual_seed(0))
+    scaled = make_model(tmp_path / "scaled")
+    edit(scaled, {
+        f"model.layers.{layer}.mlp.{name}_proj.weight": change
+        for layer in range(3)
+        for name, change in {
+            "up": lambda weight: weight.mul_(scale_I[:, None]), "down": lambda weight: weight.div_(scale_I)
+        }.items()
+    })  # fmt: skip
+
+    def kept(source: Path, **parameters: str) -> list[Tensor]:
+        work = tmp_path / f"{source.name}-{'-'.join(parameters.values())}"
+        _, result = prune(source, work, "flap", 0.2, {**CHANNELS, "bias": False, **parameters})
+        tensors = tensors_of(result)
+        return [tensors[f"model.layers.{layer}.mlp.gate_proj.weight"] for layer in range(3)]
+
+    for metric in ("wifv", "wifn"):
+        pairs = zip(kept(folder, metric=metric), kept(scaled, metric=metric), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+    pairs = zip(kept(folder, metric="ifv"), kept(scaled, metric="ifv"), strict=True)
+    assert not all(one.shape == other.shape and torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_layers_compete_where_they_may_differ_and_the_ratio_is_met_within_one_aligned_group(
+    name: str, tmp_path: Path
+) -> None:
+    """A layer of few channels that tower above the others has none as far below its mean as other layers have."""
+    folder = make_model(tmp_path / "model", name)
+    family = architecture_of(name)
+    reader = f"{family.blocks}.1.{family.channel_reader}.weight"
+    edit(folder, {reader: lambda weight: raise_some(weight, family.transposed)})
+    description = inspect_folder(folder)
+    structure = description.structure
+    assert structure is not None
+    _, result = prune(folder, tmp_path / "work", "flap", 0.2, {"round_to": 2})
+    rows = [row for row in result.layers if isinstance(row, GroupRow)]
+    removed = sum(row.removed_parameters for row in rows)
+    assert abs(removed - 0.2 * description.parameters) <= 2 * structure.channel_parameters
+    left = [row.after for row in rows if row.kind == "channels"]
+    assert left[1] > max(left[0], left[2])
+
+
+def raise_some(weight: Tensor, transposed: bool) -> None:
+    (weight.T if transposed else weight)[:, :4] *= 30
+
+
+def finish(folder: Path, work: Path, layout: Any, **setting: Any) -> PruneResult:
+    parameters = {"round_to": 1}
+    evaluations = {"text": make_tokens(seed=1)}
+    return removal(folder, work, "flap", 0.25, parameters=parameters, layout=layout, evaluations=evaluations, **setting)
+
+
+@pytest.mark.parametrize("layout", ["uniform", "per_layer"])
+def test_a_walk_that_was_cut_off_plans_no_more_and_ends_with_the_same_bytes(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_model(tmp_path / "model", "qwen2")
+    whole = finish(folder, tmp_path / "whole", layout)
+
+    def stop(done: int, blocks: int, rows: Any) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finish(folder, tmp_path / "one", layout, observer=Observer(on_block=stop))
+    monkeypatch.delattr(FLAP, "plan")
+    monkeypatch.setattr(FLAP, "__abstractmethods__", frozenset())
+    again = finish(folder, tmp_path / "two", layout, previous=[tmp_path / "one"])
+    assert again.resumed_from == 2 and again.notes == whole.notes != []
+    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
+    assert again.perplexity == whole.perplexity and again.layers == whole.layers and again.removed == whole.removed
+    assert UnitCounts.model_validate(saved_state(tmp_path / "two", SELECTION)).notes == whole.notes
+
+
+@pytest.mark.parametrize("layout", ["uniform", "per_layer"])
+def test_biases_that_were_added_count_against_a_limit(layout: Any, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    dense = inspect_folder(folder)
+    for number in range(1, 6):
+        ratio = number * 0.05
+        work = tmp_path / f"{number}"
+        result = removal(folder, work, "flap", ratio, layout=layout, at_least=True, parameters={"round_to": 1})
+        artifact = inspect_folder(save(result, folder, work / "artifact"), own_artifact=True)
+        assert artifact.parameters <= dense.parameters * (1 - ratio)
+
+
+@pytest.mark.parametrize("layout", ["uniform", "per_layer"])
+def test_its_artifact_is_a_model_for_other_jobs_and_has_no_second_bias(layout: str, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    first, _ = prune(folder, tmp_path / "first", "flap", 0.15, {"round_to": 1}, layout=layout)
+    assert config_of(first)["mlp_bias"] is True
+    for method, sparsity, pattern in (("flap", 0.1, None), ("llm-pruner", 0.1, None), ("wanda", 0.5, "unstructured")):
+        artifact, result = prune(
+            first, tmp_path / method, method, sparsity, {}, layout=layout, pattern=pattern,
+            evaluations={"text": make_tokens(2, seed=5)},
+        )  # fmt: skip
+        before, after = (inspect_folder(each, own_artifact=True).parameters for each in (first, artifact))
+        assert result.perplexity["text"].pruned > 0
+        assert before - after == (0 if method == "wanda" else result.removed)
+        load_model(open_model(artifact, own_artifact=True), CPU)
+
+
+def test_layers_that_compete_cost_one_more_pass_of_the_calibration_tokens(tmp_path: Path) -> None:
+    description = inspect_folder(make_model(tmp_path / "model"))
+
+    def passes(scope: str) -> int:
+        facts = CostFacts(description, parse_parameters("flap", {"scope": scope}), 0.2, Tokens(1000, 0, 0))
+        return get_method("flap").cost.passes(facts)
+
+    assert (passes("layer"), passes("model")) == (1000, 2000)
+
+
+def test_it_is_fitted_by_its_bias_or_by_a_refit(tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameters, match="bias false"):
+        parse_parameters("flap", {"compensation": {"refit": 0.5}})
+    folder, tokens = make_model(tmp_path / "model"), make_tokens(16)
+    expected = last_hidden(folder, tokens)
+    drifts = []
+    for number, refit in enumerate((0, 1.0)):
+        work = tmp_path / f"{number}"
+        parameters = {"bias": False, "compensation": {"refit": refit}}
+        result = removal(folder, work, "flap", 0.25, parameters=parameters, calibration=tokens)
+        drifts.append(float((last_hidden(save(result, folder, work / "artifact"), tokens) - expected).norm()))
+        assert result.config is not None and not result.config["mlp_bias"]
+    assert drifts[1] < 0.85 * drifts[0]
