@@ -32,6 +32,7 @@ from tests.client.shown_commands import (
     reader,
 )
 from tests.portal.browserless import Browserless
+from tests.recipes import recipe_of
 
 READING = {
     *("jobs", "show", "watch", "summary", "report", "download", "team", "workers", "audit"),
@@ -66,7 +67,7 @@ def finished(live_api: httpx.Client, model: str, sessions: sessionmaker[Session]
         "parameters": {"dense": 40_000, "nonzero": 20_000},
         "bytes": {"dense": 160_000, "artifact": 160_000},
     }
-    recipe = {"model": model, "method": "magnitude", "pattern": "unstructured"}
+    recipe = recipe_of("magnitude", model=model)
     card = model_card(recipe, Report.model_validate({"metrics": metrics, "packed": packed}))
     files = {each.name: each.read_bytes() for each in checkpoint.iterdir()}
     files |= {"secateur.json": b"{}", "README.md": card.encode()}

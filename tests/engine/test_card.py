@@ -6,6 +6,7 @@ import pytest
 
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
+from tests.recipes import recipe_of
 
 RECOVERY: dict[str, Any] = {
     "method": "lora", "trained": "lora", "trained_parameters": 1000, "steps": 200, "tokens": 4000,
@@ -28,7 +29,7 @@ def card(pattern: str, *, layers: list[dict[str, Any]] = GROUPS, **latency: Any)
     if latency:
         metrics["latency"] = {"sequence_length": 512, "device": "cpu", **latency}
     method = "llm-pruner" if pattern == "structured" else "wanda"
-    recipe = {"model": "m", "method": method, "pattern": pattern}
+    recipe = recipe_of(method, pattern=pattern)
     report = {"metrics": metrics, "recovery": RECOVERY, "layers": layers}
     return model_card(recipe, Report.model_validate(report))
 

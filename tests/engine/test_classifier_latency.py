@@ -14,6 +14,7 @@ from core.engine.models.classifier import load_classifier, open_classifier
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
 from tests.engine.classifier_folders import make_classifier, remove_channels
+from tests.recipes import recipe_of
 
 CPU = torch.device("cpu")
 
@@ -61,7 +62,7 @@ def test_the_card_has_the_figures_and_how_to_open_the_folder(tmp_path: Path) -> 
         },
         "verification": {"from_pretrained": False, "image_shape": [1, 28, 28]},
     }
-    recipe = {"model": "an mlp", "method": "magnitude", "pattern": "unstructured"}
+    recipe = recipe_of("magnitude", model="an mlp")
     card = model_card(recipe, Report.model_validate(report))
     assert "pipeline_tag: image-classification" in card
     assert (

@@ -19,6 +19,7 @@ from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
+from tests.recipes import recipe_of
 from tests.sources.conftest import write_wordy_model
 
 CPU = torch.device("cpu")
@@ -138,7 +139,7 @@ def test_a_card_shows_any_text_as_it_is() -> None:
     ]
     figures = {"dense": 10, "nonzero": 5, "artifact": 10}
     metrics = {"sparsity": {"prunable": 0.5, "model": 0.4}, "perplexity": {}, "parameters": figures, "bytes": figures}
-    recipe = {"model": "m", "method": "wanda", "pattern": "unstructured", "evaluation": {"prompts": texts}}
+    recipe = recipe_of(evaluation={"prompts": texts})
     card = model_card(recipe, Report.model_validate({"metrics": metrics, "generations": written}))
     tokens = MarkdownIt().parse(card.partition("---\n\n")[2])
     assert not [token for token in tokens if token.type.startswith(("html", "list", "hr"))]

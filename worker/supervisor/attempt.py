@@ -135,7 +135,7 @@ class Attempt(ABC):
         report.seconds = dict(self._recorder.stage_seconds)
         report.gates = gates_report(gates, results)
         report.metrics = metrics
-        finalise(made.artifact, recipe=self._claim.body, report=report)
+        finalise(made.artifact, recipe=self._claim.recipe, body=self._claim.body, report=report)
         report.recipe = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
         self._doing = "storing the artifact"
         files = self._store.publish(made.artifact, self._prefix, watch=self._wait)

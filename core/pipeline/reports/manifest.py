@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.methods.registry import get_method
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.sensitivity_card import sensitivity_card
@@ -32,9 +33,12 @@ class Manifest(BaseModel):
     files: dict[str, FileEntry]
 
 
-def finalise(folder: Path, *, recipe: dict[str, Any], report: Report) -> Manifest:
-    """Write the card, then the manifest with the hash of every file, last; all fsynced."""
-    card = sensitivity_card if get_method(recipe["method"]).measures else model_card
+def finalise(folder: Path, *, recipe: Recipe, body: dict[str, Any], report: Report) -> Manifest:
+    """Write the card, then the manifest with the hash of every file, last; all fsynced.
+
+    `body` is the recipe as the job's row has it, to the order of its keys.
+    """
+    card = sensitivity_card if get_method(recipe.method).measures else model_card
     (folder / CARD).write_text(card(recipe, report), "utf-8")
     files = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
@@ -42,7 +46,7 @@ def finalise(folder: Path, *, recipe: dict[str, Any], report: Report) -> Manifes
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             os.fsync(stream.fileno())
         files[file.relative_to(folder).as_posix()] = FileEntry(bytes=file.stat().st_size, sha256=digest)
-    manifest = Manifest(version=1, recipe=recipe, report=report, files=files)
+    manifest = Manifest(version=1, recipe=body, report=report, files=files)
     partial = folder / f"{MANIFEST}.partial"
     with partial.open("w", encoding="utf-8") as target:
         target.write(manifest.model_dump_json(indent=2, exclude_unset=True))

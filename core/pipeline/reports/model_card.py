@@ -6,6 +6,7 @@ from typing import Any
 
 from core.engine.options.patterns import STRUCTURED
 from core.methods.registry import get_method
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports import classifier_card
 from core.pipeline.reports.markdown import fenced, plain
 from core.pipeline.reports.report import RecoveryReport, Report, Verification
@@ -13,11 +14,11 @@ from secateur_wire.metrics import Latency, Metrics, Parameters, Perplexity, Size
 from secateur_wire.reports import Generation
 
 
-def model_card(recipe: Mapping[str, Any], report: Report) -> str:
+def model_card(recipe: Recipe, report: Report) -> str:
     """Return the README.md of an artifact, from its recipe and report; figures that were not measured are left out."""
     metrics = report.metrics or Metrics()
     parameters, sizes = metrics.parameters or Parameters(), metrics.bytes or Sizes()
-    method = get_method(recipe["method"])
+    method = get_method(recipe.method)
     recovery = report.recovery
     is_classifier = report.model is not None and report.model.task == classifier_card.TASK
     names = ("dense", "pruned") if method.prunes else ("given", "trained")
@@ -29,11 +30,11 @@ def model_card(recipe: Mapping[str, Any], report: Report) -> str:
         f"tags: [pruning, {method.id}{', onnx' if is_classifier else ''}]",
         "---",
         "",
-        f"# {plain(recipe['model'])}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
+        f"# {plain(recipe.model)}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
         "",
-        _what_went(metrics.sparsity or Sparsity(), recipe["pattern"] if method.prunes else None, report.layers),
+        _what_went(metrics.sparsity or Sparsity(), recipe.pattern if method.prunes else None, report.layers),
         "",
-        *(recovery_lines(recovery, has_zeros=recipe["pattern"] != STRUCTURED.text) if recovery else []),
+        *(recovery_lines(recovery, has_zeros=recipe.pattern != STRUCTURED.text) if recovery else []),
         f"| | {' | '.join(names)} |",
         "|---|---|---|",
         *(classifier_card.figures(metrics) if is_classifier else _figures(metrics, pruned=method.prunes)),
@@ -63,7 +64,7 @@ def model_card(recipe: Mapping[str, Any], report: Report) -> str:
         "The job body that reproduces this run; `secateur.json` holds the whole report:",
         "",
         "```json",
-        json.dumps(recipe, indent=2, sort_keys=True),
+        json.dumps(recipe.body(), indent=2, sort_keys=True),
         "```",
         "",
         *_generations(report.generations, names),

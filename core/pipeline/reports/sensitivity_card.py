@@ -1,22 +1,21 @@
 """README.md of a sensitivity job's artifact: what was measured, the chart, a table, and how to use it."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityPoint
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.markdown import plain
 from core.pipeline.reports.report import Report
 
 
-def sensitivity_card(recipe: Mapping[str, Any], report: Report) -> str:
+def sensitivity_card(recipe: Recipe, report: Report) -> str:
     """Return the card of a sensitivity job, in Markdown, made from its recipe and report."""
     found = Sensitivity.model_validate(report.sensitivity)
     what = "layer" if found.scope == "layer" else "linear layer"
     figure = "perplexity" if found.task == "language-model" else "accuracy"
     measured = ", ".join(f"{name.replace('_', ' ')} {plain(str(value))}" for name, value in found.measured_on.items())
     lines = [
-        f"# Sensitivity of {plain(recipe['model'])} to {plain(found.method)}",
+        f"# Sensitivity of {plain(recipe.model)} to {plain(found.method)}",
         "",
         f"The {figure} when one {what} alone is pruned ({found.pattern}) and all others are dense. Measured on "
         f"{measured}. Dense: loss {found.dense.loss:.4f} nats, {figure} {_shown(found.dense)}.",
@@ -38,7 +37,7 @@ def sensitivity_card(recipe: Mapping[str, Any], report: Report) -> str:
         "The job body that reproduces this run; `secateur.json` holds the whole report:",
         "",
         "```json",
-        json.dumps(recipe, indent=2, sort_keys=True),
+        json.dumps(recipe.body(), indent=2, sort_keys=True),
         "```",
         "",
     ]
