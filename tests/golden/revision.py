@@ -164,6 +164,7 @@ def serving(site: Path, inputs: Path) -> Iterator[Service]:
 
 def _require_own_sources(site: Path, environment: dict[str, str]) -> None:
     """Raise RuntimeError where a process of the revision would import the packages of another one, as of this tree."""
+    site = site.resolve()
     for package in (each.parent.name for each in site.glob("*/__init__.py")):
         command = [sys.executable, "-c", f"import {package}; print({package}.__file__)"]
         ran = subprocess.run(command, cwd=site, env=environment, capture_output=True, text=True, check=True)
