@@ -7,6 +7,7 @@ Exit status 1 where anything differs.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -25,17 +26,30 @@ _OF_THE_KILL = ("attempts", "resumed")
 
 
 def results_of(revision: str, bodies: dict[str, Any]) -> dict[str, Any]:
-    """Return what each job came to at a revision, run to its end and, `KILLED`, killed while it pruned."""
+    """Return what each job came to at a revision, run to its end and, `KILLED`, killed while it pruned.
+
+    A result is kept beside the revision, so that what was ended goes on where it was.
+    """
     inputs = write_inputs(FOLDER / "inputs")
+    site = install(revision, FOLDER)
     results: dict[str, Any] = {}
-    with serving(install(revision, FOLDER), inputs) as service:
+    with serving(site, inputs) as service:
         results["OpenAPI"] = {"document": service.openapi()}
         service.register(inputs, {body["model"] for body in bodies.values()})
         for name, body in bodies.items():
             for end, killed_in in (("", None), (KILLED, "prune")):
-                print(f"{revision}: {name}{end}", file=sys.stderr, flush=True)
-                results[name + end] = service.run(body, killed_in=killed_in)
+                kept = site / "results" / f"{_digest(body)}{'-killed' if killed_in else ''}.json"
+                if not kept.exists():
+                    print(f"{revision}: {name}{end}", file=sys.stderr, flush=True)
+                    result = service.run(body, killed_in=killed_in)
+                    kept.parent.mkdir(exist_ok=True)
+                    kept.write_text(json.dumps(result), encoding="utf-8")
+                results[name + end] = json.loads(kept.read_text(encoding="utf-8"))
     return results
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def differences(base: Any, head: Any, tolerance: float | None, path: str = "") -> Iterator[str]:

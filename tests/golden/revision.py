@@ -32,7 +32,7 @@ _UNSTEADY = re.compile(
 _UNSTEADY_TEXT = re.compile(r"\d (s|ms|min|MB|GB|MiB|GiB)\b|20\d\d-\d\d|\btime\b")
 """Notes and lines of a model card that tell of times."""
 _TEXT_FILES = ("README.md", "secateur.json")
-_LONGEST_SECONDS = 300
+_LONGEST_SECONDS = 900
 
 
 def install(revision: str, folder: Path) -> Path:
