@@ -9,10 +9,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import inspect_folder
+from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.pruning.block_pass import GroupRow, Observer, PruneResult
 from core.engine.pruning.units.removal import UnitCounts
+from core.engine.recovery.language import recover
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters
 from core.methods.cost import CostFacts, Tokens
@@ -24,8 +26,9 @@ from tests.engine.reloading import reload_with_code
 from tests.engine.resuming import saved_state
 from tests.engine.sweeping import last_hidden, tensors_of
 from tests.engine.test_per_layer import config_of, prune
+from tests.engine.test_recovery import recipe
 from tests.engine.test_structured import edit, removal, save
-from tests.engine.tiny import CONFIGS, architecture_of, make_model, make_tokens
+from tests.engine.tiny import CONFIGS, UNLIKE, architecture_of, make_model, make_tokens
 
 CPU = torch.device("cpu")
 CHANNELS = {"attention": "none"}
@@ -43,7 +46,7 @@ def outputs(folder: Path, linear: str, tokens: Tensor) -> Tensor:
     return seen[0].flatten(0, -2)
 
 
-@crossed("name, layout", list(CONFIGS), ["uniform", "per_layer"])
+@crossed("name, layout", list(CONFIGS), ["uniform", "per_layer"], in_every_run=UNLIKE)
 def test_what_is_left_of_every_family_reloads_with_its_biases_or_says_why_it_has_none(
     name: str, layout: str, tmp_path: Path, apart: type[Apart]
 ) -> None:
@@ -206,10 +209,11 @@ def test_biases_that_were_added_count_against_a_limit(layout: Any, tmp_path: Pat
 
 
 @pytest.mark.parametrize("layout", ["uniform", "per_layer"])
-def test_its_artifact_is_a_model_for_other_jobs_and_has_no_second_bias(layout: str, tmp_path: Path) -> None:
+def test_its_artifact_is_a_model_for_other_jobs(layout: str, tmp_path: Path, apart: type[Apart]) -> None:
     folder = make_model(tmp_path / "model")
     first, _ = prune(folder, tmp_path / "first", "flap", 0.15, {"round_to": 1}, layout=layout)
     assert config_of(first)["mlp_bias"] is True
+    made = []
     for method, sparsity, pattern in (("flap", 0.1, None), ("llm-pruner", 0.1, None), ("wanda", 0.5, "unstructured")):
         artifact, result = prune(
             first, tmp_path / method, method, sparsity, {}, layout=layout, pattern=pattern,
@@ -218,7 +222,17 @@ def test_its_artifact_is_a_model_for_other_jobs_and_has_no_second_bias(layout: s
         before, after = (inspect_folder(each, own_artifact=True).parameters for each in (first, artifact))
         assert result.perplexity["text"].pruned > 0
         assert before - after == (0 if method == "wanda" else result.removed)
-        load_model(open_model(artifact, own_artifact=True), CPU)
+        made.append((artifact, result.verification))
+    source = open_model(first, own_artifact=True)
+    for method in ("finetune", "lora"):
+        work = tmp_path / method
+        linears = [linear.name for linear in source.description.linears]
+        recovered = recover(source, recipe(method, steps=2), make_tokens(8), linears=linears, work=work, device=CPU)
+        write_checkpoint(recovered.files, recovered.unchanged, first, work / "artifact")
+        saved = open_model(work / "artifact", own_artifact=True)
+        assert saved.description.structure == source.description.structure
+        load_model(saved, CPU)
+    apart(reload_with_code, made).wait()
 
 
 def test_layers_that_compete_cost_one_more_pass_of_the_calibration_tokens(tmp_path: Path) -> None:
