@@ -39,7 +39,8 @@ HEADLESS = [name for name in CONFIGS if not architecture_of(name).heads]
 
 def removal(folder: Path, work: Path, method: str, sparsity: float, **setting: Any) -> PruneResult:
     opened = open_model(folder)
-    request = request_for(opened, method, sparsity, parameters=setting.pop("parameters", {}))
+    asked = {name: setting.pop(name) for name in ("parameters", "layout", "at_least") if name in setting}
+    request = request_for(opened, method, sparsity, **asked)
     work.mkdir(parents=True, exist_ok=True)
     walk = walk_for(
         opened, request, device=torch.device("cpu"), work=work,
