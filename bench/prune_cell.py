@@ -11,7 +11,7 @@ from bench.cell_program import answer
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
-from core.engine.pruning.layerwise.language_pass import Sweep
+from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.pipeline.plans import make_plan
 from core.pipeline.recipes.validation import check_job
 
@@ -26,7 +26,7 @@ def prune(spec: dict[str, Any]) -> dict[str, Any]:
     request = check_job(folder.description, spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
     plan = make_plan(folder, request, device=torch.device("cpu"))
     calibration = load_tensors(Path(spec["tokens"]))["tokens"] if plan.method_id != "magnitude" else None
-    sweep = Sweep(folder, plan, calibration=calibration, evaluations={}, work=work)
+    sweep = LayerwisePass(folder, plan, calibration=calibration, evaluations={}, work=work)
     loaded = time.perf_counter()
     pruned = sweep.run()
     done = time.perf_counter()

@@ -21,7 +21,7 @@ from bench.cells import own_release, recall, remember
 from bench.machine import describe_machine
 from bench.page import table, write_section
 from core.engine.evaluation.zero_shot_tasks import TASKS
-from core.engine.options.base import Budgeted
+from core.engine.options.base import BudgetOptions
 from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS
 from core.settings import Settings
@@ -66,7 +66,7 @@ class Scale:
 
     def pruning(self, entry: Entry, sparsity: float) -> dict[str, Any]:
         """The body of the job that prunes."""
-        is_budgeted = issubclass(entry.method.parameters, Budgeted)
+        is_budgeted = issubclass(entry.method.parameters, BudgetOptions)
         return {
             "model": MODEL,
             "method": entry.method.id,

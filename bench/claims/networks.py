@@ -23,7 +23,7 @@ from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetw
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
-from core.engine.pruning.network import Scene, weights_of
+from core.engine.pruning.network import Network, weights_of
 from core.methods.engine import build_classifier_method
 from core.methods.registry import parse_parameters
 
@@ -108,16 +108,16 @@ def prune(
     pattern: str = "unstructured",
     among: Sequence[LinearShape] | None = None,
     **parameters: Any,
-) -> Scene:
+) -> Network:
     """Prune in place by one of the service's methods, all layers or those of `among`; the scene then holds the method's
     own report.
     """
-    scene = Scene(model, among or layers(model), sparsity=sparsity, pattern=parse_pattern(pattern), images=images)
+    scene = Network(model, among or layers(model), sparsity=sparsity, pattern=parse_pattern(pattern), images=images)
     build_classifier_method(method, parse_parameters(method, parameters)).prune(scene)
     return scene
 
 
-def pruned(dense: PreTrainedModel, *arguments: Any, **options: Any) -> tuple[PreTrainedModel, Scene]:
+def pruned(dense: PreTrainedModel, *arguments: Any, **options: Any) -> tuple[PreTrainedModel, Network]:
     """A pruned copy; arguments are those of `prune`."""
     model = copy.deepcopy(dense)
     return model, prune(model, *arguments, **options)

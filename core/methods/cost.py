@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.adapters import Adapted
-from core.engine.options.allocation import Allocated
+from core.engine.options.adapters import AdapterOptions
+from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
-from core.engine.options.propagation import Propagated
+from core.engine.options.propagation import PropagationOptions
 from core.engine.options.recovery import Recovery
 
 GRADIENT_PASSES = 4
@@ -82,8 +82,8 @@ class Cost(Generic[_P]):
     def passes(self, facts: CostFacts[_P]) -> int:
         """Return the tokens that pass through the model to choose, in forwards."""
         parameters = facts.parameters
-        is_two_pass = isinstance(parameters, Propagated) and parameters.propagation == "two_pass"
-        is_owl = isinstance(parameters, Allocated) and parameters.measured_allocation == "owl"
+        is_two_pass = isinstance(parameters, PropagationOptions) and parameters.propagation == "two_pass"
+        is_owl = isinstance(parameters, AllocationOptions) and parameters.measured_allocation == "owl"
         return (2 if is_two_pass or is_owl else 1) * facts.tokens.calibration
 
     def operations(self, facts: CostFacts[_P]) -> int:
@@ -112,13 +112,13 @@ class GradientCost(Cost[_P]):
         )
 
 
-class AdapterCost(Cost[Adapted]):
+class AdapterCost(Cost[AdapterOptions]):
     """Cost of a method that trains adapters to choose."""
 
-    def passes(self, facts: CostFacts[Adapted]) -> int:
+    def passes(self, facts: CostFacts[AdapterOptions]) -> int:
         return facts.parameters.probed(facts.description.layers)
 
-    def training(self, facts: CostFacts[Adapted]) -> Recovery:
+    def training(self, facts: CostFacts[AdapterOptions]) -> Recovery:
         return facts.parameters.training(max(2, facts.tokens.window))
 
 

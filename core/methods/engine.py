@@ -7,14 +7,14 @@ from importlib import import_module
 
 from core import methods
 from core.engine.options.base import MethodParameters
-from core.engine.options.layer_selection import Selection
+from core.engine.options.layer_selection import LayerSelection
 from core.engine.pruning.layerwise.classifier_pass import OneShot
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.protocols.units import BlockUnitMethod, StructuredMethod
 
 
-def build_method(method_id: str, parameters: Selection) -> Method:
+def build_method(method_id: str, parameters: LayerSelection) -> Method:
     """Build the implementation of a method that prunes linear layers by the statistics of their inputs."""
     for each in _classes(method_id):
         if issubclass(each, Method):
@@ -37,7 +37,7 @@ def build_classifier_method(method_id: str, parameters: MethodParameters) -> Cla
         if issubclass(each, ClassifierMethod):
             return each(parameters)
     for each in classes:
-        if issubclass(each, Method) and isinstance(parameters, Selection):
+        if issubclass(each, Method) and isinstance(parameters, LayerSelection):
             return OneShot(each(parameters), parameters)
     raise _missing(method_id, ClassifierMethod)
 

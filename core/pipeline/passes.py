@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from core.engine.models.folder import ModelFolder
-from core.engine.pruning.layerwise.language_pass import Sweep
+from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.units.language_pass import Removal
 from core.methods.registry import get_method
 from core.pipeline.plans import make_plan, make_structured_plan
@@ -14,7 +14,7 @@ from core.pipeline.recipes.validation import ResolvedRequest
 
 def walk_for(
     folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None, **setting: Any
-) -> Sweep | Removal:
+) -> LayerwisePass | Removal:
     """Return the pass for a request that was checked against the model.
 
     `setting` are the keyword arguments of `Walk`. Raises InvalidSparsity where the device's multiples of channels do
@@ -22,4 +22,4 @@ def walk_for(
     """
     if get_method(request.method).removes in ("heads_and_channels", "layers"):
         return Removal(folder, make_structured_plan(folder, request, device=device), **setting)
-    return Sweep(folder, make_plan(folder, request, device=device), **setting)
+    return LayerwisePass(folder, make_plan(folder, request, device=device), **setting)

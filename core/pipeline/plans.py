@@ -6,13 +6,13 @@ from core.engine.architectures.unit_counts import layer_count
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import forward_dtype, gradient_dtype
 from core.engine.models.tensors import DTYPES
-from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import SensitivityOptions
-from core.engine.options.width import Width
-from core.engine.options.width_counts import require_narrowing, require_structure
+from core.engine.options.width import WidthOptions
+from core.engine.options.width_counts import plan_width_reduction, require_structure
 from core.engine.pruning.allocation.global_ranking import global_counts
-from core.engine.pruning.layerwise.plan import Plan
+from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.units.plan import StructuredPlan
 from core.methods.engine import build_method, build_structured_method
 from core.methods.registry import parse_parameters
@@ -20,10 +20,10 @@ from core.methods.sensitivity.plan import SensitivityPlan
 from core.pipeline.recipes.validation import ResolvedRequest
 
 
-def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None) -> Plan:
+def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None) -> LayerwisePlan:
     """Make the plan of a pass that sets weights to zero, from a request that was checked against the model."""
     description, checked = folder.description, request.parameters
-    assert isinstance(checked, Selection), "structured methods have a plan of their own"
+    assert isinstance(checked, LayerSelection), "structured methods have a plan of their own"
     linears = prunable_linears(description, checked)
     sparsity = request.sparsity or 0.0
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -32,7 +32,7 @@ def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.de
     counts = None
     if getattr(checked, "scope", None) == "model":
         counts = global_counts(linears, lambda linear: folder.read(f"{linear.name}.weight"), sparsity)
-    return Plan(
+    return LayerwisePlan(
         method_id=request.method,
         pattern=parse_pattern(request.pattern),
         sparsity=sparsity,
@@ -61,8 +61,8 @@ def make_structured_plan(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = DTYPES[description.dtype]
     narrowing = None
-    if isinstance(checked, Width):
-        narrowing = require_narrowing(
+    if isinstance(checked, WidthOptions):
+        narrowing = plan_width_reduction(
             description, checked, ratio, layout=request.layout, device=device.type, at_least=request.at_least
         )
     whole_layers = 0

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from core.engine.architectures.description import inspect_folder
 from core.engine.checkpoints.safetensors_header import read_header
-from core.engine.options.allocation import Allocated
+from core.engine.options.allocation import AllocationOptions
 from core.errors import (
     CorruptSafetensors,
     IndivisibleWidth,
@@ -195,7 +195,7 @@ def test_a_pattern_that_fixes_all_rates_leaves_nothing_to_allocate(folder: Path)
         check_job(description, "frontier", pattern, sparsity, {"skip_modules": ["down_proj"]}).parameters
         for pattern, sparsity in (("unstructured", 0.5), ("4:8", None))
     )
-    assert isinstance(free, Allocated) and isinstance(fixed, Allocated)
+    assert isinstance(free, AllocationOptions) and isinstance(fixed, AllocationOptions)
     assert (free.allocation, fixed.allocation) == ("fisher", "uniform")
     with pytest.raises(InvalidParameters, match="only 'uniform' fits"):
         check_job(description, "frontier", "4:8", None, {"allocation": "fisher", "skip_modules": ["down_proj"]})

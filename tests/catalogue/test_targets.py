@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.unit_counts import group_counts, layer_count
-from core.engine.options.width import Width
-from core.engine.options.width_counts import reachable_sparsities, require_narrowing, require_structure
+from core.engine.options.width import WidthOptions
+from core.engine.options.width_counts import plan_width_reduction, reachable_sparsities, require_structure
 from core.errors import InvalidTarget
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.parts import Target
@@ -33,8 +33,8 @@ def left(description: ModelDescription, method: str, target: Target, parameters:
     assert resolved.sparsity is not None
     structure = require_structure(description)
     checked = parse_parameters(method, parameters)
-    if isinstance(checked, Width):
-        narrowing = require_narrowing(description, checked, resolved.sparsity, at_least=True)
+    if isinstance(checked, WidthOptions):
+        narrowing = plan_width_reduction(description, checked, resolved.sparsity, at_least=True)
         return description.parameters - sum(each.removed for each in narrowing.counts or ())
     gone = layer_count(structure, parameters=description.parameters, ratio=resolved.sparsity, at_least=True)
     return description.parameters - gone * structure.layers[0].parameters

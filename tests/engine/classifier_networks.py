@@ -11,13 +11,13 @@ from transformers import AutoModelForImageClassification, PretrainedConfig, PreT
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import TensorImages
 from core.engine.models.reference_networks import ReferenceConfig
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 
 CLASSES = 5
 
 
 @dataclass(frozen=True)
-class Network:
+class SmallNetwork:
     config: str
     values: dict[str, Any]
     image_shape: tuple[int, int, int]
@@ -34,28 +34,28 @@ _PATCHES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
     "image_size": 16, "patch_size": 4}  # fmt: skip
 
 NETWORKS = {
-    "resnet-basic": Network("ResNetConfig", _STAGES | {"layer_type": "basic"}, (3, 32, 32)),
-    "resnet-bottleneck": Network("ResNetConfig", _STAGES | {"layer_type": "bottleneck"}, (3, 32, 32)),
-    "mobilenet-v2": Network("MobileNetV2Config", {"depth_multiplier": 0.2, "image_size": 32}, (3, 32, 32)),
-    "regnet-x": Network("RegNetConfig", _STAGES | {"layer_type": "x", "groups_width": 8}, (3, 32, 32)),
-    "regnet-y": Network("RegNetConfig", _STAGES | {"layer_type": "y", "groups_width": 8}, (3, 32, 32)),
-    "convnext": Network(
+    "resnet-basic": SmallNetwork("ResNetConfig", _STAGES | {"layer_type": "basic"}, (3, 32, 32)),
+    "resnet-bottleneck": SmallNetwork("ResNetConfig", _STAGES | {"layer_type": "bottleneck"}, (3, 32, 32)),
+    "mobilenet-v2": SmallNetwork("MobileNetV2Config", {"depth_multiplier": 0.2, "image_size": 32}, (3, 32, 32)),
+    "regnet-x": SmallNetwork("RegNetConfig", _STAGES | {"layer_type": "x", "groups_width": 8}, (3, 32, 32)),
+    "regnet-y": SmallNetwork("RegNetConfig", _STAGES | {"layer_type": "y", "groups_width": 8}, (3, 32, 32)),
+    "convnext": SmallNetwork(
         "ConvNextConfig", {"hidden_sizes": [8, 16], "depths": [1, 2], "num_stages": 2, "image_size": 32}, (3, 32, 32)
     ),
-    "vit": Network("ViTConfig", _PATCHES, (3, 16, 16)),
-    "deit": Network("DeiTConfig", _PATCHES | {"architectures": ["DeiTForImageClassification"]}, (3, 16, 16)),
-    "timm-vgg": Network(
+    "vit": SmallNetwork("ViTConfig", _PATCHES, (3, 16, 16)),
+    "deit": SmallNetwork("DeiTConfig", _PATCHES | {"architectures": ["DeiTForImageClassification"]}, (3, 16, 16)),
+    "timm-vgg": SmallNetwork(
         "TimmWrapperConfig", {"architecture": "vgg11_bn", "model_args": {"mlp_ratio": 0.01}}, (3, 32, 32)
     ),
-    "timm-resnet10t": Network(
+    "timm-resnet10t": SmallNetwork(
         "TimmWrapperConfig",
         {"architecture": "resnet10t", "model_args": {"channels": [16, 24, 32, 48], "stem_width": 16}},
         (3, 32, 32),
     ),
-    "lenet-300-100": Network("ReferenceConfig", {"network": "lenet-300-100", "image_size": 8}, (1, 8, 8)),
-    "lenet-5": Network("ReferenceConfig", {"network": "lenet-5"}, (1, 28, 28)),
-    "digits-1989": Network("ReferenceConfig", {"network": "digits-1989"}, (1, 28, 28)),
-    "vgg": Network(
+    "lenet-300-100": SmallNetwork("ReferenceConfig", {"network": "lenet-300-100", "image_size": 8}, (1, 8, 8)),
+    "lenet-5": SmallNetwork("ReferenceConfig", {"network": "lenet-5"}, (1, 28, 28)),
+    "digits-1989": SmallNetwork("ReferenceConfig", {"network": "digits-1989"}, (1, 28, 28)),
+    "vgg": SmallNetwork(
         "ReferenceConfig", {"network": "vgg", "hidden_sizes": [6, 10], "image_size": 8}, (1, 8, 8)
     ),
 }  # fmt: skip
@@ -91,8 +91,8 @@ def random_images(shape: tuple[int, int, int], count: int = 24) -> TensorImages:
     return TensorImages(pixels_NCHW, torch.randint(CLASSES, (count,), generator=generator))
 
 
-def make_scene(model: nn.Module, images: TensorImages, sparsity: float = 0.0, **more: Any) -> Scene:
-    return Scene(model, layers_of(model), sparsity, images=images, **more)
+def make_scene(model: nn.Module, images: TensorImages, sparsity: float = 0.0, **more: Any) -> Network:
+    return Network(model, layers_of(model), sparsity, images=images, **more)
 
 
 def logits(model: nn.Module, images: TensorImages) -> Tensor:

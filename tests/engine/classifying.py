@@ -13,7 +13,7 @@ from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetw
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
 from tests.engine.classifier_networks import layers_of as shapes
@@ -41,12 +41,12 @@ def random_images(count: int, shape: Sequence[int], *, classes: int = 10, seed: 
     return TensorImages(torch.randn(count, *shape, generator=generator), labels)
 
 
-def scene(model: nn.Module, images: TensorImages | None = None, **asked: Any) -> Scene:
+def scene(model: nn.Module, images: TensorImages | None = None, **asked: Any) -> Network:
     pattern = parse_pattern(asked.pop("pattern", UNSTRUCTURED.text))
-    return Scene(model=model, layers=shapes(model), images=images, pattern=pattern, **asked)
+    return Network(model=model, layers=shapes(model), images=images, pattern=pattern, **asked)
 
 
-def prune(method: str, place: Scene, **parameters: Any) -> Scene:
+def prune(method: str, place: Network, **parameters: Any) -> Network:
     build_classifier_method(method, get_method(method).parameters(**parameters)).prune(place)
     return place
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.models.streamed import Skeleton, call_block
+from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tensors import load_tensors
-from core.engine.pruning.block_pass import Observer, PruneResult
-from core.engine.pruning.layerwise.language_pass import Sweep
+from core.engine.pruning.block_pass import PassObserver, PruneResult
+from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.layerwise.streams import block_arguments
 from core.engine.resume.kinds import BLOCK
 from core.pipeline.plans import make_plan
@@ -39,7 +39,7 @@ def sweep(
     calibration: Tensor | None,
     evaluations: dict[str, Tensor] | None = None,
     previous: Sequence[Path] = (),
-    observer: Observer | None = None,
+    observer: PassObserver | None = None,
     budget: int = 2**30,
     dense_perplexity: dict[str, float] | None = None,
     **request: Any,
@@ -48,7 +48,7 @@ def sweep(
     opened = open_model(folder)
     plan = make_plan(opened, request_for(opened, **request), device=torch.device("cpu"))
     work.mkdir(parents=True, exist_ok=True)
-    return Sweep(
+    return LayerwisePass(
         opened, plan, calibration=calibration, evaluations=evaluations or {}, work=work, previous=previous,
         observer=observer, activation_budget_bytes=budget, dense_perplexity=dense_perplexity,
     ).run()  # fmt: skip
@@ -66,7 +66,7 @@ def save(result: PruneResult, source: Path, target: Path, *, shard_bytes: int = 
 def last_hidden(folder: Path, tokens: Tensor) -> Tensor:
     """Return the hidden states of a model folder after the last block, before the final norm."""
     opened = open_model(folder, own_artifact=True)
-    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
+    skeleton = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
     hidden = skeleton.embed(tokens)
     arguments = block_arguments(skeleton, tokens.shape[1], torch.float32)
     with torch.inference_mode():

@@ -12,12 +12,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import inspect_folder
-from core.engine.architectures.unit_counts import Counts, LayerShape
+from core.engine.architectures.unit_counts import LayerCounts, LayerShape
 from core.engine.models.tensors import load_tensors
 from core.engine.options.recovery import Lora
-from core.engine.options.width import Width
-from core.engine.options.width_counts import require_narrowing
-from core.engine.pruning.block_pass import Observer
+from core.engine.options.width import WidthOptions
+from core.engine.options.width_counts import plan_width_reduction
+from core.engine.pruning.block_pass import PassObserver
 from core.engine.pruning.schedule import counts_at, cubic
 from core.engine.pruning.units.adapted_model import AdaptedModel, estimated_gradient
 from core.engine.pruning.units.removal import Cut
@@ -26,7 +26,7 @@ from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters
 from core.methods.cost import Tokens
 from core.methods.loraprune.method import GradualRemoval
-from core.methods.lorashear.bundle_damage import Bundle, most_damaging
+from core.methods.lorashear.bundle_damage import UnitBundle, most_damaging
 from core.methods.lorashear.half_space import HalfSpaceRemoval, half_space_step
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.recipe import Recipe
@@ -70,8 +70,8 @@ def test_every_layer_keeps_what_was_asked_and_what_was_trained_is_what_loads(
     result = removal(folder, tmp_path / "work", method, 0.25, parameters=parameters)
     description = inspect_folder(folder)
     checked = parse_parameters(method, parameters)
-    assert isinstance(checked, Width)
-    counts = (require_narrowing(description, checked, 0.25).counts or ())[0]
+    assert isinstance(checked, WidthOptions)
+    counts = (plan_width_reduction(description, checked, 0.25).counts or ())[0]
     assert result.removed == counts.removed * description.layers > 0
     artifact = save(result, folder, tmp_path / "artifact")
     loaded, info = AutoModelForCausalLM.from_pretrained(artifact, output_loading_info=True, dtype="auto")
@@ -193,10 +193,10 @@ def test_what_goes_shrinks_in_a_line_and_is_gone_when_the_period_ends(
 
 def test_the_costliest_groups_are_exempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_model(tmp_path / "model")
-    found: list[Bundle] = []
+    found: list[UnitBundle] = []
     original = HalfSpaceRemoval.__init__
 
-    def remember(self: HalfSpaceRemoval, *arguments: Any, exempt: list[Bundle], **more: Any) -> None:
+    def remember(self: HalfSpaceRemoval, *arguments: Any, exempt: list[UnitBundle], **more: Any) -> None:
         found.extend(exempt)
         original(self, *arguments, exempt=exempt, **more)
 
@@ -216,7 +216,7 @@ def test_the_damage_of_a_bundle_is_what_the_loss_rises_by_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, tokens = make_model(tmp_path / "model", "gemma3"), make_tokens(3)
-    found: list[Bundle] = []
+    found: list[UnitBundle] = []
     monkeypatch.setattr(
         "core.methods.lorashear.method.most_damaging", lambda bundles, share: found.extend(bundles) or []
     )
@@ -263,7 +263,7 @@ def test_what_was_trained_and_chosen_is_not_trained_again(
         return removal(folder, tmp_path / name, method, 0.25, parameters=METHODS[method], evaluations=text, **more)
 
     with pytest.raises(KeyboardInterrupt):
-        attempt("one", observer=Observer(on_block=stop))
+        attempt("one", observer=PassObserver(on_block=stop))
 
     def refuse(self: AdaptedModel, tokens: Tensor, rule: Any) -> None:
         raise AssertionError("trained again")
@@ -271,7 +271,7 @@ def test_what_was_trained_and_chosen_is_not_trained_again(
     with monkeypatch.context() as patched:
         patched.setattr(AdaptedModel, "train", refuse)
         with pytest.raises(KeyboardInterrupt):
-            attempt("two", previous=[tmp_path / "one"], observer=Observer(on_block=stop))
+            attempt("two", previous=[tmp_path / "one"], observer=PassObserver(on_block=stop))
         third = attempt("three", previous=[tmp_path / "two"])
         assert [file.read_bytes() for file in third.files] == [file.read_bytes() for file in whole.files]
         assert third.notes == whole.notes and "trained" in whole.notes[0]
@@ -289,7 +289,7 @@ def test_the_schedule_is_cubic_between_warm_up_and_cool_down_and_ends_exactly(st
     assert set(resting) == {1.0} and len(resting) >= steps // 10
     assert cubic(50, 100) == pytest.approx(1 - 0.5**3) and cubic(90, 100) == 1.0 and cubic(89, 100) < 1
     shape = LayerShape(channels=48, heads=8, kv_heads=2, parameters=0)
-    wanted = Counts(channels=31, heads=4, kv_heads=2, removed=7)
+    wanted = LayerCounts(channels=31, heads=4, kv_heads=2, removed=7)
     kept = [counts_at(share, wanted, shape) for share in shares]
     assert kept[-1] == wanted and all(each.heads % 2 == 0 for each in kept)
     assert all(a.channels >= b.channels for a, b in pairwise(kept))

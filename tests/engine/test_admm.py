@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.engine.options.layer_selection import Selection
+from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.errors import RunFailed
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
@@ -31,12 +31,12 @@ def ignore(text: str) -> None:
 
 
 def pruned(
-    method: str, seen: InputStatistic, target: Target, *, rows: int = 32, seed: int = 0
+    method: str, seen: InputStatistic, target: LayerTarget, *, rows: int = 32, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     size = len(seen.gram_II)
     weight = torch.randn(rows, size, generator=torch.Generator().manual_seed(seed))
     parameters = parse_parameters(method, {"damping": 1e-4} if method == "alps" else {})
-    assert isinstance(parameters, Selection)
+    assert isinstance(parameters, LayerSelection)
     (found,) = build_method(method, parameters).prune([PrunableLinear("layer", 0, weight, target)], seen, ignore)
     return weight, found
 
@@ -44,7 +44,7 @@ def pruned(
 @BOTH
 @pytest.mark.parametrize("sparsity", [0.0, 0.13, 0.5, 0.77])
 def test_exactly_as_many_weights_go_as_asked(sparsity: float, method: str) -> None:
-    weight, found = pruned(method, statistic(0), Target(UNSTRUCTURED, sparsity))
+    weight, found = pruned(method, statistic(0), LayerTarget(UNSTRUCTURED, sparsity))
     assert int((found == 0).sum()) == round(sparsity * weight.numel())
     if sparsity == 0:
         torch.testing.assert_close(found, weight, atol=1e-4, rtol=1e-4)
@@ -54,7 +54,7 @@ def test_exactly_as_many_weights_go_as_asked(sparsity: float, method: str) -> No
 @pytest.mark.parametrize("text", ["2:4", "4:8", "1:4"])
 def test_of_every_group_as_many_stay_as_asked(text: str, method: str) -> None:
     pattern = parse_pattern(text)
-    _, found = pruned(method, statistic(1), Target(pattern, 0.5))
+    _, found = pruned(method, statistic(1), LayerTarget(pattern, 0.5))
     assert pattern.keep is not None and pattern.of is not None
     assert ((found != 0).unflatten(1, (-1, pattern.of)).sum(-1) == pattern.keep).all()
 
@@ -66,14 +66,14 @@ def test_outputs_change_less_than_with_masks_found_at_once(pattern: Pattern, spa
         seen = statistic(seed)
         errors = {}
         for method in ("alps", "admm", "sparsegpt", "wanda", "magnitude"):
-            weight, found = pruned(method, seen, Target(pattern, sparsity), seed=seed)
+            weight, found = pruned(method, seen, LayerTarget(pattern, sparsity), seed=seed)
             errors[method] = seen.relative_error(weight, found)
         assert sorted(errors, key=lambda name: errors[name] or 0.0)[:2] == ["alps", "admm"], errors
 
 
 @BOTH
 def test_inputs_that_are_always_zero_do_no_harm(method: str) -> None:
-    _, found = pruned(method, statistic(2, dead=5), Target(UNSTRUCTURED, 0.5))
+    _, found = pruned(method, statistic(2, dead=5), LayerTarget(UNSTRUCTURED, 0.5))
     assert torch.isfinite(found).all()
 
 
@@ -82,4 +82,4 @@ def test_inputs_that_are_no_numbers_are_refused(method: str) -> None:
     seen = statistic(3)
     seen.gram_II[0, 0] = torch.nan
     with pytest.raises(RunFailed, match="layer"):
-        pruned(method, seen, Target(UNSTRUCTURED, 0.5))
+        pruned(method, seen, LayerTarget(UNSTRUCTURED, 0.5))

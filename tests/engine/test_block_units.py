@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
-from core.engine.pruning.block_pass import Observer, PruneResult
+from core.engine.pruning.block_pass import PassObserver, PruneResult
 from core.engine.pruning.input_moments import InputMoments
 from core.engine.pruning.layerwise.propagation import InputGroup, arrivals
 from core.engine.pruning.protocols.units import BlockUnitMethod
@@ -154,7 +154,7 @@ def test_another_attempt_plans_no_more_and_chooses_only_in_the_blocks_that_are_l
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        halve(folder, tmp_path / "one", refit, observer=Observer(on_block=stop))
+        halve(folder, tmp_path / "one", refit, observer=PassObserver(on_block=stop))
     planned = method.planned
     method.pruned_blocks = []
     again = halve(folder, tmp_path / "two", refit, previous=[tmp_path / "one"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from core.engine.models.folder import open_model
-from core.engine.pruning.block_pass import Observer
+from core.engine.pruning.block_pass import PassObserver
 from core.engine.pruning.units.removal import Cut, layer_groups
 from core.engine.pruning.units.unit_masks import UnitMasks
 from core.engine.resume.kinds import SELECTION
@@ -143,7 +143,7 @@ def test_rounds_that_follow_one_another_end_at_the_counts_and_take_the_silent_ch
     said: list[str] = []
     result = removal(
         folder, tmp_path / "work", "bonsai", 0.25, parameters=FEW | {"attention": "none", "round_to": 1},
-        evaluations={"text": make_tokens(seed=1)}, observer=Observer(on_log=said.append),
+        evaluations={"text": make_tokens(seed=1)}, observer=PassObserver(on_log=said.append),
     )  # fmt: skip
     kept = [each.channels for each in chosen(tmp_path / "work").layers.values()]
     assert all(each is not None and 24 <= len(each) < 48 and {*range(8), *range(32, 48)} <= {*each} for each in kept)

@@ -10,10 +10,10 @@ from torch import nn
 
 from core.engine.datasets.image_set import TensorImages
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
-from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve, SensitivityPoint
-from core.engine.pruning.network import Observer, Scene, mean_loss
+from core.engine.pruning.network import Network, PruningObserver, mean_loss
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.recovery.training import RecoveryStopped
 from core.engine.resume.store import ResumeStore
@@ -42,7 +42,12 @@ def labelled(count: int, seed: int) -> TensorImages:
 
 
 def measured(
-    folder: ClassifierFolder, work: Path, method: str, *, observer: Observer | None = None, previous: Path | None = None
+    folder: ClassifierFolder,
+    work: Path,
+    method: str,
+    *,
+    observer: PruningObserver | None = None,
+    previous: Path | None = None,
 ) -> tuple[SensitivityPoint, list[SensitivityCurve], nn.Module]:
     asked: dict[str, Any] = {"method": method, "rates": RATES}
     checked = check_job(folder.description, "sensitivity", None, None, asked)
@@ -50,9 +55,9 @@ def measured(
     assert isinstance(parameters, SensitivityOptions)
     work.mkdir(exist_ok=True)
     model = load_classifier(folder, DEVICE)
-    scene = Scene(
-        model, prunable_linears(folder.description, Selection()), images=labelled(12, 1),
-        observer=observer or Observer(),
+    scene = Network(
+        model, prunable_linears(folder.description, LayerSelection()), images=labelled(12, 1),
+        observer=observer or PruningObserver(),
     )  # fmt: skip
     store = ResumeStore(work, "same", [previous] if previous else [])
     found = classifier_sensitivity(scene, labelled(20, 2), parameters, store)
@@ -66,12 +71,12 @@ def test_a_point_is_the_loss_of_a_copy_that_lost_just_that(
     dense, curves, model = measured(folder, tmp_path / "work", method)
     untouched = load_classifier(folder, DEVICE).state_dict()
     assert all(torch.equal(each, untouched[name]) for name, each in model.state_dict().items())
-    layers = prunable_linears(folder.description, Selection())
+    layers = prunable_linears(folder.description, LayerSelection())
     assert [curve.name for curve in curves] == [layer.name for layer in layers]
-    assert dense.loss == pytest.approx(mean_loss(Scene(model, layers), labelled(20, 2)), rel=1e-6)
+    assert dense.loss == pytest.approx(mean_loss(Network(model, layers), labelled(20, 2)), rel=1e-6)
     for place in (0, len(layers) - 1):
         copy = load_classifier(folder, DEVICE)
-        alone = Scene(copy, [layers[place]], sparsity=0.8, images=labelled(12, 1))
+        alone = Network(copy, [layers[place]], sparsity=0.8, images=labelled(12, 1))
         build_classifier_method(method, parse_parameters(method, {})).prune(alone)
         point = curves[place].points[1]
         assert point.loss == pytest.approx(mean_loss(alone, labelled(20, 2)), rel=1e-6)
@@ -92,15 +97,15 @@ def test_a_group_of_filters_loses_those_of_lowest_score_as_if_removed(
     _, curves, model = measured(folder, tmp_path / "work", method)
     groups = Groups.of(model, images("resnet", 1).shape[1:])
     assert [curve.name for curve in curves] == [group.name for group in groups.groups] and curves
-    layers = prunable_linears(folder.description, Selection())
+    layers = prunable_linears(folder.description, LayerSelection())
     for place, (curve, group) in enumerate(zip(curves, groups.groups, strict=True)):
         assert [point.sparsity for point in curve.points] == [round(rate * group.units) / group.units for rate in RATES]
         smaller = load_classifier(folder, DEVICE)
         whole = Groups.of(smaller, images("resnet", 1).shape[1:])
         if method == "filter-l1" and group.is_exact:
-            scores = FilterL1(FilterL1Parameters()).score(Scene(smaller, layers), whole, place, 0)
+            scores = FilterL1(FilterL1Parameters()).score(Network(smaller, layers), whole, place, 0)
             whole.remove({place: scores.argsort(stable=True)[: round(0.8 * group.units)].tolist()})
-            loss = mean_loss(Scene(smaller, layers), labelled(20, 2))
+            loss = mean_loss(Network(smaller, layers), labelled(20, 2))
             assert curve.points[1].loss == pytest.approx(loss, rel=1e-4)
 
 
@@ -110,11 +115,15 @@ def test_stopped_after_a_layer_it_goes_on_there(folder: ClassifierFolder, tmp_pa
     with pytest.raises(RecoveryStopped):
         measured(
             folder, tmp_path / "one", "magnitude",
-            observer=Observer(on_progress=done.append, should_stop=lambda: len(done) >= 3),
+            observer=PruningObserver(on_progress=done.append, should_stop=lambda: len(done) >= 3),
         )  # fmt: skip
     assert len(done) == 3
     _, again, _ = measured(
-        folder, tmp_path / "two", "magnitude", observer=Observer(on_progress=done.append), previous=tmp_path / "one"
+        folder,
+        tmp_path / "two",
+        "magnitude",
+        observer=PruningObserver(on_progress=done.append),
+        previous=tmp_path / "one",
     )
     assert again == whole and len(done) == len(whole)
 

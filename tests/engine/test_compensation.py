@@ -8,7 +8,7 @@ from torch import Tensor
 
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
 from core.engine.pruning.compensation.column_update import damped_inverse_factor, prune_columns
-from core.engine.pruning.layerwise.targets import Target
+from core.engine.pruning.layerwise.targets import LayerTarget
 from core.engine.pruning.masks import lowest_in_groups, lowest_in_tensor
 
 
@@ -24,7 +24,7 @@ def ignore(text: str) -> None:
     return None
 
 
-def plain(weight: Tensor, target: Target, hessian: Tensor, block_size: int, damping: float = 0.01) -> Tensor:
+def plain(weight: Tensor, target: LayerTarget, hessian: Tensor, block_size: int, damping: float = 0.01) -> Tensor:
     """Algorithm 1 as the paper writes it: one column at a time, its error spread to every later column at once."""
     weight = weight.clone()
     dead = hessian.diagonal() == 0
@@ -58,13 +58,13 @@ def plain(weight: Tensor, target: Target, hessian: Tensor, block_size: int, damp
     return weight
 
 
-TARGETS = [Target(UNSTRUCTURED, 0.5), Target(UNSTRUCTURED, 0.7), Target(parse_pattern("2:4"), 0.5),
-           Target(parse_pattern("5:8"), 0.375)]  # fmt: skip
+TARGETS = [LayerTarget(UNSTRUCTURED, 0.5), LayerTarget(UNSTRUCTURED, 0.7), LayerTarget(parse_pattern("2:4"), 0.5),
+           LayerTarget(parse_pattern("5:8"), 0.375)]  # fmt: skip
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target.pattern.text}-{target.sparsity}")
 @pytest.mark.parametrize("sub_block", [1, 8, 32])
-def test_sub_blocked_form_equals_the_plain_form(target: Target, sub_block: int) -> None:
+def test_sub_blocked_form_equals_the_plain_form(target: LayerTarget, sub_block: int) -> None:
     first, hessian = make_problem(13, 80, seed=1)
     second, _ = make_problem(7, 80, seed=2)
     factor, dead = damped_inverse_factor(hessian, 0.01, ignore)
@@ -96,7 +96,7 @@ def test_factor_is_that_of_the_damped_inverse(seed: int, size: int) -> None:
 
 @given(st.integers(0, 2**31), st.sampled_from(TARGETS))
 @settings(max_examples=30, deadline=None)
-def test_update_is_no_worse_than_deletion_under_the_same_mask(seed: int, target: Target) -> None:
+def test_update_is_no_worse_than_deletion_under_the_same_mask(seed: int, target: LayerTarget) -> None:
     weight, hessian = make_problem(4, 32, seed)
     factor, dead = damped_inverse_factor(hessian, 0.01, ignore)
     (pruned,) = prune_columns([weight], [target], factor, dead, block_size=16)
@@ -114,7 +114,7 @@ def test_update_is_no_worse_than_deletion_under_the_same_mask(seed: int, target:
 def test_sparsity_zero_changes_nothing() -> None:
     weight, hessian = make_problem(5, 32, seed=4)
     factor, dead = damped_inverse_factor(hessian, 0.01, ignore)
-    (pruned,) = prune_columns([weight], [Target(UNSTRUCTURED, 0.0)], factor, dead, block_size=16)
+    (pruned,) = prune_columns([weight], [LayerTarget(UNSTRUCTURED, 0.0)], factor, dead, block_size=16)
     assert torch.equal(pruned, weight)
 
 
@@ -124,7 +124,7 @@ def test_dead_inputs_lose_their_weights_first() -> None:
     hessian[:, :8] = 0
     factor, dead = damped_inverse_factor(hessian, 0.01, ignore)
     assert dead.tolist() == [True] * 8 + [False] * 24
-    (pruned,) = prune_columns([weight], [Target(UNSTRUCTURED, 0.5)], factor, dead, block_size=32)
+    (pruned,) = prune_columns([weight], [LayerTarget(UNSTRUCTURED, 0.5)], factor, dead, block_size=32)
     assert (pruned[:, :8] == 0).all() and int((pruned == 0).sum()) == 6 * 16
 
 

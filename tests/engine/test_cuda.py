@@ -9,7 +9,7 @@ from accelerate.state import AcceleratorState
 from core.engine.models.folder import open_model
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.block_pass import PruneResult
-from core.engine.pruning.layerwise.language_pass import Sweep
+from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.recovery.language import Teacher, recover
 from core.pipeline.plans import make_plan
 from tests.engine.recovering import linears_of, make_pruned
@@ -24,7 +24,7 @@ def prune(folder: Path, work: Path, device: str, method: str, pattern: str) -> P
     request = request_for(opened, method, 0.5, pattern, {"forward_dtype": "float32"})
     plan = make_plan(opened, request, device=torch.device(device))
     work.mkdir()
-    return Sweep(
+    return LayerwisePass(
         opened, plan, calibration=make_tokens(), evaluations={"text": make_tokens(seed=9)}, work=work
     ).run()  # fmt: skip
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
-from core.engine.pruning.block_pass import Observer, PruneResult
+from core.engine.pruning.block_pass import PassObserver, PruneResult
 from core.engine.pruning.units import plan as structured_plan
 from core.engine.pruning.units.removal import Cut, LayerCut
 from core.errors import InvalidRequest
@@ -166,7 +166,7 @@ def test_a_walk_that_was_cut_off_ends_with_the_same_bytes(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cut(tiny, tmp_path / "one", method, {"refit": "auto"}, observer=Observer(on_block=stop))
+        cut(tiny, tmp_path / "one", method, {"refit": "auto"}, observer=PassObserver(on_block=stop))
     again = cut(tiny, tmp_path / "two", method, {"refit": "auto"}, previous=[tmp_path / "one"])
     assert again.resumed_from == 3
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
-from core.engine.models.streamed import Skeleton, call_block
-from core.engine.pruning.block_pass import Observer, PruneResult
+from core.engine.models.streamed import StreamedModel, call_block
+from core.engine.pruning.block_pass import PassObserver, PruneResult
 from core.errors import ReloadCheckFailed
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
@@ -59,7 +59,7 @@ def test_a_setting_gives_an_output_its_bias_where_the_architecture_names_one_and
 def test_streamed_logits_equal_from_pretrained(name: str, hub_style: bool, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name, hub_style=hub_style)
     opened = open_model(folder)
-    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
+    skeleton = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
     tokens = make_tokens(2, 40)
     with torch.inference_mode():
         hidden = skeleton.embed(tokens)
@@ -106,7 +106,7 @@ def test_every_family_that_is_killed_in_the_middle_comes_to_the_same_bytes(
 
     whole = prune("whole")
     with pytest.raises(KeyboardInterrupt):
-        prune("one", observer=Observer(on_block=stop))
+        prune("one", observer=PassObserver(on_block=stop))
     again = prune("two", previous=tmp_path / "one")
     assert again.resumed_from == 2
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]

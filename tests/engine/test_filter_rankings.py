@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 from core.engine.datasets.image_set import TensorImages
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank, spearman, taylor
 from tests.engine.classifier_networks import make_classifier, make_scene, random_images
 
 
-def _dead_filter() -> tuple[Scene, Groups, int]:
+def _dead_filter() -> tuple[Network, Groups, int]:
     """A network whose filter 3 of the second layer gives nothing, though its kernel is the largest of all."""
     model = make_classifier("vgg")
     convolution, norm = model.get_submodule("network.body.3"), model.get_submodule("network.body.4")

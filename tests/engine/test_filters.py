@@ -13,7 +13,7 @@ from core.engine.evaluation.flops import count_flops
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
-from core.engine.pruning.network import Observer, Scene, mean_loss
+from core.engine.pruning.network import Network, PruningObserver, mean_loss
 from core.engine.recovery.training import RecoveryStopped
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, InvalidSparsity
@@ -108,7 +108,7 @@ def test_greedy_does_not_count_kernels_of_filters_that_are_gone() -> None:
 def test_layers_that_may_not_be_pruned_keep_their_filters() -> None:
     model = make_classifier("vgg")
     kept = [layer for layer in layers_of(model) if layer.name != "network.body.3"]
-    scene = Scene(model, kept, 0.3, images=random_images((1, 8, 8)))
+    scene = Network(model, kept, 0.3, images=random_images((1, 8, 8)))
     prune("filter-l1", scene)
     assert model.get_submodule("network.body.3").out_channels == 6
 
@@ -135,7 +135,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(digits: TensorImages, t
     whole = make_scene(_digit_network(), digits, 0.3)
     prune("filter-taylor", whole, **parameters)
     done: list[float] = []
-    observer = Observer(on_progress=done.append, should_stop=lambda: len(done) >= 2)
+    observer = PruningObserver(on_progress=done.append, should_stop=lambda: len(done) >= 2)
     stopped = make_scene(_digit_network(), digits, 0.3, store=ResumeStore(tmp_path, "same"), observer=observer)
     with pytest.raises(RecoveryStopped):
         prune("filter-taylor", stopped, **parameters)

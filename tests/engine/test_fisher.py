@@ -9,11 +9,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.engine.models.folder import open_model
-from core.engine.models.streamed import Skeleton
+from core.engine.models.streamed import StreamedModel
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.engine.pruning.allocation import fisher
 from core.engine.pruning.block_pass import LayerRow
-from core.engine.pruning.layerwise.hidden_state_cache import Shelf
+from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.streams import ActivationBudget
 from tests.engine.crossing import partly
 from tests.engine.sweeping import sweep, tensors_of
@@ -23,8 +23,8 @@ from tests.engine.tiny import CONFIGS, UNLIKE, make_model, make_tokens
 
 def rates_of(folder: Path, work: Path, tokens: Tensor, sparsity: float, budget: int = 2**30) -> dict[str, float]:
     opened = open_model(folder)
-    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
-    shelf = Shelf(ActivationBudget(budget), work)
+    skeleton = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
+    shelf = HiddenStateCache(ActivationBudget(budget), work)
     inside = [linear for linear in opened.description.linears if linear.layer < len(skeleton)]
     return fisher.fisher_rates(skeleton, inside, tokens, sparsity, dtype=torch.float32, shelf=shelf)
 

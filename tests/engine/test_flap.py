@@ -12,7 +12,7 @@ from core.engine.architectures.description import inspect_folder
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
-from core.engine.pruning.block_pass import GroupRow, Observer, PruneResult
+from core.engine.pruning.block_pass import GroupRow, PassObserver, PruneResult
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.recovery.language import recover
 from core.engine.resume.kinds import SELECTION
@@ -186,7 +186,7 @@ def test_a_walk_that_was_cut_off_plans_no_more_and_ends_with_the_same_bytes(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        finish(folder, tmp_path / "one", layout, observer=Observer(on_block=stop))
+        finish(folder, tmp_path / "one", layout, observer=PassObserver(on_block=stop))
     monkeypatch.delattr(FLAP, "plan")
     monkeypatch.setattr(FLAP, "__abstractmethods__", frozenset())
     again = finish(folder, tmp_path / "two", layout, previous=[tmp_path / "one"])

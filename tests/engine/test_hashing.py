@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from core.engine.exporters.hash_fit import bucket_values, collision_rate, collisions_by_sparsity, expand, share
-from core.engine.exporters.hash_sharing import Sharing, expected_collision_rate, sharing_of
+from core.engine.exporters.hash_sharing import HashSharing, expected_collision_rate, sharing_of
 from core.engine.exporters.hashed import hash_file, hash_folder
 from secateur_wire.weights.hashed import bucket_and_sign, expand_file
 from secateur_wire.weights.packed import CorruptPackedFile, unpack_folder
@@ -49,7 +49,7 @@ def test_buckets_are_filled_evenly_and_signs_are_even() -> None:
 @given(st.integers(1, 400), st.floats(0, 0.95), st.integers(0, 2**40))
 @settings(max_examples=40, deadline=None)
 def test_no_other_values_fit_better(buckets: int, sparsity: float, seed: int) -> None:
-    weight_OI, sharing = matrix(20, 15, sparsity), Sharing(seed, buckets)
+    weight_OI, sharing = matrix(20, 15, sparsity), HashSharing(seed, buckets)
     values_K = bucket_values(weight_OI, sharing)
     survives_OI = weight_OI != 0
 
@@ -64,12 +64,12 @@ def test_no_other_values_fit_better(buckets: int, sparsity: float, seed: int) ->
 
 def test_as_many_values_as_there_are_distinct_buckets_and_zeros_stay() -> None:
     weight_OI = matrix(sparsity=0.6)
-    shared_OI = share(weight_OI, Sharing(3, 100), torch.float16)
+    shared_OI = share(weight_OI, HashSharing(3, 100), torch.float16)
     assert torch.equal(shared_OI == 0, weight_OI == 0)
     assert len(shared_OI.abs().unique()) <= 101
     assert torch.equal(shared_OI, shared_OI.half().float())
-    assert torch.equal(shared_OI, share(weight_OI, Sharing(3, 100), torch.float16))
-    assert not torch.equal(shared_OI, share(weight_OI, Sharing(4, 100), torch.float16))
+    assert torch.equal(shared_OI, share(weight_OI, HashSharing(3, 100), torch.float16))
+    assert not torch.equal(shared_OI, share(weight_OI, HashSharing(4, 100), torch.float16))
 
 
 @pytest.mark.parametrize("compression", [0.05, 0.5, 2.0])
@@ -91,7 +91,7 @@ def test_collisions_are_those_of_a_random_hash_and_fall_with_sparsity(compressio
 
 def test_one_weight_a_bucket_loses_nothing() -> None:
     weight_OI = matrix(3, 3)
-    sharing = next(each for seed in range(50) if collision_rate(weight_OI != 0, each := Sharing(seed, 10**6)) == 0)
+    sharing = next(each for seed in range(50) if collision_rate(weight_OI != 0, each := HashSharing(seed, 10**6)) == 0)
     assert torch.equal(share(weight_OI, sharing, torch.float32), weight_OI)
 
 
@@ -106,7 +106,7 @@ def test_a_shared_file_comes_back_byte_for_byte(
         "secateur_wire.weights.hashed",
     ):
         monkeypatch.setattr(f"{module}.CHUNK_WEIGHTS", 64)
-    sharing = Sharing(2**33 + 1, 150)
+    sharing = HashSharing(2**33 + 1, 150)
     tensors = {
         "head.weight": share(matrix(sparsity=sparsity), sharing, dtype).to(dtype),
         "head.bias": torch.randn(60).to(dtype),
@@ -126,7 +126,7 @@ def test_a_shared_file_comes_back_byte_for_byte(
 
 
 def test_what_is_not_shared_is_not_stored_so_and_damage_is_found(tmp_path: Path) -> None:
-    sharing = Sharing(1, 150)
+    sharing = HashSharing(1, 150)
     save_file({"w": matrix()}, tmp_path / "plain.safetensors")
     with pytest.raises(ValueError, match="w is not shared over 150 buckets"):
         hash_file(tmp_path / "plain.safetensors", tmp_path / "plain.hashed.safetensors", {"w": sharing})

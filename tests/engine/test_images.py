@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.engine.datasets.image_cache import Choice, ImagePlace, open_images
+from core.engine.datasets.image_cache import ImageFiles, ImageSelection, open_images
 from core.engine.datasets.image_codec import UnreadableImage, decode_image, write_images
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.image_set import TensorImages
@@ -33,10 +33,10 @@ def opened(path: Path, tmp_path: Path, labels: list[str] = TEN, **change: Any) -
     format = change.pop("format", "image_folder" if path.is_dir() else "image_parquet")
     preprocessing = change.pop("preprocessing", GRAY)
     images = open_images(
-        ImagePlace(path.name, path, format, sha256=path.as_posix()),
+        ImageFiles(path.name, path, format, sha256=path.as_posix()),
         preprocessing,
         labels,
-        choice=change.pop("choice", Choice()),
+        choice=change.pop("choice", ImageSelection()),
         cache=tmp_path / "cache",
         note=notes.append,
     )
@@ -193,13 +193,13 @@ def test_grayscale_and_colour_become_what_the_model_takes(tmp_path: Path) -> Non
 
 def test_samples_are_spaced_evenly_or_drawn_by_seed_and_never_twice(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "a.parquet", grays(100), [0] * 100)
-    spaced, _ = opened(file, tmp_path, choice=Choice(samples=5))
+    spaced, _ = opened(file, tmp_path, choice=ImageSelection(samples=5))
     assert shades(spaced) == [0, 20, 40, 60, 80]
-    drawn = [shades(opened(file, tmp_path, choice=Choice(30, seed))[0]) for seed in (0, 0, 1)]
+    drawn = [shades(opened(file, tmp_path, choice=ImageSelection(30, seed))[0]) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2] and drawn[0] != sorted(drawn[0])
     assert all(len(set(each)) == 30 for each in drawn)
     with pytest.raises(TooFewImages, match=r"calibration needs 101 images; 'a\.parquet' has 100") as caught:
-        opened(file, tmp_path, choice=Choice(101, 0, "calibration"))
+        opened(file, tmp_path, choice=ImageSelection(101, 0, "calibration"))
     assert caught.value.param == "calibration.samples"
 
 
@@ -207,10 +207,10 @@ def test_another_image_takes_the_place_of_one_that_cannot_be_read(tmp_path: Path
     images: list[bytes | None] = list(grays(100))
     images[20] = None
     file = write_parquet(tmp_path / "a.parquet", images, [0] * 100)
-    spaced, notes = opened(file, tmp_path, choice=Choice(samples=5))
+    spaced, notes = opened(file, tmp_path, choice=ImageSelection(samples=5))
     assert shades(spaced) == [0, 1, 40, 60, 80] and "row 20" in notes[-1]
     with pytest.raises(TooFewImages):
-        opened(file, tmp_path, choice=Choice(samples=100))
+        opened(file, tmp_path, choice=ImageSelection(samples=100))
 
 
 def test_images_are_decoded_once(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_digits_are_learnt_from_one_set_and_recognised_in_the_other(tmp_path: Pa
     sets = {}
     for name, images in digits().items():
         write_images(tmp_path / f"{name}.parquet", images, [str(digit) for digit in range(10)])
-        sets[name], _ = opened(tmp_path / f"{name}.parquet", tmp_path, choice=Choice(None, 0))
+        sets[name], _ = opened(tmp_path / f"{name}.parquet", tmp_path, choice=ImageSelection(None, 0))
     pixels_NCHW = sets["train"].batch(torch.arange(len(sets["train"])))
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     optimiser = torch.optim.LBFGS(model.parameters(), max_iter=30)

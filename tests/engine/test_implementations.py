@@ -15,7 +15,7 @@ from core.engine.checkpoints.code_choices import TOKENIZER_CLASSES
 from core.engine.models.classifier import build_classifier, open_classifier
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import build_model, load_model
-from core.engine.models.streamed import Skeleton
+from core.engine.models.streamed import StreamedModel
 from core.errors import UnsafeConfig, UnusableModel
 from core.pipeline.stages.search import random_model
 from tests.engine.classifier_folders import make_classifier
@@ -39,7 +39,7 @@ def test_a_models_attention_is_this_projects_choice(name: str, attention: str, t
     for model in (
         load_model(tampered(open_model(path)), CPU),
         build_model(tampered(open_model(path)), torch.float32),
-        Skeleton(tampered(open_model(path)), dtype=torch.float32, device=CPU).model,
+        StreamedModel(tampered(open_model(path)), dtype=torch.float32, device=CPU).model,
         random_model(opened, tampered(opened).config, torch.float32, CPU),
     ):
         assert (model.config._attn_implementation, model.config._experts_implementation) == (attention, "eager")

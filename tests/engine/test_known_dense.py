@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.engine.models.folder import open_model
-from core.engine.pruning.block_pass import Observer, PruneResult
+from core.engine.pruning.block_pass import PassObserver, PruneResult
 from core.engine.pruning.layerwise.streams import Stream
 from core.pipeline.passes import walk_for
 from tests.engine.sweeping import request_for, tensors_of
@@ -69,7 +69,7 @@ def test_an_attempt_that_knew_more_or_less_is_not_continued(tmp_path: Path) -> N
         raise Stopped
 
     with pytest.raises(Stopped):
-        prune(folder, tmp_path / "before", "wanda", known, observer=Observer(on_block=stop))
+        prune(folder, tmp_path / "before", "wanda", known, observer=PassObserver(on_block=stop))
     again = prune(folder, tmp_path / "again", "wanda", known, previous=[tmp_path / "before"])
     assert again.resumed_from == 1 and again.perplexity == alone.perplexity
     other = prune(folder, tmp_path / "other", "wanda", previous=[tmp_path / "before"])

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
-from core.engine.architectures.unit_counts import Kind, LayerShape, ModelStructure, Ranking, group_counts, rank_groups
+from core.engine.architectures.unit_counts import (
+    GlobalUnitBudget,
+    Kind,
+    LayerShape,
+    ModelStructure,
+    group_counts,
+    rank_groups,
+)
 from core.engine.pruning.units.ranking import ranked_counts
 from core.errors import InvalidParameters, InvalidRequest, InvalidSparsity
 from core.methods.llm_pruner.info import LLMPrunerParameters
@@ -121,7 +128,7 @@ def test_a_layer_of_less_importance_loses_more_whatever_the_scale_of_its_scores(
         {"heads": 5 * heads, "channels": 5 * poor},
         {"heads": heads, "channels": even},
     ]
-    ranking = Ranking(0.1, 96 * structure.channel_parameters, frozenset(), 8)
+    ranking = GlobalUnitBudget(0.1, 96 * structure.channel_parameters, frozenset(), 8)
     counts = ranked_counts(structure, scores, "kv_groups", ranking)
     assert [(each.channels, each.heads) for each in counts] == [(256, 4), (256 - 96, 4), (256, 4)]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.engine.pruning.masks import lowest, lowest_in_groups, lowest_in_tensor, removal_mask
 from core.engine.pruning.saliency import cumulative_row_share
 from core.methods.wanda.info import WandaParameters
@@ -59,7 +59,7 @@ def test_all_scores_equal_prunes_exactly_the_first() -> None:
 def test_two_of_four_keeps_two_and_one_of_four_keeps_one() -> None:
     score = torch.tensor([[4.0, 3, 2, 1]])
     for text, kept in (("2:4", [True, True, False, False]), ("1:4", [True, False, False, False])):
-        target = Target(parse_pattern(text), 0.0)
+        target = LayerTarget(parse_pattern(text), 0.0)
         assert (~removal_mask(score, target, by_row=True))[0].tolist() == kept
 
 
@@ -84,6 +84,6 @@ def test_wanda_removes_the_lowest_products_of_every_row() -> None:
     statistic = InputStatistic(Statistic.NORMS, sample_stride=1)
     statistic.update(torch.tensor([[3.0, 6.0, 0.0, 1.0], [4.0, 8.0, 0.0, 0.0]]))
     weight_OI = torch.tensor([[3.0, -2.0, 9.0, 1.0], [0.03, 0.01, 0.09, -0.4]])
-    linear = PrunableLinear("linear", 0, weight_OI, Target(UNSTRUCTURED, 0.5))
+    linear = PrunableLinear("linear", 0, weight_OI, LayerTarget(UNSTRUCTURED, 0.5))
     (pruned_OI,) = Wanda(WandaParameters()).prune([linear], statistic, lambda text: None)
     assert torch.equal(pruned_OI, torch.tensor([[3.0, -2.0, 0.0, 0.0], [0.03, 0.0, 0.0, -0.4]]))

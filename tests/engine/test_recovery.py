@@ -17,7 +17,7 @@ from core.engine.options.recovery import Lora, Recovery, complete_recovery
 from core.engine.pruning.layerwise.measure import measure
 from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.language import Recovered, Teacher, recover
-from core.engine.recovery.training import Observer, RecoveryStopped, Training, rate
+from core.engine.recovery.training import RecoveryStopped, Training, TrainingObserver, rate
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.kinds import STEP
 from core.errors import InvalidRequest, RecoveryDiverged, ZerosRefilled
@@ -143,14 +143,14 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(method: str, tmp
     asked, teacher = recipe(method), teacher_for(method, dense)
     whole = train(source, tmp_path / "whole", asked, teacher=teacher)
     seen: list[int] = []
-    watching = Observer(on_step=lambda done, of, loss: seen.append(done), should_stop=lambda: len(seen) >= 4)
+    watching = TrainingObserver(on_step=lambda done, of, loss: seen.append(done), should_stop=lambda: len(seen) >= 4)
     with pytest.raises(RecoveryStopped):
         train(source, tmp_path / "first", asked, teacher=teacher, observer=watching)
     assert seen == [1, 2, 3, 4, 5], "it stops after the step that was under way"
     logs: list[str] = []
     second = train(
         source, tmp_path / "second", asked, teacher=teacher, previous=[tmp_path / "nothing", tmp_path / "first"],
-        observer=Observer(on_log=logs.append),
+        observer=TrainingObserver(on_log=logs.append),
     )  # fmt: skip
     assert second.resumed_from == 5 and logs == ["continuing after step 5 of 8"]
     assert second.losses == whole.losses
@@ -165,14 +165,14 @@ def test_a_checkpoint_that_is_damaged_or_of_other_settings_is_not_used(tmp_path:
     logs: list[str] = []
     train(
         source, tmp_path / "other", recipe("lora", seed=2), previous=[tmp_path / "whole"],
-        observer=Observer(on_log=logs.append),
+        observer=TrainingObserver(on_log=logs.append),
     )  # fmt: skip
     assert "other settings" in logs[0]
     moments = kept / "moments.safetensors"
     moments.write_bytes(moments.read_bytes()[:-1] + b"\1")
     again = train(
         source, tmp_path / "again", recipe("lora"), previous=[tmp_path / "whole"],
-        observer=Observer(on_log=logs.append),
+        observer=TrainingObserver(on_log=logs.append),
     )  # fmt: skip
     assert "damaged" in logs[1] and again.resumed_from == 0
     assert contents(again) == contents(whole)

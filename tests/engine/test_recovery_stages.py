@@ -13,7 +13,7 @@ from core.engine.models.folder import open_model
 from core.engine.options.recovery import Recovery, complete_recovery
 from core.engine.recovery.language import Recovered
 from core.engine.recovery.sampling import Adaptive, Source, shares
-from core.engine.recovery.training import Observer, RecoveryStopped
+from core.engine.recovery.training import RecoveryStopped, TrainingObserver
 from core.errors import InvalidRequest
 from tests.engine.recovering import make_pruned, tiny_lora, train
 from tests.engine.tiny import make_model, make_tokens
@@ -108,7 +108,9 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(
     assert whole.rounds[0]["mean"] > whole.rounds[1]["mean"] and whole.rounds[-1]["stage"] == 1
     assert whole.tokens == len(whole.losses) * 4 * 24
     seen: list[int] = []
-    watching = Observer(on_step=lambda done, of, loss: seen.append(done), should_stop=lambda: len(seen) >= stop_after)
+    watching = TrainingObserver(
+        on_step=lambda done, of, loss: seen.append(done), should_stop=lambda: len(seen) >= stop_after
+    )
     with pytest.raises(RecoveryStopped):
         run(source, tmp_path / "first", observer=watching)
     again = run(source, tmp_path / "again", previous=[tmp_path / "first"])

@@ -11,10 +11,10 @@ import torch
 from core.engine.models.folder import open_model
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
-from core.engine.pruning.block_pass import Observer
+from core.engine.pruning.block_pass import PassObserver
 from core.engine.resume.kinds import BLOCK
 from core.errors import InvalidRequest
-from core.methods.sensitivity.language_pass import SensitivityResult, SensitivityWalk
+from core.methods.sensitivity.language_pass import SensitivityPass, SensitivityResult
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.recipes.validation import check_job
 from core.pipeline.reports.charts import Series, line_chart, sensitivity_chart
@@ -35,7 +35,7 @@ def sensitivity(
     folder: Path,
     work: Path,
     *,
-    observer: Observer | None = None,
+    observer: PassObserver | None = None,
     previous: Sequence[Path] = (),
     budget: int = 2**30,
     **parameters: Any,
@@ -45,7 +45,7 @@ def sensitivity(
     options = checked.parameters
     assert isinstance(options, SensitivityOptions)
     work.mkdir(parents=True, exist_ok=True)
-    return SensitivityWalk(
+    return SensitivityPass(
         opened, make_sensitivity_plan(opened, options, device=torch.device("cpu")), calibration=make_tokens(),
         evaluations={"text": TEXT}, work=work, previous=previous, observer=observer, activation_budget_bytes=budget,
     ).run()  # fmt: skip
@@ -106,11 +106,11 @@ def test_killed_after_any_layer_the_next_attempt_finds_the_same(model: Path, lay
             raise Killed
 
     with pytest.raises(Killed):
-        sensitivity(model, tmp_path / "one", observer=Observer(on_block=stop), **request)
+        sensitivity(model, tmp_path / "one", observer=PassObserver(on_block=stop), **request)
     told: list[int] = []
     again = sensitivity(
         model, tmp_path / "two", previous=[tmp_path / "one"],
-        observer=Observer(on_block=lambda done, blocks, rows: told.append(done)), **request,
+        observer=PassObserver(on_block=lambda done, blocks, rows: told.append(done)), **request,
     )  # fmt: skip
     assert again.resumed_from == layer and told == list(range(layer + 1, 4))
     assert (again.dense, again.curves) == (whole.dense, whole.curves)

@@ -14,11 +14,11 @@ from core.engine.architectures.description import ModelDescription, inspect_fold
 from core.engine.architectures.unit_counts import LayerShape, ModelStructure, group_counts
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
-from core.engine.models.streamed import Skeleton
+from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import load_tensors
-from core.engine.pruning.block_pass import Observer, PruneResult
+from core.engine.pruning.block_pass import PassObserver, PruneResult
 from core.engine.pruning.layerwise.block_gradients import walk_back
-from core.engine.pruning.layerwise.hidden_state_cache import Shelf
+from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.streams import ActivationBudget
 from core.engine.pruning.units.language_pass import Removal
 from core.engine.pruning.units.removal import Cut, LayerCut, layer_groups, slice_block
@@ -109,7 +109,7 @@ def test_removing_what_nothing_reads_changes_nothing(name: str, attention: Any, 
         changes[f"{family.blocks}.1.{slot.name}"] = partial(silence, columns=slot.features(gone))
     edit(folder, changes)
     opened = open_model(folder)
-    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
+    skeleton = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
     tensors = slice_block(skeleton.read_block(1), list(groups.values()), cut)
     assert tensors[f"{family.channel_reader}.weight"].shape[1] == 35
     whole = AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -190,7 +190,7 @@ def test_gradients_block_by_block_are_those_of_the_whole_model(name: str, tmp_pa
     folder = make_model(tmp_path / "model", name)
     opened = open_model(folder)
     tokens = make_tokens(3, 20)
-    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
+    skeleton = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
     names = [[f"{linear}.weight" for linear in opened.family.linears]] * len(skeleton)
     found, squares = {}, {}
 
@@ -199,7 +199,7 @@ def test_gradients_block_by_block_are_those_of_the_whole_model(name: str, tmp_pa
             found[f"{opened.family.blocks}.{block}.{each}"] = gradient
             squares[f"{opened.family.blocks}.{block}.{each}"] = squared[each]
 
-    shelf = Shelf(ActivationBudget(4 * 20 * 32 * 4), tmp_path / "scratch")  # some in memory, some in files
+    shelf = HiddenStateCache(ActivationBudget(4 * 20 * 32 * 4), tmp_path / "scratch")  # some in memory, some in files
     loss = walk_back(skeleton, tokens, torch.float32, names, keep, squares=True, shelf=shelf)
     assert not list((tmp_path / "scratch").iterdir()), "what was read is gone"
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
@@ -231,12 +231,12 @@ def test_a_walk_that_was_cut_off_goes_on_with_the_same_choice_and_ends_with_the_
     with pytest.raises(KeyboardInterrupt):
         removal(
             folder, tmp_path / "one", "llm-pruner", 0.25, evaluations={"text": make_tokens(seed=1)},
-            observer=Observer(on_block=stop),
+            observer=PassObserver(on_block=stop),
         )  # fmt: skip
     said: list[str] = []
     again = removal(
         folder, tmp_path / "two", "llm-pruner", 0.25, evaluations={"text": make_tokens(seed=1)},
-        previous=[tmp_path / "one"], observer=Observer(on_log=said.append),
+        previous=[tmp_path / "one"], observer=PassObserver(on_log=said.append),
     )  # fmt: skip
     assert again.resumed_from == 2 and not any("gradients" in line for line in said)
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]

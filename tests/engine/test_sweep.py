@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from core.engine.models.folder import open_model
-from core.engine.models.streamed import Skeleton
-from core.engine.pruning.block_pass import Observer
+from core.engine.models.streamed import StreamedModel
+from core.engine.pruning.block_pass import PassObserver
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.propagation import DenseTwin, InputGroup, prune_in_flight, prune_two_pass
+from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, prune_in_flight, prune_two_pass
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK, STATE
 from core.engine.resume.store import ResumeStore
@@ -49,7 +49,7 @@ def test_in_flight_and_two_pass_agree_on_the_first_linears(model: Path, method: 
 def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp_path: Path) -> None:
     """The dense block reads the dense stream, here of other tokens than the pruned one, and both go on."""
     opened = open_model(model)
-    skeleton = Skeleton(opened, dtype=torch.float32, device=torch.device("cpu"))
+    skeleton = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
     groups = [InputGroup(names) for names in opened.family.inputs]
     found = []
     for walk in (prune_in_flight, prune_two_pass):
@@ -62,7 +62,7 @@ def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp
         with torch.inference_mode():
             dense.start(), pruned.start()
             block = skeleton.fill_block(0, skeleton.read_block(0), torch.float32)
-            twin = DenseTwin(deepcopy(block), dense, 0, opened.family.added_to_stream)
+            twin = DenseReference(deepcopy(block), dense, 0, opened.family.added_to_stream)
             walk(block, 0, pruned, groups, lambda: InputStatistic(Statistic.GRAM, sample_stride=1), seen.__setitem__,
                  twin)  # fmt: skip
         figures = [seen[group].cross_II if seen[group].is_paired else seen[group].target_OI for group in groups]
@@ -123,7 +123,7 @@ def test_killed_after_any_block_the_next_attempt_yields_identical_bytes(
             raise Killed
 
     with pytest.raises(Killed):
-        sweep(model, tmp_path / "one", observer=Observer(on_block=stop), **request)
+        sweep(model, tmp_path / "one", observer=PassObserver(on_block=stop), **request)
     again = sweep(model, tmp_path / "two", previous=[tmp_path / "one"], **request)
     assert again.resumed_from == block
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]

@@ -179,7 +179,7 @@ class FakeClock:
 def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumstances(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency_search, "DenseClock", FakeClock)
+    monkeypatch.setattr(latency_search, "DenseLatency", FakeClock)
     folder = open_model(make_model(tmp_path / "model", "llama"))
     asked = recipe_of(method, target={"latency_ratio": 0.75})
 

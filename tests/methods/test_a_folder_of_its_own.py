@@ -16,14 +16,14 @@ INFO = '''
 
     from pydantic import Field
 
-    from core.engine.options.layer_selection import Selection
-    from core.engine.options.propagation import Propagated
+    from core.engine.options.layer_selection import LayerSelection
+    from core.engine.options.propagation import PropagationOptions
     from core.methods.cost import Cost, CostFacts
     from core.methods.method_info import ZEROS, MethodInfo
     from secateur_wire.methods import Needs
 
 
-    class EveryOtherParameters(Selection, Propagated):
+    class EveryOtherParameters(LayerSelection, PropagationOptions):
         """Parameters of `every-other`."""
 
         first: int = Field(0, ge=0, le=1, description="The first weight that goes.")

@@ -6,8 +6,8 @@ from importlib import import_module
 import pytest
 
 from core.engine.options.filters import FilterParameters
-from core.engine.options.layer_selection import Selection
-from core.engine.options.width import Width
+from core.engine.options.layer_selection import LayerSelection
+from core.engine.options.width import WidthOptions
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.protocols.units import BlockUnitMethod, StructuredMethod
@@ -29,7 +29,7 @@ def test_no_two_methods_have_one_place() -> None:
 @pytest.mark.parametrize("method_id", METHODS)
 def test_what_it_removes_is_what_its_parameters_and_patterns_are_for(method_id: str) -> None:
     info = get_method(method_id)
-    kinds = {"weights": Selection, "heads_and_channels": Width, "filters": FilterParameters}
+    kinds = {"weights": LayerSelection, "heads_and_channels": WidthOptions, "filters": FilterParameters}
     assert (info.removes is not None) == info.prunes
     for removes, kind in kinds.items():
         if info.prunes:
@@ -41,7 +41,7 @@ def test_what_it_removes_is_what_its_parameters_and_patterns_are_for(method_id: 
 def test_its_classes_are_those_its_tasks_need(method_id: str) -> None:
     info, parameters = get_method(method_id), parse_parameters(method_id, {})
     if "language-model" in info.task_families:
-        if isinstance(parameters, Selection):
+        if isinstance(parameters, LayerSelection):
             method = build_method(method_id, parameters)
             assert isinstance(method, Method)
             assert method.statistic.name.lower() == info.reads

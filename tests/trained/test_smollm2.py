@@ -10,12 +10,12 @@ from transformers import AutoModelForCausalLM
 
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import ModelFolder
-from core.engine.models.streamed import Skeleton
+from core.engine.models.streamed import StreamedModel
 from core.engine.options.patterns import UNSTRUCTURED
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.propagation import InputGroup, collect
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
-from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.engine.resume.store import ResumeStore
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
@@ -32,13 +32,13 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
     every: int, text: str, smollm2: ModelFolder, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """All three on the same inputs: those of the dense model."""
-    skeleton = Skeleton(smollm2, dtype=torch.float32, device=torch.device("cpu"))
+    skeleton = StreamedModel(smollm2, dtype=torch.float32, device=torch.device("cpu"))
     stream = Stream(
         "dense", request.getfixturevalue(text)[:4], skeleton, ResumeStore(tmp_path, ""), ActivationBudget(2**30),
         dtype=torch.float32, micro_batch=8,
     )  # fmt: skip
     methods = {name: build_method(name, parse_parameters(name, {})) for name in ("sparsegpt", "wanda", "magnitude")}
-    target = Target(UNSTRUCTURED, 0.5)
+    target = LayerTarget(UNSTRUCTURED, 0.5)
     chosen = range(0, len(skeleton), every)
     checked = 0
     with torch.inference_mode():

@@ -223,10 +223,10 @@ def pack(spec: PackSpec) -> dict[str, Any]:
 
 def share_by_hash(spec: HashSpec) -> dict[str, Any]:
     """Replace the linear layers' weights by shared values."""
-    from core.engine.exporters.hash_sharing import Sharing
+    from core.engine.exporters.hash_sharing import HashSharing
     from core.engine.exporters.hashed import hash_folder
 
-    return hash_folder(spec.artifact, {each.tensor: Sharing(each.seed, each.buckets) for each in spec.tensors})
+    return hash_folder(spec.artifact, {each.tensor: HashSharing(each.seed, each.buckets) for each in spec.tensors})
 
 
 def run(spec: Spec) -> dict[str, Any]:

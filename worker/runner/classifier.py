@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.files import ONNX_FILE
-from core.engine.datasets.image_cache import Choice, ImagePlace, open_images
+from core.engine.datasets.image_cache import ImageFiles, ImageSelection, open_images
 from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.preprocessing import read_preprocessing
 from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
@@ -25,8 +25,8 @@ from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
-from core.engine.pruning.network import Observer, Scene, weight_of, weights_of
-from core.engine.recovery.training import Observer as TrainingObserver
+from core.engine.pruning.network import Network, PruningObserver, weight_of, weights_of
+from core.engine.recovery.training import TrainingObserver
 from core.engine.resume.fingerprint import Runtime, fingerprint, tensors_sha256
 from core.engine.resume.store import JsonObject, ResumeStore
 from core.errors import ZerosRefilled
@@ -87,14 +87,14 @@ def prune_classifier(
     dense = dense_accuracy(spec, folder, model, images.evaluation, figures, device)
     dense_flops = count_flops(model, shape)
     teacher = copy.deepcopy(model) if recovery is not None and recovery.method == "distill" else None
-    scene = Scene(
+    scene = Network(
         model,
         layers,
         sparsity=recipe.sparsity or 0.0,
         pattern=parse_pattern(recipe.pattern),
         images=images.calibration,
         device=device,
-        observer=Observer(
+        observer=PruningObserver(
             on_progress=lambda done: send(ProgressMessage(progress=done * (_PRUNED if recovery else 0.9))),
             on_log=lambda message: send(LogMessage(level="info", message=message)),
             on_metric=lambda name, step, value: send(MetricMessage(name=name, step=step, value=value)),
@@ -157,8 +157,8 @@ def open_image_sets(
     recipe = spec.recipe
     preprocessing = read_preprocessing(folder.path, folder.raw_config, folder.description.image)
 
-    def opened(source: ImageSource, choice: Choice) -> ImageSet:
-        place = ImagePlace(
+    def opened(source: ImageSource, choice: ImageSelection) -> ImageSet:
+        place = ImageFiles(
             source.name, source.path, source.format, source.sha256, source.image_field, source.label_field
         )
         return open_images(
@@ -168,12 +168,12 @@ def open_image_sets(
     calibration = recovered = None
     if spec.calibration is not None:
         assert recipe.calibration is not None
-        choice = Choice(recipe.calibration.samples, recipe.calibration.seed, "calibration")
+        choice = ImageSelection(recipe.calibration.samples, recipe.calibration.seed, "calibration")
         calibration = opened(spec.calibration, choice)
     if spec.recovery is not None:
         assert recovery is not None
-        recovered = opened(spec.recovery, Choice(recovery.samples, recovery.seed, "recovery"))
-    choice = Choice(recipe.evaluation.samples)
+        recovered = opened(spec.recovery, ImageSelection(recovery.samples, recovery.seed, "recovery"))
+    choice = ImageSelection(recipe.evaluation.samples)
     return Images(calibration, recovered, {each.name: opened(each, choice) for each in spec.evaluation})
 
 
@@ -204,7 +204,7 @@ def resume_store(spec: ClassifierSpec, stage: str, facts: JsonObject, device: to
 def _recover(
     spec: ClassifierSpec,
     folder: ClassifierFolder,
-    scene: Scene,
+    scene: Network,
     images: ImageSet,
     recovery: Recovery,
     teacher: nn.Module | None,

@@ -9,7 +9,7 @@ import torch
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.evaluation.accuracy import Accuracy
 from core.engine.models.classifier import ClassifierFolder
-from core.engine.pruning.network import Scene, weight_of
+from core.engine.pruning.network import Network, weight_of
 from core.pipeline.reports.report import EngineSettings, MethodFigures, RecoveryReport, Report, ReportedImages
 from secateur_wire import metrics as wire
 from secateur_wire.base import JsonObject
@@ -24,7 +24,7 @@ _LIBRARIES = ("secateur-server", "torch", "transformers", "safetensors", "timm",
 def classifier_result(
     spec: ClassifierSpec,
     folder: ClassifierFolder,
-    scene: Scene,
+    scene: Network,
     *,
     accuracy: Mapping[str, tuple[Accuracy, Accuracy, Accuracy | None]],
     flops: tuple[int, int],
@@ -101,7 +101,7 @@ class LayerShapeRow:
     sparsity: float
 
 
-def _rows(scene: Scene) -> list[LayerShapeRow]:
+def _rows(scene: Network) -> list[LayerShapeRow]:
     """Return a row for each prunable layer: its shape before and after, and its zeros."""
     rows = []
     for layer in scene.layers:

@@ -8,7 +8,7 @@ from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
-from core.engine.pruning.network import Observer, Scene
+from core.engine.pruning.network import Network, PruningObserver
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.pipeline.reports.report import Report, ReportedImages
@@ -36,12 +36,12 @@ def measure_classifier(
     inner = selection_of(parse_parameters(parameters.method, parameters.parameters))
     opened = open_image_sets(spec, folder, None, notes.append)
     ((dataset, images),) = opened.evaluation.items()
-    scene = Scene(
+    scene = Network(
         load_classifier(folder, device),
         prunable_linears(folder.description, inner),
         images=opened.calibration,
         device=device,
-        observer=Observer(
+        observer=PruningObserver(
             on_progress=lambda done: send(ProgressMessage(progress=0.98 * done)),
             on_log=lambda message: send(LogMessage(level="info", message=message)),
             should_stop=should_stop,

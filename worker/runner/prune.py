@@ -7,7 +7,7 @@ import torch
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
-from core.engine.pruning.block_pass import GroupRow, LayerRow, Observer
+from core.engine.pruning.block_pass import GroupRow, LayerRow, PassObserver
 from core.pipeline.passes import walk_for
 from core.pipeline.reports.report import PeakMemory
 from worker.runner.dense import dense_figures, text_facts
@@ -67,7 +67,7 @@ def prune_model(
         previous=spec.previous,
         revision=spec.model.revision,
         activation_budget_bytes=spec.activation_budget_bytes,
-        observer=Observer(on_block=on_block, on_stage=on_stage, on_log=on_log),
+        observer=PassObserver(on_block=on_block, on_stage=on_stage, on_log=on_log),
         dense_perplexity=known,
     )
     result = walk.run()

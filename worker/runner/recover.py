@@ -13,12 +13,12 @@ from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import calibration_windows, evaluation_windows, mixed_windows, training_windows
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
-from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.layerwise.measure import measure
 from core.engine.recovery.language import Recovered, Teacher, recover
 from core.engine.recovery.sampling import Source
-from core.engine.recovery.training import Observer
+from core.engine.recovery.training import TrainingObserver
 from core.engine.resume.fingerprint import VERSIONS
 from core.errors import TooLittleText
 from core.pipeline.recipes.parts import Evaluation
@@ -54,7 +54,9 @@ def recover_artifact(
         most = recovery.steps * recovery.batch_size
         windows_NT = _windows(spec.texts[0], recovery, tokenizer, samples=recovery.samples, most=most)
     evaluations = evaluation_sets(spec.recipe.evaluation, spec.evaluation, tokenizer)
-    linears = prunable_linears(folder.description, Selection(include_lm_head=not folder.description.tied_embeddings))
+    linears = prunable_linears(
+        folder.description, LayerSelection(include_lm_head=not folder.description.tied_embeddings)
+    )
     recovered = recover(
         folder,
         recovery,
@@ -65,7 +67,7 @@ def recover_artifact(
         teacher=_teacher(spec.teacher),
         sources=sources,
         device=device,
-        observer=Observer(
+        observer=TrainingObserver(
             on_step=_reporter(send, recovery.steps),
             on_log=lambda message: send(LogMessage(level="info", message=message)),
             should_stop=should_stop,

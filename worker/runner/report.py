@@ -16,14 +16,14 @@ from worker.runner.specs import ImageSource, ModelSource, PruneSpec, TextSource
 
 if TYPE_CHECKING:
     from core.engine.pruning.block_pass import PruneResult
-    from core.engine.pruning.layerwise.plan import Plan
+    from core.engine.pruning.layerwise.plan import LayerwisePlan
     from core.engine.pruning.units.plan import StructuredPlan
 
 
 def prune_result(
     spec: PruneSpec,
     description: ModelDescription,
-    plan: "Plan | StructuredPlan",
+    plan: "LayerwisePlan | StructuredPlan",
     result: "PruneResult",
     *,
     artifact_bytes: int,

@@ -9,8 +9,8 @@ from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.models.folder import open_model
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
-from core.engine.pruning.block_pass import Observer
-from core.methods.sensitivity.language_pass import SensitivityWalk
+from core.engine.pruning.block_pass import PassObserver
+from core.methods.sensitivity.language_pass import SensitivityPass
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.reports.charts import sensitivity_chart
 from core.pipeline.reports.report import EngineSettings, PeakMemory, Report
@@ -54,7 +54,7 @@ def measure_sensitivity(
         stop_if_asked()
 
     plan = make_sensitivity_plan(folder, parameters, device=device)
-    walk = SensitivityWalk(
+    walk = SensitivityPass(
         folder,
         plan,
         calibration=calibration,
@@ -63,7 +63,7 @@ def measure_sensitivity(
         previous=spec.previous,
         revision=spec.model.revision,
         activation_budget_bytes=spec.activation_budget_bytes,
-        observer=Observer(
+        observer=PassObserver(
             on_block=on_block,
             on_stage=lambda stage: send(StageMessage(stage=stage)),
             on_log=lambda message: send(LogMessage(level="info", message=message)),

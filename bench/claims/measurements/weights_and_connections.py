@@ -8,7 +8,7 @@ from bench.claims.record import Record
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.subset import draw_images
 from core.engine.pruning.iterative.layer_scan import scan
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 
 SCAN_IMAGES = 4000
 
@@ -38,7 +38,7 @@ def measure(seed: int, setting: dict[str, Any], record: Record) -> None:
             )
             record.point("error", line, sparsity, outcome(model, data.test).error)
     images = draw_images(data.train, SCAN_IMAGES, seed)
-    scene = Scene(dense, layers(dense), images=images)
+    scene = Network(dense, layers(dense), images=images)
 
     def alone(layer: LinearShape, rate: float) -> None:
         prune(dense, "magnitude", rate, among=[layer], scope="tensor")

@@ -7,7 +7,7 @@ model's own code, run as it is.
 
 from dataclasses import dataclass
 
-from core.engine.architectures.unit_counts import Part
+from core.engine.architectures.unit_counts import UnitAxis
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Architecture:
     blocks: str
     head: str
     inputs: tuple[tuple[str, ...], ...]
-    channels: tuple[Part, ...]
-    heads: tuple[Part, ...] = ()
+    channels: tuple[UnitAxis, ...]
+    heads: tuple[UnitAxis, ...] = ()
     width_key: str = "intermediate_size"
     heads_divide_hidden: bool = False
     tied_by_default: bool = False

@@ -1,7 +1,7 @@
 """Parts that many architectures have as Llama has them: separate projections, a gated FFN, a norm before either."""
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_counts import Part
+from core.engine.architectures.unit_counts import UnitAxis
 
 INPUTS = (
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -10,15 +10,15 @@ INPUTS = (
     ("mlp.down_proj",),
 )
 CHANNELS = (
-    Part("mlp.gate_proj", "out", ("channel",)),
-    Part("mlp.up_proj", "out", ("channel",)),
-    Part("mlp.down_proj", "in", ("channel",)),
+    UnitAxis("mlp.gate_proj", "out", ("channel",)),
+    UnitAxis("mlp.up_proj", "out", ("channel",)),
+    UnitAxis("mlp.down_proj", "in", ("channel",)),
 )
 HEADS = (
-    Part("self_attn.q_proj", "out", ("query",)),
-    Part("self_attn.k_proj", "out", ("key",)),
-    Part("self_attn.v_proj", "out", ("key",)),
-    Part("self_attn.o_proj", "in", ("query",)),
+    UnitAxis("self_attn.q_proj", "out", ("query",)),
+    UnitAxis("self_attn.k_proj", "out", ("key",)),
+    UnitAxis("self_attn.v_proj", "out", ("key",)),
+    UnitAxis("self_attn.o_proj", "in", ("query",)),
 )
 NORMS = ("input_layernorm", "post_attention_layernorm")
 
@@ -29,7 +29,7 @@ def llama_like(
     title: str,
     *,
     order: int,
-    heads: tuple[Part, ...] = HEADS,
+    heads: tuple[UnitAxis, ...] = HEADS,
     heads_divide_hidden: bool = False,
     tied_by_default: bool = False,
     lists_by_layer: tuple[str, ...] = ("layer_types",),

@@ -20,7 +20,7 @@ AttentionMode = Literal["kv_groups", "query_heads", "none"]
 
 
 @dataclass(frozen=True)
-class Part:
+class UnitAxis:
     """A linear layer or norm that is cut along with a group.
 
     `side`: its output features with their bias, or its input features. `runs` says what these are, run after run:
@@ -87,7 +87,7 @@ class ModelStructure(BaseModel):
 
 
 @dataclass(frozen=True)
-class Counts:
+class LayerCounts:
     """Groups a layer keeps, and the parameters it loses."""
 
     channels: int
@@ -96,7 +96,7 @@ class Counts:
     removed: int
 
     @classmethod
-    def of_all(cls, shape: LayerShape) -> "Counts":
+    def of_all(cls, shape: LayerShape) -> "LayerCounts":
         """Return the counts of a layer that keeps everything."""
         return cls(shape.channels, shape.heads, shape.kv_heads, 0)
 
@@ -140,13 +140,13 @@ def group_counts(
     is_uniform: bool = True,
     protected: Collection[int] = (),
     at_least: bool = False,
-) -> tuple[Counts, ...]:
+) -> tuple[LayerCounts, ...]:
     """Return the groups each layer keeps so that `ratio` of the model's `parameters` is removed.
 
     Where the result `is_uniform`, every layer keeps the same; else `protected` layers keep all, and the others lose the
     same share.
 
-    In every layer the ratio is met within one aligned group of channels, by the step of its `layer_ladder` with the
+    In every layer the ratio is met within one aligned group of channels, by the step of its `width_steps` with the
     most even shares of attention and FFN; or, `at_least`, by the first step that removes no less. Raises
     InvalidSparsity naming the nearest ratio where no count reaches it.
     """
@@ -157,14 +157,14 @@ def group_counts(
     slack = round_to * structure.channel_parameters + _ROUNDING
     # A layer with a shape of its own has a config of its own, which nothing checks.
     divide = hidden_size if is_uniform and structure.heads_divide_hidden else 0
-    found: list[Counts] = []
+    found: list[LayerCounts] = []
     missed = False
     for layer, (shape, most) in enumerate(zip(structure.layers, removable, strict=True)):
         if not most:
-            found.append(Counts.of_all(shape))
+            found.append(LayerCounts.of_all(shape))
             continue
         wanted = share * most
-        ladder = layer_ladder(structure, layer, divide=divide, attention=attention, round_to=round_to)
+        ladder = width_steps(structure, layer, divide=divide, attention=attention, round_to=round_to)
         reached = [each for each in ladder if abs(each.removed - wanted) <= slack]
         if at_least:
             reached = [each for each in reached if each.removed >= wanted - _ROUNDING][:1]
@@ -179,9 +179,9 @@ def group_counts(
     return tuple(found)
 
 
-def layer_ladder(
+def width_steps(
     structure: ModelStructure, layer: int, *, divide: int, attention: AttentionMode, round_to: int
-) -> list[Counts]:
+) -> list[LayerCounts]:
     """Return the widths a layer can have, each step removing more than the one before.
 
     The steps go from nothing removed to all but one aligned group of channels and the fewest heads, each by at most one
@@ -198,7 +198,7 @@ def layer_ladder(
     narrowest = (shape.channels - widths[-1]) * structure.channel_parameters
     options = sorted(_attention_options(structure, layer, divide, attention), key=lambda each: each[2])
     begin = 0.0
-    ladder: dict[int, Counts] = {}
+    ladder: dict[int, LayerCounts] = {}
     for (heads, kv_heads, lost), following in zip(options, [*options[1:], None], strict=True):
         end = math.inf
         if following is not None:
@@ -207,7 +207,7 @@ def layer_ladder(
         for channels in widths:
             removed = lost + (shape.channels - channels) * structure.channel_parameters
             if begin - step < removed < end + step:
-                counts = Counts(channels, heads, kv_heads, removed)
+                counts = LayerCounts(channels, heads, kv_heads, removed)
                 alike = [counts, ladder.get(removed, counts)]
                 ladder[removed] = min(alike, key=lambda each: each.unevenness(shape, each.removed / removable))
         begin = end
@@ -215,7 +215,7 @@ def layer_ladder(
 
 
 @dataclass(frozen=True)
-class Ranking:
+class GlobalUnitBudget:
     """Global ranking of the groups of all layers that are not `protected`.
 
     The least important ones are removed until about `removed` parameters, `ratio` of the model's, are gone; channels in
@@ -238,7 +238,7 @@ def rank_groups(
     round_to: int,
     protected: frozenset[int],
     at_least: bool = False,
-) -> Ranking:
+) -> GlobalUnitBudget:
     """Return the ranking that removes `ratio` of the `parameters`; raises InvalidSparsity naming the most there is."""
     most = 0
     for layer, shape in enumerate(structure.layers):
@@ -250,7 +250,7 @@ def rank_groups(
                 most += (heads - last) * structure.unit_parameters(layer, "heads", attention)
     if ratio * parameters > most:
         raise unreachable(ratio, most / parameters, round_to)
-    return Ranking(ratio, ratio * parameters, protected, round_to, at_least)
+    return GlobalUnitBudget(ratio, ratio * parameters, protected, round_to, at_least)
 
 
 def unreachable(ratio: float, nearest: float, round_to: int) -> InvalidSparsity:

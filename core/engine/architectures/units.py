@@ -5,7 +5,7 @@ from typing import Any
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import HEADS_KEY, layer_settings
-from core.engine.architectures.unit_counts import LayerShape, ModelStructure, Part, Run
+from core.engine.architectures.unit_counts import LayerShape, ModelStructure, Run, UnitAxis
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.errors import UnusableModel
 
@@ -19,7 +19,7 @@ def read_structure(
     if type(heads) is not int or heads < 1:
         raise UnusableModel(f"config.json lacks {HEADS_KEY!r} as a whole number above 0", param="model")
     heads_of = [each.get(HEADS_KEY, heads) for each in layer_settings(config) or [{}] * layers]
-    width = _features(family, blocks[0], Part(family.attention_output, "in", ("query",)))
+    width = _features(family, blocks[0], UnitAxis(family.attention_output, "in", ("query",)))
     if width % heads_of[0]:
         raise UnusableModel(
             f"config.json says {heads_of[0]} heads, which do not divide the {width} features of all", param="model"
@@ -29,7 +29,7 @@ def read_structure(
     first = shapes[0]
     group = first.heads // first.kv_heads
 
-    def parameters(parts: tuple[Part, ...], rows: Mapping[Run, int]) -> int:
+    def parameters(parts: tuple[UnitAxis, ...], rows: Mapping[Run, int]) -> int:
         return sum(
             blocks[0][name].numel // _size(family, part, blocks[0][name]) * sum(rows.get(run, 0) for run in part.runs)
             for part in parts
@@ -47,12 +47,12 @@ def read_structure(
     )
 
 
-def cut_tensors(part: Part) -> tuple[str, ...]:
+def cut_tensors(part: UnitAxis) -> tuple[str, ...]:
     """Return the tensors of a part, named within the block, that shrink with it: weights, and biases of outputs."""
     return (f"{part.module}.weight", f"{part.module}.bias") if part.side == "out" else (f"{part.module}.weight",)
 
 
-def cut_dimension(family: Architecture, part: Part, dimensions: int) -> int:
+def cut_dimension(family: Architecture, part: UnitAxis, dimensions: int) -> int:
     """Return the dimension along which the groups of a part lie in its tensor with that many `dimensions`."""
     if dimensions == 1:
         return 0
@@ -86,11 +86,11 @@ def _shape(family: Architecture, block: Mapping[str, TensorEntry], heads: int, h
     )
 
 
-def _features(family: Architecture, block: Mapping[str, TensorEntry], part: Part) -> int:
+def _features(family: Architecture, block: Mapping[str, TensorEntry], part: UnitAxis) -> int:
     return _size(family, part, block[f"{part.module}.weight"])
 
 
-def _size(family: Architecture, part: Part, entry: TensorEntry) -> int:
+def _size(family: Architecture, part: UnitAxis, entry: TensorEntry) -> int:
     size = entry.shape[cut_dimension(family, part, len(entry.shape))] if len(entry.shape) in (1, 2) else 0
     if size == 0:
         raise UnusableModel(

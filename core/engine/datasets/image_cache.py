@@ -31,7 +31,7 @@ Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class ImagePlace:
+class ImageFiles:
     """An image set on this machine; `sha256` is of its content."""
 
     name: str
@@ -43,7 +43,7 @@ class ImagePlace:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ImageSelection:
     """Selection of images of a set: `samples` of them (None: all), in random order with a seed, evenly spaced without.
 
     No image is taken twice. `param` is the part of a request that an error names.
@@ -73,11 +73,11 @@ def too_few(param: str, wanted: int, name: str, there: int) -> TooFewImages:
 
 
 def open_images(
-    place: ImagePlace,
+    place: ImageFiles,
     preprocessing: Preprocessing,
     labels: Sequence[str],
     *,
-    choice: Choice,
+    choice: ImageSelection,
     cache: Path,
     note: Note = lambda text: None,
 ) -> TensorImages:
@@ -168,7 +168,12 @@ class _Decoded:
 
 
 def _decode(
-    rows: ImageRows, name: str, preprocessing: Preprocessing, labels: Sequence[str], choice: Choice, target: Path
+    rows: ImageRows,
+    name: str,
+    preprocessing: Preprocessing,
+    labels: Sequence[str],
+    choice: ImageSelection,
+    target: Path,
 ) -> dict[str, Any]:
     """Fill the slots of a file; return its shape, label and slot of each image in it, and notes."""
     notes: list[str] = []

@@ -8,7 +8,7 @@ from torch import Tensor
 from core.engine.datasets.image_set import ImageSet
 
 
-class ChosenImages:
+class ImageSubset:
     """Image set of the images with these numbers of another set, in this order."""
 
     def __init__(self, images: ImageSet, numbers_N: Tensor) -> None:
@@ -27,4 +27,4 @@ def draw_images(images: ImageSet, count: int | None, seed: int) -> ImageSet:
     if count is None or count >= len(images):
         return images
     drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count]
-    return ChosenImages(images, drawn.sort().values)
+    return ImageSubset(images, drawn.sort().values)

@@ -21,17 +21,17 @@ _LONGEST = 2048
 def measure_latency(
     dense: ModelFolder, pruned: ModelFolder, *, sequence_length: int, device: torch.device
 ) -> dict[str, Any]:
-    """Measure dense against pruned; return the result of `DenseClock.against` as `latency`, and `notes`.
+    """Measure dense against pruned; return the result of `DenseLatency.against` as `latency`, and `notes`.
 
     Raises OutOfMemory where the two do not both fit.
     """
-    clock = DenseClock(dense, sequence_length=sequence_length, device=device, beside=pruned.description.bytes)
+    clock = DenseLatency(dense, sequence_length=sequence_length, device=device, beside=pruned.description.bytes)
     latency = clock.against(load_model(pruned, device))
     is_smaller = pruned.description.parameters < dense.description.parameters
     return {"latency": latency, "notes": [*([] if is_smaller else [NO_SPEED_UP]), *_measured(latency)]}
 
 
-class DenseClock:
+class DenseLatency:
     """The dense model, loaded, for others to be timed against in turn, on one sequence of up to 2048 tokens."""
 
     def __init__(self, dense: ModelFolder, *, sequence_length: int, device: torch.device, beside: int) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from core.engine.models.streamed import Skeleton
+from core.engine.models.streamed import StreamedModel
 
 _CHUNK = 256
 
 
 @torch.inference_mode()
-def perplexity(skeleton: Skeleton, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+def perplexity(skeleton: StreamedModel, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Compute perplexity from pairs of tokens [batch, time] and the last block's output [batch, time, hidden_size].
 
     Logits are computed for one window and a few positions at a time, never for all.

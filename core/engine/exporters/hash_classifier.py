@@ -11,7 +11,7 @@ from core.engine.exporters.hash_fit import collision_rate, collisions_by_sparsit
 from core.engine.exporters.hash_sharing import expected_collision_rate, sharing_of
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.models.tensors import DTYPES
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 from core.errors import InvalidRequest
 
 _SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
@@ -19,7 +19,7 @@ _SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
 
 
 @torch.no_grad()
-def share_linears(scene: Scene, folder: ClassifierFolder, *, compression: float, seed: int) -> list[dict[str, Any]]:
+def share_linears(scene: Network, folder: ClassifierFolder, *, compression: float, seed: int) -> list[dict[str, Any]]:
     """Share the weights of the scene's linear layers, in place, exactly representable in their stored dtype.
 
     `compression` is bucket values for each weight. Returns a row of each layer, for the report: the tensor's name in

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine.exporters.hash_sharing import Sharing, expected_collision_rate
+from core.engine.exporters.hash_sharing import HashSharing, expected_collision_rate
 from secateur_wire.weights.hashed import bucket_and_sign
 
 
-def bucket_values(weight_OI: Tensor, sharing: Sharing) -> Tensor:
+def bucket_values(weight_OI: Tensor, sharing: HashSharing) -> Tensor:
     """Return v, [buckets], float32: the least-squares fit to the weights that are not zero.
 
     Σ_i (w_i − ξ_i·v_h(i))² is least where v_k is the mean of ξ_i·w_i over h(i) = k; buckets without a weight hold 0.
@@ -29,20 +29,20 @@ def bucket_values(weight_OI: Tensor, sharing: Sharing) -> Tensor:
     return (sums_K / counts_K.clamp(min=1)).float()
 
 
-def expand(values_K: Tensor, survives_OI: Tensor, sharing: Sharing) -> Tensor:
+def expand(values_K: Tensor, survives_OI: Tensor, sharing: HashSharing) -> Tensor:
     """Return ŵ_i = ξ_i·v_h(i) where a weight survives, else 0 (eq. 8), in the dtype of the values."""
     buckets_N, signs_N = _hashed(survives_OI, sharing)
     weight_OI = (values_K[buckets_N] * signs_N.to(values_K.dtype)).reshape(survives_OI.shape)
     return torch.where(survives_OI, weight_OI, torch.zeros_like(weight_OI))
 
 
-def share(weight_OI: Tensor, sharing: Sharing, dtype: torch.dtype) -> Tensor:
+def share(weight_OI: Tensor, sharing: HashSharing, dtype: torch.dtype) -> Tensor:
     """Return the layer with its weights shared, float32, exactly representable in `dtype`, in which it is stored."""
     values_K = bucket_values(weight_OI, sharing).to(dtype)
     return expand(values_K, weight_OI != 0, sharing).float()
 
 
-def collision_rate(survives_OI: Tensor, sharing: Sharing) -> float:
+def collision_rate(survives_OI: Tensor, sharing: HashSharing) -> float:
     """Return the share of surviving weights that are not alone in their bucket."""
     buckets_N, _ = _hashed(survives_OI, sharing)
     counts_K = torch.bincount(buckets_N[survives_OI.reshape(-1)], minlength=sharing.buckets)
@@ -59,7 +59,7 @@ class Collisions:
     expected: float
 
 
-def collisions_by_sparsity(weight_OI: Tensor, sharing: Sharing, sparsities: Sequence[float]) -> list[Collisions]:
+def collisions_by_sparsity(weight_OI: Tensor, sharing: HashSharing, sparsities: Sequence[float]) -> list[Collisions]:
     """Measure the collision rate with the smallest weights pruned; sparsities below the layer's own are left out."""
     order_N = weight_OI.reshape(-1).abs().argsort(descending=True, stable=True)
     alive = int((weight_OI != 0).sum())
@@ -75,7 +75,7 @@ def collisions_by_sparsity(weight_OI: Tensor, sharing: Sharing, sparsities: Sequ
     return found
 
 
-def _hashed(matrix_OI: Tensor, sharing: Sharing) -> tuple[Tensor, Tensor]:
+def _hashed(matrix_OI: Tensor, sharing: HashSharing) -> tuple[Tensor, Tensor]:
     """Return bucket and sign, −1 or 1, of every weight, both int64, in row-major order."""
     bucket, is_negative = bucket_and_sign(0, matrix_OI.numel(), seed=sharing.seed, buckets=sharing.buckets)
     signs_N = 1 - 2 * torch.from_numpy(is_negative).to(torch.int64)

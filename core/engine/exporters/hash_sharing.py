@@ -6,7 +6,7 @@ DEFAULT_COMPRESSION = 1 / 8
 
 
 @dataclass(frozen=True)
-class Sharing:
+class HashSharing:
     """Hash sharing of a layer's weights: each has one of `buckets` values.
 
     `seed`, 64 bits, and a weight's index determine its bucket and its sign.
@@ -16,14 +16,14 @@ class Sharing:
     buckets: int
 
 
-def sharing_of(weights: int, compression: float, *, seed: int, layer: int) -> Sharing:
+def sharing_of(weights: int, compression: float, *, seed: int, layer: int) -> HashSharing:
     """Return the sharing of a layer with so many `weights`.
 
     `compression` is bucket values for each weight, zeros counted (the paper's compression factor): how many are pruned
     changes how many share a bucket, not how many buckets there are. The number of the `layer` is part of the seed, so
     that each layer of a model hashes the same indices differently.
     """
-    return Sharing(seed * 2**32 + layer, max(1, round(compression * weights)))
+    return HashSharing(seed * 2**32 + layer, max(1, round(compression * weights)))
 
 
 def expected_collision_rate(weights: int, buckets: int) -> float:

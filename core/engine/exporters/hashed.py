@@ -18,10 +18,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
-from core.engine.exporters.hash_sharing import Sharing
+from core.engine.exporters.hash_sharing import HashSharing
 from core.engine.exporters.safetensors_parts import (
     UNSIGNED,
-    Part,
+    StoredTensor,
     chunks,
     mask_bytes,
     weight_bytes,
@@ -49,15 +49,15 @@ class _Shared:
     values: bytes
     mask: bytes | None
 
-    def parts(self, tensor: TensorEntry, buckets: int) -> list[Part]:
+    def parts(self, tensor: TensorEntry, buckets: int) -> list[StoredTensor]:
         width = weight_bytes(tensor)
-        parts = [Part(f"{tensor.name}.buckets", tensor.dtype, (buckets,), len(self.values), width)]
+        parts = [StoredTensor(f"{tensor.name}.buckets", tensor.dtype, (buckets,), len(self.values), width)]
         if self.mask is not None:
-            parts.append(Part(f"{tensor.name}.bitmask", "U8", (len(self.mask),), len(self.mask), 1))
+            parts.append(StoredTensor(f"{tensor.name}.bitmask", "U8", (len(self.mask),), len(self.mask), 1))
         return parts
 
 
-def hash_folder(folder: Path, sharings: Mapping[str, Sharing]) -> dict[str, Any]:
+def hash_folder(folder: Path, sharings: Mapping[str, HashSharing]) -> dict[str, Any]:
     """Replace the weight files of a checkpoint by hashed ones; `sharings` holds the hash of each shared tensor by name.
 
     The dense files are deleted once all hashed ones are written. Returns the entry of the report, in the form of packed
@@ -75,7 +75,7 @@ def hash_folder(folder: Path, sharings: Mapping[str, Sharing]) -> dict[str, Any]
     }
 
 
-def hash_file(dense: Path, hashed: Path, sharings: Mapping[str, Sharing]) -> HashedSize:
+def hash_file(dense: Path, hashed: Path, sharings: Mapping[str, HashSharing]) -> HashedSize:
     """Write `hashed` from `dense`, both safetensors; one shared tensor is in memory at a time, twice read.
 
     Raises ValueError where a tensor's weights are not what its sharing gives: nothing would restore them.
@@ -119,7 +119,7 @@ def hash_file(dense: Path, hashed: Path, sharings: Mapping[str, Sharing]) -> Has
     return HashedSize(dense.stat().st_size, hashed.stat().st_size, digest)
 
 
-def _shared(source: BinaryIO, tensor: TensorEntry, sharing: Sharing) -> _Shared:
+def _shared(source: BinaryIO, tensor: TensorEntry, sharing: HashSharing) -> _Shared:
     """Read back the bucket values of a tensor, bit by bit: a sign is one bit of a float, whatever its width."""
     if tensor.dtype not in ("F64", "F32", "F16", "BF16"):
         raise ValueError(f"{tensor.name} is stored as {tensor.dtype}, shared weights are floats")

@@ -22,7 +22,7 @@ import numpy as np
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 from core.engine.exporters.safetensors_parts import (
     UNSIGNED,
-    Part,
+    StoredTensor,
     chunks,
     mask_bytes,
     weight_bytes,
@@ -121,11 +121,11 @@ def _count(source: BinaryIO, tensor: TensorEntry, digest: "hashlib._Hash") -> in
     return count
 
 
-def _packed_parts(tensor: TensorEntry, survivors: int) -> tuple[Part, ...]:
+def _packed_parts(tensor: TensorEntry, survivors: int) -> tuple[StoredTensor, ...]:
     width, mask = weight_bytes(tensor), mask_bytes(tensor)
     return (
-        Part(f"{tensor.name}.values", tensor.dtype, (survivors,), survivors * width, width),
-        Part(f"{tensor.name}.bitmask", "U8", (mask,), mask, 1),
+        StoredTensor(f"{tensor.name}.values", tensor.dtype, (survivors,), survivors * width, width),
+        StoredTensor(f"{tensor.name}.bitmask", "U8", (mask,), mask, 1),
     )
 
 

@@ -25,7 +25,7 @@ UNSIGNED = {
 
 
 @dataclass(frozen=True)
-class Part:
+class StoredTensor:
     """One tensor of a weight file."""
 
     name: str
@@ -45,12 +45,12 @@ def mask_bytes(tensor: TensorEntry) -> int:
     return math.ceil(tensor.numel / 8)
 
 
-def whole_part(tensor: TensorEntry) -> Part:
+def whole_part(tensor: TensorEntry) -> StoredTensor:
     """Return the file part of a tensor that is stored unchanged."""
-    return Part(tensor.name, tensor.dtype, tensor.shape, tensor.end - tensor.start, weight_bytes(tensor))
+    return StoredTensor(tensor.name, tensor.dtype, tensor.shape, tensor.end - tensor.start, weight_bytes(tensor))
 
 
-def write_header(target: BinaryIO, metadata: dict[str, str], parts: list[Part]) -> dict[str, int]:
+def write_header(target: BinaryIO, metadata: dict[str, str], parts: list[StoredTensor]) -> dict[str, int]:
     """Write the safetensors header; returns the offset in the file at which each part begins."""
     header: dict[str, Any] = {"__metadata__": metadata}
     position = 0

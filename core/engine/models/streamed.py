@@ -52,7 +52,7 @@ class _Replacement(nn.Module):
         return self.hidden.to(hidden_states.dtype)
 
 
-class Skeleton:
+class StreamedModel:
     """A causal language model whose blocks are given weights one at a time.
 
     Shapes: tokens [batch, time], hidden states [batch, time, hidden_size].

@@ -4,15 +4,15 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from core.engine.options.base import Budgeted
+from core.engine.options.base import BudgetOptions
 from core.engine.options.recovery import Lora, Recovery
-from core.engine.options.width import Width
+from core.engine.options.width import WidthOptions
 
 _QUICK_TOKENS = 512
 """Tokens of a training step of `budget: quick`, where a sequence is not longer."""
 
 
-class Adapted(Width, Budgeted):
+class AdapterOptions(WidthOptions, BudgetOptions):
     """Parameters of methods that train LoRA adapters while they select: what is trained, for how long, and how fast."""
 
     budget: Literal["quick", "standard"] = Field(

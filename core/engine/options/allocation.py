@@ -12,7 +12,7 @@ SensitivityJob = Annotated[
 LayerSparsities = Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=1)]
 
 
-class Allocated(BaseModel):
+class AllocationOptions(BaseModel):
     """Options for how the target sparsity is allocated to decoder layers."""
 
     allocation: Literal["uniform", "owl", "fisher"] | SensitivityJob | LayerSparsities = Field(

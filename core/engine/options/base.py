@@ -21,7 +21,7 @@ class MethodParameters(BaseModel):
         return None
 
 
-class Budgeted(BaseModel):
+class BudgetOptions(BaseModel):
     """Option for how much work a method does."""
 
     budget: Literal["quick", "standard"] = Field(

@@ -52,7 +52,7 @@ class Compensation(Refit):
         return super().chooses or self.conjugate_gradient == "auto"
 
 
-class Compensated(BaseModel):
+class CompensationOptions(BaseModel):
     """Options for compensation: an update of the weights that are kept for the loss of those that are pruned."""
 
     compensation: Compensation | None = Field(
@@ -62,7 +62,7 @@ class Compensated(BaseModel):
     )
 
 
-class Refitted(BaseModel):
+class RefitOptions(BaseModel):
     """Options for compensation: a refit of the layers that are kept for the heads, channels or layers removed."""
 
     compensation: Refit | None = Field(

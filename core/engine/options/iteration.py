@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 Curvature = Literal["gauss_newton", "empirical_fisher", "squared_error"]
 
 
-class Iterated(BaseModel):
+class IterationOptions(BaseModel):
     """Deletion and retraining in turn."""
 
     rounds: int = Field(5, ge=1, le=10_000, description="Times that weights are deleted and the rest retrained.")
@@ -25,7 +25,7 @@ class Iterated(BaseModel):
     batch_size: int = Field(128, ge=1, le=65_536, description="Images in a step.")
 
 
-class Curved(BaseModel):
+class CurvatureOptions(BaseModel):
     """Parameters of methods that use curvature: the estimate of the loss's second derivatives in the weights."""
 
     curvature: Curvature = Field(

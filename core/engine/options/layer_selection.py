@@ -10,9 +10,9 @@ from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
-from core.engine.options.allocation import Allocated
+from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import Compensated
+from core.engine.options.compensation import CompensationOptions
 from core.engine.options.patterns import Pattern
 from core.errors import IndivisibleWidth, InvalidParameters
 
@@ -20,7 +20,7 @@ _AGREEMENT = 0.005
 """Largest difference of the mean of an explicit allocation from the requested sparsity."""
 
 
-class Selection(MethodParameters):
+class LayerSelection(MethodParameters):
     """Choice of the linear layers that are prunable."""
 
     skip_layers: list[Annotated[int, Field(ge=0)]] = Field(
@@ -34,7 +34,7 @@ class Selection(MethodParameters):
     include_lm_head: bool = Field(False, description="Prune the output head too. Refused where it is tied.")
 
 
-def prunable_linears(description: Description, parameters: Selection) -> list[LinearShape]:
+def prunable_linears(description: Description, parameters: LayerSelection) -> list[LinearShape]:
     """Return the layers a request prunes, in order, the output head last if requested.
 
     They are linear layers, and convolutions too in a classifier.
@@ -86,11 +86,11 @@ def prunable_linears(description: Description, parameters: Selection) -> list[Li
     return linears
 
 
-def selection_of(parameters: MethodParameters) -> Selection:
+def selection_of(parameters: MethodParameters) -> LayerSelection:
     """Return the choice of prunable layers in a method's parameters; every layer where they do not restrict it."""
-    if isinstance(parameters, Selection):
+    if isinstance(parameters, LayerSelection):
         return parameters
-    return Selection(skip_modules=getattr(parameters, "skip_modules", []))
+    return LayerSelection(skip_modules=getattr(parameters, "skip_modules", []))
 
 
 def _some_names(description: Description) -> str:
@@ -99,7 +99,7 @@ def _some_names(description: Description) -> str:
     return f"layer 0 has {', '.join(each.name for each in description.linears if each.layer == 0)}"
 
 
-def check_masks(description: Description, checked: Selection, parsed: Pattern, sparsity: float) -> None:
+def check_masks(description: Description, checked: LayerSelection, parsed: Pattern, sparsity: float) -> None:
     linears = prunable_linears(description, checked)
     require_divisible(linears, parsed)
     if getattr(checked, "mode", None) == "exact" and isinstance(description, ModelDescription):
@@ -108,12 +108,16 @@ def check_masks(description: Description, checked: Selection, parsed: Pattern, s
             "'layer_wise'",
             param="parameters.mode",
         )
-    if isinstance(description, ClassifierDescription) and isinstance(checked, Compensated) and checked.compensation:
+    if (
+        isinstance(description, ClassifierDescription)
+        and isinstance(checked, CompensationOptions)
+        and checked.compensation
+    ):
         raise InvalidParameters(
             "parameters.compensation: fits the linear layers of language models: leave it out for an image classifier",
             param="parameters.compensation",
         )
-    if isinstance(checked, Allocated):
+    if isinstance(checked, AllocationOptions):
         _check_allocation(checked, description.layers, linears, parsed.is_n_m, sparsity)
     if getattr(checked, "scope", None) == "model" and (
         parsed.is_n_m or getattr(checked, "allocation", None) != "uniform"
@@ -139,7 +143,7 @@ def require_divisible(linears: Iterable[LinearShape], pattern: Pattern) -> None:
 
 
 def _check_allocation(
-    parameters: Allocated, layers: int, linears: list[LinearShape], is_n_m: bool, sparsity: float
+    parameters: AllocationOptions, layers: int, linears: list[LinearShape], is_n_m: bool, sparsity: float
 ) -> None:
     where = "parameters.allocation"
     allocation = parameters.allocation

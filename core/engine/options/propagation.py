@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 
-class Propagated(BaseModel):
+class PropagationOptions(BaseModel):
     """Options for how calibration tokens are propagated through the model."""
 
     propagation: Literal["in_flight", "two_pass"] = Field(

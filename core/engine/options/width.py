@@ -7,10 +7,10 @@ from pydantic import Field
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import AttentionMode
 from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import Refitted
+from core.engine.options.compensation import RefitOptions
 
 
-class Width(MethodParameters, Refitted):
+class WidthOptions(MethodParameters, RefitOptions):
     """Options for removable groups, and the multiples to which their counts are rounded.
 
     `paper_protects`: of 32 layers, how many first and last ones the method's paper leaves alone.
@@ -52,7 +52,7 @@ class Width(MethodParameters, Refitted):
         return False
 
 
-class Ranked(Width):
+class RankedWidthOptions(WidthOptions):
     """Parameters of methods that score every group: the scope within which their scores are compared."""
 
     scope: Literal["layer", "model"] = Field(

@@ -6,23 +6,23 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import (
     AttentionMode,
-    Counts,
+    GlobalUnitBudget,
+    LayerCounts,
     ModelStructure,
-    Ranking,
     attention_mode,
     group_counts,
-    layer_ladder,
     rank_groups,
+    width_steps,
 )
 from core.engine.options.base import MethodParameters
-from core.engine.options.width import Width
+from core.engine.options.width import WidthOptions
 from core.errors import InvalidParameters, UnusableModel
 
 DEFAULT_ROUND_TO = {"cpu": 8, "cuda": 64}
 
 
 @dataclass(frozen=True)
-class Narrowing:
+class WidthReduction:
     """Width reduction of the layers: to given `counts`, or by a `ranking` of the groups of all layers.
 
     `counts` has one entry per layer; where it is None, layers keep the groups that the ranking leaves. `protected`
@@ -31,12 +31,12 @@ class Narrowing:
 
     attention: AttentionMode
     protected: frozenset[int]
-    counts: tuple[Counts, ...] | None
-    ranking: Ranking | None
+    counts: tuple[LayerCounts, ...] | None
+    ranking: GlobalUnitBudget | None
     round_to: int
     limit: float = 0.0
 
-    def making_room(self, structure: ModelStructure, added: int) -> "Narrowing":
+    def making_room(self, structure: ModelStructure, added: int) -> "WidthReduction":
         """Return the reduction with which the `limit` is held although a method adds parameters: so many more go."""
         if self.ranking is not None:
             more = added if self.ranking.at_least else 0
@@ -54,22 +54,22 @@ class Narrowing:
         return replace(self, counts=counts)
 
 
-def _narrower(counts: Counts, structure: ModelStructure, round_to: int) -> Counts:
+def _narrower(counts: LayerCounts, structure: ModelStructure, round_to: int) -> LayerCounts:
     """Return the counts of a layer with one aligned group of channels less, where it has more than one."""
     channels = max((counts.channels - 1) // round_to * round_to, min(round_to, counts.channels))
     removed = counts.removed + (counts.channels - channels) * structure.channel_parameters
     return replace(counts, channels=channels, removed=removed)
 
 
-def require_narrowing(
+def plan_width_reduction(
     description: ModelDescription,
-    parameters: Width,
+    parameters: WidthOptions,
     ratio: float,
     *,
     layout: Layout = "uniform",
     device: str = "cpu",
     at_least: bool = False,
-) -> Narrowing:
+) -> WidthReduction:
     """Return the width reduction that removes `ratio` of the model on that kind of device.
 
     `at_least`: no less is removed; else as near to it as possible.
@@ -92,7 +92,7 @@ def require_narrowing(
             protected=protected,
             at_least=at_least,
         )
-        return Narrowing(attention, protected, None, ranking, round_to)
+        return WidthReduction(attention, protected, None, ranking, round_to)
     counts = group_counts(
         structure,
         hidden_size=description.hidden_size,
@@ -104,7 +104,9 @@ def require_narrowing(
         protected=protected,
         at_least=at_least,
     )
-    return Narrowing(attention, protected, counts, None, round_to, ratio * description.parameters if at_least else 0.0)
+    return WidthReduction(
+        attention, protected, counts, None, round_to, ratio * description.parameters if at_least else 0.0
+    )
 
 
 def reachable_sparsities(
@@ -117,20 +119,22 @@ def reachable_sparsities(
     """
     structure = require_structure(description)
     layers = range(len(structure.layers))
-    if not isinstance(parameters, Width):
+    if not isinstance(parameters, WidthOptions):
         return [count * structure.parameters / len(layers) / description.parameters for count in layers]
     attention = attention_mode(parameters.attention, structure)
     round_to = parameters.round_to or DEFAULT_ROUND_TO[device]
     if layout == "uniform":
         divide = description.hidden_size if structure.heads_divide_hidden else 0
-        ladder = layer_ladder(structure, 0, divide=divide, attention=attention, round_to=round_to)
+        ladder = width_steps(structure, 0, divide=divide, attention=attention, round_to=round_to)
         return [each.removed * len(layers) / description.parameters for each in ladder]
     free = [layer for layer in layers if layer not in parameters.protected(description.layers)]
-    ends = [layer_ladder(structure, layer, divide=0, attention=attention, round_to=round_to)[-1] for layer in free]
+    ends = [width_steps(structure, layer, divide=0, attention=attention, round_to=round_to)[-1] for layer in free]
     return [0.0, sum(each.removed for each in ends) / description.parameters]
 
 
-def _check_width(description: ModelDescription, structure: ModelStructure, parameters: Width, layout: Layout) -> None:
+def _check_width(
+    description: ModelDescription, structure: ModelStructure, parameters: WidthOptions, layout: Layout
+) -> None:
     if layout == "uniform":
         if description.layout == "per_layer" or not structure.is_uniform:
             raise InvalidParameters(

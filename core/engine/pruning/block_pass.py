@@ -11,7 +11,7 @@ from torch import Tensor
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.folder import ModelFolder
-from core.engine.models.streamed import Skeleton
+from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.layerwise.measure import pairs, verification_tokens, write_verification
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK
@@ -88,7 +88,7 @@ class PruneResult:
 
 
 @dataclass
-class Observer:
+class PassObserver:
     """Callbacks for the progress of a pass."""
 
     on_block: Callable[[int, int, Sequence[LayerRow | GroupRow]], None] = lambda done, blocks, rows: None
@@ -96,7 +96,7 @@ class Observer:
     on_log: Callable[[str], None] = lambda message: None
 
 
-class Choices(Protocol):
+class PassPlan(Protocol):
     """The part of a plan that every pass needs."""
 
     @property
@@ -110,7 +110,7 @@ class Choices(Protocol):
     def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str: ...
 
 
-class Walk:
+class BlockPass:
     """Token streams of a pass over the blocks, the folder it resumes from, and its measurements.
 
     There is a stream of `calibration`, one of each of `evaluations`, all token ids [sequences, time], and one of a few
@@ -122,7 +122,7 @@ class Walk:
     def __init__(
         self,
         folder: ModelFolder,
-        plan: Choices,
+        plan: PassPlan,
         *,
         calibration: Tensor | None,
         evaluations: dict[str, Tensor],
@@ -130,11 +130,11 @@ class Walk:
         previous: Sequence[Path] = (),
         revision: str = "",
         activation_budget_bytes: int = 4 * 2**30,
-        observer: Observer | None = None,
+        observer: PassObserver | None = None,
         dense_perplexity: Mapping[str, float] | None = None,
     ) -> None:
         self.folder = folder
-        self.observer = observer or Observer()
+        self.observer = observer or PassObserver()
         self.notes: list[str] = []
         self.evaluations = list(evaluations)
         self.evaluation_tokens = list(evaluations.values())
@@ -152,7 +152,7 @@ class Walk:
         self.budget = ActivationBudget(activation_budget_bytes)
         self._micro_batch = plan.micro_batch
 
-    def stream(self, name: str, tokens_NT: Tensor, skeleton: Skeleton, dtype: torch.dtype) -> Stream:
+    def stream(self, name: str, tokens_NT: Tensor, skeleton: StreamedModel, dtype: torch.dtype) -> Stream:
         """Return a stream of these tokens through the blocks of `skeleton`."""
         return Stream(
             name,
@@ -178,7 +178,7 @@ class Walk:
         self.observer.on_log(f"continuing after block {saved.position} of {blocks}")
         return saved
 
-    def dense_streams(self, skeleton: Skeleton, dtype: torch.dtype) -> list[Stream]:
+    def dense_streams(self, skeleton: StreamedModel, dtype: torch.dtype) -> list[Stream]:
         """Return a stream of each evaluation that has to go through the dense model."""
         return [
             self.stream(f"dense-{number}", tokens_NT, skeleton, dtype)
@@ -186,12 +186,12 @@ class Walk:
             if name not in self._known
         ]
 
-    def dense_perplexities(self, skeleton: Skeleton, streams: Iterable[Stream]) -> list[float]:
+    def dense_perplexities(self, skeleton: StreamedModel, streams: Iterable[Stream]) -> list[float]:
         """Return the dense perplexity of each evaluation, known before or measured from its stream at the end."""
         measured = iter(self.perplexities(skeleton, streams))
         return [self._known[name] if name in self._known else next(measured) for name in self.evaluations]
 
-    def perplexities(self, skeleton: Skeleton, streams: Iterable[Stream]) -> list[float]:
+    def perplexities(self, skeleton: StreamedModel, streams: Iterable[Stream]) -> list[float]:
         """Return the perplexity of each stream, at the end of all blocks."""
         return [perplexity(skeleton, pairs(stream)) for stream in streams]
 
@@ -202,7 +202,7 @@ class Walk:
             for name, before, after in zip(self.evaluations, dense, pruned, strict=True)
         }
 
-    def write_verification(self, skeleton: Skeleton, stream: Stream) -> Path:
+    def write_verification(self, skeleton: StreamedModel, stream: Stream) -> Path:
         """Write the verification tokens and the logits at the end of all blocks."""
         file = self.work / "verification.safetensors"
         write_verification(skeleton, stream, file)

@@ -6,7 +6,7 @@ Masks are boolean, True where a weight is removed. Ties are broken by lowest ind
 import torch
 from torch import Tensor
 
-from core.engine.pruning.layerwise.targets import Target
+from core.engine.pruning.layerwise.targets import LayerTarget
 
 
 def lowest(score: Tensor, count: int) -> Tensor:
@@ -32,7 +32,7 @@ def lowest_in_tensor(score_OI: Tensor, count: int) -> Tensor:
     return lowest(score_OI.reshape(-1), count).view_as(score_OI)
 
 
-def removal_mask(score_OI: Tensor, target: Target, *, by_row: bool) -> Tensor:
+def removal_mask(score_OI: Tensor, target: LayerTarget, *, by_row: bool) -> Tensor:
     """Return the mask of a linear layer's weights to remove: by n:m groups, or else within rows or the tensor."""
     if target.pattern.keep is not None and target.pattern.of is not None:
         return lowest_in_groups(score_OI, target.pattern.keep, target.pattern.of)

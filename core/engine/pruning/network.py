@@ -16,7 +16,7 @@ from core.errors import InvalidRequest
 
 
 @dataclass
-class Observer:
+class PruningObserver:
     """Callbacks for the progress of pruning, which may also stop it.
 
     `on_progress` gets a share from 0 to 1, `on_metric` a name, a step and a value.
@@ -29,7 +29,7 @@ class Observer:
 
 
 @dataclass
-class Scene:
+class Network:
     """A loaded classifier with everything a method needs to prune it.
 
     `model` is float32, in evaluation mode, on `device`, and changed in place: `model(pixel_values=images_BCHW).logits`
@@ -44,7 +44,7 @@ class Scene:
     pattern: Pattern = UNSTRUCTURED
     images: ImageSet | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    observer: Observer = field(default_factory=Observer)
+    observer: PruningObserver = field(default_factory=PruningObserver)
     store: ResumeStore | None = None
     batch_size: int = 128
     notes: list[str] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Scene:
 
 
 @torch.no_grad()
-def loss_and_accuracy(scene: Scene, images: ImageSet) -> tuple[float, float]:
+def loss_and_accuracy(scene: Network, images: ImageSet) -> tuple[float, float]:
     """Return mean cross-entropy in nats and the share of images whose highest logit is their label's."""
     loss = right = 0.0
     for pixels_BCHW, labels_B in scene.batches(images):
@@ -84,7 +84,7 @@ def loss_and_accuracy(scene: Scene, images: ImageSet) -> tuple[float, float]:
     return loss / len(images), right / len(images)
 
 
-def mean_loss(scene: Scene, images: ImageSet) -> float:
+def mean_loss(scene: Network, images: ImageSet) -> float:
     """Return mean cross-entropy over a set, in nats."""
     return loss_and_accuracy(scene, images)[0]
 

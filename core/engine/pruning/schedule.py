@@ -3,7 +3,7 @@
 from dataclasses import replace
 from math import floor
 
-from core.engine.architectures.unit_counts import Counts, LayerShape
+from core.engine.architectures.unit_counts import LayerCounts, LayerShape
 
 WARM_UP = 0.1
 COOL_DOWN = 0.1
@@ -21,7 +21,7 @@ def cubic(done: int, steps: int, *, warm_up: float = WARM_UP, cool_down: float =
     return 1 - (1 - max(0.0, done - first) / (last - first)) ** 3
 
 
-def counts_at(share: float, counts: Counts, shape: LayerShape) -> Counts:
+def counts_at(share: float, counts: LayerCounts, shape: LayerShape) -> LayerCounts:
     """Return what a layer keeps once `share` of its removal is done, to the nearest group; `counts` at share 1."""
 
     def kept(before: int, after: int, step: int = 1) -> int:

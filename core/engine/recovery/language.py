@@ -28,7 +28,7 @@ from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.losses import Loss, distillation_loss, next_token_loss
 from core.engine.recovery.precision import arithmetic, checkpoint_activations
 from core.engine.recovery.sampling import Adaptive, InOrder, Source
-from core.engine.recovery.training import Observer, Training
+from core.engine.recovery.training import Training, TrainingObserver
 from core.engine.recovery.zero_pattern import ZeroPattern, weight_names
 from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint, tensors_sha256
 from core.engine.resume.store import ResumeStore
@@ -78,7 +78,7 @@ def recover(
     teacher: Teacher | None = None,
     sources: Sequence[Source] = (),
     device: torch.device | None = None,
-    observer: Observer | None = None,
+    observer: TrainingObserver | None = None,
 ) -> Recovered:
     """Train the model of `folder` on token sequences [sequences, time].
 
@@ -91,7 +91,7 @@ def recover(
     model.
     """
     began = time.monotonic()
-    observer = observer or Observer()
+    observer = observer or TrainingObserver()
     recovery = complete_recovery(recovery, folder.description, windows_NT.shape[1])
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     accelerator, frozen_dtype = arithmetic(DTYPES[folder.description.dtype], device)

@@ -34,7 +34,7 @@ class RecoveryStopped(Exception):
 
 
 @dataclass
-class Observer:
+class TrainingObserver:
     """Callbacks for the progress of training, which may stop it; `on_step` gets steps done, all steps, the loss."""
 
     on_step: Callable[[int, int, float], None] = lambda done, steps, loss: None
@@ -69,7 +69,7 @@ class Training:
         rule: StepRule,
         accelerator: Accelerator,
         store: ResumeStore | None,
-        observer: Observer,
+        observer: TrainingObserver,
         sampling: Sampling | None = None,
     ) -> None:
         if recovery.batch_size % accelerator.num_processes:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from core.engine.models.precision import rounded_products
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.engine.pruning.masks import removal_mask
 from core.engine.pruning.protocols.layerwise import Method
 from core.errors import RunFailed
@@ -50,7 +50,7 @@ class ADMM(Method):
                 for linear in linears
             ]
 
-    def _solve(self, weight_OI: Tensor, gram_II: Tensor, inverse_II: Tensor, target: Target) -> Tensor:
+    def _solve(self, weight_OI: Tensor, gram_II: Tensor, inverse_II: Tensor, target: LayerTarget) -> Tensor:
         """Return Z, with the target's zeros, for a layer whose inputs have norm 1."""
         total = target.of_tensor(weight_OI.numel())
         if target.pattern.of is None and total == 0:
@@ -66,7 +66,7 @@ class ADMM(Method):
         return sum_OI.masked_fill(removal_mask(sum_OI.abs(), target, by_row=False), 0)
 
 
-def _without(weight_OI: Tensor, target: Target, count: int) -> Tensor:
+def _without(weight_OI: Tensor, target: LayerTarget, count: int) -> Tensor:
     """Zero about `count` of the smallest weights, or exactly those of the n:m pattern.
 
     An approximate count is enough: the last iteration finds the exact mask.

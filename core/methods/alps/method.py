@@ -7,7 +7,7 @@ from torch import Tensor
 
 from core.engine.pruning.compensation.refit import conjugate_gradient
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.engine.pruning.masks import removal_mask
 from core.engine.pruning.protocols.layerwise import Method
 from core.errors import RunFailed
@@ -72,7 +72,7 @@ class ALPS(Method):
         damped_II /= norms_I * norms_I.unsqueeze(1)
         return damped_II, norms_I
 
-    def _split(self, dense_OI: Tensor, goal_OI: Tensor, spectrum: "Spectrum", target: Target) -> Tensor:
+    def _split(self, dense_OI: Tensor, goal_OI: Tensor, spectrum: "Spectrum", target: LayerTarget) -> Tensor:
         """Return W of the last iteration, dense still, whose largest weights are the support."""
         kept = max(1, dense_OI.numel() - target.of_tensor(dense_OI.numel()))
         penalty, has_moved = self.penalty, False

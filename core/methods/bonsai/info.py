@@ -5,14 +5,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from core.engine.options.base import Budgeted
-from core.engine.options.width import Width
+from core.engine.options.base import BudgetOptions
+from core.engine.options.width import WidthOptions
 from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 
-class BonsaiParameters(Width, Budgeted):
+class BonsaiParameters(WidthOptions, BudgetOptions):
     """Parameters of `bonsai`. Figures that are not given are those of the budget."""
 
     budget: Literal["quick", "standard"] = Field(

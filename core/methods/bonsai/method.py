@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.counting import counted
-from core.engine.architectures.unit_counts import Counts
+from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.pruning.layerwise.streams import block_arguments
@@ -63,15 +63,15 @@ class Bonsai(StructuredMethod):
         scene: Scene,
         model: "_MaskedModel",
         there_U: Tensor,
-        before: Sequence[Counts],
-        after: Sequence[Counts],
+        before: Sequence[LayerCounts],
+        after: Sequence[LayerCounts],
         generator: torch.Generator,
     ) -> tuple[Cut, str]:
         """Run one round: reduce the units still there, as many as `before` says, to those of `after`."""
         assert scene.calibration is not None
         masks = model.masks
 
-        def keep_highest(score_U: Tensor, among_U: Tensor, counts: Sequence[Counts]) -> Cut:
+        def keep_highest(score_U: Tensor, among_U: Tensor, counts: Sequence[LayerCounts]) -> Cut:
             """Keep the units of highest score; only units `among_U` may be removed."""
             inside = score_U[among_U]
             stays_U = torch.where(there_U, inside.max() + 1, inside.min() - 1)
@@ -136,9 +136,9 @@ class _MaskedModel:
         return hidden_BTD
 
 
-def _twice(before: Counts, after: Counts) -> Counts:
+def _twice(before: LayerCounts, after: LayerCounts) -> LayerCounts:
     """Return the counts a layer would keep if twice as much were removed."""
-    return Counts(
+    return LayerCounts(
         channels=max(0, 2 * after.channels - before.channels),
         heads=max(0, 2 * after.heads - before.heads),
         kv_heads=max(0, 2 * after.kv_heads - before.kv_heads),

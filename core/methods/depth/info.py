@@ -4,14 +4,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.engine.options.base import Budgeted, MethodParameters
-from core.engine.options.compensation import Refitted
+from core.engine.options.base import BudgetOptions, MethodParameters
+from core.engine.options.compensation import RefitOptions
 from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 
-class DepthParameters(MethodParameters, Budgeted, Refitted):
+class DepthParameters(MethodParameters, BudgetOptions, RefitOptions):
     """Parameters of `depth`."""
 
     criterion: Literal["perplexity", "angular", "block_influence"] = Field(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.engine.datasets.subset import draw_images
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import FilterMethod
 from core.engine.pruning.units import filter_rankings
 from core.engine.pruning.units.coupled_channels import Groups
@@ -31,7 +31,7 @@ class FilterL1(FilterMethod):
     def __init__(self, parameters: FilterL1Parameters) -> None:
         self._parameters = parameters
 
-    def prune(self, scene: Scene) -> None:
+    def prune(self, scene: Network) -> None:
         parameters = self._parameters
 
         def choose(groups: Groups, goal: Goal, number: int) -> list[Step] | None:
@@ -41,16 +41,16 @@ class FilterL1(FilterMethod):
 
         remove_in_rounds(scene, parameters, choose, retrain_steps=parameters.retrain_steps)
 
-    def scores(self, network: Scene, groups: Groups) -> list[Tensor]:
+    def scores(self, network: Network, groups: Groups) -> list[Tensor]:
         return [self.score(network, groups, place, 0) for place in range(len(groups.groups))]
 
-    def _choose(self, scene: Scene, groups: Groups, goal: Goal, number: int) -> list[Step]:
+    def _choose(self, scene: Network, groups: Groups, goal: Goal, number: int) -> list[Step]:
         scores = [self.score(scene, groups, place, number) for place in range(len(groups.groups))]
         steps = self._shared(scene, groups, scores, goal, number)
         return self._greedily(scene, groups, steps, number) if self._parameters.selection == "greedy" else steps
 
     def score(
-        self, scene: Scene, groups: Groups, place: int, number: int, dropped: filter_rankings.Dropped | None = None
+        self, scene: Network, groups: Groups, place: int, number: int, dropped: filter_rankings.Dropped | None = None
     ) -> Tensor:
         """Return scores [units], the lowest of which are removed first."""
         group, order = groups.groups[place], self._parameters.order
@@ -60,7 +60,7 @@ class FilterL1(FilterMethod):
         sums_U = filter_rankings.kernel_sums(scene.model, group, power=1, dropped=dropped)
         return sums_U if order == "smallest" else -sums_U
 
-    def _shared(self, scene: Scene, groups: Groups, scores: Sequence[Tensor], goal: Goal, number: int) -> list[Step]:
+    def _shared(self, scene: Network, groups: Groups, scores: Sequence[Tensor], goal: Goal, number: int) -> list[Step]:
         """Choose the units of each group by `rates` and the scores as they are."""
         rates, round_to = self._parameters.rates, self._parameters.round_to
         if rates == "uniform":
@@ -107,7 +107,7 @@ class FilterL1(FilterMethod):
             raise beyond(groups, goal, counts(possible, groups), names[highest])
         return taken
 
-    def _greedily(self, scene: Scene, groups: Groups, steps: Sequence[Step], number: int) -> list[Step]:
+    def _greedily(self, scene: Network, groups: Groups, steps: Sequence[Step], number: int) -> list[Step]:
         """Choose as many units of each group again, without kernels of inputs removed before."""
         dropped: dict[str, list[Tensor]] = defaultdict(list)
         chosen = []

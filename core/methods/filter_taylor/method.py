@@ -6,7 +6,7 @@ from itertools import accumulate, takewhile
 from torch import Tensor
 
 from core.engine.datasets.subset import draw_images
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import FilterMethod
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.pruning.units.filter_budget import Goal, Step, by_score, until
@@ -28,7 +28,7 @@ class FilterTaylor(FilterMethod):
     def __init__(self, parameters: FilterTaylorParameters) -> None:
         self._parameters = parameters
 
-    def prune(self, scene: Scene) -> None:
+    def prune(self, scene: Network) -> None:
         parameters = self._parameters
 
         def choose(groups: Groups, goal: Goal, number: int) -> list[Step] | None:
@@ -49,12 +49,12 @@ class FilterTaylor(FilterMethod):
             flops_reduction=parameters.flops_reduction,
         )
 
-    def scores(self, network: Scene, groups: Groups) -> Sequence[Tensor]:
+    def scores(self, network: Network, groups: Groups) -> Sequence[Tensor]:
         parameters = self._parameters
         images = draw_images(network.calibration, parameters.measured_images, parameters.seed)
         return rank(parameters.ranking, network, groups, images, parameters.seed)
 
-    def _at_once(self, scene: Scene) -> int:
+    def _at_once(self, scene: Network) -> int:
         """Return the number of units to remove in a round."""
         units: int = sum(each["before"] for each in scene.figures[FIGURES]["groups"])
         return self._parameters.filters_per_round or max(1, units // _DEFAULT_ROUNDS)
@@ -68,7 +68,7 @@ class FilterTaylor(FilterMethod):
         saved = [groups.flops - groups.flops_left([int(place == each) for each in places]) for place in places]
         return [score_U - weight * flops / 1e6 for score_U, flops in zip(scores, saved, strict=True)]
 
-    def _compare(self, scene: Scene, groups: Groups) -> None:
+    def _compare(self, scene: Network, groups: Groups) -> None:
         """Compute all rankings of the dense model, and their agreement with the oracle, for the report."""
         images = draw_images(scene.calibration, self._parameters.measured_images, self._parameters.seed)
         scores = {}

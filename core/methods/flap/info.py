@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.options.width import Width
+from core.engine.options.width import WidthOptions
 from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
@@ -13,7 +13,7 @@ from secateur_wire.methods import Needs, Paper
 _STATE_BYTES = 4
 
 
-class FLAPParameters(Width):
+class FLAPParameters(WidthOptions):
     """Parameters of `flap`."""
 
     scope: Literal["layer", "model"] | None = Field(

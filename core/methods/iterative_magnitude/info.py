@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from core.engine.options.allocation import LayerSparsities
-from core.engine.options.iteration import Iterated
-from core.engine.options.layer_selection import Selection
+from core.engine.options.iteration import IterationOptions
+from core.engine.options.layer_selection import LayerSelection
 from core.methods.method_info import ZEROS, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 
-class IterativeMagnitudeParameters(Selection, Iterated):
+class IterativeMagnitudeParameters(LayerSelection, IterationOptions):
     """Parameters of `iterative-magnitude`."""
 
     allocation: Literal["sensitivity", "uniform"] | LayerSparsities = Field(

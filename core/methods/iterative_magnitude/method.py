@@ -17,7 +17,7 @@ from core.engine.pruning.iterative.rounds import matrices, prune_in_rounds, trai
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.layerwise.classifier_pass import layer_rates
 from core.engine.pruning.masks import lowest_in_tensor
-from core.engine.pruning.network import Scene, loss_and_accuracy
+from core.engine.pruning.network import Network, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.saliency import magnitude
 from core.engine.pruning.units.dead_neurons import remove_dead_neurons
@@ -34,7 +34,7 @@ class IterativeMagnitude(ClassifierMethod):
     def __init__(self, parameters: IterativeMagnitudeParameters) -> None:
         self.parameters = parameters
 
-    def prune(self, scene: Scene) -> None:
+    def prune(self, scene: Network) -> None:
         parameters = self.parameters
         early = self._early_weights(scene)
         dropout = layers_before_dropout(scene) if parameters.scale_dropout else {}
@@ -76,14 +76,14 @@ class IterativeMagnitude(ClassifierMethod):
 
         prune_in_rounds(scene, parameters, parameters.seed, cut, prepare=prepare, training=training)
 
-    def _early_weights(self, scene: Scene) -> dict[str, Tensor] | None:
+    def _early_weights(self, scene: Network) -> dict[str, Tensor] | None:
         """Train to the weights survivors are set back to; a resumed attempt computes the same. None: no rewinding."""
         if self.parameters.rewind_step is None:
             return None
         train(scene, self.parameters, self.parameters.rewind_step, self.parameters.seed)
         return {name: each.clone() for name, each in scene.model.state_dict().items()}
 
-    def _rates(self, scene: Scene) -> dict[str, float]:
+    def _rates(self, scene: Network) -> dict[str, float]:
         """Choose the rate of each layer by name; a scan, where one is made, goes into the figures."""
         parameters = self.parameters
         if parameters.allocation != "sensitivity":
@@ -106,7 +106,7 @@ class IterativeMagnitude(ClassifierMethod):
         return rates_from_scan(scene.layers, curves, loss, scene.sparsity)
 
 
-def cut_layer(scene: Scene, name: str, count: int) -> None:
+def cut_layer(scene: Network, name: str, count: int) -> None:
     """Zero the `count` smallest weights of a layer."""
     layer = layer_of(scene.model, name)
     weight_OI = to_matrix(layer)
@@ -114,7 +114,7 @@ def cut_layer(scene: Scene, name: str, count: int) -> None:
 
 
 @torch.no_grad()
-def rewind(scene: Scene, early: Mapping[str, Tensor]) -> None:
+def rewind(scene: Network, early: Mapping[str, Tensor]) -> None:
     """Set everything back to early weights, except the zeros of the layers."""
     gone = {name: weight_OI == 0 for name, weight_OI in matrices(scene).items()}
     scene.model.load_state_dict(early)

@@ -1,11 +1,11 @@
 """L2 norm, structured: its description and parameters."""
 
-from core.engine.options.width import Ranked
+from core.engine.options.width import RankedWidthOptions
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs
 
 
-class L2StructuredParameters(Ranked):
+class L2StructuredParameters(RankedWidthOptions):
     """Parameters of `l2-structured`."""
 
     paper_protects = (4, 2)

@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.engine.options.width import Ranked
+from core.engine.options.width import RankedWidthOptions
 from core.methods.cost import GradientCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 
-class LLMPrunerParameters(Ranked):
+class LLMPrunerParameters(RankedWidthOptions):
     """Parameters of `llm-pruner`."""
 
     paper_protects = (4, 2)

@@ -2,13 +2,13 @@
 
 from pydantic import Field
 
-from core.engine.options.adapters import Adapted
+from core.engine.options.adapters import AdapterOptions
 from core.methods.cost import AdapterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 
-class LoRAPruneParameters(Adapted):
+class LoRAPruneParameters(AdapterOptions):
     """Parameters of `loraprune`."""
 
     momentum: float = Field(

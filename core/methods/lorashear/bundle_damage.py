@@ -22,7 +22,7 @@ from core.engine.pruning.units.context import Scene
 
 
 @dataclass(frozen=True)
-class Bundle:
+class UnitBundle:
     """Groups of one kind in a layer, by index; `damage` is the rise of the loss without them, in nats per token."""
 
     layer: int
@@ -31,7 +31,7 @@ class Bundle:
     damage: float
 
 
-def knowledge_distribution(scene: Scene, adapted: AdaptedModel, tokens_NT: Tensor, most: int) -> list[Bundle]:
+def knowledge_distribution(scene: Scene, adapted: AdaptedModel, tokens_NT: Tensor, most: int) -> list[UnitBundle]:
     """Measure the damage of every bundle, on token ids [sequences, time].
 
     A layer's groups of a kind are sorted by their weights' L2 norm and divided into `most` bundles, or as many as there
@@ -62,22 +62,22 @@ def knowledge_distribution(scene: Scene, adapted: AdaptedModel, tokens_NT: Tenso
                     kept_U[part] = False
                     adapted.keep(layer, each.kind, kept_U)
                     damage = loss(layer, hidden) - whole
-                    found.append(Bundle(layer, each.kind, tuple(sorted(part.tolist())), damage))
+                    found.append(UnitBundle(layer, each.kind, tuple(sorted(part.tolist())), damage))
                 adapted.keep(layer, each.kind, torch.ones(each.units, dtype=torch.bool))
             hidden = [call_block(adapted.blocks[layer], each, arguments[layer]) for each in hidden]
     return found
 
 
-def within_layer(bundle: Bundle) -> Hashable:
+def within_layer(bundle: UnitBundle) -> Hashable:
     """Return the key by which bundles compete within the same layer and kind."""
     return bundle.layer, bundle.kind
 
 
 def most_damaging(
-    bundles: Sequence[Bundle], share: float, among: Callable[[Bundle], Hashable] = within_layer
-) -> list[Bundle]:
+    bundles: Sequence[UnitBundle], share: float, among: Callable[[UnitBundle], Hashable] = within_layer
+) -> list[UnitBundle]:
     """Return the given share of greatest damage, rounded up, among the bundles with the same key `among`."""
-    rivals: dict[Hashable, list[Bundle]] = {}
+    rivals: dict[Hashable, list[UnitBundle]] = {}
     for each in bundles:
         rivals.setdefault(among(each), []).append(each)
     return [

@@ -23,7 +23,7 @@ from core.engine.pruning.units.adapted_model import (
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut, Groups, Slot
 from core.engine.recovery.adapters import MaskedLoraLinear
-from core.methods.lorashear.bundle_damage import Bundle
+from core.methods.lorashear.bundle_damage import UnitBundle
 
 _MOMENTUM = 0.9
 
@@ -48,7 +48,7 @@ class HalfSpaceRemoval:
         steps: int,
         periods: int,
         epsilon: float,
-        exempt: Sequence[Bundle],
+        exempt: Sequence[UnitBundle],
     ) -> None:
         self._scene, self._adapted, self._epsilon = scene, adapted, epsilon
         first, last = floor(WARM_UP * steps), floor((1 - COOL_DOWN) * steps)

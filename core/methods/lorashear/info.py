@@ -4,13 +4,13 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from core.engine.options.adapters import Adapted
+from core.engine.options.adapters import AdapterOptions
 from core.methods.cost import AdapterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 
-class LoRAShearParameters(Adapted):
+class LoRAShearParameters(AdapterOptions):
     """Parameters of `lorashear`."""
 
     periods: int = Field(4, ge=1, le=1000, description="In each an equal part of the redundant groups goes.")

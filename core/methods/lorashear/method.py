@@ -4,7 +4,7 @@ from core.engine.pruning.protocols.units import StructuredMethod
 from core.engine.pruning.units.adapted_model import AdaptedModel
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut
-from core.methods.lorashear.bundle_damage import Bundle, knowledge_distribution, most_damaging
+from core.methods.lorashear.bundle_damage import UnitBundle, knowledge_distribution, most_damaging
 from core.methods.lorashear.half_space import HalfSpaceRemoval
 from core.methods.lorashear.info import LoRAShearParameters
 
@@ -35,7 +35,7 @@ class LoRAShear(StructuredMethod):
         adapted.write_merged()
         return removal.cut
 
-    def _exempt(self, scene: Scene, adapted: AdaptedModel) -> list[Bundle]:
+    def _exempt(self, scene: Scene, adapted: AdaptedModel) -> list[UnitBundle]:
         assert scene.calibration is not None
         probed = scene.calibration[: max(1, self.parameters.probed_tokens // scene.calibration.shape[1])]
         bundles = knowledge_distribution(scene, adapted, probed, self.parameters.most_bundles)

@@ -4,15 +4,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.engine.options.allocation import Allocated
-from core.engine.options.compensation import Compensated
-from core.engine.options.layer_selection import Selection
-from core.engine.options.propagation import Propagated
+from core.engine.options.allocation import AllocationOptions
+from core.engine.options.compensation import CompensationOptions
+from core.engine.options.layer_selection import LayerSelection
+from core.engine.options.propagation import PropagationOptions
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 
-class MagnitudeParameters(Selection, Allocated, Propagated, Compensated):
+class MagnitudeParameters(LayerSelection, AllocationOptions, PropagationOptions, CompensationOptions):
     """Parameters of `magnitude`."""
 
     scope: Literal["row", "tensor", "model"] = Field(

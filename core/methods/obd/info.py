@@ -1,12 +1,12 @@
 """Optimal Brain Damage: its description and parameters."""
 
-from core.engine.options.iteration import Curved, Iterated
-from core.engine.options.layer_selection import Selection
+from core.engine.options.iteration import CurvatureOptions, IterationOptions
+from core.engine.options.layer_selection import LayerSelection
 from core.methods.method_info import ZEROS, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 
-class OBDParameters(Selection, Iterated, Curved):
+class OBDParameters(LayerSelection, IterationOptions, CurvatureOptions):
     """Parameters of `obd`."""
 
 

@@ -11,7 +11,7 @@ import torch
 from core.engine.datasets.subset import draw_images
 from core.engine.pruning.iterative.curvature import mean_squares
 from core.engine.pruning.iterative.rounds import matrices, prunable_weights, prune_in_rounds, zero_lowest
-from core.engine.pruning.network import Scene, mean_loss
+from core.engine.pruning.network import Network, mean_loss
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.methods.obd.info import OBDParameters
 
@@ -26,7 +26,7 @@ class OBD(ClassifierMethod):
     def __init__(self, parameters: OBDParameters) -> None:
         self.parameters = parameters
 
-    def prune(self, scene: Scene) -> None:
+    def prune(self, scene: Network) -> None:
         parameters = self.parameters
         images = draw_images(scene.calibration, parameters.curvature_images, parameters.seed)
         total = round(scene.sparsity * prunable_weights(scene))

@@ -7,11 +7,11 @@ from typing import Literal
 from pydantic import Field
 
 from core.engine.architectures.layer_shape import LinearShape
-from core.engine.options.allocation import Allocated
-from core.engine.options.compensation import Compensated
-from core.engine.options.iteration import Curved
-from core.engine.options.layer_selection import Selection
-from core.engine.options.propagation import Propagated
+from core.engine.options.allocation import AllocationOptions
+from core.engine.options.compensation import CompensationOptions
+from core.engine.options.iteration import CurvatureOptions
+from core.engine.options.layer_selection import LayerSelection
+from core.engine.options.propagation import PropagationOptions
 from core.errors import InvalidParameters
 from core.methods.cost import WAITING_FOR_MEMORY, Cost, CostFacts
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
@@ -23,7 +23,7 @@ _EXACT_BYTES = 8
 """Bytes of each entry of the exact inverse Hessian: float64."""
 
 
-class OBSParameters(Selection, Allocated, Propagated, Compensated, Curved):
+class OBSParameters(LayerSelection, AllocationOptions, PropagationOptions, CompensationOptions, CurvatureOptions):
     """Parameters of `obs`."""
 
     mode: Literal["exact", "layer_wise"] | None = Field(

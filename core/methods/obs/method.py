@@ -13,13 +13,13 @@ from core.engine.options.layer_selection import require_divisible
 from core.engine.pruning.compensation.column_update import damped_inverse_factor
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.classifier_pass import OneShot
-from core.engine.pruning.layerwise.targets import PrunableLinear, Target
-from core.engine.pruning.network import Scene
+from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
+from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.methods.obs.info import OBSParameters, is_exact
 from core.methods.obs.surgeon import delete_cheapest
-from core.methods.obs.whole_network import WholeNetwork
+from core.methods.obs.whole_network import GlobalOBS
 
 _FREE = 1e18
 """The [H⁻¹]_jj of an input that is always zero: its weights cost nothing and are deleted first."""
@@ -55,16 +55,16 @@ class ClassifierOBS(ClassifierMethod):
     def __init__(self, parameters: OBSParameters) -> None:
         self.parameters = parameters
 
-    def prune(self, scene: Scene) -> None:
+    def prune(self, scene: Network) -> None:
         require_divisible(scene.layers, scene.pattern)
         if is_exact(self.parameters, scene.layers):
-            WholeNetwork(self.parameters).prune(scene)
+            GlobalOBS(self.parameters).prune(scene)
         else:
             scene.figures["mode"] = "layer_wise"
             OneShot(OBS(self.parameters), self.parameters).prune(scene)
 
 
-def row_counts(weight_OI: Tensor, target: Target) -> Tensor:
+def row_counts(weight_OI: Tensor, target: LayerTarget) -> Tensor:
     """Return the number of weights each row loses, int64 [out_features]; the first rows may lose one more."""
     rows, size = weight_OI.shape
     if target.pattern.of is not None and target.pattern.keep is not None:

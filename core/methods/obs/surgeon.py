@@ -23,7 +23,7 @@ _HELD = {"cpu": 2**24, "cuda": 2**28}
 
 
 @dataclass(frozen=True)
-class Deletion:
+class OBSUpdate:
     """The weights after deletions, and their cost.
 
     `weights_RP` are the weights after them; `gone_RP` is True where a weight was deleted, before or now; `increases_RT`
@@ -65,7 +65,7 @@ def delete_cheapest(
     gone_RP: Tensor | None = None,
     prunable: int | None = None,
     pattern: Pattern = UNSTRUCTURED,
-) -> Deletion:
+) -> OBSUpdate:
     """Delete `counts_R` weights of each row, the cheapest first, by the exact update.
 
     `gone_RP` are weights that are deleted already: zero, and without a part in H. Only the first `prunable` columns may
@@ -85,7 +85,7 @@ def delete_cheapest(
             strict=True,
         )
     ]
-    return Deletion(
+    return OBSUpdate(
         torch.cat([part.weights_RP for part in parts]),
         torch.cat([part.gone_RP for part in parts]),
         torch.cat([part.increases_RT for part in parts]),
@@ -100,7 +100,7 @@ def _delete(
     gone_RP: Tensor,
     prunable: int,
     pattern: Pattern,
-) -> Deletion:
+) -> OBSUpdate:
     rows, size = weights_RP.shape
     w_RP, gone_RP = weights_RP.clone(), gone_RP.clone()
     every_R = torch.arange(rows, device=w_RP.device)
@@ -128,7 +128,7 @@ def _delete(
         gone_RP[every_R[active_R], q_R[active_R]] = True
         barred_RP[every_R[active_R], q_R[active_R]] = True
         full_groups.bar(every_R[active_R], q_R[active_R])
-    return Deletion(w_RP.masked_fill_(gone_RP, 0), gone_RP, increases_RT)
+    return OBSUpdate(w_RP.masked_fill_(gone_RP, 0), gone_RP, increases_RT)
 
 
 class _FullGroups:

@@ -7,12 +7,12 @@ from core.engine.datasets.subset import draw_images
 from core.engine.pruning.iterative.curvature import gradient_rows
 from core.engine.pruning.iterative.rounds import matrices, prunable_weights, resume, save, stop_if_asked
 from core.engine.pruning.layer_matrix import layer_of, set_matrix
-from core.engine.pruning.network import Scene, mean_loss
+from core.engine.pruning.network import Network, mean_loss
 from core.methods.obs.info import OBSParameters
-from core.methods.obs.surgeon import Deletion, delete_cheapest, inverse_hessian
+from core.methods.obs.surgeon import OBSUpdate, delete_cheapest, inverse_hessian
 
 
-def weights_to_go(scene: Scene) -> int:
+def weights_to_go(scene: Network) -> int:
     """Count the weights that must still become zero, by the sparsity or in every m consecutive weights."""
     pattern, weights = scene.pattern, matrices(scene).values()
     if pattern.of is None or pattern.keep is None:
@@ -22,7 +22,7 @@ def weights_to_go(scene: Scene) -> int:
     return sum(int((pattern.of - pattern.keep - each).clamp(min=0).sum()) for each in zeros_RG)
 
 
-class WholeNetwork:
+class GlobalOBS:
     """Deletion by one Hessian of the entire network.
 
     H = Σ_k v_k v_kᵀ / images over all weights and biases of the layers; the cheapest weight of the entire network is
@@ -33,7 +33,7 @@ class WholeNetwork:
     def __init__(self, parameters: OBSParameters) -> None:
         self.parameters = parameters
 
-    def prune(self, scene: Scene) -> None:
+    def prune(self, scene: Network) -> None:
         parameters = self.parameters
         images = draw_images(scene.calibration, parameters.curvature_images, parameters.seed)
         if resume(scene) is None:
@@ -49,7 +49,7 @@ class WholeNetwork:
         scene.figures["measured_increase"] = mean_loss(scene, images) - scene.figures["loss_before"]
 
     @torch.no_grad()
-    def _delete(self, scene: Scene, images: ImageSet, count: int) -> Deletion:
+    def _delete(self, scene: Network, images: ImageSet, count: int) -> OBSUpdate:
         """Estimate the Hessian of the weights that are left, and delete `count` of them."""
         layers = {shape.name: layer_of(scene.model, shape.name) for shape in scene.layers}
         weights = matrices(scene)

@@ -1,11 +1,11 @@
 """Random, structured: its description and parameters."""
 
-from core.engine.options.width import Ranked
+from core.engine.options.width import RankedWidthOptions
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs
 
 
-class RandomStructuredParameters(Ranked):
+class RandomStructuredParameters(RankedWidthOptions):
     """Parameters of `random-structured`."""
 
     paper_protects = (4, 2)

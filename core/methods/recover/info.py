@@ -5,14 +5,14 @@ from typing import Any, Self
 from pydantic import GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 
-from core.engine.options.layer_selection import Selection
-from core.engine.options.propagation import Propagated
+from core.engine.options.layer_selection import LayerSelection
+from core.engine.options.propagation import PropagationOptions
 from core.methods.cost import CostFacts, GradientCost
 from core.methods.method_info import UNCHANGED, MethodInfo
 from secateur_wire.methods import Needs
 
 
-class RecoverParameters(Selection, Propagated):
+class RecoverParameters(LayerSelection, PropagationOptions):
     """Parameters of `recover`: none of its own, what it does is said in the job's `recovery`."""
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
 from core.engine.pruning.iterative.layer_scan import scan
-from core.engine.pruning.network import Observer, Scene, loss_and_accuracy
+from core.engine.pruning.network import Network, PruningObserver, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.recovery.training import RecoveryStopped
@@ -34,7 +34,7 @@ class _Unit:
 
 
 def classifier_sensitivity(
-    scene: Scene,
+    scene: Network,
     images: ImageSet,
     parameters: SensitivityOptions,
     store: ResumeStore,
@@ -68,14 +68,14 @@ def classifier_sensitivity(
     return SensitivityPoint(rate=0, sparsity=0, loss=dense_loss, accuracy=dense_accuracy), curves
 
 
-def _layers(scene: Scene, images: ImageSet, method: ClassifierMethod, parameters: SensitivityOptions) -> list[_Unit]:
+def _layers(scene: Network, images: ImageSet, method: ClassifierMethod, parameters: SensitivityOptions) -> list[_Unit]:
     """Return a unit for every layer, pruned by the method in a scene of that layer alone."""
     assert parameters.rates is not None and parameters.pattern is not None
     rates, pattern = parameters.rates, parse_pattern(parameters.pattern)
     sparsities: dict[float, float] = {}
 
     def prune_layer(shape: LinearShape, rate: float) -> None:
-        quiet = Observer(should_stop=scene.observer.should_stop)
+        quiet = PruningObserver(should_stop=scene.observer.should_stop)
         alone = replace(scene, layers=[shape], sparsity=rate, pattern=pattern, store=None, figures={}, notes=[])
         method.prune(replace(alone, observer=quiet))
         scene.notes += [note for note in alone.notes if note not in scene.notes]
@@ -93,7 +93,7 @@ def _layers(scene: Scene, images: ImageSet, method: ClassifierMethod, parameters
     return [_Unit(shape.name, shape.layer, shape.numel, partial(measure, shape)) for shape in scene.layers]
 
 
-def _groups(scene: Scene, images: ImageSet, method: FilterMethod, rates: Sequence[float]) -> list[_Unit]:
+def _groups(scene: Network, images: ImageSet, method: FilterMethod, rates: Sequence[float]) -> list[_Unit]:
     """Return a unit for every group of coupled channels, those nearest to the image first.
 
     The channels of lowest score are zeroed, which has the effect of removing them; at least one stays.

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from core.counting import counted
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.folder import ModelFolder
-from core.engine.models.streamed import Skeleton
+from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import turned
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
-from core.engine.pruning.block_pass import Walk
+from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.measure import pairs
 from core.engine.pruning.layerwise.propagation import InputGroup, collect, input_groups
 from core.engine.pruning.layerwise.streams import Stream
-from core.engine.pruning.layerwise.targets import PrunableLinear, Target
+from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
 from core.methods.sensitivity.plan import SensitivityPlan
@@ -53,17 +53,17 @@ class _Variant:
     stream: Stream
 
 
-class SensitivityWalk(Walk):
+class SensitivityPass(BlockPass):
     """The pass that measures sensitivity.
 
-    `setting` are the keyword arguments of `Walk`, with one evaluation set.
+    `setting` are the keyword arguments of `BlockPass`, with one evaluation set.
     """
 
     def __init__(self, folder: ModelFolder, plan: SensitivityPlan, **setting: Any) -> None:
         super().__init__(folder, plan, **setting)
         self.plan = plan
         self.method = plan.pruning.method
-        self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
+        self.skeleton = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
         (tokens_NT,) = self.evaluation_tokens
         self._tokens_NT = tokens_NT
         self.dense = self.stream("dense", tokens_NT, self.skeleton, plan.dtype)
@@ -168,7 +168,7 @@ class SensitivityWalk(Walk):
                     name,
                     self._by_module[name][0],
                     turned(weight.to(self.plan.device), self.folder.family).float(),
-                    Target(pattern, rate),
+                    LayerTarget(pattern, rate),
                 )
                 for name, weight in zip(names, stored, strict=True)
             ]

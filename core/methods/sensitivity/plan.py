@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.engine.models.folder import ModelFolder
-from core.engine.pruning.layerwise.plan import Plan, model_facts
+from core.engine.pruning.layerwise.plan import LayerwisePlan, model_facts
 from core.engine.resume.fingerprint import Runtime, fingerprint
 
 
@@ -15,7 +15,7 @@ from core.engine.resume.fingerprint import Runtime, fingerprint
 class SensitivityPlan:
     """The rates and the scope of the measurement; `pruning` is the plan of the measured method at the highest rate."""
 
-    pruning: Plan
+    pruning: LayerwisePlan
     rates: tuple[float, ...]
     scope: Literal["layer", "module"]
 

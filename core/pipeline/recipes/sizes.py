@@ -11,7 +11,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.options.base import MethodParameters
-from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.width_counts import reachable_sparsities
 from core.errors import InvalidSparsity, InvalidTarget
@@ -65,7 +65,7 @@ def resolve_target(
             param="target",
         )
     param = f"target.{target.kind}"
-    zeroes = isinstance(checked, Selection)
+    zeroes = isinstance(checked, LayerSelection)
     if zeroes and target.latency_ratio is not None:
         raise InvalidTarget(
             f"{param}: {no_speed_up(method)}",
@@ -98,7 +98,7 @@ def resolve_target(
             f"{param} {target.asked:,}: the dense model has {dense:,} already, ask for no more", param=param
         )
     kind: _Figure = "parameters" if target.parameters is not None else "bytes"
-    scale = _zeros(description, checked, kind) if isinstance(checked, Selection) else _groups(description, kind)
+    scale = _zeros(description, checked, kind) if isinstance(checked, LayerSelection) else _groups(description, kind)
     meant = scale.sparsity_of(target.asked) if target.asked < dense else 0.0
     if sparsity is not None and abs(sparsity - meant) > _AGREEMENT:
         raise InvalidSparsity(
@@ -142,7 +142,7 @@ class _Scale:
         return round(self.start - self.slope * (beyond[0] if beyond else reachable[-1]))
 
 
-def _zeros(description: Description, checked: Selection, figure: _Figure) -> _Scale:
+def _zeros(description: Description, checked: LayerSelection, figure: _Figure) -> _Scale:
     """Return the scale of nonzero parameters, or of bytes: a bit for each prunable weight, and those kept in full."""
     linears = prunable_linears(description, checked)
     prunable = sum(linear.numel for linear in linears)
@@ -166,7 +166,7 @@ def expected_size(
 
     `output` is the format.
     """
-    if isinstance(parameters, Selection):
+    if isinstance(parameters, LayerSelection):
         left = _zeros(description, parameters, "parameters").figure_of(sparsity)
         is_packed = output == "packed"
         return left, _zeros(description, parameters, "bytes").figure_of(sparsity) if is_packed else description.bytes

@@ -8,13 +8,13 @@ from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import layer_count
-from core.engine.options.allocation import Allocated
+from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
-from core.engine.options.layer_selection import Selection, check_masks, prunable_linears, selection_of
+from core.engine.options.layer_selection import LayerSelection, check_masks, prunable_linears, selection_of
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity import SensitivityOptions
-from core.engine.options.width import Width
-from core.engine.options.width_counts import require_narrowing, require_structure
+from core.engine.options.width import WidthOptions
+from core.engine.options.width_counts import plan_width_reduction, require_structure
 from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
 from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS, get_method, parse_parameters
@@ -68,10 +68,10 @@ def check_job(
     if parsed.is_n_m:
         parameters = _at_one_rate(method, parameters)
     checked = parse_parameters(method, parameters)
-    if isinstance(checked, Selection):
+    if isinstance(checked, LayerSelection):
         check_masks(description, checked, parsed, resolved)
-    elif isinstance(checked, Width):
-        require_narrowing(description, checked, resolved, layout=layout, at_least=at_least)
+    elif isinstance(checked, WidthOptions):
+        plan_width_reduction(description, checked, resolved, layout=layout, at_least=at_least)
     else:
         structure = require_structure(description)
         layer_count(structure, parameters=description.parameters, ratio=resolved, at_least=at_least)
@@ -111,7 +111,7 @@ def _check_classifier(
     parsed = _offered(method, pattern)
     resolved = resolve_sparsity(parsed, sparsity)
     checked = parse_parameters(method, parameters)
-    if isinstance(checked, Selection):
+    if isinstance(checked, LayerSelection):
         check_masks(description, checked, parsed, resolved)
     else:
         prunable_linears(description, selection_of(checked))
@@ -194,5 +194,5 @@ def _check_measured(description: Description, asked: SensitivityOptions) -> Sens
 
 def _at_one_rate(method: str, parameters: Mapping[str, object]) -> dict[str, object]:
     """Return the parameters with allocation 'uniform' in place of the method's default, unless one is requested."""
-    allocates = method in METHODS and issubclass(METHODS[method].parameters, Allocated)
+    allocates = method in METHODS and issubclass(METHODS[method].parameters, AllocationOptions)
     return ({"allocation": "uniform"} if allocates else {}) | dict(parameters)

@@ -14,8 +14,8 @@ import transformers
 from pydantic import BaseModel
 from transformers import PretrainedConfig, PreTrainedModel
 
-from core.engine.architectures.unit_counts import Counts
-from core.engine.evaluation.latency import DenseClock
+from core.engine.architectures.unit_counts import LayerCounts
+from core.engine.evaluation.latency import DenseLatency
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import DTYPES
@@ -129,7 +129,7 @@ def search_model(
     if isinstance(saved, Saved):
         found = Found.model_validate(saved.state)
     else:
-        clock = DenseClock(folder, sequence_length=sequence_length, device=device, beside=description.bytes)
+        clock = DenseLatency(folder, sequence_length=sequence_length, device=device, beside=description.bytes)
 
         def time_at(sparsity: float) -> Timing:
             request = replace(recipe.request, sparsity=sparsity, at_least=False)  # one of those there are
@@ -147,7 +147,7 @@ def shape_config(folder: ModelFolder, plan: StructuredPlan) -> PretrainedConfig:
     """Return the config of a model pruned by this plan; it does not depend on which groups are chosen."""
     structure = require_structure(folder.description)
     layers = range(len(structure.layers) - plan.removed_layers)
-    kept = Counts.of_all(structure.layers[0]) if plan.narrowing is None else (plan.narrowing.counts or ())[0]
+    kept = LayerCounts.of_all(structure.layers[0]) if plan.narrowing is None else (plan.narrowing.counts or ())[0]
     counts = UnitCounts(attention=plan.attention, layers=dict.fromkeys(layers, kept))
     raw = cut_config(folder.raw_config, folder.config, folder.family, structure, counts)
     return type(folder.config).from_dict(raw)

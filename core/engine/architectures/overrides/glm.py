@@ -2,7 +2,7 @@
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.llama_like import HEADS, NORMS
-from core.engine.architectures.unit_counts import Part
+from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="glm",
@@ -18,7 +18,10 @@ ARCHITECTURE = Architecture(
         ("mlp.gate_up_proj",),
         ("mlp.down_proj",),
     ),
-    channels=(Part("mlp.gate_up_proj", "out", ("channel", "channel")), Part("mlp.down_proj", "in", ("channel",))),
+    channels=(
+        UnitAxis("mlp.gate_up_proj", "out", ("channel", "channel")),
+        UnitAxis("mlp.down_proj", "in", ("channel",)),
+    ),
     heads=HEADS,
     stream_norms=NORMS,
 )

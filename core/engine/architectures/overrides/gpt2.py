@@ -1,7 +1,7 @@
 """GPT-2: weights stored as [in, out], and a head size that follows from the hidden size."""
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_counts import Part
+from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="gpt2",
@@ -12,7 +12,7 @@ ARCHITECTURE = Architecture(
     blocks="transformer.h",
     head="lm_head",
     inputs=(("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",)),
-    channels=(Part("mlp.c_fc", "out", ("channel",)), Part("mlp.c_proj", "in", ("channel",))),
+    channels=(UnitAxis("mlp.c_fc", "out", ("channel",)), UnitAxis("mlp.c_proj", "in", ("channel",))),
     width_key="n_inner",
     tied_by_default=True,
     transposed=True,

@@ -1,7 +1,7 @@
 """GPT-NeoX: attention and FFN side by side, a head size that follows from the hidden size, and a head `embed_out`."""
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_counts import Part
+from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="gpt_neox",
@@ -17,7 +17,7 @@ ARCHITECTURE = Architecture(
         ("mlp.dense_h_to_4h",),
         ("mlp.dense_4h_to_h",),
     ),
-    channels=(Part("mlp.dense_h_to_4h", "out", ("channel",)), Part("mlp.dense_4h_to_h", "in", ("channel",))),
+    channels=(UnitAxis("mlp.dense_h_to_4h", "out", ("channel",)), UnitAxis("mlp.dense_4h_to_h", "in", ("channel",))),
     stored_head="embed_out",
     attention_bias="attention_bias",
 )

@@ -1,7 +1,7 @@
 """OLMo 2, whose norms of queries and keys span all heads and lose with them what goes; norms follow either output."""
 
 from core.engine.architectures.llama_like import HEADS, llama_like
-from core.engine.architectures.unit_counts import Part
+from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = llama_like(
     "olmo2",
@@ -10,8 +10,8 @@ ARCHITECTURE = llama_like(
     order=70,
     heads=(
         *HEADS,
-        Part("self_attn.q_norm", "out", ("query",)),
-        Part("self_attn.k_norm", "out", ("key",)),
+        UnitAxis("self_attn.q_norm", "out", ("query",)),
+        UnitAxis("self_attn.k_norm", "out", ("key",)),
     ),
     attention_bias="attention_bias",
 )

@@ -1,7 +1,7 @@
 """OPT: a head size that follows from the hidden size, and norms before or after each output, as the config says."""
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_counts import Part
+from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="opt",
@@ -17,7 +17,7 @@ ARCHITECTURE = Architecture(
         ("fc1",),
         ("fc2",),
     ),
-    channels=(Part("fc1", "out", ("channel",)), Part("fc2", "in", ("channel",))),
+    channels=(UnitAxis("fc1", "out", ("channel",)), UnitAxis("fc2", "in", ("channel",))),
     width_key="ffn_dim",
     tied_by_default=True,
     attention_bias="enable_bias",

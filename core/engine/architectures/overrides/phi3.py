@@ -2,7 +2,7 @@
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.llama_like import NORMS
-from core.engine.architectures.unit_counts import Part
+from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="phi3",
@@ -13,7 +13,13 @@ ARCHITECTURE = Architecture(
     blocks="model.layers",
     head="lm_head",
     inputs=(("self_attn.qkv_proj",), ("self_attn.o_proj",), ("mlp.gate_up_proj",), ("mlp.down_proj",)),
-    channels=(Part("mlp.gate_up_proj", "out", ("channel", "channel")), Part("mlp.down_proj", "in", ("channel",))),
-    heads=(Part("self_attn.qkv_proj", "out", ("query", "key", "key")), Part("self_attn.o_proj", "in", ("query",))),
+    channels=(
+        UnitAxis("mlp.gate_up_proj", "out", ("channel", "channel")),
+        UnitAxis("mlp.down_proj", "in", ("channel",)),
+    ),
+    heads=(
+        UnitAxis("self_attn.qkv_proj", "out", ("query", "key", "key")),
+        UnitAxis("self_attn.o_proj", "in", ("query",)),
+    ),
     stream_norms=NORMS,
 )

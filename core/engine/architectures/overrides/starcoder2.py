@@ -2,7 +2,7 @@
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.llama_like import HEADS, NORMS
-from core.engine.architectures.unit_counts import Part
+from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="starcoder2",
@@ -18,7 +18,7 @@ ARCHITECTURE = Architecture(
         ("mlp.c_fc",),
         ("mlp.c_proj",),
     ),
-    channels=(Part("mlp.c_fc", "out", ("channel",)), Part("mlp.c_proj", "in", ("channel",))),
+    channels=(UnitAxis("mlp.c_fc", "out", ("channel",)), UnitAxis("mlp.c_proj", "in", ("channel",))),
     heads=HEADS,
     tied_by_default=True,
     stream_norms=NORMS,

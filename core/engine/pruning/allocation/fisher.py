@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.hooks import removed_after
-from core.engine.models.streamed import Skeleton
+from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import turned
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.engine.pruning.layerwise.block_gradients import walk_back
-from core.engine.pruning.layerwise.hidden_state_cache import Shelf
+from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.errors import RunFailed
 
 _ROWS = 64
@@ -76,13 +76,13 @@ class _Watch:
 
 
 def fisher_rates(
-    skeleton: Skeleton,
+    skeleton: StreamedModel,
     linears: Sequence[LinearShape],
     tokens_NT: Tensor,
     sparsity: float,
     *,
     dtype: torch.dtype,
-    shelf: Shelf,
+    shelf: HiddenStateCache,
 ) -> dict[str, float]:
     """Return the share of each linear layer's weights to remove, by name; all together it is `sparsity`.
 

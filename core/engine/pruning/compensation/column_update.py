@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from core.engine.pruning.layerwise.targets import Target
+from core.engine.pruning.layerwise.targets import LayerTarget
 from core.engine.pruning.masks import lowest_in_groups, lowest_in_tensor
 from core.errors import RunFailed
 
@@ -51,7 +51,7 @@ def damped_cholesky(hessian_II: Tensor, damping: float, note: Callable[[str], No
 
 def prune_columns(
     weights: Sequence[Tensor],
-    targets: Sequence[Target],
+    targets: Sequence[LayerTarget],
     factor_II: Tensor,
     dead_I: Tensor,
     *,
@@ -112,7 +112,7 @@ def prune_columns(
     return [part.T.contiguous() for part in W_IO.split(sizes, dim=1)]
 
 
-def _common_period(targets: Sequence[Target]) -> int:
+def _common_period(targets: Sequence[LayerTarget]) -> int:
     """Return the m of the layers' n:m pattern, 1 for unstructured; layers of one group share their pattern."""
     periods = {target.pattern.of or 1 for target in targets}
     assert len(periods) == 1

@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from core.engine.models.streamed import Skeleton
+from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import turned
 from core.engine.options.compensation import Refit
 from core.engine.pruning.compensation.refit import fitted_tokens, refit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.propagation import DenseTwin, InputGroup, prune_in_flight
+from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, prune_in_flight
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.units.removal import Groups, LayerCut, output_groups, slice_block
 
 
-class CutRefit:
+class UnitRefit:
     """Refit of a narrower model, block by block.
 
     `dense_stream` goes through the blocks of `skeleton`; `stream`, of the same tokens, goes through those of `narrow`,
@@ -30,9 +30,9 @@ class CutRefit:
     def __init__(
         self,
         compensation: Refit,
-        skeleton: Skeleton,
+        skeleton: StreamedModel,
         dense_stream: Stream,
-        narrow: Skeleton,
+        narrow: StreamedModel,
         stream: Stream,
         note: Callable[[str], None],
     ) -> None:
@@ -116,7 +116,7 @@ class CutRefit:
             [InputGroup(names) for names in self.family.inputs],
             self._new_statistic,
             fit_group,
-            DenseTwin(dense_block, self.dense_stream, index, self.family.added_to_stream),
+            DenseReference(dense_block, self.dense_stream, index, self.family.added_to_stream),
         )
         self.skeleton.empty_block(index)
         return fitted

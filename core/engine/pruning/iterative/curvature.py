@@ -19,7 +19,7 @@ from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
 from core.engine.options.iteration import Curvature
 from core.engine.pruning.layer_matrix import CHUNK, Layer, input_rows, layer_of, output_rows, to_matrix
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 
 
 class Trace:
@@ -58,7 +58,7 @@ def logit_vectors(curvature: Curvature, logits_BK: Tensor, labels_B: Tensor) -> 
     return p_BK.T.sqrt()[:, :, None] * (identity_KK[:, None] - p_BK)
 
 
-def mean_squares(scene: Scene, images: ImageSet, curvature: Curvature) -> dict[str, Tensor]:
+def mean_squares(scene: Network, images: ImageSet, curvature: Curvature) -> dict[str, Tensor]:
     """Return h of the scene's layers, by name, float32 [outputs, kernel x inputs].
 
     h is the Hessian's diagonal, the mean over the images of Σ_k v_k².
@@ -74,7 +74,7 @@ def mean_squares(scene: Scene, images: ImageSet, curvature: Curvature) -> dict[s
     return {name: total / len(images) for name, total in totals.items()}
 
 
-def gradient_rows(scene: Scene, images: ImageSet, curvature: Curvature) -> Iterator[Tensor]:
+def gradient_rows(scene: Network, images: ImageSet, curvature: Curvature) -> Iterator[Tensor]:
     """Yield v_k of single images, a few at a time: [vectors, P] float32.
 
     P are the weights of the scene's layers as matrices, one after the other, and then the biases of those that have
@@ -101,7 +101,7 @@ _Use = tuple[str, Tensor, Tensor]
 
 
 def _passes(
-    scene: Scene, layers: Mapping[str, Layer], images: ImageSet, curvature: Curvature, size: int
+    scene: Network, layers: Mapping[str, Layer], images: ImageSet, curvature: Curvature, size: int
 ) -> Iterator[tuple[Sequence[_Use], Sequence[Tensor | None], int]]:
     """Yield, per batch and vector, the layers' uses, the gradients in their outputs, and the number of images."""
     for numbers in counted(torch.arange(len(images)).split(size), "taking curvature from batches"):

@@ -9,13 +9,13 @@ from torch import nn
 
 from core.engine.models.hooks import removed_after
 from core.engine.pruning.layer_matrix import layer_of
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 
 _KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 @torch.no_grad()
-def layers_before_dropout(scene: Scene) -> dict[str, str]:
+def layers_before_dropout(scene: Network) -> dict[str, str]:
     """Return, by the name of each dropout module with a rate above zero, the prunable layer executed last before it."""
     found: dict[str, str] = {}
     last: list[str] = []
@@ -38,7 +38,7 @@ def layers_before_dropout(scene: Scene) -> dict[str, str]:
 
 
 @contextmanager
-def scaled_dropout(scene: Scene, before: Mapping[str, str]) -> Iterator[dict[str, float]]:
+def scaled_dropout(scene: Network, before: Mapping[str, str]) -> Iterator[dict[str, float]]:
     """Scale every dropout rate to D_o·√(C_ir / C_io) (eq. 2) inside the context, and yield the rates by name.
 
     C_io are the connections of the layer before it, C_ir those that are left. The original rates are restored

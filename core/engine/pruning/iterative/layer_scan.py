@@ -9,7 +9,7 @@ from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import ImageSet
 from core.engine.options.water_filling import LayerCosts, allocate
-from core.engine.pruning.network import Scene, loss_and_accuracy
+from core.engine.pruning.network import Network, loss_and_accuracy
 from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidSparsity
 
@@ -18,7 +18,7 @@ Curve = list[tuple[float, float, float]]
 
 
 def scan(
-    scene: Scene, images: ImageSet, rates: Sequence[float], prune_layer: Callable[[LinearShape, float], None]
+    scene: Network, images: ImageSet, rates: Sequence[float], prune_layer: Callable[[LinearShape, float], None]
 ) -> dict[str, Curve]:
     """Measure the curve of each of the scene's layers, by name.
 

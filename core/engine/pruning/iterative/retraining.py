@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from core.engine.datasets.image_set import ImageSet
 from core.engine.options.recovery import Recovery
-from core.engine.pruning.network import Scene, weights_of
+from core.engine.pruning.network import Network, weights_of
 from core.engine.recovery.losses import Loss
-from core.engine.recovery.training import Observer, Training
+from core.engine.recovery.training import Training, TrainingObserver
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.store import ResumeStore
 
@@ -25,7 +25,7 @@ def retrain(
     *,
     teacher: nn.Module | None = None,
     store: ResumeStore | None = None,
-    observer: Observer | None = None,
+    observer: TrainingObserver | None = None,
 ) -> list[float]:
     """Train every parameter on labelled images, in place; return the loss of each step.
 
@@ -45,14 +45,14 @@ def retrain(
         rule=ZeroPattern(held),
         accelerator=Accelerator(cpu=device.type == "cpu"),
         store=store,
-        observer=observer or Observer(),
+        observer=observer or TrainingObserver(),
     )
     training.run()
     return training.losses
 
 
 def retrain_between(
-    scene: Scene, *, steps: int, learning_rate: float | None, batch_size: int, seed: int, metric: str, done: int
+    scene: Network, *, steps: int, learning_rate: float | None, batch_size: int, seed: int, metric: str, done: int
 ) -> list[float]:
     """Train the scene's model on its images between two cuts, zeros held; return the loss of each step.
 
@@ -64,7 +64,7 @@ def retrain_between(
     recovery = Recovery(
         method="finetune", steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed % 2**31
     )
-    observer = Observer(
+    observer = TrainingObserver(
         on_step=lambda step, of, loss: scene.observer.on_metric(metric, done + step, loss),
         on_log=scene.observer.on_log,
         should_stop=scene.observer.should_stop,

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from core.counting import counted
-from core.engine.options.iteration import Iterated
+from core.engine.options.iteration import IterationOptions
 from core.engine.pruning.iterative.retraining import retrain_between
 from core.engine.pruning.iterative.saved_rounds import restore_round, save_round
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.masks import lowest
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 from core.engine.pruning.schedule import cubic
 from core.engine.recovery.training import RecoveryStopped
 
@@ -25,7 +25,7 @@ ROUNDS = "rounds"
 """Key of the figures with a row for each round."""
 
 
-def share_gone(done: int, parameters: Iterated) -> float:
+def share_gone(done: int, parameters: IterationOptions) -> float:
     """Return the share of the removal that is done after `done` rounds, exactly 1 after the last."""
     if parameters.growth == "cubic":
         return cubic(done, parameters.rounds, warm_up=0, cool_down=0)
@@ -33,8 +33,8 @@ def share_gone(done: int, parameters: Iterated) -> float:
 
 
 def prune_in_rounds(
-    scene: Scene,
-    parameters: Iterated,
+    scene: Network,
+    parameters: IterationOptions,
     seed: int,
     cut: Callable[[float], dict[str, Any]],
     *,
@@ -66,7 +66,7 @@ def prune_in_rounds(
         scene.observer.on_progress(number / parameters.rounds)
 
 
-def train(scene: Scene, parameters: Iterated, steps: int, seed: int) -> list[float]:
+def train(scene: Network, parameters: IterationOptions, steps: int, seed: int) -> list[float]:
     """Train on the scene's images with zeros held; return the loss of each step."""
     return retrain_between(
         scene,
@@ -79,13 +79,13 @@ def train(scene: Scene, parameters: Iterated, steps: int, seed: int) -> list[flo
     )
 
 
-def stop_if_asked(scene: Scene) -> None:
+def stop_if_asked(scene: Network) -> None:
     """Raise RecoveryStopped if the observer asks for a stop."""
     if scene.observer.should_stop():
         raise RecoveryStopped
 
 
-def resume(scene: Scene) -> int | None:
+def resume(scene: Network) -> int | None:
     """Restore model and figures of the newest saved round and return its number; None if there is none."""
     saved = restore_round(scene)
     if saved is None:
@@ -96,21 +96,21 @@ def resume(scene: Scene) -> int | None:
     return number
 
 
-def save(scene: Scene, number: int) -> None:
+def save(scene: Network, number: int) -> None:
     save_round(scene, number, {"figures": scene.figures, "notes": scene.notes})
 
 
-def matrices(scene: Scene) -> dict[str, Tensor]:
+def matrices(scene: Network) -> dict[str, Tensor]:
     """Return the weights of the layers by name, float32 [outputs, kernel x inputs]."""
     return {shape.name: to_matrix(layer_of(scene.model, shape.name)) for shape in scene.layers}
 
 
-def prunable_weights(scene: Scene) -> int:
+def prunable_weights(scene: Network) -> int:
     return sum(shape.numel for shape in scene.layers)
 
 
 @torch.no_grad()
-def zero_lowest(scene: Scene, scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+def zero_lowest(scene: Network, scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     """Zero the `count` weights of lowest score over all layers together; zero weights come first.
 
     Scores must be at least 0. Returns, by layer, the mask of the weights that were not zero before.

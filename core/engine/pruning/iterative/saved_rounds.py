@@ -4,14 +4,14 @@ from torch import nn
 
 from core.engine.models.classifier import COUNTERS
 from core.engine.models.reshaping import resize_modules
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 from core.engine.resume.kinds import ROUND
 from core.engine.resume.store import JsonObject, Saved
 
 _MODEL = "model"
 
 
-def save_round(scene: Scene, number: int, state: JsonObject) -> None:
+def save_round(scene: Network, number: int, state: JsonObject) -> None:
     """Save the model after a round, with the method's own state, where the scene has a store."""
     if scene.store is None:
         return
@@ -20,7 +20,7 @@ def save_round(scene: Scene, number: int, state: JsonObject) -> None:
     scene.store.save(ROUND, number, {_MODEL: tensors}, {"groups": groups, "state": state})
 
 
-def restore_round(scene: Scene) -> tuple[int, JsonObject] | None:
+def restore_round(scene: Network) -> tuple[int, JsonObject] | None:
     """Make the model that of the newest saved round; return its number and the method's state, None: there is none."""
     saved = None if scene.store is None else scene.store.load(ROUND)
     if not isinstance(saved, Saved):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from core.counting import counted
-from core.engine.models.streamed import Skeleton, call_block
-from core.engine.pruning.layerwise.hidden_state_cache import Shelf
+from core.engine.models.streamed import StreamedModel, call_block
+from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.streams import block_arguments
 
 _CHUNK = 256
@@ -28,7 +28,7 @@ These are the weights, the gradients of the mean loss in them, and the means of 
 
 @torch.no_grad()
 def walk_forward(
-    skeleton: Skeleton, tokens: Sequence[Tensor], dtype: torch.dtype, visit: Callable[[int, int, Tensor], None]
+    skeleton: StreamedModel, tokens: Sequence[Tensor], dtype: torch.dtype, visit: Callable[[int, int, Tensor], None]
 ) -> list[Tensor]:
     """Run batches of token ids [sequences, time] through the blocks, one block's weights at a time.
 
@@ -47,14 +47,14 @@ def walk_forward(
 
 
 def walk_back(
-    skeleton: Skeleton,
+    skeleton: StreamedModel,
     tokens_NT: Tensor,
     dtype: torch.dtype,
     names: Sequence[Sequence[str]],
     on_block: OnBlock,
     *,
     squares: bool,
-    shelf: Shelf,
+    shelf: HiddenStateCache,
 ) -> float:
     """Call `on_block` for every block, the last one first; return the loss, the mean over tokens in nats.
 
@@ -96,7 +96,7 @@ def _wanted(block: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     return {name: parameters[name].requires_grad_() for name in names if name in parameters}
 
 
-def _loss(skeleton: Skeleton, tokens_1T: Tensor, hidden_1TD: Tensor) -> tuple[float, Tensor]:
+def _loss(skeleton: StreamedModel, tokens_1T: Tensor, hidden_1TD: Tensor) -> tuple[float, Tensor]:
     """Return a sequence's mean loss, and its gradient in the last block's output."""
     hidden = hidden_1TD.detach().requires_grad_()
     targets_T = tokens_1T[0, 1:].to(skeleton.device)

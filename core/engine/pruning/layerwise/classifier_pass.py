@@ -14,16 +14,16 @@ from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.hooks import removed_after
 from core.engine.models.tensors import DTYPES
-from core.engine.options.allocation import Allocated
+from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import require_divisible
-from core.engine.options.propagation import Propagated
+from core.engine.options.propagation import PropagationOptions
 from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layer_matrix import groups_of, input_rows, layer_of, set_matrix, to_matrix
 from core.engine.pruning.layerwise.lockstep import pause, run_in_lockstep
-from core.engine.pruning.layerwise.targets import PrunableLinear, Target
-from core.engine.pruning.network import Scene
+from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
+from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.recovery.training import RecoveryStopped
@@ -47,16 +47,16 @@ class OneShot(ClassifierMethod):
         self.parameters = parameters
 
     @torch.no_grad()
-    def prune(self, scene: Scene) -> None:
+    def prune(self, scene: Network) -> None:
         require_divisible(scene.layers, scene.pattern)
         targets = layer_targets(scene, self.parameters)
-        walk = _Walk(scene, self.solver, targets)
+        walk = _ClassifierPass(scene, self.solver, targets)
         if self.solver.statistic is Statistic.NONE:
             for shape in scene.layers:
                 walk.prune(shape.name)
             return
         parameters = self.parameters
-        assert isinstance(parameters, Propagated)
+        assert isinstance(parameters, PropagationOptions)
         size = parameters.micro_batch or scene.batch_size
         batches = [
             scene.calibration.batch(numbers).to(scene.device)
@@ -89,10 +89,10 @@ def _arithmetic(forward_dtype: str, device: torch.device) -> Iterator[None]:
             yield
 
 
-def layer_targets(scene: Scene, parameters: MethodParameters) -> dict[str, Target]:
+def layer_targets(scene: Network, parameters: MethodParameters) -> dict[str, LayerTarget]:
     """Return the target of each layer; raises InvalidParameters for an allocation that classifiers do not have."""
-    allocation = parameters.allocation if isinstance(parameters, Allocated) else "uniform"
-    if isinstance(parameters, Allocated) and parameters.measured_allocation:
+    allocation = parameters.allocation if isinstance(parameters, AllocationOptions) else "uniform"
+    if isinstance(parameters, AllocationOptions) and parameters.measured_allocation:
         raise InvalidParameters(
             f"parameters.allocation: {allocation!r} is made for the decoder layers of language models: use 'uniform', "
             "or a list with one sparsity per layer",
@@ -104,7 +104,7 @@ def layer_targets(scene: Scene, parameters: MethodParameters) -> dict[str, Targe
             scene.layers, lambda shape: to_matrix(layer_of(scene.model, shape.name)).contiguous(), scene.sparsity
         )
     rates = layer_rates(scene.layers, allocation, scene.sparsity)
-    return {name: Target(scene.pattern, rate, counts.get(name)) for name, rate in rates.items()}
+    return {name: LayerTarget(scene.pattern, rate, counts.get(name)) for name, rate in rates.items()}
 
 
 def layer_rates(layers: Sequence[LinearShape], allocation: Any, sparsity: float) -> dict[str, float]:
@@ -123,10 +123,10 @@ def layer_rates(layers: Sequence[LinearShape], allocation: Any, sparsity: float)
     return {shape.name: allocation[shape.layer] for shape in layers}
 
 
-class _Walk:
+class _ClassifierPass:
     """Statistics of the layers' inputs as they come in, and the pruning of each layer once."""
 
-    def __init__(self, scene: Scene, solver: Method, targets: Mapping[str, Target]) -> None:
+    def __init__(self, scene: Network, solver: Method, targets: Mapping[str, LayerTarget]) -> None:
         self.scene, self.solver, self.targets = scene, solver, targets
         self.layers = {shape.name: layer_of(scene.model, shape.name) for shape in scene.layers}
         self.places = {shape.name: place for place, shape in enumerate(scene.layers)}
@@ -179,7 +179,7 @@ class _Walk:
         for part_OI, statistic, (before, after) in zip(
             dense_OI.chunk(len(statistics)), statistics, pairwise(edges), strict=True
         ):
-            own = target if len(statistics) == 1 else Target(target.pattern, target.sparsity, after - before)
+            own = target if len(statistics) == 1 else LayerTarget(target.pattern, target.sparsity, after - before)
             linear = PrunableLinear(name, self.places[name], part_OI.contiguous(), own)
             (pruned_OI,) = self.solver.prune([linear], statistic, self.scene.notes.append)
             parts.append(pruned_OI)

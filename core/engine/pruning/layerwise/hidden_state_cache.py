@@ -8,7 +8,7 @@ from core.engine.models.tensors import load_tensors, write_tensors
 from core.engine.pruning.layerwise.streams import ActivationBudget
 
 
-class Shelf:
+class HiddenStateCache:
     """Hidden states by block and batch."""
 
     def __init__(self, budget: ActivationBudget, folder: Path) -> None:

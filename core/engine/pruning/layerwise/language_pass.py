@@ -16,19 +16,19 @@ from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import gradient_dtype
-from core.engine.models.streamed import Skeleton
+from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import turned
-from core.engine.options.allocation import Allocated
+from core.engine.options.allocation import AllocationOptions
 from core.engine.pruning.allocation.fisher import fisher_rates
 from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
-from core.engine.pruning.block_pass import LayerRow, PruneResult, Walk
+from core.engine.pruning.block_pass import BlockPass, LayerRow, PruneResult
 from core.engine.pruning.compensation.refit import fitted_tokens, prune_and_fit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.hidden_state_cache import Shelf
+from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.measure import pairs
-from core.engine.pruning.layerwise.plan import Plan
+from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.layerwise.propagation import (
-    DenseTwin,
+    DenseReference,
     InputGroup,
     collect,
     input_groups,
@@ -44,16 +44,16 @@ _ERROR_SAMPLE_TOKENS = 1024
 HEAD = "head"
 
 
-class Sweep(Walk):
+class LayerwisePass(BlockPass):
     """The pass over all blocks that sets weights to zero."""
 
-    def __init__(self, folder: ModelFolder, plan: Plan, **setting: Any) -> None:
-        """Set up the pass; `setting` are the keyword arguments of `Walk`."""
+    def __init__(self, folder: ModelFolder, plan: LayerwisePlan, **setting: Any) -> None:
+        """Set up the pass; `setting` are the keyword arguments of `BlockPass`."""
         super().__init__(folder, plan, **setting)
         self.plan = plan
         self.method = plan.method
         self.rows: list[LayerRow] = []
-        self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
+        self.skeleton = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
 
         self.dense = self.dense_streams(self.skeleton, plan.dtype)
         self.pruned = [
@@ -145,7 +145,7 @@ class Sweep(Walk):
         dense = (
             None
             if self.dense_calibration is None
-            else DenseTwin(deepcopy(block), self.dense_calibration, index, self.folder.family.added_to_stream)
+            else DenseReference(deepcopy(block), self.dense_calibration, index, self.folder.family.added_to_stream)
         )
         prefix = skeleton.block_prefix(index)
 
@@ -211,7 +211,7 @@ class Sweep(Walk):
 
     def _fisher_rates(self) -> dict[str, float]:
         """Choose the share of each linear layer by the gradients of a few of the calibration sequences."""
-        assert self.calibration_tokens is not None and isinstance(self.plan.parameters, Allocated)
+        assert self.calibration_tokens is not None and isinstance(self.plan.parameters, AllocationOptions)
         tokens_NT = self.calibration_tokens
         stride = max(1, len(tokens_NT) // self.plan.parameters.fisher_sequences)
         chosen_NT = tokens_NT[::stride][: self.plan.parameters.fisher_sequences]
@@ -222,7 +222,7 @@ class Sweep(Walk):
             chosen_NT,
             self.plan.sparsity,
             dtype=gradient_dtype(self.plan.dtype, self.plan.device),
-            shelf=Shelf(self.budget, self.work / "scratch"),
+            shelf=HiddenStateCache(self.budget, self.work / "scratch"),
         )
 
     @torch.inference_mode()

@@ -14,7 +14,7 @@ from core.counting import counted
 from core.engine.architectures.description import ModelDescription
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.folder import ModelFolder
-from core.engine.models.streamed import Skeleton
+from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES, write_tensors
 from core.engine.pruning.layerwise.plan import MICRO_BATCH_TOKENS
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
@@ -49,7 +49,7 @@ def measure(
     work.mkdir(parents=True, exist_ok=True)
     torch.set_float32_matmul_precision("highest")
     dtype = DTYPES[folder.description.dtype]
-    skeleton = Skeleton(folder, dtype=dtype, device=device)
+    skeleton = StreamedModel(folder, dtype=dtype, device=device)
     store, budget = ResumeStore(work, ""), ActivationBudget(activation_budget_bytes)
 
     def stream(name: str, tokens_NT: Tensor) -> Stream:
@@ -78,7 +78,7 @@ def verification_tokens(description: ModelDescription) -> Tensor:
     return torch.randint(description.vocabulary_size, (1, length), generator=torch.Generator().manual_seed(0))
 
 
-def write_verification(skeleton: Skeleton, probe: Stream, file: Path) -> None:
+def write_verification(skeleton: StreamedModel, probe: Stream, file: Path) -> None:
     """Write the verification tokens and their logits, once the stream has passed all blocks."""
     (tokens_1T,), hidden_1TD = probe.tokens, probe.hidden(0)
     logits = skeleton.logits(tokens_1T, hidden_1TD, torch.arange(tokens_1T.shape[1]))

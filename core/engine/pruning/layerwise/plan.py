@@ -9,12 +9,12 @@ from torch import Tensor
 
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.folder import ModelFolder
-from core.engine.options.allocation import Allocated
-from core.engine.options.compensation import Compensated, Compensation
-from core.engine.options.layer_selection import Selection
+from core.engine.options.allocation import AllocationOptions
+from core.engine.options.compensation import Compensation, CompensationOptions
+from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.patterns import Pattern
-from core.engine.options.propagation import Propagated
-from core.engine.pruning.layerwise.targets import Target
+from core.engine.options.propagation import PropagationOptions
+from core.engine.pruning.layerwise.targets import LayerTarget
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.resume.fingerprint import Runtime, fingerprint, tensors_sha256
 
@@ -22,7 +22,7 @@ MICRO_BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class Plan:
+class LayerwisePlan:
     """The choices of one sweep.
 
     `sparsities` holds one sparsity per decoder layer, `counts` exact numbers of weights where a ranking over the entire
@@ -32,7 +32,7 @@ class Plan:
     method_id: str
     pattern: Pattern
     sparsity: float
-    parameters: Selection
+    parameters: LayerSelection
     linears: tuple[LinearShape, ...]
     sparsities: tuple[float, ...]
     counts: dict[str, int] | None
@@ -44,17 +44,17 @@ class Plan:
 
     @property
     def propagation(self) -> str:
-        assert isinstance(self.parameters, Propagated)
+        assert isinstance(self.parameters, PropagationOptions)
         return self.parameters.propagation
 
     @property
     def compensation(self) -> Compensation | None:
-        return self.parameters.compensation if isinstance(self.parameters, Compensated) else None
+        return self.parameters.compensation if isinstance(self.parameters, CompensationOptions) else None
 
     @property
     def measured_allocation(self) -> str | None:
         """The allocation that needs a pass over the calibration tokens."""
-        return self.parameters.measured_allocation if isinstance(self.parameters, Allocated) else None
+        return self.parameters.measured_allocation if isinstance(self.parameters, AllocationOptions) else None
 
     @property
     def weight_reads(self) -> int:
@@ -62,17 +62,17 @@ class Plan:
         allocating = {"owl": 1, "fisher": 2, None: 0}[self.measured_allocation]
         return 1 + allocating + 2 * (self.counts is not None)
 
-    def target(self, linear: LinearShape) -> Target:
+    def target(self, linear: LinearShape) -> LayerTarget:
         """Return the pattern and sparsity of one linear layer."""
         sparsity = self.sparsities[linear.layer] if linear.layer < len(self.sparsities) else self.sparsity
         if self.rates is not None:
             sparsity = self.rates.get(linear.name, sparsity)
-        return Target(self.pattern, sparsity, self.counts[linear.name] if self.counts is not None else None)
+        return LayerTarget(self.pattern, sparsity, self.counts[linear.name] if self.counts is not None else None)
 
-    def with_sparsities(self, sparsities: Sequence[float]) -> "Plan":
+    def with_sparsities(self, sparsities: Sequence[float]) -> "LayerwisePlan":
         return replace(self, sparsities=tuple(sparsities))
 
-    def with_rates(self, rates: dict[str, float]) -> "Plan":
+    def with_rates(self, rates: dict[str, float]) -> "LayerwisePlan":
         """Return the plan with a share for each linear layer; a block's sparsity is then the mean over its layers."""
         weights = [[each for each in self.linears if each.layer == index] for index in range(len(self.sparsities))]
         means = [
@@ -85,7 +85,7 @@ class Plan:
 
     def micro_batch(self, length: int) -> int:
         """Return the number of sequences of `length` tokens per forward."""
-        assert isinstance(self.parameters, Propagated)
+        assert isinstance(self.parameters, PropagationOptions)
         return self.parameters.micro_batch or max(1, MICRO_BATCH_TOKENS // length)
 
     def fingerprint(self, folder: ModelFolder, revision: str, tokens: dict[str, Tensor]) -> str:
@@ -104,7 +104,7 @@ class Plan:
         return {"propagation": self.propagation, **engine_facts(self)}
 
 
-class Engine(Protocol):
+class EnginePlan(Protocol):
     """The attributes of any plan that the report shows."""
 
     @property
@@ -120,7 +120,7 @@ class Engine(Protocol):
     def weight_reads(self) -> int: ...
 
 
-def engine_facts(plan: Engine) -> dict[str, Any]:
+def engine_facts(plan: EnginePlan) -> dict[str, Any]:
     return {
         "forward_dtype": str(plan.forward_dtype).removeprefix("torch."),
         "model_dtype": str(plan.dtype).removeprefix("torch."),

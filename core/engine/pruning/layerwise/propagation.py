@@ -37,7 +37,7 @@ def input_groups(inputs: Iterable[tuple[str, ...]], prefix: str, prunable: Conta
 
 
 @dataclass(frozen=True)
-class DenseTwin:
+class DenseReference:
     """The dense block with its number, and the stream of the same tokens through the dense model.
 
     That stream is ahead of the pruned one. Both blocks name their modules alike; their widths may differ.
@@ -118,7 +118,7 @@ def _gathering(
     block: nn.Module,
     groups: Sequence[InputGroup],
     new_statistic: Callable[[], InputStatistic],
-    dense: DenseTwin | None,
+    dense: DenseReference | None,
     wait: Callable[[str], None],
 ) -> Iterator[dict[InputGroup, InputStatistic]]:
     """Yield statistics that grow as micro-batches go through the block; `wait` is called when one reaches a group.
@@ -169,7 +169,7 @@ def prune_in_flight(
     groups: Sequence[InputGroup],
     new_statistic: Callable[[], InputStatistic],
     prune_group: PruneGroup,
-    dense: DenseTwin | None = None,
+    dense: DenseReference | None = None,
 ) -> None:
     """Run every micro-batch through block `index` once, pruning each group when all tokens have reached it.
 
@@ -207,7 +207,7 @@ def collect(
     stream: Stream,
     groups: Sequence[InputGroup],
     new_statistic: Callable[[], InputStatistic],
-    dense: DenseTwin | None = None,
+    dense: DenseReference | None = None,
 ) -> dict[InputGroup, InputStatistic]:
     """Return statistics of every group from the block as it is; the streams do not advance."""
     with _gathering(block, groups, new_statistic, dense, lambda name: None) as statistics:
@@ -225,7 +225,7 @@ def prune_two_pass(
     groups: Sequence[InputGroup],
     new_statistic: Callable[[], InputStatistic],
     prune_group: PruneGroup,
-    dense: DenseTwin | None = None,
+    dense: DenseReference | None = None,
 ) -> None:
     """Prune in two passes, as the papers do: all statistics from the dense forward, then the pruned block again."""
     for group, statistic in collect(block, index, stream, groups, new_statistic, dense).items():

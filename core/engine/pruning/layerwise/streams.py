@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from core.engine.models.streamed import BlockArguments, Skeleton, call_block
+from core.engine.models.streamed import BlockArguments, StreamedModel, call_block
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
 
@@ -37,7 +37,7 @@ class Stream:
         self,
         name: str,
         tokens_NT: Tensor,
-        skeleton: Skeleton,
+        skeleton: StreamedModel,
         store: ResumeStore,
         budget: ActivationBudget,
         *,
@@ -131,7 +131,7 @@ class Stream:
         return f"{self.name}-{index:04d}"
 
 
-def block_arguments(skeleton: Skeleton, length: int, dtype: torch.dtype) -> list[BlockArguments]:
+def block_arguments(skeleton: StreamedModel, length: int, dtype: torch.dtype) -> list[BlockArguments]:
     """Return each block's arguments other than the hidden states [sequences, length, hidden_size], in that dtype."""
     cast: dict[int, Tensor] = {}
     return [_cast(each, dtype, cast) for each in skeleton.block_arguments(length)]

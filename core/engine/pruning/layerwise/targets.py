@@ -8,7 +8,7 @@ from core.engine.options.patterns import Pattern
 
 
 @dataclass(frozen=True)
-class Target:
+class LayerTarget:
     """The number of weights to remove from one linear layer: `sparsity` of them, in a pattern.
 
     `count` overrides that number for the tensor where a ranking over the entire model chose it.
@@ -37,4 +37,4 @@ class PrunableLinear:
     name: str
     index: int
     weight_OI: Tensor
-    target: Target
+    target: LayerTarget

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from core.engine.options.base import MethodParameters
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 from core.engine.pruning.units.coupled_channels import Groups
 
 
@@ -17,7 +17,7 @@ class ClassifierMethod(ABC):
     def __init__(self, parameters: MethodParameters) -> None: ...
 
     @abstractmethod
-    def prune(self, scene: Scene) -> None:
+    def prune(self, scene: Network) -> None:
         """Prune to the scene's sparsity.
 
         It is met exactly as a share of the prunable weights, and as near as entire filters allow as a share of the
@@ -29,5 +29,5 @@ class FilterMethod(ClassifierMethod):
     """A method that removes filters; its scores are known without removing any."""
 
     @abstractmethod
-    def scores(self, network: Scene, groups: Groups) -> Sequence[Tensor]:
+    def scores(self, network: Network, groups: Groups) -> Sequence[Tensor]:
         """Return scores [units] of each group of coupled channels, the lowest of which are removed first."""

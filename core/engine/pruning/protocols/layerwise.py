@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from core.engine.options.layer_selection import Selection
+from core.engine.options.layer_selection import LayerSelection
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import PrunableLinear
 
@@ -20,7 +20,7 @@ class Method(ABC):
     statistic: ClassVar[Statistic]
 
     @abstractmethod
-    def __init__(self, parameters: Selection) -> None: ...
+    def __init__(self, parameters: LayerSelection) -> None: ...
 
     @abstractmethod
     def prune(

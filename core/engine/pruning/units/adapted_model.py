@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from core.engine.architectures.unit_counts import Kind
 from core.engine.models.loading import load_model
-from core.engine.models.streamed import Skeleton
+from core.engine.models.streamed import StreamedModel
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut, Groups, Slot, reading_slot
 from core.engine.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
 from core.engine.recovery.losses import next_token_loss
 from core.engine.recovery.precision import arithmetic, checkpoint_activations
-from core.engine.recovery.training import Observer, StepRule, Training
+from core.engine.recovery.training import StepRule, Training, TrainingObserver
 
 UnitScores = list[dict[Kind, Tensor]]
 """A score of each group of each decoder layer, by kind: [units], float32, on the CPU."""
@@ -137,7 +137,7 @@ class AdaptedModel:
             rule=rule,
             accelerator=self._accelerator,
             store=None,
-            observer=Observer(on_step=say),
+            observer=TrainingObserver(on_step=say),
         ).run()
 
     def write_merged(self) -> None:
@@ -146,7 +146,7 @@ class AdaptedModel:
         The removal pass reads them from there. The model cannot be used afterwards.
         """
         parameters = dict(merge_adapters(self.module).named_parameters())
-        skeleton: Skeleton = self._scene.skeleton
+        skeleton: StreamedModel = self._scene.skeleton
         for layer in range(self._scene.layers):
             names = [f"{linear}.weight" for linear in self.family.linears]
             prefix = skeleton.block_prefix(layer)

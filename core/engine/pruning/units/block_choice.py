@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from core.engine.models.streamed import Skeleton, call_block
-from core.engine.pruning.compensation.unit_refit import CutRefit
+from core.engine.models.streamed import StreamedModel, call_block
+from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, TokensAtBlock
@@ -21,11 +21,11 @@ class BlockChoice:
     """
 
     method: BlockUnitMethod
-    skeleton: Skeleton
+    skeleton: StreamedModel
     dense: Stream
-    narrow: Skeleton
+    narrow: StreamedModel
     pruned: Stream | None
-    refit: CutRefit | None
+    refit: UnitRefit | None
     log: Callable[[str], None]
 
     @property

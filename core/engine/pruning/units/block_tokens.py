@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, LayerShape
+from core.engine.architectures.unit_counts import AttentionMode, Kind, LayerCounts, LayerShape
 from core.engine.pruning.input_moments import InputMoments
 from core.engine.pruning.layerwise.propagation import InputGroup, arrivals
 from core.engine.pruning.units.removal import Groups, LayerCut, highest, require_finite
@@ -40,7 +40,7 @@ class BlockToPrune:
     shape: LayerShape
     attention: AttentionMode
     groups: list[Groups]
-    counts: Counts
+    counts: LayerCounts
     tensors: Mapping[str, Tensor]
 
     def keep_highest(self, scores: Mapping[Kind, Tensor]) -> LayerCut:

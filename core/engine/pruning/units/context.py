@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, ModelStructure
+from core.engine.architectures.unit_counts import AttentionMode, Kind, LayerCounts, ModelStructure
 from core.engine.models.folder import ModelFolder
-from core.engine.models.streamed import Skeleton
-from core.engine.options.width_counts import Narrowing
-from core.engine.pruning.layerwise.hidden_state_cache import Shelf
+from core.engine.models.streamed import StreamedModel
+from core.engine.options.width_counts import WidthReduction
+from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.streams import ActivationBudget
 from core.engine.pruning.schedule import counts_at
 from core.engine.pruning.units.ranking import ranked_counts
@@ -33,8 +33,8 @@ class Scene:
 
     folder: ModelFolder
     structure: ModelStructure
-    skeleton: Skeleton
-    narrowing: Narrowing | None
+    skeleton: StreamedModel
+    narrowing: WidthReduction | None
     removed_layers: int
     calibration: Tensor | None
     forward_dtype: torch.dtype
@@ -54,24 +54,24 @@ class Scene:
         return "none" if self.narrowing is None else self.narrowing.attention
 
     @property
-    def counts(self) -> Sequence[Counts] | None:
+    def counts(self) -> Sequence[LayerCounts] | None:
         """The counts each layer keeps, None where they depend on the scores."""
         return None if self.narrowing is None else self.narrowing.counts
 
-    def shelf(self) -> Shelf:
-        return Shelf(self.budget, self.scratch)
+    def shelf(self) -> HiddenStateCache:
+        return HiddenStateCache(self.budget, self.scratch)
 
     def groups(self, layer: int) -> list[Groups]:
         return layer_groups(self.folder.family, self.structure, layer, self.attention)
 
-    def counts_at(self, share: float) -> tuple[Counts, ...]:
+    def counts_at(self, share: float) -> tuple[LayerCounts, ...]:
         """Return the counts of each layer once `share` of the removal is done: all groups at 0, `counts` at 1."""
         assert self.counts is not None
         return tuple(
             counts_at(share, counts, shape) for counts, shape in zip(self.counts, self.structure.layers, strict=True)
         )
 
-    def keep_highest(self, scores: Scores, counts: Sequence[Counts] | None = None) -> Cut:
+    def keep_highest(self, scores: Scores, counts: Sequence[LayerCounts] | None = None) -> Cut:
         """Keep the groups of highest score in every layer, as many as `counts`, or else the scene's, say.
 
         Ties keep the later ones. Where the groups of all layers compete, the scores determine the counts too. Raises

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from core.engine.models.hooks import removed_after
 from core.engine.pruning.iterative.curvature import Trace
 from core.engine.pruning.layer_matrix import Layer, groups_of, input_rows, layer_of, output_rows, set_matrix, to_matrix
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 
 _IMAGES = 32
 """Number of images on which a neuron without gradient counts as suspect, and outputs are compared."""
@@ -39,7 +39,7 @@ class DeadNeurons:
 
 
 @torch.no_grad()
-def remove_dead_neurons(scene: Scene) -> DeadNeurons:
+def remove_dead_neurons(scene: Network) -> DeadNeurons:
     """Zero the weights of dead neurons until none is left; one may leave another without inputs or readers.
 
     Where the logits of some images would change after all, nothing is removed, and a note says so.
@@ -72,7 +72,7 @@ def _hooked(layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Ten
         yield
 
 
-def _fold_constants(scene: Scene, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
+def _fold_constants(scene: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
     """Move the constants of neurons without inputs into the biases of their readers; return the weights zeroed.
 
     The image and all other neurons are poisoned: values that still arrive as numbers at a layer come from such neurons.
@@ -115,7 +115,7 @@ def _along_outputs(layer: Layer, values_O: Tensor) -> Tensor:
     return values_O[:, None, None] if isinstance(layer, nn.Conv2d) else values_O
 
 
-def _clear_unread(scene: Scene, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
+def _clear_unread(scene: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
     """Zero the rows and biases of neurons that nothing reads; return the number of weights that became zero."""
     removed = 0
     for name, suspects in _without_gradient(scene, layers, pixels_BCHW).items():
@@ -131,7 +131,7 @@ def _clear_unread(scene: Scene, layers: Mapping[str, Layer], pixels_BCHW: Tensor
     return removed
 
 
-def _without_gradient(scene: Scene, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> dict[str, Tensor]:
+def _without_gradient(scene: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> dict[str, Tensor]:
     """Return the neurons with weights in whose outputs the logits have no gradient on these images, by layer."""
     with torch.enable_grad(), Trace(layers) as trace:
         logits_BK = scene.logits(pixels_BCHW)
@@ -152,7 +152,7 @@ def _without_gradient(scene: Scene, layers: Mapping[str, Layer], pixels_BCHW: Te
     return suspects
 
 
-def _is_read(scene: Scene, layers: Mapping[str, Layer], name: str, neurons_N: Tensor, pixels_BCHW: Tensor) -> Tensor:
+def _is_read(scene: Network, layers: Mapping[str, Layer], name: str, neurons_N: Tensor, pixels_BCHW: Tensor) -> Tensor:
     """Return, for each neuron of a layer, True if a nonzero weight or the logits depend on it: [neurons].
 
     There is one image for each neuron, which is poisoned in it.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
-from core.engine.pruning.network import Scene, mean_loss
+from core.engine.pruning.network import Network, mean_loss
 from core.engine.pruning.units.coupled_channels import Groups
 
 _RATES = tuple(tenth / 10 for tenth in range(1, 10))
@@ -35,7 +35,7 @@ class Curve:
 
 
 @torch.no_grad()
-def curves(scene: Scene, groups: Groups, scores: Sequence[Tensor], images: ImageSet) -> list[Curve]:
+def curves(scene: Network, groups: Groups, scores: Sequence[Tensor], images: ImageSet) -> list[Curve]:
     """Measure the curve of each group, with the units of lowest score zeroed first."""
     dense = mean_loss(scene, images)
     scanned = []

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
-from core.engine.pruning.network import Scene, mean_loss
+from core.engine.pruning.network import Network, mean_loss
 from core.engine.pruning.units.channel_slices import Group
 from core.engine.pruning.units.coupled_channels import Groups
 
@@ -28,10 +28,10 @@ _EXACT_CLASSES = 32
 
 
 class Ranking(Protocol):
-    def __call__(self, scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]: ...
+    def __call__(self, scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]: ...
 
 
-def taylor(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def taylor(scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
     """Return |1/M Σ_m z_m·∂C/∂z_m| averaged over images (section 2.2); M is the size of the map.
 
     The absolute value is taken for each image.
@@ -49,7 +49,7 @@ def taylor(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Te
     ]  # fmt: skip
 
 
-def obd(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def obd(scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
     """Return ½·h, h = ∂²C/∂g² by Gauss–Newton: LeCun's (1989) estimate of the loss of deleting a gate of 1.
 
     For cross-entropy JᵀH_zJ is the mean over labels, drawn from the model's own prediction, of the squared gradient of
@@ -84,7 +84,7 @@ def _expected_labels(logarithms_BK: Tensor, generator: torch.Generator) -> list[
 
 
 @torch.no_grad()
-def oracle(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def oracle(scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
     """Measure |ΔC|, the change of the loss without each unit (section 2.2, oracle-abs)."""
     dense = mean_loss(scene, images)
     scores = []
@@ -98,7 +98,7 @@ def oracle(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Te
 
 
 @torch.no_grad()
-def activation(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def activation(scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
     """Return mean |z| over images, places and readers: the mean activation for maps after a rectifier."""
     totals = _zeros(scene, groups)
 
@@ -121,12 +121,12 @@ def activation(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> lis
     return [total_U / len(images) for total_U in totals]
 
 
-def minimum_weight(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def minimum_weight(scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
     """Return 1/|w| Σ w² over the kernels that produce the map."""
     return [kernel_sums(scene.model, group, power=2) / _kernel_size(scene.model, group) for group in groups.groups]
 
 
-def random(scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def random(scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
     """Draw scores uniformly from [0, 1), the same for a seed on every device."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.rand(group.units, generator=generator, dtype=torch.float64) for group in groups.groups]
@@ -144,7 +144,7 @@ _COMPARABLE = ("random", "oracle")
 """Rankings whose scores are comparable between layers as they are."""
 
 
-def rank(name: str, scene: Scene, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def rank(name: str, scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
     """Return the scores of a ranking, comparable between layers: float64, on the CPU.
 
     Each layer's scores are divided by their L2 norm (section 2.2), except the oracle's and random ones.
@@ -184,13 +184,13 @@ def _map_size(groups: Groups, group: Group) -> int:
     return groups.positions[leader.name] * leader.channels_UK.shape[1]
 
 
-def _open_gates(scene: Scene, groups: Groups, images: int) -> list[Tensor]:
+def _open_gates(scene: Network, groups: Groups, images: int) -> list[Tensor]:
     return [
         torch.ones(images, group.units, device=scene.device, requires_grad=True) for group in groups.groups
     ]  # fmt: skip
 
 
-def _zeros(scene: Scene, groups: Groups) -> list[Tensor]:
+def _zeros(scene: Network, groups: Groups) -> list[Tensor]:
     return [torch.zeros(group.units, dtype=torch.float64, device=scene.device) for group in groups.groups]
 
 

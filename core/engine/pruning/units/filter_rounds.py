@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from core.engine.options.filters import FilterParameters
 from core.engine.pruning.iterative.retraining import retrain_between
 from core.engine.pruning.iterative.saved_rounds import restore_round, save_round
-from core.engine.pruning.network import Scene
+from core.engine.pruning.network import Network
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.pruning.units.filter_budget import Goal, Step, chosen
 from core.engine.recovery.training import RecoveryStopped
@@ -21,7 +21,7 @@ class Choice(Protocol):
 
 
 def remove_in_rounds(
-    scene: Scene, parameters: FilterParameters, choose: Choice, *, retrain_steps: int, flops_reduction: float = 0.0
+    scene: Network, parameters: FilterParameters, choose: Choice, *, retrain_steps: int, flops_reduction: float = 0.0
 ) -> None:
     """Remove the units that `choose` returns and retrain, round by round, from the last saved round on.
 

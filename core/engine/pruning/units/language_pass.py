@@ -15,10 +15,10 @@ from torch import Tensor
 
 from core.counting import counted
 from core.engine.models.folder import ModelFolder
-from core.engine.models.streamed import Skeleton
+from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import require_structure
-from core.engine.pruning.block_pass import GroupRow, PruneResult, Walk
-from core.engine.pruning.compensation.unit_refit import CutRefit
+from core.engine.pruning.block_pass import BlockPass, GroupRow, PruneResult
+from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_choice import BlockChoice
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock
@@ -32,11 +32,11 @@ from core.engine.resume.store import Saved
 from core.errors import InvalidRequest
 
 
-class Removal(Walk):
+class Removal(BlockPass):
     """The choice and the pass that removes what was chosen."""
 
     def __init__(self, folder: ModelFolder, plan: StructuredPlan, **setting: Any) -> None:
-        """Set up the pass; `setting` are the keyword arguments of `Walk`."""
+        """Set up the pass; `setting` are the keyword arguments of `BlockPass`."""
         super().__init__(folder, plan, **setting)
         self.plan = plan
         if plan.compensation is not None and self.calibration_tokens is None:
@@ -47,7 +47,7 @@ class Removal(Walk):
             )
         self.structure = require_structure(folder.description)
         self.rows: list[GroupRow] = []
-        self.skeleton = Skeleton(folder, dtype=plan.dtype, device=plan.device)
+        self.skeleton = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
         self.trained = TrainedWeights(self.store)
 
     def run(self) -> PruneResult:
@@ -96,7 +96,7 @@ class Removal(Walk):
         self.notes += counts.notes
         raw = cut_config(self.folder.raw_config, self.folder.config, family, self.structure, counts)
         config = type(self.folder.config).from_dict(raw)
-        narrow = Skeleton(
+        narrow = StreamedModel(
             replace(self.folder, config=config), dtype=plan.dtype, device=plan.device, outer=skeleton.model
         )
 
@@ -181,12 +181,12 @@ class Removal(Walk):
             refits=refit.chosen if refit else {},
         )
 
-    def _refit(self, narrow: Skeleton) -> CutRefit | None:
+    def _refit(self, narrow: StreamedModel) -> UnitRefit | None:
         plan = self.plan
         if plan.compensation is None:
             return None
         assert self.calibration_tokens is not None
-        return CutRefit(
+        return UnitRefit(
             plan.compensation,
             self.skeleton,
             self.stream("dense-calibration", self.calibration_tokens, self.skeleton, plan.forward_dtype),
@@ -195,7 +195,7 @@ class Removal(Walk):
             self.notes.append,
         )
 
-    def _block_choice(self, narrow: Skeleton, refit: CutRefit | None) -> BlockChoice | None:
+    def _block_choice(self, narrow: StreamedModel, refit: UnitRefit | None) -> BlockChoice | None:
         method, dtype = self.plan.method, self.plan.forward_dtype
         if not isinstance(method, BlockUnitMethod):
             return None
@@ -212,7 +212,7 @@ class Removal(Walk):
         shape = self.structure.layers[index]
         return BlockToPrune(self.folder.family, index, shape, counts.attention, groups, counts.layers[index], tensors)
 
-    def _added(self, narrow: Skeleton, places: Mapping[int, int]) -> int:
+    def _added(self, narrow: StreamedModel, places: Mapping[int, int]) -> int:
         """Return the parameters that the layers have beside those of the source."""
         return sum(
             parameter.numel()

@@ -10,8 +10,8 @@ from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import AttentionMode
 from core.engine.models.folder import ModelFolder
 from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import Refit, Refitted
-from core.engine.options.width_counts import Narrowing
+from core.engine.options.compensation import Refit, RefitOptions
+from core.engine.options.width_counts import WidthReduction
 from core.engine.pruning.layerwise.plan import MICRO_BATCH_TOKENS, engine_facts, model_facts
 from core.engine.pruning.protocols.units import BlockUnitMethod, StructuredMethod
 from core.engine.resume.fingerprint import Runtime, fingerprint
@@ -30,7 +30,7 @@ class StructuredPlan:
     parameters: MethodParameters
     layout: Layout
     at_least: bool
-    narrowing: Narrowing | None
+    narrowing: WidthReduction | None
     removed_layers: int
     dtype: torch.dtype
     forward_dtype: torch.dtype
@@ -40,7 +40,7 @@ class StructuredPlan:
     @property
     def compensation(self) -> Refit | None:
         """Options of the refit of what is left; None: no refit."""
-        asked = self.parameters.compensation if isinstance(self.parameters, Refitted) else None
+        asked = self.parameters.compensation if isinstance(self.parameters, RefitOptions) else None
         return asked if asked is not None and asked.refits else None
 
     @property

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, ModelStructure, Ranking, unreachable
+from core.engine.architectures.unit_counts import (
+    AttentionMode,
+    GlobalUnitBudget,
+    Kind,
+    LayerCounts,
+    ModelStructure,
+    unreachable,
+)
 
 _ROUNDING = 0.5
 """Parameters by which the target may be off, because the ratio is a float."""
@@ -32,8 +39,11 @@ class _Step:
 
 
 def ranked_counts(
-    structure: ModelStructure, scores: Sequence[Mapping[Kind, Tensor]], attention: AttentionMode, ranking: Ranking
-) -> tuple[Counts, ...]:
+    structure: ModelStructure,
+    scores: Sequence[Mapping[Kind, Tensor]],
+    attention: AttentionMode,
+    ranking: GlobalUnitBudget,
+) -> tuple[LayerCounts, ...]:
     """Return the counts each layer keeps, from the score of each of its groups, by kind: [units].
 
     Raises InvalidSparsity where no counts meet the ranking.
@@ -43,8 +53,11 @@ def ranked_counts(
 
 
 def threshold_counts(
-    structure: ModelStructure, importances: Sequence[Mapping[Kind, Tensor]], attention: AttentionMode, ranking: Ranking
-) -> tuple[Counts, ...]:
+    structure: ModelStructure,
+    importances: Sequence[Mapping[Kind, Tensor]],
+    attention: AttentionMode,
+    ranking: GlobalUnitBudget,
+) -> tuple[LayerCounts, ...]:
     """Return the counts each layer keeps, from importances that are comparable across layers and kinds: [units].
 
     Heads are removed as far as they are among the lowest of all steps that make up `ranking.removed`; channels make up
@@ -110,7 +123,7 @@ def _steps(
             yield _Step(layer, kind, groups, groups * size, mean)
 
 
-def _without(structure: ModelStructure, layer: int, steps: Sequence[_Step], attention: AttentionMode) -> Counts:
+def _without(structure: ModelStructure, layer: int, steps: Sequence[_Step], attention: AttentionMode) -> LayerCounts:
     shape = structure.layers[layer]
     mine = [step for step in steps if step.layer == layer]
     gone = {kind: sum(step.groups for step in mine if step.kind == kind) for kind in ("heads", "channels")}
@@ -118,4 +131,4 @@ def _without(structure: ModelStructure, layer: int, steps: Sequence[_Step], atte
     if attention == "kv_groups":
         kv_heads = shape.kv_heads - gone["heads"]
         heads = kv_heads * (shape.heads // shape.kv_heads)
-    return Counts(shape.channels - gone["channels"], heads, kv_heads, sum(step.parameters for step in mine))
+    return LayerCounts(shape.channels - gone["channels"], heads, kv_heads, sum(step.parameters for step in mine))

@@ -11,7 +11,15 @@ from transformers import PretrainedConfig
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import HEADS_KEY, KV_HEADS_KEY, layer_settings, per_layer_config
-from core.engine.architectures.unit_counts import AttentionMode, Counts, Kind, LayerShape, ModelStructure, Part, Run
+from core.engine.architectures.unit_counts import (
+    AttentionMode,
+    Kind,
+    LayerCounts,
+    LayerShape,
+    ModelStructure,
+    Run,
+    UnitAxis,
+)
 from core.engine.architectures.units import cut_dimension, cut_tensors
 from core.engine.pruning.masks import lowest
 from core.errors import NotFiniteWeights
@@ -91,7 +99,7 @@ def layer_groups(family: Architecture, structure: ModelStructure, layer: int, at
 
 
 def _groups(
-    family: Architecture, kind: Kind, parts: Sequence[Part], units: int, sizes: Mapping[Run, tuple[int, int]]
+    family: Architecture, kind: Kind, parts: Sequence[UnitAxis], units: int, sizes: Mapping[Run, tuple[int, int]]
 ) -> Groups:
     slots = []
     for part in parts:
@@ -152,7 +160,7 @@ class UnitCounts(BaseModel):
     """
 
     attention: AttentionMode
-    layers: dict[int, Counts]
+    layers: dict[int, LayerCounts]
     biases: list[str] = []
     notes: list[str] = []
 
@@ -173,13 +181,13 @@ def _kinds(attention: AttentionMode) -> tuple[Kind, ...]:
     return ("channels",) if attention == "none" else ("heads", "channels")
 
 
-def _units(size: Counts | LayerShape, kind: Kind, attention: AttentionMode) -> int:
+def _units(size: LayerCounts | LayerShape, kind: Kind, attention: AttentionMode) -> int:
     if kind == "channels":
         return size.channels
     return size.kv_heads if attention == "kv_groups" else size.heads
 
 
-def _counted(structure: ModelStructure, layer: int, cut: LayerCut, attention: AttentionMode) -> Counts:
+def _counted(structure: ModelStructure, layer: int, cut: LayerCut, attention: AttentionMode) -> LayerCounts:
     shape = structure.layers[layer]
     heads, kv_heads = shape.heads, shape.kv_heads
     if cut.heads is not None and attention == "kv_groups":
@@ -187,7 +195,7 @@ def _counted(structure: ModelStructure, layer: int, cut: LayerCut, attention: At
     elif cut.heads is not None:
         heads = len(cut.heads)
     channels = shape.channels if cut.channels is None else len(cut.channels)
-    kept = Counts(channels, heads, kv_heads, 0)
+    kept = LayerCounts(channels, heads, kv_heads, 0)
     removed = sum(
         (_units(shape, kind, attention) - _units(kept, kind, attention))
         * structure.unit_parameters(layer, kind, attention)
@@ -204,7 +212,9 @@ def require_finite(scores: Mapping[int, Mapping[Kind, Tensor]]) -> None:
                 raise NotFiniteWeights(f"layer {layer}: the importance of its {kind} is not finite", param="model")
 
 
-def highest(shape: LayerShape, attention: AttentionMode, scores: Mapping[Kind, Tensor], counts: Counts) -> LayerCut:
+def highest(
+    shape: LayerShape, attention: AttentionMode, scores: Mapping[Kind, Tensor], counts: LayerCounts
+) -> LayerCut:
     """Return the groups of highest score of a layer, as many as `counts` says; ties keep the later ones."""
     cut = LayerCut()
     for kind, score_U in scores.items():
@@ -270,7 +280,7 @@ def cut_config(
     return per_layer_config(changed | shared, family, own)
 
 
-def _settings(family: Architecture, shape: LayerShape | Counts) -> dict[str, int]:
+def _settings(family: Architecture, shape: LayerShape | LayerCounts) -> dict[str, int]:
     """Return the settings of a layer's shape, by their names in the family's config."""
     heads = {HEADS_KEY: shape.heads, KV_HEADS_KEY: shape.kv_heads} if family.heads else {}
     return {family.width_key: shape.channels, **heads}

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from math import ceil
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.allocation import Allocated
+from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import MOST_STEPS, Compensated, Compensation, Refit, Refitted
+from core.engine.options.compensation import MOST_STEPS, Compensation, CompensationOptions, Refit, RefitOptions
 from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.cost import GRADIENT_PASSES, WAITING_FOR_MEMORY, CostFacts, Tokens
 from core.methods.registry import get_method, parse_parameters
@@ -86,14 +86,14 @@ def _writing(description: ModelDescription, tokens: Tokens) -> int:
 
 def allocating_tokens(job: Recipe, tokens: Tokens) -> int:
     """Return the calibration tokens whose gradients give every layer its rate."""
-    if not isinstance(job.parameters, Allocated) or job.parameters.allocation != "fisher":
+    if not isinstance(job.parameters, AllocationOptions) or job.parameters.allocation != "fisher":
         return 0
     return min(job.parameters.fisher_sequences * tokens.window, tokens.calibration)
 
 
 def compensation_of(parameters: MethodParameters) -> Refit | None:
     """Return the compensation that the parameters request, None where they request none."""
-    return parameters.compensation if isinstance(parameters, Compensated | Refitted) else None
+    return parameters.compensation if isinstance(parameters, CompensationOptions | RefitOptions) else None
 
 
 def is_after_a_cut(compensation: Refit) -> bool:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.allocation import Allocated
+from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import STRUCTURED
 from core.errors import InvalidRequest
@@ -73,7 +73,7 @@ def resolve_job(
     parameters = checked.parameters
     reader = calibrated_method(checked.method, parameters)
     compensation = compensation_of(parameters)
-    allocation = parameters.measured_allocation if isinstance(parameters, Allocated) else None
+    allocation = parameters.measured_allocation if isinstance(parameters, AllocationOptions) else None
     if (reader.needs.calibration or compensation or allocation) and body.calibration is None:
         whose = "compensation" if compensation else f"allocation {allocation!r}" if allocation else reader.id
         raise InvalidRequest(

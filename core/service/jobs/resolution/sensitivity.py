@@ -4,8 +4,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description
-from core.engine.options.allocation import Allocated
-from core.engine.options.layer_selection import Selection, prunable_linears
+from core.engine.options.allocation import AllocationOptions
+from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.patterns import parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.options.water_filling import LayerCosts, allocate
@@ -64,7 +64,7 @@ def allocated_body(session: Session, team_id: str, body: JobBody, model: Resolve
     if not isinstance(reference, str) or not reference.startswith(JOB_PREFIX):
         return body
     checked = parse_parameters(body.method, body.parameters)
-    assert isinstance(checked, Selection) and isinstance(checked, Allocated), body.method
+    assert isinstance(checked, LayerSelection) and isinstance(checked, AllocationOptions), body.method
     pattern = parse_pattern(body.pattern or get_method(body.method).patterns[0])
     if pattern.is_n_m:
         raise InvalidParameters(
@@ -85,7 +85,7 @@ def allocated_body(session: Session, team_id: str, body: JobBody, model: Resolve
 
 
 def layer_sparsities(
-    sensitivity: Sensitivity, description: Description, parameters: Selection, sparsity: float, named: str
+    sensitivity: Sensitivity, description: Description, parameters: LayerSelection, sparsity: float, named: str
 ) -> list[float]:
     """Return one sparsity per layer; 0 for layers the request leaves dense. `named` is the job as requested."""
     if sensitivity.scope != "layer" and sensitivity.task == "language-model":
