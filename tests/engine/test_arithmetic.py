@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core.engine.models.precision import forward_dtype, rounded_products
+from core.engine.models.precision import bfloat16_matmul, forward_dtype
 
 CPU = torch.device("cpu")
 
@@ -20,7 +20,7 @@ def test_bfloat16_is_taken_where_it_is_multiplied_faster(
 ) -> None:
     capabilities |= processor
     assert forward_dtype("auto", torch.float32, CPU) is torch.bfloat16
-    with rounded_products():
+    with bfloat16_matmul():
         assert torch.get_float32_matmul_precision() == "medium"
     assert torch.get_float32_matmul_precision() == "highest"
 
@@ -28,7 +28,7 @@ def test_bfloat16_is_taken_where_it_is_multiplied_faster(
 def test_instructions_alone_are_slower_on_others_and_not_used(capabilities: dict[str, bool | str]) -> None:
     capabilities |= {"cpu_name": "Intel(R) Xeon(R) Processor", "avx512_bf16": True}
     assert forward_dtype("auto", torch.float32, CPU) is torch.float32
-    with rounded_products():
+    with bfloat16_matmul():
         assert torch.cuda.is_initialized() or torch.get_float32_matmul_precision() == "highest"
 
 

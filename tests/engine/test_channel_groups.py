@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageClassification, TimmWrapperConfig
 
 from core.engine.evaluation.flops import count_flops
-from core.engine.models.reshaping import changed_groups, resize_modules
+from core.engine.models.reshaping import changed_groups, reshape_modules
 from core.engine.pruning.units.coupled_channels import Groups
 from core.errors import UnsupportedArchitecture
 from tests.engine.classifier_networks import NETWORKS, logits, make_classifier, random_images
@@ -41,7 +41,7 @@ def test_removed_channels_leave_what_was_said_and_the_rest_is_rebuilt(name: str)
     original = AutoModelForImageClassification.from_config(network.configuration())
     rebuilt = AutoModelForImageClassification.from_config(network.configuration()).eval()
     state = model.state_dict()
-    resize_modules(rebuilt, state, changed_groups(model, original))
+    reshape_modules(rebuilt, state, changed_groups(model, original))
     rebuilt.load_state_dict(state)
     assert torch.equal(logits(rebuilt, images), logits(model, images))
     for module in rebuilt.modules():

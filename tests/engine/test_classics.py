@@ -14,7 +14,7 @@ from core.engine.datasets.image_set import TensorImages
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.curvature import mean_squares
 from core.engine.pruning.iterative.dropout import layers_before_dropout, scaled_dropout
-from core.engine.pruning.iterative.layer_scan import exact_counts, scan
+from core.engine.pruning.iterative.layer_scan import exact_counts, layer_sensitivity_curves
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.network import PruningObserver, loss_and_accuracy, mean_loss
@@ -172,7 +172,7 @@ def test_a_scan_leaves_the_layers_as_they_were_and_measures_one_at_a_time() -> N
     model = trained_digits()
     before = {name: each.clone() for name, each in model.state_dict().items()}
     place = scene(model, digits(), batch_size=500)
-    curves = scan(
+    curves = layer_sensitivity_curves(
         place, digits(), [0.5, 0.9], lambda shape, rate: cut_layer(place, shape.name, round(rate * shape.numel))
     )
     assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())

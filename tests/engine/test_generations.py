@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from core.engine.evaluation import continuations
-from core.engine.evaluation.continuations import generate_side_by_side
+from core.engine.evaluation.continuations import compare_continuations
 from core.engine.models import generation
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
@@ -36,7 +36,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
 
 
 def write(models: dict[str, ModelFolder], prompts: Sequence[str], tokens: int = 8) -> tuple[list[Any], list[str]]:
-    written = generate_side_by_side(models, prompts, tokens=tokens, device=CPU)
+    written = compare_continuations(models, prompts, tokens=tokens, device=CPU)
     return written["generations"], written["notes"]
 
 
@@ -55,7 +55,7 @@ def likeliest(folder: ModelFolder, words: Sequence[int], tokens: int) -> str:
 def test_each_model_goes_on_with_its_likeliest_words(dense: ModelFolder, pruned: ModelFolder) -> None:
     heard: list[float] = []
     prompts = ["w5 w6 w7", "<b>w8</b> ``` w9"]
-    written = generate_side_by_side(
+    written = compare_continuations(
         {"dense": dense, "pruned": pruned}, prompts, tokens=8, device=CPU, on_progress=heard.append
     )
     rows = written["generations"]

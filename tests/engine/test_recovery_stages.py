@@ -85,7 +85,9 @@ def test_what_the_reference_loses_too_is_no_loss() -> None:
 
 
 def run(source: Path, work: Path, asked: Recovery = ASKED, **more: object) -> Recovered:
-    given = [replace(each, held_NT=each.windows_NT[:3]) for each in sources()]  # random words: only these can be learnt
+    given = [
+        replace(each, holdout_NT=each.windows_NT[:3]) for each in sources()
+    ]  # random words: only these can be learnt
     windows = torch.cat([each.windows_NT for each in given])
     return train(source, work, asked, windows, sources=given, **more)
 

@@ -160,8 +160,8 @@ def test_with_fewer_inputs_and_a_stream_that_drifted_it_is_the_ridge_solution_to
     def cost(share: float) -> float:
         return float((target[4 * size :] - seen[4 * size :].double() @ (left + share * direction).T.double()).norm())
 
-    assert statistic.aside is not None and statistic.aside.tokens == 2 * size
-    chosen = best_refit(left, direction, statistic.aside, weight)
+    assert statistic.holdout is not None and statistic.holdout.tokens == 2 * size
+    chosen = best_refit(left, direction, statistic.holdout, weight)
     assert cost(chosen) <= min(cost(share / 50) for share in range(51)) * (1 + 1e-5)
 
 

@@ -17,7 +17,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.block_pass import PassObserver, PruneResult
-from core.engine.pruning.layerwise.block_gradients import walk_back
+from core.engine.pruning.layerwise.block_gradients import backward_blocks
 from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.streams import ActivationBudget
 from core.engine.pruning.units.language_pass import Removal
@@ -199,8 +199,8 @@ def test_gradients_block_by_block_are_those_of_the_whole_model(name: str, tmp_pa
             found[f"{opened.family.blocks}.{block}.{each}"] = gradient
             squares[f"{opened.family.blocks}.{block}.{each}"] = squared[each]
 
-    shelf = HiddenStateCache(ActivationBudget(4 * 20 * 32 * 4), tmp_path / "scratch")  # some in memory, some in files
-    loss = walk_back(skeleton, tokens, torch.float32, names, keep, squares=True, shelf=shelf)
+    cache = HiddenStateCache(ActivationBudget(4 * 20 * 32 * 4), tmp_path / "scratch")  # some in memory, some in files
+    loss = backward_blocks(skeleton, tokens, torch.float32, names, keep, squares=True, cache=cache)
     assert not list((tmp_path / "scratch").iterdir()), "what was read is gone"
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     total, expected = 0.0, {}

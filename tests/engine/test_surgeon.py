@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core.engine.options.patterns import parse_pattern
-from core.methods.obs.surgeon import delete_cheapest, inverse_hessian
+from core.methods.obs.surgeon import inverse_hessian, obs_prune
 
 sizes = st.integers(2, 14)
 seeds = st.integers(0, 2**31)
@@ -39,11 +39,11 @@ def one_at_a_time(weight: Tensor, hessian: Tensor, count: int) -> Tensor:
 def test_it_is_the_papers_procedure_with_each_inverse_taken_anew(size: int, seed: int, data: st.DataObject) -> None:
     weights, hessian = make_quadratic(size, seed)
     counts = torch.tensor([data.draw(st.integers(0, size)) for _ in weights])
-    deletion = delete_cheapest(weights, torch.linalg.inv(hessian), counts)
+    deletion = obs_prune(weights, torch.linalg.inv(hessian), counts)
     expected = torch.stack([one_at_a_time(w, hessian, int(n)) for w, n in zip(weights, counts, strict=True)])
     torch.testing.assert_close(deletion.weights_RP, expected, rtol=1e-7, atol=1e-9)
-    assert deletion.gone_RP.sum(dim=1).tolist() == counts.tolist()
-    assert not deletion.weights_RP[deletion.gone_RP].any()
+    assert deletion.deleted_RP.sum(dim=1).tolist() == counts.tolist()
+    assert not deletion.weights_RP[deletion.deleted_RP].any()
 
 
 @given(sizes, seeds, st.floats(0, 1))
@@ -51,10 +51,10 @@ def test_it_is_the_papers_procedure_with_each_inverse_taken_anew(size: int, seed
 def test_the_update_costs_what_is_predicted_and_never_more_than_deletion(size: int, seed: int, share: float) -> None:
     weights, hessian = make_quadratic(size, seed)
     counts = torch.full((len(weights),), round(share * size))
-    deletion = delete_cheapest(weights, torch.linalg.inv(hessian), counts)
+    deletion = obs_prune(weights, torch.linalg.inv(hessian), counts)
     updated = cost(deletion.weights_RP - weights, hessian)
     torch.testing.assert_close(updated, deletion.increases_RT.sum(dim=1), rtol=1e-7, atol=1e-12)
-    deleted = cost(weights.masked_fill(deletion.gone_RP, 0) - weights, hessian)
+    deleted = cost(weights.masked_fill(deletion.deleted_RP, 0) - weights, hessian)
     assert (updated <= deleted * (1 + 1e-9) + 1e-12).all()
 
 
@@ -72,8 +72,8 @@ def test_the_recursion_comes_to_the_inverse(size: int, seed: int, block: int, al
 @settings(max_examples=20, deadline=None)
 def test_n_m_keeps_n_of_every_m(seed: int) -> None:
     weights, hessian = make_quadratic(12, seed)
-    deletion = delete_cheapest(weights, torch.linalg.inv(hessian), torch.full((3,), 6), pattern=parse_pattern("2:4"))
-    assert (deletion.gone_RP.unflatten(1, (3, 4)).sum(dim=2) == 2).all()
+    deletion = obs_prune(weights, torch.linalg.inv(hessian), torch.full((3,), 6), pattern=parse_pattern("2:4"))
+    assert (deletion.deleted_RP.unflatten(1, (3, 4)).sum(dim=2) == 2).all()
 
 
 def test_what_is_gone_stays_and_what_may_not_go_moves() -> None:
@@ -83,7 +83,7 @@ def test_what_is_gone_stays_and_what_may_not_go_moves() -> None:
     weights[gone] = 0
     hessian[2] = hessian[:, 2] = 0
     hessian[2, 2] = 1
-    deletion = delete_cheapest(weights, torch.linalg.inv(hessian), torch.tensor([4, 4, 4]), gone_RP=gone, prunable=7)
-    assert deletion.gone_RP[:, :7].sum(dim=1).tolist() == [5, 5, 5] and deletion.gone_RP[:, 2].all()
-    assert not deletion.gone_RP[:, 7:].any()
+    deletion = obs_prune(weights, torch.linalg.inv(hessian), torch.tensor([4, 4, 4]), deleted_RP=gone, prunable=7)
+    assert deletion.deleted_RP[:, :7].sum(dim=1).tolist() == [5, 5, 5] and deletion.deleted_RP[:, 2].all()
+    assert not deletion.deleted_RP[:, 7:].any()
     assert (deletion.weights_RP[:, 7:] != weights[:, 7:]).all()

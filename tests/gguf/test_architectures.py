@@ -7,7 +7,7 @@ import torch
 from gguf import GGUFWriter
 
 from core.engine.models.folder import open_model
-from core.engine.models.gguf_header import ARCHITECTURES, read_gguf_apart
+from core.engine.models.gguf_header import ARCHITECTURES, read_gguf_sandboxed
 from core.engine.models.loading import load_model
 from core.errors import UnusableModel
 from tests.gguf.architectures import write_architecture
@@ -44,4 +44,4 @@ def test_a_model_whose_rotary_embeddings_are_scaled_is_refused(said: str, tmp_pa
     writer.add_tensor(name, torch.ones(4).numpy())
     finish(writer, file, {})
     with pytest.raises(UnusableModel, match="scales its rotary embeddings"):
-        read_gguf_apart(file)
+        read_gguf_sandboxed(file)

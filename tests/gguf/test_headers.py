@@ -13,7 +13,7 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 
 from core.engine.datasets import sandbox
-from core.engine.models.gguf_header import read_gguf_apart, read_gguf_header
+from core.engine.models.gguf_header import read_gguf_header, read_gguf_sandboxed
 from core.engine.models.gguf_tokenizer import build_tokenizer
 from core.errors import UnusableModel
 from tests.fuzz.cases import broken_gguf
@@ -88,7 +88,7 @@ def test_a_hostile_header_is_refused_with_what_is_wrong(name: str, tmp_path: Pat
 def test_what_is_read_is_what_the_format_s_own_reader_finds(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(GGUF)
-    ours, theirs = read_gguf_apart(file), GGUFReader(file)
+    ours, theirs = read_gguf_sandboxed(file), GGUFReader(file)
     assert ours.texts("tokenizer.ggml.tokens") == theirs.fields["tokenizer.ggml.tokens"].contents()
     assert ours.get("llama.block_count", int) == 1 and ours.get("tokenizer.ggml.add_bos_token", bool) is False
     shapes = {tensor.name: tuple(int(size) for size in reversed(tensor.shape)) for tensor in theirs.tensors}
@@ -115,7 +115,7 @@ def test_shapes_no_tensor_has_and_architectures_not_taken_are_refused(
     writer.write_tensors_to_file()
     writer.close()
     with pytest.raises(UnusableModel) as refused:
-        read_gguf_apart(file)
+        read_gguf_sandboxed(file)
     assert said in refused.value.message
     assert "qwen3" in refused.value.message or "its tensors allow" in refused.value.message
 
@@ -127,10 +127,10 @@ def test_a_header_that_takes_too_much_memory_or_time_is_refused(
     file = tmp_path / "model.gguf"
     tokens = text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2**18) + struct.pack("<Q", 0) * 2**18
     file.write_bytes(header(2, ARCHITECTURE + tokens))
-    assert len(read_gguf_apart(file).texts("tokenizer.ggml.tokens")) == 2**18
+    assert len(read_gguf_sandboxed(file).texts("tokenizer.ggml.tokens")) == 2**18
     monkeypatch.setattr(sandbox, "SECONDS", -60.0)
     with pytest.raises(UnusableModel, match="in the time and memory"):
-        read_gguf_apart(file)
+        read_gguf_sandboxed(file)
 
 
 def test_the_process_that_reads_headers_opens_neither_files_nor_connections() -> None:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import HF_MODULES_CACHE
 
 from core.database import transaction
-from core.engine.evaluation.continuations import generate_side_by_side
+from core.engine.evaluation.continuations import compare_continuations
 from core.engine.models.folder import open_model
 from core.service.jobs.states import STAGES
 from core.service.registry.schemas import ModelBody
@@ -153,7 +153,7 @@ def _wrote_side_by_side(jobs: Queue, job_id: str, folders: dict[str, Path]) -> N
     """What the job's models wrote after its prompts is what these folders' models write."""
     asked, report = jobs.job(job_id).evaluation, jobs.report(job_id)
     models = {name: open_model(folder, own_artifact=True) for name, folder in folders.items()}
-    written = generate_side_by_side(models, asked.prompts, tokens=asked.prompt_tokens, device=torch.device("cpu"))
+    written = compare_continuations(models, asked.prompts, tokens=asked.prompt_tokens, device=torch.device("cpu"))
     assert report["generations"] == written["generations"] and all(row["pruned"] for row in written["generations"])
     assert "generate" in report["peak_memory_of_other_processes"]
     card = (folders["pruned"] / "README.md").read_text()

@@ -22,7 +22,7 @@ from transformers import dynamic_module_utils
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import describe_folder
-from core.engine.evaluation.continuations import generate_side_by_side
+from core.engine.evaluation.continuations import compare_continuations
 from core.engine.evaluation.latency import measure_latency
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.classifier import open_classifier
@@ -173,7 +173,7 @@ def measure(spec: MeasureSpec) -> dict[str, Any]:
 def generate(spec: GenerateSpec) -> dict[str, Any]:
     """Generate what models write after the same prompts."""
     device = _device(spec.device)
-    written = generate_side_by_side(
+    written = compare_continuations(
         {name: _opened(place) for name, place in spec.models.items()},
         spec.prompts,
         tokens=spec.tokens,

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreT
 from core.engine.models.device_memory import memory_limited
 from core.engine.models.folder import open_model
 from core.engine.models.gguf_config import complete_config
-from core.engine.models.gguf_header import read_gguf_apart
+from core.engine.models.gguf_header import read_gguf_sandboxed
 from core.engine.models.gguf_tokenizer import build_tokenizer
 from core.engine.models.loading import load_model
 from core.engine.models.precision import forward_dtype
@@ -64,7 +64,7 @@ def generate_text(
 
 def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
     """Dequantise a GGUF file to float32 and save it as a safetensors folder, complete or not at all."""
-    header = read_gguf_apart(spec.source)
+    header = read_gguf_sandboxed(spec.source)
     tokenizer = build_tokenizer(header)
     values = sum(math.prod(tensor.shape) for tensor in header.tensors)
     with memory_limited(_IMPORT_BYTES + _IMPORT_BYTES_A_VALUE * values), _read_once():

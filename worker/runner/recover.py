@@ -131,7 +131,7 @@ def _stage_sources(
         return sources
     dense = measure(
         open_model(spec.dense.path, own_artifact=spec.dense.own_artifact),
-        {str(number): source.held_NT for number, source in enumerate(sources)},
+        {str(number): source.holdout_NT for number, source in enumerate(sources)},
         work=spec.work / "dense",
         device=device,
         activation_budget_bytes=spec.activation_budget_bytes,

@@ -7,7 +7,7 @@ from bench.claims.networks import LENET_5, RETRAINING_RATE, layers, outcome, pru
 from bench.claims.record import Record
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.subset import draw_images
-from core.engine.pruning.iterative.layer_scan import scan
+from core.engine.pruning.iterative.layer_scan import layer_sensitivity_curves
 from core.engine.pruning.network import Network
 
 SCAN_IMAGES = 4000
@@ -43,6 +43,6 @@ def measure(seed: int, setting: dict[str, Any], record: Record) -> None:
     def alone(layer: LinearShape, rate: float) -> None:
         prune(dense, "magnitude", rate, among=[layer], scope="tensor")
 
-    for name, points in scan(scene, images, setting["rates"], alone).items():
+    for name, points in layer_sensitivity_curves(scene, images, setting["rates"], alone).items():
         for rate, loss, _ in points:
             record.point("sensitivity", name.removeprefix("network."), rate, loss)

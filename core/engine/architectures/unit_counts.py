@@ -100,7 +100,7 @@ class LayerCounts:
         """Return the counts of a layer that keeps everything."""
         return cls(shape.channels, shape.heads, shape.kv_heads, 0)
 
-    def unevenness(self, layer: LayerShape, share: float) -> float:
+    def share_imbalance(self, layer: LayerShape, share: float) -> float:
         """Return the distance of the share of heads removed from `share`, that of the layer's removable parameters."""
         return abs(1 - self.heads / layer.heads - share)
 
@@ -170,7 +170,7 @@ def group_counts(
             reached = [each for each in reached if each.removed >= wanted - _ROUNDING][:1]
         missed = missed or not reached
         found.append(
-            min(reached, key=lambda each: (each.unevenness(shape, share), -each.heads, abs(each.removed - wanted)))
+            min(reached, key=lambda each: (each.share_imbalance(shape, share), -each.heads, abs(each.removed - wanted)))
             if reached
             else min(ladder, key=lambda each: abs(each.removed - wanted))
         )
@@ -209,7 +209,7 @@ def width_steps(
             if begin - step < removed < end + step:
                 counts = LayerCounts(channels, heads, kv_heads, removed)
                 alike = [counts, ladder.get(removed, counts)]
-                ladder[removed] = min(alike, key=lambda each: each.unevenness(shape, each.removed / removable))
+                ladder[removed] = min(alike, key=lambda each: each.share_imbalance(shape, each.removed / removable))
         begin = end
     return [ladder[removed] for removed in sorted(ladder)]
 

@@ -6,7 +6,7 @@ from typing import BinaryIO
 from pydantic import BaseModel
 
 from core.engine.datasets.formats import IMAGE_FOLDER, IMAGE_PARQUET
-from core.engine.datasets.sandbox import measure_apart
+from core.engine.datasets.sandbox import run_sandboxed
 from core.errors import UnusableDataset
 
 
@@ -41,7 +41,7 @@ def describe_images(
         if not path.is_dir():
             raise UnusableDataset(f"{path.name} is not a folder", param="path")
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        measured = measure_apart("images", None, path.name, size, path=str(path.resolve()), format=format)
+        measured = run_sandboxed("images", None, path.name, size, path=str(path.resolve()), format=format)
         return ImagesDescription(**measured, bytes=size, sha256=sha256)
     if not path.is_file():
         raise UnusableDataset(f"{path.name} is not a file", param="path")
@@ -55,4 +55,4 @@ def describe_image_stream(
 ) -> ImagesDescription:
     """Describe the images of an open, seekable Parquet file whose size and hash are known."""
     asked = {"format": IMAGE_PARQUET, "image_field": image_field, "label_field": label_field}
-    return ImagesDescription(**measure_apart("images", stream, name, size, **asked), bytes=size, sha256=sha256)
+    return ImagesDescription(**run_sandboxed("images", stream, name, size, **asked), bytes=size, sha256=sha256)

@@ -51,7 +51,7 @@ _ERRORS: Final[dict[Reader, type[UnusableDataset | UnusableModel]]] = {
 }
 
 
-def measure_apart(reader: Reader, stream: BinaryIO | None, name: str, size: int, **asked: Any) -> dict[str, Any]:
+def run_sandboxed(reader: Reader, stream: BinaryIO | None, name: str, size: int, **asked: Any) -> dict[str, Any]:
     """Return the measurements of an open file, or of the folder named in `asked`; raises the reader's error.
 
     `size` in bytes determines the time limit; `asked` is passed on to the reader.
@@ -109,7 +109,7 @@ def _serve(child: subprocess.Popen[bytes], stream: BinaryIO | None, task: dict[s
         child.stdin.flush()
 
 
-class _Asked(io.RawIOBase):
+class _ParentFile(io.RawIOBase):
     """The file as the child sees it: each read is a request to the parent."""
 
     def __init__(self, asking: BinaryIO, answers: BinaryIO, size: int) -> None:
@@ -153,7 +153,7 @@ def serve_parent() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))  # none beyond the pipes: no file, no connection
     result: dict[str, Any]
     try:
-        stream = io.BufferedReader(_Asked(asking, answers, task["size"]), _BUFFER_BYTES)
+        stream = io.BufferedReader(_ParentFile(asking, answers, task["size"]), _BUFFER_BYTES)
         result = measure(stream if task["has_stream"] else None, task)
     except (UnusableDataset, UnusableModel) as error:
         result = {"message": error.message, "param": error.param}

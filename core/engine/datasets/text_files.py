@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from core.engine.checkpoints.untrusted_json import parse_json
 from core.engine.datasets.formats import TEXT_FORMATS
-from core.engine.datasets.sandbox import measure_apart
+from core.engine.datasets.sandbox import run_sandboxed
 from core.errors import UnusableDataset
 
 _MAX_LINE_BYTES = 64 * 2**20
@@ -56,7 +56,7 @@ def describe_stream(
 ) -> TextDescription:
     """Describe an open text whose size and hash are known, as `describe` does."""
     if format == "parquet":
-        measured = measure_apart("texts", stream, name, size, text_field=text_field)
+        measured = run_sandboxed("texts", stream, name, size, text_field=text_field)
         documents, characters = measured["documents"], measured["characters"]
     else:
         documents, characters = _measure(documents_in(stream, name, format, text_field))

@@ -9,12 +9,12 @@ from transformers import PreTrainedTokenizerBase
 from core.counting import counted
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.models.folder import ModelFolder
-from core.engine.models.generation import first_token, sequences_that_fit, write_tokens
+from core.engine.models.generation import first_token, generate_tokens, sequences_that_fit
 from core.engine.models.loading import load_model
 from core.errors import NotFiniteWeights, OutOfMemory
 
 
-def generate_side_by_side(
+def compare_continuations(
     models: Mapping[str, ModelFolder],
     prompts: Sequence[str],
     *,
@@ -87,7 +87,7 @@ def _continued(
     model = load_model(folder, device)
     texts = []
     for ids in counted(given, "writing after prompts"):
-        (new,) = write_tokens(model, tokenizer, torch.tensor([ids]), most=tokens, is_sampled=False)
+        (new,) = generate_tokens(model, tokenizer, torch.tensor([ids]), most=tokens, is_sampled=False)
         texts.append(_new_text(tokenizer, ids, new))
         on_text()
     return texts

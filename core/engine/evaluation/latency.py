@@ -25,7 +25,7 @@ def measure_latency(
 
     Raises OutOfMemory where the two do not both fit.
     """
-    clock = DenseLatency(dense, sequence_length=sequence_length, device=device, beside=pruned.description.bytes)
+    clock = DenseLatency(dense, sequence_length=sequence_length, device=device, other_bytes=pruned.description.bytes)
     latency = clock.against(load_model(pruned, device))
     is_smaller = pruned.description.parameters < dense.description.parameters
     return {"latency": latency, "notes": [*([] if is_smaller else [NO_SPEED_UP]), *_measured(latency)]}
@@ -34,10 +34,10 @@ def measure_latency(
 class DenseLatency:
     """The dense model, loaded, for others to be timed against in turn, on one sequence of up to 2048 tokens."""
 
-    def __init__(self, dense: ModelFolder, *, sequence_length: int, device: torch.device, beside: int) -> None:
-        """Load the dense model; raises OutOfMemory where the largest other one, of `beside` bytes, would not fit."""
+    def __init__(self, dense: ModelFolder, *, sequence_length: int, device: torch.device, other_bytes: int) -> None:
+        """Load the dense model; raises OutOfMemory where the largest other one, of `other_bytes`, would not fit."""
         description = dense.description
-        needed, free = bytes_in_turn(description.bytes, beside), free_bytes(device)
+        needed, free = bytes_in_turn(description.bytes, other_bytes), free_bytes(device)
         if needed > free:
             raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")
         self.device = device

@@ -24,8 +24,8 @@ from core.engine.exporters.safetensors_parts import (
     StoredTensor,
     chunks,
     mask_bytes,
+    unchanged_tensor,
     weight_bytes,
-    whole_part,
     write_at,
     write_header,
 )
@@ -92,7 +92,7 @@ def hash_file(dense: Path, hashed: Path, sharings: Mapping[str, HashSharing]) ->
             for part in (
                 _shared(source, tensor, shared[tensor.name]).parts(tensor, shared[tensor.name].buckets)
                 if tensor.name in shared
-                else [whole_part(tensor)]
+                else [unchanged_tensor(tensor)]
             )
         ]
         if len({part.name for part in parts}) < len(parts):

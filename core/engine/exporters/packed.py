@@ -25,8 +25,8 @@ from core.engine.exporters.safetensors_parts import (
     StoredTensor,
     chunks,
     mask_bytes,
+    unchanged_tensor,
     weight_bytes,
-    whole_part,
     write_at,
     write_header,
 )
@@ -82,7 +82,7 @@ def pack_file(dense: Path, packed: Path) -> PackedSize:
             part
             for tensor in tensors
             for part in (
-                _packed_parts(tensor, survivors[tensor.name]) if is_packed[tensor.name] else [whole_part(tensor)]
+                _packed_parts(tensor, survivors[tensor.name]) if is_packed[tensor.name] else [unchanged_tensor(tensor)]
             )
         ]
         if len({part.name for part in parts}) < len(parts):

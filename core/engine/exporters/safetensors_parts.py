@@ -45,7 +45,7 @@ def mask_bytes(tensor: TensorEntry) -> int:
     return math.ceil(tensor.numel / 8)
 
 
-def whole_part(tensor: TensorEntry) -> StoredTensor:
+def unchanged_tensor(tensor: TensorEntry) -> StoredTensor:
     """Return the file part of a tensor that is stored unchanged."""
     return StoredTensor(tensor.name, tensor.dtype, tensor.shape, tensor.end - tensor.start, weight_bytes(tensor))
 

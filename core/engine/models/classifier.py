@@ -21,7 +21,7 @@ from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.models.implementations import own_implementations
 from core.engine.models.reference_networks import ReferenceNetwork
-from core.engine.models.reshaping import resize_modules
+from core.engine.models.reshaping import reshape_modules
 from core.engine.models.tensors import read_tensor
 from core.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
 
@@ -88,7 +88,7 @@ def load_classifier(folder: ClassifierFolder, device: torch.device | None = None
     """
     model = build_classifier(folder)
     state = {name: read_tensor(entry) for name, entry in folder.tensors.items() if not name.endswith(COUNTERS)}
-    resize_modules(model, state, folder.groups)
+    reshape_modules(model, state, folder.groups)
     load_state(model, state)
     model.float().eval().to(device or torch.device("cpu"))
     return model

@@ -35,7 +35,7 @@ def sequences_that_fit(description: ModelDescription, length: int, device: torch
     return (free - weights) // keys_and_values
 
 
-def write_tokens(
+def generate_tokens(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     given_BT: Tensor,

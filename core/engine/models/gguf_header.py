@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, NoReturn, TypeVar
 
 from gguf.constants import GGML_QUANT_SIZES
 
-from core.engine.datasets.sandbox import measure_apart
+from core.engine.datasets.sandbox import run_sandboxed
 from core.errors import UnusableModel
 
 MOST_HEADER_BYTES: Final = 2**27
@@ -134,14 +134,14 @@ def require_importable(header: GgufHeader) -> None:
             )
 
 
-def read_gguf_apart(path: Path) -> GgufHeader:
+def read_gguf_sandboxed(path: Path) -> GgufHeader:
     """Read the header of an importable file in a child process with little memory and time, and without network.
 
     Raises UnusableModel.
     """
     size = path.stat().st_size
     with path.open("rb") as stream:
-        read = measure_apart("gguf", stream, path.name, min(size, MOST_HEADER_BYTES), file_size=size)
+        read = run_sandboxed("gguf", stream, path.name, min(size, MOST_HEADER_BYTES), file_size=size)
     tensors = tuple(GgufTensor(name, tuple(shape)) for name, shape in read["tensors"])
     return GgufHeader(path.name, read["metadata"], tensors)
 

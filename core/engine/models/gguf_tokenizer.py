@@ -25,12 +25,12 @@ SENTENCEPIECE: Final = "llama"
 class PreTokenizer:
     """Splitting of text before byte-level BPE: each pattern splits all pieces, matches or not, of the one before.
 
-    With `whole_words` a piece that is a token is taken as it is, whatever the merges would give. With `adds_bos` texts
-    begin with the BOS token unless the file says otherwise.
+    With `ignores_merges` a piece that is a token is taken as it is, whatever the merges would give. With `adds_bos`
+    texts begin with the BOS token unless the file says otherwise.
     """
 
     patterns: tuple[str, ...]
-    whole_words: bool = False
+    ignores_merges: bool = False
     adds_bos: bool = False
 
 
@@ -49,7 +49,7 @@ _GPT4O = _CASED_WORDS % (f"{_CONTRACTIONS}?", f"{_CONTRACTIONS}?") + r"|\p{N}{1,
 
 _PLAIN = PreTokenizer((_GPT2,))
 _SINGLE_DIGITS = PreTokenizer((r"\p{N}", _GPT2))
-_LLAMA3_WHOLE = PreTokenizer((_LLAMA3,), whole_words=True, adds_bos=True)
+_LLAMA3_WORDS = PreTokenizer((_LLAMA3,), ignores_merges=True, adds_bos=True)
 PRE_TOKENIZERS: Final[dict[str, PreTokenizer]] = {
     "a.x-4.0": _PLAIN,
     "codeshell": _SINGLE_DIGITS,
@@ -58,27 +58,27 @@ PRE_TOKENIZERS: Final[dict[str, PreTokenizer]] = {
     "deepseek-coder": PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}")),
     "deepseek-r1-qwen": PreTokenizer((_QWEN2,)),
     "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]")),
-    "falcon3": _LLAMA3_WHOLE,
+    "falcon3": _LLAMA3_WORDS,
     "gpt-2": _PLAIN,
     "gpt-4o": PreTokenizer((_GPT4O,)),
     "kormo": PreTokenizer((_QWEN2,)),
-    "llama-bpe": _LLAMA3_WHOLE,
-    "llama-v3": _LLAMA3_WHOLE,
-    "llama3": _LLAMA3_WHOLE,
+    "llama-bpe": _LLAMA3_WORDS,
+    "llama-v3": _LLAMA3_WORDS,
+    "llama3": _LLAMA3_WORDS,
     "megrez": PreTokenizer((_QWEN2,)),
     "mellum": _PLAIN,
-    "midm-2.0": _LLAMA3_WHOLE,
+    "midm-2.0": _LLAMA3_WORDS,
     "minerva-7b": _SINGLE_DIGITS,
     "olmo": _PLAIN,
     "phi-2": _PLAIN,
-    "pixtral": _LLAMA3_WHOLE,
+    "pixtral": _LLAMA3_WORDS,
     "qwen2": PreTokenizer((_QWEN2,)),
     "refact": _SINGLE_DIGITS,
     "seed-coder": PreTokenizer((_SEED_CODER,)),
     "smaug-bpe": PreTokenizer((_LLAMA3,)),
     "smollm": _SINGLE_DIGITS,
     "starcoder": _SINGLE_DIGITS,
-    "tekken": PreTokenizer((_TEKKEN,), whole_words=True, adds_bos=True),
+    "tekken": PreTokenizer((_TEKKEN,), ignores_merges=True, adds_bos=True),
     "trillion": _PLAIN,
 }
 """Pre-tokenizers of the importable architectures, by their names in `tokenizer.ggml.pre`."""
@@ -135,7 +135,7 @@ def _byte_level(header: GgufHeader, tokens: list[str]) -> tuple[Tokenizer, bool]
             param="path",
         )
     pre_tokenizer = PRE_TOKENIZERS[name]
-    tokenizer = Tokenizer(BPE(_vocabulary(tokens), _merges(header, tokens), ignore_merges=pre_tokenizer.whole_words))
+    tokenizer = Tokenizer(BPE(_vocabulary(tokens), _merges(header, tokens), ignore_merges=pre_tokenizer.ignores_merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             *(pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre_tokenizer.patterns),

@@ -26,7 +26,7 @@ def gradient_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
 
 
 @contextmanager
-def rounded_products() -> Iterator[None]:
+def bfloat16_matmul() -> Iterator[None]:
     """Allow, inside the context, products of float32 matrices to round their factors to bfloat16 or TF32.
 
     Sums are in float32. This is several times faster on hardware with matrix units, a little on other hardware that

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from core.errors import UnusableModel
 
 
-def resize_modules(model: nn.Module, state: Mapping[str, Tensor], groups: Mapping[str, int]) -> None:
+def reshape_modules(model: nn.Module, state: Mapping[str, Tensor], groups: Mapping[str, int]) -> None:
     """Resize every convolution, linear layer, norm and scale of `model` to the tensors of `state`, in place.
 
     `state` maps parameter names to tensors (only shapes are read); `groups` the groups of grouped convolutions whose

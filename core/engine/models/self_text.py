@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from core.counting import counting
 from core.engine.architectures.description import ModelDescription
 from core.engine.datasets.token_windows import count_tokens, starts_with_bos
-from core.engine.models.generation import first_token, sequences_that_fit, write_tokens
+from core.engine.models.generation import first_token, generate_tokens, sequences_that_fit
 from core.errors import OutOfMemory, UnusableModel
 
 _MOST_AT_ONCE = 128
@@ -67,7 +67,7 @@ def generate_documents(
                 count(about)
                 on_progress(about / tokens)
 
-            written_after = write_tokens(
+            written_after = generate_tokens(
                 model, tokenizer, given_BT, most=length - 1, is_sampled=True, on_token=on_token
             )
             for first, ids in zip(drawn, written_after, strict=True):

@@ -21,7 +21,7 @@ _NAMES = {DTYPES[name]: stored for stored, name in WEIGHT_DTYPES.items()} | {tor
 _STORED = {stored: DTYPES[name] for stored, name in WEIGHT_DTYPES.items()}
 
 
-def turned(weight: Tensor, family: Architecture) -> Tensor:
+def to_out_in(weight: Tensor, family: Architecture) -> Tensor:
     """Transpose a stored weight to [out_features, in_features], or back, where the family stores it transposed.
 
     Tensors that are not matrices are returned as they are.

@@ -7,7 +7,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from core.engine.models.precision import rounded_products
+from core.engine.models.precision import bfloat16_matmul
 
 
 class Statistic(Enum):
@@ -24,14 +24,14 @@ class InputStatistic:
     `squares_I` is Σ x² per feature, `gram_II` is XᵀX. `sample_NI` keeps a few rows of X, evenly spaced, on which
     reconstruction errors are measured where XᵀX is not at hand. Where the dense model's inputs D to the same layers
     are given too, `cross_II` is DᵀX; where instead it is said what the layer's output should be, Y [tokens,
-    out_features], `target_OI` is YᵀX. Tokens after the first `fitted_tokens` go into the statistic `aside` alone.
+    out_features], `target_OI` is YᵀX. Tokens after the first `fitted_tokens` go into the statistic `holdout` alone.
     """
 
     def __init__(self, level: Statistic, *, sample_stride: int, fitted_tokens: int | None = None) -> None:
         self.level = level
         self.sample_stride = sample_stride
         self.fitted_tokens = fitted_tokens
-        self.aside = None if fitted_tokens is None else InputStatistic(level, sample_stride=sample_stride)
+        self.holdout = None if fitted_tokens is None else InputStatistic(level, sample_stride=sample_stride)
         self.tokens = 0
         self._cross_II: Tensor | None = None
         self.target_OI: Tensor | None = None
@@ -49,11 +49,11 @@ class InputStatistic:
         assert not self._mirrored
         X_NI, dense_NI, target_NO = _rows(inputs), _rows(dense_inputs), _rows(target)
         assert X_NI is not None
-        if self.aside is not None:
+        if self.holdout is not None:
             assert self.fitted_tokens is not None
             left = self.fitted_tokens - self.tokens
             if len(X_NI) > left:
-                self.aside.update(
+                self.holdout.update(
                     X_NI[left:],
                     None if dense_NI is None else dense_NI[left:],
                     None if target_NO is None else target_NO[left:],
@@ -71,7 +71,7 @@ class InputStatistic:
         if self.level is Statistic.GRAM:
             if self._gram_II is None:
                 self._gram_II = X_NI.new_zeros(X_NI.shape[1], X_NI.shape[1])
-            with rounded_products() if is_exact else nullcontext():
+            with bfloat16_matmul() if is_exact else nullcontext():
                 add_gram(self._gram_II, X_NI)
                 if dense_NI is not None:
                     self._cross_II = _with_product(self._cross_II, dense_NI, X_NI)

@@ -26,7 +26,7 @@ from core.engine.models.tensors import DTYPES, read_tensor, write_tensors
 from core.engine.options.recovery import Recovery, complete_recovery
 from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.losses import Loss, distillation_loss, next_token_loss
-from core.engine.recovery.precision import arithmetic, checkpoint_activations
+from core.engine.recovery.precision import checkpoint_activations, training_precision
 from core.engine.recovery.sampling import Adaptive, InOrder, Source
 from core.engine.recovery.training import Training, TrainingObserver
 from core.engine.recovery.zero_pattern import ZeroPattern, weight_names
@@ -94,10 +94,10 @@ def recover(
     observer = observer or TrainingObserver()
     recovery = complete_recovery(recovery, folder.description, windows_NT.shape[1])
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    accelerator, frozen_dtype = arithmetic(DTYPES[folder.description.dtype], device)
+    accelerator, frozen_dtype = training_precision(DTYPES[folder.description.dtype], device)
     torch.manual_seed(recovery.seed)
     model = load_model(folder, accelerator.device, dtype=frozen_dtype if recovery.lora else torch.float32)
-    _require_whole(folder, model)
+    _require_complete(folder, model)
     checkpoint_activations(model)
     parameters = dict(model.named_parameters())
     module: PreTrainedModel | LoraModel = model
@@ -154,7 +154,7 @@ def recover(
     )
 
 
-def _require_whole(folder: ModelFolder, model: PreTrainedModel) -> None:
+def _require_complete(folder: ModelFolder, model: PreTrainedModel) -> None:
     """Raise MissingTensors for parameters the files lack, which `from_pretrained` would initialise at random."""
     lacking = [name for name, _ in model.named_parameters() if name not in folder.tensors]
     if lacking:
@@ -226,7 +226,7 @@ def _facts(
         "recovery": recovery.model_dump(mode="json", exclude={"dataset", "samples", "teacher", "checkpoint_every"}),
         "files": [file_sha256(file) for file in (folder.path / "config.json", *weight_files(folder.path))],
         "windows": tensors_sha256(windows_NT),
-        "sources": [(len(each.windows_NT), each.held_NT.tolist(), each.reference) for each in sources],
+        "sources": [(len(each.windows_NT), each.holdout_NT.tolist(), each.reference) for each in sources],
         "linears": sorted(linears),
         "teacher": teacher and teacher.revision,
     }

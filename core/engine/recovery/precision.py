@@ -5,7 +5,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 
-def arithmetic(stored: torch.dtype, device: torch.device) -> tuple[Accelerator, torch.dtype]:
+def training_precision(stored: torch.dtype, device: torch.device) -> tuple[Accelerator, torch.dtype]:
     """Return the accelerator to train a model stored in a dtype on a device, and the dtype of its frozen part.
 
     A 16-bit model on CUDA is run in bfloat16 (autocast), and its frozen part is kept as it is if that is bfloat16.

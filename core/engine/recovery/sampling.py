@@ -58,7 +58,7 @@ class Source:
     name: str
     stage: int
     windows_NT: Tensor
-    held_NT: Tensor
+    holdout_NT: Tensor
     reference: float
 
 
@@ -81,7 +81,7 @@ class Adaptive:
             return False
         if (step - start) % self._every == 0 and (not mine or mine[-1]["step"] < step):
             lost = {
-                number: max(0.0, loss(source.held_NT) - source.reference)
+                number: max(0.0, loss(source.holdout_NT) - source.reference)
                 for number, source in enumerate(self._sources)
                 if source.stage == stage
             }

@@ -107,7 +107,7 @@ class Training:
         self._model.train()
         steps, every = self._recovery.steps, self._recovery.checkpoint_every
         for step in counted(range(self.resumed_from, steps), "training steps"):
-            if not self._sampling.begin(step, self._held_loss):
+            if not self._sampling.begin(step, self._holdout_loss):
                 continue
             loss, stop = self._step(step)
             self.losses.append(loss)
@@ -154,7 +154,7 @@ class Training:
         return self._sampling.batch(step)
 
     @torch.no_grad()
-    def _held_loss(self, windows_NT: Tensor) -> float:
+    def _holdout_loss(self, windows_NT: Tensor) -> float:
         """Return the model's mean loss on sequences it is not trained on, in nats per token."""
         self._model.eval()
         parts = windows_NT.split(sequences_at_once(self._recovery))

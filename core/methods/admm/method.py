@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from core.engine.models.precision import rounded_products
+from core.engine.models.precision import bfloat16_matmul
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.engine.pruning.masks import removal_mask
@@ -44,7 +44,7 @@ class ADMM(Method):
         if failed or not torch.isfinite(lower_II).all():
             raise RunFailed(f"{linears[0].name}: its inputs are not finite, there is nothing to solve for")
         inverse_II = torch.cholesky_inverse(lower_II)
-        with rounded_products():  # what a turn loses the next one finds
+        with bfloat16_matmul():  # what a turn loses the next one finds
             return [
                 self._solve(linear.weight_OI * norms_I, gram_II, inverse_II, linear.target) / norms_I
                 for linear in linears

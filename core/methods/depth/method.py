@@ -12,7 +12,7 @@ from torch import Tensor
 from core.counting import counted
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.engine.pruning.layerwise.block_gradients import walk_forward
+from core.engine.pruning.layerwise.block_gradients import forward_blocks
 from core.engine.pruning.layerwise.streams import block_arguments
 from core.engine.pruning.protocols.units import StructuredMethod
 from core.engine.pruning.units.context import Scene
@@ -54,7 +54,9 @@ class Depth(StructuredMethod):
             flat = hidden_BTD.flatten(0, 1)[::stride].float().cpu()
             seen[index].append(flat / flat.norm(dim=-1, keepdim=True))
 
-        last = walk_forward(scene.skeleton, list(scene.calibration.split(scene.micro_batch)), scene.forward_dtype, keep)
+        last = forward_blocks(
+            scene.skeleton, list(scene.calibration.split(scene.micro_batch)), scene.forward_dtype, keep
+        )
         for batch, hidden in enumerate(last):
             keep(scene.layers, batch, hidden)
         directions = [torch.cat(each) for each in seen]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.unit_counts import Kind
-from core.engine.models.tensors import turned
+from core.engine.models.tensors import to_out_in
 from core.engine.pruning.input_moments import InputMoments
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, TokensAtBlock
@@ -67,7 +67,7 @@ class FLAP(BlockUnitMethod):
                 kept_U = units.mask(groups.kind, groups.units).double()
                 removed_I = 1 - slot.spread(kept_U, unowned=1.0)
                 mean_I = (moments[_linear(slot)].mean_I.cpu() * removed_I).float()
-                weight_OI = turned(block.tensors[slot.name].float(), block.family)
+                weight_OI = to_out_in(block.tensors[slot.name].float(), block.family)
                 before_O = block.tensors[name]
                 changed[name] = (before_O.float() + weight_OI @ mean_I).to(before_O.dtype)
         return PrunedBlock(units, changed)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.engine.datasets.subset import draw_images
 from core.engine.pruning.iterative.dropout import layers_before_dropout, scaled_dropout
-from core.engine.pruning.iterative.layer_scan import exact_counts, rates_from_scan, scan
+from core.engine.pruning.iterative.layer_scan import exact_counts, layer_sensitivity_curves, rates_from_curves
 from core.engine.pruning.iterative.rounds import matrices, prune_in_rounds, train
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.layerwise.classifier_pass import layer_rates
@@ -90,7 +90,7 @@ class IterativeMagnitude(ClassifierMethod):
             return layer_rates(scene.layers, parameters.allocation, scene.sparsity)
         images = draw_images(scene.calibration, parameters.scan_images, parameters.seed)
         loss, accuracy = loss_and_accuracy(scene, images)
-        curves = scan(
+        curves = layer_sensitivity_curves(
             scene,
             images,
             sorted(set(parameters.scan_rates)),
@@ -103,7 +103,7 @@ class IterativeMagnitude(ClassifierMethod):
                 for name, curve in curves.items()
             },
         }
-        return rates_from_scan(scene.layers, curves, loss, scene.sparsity)
+        return rates_from_curves(scene.layers, curves, loss, scene.sparsity)
 
 
 def cut_layer(scene: Network, name: str, count: int) -> None:

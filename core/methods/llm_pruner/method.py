@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from core.engine.architectures.unit_counts import Kind
-from core.engine.pruning.layerwise.block_gradients import walk_back
+from core.engine.pruning.layerwise.block_gradients import backward_blocks
 from core.engine.pruning.protocols.units import StructuredMethod
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut, Groups, Slot
@@ -33,14 +33,14 @@ class LLMPruner(StructuredMethod):
         def score(layer: int, weights: Mapping[str, Tensor], g: Mapping[str, Tensor], F: Mapping[str, Tensor]) -> None:
             scores[layer] = {each.kind: self._importance(each, weights, g, F).cpu() for each in groups[layer]}
 
-        loss = walk_back(
+        loss = backward_blocks(
             scene.skeleton,
             scene.calibration,
             scene.forward_dtype,
             [[slot.name for each in layer for slot in each.slots] for layer in groups],
             score,
             squares=self.is_mixed,
-            shelf=scene.shelf(),
+            cache=scene.shelf(),
         )
         scene.say(f"gradients of {len(scene.calibration)} sequences, mean loss {loss:.4f}")
         return scene.keep_highest(scores)

@@ -31,7 +31,7 @@ class UnitBundle:
     damage: float
 
 
-def knowledge_distribution(scene: Scene, adapted: AdaptedModel, tokens_NT: Tensor, most: int) -> list[UnitBundle]:
+def bundle_damage(scene: Scene, adapted: AdaptedModel, tokens_NT: Tensor, most: int) -> list[UnitBundle]:
     """Measure the damage of every bundle, on token ids [sequences, time].
 
     A layer's groups of a kind are sorted by their weights' L2 norm and divided into `most` bundles, or as many as there

@@ -4,7 +4,7 @@ from core.engine.pruning.protocols.units import StructuredMethod
 from core.engine.pruning.units.adapted_model import AdaptedModel
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut
-from core.methods.lorashear.bundle_damage import UnitBundle, knowledge_distribution, most_damaging
+from core.methods.lorashear.bundle_damage import UnitBundle, bundle_damage, most_damaging
 from core.methods.lorashear.half_space import HalfSpaceRemoval
 from core.methods.lorashear.info import LoRAShearParameters
 
@@ -38,7 +38,7 @@ class LoRAShear(StructuredMethod):
     def _exempt(self, scene: Scene, adapted: AdaptedModel) -> list[UnitBundle]:
         assert scene.calibration is not None
         probed = scene.calibration[: max(1, self.parameters.probed_tokens // scene.calibration.shape[1])]
-        bundles = knowledge_distribution(scene, adapted, probed, self.parameters.most_bundles)
+        bundles = bundle_damage(scene, adapted, probed, self.parameters.most_bundles)
         exempt = most_damaging(bundles, self.parameters.exempt)
         worst = max(bundles, key=lambda each: each.damage)
         scene.say(

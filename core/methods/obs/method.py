@@ -18,7 +18,7 @@ from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.methods.obs.info import OBSParameters, is_exact
-from core.methods.obs.surgeon import delete_cheapest
+from core.methods.obs.surgeon import obs_prune
 from core.methods.obs.whole_network import GlobalOBS
 
 _FREE = 1e18
@@ -42,7 +42,7 @@ class OBS(Method):
         inverse_II = factor_II.T @ factor_II
         inverse_II.diagonal()[dead_I] = _FREE
         return [
-            delete_cheapest(
+            obs_prune(
                 linear.weight_OI, inverse_II, row_counts(linear.weight_OI, linear.target), pattern=linear.target.pattern
             ).weights_RP
             for linear in linears

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from core.engine.options.patterns import UNSTRUCTURED, Pattern
 
-_HELD = {"cpu": 2**24, "cuda": 2**28}
+_ELEMENTS_AT_ONCE = {"cpu": 2**24, "cuda": 2**28}
 """Maximum number of elements of U for the rows processed at the same time, by kind of device."""
 
 
@@ -26,12 +26,12 @@ _HELD = {"cpu": 2**24, "cuda": 2**28}
 class OBSUpdate:
     """The weights after deletions, and their cost.
 
-    `weights_RP` are the weights after them; `gone_RP` is True where a weight was deleted, before or now; `increases_RT`
-    are the L_q of each row's deletions in order, 0 after its last.
+    `weights_RP` are the weights after them; `deleted_RP` is True where a weight was deleted, before or now;
+    `increases_RT` are the L_q of each row's deletions in order, 0 after its last.
     """
 
     weights_RP: Tensor
-    gone_RP: Tensor
+    deleted_RP: Tensor
     increases_RT: Tensor
 
 
@@ -57,37 +57,37 @@ def inverse_hessian(rows: Iterable[Tensor], size: int, *, alpha: float, samples:
     return inverse_PP
 
 
-def delete_cheapest(
+def obs_prune(
     weights_RP: Tensor,
     inverse_PP: Tensor,
     counts_R: Tensor,
     *,
-    gone_RP: Tensor | None = None,
+    deleted_RP: Tensor | None = None,
     prunable: int | None = None,
     pattern: Pattern = UNSTRUCTURED,
 ) -> OBSUpdate:
     """Delete `counts_R` weights of each row, the cheapest first, by the exact update.
 
-    `gone_RP` are weights that are deleted already: zero, and without a part in H. Only the first `prunable` columns may
-    be deleted (unset: all); the others still move. With n:m no m consecutive ones lose more than m − n. Computed in the
-    dtype of the weights.
+    `deleted_RP` are weights that are deleted already: zero, and without a part in H. Only the first `prunable` columns
+    may be deleted (unset: all); the others still move. With n:m no m consecutive ones lose more than m − n. Computed in
+    the dtype of the weights.
     """
     rows, size = weights_RP.shape
-    gone_RP = torch.zeros_like(weights_RP, dtype=torch.bool) if gone_RP is None else gone_RP
+    deleted_RP = torch.zeros_like(weights_RP, dtype=torch.bool) if deleted_RP is None else deleted_RP
     steps = int(counts_R.max()) if rows else 0
-    at_once = max(1, _HELD[weights_RP.device.type] // max(1, steps * size))
+    at_once = max(1, _ELEMENTS_AT_ONCE[weights_RP.device.type] // max(1, steps * size))
     parts = [
         _delete(weights, inverse_PP, counts, steps, gone, size if prunable is None else prunable, pattern)
         for weights, counts, gone in zip(
             weights_RP.split(at_once),
             counts_R.to(weights_RP.device).split(at_once),
-            gone_RP.split(at_once),
+            deleted_RP.split(at_once),
             strict=True,
         )
     ]
     return OBSUpdate(
         torch.cat([part.weights_RP for part in parts]),
-        torch.cat([part.gone_RP for part in parts]),
+        torch.cat([part.deleted_RP for part in parts]),
         torch.cat([part.increases_RT for part in parts]),
     )
 
@@ -97,14 +97,14 @@ def _delete(
     inverse_PP: Tensor,
     counts_R: Tensor,
     steps: int,
-    gone_RP: Tensor,
+    deleted_RP: Tensor,
     prunable: int,
     pattern: Pattern,
 ) -> OBSUpdate:
     rows, size = weights_RP.shape
-    w_RP, gone_RP = weights_RP.clone(), gone_RP.clone()
+    w_RP, deleted_RP = weights_RP.clone(), deleted_RP.clone()
     every_R = torch.arange(rows, device=w_RP.device)
-    barred_RP = gone_RP.clone()
+    barred_RP = deleted_RP.clone()
     barred_RP[:, prunable:] = True
     full_groups = _FullGroups(barred_RP, prunable, pattern)
     start_P = inverse_PP.diagonal()
@@ -125,10 +125,10 @@ def _delete(
         u_RP = c_RP * (active_R / pivot_R.sqrt())[:, None]
         U_RTP[:, step] = u_RP
         diagonal_RP = torch.maximum(diagonal_RP - u_RP.square(), floor_P)
-        gone_RP[every_R[active_R], q_R[active_R]] = True
+        deleted_RP[every_R[active_R], q_R[active_R]] = True
         barred_RP[every_R[active_R], q_R[active_R]] = True
         full_groups.bar(every_R[active_R], q_R[active_R])
-    return OBSUpdate(w_RP.masked_fill_(gone_RP, 0), gone_RP, increases_RT)
+    return OBSUpdate(w_RP.masked_fill_(deleted_RP, 0), deleted_RP, increases_RT)
 
 
 class _FullGroups:

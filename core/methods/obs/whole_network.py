@@ -5,11 +5,11 @@ import torch
 from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.subset import draw_images
 from core.engine.pruning.iterative.curvature import gradient_rows
-from core.engine.pruning.iterative.rounds import matrices, prunable_weights, resume, save, stop_if_asked
+from core.engine.pruning.iterative.rounds import check_for_stop, matrices, prunable_weights, resume, save
 from core.engine.pruning.layer_matrix import layer_of, set_matrix
 from core.engine.pruning.network import Network, mean_loss
 from core.methods.obs.info import OBSParameters
-from core.methods.obs.surgeon import OBSUpdate, delete_cheapest, inverse_hessian
+from core.methods.obs.surgeon import OBSUpdate, inverse_hessian, obs_prune
 
 
 def weights_to_go(scene: Network) -> int:
@@ -40,7 +40,7 @@ class GlobalOBS:
             scene.figures |= {"mode": "exact", "loss_before": mean_loss(scene, images), "predicted_increases": []}
         increases: list[float] = scene.figures["predicted_increases"]
         while left := weights_to_go(scene):
-            stop_if_asked(scene)
+            check_for_stop(scene)
             deletion = self._delete(scene, images, min(left, parameters.reestimate_every or left))
             increases += deletion.increases_RT[0].tolist()
             save(scene, len(increases))
@@ -56,19 +56,19 @@ class GlobalOBS:
         biases = [layer.bias for layer in layers.values() if layer.bias is not None]
         w_P = torch.cat([each.detach().flatten() for each in [*weights.values(), *biases]]).double()
         prunable = prunable_weights(scene)
-        gone_P = w_P == 0
-        gone_P[prunable:] = False
+        deleted_P = w_P == 0
+        deleted_P[prunable:] = False
         inverse_PP = inverse_hessian(
-            (rows.masked_fill_(gone_P, 0) for rows in gradient_rows(scene, images, self.parameters.curvature)),
+            (rows.masked_fill_(deleted_P, 0) for rows in gradient_rows(scene, images, self.parameters.curvature)),
             len(w_P),
             alpha=self.parameters.alpha,
             samples=len(images),
         )
-        deletion = delete_cheapest(
+        deletion = obs_prune(
             w_P[None],
             inverse_PP,
             torch.tensor([count]),
-            gone_RP=gone_P[None],
+            deleted_RP=deleted_P[None],
             prunable=prunable,
             pattern=scene.pattern,
         )

@@ -12,7 +12,7 @@ from core.engine.datasets.image_set import ImageSet
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
-from core.engine.pruning.iterative.layer_scan import scan
+from core.engine.pruning.iterative.layer_scan import layer_sensitivity_curves
 from core.engine.pruning.network import Network, PruningObserver, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
 from core.engine.pruning.units.coupled_channels import Groups
@@ -84,7 +84,7 @@ def _layers(scene: Network, images: ImageSet, method: ClassifierMethod, paramete
         sparsities[rate] = float((weight == 0).float().mean())
 
     def measure(shape: LinearShape) -> list[SensitivityPoint]:
-        curve = scan(replace(scene, layers=[shape]), images, rates, prune_layer)[shape.name]
+        curve = layer_sensitivity_curves(replace(scene, layers=[shape]), images, rates, prune_layer)[shape.name]
         return [
             SensitivityPoint(rate=rate, sparsity=sparsities[rate], loss=loss, accuracy=accuracy)
             for rate, loss, accuracy in curve

@@ -18,7 +18,7 @@ from core.counting import counted
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
-from core.engine.models.tensors import turned
+from core.engine.models.tensors import to_out_in
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
@@ -101,7 +101,7 @@ class SensitivityPass(BlockPass):
         dense = self._measured(self.dense)
         return SensitivityResult(
             dense=SensitivityPoint(rate=0, sparsity=0, loss=math.log(dense), perplexity=dense, ratio=1.0),
-            curves=[_beside(curve, dense) for curve in self.curves],
+            curves=[_with_ratios(curve, dense) for curve in self.curves],
             notes=self.notes,
             resumed_from=start,
         )
@@ -167,14 +167,14 @@ class SensitivityPass(BlockPass):
                 PrunableLinear(
                     name,
                     self._by_module[name][0],
-                    turned(weight.to(self.plan.device), self.folder.family).float(),
+                    to_out_in(weight.to(self.plan.device), self.folder.family).float(),
                     LayerTarget(pattern, rate),
                 )
                 for name, weight in zip(names, stored, strict=True)
             ]
             found = self.method.prune(linears, statistic, self._note_once)
             for name, weight_OI, before in zip(group.linears, found, stored, strict=True):
-                pruned[f"{name}.weight"] = turned(weight_OI.to(before.dtype), self.folder.family).contiguous()
+                pruned[f"{name}.weight"] = to_out_in(weight_OI.to(before.dtype), self.folder.family).contiguous()
         return pruned
 
     def _units(self, index: int, names: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -205,7 +205,7 @@ class SensitivityPass(BlockPass):
             resumable=False,
         )
         self.skeleton.fill_block(index, pruned, self.plan.dtype)
-        stream.branch(self.dense, block, index)
+        stream.advance_from(self.dense, block, index)
         self.skeleton.fill_block(index, {name: tensors[name] for name in pruned}, self.plan.dtype)
         zeros = sum(int((weight == 0).sum()) for weight in pruned.values())
         return _Variant(unit, rate, zeros / sum(weight.numel() for weight in pruned.values()), stream)
@@ -257,7 +257,7 @@ class SensitivityPass(BlockPass):
             self.notes.append(note)
 
 
-def _beside(curve: SensitivityCurve, dense: float) -> SensitivityCurve:
+def _with_ratios(curve: SensitivityCurve, dense: float) -> SensitivityCurve:
     """Return a curve with the ratio of every perplexity to the dense model's."""
     points = [
         point.model_copy(update={"ratio": point.perplexity / dense}) for point in curve.points if point.perplexity

@@ -129,7 +129,7 @@ def search_model(
     if isinstance(saved, Saved):
         found = Found.model_validate(saved.state)
     else:
-        clock = DenseLatency(folder, sequence_length=sequence_length, device=device, beside=description.bytes)
+        clock = DenseLatency(folder, sequence_length=sequence_length, device=device, other_bytes=description.bytes)
 
         def time_at(sparsity: float) -> Timing:
             request = replace(recipe.request, sparsity=sparsity, at_least=False)  # one of those there are

@@ -17,9 +17,9 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import StreamedModel
-from core.engine.models.tensors import turned
+from core.engine.models.tensors import to_out_in
 from core.engine.options.water_filling import LayerCosts, allocate
-from core.engine.pruning.layerwise.block_gradients import walk_back
+from core.engine.pruning.layerwise.block_gradients import backward_blocks
 from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.errors import RunFailed
 
@@ -63,7 +63,7 @@ class _Watch:
         assert self.squares_I is not None and self.fisher_RI is not None
         weight = self.module.weight
         assert isinstance(weight, Tensor)
-        squares_RI = turned(weight, self.family)[:: self.stride].detach().float().square()
+        squares_RI = to_out_in(weight, self.family)[:: self.stride].detach().float().square()
         order = (squares_RI * self.squares_I).flatten().argsort()
         costs = (squares_RI * self.fisher_RI).flatten()[order].cumsum(dim=0, dtype=torch.float64)
         if not torch.isfinite(costs[-1]):
@@ -82,7 +82,7 @@ def fisher_rates(
     sparsity: float,
     *,
     dtype: torch.dtype,
-    shelf: HiddenStateCache,
+    cache: HiddenStateCache,
 ) -> dict[str, float]:
     """Return the share of each linear layer's weights to remove, by name; all together it is `sparsity`.
 
@@ -105,6 +105,6 @@ def fisher_rates(
 
     watches = [watch for block in by_block.values() for watch in block]
     with removed_after(watch.module.register_forward_hook(watch.hook) for watch in watches):
-        walk_back(skeleton, tokens_NT, dtype, [()] * len(skeleton), on_block, squares=False, shelf=shelf)
+        backward_blocks(skeleton, tokens_NT, dtype, [()] * len(skeleton), on_block, squares=False, cache=cache)
     rates = allocate([found[shape.name] for shape in linears], sparsity)
     return {shape.name: rate for shape, rate in zip(linears, rates, strict=True)}

@@ -55,7 +55,7 @@ def prune_and_fit(
     for linear, aim, pruned_OI in zip(linears, aims, method.prune(aimed, inputs, note), strict=True):
         steps, error = compensation.conjugate_gradient, None
         if steps == "auto":
-            steps, error = MOST_STEPS, output_error(linear.weight_OI, _aside(inputs))
+            steps, error = MOST_STEPS, output_error(linear.weight_OI, _holdout(inputs))
         if steps == 0:
             found.append(replace(aim, weight_OI=pruned_OI))
             continue
@@ -93,19 +93,19 @@ def refit(
         for weight_OI, direction_OI, dense_OI in zip(weights, directions, dense, strict=True):
             share = compensation.refit
             if share == "auto":
-                share = best_refit(weight_OI, direction_OI, _aside(inputs), dense_OI)
+                share = best_refit(weight_OI, direction_OI, _holdout(inputs), dense_OI)
             fitted = Fitted(weight_OI + share * direction_OI, share, ridge)
             if compensation.ridge == "auto":
-                error += output_error(dense_OI, _aside(inputs))(fitted.weight_OI)
+                error += output_error(dense_OI, _holdout(inputs))(fitted.weight_OI)
             moved.append(fitted)
         if not best or error < least:
             best, least = moved, error
     return best
 
 
-def _aside(inputs: InputStatistic) -> InputStatistic:
-    assert inputs.aside is not None
-    return inputs.aside
+def _holdout(inputs: InputStatistic) -> InputStatistic:
+    assert inputs.holdout is not None
+    return inputs.holdout
 
 
 def refit_directions(

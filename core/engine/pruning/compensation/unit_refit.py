@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.models.streamed import StreamedModel
-from core.engine.models.tensors import turned
+from core.engine.models.tensors import to_out_in
 from core.engine.options.compensation import Refit
 from core.engine.pruning.compensation.refit import fitted_tokens, refit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
@@ -61,7 +61,7 @@ class UnitRefit:
         """Advance the streams past the removed layer `index`: the dense one goes through it, the other skips it."""
         self.dense_stream.advance(self.skeleton.fill_block(index, tensors, self.dense_stream.dtype), index)
         self.skeleton.empty_block(index)
-        self.stream.stay()
+        self.stream.skip_block()
 
     def fit(
         self,
@@ -101,7 +101,7 @@ class UnitRefit:
                 [self._out_in(dense[name]) for name in names],
             )
             for linear, name, each in zip(group.linears, names, found, strict=True):
-                fitted[name] = turned(each.weight_OI, self.family).to(fitted[name].dtype).contiguous()
+                fitted[name] = to_out_in(each.weight_OI, self.family).to(fitted[name].dtype).contiguous()
                 # Not copied into the one that is there: the dense block may hold the same memory.
                 value = fitted[name].to(self.stream.dtype)
                 block.get_submodule(linear).weight = nn.Parameter(value, requires_grad=False)
@@ -132,4 +132,4 @@ class UnitRefit:
 
     def _out_in(self, weight: Tensor) -> Tensor:
         """Return a stored weight as [out_features, in_features], in float32."""
-        return turned(weight.to(self.narrow.device).float(), self.family)
+        return to_out_in(weight.to(self.narrow.device).float(), self.family)

@@ -17,7 +17,7 @@ Curve = list[tuple[float, float, float]]
 """(rate, mean cross-entropy in nats, top-1 accuracy) for each rate."""
 
 
-def scan(
+def layer_sensitivity_curves(
     scene: Network, images: ImageSet, rates: Sequence[float], prune_layer: Callable[[LinearShape, float], None]
 ) -> dict[str, Curve]:
     """Measure the curve of each of the scene's layers, by name.
@@ -42,7 +42,7 @@ def scan(
     return curves
 
 
-def rates_from_scan(
+def rates_from_curves(
     layers: Sequence[LinearShape], curves: Mapping[str, Curve], dense_loss: float, sparsity: float
 ) -> dict[str, float]:
     """Choose a rate for each layer, by name, that together remove `sparsity` of the layers' weights.

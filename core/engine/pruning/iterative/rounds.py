@@ -25,7 +25,7 @@ ROUNDS = "rounds"
 """Key of the figures with a row for each round."""
 
 
-def share_gone(done: int, parameters: IterationOptions) -> float:
+def cumulative_share(done: int, parameters: IterationOptions) -> float:
     """Return the share of the removal that is done after `done` rounds, exactly 1 after the last."""
     if parameters.growth == "cubic":
         return cubic(done, parameters.rounds, warm_up=0, cool_down=0)
@@ -54,8 +54,8 @@ def prune_in_rounds(
         prepare()
         save(scene, 0)
     for number in counted(range((done or 0) + 1, parameters.rounds + 1), "rounds of pruning"):
-        stop_if_asked(scene)
-        row = {"round": number, **cut(share_gone(number, parameters))}
+        check_for_stop(scene)
+        row = {"round": number, **cut(cumulative_share(number, parameters))}
         with training() as figures:
             losses = train(scene, parameters, parameters.retrain_steps, seed + number)
         row |= figures
@@ -79,7 +79,7 @@ def train(scene: Network, parameters: IterationOptions, steps: int, seed: int) -
     )
 
 
-def stop_if_asked(scene: Network) -> None:
+def check_for_stop(scene: Network) -> None:
     """Raise RecoveryStopped if the observer asks for a stop."""
     if scene.observer.should_stop():
         raise RecoveryStopped

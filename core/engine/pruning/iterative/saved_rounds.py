@@ -3,7 +3,7 @@
 from torch import nn
 
 from core.engine.models.classifier import COUNTERS
-from core.engine.models.reshaping import resize_modules
+from core.engine.models.reshaping import reshape_modules
 from core.engine.pruning.network import Network
 from core.engine.resume.kinds import ROUND
 from core.engine.resume.store import JsonObject, Saved
@@ -26,7 +26,7 @@ def restore_round(scene: Network) -> tuple[int, JsonObject] | None:
     if not isinstance(saved, Saved):
         return None
     tensors = saved.read(_MODEL)
-    resize_modules(scene.model, tensors, saved.state["groups"])
+    reshape_modules(scene.model, tensors, saved.state["groups"])
     scene.model.load_state_dict(tensors, strict=False)
     scene.observer.on_log(f"continuing after round {saved.position}")
     return saved.position, saved.state["state"]

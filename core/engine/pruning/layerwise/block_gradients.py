@@ -27,7 +27,7 @@ These are the weights, the gradients of the mean loss in them, and the means of 
 
 
 @torch.no_grad()
-def walk_forward(
+def forward_blocks(
     skeleton: StreamedModel, tokens: Sequence[Tensor], dtype: torch.dtype, visit: Callable[[int, int, Tensor], None]
 ) -> list[Tensor]:
     """Run batches of token ids [sequences, time] through the blocks, one block's weights at a time.
@@ -46,7 +46,7 @@ def walk_forward(
     return hidden
 
 
-def walk_back(
+def backward_blocks(
     skeleton: StreamedModel,
     tokens_NT: Tensor,
     dtype: torch.dtype,
@@ -54,14 +54,14 @@ def walk_back(
     on_block: OnBlock,
     *,
     squares: bool,
-    shelf: HiddenStateCache,
+    cache: HiddenStateCache,
 ) -> float:
     """Call `on_block` for every block, the last one first; return the loss, the mean over tokens in nats.
 
     `tokens_NT` are token ids [sequences, time]; `names[n]` the parameters of block n whose gradients are wanted.
     """
     tokens = list(tokens_NT.split(1))
-    upstream = walk_forward(skeleton, tokens, dtype, shelf.put)
+    upstream = forward_blocks(skeleton, tokens, dtype, cache.put)
     arguments = block_arguments(skeleton, tokens_NT.shape[1], dtype)
     losses = []
     for batch, hidden_1TD in enumerate(upstream):
@@ -73,7 +73,7 @@ def walk_back(
         sums = {name: torch.zeros(each.shape, device=each.device) for name, each in wanted.items()}
         square_sums = {name: torch.zeros_like(each) for name, each in sums.items() if squares}
         for batch in range(len(tokens)):
-            hidden = shelf.take(index, batch).to(skeleton.device).requires_grad_()
+            hidden = cache.take(index, batch).to(skeleton.device).requires_grad_()
             output = call_block(block, hidden, arguments[index])
             gradients = torch.autograd.grad(output, [hidden, *wanted.values()], upstream[batch])
             upstream[batch] = gradients[0]

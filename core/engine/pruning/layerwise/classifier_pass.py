@@ -21,7 +21,7 @@ from core.engine.options.propagation import PropagationOptions
 from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layer_matrix import groups_of, input_rows, layer_of, set_matrix, to_matrix
-from core.engine.pruning.layerwise.lockstep import pause, run_in_lockstep
+from core.engine.pruning.layerwise.lockstep import run_in_lockstep, wait_at_barrier
 from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import ClassifierMethod
@@ -143,7 +143,7 @@ class _ClassifierPass:
                 if name not in self.pruned:  # a layer may be used more than once
                     self._take_in(name, arguments[0])
                     if wait:
-                        pause(name)
+                        wait_at_barrier(name)
 
             return arrive
 

@@ -17,7 +17,7 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import gradient_dtype
 from core.engine.models.streamed import StreamedModel
-from core.engine.models.tensors import turned
+from core.engine.models.tensors import to_out_in
 from core.engine.options.allocation import AllocationOptions
 from core.engine.pruning.allocation.fisher import fisher_rates
 from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
@@ -176,7 +176,7 @@ class LayerwisePass(BlockPass):
     def _prune(self, modules: list[str], stored: list[Tensor], statistic: InputStatistic) -> list[Tensor]:
         """Prune linear layers that share an input and report them; return weights in stored dtype and layout."""
         family = self.folder.family
-        dense_OI = [turned(weight.to(self.plan.device), family).float() for weight in stored]
+        dense_OI = [to_out_in(weight.to(self.plan.device), family).float() for weight in stored]
         linears = [
             PrunableLinear(module, self._by_module[module][0], weight_OI, self.plan.target(self._by_module[module][1]))
             for module, weight_OI in zip(modules, dense_OI, strict=True)
@@ -186,7 +186,7 @@ class LayerwisePass(BlockPass):
         for linear, fitted, weight_OI in zip(linears, found, rounded, strict=True):
             row = self._row(linear, weight_OI.float(), statistic)
             self.rows.append(replace(row, refit=fitted.refit, ridge=fitted.ridge, conjugate_gradient=fitted.steps))
-        return [turned(weight_OI, family).contiguous() for weight_OI in rounded]
+        return [to_out_in(weight_OI, family).contiguous() for weight_OI in rounded]
 
     def _in_dtype(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         tokens_BT, hidden_BTD = pair
@@ -222,7 +222,7 @@ class LayerwisePass(BlockPass):
             chosen_NT,
             self.plan.sparsity,
             dtype=gradient_dtype(self.plan.dtype, self.plan.device),
-            shelf=HiddenStateCache(self.budget, self.work / "scratch"),
+            cache=HiddenStateCache(self.budget, self.work / "scratch"),
         )
 
     @torch.inference_mode()
@@ -243,7 +243,7 @@ class LayerwisePass(BlockPass):
                 shares[index] = outlier_share(
                     (
                         weight_times_norm(
-                            turned(tensors[f"{name}.weight"].to(self.plan.device), self.folder.family).float(),
+                            to_out_in(tensors[f"{name}.weight"].to(self.plan.device), self.folder.family).float(),
                             statistic.norms_I,
                         )
                         for group, statistic in statistics.items()

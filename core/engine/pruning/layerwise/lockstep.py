@@ -6,7 +6,7 @@ from greenlet import getcurrent, greenlet
 from torch import Tensor
 
 
-def pause(barrier: str) -> None:
+def wait_at_barrier(barrier: str) -> None:
     """Wait, inside a forward, until every other forward has arrived at the same barrier."""
     parent = getcurrent().parent
     assert parent is not None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import call_block
 from core.engine.pruning.input_statistics import InputStatistic
-from core.engine.pruning.layerwise.lockstep import pause, run_in_lockstep
+from core.engine.pruning.layerwise.lockstep import run_in_lockstep, wait_at_barrier
 from core.engine.pruning.layerwise.streams import Stream
 
 
@@ -190,7 +190,7 @@ def prune_in_flight(
         lanes[lane][0].store(batch, hidden)
 
     forwards = [forward(lane, batch) for batch in range(len(stream)) for lane in range(len(lanes))]
-    with _gathering(block, groups, new_statistic, dense, pause) as statistics:
+    with _gathering(block, groups, new_statistic, dense, wait_at_barrier) as statistics:
 
         def at_barrier(name: str) -> None:
             group = by_name[name]

@@ -90,7 +90,7 @@ class Stream:
     def step(self) -> None:
         self.done += 1
 
-    def stay(self) -> None:
+    def skip_block(self) -> None:
         """Skip a block: the hidden states after it are those before it."""
         for batch, hidden in self.batches():
             self.store(batch, hidden)
@@ -98,9 +98,9 @@ class Stream:
 
     def advance(self, block: nn.Module, index: int) -> None:
         """Run all micro-batches through block `index` as it is."""
-        self.branch(self, block, index)
+        self.advance_from(self, block, index)
 
-    def branch(self, source: "Stream", block: nn.Module, index: int) -> None:
+    def advance_from(self, source: "Stream", block: nn.Module, index: int) -> None:
         """Run another stream's hidden states, of the same tokens, through block `index`, and continue from there."""
         self.done = source.done
         for batch, hidden in source.batches():

@@ -18,7 +18,7 @@ from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut, Groups, Slot, reading_slot
 from core.engine.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
 from core.engine.recovery.losses import next_token_loss
-from core.engine.recovery.precision import arithmetic, checkpoint_activations
+from core.engine.recovery.precision import checkpoint_activations, training_precision
 from core.engine.recovery.training import StepRule, Training, TrainingObserver
 
 UnitScores = list[dict[Kind, Tensor]]
@@ -37,7 +37,7 @@ class AdaptedModel:
         self._recovery = recovery
         self.family = scene.folder.family
         self.groups = [scene.groups(layer) for layer in range(scene.layers)]
-        self._accelerator, self.dtype = arithmetic(scene.skeleton.dtype, scene.skeleton.device)
+        self._accelerator, self.dtype = training_precision(scene.skeleton.dtype, scene.skeleton.device)
         torch.manual_seed(recovery.seed)
         model = load_model(scene.folder, scene.skeleton.device, dtype=self.dtype)
         checkpoint_activations(model)

@@ -76,4 +76,4 @@ class BlockChoice:
         self.dense.advance(self.skeleton.fill_block(index, tensors, self.dense.dtype), index)
         self.skeleton.empty_block(index)
         if self.pruned is not None:
-            self.pruned.stay()
+            self.pruned.skip_block()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.evaluation.flops import count_flops
-from core.engine.models.reshaping import resize_modules
+from core.engine.models.reshaping import reshape_modules
 from core.engine.pruning.units.channel_slices import Group
 from core.engine.pruning.units.dependency_graph import coupled_groups
 from core.errors import UnsupportedArchitecture
@@ -136,7 +136,7 @@ class Groups:
         }
         owners = {_owner(name) for name in smaller}  # their other tensors are made anew too, such as biases
         smaller = {name: each.clone() for name, each in state.items() if _owner(name) in owners} | smaller
-        resize_modules(self.model, smaller, depthwise)
+        reshape_modules(self.model, smaller, depthwise)
         self.model.load_state_dict(smaller, strict=False)
 
     @contextmanager

@@ -157,7 +157,7 @@ class Removal(BlockPass):
                 if choice:
                     choice.pass_by(index, tensors)
                 for stream in [*pruned, verification]:
-                    stream.stay()
+                    stream.skip_block()
             refits = refit.chosen if refit else {}
             state = {"rows": [asdict(row) for row in self.rows], "notes": self.notes, "refits": refits}
             self.store.save(BLOCK, index + 1, {}, state)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.unit_counts import Kind
 from core.engine.models.folder import ModelFolder
-from core.engine.models.tensors import turned
+from core.engine.models.tensors import to_out_in
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,6 @@ def with_biases(family: Architecture, tensors: Mapping[str, Tensor], block: nn.M
     biases = {}
     for name, _ in block.named_parameters():
         if name not in tensors:
-            weight = turned(tensors[f"{name.removesuffix('.bias')}.weight"], family)
+            weight = to_out_in(tensors[f"{name.removesuffix('.bias')}.weight"], family)
             biases[name] = torch.zeros(len(weight), dtype=weight.dtype, device=weight.device)
     return {**tensors, **biases}
