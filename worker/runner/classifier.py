@@ -87,7 +87,7 @@ def prune_classifier(
     dense = dense_accuracy(spec, folder, model, images.evaluation, figures, device)
     dense_flops = count_flops(model, shape)
     teacher = copy.deepcopy(model) if recovery is not None and recovery.method == "distill" else None
-    scene = Network(
+    network = Network(
         model,
         layers,
         sparsity=recipe.sparsity or 0.0,
@@ -106,7 +106,7 @@ def prune_classifier(
     prunes = get_method(recipe.method).prunes
     if prunes:
         send(StageMessage(stage="prune"))
-        build_classifier_method(recipe.method, parameters).prune(scene)
+        build_classifier_method(recipe.method, parameters).prune(network)
         model.eval()
     round_to_stored(model, folder)
     recovered: RecoveryReport | None = None
@@ -117,7 +117,7 @@ def prune_classifier(
         if prunes:
             before = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
         send(StageMessage(stage="recover"))
-        recovered, zeros = _recover(spec, folder, scene, images.recovery, recovery, teacher, send, should_stop)
+        recovered, zeros = _recover(spec, folder, network, images.recovery, recovery, teacher, send, should_stop)
         round_to_stored(model, folder)
         _require_zeros(model, layers, zeros)
     send(StageMessage(stage="evaluate"))
@@ -127,7 +127,7 @@ def prune_classifier(
             name: measure_accuracy(model, each).top1 for name, each in images.evaluation.items()
         }
         hashed["compression"] = recipe.output.compression
-        hashed["layers"] = share_linears(scene, folder, compression=hashed["compression"], seed=parameters.seed)
+        hashed["layers"] = share_linears(network, folder, compression=hashed["compression"], seed=parameters.seed)
     pruned = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
     artifact_bytes = write_classifier(model, folder, spec.artifact)
     onnx_bytes = export_onnx(model, shape, spec.artifact / ONNX_FILE)
@@ -135,7 +135,7 @@ def prune_classifier(
     output = classifier_result(
         spec,
         folder,
-        scene,
+        network,
         accuracy={name: (dense[name], pruned[name], before.get(name)) for name in images.evaluation},
         flops=(dense_flops, count_flops(model, shape)),
         image_shape=shape,
@@ -204,7 +204,7 @@ def resume_store(spec: ClassifierSpec, stage: str, facts: JsonObject, device: to
 def _recover(
     spec: ClassifierSpec,
     folder: ClassifierFolder,
-    scene: Network,
+    network: Network,
     images: ImageSet,
     recovery: Recovery,
     teacher: nn.Module | None,
@@ -213,12 +213,12 @@ def _recover(
 ) -> tuple[RecoveryReport, dict[str, Tensor]]:
     """Train; return the report's part on it, and the zeros of each layer that had to stay."""
     assert spec.recovery is not None
-    held = weights_of(scene.model, [layer for layer in scene.layers if _has_zeros(scene.model, layer)])
+    held = weights_of(network.model, [layer for layer in network.layers if _has_zeros(network.model, layer)])
     zeros = {name: each.detach() == 0 for name, each in held.items()}
     facts = {
         "recovery": recovery.model_dump(mode="json"),
         "images": spec.recovery.sha256,
-        "weights": tensors_sha256(*scene.model.parameters()),
+        "weights": tensors_sha256(*network.model.parameters()),
     }
 
     def on_step(done: int, steps: int, loss: float) -> None:
@@ -227,24 +227,24 @@ def _recover(
             send(MetricMessage(name="recovery_loss", step=done, value=loss))
 
     losses = retrain(
-        scene.model,
+        network.model,
         images,
         recovery,
         held,
         teacher=teacher,
-        store=resume_store(spec, "recover", facts, scene.device),
+        store=resume_store(spec, "recover", facts, network.device),
         observer=TrainingObserver(
             on_step=on_step,
             on_log=lambda message: send(LogMessage(level="info", message=message)),
             should_stop=should_stop,
         ),
     )
-    total = sum(layer.numel for layer in scene.layers)
+    total = sum(layer.numel for layer in network.layers)
     kept = sum(int(mask.sum()) for mask in zeros.values())
     report = {
         "method": recovery.method,
         "trained": "every parameter",
-        "trained_parameters": sum(each.numel() for each in scene.model.parameters()),
+        "trained_parameters": sum(each.numel() for each in network.model.parameters()),
         "steps": len(losses),
         "images": len(losses) * recovery.batch_size,
         "texts": [described_images(spec.recovery)],

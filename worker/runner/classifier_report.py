@@ -24,7 +24,7 @@ _LIBRARIES = ("secateur-server", "torch", "transformers", "safetensors", "timm",
 def classifier_result(
     spec: ClassifierSpec,
     folder: ClassifierFolder,
-    scene: Network,
+    network: Network,
     *,
     accuracy: Mapping[str, tuple[Accuracy, Accuracy, Accuracy | None]],
     flops: tuple[int, int],
@@ -41,16 +41,16 @@ def classifier_result(
     reload check compares with.
     """
     description = folder.description
-    rows = _rows(scene)
+    rows = _rows(network)
     zeros = sum(row.zeros for row in rows)
-    left = sum(each.numel() for each in scene.model.parameters())
+    left = sum(each.numel() for each in network.model.parameters())
     gone = description.parameters - left + zeros
     metrics = Metrics(
         perplexity={},
         accuracy={name: _pair(*figures) for name, figures in accuracy.items()},
         flops=Operations(dense=flops[0], pruned=flops[1]),
         sparsity=Sparsity(
-            prunable=sum(row.removed + row.zeros for row in rows) / sum(layer.numel for layer in scene.layers),
+            prunable=sum(row.removed + row.zeros for row in rows) / sum(layer.numel for layer in network.layers),
             model=gone / description.parameters,
         ),
         parameters=Parameters(dense=description.parameters, nonzero=description.parameters - gone),
@@ -70,9 +70,9 @@ def classifier_result(
                 "counts": dict(counts),
             }
         ),
-        method=MethodFigures.model_validate(scene.figures),
-        notes=list(dict.fromkeys(scene.notes)),
-        engine=classifier_settings(scene.device, description),
+        method=MethodFigures.model_validate(network.figures),
+        notes=list(dict.fromkeys(network.notes)),
+        engine=classifier_settings(network.device, description),
         versions=versions(*_LIBRARIES),
     )
     if recovered is not None:
@@ -101,11 +101,11 @@ class LayerShapeRow:
     sparsity: float
 
 
-def _rows(scene: Network) -> list[LayerShapeRow]:
+def _rows(network: Network) -> list[LayerShapeRow]:
     """Return a row for each prunable layer: its shape before and after, and its zeros."""
     rows = []
-    for layer in scene.layers:
-        weight = weight_of(scene.model, layer.name)
+    for layer in network.layers:
+        weight = weight_of(network.model, layer.name)
         zeros = int((weight == 0).sum())
         left = weight.numel()
         rows.append(

@@ -36,7 +36,7 @@ def measure_classifier(
     inner = selection_of(parse_parameters(parameters.method, parameters.parameters))
     opened = open_image_sets(spec, folder, None, notes.append)
     ((dataset, images),) = opened.evaluation.items()
-    scene = Network(
+    network = Network(
         load_classifier(folder, device),
         prunable_linears(folder.description, inner),
         images=opened.calibration,
@@ -51,7 +51,9 @@ def measure_classifier(
     (measured_on,) = spec.evaluation
     facts = prune_facts(spec) | {"evaluation": [measured_on.sha256, spec.recipe.evaluation.samples]}
     send(StageMessage(stage="evaluate"))
-    dense, curves = classifier_sensitivity(scene, images, parameters, resume_store(spec, "sensitivity", facts, device))
+    dense, curves = classifier_sensitivity(
+        network, images, parameters, resume_store(spec, "sensitivity", facts, device)
+    )
     found = Sensitivity(
         task="image-classification",
         method=parameters.method,

@@ -128,8 +128,8 @@ def inspect_folder(folder: Path, *, own_artifact: bool = False) -> ModelDescript
     config = read_config(folder, own_artifact=own_artifact)
     architectures = config.get("architectures")
     names = [str(each) for each in architectures] if isinstance(architectures, list) else []
-    apart = per_layer_architecture(config)
-    family = apart if apart is not None and names == [class_name(apart)] else architecture_for(names)
+    per_layer = per_layer_architecture(config)
+    family = per_layer if per_layer is not None and names == [class_name(per_layer)] else architecture_for(names)
     if config.get("model_type") != family.model_type:
         raise UnusableModel(
             f"config.json says model_type {str(config.get('model_type'))[:100]!r}, {family.architecture} needs "
@@ -168,7 +168,7 @@ def inspect_folder(folder: Path, *, own_artifact: bool = False) -> ModelDescript
         tied_embeddings=tied,
         linears=linears,
         structure=read_structure(family, config, tensors, layers),
-        layout="uniform" if apart is None else "per_layer",
+        layout="uniform" if per_layer is None else "per_layer",
     )
 
 

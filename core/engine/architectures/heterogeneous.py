@@ -94,8 +94,8 @@ def per_layer_config(
 
 def layer_settings(config: Mapping[str, Any]) -> list[Mapping[str, int]] | None:
     """Return each layer's settings from the config of an artifact of this service; None where all have one shape."""
-    found: list[Mapping[str, int]] | None = config.get(LAYERS_KEY)
-    return found
+    layers: list[Mapping[str, int]] | None = config.get(LAYERS_KEY)
+    return layers
 
 
 def per_layer_architecture(config: Mapping[str, Any]) -> Architecture | None:

@@ -105,24 +105,24 @@ class LayerCounts:
         return abs(1 - self.heads / layer.heads - share)
 
 
-def attention_mode(asked: AttentionMode | None, structure: ModelStructure) -> AttentionMode:
+def attention_mode(requested: AttentionMode | None, structure: ModelStructure) -> AttentionMode:
     """Return the attention mode of a request.
 
     Unset, it means KV groups where there are several, else query heads, and none where none can be removed.
 
     Raises InvalidParameters where heads are to be removed that the family cannot give up.
     """
-    if asked is None:
+    if requested is None:
         if not structure.removes_heads:
             return "none"
         return "kv_groups" if any(layer.kv_heads > 1 for layer in structure.layers) else "query_heads"
-    if asked != "none" and not structure.removes_heads:
+    if requested != "none" and not structure.removes_heads:
         raise InvalidParameters(
             "parameters.attention: heads of this family cannot be removed, its head size follows from the hidden size; "
             "use 'none' (channels only)",
             param="parameters.attention",
         )
-    return asked
+    return requested
 
 
 _ROUNDING = 1e-6
@@ -157,11 +157,11 @@ def group_counts(
     slack = round_to * structure.channel_parameters + _ROUNDING
     # A layer with a shape of its own has a config of its own, which nothing checks.
     divide = hidden_size if is_uniform and structure.heads_divide_hidden else 0
-    found: list[LayerCounts] = []
+    counts: list[LayerCounts] = []
     missed = False
     for layer, (shape, most) in enumerate(zip(structure.layers, removable, strict=True)):
         if not most:
-            found.append(LayerCounts.of_all(shape))
+            counts.append(LayerCounts.of_all(shape))
             continue
         wanted = share * most
         ladder = width_steps(structure, layer, divide=divide, attention=attention, round_to=round_to)
@@ -169,14 +169,14 @@ def group_counts(
         if at_least:
             reached = [each for each in reached if each.removed >= wanted - _ROUNDING][:1]
         missed = missed or not reached
-        found.append(
+        counts.append(
             min(reached, key=lambda each: (each.share_imbalance(shape, share), -each.heads, abs(each.removed - wanted)))
             if reached
             else min(ladder, key=lambda each: abs(each.removed - wanted))
         )
     if missed:
-        raise unreachable(ratio, sum(each.removed for each in found) / parameters, round_to)
-    return tuple(found)
+        raise unreachable(ratio, sum(each.removed for each in counts) / parameters, round_to)
+    return tuple(counts)
 
 
 def width_steps(

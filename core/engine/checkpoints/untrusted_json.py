@@ -27,12 +27,12 @@ def parse_json(text: bytes) -> Any:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the members as a dictionary; refuses a name given twice, since readers differ in which one they use."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice[:100]!r} is given twice")
-    return found
+    return members
 
 
 def _inside(value: Any) -> Iterable[Any]:

@@ -54,5 +54,5 @@ def describe_image_stream(
     stream: BinaryIO, name: str, image_field: str, label_field: str, *, size: int, sha256: str
 ) -> ImagesDescription:
     """Describe the images of an open, seekable Parquet file whose size and hash are known."""
-    asked = {"format": IMAGE_PARQUET, "image_field": image_field, "label_field": label_field}
-    return ImagesDescription(**run_sandboxed("images", stream, name, size, **asked), bytes=size, sha256=sha256)
+    options = {"format": IMAGE_PARQUET, "image_field": image_field, "label_field": label_field}
+    return ImagesDescription(**run_sandboxed("images", stream, name, size, **options), bytes=size, sha256=sha256)

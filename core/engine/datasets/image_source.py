@@ -150,8 +150,8 @@ class ParquetRows:
         batches = self._file.iter_batches(batch_size=_BATCH_ROWS, row_groups=[group], columns=[self._field])
         for batch in batches:
             for value in batch.column(0):
-                held = value.as_py()
-                data = held.get("bytes") if isinstance(held, dict) else held
+                cell = value.as_py()
+                data = cell.get("bytes") if isinstance(cell, dict) else cell
                 yield number, data if data is not None and len(data) <= MOST_FILE_BYTES else None
                 number += 1
 

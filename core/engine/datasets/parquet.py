@@ -30,7 +30,7 @@ def column_type(file: pyarrow.parquet.ParquetFile, name: str, field: str, param:
     """Return the type of a column; raises UnusableDataset, of the field `param`, where there is not exactly one."""
     columns = file.schema_arrow.names
     if columns.count(field) != 1:
-        held = ", ".join(repr(column[:100]) for column in columns[:20])
+        listed = ", ".join(repr(column[:100]) for column in columns[:20])
         number = "several columns" if field in columns else "no column"
-        raise UnusableDataset(f"{name} has {number} {field!r}; it has {held}", param=param)
+        raise UnusableDataset(f"{name} has {number} {field!r}; it has {listed}", param=param)
     return file.schema_arrow.field(field).type

@@ -124,12 +124,12 @@ def _geometry(said: dict[str, Any], model_size: Size | None) -> tuple[int | None
     crop = _size(said.get("crop_size")) if said.get("do_center_crop") else None
     if not said.get("do_resize", True):
         return None, None if crop else model_size, crop
-    asked = said.get("size")
-    edge = asked.get("shortest_edge") if isinstance(asked, dict) else None
-    if edge is None and "crop_pct" in said and type(asked) is int:
-        edge = asked
+    requested = said.get("size")
+    edge = requested.get("shortest_edge") if isinstance(requested, dict) else None
+    if edge is None and "crop_pct" in said and type(requested) is int:
+        edge = requested
     if edge is None:
-        return None, _size(asked) or model_size, crop
+        return None, _size(requested) or model_size, crop
     side = _side(edge)
     if said.get("crop_pct") is None:
         return side, None, crop or (side, side)

@@ -51,10 +51,10 @@ _ERRORS: Final[dict[Reader, type[UnusableDataset | UnusableModel]]] = {
 }
 
 
-def run_sandboxed(reader: Reader, stream: BinaryIO | None, name: str, size: int, **asked: Any) -> dict[str, Any]:
-    """Return the measurements of an open file, or of the folder named in `asked`; raises the reader's error.
+def run_sandboxed(reader: Reader, stream: BinaryIO | None, name: str, size: int, **options: Any) -> dict[str, Any]:
+    """Return the measurements of an open file, or of the folder named in `options`; raises the reader's error.
 
-    `size` in bytes determines the time limit; `asked` is passed on to the reader.
+    `size` in bytes determines the time limit; `options` is passed on to the reader.
     """
     passed = {variable: os.environ[variable] for variable in ("PATH", "PYTHONPATH") if variable in os.environ}
     environment = {**passed, "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
@@ -70,7 +70,7 @@ def run_sandboxed(reader: Reader, stream: BinaryIO | None, name: str, size: int,
         clock = threading.Timer(SECONDS + size / BYTES_PER_SECOND, child.kill)
         clock.daemon = True
         clock.start()
-        task = {"reader": reader, "name": name, "size": size, "has_stream": stream is not None, **asked}
+        task = {"reader": reader, "name": name, "size": size, "has_stream": stream is not None, **options}
         try:
             result = _serve(child, stream, task)
         except BrokenPipeError:
@@ -146,8 +146,8 @@ def serve_parent() -> None:
     asking, answers = sys.stdout.buffer, sys.stdin.buffer
     task = json.loads(answers.readline())
     measure = importlib.import_module(_MODULES[task["reader"]]).measure_here
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY_BYTES, held + MEMORY_BYTES))
+    resident = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (resident + MEMORY_BYTES, resident + MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if task["reader"] == "gguf":
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))  # none beyond the pipes: no file, no connection

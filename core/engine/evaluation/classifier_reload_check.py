@@ -90,11 +90,11 @@ def _from_pretrained(folder: ClassifierFolder, device: torch.device) -> nn.Modul
         **own_implementations(model_class(folder.family)),
     )
     model: nn.Module = opened[0]
-    faults = {
+    mismatches = {
         name: sorted(key for key in map(str, keys) if not key.endswith(COUNTERS)) for name, keys in opened[1].items()
     }
-    if any(faults.values()):
-        raise ReloadCheckFailed(f"from_pretrained does not accept the artifact as it is: {str(faults)[:500]}")
+    if any(mismatches.values()):
+        raise ReloadCheckFailed(f"from_pretrained does not accept the artifact as it is: {str(mismatches)[:500]}")
     return model.eval().to(device)
 
 

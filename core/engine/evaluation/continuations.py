@@ -98,8 +98,8 @@ def _new_text(tokenizer: PreTrainedTokenizerBase, given: list[int], new: list[in
 
     NUL, which no database stores, is replaced.
     """
-    before, whole = (
+    before, full = (
         str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
         for ids in (given, given + new)
     )
-    return whole[len(before) :].replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return full[len(before) :].replace("\0", "\N{REPLACEMENT CHARACTER}")

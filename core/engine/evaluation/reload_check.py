@@ -41,9 +41,9 @@ def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dic
         )
     model: Any = opened[0]
     loading: dict[str, Any] = opened[1]
-    faults = {name: sorted(map(str, keys)) for name, keys in loading.items() if keys}
-    if faults:
-        raise ReloadCheckFailed(f"from_pretrained does not accept the artifact as it is: {str(faults)[:500]}")
+    mismatches = {name: sorted(map(str, keys)) for name, keys in loading.items() if keys}
+    if mismatches:
+        raise ReloadCheckFailed(f"from_pretrained does not accept the artifact as it is: {str(mismatches)[:500]}")
     model = model.eval().to(device)
     wanted = load_tensors(expected)
     tokens_BT = wanted["tokens"].to(device)

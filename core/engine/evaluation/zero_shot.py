@@ -63,9 +63,9 @@ def measure_tasks(
     for index, (name, file) in enumerate(counted(questions.items(), "asking zero-shot tasks")):
         lm.on_progress = _part(on_progress, index, len(questions))
         tasks = {name: open_task(name, file, work)}
-        found = evaluate(lm, {"tasks": tasks}, limit=limit, bootstrap_iters=1, log_samples=False)
-        figures = {key.partition(",")[0]: value for key, value in found["results"][name].items() if "," in key}
-        samples, version = found["n-samples"][name]["effective"], found["versions"][name]
+        results = evaluate(lm, {"tasks": tasks}, limit=limit, bootstrap_iters=1, log_samples=False)
+        figures = {key.partition(",")[0]: value for key, value in results["results"][name].items() if "," in key}
+        samples, version = results["n-samples"][name]["effective"], results["versions"][name]
         measured[name] = figures | {"samples": samples, "version": version}
     return measured
 

@@ -168,5 +168,5 @@ def local_copy(root: Path, task: TaskInfo) -> Path | None:
 
 def forward_tokens(tasks: Iterable[str], limit: int | None) -> int:
     """Return about how many tokens pass through one model, for at most `limit` questions of each task."""
-    asked = [TASKS[name] for name in tasks]
-    return sum(task.tokens * min(limit or task.documents, task.documents) for task in asked)
+    chosen = [TASKS[name] for name in tasks]
+    return sum(task.tokens * min(limit or task.documents, task.documents) for task in chosen)

@@ -19,16 +19,16 @@ _SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
 
 
 @torch.no_grad()
-def share_linears(scene: Network, folder: ClassifierFolder, *, compression: float, seed: int) -> list[dict[str, Any]]:
-    """Share the weights of the scene's linear layers, in place, exactly representable in their stored dtype.
+def share_linears(network: Network, folder: ClassifierFolder, *, compression: float, seed: int) -> list[dict[str, Any]]:
+    """Share the weights of the network's linear layers, in place, exactly representable in their stored dtype.
 
     `compression` is bucket values for each weight. Returns a row of each layer, for the report: the tensor's name in
     the file, seed and buckets; weights, how many survive, and the share of these that are not alone in their bucket, as
     counted and as expected; the same at higher sparsities; and ‖W − Ŵ‖/‖W‖. Raises InvalidRequest where none is linear.
     """
     rows = []
-    for shape in scene.layers:
-        layer = scene.module(shape.name)
+    for shape in network.layers:
+        layer = network.module(shape.name)
         if not isinstance(layer, nn.Linear):
             continue
         entry = folder.tensors[f"{shape.name}.weight"]

@@ -63,7 +63,7 @@ def collisions_by_sparsity(weight_OI: Tensor, sharing: HashSharing, sparsities: 
     """Measure the collision rate with the smallest weights pruned; sparsities below the layer's own are left out."""
     order_N = weight_OI.reshape(-1).abs().argsort(descending=True, stable=True)
     alive = int((weight_OI != 0).sum())
-    found = []
+    rates = []
     for sparsity in sparsities:
         kept = weight_OI.numel() - round(sparsity * weight_OI.numel())
         if kept > alive:
@@ -71,8 +71,8 @@ def collisions_by_sparsity(weight_OI: Tensor, sharing: HashSharing, sparsities: 
         survives_N = torch.zeros(weight_OI.numel(), dtype=torch.bool, device=weight_OI.device)
         survives_N[order_N[:kept]] = True
         measured = collision_rate(survives_N.reshape(weight_OI.shape), sharing)
-        found.append(Collisions(sparsity, measured, expected_collision_rate(kept, sharing.buckets)))
-    return found
+        rates.append(Collisions(sparsity, measured, expected_collision_rate(kept, sharing.buckets)))
+    return rates
 
 
 def _hashed(matrix_OI: Tensor, sharing: HashSharing) -> tuple[Tensor, Tensor]:

@@ -110,10 +110,10 @@ def hash_file(dense: Path, hashed: Path, sharings: Mapping[str, HashSharing]) ->
                 if tensor.name not in shared:
                     write_at(target, places[tensor.name], chunks(source, tensor))
                     continue
-                found = _shared(source, tensor, shared[tensor.name])
-                write_at(target, places[f"{tensor.name}.buckets"], [found.values])
-                if found.mask is not None:
-                    write_at(target, places[f"{tensor.name}.bitmask"], [found.mask])
+                hashed_tensor = _shared(source, tensor, shared[tensor.name])
+                write_at(target, places[f"{tensor.name}.buckets"], [hashed_tensor.values])
+                if hashed_tensor.mask is not None:
+                    write_at(target, places[f"{tensor.name}.bitmask"], [hashed_tensor.mask])
             target.flush()
             os.fsync(target.fileno())
     return HashedSize(dense.stat().st_size, hashed.stat().st_size, digest)

@@ -59,8 +59,8 @@ def model_class(family: ClassifierArchitecture) -> type[PreTrainedModel]:
     """Return the class of transformers, or that of this project's own networks."""
     if family.model_type == REFERENCE_TYPE:
         return ReferenceNetwork
-    found: type[PreTrainedModel] = getattr(transformers, family.architecture)
-    return found
+    published: type[PreTrainedModel] = getattr(transformers, family.architecture)
+    return published
 
 
 def build_classifier(folder: ClassifierFolder) -> PreTrainedModel:

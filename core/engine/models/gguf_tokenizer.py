@@ -194,8 +194,8 @@ def _merges(header: GgufHeader, tokens: list[str]) -> list[tuple[str, str]]:
 def _special_tokens(header: GgufHeader, tokens: list[str], kind: str) -> dict[str, int]:
     """Return the ids of the special tokens that the vocabulary has."""
     defaults = _SENTENCEPIECE_IDS if kind == SENTENCEPIECE else {}
-    found = {name: header.get(f"tokenizer.ggml.{key}_token_id", int) for name, key in _SPECIAL.items()}
-    ids = {name: defaults.get(name) if number is None else number for name, number in found.items()}
+    stored = {name: header.get(f"tokenizer.ggml.{key}_token_id", int) for name, key in _SPECIAL.items()}
+    ids = {name: defaults.get(name) if number is None else number for name, number in stored.items()}
     return {name: number for name, number in ids.items() if number is not None and 0 <= number < len(tokens)}
 
 

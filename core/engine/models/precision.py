@@ -8,10 +8,10 @@ import torch
 from core.engine.models.tensors import DTYPES
 
 
-def forward_dtype(asked: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
+def forward_dtype(requested: str, dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """Return the dtype of the calibration forward: the requested one, else bfloat16 where the hardware prefers it."""
-    if asked != "auto":
-        return DTYPES[asked]
+    if requested != "auto":
+        return DTYPES[requested]
     if dtype is not torch.float32:
         return dtype
     native = (
@@ -49,6 +49,8 @@ def _cpu_prefers_bfloat16() -> bool:
     AVX-512's bfloat16 instructions take half the time of float32's on processors of AMD; on those of Intel, which also
     have matrix units, they alone take twice as long.
     """
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    is_amd = str(found.get("cpu_name", "")).startswith("AMD")
-    return bool(found.get("amx_bf16") or found.get("bf16") or (is_amd and found.get("avx512_bf16")))
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    is_amd = str(capabilities.get("cpu_name", "")).startswith("AMD")
+    return bool(
+        capabilities.get("amx_bf16") or capabilities.get("bf16") or (is_amd and capabilities.get("avx512_bf16"))
+    )

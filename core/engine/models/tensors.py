@@ -63,12 +63,12 @@ def read_tensor(entry: TensorEntry) -> Tensor:
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write a safetensors file, renamed once complete, without a second copy of any tensor; return its SHA-256."""
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = encode_header((name, _NAMES[each.dtype], each.shape, each.nbytes) for name, each in held.items())
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = encode_header((name, _NAMES[each.dtype], each.shape, each.nbytes) for name, each in on_cpu.items())
     digest = hashlib.sha256()
     partial = file.with_name(f"{file.name}.partial")
     with partial.open("wb", buffering=0) as stream:
-        for rest in (memoryview(header), *(_bytes_of(each) for each in held.values() if each.numel())):
+        for rest in (memoryview(header), *(_bytes_of(each) for each in on_cpu.values() if each.numel())):
             digest.update(rest)
             while rest:
                 rest = rest[stream.write(rest) :]

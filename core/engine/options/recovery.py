@@ -98,20 +98,22 @@ class Recovery(Part, frozen=True):
     checkpoint_every: int = Field(50, ge=1, le=1_000_000, description="Steps after which training is saved.")
 
 
-def complete_recovery(asked: Recovery, description: ModelDescription, sequence_length: int | None = None) -> Recovery:
+def complete_recovery(
+    requested: Recovery, description: ModelDescription, sequence_length: int | None = None
+) -> Recovery:
     """Fill in the defaults, `sequence_length` (tokens) among them.
 
     Raises InvalidRequest for what does not apply to the method or the model, naming it.
     """
-    if asked.method != "distill":
+    if requested.method != "distill":
         for name in ("temperature", "teacher"):
-            if getattr(asked, name) is not None:
-                raise _inapplicable(name, asked.method, "distill")
-    if asked.method == "finetune" and asked.lora is not None:
-        raise _inapplicable("lora", asked.method, "lora and distill")
-    _check_stages(asked)
-    lora = asked.lora
-    if asked.method == "lora" or (asked.method == "distill" and "lora" not in asked.model_fields_set):
+            if getattr(requested, name) is not None:
+                raise _inapplicable(name, requested.method, "distill")
+    if requested.method == "finetune" and requested.lora is not None:
+        raise _inapplicable("lora", requested.method, "lora and distill")
+    _check_stages(requested)
+    lora = requested.lora
+    if requested.method == "lora" or (requested.method == "distill" and "lora" not in requested.model_fields_set):
         lora = lora or Lora()
     for target in (lora and lora.targets) or []:
         if not any(linear.matches([target]) for linear in description.linears):
@@ -120,68 +122,68 @@ def complete_recovery(asked: Recovery, description: ModelDescription, sequence_l
                 f"{', '.join(linear.name for linear in description.linears if linear.layer == 0)}",
                 param="recovery.lora.targets",
             )
-    length = asked.sequence_length or min(sequence_length or DEFAULT_SEQUENCE_LENGTH, description.context_length)
+    length = requested.sequence_length or min(sequence_length or DEFAULT_SEQUENCE_LENGTH, description.context_length)
     if length > description.context_length:
         raise InvalidRequest(
             f"recovery.sequence_length {length} is longer than the model's context of {description.context_length} "
             "tokens",
             param="recovery.sequence_length",
         )
-    return asked.model_copy(
+    return requested.model_copy(
         update={
             "lora": lora,
-            "learning_rate": asked.learning_rate or (_LEARNING_RATE_LORA if lora else _LEARNING_RATE_FULL),
-            "temperature": (asked.temperature or 1.0) if asked.method == "distill" else None,
+            "learning_rate": requested.learning_rate or (_LEARNING_RATE_LORA if lora else _LEARNING_RATE_FULL),
+            "temperature": (requested.temperature or 1.0) if requested.method == "distill" else None,
             "sequence_length": length,
-            "steps": sum(stage.steps for stage in asked.stages) if asked.stages else asked.steps,
-            "resample_every": (asked.resample_every or _ROUND_STEPS) if asked.stages else None,
+            "steps": sum(stage.steps for stage in requested.stages) if requested.stages else requested.steps,
+            "resample_every": (requested.resample_every or _ROUND_STEPS) if requested.stages else None,
         }
     )
 
 
-def complete_image_recovery(asked: Recovery) -> Recovery:
+def complete_image_recovery(requested: Recovery) -> Recovery:
     """Fill in the defaults for an image classifier, whose every parameter is trained on labelled images.
 
     Raises InvalidRequest for what belongs to language models, naming it.
     """
-    if asked.method == "lora":
+    if requested.method == "lora":
         raise InvalidRequest(
             "recovery.method: lora adapts language models; an image classifier is recovered with finetune or distill",
             param="recovery.method",
         )
     for name in ("lora", "stages", "resample_every", "sequence_length", "teacher"):
-        if getattr(asked, name) is not None:
+        if getattr(requested, name) is not None:
             raise InvalidRequest(f"recovery.{name} belongs to language models: leave it out", param=f"recovery.{name}")
-    if asked.method == "finetune" and asked.temperature is not None:
-        raise _inapplicable("temperature", asked.method, "distill")
-    return asked.model_copy(
+    if requested.method == "finetune" and requested.temperature is not None:
+        raise _inapplicable("temperature", requested.method, "distill")
+    return requested.model_copy(
         update={
-            "learning_rate": asked.learning_rate or _LEARNING_RATE_IMAGES,
-            "temperature": (asked.temperature or 1.0) if asked.method == "distill" else None,
+            "learning_rate": requested.learning_rate or _LEARNING_RATE_IMAGES,
+            "temperature": (requested.temperature or 1.0) if requested.method == "distill" else None,
         }
     )
 
 
-def _check_stages(asked: Recovery) -> None:
+def _check_stages(requested: Recovery) -> None:
     """Require that stages and other fields agree; raises InvalidRequest for one that excludes or needs stages."""
-    if asked.stages is None:
-        if asked.resample_every is not None:
+    if requested.stages is None:
+        if requested.resample_every is not None:
             raise InvalidRequest(
                 "recovery.resample_every belongs to stages: leave it out, or say what they are",
                 param="recovery.resample_every",
             )
         return
     for name in ("dataset", "samples"):
-        if getattr(asked, name) is not None:
+        if getattr(requested, name) is not None:
             raise InvalidRequest(
                 f"recovery.{name} and stages exclude each other: leave one out", param=f"recovery.{name}"
             )
-    total = sum(stage.steps for stage in asked.stages)
-    if "steps" in asked.model_fields_set and asked.steps != total:
+    total = sum(stage.steps for stage in requested.stages)
+    if "steps" in requested.model_fields_set and requested.steps != total:
         raise InvalidRequest(
             f"recovery.steps: the stages have {total} steps together: leave it out", param="recovery.steps"
         )
-    for number, stage in enumerate(asked.stages):
+    for number, stage in enumerate(requested.stages):
         for place, name in enumerate(stage.datasets):
             if name in stage.datasets[:place]:
                 where = f"recovery.stages.{number}.datasets.{place}"

@@ -40,10 +40,10 @@ class WidthOptions(MethodParameters, RefitOptions):
 
     def protected(self, layers: int) -> frozenset[int]:
         """Return the layers, of so many, that lose nothing where layers may differ in shape."""
-        asked = (self.protected_first, self.protected_last)
+        requested = (self.protected_first, self.protected_last)
         first, last = (
             round(share * layers / 32) if own is None else own
-            for own, share in zip(asked, self.paper_protects, strict=True)
+            for own, share in zip(requested, self.paper_protects, strict=True)
         )
         return frozenset(layer for layer in range(layers) if layer < first or layer >= layers - last)
 

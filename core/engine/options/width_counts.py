@@ -146,8 +146,8 @@ def _check_width(
             "protected_last": bool(parameters.protected_last),
             "scope": parameters.ranks_layers(layout),
         }
-        for name, is_asked in needing.items():
-            if is_asked:
+        for name, is_requested in needing.items():
+            if is_requested:
                 raise InvalidParameters(
                     f"parameters.{name}: {getattr(parameters, name)!r} leaves layers of different shapes, which needs "
                     "output.layout 'per_layer'; with 'uniform' every layer gets the same",

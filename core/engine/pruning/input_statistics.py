@@ -119,10 +119,10 @@ class InputStatistic:
         """Return ‖(W − Ŵ)Xᵀ‖ / ‖WXᵀ‖ over all tokens, from XᵀX, or else over the sample. None without tokens."""
         if self.tokens == 0:
             return None
-        whole = self.energy(dense_OI)
-        if whole <= 0:
+        total = self.energy(dense_OI)
+        if total <= 0:
             return 0.0
-        return math.sqrt(max(self.energy(dense_OI - pruned_OI), 0.0) / whole)
+        return math.sqrt(max(self.energy(dense_OI - pruned_OI), 0.0) / total)
 
     def energy(self, weight_OI: Tensor) -> float:
         """Return ‖WXᵀ‖² over all tokens, from XᵀX, or else over the sample."""

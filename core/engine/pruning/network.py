@@ -74,19 +74,19 @@ class Network:
 
 
 @torch.no_grad()
-def loss_and_accuracy(scene: Network, images: ImageSet) -> tuple[float, float]:
+def loss_and_accuracy(network: Network, images: ImageSet) -> tuple[float, float]:
     """Return mean cross-entropy in nats and the share of images whose highest logit is their label's."""
     loss = right = 0.0
-    for pixels_BCHW, labels_B in scene.batches(images):
-        logits_BK = scene.logits(pixels_BCHW)
+    for pixels_BCHW, labels_B in network.batches(images):
+        logits_BK = network.logits(pixels_BCHW)
         loss += float(nn.functional.cross_entropy(logits_BK, labels_B, reduction="sum"))
         right += float((logits_BK.argmax(dim=-1) == labels_B).sum())
     return loss / len(images), right / len(images)
 
 
-def mean_loss(scene: Network, images: ImageSet) -> float:
+def mean_loss(network: Network, images: ImageSet) -> float:
     """Return mean cross-entropy over a set, in nats."""
-    return loss_and_accuracy(scene, images)[0]
+    return loss_and_accuracy(network, images)[0]
 
 
 def weights_of(model: nn.Module, layers: Sequence[LinearShape]) -> Mapping[str, nn.Parameter]:

@@ -70,8 +70,8 @@ class MaskedLoraLinear(LoraLinear):
         weight = self._weight.index_select(dimension, index)
         update_OI = (B_OR @ A_RI) * self.scaling[ADAPTER]
         update = update_OI.T if self.fan_in_fan_out else update_OI
-        found: Tensor = weight.float() + (update.masked_fill(weight == 0, 0) if self.holds_zeros else update)
-        return found
+        merged: Tensor = weight.float() + (update.masked_fill(weight == 0, 0) if self.holds_zeros else update)
+        return merged
 
     @property
     def _weight(self) -> Tensor:

@@ -123,8 +123,8 @@ def shares(weights: Sequence[float], total: int) -> list[int]:
 
     The largest remainders are rounded up, of equal ones the first.
     """
-    whole = sum(weights)
-    exact = [total * each / whole if whole > 0 else total / len(weights) for each in weights]
+    weight_sum = sum(weights)
+    exact = [total * each / weight_sum if weight_sum > 0 else total / len(weights) for each in weights]
     counts = [int(each) for each in exact]
     order = sorted(range(len(exact)), key=lambda number: counts[number] - exact[number])
     for number in order[: total - sum(counts)]:

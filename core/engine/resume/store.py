@@ -180,8 +180,8 @@ def _write_record(file: Path, record: JsonObject) -> None:
 def _read_record(file: Path) -> JsonObject | None:
     """Read what `_write_record` wrote; None where that is not all there."""
     try:
-        whole = json.loads(file.read_text())
-        digest, record = whole["sha256"], whole["record"]
+        content = json.loads(file.read_text())
+        digest, record = content["sha256"], content["record"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
     is_intact = digest == hashlib.sha256(json.dumps(record).encode()).hexdigest()

@@ -40,16 +40,16 @@ def regress(kept_NU: Tensor, performance_N: Tensor, generator: torch.Generator) 
     folds = torch.randperm(len(X_NU), generator=generator) % _FOLDS
     taus: dict[tuple[str, float], list[float]] = {}
     for fold in range(_FOLDS):
-        held = folds == fold
-        x_NU, measured_N = X_NU[held], torch.cat([performance_N[::2][held], performance_N[1::2][held]])
-        for penalty, share, beta_U in _fits(X_NU[~held], y_N[~held]):
+        holdout = folds == fold
+        x_NU, measured_N = X_NU[holdout], torch.cat([performance_N[::2][holdout], performance_N[1::2][holdout]])
+        for penalty, share, beta_U in _fits(X_NU[~holdout], y_N[~holdout]):
             predicted_N = x_NU @ beta_U
             tau = kendall_tau(torch.cat([predicted_N, -predicted_N]), measured_N)
             taus.setdefault((penalty, share), []).append(tau)
-    means = {choice: sum(each) / len(each) for choice, each in taus.items()}
-    best = max(means, key=lambda choice: means[choice])
+    average_taus = {choice: sum(each) / len(each) for choice, each in taus.items()}
+    best = max(average_taus, key=lambda choice: average_taus[choice])
     importance_U = next(beta_U for penalty, share, beta_U in _fits(X_NU, y_N) if (penalty, share) == best)
-    return Regression(importance_U, *best, means[best])
+    return Regression(importance_U, *best, average_taus[best])
 
 
 def _fits(X_NU: Tensor, y_N: Tensor) -> Iterator[tuple[str, float, Tensor]]:

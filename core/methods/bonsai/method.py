@@ -40,27 +40,27 @@ class Bonsai(StructuredMethod):
         self.parameters = parameters
 
     @torch.inference_mode()
-    def choose(self, scene: Scene) -> Cut:
-        assert scene.counts is not None
-        skeleton = scene.skeleton
+    def choose(self, context: Scene) -> Cut:
+        assert context.counts is not None
+        skeleton = context.skeleton
         generator = torch.Generator().manual_seed(self.parameters.seed)
-        model = _MaskedModel(scene)
-        removable = sum(scene.structure.removable(layer, scene.attention) for layer in range(scene.layers))
-        share = sum(each.removed for each in scene.counts) / removable
+        model = _MaskedModel(context)
+        removable = sum(context.structure.removable(layer, context.attention) for layer in range(context.layers))
+        share = sum(each.removed for each in context.counts) / removable
         rounds = math.ceil(share / self.parameters.round_share - 1e-9)
-        before, cut = scene.counts_at(0), scene.without_layers([])
+        before, cut = context.counts_at(0), context.without_layers([])
         for number in counted(range(1, rounds + 1), "rounds of removal"):
-            after = scene.counts_at(number / rounds)
-            cut, said = self._round(scene, model, model.masks.kept_by(cut), before, after, generator)
-            scene.say(f"round {number} of {rounds}: {said}")
+            after = context.counts_at(number / rounds)
+            cut, said = self._round(context, model, model.masks.kept_by(cut), before, after, generator)
+            context.say(f"round {number} of {rounds}: {said}")
             before = after
-        for layer in range(scene.layers):
+        for layer in range(context.layers):
             skeleton.empty_block(layer)
         return cut
 
     def _round(
         self,
-        scene: Scene,
+        context: Scene,
         model: "_MaskedModel",
         there_U: Tensor,
         before: Sequence[LayerCounts],
@@ -68,17 +68,17 @@ class Bonsai(StructuredMethod):
         generator: torch.Generator,
     ) -> tuple[Cut, str]:
         """Run one round: reduce the units still there, as many as `before` says, to those of `after`."""
-        assert scene.calibration is not None
+        assert context.calibration is not None
         masks = model.masks
 
         def keep_highest(score_U: Tensor, among_U: Tensor, counts: Sequence[LayerCounts]) -> Cut:
             """Keep the units of highest score; only units `among_U` may be removed."""
             inside = score_U[among_U]
             stays_U = torch.where(there_U, inside.max() + 1, inside.min() - 1)
-            return scene.keep_highest(masks.split(torch.where(among_U, score_U, stays_U)), counts)
+            return context.keep_highest(masks.split(torch.where(among_U, score_U, stays_U)), counts)
 
-        drawn = torch.randperm(len(scene.calibration), generator=generator)[: self.parameters.sequences]
-        tokens_NT = scene.calibration[drawn]
+        drawn = torch.randperm(len(context.calibration), generator=generator)[: self.parameters.sequences]
+        tokens_NT = context.calibration[drawn]
         prior_U, now = model.prior(tokens_NT, there_U)
         twice = [_twice(*each) for each in zip(before, after, strict=True)]
         candidates_U = there_U & ~masks.kept_by(keep_highest(prior_U, there_U, twice))
@@ -96,41 +96,42 @@ class Bonsai(StructuredMethod):
         )
         if not torch.isfinite(measured).all():
             raise NotFiniteWeights("the perplexity of a masked model is not finite", param="model")
-        found = regress(torch.stack(kept)[:, candidates_U], measured, generator)
+        regression = regress(torch.stack(kept)[:, candidates_U], measured, generator)
         importance_U = torch.zeros(len(masks), dtype=torch.float64)
-        importance_U[candidates_U] = found.importance_U
+        importance_U[candidates_U] = regression.importance_U
         said = (
             f"perplexity {now:.3f}, {-measured.mean():.3f} on average over {len(kept)} masks of "
-            f"{int(candidates_U.sum())} candidates; {found.penalty} {found.share:g}, Kendall's τ {found.tau:.2f}"
+            f"{int(candidates_U.sum())} candidates; {regression.penalty} {regression.share:g}, "
+            f"Kendall's τ {regression.tau:.2f}"
         )
         return keep_highest(_ranks(importance_U, prior_U), candidates_U, after), said
 
 
 class _MaskedModel:
-    """All blocks of a scene's model, and the masks over their units."""
+    """All blocks of a context's model, and the masks over their units."""
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        skeleton, dtype = scene.skeleton, scene.forward_dtype
-        assert scene.calibration is not None
-        self.blocks = [skeleton.fill_block(n, skeleton.read_block(n), dtype) for n in range(scene.layers)]
-        self.arguments = block_arguments(skeleton, scene.calibration.shape[1], dtype)
-        groups = [scene.groups(layer) for layer in range(scene.layers)]
-        self.masks = UnitMasks(scene.folder.family, self.blocks, groups)
+    def __init__(self, context: Scene) -> None:
+        self.context = context
+        skeleton, dtype = context.skeleton, context.forward_dtype
+        assert context.calibration is not None
+        self.blocks = [skeleton.fill_block(n, skeleton.read_block(n), dtype) for n in range(context.layers)]
+        self.arguments = block_arguments(skeleton, context.calibration.shape[1], dtype)
+        groups = [context.groups(layer) for layer in range(context.layers)]
+        self.masks = UnitMasks(context.folder.family, self.blocks, groups)
 
     def perplexity(self, tokens_NT: Tensor, kept_U: Tensor) -> float:
         with self.masks.masked(kept_U):
-            batches = tokens_NT.split(self.scene.micro_batch)
-            return perplexity(self.scene.skeleton, ((tokens_BT, self._run(tokens_BT)) for tokens_BT in batches))
+            batches = tokens_NT.split(self.context.micro_batch)
+            return perplexity(self.context.skeleton, ((tokens_BT, self._run(tokens_BT)) for tokens_BT in batches))
 
     def prior(self, tokens_NT: Tensor, kept_U: Tensor) -> tuple[Tensor, float]:
         """Return mean |W_out|·rms(activation) of each unit, and the perplexity, with only these units kept."""
         with self.masks.watched() as seen:
-            found = self.perplexity(tokens_NT, kept_U)
-        return self.masks.output_magnitudes(seen).double(), found
+            measured = self.perplexity(tokens_NT, kept_U)
+        return self.masks.output_magnitudes(seen).double(), measured
 
     def _run(self, tokens_BT: Tensor) -> Tensor:
-        hidden_BTD = self.scene.skeleton.embed(tokens_BT).to(self.scene.forward_dtype)
+        hidden_BTD = self.context.skeleton.embed(tokens_BT).to(self.context.forward_dtype)
         for block, arguments in zip(self.blocks, self.arguments, strict=True):
             hidden_BTD = call_block(block, hidden_BTD, arguments)
         return hidden_BTD

@@ -37,28 +37,28 @@ class Depth(StructuredMethod):
         self.criterion = parameters.criterion
         self.is_quick = parameters.budget == "quick"
 
-    def choose(self, scene: Scene) -> Cut:
-        if scene.removed_layers == 0:
-            return scene.without_layers([])
-        removed = self._by_perplexity(scene) if self.criterion == "perplexity" else self._by_direction(scene)
-        scene.say(f"layers removed: {', '.join(map(str, sorted(removed)))}")
-        return scene.without_layers(removed)
+    def choose(self, context: Scene) -> Cut:
+        if context.removed_layers == 0:
+            return context.without_layers([])
+        removed = self._by_perplexity(context) if self.criterion == "perplexity" else self._by_direction(context)
+        context.say(f"layers removed: {', '.join(map(str, sorted(removed)))}")
+        return context.without_layers(removed)
 
-    def _by_direction(self, scene: Scene) -> list[int]:
-        assert scene.calibration is not None
-        count = scene.removed_layers
-        stride = max(1, math.ceil(scene.calibration.numel() / _COMPARED_TOKENS))
-        seen: list[list[Tensor]] = [[] for _ in range(scene.layers + 1)]
+    def _by_direction(self, context: Scene) -> list[int]:
+        assert context.calibration is not None
+        count = context.removed_layers
+        stride = max(1, math.ceil(context.calibration.numel() / _COMPARED_TOKENS))
+        seen: list[list[Tensor]] = [[] for _ in range(context.layers + 1)]
 
         def keep(index: int, batch: int, hidden_BTD: Tensor) -> None:
             flat = hidden_BTD.flatten(0, 1)[::stride].float().cpu()
             seen[index].append(flat / flat.norm(dim=-1, keepdim=True))
 
         last = forward_blocks(
-            scene.skeleton, list(scene.calibration.split(scene.micro_batch)), scene.forward_dtype, keep
+            context.skeleton, list(context.calibration.split(context.micro_batch)), context.forward_dtype, keep
         )
         for batch, hidden in enumerate(last):
-            keep(scene.layers, batch, hidden)
+            keep(context.layers, batch, hidden)
         directions = [torch.cat(each) for each in seen]
 
         def cosine(first: int, second: int) -> Tensor:
@@ -67,23 +67,23 @@ class Depth(StructuredMethod):
         if self.criterion == "angular":
             distances = [
                 float(cosine(start, start + count).arccos().mean()) / math.pi
-                for start in range(scene.layers - count + 1)
+                for start in range(context.layers - count + 1)
             ]
             start = distances.index(min(distances))
             return list(range(start, start + count))
-        influence = [float(1 - cosine(layer, layer + 1).mean()) for layer in range(scene.layers)]
-        return sorted(range(scene.layers), key=lambda layer: influence[layer])[:count]
+        influence = [float(1 - cosine(layer, layer + 1).mean()) for layer in range(context.layers)]
+        return sorted(range(context.layers), key=lambda layer: influence[layer])[:count]
 
     @torch.inference_mode()
-    def _by_perplexity(self, scene: Scene) -> list[int]:
-        assert scene.calibration is not None
-        sequences = max(1, _QUICK_TOKENS // scene.calibration.shape[1]) if self.is_quick else len(scene.calibration)
-        tokens = list(scene.calibration[:sequences].split(scene.micro_batch))
-        skeleton, dtype = scene.skeleton, scene.forward_dtype
+    def _by_perplexity(self, context: Scene) -> list[int]:
+        assert context.calibration is not None
+        sequences = max(1, _QUICK_TOKENS // context.calibration.shape[1]) if self.is_quick else len(context.calibration)
+        tokens = list(context.calibration[:sequences].split(context.micro_batch))
+        skeleton, dtype = context.skeleton, context.forward_dtype
         arguments = block_arguments(skeleton, tokens[0].shape[1], dtype)
-        blocks = [skeleton.fill_block(n, skeleton.read_block(n), dtype) for n in range(scene.layers)]
-        before = scene.shelf()
-        kept = list(range(scene.layers))
+        blocks = [skeleton.fill_block(n, skeleton.read_block(n), dtype) for n in range(context.layers)]
+        before = context.shelf()
+        kept = list(range(context.layers))
         candidates = set(kept)
 
         def run(hidden: Tensor, layers: list[int]) -> Tensor:
@@ -104,20 +104,22 @@ class Depth(StructuredMethod):
 
         remember(0, [skeleton.embed(each).to(dtype) for each in tokens])
         removed: list[int] = []
-        while len(removed) < scene.removed_layers:
+        while len(removed) < context.removed_layers:
             tried = [(place, layer) for place, layer in enumerate(kept) if layer in candidates]
-            what = f"layer {len(removed) + 1} of {scene.removed_layers} to remove: trying the model without each"
-            found = {layer: without(place) for place, layer in counted(tried, what)}
+            what = f"layer {len(removed) + 1} of {context.removed_layers} to remove: trying the model without each"
+            perplexities = {layer: without(place) for place, layer in counted(tried, what)}
             if self.is_quick and not removed:
-                candidates = set(sorted(found, key=lambda layer: found[layer])[: 2 * scene.removed_layers])
-            best = min(found, key=lambda layer: found[layer])
-            scene.say(f"without layer {best}: perplexity {found[best]:.3f} on {len(tokens)} batches")
+                candidates = set(
+                    sorted(perplexities, key=lambda layer: perplexities[layer])[: 2 * context.removed_layers]
+                )
+            best = min(perplexities, key=lambda layer: perplexities[layer])
+            context.say(f"without layer {best}: perplexity {perplexities[best]:.3f} on {len(tokens)} batches")
             place = kept.index(best)
             given = [before.get(place, batch) for batch in range(len(tokens))]
             kept.remove(best)
             candidates.discard(best)
             removed.append(best)
             remember(place, given)
-        for layer in range(scene.layers):
+        for layer in range(context.layers):
             skeleton.empty_block(layer)
         return removed

@@ -31,44 +31,48 @@ class FilterL1(FilterMethod):
     def __init__(self, parameters: FilterL1Parameters) -> None:
         self._parameters = parameters
 
-    def prune(self, scene: Network) -> None:
+    def prune(self, network: Network) -> None:
         parameters = self._parameters
 
         def choose(groups: Groups, goal: Goal, number: int) -> list[Step] | None:
             if number >= parameters.rounds:
                 return None
-            return self._choose(scene, groups, goal.part((number + 1) / parameters.rounds), number)
+            return self._choose(network, groups, goal.part((number + 1) / parameters.rounds), number)
 
-        remove_in_rounds(scene, parameters, choose, retrain_steps=parameters.retrain_steps)
+        remove_in_rounds(network, parameters, choose, retrain_steps=parameters.retrain_steps)
 
     def scores(self, network: Network, groups: Groups) -> list[Tensor]:
         return [self.score(network, groups, place, 0) for place in range(len(groups.groups))]
 
-    def _choose(self, scene: Network, groups: Groups, goal: Goal, number: int) -> list[Step]:
-        scores = [self.score(scene, groups, place, number) for place in range(len(groups.groups))]
-        steps = self._shared(scene, groups, scores, goal, number)
-        return self._greedily(scene, groups, steps, number) if self._parameters.selection == "greedy" else steps
+    def _choose(self, network: Network, groups: Groups, goal: Goal, number: int) -> list[Step]:
+        scores = [self.score(network, groups, place, number) for place in range(len(groups.groups))]
+        steps = self._shared(network, groups, scores, goal, number)
+        return self._greedily(network, groups, steps, number) if self._parameters.selection == "greedy" else steps
 
     def score(
-        self, scene: Network, groups: Groups, place: int, number: int, dropped: filter_rankings.Dropped | None = None
+        self, network: Network, groups: Groups, place: int, number: int, dropped: filter_rankings.Dropped | None = None
     ) -> Tensor:
         """Return scores [units], the lowest of which are removed first."""
         group, order = groups.groups[place], self._parameters.order
         if order == "random":
             generator = torch.Generator().manual_seed((self._parameters.seed * 1_000_003 + number) * 4096 + place)
             return torch.rand(group.units, generator=generator)
-        sums_U = filter_rankings.kernel_sums(scene.model, group, power=1, dropped=dropped)
+        sums_U = filter_rankings.kernel_sums(network.model, group, power=1, dropped=dropped)
         return sums_U if order == "smallest" else -sums_U
 
-    def _shared(self, scene: Network, groups: Groups, scores: Sequence[Tensor], goal: Goal, number: int) -> list[Step]:
+    def _shared(
+        self, network: Network, groups: Groups, scores: Sequence[Tensor], goal: Goal, number: int
+    ) -> list[Step]:
         """Choose the units of each group by `rates` and the scores as they are."""
         rates, round_to = self._parameters.rates, self._parameters.round_to
         if rates == "uniform":
             return until(by_rate(groups, scores, round_to, lambda place, rate: rate), groups, goal)
         if rates == "sensitivity":
-            measured = draw_images(scene.calibration, self._parameters.measured_images, self._parameters.seed + number)
-            scanned = curves(scene, groups, scores, measured)
-            scene.figures.setdefault(
+            measured = draw_images(
+                network.calibration, self._parameters.measured_images, self._parameters.seed + number
+            )
+            scanned = curves(network, groups, scores, measured)
+            network.figures.setdefault(
                 "sensitivity",
                 [
                     {"name": group.name, "rates": list(curve.rates), "losses": list(curve.losses)}
@@ -107,13 +111,13 @@ class FilterL1(FilterMethod):
             raise beyond(groups, goal, counts(possible, groups), names[highest])
         return taken
 
-    def _greedily(self, scene: Network, groups: Groups, steps: Sequence[Step], number: int) -> list[Step]:
+    def _greedily(self, network: Network, groups: Groups, steps: Sequence[Step], number: int) -> list[Step]:
         """Choose as many units of each group again, without kernels of inputs removed before."""
         dropped: dict[str, list[Tensor]] = defaultdict(list)
         chosen = []
         for place, count in enumerate(counts(steps, groups)):
             without = {layer: torch.cat(inputs) for layer, inputs in dropped.items()}
-            score_U = self.score(scene, groups, place, number, without)
+            score_U = self.score(network, groups, place, number, without)
             units = torch.argsort(score_U, stable=True)[:count]
             chosen.append(Step(0.0, place, tuple(units.tolist())))
             for member in groups.groups[place].readers:

@@ -28,21 +28,21 @@ class FilterTaylor(FilterMethod):
     def __init__(self, parameters: FilterTaylorParameters) -> None:
         self._parameters = parameters
 
-    def prune(self, scene: Network) -> None:
+    def prune(self, network: Network) -> None:
         parameters = self._parameters
 
         def choose(groups: Groups, goal: Goal, number: int) -> list[Step] | None:
-            if number == 0 and parameters.compare and "rankings" not in scene.figures:
-                self._compare(scene, groups)
+            if number == 0 and parameters.compare and "rankings" not in network.figures:
+                self._compare(network, groups)
             if goal.is_met(groups.parameters, groups.flops):
                 return None
-            images = draw_images(scene.calibration, parameters.measured_images, parameters.seed + number)
-            scores = rank(parameters.ranking, scene, groups, images, parameters.seed + number)
+            images = draw_images(network.calibration, parameters.measured_images, parameters.seed + number)
+            scores = rank(parameters.ranking, network, groups, images, parameters.seed + number)
             steps = by_score(groups, self._regularised(groups, scores), parameters.round_to)
-            return _first(until(steps, groups, goal), self._at_once(scene))
+            return _first(until(steps, groups, goal), self._at_once(network))
 
         remove_in_rounds(
-            scene,
+            network,
             parameters,
             choose,
             retrain_steps=parameters.retrain_steps,
@@ -54,9 +54,9 @@ class FilterTaylor(FilterMethod):
         images = draw_images(network.calibration, parameters.measured_images, parameters.seed)
         return rank(parameters.ranking, network, groups, images, parameters.seed)
 
-    def _at_once(self, scene: Network) -> int:
+    def _at_once(self, network: Network) -> int:
         """Return the number of units to remove in a round."""
-        units: int = sum(each["before"] for each in scene.figures[FIGURES]["groups"])
+        units: int = sum(each["before"] for each in network.figures[FIGURES]["groups"])
         return self._parameters.filters_per_round or max(1, units // _DEFAULT_ROUNDS)
 
     def _regularised(self, groups: Groups, scores: Sequence[Tensor]) -> list[Tensor]:
@@ -68,14 +68,14 @@ class FilterTaylor(FilterMethod):
         saved = [groups.flops - groups.flops_left([int(place == each) for each in places]) for place in places]
         return [score_U - weight * flops / 1e6 for score_U, flops in zip(scores, saved, strict=True)]
 
-    def _compare(self, scene: Network, groups: Groups) -> None:
+    def _compare(self, network: Network, groups: Groups) -> None:
         """Compute all rankings of the dense model, and their agreement with the oracle, for the report."""
-        images = draw_images(scene.calibration, self._parameters.measured_images, self._parameters.seed)
+        images = draw_images(network.calibration, self._parameters.measured_images, self._parameters.seed)
         scores = {}
         for name in RANKINGS:
-            scene.observer.on_log(f"ranking by {name}")
-            scores[name] = rank(name, scene, groups, images, self._parameters.seed)
-        scene.figures["rankings"] = {"images": len(images), "spearman": compare(scores)}
+            network.observer.on_log(f"ranking by {name}")
+            scores[name] = rank(name, network, groups, images, self._parameters.seed)
+        network.figures["rankings"] = {"images": len(images), "spearman": compare(scores)}
 
 
 def _first(steps: Sequence[Step], units: int) -> list[Step]:

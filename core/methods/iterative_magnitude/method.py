@@ -34,28 +34,28 @@ class IterativeMagnitude(ClassifierMethod):
     def __init__(self, parameters: IterativeMagnitudeParameters) -> None:
         self.parameters = parameters
 
-    def prune(self, scene: Network) -> None:
+    def prune(self, network: Network) -> None:
         parameters = self.parameters
-        early = self._early_weights(scene)
-        dropout = layers_before_dropout(scene) if parameters.scale_dropout else {}
+        early = self._early_weights(network)
+        dropout = layers_before_dropout(network) if parameters.scale_dropout else {}
 
         def prepare() -> None:
             if early is not None:
-                scene.notes.append(
+                network.notes.append(
                     f"after every cut survivors were set back to the weights after {parameters.rewind_step} steps of "
                     "training from those the job was given"
                 )
-                train(scene, parameters, parameters.retrain_steps, parameters.seed + parameters.rounds + 1)
-            rates = self._rates(scene)
-            total = round(sum(rates[shape.name] * shape.numel for shape in scene.layers))
-            scene.figures |= {"rates": rates, "removed": exact_counts(scene.layers, rates, total)}
+                train(network, parameters, parameters.retrain_steps, parameters.seed + parameters.rounds + 1)
+            rates = self._rates(network)
+            total = round(sum(rates[shape.name] * shape.numel for shape in network.layers))
+            network.figures |= {"rates": rates, "removed": exact_counts(network.layers, rates, total)}
 
         def cut(share: float) -> dict[str, Any]:
-            before, _ = loss_and_accuracy(scene, scene.calibration)
-            counts = {name: round(share * count) for name, count in scene.figures["removed"].items()}
+            before, _ = loss_and_accuracy(network, network.calibration)
+            counts = {name: round(share * count) for name, count in network.figures["removed"].items()}
             for name, count in counts.items():
-                cut_layer(scene, name, count)
-            after, accuracy = loss_and_accuracy(scene, scene.calibration)
+                cut_layer(network, name, count)
+            after, accuracy = loss_and_accuracy(network, network.calibration)
             row = {
                 "removed": sum(counts.values()),
                 "loss_before": before,
@@ -63,61 +63,61 @@ class IterativeMagnitude(ClassifierMethod):
                 "accuracy_cut": accuracy,
             }
             if parameters.remove_dead_neurons:
-                dead = remove_dead_neurons(scene)
+                dead = remove_dead_neurons(network)
                 row |= {"dead_neurons": dead.neurons, "weights_of_dead_neurons": dead.weights}
             if early is not None:
-                rewind(scene, early)
+                rewind(network, early)
             return row
 
         @contextmanager
         def training() -> Iterator[dict[str, Any]]:
-            with scaled_dropout(scene, dropout) as rates:
+            with scaled_dropout(network, dropout) as rates:
                 yield {"dropout": rates} if rates else {}
 
-        prune_in_rounds(scene, parameters, parameters.seed, cut, prepare=prepare, training=training)
+        prune_in_rounds(network, parameters, parameters.seed, cut, prepare=prepare, training=training)
 
-    def _early_weights(self, scene: Network) -> dict[str, Tensor] | None:
+    def _early_weights(self, network: Network) -> dict[str, Tensor] | None:
         """Train to the weights survivors are set back to; a resumed attempt computes the same. None: no rewinding."""
         if self.parameters.rewind_step is None:
             return None
-        train(scene, self.parameters, self.parameters.rewind_step, self.parameters.seed)
-        return {name: each.clone() for name, each in scene.model.state_dict().items()}
+        train(network, self.parameters, self.parameters.rewind_step, self.parameters.seed)
+        return {name: each.clone() for name, each in network.model.state_dict().items()}
 
-    def _rates(self, scene: Network) -> dict[str, float]:
+    def _rates(self, network: Network) -> dict[str, float]:
         """Choose the rate of each layer by name; a scan, where one is made, goes into the figures."""
         parameters = self.parameters
         if parameters.allocation != "sensitivity":
-            return layer_rates(scene.layers, parameters.allocation, scene.sparsity)
-        images = draw_images(scene.calibration, parameters.scan_images, parameters.seed)
-        loss, accuracy = loss_and_accuracy(scene, images)
+            return layer_rates(network.layers, parameters.allocation, network.sparsity)
+        images = draw_images(network.calibration, parameters.scan_images, parameters.seed)
+        loss, accuracy = loss_and_accuracy(network, images)
         curves = layer_sensitivity_curves(
-            scene,
+            network,
             images,
             sorted(set(parameters.scan_rates)),
-            lambda shape, rate: cut_layer(scene, shape.name, round(rate * shape.numel)),
+            lambda shape, rate: cut_layer(network, shape.name, round(rate * shape.numel)),
         )
-        scene.figures["scan"] = {
+        network.figures["scan"] = {
             "dense": {"loss": loss, "accuracy": accuracy},
             "layers": {
                 name: [{"rate": rate, "loss": loss, "accuracy": accuracy} for rate, loss, accuracy in curve]
                 for name, curve in curves.items()
             },
         }
-        return rates_from_curves(scene.layers, curves, loss, scene.sparsity)
+        return rates_from_curves(network.layers, curves, loss, network.sparsity)
 
 
-def cut_layer(scene: Network, name: str, count: int) -> None:
+def cut_layer(network: Network, name: str, count: int) -> None:
     """Zero the `count` smallest weights of a layer."""
-    layer = layer_of(scene.model, name)
+    layer = layer_of(network.model, name)
     weight_OI = to_matrix(layer)
     set_matrix(layer, weight_OI.masked_fill(lowest_in_tensor(magnitude(weight_OI), count), 0))
 
 
 @torch.no_grad()
-def rewind(scene: Network, early: Mapping[str, Tensor]) -> None:
+def rewind(network: Network, early: Mapping[str, Tensor]) -> None:
     """Set everything back to early weights, except the zeros of the layers."""
-    gone = {name: weight_OI == 0 for name, weight_OI in matrices(scene).items()}
-    scene.model.load_state_dict(early)
-    for name, gone_OI in gone.items():
-        layer = layer_of(scene.model, name)
-        set_matrix(layer, to_matrix(layer).masked_fill(gone_OI, 0))
+    zeros = {name: weight_OI == 0 for name, weight_OI in matrices(network).items()}
+    network.model.load_state_dict(early)
+    for name, zero_OI in zeros.items():
+        layer = layer_of(network.model, name)
+        set_matrix(layer, to_matrix(layer).masked_fill(zero_OI, 0))

@@ -22,13 +22,13 @@ class L2Structured(StructuredMethod):
     def __init__(self, parameters: MethodParameters) -> None:
         pass
 
-    def choose(self, scene: Scene) -> Cut:
+    def choose(self, context: Scene) -> Cut:
         scores: list[Mapping[Kind, Tensor]] = []
-        for layer in range(scene.layers):
-            tensors = scene.skeleton.read_block(layer)
+        for layer in range(context.layers):
+            tensors = context.skeleton.read_block(layer)
 
             def squares(slot: Slot, tensors: Mapping[str, Tensor] = tensors) -> Tensor:
                 return slot.per_feature(tensors[slot.name].float().square())
 
-            scores.append({groups.kind: groups.sum(squares, tensors) for groups in scene.groups(layer)})
-        return scene.keep_highest(scores)
+            scores.append({groups.kind: groups.sum(squares, tensors) for groups in context.groups(layer)})
+        return context.keep_highest(scores)

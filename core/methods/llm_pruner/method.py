@@ -25,25 +25,25 @@ class LLMPruner(StructuredMethod):
         self.is_mixed = parameters.importance == "mixed"
         self.by_vector = parameters.aggregation == "vector_wise"
 
-    def choose(self, scene: Scene) -> Cut:
-        assert scene.calibration is not None
-        groups = [scene.groups(layer) for layer in range(scene.layers)]
+    def choose(self, context: Scene) -> Cut:
+        assert context.calibration is not None
+        groups = [context.groups(layer) for layer in range(context.layers)]
         scores: list[Mapping[Kind, Tensor]] = [{} for _ in groups]
 
         def score(layer: int, weights: Mapping[str, Tensor], g: Mapping[str, Tensor], F: Mapping[str, Tensor]) -> None:
             scores[layer] = {each.kind: self._importance(each, weights, g, F).cpu() for each in groups[layer]}
 
         loss = backward_blocks(
-            scene.skeleton,
-            scene.calibration,
-            scene.forward_dtype,
+            context.skeleton,
+            context.calibration,
+            context.forward_dtype,
             [[slot.name for each in layer for slot in each.slots] for layer in groups],
             score,
             squares=self.is_mixed,
-            cache=scene.shelf(),
+            cache=context.shelf(),
         )
-        scene.say(f"gradients of {len(scene.calibration)} sequences, mean loss {loss:.4f}")
-        return scene.keep_highest(scores)
+        context.say(f"gradients of {len(context.calibration)} sequences, mean loss {loss:.4f}")
+        return context.keep_highest(scores)
 
     def _importance(
         self, groups: Groups, weights: Mapping[str, Tensor], g: Mapping[str, Tensor], F: Mapping[str, Tensor]

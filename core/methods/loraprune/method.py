@@ -32,12 +32,12 @@ class LoRAPrune(StructuredMethod):
     def __init__(self, parameters: LoRAPruneParameters) -> None:
         self.parameters = parameters
 
-    def choose(self, scene: Scene) -> Cut:
-        assert scene.calibration is not None
-        recovery = self.parameters.training(scene.calibration.shape[1])
-        adapted = AdaptedModel(scene, recovery)
-        removal = GradualRemoval(scene, adapted, recovery.steps, self.parameters.momentum)
-        adapted.train(scene.calibration, removal)
+    def choose(self, context: Scene) -> Cut:
+        assert context.calibration is not None
+        recovery = self.parameters.training(context.calibration.shape[1])
+        adapted = AdaptedModel(context, recovery)
+        removal = GradualRemoval(context, adapted, recovery.steps, self.parameters.momentum)
+        adapted.train(context.calibration, removal)
         adapted.write_merged()
         return removal.cut
 
@@ -45,15 +45,15 @@ class LoRAPrune(StructuredMethod):
 class GradualRemoval:
     """Schedule that masks groups at each step of training; `cut` is what is kept so far."""
 
-    def __init__(self, scene: Scene, adapted: AdaptedModel, steps: int, momentum: float) -> None:
-        self._scene, self._adapted, self._steps = scene, adapted, steps
+    def __init__(self, context: Scene, adapted: AdaptedModel, steps: int, momentum: float) -> None:
+        self._context, self._adapted, self._steps = context, adapted, steps
         self._average = MovingAverage(momentum)
-        self.cut = Cut(attention=scene.attention, layers={})
+        self.cut = Cut(attention=context.attention, layers={})
 
     def after_backward(self, step: int) -> None:
         self._average.add(self._adapted.unit_sums(importance, normalised=True))
-        counts = self._scene.counts_at(cubic(step + 1, self._steps))
-        self.cut = self._scene.keep_highest(of_those_left(self._average.scores, self.cut), counts)
+        counts = self._context.counts_at(cubic(step + 1, self._steps))
+        self.cut = self._context.keep_highest(of_those_left(self._average.scores, self.cut), counts)
         self._adapted.keep_cut(self.cut)
 
     def after_step(self, step: int) -> None:

@@ -31,29 +31,29 @@ class UnitBundle:
     damage: float
 
 
-def bundle_damage(scene: Scene, adapted: AdaptedModel, tokens_NT: Tensor, most: int) -> list[UnitBundle]:
+def bundle_damage(context: Scene, adapted: AdaptedModel, tokens_NT: Tensor, most: int) -> list[UnitBundle]:
     """Measure the damage of every bundle, on token ids [sequences, time].
 
     A layer's groups of a kind are sorted by their weights' L2 norm and divided into `most` bundles, or as many as there
     are groups. The hidden states before a layer are stored: only the layers from the masked one on are run again.
     """
-    skeleton, dtype = scene.skeleton, adapted.dtype
-    tokens = list(tokens_NT.split(scene.micro_batch))
+    skeleton, dtype = context.skeleton, adapted.dtype
+    tokens = list(tokens_NT.split(context.micro_batch))
     arguments = block_arguments(skeleton, tokens_NT.shape[1], dtype)
     norms = adapted.unit_sums(lambda linear: effective_weight(linear).square(), normalised=False)
 
     def loss(start: int, entering: Sequence[Tensor]) -> float:
         def end(hidden: Tensor) -> Tensor:
-            for layer in range(start, scene.layers):
+            for layer in range(start, context.layers):
                 hidden = call_block(adapted.blocks[layer], hidden, arguments[layer])
             return hidden
 
         return math.log(perplexity(skeleton, zip(tokens, map(end, entering), strict=True)))
 
-    found = []
+    bundles = []
     with torch.inference_mode():
         hidden = [skeleton.embed(each).to(dtype) for each in tokens]
-        whole = loss(0, hidden)
+        dense_loss = loss(0, hidden)
         for layer, groups in enumerate(counted(adapted.groups, "measuring what layers know")):
             for each in groups:
                 order = norms[layer][each.kind].argsort()
@@ -61,11 +61,11 @@ def bundle_damage(scene: Scene, adapted: AdaptedModel, tokens_NT: Tensor, most: 
                     kept_U = torch.ones(each.units, dtype=torch.bool)
                     kept_U[part] = False
                     adapted.keep(layer, each.kind, kept_U)
-                    damage = loss(layer, hidden) - whole
-                    found.append(UnitBundle(layer, each.kind, tuple(sorted(part.tolist())), damage))
+                    damage = loss(layer, hidden) - dense_loss
+                    bundles.append(UnitBundle(layer, each.kind, tuple(sorted(part.tolist())), damage))
                 adapted.keep(layer, each.kind, torch.ones(each.units, dtype=torch.bool))
             hidden = [call_block(adapted.blocks[layer], each, arguments[layer]) for each in hidden]
-    return found
+    return bundles
 
 
 def within_layer(bundle: UnitBundle) -> Hashable:

@@ -42,7 +42,7 @@ class HalfSpaceRemoval:
 
     def __init__(
         self,
-        scene: Scene,
+        context: Scene,
         adapted: AdaptedModel,
         *,
         steps: int,
@@ -50,14 +50,14 @@ class HalfSpaceRemoval:
         epsilon: float,
         exempt: Sequence[UnitBundle],
     ) -> None:
-        self._scene, self._adapted, self._epsilon = scene, adapted, epsilon
+        self._context, self._adapted, self._epsilon = context, adapted, epsilon
         first, last = floor(WARM_UP * steps), floor((1 - COOL_DOWN) * steps)
         self._starts = [first + period * (last - first) // periods for period in range(periods + 1)]
         self._exempt = exempt
         self._average = MovingAverage(_MOMENTUM)
         self._factors: dict[MaskedLoraLinear, tuple[Tensor, Tensor]] = {}
         self._lengths: dict[tuple[int, Kind], Tensor] = {}
-        self.cut = Cut(attention=scene.attention, layers={})
+        self.cut = Cut(attention=context.attention, layers={})
 
     @torch.no_grad()
     def after_backward(self, step: int) -> None:
@@ -79,8 +79,8 @@ class HalfSpaceRemoval:
     def _pick(self, period: int) -> None:
         """Choose the groups of this period, and the length by which a step shrinks each so that they end at zero."""
         earlier = self.cut
-        counts = self._scene.counts_at((period + 1) / (len(self._starts) - 1))
-        self.cut = self._scene.keep_highest(of_those_left(self._preferring_exempt(), earlier), counts)
+        counts = self._context.counts_at((period + 1) / (len(self._starts) - 1))
+        self.cut = self._context.keep_highest(of_those_left(self._preferring_exempt(), earlier), counts)
         steps = self._starts[period + 1] - self._starts[period]
         for layer, groups in enumerate(self._adapted.groups):
             for each in groups:

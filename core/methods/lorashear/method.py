@@ -22,26 +22,31 @@ class LoRAShear(StructuredMethod):
     def __init__(self, parameters: LoRAShearParameters) -> None:
         self.parameters = parameters
 
-    def choose(self, scene: Scene) -> Cut:
-        assert scene.calibration is not None
-        asked = self.parameters
-        recovery = asked.training(scene.calibration.shape[1])
-        adapted = AdaptedModel(scene, recovery)
-        exempt = self._exempt(scene, adapted) if asked.exempt else []
+    def choose(self, context: Scene) -> Cut:
+        assert context.calibration is not None
+        parameters = self.parameters
+        recovery = parameters.training(context.calibration.shape[1])
+        adapted = AdaptedModel(context, recovery)
+        exempt = self._exempt(context, adapted) if parameters.exempt else []
         removal = HalfSpaceRemoval(
-            scene, adapted, steps=recovery.steps, periods=asked.periods, epsilon=asked.epsilon, exempt=exempt
+            context,
+            adapted,
+            steps=recovery.steps,
+            periods=parameters.periods,
+            epsilon=parameters.epsilon,
+            exempt=exempt,
         )
-        adapted.train(scene.calibration, removal)
+        adapted.train(context.calibration, removal)
         adapted.write_merged()
         return removal.cut
 
-    def _exempt(self, scene: Scene, adapted: AdaptedModel) -> list[UnitBundle]:
-        assert scene.calibration is not None
-        probed = scene.calibration[: max(1, self.parameters.probed_tokens // scene.calibration.shape[1])]
-        bundles = bundle_damage(scene, adapted, probed, self.parameters.most_bundles)
+    def _exempt(self, context: Scene, adapted: AdaptedModel) -> list[UnitBundle]:
+        assert context.calibration is not None
+        probed = context.calibration[: max(1, self.parameters.probed_tokens // context.calibration.shape[1])]
+        bundles = bundle_damage(context, adapted, probed, self.parameters.most_bundles)
         exempt = most_damaging(bundles, self.parameters.exempt)
         worst = max(bundles, key=lambda each: each.damage)
-        scene.say(
+        context.say(
             f"of {len(bundles)} bundles of heads and channels {len(exempt)} are exempt; without the costliest, "
             f"{len(worst.units)} {worst.kind} of layer {worst.layer}, the loss rises by {worst.damage:.3f}"
         )

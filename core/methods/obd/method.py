@@ -26,24 +26,26 @@ class OBD(ClassifierMethod):
     def __init__(self, parameters: OBDParameters) -> None:
         self.parameters = parameters
 
-    def prune(self, scene: Network) -> None:
+    def prune(self, network: Network) -> None:
         parameters = self.parameters
-        images = draw_images(scene.calibration, parameters.curvature_images, parameters.seed)
-        total = round(scene.sparsity * prunable_weights(scene))
+        images = draw_images(network.calibration, parameters.curvature_images, parameters.seed)
+        total = round(network.sparsity * prunable_weights(network))
 
         def cut(share: float) -> dict[str, Any]:
-            h = mean_squares(scene, images, parameters.curvature)
-            saliencies = {name: weight_OI.square() * h[name] / 2 for name, weight_OI in matrices(scene).items()}
-            before = mean_loss(scene, images)
+            h = mean_squares(network, images, parameters.curvature)
+            saliencies = {name: weight_OI.square() * h[name] / 2 for name, weight_OI in matrices(network).items()}
+            before = mean_loss(network, images)
             count = round(share * total)
-            deleted = zero_lowest(scene, saliencies, count)
-            predicted = sum(float(saliencies[name][gone].sum(dtype=torch.float64)) for name, gone in deleted.items())
+            deleted = zero_lowest(network, saliencies, count)
+            predicted = sum(
+                float(saliencies[name][deleted_OI].sum(dtype=torch.float64)) for name, deleted_OI in deleted.items()
+            )
             return {
                 "removed": count,
-                "deleted": sum(int(gone.sum()) for gone in deleted.values()),
+                "deleted": sum(int(deleted_OI.sum()) for deleted_OI in deleted.values()),
                 "predicted_increase": predicted,
-                "measured_increase": mean_loss(scene, images) - before,
+                "measured_increase": mean_loss(network, images) - before,
                 "loss_before": before,
             }
 
-        prune_in_rounds(scene, parameters, parameters.seed, cut)
+        prune_in_rounds(network, parameters, parameters.seed, cut)

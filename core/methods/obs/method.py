@@ -55,13 +55,13 @@ class ClassifierOBS(ClassifierMethod):
     def __init__(self, parameters: OBSParameters) -> None:
         self.parameters = parameters
 
-    def prune(self, scene: Network) -> None:
-        require_divisible(scene.layers, scene.pattern)
-        if is_exact(self.parameters, scene.layers):
-            GlobalOBS(self.parameters).prune(scene)
+    def prune(self, network: Network) -> None:
+        require_divisible(network.layers, network.pattern)
+        if is_exact(self.parameters, network.layers):
+            GlobalOBS(self.parameters).prune(network)
         else:
-            scene.figures["mode"] = "layer_wise"
-            OneShot(OBS(self.parameters), self.parameters).prune(scene)
+            network.figures["mode"] = "layer_wise"
+            OneShot(OBS(self.parameters), self.parameters).prune(network)
 
 
 def row_counts(weight_OI: Tensor, target: LayerTarget) -> Tensor:

@@ -77,8 +77,8 @@ def obs_prune(
     steps = int(counts_R.max()) if rows else 0
     at_once = max(1, _ELEMENTS_AT_ONCE[weights_RP.device.type] // max(1, steps * size))
     parts = [
-        _delete(weights, inverse_PP, counts, steps, gone, size if prunable is None else prunable, pattern)
-        for weights, counts, gone in zip(
+        _delete(weights, inverse_PP, counts, steps, already_deleted, size if prunable is None else prunable, pattern)
+        for weights, counts, already_deleted in zip(
             weights_RP.split(at_once),
             counts_R.to(weights_RP.device).split(at_once),
             deleted_RP.split(at_once),

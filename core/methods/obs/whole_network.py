@@ -12,12 +12,12 @@ from core.methods.obs.info import OBSParameters
 from core.methods.obs.surgeon import OBSUpdate, inverse_hessian, obs_prune
 
 
-def weights_to_go(scene: Network) -> int:
+def weights_to_go(network: Network) -> int:
     """Count the weights that must still become zero, by the sparsity or in every m consecutive weights."""
-    pattern, weights = scene.pattern, matrices(scene).values()
+    pattern, weights = network.pattern, matrices(network).values()
     if pattern.of is None or pattern.keep is None:
         zeros = sum(int((weight_OI == 0).sum()) for weight_OI in weights)
-        return max(0, round(scene.sparsity * prunable_weights(scene)) - zeros)
+        return max(0, round(network.sparsity * prunable_weights(network)) - zeros)
     zeros_RG = [(weight_OI == 0).unflatten(1, (-1, pattern.of)).sum(-1) for weight_OI in weights]
     return sum(int((pattern.of - pattern.keep - each).clamp(min=0).sum()) for each in zeros_RG)
 
@@ -33,33 +33,33 @@ class GlobalOBS:
     def __init__(self, parameters: OBSParameters) -> None:
         self.parameters = parameters
 
-    def prune(self, scene: Network) -> None:
+    def prune(self, network: Network) -> None:
         parameters = self.parameters
-        images = draw_images(scene.calibration, parameters.curvature_images, parameters.seed)
-        if resume(scene) is None:
-            scene.figures |= {"mode": "exact", "loss_before": mean_loss(scene, images), "predicted_increases": []}
-        increases: list[float] = scene.figures["predicted_increases"]
-        while left := weights_to_go(scene):
-            check_for_stop(scene)
-            deletion = self._delete(scene, images, min(left, parameters.reestimate_every or left))
+        images = draw_images(network.calibration, parameters.curvature_images, parameters.seed)
+        if resume(network) is None:
+            network.figures |= {"mode": "exact", "loss_before": mean_loss(network, images), "predicted_increases": []}
+        increases: list[float] = network.figures["predicted_increases"]
+        while left := weights_to_go(network):
+            check_for_stop(network)
+            deletion = self._delete(network, images, min(left, parameters.reestimate_every or left))
             increases += deletion.increases_RT[0].tolist()
-            save(scene, len(increases))
-            scene.observer.on_progress(len(increases) / (len(increases) + weights_to_go(scene)))
-        scene.figures["predicted_increase"] = sum(increases)
-        scene.figures["measured_increase"] = mean_loss(scene, images) - scene.figures["loss_before"]
+            save(network, len(increases))
+            network.observer.on_progress(len(increases) / (len(increases) + weights_to_go(network)))
+        network.figures["predicted_increase"] = sum(increases)
+        network.figures["measured_increase"] = mean_loss(network, images) - network.figures["loss_before"]
 
     @torch.no_grad()
-    def _delete(self, scene: Network, images: ImageSet, count: int) -> OBSUpdate:
+    def _delete(self, network: Network, images: ImageSet, count: int) -> OBSUpdate:
         """Estimate the Hessian of the weights that are left, and delete `count` of them."""
-        layers = {shape.name: layer_of(scene.model, shape.name) for shape in scene.layers}
-        weights = matrices(scene)
+        layers = {shape.name: layer_of(network.model, shape.name) for shape in network.layers}
+        weights = matrices(network)
         biases = [layer.bias for layer in layers.values() if layer.bias is not None]
         w_P = torch.cat([each.detach().flatten() for each in [*weights.values(), *biases]]).double()
-        prunable = prunable_weights(scene)
+        prunable = prunable_weights(network)
         deleted_P = w_P == 0
         deleted_P[prunable:] = False
         inverse_PP = inverse_hessian(
-            (rows.masked_fill_(deleted_P, 0) for rows in gradient_rows(scene, images, self.parameters.curvature)),
+            (rows.masked_fill_(deleted_P, 0) for rows in gradient_rows(network, images, self.parameters.curvature)),
             len(w_P),
             alpha=self.parameters.alpha,
             samples=len(images),
@@ -70,7 +70,7 @@ class GlobalOBS:
             torch.tensor([count]),
             deleted_RP=deleted_P[None],
             prunable=prunable,
-            pattern=scene.pattern,
+            pattern=network.pattern,
         )
         sizes = [each.numel() for each in [*weights.values(), *biases]]
         parts = deletion.weights_RP[0].float().split(sizes)

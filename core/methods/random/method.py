@@ -1,4 +1,4 @@
-"""Random pruning, the baseline: every weight of a tensor is equally likely to be removed."""
+"""Random pruning, the baseline (Liu 2022, arXiv:2202.02643): every weight of a tensor is equally likely to go."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Random structured pruning, the baseline: every head or channel of a layer is equally likely to be removed."""
+"""Random structured pruning, the baseline (Mittal 2018, arXiv:1801.10447): all heads or channels are equally likely."""
 
 import torch
 
@@ -16,11 +16,11 @@ class RandomStructured(StructuredMethod):
     def __init__(self, parameters: MethodParameters) -> None:
         self.seed = parameters.seed
 
-    def choose(self, scene: Scene) -> Cut:
+    def choose(self, context: Scene) -> Cut:
         generator = torch.Generator().manual_seed(self.seed)
-        return scene.keep_highest(
+        return context.keep_highest(
             [
-                {each.kind: torch.rand(each.units, generator=generator) for each in scene.groups(layer)}
-                for layer in range(scene.layers)
+                {each.kind: torch.rand(each.units, generator=generator) for each in context.groups(layer)}
+                for layer in range(context.layers)
             ]
         )

@@ -1,4 +1,7 @@
-"""Method `recover`, which prunes nothing: the sweep measures the model and counts its zeros, then it is trained."""
+"""Method `recover`, which prunes nothing: the pass measures the model and counts its zeros, then it is trained.
+
+Training with adapters is that of Hu 2021 (arXiv:2106.09685), with a teacher that of Hinton 2015 (arXiv:1503.02531).
+"""
 
 from collections.abc import Callable, Sequence
 

@@ -34,72 +34,74 @@ class _Unit:
 
 
 def classifier_sensitivity(
-    scene: Network,
+    network: Network,
     images: ImageSet,
     parameters: SensitivityOptions,
     store: ResumeStore,
 ) -> tuple[SensitivityPoint, list[SensitivityCurve]]:
-    """Measure the dense model's point, and the curve of each of the scene's layers.
+    """Measure the dense model's point, and the curve of each of the network's layers.
 
     Methods that remove filters have a curve for each group of coupled channels that are all in these layers.
-    `scene.images` are those to calibrate on.
+    `network.images` are those to calibrate on.
 
     After each layer its curve is saved in `store`, and those an earlier attempt left there are not measured again. The
     model is restored afterwards. Raises RecoveryStopped between layers where asked to stop.
     """
     assert parameters.rates is not None and parameters.pattern is not None
-    dense_loss, dense_accuracy = loss_and_accuracy(scene, images)
+    dense_loss, dense_accuracy = loss_and_accuracy(network, images)
     saved = store.load(CURVES)
     curves = (
         [SensitivityCurve.model_validate(curve) for curve in saved.state["curves"]] if isinstance(saved, Saved) else []
     )
     method = build_classifier_method(parameters.method, parse_parameters(parameters.method, parameters.parameters))
     if isinstance(method, FilterMethod):
-        units = _groups(scene, images, method, parameters.rates)
+        units = _groups(network, images, method, parameters.rates)
     else:
-        units = _layers(scene, images, method, parameters)
+        units = _layers(network, images, method, parameters)
     for unit in counted(units[len(curves) :], "measuring layers"):
-        if scene.observer.should_stop():
+        if network.observer.should_stop():
             raise RecoveryStopped
         points = unit.measure()
         curves.append(SensitivityCurve(name=unit.name, layer=unit.layer, weights=unit.weights, points=points))
         store.save(CURVES, len(curves), {}, {"curves": [curve.model_dump() for curve in curves]})
-        scene.observer.on_progress(len(curves) / len(units))
+        network.observer.on_progress(len(curves) / len(units))
     return SensitivityPoint(rate=0, sparsity=0, loss=dense_loss, accuracy=dense_accuracy), curves
 
 
-def _layers(scene: Network, images: ImageSet, method: ClassifierMethod, parameters: SensitivityOptions) -> list[_Unit]:
-    """Return a unit for every layer, pruned by the method in a scene of that layer alone."""
+def _layers(
+    network: Network, images: ImageSet, method: ClassifierMethod, parameters: SensitivityOptions
+) -> list[_Unit]:
+    """Return a unit for every layer, pruned by the method in a network of that layer alone."""
     assert parameters.rates is not None and parameters.pattern is not None
     rates, pattern = parameters.rates, parse_pattern(parameters.pattern)
     sparsities: dict[float, float] = {}
 
     def prune_layer(shape: LinearShape, rate: float) -> None:
-        quiet = PruningObserver(should_stop=scene.observer.should_stop)
-        alone = replace(scene, layers=[shape], sparsity=rate, pattern=pattern, store=None, figures={}, notes=[])
+        quiet = PruningObserver(should_stop=network.observer.should_stop)
+        alone = replace(network, layers=[shape], sparsity=rate, pattern=pattern, store=None, figures={}, notes=[])
         method.prune(replace(alone, observer=quiet))
-        scene.notes += [note for note in alone.notes if note not in scene.notes]
-        weight = scene.module(shape.name).weight
+        network.notes += [note for note in alone.notes if note not in network.notes]
+        weight = network.module(shape.name).weight
         assert isinstance(weight, torch.Tensor)
         sparsities[rate] = float((weight == 0).float().mean())
 
     def measure(shape: LinearShape) -> list[SensitivityPoint]:
-        curve = layer_sensitivity_curves(replace(scene, layers=[shape]), images, rates, prune_layer)[shape.name]
+        curve = layer_sensitivity_curves(replace(network, layers=[shape]), images, rates, prune_layer)[shape.name]
         return [
             SensitivityPoint(rate=rate, sparsity=sparsities[rate], loss=loss, accuracy=accuracy)
             for rate, loss, accuracy in curve
         ]
 
-    return [_Unit(shape.name, shape.layer, shape.numel, partial(measure, shape)) for shape in scene.layers]
+    return [_Unit(shape.name, shape.layer, shape.numel, partial(measure, shape)) for shape in network.layers]
 
 
-def _groups(scene: Network, images: ImageSet, method: FilterMethod, rates: Sequence[float]) -> list[_Unit]:
+def _groups(network: Network, images: ImageSet, method: FilterMethod, rates: Sequence[float]) -> list[_Unit]:
     """Return a unit for every group of coupled channels, those nearest to the image first.
 
     The channels of lowest score are zeroed, which has the effect of removing them; at least one stays.
     """
-    groups = Groups.of(scene.model, images.batch([0]).shape[1:]).among([layer.name for layer in scene.layers])
-    scores = method.scores(scene, groups)
+    groups = Groups.of(network.model, images.batch([0]).shape[1:]).among([layer.name for layer in network.layers])
+    scores = method.scores(network, groups)
 
     def measure(place: int) -> list[SensitivityPoint]:
         total = groups.groups[place].units
@@ -108,7 +110,7 @@ def _groups(scene: Network, images: ImageSet, method: FilterMethod, rates: Seque
         for rate in rates:
             count = min(round(rate * total), total - 1)
             with groups.silenced({place: order[:count]}):
-                loss, accuracy = loss_and_accuracy(scene, images)
+                loss, accuracy = loss_and_accuracy(network, images)
             points.append(SensitivityPoint(rate=rate, sparsity=count / total, loss=loss, accuracy=accuracy))
         return points
 

@@ -150,9 +150,11 @@ class SensitivityPass(BlockPass):
             return {group: InputStatistic(level, sample_stride=1) for group in groups}
         block = self.skeleton.fill_block(index, tensors, self.calibration.dtype)
         stride = self.calibration.token_count  # nothing is asked of the sample
-        found = collect(block, index, self.calibration, groups, lambda: InputStatistic(level, sample_stride=stride))
+        statistics = collect(
+            block, index, self.calibration, groups, lambda: InputStatistic(level, sample_stride=stride)
+        )
         self.calibration.advance(block, index)
-        return found
+        return statistics
 
     def _pruned(
         self, index: int, tensors: dict[str, Tensor], statistics: dict[InputGroup, InputStatistic], rate: float
@@ -172,8 +174,8 @@ class SensitivityPass(BlockPass):
                 )
                 for name, weight in zip(names, stored, strict=True)
             ]
-            found = self.method.prune(linears, statistic, self._note_once)
-            for name, weight_OI, before in zip(group.linears, found, stored, strict=True):
+            pruned_weights = self.method.prune(linears, statistic, self._note_once)
+            for name, weight_OI, before in zip(group.linears, pruned_weights, stored, strict=True):
                 pruned[f"{name}.weight"] = to_out_in(weight_OI.to(before.dtype), self.folder.family).contiguous()
         return pruned
 
@@ -235,19 +237,19 @@ class SensitivityPass(BlockPass):
         """Add the curves of a layer from streams at the end of all blocks, in the order of the units."""
         points: dict[str, list[SensitivityPoint]] = {}
         for variant in variants:
-            found = self._measured(variant.stream)
+            measured = self._measured(variant.stream)
             point = SensitivityPoint(
-                rate=variant.rate, sparsity=variant.sparsity, loss=math.log(found), perplexity=found
+                rate=variant.rate, sparsity=variant.sparsity, loss=math.log(measured), perplexity=measured
             )
             points.setdefault(variant.unit, []).append(point)
             variant.stream.close()
-        for unit, found_points in points.items():
+        for unit, unit_points in points.items():
             weights = sum(
                 linear.numel
                 for name, (_, linear) in self._by_module.items()
                 if name == unit or name.startswith(f"{unit}.")
             )
-            self.curves.append(SensitivityCurve(name=unit, layer=index, weights=weights, points=found_points))
+            self.curves.append(SensitivityCurve(name=unit, layer=index, weights=weights, points=unit_points))
 
     def _measured(self, stream: Stream) -> float:
         return perplexity(self.skeleton, pairs(stream))

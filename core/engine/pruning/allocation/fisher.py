@@ -98,13 +98,13 @@ def fisher_rates(
         )
         watch = _Watch(shape, module, skeleton.folder.family)
         by_block.setdefault(shape.layer, []).append(watch)
-    found: dict[str, LayerCosts] = {}
+    costs: dict[str, LayerCosts] = {}
 
     def on_block(index: int, *unused: Mapping[str, Tensor]) -> None:
-        found.update({watch.shape.name: watch.costs(highest) for watch in by_block.get(index, [])})
+        costs.update({watch.shape.name: watch.costs(highest) for watch in by_block.get(index, [])})
 
     watches = [watch for block in by_block.values() for watch in block]
     with removed_after(watch.module.register_forward_hook(watch.hook) for watch in watches):
         backward_blocks(skeleton, tokens_NT, dtype, [()] * len(skeleton), on_block, squares=False, cache=cache)
-    rates = allocate([found[shape.name] for shape in linears], sparsity)
+    rates = allocate([costs[shape.name] for shape in linears], sparsity)
     return {shape.name: rate for shape, rate in zip(linears, rates, strict=True)}

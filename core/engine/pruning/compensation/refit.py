@@ -51,17 +51,17 @@ def prune_and_fit(
     if compensation.refits:
         aims = refit([linear.weight_OI for linear in linears], inputs, compensation, note)
     aimed = [replace(linear, weight_OI=aim.weight_OI) for linear, aim in zip(linears, aims, strict=True)]
-    found = []
+    fitted = []
     for linear, aim, pruned_OI in zip(linears, aims, method.prune(aimed, inputs, note), strict=True):
         steps, error = compensation.conjugate_gradient, None
         if steps == "auto":
             steps, error = MOST_STEPS, output_error(linear.weight_OI, _holdout(inputs))
         if steps == 0:
-            found.append(replace(aim, weight_OI=pruned_OI))
+            fitted.append(replace(aim, weight_OI=pruned_OI))
             continue
         fitted_OI, taken = conjugate_gradient(aim.weight_OI, pruned_OI, inputs.gram_II, steps, error)
-        found.append(replace(aim, weight_OI=fitted_OI, steps=taken))
-    return found
+        fitted.append(replace(aim, weight_OI=fitted_OI, steps=taken))
+    return fitted
 
 
 def fitted_tokens(compensation: Refit, stream: Stream) -> int | None:
@@ -125,23 +125,25 @@ def refit_directions(
     weights of inputs that are always zero.
     """
     lower_II, dead_I = damped_cholesky(inputs.gram_II, ridge, note)
-    found = []
+    directions = []
     for weight_OI, dense_OI in zip(weights, dense or weights, strict=True):
         direction_OI = torch.cholesky_solve(_shortfall(weight_OI, inputs, dense_OI).T, lower_II).T
         direction_OI[:, dead_I] = 0
-        found.append(direction_OI)
-    return found
+        directions.append(direction_OI)
+    return directions
 
 
-def best_refit(weight_OI: Tensor, direction_OI: Tensor, aside: InputStatistic, dense_OI: Tensor | None = None) -> float:
+def best_refit(
+    weight_OI: Tensor, direction_OI: Tensor, holdout: InputStatistic, dense_OI: Tensor | None = None
+) -> float:
     """Return the α in 0…1 that minimises ‖Y − X̂(V + αD)ᵀ‖² on hold-out tokens: the vertex of a parabola.
 
     Y is that of `refit_directions`.
     """
-    curvature = _inner(direction_OI @ aside.gram_II, direction_OI)
+    curvature = _inner(direction_OI @ holdout.gram_II, direction_OI)
     if curvature <= 0:
         return 0.0
-    shortfall_OI = _shortfall(weight_OI, aside, weight_OI if dense_OI is None else dense_OI)
+    shortfall_OI = _shortfall(weight_OI, holdout, weight_OI if dense_OI is None else dense_OI)
     return min(max(_inner(shortfall_OI, direction_OI) / curvature, 0.0), 1.0)
 
 
@@ -184,11 +186,11 @@ def conjugate_gradient(
         if error is None:
             best_OI, best_step = fitted_OI, step
         elif step & (step - 1) == 0 or step == steps:
-            found = error(fitted_OI)
+            error_now = error(fitted_OI)
             assert least is not None
-            if found >= least:
+            if error_now >= least:
                 break
-            best_OI, best_step, least = fitted_OI, step, found
+            best_OI, best_step, least = fitted_OI, step, error_now
         scaled_OI = residual_OI / diagonal_I
         grown_O = (residual_OI * scaled_OI).sum(dim=1)
         search_OI = torch.addcmul(scaled_OI, _divided(grown_O, energy_O).unsqueeze(1), search_OI)

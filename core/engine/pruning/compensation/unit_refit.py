@@ -93,14 +93,14 @@ class UnitRefit:
         def fit_group(group: InputGroup, statistic: InputStatistic) -> None:
             names = [f"{name}.weight" for name in group.linears]
             dense = slice_block({name: tensors[name] for name in names}, outputs, cut)
-            found = refit(
+            refitted = refit(
                 [self._out_in(fitted[name]) for name in names],
                 statistic,
                 self.compensation,
                 self.note,
                 [self._out_in(dense[name]) for name in names],
             )
-            for linear, name, each in zip(group.linears, names, found, strict=True):
+            for linear, name, each in zip(group.linears, names, refitted, strict=True):
                 fitted[name] = to_out_in(each.weight_OI, self.family).to(fitted[name].dtype).contiguous()
                 # Not copied into the one that is there: the dense block may hold the same memory.
                 value = fitted[name].to(self.stream.dtype)

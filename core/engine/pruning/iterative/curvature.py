@@ -58,39 +58,40 @@ def logit_vectors(curvature: Curvature, logits_BK: Tensor, labels_B: Tensor) -> 
     return p_BK.T.sqrt()[:, :, None] * (identity_KK[:, None] - p_BK)
 
 
-def mean_squares(scene: Network, images: ImageSet, curvature: Curvature) -> dict[str, Tensor]:
-    """Return h of the scene's layers, by name, float32 [outputs, kernel x inputs].
+def mean_squares(network: Network, images: ImageSet, curvature: Curvature) -> dict[str, Tensor]:
+    """Return h of the network's layers, by name, float32 [outputs, kernel x inputs].
 
     h is the Hessian's diagonal, the mean over the images of Σ_k v_k².
     """
-    layers = {layer.name: layer_of(scene.model, layer.name) for layer in scene.layers}
+    layers = {layer.name: layer_of(network.model, layer.name) for layer in network.layers}
     totals = {
-        layer.name: torch.zeros(layer.out_features, layer.in_features, device=scene.device) for layer in scene.layers
+        layer.name: torch.zeros(layer.out_features, layer.in_features, device=network.device)
+        for layer in network.layers
     }
-    size = min(scene.batch_size, max(1, CHUNK // max(layer.numel for layer in scene.layers)))
-    for uses, gradients, count in _passes(scene, layers, images, curvature, size):
+    size = min(network.batch_size, max(1, CHUNK // max(layer.numel for layer in network.layers)))
+    for uses, gradients, count in _passes(network, layers, images, curvature, size):
         for name, pairs in _by_layer(uses, gradients).items():
             totals[name] += _summed_squares(name, layers[name], pairs, count)
     return {name: total / len(images) for name, total in totals.items()}
 
 
-def gradient_rows(scene: Network, images: ImageSet, curvature: Curvature) -> Iterator[Tensor]:
+def gradient_rows(network: Network, images: ImageSet, curvature: Curvature) -> Iterator[Tensor]:
     """Yield v_k of single images, a few at a time: [vectors, P] float32.
 
-    P are the weights of the scene's layers as matrices, one after the other, and then the biases of those that have
+    P are the weights of the network's layers as matrices, one after the other, and then the biases of those that have
     one.
     """
-    layers = {layer.name: layer_of(scene.model, layer.name) for layer in scene.layers}
-    widths = sum(layer.numel for layer in scene.layers)
-    size = min(scene.batch_size, max(1, CHUNK // widths))
-    for uses, gradients, count in _passes(scene, layers, images, curvature, size):
+    layers = {layer.name: layer_of(network.model, layer.name) for layer in network.layers}
+    widths = sum(layer.numel for layer in network.layers)
+    size = min(network.batch_size, max(1, CHUNK // widths))
+    for uses, gradients, count in _passes(network, layers, images, curvature, size):
         by_layer = _by_layer(uses, gradients)
         weights, biases = [], []
-        for shape in scene.layers:
+        for shape in network.layers:
             layer, pairs = layers[shape.name], by_layer.get(shape.name, [])
             weights.append(_sample_gradients(shape.name, layer, pairs, count).flatten(1))
             if layer.bias is not None:
-                bias_BO = torch.zeros(count, shape.out_features, device=scene.device)
+                bias_BO = torch.zeros(count, shape.out_features, device=network.device)
                 for _, gradient in pairs:
                     bias_BO += output_rows(layer, gradient, count).sum(2).flatten(1)
                 biases.append(bias_BO)
@@ -101,14 +102,14 @@ _Use = tuple[str, Tensor, Tensor]
 
 
 def _passes(
-    scene: Network, layers: Mapping[str, Layer], images: ImageSet, curvature: Curvature, size: int
+    network: Network, layers: Mapping[str, Layer], images: ImageSet, curvature: Curvature, size: int
 ) -> Iterator[tuple[Sequence[_Use], Sequence[Tensor | None], int]]:
     """Yield, per batch and vector, the layers' uses, the gradients in their outputs, and the number of images."""
     for numbers in counted(torch.arange(len(images)).split(size), "taking curvature from batches"):
-        pixels_BCHW = images.batch(numbers).to(scene.device)
+        pixels_BCHW = images.batch(numbers).to(network.device)
         with torch.enable_grad(), Trace(layers) as trace:
-            logits_BK = scene.logits(pixels_BCHW)
-        vectors_VBK = logit_vectors(curvature, logits_BK, images.labels_N[numbers].to(scene.device))
+            logits_BK = network.logits(pixels_BCHW)
+        vectors_VBK = logit_vectors(curvature, logits_BK, images.labels_N[numbers].to(network.device))
         outputs = [output for _, _, output in trace.uses]
         for vector_BK in vectors_VBK:
             gradients = torch.autograd.grad(logits_BK, outputs, vector_BK, retain_graph=True, allow_unused=True)
@@ -117,11 +118,11 @@ def _passes(
 
 def _by_layer(uses: Sequence[_Use], gradients: Sequence[Tensor | None]) -> dict[str, list[tuple[Tensor, Tensor]]]:
     """Return, per layer that the logits depend on, the inputs of every use and the gradients in its outputs."""
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    captured: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for (name, inputs, _), gradient in zip(uses, gradients, strict=True):
         if gradient is not None:
-            found.setdefault(name, []).append((inputs, gradient))
-    return found
+            captured.setdefault(name, []).append((inputs, gradient))
+    return captured
 
 
 def _summed_squares(name: str, layer: Layer, pairs: Sequence[tuple[Tensor, Tensor]], images: int) -> Tensor:

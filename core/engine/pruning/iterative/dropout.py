@@ -15,30 +15,30 @@ _KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
 @torch.no_grad()
-def layers_before_dropout(scene: Network) -> dict[str, str]:
+def layers_before_dropout(network: Network) -> dict[str, str]:
     """Return, by the name of each dropout module with a rate above zero, the prunable layer executed last before it."""
-    found: dict[str, str] = {}
+    predecessors: dict[str, str] = {}
     last: list[str] = []
 
     def ran(name: str) -> Any:
         return lambda *_: last.append(name)
 
     def dropped(name: str) -> Any:
-        return lambda *_: found.update({name: last[-1]} if last else {})
+        return lambda *_: predecessors.update({name: last[-1]} if last else {})
 
-    handles = [scene.module(shape.name).register_forward_hook(ran(shape.name)) for shape in scene.layers]
+    handles = [network.module(shape.name).register_forward_hook(ran(shape.name)) for shape in network.layers]
     handles += [
         module.register_forward_hook(dropped(name))
-        for name, module in scene.model.named_modules()
+        for name, module in network.model.named_modules()
         if isinstance(module, _KINDS) and module.p > 0
     ]
     with removed_after(handles):
-        scene.logits(scene.calibration.batch([0]))
-    return found
+        network.logits(network.calibration.batch([0]))
+    return predecessors
 
 
 @contextmanager
-def scaled_dropout(scene: Network, before: Mapping[str, str]) -> Iterator[dict[str, float]]:
+def scaled_dropout(network: Network, before: Mapping[str, str]) -> Iterator[dict[str, float]]:
     """Scale every dropout rate to D_o·√(C_ir / C_io) (eq. 2) inside the context, and yield the rates by name.
 
     C_io are the connections of the layer before it, C_ir those that are left. The original rates are restored
@@ -47,15 +47,15 @@ def scaled_dropout(scene: Network, before: Mapping[str, str]) -> Iterator[dict[s
     original: dict[str, float] = {}
     scaled: dict[str, float] = {}
     for name, layer in before.items():
-        module = scene.module(name)
+        module = network.module(name)
         assert isinstance(module, _KINDS)
-        weight = layer_of(scene.model, layer).weight
+        weight = layer_of(network.model, layer).weight
         original[name] = module.p
         scaled[name] = module.p = module.p * float((weight != 0).sum() / weight.numel()) ** 0.5
     try:
         yield scaled
     finally:
         for name, rate in original.items():
-            module = scene.module(name)
+            module = network.module(name)
             assert isinstance(module, _KINDS)
             module.p = rate

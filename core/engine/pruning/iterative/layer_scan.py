@@ -18,27 +18,27 @@ Curve = list[tuple[float, float, float]]
 
 
 def layer_sensitivity_curves(
-    scene: Network, images: ImageSet, rates: Sequence[float], prune_layer: Callable[[LinearShape, float], None]
+    network: Network, images: ImageSet, rates: Sequence[float], prune_layer: Callable[[LinearShape, float], None]
 ) -> dict[str, Curve]:
-    """Measure the curve of each of the scene's layers, by name.
+    """Measure the curve of each of the network's layers, by name.
 
-    `prune_layer` prunes one layer of `scene.model` to a rate, and touches nothing else; the layer is restored
+    `prune_layer` prunes one layer of `network.model` to a rate, and touches nothing else; the layer is restored
     afterwards. Raises RecoveryStopped between layers where asked to stop.
     """
     curves: dict[str, Curve] = {}
-    for shape in counted(scene.layers, "scanning layers"):
-        if scene.observer.should_stop():
+    for shape in counted(network.layers, "scanning layers"):
+        if network.observer.should_stop():
             raise RecoveryStopped
-        layer = scene.module(shape.name)
+        layer = network.module(shape.name)
         dense = {name: each.clone() for name, each in layer.state_dict().items()}
         curves[shape.name] = []
         for rate in rates:
             try:
                 prune_layer(shape, rate)
-                curves[shape.name].append((rate, *loss_and_accuracy(scene, images)))
+                curves[shape.name].append((rate, *loss_and_accuracy(network, images)))
             finally:
                 layer.load_state_dict(dense)
-        scene.observer.on_log(f"sensitivity of {shape.name} measured")
+        network.observer.on_log(f"sensitivity of {shape.name} measured")
     return curves
 
 

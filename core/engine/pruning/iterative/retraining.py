@@ -21,7 +21,7 @@ def retrain(
     model: nn.Module,
     images: ImageSet,
     recovery: Recovery,
-    held: Mapping[str, nn.Parameter],
+    pruned: Mapping[str, nn.Parameter],
     *,
     teacher: nn.Module | None = None,
     store: ResumeStore | None = None,
@@ -29,7 +29,7 @@ def retrain(
 ) -> list[float]:
     """Train every parameter on labelled images, in place; return the loss of each step.
 
-    The model is left in evaluation mode. `held` are the weights, by name, whose zeros stay zero; with a `teacher` its
+    The model is left in evaluation mode. `pruned` are the weights, by name, whose zeros stay zero; with a `teacher` its
     softened predictions are learnt (Hinton 2015, arXiv:1503.02531), else the labels. `recovery.learning_rate` unset
     stands for LEARNING_RATE.
 
@@ -42,7 +42,7 @@ def retrain(
         torch.arange(len(images))[:, None],  # an image's number stands where a token sequence would
         filled,
         loss=_distilled(images, teacher, recovery.temperature or 1.0) if teacher is not None else _labelled(images),
-        rule=ZeroPattern(held),
+        rule=ZeroPattern(pruned),
         accelerator=Accelerator(cpu=device.type == "cpu"),
         store=store,
         observer=observer or TrainingObserver(),
@@ -52,9 +52,9 @@ def retrain(
 
 
 def retrain_between(
-    scene: Network, *, steps: int, learning_rate: float | None, batch_size: int, seed: int, metric: str, done: int
+    network: Network, *, steps: int, learning_rate: float | None, batch_size: int, seed: int, metric: str, done: int
 ) -> list[float]:
-    """Train the scene's model on its images between two cuts, zeros held; return the loss of each step.
+    """Train the network's model on its images between two cuts, zeros held; return the loss of each step.
 
     The losses are reported as `metric` from step `done` on. Raises RecoveryStopped once asked to stop, RecoveryDiverged
     where the loss is not finite.
@@ -65,12 +65,12 @@ def retrain_between(
         method="finetune", steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed % 2**31
     )
     observer = TrainingObserver(
-        on_step=lambda step, of, loss: scene.observer.on_metric(metric, done + step, loss),
-        on_log=scene.observer.on_log,
-        should_stop=scene.observer.should_stop,
+        on_step=lambda step, of, loss: network.observer.on_metric(metric, done + step, loss),
+        on_log=network.observer.on_log,
+        should_stop=network.observer.should_stop,
     )
-    held = weights_of(scene.model, scene.layers)
-    return retrain(scene.model, scene.calibration, recovery, held, observer=observer)
+    pruned = weights_of(network.model, network.layers)
+    return retrain(network.model, network.calibration, recovery, pruned, observer=observer)
 
 
 def _labelled(images: ImageSet) -> Loss:

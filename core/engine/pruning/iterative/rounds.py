@@ -33,7 +33,7 @@ def cumulative_share(done: int, parameters: IterationOptions) -> float:
 
 
 def prune_in_rounds(
-    scene: Network,
+    network: Network,
     parameters: IterationOptions,
     seed: int,
     cut: Callable[[float], dict[str, Any]],
@@ -45,82 +45,82 @@ def prune_in_rounds(
 
     `cut` is called with the share of the removal that must be done after it, and returns figures; `prepare` is called
     once, before the first round; `training` is a context for the retraining and yields figures too. They can read their
-    earlier figures in `scene.figures`.
+    earlier figures in `network.figures`.
 
     Raises RecoveryStopped once asked to stop; the rounds that are done are saved.
     """
-    done = resume(scene)
+    done = resume(network)
     if done is None:
         prepare()
-        save(scene, 0)
+        save(network, 0)
     for number in counted(range((done or 0) + 1, parameters.rounds + 1), "rounds of pruning"):
-        check_for_stop(scene)
+        check_for_stop(network)
         row = {"round": number, **cut(cumulative_share(number, parameters))}
         with training() as figures:
-            losses = train(scene, parameters, parameters.retrain_steps, seed + number)
+            losses = train(network, parameters, parameters.retrain_steps, seed + number)
         row |= figures
         if losses:
             row |= {"first_training_loss": losses[0], "last_training_loss": losses[-1]}
-        scene.figures.setdefault(ROUNDS, []).append(row)
-        save(scene, number)
-        scene.observer.on_progress(number / parameters.rounds)
+        network.figures.setdefault(ROUNDS, []).append(row)
+        save(network, number)
+        network.observer.on_progress(number / parameters.rounds)
 
 
-def train(scene: Network, parameters: IterationOptions, steps: int, seed: int) -> list[float]:
-    """Train on the scene's images with zeros held; return the loss of each step."""
+def train(network: Network, parameters: IterationOptions, steps: int, seed: int) -> list[float]:
+    """Train on the network's images with zeros held; return the loss of each step."""
     return retrain_between(
-        scene,
+        network,
         steps=steps,
         learning_rate=parameters.learning_rate,
         batch_size=parameters.batch_size,
         seed=seed,
         metric="training_loss",
-        done=len(scene.figures.get(ROUNDS, [])) * parameters.retrain_steps,
+        done=len(network.figures.get(ROUNDS, [])) * parameters.retrain_steps,
     )
 
 
-def check_for_stop(scene: Network) -> None:
+def check_for_stop(network: Network) -> None:
     """Raise RecoveryStopped if the observer asks for a stop."""
-    if scene.observer.should_stop():
+    if network.observer.should_stop():
         raise RecoveryStopped
 
 
-def resume(scene: Network) -> int | None:
+def resume(network: Network) -> int | None:
     """Restore model and figures of the newest saved round and return its number; None if there is none."""
-    saved = restore_round(scene)
+    saved = restore_round(network)
     if saved is None:
         return None
     number, state = saved
-    scene.figures.update(state["figures"])
-    scene.notes[:] = state["notes"]
+    network.figures.update(state["figures"])
+    network.notes[:] = state["notes"]
     return number
 
 
-def save(scene: Network, number: int) -> None:
-    save_round(scene, number, {"figures": scene.figures, "notes": scene.notes})
+def save(network: Network, number: int) -> None:
+    save_round(network, number, {"figures": network.figures, "notes": network.notes})
 
 
-def matrices(scene: Network) -> dict[str, Tensor]:
+def matrices(network: Network) -> dict[str, Tensor]:
     """Return the weights of the layers by name, float32 [outputs, kernel x inputs]."""
-    return {shape.name: to_matrix(layer_of(scene.model, shape.name)) for shape in scene.layers}
+    return {shape.name: to_matrix(layer_of(network.model, shape.name)) for shape in network.layers}
 
 
-def prunable_weights(scene: Network) -> int:
-    return sum(shape.numel for shape in scene.layers)
+def prunable_weights(network: Network) -> int:
+    return sum(shape.numel for shape in network.layers)
 
 
 @torch.no_grad()
-def zero_lowest(scene: Network, scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+def zero_lowest(network: Network, scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     """Zero the `count` weights of lowest score over all layers together; zero weights come first.
 
     Scores must be at least 0. Returns, by layer, the mask of the weights that were not zero before.
     """
-    weights = matrices(scene)
+    weights = matrices(network)
     flat = torch.cat([scores[name].masked_fill(weight_OI == 0, -1).flatten() for name, weight_OI in weights.items()])
     parts = lowest(flat, count).split([each.numel() for each in weights.values()])
     deleted: dict[str, Tensor] = {}
     for (name, weight_OI), part in zip(weights.items(), parts, strict=True):
-        gone_OI = part.view_as(weight_OI)
-        deleted[name] = gone_OI & (weight_OI != 0)
-        set_matrix(layer_of(scene.model, name), weight_OI.masked_fill(gone_OI, 0))
+        removed_OI = part.view_as(weight_OI)
+        deleted[name] = removed_OI & (weight_OI != 0)
+        set_matrix(layer_of(network.model, name), weight_OI.masked_fill(removed_OI, 0))
     return deleted

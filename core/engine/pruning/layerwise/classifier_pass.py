@@ -47,33 +47,33 @@ class OneShot(ClassifierMethod):
         self.parameters = parameters
 
     @torch.no_grad()
-    def prune(self, scene: Network) -> None:
-        require_divisible(scene.layers, scene.pattern)
-        targets = layer_targets(scene, self.parameters)
-        walk = _ClassifierPass(scene, self.solver, targets)
+    def prune(self, network: Network) -> None:
+        require_divisible(network.layers, network.pattern)
+        targets = layer_targets(network, self.parameters)
+        walk = _ClassifierPass(network, self.solver, targets)
         if self.solver.statistic is Statistic.NONE:
-            for shape in scene.layers:
+            for shape in network.layers:
                 walk.prune(shape.name)
             return
         parameters = self.parameters
         assert isinstance(parameters, PropagationOptions)
-        size = parameters.micro_batch or scene.batch_size
+        size = parameters.micro_batch or network.batch_size
         batches = [
-            scene.calibration.batch(numbers).to(scene.device)
-            for numbers in torch.arange(len(scene.calibration)).split(size)
+            network.calibration.batch(numbers).to(network.device)
+            for numbers in torch.arange(len(network.calibration)).split(size)
         ]
-        with _arithmetic(parameters.forward_dtype, scene.device):
+        with _arithmetic(parameters.forward_dtype, network.device):
             if parameters.propagation == "in_flight":
                 with walk.collecting(wait=True):
                     run_in_lockstep(
-                        [partial(scene.logits, pixels_BCHW) for pixels_BCHW in batches],
+                        [partial(network.logits, pixels_BCHW) for pixels_BCHW in batches],
                         walk.prune,
                         lambda index, logits: None,
                     )
             else:
                 with walk.collecting(wait=False):
                     for pixels_BCHW in counted(batches, "collecting statistics of batches"):
-                        scene.logits(pixels_BCHW)
+                        network.logits(pixels_BCHW)
                 for name in counted(list(walk.statistics), "pruning layers"):
                     walk.prune(name)
         walk.finish()
@@ -89,7 +89,7 @@ def _arithmetic(forward_dtype: str, device: torch.device) -> Iterator[None]:
             yield
 
 
-def layer_targets(scene: Network, parameters: MethodParameters) -> dict[str, LayerTarget]:
+def layer_targets(network: Network, parameters: MethodParameters) -> dict[str, LayerTarget]:
     """Return the target of each layer; raises InvalidParameters for an allocation that classifiers do not have."""
     allocation = parameters.allocation if isinstance(parameters, AllocationOptions) else "uniform"
     if isinstance(parameters, AllocationOptions) and parameters.measured_allocation:
@@ -101,10 +101,10 @@ def layer_targets(scene: Network, parameters: MethodParameters) -> dict[str, Lay
     counts: Mapping[str, int] = {}
     if getattr(parameters, "scope", None) == "model":
         counts = global_counts(
-            scene.layers, lambda shape: to_matrix(layer_of(scene.model, shape.name)).contiguous(), scene.sparsity
+            network.layers, lambda shape: to_matrix(layer_of(network.model, shape.name)).contiguous(), network.sparsity
         )
-    rates = layer_rates(scene.layers, allocation, scene.sparsity)
-    return {name: LayerTarget(scene.pattern, rate, counts.get(name)) for name, rate in rates.items()}
+    rates = layer_rates(network.layers, allocation, network.sparsity)
+    return {name: LayerTarget(network.pattern, rate, counts.get(name)) for name, rate in rates.items()}
 
 
 def layer_rates(layers: Sequence[LinearShape], allocation: Any, sparsity: float) -> dict[str, float]:
@@ -126,13 +126,13 @@ def layer_rates(layers: Sequence[LinearShape], allocation: Any, sparsity: float)
 class _ClassifierPass:
     """Statistics of the layers' inputs as they come in, and the pruning of each layer once."""
 
-    def __init__(self, scene: Network, solver: Method, targets: Mapping[str, LayerTarget]) -> None:
-        self.scene, self.solver, self.targets = scene, solver, targets
-        self.layers = {shape.name: layer_of(scene.model, shape.name) for shape in scene.layers}
-        self.places = {shape.name: place for place, shape in enumerate(scene.layers)}
+    def __init__(self, network: Network, solver: Method, targets: Mapping[str, LayerTarget]) -> None:
+        self.network, self.solver, self.targets = network, solver, targets
+        self.layers = {shape.name: layer_of(network.model, shape.name) for shape in network.layers}
+        self.places = {shape.name: place for place, shape in enumerate(network.layers)}
         self.statistics: dict[str, list[InputStatistic]] = {}
         self.pruned: set[str] = set()
-        scene.figures["reconstruction_errors"] = {}
+        network.figures["reconstruction_errors"] = {}
 
     @contextmanager
     def collecting(self, *, wait: bool) -> Iterator[None]:
@@ -156,7 +156,7 @@ class _ClassifierPass:
         images = len(inputs)
         for X_BGLI in input_rows(name, layer, inputs, images):
             if name not in self.statistics:
-                rows = X_BGLI.shape[2] * len(self.scene.calibration)
+                rows = X_BGLI.shape[2] * len(self.network.calibration)
                 stride = max(1, rows // _ERROR_ROWS)
                 self.statistics[name] = [
                     InputStatistic(self.solver.statistic, sample_stride=stride) for _ in range(groups_of(layer))
@@ -166,7 +166,7 @@ class _ClassifierPass:
 
     def prune(self, name: str) -> None:
         """Prune a layer, with the statistics of its inputs if any; raises RecoveryStopped once asked to stop."""
-        if self.scene.observer.should_stop():
+        if self.network.observer.should_stop():
             raise RecoveryStopped
         layer, target = self.layers[name], self.targets[name]
         dense_OI = to_matrix(layer)
@@ -175,25 +175,25 @@ class _ClassifierPass:
             round(target.of_tensor(dense_OI.numel()) * part / len(statistics)) for part in range(len(statistics) + 1)
         ]
         parts = []
-        lost = whole = 0.0
+        lost = total = 0.0
         for part_OI, statistic, (before, after) in zip(
             dense_OI.chunk(len(statistics)), statistics, pairwise(edges), strict=True
         ):
             own = target if len(statistics) == 1 else LayerTarget(target.pattern, target.sparsity, after - before)
             linear = PrunableLinear(name, self.places[name], part_OI.contiguous(), own)
-            (pruned_OI,) = self.solver.prune([linear], statistic, self.scene.notes.append)
+            (pruned_OI,) = self.solver.prune([linear], statistic, self.network.notes.append)
             parts.append(pruned_OI)
             if statistic.tokens:
                 lost += statistic.energy(part_OI - pruned_OI)
-                whole += statistic.energy(part_OI)
+                total += statistic.energy(part_OI)
         set_matrix(layer, torch.cat(parts))
         self.pruned.add(name)
-        if whole > 0:
-            self.scene.figures["reconstruction_errors"][name] = math.sqrt(max(lost, 0.0) / whole)
-        self.scene.observer.on_progress(len(self.pruned) / len(self.layers))
+        if total > 0:
+            self.network.figures["reconstruction_errors"][name] = math.sqrt(max(lost, 0.0) / total)
+        self.network.observer.on_progress(len(self.pruned) / len(self.layers))
 
     def finish(self) -> None:
         """Note the layers that no image has reached, which stay dense."""
         left = [name for name in self.layers if name not in self.pruned]
         if left:
-            self.scene.notes.append(f"left dense, since no image's forward reads them: {', '.join(left)}")
+            self.network.notes.append(f"left dense, since no image's forward reads them: {', '.join(left)}")

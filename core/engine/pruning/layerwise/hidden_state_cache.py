@@ -28,8 +28,8 @@ class HiddenStateCache:
             write_tensors(self._file(block, batch), {"hidden": tensor})
 
     def get(self, block: int, batch: int) -> Tensor:
-        held = self._held.get((block, batch))
-        return load_tensors(self._file(block, batch))["hidden"] if held is None else held
+        hidden = self._held.get((block, batch))
+        return load_tensors(self._file(block, batch))["hidden"] if hidden is None else hidden
 
     def take(self, block: int, batch: int) -> Tensor:
         """Return a tensor and remove it from the cache."""

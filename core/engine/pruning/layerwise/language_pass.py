@@ -181,9 +181,9 @@ class LayerwisePass(BlockPass):
             PrunableLinear(module, self._by_module[module][0], weight_OI, self.plan.target(self._by_module[module][1]))
             for module, weight_OI in zip(modules, dense_OI, strict=True)
         ]
-        found = prune_and_fit(self.method, linears, statistic, self.plan.compensation, self.notes.append)
-        rounded = [each.weight_OI.to(weight.dtype) for each, weight in zip(found, stored, strict=True)]
-        for linear, fitted, weight_OI in zip(linears, found, rounded, strict=True):
+        pruned_layers = prune_and_fit(self.method, linears, statistic, self.plan.compensation, self.notes.append)
+        rounded = [each.weight_OI.to(weight.dtype) for each, weight in zip(pruned_layers, stored, strict=True)]
+        for linear, fitted, weight_OI in zip(linears, pruned_layers, rounded, strict=True):
             row = self._row(linear, weight_OI.float(), statistic)
             self.rows.append(replace(row, refit=fitted.refit, ridge=fitted.ridge, conjugate_gradient=fitted.steps))
         return [to_out_in(weight_OI, family).contiguous() for weight_OI in rounded]

@@ -75,13 +75,13 @@ class LayerwisePlan:
     def with_rates(self, rates: dict[str, float]) -> "LayerwisePlan":
         """Return the plan with a share for each linear layer; a block's sparsity is then the mean over its layers."""
         weights = [[each for each in self.linears if each.layer == index] for index in range(len(self.sparsities))]
-        means = [
+        averages = [
             sum(rates[each.name] * each.numel for each in block) / sum(each.numel for each in block)
             if block
             else self.sparsity
             for block in weights
         ]
-        return replace(self, rates=rates, sparsities=tuple(means))
+        return replace(self, rates=rates, sparsities=tuple(averages))
 
     def micro_batch(self, length: int) -> int:
         """Return the number of sequences of `length` tokens per forward."""

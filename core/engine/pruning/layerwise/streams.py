@@ -78,9 +78,9 @@ class Stream:
 
     def hidden(self, index: int) -> Tensor:
         """Return the hidden states [sequences, time, hidden_size] of a micro-batch before the next block."""
-        held = self._held[index]
-        if held is not None:
-            return held
+        in_memory = self._held[index]
+        if in_memory is not None:
+            return in_memory
         return self._store.read(BLOCK, self.done, self._activation(index))["hidden"].to(self._skeleton.device)
 
     def store(self, index: int, hidden: Tensor) -> None:

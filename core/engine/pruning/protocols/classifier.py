@@ -17,8 +17,8 @@ class ClassifierMethod(ABC):
     def __init__(self, parameters: MethodParameters) -> None: ...
 
     @abstractmethod
-    def prune(self, scene: Network) -> None:
-        """Prune to the scene's sparsity.
+    def prune(self, network: Network) -> None:
+        """Prune to the network's sparsity.
 
         It is met exactly as a share of the prunable weights, and as near as entire filters allow as a share of the
         model's parameters.

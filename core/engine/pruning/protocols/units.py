@@ -19,8 +19,8 @@ class StructuredMethod(ABC):
     def __init__(self, parameters: MethodParameters) -> None: ...
 
     @abstractmethod
-    def choose(self, scene: Scene) -> Cut:
-        """Choose the units to keep, as many as the scene's counts say."""
+    def choose(self, context: Scene) -> Cut:
+        """Choose the units to keep, as many as the context's counts say."""
 
 
 class BlockUnitMethod(ABC):
