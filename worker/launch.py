@@ -13,7 +13,7 @@ import os
 import sys
 
 PR_SET_PDEATHSIG = 1
-PARENT_GONE = 125
+PARENT_ENDED = 125
 NOT_STARTED = 127
 
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
     if not dies_with(int(parent), int(death_signal)):  # after setuid, which clears the setting
-        return PARENT_GONE
+        return PARENT_ENDED
     try:
         os.execvp(command[0], command)
     except OSError as error:

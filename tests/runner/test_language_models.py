@@ -29,7 +29,7 @@ from tests.runner.models import LAYERS, register_layers, write_model
 from tests.worker.conftest import Queue, runner_of
 from worker.runner.client import run_task
 from worker.runner.specs import Spec
-from worker.supervisor.attempt import Made
+from worker.supervisor.attempt import StageOutput
 from worker.supervisor.language_attempt import LanguageAttempt
 
 pytestmark = pytest.mark.timeout(300)
@@ -255,7 +255,7 @@ def test_a_checkpoint_that_is_not_what_was_measured_fails_its_job_and_is_not_kep
 ) -> None:
     verify = LanguageAttempt._verify
 
-    def verify_damaged(attempt: LanguageAttempt, made: Made, expected: Path) -> None:
+    def verify_damaged(attempt: LanguageAttempt, made: StageOutput, expected: Path) -> None:
         tensors = load_file(made.artifact / "model.safetensors")
         tensors["model.norm.weight"][0] = numpy.nan
         save_file(tensors, made.artifact / "model.safetensors", {"format": "pt"})

@@ -15,7 +15,7 @@ from core.settings import Settings
 from core.storage import open_store
 from tests.sources.hub_server import HubState, lasting_hub_server
 from tests.worker.conftest import jobs
-from worker.supervisor.inputs import Sources
+from worker.supervisor.inputs import JobInputs
 
 __all__ = ["jobs"]
 
@@ -40,10 +40,10 @@ def node(renew_hub: Callable[[HubState], HubState], tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="module")
-def sources(node: Settings) -> Iterator[Sources]:
+def sources(node: Settings) -> Iterator[JobInputs]:
     """Yield an attempt's sources: one fetcher and one cache for all tests of a module."""
     access = HubAccess(team_id="team_a")
-    with Sources(
+    with JobInputs(
         node,
         open_store(node),
         team_id=access.team_id,

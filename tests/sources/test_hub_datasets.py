@@ -25,7 +25,7 @@ from tests.model_folders import write_text
 from tests.sources.conftest import add_wikitext, card, json_lines, parquet
 from tests.sources.hub_server import HubState
 from worker.runner.specs import ModelSource, TextSource
-from worker.supervisor.inputs import Sources
+from worker.supervisor.inputs import JobInputs
 
 NO_MODEL = ModelSource(path=Path("none"), name="none", revision="none")
 TRAIN = [f"training document {number} of many" for number in range(3000)]
@@ -35,7 +35,7 @@ Fetch = Callable[..., TextSource]
 
 
 @pytest.fixture
-def fetch(hub: HubState, sources: Sources) -> Fetch:
+def fetch(hub: HubState, sources: JobInputs) -> Fetch:
     """Fetches as a worker does what a name means to the API."""
 
     def bring(name: str, use: Any = "calibration", characters: int | None = 50_000) -> TextSource:

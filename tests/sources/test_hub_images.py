@@ -16,13 +16,13 @@ from tests.image_sets import grays
 from tests.sources.conftest import parquet
 from tests.sources.hub_server import HubState
 from worker.runner.specs import ImageSource
-from worker.supervisor.inputs import Sources
+from worker.supervisor.inputs import JobInputs
 
 Fetch = Callable[..., ImageSource]
 
 
 @pytest.fixture
-def fetch(hub: HubState, sources: Sources) -> Fetch:
+def fetch(hub: HubState, sources: JobInputs) -> Fetch:
     """Fetches as a worker does what a name means to the API."""
 
     def bring(name: str) -> ImageSource:

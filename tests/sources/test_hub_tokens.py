@@ -31,7 +31,7 @@ from tests.sources.fleet import Fleet
 from tests.sources.hub_server import TOKEN, HubState
 from tests.worker.conftest import eventually
 from worker.runner.specs import ModelSource
-from worker.supervisor.inputs import Sources
+from worker.supervisor.inputs import JobInputs
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -70,8 +70,8 @@ class Teams:
         with transaction(self.sessions) as session:
             return find_access(session, fleet.queue.team, self.settings)
 
-    def _sources(self, fleet: Fleet) -> Sources:
-        return Sources(
+    def _sources(self, fleet: Fleet) -> JobInputs:
+        return JobInputs(
             self.settings,
             fleet.queue.store,
             team_id=fleet.queue.team,

@@ -21,7 +21,7 @@ from tests.sources.hub_server import HubState
 from tests.task_questions import questions, write_questions
 from worker.runner.client import ReportedFailure
 from worker.runner.specs import TextSource
-from worker.supervisor.inputs import Sources
+from worker.supervisor.inputs import JobInputs
 
 ROWS = questions("arc_easy", 30)
 
@@ -71,7 +71,7 @@ def test_a_job_pins_the_commit_and_a_worker_fetches_the_split_papers_report(
     job_body: dict[str, Any],
     sessions: sessionmaker[Session],
     node: Settings,
-    sources: Sources,
+    sources: JobInputs,
     hub: HubState,
     commit: str,
 ) -> None:
@@ -96,7 +96,7 @@ def test_a_job_pins_the_commit_and_a_worker_fetches_the_split_papers_report(
 
 
 def test_a_dataset_the_hub_lacks_is_refused_and_one_that_went_fails_the_attempt(
-    api: TestClient, job_body: dict[str, Any], sources: Sources, commit: str
+    api: TestClient, job_body: dict[str, Any], sources: JobInputs, commit: str
 ) -> None:
     refused = api.post("/v1/jobs", json=job_body | {"evaluation": {"tasks": ["arc_easy", "arc_challenge"]}})
     assert (refused.status_code, refused.json()["code"], refused.json()["param"]) == (

@@ -110,7 +110,7 @@ def test_folders_go_with_the_use_of_them(jobs: Queue, job_body: dict[str, Any], 
     end(jobs, long_ago, "cancelled", seconds_ago=70)
     for path in (folders["job_old"], folders["job_old"] / "attempt-1"):
         os.utime(path, (0, 0))
-    with work.held(held):
+    with work.locked(held):
         work.sweep(jobs.sessions, resume_keep_seconds=60)
         assert {name for name, folder in folders.items() if folder.exists()} == {held, waiting, failed, "job_unknown"}
         assert work.figures().folders == 4 and 4 * MIB <= work.figures().bytes < 5 * MIB
@@ -135,7 +135,7 @@ def test_where_the_disk_is_short_jobs_give_up_what_they_would_go_on_from_the_lea
         work.sweep(jobs.sessions, resume_keep_seconds=3600, free_bytes=free * MIB)
         return {job_id for job_id, folder in folders.items() if folder.exists()}
 
-    with work.held(running):
+    with work.locked(running):
         assert left(free=60) == {waiting, failed, running}, "there is enough"
         assert left(free=230) == {waiting, failed, running}, "it would not help"
         assert left(free=120) == {waiting, running}

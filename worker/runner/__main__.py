@@ -78,21 +78,21 @@ def prune(spec: PruneSpec) -> PruneOutput:
     """Open, prune, evaluate and write one job's checkpoint; SIGTERM ends it once the block it is in is saved."""
     from worker.runner.prune import prune_model  # the engine takes long to load, and verifying does without
 
-    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
+    signal.signal(signal.SIGTERM, lambda *_: _stop_requested.set())
     device = _device(spec.device)
     return prune_model(
-        spec, device=device, send=send, stop_if_asked=_stop_if_asked, peak_memory=lambda: _peak_memory(device)
+        spec, device=device, send=send, stop_if_requested=_stop_if_requested, peak_memory=lambda: _peak_memory(device)
     )
 
 
-_stop_asked = threading.Event()
+_stop_requested = threading.Event()
 STOPPED = 75
 """Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block or step: to be started again
 later."""
 
 
-def _stop_if_asked() -> None:
-    if _stop_asked.is_set():
+def _stop_if_requested() -> None:
+    if _stop_requested.is_set():
         sys.exit(STOPPED)
 
 
@@ -116,10 +116,10 @@ def recover(spec: RecoverSpec) -> RecoveryOutput:
     """Train a pruned model and measure it again; SIGTERM ends it once the step it is in is saved."""
     from worker.runner.recover import recover_artifact
 
-    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
+    signal.signal(signal.SIGTERM, lambda *_: _stop_requested.set())
     device = _device(spec.device)
     try:
-        recovered = recover_artifact(spec, device=device, send=send, should_stop=_stop_asked.is_set)
+        recovered = recover_artifact(spec, device=device, send=send, should_stop=_stop_requested.is_set)
     except RecoveryStopped:
         sys.exit(STOPPED)
     recovered.peak_memory = _peak_memory(device)
@@ -130,29 +130,29 @@ def sensitivity(spec: SensitivitySpec) -> PruneOutput:
     """Measure each layer alone; SIGTERM ends it once the layer it is at is saved."""
     from worker.runner.sensitivity import measure_sensitivity  # charts take long to load, and are for this alone
 
-    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
+    signal.signal(signal.SIGTERM, lambda *_: _stop_requested.set())
     device = _device(spec.device)
     return measure_sensitivity(
-        spec, device=device, send=send, stop_if_asked=_stop_if_asked, peak_memory=lambda: _peak_memory(device)
+        spec, device=device, send=send, stop_if_requested=_stop_if_requested, peak_memory=lambda: _peak_memory(device)
     )
 
 
 def classify(spec: ClassifierSpec) -> PruneOutput:
     """Prune an image classifier, or measure its sensitivity; SIGTERM ends it once its round or step is saved."""
-    signal.signal(signal.SIGTERM, lambda *_: _stop_asked.set())
+    signal.signal(signal.SIGTERM, lambda *_: _stop_requested.set())
     device = _device(spec.device)
     if get_method(spec.recipe.method).measures:  # the libraries of either are slow to load, and for it alone
         from worker.runner.classifier_sensitivity import measure_classifier as work
     else:
         from worker.runner.classifier import prune_classifier as work
     try:
-        made = work(spec, device=device, send=send, should_stop=_stop_asked.is_set)
+        output = work(spec, device=device, send=send, should_stop=_stop_requested.is_set)
     except RecoveryStopped:
         sys.exit(STOPPED)
     peak = _peak_memory(device)
-    made.metrics.peak_memory_bytes = peak.of_model
-    made.report.peak_memory = peak
-    return made
+    output.metrics.peak_memory_bytes = peak.of_model
+    output.report.peak_memory = peak
+    return output
 
 
 def measure(spec: MeasureSpec) -> dict[str, Any]:

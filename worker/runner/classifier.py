@@ -213,8 +213,8 @@ def _recover(
 ) -> tuple[RecoveryReport, dict[str, Tensor]]:
     """Train; return the report's part on it, and the zeros of each layer that had to stay."""
     assert spec.recovery is not None
-    held = weights_of(network.model, [layer for layer in network.layers if _has_zeros(network.model, layer)])
-    zeros = {name: each.detach() == 0 for name, each in held.items()}
+    pruned_weights = weights_of(network.model, [layer for layer in network.layers if _has_zeros(network.model, layer)])
+    zeros = {name: each.detach() == 0 for name, each in pruned_weights.items()}
     facts = {
         "recovery": recovery.model_dump(mode="json"),
         "images": spec.recovery.sha256,
@@ -230,7 +230,7 @@ def _recover(
         network.model,
         images,
         recovery,
-        held,
+        pruned_weights,
         teacher=teacher,
         store=resume_store(spec, "recover", facts, network.device),
         observer=TrainingObserver(
@@ -258,10 +258,10 @@ def _has_zeros(model: nn.Module, layer: LinearShape) -> bool:
     return bool((weight_of(model, layer.name) == 0).any())
 
 
-def _require_zeros(model: nn.Module, layers: list[LinearShape], held: dict[str, Tensor]) -> None:
+def _require_zeros(model: nn.Module, layers: list[LinearShape], zero_masks: dict[str, Tensor]) -> None:
     """Require that recovery left pruned weights zero. Raises ZerosRefilled naming the first layer where it did not."""
     for layer in layers:
-        zeros = held.get(f"{layer.name}.weight")
+        zeros = zero_masks.get(f"{layer.name}.weight")
         if zeros is not None and bool((weight_of(model, layer.name)[zeros] != 0).any()):
             raise ZerosRefilled(f"recovery refilled pruned weights of {layer.name}")
 

@@ -43,17 +43,17 @@ def classifier_result(
     description = folder.description
     rows = _rows(network)
     zeros = sum(row.zeros for row in rows)
-    left = sum(each.numel() for each in network.model.parameters())
-    gone = description.parameters - left + zeros
+    remaining = sum(each.numel() for each in network.model.parameters())
+    pruned = description.parameters - remaining + zeros
     metrics = Metrics(
         perplexity={},
         accuracy={name: _pair(*figures) for name, figures in accuracy.items()},
         flops=Operations(dense=flops[0], pruned=flops[1]),
         sparsity=Sparsity(
             prunable=sum(row.removed + row.zeros for row in rows) / sum(layer.numel for layer in network.layers),
-            model=gone / description.parameters,
+            model=pruned / description.parameters,
         ),
-        parameters=Parameters(dense=description.parameters, nonzero=description.parameters - gone),
+        parameters=Parameters(dense=description.parameters, nonzero=description.parameters - pruned),
         bytes=Sizes(dense=description.bytes, artifact=sizes[0], onnx=sizes[1]),
     )
     report = Report(
@@ -107,7 +107,7 @@ def _rows(network: Network) -> list[LayerShapeRow]:
     for layer in network.layers:
         weight = weight_of(network.model, layer.name)
         zeros = int((weight == 0).sum())
-        left = weight.numel()
+        remaining = weight.numel()
         rows.append(
             LayerShapeRow(
                 name=layer.name,
@@ -116,8 +116,8 @@ def _rows(network: Network) -> list[LayerShapeRow]:
                 in_features=layer.in_features,
                 kept_shape=list(weight.shape),
                 zeros=zeros,
-                removed=layer.numel - left,
-                sparsity=(layer.numel - left + zeros) / layer.numel,
+                removed=layer.numel - remaining,
+                sparsity=(layer.numel - remaining + zeros) / layer.numel,
             )
         )
     return rows

@@ -54,7 +54,7 @@ def measure_classifier(
     dense, curves = classifier_sensitivity(
         network, images, parameters, resume_store(spec, "sensitivity", facts, device)
     )
-    found = Sensitivity(
+    sensitivity = Sensitivity(
         task="image-classification",
         method=parameters.method,
         pattern=parameters.pattern,
@@ -64,12 +64,12 @@ def measure_classifier(
         dense=dense,
         curves=curves,
     )
-    write_sensitivity(found, spec.artifact)
+    write_sensitivity(sensitivity, spec.artifact)
     report = Report(
         job=spec.job,
         attempt=spec.attempt,
         model=reported_model(spec.model, folder.description),
-        sensitivity=found.model_dump(mode="json"),
+        sensitivity=sensitivity.model_dump(mode="json"),
         images=ReportedImages.model_validate(
             {
                 "calibration": described_images(spec.calibration),
@@ -80,4 +80,4 @@ def measure_classifier(
         engine=classifier_settings(device, folder.description),
         versions=versions("secateur-server", "torch", "transformers", "safetensors", "matplotlib"),
     )
-    return PruneOutput(metrics=sensitivity_metrics(found), report=report)
+    return PruneOutput(metrics=sensitivity_metrics(sensitivity), report=report)

@@ -60,7 +60,7 @@ class Draining(Exception):
         self.seconds = seconds
 
 
-class Silent(RunnerLost):
+class ResultMissing(RunnerLost):
     """The runner ended well but without a result."""
 
     retryable: ClassVar[bool] = False
@@ -256,7 +256,7 @@ def unexplained_end(code: int, task: str, log: Path, killed_for_memory: bool) ->
     if code < 0:
         return RunnerLost(f"The runner ({task}) was ended by {signal.Signals(-code).name}.")
     if code == 0:
-        return Silent(f"The runner ({task}) ended without a result.")
+        return ResultMissing(f"The runner ({task}) ended without a result.")
     return InternalError(f"The runner ({task}) ended with exit code {code}: {last_line or 'no message'}")
 
 

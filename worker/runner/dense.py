@@ -13,20 +13,20 @@ from core.engine.models.classifier import ClassifierFolder
 from core.engine.models.folder import ModelFolder
 from core.engine.resume.fingerprint import tensors_sha256
 from core.pipeline.reports.dense_figures import DenseKind, Facts
-from worker.runner.dense_measurements import DenseFigures
+from worker.runner.dense_measurements import DenseMeasurements
 from worker.runner.messages import LogMessage, Message, MetricMessage
 from worker.runner.specs import ClassifierSpec, PruneSpec
 
 _RELEASES = ("torch", "transformers")
 
 
-def dense_figures(spec: PruneSpec | ClassifierSpec, send: Callable[[Message], None]) -> DenseFigures:
+def dense_figures(spec: PruneSpec | ClassifierSpec, send: Callable[[Message], None]) -> DenseMeasurements:
     """Return the dense figures of this job; each measurement sends a `dense_evaluation` metric, numbered from 1."""
 
     def count(kind: DenseKind, name: str, before: int) -> None:
         send(MetricMessage(name="dense_evaluation", step=before, value=before + 1))
 
-    return DenseFigures(
+    return DenseMeasurements(
         spec.baseline, spec.job, say=lambda message: send(LogMessage(level="info", message=message)), count=count
     )
 
@@ -56,12 +56,12 @@ def dense_accuracy(
     folder: ClassifierFolder,
     model: torch.nn.Module,
     evaluation: Mapping[str, ImageSet],
-    figures: DenseFigures,
+    figures: DenseMeasurements,
     device: torch.device,
 ) -> dict[str, Accuracy]:
     """Return the dense classifier's accuracy on each set, reused from an earlier job or measured."""
     sources = {each.name: each for each in spec.evaluation}
-    found = {}
+    accuracies = {}
     for name, images in evaluation.items():
         facts: Facts = {
             "model": spec.model.revision,
@@ -75,11 +75,11 @@ def dense_accuracy(
         }
         known = figures.take("accuracy", name, facts)
         if known is not None:
-            found[name] = Accuracy(known["top1"], known["loss"], int(known["samples"]))
+            accuracies[name] = Accuracy(known["top1"], known["loss"], int(known["samples"]))
             continue
-        found[name] = measure_accuracy(model, images)
-        figures.add("accuracy", name, facts, asdict(found[name]))
-    return found
+        accuracies[name] = measure_accuracy(model, images)
+        figures.add("accuracy", name, facts, asdict(accuracies[name]))
+    return accuracies
 
 
 def _releases() -> Facts:

@@ -9,7 +9,7 @@ from core.pipeline.reports.dense_figures import Baseline, DenseFigure, DenseKind
 from core.pipeline.reports.report import DenseUse, Report
 
 
-class DenseFigures:
+class DenseMeasurements:
     """Figures of the dense model, reused or measured.
 
     `say` is called for each reused one, `count` for each measurement: kind and name, and how many there were before.
@@ -32,12 +32,12 @@ class DenseFigures:
 
     def take(self, kind: DenseKind, name: str, facts: Facts) -> Mapping[str, float] | None:
         """Return an earlier job's figures for exactly these facts; None: measure them."""
-        found = self._baseline.find(kind, facts)
-        if found is None:
+        figure = self._baseline.find(kind, facts)
+        if figure is None:
             return None
-        self._figures.append(found.model_copy(update={"name": name}))
-        self._say(f"The dense model's {kind} on {name} was taken from job {found.job}: the same measurement.")
-        return found.values
+        self._figures.append(figure.model_copy(update={"name": name}))
+        self._say(f"The dense model's {kind} on {name} was taken from job {figure.job}: the same measurement.")
+        return figure.values
 
     def add(
         self, kind: DenseKind, name: str, facts: Facts, values: Mapping[str, float], *, measured: bool = True

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from worker.launch import PARENT_GONE, dies_with
+from worker.launch import PARENT_ENDED, dies_with
 from worker.processes import exit_code, has_opened
 from worker.runner.fork_server import PROCESS_NAME
 
@@ -60,12 +60,12 @@ class RunnerServer:
                     request, files, _, _ = socket.recv_fds(self._channel, REQUEST_BYTES, 4)
                     if not request:
                         return
-                    asked = json.loads(request)
-                    load(asked["libraries"])
-                    self._fork(asked["variables"], files)
+                    fork_request = json.loads(request)
+                    load(fork_request["libraries"])
+                    self._fork(fork_request["variables"], files)
                 elif forked in self._running:  # not let go a moment ago
                     if key.fd == forked.end:
-                        self._tell(forked)
+                        self._report_end(forked)
                     else:
                         self._let_go(forked)
 
@@ -92,7 +92,7 @@ class RunnerServer:
         self._selector.register(forked.end, selectors.EVENT_READ, forked)
         self._selector.register(forked.owner, selectors.EVENT_READ, forked)
 
-    def _tell(self, forked: Forked) -> None:
+    def _report_end(self, forked: Forked) -> None:
         self._selector.unregister(forked.end)
         ended = os.waitid(os.P_PID, forked.pid, os.WEXITED | os.WNOWAIT)
         assert ended is not None
@@ -127,7 +127,7 @@ def become(server: int, streams: list[int], environment: dict[str, str]) -> None
     """Become a runner as if it had been started for its task, in a process just forked; does not return."""
     os.setpgid(0, 0)
     if not dies_with(server, signal.SIGKILL):
-        os._exit(PARENT_GONE)
+        os._exit(PARENT_ENDED)
     ctypes.CDLL(None).prctl(PR_SET_NAME, PROCESS_NAME.encode(), 0, 0, 0)
     for place, stream in enumerate(streams):
         os.dup2(stream, place)

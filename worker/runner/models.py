@@ -78,7 +78,7 @@ def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
         except (Exception, MemoryError) as error:  # the library raises a dozen kinds for what it cannot make sense of
             raise UnusableModel(f"{spec.source.name} cannot be imported: {error}"[:2000], param="path") from error
         model, loaded = cast(tuple[PreTrainedModel, dict[str, Collection[str]]], opened)
-        _require_whole(spec.source.name, len(tokenizer), model, loaded["missing_keys"])
+        _require_complete(spec.source.name, len(tokenizer), model, loaded["missing_keys"])
         return _save(spec.target, model, tokenizer)
 
 
@@ -97,7 +97,7 @@ def _read_once() -> Iterator[None]:
         vars(gguf).update(GGUFReader=reader, get_tensor_name_map=names)
 
 
-def _require_whole(name: str, tokens: int, model: PreTrainedModel, missing: Collection[str]) -> None:
+def _require_complete(name: str, tokens: int, model: PreTrainedModel, missing: Collection[str]) -> None:
     if missing:
         shown = ", ".join(sorted(missing)[:5])
         raise UnusableModel(f"{name} lacks {len(missing)} tensors of its model, among them {shown}", param="path")

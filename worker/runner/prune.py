@@ -23,12 +23,12 @@ def prune_model(
     *,
     device: torch.device,
     send: Callable[[Message], None],
-    stop_if_asked: Callable[[], None],
+    stop_if_requested: Callable[[], None],
     peak_memory: Callable[[], PeakMemory],
 ) -> PruneOutput:
     """Prune a language model, and write the checkpoint to the artifact's folder.
 
-    `stop_if_asked` is called once a block is saved, and may end the process.
+    `stop_if_requested` is called once a block is saved, and may end the process.
     """
     send(StageMessage(stage="open"))
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
@@ -48,7 +48,7 @@ def prune_model(
         measured = [error for error in errors if error is not None]
         if measured:
             send(MetricMessage(name="reconstruction_error", step=done - 1, value=sum(measured) / len(measured)))
-        stop_if_asked()
+        stop_if_requested()
 
     def on_stage(stage: str) -> None:
         if stage != "evaluate" or recipe.recovery is None:  # else what is measured now belongs to pruning
@@ -78,7 +78,7 @@ def prune_model(
     artifact_bytes = write_checkpoint(
         result.files, result.unchanged, spec.model.path, spec.artifact, config=result.config
     )
-    made = prune_result(
+    output = prune_result(
         spec,
         folder.description,
         walk.plan,
@@ -89,5 +89,5 @@ def prune_model(
         evaluation_shapes={name: tuple(tokens.shape) for name, tokens in evaluations.items()},
         bos=starts_with_bos(tokenizer) if tokenizer is not None else None,
     )
-    dense.into(made.report)
-    return made
+    dense.into(output.report)
+    return output

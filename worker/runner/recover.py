@@ -28,7 +28,7 @@ from worker.runner.report import described_text
 from worker.runner.results import RecoveryOutput
 from worker.runner.specs import JobSpec, ModelSource, RecoverSpec, TextSource
 
-HELD_SEQUENCES = 8
+HOLDOUT_SEQUENCES = 8
 """Most sequences held back of a stage's text: the model is measured on them, not trained."""
 LOSS_POINTS = 200
 """Points of a loss curve, however many steps there were: each is the mean of the steps since the one before."""
@@ -117,7 +117,7 @@ def _stage_sources(
     stages = [(number, stage) for number, stage in enumerate(recovery.stages) for _ in stage.datasets]
     sources = []
     for (stage_number, stage), text in zip(stages, spec.texts, strict=True):
-        most = stage.steps * recovery.batch_size + HELD_SEQUENCES
+        most = stage.steps * recovery.batch_size + HOLDOUT_SEQUENCES
         windows_NT = _windows(text, recovery, tokenizer, samples=None, most=most)
         if len(windows_NT) < 2:
             raise TooLittleText(
@@ -125,8 +125,8 @@ def _stage_sources(
                 "are needed, one to measure on: register more text, or ask for shorter sequences",
                 param=f"recovery.stages.{stage_number}.datasets",
             )
-        held = min(HELD_SEQUENCES, max(1, len(windows_NT) // 5))
-        sources.append(Source(text.name, stage_number, windows_NT[held:], windows_NT[:held], 0.0))
+        holdout = min(HOLDOUT_SEQUENCES, max(1, len(windows_NT) // 5))
+        sources.append(Source(text.name, stage_number, windows_NT[holdout:], windows_NT[:holdout], 0.0))
     if spec.dense is None:
         return sources
     dense = measure(

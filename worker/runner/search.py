@@ -28,7 +28,7 @@ def search_target(spec: SearchSpec, *, device: torch.device, send: Callable[[Mes
     def say(message: str) -> None:
         send(LogMessage(level="info", message=message))
 
-    found = search_model(
+    result = search_model(
         open_model(spec.model.path, own_artifact=spec.model.own_artifact),
         spec.recipe,
         sequence_length=spec.sequence_length,
@@ -38,6 +38,6 @@ def search_target(spec: SearchSpec, *, device: torch.device, send: Callable[[Mes
         previous=spec.previous,
         on_step=on_step,
     )
-    send(MetricMessage(name="target_sparsity", step=timed, value=found.sparsity))
-    say(f"the target means sparsity {found.sparsity:.4f}{'' if timed else ', as an earlier attempt found'}")
-    return found.model_dump(mode="json")
+    send(MetricMessage(name="target_sparsity", step=timed, value=result.sparsity))
+    say(f"the target means sparsity {result.sparsity:.4f}{'' if timed else ', as an earlier attempt found'}")
+    return result.model_dump(mode="json")

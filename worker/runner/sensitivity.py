@@ -30,12 +30,12 @@ def measure_sensitivity(
     *,
     device: torch.device,
     send: Callable[[Message], None],
-    stop_if_asked: Callable[[], None],
+    stop_if_requested: Callable[[], None],
     peak_memory: Callable[[], PeakMemory],
 ) -> PruneOutput:
     """Measure a language model's sensitivity: return metrics and report, and write figures and chart.
 
-    Figures and chart go to the artifact's folder. `stop_if_asked` is called once a layer is saved, and may end the
+    Figures and chart go to the artifact's folder. `stop_if_requested` is called once a layer is saved, and may end the
     process.
     """
     send(StageMessage(stage="open"))
@@ -51,7 +51,7 @@ def measure_sensitivity(
         left = blocks - done  # of L layers, the one at place i takes L - i blocks
         share = 1 - left * (left + 1) / (blocks * (blocks + 1))
         send(ProgressMessage(progress=0.98 * share, block=done, blocks=blocks))
-        stop_if_asked()
+        stop_if_requested()
 
     plan = make_sensitivity_plan(folder, parameters, device=device)
     walk = SensitivityPass(
@@ -71,7 +71,7 @@ def measure_sensitivity(
     )
     result = walk.run()
     windows, length = tokens_NT.shape
-    found = Sensitivity(
+    sensitivity = Sensitivity(
         task="language-model",
         method=parameters.method,
         pattern=parameters.pattern,
@@ -81,13 +81,13 @@ def measure_sensitivity(
         dense=result.dense,
         curves=result.curves,
     )
-    write_sensitivity(found, spec.artifact)
+    write_sensitivity(sensitivity, spec.artifact)
     peak = peak_memory()
     report = Report(
         job=spec.job,
         attempt=spec.attempt,
         model=reported_model(spec.model, folder.description),
-        sensitivity=found.model_dump(mode="json"),
+        sensitivity=sensitivity.model_dump(mode="json"),
         texts={
             "calibration": described_text(spec.calibration) if walk.calibration and spec.calibration else None,
             "generated": described_text(spec.generated) if walk.calibration and spec.generated else None,
@@ -111,7 +111,7 @@ def measure_sensitivity(
         peak_memory=peak,
         versions=versions("secateur-server", "torch", "transformers", "safetensors", "matplotlib"),
     )
-    metrics = sensitivity_metrics(found)
+    metrics = sensitivity_metrics(sensitivity)
     metrics.peak_memory_bytes = peak.of_model
     return PruneOutput(metrics=metrics, report=report)
 
@@ -119,21 +119,21 @@ def measure_sensitivity(
 NO_MODEL = "Nothing was pruned and no model was made, so there is none to reload, verify or time."
 
 
-def write_sensitivity(found: Sensitivity, folder: Path) -> None:
+def write_sensitivity(sensitivity: Sensitivity, folder: Path) -> None:
     """Write the figures and their chart."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FIGURES).write_text(found.model_dump_json(indent=2, exclude_none=True) + "\n", "utf-8")
-    (folder / CHART).write_text(sensitivity_chart(found), "utf-8")
+    (folder / FIGURES).write_text(sensitivity.model_dump_json(indent=2, exclude_none=True) + "\n", "utf-8")
+    (folder / CHART).write_text(sensitivity_chart(sensitivity), "utf-8")
 
 
-def sensitivity_metrics(found: Sensitivity) -> Metrics:
+def sensitivity_metrics(sensitivity: Sensitivity) -> Metrics:
     """Return the figures for a list of jobs: the dense model's, and which layer lost most at the highest rate."""
-    most = max(found.curves, key=lambda curve: curve.points[-1].loss)
+    most = max(sensitivity.curves, key=lambda curve: curve.points[-1].loss)
     return Metrics(
         sensitivity=LayerSensitivity(
-            dense=found.dense.model_dump(mode="json", exclude_none=True),
-            layers=len(found.curves),
-            rates=len(found.rates),
+            dense=sensitivity.dense.model_dump(mode="json", exclude_none=True),
+            layers=len(sensitivity.curves),
+            rates=len(sensitivity.rates),
             most_sensitive=most.name,
         )
     )

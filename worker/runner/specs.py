@@ -88,7 +88,7 @@ class PruneSpec(JobSpec):
     baseline: Baseline | None = None
 
     @property
-    def made(self) -> ModelPlace:
+    def artifact_place(self) -> ModelPlace:
         """Return the artifact, once it is filled."""
         return ModelPlace(path=self.artifact, own_artifact=True)
 

@@ -28,7 +28,7 @@ from worker.node_cache import folder_bytes
 from worker.runner.client import run_task
 from worker.runner.messages import AliveMessage, LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 from worker.runner.specs import MeasureSpec, ModelPlace, ModelSource, Spec, VerifySpec
-from worker.supervisor.inputs import Sources
+from worker.supervisor.inputs import JobInputs
 from worker.supervisor.packing_stage import add_packed
 from worker.supervisor.recorder import Recorder
 from worker.supervisor.target_stage import add_target
@@ -36,7 +36,7 @@ from worker.supervisor.work_folders import WorkFolders
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttemptResult:
     """Results of an attempt that ran to its end. `missed` is set where only gates were not kept."""
 
     metrics: Metrics
@@ -48,7 +48,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Made:
+class StageOutput:
     """Results of pruning, recovery and evaluation, before the reload check and the gates.
 
     `artifact` is its folder, `expected` what the reload check compares with, None where no model was made. `model` is
@@ -60,7 +60,7 @@ class Made:
     artifact: Path
     expected: Path | None
     model: ModelSource
-    found: JsonObject | None = None
+    search_result: JsonObject | None = None
     keep: Callable[[Sequence[StoredFile]], None] = lambda files: None
 
 
@@ -94,69 +94,69 @@ class Attempt(ABC):
         self._doing: str | None = None
         self._folder = (settings.work_root / claim.job_id / f"attempt-{claim.attempt}").resolve()
 
-    def run(self) -> Outcome:
-        with WorkFolders(self._settings.work_root).held(self._claim.job_id):
+    def run(self) -> AttemptResult:
+        with WorkFolders(self._settings.work_root).locked(self._claim.job_id):
             return self._run()
 
-    def _run(self) -> Outcome:
+    def _run(self) -> AttemptResult:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         team_id = self._claim.team_id
-        with Sources(
+        with JobInputs(
             self._settings,
             self._store,
             team_id=team_id,
             find_access=lambda: self._recorder.read(partial(find_access, team_id=team_id, settings=self._settings)),
             folder=self._folder,
             run_runner=self._task,
-            on_message=self._tell,
+            on_message=self._record_log,
             on_wait=self._wait,
-        ) as sources:
-            return self._finish(self._make(sources))
+        ) as inputs:
+            return self._finish(self._make(inputs))
 
     @abstractmethod
-    def _make(self, sources: Sources) -> Made:
+    def _make(self, inputs: JobInputs) -> StageOutput:
         """Fetch, prune, recover and evaluate."""
 
-    def _finish(self, made: Made) -> Outcome:
+    def _finish(self, output: StageOutput) -> AttemptResult:
         """Run the reload check, evaluate the gates, and store the artifact."""
-        metrics, report = made.metrics, made.report
-        if made.expected is not None:
+        metrics, report = output.metrics, output.report
+        if output.expected is not None:
             self._recorder.enter("verify")
-            self._verify(made, made.expected)
+            self._verify(output, output.expected)
         self._recorder.enter("store")
         is_packed = self._claim.recipe.output.format == "packed"
-        add_packed(self._task, made.artifact, metrics, report, is_packed=is_packed)
+        add_packed(self._task, output.artifact, metrics, report, is_packed=is_packed)
         gates = self._claim.recipe.gates
-        target = add_target(self._claim.recipe, metrics, report, made.found)
+        target = add_target(self._claim.recipe, metrics, report, output.search_result)
         results = [*evaluate_gates(gates, metrics), *([] if target is None else [target])]
-        measured = self._measured(made, seconds=self._add_seconds(metrics))
+        measured = self._measured(output, seconds=self._add_seconds(metrics))
         report.estimate = compare(self._claim.estimate, measured)
         report.seconds = dict(self._recorder.stage_seconds)
         report.gates = gates_report(gates, results)
         report.metrics = metrics
-        finalise(made.artifact, recipe=self._claim.recipe, body=self._claim.body, report=report)
+        finalise(output.artifact, recipe=self._claim.recipe, body=self._claim.body, report=report)
         report.recipe = self._claim.body  # beside the report in the artifact's manifest, part of it over REST
         self._doing = "storing the artifact"
-        files = self._store.publish(made.artifact, self._prefix, watch=self._wait)
-        made.keep(files)
+        files = self._store.publish(output.artifact, self._prefix, watch=self._wait)
+        output.keep(files)
         measured["seconds"] = self._add_seconds(metrics)
-        return Outcome(metrics, report, files, missed_gates(results), measured)
+        return AttemptResult(metrics, report, files, missed_gates(results), measured)
 
-    def _verify(self, made: Made, expected: Path) -> None:
+    def _verify(self, output: StageOutput, expected: Path) -> None:
         """Have a fresh process open the artifact; what it found goes into the report."""
         verified = self._task(
             VerifySpec(
-                artifact=made.artifact,
+                artifact=output.artifact,
                 expected=expected,
                 modules=self._folder / "modules",
                 device=self._settings.device,
                 threads=self._settings.threads,
             )
         )
-        made.report.artifact = verified.pop("model")
-        keep_peak(made.report, "verify", verified)
-        made.report.verification = Verification.model_validate(verified)
+        output.report.artifact = verified.pop("model")
+        keep_peak(output.report, "verify", verified)
+        output.report.verification = Verification.model_validate(verified)
 
     def _latency(
         self,
@@ -189,15 +189,15 @@ class Attempt(ABC):
         Return None, with `otherwise` as a note, where memory is too small for it (`otherwise` None: raise instead).
         """
         try:
-            found = self._task(spec)
+            result = self._task(spec)
         except SecateurError as error:
             if otherwise is None or error.problem()["code"] != OutOfMemory.code:
                 raise
             report.note(f"{otherwise}: {error.message}")
             return None
-        report.note(*found.get("notes", []))
-        keep_peak(report, spec.task, found)
-        return found
+        report.note(*result.get("notes", []))
+        keep_peak(report, spec.task, result)
+        return result
 
     @property
     def _earlier(self) -> list[Path]:
@@ -205,7 +205,7 @@ class Attempt(ABC):
         folders = (self._folder.with_name(f"attempt-{number}") for number in self._claim.previous_attempts)
         return [folder for folder in folders if folder.is_dir()]
 
-    def _tell(self, message: Message) -> None:
+    def _record_log(self, message: Message) -> None:
         """Record a log line from runner or fetcher."""
         assert isinstance(message, LogMessage), message
         self._doing = message.message
@@ -217,7 +217,7 @@ class Attempt(ABC):
         self._recorder.alive(self._doing)
 
     def _say(self, message: str) -> None:
-        self._tell(LogMessage(level="info", message=message))
+        self._record_log(LogMessage(level="info", message=message))
 
     def _task(self, spec: Spec, part: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:
         """Run a task of the runner; `part` is what it covers of its share of the job's progress."""
@@ -237,7 +237,7 @@ class Attempt(ABC):
                     done = low + (high - low) * min(max(message.progress, 0.0), 1.0)
                     self._recorder.progress(done, message.model_dump(include={"block", "blocks"}, exclude_none=True))
                 case LogMessage():
-                    self._tell(message)
+                    self._record_log(message)
                 case MetricMessage():
                     self._recorder.event("metric", {"name": message.name, "step": message.step, "value": message.value})
 
@@ -254,14 +254,14 @@ class Attempt(ABC):
             command=self._runner,
         )
 
-    def _measured(self, made: Made, *, seconds: float) -> dict[str, Any]:
+    def _measured(self, output: StageOutput, *, seconds: float) -> dict[str, Any]:
         """Return the resources this attempt has used so far, in the terms of its estimate."""
         folders = [self._folder]
-        if made.model.path.is_relative_to(self._settings.cache_root.resolve()):
-            folders.append(made.model.path)
+        if output.model.path.is_relative_to(self._settings.cache_root.resolve()):
+            folders.append(output.model.path)
         if self._store.folder(self._prefix) is not None:
-            folders.append(made.artifact)  # to be copied there
-        peaks = list(made.report.peaks)
+            folders.append(output.artifact)  # to be copied there
+        peaks = list(output.report.peaks)
         on_device = [peak.device for peak in peaks if peak.device is not None]
         return {
             "peak_memory_bytes": max(peak.resident for peak in peaks),

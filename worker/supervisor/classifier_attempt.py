@@ -6,8 +6,8 @@ from core.methods.registry import get_method
 from core.service.sources.references import ImageReference
 from worker.runner.results import PruneOutput
 from worker.runner.specs import ClassifierSpec, ImageSource, ModelPlace
-from worker.supervisor.attempt import Attempt, Made
-from worker.supervisor.inputs import Sources
+from worker.supervisor.attempt import Attempt, StageOutput
+from worker.supervisor.inputs import JobInputs
 
 
 class ClassifierAttempt(Attempt):
@@ -26,13 +26,13 @@ class ClassifierAttempt(Attempt):
             "hash": (0.98, 0.99),
         }
 
-    def _make(self, sources: Sources) -> Made:
+    def _make(self, inputs: JobInputs) -> StageOutput:
         claim, images = self._claim, self._claim.images
         assert images is not None
-        model = sources.model(claim.model)
+        model = inputs.model(claim.model)
 
         def source(reference: ImageReference | None, param: str) -> ImageSource | None:
-            return None if reference is None else sources.images(reference, param)
+            return None if reference is None else inputs.images(reference, param)
 
         spec = ClassifierSpec(
             job=claim.job_id,
@@ -41,7 +41,7 @@ class ClassifierAttempt(Attempt):
             model=model,
             calibration=source(images.calibration, "calibration.dataset"),
             recovery=source(images.recovery, "recovery.dataset"),
-            evaluation=[sources.images(each, "evaluation.datasets") for each in images.evaluation],
+            evaluation=[inputs.images(each, "evaluation.datasets") for each in images.evaluation],
             baseline=claim.baseline,
             work=self._folder,
             previous=self._earlier,
@@ -49,15 +49,15 @@ class ClassifierAttempt(Attempt):
             device=self._settings.device,
             threads=self._settings.threads,
         )
-        sources.end_fetching()
+        inputs.end_fetching()
         self._on_wait()
         output = PruneOutput.model_validate(self._task(spec))
         metrics, report = output.metrics, output.report
         if get_method(claim.recipe.method).measures:
-            return Made(metrics, report, spec.artifact, None, model)
+            return StageOutput(metrics, report, spec.artifact, None, model)
         self._recorder.enter("evaluate")
         pruned = ModelPlace(path=spec.artifact, own_artifact=True)
         assert report.images is not None
         channels, height, width = report.images.shape
         metrics.latency = self._latency(model, pruned, report, image_shape=(channels, height, width))
-        return Made(metrics, report, spec.artifact, output.expected, model)
+        return StageOutput(metrics, report, spec.artifact, output.expected, model)

@@ -54,8 +54,8 @@ from worker.supervisor.fetched_inputs import InputFetcher
 logger = structlog.get_logger()
 
 
-class Sources:
-    """Sources of one attempt: model, texts and images, safe in this node's cache until this is closed.
+class JobInputs:
+    """Inputs of one attempt: model, texts and images, safe in this node's cache until this is closed.
 
     `find_access` looks up the access to the hub for the job's team `team_id`, for each fetch anew; `run_runner` runs a
     task of the runner; `folder` is the attempt's own, on its disk.

@@ -11,8 +11,8 @@ from secateur_wire.metrics import Metrics
 from secateur_wire.reports import Generation
 from worker.runner.results import PruneOutput, RecoveryOutput
 from worker.runner.specs import GenerateSpec, GenerateTextSpec, PruneSpec, RecoverSpec, SensitivitySpec, Spec
-from worker.supervisor.attempt import Attempt, Made, keep_peak
-from worker.supervisor.inputs import Sources
+from worker.supervisor.attempt import Attempt, StageOutput, keep_peak
+from worker.supervisor.inputs import JobInputs
 from worker.supervisor.recovery_stage import add_recovery, recover_spec
 from worker.supervisor.target_stage import search_spec
 from worker.supervisor.task_accuracy import TaskAccuracy
@@ -52,33 +52,37 @@ class LanguageAttempt(Attempt):
             self._has_written = True
         return super()._task(spec, part)
 
-    def _make(self, sources: Sources) -> Made:
-        spec = self._prune_spec(sources)
-        questions = [sources.questions(task) for task in self._claim.tasks]
-        training = recover_spec(self._claim, sources, spec, self._folder / "artifact")
-        sources.end_fetching()
+    def _make(self, inputs: JobInputs) -> StageOutput:
+        spec = self._prune_spec(inputs)
+        questions = [inputs.questions(task) for task in self._claim.tasks]
+        training = recover_spec(self._claim, inputs, spec, self._folder / "artifact")
+        inputs.end_fetching()
         if get_method(self._claim.recipe.method).measures:
             measuring = SensitivitySpec.model_validate(spec.model_dump(exclude={"task", "baseline"}))
             measured = PruneOutput.model_validate(self._task(measuring))
-            return Made(measured.metrics, measured.report, spec.artifact, None, spec.model)
-        accuracy = TaskAccuracy(spec, questions, self._settings, sources.cache, self._say)
+            return StageOutput(measured.metrics, measured.report, spec.artifact, None, spec.model)
+        accuracy = TaskAccuracy(spec, questions, self._settings, inputs.cache, self._say)
         search = search_spec(self._claim, spec, sequence_length=self._timed_length)
-        found = None if search is None else self._task(search)
-        if found is not None:
-            recipe = spec.recipe.model_copy(update={"sparsity": found["sparsity"]})
+        search_result = None if search is None else self._task(search)
+        if search_result is not None:
+            recipe = spec.recipe.model_copy(update={"sparsity": search_result["sparsity"]})
             spec = spec.model_copy(update={"recipe": recipe})
         pruned = PruneOutput.model_validate(self._task(spec))
         metrics, report, expected = pruned.metrics, pruned.report, pruned.expected
-        keep_peak(report, "search", found or {})
+        keep_peak(report, "search", search_result or {})
         if training is not None:
             spec, expected = self._recover(spec, training, metrics, report)
         self._recorder.enter("evaluate")
         metrics.latency = self._latency(
-            spec.model, spec.made, report, sequence_length=self._timed_length, needed=found is not None
+            spec.model,
+            spec.artifact_place,
+            report,
+            sequence_length=self._timed_length,
+            needed=search_result is not None,
         )
         self._generate(spec, report)
-        accuracy.compare(self._task, spec.made, metrics, report)
-        return Made(metrics, report, spec.artifact, expected, spec.model, found, accuracy.keep_pruned)
+        accuracy.compare(self._task, spec.artifact_place, metrics, report)
+        return StageOutput(metrics, report, spec.artifact, expected, spec.model, search_result, accuracy.keep_pruned)
 
     def _recover(
         self, spec: PruneSpec, training: RecoverSpec, metrics: Metrics, report: Report
@@ -98,7 +102,7 @@ class LanguageAttempt(Attempt):
             return
         written = self._optional(
             GenerateSpec(
-                models={"dense": spec.model.place, "pruned": spec.made},
+                models={"dense": spec.model.place, "pruned": spec.artifact_place},
                 prompts=prompts,
                 tokens=evaluation.prompt_tokens,
                 device=self._settings.device,
@@ -111,23 +115,23 @@ class LanguageAttempt(Attempt):
         texts = skipped if written is None else written["generations"]
         report.generations = [Generation.model_validate(each) for each in texts]
 
-    def _verify(self, made: Made, expected: Path) -> None:
-        super()._verify(made, expected)
-        if made.report.verification is not None and made.report.verification.trust_remote_code:
-            made.report.note(
+    def _verify(self, output: StageOutput, expected: Path) -> None:
+        super()._verify(output, expected)
+        if output.report.verification is not None and output.report.verification.trust_remote_code:
+            output.report.note(
                 "Layers differ in shape: from_pretrained needs trust_remote_code=True, which runs this folder's own "
                 f"{MODELLING_FILE}."
             )
 
-    def _prune_spec(self, sources: Sources) -> PruneSpec:
+    def _prune_spec(self, inputs: JobInputs) -> PruneSpec:
         """Fetch model and texts, and return the spec of the prune stage."""
         claim = self._claim
-        model = sources.model(claim.model)
+        model = inputs.model(claim.model)
         method = get_method(claim.recipe.method)
-        asked = claim.calibration if method.prunes or method.measures else None
-        calibration = asked and sources.text(asked, model, "calibration.dataset")
-        generated = claim.generated and asked and sources.text(claim.generated, model, "calibration.generated")
-        evaluation = [sources.text(text, model, "evaluation.datasets") for text in claim.evaluation]
+        reference = claim.calibration if method.prunes or method.measures else None
+        calibration = reference and inputs.text(reference, model, "calibration.dataset")
+        generated = claim.generated and reference and inputs.text(claim.generated, model, "calibration.generated")
+        evaluation = [inputs.text(text, model, "evaluation.datasets") for text in claim.evaluation]
         self._on_wait()
         return PruneSpec(
             job=claim.job_id,

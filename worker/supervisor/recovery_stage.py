@@ -11,10 +11,10 @@ from core.service.sources.references import TextReference
 from secateur_wire.metrics import Metrics, Parameters, Sparsity
 from worker.runner.results import RecoveryOutput
 from worker.runner.specs import ModelSource, PruneSpec, RecoverSpec, TextSource
-from worker.supervisor.inputs import Sources
+from worker.supervisor.inputs import JobInputs
 
 
-def recover_spec(claim: Claim, sources: Sources, spec: PruneSpec, artifact: Path) -> RecoverSpec | None:
+def recover_spec(claim: Claim, inputs: JobInputs, spec: PruneSpec, artifact: Path) -> RecoverSpec | None:
     """Return the spec of recovery, text and teacher fetched; None where the job asks for none.
 
     `artifact` is the folder to fill.
@@ -23,11 +23,11 @@ def recover_spec(claim: Claim, sources: Sources, spec: PruneSpec, artifact: Path
     if recovery is None:
         return None
     params = [param for _, param, _ in stage_texts(recovery)] or ["recovery.dataset"]
-    teacher = _teacher(recovery, claim, sources, spec)
+    teacher = _teacher(recovery, claim, inputs, spec)
 
     def text(reference: TextReference, param: str) -> TextSource:
         is_there = spec.calibration is not None and reference == claim.calibration
-        return spec.calibration if is_there and spec.calibration else sources.text(reference, spec.model, param)
+        return spec.calibration if is_there and spec.calibration else inputs.text(reference, spec.model, param)
 
     return RecoverSpec(
         recipe=claim.recipe,
@@ -45,11 +45,11 @@ def recover_spec(claim: Claim, sources: Sources, spec: PruneSpec, artifact: Path
     )
 
 
-def _teacher(recovery: Recovery, claim: Claim, sources: Sources, spec: PruneSpec) -> ModelSource | None:
+def _teacher(recovery: Recovery, claim: Claim, inputs: JobInputs, spec: PruneSpec) -> ModelSource | None:
     """Return the teacher of distill: the model that was named, else the job's own before it was pruned."""
     if recovery.method != "distill":
         return None
-    return spec.model if claim.teacher is None else sources.model(claim.teacher)
+    return spec.model if claim.teacher is None else inputs.model(claim.teacher)
 
 
 def add_recovery(metrics: Metrics, report: Report, recovered: RecoveryOutput) -> None:

@@ -22,7 +22,7 @@ from core.settings import Settings
 from core.storage import Store, artifact_prefix
 from secateur_wire.states import JobStatus
 from worker.runner.client import RUNNER, Draining
-from worker.supervisor.attempt import Outcome
+from worker.supervisor.attempt import AttemptResult
 from worker.supervisor.classifier_attempt import ClassifierAttempt
 from worker.supervisor.language_attempt import LanguageAttempt
 from worker.supervisor.lease import Lease
@@ -111,7 +111,7 @@ class Supervisor:
             attempt = kind(
                 claim, self._settings, recorder, self._store, runner=self._runner, on_wait=self._watch(claim, lease)
             )
-            outcome = attempt.run()
+            result = attempt.run()
         except CancelRequested:
             return recorder.end(lambda session: queue.finish_cancelled(session, *job, stages=recorder.stage_seconds))
         except Draining:
@@ -121,18 +121,18 @@ class Supervisor:
         except Exception as error:
             problem = _problem(error)
             return recorder.end(lambda session: self._finish_failed(session, claim, problem, None, recorder))
-        if outcome.missed is not None:
-            problem = outcome.missed.problem()
-            return recorder.end(lambda session: self._finish_failed(session, claim, problem, outcome, recorder))
+        if result.missed is not None:
+            problem = result.missed.problem()
+            return recorder.end(lambda session: self._finish_failed(session, claim, problem, result, recorder))
         end: JobStatus = recorder.end(
             lambda session: queue.finish_succeeded(
                 session,
                 *job,
-                metrics=outcome.metrics.document(),
-                report=outcome.report.document(),
-                files=outcome.files,
+                metrics=result.metrics.document(),
+                report=result.report.document(),
+                files=result.files,
                 stages=recorder.stage_seconds,
-                measured=outcome.measured,
+                measured=result.measured,
             )
         )
         if end != "succeeded":  # cancelled at the last moment
@@ -140,20 +140,20 @@ class Supervisor:
         return end
 
     def _finish_failed(
-        self, session: Session, claim: Claim, problem: dict[str, Any], outcome: Outcome | None, recorder: Recorder
+        self, session: Session, claim: Claim, problem: dict[str, Any], result: AttemptResult | None, recorder: Recorder
     ) -> JobStatus | None:
         return queue.finish_failed(
             session,
             claim.job_id,
             claim.attempt,
             problem,
-            metrics=outcome.metrics.document() if outcome else None,
-            report=outcome.report.document() if outcome else None,
-            files=outcome.files if outcome else (),
+            metrics=result.metrics.document() if result else None,
+            report=result.report.document() if result else None,
+            files=result.files if result else (),
             retry_delay_seconds=self._settings.retry_delay_seconds,
             worker_fresh_seconds=self._settings.worker_fresh_seconds,
             stages=recorder.stage_seconds,
-            measured=outcome.measured if outcome else None,
+            measured=result.measured if result else None,
         )
 
     def _watch(self, claim: Claim, lease: Lease) -> Callable[[], None]:

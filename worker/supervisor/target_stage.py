@@ -26,10 +26,10 @@ def search_spec(claim: Claim, spec: PruneSpec, *, sequence_length: int) -> Searc
     )
 
 
-def add_target(recipe: Recipe, metrics: Metrics, report: Report, found: JsonObject | None) -> GateResult | None:
+def add_target(recipe: Recipe, metrics: Metrics, report: Report, search_result: JsonObject | None) -> GateResult | None:
     """Put what was asked and reached into metrics and report; the result of this limit, which is none of the gates.
 
-    A latency is met within the spread of its timings. `found` is the search's answer.
+    A latency is met within the spread of its timings. `search_result` is the search's answer.
     """
     target = recipe.target
     if target is None:
@@ -42,10 +42,10 @@ def add_target(recipe: Recipe, metrics: Metrics, report: Report, found: JsonObje
         "reached": reached,
         "met": met,
         "spread": spread,
-        "sparsity": recipe.sparsity if found is None else found["sparsity"],
+        "sparsity": recipe.sparsity if search_result is None else search_result["sparsity"],
     }
     metrics.target = TargetReached.model_validate(figures)
-    report.target = TargetReport.model_validate(figures | ({} if found is None else {"search": found}))
+    report.target = TargetReport.model_validate(figures | ({} if search_result is None else {"search": search_result}))
     within = f" (timings spread by {spread:.1%})" if target.kind == "latency_ratio" else ""
     name = f"target.{target.kind}"
     message = f"{name}: {target.asked:,} was asked for, the artifact reached {reached:,.6g}{within}"

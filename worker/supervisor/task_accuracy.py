@@ -22,7 +22,7 @@ from core.storage import StoredFile
 from secateur_wire.metrics import Metrics, TaskMean
 from secateur_wire.metrics import TaskAccuracy as TaskAccuracyFigures
 from worker.node_cache import NodeCache
-from worker.runner.dense_measurements import DenseFigures
+from worker.runner.dense_measurements import DenseMeasurements
 from worker.runner.specs import ModelPlace, PruneSpec, TasksSpec, TextSource
 
 _FILE = "accuracy.json"
@@ -55,7 +55,7 @@ class TaskAccuracy:
         """Put the tasks' accuracy and its mean into the metrics, all else into the report; nothing without tasks."""
         if not self._questions:
             return
-        figures = DenseFigures(self._spec.baseline, self._spec.job, say=self._say)
+        figures = DenseMeasurements(self._spec.baseline, self._spec.job, say=self._say)
         taken = self._taken(figures, report)
         dense = None if taken else self._earlier(self._spec.model.revision)
         answers = {"dense": taken or dense or self._measure(ask, self._spec.model.place, (0.0, 0.5))}
@@ -90,7 +90,7 @@ class TaskAccuracy:
             pruned=mean(_figure(name, answers["pruned"]) for name in names),
         )
 
-    def _taken(self, figures: DenseFigures, report: Report) -> dict[str, Any] | None:
+    def _taken(self, figures: DenseMeasurements, report: Report) -> dict[str, Any] | None:
         """Return the dense model's figures from an earlier job, where it has those of every task."""
         baseline = self._spec.baseline
         facts = {each.name: self._facts(each, report) for each in self._questions}
@@ -128,11 +128,11 @@ class TaskAccuracy:
         return ask(spec, part)
 
     def _earlier(self, revision: str) -> dict[str, Any] | None:
-        held = self._cache.find(self._key(revision))
-        if held is None:
+        entry = self._cache.find(self._key(revision))
+        if entry is None:
             return None
-        with held:
-            answer: dict[str, Any] = json.loads((held.path / _FILE).read_text())
+        with entry:
+            answer: dict[str, Any] = json.loads((entry.path / _FILE).read_text())
             return answer
 
     def _keep(self, revision: str, answer: Mapping[str, Any]) -> None:

@@ -48,7 +48,7 @@ class WorkFolders:
         self._root = root
 
     @contextmanager
-    def held(self, job_id: str) -> Iterator[None]:
+    def locked(self, job_id: str) -> Iterator[None]:
         """Keep a job's folder from being swept; it is made where there is none."""
         folder = self._root / job_id
         lock = _lock_shared(folder)
