@@ -13,7 +13,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.pipeline.plans import make_plan
-from core.pipeline.recipes.validation import check_job
+from core.pipeline.recipes.validation import resolve_request
 
 
 def prune(spec: dict[str, Any]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def prune(spec: dict[str, Any]) -> dict[str, Any]:
     shutil.rmtree(work, ignore_errors=True)
     begun = time.perf_counter()
     folder = open_model(Path(spec["model"]))
-    request = check_job(folder.description, spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
+    request = resolve_request(folder.description, spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
     plan = make_plan(folder, request, device=torch.device("cpu"))
     calibration = load_tensors(Path(spec["tokens"]))["tokens"] if plan.method_id != "magnitude" else None
     sweep = LayerwisePass(folder, plan, calibration=calibration, evaluations={}, work=work)

@@ -9,7 +9,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.service.jobs.estimates.resources import Needs
+from core.service.jobs.estimates.resources import ResourceEstimate
 from core.service.jobs.schemas import JobBody
 from core.service.registry.schemas import ModelBody
 from core.service.registry.service import register_model
@@ -88,7 +88,7 @@ def fill(sessions: sessionmaker[Session], settings: Settings, *, teams: int, fin
                 "metrics": json.dumps(_METRICS),
             }
             session.execute(text(_JOBS), values)
-    needs = Needs(peak_memory_bytes=2**31, peak_device_memory_bytes=None, disk_bytes=2**30, seconds=600)
+    needs = ResourceEstimate(peak_memory_bytes=2**31, peak_device_memory_bytes=None, disk_bytes=2**30, seconds=600)
     measured = needs.model_dump(mode="json")
     attempts: dict[str, object] = {
         "needs": json.dumps({"basis": {"formula": measured}, **measured}),

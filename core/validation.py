@@ -40,7 +40,7 @@ LabelName = Annotated[
 """A name that people give to what they keep: a key of metadata."""
 
 
-class Part(BaseModel):
+class RequestObject(BaseModel):
     """An object of a request. Another value in its place is told which fields belong there."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)

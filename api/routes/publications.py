@@ -17,7 +17,7 @@ from core.errors import (
     Unauthenticated,
 )
 from core.service.publications import service
-from core.service.publications.schemas import AskedOnce, PublicationBody
+from core.service.publications.schemas import PublicationBody, RequestIdentity
 from secateur_wire.base import Page
 from secateur_wire.publications import Publication
 
@@ -39,7 +39,7 @@ def publish_job(job_id: str, body: PublicationBody, caller: Member, state: State
         publication = service.publish(session, caller, job_id, body, settings=state.settings, secret=state.secret)
         return 201, publication
 
-    return once.answer(caller, AskedOnce.of(body, state.secret), create)
+    return once.answer(caller, RequestIdentity.of(body, state.secret), create)
 
 
 @router.get("/v1/jobs/{job_id}/publications", responses=problems(Unauthenticated, NotFound, InvalidRequest))

@@ -65,9 +65,11 @@ def make_structured_plan(
         narrowing = plan_width_reduction(
             description, checked, ratio, layout=request.layout, device=device.type, at_least=request.at_least
         )
-    whole_layers = 0
+    removed_layers = 0
     if narrowing is None:
-        whole_layers = layer_count(structure, parameters=description.parameters, ratio=ratio, at_least=request.at_least)
+        removed_layers = layer_count(
+            structure, parameters=description.parameters, ratio=ratio, at_least=request.at_least
+        )
     return StructuredPlan(
         method_id=request.method,
         sparsity=ratio,
@@ -75,7 +77,7 @@ def make_structured_plan(
         layout=request.layout,
         at_least=request.at_least,
         narrowing=narrowing,
-        removed_layers=whole_layers,
+        removed_layers=removed_layers,
         dtype=dtype,
         forward_dtype=gradient_dtype(dtype, device),
         device=device,

@@ -16,7 +16,7 @@ from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.layerwise.streams import block_arguments
 from core.engine.resume.kinds import BLOCK
 from core.pipeline.plans import make_plan
-from core.pipeline.recipes.validation import ResolvedRequest, check_job
+from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
 from tests.engine.resuming import positions
 
 
@@ -29,7 +29,7 @@ def request_for(
     **more: Any,
 ) -> ResolvedRequest:
     """The request as a submitted job has it: checked against the model, with its defaults."""
-    return check_job(folder.description, method, pattern, sparsity, parameters or {}, **more)
+    return resolve_request(folder.description, method, pattern, sparsity, parameters or {}, **more)
 
 
 def sweep(

@@ -30,9 +30,9 @@ from core.methods.lorashear.bundle_damage import UnitBundle, most_damaging
 from core.methods.lorashear.half_space import HalfSpaceRemoval, half_space_step
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.recipes.validation import check_job
-from core.service.jobs.estimates.compute import work_of
-from core.service.jobs.estimates.resources import needs_of
+from core.pipeline.recipes.validation import resolve_request
+from core.service.jobs.estimates.compute import compute_cost
+from core.service.jobs.estimates.resources import estimate_resources
 from tests.engine.crossing import crossed
 from tests.engine.resuming import positions, saved_state
 from tests.engine.test_structured import edit, removal, save
@@ -304,17 +304,17 @@ def test_what_it_needs_counts_the_training(tmp_path: Path) -> None:
         return recipe_of(method, sparsity=0.25, parameters=parameters)
 
     def memory(asked: Recipe) -> int:
-        needs = needs_of(
+        needs = estimate_resources(
             description, asked, tokens, device="cpu", activation_budget_bytes=2**30, is_fetched=False
         )  # fmt: skip
         return needs.peak_memory_bytes
 
     assert memory(job("loraprune")) > memory(job("llm-pruner"))
-    short, long = (work_of(description, job("loraprune", steps=steps), tokens) for steps in (10, 20))
+    short, long = (compute_cost(description, job("loraprune", steps=steps), tokens) for steps in (10, 20))
     assert long.operations > short.operations and long.passes - short.passes == 10 * 128 * 24
 
 
 def test_adapters_go_on_every_linear_layer(tmp_path: Path) -> None:
     description = inspect_folder(make_model(tmp_path / "model"))
     with pytest.raises(InvalidParameters, match=r"parameters.lora: .*leave it out"):
-        check_job(description, "loraprune", None, 0.25, {"lora": {"targets": ["q_proj"]}})
+        resolve_request(description, "loraprune", None, 0.25, {"lora": {"targets": ["q_proj"]}})

@@ -19,7 +19,7 @@ from core.engine.architectures.unit_counts import (
 from core.engine.pruning.units.ranking import ranked_counts
 from core.errors import InvalidParameters, InvalidRequest, InvalidSparsity
 from core.methods.llm_pruner.info import LLMPrunerParameters
-from core.pipeline.recipes.validation import check_job
+from core.pipeline.recipes.validation import resolve_request
 from tests.engine.tiny import make_model
 
 
@@ -156,7 +156,7 @@ def test_what_cannot_be_is_refused_before_it_is_queued(
     error: type[Exception], says: str,
 ) -> None:  # fmt: skip
     with pytest.raises(error, match=says):
-        check_job(described, method, None, sparsity, parameters, layout=layout)
+        resolve_request(described, method, None, sparsity, parameters, layout=layout)
 
 
 def test_a_ratio_that_is_one_head_takes_that_head_whatever_its_rounding() -> None:

@@ -16,7 +16,7 @@ from core.engine.resume.kinds import BLOCK
 from core.errors import InvalidRequest
 from core.methods.sensitivity.language_pass import SensitivityPass, SensitivityResult
 from core.pipeline.plans import make_sensitivity_plan
-from core.pipeline.recipes.validation import check_job
+from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.reports.charts import Series, line_chart, sensitivity_chart
 from tests.engine.resuming import positions
 from tests.engine.sweeping import sweep
@@ -41,7 +41,7 @@ def sensitivity(
     **parameters: Any,
 ) -> SensitivityResult:
     opened = open_model(folder)
-    checked = check_job(opened.description, "sensitivity", None, None, parameters)
+    checked = resolve_request(opened.description, "sensitivity", None, None, parameters)
     options = checked.parameters
     assert isinstance(options, SensitivityOptions)
     work.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def test_what_does_not_fit_the_budget_is_spilled_read_again_and_changes_nothing(
 )
 def test_what_cannot_be_measured_is_refused_by_name(model: Path, asked: dict[str, Any], param: str, words: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        check_job(open_model(model).description, "sensitivity", None, None, asked)
+        resolve_request(open_model(model).description, "sensitivity", None, None, asked)
     assert caught.value.param == param and words in caught.value.message
 
 

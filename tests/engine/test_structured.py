@@ -25,7 +25,7 @@ from core.engine.pruning.units.removal import Cut, LayerCut, layer_groups, slice
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters, InvalidSparsity
 from core.pipeline.passes import walk_for
-from core.pipeline.recipes.validation import check_job
+from core.pipeline.recipes.validation import resolve_request
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload
@@ -305,4 +305,4 @@ def test_what_cannot_be_is_refused_before_it_is_queued(
     error: type[Exception], says: str,
 ) -> None:  # fmt: skip
     with pytest.raises(error, match=says):
-        check_job(described[model], method, None, sparsity, parameters)
+        resolve_request(described[model], method, None, sparsity, parameters)

@@ -21,8 +21,8 @@ from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.stages import search as latency_search
 from core.pipeline.stages.search import (
-    Found,
-    Step,
+    LatencySearchResult,
+    TimedShape,
     Timing,
     random_model,
     search,
@@ -112,7 +112,7 @@ def fake(gain: float, *, noise: float = 0.0) -> Any:
 
 @pytest.mark.parametrize("asked", [0.95, 0.7, 0.5, 0.3])
 def test_the_search_ends_at_the_least_sparsity_that_is_fast_enough(asked: float) -> None:
-    told: list[Step] = []
+    told: list[TimedShape] = []
     found = search(SPARSITIES, asked, fake(1.0), told.append)
     assert found.sparsity == next(each for each in SPARSITIES if 1 - each <= asked)
     assert found.steps == told and len(told) <= math.ceil(math.log2(len(SPARSITIES))) + 1
@@ -127,7 +127,7 @@ def test_the_search_ends_once_the_ratio_is_no_further_below_than_timings_spread(
 
 
 def test_timings_that_differ_by_more_than_the_gain_end_the_search_at_once() -> None:
-    told: list[Step] = []
+    told: list[TimedShape] = []
     with pytest.raises(LatencyTooNoisy, match=r"differ by 35.0%, more than the gain of 30.0%") as refused:
         search(SPARSITIES, 0.7, fake(1.0, noise=0.35), told.append)
     assert len(told) == 1
@@ -183,7 +183,7 @@ def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumst
     folder = open_model(make_model(tmp_path / "model", "llama"))
     asked = recipe_of(method, target={"latency_ratio": 0.75})
 
-    def run(name: str, previous: Sequence[str] = (), **changes: Any) -> Found:
+    def run(name: str, previous: Sequence[str] = (), **changes: Any) -> LatencySearchResult:
         (tmp_path / name).mkdir()
         return search_model(
             folder, asked, revision="1", work=tmp_path / name, previous=[tmp_path / each for each in previous],

@@ -22,7 +22,7 @@ from core.service.jobs.queue import (
     release,
 )
 from core.service.jobs.queue.attempts import Ending
-from core.service.jobs.queue.transitions import move
+from core.service.jobs.queue.transitions import transition
 from core.service.jobs.states import TRANSITIONS
 from core.service.jobs.tables import JobRow
 from core.service.teams.tables import AuditRow
@@ -60,7 +60,9 @@ PUT_BACK = _in_queue(lambda session, job: finish_failed(session, job, 1, RunnerL
 RELEASED = _in_queue(lambda session, job: release(session, job, 1))
 STOPPED = _in_queue(lambda session, job: finish_cancelled(session, job, 1))
 STOPPED_UNASKED = _in_queue(
-    lambda session, job: move(session, job, ("running",), "cancelled", attempt=1, data={}, ending=Ending("cancelled"))
+    lambda session, job: transition(
+        session, job, ("running",), "cancelled", attempt=1, data={}, ending=Ending("cancelled")
+    )
 )
 LOST = _in_queue(_lost)
 CANCELLED, RETRIED = _asks("cancel"), _asks("retry")

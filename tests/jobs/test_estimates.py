@@ -15,9 +15,9 @@ from core.errors import DoesNotFit
 from core.methods.cost import Tokens
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs import queue, service
-from core.service.jobs.estimates.compute import work_of
+from core.service.jobs.estimates.compute import compute_cost
 from core.service.jobs.estimates.history import estimate_job, estimate_that_fits
-from core.service.jobs.estimates.resources import compare, needs_of
+from core.service.jobs.estimates.resources import compare, estimate_resources
 from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.schemas import InspectBody, JobBody
@@ -57,7 +57,7 @@ _TOKENS = Tokens(calibration=128 * 2048, evaluation=0, window=2048)
 
 
 def _needs(description: ModelDescription, *, tokens: Tokens = _TOKENS, device: str = "cuda", **changes: Any) -> Any:
-    return needs_of(
+    return estimate_resources(
         description, _job(**changes), tokens, device=device, activation_budget_bytes=4 * _GIB, is_fetched=False
     )
 
@@ -89,11 +89,11 @@ def test_more_tokens_need_more_time_and_disk(more: Tokens) -> None:
 
 def test_work_counts_each_walk_and_the_solver() -> None:
     description = _llama(2)
-    once = work_of(description, _job(), _TOKENS)
-    twice = work_of(description, _job(parameters={"propagation": "two_pass"}), _TOKENS)
+    once = compute_cost(description, _job(), _TOKENS)
+    twice = compute_cost(description, _job(parameters={"propagation": "two_pass"}), _TOKENS)
     assert twice.passes - once.passes == _TOKENS.calibration
     assert once.operations == 2 * once.passes * description.prunable_parameters
-    assert work_of(description, _job(method="sparsegpt"), _TOKENS).operations > once.operations
+    assert compute_cost(description, _job(method="sparsegpt"), _TOKENS).operations > once.operations
 
 
 @pytest.mark.parametrize("method", ["random-structured", "l2-structured", "llm-pruner", "bonsai", "depth"])
@@ -101,11 +101,15 @@ def test_a_refit_takes_both_models_the_calibration_tokens(method: str) -> None:
     """Dense, and what is left of it, with the statistics of one input beside: not with the depth of the model."""
     parameters = {"compensation": {"refit": "auto"}}
     plain, refit = (
-        work_of(_llama(4), _job(method=method, sparsity=0.2, parameters=each), _TOKENS) for each in ({}, parameters)
+        compute_cost(_llama(4), _job(method=method, sparsity=0.2, parameters=each), _TOKENS)
+        for each in ({}, parameters)
     )
     assert refit.passes - plain.passes == 2 * _TOKENS.calibration and refit.operations > plain.operations
     for_nothing = {"compensation": {"refit": 0}}
-    assert work_of(_llama(4), _job(method=method, sparsity=0.2, parameters=for_nothing), _TOKENS).passes == plain.passes
+    assert (
+        compute_cost(_llama(4), _job(method=method, sparsity=0.2, parameters=for_nothing), _TOKENS).passes
+        == plain.passes
+    )
     if method == "random-structured":
         extra = [
             _needs(_llama(layers), device="cpu", method=method, sparsity=0.2, parameters=parameters).peak_memory_bytes
@@ -117,7 +121,7 @@ def test_a_refit_takes_both_models_the_calibration_tokens(method: str) -> None:
 def test_what_is_written_after_prompts_takes_longer_than_what_is_read() -> None:
     description = _llama(2)
     without, read, written = (
-        work_of(description, _job(), Tokens(0, 0, 2048, prompts=prompts, written=new))
+        compute_cost(description, _job(), Tokens(0, 0, 2048, prompts=prompts, written=new))
         for prompts, new in ((0, 0), (100, 0), (0, 100))
     )
     assert read.passes - without.passes == written.passes - without.passes == 200, "dense and pruned"
@@ -136,7 +140,7 @@ def test_bonsai_holds_the_model_and_runs_every_mask_forward() -> None:
 
     def passes(**parameters: Any) -> int:
         job = _job(method="bonsai", sparsity=0.2, parameters={"round_share": 0.1} | parameters)
-        return work_of(description, job, _TOKENS).passes
+        return compute_cost(description, job, _TOKENS).passes
 
     assert passes(masks_per_round=400) - passes(masks_per_round=200) == 3 * 200 * 32 * 2048
     assert passes(sequences=64) - passes() == 3 * 201 * 32 * 2048
@@ -328,7 +332,7 @@ def test_writing_text_takes_longer_than_calibrating_on_it() -> None:
 
 def test_gradients_that_allocate_count() -> None:
     uniform, fisher = (
-        work_of(_llama(2), _job(parameters={"allocation": allocation, "fisher_sequences": 2}), _TOKENS).passes
+        compute_cost(_llama(2), _job(parameters={"allocation": allocation, "fisher_sequences": 2}), _TOKENS).passes
         for allocation in ("uniform", "fisher")
     )
     assert fisher == uniform + 4 * 2 * 2048
@@ -356,7 +360,9 @@ def test_training_needs_grow_with_what_is_trained_and_a_teacher() -> None:
     assert 4 * parameters < adapters < 6 * parameters, "float16 is trained from float32"
     assert peak(method="distill") > adapters + 4 * parameters
     work = {
-        steps: work_of(_llama(32), _job(recovery={"method": "lora", "steps": steps, "sequence_length": 512}), _TOKENS)
+        steps: compute_cost(
+            _llama(32), _job(recovery={"method": "lora", "steps": steps, "sequence_length": 512}), _TOKENS
+        )
         for steps in (100, 200)
     }
     more = work[200].operations - work[100].operations

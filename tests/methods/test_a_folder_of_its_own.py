@@ -84,12 +84,12 @@ SCRIPT = """
     from api.routes.methods import list_methods
     from core.engine.architectures.describe import describe_folder
     from core.methods.cost import Tokens
-    from core.service.jobs.estimates.compute import work_of
+    from core.service.jobs.estimates.compute import compute_cost
     from tests.recipes import recipe_of
 
     model = Path(sys.argv[2])
     listed = list_methods(None).data
-    work = work_of(describe_folder(model), recipe_of("every-other", sparsity=0.5), Tokens(7, 0, 0))
+    work = compute_cost(describe_folder(model), recipe_of("every-other", sparsity=0.5), Tokens(7, 0, 0))
     described_without_torch = "torch" not in sys.modules
 
     import torch

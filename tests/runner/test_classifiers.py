@@ -12,7 +12,7 @@ from core.database import transaction
 from core.engine.datasets.image_codec import write_images
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.errors import SecateurError
-from core.pipeline.reports.dense_figures import Baseline
+from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import Report
 from core.service.jobs import service
 from core.service.jobs.schemas import JobBody
@@ -138,7 +138,7 @@ def test_a_network_trained_by_a_job_is_pruned_by_others_and_what_they_leave_runs
 def test_the_dense_network_is_measured_by_one_job_and_taken_over_by_the_next(
     jobs: Queue, pruning: dict[str, Any], pruned: str, work: Work
 ) -> None:
-    baseline = Baseline(figures=tuple(Report.model_validate(jobs.report(pruned)).dense_figures))
+    baseline = KnownDenseFigures(figures=tuple(Report.model_validate(jobs.report(pruned)).dense_figures))
     with transaction(jobs.sessions) as session:
         parsed = JobBody.model_validate(pruning)
         told = service.submit(

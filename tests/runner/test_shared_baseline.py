@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from core.database import transaction
-from core.pipeline.reports.dense_figures import Baseline
+from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import Report
 from core.service.jobs import service
 from core.service.jobs.schemas import JobBody
@@ -34,7 +34,7 @@ def alone(jobs: Queue, body: dict[str, Any], finish: Finish) -> str:
     return finish(body)
 
 
-def told(jobs: Queue, work: Work, body: dict[str, Any], baseline: Baseline) -> str:
+def told(jobs: Queue, work: Work, body: dict[str, Any], baseline: KnownDenseFigures) -> str:
     """A finished job that was told of `baseline`."""
     with transaction(jobs.sessions) as session:
         parsed = JobBody.model_validate(body)
@@ -46,7 +46,9 @@ def told(jobs: Queue, work: Work, body: dict[str, Any], baseline: Baseline) -> s
 def test_figures_of_a_job_that_was_told_equal_those_of_one_that_measured(
     jobs: Queue, work: Work, body: dict[str, Any], alone: str
 ) -> None:
-    told_id = told(jobs, work, body, Baseline(figures=tuple(Report.model_validate(jobs.report(alone)).dense_figures)))
+    told_id = told(
+        jobs, work, body, KnownDenseFigures(figures=tuple(Report.model_validate(jobs.report(alone)).dense_figures))
+    )
     before, after = jobs.job(alone).metrics or {}, jobs.job(told_id).metrics or {}
     for name in ("perplexity", "tasks", "task_mean", "sparsity", "parameters"):
         assert after[name] == before[name]
@@ -74,6 +76,6 @@ def test_figures_of_another_measurement_are_not_used(jobs: Queue, work: Work, bo
         for fact, other in facts.items()
     ]
     without_tasks = body | {"evaluation": {**body["evaluation"], "tasks": []}}
-    job_id = told(jobs, work, without_tasks, Baseline(figures=tuple(wrong)))
+    job_id = told(jobs, work, without_tasks, KnownDenseFigures(figures=tuple(wrong)))
     assert (jobs.job(job_id).metrics or {})["perplexity"] == (jobs.job(alone).metrics or {})["perplexity"]
     assert dense_evaluations(jobs, job_id) == jobs.report(job_id)["dense"]["measured"] == 1

@@ -5,7 +5,7 @@ Else they are measured; the report says which was which.
 
 from collections.abc import Callable, Mapping
 
-from core.pipeline.reports.dense_figures import Baseline, DenseFigure, DenseKind, Facts
+from core.pipeline.reports.dense_figures import DenseFigure, DenseKind, Facts, KnownDenseFigures
 from core.pipeline.reports.report import DenseUse, Report
 
 
@@ -17,13 +17,13 @@ class DenseMeasurements:
 
     def __init__(
         self,
-        baseline: Baseline | None,
+        baseline: KnownDenseFigures | None,
         job: str,
         *,
         say: Callable[[str], None],
         count: Callable[[DenseKind, str, int], None] = lambda kind, name, before: None,
     ) -> None:
-        self._baseline = baseline or Baseline()
+        self._baseline = baseline or KnownDenseFigures()
         self._job = job
         self._say = say
         self._count = count

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from core.engine.models.folder import open_model
-from core.pipeline.stages.search import Step, search_model
+from core.pipeline.stages.search import TimedShape, search_model
 from worker.runner.messages import LogMessage, Message, MetricMessage, StageMessage
 from worker.runner.specs import SearchSpec
 
@@ -19,7 +19,7 @@ def search_target(spec: SearchSpec, *, device: torch.device, send: Callable[[Mes
     send(StageMessage(stage="open"))
     timed = 0
 
-    def on_step(step: Step) -> None:
+    def on_step(step: TimedShape) -> None:
         nonlocal timed
         send(MetricMessage(name="latency_ratio", step=timed, value=step.ratio))
         say(f"sparsity {step.sparsity:.4f}: {step.ratio:.3f} of the dense model's time")

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from core.engine.architectures.classifier_architecture import NetworkName
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.reports.dense_figures import Baseline
+from core.pipeline.reports.dense_figures import KnownDenseFigures
 
 
 class _Spec(BaseModel):
@@ -85,7 +85,7 @@ class PruneSpec(JobSpec):
     """Spec of pruning a model and writing one job's artifact. `baseline`: known figures of the dense model."""
 
     task: Literal["prune"] = "prune"
-    baseline: Baseline | None = None
+    baseline: KnownDenseFigures | None = None
 
     @property
     def artifact_place(self) -> ModelPlace:
@@ -153,7 +153,7 @@ class ClassifierSpec(_Spec):
     calibration: ImageSource | None
     recovery: ImageSource | None
     evaluation: list[ImageSource]
-    baseline: Baseline | None = None
+    baseline: KnownDenseFigures | None = None
     work: Path
     previous: list[Path]
     artifact: Path

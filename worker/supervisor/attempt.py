@@ -44,7 +44,7 @@ class AttemptResult:
     files: list[StoredFile]
     missed: GateMissed | None
     measured: dict[str, Any]
-    """Resources it took, under the names of `core.service.jobs.estimates.resources.Needs`."""
+    """Resources it took, under the names of `core.service.jobs.estimates.resources.ResourceEstimate`."""
 
 
 @dataclass(frozen=True)

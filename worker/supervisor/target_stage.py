@@ -35,10 +35,10 @@ def add_target(recipe: Recipe, metrics: Metrics, report: Report, search_result: 
     if target is None:
         return None
     reached, spread = _reached(target, metrics, report)
-    met = reached <= target.asked * (1 + spread)
+    met = reached <= target.limit * (1 + spread)
     figures: JsonObject = {
         "kind": target.kind,
-        "asked": target.asked,
+        "asked": target.limit,
         "reached": reached,
         "met": met,
         "spread": spread,
@@ -48,8 +48,8 @@ def add_target(recipe: Recipe, metrics: Metrics, report: Report, search_result: 
     report.target = TargetReport.model_validate(figures | ({} if search_result is None else {"search": search_result}))
     within = f" (timings spread by {spread:.1%})" if target.kind == "latency_ratio" else ""
     name = f"target.{target.kind}"
-    message = f"{name}: {target.asked:,} was asked for, the artifact reached {reached:,.6g}{within}"
-    return GateResult(gate=name, limit=target.asked, figure=reached, on=None, kept=met, message=message, margin=0.0)
+    message = f"{name}: {target.limit:,} was asked for, the artifact reached {reached:,.6g}{within}"
+    return GateResult(gate=name, limit=target.limit, figure=reached, on=None, kept=met, message=message, margin=0.0)
 
 
 def _reached(target: Target, metrics: Metrics, report: Report) -> tuple[float, float]:

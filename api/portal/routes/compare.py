@@ -183,6 +183,6 @@ def _draw_layers(comparison: Comparison, figure: _LayerFigure) -> str:
         title=f"{title[0].upper()}{title[1:]} by layer",
         x_label="layer",
         y_label=title,
-        legend_beside=True,
+        legend_outside=True,
         size=(8.4, 4.0),
     )

@@ -6,7 +6,7 @@ from pydantic import Field, StringConstraints
 
 from core.engine.architectures.description import ModelDescription
 from core.errors import InvalidRequest
-from core.validation import Part
+from core.validation import RequestObject
 
 RecoveryMethod = Literal["finetune", "lora", "distill"]
 
@@ -23,7 +23,7 @@ _ROUND_STEPS = 50
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
 
-class Lora(Part, frozen=True):
+class Lora(RequestObject, frozen=True):
     """Low-rank adapters (Hu 2021, arXiv:2106.09685), W + alpha/r · BA; the defaults are LLM-Pruner's (Ma 2023)."""
 
     r: int = Field(8, ge=1, le=1024, description="Rank.")
@@ -36,14 +36,14 @@ class Lora(Part, frozen=True):
     )
 
 
-class RecoveryStage(Part, frozen=True):
+class RecoveryStage(RequestObject, frozen=True):
     """Texts that are trained on together, for a number of steps at most."""
 
     datasets: Annotated[list[_Name], Field(min_length=1, max_length=16)]
     steps: int = Field(ge=1, le=1_000_000)
 
 
-class Recovery(Part, frozen=True):
+class Recovery(RequestObject, frozen=True):
     """Training after pruning. Pruned weights stay zero, to the last one, whatever the method."""
 
     method: RecoveryMethod = Field(

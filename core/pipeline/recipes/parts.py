@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from core.engine.architectures.heterogeneous import Layout
-from core.validation import Part
+from core.validation import RequestObject
 
 _Reference = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 _Samples = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -14,7 +14,7 @@ _SequenceLength = Annotated[int, Field(ge=2, le=1_048_576)]
 _Size = Annotated[int, Field(ge=1, le=10**18)]
 
 
-class Calibration(Part):
+class Calibration(RequestObject):
     """The calibration set: `samples` sequences (null: all there are) of `sequence_length` tokens, or so many images."""
 
     dataset: _Reference = Field(
@@ -33,7 +33,7 @@ class Calibration(Part):
     )
 
 
-class Evaluation(Part):
+class Evaluation(RequestObject):
     """Measurements, dense and pruned: the perplexity of texts, on `samples` windows (null: all there are) of each, or a
     classifier's accuracy and loss on so many images of each; the zero-shot accuracy on tasks, on the first `task_limit`
     questions (null: all there are) of each; and what both write after `prompts`, for people to read.
@@ -60,7 +60,7 @@ class Evaluation(Part):
     )
 
 
-class Gates(Part):
+class Gates(RequestObject):
     """Limits a job must keep to succeed. Where a figure could not be measured, its gate is missed."""
 
     max_perplexity_ratio: Annotated[float, Field(gt=0)] | None = Field(
@@ -86,7 +86,7 @@ class Gates(Part):
     max_parameters: Annotated[int, Field(gt=0)] | None = Field(None, description="Most parameters that are not zero.")
 
 
-class Output(Part):
+class Output(RequestObject):
     """The form of the checkpoint."""
 
     format: Literal["dense", "packed", "hashed"] = Field(
@@ -113,7 +113,7 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class Target(Part, frozen=True):
+class Target(RequestObject, frozen=True):
     """Limit of the artifact, one of the three; the others are left out where it is shown."""
 
     parameters: _Size | None = Field(
@@ -145,6 +145,6 @@ class Target(Part, frozen=True):
         return next(name for name, value in self if value is not None)
 
     @property
-    def asked(self) -> float:
-        asked: float = getattr(self, self.kind)
-        return asked
+    def limit(self) -> float:
+        limit: float = getattr(self, self.kind)
+        return limit

@@ -17,7 +17,7 @@ from core.engine.options.width_counts import reachable_sparsities
 from core.errors import InvalidSparsity, InvalidTarget
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Target
-from core.pipeline.recipes.validation import ResolvedRequest, check_job
+from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
 
 _Figure = Literal["parameters", "bytes"]
 _AGREEMENT = 1e-9
@@ -43,7 +43,7 @@ def resolve_target(
     layout: Layout | None = None,
     is_packed: bool = False,
 ) -> ResolvedRequest:
-    """Check a request with a target as `check_job` does, with the least sparsity that meets the target.
+    """Check a request with a target as `resolve_request` does, with the least sparsity that meets the target.
 
     The sparsity is None where a worker has to search for it. `sparsity` may be given where it is just that, as in the
     recipe of an earlier job. Raises the InvalidRequest kind that names the fault: InvalidTarget with the nearest figure
@@ -90,28 +90,28 @@ def resolve_target(
                 "sparsity and target are both given: leave sparsity out, the worker searches for it", param="sparsity"
             )
         most = reachable_sparsities(description, checked)[-1]
-        resolved = check_job(description, method, pattern, most, parameters, layout=layout)
+        resolved = resolve_request(description, method, pattern, most, parameters, layout=layout)
         return replace(resolved, sparsity=None)
     dense = description.parameters if target.parameters is not None else description.bytes
-    if target.asked > dense:
+    if target.limit > dense:
         raise InvalidTarget(
-            f"{param} {target.asked:,}: the dense model has {dense:,} already, ask for no more", param=param
+            f"{param} {target.limit:,}: the dense model has {dense:,} already, ask for no more", param=param
         )
     kind: _Figure = "parameters" if target.parameters is not None else "bytes"
     scale = _zeros(description, checked, kind) if isinstance(checked, LayerSelection) else _groups(description, kind)
-    meant = scale.sparsity_of(target.asked) if target.asked < dense else 0.0
+    meant = scale.sparsity_of(target.limit) if target.limit < dense else 0.0
     if sparsity is not None and abs(sparsity - meant) > _AGREEMENT:
         raise InvalidSparsity(
-            f"sparsity {sparsity} and target are both given, and {target.kind} {target.asked:,} means sparsity "
+            f"sparsity {sparsity} and target are both given, and {target.kind} {target.limit:,} means sparsity "
             f"{meant:.6g}: leave one of them out",
             param="sparsity",
         )
     try:
-        return check_job(description, method, pattern, meant, parameters, layout=layout, at_least=True)
+        return resolve_request(description, method, pattern, meant, parameters, layout=layout, at_least=True)
     except InvalidSparsity:
         nearest = scale.nearest(description, checked, meant, layout)
         raise InvalidTarget(
-            f"{param} {target.asked:,} is out of reach of {method} on this model: the nearest is {nearest:,}",
+            f"{param} {target.limit:,} is out of reach of {method} on this model: the nearest is {nearest:,}",
             param=param,
         ) from None
 

@@ -36,7 +36,7 @@ class ResolvedRequest:
     at_least: bool = False
 
 
-def check_job(
+def resolve_request(
     description: Description,
     method: str,
     pattern: str | None,
@@ -118,11 +118,11 @@ def _check_classifier(
     return ResolvedRequest(method, parsed.text, resolved, checked)
 
 
-def _layout(description: ModelDescription, method: str, asked: Layout | None) -> Layout:
+def _layout(description: ModelDescription, method: str, requested: Layout | None) -> Layout:
     """Return the layout of the result: the requested one where layers get narrower, else the model's own."""
     if get_method(method).removes == "heads_and_channels":
-        return asked or description.layout
-    if asked == "per_layer" and description.layout == "uniform":
+        return requested or description.layout
+    if requested == "per_layer" and description.layout == "uniform":
         raise InvalidRequest(
             f"output.layout: {method} leaves layers as wide as they are, so 'per_layer' would change nothing: leave it "
             "out",
@@ -157,9 +157,9 @@ def calibrated_method(method: str, parameters: MethodParameters) -> MethodInfo:
     return get_method(parameters.method if isinstance(parameters, SensitivityOptions) else method)
 
 
-def _check_measured(description: Description, asked: SensitivityOptions) -> SensitivityOptions:
+def _check_measured(description: Description, options: SensitivityOptions) -> SensitivityOptions:
     """Check that a sensitivity job's method can prune the model layer by layer; returns it with its defaults."""
-    own = _at_one_rate(asked.method, {"seed": asked.seed} | asked.parameters)
+    own = _at_one_rate(options.method, {"seed": options.seed} | options.parameters)
     for name, only in (("allocation", "uniform"), ("include_lm_head", False), ("compensation", None)):
         if own.get(name, only) != only:
             raise InvalidParameters(
@@ -173,23 +173,23 @@ def _check_measured(description: Description, asked: SensitivityOptions) -> Sens
             param="parameters.parameters.scope",
         )
     try:
-        info = get_method(asked.method)
+        info = get_method(options.method)
         if not info.alone_measurable:
             able = [each.id for each in METHODS.values() if each.alone_measurable]
             raise InvalidParameters(
-                f"parameters.method: {asked.method} does not prune a layer at a rate in one go: use one of "
+                f"parameters.method: {options.method} does not prune a layer at a rate in one go: use one of "
                 f"{', '.join(able)}",
                 param="parameters.method",
             )
-        pattern = parse_pattern(asked.pattern or info.patterns[0])
-        rates = asked.rates_of(pattern)
-        measured = check_job(description, asked.method, pattern.text, rates[-1], own).parameters
+        pattern = parse_pattern(options.pattern or info.patterns[0])
+        rates = options.rates_of(pattern)
+        measured = resolve_request(description, options.method, pattern.text, rates[-1], own).parameters
     except InvalidRequest as error:
         within = (error.param or "method").removeprefix("parameters.")
         error.param = f"parameters.{within if within in ('method', 'pattern', 'rates') else 'parameters'}"
         raise
     own = measured.model_dump(mode="json")
-    return asked.model_copy(update={"pattern": pattern.text, "rates": rates, "parameters": own})
+    return options.model_copy(update={"pattern": pattern.text, "rates": rates, "parameters": own})
 
 
 def _at_one_rate(method: str, parameters: Mapping[str, object]) -> dict[str, object]:

@@ -62,7 +62,7 @@ def line_chart(
     y_label: str,
     x_is_share: bool = False,
     y_is_log: bool = False,
-    legend_beside: bool = False,
+    legend_outside: bool = False,
     size: tuple[float, float] = (6.4, 4.0),
 ) -> str:
     """Draw lines over one pair of axes, as SVG.
@@ -81,8 +81,8 @@ def line_chart(
         _dress(axes, title, x_label, y_label, x_is_share=x_is_share)
         if y_is_log:
             _scale_y(axes)
-        if legend_beside:
-            _name_beside(axes)
+        if legend_outside:
+            _draw_legend_outside(axes)
         elif len(series) > 1:
             axes.legend(frameon=False)
         return _svg(figure, title)
@@ -125,7 +125,7 @@ def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label:
         axes.margins(0.12)
         if y_is_log:
             _scale_y(axes)
-        _name_beside(axes)
+        _draw_legend_outside(axes)
         return _svg(figure, title)
 
 
@@ -161,29 +161,29 @@ def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, titl
         return _svg(figure, title)
 
 
-def sensitivity_chart(found: Sensitivity) -> str:
+def sensitivity_chart(sensitivity: Sensitivity) -> str:
     """Draw the loss each layer costs at each rate, as a heat map and as curves, as SVG.
 
     The heat map, on the left, is in the model's order; the curves, on the right, name the layers that lose most and
     least at the highest rate. Both are logarithmic down to a thousandth of the largest increase; less than that is
     shown as none.
     """
-    rows = len(found.curves)
+    rows = len(sensitivity.curves)
     height = min(max(_LINES_HEIGHT, 1.2 + 0.17 * rows), 16.0)
-    what = f"loss increase, nats {'a token' if found.task == 'language-model' else 'an image'}"
-    increases = {curve.name: found.increases(curve) for curve in found.curves}
+    what = f"loss increase, nats {'a token' if sensitivity.task == 'language-model' else 'an image'}"
+    increases = {curve.name: sensitivity.increases(curve) for curve in sensitivity.curves}
     largest = max((each for curve in increases.values() for each in curve), default=0.0)
     largest = largest if largest > 0 else 1e-3
     smallest = largest / 1000
-    row = "layer" if found.scope == "layer" else "linear layer"
-    title = f"Sensitivity to {found.method} ({found.pattern}): each {row} pruned alone"
+    row = "layer" if sensitivity.scope == "layer" else "linear layer"
+    title = f"Sensitivity to {sensitivity.method} ({sensitivity.pattern}): each {row} pruned alone"
     with _figure((10.0, height)) as figure:
         grid = figure.add_gridspec(
             2, 2, width_ratios=(1.15, 1.0), height_ratios=(_LINES_HEIGHT, max(height - _LINES_HEIGHT, 0.01))
         )
         heat = figure.add_subplot(grid[:, 0])
         lines = figure.add_subplot(grid[:, 1] if height < 2 * _LINES_HEIGHT else grid[0, 1])
-        shown = [[max(each, smallest) for each in increases[curve.name]] for curve in found.curves]
+        shown = [[max(each, smallest) for each in increases[curve.name]] for curve in sensitivity.curves]
         picture = heat.pcolormesh(
             shown, cmap="cividis", norm=LogNorm(smallest, largest), edgecolors="white", lw=0.3 if rows <= 60 else 0
         )
@@ -191,16 +191,18 @@ def sensitivity_chart(found: Sensitivity) -> str:
         every = math.ceil(rows / _ROW_LABELS)
         heat.set_yticks(
             [place + 0.5 for place in range(0, rows, every)],
-            [_short(found, curve) for curve in found.curves[::every]],
+            [_short(sensitivity, curve) for curve in sensitivity.curves[::every]],
             fontsize=8 if rows <= 20 else 7,
         )
-        heat.set_xticks([place + 0.5 for place in range(len(found.rates))], [f"{rate:.0%}" for rate in found.rates])
+        heat.set_xticks(
+            [place + 0.5 for place in range(len(sensitivity.rates))], [f"{rate:.0%}" for rate in sensitivity.rates]
+        )
         heat.tick_params(length=0)
         heat.spines[:].set_visible(False)
         heat.set_title(what, loc="left")
         heat.set_xlabel("weights pruned")
         figure.colorbar(picture, ax=heat, pad=0.02, aspect=8 * height).outline.set_visible(False)
-        _draw_curves(lines, found, increases)
+        _draw_curves(lines, sensitivity, increases)
         _dress(lines, "the most and the least sensitive", "weights pruned", what, x_is_share=True)
         lines.set_yscale("symlog", linthresh=smallest, linscale=0.3)
         lines.set_ylim(-smallest / 2, largest * 1.5)
@@ -209,40 +211,40 @@ def sensitivity_chart(found: Sensitivity) -> str:
         return _svg(figure, title)
 
 
-def _draw_curves(axes: Axes, found: Sensitivity, increases: dict[str, list[float]]) -> None:
-    order = sorted(found.curves, key=lambda curve: -increases[curve.name][-1])
+def _draw_curves(axes: Axes, sensitivity: Sensitivity, increases: dict[str, list[float]]) -> None:
+    order = sorted(sensitivity.curves, key=lambda curve: -increases[curve.name][-1])
     named = order if len(order) <= 2 * _NAMED else [*order[:_NAMED], *order[-_NAMED:]]
     for curve in order:
         if curve not in named:
-            axes.plot([0, *found.rates], [0, *increases[curve.name]], color=_QUIET, linewidth=0.8, zorder=1)
+            axes.plot([0, *sensitivity.rates], [0, *increases[curve.name]], color=_QUIET, linewidth=0.8, zorder=1)
     for number, curve in enumerate(named):
         axes.plot(
-            [0, *found.rates],
+            [0, *sensitivity.rates],
             [0, *increases[curve.name]],
             color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[number % len(MARKERS)],
             markersize=4,
             linewidth=1.5,
             zorder=2,
-            label=_short(found, curve),
+            label=_short(sensitivity, curve),
         )
 
 
-def _short(found: Sensitivity, curve: SensitivityCurve) -> str:
+def _short(sensitivity: Sensitivity, curve: SensitivityCurve) -> str:
     """Return a short row label: a decoder layer's number, else the module's name without the prefix all share."""
-    if found.task == "language-model" and found.scope == "layer":
+    if sensitivity.task == "language-model" and sensitivity.scope == "layer":
         return f"layer {curve.layer}"
     parts = curve.name.split(".")
     common = 0
     while all(
         len(names) > common + 1 and names[common] == parts[common]
-        for names in (each.name.split(".") for each in found.curves)
+        for names in (each.name.split(".") for each in sensitivity.curves)
     ):
         common += 1
     return ".".join(parts[common:])
 
 
-def _name_beside(axes: Axes) -> None:
+def _draw_legend_outside(axes: Axes) -> None:
     """Draw a legend outside the axes, so that it hides nothing."""
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 

@@ -28,7 +28,7 @@ class DenseFigure(BaseModel):
     job: str
 
 
-class Baseline(BaseModel):
+class KnownDenseFigures(BaseModel):
     """Figures that are known when a job begins."""
 
     model_config = ConfigDict(frozen=True)
@@ -39,10 +39,10 @@ class Baseline(BaseModel):
         """Return the figure with exactly these facts."""
         return next((each for each in self.figures if each.kind == kind and each.facts == facts), None)
 
-    def with_figures(self, others: Iterable[DenseFigure]) -> "Baseline":
+    def with_figures(self, others: Iterable[DenseFigure]) -> "KnownDenseFigures":
         """Return a baseline with the others added, except those whose facts are there: the first measurement stays."""
         added: list[DenseFigure] = list(self.figures)
         for other in others:
             if not any(each.kind == other.kind and each.facts == other.facts for each in added):
                 added.append(other)
-        return Baseline(figures=tuple(added))
+        return KnownDenseFigures(figures=tuple(added))

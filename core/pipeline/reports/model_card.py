@@ -163,14 +163,14 @@ def _groups(layers: Sequence[Mapping[str, Any]]) -> str:
     counts: dict[str, tuple[int, int]] = {}
     for row in layers:
         if "before" in row:
-            gone, all_ = counts.get(row["kind"], (0, 0))
-            counts[row["kind"]] = gone + row["before"] - row["after"], all_ + row["before"]
-    told = [
-        f"{gone:,} layer{'s' if gone > 1 else ''}" if kind == "layer" else f"{gone:,} of {all_:,} {kind}"
-        for kind, (gone, all_) in counts.items()
-        if gone
+            removed, all_ = counts.get(row["kind"], (0, 0))
+            counts[row["kind"]] = removed + row["before"] - row["after"], all_ + row["before"]
+    counted = [
+        f"{removed:,} layer{'s' if removed > 1 else ''}" if kind == "layer" else f"{removed:,} of {all_:,} {kind}"
+        for kind, (removed, all_) in counts.items()
+        if removed
     ]
-    return f": {', '.join(told)}" if told else ""
+    return f": {', '.join(counted)}" if counted else ""
 
 
 def _recovery(recovery: RecoveryReport, *, has_zeros: bool) -> list[str]:

@@ -10,23 +10,25 @@ from core.pipeline.reports.report import Report
 
 def sensitivity_card(recipe: Recipe, report: Report) -> str:
     """Return the card of a sensitivity job, in Markdown, made from its recipe and report."""
-    found = Sensitivity.model_validate(report.sensitivity)
-    what = "layer" if found.scope == "layer" else "linear layer"
-    figure = "perplexity" if found.task == "language-model" else "accuracy"
-    measured = ", ".join(f"{name.replace('_', ' ')} {plain(str(value))}" for name, value in found.measured_on.items())
+    sensitivity = Sensitivity.model_validate(report.sensitivity)
+    what = "layer" if sensitivity.scope == "layer" else "linear layer"
+    figure = "perplexity" if sensitivity.task == "language-model" else "accuracy"
+    measured = ", ".join(
+        f"{name.replace('_', ' ')} {plain(str(value))}" for name, value in sensitivity.measured_on.items()
+    )
     lines = [
-        f"# Sensitivity of {plain(recipe.model)} to {plain(found.method)}",
+        f"# Sensitivity of {plain(recipe.model)} to {plain(sensitivity.method)}",
         "",
-        f"The {figure} when one {what} alone is pruned ({found.pattern}) and all others are dense. Measured on "
-        f"{measured}. Dense: loss {found.dense.loss:.4f} nats, {figure} {_shown(found.dense)}.",
+        f"The {figure} when one {what} alone is pruned ({sensitivity.pattern}) and all others are dense. Measured on "
+        f"{measured}. Dense: loss {sensitivity.dense.loss:.4f} nats, {figure} {_shown(sensitivity.dense)}.",
         "",
         "![Loss against pruning rate of each layer](sensitivity.svg)",
         "",
-        f"| {what} | weights | " + " | ".join(f"{rate:.0%}" for rate in found.rates) + " |",
-        "|---|---|" + "---|" * len(found.rates),
+        f"| {what} | weights | " + " | ".join(f"{rate:.0%}" for rate in sensitivity.rates) + " |",
+        "|---|---|" + "---|" * len(sensitivity.rates),
         *(
             f"| {plain(curve.name)} | {curve.weights:,} | " + " | ".join(_shown(point) for point in curve.points) + " |"
-            for curve in found.curves
+            for curve in sensitivity.curves
         ),
         "",
         *(f"- {plain(note)}" for note in report.notes),

@@ -33,19 +33,19 @@ from core.pipeline.recipes.recipe import Recipe
 PARAM = "target.latency_ratio"
 
 
-class Step(BaseModel):
+class TimedShape(BaseModel):
     """A shape that was timed; `ratio` is pruned / dense milliseconds of the prefill."""
 
     sparsity: float
     ratio: float
 
 
-class Found(BaseModel):
+class LatencySearchResult(BaseModel):
     """The sparsity to prune to; `spread` is the relative excess of the dense model's slowest round over its fastest."""
 
     sparsity: float
     spread: float
-    steps: list[Step]
+    steps: list[TimedShape]
 
 
 class Timing(NamedTuple):
@@ -56,46 +56,50 @@ class Timing(NamedTuple):
 
 
 def search(
-    sparsities: Sequence[float], asked: float, time_at: Callable[[float], Timing], on_step: Callable[[Step], None]
-) -> Found:
-    """Find the least of `sparsities` that takes at most `asked` of the dense time, by bisection.
+    sparsities: Sequence[float],
+    target_ratio: float,
+    time_at: Callable[[float], Timing],
+    on_step: Callable[[TimedShape], None],
+) -> LatencySearchResult:
+    """Find the least of `sparsities` that takes at most `target_ratio` of the dense time, by bisection.
 
     `sparsities` ascend from 0; a larger one is assumed never to be slower. The search stops early at one whose ratio is
-    below `asked` by no more than the dense timings spread.
+    below `target_ratio` by no more than the dense timings spread.
 
     Raises LatencyTooNoisy where that spread is larger than the requested gain, TargetUnreachable where the largest
     sparsity is too slow.
     """
-    steps: list[Step] = []
+    steps: list[TimedShape] = []
 
     def time(place: int) -> Timing:
         timing = time_at(sparsities[place])
-        steps.append(Step(sparsity=sparsities[place], ratio=timing.ratio))
+        steps.append(TimedShape(sparsity=sparsities[place], ratio=timing.ratio))
         on_step(steps[-1])
         return timing
 
     slow, fast = 0, len(sparsities) - 1
     ratio, spread = time(fast)
-    if spread > 1 - asked:
+    if spread > 1 - target_ratio:
         raise LatencyTooNoisy(
-            f"{PARAM} {asked:g}: the dense model's own timings differ by {spread:.1%}, more than the gain of "
-            f"{1 - asked:.1%} asked for: use a worker with nothing else to do, longer sequences, or a smaller ratio",
+            f"{PARAM} {target_ratio:g}: the dense model's own timings differ by {spread:.1%}, more than the gain of "
+            f"{1 - target_ratio:.1%} asked for: use a worker with nothing else to do, longer sequences, or a smaller "
+            "ratio",
             param=PARAM,
         )
-    if ratio > asked:
+    if ratio > target_ratio:
         raise TargetUnreachable(
-            f"{PARAM} {asked:g} is out of reach: the nearest ratio measured is {ratio:.3f}, at sparsity "
+            f"{PARAM} {target_ratio:g} is out of reach: the nearest ratio measured is {ratio:.3f}, at sparsity "
             f"{sparsities[fast]:.4f}, the largest there is",
             param=PARAM,
         )
-    while fast - slow > 1 and ratio < asked / (1 + spread):
+    while fast - slow > 1 and ratio < target_ratio / (1 + spread):
         middle = (slow + fast) // 2
         tried = time(middle).ratio
-        if tried <= asked:
+        if tried <= target_ratio:
             fast, ratio = middle, tried
         else:
             slow = middle
-    return Found(sparsity=sparsities[fast], spread=spread, steps=steps)
+    return LatencySearchResult(sparsity=sparsities[fast], spread=spread, steps=steps)
 
 
 def search_model(
@@ -107,19 +111,19 @@ def search_model(
     revision: str,
     work: Path,
     previous: Sequence[Path],
-    on_step: Callable[[Step], None],
-) -> Found:
+    on_step: Callable[[TimedShape], None],
+) -> LatencySearchResult:
     """Return the sparsity for a job's `target.latency_ratio`, or the result of an earlier attempt.
 
     A result found in one of the folders `previous` under the same circumstances is not searched for again. Raises the
     errors of `search`, and OutOfMemory where dense and pruned do not both fit.
     """
     assert recipe.target is not None and recipe.target.latency_ratio is not None
-    description, asked = folder.description, recipe.target.latency_ratio
+    description, target_ratio = folder.description, recipe.target.latency_ratio
     facts = {
         "method": recipe.method,
         "parameters": recipe.parameters.model_dump(mode="json"),
-        "latency_ratio": asked,
+        "latency_ratio": target_ratio,
         "sequence_length": sequence_length,
         **model_facts(folder, revision, {}),
     }
@@ -127,7 +131,7 @@ def search_model(
     store = ResumeStore(work, same, previous)
     saved = store.load(LATENCY)
     if isinstance(saved, Saved):
-        found = Found.model_validate(saved.state)
+        result = LatencySearchResult.model_validate(saved.state)
     else:
         clock = DenseLatency(folder, sequence_length=sequence_length, device=device, other_bytes=description.bytes)
 
@@ -138,9 +142,9 @@ def search_model(
             return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
 
         sparsities = reachable_sparsities(description, recipe.parameters, device=device.type)
-        found = search(sparsities, asked, time_at, on_step)
-    store.save(LATENCY, 0, {}, found.model_dump(mode="json"))
-    return found
+        result = search(sparsities, target_ratio, time_at, on_step)
+    store.save(LATENCY, 0, {}, result.model_dump(mode="json"))
+    return result
 
 
 def shape_config(folder: ModelFolder, plan: StructuredPlan) -> PretrainedConfig:

@@ -10,7 +10,7 @@ from core.errors import SecateurError
 from core.methods.registry import METHODS, get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import expected_size
-from core.pipeline.recipes.validation import check_job
+from core.pipeline.recipes.validation import resolve_request
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings
@@ -79,7 +79,7 @@ def _fits(description: Description, pattern: str | None = None, sparsity: float 
     def reason(method: str) -> str | None:
         try:
             target = (pattern, sparsity) if METHODS[method].prunes else (UNSTRUCTURED.text, None)
-            check_job(description, method, *target, {})
+            resolve_request(description, method, *target, {})
         except SecateurError as error:
             return error.message
         return None

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from core.engine.options.recovery import Recovery
 from core.pipeline.recipes.parts import Calibration, Evaluation, Gates, Output, Target
-from core.validation import LabelName, Part, spelled
+from core.validation import LabelName, RequestObject, spelled
 from secateur_wire import jobs as wire
 from secateur_wire.jobs import JobState
 from secateur_wire.metrics import Metrics
@@ -22,7 +22,7 @@ DEFAULT_SEQUENCE_LENGTH = 2048
 """Tokens, where the model's context is not shorter."""
 
 
-class JobBody(Part):
+class JobBody(RequestObject):
     """A job to run. See /v1/methods for methods, their patterns and parameters."""
 
     model: _Reference = Field(

@@ -11,7 +11,7 @@ from core import telemetry
 from core.database import new_id
 from core.errors import InvalidRequest, NotFound
 from core.pagination import Window, read_page, read_window
-from core.pipeline.reports.dense_figures import Baseline
+from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import Report
 from core.service.jobs.admission import needs_by, needs_columns
 from core.service.jobs.comparison import FEWEST, MOST, Comparison, compare
@@ -42,7 +42,7 @@ def submit(
     store: Store,
     settings: Settings,
     hub: HubFindings | None = None,
-    baseline: Baseline | None = None,
+    baseline: KnownDenseFigures | None = None,
 ) -> Job:
     """Check a request and queue it as a job, with its first event. The caller sends its hint after the commit.
 

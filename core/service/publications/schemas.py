@@ -45,14 +45,14 @@ class PublicationBody(BaseModel):
         return {name: secret.get_secret_value() for name, secret in given.items() if secret is not None}
 
 
-class AskedOnce(BaseModel):
+class RequestIdentity(BaseModel):
     """A request as it is told from others, for its Idempotency-Key: the credentials only by their keyed hash."""
 
     body: dict[str, Any]
     credentials: str
 
     @classmethod
-    def of(cls, body: PublicationBody, secret: bytes) -> "AskedOnce":
+    def of(cls, body: PublicationBody, secret: bytes) -> "RequestIdentity":
         given = repr(sorted(body.secrets().items()))
         digest = hmac.new(secret, b"publication\0" + given.encode(), hashlib.sha256).hexdigest()
         return cls(body=body.model_dump(mode="json"), credentials=digest)

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.errors import NotFound
-from core.pipeline.reports.dense_figures import Baseline
+from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.service.jobs.tables import JobRow
 from core.service.sweeps.figures import figures_from
 from core.service.sweeps.planning import PointState
@@ -72,8 +72,8 @@ def request_of(row: SweepRow) -> SweepBody:
     return SweepBody.model_validate(row.request)
 
 
-def baseline_of(row: SweepRow) -> Baseline:
-    return Baseline() if row.baseline is None else Baseline.model_validate(row.baseline)
+def baseline_of(row: SweepRow) -> KnownDenseFigures:
+    return KnownDenseFigures() if row.baseline is None else KnownDenseFigures.model_validate(row.baseline)
 
 
 def read_points(session: Session, sweep_id: str) -> list[PointState]:

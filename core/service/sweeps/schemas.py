@@ -6,7 +6,7 @@ from pydantic import Field, JsonValue, StringConstraints, model_validator
 
 from core.pipeline.recipes.parts import Gates
 from core.service.jobs.trade_off import TradeOff
-from core.validation import Part, spelled
+from core.validation import RequestObject, spelled
 from secateur_wire import sweeps as wire
 
 MOST_POINTS = 500
@@ -36,7 +36,7 @@ class Constraints(Gates):
         return self
 
 
-class Probe(Part):
+class Probe(RequestObject):
     """A cheaper evaluation than the job's, to search by."""
 
     samples: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
@@ -47,7 +47,7 @@ class Probe(Part):
     )
 
 
-class Search(Part):
+class Search(RequestObject):
     """The cheapest model that keeps to limits, by bisection of each method's sparsity.
 
     Quality is taken to get worse, and cost not to rise, with sparsity. With `probe` the winner is measured again by the
@@ -86,7 +86,7 @@ class Search(Part):
         return [round(self.lowest + step * self.resolution, 6) for step in range(count)]
 
 
-class SweepBody(Part):
+class SweepBody(RequestObject):
     """A sweep to run: a job body and what varies in it, or a search."""
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None

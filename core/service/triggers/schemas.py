@@ -10,7 +10,7 @@ from core.service.triggers.json_pointer import Pointer
 from core.service.triggers.placeholders import Placeholder
 from core.service.triggers.schedule import check_cron, check_timezone
 from core.service.triggers.templates import NAME
-from core.validation import Part, spelled
+from core.validation import RequestObject, spelled
 from secateur_wire import triggers as wire
 from secateur_wire.jobs import Estimate, JobError
 
@@ -25,7 +25,7 @@ Placeholders = Annotated[dict[PlaceholderName, Placeholder], Field(max_length=50
 EventPointer = Annotated[Pointer, StringConstraints(min_length=1)]
 
 
-class Schedule(Part):
+class Schedule(RequestObject):
     """Times at which the trigger fires by itself."""
 
     cron: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)] = Field(
@@ -39,7 +39,7 @@ class Schedule(Part):
     _timezone = field_validator("timezone")(check_timezone)
 
 
-class HubSource(Part):
+class HubSource(RequestObject):
     """A repository of the hub whose webhook is sent to the trigger's URL. `commit`: a new commit on its default branch;
     all else that the hub sends is ignored.
     """
@@ -49,7 +49,7 @@ class HubSource(Part):
     events: list[Literal["commit"]] = Field(["commit"], min_length=1, max_length=1)
 
 
-class TriggerBody(Part):
+class TriggerBody(RequestObject):
     """A trigger. `template` is a job body in which values may be placeholders: `{"$payload": "name"}` as a whole value,
     `${name}` within a string; each is declared in `placeholders`.
     """
@@ -71,7 +71,7 @@ class TriggerBody(Part):
     )
 
 
-class TriggerChanges(Part):
+class TriggerChanges(RequestObject):
     """Changes of a trigger; what is left out stays, null takes away."""
 
     name: Name | None = None
@@ -95,7 +95,7 @@ class TriggerChanges(Part):
         return TriggerBody.model_validate(now.model_dump() | self.model_dump(exclude_unset=True))
 
 
-class RotateTriggerBody(Part):
+class RotateTriggerBody(RequestObject):
     """Secrets to replace; the old ones are good no more at once."""
 
     secrets: list[wire.TriggerSecret] = Field(["url"], min_length=1, max_length=3)

@@ -23,14 +23,14 @@ _WAITING_IN_BATCHES = 5
 
 
 @dataclass(frozen=True)
-class Work:
+class Compute:
     """Computation of a job: `passes` (tokens through the whole model, by forward) and floating-point `operations`."""
 
     passes: int
     operations: int
 
 
-def work_of(description: ModelDescription, job: Recipe, tokens: Tokens) -> Work:
+def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens) -> Compute:
     """Return the tokens that pass through the model, and the operations.
 
     They add up: forwards of the calibration tokens, as many as the method's cost says (a refit goes through the dense
@@ -56,13 +56,13 @@ def work_of(description: ModelDescription, job: Recipe, tokens: Tokens) -> Work:
     waiting = (WAITING_FOR_MEMORY - 1) * 2 * tokens.written
     pruning = 2 * (passes + waiting) * description.prunable_parameters + head + _solver(description, job, tokens)
     trainings = [training_work(description, each) for each in (method.cost.training(facts), job.recovery)]
-    return Work(
+    return Compute(
         passes + tokens.own_text + sum(each.tokens for each in trainings),
         pruning + _writing(description, tokens) + sum(each.operations for each in trainings),
     )
 
 
-def _measuring_work(description: ModelDescription, job: Recipe, options: SensitivityOptions, tokens: Tokens) -> Work:
+def _measuring_work(description: ModelDescription, job: Recipe, options: SensitivityOptions, tokens: Tokens) -> Compute:
     """Return the computation of a sensitivity job.
 
     Calibration and evaluation tokens pass through the dense model; for every point the evaluation tokens pass from the
@@ -75,7 +75,7 @@ def _measuring_work(description: ModelDescription, job: Recipe, options: Sensiti
     head = 2 * description.hidden_size * description.vocabulary_size * (1 + points) * tokens.evaluation
     solver = rates * _solver(description, job, tokens)
     operations = 2 * passes * description.prunable_parameters + head + solver + _writing(description, tokens)
-    return Work(passes + tokens.own_text, operations)
+    return Compute(passes + tokens.own_text, operations)
 
 
 def _writing(description: ModelDescription, tokens: Tokens) -> int:

@@ -19,9 +19,9 @@ from core.methods.cost import Tokens
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.admission import needs_by
 from core.service.jobs.estimates.classifier import ClassifierWork, ImageCounts, classifier_work
-from core.service.jobs.estimates.compute import Work, work_of
+from core.service.jobs.estimates.compute import Compute, compute_cost
 from core.service.jobs.estimates.corrections import FEWEST, HISTORY, ran_to_its_end
-from core.service.jobs.estimates.resources import FIGURES, Needs, classifier_needs, needs_of
+from core.service.jobs.estimates.resources import FIGURES, ResourceEstimate, classifier_needs, estimate_resources
 from core.service.jobs.queue import workers_of
 from core.service.jobs.resolution.job import ResolvedJob
 from core.service.jobs.submit_warnings import warnings_for
@@ -48,9 +48,9 @@ def estimate_that_fits(
     workers = workers_of(session, [job.queue], settings.worker_fresh_seconds)
     estimate = estimate_job(session, team_id, resolved, workers, settings)
     needs = needs_by(estimate)
-    faults = [needs.lack(worker) for worker in workers]
-    if workers and all(faults):
-        listed = "; ".join(sorted({fault for fault in faults if fault})[:5])
+    shortages = [needs.lack(worker) for worker in workers]
+    if workers and all(shortages):
+        listed = "; ".join(sorted({shortage for shortage in shortages if shortage})[:5])
         raise DoesNotFit(
             f"no worker of queue {job.queue!r} can hold this job: {listed}. Use a queue with larger workers, a smaller "
             "model, or fewer calibration and evaluation tokens",
@@ -69,16 +69,16 @@ def estimate_job(
     job, description = resolved.recipe, resolved.model.description
     device = "cuda" if any(worker.device.startswith("cuda") for worker in workers) else "cpu"
     is_fetched = resolved.sources["model"].get("kind", "folder") != "folder"
-    work: Work | ClassifierWork
+    work: Compute | ClassifierWork
     if isinstance(description, ClassifierDescription):
         work = classifier_work(description, job, _images(session, team_id, job))
         passes = work.images
         formula = classifier_needs(description, work, device=device, is_fetched=is_fetched)
     else:
         tokens = _tokens(session, team_id, job, _unwritten_tokens(session, team_id, resolved.sources))
-        work = work_of(description, job, tokens)
+        work = compute_cost(description, job, tokens)
         passes = work.passes
-        formula = needs_of(
+        formula = estimate_resources(
             description,
             job,
             tokens,
@@ -122,13 +122,13 @@ _NEAREST_ATTEMPTS = (
 )
 
 
-def _fleet_factors(session: Session, job: Recipe, formula: Needs) -> tuple[dict[str, float], int]:
+def _fleet_factors(session: Session, job: Recipe, formula: ResourceEstimate) -> tuple[dict[str, float], int]:
     """Return for each figure the median of measured ÷ formula among the nearest jobs, and how many there were.
 
     The database picks these, so that a submission reads no more of the history than it uses.
     """
-    asked = {"queue": job.queue, "method": job.method, "seconds": formula.seconds}
-    nearest = session.execute(_NEAREST_ATTEMPTS, asked).all()
+    job_facts = {"queue": job.queue, "method": job.method, "seconds": formula.seconds}
+    nearest = session.execute(_NEAREST_ATTEMPTS, job_facts).all()
     factors = {}
     for name in FIGURES:
         ratios = [taken[name] / said[name] for said, taken in nearest if said.get(name) and taken.get(name)]
@@ -167,15 +167,15 @@ def _unwritten_tokens(session: Session, team_id: str, sources: Mapping[str, Any]
 
     A text is there already where one of the team's newest jobs of the same model that ran to their end used it.
     """
-    asked = _own_texts(sources)
-    if not asked:
+    missing = _own_texts(sources)
+    if not missing:
         return 0
     ended = or_(JobRow.status == "succeeded", JobRow.error["code"].astext == GateMissed.code)
     done = select(JobRow.sources).where(JobRow.team_id == team_id, ended)
     for past in session.scalars(done.order_by(JobRow.created_at.desc()).limit(HISTORY)):
         if past.get("model") == sources["model"]:
-            asked -= _own_texts(past)
-    return sum(text.samples * text.sequence_length for text in asked)
+            missing -= _own_texts(past)
+    return sum(text.samples * text.sequence_length for text in missing)
 
 
 def _own_texts(sources: Mapping[str, Any]) -> set[SelfText]:

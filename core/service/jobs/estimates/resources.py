@@ -26,10 +26,10 @@ from core.service.jobs.estimates.classifier import ClassifierWork
 from core.service.jobs.estimates.compute import (
     allocating_tokens,
     compensation_of,
+    compute_cost,
     facts_of,
     is_after_a_cut,
     seeks_latency,
-    work_of,
 )
 from core.service.jobs.estimates.training import training_bytes
 
@@ -48,7 +48,7 @@ _PROCESS_SECONDS = 6.0
 _CLASSIFIER_PROCESSES = 4
 
 
-class Needs(BaseModel):
+class ResourceEstimate(BaseModel):
     """Resources that a job needs. Bytes are peaks.
 
     They are those of the largest process in main memory and on the device; on the worker's disk those of the job's
@@ -61,7 +61,7 @@ class Needs(BaseModel):
     seconds: float
 
 
-FIGURES = tuple(Needs.model_fields)
+FIGURES = tuple(ResourceEstimate.model_fields)
 
 
 def compare(estimate: dict[str, Any] | None, measured: dict[str, Any]) -> dict[str, Any] | None:
@@ -75,7 +75,7 @@ def compare(estimate: dict[str, Any] | None, measured: dict[str, Any]) -> dict[s
     } | {"jobs_it_came_from": estimate["basis"]["jobs"]}
 
 
-def needs_of(
+def estimate_resources(
     description: ModelDescription,
     job: Recipe,
     tokens: Tokens,
@@ -83,7 +83,7 @@ def needs_of(
     device: str,
     activation_budget_bytes: int,
     is_fetched: bool,
-) -> Needs:
+) -> ResourceEstimate:
     """Return the resources the job needs on a worker of that kind (`cpu` or `cuda`).
 
     `is_fetched`: the model comes over the network and is on the worker's disk too.
@@ -125,19 +125,19 @@ def needs_of(
     engine = max(engine + memory.during, ends + memory.before)
     if allocating := allocating_tokens(job, tokens):  # before the walk, with none of its tokens: what blocks were given
         given = 4 * description.layers * description.hidden_size * allocating
-        held = block * (width + 4) + min(given, activation_budget_bytes)
-        engine = max(engine, ends + held + sizes.forward_bytes)
-    whole = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
+        allocation_bytes = block * (width + 4) + min(given, activation_budget_bytes)
+        engine = max(engine, ends + allocation_bytes + sizes.forward_bytes)
+    model_peak = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
     if tokens.tasks:
         one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
-        whole = max(whole, description.bytes + max(LOGITS_BYTES[device], one))
+        model_peak = max(model_peak, description.bytes + max(LOGITS_BYTES[device], one))
     if seeks_latency(job):
-        whole = max(whole, bytes_in_turn(description.bytes, description.bytes))
+        model_peak = max(model_peak, bytes_in_turn(description.bytes, description.bytes))
     if method.measures:  # no model is made, verified or timed
-        whole = 0
+        model_peak = 0
     training = training_bytes(description, job.recovery, device=device)
-    whole = max(whole, training.memory)
-    work = work_of(description, job, tokens)
+    model_peak = max(model_peak, training.memory)
+    work = compute_cost(description, job, tokens)
     processes = 1 if method.measures else (5 if tokens.tasks else 3) + seeks_latency(job)
     processes += bool(tokens.written) + bool(tokens.own_text)
     copies = is_fetched + 3 * (not method.measures)
@@ -145,13 +145,13 @@ def needs_of(
     stored += 0 if choosing is None else description.prunable_parameters * width  # as trained
     moved = stored + 6 * description.bytes + 4 * streams
     on_device = device == "cuda"
-    return Needs(
+    return ResourceEstimate(
         peak_memory_bytes=(
             _LIBRARIES_WITH_CUDA_BYTES + max(block * width + streams // 8, training.checkpoint)
             if on_device
-            else _LIBRARIES_BYTES + max(engine, whole)
+            else _LIBRARIES_BYTES + max(engine, model_peak)
         ),
-        peak_device_memory_bytes=_DEVICE_CONTEXT_BYTES + max(engine, whole) if on_device else None,
+        peak_device_memory_bytes=_DEVICE_CONTEXT_BYTES + max(engine, model_peak) if on_device else None,
         disk_bytes=stored + 2 * streams,
         seconds=processes * _PROCESS_SECONDS
         + work.operations / _OPERATIONS_PER_SECOND[device]
@@ -161,11 +161,11 @@ def needs_of(
 
 def classifier_needs(
     description: ClassifierDescription, work: ClassifierWork, *, device: str, is_fetched: bool
-) -> Needs:
+) -> ResourceEstimate:
     """Return the resources that a job on an image classifier needs on a worker of that kind."""
     on_device = device == "cuda"
     stored = description.bytes * (4 + is_fetched)  # rounds, artifact in two forms, its copy in a local store
-    return Needs(
+    return ResourceEstimate(
         peak_memory_bytes=_LIBRARIES_WITH_CUDA_BYTES if on_device else _LIBRARIES_BYTES + work.memory_bytes,
         peak_device_memory_bytes=_DEVICE_CONTEXT_BYTES + work.memory_bytes if on_device else None,
         disk_bytes=stored,

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import extract, func, select, update
 from sqlalchemy.orm import Session
 
-from core.service.jobs.queue.audit_entries import end_noted
+from core.service.jobs.queue.audit_entries import audit_end
 from core.service.jobs.tables import AttemptRow
 from core.service.teams.quotas import count_ended
 from secateur_wire.states import AttemptOutcome, JobStatus
@@ -52,6 +52,6 @@ def end_attempt(session: Session, job_id: str, attempt: int, team_id: str, to: J
     details: dict[str, Any] = {"attempt": attempt, "outcome": ending.outcome}
     if ending.error_code is not None:
         details["error"] = ending.error_code
-    noted = end_noted(ended, team_id=team_id, job_id=job_id, to=to, details=details, lost=ending.by_dispatcher)
+    noted = audit_end(ended, team_id=team_id, job_id=job_id, to=to, details=details, lost=ending.by_dispatcher)
     seconds = session.scalar(select(ended.c.seconds).add_cte(noted))
     count_ended(session, team_id, float(seconds or 0))  # claimed by a version that kept no attempts: no time

@@ -24,7 +24,7 @@ ACTIONS: Final[dict[JobStatus, str]] = {
 """Audit action of a worker, or of the dispatcher in its place, by the state it brought the job to."""
 
 
-def end_noted(ended: CTE, *, team_id: str, job_id: str, to: JobStatus, details: dict[str, Any], lost: bool) -> CTE:
+def audit_end(ended: CTE, *, team_id: str, job_id: str, to: JobStatus, details: dict[str, Any], lost: bool) -> CTE:
     """Return the audit entry of an attempt's end, as a CTE next to the one that ends it.
 
     `ended` has one row with its `worker_id`, or none of an attempt that was claimed by a version that kept no attempts.

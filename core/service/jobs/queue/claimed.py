@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.reports.dense_figures import Baseline
+from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.service.sources.references import (
     ImageReference,
     ModelReference,
@@ -51,7 +51,7 @@ class Claim:
     recovery: tuple[TextReference, ...]
     teacher: ModelReference | None
     images: ClaimedImages | None
-    baseline: Baseline | None
+    baseline: KnownDenseFigures | None
     previous_attempts: tuple[int, ...]
     estimate: dict[str, Any] | None
     request_id: str | None
@@ -84,7 +84,7 @@ def claim_of(row: Row[Any]) -> Claim:
         recovery=tuple(text_references.validate_python(source) for source in trained_on),
         teacher=None if teacher is None else model_references.validate_python(teacher),
         images=_claimed_images(sources.get("images")),
-        baseline=None if sources.get("baseline") is None else Baseline.model_validate(sources["baseline"]),
+        baseline=None if sources.get("baseline") is None else KnownDenseFigures.model_validate(sources["baseline"]),
         previous_attempts=tuple(range(row.attempt - 1, 0, -1)),
         request_id=row.request_id,
         traceparent=row.traceparent,

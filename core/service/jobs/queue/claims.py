@@ -15,7 +15,7 @@ from core.service.jobs.queue.claimed import Claim, claim_of
 from core.service.jobs.queue.completion import finish_cancelled
 from core.service.jobs.queue.fitting import HAS_ROOM, MAY_FIT, MAY_TAKE, ME
 from core.service.jobs.queue.progress import append_event
-from core.service.jobs.queue.transitions import EVENT_CHANNEL, move
+from core.service.jobs.queue.transitions import EVENT_CHANNEL, transition
 from core.service.jobs.queue.webhook_notices import notify_webhooks
 from core.service.jobs.states import LEASED
 from core.service.jobs.tables import JobRow, WorkerRow
@@ -228,7 +228,7 @@ def release(
 
     A job being cancelled ends as cancelled instead. None where the attempt is stale.
     """
-    written = move(
+    written = transition(
         session,
         job_id,
         ("running",),

@@ -10,7 +10,7 @@ from core.database import seconds_from_now
 from core.errors import QuotaExceeded, RunnerLost
 from core.service.jobs.queue.attempts import Ending
 from core.service.jobs.queue.outgrown import queue_for_more_memory
-from core.service.jobs.queue.transitions import move
+from core.service.jobs.queue.transitions import transition
 from core.service.jobs.tables import JOB_IS_LEASED, ArtifactFileRow, JobReportRow, JobRow
 from core.service.teams.quotas import release_stored, stored_bytes_missing, try_reserve_stored
 from core.service.teams.tables import TeamRow
@@ -42,7 +42,7 @@ def finish_succeeded(
     if missing is not None:
         problem = QuotaExceeded(missing, retry_after=0).problem()
         return finish_failed(session, job_id, attempt, problem, stages=stages)
-    written = move(
+    written = transition(
         session,
         job_id,
         ("running",),
@@ -109,7 +109,7 @@ def finish_cancelled(
 
     `by_dispatcher` where its worker was lost meanwhile.
     """
-    written = move(
+    written = transition(
         session,
         job_id,
         ("cancelling",),
@@ -163,7 +163,7 @@ def _fail(
     if written is not None:
         return "queued"
     if error["retryable"]:
-        written = move(
+        written = transition(
             session,
             job_id,
             ("running",),
@@ -183,7 +183,7 @@ def _fail(
         kept = []
     left_any = metrics is not None or report is not None or bool(kept)
     replaces = left_any and (bool(kept) or not _stored_bytes(session, job_id))
-    written = move(
+    written = transition(
         session,
         job_id,
         ("running",),

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, aliased
 from core.database import seconds_from_now
 from core.errors import OutOfMemory
 from core.service.jobs.queue.attempts import Ending
-from core.service.jobs.queue.transitions import Written, move
+from core.service.jobs.queue.transitions import Written, transition
 from core.service.jobs.tables import JobRow, WorkerRow
 
 NOTHING_OUTGROWN = {"outgrown_device_memory_bytes": None, "outgrown_memory_bytes": None}
@@ -46,7 +46,7 @@ def queue_for_more_memory(
     ).one_or_none()
     if outgrown is None:
         return None
-    return move(
+    return transition(
         session,
         job_id,
         ("running",),

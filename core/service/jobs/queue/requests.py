@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import Conflict
 from core.service.jobs.queue.outgrown import NOTHING_OUTGROWN
-from core.service.jobs.queue.transitions import EVENT_CHANNEL, move, status_of
+from core.service.jobs.queue.transitions import EVENT_CHANNEL, status_of, transition
 from core.service.jobs.queue.webhook_notices import notify_webhooks
 from core.service.jobs.tables import JobEventRow, JobRow
 from core.service.teams.tables import AuditRow
@@ -71,9 +71,9 @@ def request_cancel(session: Session, job_id: str) -> Requested:
 
     Raises Conflict where the job ended otherwise. The job must exist.
     """
-    if move(session, job_id, ("queued",), "cancelled", attempt=None, data={"reason": "requested"}):
+    if transition(session, job_id, ("queued",), "cancelled", attempt=None, data={"reason": "requested"}):
         return Requested("cancelled", True)
-    if move(session, job_id, ("running",), "cancelling", attempt=None, data={"reason": "requested"}):
+    if transition(session, job_id, ("running",), "cancelling", attempt=None, data={"reason": "requested"}):
         return Requested("cancelling", True)
     status = status_of(session, job_id)
     if status in ("cancelling", "cancelled"):
@@ -89,7 +89,7 @@ def request_retry(session: Session, job_id: str, max_attempts: int) -> Requested
     What an attempt left (of a missed gate) stays the job's, figures and artifact, until another has stored its own.
     Raises Conflict where the job has succeeded or is being cancelled. The job must exist.
     """
-    written = move(
+    written = transition(
         session,
         job_id,
         ("failed", "cancelled"),

@@ -74,7 +74,7 @@ def write(
     return None if row is None else Written(job_id, row.team_id, row.attempt)
 
 
-def move(
+def transition(
     session: Session,
     job_id: str,
     sources: Sequence[JobStatus],

@@ -21,7 +21,7 @@ from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Calibration, Evaluation, Output
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import resolve_target
-from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method, check_job
+from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method, resolve_request
 from core.service.jobs.estimates.compute import compensation_of
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.classifier import require_unshared, resolve_classifier_job
@@ -34,7 +34,7 @@ from core.service.jobs.resolution.text import SELF, TextNeeds, generated_text, r
 from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, JobBody
 from core.service.sources.references import SelfText, TextReference, Use
 from core.storage import Store
-from core.validation import Part
+from core.validation import RequestObject
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def resolve_job(
 
 
 def _recipe(
-    body: JobBody, model: ResolvedModel, checked: ResolvedRequest, *, output: Output, **filled: Part | None
+    body: JobBody, model: ResolvedModel, checked: ResolvedRequest, *, output: Output, **filled: RequestObject | None
 ) -> Recipe:
     """Return the recipe of a request; `filled` are the parts of it that have got their defaults."""
     return Recipe.model_validate(
@@ -142,7 +142,7 @@ def _recipe(
 def _check(description: Description, body: JobBody) -> ResolvedRequest:
     request = (body.method, body.pattern, body.sparsity, body.parameters)
     if body.target is None:
-        return check_job(description, *request, layout=body.output.layout)
+        return resolve_request(description, *request, layout=body.output.layout)
     return resolve_target(
         description, *request, body.target, layout=body.output.layout, is_packed=body.output.format == "packed"
     )
