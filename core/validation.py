@@ -76,7 +76,7 @@ def sentence_of(place: str | None, message: str) -> str:
     return f"{place}: {message}" if place else message
 
 
-def param_and_sentence(error: Mapping[str, Any]) -> tuple[str | None, str]:
+def describe_error(error: Mapping[str, Any]) -> tuple[str | None, str]:
     """Return (param, sentence) of one of pydantic's errors."""
     param = ".".join(str(part) for part in error["loc"]) or None
     return param, sentence_of(param, message_of(error))
@@ -84,7 +84,7 @@ def param_and_sentence(error: Mapping[str, Any]) -> tuple[str | None, str]:
 
 def invalid_request(error: ValidationError, *, opening: str = "") -> InvalidRequest:
     """Return the refusal that names every fault; `opening` goes before them."""
-    errors = [param_and_sentence(each) for each in error.errors(include_url=False)]
+    errors = [describe_error(each) for each in error.errors(include_url=False)]
     return InvalidRequest(opening + joined([sentence for _, sentence in errors]), param=errors[0][0])
 
 

@@ -25,7 +25,7 @@ from core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from core.validation import OBJECT_EXPECTED, joined, message_of, sentence_of
+from core.validation import OBJECT_EXPECTED, describe_error, joined
 from secateur_wire.problems import Problem
 
 log = structlog.get_logger()
@@ -101,18 +101,17 @@ def problems(*errors: type[SecateurError], besides: Responses | None = None) -> 
     return declared
 
 
-def describe_error(error: Mapping[str, Any]) -> tuple[str | None, str]:
-    """Return (param, sentence) of one of pydantic's errors; the first place is body, query, header or path."""
+def _describe(error: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Return (param, sentence) of an error in a request; its first place is body, query, header or path."""
     first, *rest = error["loc"] or ("body",)
-    where = [str(part) for part in (rest if first in ("body", "query", "header", "path") else (first, *rest))]
-    param = ".".join(where) or None
-    if error["type"] in OBJECT_EXPECTED and not where:
-        return param, "the body must be a JSON object sent as application/json"
-    return param, sentence_of(param, message_of(error))
+    place = rest if first in ("body", "query", "header", "path") else [first, *rest]
+    if error["type"] in OBJECT_EXPECTED and not place:
+        return None, "the body must be a JSON object sent as application/json"
+    return describe_error({**error, "loc": place})
 
 
 def _invalid(errors: Sequence[Any]) -> ProblemResponse:
-    descriptions = [describe_error(error) for error in errors]
+    descriptions = [_describe(error) for error in errors]
     error = InvalidRequest(joined([sentence for _, sentence in descriptions]), param=descriptions[0][0])
     return ProblemResponse.of(error, errors=[{"param": param, "message": sentence} for param, sentence in descriptions])
 

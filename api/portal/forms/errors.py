@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 from pydantic import ValidationError
 
-from api.http.problem_documents import describe_error
 from core.errors import InvalidRequest, SecateurError
+from core.validation import describe_error
 
 
 def errors_by_field(error: SecateurError | ValidationError, fields: Collection[str]) -> dict[str, str]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from api.http.problem_documents import describe_error
 from api.portal.forms import job_defaults
 from api.portal.forms.job import field_for_param, form_of, minimal, read_body
 from api.portal.forms.job_fields import Field, job_fields
@@ -17,6 +16,7 @@ from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS
 from core.service.jobs.inspection import inspect
 from core.service.jobs.schemas import InspectBody, Inspection, Job, JobBody
+from core.validation import describe_error
 from secateur_wire.datasets import Dataset
 
 GOAL = "goal"

@@ -19,7 +19,7 @@ from core.service.jobs.schemas import JobBody
 from core.service.sweeps.grid import Document, RequestedPoint
 from core.settings import Settings
 from core.storage import Store
-from core.validation import param_and_sentence
+from core.validation import describe_error
 from secateur_wire.sweeps import SkippedPoint
 
 _NAMED = 5
@@ -133,7 +133,7 @@ def evaluation_key(evaluation: Evaluation) -> str | None:
 
 def first_error(error: ValidationError) -> str:
     """Return the first error: the field, and its fault."""
-    return param_and_sentence(error.errors(include_url=False)[0])[1]
+    return describe_error(error.errors(include_url=False)[0])[1]
 
 
 def _shown(values: Document) -> str:
