@@ -145,9 +145,9 @@ def _target(metrics: Metrics) -> list[str]:
     target = metrics.target
     if target is None:
         return []
-    asked, reached = _TARGETS[target.kind]
+    limit_text, reached_text = _TARGETS[target.kind]
     spread = f", timings spread by {target.spread:.1%}" if target.kind == "latency_ratio" else ""
-    return [f"- Target: {asked.format(target.asked)}; reached {reached.format(target.reached)}{spread}."]
+    return [f"- Target: {limit_text.format(target.asked)}; reached {reached_text.format(target.reached)}{spread}."]
 
 
 def _what_went(share: Sparsity, pattern: str | None, layers: Sequence[Mapping[str, Any]]) -> str:
