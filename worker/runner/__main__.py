@@ -18,13 +18,9 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_P
 
 import torch
 import transformers
-from transformers import dynamic_module_utils
 
-from core.engine.architectures.classifier_architecture import ClassifierDescription
-from core.engine.architectures.describe import describe_folder
 from core.engine.evaluation.continuations import compare_continuations
 from core.engine.evaluation.latency import measure_latency
-from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.classifier import open_classifier
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.recovery.training import RecoveryStopped
@@ -32,6 +28,7 @@ from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.methods.registry import get_method
 from core.pipeline.reports.report import PeakMemory
 from worker.processes import peak_resident_bytes
+from worker.runner.artifact import pack, share_by_hash, verify
 from worker.runner.message_writer import open_messages, send, signs_of_life
 from worker.runner.messages import ErrorMessage, LogMessage, ProgressMessage, ResultMessage
 from worker.runner.models import generate_text, import_gguf, new_network
@@ -199,36 +196,6 @@ def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
     return {"tasks": measured, "lm_eval": version("lm_eval"), "peak_memory": _peak_memory(device).document()}
 
 
-def verify(spec: VerifySpec) -> dict[str, Any]:
-    """Run the reload check."""
-    device = _device(spec.device)
-    description = describe_folder(spec.artifact, own_artifact=True)
-    if isinstance(description, ClassifierDescription):
-        from core.engine.evaluation.classifier_reload_check import classifier_reload_check
-
-        checked = classifier_reload_check(spec.artifact, spec.expected, device=device)
-    else:
-        importing: Any = dynamic_module_utils
-        importing.HF_MODULES_CACHE = str(spec.modules)  # it asked the environment once, when it was loaded
-        checked = reload_check(spec.artifact, spec.expected, device=device)
-    return checked | {"model": description.model_dump(mode="json"), "peak_memory": _peak_memory(device).document()}
-
-
-def pack(spec: PackSpec) -> dict[str, Any]:
-    """Replace dense weights by bitmasks and surviving values."""
-    from core.engine.exporters.packed import pack_folder
-
-    return pack_folder(spec.artifact)
-
-
-def share_by_hash(spec: HashSpec) -> dict[str, Any]:
-    """Replace the linear layers' weights by shared values."""
-    from core.engine.exporters.hash_sharing import HashSharing
-    from core.engine.exporters.hashed import hash_folder
-
-    return hash_folder(spec.artifact, {each.tensor: HashSharing(each.seed, each.buckets) for each in spec.tensors})
-
-
 def run(spec: Spec) -> dict[str, Any]:
     """Do what a spec asks."""
     match spec:
@@ -247,7 +214,8 @@ def run(spec: Spec) -> dict[str, Any]:
         case TasksSpec():
             return answer_tasks(spec)
         case VerifySpec():
-            return verify(spec)
+            device = _device(spec.device)
+            return verify(spec, device=device) | {"peak_memory": _peak_memory(device).document()}
         case PackSpec():
             return pack(spec)
         case HashSpec():
