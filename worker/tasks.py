@@ -3,7 +3,7 @@
 A hint does not name the job to run, it only says that there is work: the task claims the best eligible job, and goes on
 claiming until there is none. So one hint that arrives is enough for a whole queue, any number of others may be lost or
 come twice, and the next job starts as soon as one ends without a way through the broker. Where no hint comes, the
-worker looks by itself every few seconds (`supervisor/lookout.py`).
+worker looks by itself every few seconds (`supervisor/job_poller.py`).
 
 A worker that is shut down (SIGTERM) does not finish its job, which may take hours: it gives it back to the queue. One
 that is killed leaves its job to the lease; Celery sees to it that the pool's process dies with its parent, and the
@@ -41,7 +41,7 @@ from worker.machine import disk_room_bytes, disk_shortage
 from worker.processes import run
 from worker.runner.client import RUNNER
 from worker.supervisor.heartbeat import Heartbeat
-from worker.supervisor.lookout import Lookout
+from worker.supervisor.job_poller import JobPoller
 from worker.supervisor.supervisor import Supervisor
 
 WORKER_ID = new_id("worker")
@@ -60,7 +60,7 @@ _CLAIM_RETRY_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 """Before a claim that others held up is tried again; at random by up to half less."""
 
 _heartbeat: Heartbeat | None = None
-_lookout: Lookout | None = None
+_poller: JobPoller | None = None
 _connections: Connections | None = None
 _is_draining = mmap.mmap(-1, 1)
 """Shared with the pool's process: 1 once this worker takes no more jobs. A pool's process that was forked since, or has
@@ -158,14 +158,14 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
     requires: Sequence[str] = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        global _heartbeat, _lookout
+        global _heartbeat, _poller
         settings = get_settings()
         _log_seclusion()
         pool: BasePool = parent.pool
-        _lookout = Lookout(pool, look, settings.worker_poll_seconds)
-        _heartbeat = Heartbeat(WORKER_ID, settings, on_space=_lookout.look_now)
+        _poller = JobPoller(pool, look, settings.worker_poll_seconds)
+        _heartbeat = Heartbeat(WORKER_ID, settings, on_space=_poller.poll_now)
         _heartbeat.start()
-        _lookout.start()
+        _poller.start()
 
 
 def _log_seclusion() -> None:
@@ -185,8 +185,8 @@ app.steps["worker"].add(Enter)
 def _drain(**_: Any) -> None:
     """Tell the pool's process, which a warm shutdown waits for, to give its job back instead of finishing it."""
     _is_draining[0] = 1
-    if _lookout is not None:
-        _lookout.stop()
+    if _poller is not None:
+        _poller.stop()
     if _heartbeat is not None:
         _heartbeat.drain()
     for child in psutil.Process().children() if _is_looking[0] else ():

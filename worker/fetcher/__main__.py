@@ -56,12 +56,12 @@ _QUESTIONS_BYTES = 32 * 2**20
 _messages = os.fdopen(os.dup(1), "w", buffering=1)
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     _messages.write(LogMessage(level="info", message=message).model_dump_json() + "\n")
 
 
 def waiting() -> None:
-    say("waiting for another job on this machine that fetches the same")
+    log("waiting for another job on this machine that fetches the same")
 
 
 def fetch(spec: FetchSpec) -> dict[str, Any]:
@@ -114,10 +114,10 @@ def _fetch_hub_model(
         if folder is None:
             return
         what = f"{model.name}@{model.revision[:12]}"
-        say(f"fetching {what}: {size / 1e9:.2f} GB")
+        log(f"fetching {what}: {size / 1e9:.2f} GB")
         hub, timeout_seconds = Hub(settings).with_credential(credential), settings.hub_patience_seconds
         one = from_hub(hub, "model", model.repository, model.revision, timeout_seconds=timeout_seconds)
-        fetch_files(model.files, folder, one, what=what, say=say)
+        fetch_files(model.files, folder, one, what=what, log=log)
 
 
 def _fetch_stored_model(key: str, model: StoredModel, settings: Settings, cache: NodeCache) -> None:
@@ -125,8 +125,8 @@ def _fetch_stored_model(key: str, model: StoredModel, settings: Settings, cache:
     with cache.fill(key, size, on_waiting=waiting) as folder:
         if folder is None:
             return
-        say(f"fetching {model.name}: {size / 1e9:.2f} GB")
-        fetch_files(model.files, folder, from_store(open_store(settings), model.prefix), what=model.name, say=say)
+        log(f"fetching {model.name}: {size / 1e9:.2f} GB")
+        fetch_files(model.files, folder, from_store(open_store(settings), model.prefix), what=model.name, log=log)
         from secateur_wire.weights.packed import CorruptPackedFile, unpack_folder  # slow to load, and for this alone
 
         try:
@@ -144,7 +144,7 @@ def _fetch_stored(
     with cache.fill(key, stored.file.bytes, on_waiting=waiting) as folder:
         if folder is None:
             return
-        fetch_files([stored.file], folder, from_store(open_store(settings), stored.prefix), what=stored.name, say=say)
+        fetch_files([stored.file], folder, from_store(open_store(settings), stored.prefix), what=stored.name, log=log)
         (folder / stored.file.path).rename(folder / named)
 
 
@@ -155,7 +155,7 @@ def _fetch_hub_text(key: str, text: HubText, credential: HubCredential | None, c
             return
         from worker.fetcher.hub_text import read_hub_text  # slow to load, and for this alone
 
-        say(f"fetching {text.name} ({text.repository}@{text.revision[:12]})")
+        log(f"fetching {text.name} ({text.repository}@{text.revision[:12]})")
         about = read_hub_text(text, folder / TEXT_FILE, credential)
         (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
 
@@ -166,7 +166,7 @@ def _fetch_hub_images(key: str, images: HubImages, credential: HubCredential | N
             return
         from worker.fetcher.hub_images import read_hub_images  # slow to load, and for this alone
 
-        say(f"fetching {images.name} ({images.repository}@{images.revision[:12]})")
+        log(f"fetching {images.name} ({images.repository}@{images.revision[:12]})")
         about = read_hub_images(images, folder / IMAGES_FILE, credential)
         (folder / MANIFEST).write_text(about.model_dump_json(indent=2))
 
@@ -177,7 +177,7 @@ def _fetch_questions(key: str, questions: HubText, credential: HubCredential | N
             return
         from worker.fetcher.hub_text import read_hub_rows  # slow to load, and for this alone
 
-        say(f"fetching {questions.name} ({questions.repository}@{questions.revision[:12]})")
+        log(f"fetching {questions.name} ({questions.repository}@{questions.revision[:12]})")
         try:
             about = read_hub_rows(questions, folder / TEXT_FILE, credential)
         except HubUnavailable as error:

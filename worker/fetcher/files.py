@@ -22,7 +22,7 @@ AT_ONCE = 4
 SAY_SECONDS = 10.0
 _CHUNK_BYTES = 2**20
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 FetchFile = Callable[[FileReference, Path, Callable[[], None]], None]
 """Brings the bytes of a file to a path, going on with what is there; calls back between pieces."""
 
@@ -39,7 +39,7 @@ class Origin:
     unavailable: type[Unavailable]
 
 
-def fetch_files(files: Sequence[FileReference], folder: Path, origin: Origin, *, what: str, say: Say) -> None:
+def fetch_files(files: Sequence[FileReference], folder: Path, origin: Origin, *, what: str, log: Log) -> None:
     """Fetch all files, smallest first.
 
     Raises what `origin` raises, and that it is unavailable where bytes arrive damaged.
@@ -60,7 +60,7 @@ def fetch_files(files: Sequence[FileReference], folder: Path, origin: Origin, *,
     with ThreadPoolExecutor(AT_ONCE) as pool:
         ordered = sorted(files, key=lambda file: file.bytes)
         running = [pool.submit(one, file) for file in ordered]
-        with _progress(files, folder, what, say):
+        with _progress(files, folder, what, log):
             failures = [failure for each in running if (failure := each.exception()) is not None]
     for failure in failures:
         if not isinstance(failure, Stopped):
@@ -136,7 +136,7 @@ def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, timeout_seco
 
 
 @contextmanager
-def _progress(files: Sequence[FileReference], folder: Path, what: str, say: Say) -> Iterator[None]:
+def _progress(files: Sequence[FileReference], folder: Path, what: str, log: Log) -> Iterator[None]:
     """Report now and then, while the context is open, how much has arrived."""
     total = sum(file.bytes for file in files)
     ended = threading.Event()
@@ -144,7 +144,7 @@ def _progress(files: Sequence[FileReference], folder: Path, what: str, say: Say)
     def tell() -> None:
         while not ended.wait(SAY_SECONDS):
             arrived = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            say(f"fetching {what}: {arrived / 1e9:.2f} of {total / 1e9:.2f} GB")
+            log(f"fetching {what}: {arrived / 1e9:.2f} of {total / 1e9:.2f} GB")
 
     teller = threading.Thread(target=tell, name="progress", daemon=True)
     teller.start()

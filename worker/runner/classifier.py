@@ -144,7 +144,7 @@ def prune_classifier(
         recovered=recovered,
         expected=expected,
     )
-    figures.into(output.report)
+    figures.write_to(output.report)
     if hashed:
         output.report.hashed = Hashed.model_validate(hashed)
     return output

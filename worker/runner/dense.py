@@ -27,7 +27,7 @@ def dense_figures(spec: PruneSpec | ClassifierSpec, send: Callable[[Message], No
         send(MetricMessage(name="dense_evaluation", step=before, value=before + 1))
 
     return DenseMeasurements(
-        spec.baseline, spec.job, say=lambda message: send(LogMessage(level="info", message=message)), count=count
+        spec.baseline, spec.job, log=lambda message: send(LogMessage(level="info", message=message)), count=count
     )
 
 

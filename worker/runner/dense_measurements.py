@@ -12,7 +12,7 @@ from core.pipeline.reports.report import DenseUse, Report
 class DenseMeasurements:
     """Figures of the dense model, reused or measured.
 
-    `say` is called for each reused one, `count` for each measurement: kind and name, and how many there were before.
+    `log` is called for each reused one, `count` for each measurement: kind and name, and how many there were before.
     """
 
     def __init__(
@@ -20,12 +20,12 @@ class DenseMeasurements:
         baseline: KnownDenseFigures | None,
         job: str,
         *,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         count: Callable[[DenseKind, str, int], None] = lambda kind, name, before: None,
     ) -> None:
         self._baseline = baseline or KnownDenseFigures()
         self._job = job
-        self._say = say
+        self._log = log
         self._count = count
         self._figures: list[DenseFigure] = []
         self._measured = 0
@@ -36,7 +36,7 @@ class DenseMeasurements:
         if figure is None:
             return None
         self._figures.append(figure.model_copy(update={"name": name}))
-        self._say(f"The dense model's {kind} on {name} was taken from job {figure.job}: the same measurement.")
+        self._log(f"The dense model's {kind} on {name} was taken from job {figure.job}: the same measurement.")
         return figure.values
 
     def add(
@@ -48,7 +48,7 @@ class DenseMeasurements:
             self._measured += 1
         self._figures.append(DenseFigure(kind=kind, name=name, facts=facts, values=dict(values), job=self._job))
 
-    def into(self, report: Report) -> None:
+    def write_to(self, report: Report) -> None:
         """Fill `dense` of the report: every figure with its facts, how many were measured here and how many reused."""
         before = report.dense or DenseUse()
         report.dense = DenseUse(

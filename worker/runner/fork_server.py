@@ -52,17 +52,17 @@ class ForkedProcess(ChildProcess):
     @property
     def pid(self) -> int:
         while self._pid is None and self._ended is None:
-            self._hear(0)
+            self._receive(0)
         return self._pid or 0
 
     def _look(self) -> int | None:
-        while self._ended is None and self._hear(socket.MSG_DONTWAIT):
+        while self._ended is None and self._receive(socket.MSG_DONTWAIT):
             pass
         return self._ended
 
     def _reap(self) -> int:
         while self._ended is None:
-            self._hear(0)
+            self._receive(0)
         self._owner.close()
         return self._ended
 
@@ -74,7 +74,7 @@ class ForkedProcess(ChildProcess):
         if self.pid:
             super().send_group(number)
 
-    def _hear(self, flags: int) -> bool:
+    def _receive(self, flags: int) -> bool:
         """Take in what the server says next; False where it has nothing to say yet."""
         try:
             said = self._owner.recv(PACKET_BYTES, flags).decode()

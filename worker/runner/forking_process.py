@@ -67,7 +67,7 @@ class RunnerServer:
                     if key.fd == forked.end:
                         self._report_end(forked)
                     else:
-                        self._let_go(forked)
+                        self._release(forked)
 
     def _fork(self, environment: dict[str, str], files: list[int]) -> None:
         *streams, owner = files
@@ -88,7 +88,7 @@ class RunnerServer:
             os.close(stream)
         forked = Forked(pid, os.pidfd_open(pid), socket.socket(fileno=owner))
         self._running.add(forked)
-        _say(forked, f"pid {pid}")
+        _send(forked, f"pid {pid}")
         self._selector.register(forked.end, selectors.EVENT_READ, forked)
         self._selector.register(forked.owner, selectors.EVENT_READ, forked)
 
@@ -96,9 +96,9 @@ class RunnerServer:
         self._selector.unregister(forked.end)
         ended = os.waitid(os.P_PID, forked.pid, os.WEXITED | os.WNOWAIT)
         assert ended is not None
-        _say(forked, f"ended {exit_code(ended)}")
+        _send(forked, f"ended {exit_code(ended)}")
 
-    def _let_go(self, forked: Forked) -> None:
+    def _release(self, forked: Forked) -> None:
         """Its owner has closed its end, and says nothing else."""
         if forked.end in self._selector.get_map():
             self._selector.unregister(forked.end)
@@ -118,7 +118,7 @@ class RunnerServer:
             os.close(forked.end)
 
 
-def _say(forked: Forked, what: str) -> None:
+def _send(forked: Forked, what: str) -> None:
     with suppress(ConnectionError):  # it lets go, which is seen next
         forked.owner.send(what.encode())
 

@@ -89,5 +89,5 @@ def prune_model(
         evaluation_shapes={name: tuple(tokens.shape) for name, tokens in evaluations.items()},
         bos=starts_with_bos(tokenizer) if tokenizer is not None else None,
     )
-    dense.into(output.report)
+    dense.write_to(output.report)
     return output

@@ -22,10 +22,10 @@ def search_target(spec: SearchSpec, *, device: torch.device, send: Callable[[Mes
     def on_step(step: TimedShape) -> None:
         nonlocal timed
         send(MetricMessage(name="latency_ratio", step=timed, value=step.ratio))
-        say(f"sparsity {step.sparsity:.4f}: {step.ratio:.3f} of the dense model's time")
+        log(f"sparsity {step.sparsity:.4f}: {step.ratio:.3f} of the dense model's time")
         timed += 1
 
-    def say(message: str) -> None:
+    def log(message: str) -> None:
         send(LogMessage(level="info", message=message))
 
     result = search_model(
@@ -39,5 +39,5 @@ def search_target(spec: SearchSpec, *, device: torch.device, send: Callable[[Mes
         on_step=on_step,
     )
     send(MetricMessage(name="target_sparsity", step=timed, value=result.sparsity))
-    say(f"the target means sparsity {result.sparsity:.4f}{'' if timed else ', as an earlier attempt found'}")
+    log(f"the target means sparsity {result.sparsity:.4f}{'' if timed else ', as an earlier attempt found'}")
     return result.model_dump(mode="json")

@@ -216,7 +216,7 @@ class Attempt(ABC):
         self._on_wait()
         self._recorder.alive(self._doing)
 
-    def _say(self, message: str) -> None:
+    def _log(self, message: str) -> None:
         self._record_log(LogMessage(level="info", message=message))
 
     def _task(self, spec: Spec, part: tuple[float, float] = (0.0, 1.0)) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class LanguageAttempt(Attempt):
             measuring = SensitivitySpec.model_validate(spec.model_dump(exclude={"task", "baseline"}))
             measured = PruneOutput.model_validate(self._task(measuring))
             return StageOutput(measured.metrics, measured.report, spec.artifact, None, spec.model)
-        accuracy = TaskAccuracy(spec, questions, self._settings, inputs.cache, self._say)
+        accuracy = TaskAccuracy(spec, questions, self._settings, inputs.cache, self._log)
         search = search_spec(self._claim, spec, sequence_length=self._timed_length)
         search_result = None if search is None else self._task(search)
         if search_result is not None:

@@ -41,13 +41,13 @@ class TaskAccuracy:
         questions: Sequence[TextSource],
         settings: Settings,
         cache: NodeCache,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self._spec = spec
         self._questions = questions
         self._settings = settings
         self._cache = cache
-        self._say = say
+        self._log = log
         self._pruned: Mapping[str, Any] = {}
         self._limit = spec.recipe.evaluation.task_limit if questions else None
 
@@ -55,7 +55,7 @@ class TaskAccuracy:
         """Put the tasks' accuracy and its mean into the metrics, all else into the report; nothing without tasks."""
         if not self._questions:
             return
-        figures = DenseMeasurements(self._spec.baseline, self._spec.job, say=self._say)
+        figures = DenseMeasurements(self._spec.baseline, self._spec.job, log=self._log)
         taken = self._taken(figures, report)
         dense = None if taken else self._earlier(self._spec.model.revision)
         answers = {"dense": taken or dense or self._measure(ask, self._spec.model.place, (0.0, 0.5))}
@@ -63,7 +63,7 @@ class TaskAccuracy:
             for each in self._questions:
                 facts = self._facts(each, report)
                 figures.add("task", each.name, facts, answers["dense"]["tasks"][each.name], measured=not dense)
-        figures.into(report)
+        figures.write_to(report)
         self._keep(self._spec.model.revision, answers["dense"])
         answers["pruned"] = self._measure(ask, pruned, (0.5, 1.0))
         for name, answer in answers.items():

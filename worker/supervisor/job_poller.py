@@ -1,0 +1,40 @@
+"""A worker's own poll for jobs, every few seconds: while the broker is away no hint comes, and hints may be lost."""
+
+import threading
+from collections.abc import Callable
+
+from celery.concurrency.base import BasePool
+
+
+class JobPoller:
+    """Thread that has the pool's process call `poll` once it is started, and again and again, one at a time.
+
+    A poll lasts as long as there are jobs, and the next one waits for a running job to end.
+    """
+
+    def __init__(self, pool: BasePool, poll: Callable[[], None], every_seconds: float) -> None:
+        self._pool = pool
+        self._poll = poll
+        self._every_seconds = every_seconds
+        self._wake = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(target=self._live, name="job-poller", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def poll_now(self) -> None:
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the polls without waiting."""
+        self._ended = True
+        self._wake.set()
+
+    def _live(self) -> None:
+        poll = None
+        while not self._ended:
+            if poll is None or poll.ready():
+                poll = self._pool.apply_async(self._poll, (), {})
+            self._wake.wait(self._every_seconds)
+            self._wake.clear()
