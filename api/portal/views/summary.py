@@ -120,9 +120,10 @@ def _tasks(metrics: Metrics) -> str:
         return ""
     errors = [hypot(each.dense_stderr or 0.0, each.pruned_stderr or 0.0) for each in tasks.values()]
     error = hypot(*errors) / len(errors)
-    return _accuracy(
-        MeasuredAccuracy(dense=mean.dense, pruned=mean.pruned, dense_stderr=error), f" on {len(tasks)} tasks"
+    average = MeasuredAccuracy(
+        dense=mean.dense, pruned=mean.pruned, dense_stderr=error, pruned_stderr=None, samples=None
     )
+    return _accuracy(average, f" on {len(tasks)} tasks")
 
 
 def _speed(recipe: Body, metrics: Metrics, report: Report) -> str:
