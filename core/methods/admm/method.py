@@ -52,9 +52,9 @@ class ADMM(Method):
 
     def _solve(self, weight_OI: Tensor, gram_II: Tensor, inverse_II: Tensor, target: LayerTarget) -> Tensor:
         """Return Z, with the target's zeros, for a layer whose inputs have norm 1."""
-        total = target.of_tensor(weight_OI.numel())
-        if target.pattern.of is None and total == 0:
+        if target.keeps_all(weight_OI.numel()):
             return weight_OI
+        total = target.of_tensor(weight_OI.numel())
         wanted_OI = weight_OI @ gram_II
         sum_OI = weight_OI
         for iteration in range(1, self.iterations):

@@ -15,7 +15,9 @@ from core.methods.alps.info import ALPSParameters
 
 _CHECK_EVERY = 3
 """Number of iterations after which ρ follows how far the support has moved."""
-_GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
+_MOVED = 0.005
+"""Share of the support that must change at one look for ρ to be soft enough."""
+_GROWTH = ((0.1, 1.3), (_MOVED, 1.2), (0.0, 1.1))
 """Factors of ρ where more than a share of the support has changed since the last look."""
 _SETTLED = 3e-4
 """Share of the support that may still change when the iterations end, once there were `_SETTLING` of them."""
@@ -51,7 +53,7 @@ class ALPS(Method):
         pruned = []
         for linear in linears:
             dense_OI = linear.weight_OI * norms_I
-            if linear.target.pattern.of is None and linear.target.of_tensor(dense_OI.numel()) == 0:
+            if linear.target.keeps_all(dense_OI.numel()):
                 pruned.append(linear.weight_OI)
                 continue
             goal_OI = dense_OI @ gram_II
@@ -77,9 +79,8 @@ class ALPS(Method):
         kept = max(1, dense_OI.numel() - target.of_tensor(dense_OI.numel()))
         penalty, has_moved = self.penalty, False
         inverse_II = spectrum.inverse(penalty)
-        removed_OI = before_OI = removal_mask(dense_OI.abs(), target, by_row=False)
-        sparse_OI = dense_OI.masked_fill(removed_OI, 0)
-        dual_OI = torch.zeros_like(dense_OI)
+        first_OI = before_OI = removal_mask(dense_OI.abs(), target, by_row=False)
+        sparse_OI, dual_OI = dense_OI.masked_fill(first_OI, 0), torch.zeros_like(dense_OI)
         solved_OI = dense_OI
         for iteration in range(1, self.iterations + 1):
             solved_OI = torch.add(goal_OI - dual_OI, sparse_OI, alpha=penalty) @ inverse_II
@@ -93,15 +94,15 @@ class ALPS(Method):
             before_OI = removed_OI
             if iteration >= _SETTLING and changed < _SETTLED:
                 break
-            if changed > _GROWTH[1][0] or (has_moved and changed > 0):
-                has_moved = True
-                penalty *= next(factor for share, factor in _GROWTH if changed > share)
-            elif has_moved:
-                break
-            else:
+            has_moved = has_moved or changed > _MOVED
+            if not has_moved:
                 penalty /= _TOO_STIFF
-                before_OI = removal_mask(dense_OI.abs(), target, by_row=False)
-                sparse_OI, dual_OI = dense_OI.masked_fill(before_OI, 0), torch.zeros_like(dense_OI)
+                before_OI = first_OI
+                sparse_OI, dual_OI = dense_OI.masked_fill(first_OI, 0), torch.zeros_like(dense_OI)
+            elif changed:
+                penalty *= next(factor for share, factor in _GROWTH if changed > share)
+            else:
+                break
             inverse_II = spectrum.inverse(penalty)
         return solved_OI
 

@@ -22,6 +22,10 @@ class LayerTarget:
         """Return the number of weights to remove from the tensor."""
         return self.count if self.count is not None else round(self.sparsity * numel)
 
+    def keeps_all(self, numel: int) -> bool:
+        """Return True where no weight of the tensor is to be removed."""
+        return self.pattern.of is None and self.of_tensor(numel) == 0
+
     def of_row(self, in_features: int) -> int:
         """Return the number of weights to remove from every output row."""
         return round(self.sparsity * in_features)
