@@ -42,7 +42,7 @@ def pruned(
 
 
 @BOTH
-@pytest.mark.parametrize("sparsity", [0.0, 0.13, 0.5, 0.77])
+@pytest.mark.parametrize("sparsity", [0.0, 0.001, 0.01, 0.13, 0.5, 0.77])
 def test_exactly_as_many_weights_go_as_asked(sparsity: float, method: str) -> None:
     weight, found = pruned(method, statistic(0), LayerTarget(UNSTRUCTURED, sparsity))
     assert int((found == 0).sum()) == round(sparsity * weight.numel())

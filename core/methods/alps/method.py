@@ -23,7 +23,8 @@ _SETTLED = 3e-4
 """Share of the support that may still change when the iterations end, once there were `_SETTLING` of them."""
 _SETTLING = 30
 _TOO_STIFF = 5
-"""Divisor of ρ where the support hardly moves from the very first."""
+"""Divisor of ρ where the support hardly moves from the very first; where so few weights go that it cannot, ρ grows from
+what it has become once there were `_SETTLING` iterations."""
 
 
 class ALPS(Method):
@@ -94,7 +95,7 @@ class ALPS(Method):
             before_OI = removed_OI
             if iteration >= _SETTLING and changed < _SETTLED:
                 break
-            has_moved = has_moved or changed > _MOVED
+            has_moved = has_moved or changed > _MOVED or iteration >= _SETTLING
             if not has_moved:
                 penalty /= _TOO_STIFF
                 before_OI = first_OI
