@@ -5,6 +5,7 @@ Any API process answers for all workers, and a worker that was killed takes no c
 
 import threading
 import time
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from math import inf
@@ -27,7 +28,7 @@ from core.service.webhooks.delivery_log import WaitingFigures, waiting_figures
 from core.settings import Settings
 
 CACHED_SECONDS = 5.0
-"""However many scrape, nobody is asked more often."""
+"""Least time between two readings, however many scrape."""
 _TIMEOUT = "3s"
 
 log = structlog.get_logger()
@@ -56,9 +57,9 @@ class CachedCollector(Collector):
         """Return nothing: registering must not ask anybody."""
         return []
 
+    @abstractmethod
     def read(self) -> list[Metric]:
         """Ask whoever knows."""
-        raise NotImplementedError
 
 
 class FleetCollector(CachedCollector):

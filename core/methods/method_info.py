@@ -25,7 +25,7 @@ UNCHANGED = "None: the model keeps its size and speed."
 
 
 Removed = Literal["weights", "heads_and_channels", "layers", "filters"]
-"""What a method takes out of a model; weights become zero, all else is gone."""
+"""Parts that a method takes out of a model; weights become zero, all else is gone."""
 Read = Literal["none", "norms", "gram"]
 """Statistics of its inputs that a layer is pruned by, each with those before: none, norms of features, XᵀX."""
 

@@ -3,6 +3,7 @@
 import torch
 
 from core.engine.architectures.unit_counts import layer_count
+from core.engine.models.device_memory import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import forward_dtype, gradient_dtype
 from core.engine.models.tensors import DTYPES
@@ -26,7 +27,7 @@ def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.de
     assert isinstance(checked, LayerSelection), "structured methods have a plan of their own"
     linears = prunable_linears(description, checked)
     sparsity = request.sparsity or 0.0
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     dtype = DTYPES[description.dtype]
     allocation = getattr(checked, "allocation", "uniform")
     counts = None
@@ -58,7 +59,7 @@ def make_structured_plan(
     description, checked, ratio = folder.description, request.parameters, request.sparsity
     structure = require_structure(description)
     assert ratio is not None
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     dtype = DTYPES[description.dtype]
     narrowing = None
     if isinstance(checked, WidthOptions):

@@ -1,4 +1,4 @@
-"""What attempts save to be resumed from: read in tests."""
+"""Records that attempts save to be resumed from, as tests read them."""
 
 import json
 from pathlib import Path

@@ -85,7 +85,7 @@ def test_the_mean_of_the_ffns_output_stays_where_only_channels_go(name: str, tmp
 @pytest.mark.parametrize("name", ["llama", "olmo2", "starcoder2"])
 @pytest.mark.parametrize("attention", ["kv_groups", "query_heads"])
 def test_the_mean_of_the_attentions_output_stays_where_heads_go(name: str, attention: str, tmp_path: Path) -> None:
-    """In the first block, whose attention reads what the dense model's does; OLMo 2's norms change with the heads."""
+    """Compare in the first block, whose attention reads what the dense model's does; OLMo 2 norms all heads as one."""
     folder, tokens = make_model(tmp_path / "model", name), make_tokens()
     linear = architecture_of(name).attention_output
     result = removal(folder, tmp_path / "work", "flap", 0.3, parameters={"attention": attention})

@@ -117,7 +117,7 @@ SCRIPT = """
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a new process finds once there is one folder more."""
+    """Return the answers of a new process once there is one folder more."""
     tmp_path = tmp_path_factory.mktemp("found")
     folder = tmp_path / "more" / "every_other"
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What each method's folder says agrees with what its classes do."""
+"""Descriptions of methods agree with what their classes do."""
 
 from collections import Counter
 from importlib import import_module

@@ -13,6 +13,8 @@ import grimp
 
 ROOT = Path(__file__).parents[2]
 DRAWING = ROOT / "docs" / "architecture.svg"
+_RULES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+_WINGS = ("core.engine", "core.methods", "core.pipeline", "core.service")
 
 _WIDTH, _MARGIN, _TITLE, _GAP = 1060, 20, 190, 46
 _BOX, _LINE, _SPACE, _LEAST_HEIGHT = 128, 32, 8, 70
@@ -38,7 +40,6 @@ def floors(graph: grimp.ImportGraph) -> list[Floor]:
         modules = [name for name in graph.find_children(container) if not graph.find_children(name)]
         return (*([container] if modules else []), *(name for name in packages if name not in apart))
 
-    wings = ("core.engine", "core.methods", "core.pipeline", "core.service")
     return [
         Floor("api", "REST and portal", within("api")),
         Floor("worker", "processes that claim, fetch, prune and end jobs", within("worker")),
@@ -46,7 +47,7 @@ def floors(graph: grimp.ImportGraph) -> list[Floor]:
         Floor("core.pipeline", "one job, from recipe to artifact", within("core.pipeline")),
         Floor("core.methods", "a folder for each method", within("core.methods")),
         Floor("core.engine", "tensors and files in, tensors and files out", within("core.engine")),
-        Floor("core", "what all wings stand on", within("core", *wings)),
+        Floor("core", "what all wings stand on", within("core", *_WINGS)),
         Floor("client", "types of requests and answers; the Python client", ("secateur_wire", "secateur")),
     ]
 
@@ -118,15 +119,13 @@ def _box(svg: Element, graph: grimp.ImportGraph, name: str, modules: Sequence[st
 
 
 def _imports(graph: grimp.ImportGraph, module: str, package: str) -> Iterable[str]:
-    ours = ("core", "api", "worker", "secateur", "secateur_wire")
     for imported in graph.find_modules_directly_imported_by(module):
-        if imported.split(".")[0] in ours and not f"{imported}.".startswith(f"{package}."):
+        if imported.split(".")[0] in _RULES["root_packages"] and not f"{imported}.".startswith(f"{package}."):
             yield imported
 
 
 def _package(module: str) -> str:
-    parts = module.split(".")
-    return ".".join(parts[: 3 if parts[1:2] and parts[1] in ("engine", "methods", "pipeline", "service") else 2])
+    return ".".join(module.split(".")[: 3 if module.startswith(_WINGS) else 2])
 
 
 def _owner(module: str, floor_of: dict[str, int]) -> int | None:
@@ -145,9 +144,8 @@ def _own_modules(graph: grimp.ImportGraph, name: str, places: Collection[str]) -
 
 def _ranks() -> dict[str, int]:
     """Return the place of each package from the lowest up, as the import rules order them."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     ranks: dict[str, int] = {}
-    for contract in contracts:
+    for contract in _RULES["contracts"]:
         for container in contract.get("containers", []):
             for rank, layer in enumerate(reversed(contract["layers"])):
                 ranks |= {f"{container}.{name.strip()}": rank for name in layer.split("|")}
@@ -178,7 +176,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 def drawn() -> str:
     """Return the drawing of the sources as they are."""
-    return draw(grimp.build_graph("core", "api", "worker", "secateur", "secateur_wire", cache_dir=None))
+    return draw(grimp.build_graph(*_RULES["root_packages"], cache_dir=None))
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def weight_bytes(file: Path) -> int:
 
 
 def prune_blocks(spec: Spec, behaviour: dict[str, Any]) -> None:
-    """As the runner does: from the newest block that earlier attempts saved on, and saves each."""
+    """Go on from the newest block that earlier attempts saved, as the runner does, and save each."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     saved = (file for folder in spec["previous"] for file in Path(folder).glob(BLOCK.pattern))

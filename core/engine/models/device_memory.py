@@ -1,4 +1,4 @@
-"""Free memory for models, and limits of it."""
+"""Device that models run on, its free memory, and limits of it."""
 
 import resource
 from collections.abc import Iterator
@@ -6,6 +6,11 @@ from contextlib import contextmanager
 
 import psutil
 import torch
+
+
+def default_device() -> torch.device:
+    """Return the first CUDA device, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def free_bytes(device: torch.device) -> int:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from core.engine.architectures.description import weight_files
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
+from core.engine.models.device_memory import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import DTYPES, read_tensor, write_tensors
@@ -93,7 +94,7 @@ def recover(
     began = time.monotonic()
     observer = observer or TrainingObserver()
     recovery = complete_recovery(recovery, folder.description, windows_NT.shape[1])
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or default_device()
     accelerator, frozen_dtype = training_precision(DTYPES[folder.description.dtype], device)
     torch.manual_seed(recovery.seed)
     model = load_model(folder, accelerator.device, dtype=frozen_dtype if recovery.lora else torch.float32)

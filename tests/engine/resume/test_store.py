@@ -1,4 +1,4 @@
-"""What a killed job resumes from: a record is taken whole, as it was written, or not at all."""
+"""Records that a killed job resumes from: one is taken whole, as it was written, or not at all."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Whatever timm builds, wrapped by transformers: the head has another name in each."""
+"""Classifiers that timm builds, wrapped by transformers: the head has another name in each."""
 
 from core.engine.architectures.classifier_architecture import ClassifierArchitecture
 
