@@ -11,12 +11,13 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tensors import load_tensors
-from core.engine.pruning.block_pass import PassObserver, PruneResult
+from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.layerwise.streams import block_arguments
 from core.engine.resume.kinds import BLOCK
 from core.pipeline.plans import make_plan
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+from core.progress import Progress
 from tests.engine.resuming import positions
 
 
@@ -39,7 +40,7 @@ def sweep(
     calibration: Tensor | None,
     evaluations: dict[str, Tensor] | None = None,
     previous: Sequence[Path] = (),
-    observer: PassObserver | None = None,
+    progress: Progress | None = None,
     budget: int = 2**30,
     dense_perplexity: dict[str, float] | None = None,
     **request: Any,
@@ -50,7 +51,7 @@ def sweep(
     work.mkdir(parents=True, exist_ok=True)
     return LayerwisePass(
         opened, plan, calibration=calibration, evaluations=evaluations or {}, work=work, previous=previous,
-        observer=observer, activation_budget_bytes=budget, dense_perplexity=dense_perplexity,
+        progress=progress, activation_budget_bytes=budget, dense_perplexity=dense_perplexity,
     ).run()  # fmt: skip
 
 

@@ -17,7 +17,6 @@ from core.engine.models.tensors import load_tensors
 from core.engine.options.recovery import Lora
 from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import plan_width_reduction
-from core.engine.pruning.block_pass import PassObserver
 from core.engine.pruning.schedule import counts_at, cubic
 from core.engine.pruning.units.adapted_model import AdaptedModel, estimated_gradient
 from core.engine.pruning.units.removal import Cut
@@ -31,12 +30,14 @@ from core.methods.lorashear.half_space import HalfSpaceRemoval, half_space_step
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import resolve_request
+from core.progress import Stopped
 from core.service.jobs.estimates.compute import compute_cost
 from core.service.jobs.estimates.resources import estimate_resources
 from tests.engine.crossing import crossed
 from tests.engine.resuming import positions, saved_state
 from tests.engine.test_structured import edit, removal, save
 from tests.engine.tiny import make_model, make_tokens
+from tests.engine.watching import Watching
 from tests.recipes import recipe_of
 
 QUICK: dict[str, Any] = {"steps": 20, "batch_size": 2, "learning_rate": 1e-3, "lora": {"r": 4, "alpha": 8}}
@@ -256,22 +257,19 @@ def test_what_was_trained_and_chosen_is_not_trained_again(
         folder, tmp_path / "random", "random-structured", 0.25, evaluations=text
     ).perplexity["text"].dense, "the dense figure is that of the source"  # fmt: skip
 
-    def stop(done: int, blocks: int, rows: Any) -> None:
-        raise KeyboardInterrupt
-
     def attempt(name: str, **more: Any) -> Any:
         return removal(folder, tmp_path / name, method, 0.25, parameters=METHODS[method], evaluations=text, **more)
 
-    with pytest.raises(KeyboardInterrupt):
-        attempt("one", observer=PassObserver(on_block=stop))
+    with pytest.raises(Stopped):
+        attempt("one", progress=Watching(stop_after=1))
 
     def refuse(self: AdaptedModel, tokens: Tensor, rule: Any) -> None:
         raise AssertionError("trained again")
 
     with monkeypatch.context() as patched:
         patched.setattr(AdaptedModel, "train", refuse)
-        with pytest.raises(KeyboardInterrupt):
-            attempt("two", previous=[tmp_path / "one"], observer=PassObserver(on_block=stop))
+        with pytest.raises(Stopped):
+            attempt("two", previous=[tmp_path / "one"], progress=Watching(stop_after=1))
         third = attempt("three", previous=[tmp_path / "two"])
         assert [file.read_bytes() for file in third.files] == [file.read_bytes() for file in whole.files]
         assert third.notes == whole.notes and "trained" in whole.notes[0]

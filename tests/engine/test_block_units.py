@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
-from core.engine.pruning.block_pass import PassObserver, PruneResult
+from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.input_moments import InputMoments
 from core.engine.pruning.layerwise.propagation import InputGroup, arrivals
 from core.engine.pruning.protocols.units import BlockUnitMethod
@@ -23,9 +23,11 @@ from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.dense_blocks import dense_blocks
 from core.engine.pruning.units.removal import UnitCounts
 from core.pipeline import plans
+from core.progress import Stopped
 from tests.engine.sweeping import last_hidden, tensors_of
 from tests.engine.test_structured import removal, save
 from tests.engine.tiny import make_model, make_tokens
+from tests.engine.watching import Watching
 
 LINEARS = ("self_attn.o_proj", "mlp.down_proj")
 CPU = torch.device("cpu")
@@ -149,12 +151,8 @@ def test_another_attempt_plans_no_more_and_chooses_only_in_the_blocks_that_are_l
 ) -> None:
     whole = halve(folder, tmp_path / "whole", refit)
 
-    def stop(done: int, blocks: int, rows: Any) -> None:
-        if done == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        halve(folder, tmp_path / "one", refit, observer=PassObserver(on_block=stop))
+    with pytest.raises(Stopped):
+        halve(folder, tmp_path / "one", refit, progress=Watching(stop_after=3))
     planned = method.planned
     method.pruned_blocks = []
     again = halve(folder, tmp_path / "two", refit, previous=[tmp_path / "one"])

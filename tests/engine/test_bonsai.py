@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from core.engine.models.folder import open_model
-from core.engine.pruning.block_pass import PassObserver
 from core.engine.pruning.units.removal import Cut, layer_groups
 from core.engine.pruning.units.unit_masks import UnitMasks
 from core.engine.resume.kinds import SELECTION
@@ -20,6 +19,7 @@ from core.methods.bonsai.mask_regression import kendall_tau, lasso, regress, rid
 from tests.engine.resuming import saved_state
 from tests.engine.test_structured import HEADLESS, edit, removal, save
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
+from tests.engine.watching import Watching
 
 FEW = {"masks_per_round": 20, "round_share": 0.1, "sequences": 4}
 
@@ -140,15 +140,15 @@ def test_rounds_that_follow_one_another_end_at_the_counts_and_take_the_silent_ch
         weight[:, 8:32] = 0
 
     edit(folder, {f"model.layers.{layer}.mlp.down_proj.weight": silence_half for layer in range(3)})
-    said: list[str] = []
+    progress = Watching()
     result = removal(
         folder, tmp_path / "work", "bonsai", 0.25, parameters=FEW | {"attention": "none", "round_to": 1},
-        evaluations={"text": make_tokens(seed=1)}, observer=PassObserver(on_log=said.append),
+        evaluations={"text": make_tokens(seed=1)}, progress=progress,
     )  # fmt: skip
     kept = [each.channels for each in chosen(tmp_path / "work").layers.values()]
     assert all(each is not None and 24 <= len(each) < 48 and {*range(8), *range(32, 48)} <= {*each} for each in kept)
     assert result.perplexity["text"].pruned == pytest.approx(result.perplexity["text"].dense, rel=1e-5)
-    rounds = [line for line in said if line.startswith("round")]
+    rounds = [line for line in progress.logs if line.startswith("round")]
     assert len(rounds) > 2 and all("Kendall's τ" in line for line in rounds)
 
 

@@ -17,12 +17,12 @@ from core.engine.pruning.iterative.dropout import layers_before_dropout, scaled_
 from core.engine.pruning.iterative.layer_scan import exact_counts, layer_sensitivity_curves
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
-from core.engine.pruning.network import PruningObserver, loss_and_accuracy, mean_loss
+from core.engine.pruning.network import loss_and_accuracy, mean_loss
 from core.engine.pruning.units.dead_neurons import remove_dead_neurons
-from core.engine.recovery.training import RecoveryStopped
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, InvalidSparsity
 from core.methods.iterative_magnitude.method import cut_layer, rewind
+from core.progress import Progress, Stopped
 from tests.engine.classifying import (
     Plain,
     digits,
@@ -58,14 +58,18 @@ def test_exactly_the_sparsity_asked_for_is_reached(method: str, sparsity: float)
 def test_stopped_and_taken_up_again_it_ends_with_the_same_weights(method: str, tmp_path: Path) -> None:
     def run(folder: str, stop_after: int | None = None, previous: list[Path] | None = None) -> nn.Module:
         model, asked = trained_digits(), itertools.count()
-        observer = PruningObserver(should_stop=lambda: stop_after is not None and next(asked) > stop_after)
+
+        class Asked(Progress):
+            def should_stop(self) -> bool:
+                return stop_after is not None and next(asked) > stop_after
+
         store = ResumeStore(tmp_path / folder, "settings", previous or [])
-        place = scene(model, digits(), sparsity=0.8, batch_size=500, store=store, observer=observer)
+        place = scene(model, digits(), sparsity=0.8, batch_size=500, store=store, progress=Asked())
         prune(method, place, **QUICK[method])
         return model
 
     whole = run("whole").state_dict()
-    with pytest.raises(RecoveryStopped):
+    with pytest.raises(Stopped):
         run("one", stop_after=3 if method == "obs" else 14)
     again = run("two", previous=[tmp_path / "one"]).state_dict()
     for name, tensor in whole.items():
@@ -76,8 +80,12 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_weights(method: str, t
 def test_zeros_hold_through_every_step_of_retraining(method: str) -> None:
     model = trained_digits()
     seen: list[int] = []
-    observer = PruningObserver(on_metric=lambda name, step, value: seen.append(sum(zeros(model).values())))
-    prune(method, scene(model, digits(), sparsity=0.75, batch_size=500, observer=observer), **QUICK[method])
+
+    class Counting(Progress):
+        def metric(self, name: str, step: int, value: float) -> None:
+            seen.append(sum(zeros(model).values()))
+
+    prune(method, scene(model, digits(), sparsity=0.75, batch_size=500, progress=Counting()), **QUICK[method])
     expected = [round(0.75 * prunable(model) * share / 3) for share in (1, 2, 3)]
     assert len(seen) == 15
     for step, found in enumerate(seen):
@@ -215,10 +223,11 @@ def test_survivors_are_set_back_to_the_weights_of_the_job() -> None:
     before = {shape.name: to_matrix(layer_of(model, shape.name)).clone() for shape in shapes(model)}
     moved: list[bool] = []
 
-    def at_each_step(name: str, step: int, value: float) -> None:
-        moved.append(any(not torch.equal(to_matrix(layer_of(model, each)), before[each]) for each in before))
+    class Comparing(Progress):
+        def metric(self, name: str, step: int, value: float) -> None:
+            moved.append(any(not torch.equal(to_matrix(layer_of(model, each)), before[each]) for each in before))
 
-    place = scene(model, digits(), sparsity=0.5, batch_size=500, observer=PruningObserver(on_metric=at_each_step))
+    place = scene(model, digits(), sparsity=0.5, batch_size=500, progress=Comparing())
     parameters = QUICK["iterative-magnitude"] | {"rounds": 1, "rewind_step": 0, "learning_rate": 1e-3}
     prune("iterative-magnitude", place, **parameters)
     assert len(moved) == 10 and all(moved)

@@ -13,9 +13,8 @@ from core.engine.models.classifier import ClassifierFolder, load_classifier, ope
 from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve, SensitivityPoint
-from core.engine.pruning.network import Network, PruningObserver, mean_loss
+from core.engine.pruning.network import Network, mean_loss
 from core.engine.pruning.units.coupled_channels import Groups
-from core.engine.recovery.training import RecoveryStopped
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidRequest
 from core.methods.engine import build_classifier_method
@@ -25,7 +24,9 @@ from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.reports.charts import sensitivity_chart
+from core.progress import Progress, Stopped
 from tests.engine.classifier_folders import CLASSES, images, make_classifier
+from tests.engine.watching import Watching
 
 DEVICE = torch.device("cpu")
 RATES = [0.3, 0.8]
@@ -46,7 +47,7 @@ def measured(
     work: Path,
     method: str,
     *,
-    observer: PruningObserver | None = None,
+    progress: Progress | None = None,
     previous: Path | None = None,
 ) -> tuple[SensitivityPoint, list[SensitivityCurve], nn.Module]:
     asked: dict[str, Any] = {"method": method, "rates": RATES}
@@ -57,7 +58,7 @@ def measured(
     model = load_classifier(folder, DEVICE)
     scene = Network(
         model, prunable_linears(folder.description, LayerSelection()), images=labelled(12, 1),
-        observer=observer or PruningObserver(),
+        progress=progress or Progress(),
     )  # fmt: skip
     store = ResumeStore(work, "same", [previous] if previous else [])
     found = classifier_sensitivity(scene, labelled(20, 2), parameters, store)
@@ -111,21 +112,12 @@ def test_a_group_of_filters_loses_those_of_lowest_score_as_if_removed(
 
 def test_stopped_after_a_layer_it_goes_on_there(folder: ClassifierFolder, tmp_path: Path) -> None:
     _, whole, _ = measured(folder, tmp_path / "whole", "magnitude")
-    done: list[float] = []
-    with pytest.raises(RecoveryStopped):
-        measured(
-            folder, tmp_path / "one", "magnitude",
-            observer=PruningObserver(on_progress=done.append, should_stop=lambda: len(done) >= 3),
-        )  # fmt: skip
-    assert len(done) == 3
-    _, again, _ = measured(
-        folder,
-        tmp_path / "two",
-        "magnitude",
-        observer=PruningObserver(on_progress=done.append),
-        previous=tmp_path / "one",
-    )
-    assert again == whole and len(done) == len(whole)
+    first, second = Watching(stop_after=3), Watching()
+    with pytest.raises(Stopped):
+        measured(folder, tmp_path / "one", "magnitude", progress=first)
+    assert len(first.shares) == 3
+    _, again, _ = measured(folder, tmp_path / "two", "magnitude", progress=second, previous=tmp_path / "one")
+    assert again == whole and len(second.shares) == len(whole) - 3
 
 
 @pytest.mark.parametrize("method", ["iterative-magnitude", "depth"])

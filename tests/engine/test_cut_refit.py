@@ -9,18 +9,20 @@ from torch import Tensor
 
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
-from core.engine.pruning.block_pass import PassObserver, PruneResult
+from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.units import plan as structured_plan
 from core.engine.pruning.units.removal import Cut, LayerCut
 from core.errors import InvalidRequest
 from core.methods.depth.method import Depth
 from core.methods.random_structured.method import RandomStructured
 from core.pipeline.plans import make_structured_plan
+from core.progress import Stopped
 from tests.engine.crossing import crossed
 from tests.engine.sweeping import last_hidden, newest_stream, request_for, tensors_of
 from tests.engine.test_per_layer import prune as prune_per_layer
 from tests.engine.test_structured import edit, removal
 from tests.engine.tiny import make_model, make_tokens
+from tests.engine.watching import Watching
 
 DEPTH = {"criterion": "angular"}
 SECOND_LAYER_GONE = Cut(attention="none", layers={layer: LayerCut() for layer in (0, 2, 3)})
@@ -161,12 +163,8 @@ def test_a_walk_that_was_cut_off_ends_with_the_same_bytes(
     monkeypatch.setattr(Depth, "choose", lambda method, scene: SECOND_LAYER_GONE)
     whole = cut(tiny, tmp_path / "whole", method, {"refit": "auto"})
 
-    def stop(done: int, blocks: int, rows: Any) -> None:
-        if done == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cut(tiny, tmp_path / "one", method, {"refit": "auto"}, observer=PassObserver(on_block=stop))
+    with pytest.raises(Stopped):
+        cut(tiny, tmp_path / "one", method, {"refit": "auto"}, progress=Watching(stop_after=3))
     again = cut(tiny, tmp_path / "two", method, {"refit": "auto"}, previous=[tmp_path / "one"])
     assert again.resumed_from == 3
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]

@@ -15,14 +15,16 @@ from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel, call_block
-from core.engine.pruning.block_pass import PassObserver, PruneResult
+from core.engine.pruning.block_pass import PruneResult
 from core.errors import ReloadCheckFailed
+from core.progress import Stopped
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
 from tests.engine.reloading import reload
 from tests.engine.sweeping import save, sweep, tensors_of
 from tests.engine.test_structured import removal
 from tests.engine.tiny import CONFIGS, architecture_of, make_config, make_model, make_tokens
+from tests.engine.watching import Watching
 
 METHODS = ["random", "magnitude", "wanda", "sparsegpt"]
 
@@ -100,13 +102,9 @@ def test_every_family_that_is_killed_in_the_middle_comes_to_the_same_bytes(
             return removal(folder, tmp_path / place, method, 0.25, **how)
         return sweep(folder, tmp_path / place, calibration=tokens, method=method, sparsity=0.5, **how)
 
-    def stop(done: int, blocks: int, rows: object) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
-
     whole = prune("whole")
-    with pytest.raises(KeyboardInterrupt):
-        prune("one", observer=PassObserver(on_block=stop))
+    with pytest.raises(Stopped):
+        prune("one", progress=Watching(stop_after=2))
     again = prune("two", previous=tmp_path / "one")
     assert again.resumed_from == 2
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]

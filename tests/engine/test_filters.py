@@ -13,12 +13,13 @@ from core.engine.evaluation.flops import count_flops
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
-from core.engine.pruning.network import Network, PruningObserver, mean_loss
-from core.engine.recovery.training import RecoveryStopped
+from core.engine.pruning.network import Network, mean_loss
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, InvalidSparsity
+from core.progress import Stopped
 from tests.engine.classifier_networks import layers_of, logits, make_classifier, make_scene, random_images
 from tests.engine.classifying import prune
+from tests.engine.watching import Watching
 
 
 @pytest.mark.parametrize(("method", "parameters"), [
@@ -134,10 +135,10 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(digits: TensorImages, t
     parameters = {"filters_per_round": 3, "retrain_steps": 2, "measured_images": 32, "retrain_batch_size": 16}
     whole = make_scene(_digit_network(), digits, 0.3)
     prune("filter-taylor", whole, **parameters)
-    done: list[float] = []
-    observer = PruningObserver(on_progress=done.append, should_stop=lambda: len(done) >= 2)
-    stopped = make_scene(_digit_network(), digits, 0.3, store=ResumeStore(tmp_path, "same"), observer=observer)
-    with pytest.raises(RecoveryStopped):
+    stopped = make_scene(
+        _digit_network(), digits, 0.3, store=ResumeStore(tmp_path, "same"), progress=Watching(stop_after=2)
+    )
+    with pytest.raises(Stopped):
         prune("filter-taylor", stopped, **parameters)
     assert len(stopped.figures["filters"]["rounds"]) == 2
     resumed = make_scene(_digit_network(), digits, 0.3, store=ResumeStore(tmp_path / "second", "same", [tmp_path]))

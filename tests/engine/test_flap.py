@@ -12,7 +12,7 @@ from core.engine.architectures.description import inspect_folder
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
-from core.engine.pruning.block_pass import GroupRow, PassObserver, PruneResult
+from core.engine.pruning.block_pass import GroupRow, PruneResult
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.recovery.language import recover
 from core.engine.resume.kinds import SELECTION
@@ -20,6 +20,7 @@ from core.errors import InvalidParameters
 from core.methods.cost import CostFacts, Tokens
 from core.methods.flap.method import FLAP
 from core.methods.registry import get_method, parse_parameters
+from core.progress import Stopped
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload_with_code
@@ -29,6 +30,7 @@ from tests.engine.test_per_layer import config_of, prune
 from tests.engine.test_recovery import recipe
 from tests.engine.test_structured import edit, removal, save
 from tests.engine.tiny import CONFIGS, UNLIKE, architecture_of, make_model, make_tokens
+from tests.engine.watching import Watching
 
 CPU = torch.device("cpu")
 CHANNELS = {"attention": "none"}
@@ -181,12 +183,8 @@ def test_a_walk_that_was_cut_off_plans_no_more_and_ends_with_the_same_bytes(
     folder = make_model(tmp_path / "model", "qwen2")
     whole = finish(folder, tmp_path / "whole", layout)
 
-    def stop(done: int, blocks: int, rows: Any) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        finish(folder, tmp_path / "one", layout, observer=PassObserver(on_block=stop))
+    with pytest.raises(Stopped):
+        finish(folder, tmp_path / "one", layout, progress=Watching(stop_after=2))
     monkeypatch.delattr(FLAP, "plan")
     monkeypatch.setattr(FLAP, "__abstractmethods__", frozenset())
     again = finish(folder, tmp_path / "two", layout, previous=[tmp_path / "one"])

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from core.engine.models.folder import open_model
-from core.engine.pruning.block_pass import PassObserver, PruneResult
+from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.streams import Stream
 from core.pipeline.passes import walk_for
+from core.progress import Stopped
 from tests.engine.sweeping import request_for, tensors_of
 from tests.engine.tiny import make_model, make_tokens
+from tests.engine.watching import Watching
 
 SETS = {"first": make_tokens(seed=1), "second": make_tokens(seed=2)}
 
@@ -55,21 +57,14 @@ def test_only_what_is_not_known_goes_through_the_dense_model(tmp_path: Path, met
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-class Stopped(Exception):
-    pass
-
-
 def test_an_attempt_that_knew_more_or_less_is_not_continued(tmp_path: Path) -> None:
     """Its records lack streams that are needed now, or have others."""
     folder = make_model(tmp_path / "model")
     alone = prune(folder, tmp_path / "alone", "wanda")
     known = {"first": alone.perplexity["first"].dense}
 
-    def stop(done: int, blocks: int, rows: object) -> None:
-        raise Stopped
-
     with pytest.raises(Stopped):
-        prune(folder, tmp_path / "before", "wanda", known, observer=PassObserver(on_block=stop))
+        prune(folder, tmp_path / "before", "wanda", known, progress=Watching(stop_after=1))
     again = prune(folder, tmp_path / "again", "wanda", known, previous=[tmp_path / "before"])
     assert again.resumed_from == 1 and again.perplexity == alone.perplexity
     other = prune(folder, tmp_path / "other", "wanda", previous=[tmp_path / "before"])

@@ -17,10 +17,11 @@ from core.engine.options.recovery import Lora, Recovery, complete_recovery
 from core.engine.pruning.layerwise.measure import measure
 from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.language import Recovered, Teacher, recover
-from core.engine.recovery.training import RecoveryStopped, Training, TrainingObserver, rate
+from core.engine.recovery.training import Training, rate
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.kinds import STEP
 from core.errors import InvalidRequest, RecoveryDiverged, ZerosRefilled
+from core.progress import Stopped
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.recovering import SHARED, linears_of, make_pruned, save, tiny_lora, train, train_among
@@ -28,6 +29,7 @@ from tests.engine.resuming import positions
 from tests.engine.sweeping import save as save_swept
 from tests.engine.sweeping import sweep
 from tests.engine.tiny import make_model, make_tokens
+from tests.engine.watching import Watching
 
 FAMILIES = [
     "llama",
@@ -142,17 +144,15 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(method: str, tmp
     source, dense = make_pruned(tmp_path / "pruned"), make_model(tmp_path / "dense")
     asked, teacher = recipe(method), teacher_for(method, dense)
     whole = train(source, tmp_path / "whole", asked, teacher=teacher)
-    seen: list[int] = []
-    watching = TrainingObserver(on_step=lambda done, of, loss: seen.append(done), should_stop=lambda: len(seen) >= 4)
-    with pytest.raises(RecoveryStopped):
-        train(source, tmp_path / "first", asked, teacher=teacher, observer=watching)
-    assert seen == [1, 2, 3, 4, 5], "it stops after the step that was under way"
-    logs: list[str] = []
+    first, then = Watching(stop_after=4), Watching()
+    with pytest.raises(Stopped):
+        train(source, tmp_path / "first", asked, teacher=teacher, progress=first)
+    assert first.done == [1, 2, 3, 4, 5], "it stops after the step that was under way"
     second = train(
         source, tmp_path / "second", asked, teacher=teacher, previous=[tmp_path / "nothing", tmp_path / "first"],
-        observer=TrainingObserver(on_log=logs.append),
+        progress=then,
     )  # fmt: skip
-    assert second.resumed_from == 5 and logs == ["continuing after step 5 of 8"]
+    assert second.resumed_from == 5 and then.logs == ["continuing after step 5 of 8"]
     assert second.losses == whole.losses
     assert contents(second) == contents(whole)
 
@@ -162,19 +162,19 @@ def test_a_checkpoint_that_is_damaged_or_of_other_settings_is_not_used(tmp_path:
     whole = train(source, tmp_path / "whole", recipe("lora"))
     (kept,) = positions(tmp_path / "whole", STEP)
     assert int(kept.name) == 8, "the newest alone"
-    logs: list[str] = []
+    watching = Watching()
     train(
         source, tmp_path / "other", recipe("lora", seed=2), previous=[tmp_path / "whole"],
-        observer=TrainingObserver(on_log=logs.append),
+        progress=watching,
     )  # fmt: skip
-    assert "other settings" in logs[0]
+    assert "other settings" in watching.logs[0]
     moments = kept / "moments.safetensors"
     moments.write_bytes(moments.read_bytes()[:-1] + b"\1")
     again = train(
         source, tmp_path / "again", recipe("lora"), previous=[tmp_path / "whole"],
-        observer=TrainingObserver(on_log=logs.append),
+        progress=watching,
     )  # fmt: skip
-    assert "damaged" in logs[1] and again.resumed_from == 0
+    assert "damaged" in watching.logs[1] and again.resumed_from == 0
     assert contents(again) == contents(whole)
 
 

@@ -13,10 +13,11 @@ from core.engine.models.folder import open_model
 from core.engine.options.recovery import Recovery, complete_recovery
 from core.engine.recovery.language import Recovered
 from core.engine.recovery.sampling import Adaptive, Source, shares
-from core.engine.recovery.training import RecoveryStopped, TrainingObserver
 from core.errors import InvalidRequest
+from core.progress import Stopped
 from tests.engine.recovering import make_pruned, tiny_lora, train
 from tests.engine.tiny import make_model, make_tokens
+from tests.engine.watching import Watching
 
 ASKED = Recovery.model_validate(
     {
@@ -109,12 +110,8 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(
 ) -> None:
     assert whole.rounds[0]["mean"] > whole.rounds[1]["mean"] and whole.rounds[-1]["stage"] == 1
     assert whole.tokens == len(whole.losses) * 4 * 24
-    seen: list[int] = []
-    watching = TrainingObserver(
-        on_step=lambda done, of, loss: seen.append(done), should_stop=lambda: len(seen) >= stop_after
-    )
-    with pytest.raises(RecoveryStopped):
-        run(source, tmp_path / "first", observer=watching)
+    with pytest.raises(Stopped):
+        run(source, tmp_path / "first", progress=Watching(stop_after))
     again = run(source, tmp_path / "again", previous=[tmp_path / "first"])
     assert again.resumed_from > 0 and again.losses == whole.losses and again.rounds == whole.rounds
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]

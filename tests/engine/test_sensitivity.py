@@ -11,16 +11,17 @@ import torch
 from core.engine.models.folder import open_model
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
-from core.engine.pruning.block_pass import PassObserver
 from core.engine.resume.kinds import BLOCK
 from core.errors import InvalidRequest
 from core.methods.sensitivity.language_pass import SensitivityPass, SensitivityResult
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.reports.charts import Series, line_chart, sensitivity_chart
+from core.progress import Progress, Stopped
 from tests.engine.resuming import positions
 from tests.engine.sweeping import sweep
 from tests.engine.tiny import make_model, make_tokens
+from tests.engine.watching import Watching
 
 FLOAT32 = {"forward_dtype": "float32"}
 TEXT = make_tokens(4, seed=9)
@@ -35,7 +36,7 @@ def sensitivity(
     folder: Path,
     work: Path,
     *,
-    observer: PassObserver | None = None,
+    progress: Progress | None = None,
     previous: Sequence[Path] = (),
     budget: int = 2**30,
     **parameters: Any,
@@ -47,7 +48,7 @@ def sensitivity(
     work.mkdir(parents=True, exist_ok=True)
     return SensitivityPass(
         opened, make_sensitivity_plan(opened, options, device=torch.device("cpu")), calibration=make_tokens(),
-        evaluations={"text": TEXT}, work=work, previous=previous, observer=observer, activation_budget_bytes=budget,
+        evaluations={"text": TEXT}, work=work, previous=previous, progress=progress, activation_budget_bytes=budget,
     ).run()  # fmt: skip
 
 
@@ -92,27 +93,19 @@ def test_scope_module_prunes_each_linear_layer_alone(model: Path, tmp_path: Path
     assert point.perplexity == pytest.approx(alone.perplexity["text"].pruned, rel=1e-6)
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("layer", [1, 3])
 def test_killed_after_any_layer_the_next_attempt_finds_the_same(model: Path, layer: int, tmp_path: Path) -> None:
     request: dict[str, Any] = {"method": "sparsegpt", "rates": [0.5, 0.8]}
     whole = sensitivity(model, tmp_path / "whole", **request)
 
-    def stop(done: int, blocks: int, rows: object) -> None:
-        if done == layer:
-            raise Killed
-
-    with pytest.raises(Killed):
-        sensitivity(model, tmp_path / "one", observer=PassObserver(on_block=stop), **request)
-    told: list[int] = []
+    with pytest.raises(Stopped):
+        sensitivity(model, tmp_path / "one", progress=Watching(stop_after=layer), **request)
+    watching = Watching()
     again = sensitivity(
         model, tmp_path / "two", previous=[tmp_path / "one"],
-        observer=PassObserver(on_block=lambda done, blocks, rows: told.append(done)), **request,
+        progress=watching, **request,
     )  # fmt: skip
-    assert again.resumed_from == layer and told == list(range(layer + 1, 4))
+    assert again.resumed_from == layer and watching.done == list(range(layer + 1, 4))
     assert (again.dense, again.curves) == (whole.dense, whole.curves)
     other = sensitivity(model, tmp_path / "three", previous=[tmp_path / "one"], **request | {"rates": [0.5]})
     assert other.resumed_from == 0 and any("starts over" in note for note in other.notes)

@@ -16,7 +16,7 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import load_tensors
-from core.engine.pruning.block_pass import PassObserver, PruneResult
+from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.block_gradients import backward_blocks
 from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.streams import ActivationBudget
@@ -26,12 +26,14 @@ from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters, InvalidSparsity
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import resolve_request
+from core.progress import Stopped
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload
 from tests.engine.resuming import saved_state
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import CONFIGS, architecture_of, make_model, make_tokens
+from tests.engine.watching import Watching
 
 WIDTHS = ["random-structured", "l2-structured", "llm-pruner"]
 HEADLESS = [name for name in CONFIGS if not architecture_of(name).heads]
@@ -224,21 +226,17 @@ def test_a_walk_that_was_cut_off_goes_on_with_the_same_choice_and_ends_with_the_
     folder = make_model(tmp_path / "model", "qwen3")
     whole = removal(folder, tmp_path / "whole", "llm-pruner", 0.25, evaluations={"text": make_tokens(seed=1)})
 
-    def stop(done: int, blocks: int, rows: Any) -> None:
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         removal(
             folder, tmp_path / "one", "llm-pruner", 0.25, evaluations={"text": make_tokens(seed=1)},
-            observer=PassObserver(on_block=stop),
+            progress=Watching(stop_after=2),
         )  # fmt: skip
-    said: list[str] = []
+    watching = Watching()
     again = removal(
         folder, tmp_path / "two", "llm-pruner", 0.25, evaluations={"text": make_tokens(seed=1)},
-        previous=[tmp_path / "one"], observer=PassObserver(on_log=said.append),
+        previous=[tmp_path / "one"], progress=watching,
     )  # fmt: skip
-    assert again.resumed_from == 2 and not any("gradients" in line for line in said)
+    assert again.resumed_from == 2 and not any("gradients" in line for line in watching.logs)
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
     assert again.perplexity == whole.perplexity and again.layers == whole.layers
 

@@ -10,16 +10,17 @@ import torch
 
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.block_pass import PassObserver
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, prune_in_flight, prune_two_pass
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK, STATE
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, NotFiniteWeights
+from core.progress import Stopped
 from tests.engine.resuming import positions
 from tests.engine.sweeping import last_hidden, newest_stream, save, sweep, tensors_of
 from tests.engine.tiny import make_model, make_tokens
+from tests.engine.watching import Watching
 
 FLOAT32 = {"forward_dtype": "float32"}
 
@@ -103,10 +104,6 @@ def test_micro_batches_in_lockstep_equal_one_batch(model: Path, micro_batch: int
         torch.testing.assert_close(tensor[kept], parts[name][kept])
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize("method", ["wanda", "sparsegpt", "magnitude", "random"])
 @pytest.mark.parametrize("block", [1, 3, 4])
 def test_killed_after_any_block_the_next_attempt_yields_identical_bytes(
@@ -118,12 +115,8 @@ def test_killed_after_any_block_the_next_attempt_yields_identical_bytes(
     }  # fmt: skip
     whole = sweep(model, tmp_path / "whole", **request)
 
-    def stop(done: int, blocks: int, rows: object) -> None:
-        if done == block:
-            raise Killed
-
-    with pytest.raises(Killed):
-        sweep(model, tmp_path / "one", observer=PassObserver(on_block=stop), **request)
+    with pytest.raises(Stopped):
+        sweep(model, tmp_path / "one", progress=Watching(stop_after=block), **request)
     again = sweep(model, tmp_path / "two", previous=[tmp_path / "one"], **request)
     assert again.resumed_from == block
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]

@@ -9,7 +9,6 @@ import errno
 import os
 import signal
 import sys
-import threading
 import traceback
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -23,15 +22,16 @@ from core.engine.evaluation.continuations import compare_continuations
 from core.engine.evaluation.latency import measure_latency
 from core.engine.models.classifier import open_classifier
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.recovery.training import RecoveryStopped
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.methods.registry import get_method
 from core.pipeline.reports.report import PeakMemory
+from core.progress import Stopped
 from worker.processes import peak_resident_bytes
 from worker.runner.artifact import pack, share_by_hash, verify
 from worker.runner.message_writer import open_messages, send, signs_of_life
-from worker.runner.messages import ErrorMessage, LogMessage, ProgressMessage, ResultMessage
+from worker.runner.messages import ErrorMessage, ResultMessage
 from worker.runner.models import generate_text, import_gguf, new_network
+from worker.runner.progress import MessageProgress, stop_once_saved
 from worker.runner.results import PruneOutput, RecoveryOutput
 from worker.runner.seclusion import seclude
 from worker.runner.specs import (
@@ -54,6 +54,12 @@ from worker.runner.specs import (
     spec_adapter,
 )
 
+STOPPED = 75
+"""Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block or step: to be started again
+later."""
+
+progress = MessageProgress()
+
 
 def _opened(place: ModelPlace) -> ModelFolder:
     return open_model(place.path, own_artifact=place.own_artifact)
@@ -68,37 +74,16 @@ def search(spec: SearchSpec) -> dict[str, Any]:
     from worker.runner.search import search_target
 
     device = _device(spec.device)
-    return search_target(spec, device=device, send=send) | {"peak_memory": _peak_memory(device).document()}
+    return search_target(spec, device=device, progress=progress) | {"peak_memory": _peak_memory(device).document()}
 
 
 def prune(spec: PruneSpec) -> PruneOutput:
     """Open, prune, evaluate and write one job's checkpoint; SIGTERM ends it once the block it is in is saved."""
     from worker.runner.prune import prune_model  # the engine takes long to load, and verifying does without
 
-    signal.signal(signal.SIGTERM, lambda *_: _stop_requested.set())
+    stop_once_saved()
     device = _device(spec.device)
-    return prune_model(
-        spec, device=device, send=send, stop_if_requested=_stop_if_requested, peak_memory=lambda: _peak_memory(device)
-    )
-
-
-_stop_requested = threading.Event()
-STOPPED = 75
-"""Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block or step: to be started again
-later."""
-
-
-def _stop_if_requested() -> None:
-    if _stop_requested.is_set():
-        sys.exit(STOPPED)
-
-
-def _progress(done: float) -> None:
-    send(ProgressMessage(progress=done))
-
-
-def _log(message: str) -> None:
-    send(LogMessage(level="info", message=message))
+    return prune_model(spec, device=device, progress=progress, peak_memory=lambda: _peak_memory(device))
 
 
 def _peak_memory(device: torch.device) -> PeakMemory:
@@ -113,12 +98,9 @@ def recover(spec: RecoverSpec) -> RecoveryOutput:
     """Train a pruned model and measure it again; SIGTERM ends it once the step it is in is saved."""
     from worker.runner.recover import recover_artifact
 
-    signal.signal(signal.SIGTERM, lambda *_: _stop_requested.set())
+    stop_once_saved()
     device = _device(spec.device)
-    try:
-        recovered = recover_artifact(spec, device=device, send=send, should_stop=_stop_requested.is_set)
-    except RecoveryStopped:
-        sys.exit(STOPPED)
+    recovered = recover_artifact(spec, device=device, progress=progress)
     recovered.peak_memory = _peak_memory(device)
     return recovered
 
@@ -127,25 +109,20 @@ def sensitivity(spec: SensitivitySpec) -> PruneOutput:
     """Measure each layer alone; SIGTERM ends it once the layer it is at is saved."""
     from worker.runner.sensitivity import measure_sensitivity  # charts take long to load, and are for this alone
 
-    signal.signal(signal.SIGTERM, lambda *_: _stop_requested.set())
+    stop_once_saved()
     device = _device(spec.device)
-    return measure_sensitivity(
-        spec, device=device, send=send, stop_if_requested=_stop_if_requested, peak_memory=lambda: _peak_memory(device)
-    )
+    return measure_sensitivity(spec, device=device, progress=progress, peak_memory=lambda: _peak_memory(device))
 
 
 def classify(spec: ClassifierSpec) -> PruneOutput:
     """Prune an image classifier, or measure its sensitivity; SIGTERM ends it once its round or step is saved."""
-    signal.signal(signal.SIGTERM, lambda *_: _stop_requested.set())
+    stop_once_saved()
     device = _device(spec.device)
     if get_method(spec.recipe.method).measures:  # the libraries of either are slow to load, and for it alone
         from worker.runner.classifier_sensitivity import measure_classifier as work
     else:
         from worker.runner.classifier import prune_classifier as work
-    try:
-        output = work(spec, device=device, send=send, should_stop=_stop_requested.is_set)
-    except RecoveryStopped:
-        sys.exit(STOPPED)
+    output = work(spec, device=device, progress=progress)
     peak = _peak_memory(device)
     output.metrics.peak_memory_bytes = peak.of_model
     output.report.peak_memory = peak
@@ -175,7 +152,7 @@ def generate(spec: GenerateSpec) -> dict[str, Any]:
         spec.prompts,
         tokens=spec.tokens,
         device=device,
-        on_progress=_progress,
+        on_progress=progress.advance,
     )
     return written | {"peak_memory": _peak_memory(device).document()}
 
@@ -191,7 +168,7 @@ def answer_tasks(spec: TasksSpec) -> dict[str, Any]:
         limit=spec.limit,
         work=spec.work,
         device=device,
-        on_progress=_progress,
+        on_progress=progress.advance,
     )
     return {"tasks": measured, "lm_eval": version("lm_eval"), "peak_memory": _peak_memory(device).document()}
 
@@ -221,7 +198,7 @@ def run(spec: Spec) -> dict[str, Any]:
         case HashSpec():
             return share_by_hash(spec)
         case GenerateTextSpec():
-            return generate_text(spec, device=_device(spec.device), log=_log, on_progress=_progress)
+            return generate_text(spec, device=_device(spec.device), progress=progress)
         case GenerateSpec():
             return generate(spec)
         case NewNetworkSpec():
@@ -242,7 +219,7 @@ def _classify(error: BaseException) -> SecateurError:
 
 
 def main() -> int:
-    """Read a spec, run it, send its result or its error; the exit code is 0 or 1. SIGINT ends it at once."""
+    """Read a spec, run it, send its result or its error; the exit code is 0, 1 or STOPPED. SIGINT ends it at once."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     open_messages()
     os.dup2(2, 1)
@@ -257,6 +234,8 @@ def main() -> int:
             torch.set_num_threads(threads)
         with signs_of_life():
             result = run(spec)
+    except Stopped:
+        return STOPPED
     except Exception as error:
         with contextlib.suppress(OSError):  # the disk of the log may be full
             traceback.print_exc()

@@ -25,27 +25,24 @@ from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
-from core.engine.pruning.network import Network, PruningObserver, weight_of, weights_of
-from core.engine.recovery.training import TrainingObserver
+from core.engine.pruning.network import Network, weight_of, weights_of
 from core.engine.resume.fingerprint import Runtime, fingerprint, tensors_sha256
 from core.engine.resume.store import JsonObject, ResumeStore
 from core.errors import ZerosRefilled
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Hashed, RecoveryReport
+from core.progress import PartialProgress, Progress
 from worker.runner.classifier_report import classifier_result, described_images
 from worker.runner.dense import dense_accuracy, dense_figures
-from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 from worker.runner.recover import loss_curve
 from worker.runner.results import PruneOutput
 from worker.runner.specs import ClassifierSpec, ImageSource
 
-Send = Callable[[Message], None]
-
 VERIFIED_IMAGES = 100
 """Images whose logits the artifact is checked on, in both its forms."""
-_PRUNED = 0.45
-"""Share of the task's progress that pruning takes where recovery follows."""
+_PRUNED, _MEASURED = 0.45, 0.9
+"""Shares of the task's progress at which recovery begins, where there is one, and what is left is measured."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +63,12 @@ class Images:
         }
 
 
-def prune_classifier(
-    spec: ClassifierSpec, *, device: torch.device, send: Send, should_stop: Callable[[], bool]
-) -> PruneOutput:
+def prune_classifier(spec: ClassifierSpec, *, device: torch.device, progress: Progress) -> PruneOutput:
     """Prune a classifier, recover and measure it, and write it.
 
-    Raises RecoveryStopped once asked to stop and what it had done is saved.
+    Raises Stopped once asked to stop and what it had done is saved.
     """
-    send(StageMessage(stage="open"))
+    progress.stage("open")
     recipe, notes = spec.recipe, list[str]()
     folder = open_classifier(spec.model.path)
     model = load_classifier(folder, device)
@@ -82,8 +77,8 @@ def prune_classifier(
     shape = _image_shape(folder, images)
     parameters = recipe.parameters
     layers = prunable_linears(folder.description, selection_of(parameters))
-    send(StageMessage(stage="evaluate"))
-    figures = dense_figures(spec, send)
+    progress.stage("evaluate")
+    figures = dense_figures(spec, progress)
     dense = dense_accuracy(spec, folder, model, images.evaluation, figures, device)
     dense_flops = count_flops(model, shape)
     teacher = copy.deepcopy(model) if recovery is not None and recovery.method == "distill" else None
@@ -94,18 +89,13 @@ def prune_classifier(
         pattern=parse_pattern(recipe.pattern),
         images=images.calibration,
         device=device,
-        observer=PruningObserver(
-            on_progress=lambda done: send(ProgressMessage(progress=done * (_PRUNED if recovery else 0.9))),
-            on_log=lambda message: send(LogMessage(level="info", message=message)),
-            on_metric=lambda name, step, value: send(MetricMessage(name=name, step=step, value=value)),
-            should_stop=should_stop,
-        ),
+        progress=PartialProgress(progress, end=_PRUNED if recovery else _MEASURED),
         store=resume_store(spec, "prune", prune_facts(spec), device),
         notes=notes,
     )
     prunes = get_method(recipe.method).prunes
     if prunes:
-        send(StageMessage(stage="prune"))
+        progress.stage("prune")
         build_classifier_method(recipe.method, parameters).prune(network)
         model.eval()
     round_to_stored(model, folder)
@@ -116,11 +106,11 @@ def prune_classifier(
         before = dense
         if prunes:
             before = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
-        send(StageMessage(stage="recover"))
-        recovered, zeros = _recover(spec, folder, network, images.recovery, recovery, teacher, send, should_stop)
+        progress.stage("recover")
+        recovered, zeros = _recover(spec, folder, network, images.recovery, recovery, teacher, progress)
         round_to_stored(model, folder)
         _require_zeros(model, layers, zeros)
-    send(StageMessage(stage="evaluate"))
+    progress.stage("evaluate")
     hashed: dict[str, Any] = {}
     if recipe.output.format == "hashed":
         hashed["accuracy_before"] = {
@@ -208,8 +198,7 @@ def _recover(
     images: ImageSet,
     recovery: Recovery,
     teacher: nn.Module | None,
-    send: Send,
-    should_stop: Callable[[], bool],
+    progress: Progress,
 ) -> tuple[RecoveryReport, dict[str, Tensor]]:
     """Train; return the report's part on it, and the zeros of each layer that had to stay."""
     assert spec.recovery is not None
@@ -220,12 +209,6 @@ def _recover(
         "images": spec.recovery.sha256,
         "weights": tensors_sha256(*network.model.parameters()),
     }
-
-    def on_step(done: int, steps: int, loss: float) -> None:
-        send(ProgressMessage(progress=_PRUNED + (0.9 - _PRUNED) * done / steps, block=done, blocks=steps))
-        if done % max(1, steps // 200) == 0 or done == steps:
-            send(MetricMessage(name="recovery_loss", step=done, value=loss))
-
     losses = retrain(
         network.model,
         images,
@@ -233,11 +216,7 @@ def _recover(
         pruned_weights,
         teacher=teacher,
         store=resume_store(spec, "recover", facts, network.device),
-        observer=TrainingObserver(
-            on_step=on_step,
-            on_log=lambda message: send(LogMessage(level="info", message=message)),
-            should_stop=should_stop,
-        ),
+        progress=_Training(progress, recovery.steps),
     )
     total = sum(layer.numel for layer in network.layers)
     kept = sum(int(mask.sum()) for mask in zeros.values())
@@ -252,6 +231,18 @@ def _recover(
         "sparsity": {"before": kept / total, "after": kept / total},
     }
     return RecoveryReport.model_validate(report), zeros
+
+
+class _Training(PartialProgress):
+    """Progress of training, with some 200 points of its loss curve."""
+
+    def __init__(self, whole: Progress, steps: int) -> None:
+        super().__init__(whole, _PRUNED, _MEASURED)
+        self._steps = steps
+
+    def metric(self, name: str, step: int, value: float) -> None:
+        if step % max(1, self._steps // 200) == 0 or step == self._steps:
+            self.whole.metric(name, step, value)
 
 
 def _has_zeros(model: nn.Module, layer: LinearShape) -> bool:

@@ -1,34 +1,30 @@
 """The runner's part in the sensitivity of an image classifier."""
 
-from collections.abc import Callable
-
 import torch
 
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
-from core.engine.pruning.network import Network, PruningObserver
+from core.engine.pruning.network import Network
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.pipeline.reports.report import Report, ReportedImages
-from worker.runner.classifier import Send, open_image_sets, prune_facts, resume_store
+from core.progress import PartialProgress, Progress
+from worker.runner.classifier import open_image_sets, prune_facts, resume_store
 from worker.runner.classifier_report import classifier_settings, described_images
-from worker.runner.messages import LogMessage, ProgressMessage, StageMessage
 from worker.runner.report import reported_model, versions
 from worker.runner.results import PruneOutput
 from worker.runner.sensitivity import NO_MODEL, sensitivity_metrics, write_sensitivity
 from worker.runner.specs import ClassifierSpec
 
 
-def measure_classifier(
-    spec: ClassifierSpec, *, device: torch.device, send: Send, should_stop: Callable[[], bool]
-) -> PruneOutput:
+def measure_classifier(spec: ClassifierSpec, *, device: torch.device, progress: Progress) -> PruneOutput:
     """Measure a classifier's sensitivity: return metrics and report, and write figures and chart to the artifact.
 
-    Raises RecoveryStopped once asked to stop and the layer it was at is saved.
+    Raises Stopped once asked to stop and the layer it was at is saved.
     """
-    send(StageMessage(stage="open"))
+    progress.stage("open")
     notes: list[str] = []
     folder = open_classifier(spec.model.path)
     parameters = spec.recipe.parameters
@@ -41,16 +37,12 @@ def measure_classifier(
         prunable_linears(folder.description, inner),
         images=opened.calibration,
         device=device,
-        observer=PruningObserver(
-            on_progress=lambda done: send(ProgressMessage(progress=0.98 * done)),
-            on_log=lambda message: send(LogMessage(level="info", message=message)),
-            should_stop=should_stop,
-        ),
+        progress=PartialProgress(progress, end=0.98),
         notes=notes,
     )
     (measured_on,) = spec.evaluation
     facts = prune_facts(spec) | {"evaluation": [measured_on.sha256, spec.recipe.evaluation.samples]}
-    send(StageMessage(stage="evaluate"))
+    progress.stage("evaluate")
     dense, curves = classifier_sensitivity(
         network, images, parameters, resume_store(spec, "sensitivity", facts, device)
     )

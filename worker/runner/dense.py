@@ -1,6 +1,6 @@
 """Facts that the dense model's figures depend on: under equal facts a job reuses them instead of measuring again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 
@@ -13,22 +13,20 @@ from core.engine.models.classifier import ClassifierFolder
 from core.engine.models.folder import ModelFolder
 from core.engine.resume.fingerprint import tensors_sha256
 from core.pipeline.reports.dense_figures import DenseKind, Facts
+from core.progress import Progress
 from worker.runner.dense_measurements import DenseMeasurements
-from worker.runner.messages import LogMessage, Message, MetricMessage
 from worker.runner.specs import ClassifierSpec, PruneSpec
 
 _RELEASES = ("torch", "transformers")
 
 
-def dense_figures(spec: PruneSpec | ClassifierSpec, send: Callable[[Message], None]) -> DenseMeasurements:
-    """Return the dense figures of this job; each measurement sends a `dense_evaluation` metric, numbered from 1."""
+def dense_figures(spec: PruneSpec | ClassifierSpec, progress: Progress) -> DenseMeasurements:
+    """Return the dense figures of this job; each measurement reports a `dense_evaluation` metric, numbered from 1."""
 
     def count(kind: DenseKind, name: str, before: int) -> None:
-        send(MetricMessage(name="dense_evaluation", step=before, value=before + 1))
+        progress.metric("dense_evaluation", before, before + 1)
 
-    return DenseMeasurements(
-        spec.baseline, spec.job, log=lambda message: send(LogMessage(level="info", message=message)), count=count
-    )
+    return DenseMeasurements(spec.baseline, spec.job, log=progress.log, count=count)
 
 
 def text_facts(

@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetw
 from core.engine.models.self_text import generate_documents, sequences_at_once
 from core.engine.models.tensors import DTYPES
 from core.errors import UnusableModel
+from core.progress import Progress
 from worker.runner.specs import GenerateTextSpec, ImportGgufSpec, NewNetworkSpec
 
 _IMPORT_BYTES: Final = 2 * 2**30
@@ -31,13 +32,7 @@ _IMPORT_BYTES_A_VALUE: Final = 16
 """An import is given the file's values four times over in float32, and what the libraries take besides."""
 
 
-def generate_text(
-    spec: GenerateTextSpec,
-    *,
-    device: torch.device,
-    log: Callable[[str], None],
-    on_progress: Callable[[float], None],
-) -> dict[str, Any]:
+def generate_text(spec: GenerateTextSpec, *, device: torch.device, progress: Progress) -> dict[str, Any]:
     """Have the model write text, as JSON lines."""
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
     description, tokenizer = folder.description, folder.tokenizer()
@@ -53,8 +48,8 @@ def generate_text(
             length=length,
             seed=spec.seed,
             at_once=at_once,
-            on_tokens=lambda done: log(f"the model has written {done} of {needed} tokens"),
-            on_progress=on_progress,
+            on_tokens=lambda done: progress.log(f"the model has written {done} of {needed} tokens"),
+            on_progress=progress.advance,
         ):
             documents += 1
             characters += len(document)

@@ -1,17 +1,16 @@
 """The runner's part in pruning a language model: open, prune, evaluate and write one job's checkpoint."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
-from core.engine.pruning.block_pass import GroupRow, LayerRow, PassObserver
 from core.pipeline.passes import walk_for
 from core.pipeline.reports.report import PeakMemory
+from core.progress import PartialProgress, Progress
 from worker.runner.dense import dense_figures, text_facts
-from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 from worker.runner.recover import calibration_set, evaluation_sets
 from worker.runner.report import prune_result
 from worker.runner.results import PruneOutput
@@ -22,15 +21,14 @@ def prune_model(
     spec: PruneSpec,
     *,
     device: torch.device,
-    send: Callable[[Message], None],
-    stop_if_requested: Callable[[], None],
+    progress: Progress,
     peak_memory: Callable[[], PeakMemory],
 ) -> PruneOutput:
     """Prune a language model, and write the checkpoint to the artifact's folder.
 
-    `stop_if_requested` is called once a block is saved, and may end the process.
+    Raises Stopped once asked to stop and a block is saved.
     """
-    send(StageMessage(stage="open"))
+    progress.stage("open")
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
     recipe = spec.recipe
     needs_tokenizer = spec.calibration or spec.evaluation or recipe.evaluation.prompts
@@ -38,24 +36,9 @@ def prune_model(
     calibration = calibration_set(spec, tokenizer)
     evaluations = {} if tokenizer is None else evaluation_sets(recipe.evaluation, spec.evaluation, tokenizer)
 
-    dense = dense_figures(spec, send)
+    dense = dense_figures(spec, progress)
     facts = text_facts(spec, folder, evaluations, device)
     known = {name: taken["perplexity"] for name in facts if (taken := dense.take("perplexity", name, facts[name]))}
-
-    def on_block(done: int, blocks: int, rows: Sequence[LayerRow | GroupRow]) -> None:
-        send(ProgressMessage(progress=0.95 * done / blocks, block=done, blocks=blocks))
-        errors = [row.reconstruction_error for row in rows if isinstance(row, LayerRow)]
-        measured = [error for error in errors if error is not None]
-        if measured:
-            send(MetricMessage(name="reconstruction_error", step=done - 1, value=sum(measured) / len(measured)))
-        stop_if_requested()
-
-    def on_stage(stage: str) -> None:
-        if stage != "evaluate" or recipe.recovery is None:  # else what is measured now belongs to pruning
-            send(StageMessage(stage=stage))
-
-    def on_log(message: str) -> None:
-        send(LogMessage(level="info", message=message))
 
     walk = walk_for(
         folder,
@@ -67,7 +50,7 @@ def prune_model(
         previous=spec.previous,
         revision=spec.model.revision,
         activation_budget_bytes=spec.activation_budget_bytes,
-        observer=PassObserver(on_block=on_block, on_stage=on_stage, on_log=on_log),
+        progress=_Pruning(progress, is_last=recipe.recovery is None),
         dense_perplexity=known,
     )
     result = walk.run()
@@ -91,3 +74,15 @@ def prune_model(
     )
     dense.write_to(output.report)
     return output
+
+
+class _Pruning(PartialProgress):
+    """Progress of the pass: where recovery follows, what is measured at its end belongs to pruning."""
+
+    def __init__(self, whole: Progress, *, is_last: bool) -> None:
+        super().__init__(whole, end=0.95)
+        self._is_last = is_last
+
+    def stage(self, name: str) -> None:
+        if name != "evaluate" or self._is_last:
+            self.whole.stage(name)

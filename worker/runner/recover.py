@@ -1,7 +1,7 @@
 """The runner's part in recovery: train the pruned model, write it, and measure it as the pruned one was measured."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -18,12 +18,11 @@ from core.engine.options.recovery import Recovery
 from core.engine.pruning.layerwise.measure import measure
 from core.engine.recovery.language import Recovered, Teacher, recover
 from core.engine.recovery.sampling import Source
-from core.engine.recovery.training import TrainingObserver
 from core.engine.resume.fingerprint import VERSIONS
 from core.errors import TooLittleText
 from core.pipeline.recipes.parts import Evaluation
 from core.pipeline.reports.report import RecoveryReport
-from worker.runner.messages import LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
+from core.progress import PartialProgress, Progress
 from worker.runner.report import described_text
 from worker.runner.results import RecoveryOutput
 from worker.runner.specs import JobSpec, ModelSource, RecoverSpec, TextSource
@@ -34,14 +33,9 @@ LOSS_POINTS = 200
 """Points of a loss curve, however many steps there were: each is the mean of the steps since the one before."""
 
 
-def recover_artifact(
-    spec: RecoverSpec, *, device: torch.device, send: Callable[[Message], None], should_stop: Callable[[], bool]
-) -> RecoveryOutput:
-    """Train the artifact.
-
-    Raises RecoveryStopped once `should_stop` says so and the step is saved.
-    """
-    send(StageMessage(stage="recover"))
+def recover_artifact(spec: RecoverSpec, *, device: torch.device, progress: Progress) -> RecoveryOutput:
+    """Train the artifact; raises Stopped once asked to stop and the step is saved."""
+    progress.stage("recover")
     folder = open_model(spec.model, own_artifact=True)  # this attempt has just written it
     tokenizer = folder.tokenizer()
     recovery = spec.recipe.recovery
@@ -67,14 +61,10 @@ def recover_artifact(
         teacher=_teacher(spec.teacher),
         sources=sources,
         device=device,
-        observer=TrainingObserver(
-            on_step=_reporter(send, recovery.steps),
-            on_log=lambda message: send(LogMessage(level="info", message=message)),
-            should_stop=should_stop,
-        ),
+        progress=_Training(progress, recovery.steps),
     )
     write_checkpoint(recovered.files, recovered.unchanged, spec.model, spec.artifact)
-    send(StageMessage(stage="evaluate"))
+    progress.stage("evaluate")
     measured = measure(
         open_model(spec.artifact, own_artifact=True),
         evaluations,
@@ -203,18 +193,19 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _reporter(send: Callable[[Message], None], steps: int) -> Callable[[int, int, float], None]:
-    """Return a callback that sends progress after every step, and the points of the loss curve as they come."""
-    since: list[float] = []
+class _Training(PartialProgress):
+    """Progress of training, with the points of the loss curve as they come."""
 
-    def on_step(done: int, of: int, loss: float) -> None:
-        since.append(loss)
-        send(ProgressMessage(progress=0.95 * done / of, block=done, blocks=of))
-        if done % _stride(steps) == 0 or done == of:
-            send(MetricMessage(name="recovery_loss", step=done, value=_mean(since)))
-            since.clear()
+    def __init__(self, whole: Progress, steps: int) -> None:
+        super().__init__(whole, end=0.95)
+        self._steps = steps
+        self._since: list[float] = []
 
-    return on_step
+    def metric(self, name: str, step: int, value: float) -> None:
+        self._since.append(value)
+        if step % _stride(self._steps) == 0 or step == self._steps:
+            self.whole.metric(name, step, _mean(self._since))
+            self._since.clear()
 
 
 def _report(

@@ -1,6 +1,6 @@
 """The runner's part in sensitivity: measure each layer alone, and write the figures and their chart."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,13 +9,12 @@ from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.models.folder import open_model
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
-from core.engine.pruning.block_pass import PassObserver
 from core.methods.sensitivity.language_pass import SensitivityPass
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.reports.charts import sensitivity_chart
 from core.pipeline.reports.report import EngineSettings, PeakMemory, Report
+from core.progress import PartialProgress, Progress
 from secateur_wire.metrics import LayerSensitivity, Metrics
-from worker.runner.messages import LogMessage, Message, ProgressMessage, StageMessage
 from worker.runner.recover import calibration_set, evaluation_sets
 from worker.runner.report import described_text, reported_model, versions
 from worker.runner.results import PruneOutput
@@ -29,16 +28,14 @@ def measure_sensitivity(
     spec: SensitivitySpec,
     *,
     device: torch.device,
-    send: Callable[[Message], None],
-    stop_if_requested: Callable[[], None],
+    progress: Progress,
     peak_memory: Callable[[], PeakMemory],
 ) -> PruneOutput:
     """Measure a language model's sensitivity: return metrics and report, and write figures and chart.
 
-    Figures and chart go to the artifact's folder. `stop_if_requested` is called once a layer is saved, and may end the
-    process.
+    Figures and chart go to the artifact's folder. Raises Stopped once asked to stop and a layer is saved.
     """
-    send(StageMessage(stage="open"))
+    progress.stage("open")
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
     recipe, tokenizer = spec.recipe, folder.tokenizer()
     parameters = recipe.parameters
@@ -46,12 +43,6 @@ def measure_sensitivity(
     calibration = calibration_set(spec, tokenizer)
     evaluations = evaluation_sets(recipe.evaluation, spec.evaluation, tokenizer)
     ((text, tokens_NT),) = evaluations.items()
-
-    def on_block(done: int, blocks: int, rows: Sequence[object]) -> None:
-        left = blocks - done  # of L layers, the one at place i takes L - i blocks
-        share = 1 - left * (left + 1) / (blocks * (blocks + 1))
-        send(ProgressMessage(progress=0.98 * share, block=done, blocks=blocks))
-        stop_if_requested()
 
     plan = make_sensitivity_plan(folder, parameters, device=device)
     walk = SensitivityPass(
@@ -63,11 +54,7 @@ def measure_sensitivity(
         previous=spec.previous,
         revision=spec.model.revision,
         activation_budget_bytes=spec.activation_budget_bytes,
-        observer=PassObserver(
-            on_block=on_block,
-            on_stage=lambda stage: send(StageMessage(stage=stage)),
-            on_log=lambda message: send(LogMessage(level="info", message=message)),
-        ),
+        progress=PartialProgress(progress, end=0.98),
     )
     result = walk.run()
     windows, length = tokens_NT.shape

@@ -1,6 +1,6 @@
 """Base of every pass over a model's blocks: token streams, records to resume from, and the figures at its end."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from core.engine.pruning.layerwise.measure import pairs, verification_tokens, wr
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import Rejected, ResumeStore, Saved
+from core.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,6 @@ class PruneResult:
     refits: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass
-class PassObserver:
-    """Callbacks for the progress of a pass."""
-
-    on_block: Callable[[int, int, Sequence[LayerRow | GroupRow]], None] = lambda done, blocks, rows: None
-    on_stage: Callable[[str], None] = lambda stage: None
-    on_log: Callable[[str], None] = lambda message: None
-
-
 class PassPlan(Protocol):
     """The part of a plan that every pass needs."""
 
@@ -130,11 +122,11 @@ class BlockPass:
         previous: Sequence[Path] = (),
         revision: str = "",
         activation_budget_bytes: int = 4 * 2**30,
-        observer: PassObserver | None = None,
+        progress: Progress | None = None,
         dense_perplexity: Mapping[str, float] | None = None,
     ) -> None:
         self.folder = folder
-        self.observer = observer or PassObserver()
+        self.progress = progress or Progress()
         self.notes: list[str] = []
         self.evaluations = list(evaluations)
         self.evaluation_tokens = list(evaluations.values())
@@ -169,14 +161,26 @@ class BlockPass:
         saved = self.store.load(BLOCK)
         if isinstance(saved, Rejected):
             self.notes.append(saved.reason)
-            self.observer.on_log(saved.reason)
+            self.progress.log(saved.reason)
         if not isinstance(saved, Saved):
             return None
         self.store.adopt(BLOCK, saved)
         for stream in streams:
             stream.resume(saved.position)
-        self.observer.on_log(f"continuing after block {saved.position} of {blocks}")
+        self.progress.log(f"continuing after block {saved.position} of {blocks}")
         return saved
+
+    def report_block(self, done: int, blocks: int, rows: Sequence[LayerRow | GroupRow]) -> None:
+        """Report that so many blocks are done and saved, and the mean error of the last one's layers.
+
+        Raises Stopped where that is enough.
+        """
+        self.progress.advance(done / blocks, done, blocks)
+        errors = [row.reconstruction_error for row in rows if isinstance(row, LayerRow)]
+        measured = [error for error in errors if error is not None]
+        if measured:
+            self.progress.metric("reconstruction_error", done - 1, sum(measured) / len(measured))
+        self.progress.raise_if_stopped()
 
     def dense_streams(self, skeleton: StreamedModel, dtype: torch.dtype) -> list[Stream]:
         """Return a stream of each evaluation that has to go through the dense model."""

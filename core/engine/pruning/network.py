@@ -1,6 +1,6 @@
-"""Context of a method for classifiers: the model, its images, and callbacks for its progress."""
+"""Context of a method for classifiers: the model, its images, and who watches it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,19 +13,7 @@ from core.engine.datasets.image_set import ImageSet
 from core.engine.options.patterns import UNSTRUCTURED, Pattern
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidRequest
-
-
-@dataclass
-class PruningObserver:
-    """Callbacks for the progress of pruning, which may also stop it.
-
-    `on_progress` gets a share from 0 to 1, `on_metric` a name, a step and a value.
-    """
-
-    on_progress: Callable[[float], None] = lambda done: None
-    on_log: Callable[[str], None] = lambda message: None
-    on_metric: Callable[[str, int, float], None] = lambda name, step, value: None
-    should_stop: Callable[[], bool] = lambda: False
+from core.progress import Progress
 
 
 @dataclass
@@ -44,7 +32,7 @@ class Network:
     pattern: Pattern = UNSTRUCTURED
     images: ImageSet | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    observer: PruningObserver = field(default_factory=PruningObserver)
+    progress: Progress = field(default_factory=Progress)
     store: ResumeStore | None = None
     batch_size: int = 128
     notes: list[str] = field(default_factory=list)

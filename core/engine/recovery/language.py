@@ -29,11 +29,12 @@ from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.losses import Loss, distillation_loss, next_token_loss
 from core.engine.recovery.precision import checkpoint_activations, training_precision
 from core.engine.recovery.sampling import Adaptive, InOrder, Source
-from core.engine.recovery.training import Training, TrainingObserver
+from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import ZeroPattern, weight_names
 from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint, tensors_sha256
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidRequest, MissingTensors, ZerosRefilled
+from core.progress import Progress
 
 RECOVERED = "recovered"
 _TEACHER = "recovery.teacher"
@@ -79,7 +80,7 @@ def recover(
     teacher: Teacher | None = None,
     sources: Sequence[Source] = (),
     device: torch.device | None = None,
-    observer: TrainingObserver | None = None,
+    progress: Progress | None = None,
 ) -> Recovered:
     """Train the model of `folder` on token sequences [sequences, time].
 
@@ -88,11 +89,10 @@ def recover(
     whose newest saved step is resumed. In a run of several processes every one calls this; all return the same, and the
     main one has written the files.
 
-    Raises RecoveryStopped, RecoveryDiverged, ZerosRefilled, and InvalidRequest for a recovery that does not fit the
+    Raises Stopped, RecoveryDiverged, ZerosRefilled, and InvalidRequest for a recovery that does not fit the
     model.
     """
     began = time.monotonic()
-    observer = observer or TrainingObserver()
     recovery = complete_recovery(recovery, folder.description, windows_NT.shape[1])
     device = device or default_device()
     accelerator, frozen_dtype = training_precision(DTYPES[folder.description.dtype], device)
@@ -127,7 +127,7 @@ def recover(
         rule=zeros,
         accelerator=accelerator,
         store=ResumeStore(work, fingerprint("recover", facts, runtime), previous),
-        observer=observer,
+        progress=progress or Progress(),
         sampling=sampling,
     )
     trained_parameters = sum(each.numel() for each in module.parameters() if each.requires_grad)

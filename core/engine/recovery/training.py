@@ -6,9 +6,7 @@ with the weights of one that was never interrupted.
 """
 
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -22,24 +20,14 @@ from core.engine.recovery.sampling import InOrder, Sampling
 from core.engine.resume.kinds import STEP
 from core.engine.resume.store import Rejected, ResumeStore, Saved
 from core.errors import InvalidRequest, RecoveryDiverged
+from core.progress import Progress, Stopped
 
 LARGEST_GRADIENT_NORM = 1.0
+LOSS = "recovery_loss"
+"""Name of the curve with the loss of every step."""
 _ADAM_STATE = ("exp_avg", "exp_avg_sq")
 _TRAINED, _MOMENTS = "trained", "moments"
 """Names of what is saved of a step."""
-
-
-class RecoveryStopped(Exception):
-    """Training was asked to stop, and its progress is saved."""
-
-
-@dataclass
-class TrainingObserver:
-    """Callbacks for the progress of training, which may stop it; `on_step` gets steps done, all steps, the loss."""
-
-    on_step: Callable[[int, int, float], None] = lambda done, steps, loss: None
-    on_log: Callable[[str], None] = lambda message: None
-    should_stop: Callable[[], bool] = lambda: False
 
 
 class StepRule(Protocol):
@@ -69,7 +57,7 @@ class Training:
         rule: StepRule,
         accelerator: Accelerator,
         store: ResumeStore | None,
-        observer: TrainingObserver,
+        progress: Progress,
         sampling: Sampling | None = None,
     ) -> None:
         if recovery.batch_size % accelerator.num_processes:
@@ -85,7 +73,7 @@ class Training:
         self._rule = rule
         self._accelerator = accelerator
         self._store = store
-        self._observer = observer
+        self._progress = progress
         self._trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
         assert recovery.learning_rate is not None
         self._optimizer = torch.optim.AdamW(self._trained.values(), lr=recovery.learning_rate, weight_decay=0.0)
@@ -96,14 +84,14 @@ class Training:
     def run(self) -> None:
         """Train to the end, from the newest saved step on where the store has one.
 
-        Raises RecoveryStopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
+        Raises Stopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
         """
         saved = None if self._store is None else self._store.load(STEP)
         if isinstance(saved, Rejected):
-            self._observer.on_log(saved.reason)
+            self._progress.log(saved.reason)
         elif saved is not None:
             self._restore(saved)
-            self._observer.on_log(f"continuing after step {saved.position} of {self._recovery.steps}")
+            self._progress.log(f"continuing after step {saved.position} of {self._recovery.steps}")
         self._model.train()
         steps, every = self._recovery.steps, self._recovery.checkpoint_every
         for step in counted(range(self.resumed_from, steps), "training steps"):
@@ -111,11 +99,12 @@ class Training:
                 continue
             loss, stop = self._step(step)
             self.losses.append(loss)
-            self._observer.on_step(step + 1, steps, loss)
+            self._progress.advance((step + 1) / steps, step + 1, steps)
+            self._progress.metric(LOSS, step + 1, loss)
             if stop or (step + 1) % every == 0 or step + 1 == steps:
                 self._save(step + 1)
             if stop:
-                raise RecoveryStopped
+                raise Stopped
         self._model.eval()
 
     def _step(self, step: int) -> tuple[float, bool]:
@@ -136,7 +125,7 @@ class Training:
             total += loss.detach()
         self._rule.after_backward(step)
         torch.nn.utils.clip_grad_norm_(self._trained.values(), LARGEST_GRADIENT_NORM)
-        stop = torch.tensor(float(self._observer.should_stop()), device=accelerator.device)
+        stop = torch.tensor(float(self._progress.should_stop()), device=accelerator.device)
         mean, stopped = accelerator.reduce(torch.stack([total, stop]), "mean").tolist()
         if not math.isfinite(mean):
             raise RecoveryDiverged(

@@ -73,7 +73,7 @@ class FilterTaylor(FilterMethod):
         images = draw_images(network.calibration, self._parameters.measured_images, self._parameters.seed)
         scores = {}
         for name in RANKINGS:
-            network.observer.on_log(f"ranking by {name}")
+            network.progress.log(f"ranking by {name}")
             scores[name] = rank(name, network, groups, images, self._parameters.seed)
         network.figures["rankings"] = {"images": len(images), "spearman": compare(scores)}
 

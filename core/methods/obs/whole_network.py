@@ -5,7 +5,7 @@ import torch
 from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.subset import draw_images
 from core.engine.pruning.iterative.curvature import gradient_rows
-from core.engine.pruning.iterative.rounds import check_for_stop, matrices, prunable_weights, resume, save
+from core.engine.pruning.iterative.rounds import matrices, prunable_weights, resume, save
 from core.engine.pruning.layer_matrix import layer_of, set_matrix
 from core.engine.pruning.network import Network, mean_loss
 from core.methods.obs.info import OBSParameters
@@ -40,11 +40,11 @@ class GlobalOBS:
             network.figures |= {"mode": "exact", "loss_before": mean_loss(network, images), "predicted_increases": []}
         increases: list[float] = network.figures["predicted_increases"]
         while left := weights_to_go(network):
-            check_for_stop(network)
+            network.progress.raise_if_stopped()
             deletion = self._delete(network, images, min(left, parameters.reestimate_every or left))
             increases += deletion.increases_RT[0].tolist()
             save(network, len(increases))
-            network.observer.on_progress(len(increases) / (len(increases) + weights_to_go(network)))
+            network.progress.advance(len(increases) / (len(increases) + weights_to_go(network)))
         network.figures["predicted_increase"] = sum(increases)
         network.figures["measured_increase"] = mean_loss(network, images) - network.figures["loss_before"]
 

@@ -13,14 +13,14 @@ from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
 from core.engine.pruning.iterative.layer_scan import layer_sensitivity_curves
-from core.engine.pruning.network import Network, PruningObserver, loss_and_accuracy
+from core.engine.pruning.network import Network, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
 from core.engine.pruning.units.coupled_channels import Groups
-from core.engine.recovery.training import RecoveryStopped
 from core.engine.resume.kinds import CURVES
 from core.engine.resume.store import ResumeStore, Saved
 from core.methods.engine import build_classifier_method
 from core.methods.registry import parse_parameters
+from core.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,16 @@ class _Unit:
     layer: int
     weights: int
     measure: Callable[[], list[SensitivityPoint]]
+
+
+class _OneLayer(Progress):
+    """Progress of pruning one layer alone, which reports nothing, but may be stopped as the whole may."""
+
+    def __init__(self, whole: Progress) -> None:
+        self._whole = whole
+
+    def should_stop(self) -> bool:
+        return self._whole.should_stop()
 
 
 def classifier_sensitivity(
@@ -45,7 +55,7 @@ def classifier_sensitivity(
     `network.images` are those to calibrate on.
 
     After each layer its curve is saved in `store`, and those an earlier attempt left there are not measured again. The
-    model is restored afterwards. Raises RecoveryStopped between layers where asked to stop.
+    model is restored afterwards. Raises Stopped between layers where asked to stop.
     """
     assert parameters.rates is not None and parameters.pattern is not None
     dense_loss, dense_accuracy = loss_and_accuracy(network, images)
@@ -59,12 +69,11 @@ def classifier_sensitivity(
     else:
         units = _layers(network, images, method, parameters)
     for unit in counted(units[len(curves) :], "measuring layers"):
-        if network.observer.should_stop():
-            raise RecoveryStopped
+        network.progress.raise_if_stopped()
         points = unit.measure()
         curves.append(SensitivityCurve(name=unit.name, layer=unit.layer, weights=unit.weights, points=points))
         store.save(CURVES, len(curves), {}, {"curves": [curve.model_dump() for curve in curves]})
-        network.observer.on_progress(len(curves) / len(units))
+        network.progress.advance(len(curves) / len(units))
     return SensitivityPoint(rate=0, sparsity=0, loss=dense_loss, accuracy=dense_accuracy), curves
 
 
@@ -77,9 +86,8 @@ def _layers(
     sparsities: dict[float, float] = {}
 
     def prune_layer(shape: LinearShape, rate: float) -> None:
-        quiet = PruningObserver(should_stop=network.observer.should_stop)
         alone = replace(network, layers=[shape], sparsity=rate, pattern=pattern, store=None, figures={}, notes=[])
-        method.prune(replace(alone, observer=quiet))
+        method.prune(replace(alone, progress=_OneLayer(network.progress)))
         network.notes += [note for note in alone.notes if note not in network.notes]
         weight = network.module(shape.name).weight
         assert isinstance(weight, torch.Tensor)

@@ -92,12 +92,13 @@ class SensitivityPass(BlockPass):
         if start == 0:
             for stream in self.streams:
                 stream.start()
-        self.observer.on_stage("evaluate")
+        self.progress.stage("evaluate")
         for index in counted(range(start, blocks), "measuring layers"):
             self._layer(index)
             state = {"curves": [curve.model_dump() for curve in self.curves], "notes": self.notes}
             self.store.save(BLOCK, index + 1, {}, state)
-            self.observer.on_block(index + 1, blocks, ())
+            self.progress.advance(_share_done(index + 1, blocks), index + 1, blocks)
+            self.progress.raise_if_stopped()
         dense = self._measured(self.dense)
         return SensitivityResult(
             dense=SensitivityPoint(rate=0, sparsity=0, loss=math.log(dense), perplexity=dense, ratio=1.0),
@@ -257,6 +258,12 @@ class SensitivityPass(BlockPass):
     def _note_once(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)
+
+
+def _share_done(done: int, blocks: int) -> float:
+    """Return the share of the work that so many layers were: of L, the one at place i takes L - i blocks."""
+    left = blocks - done
+    return 1 - left * (left + 1) / (blocks * (blocks + 1))
 
 
 def _with_ratios(curve: SensitivityCurve, dense: float) -> SensitivityCurve:

@@ -10,7 +10,6 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import ImageSet
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.engine.pruning.network import Network, loss_and_accuracy
-from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidSparsity
 
 Curve = list[tuple[float, float, float]]
@@ -23,12 +22,11 @@ def layer_sensitivity_curves(
     """Measure the curve of each of the network's layers, by name.
 
     `prune_layer` prunes one layer of `network.model` to a rate, and touches nothing else; the layer is restored
-    afterwards. Raises RecoveryStopped between layers where asked to stop.
+    afterwards. Raises Stopped between layers where asked to stop.
     """
     curves: dict[str, Curve] = {}
     for shape in counted(network.layers, "scanning layers"):
-        if network.observer.should_stop():
-            raise RecoveryStopped
+        network.progress.raise_if_stopped()
         layer = network.module(shape.name)
         dense = {name: each.clone() for name, each in layer.state_dict().items()}
         curves[shape.name] = []
@@ -38,7 +36,7 @@ def layer_sensitivity_curves(
                 curves[shape.name].append((rate, *loss_and_accuracy(network, images)))
             finally:
                 layer.load_state_dict(dense)
-        network.observer.on_log(f"sensitivity of {shape.name} measured")
+        network.progress.log(f"sensitivity of {shape.name} measured")
     return curves
 
 

@@ -10,9 +10,10 @@ from core.engine.datasets.image_set import ImageSet
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.network import Network, weights_of
 from core.engine.recovery.losses import Loss
-from core.engine.recovery.training import Training, TrainingObserver
+from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.store import ResumeStore
+from core.progress import PartialProgress, Progress
 
 LEARNING_RATE = 1e-3
 
@@ -25,7 +26,7 @@ def retrain(
     *,
     teacher: nn.Module | None = None,
     store: ResumeStore | None = None,
-    observer: TrainingObserver | None = None,
+    progress: Progress | None = None,
 ) -> list[float]:
     """Train every parameter on labelled images, in place; return the loss of each step.
 
@@ -33,7 +34,7 @@ def retrain(
     softened predictions are learnt (Hinton 2015, arXiv:1503.02531), else the labels. `recovery.learning_rate` unset
     stands for LEARNING_RATE.
 
-    Raises RecoveryStopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
+    Raises Stopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
     """
     device = next(model.parameters()).device
     filled = recovery.model_copy(update={"learning_rate": recovery.learning_rate or LEARNING_RATE})
@@ -45,7 +46,7 @@ def retrain(
         rule=ZeroPattern(pruned),
         accelerator=Accelerator(cpu=device.type == "cpu"),
         store=store,
-        observer=observer or TrainingObserver(),
+        progress=progress or Progress(),
     )
     training.run()
     return training.losses
@@ -56,7 +57,7 @@ def retrain_between(
 ) -> list[float]:
     """Train the network's model on its images between two cuts, zeros held; return the loss of each step.
 
-    The losses are reported as `metric` from step `done` on. Raises RecoveryStopped once asked to stop, RecoveryDiverged
+    The losses are reported as `metric` from step `done` on. Raises Stopped once asked to stop, RecoveryDiverged
     where the loss is not finite.
     """
     if not steps:
@@ -64,13 +65,24 @@ def retrain_between(
     recovery = Recovery(
         method="finetune", steps=steps, learning_rate=learning_rate, batch_size=batch_size, seed=seed % 2**31
     )
-    observer = TrainingObserver(
-        on_step=lambda step, of, loss: network.observer.on_metric(metric, done + step, loss),
-        on_log=network.observer.on_log,
-        should_stop=network.observer.should_stop,
-    )
     pruned = weights_of(network.model, network.layers)
-    return retrain(network.model, network.calibration, recovery, pruned, observer=observer)
+    progress = _Retraining(network.progress, metric, done)
+    return retrain(network.model, network.calibration, recovery, pruned, progress=progress)
+
+
+class _Retraining(PartialProgress):
+    """Progress of training between two cuts: its losses go on from those before, and it is no part of its own."""
+
+    def __init__(self, whole: Progress, metric: str, steps_before: int) -> None:
+        super().__init__(whole)
+        self._metric = metric
+        self._steps_before = steps_before
+
+    def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
+        """Report nothing: the rounds are what advances."""
+
+    def metric(self, name: str, step: int, value: float) -> None:
+        self.whole.metric(self._metric, self._steps_before + step, value)
 
 
 def _labelled(images: ImageSet) -> Loss:

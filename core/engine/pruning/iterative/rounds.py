@@ -19,7 +19,6 @@ from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.masks import lowest
 from core.engine.pruning.network import Network
 from core.engine.pruning.schedule import cubic
-from core.engine.recovery.training import RecoveryStopped
 
 ROUNDS = "rounds"
 """Key of the figures with a row for each round."""
@@ -47,14 +46,14 @@ def prune_in_rounds(
     once, before the first round; `training` is a context for the retraining and yields figures too. They can read their
     earlier figures in `network.figures`.
 
-    Raises RecoveryStopped once asked to stop; the rounds that are done are saved.
+    Raises Stopped once asked to stop; the rounds that are done are saved.
     """
     done = resume(network)
     if done is None:
         prepare()
         save(network, 0)
     for number in counted(range((done or 0) + 1, parameters.rounds + 1), "rounds of pruning"):
-        check_for_stop(network)
+        network.progress.raise_if_stopped()
         row = {"round": number, **cut(cumulative_share(number, parameters))}
         with training() as figures:
             losses = train(network, parameters, parameters.retrain_steps, seed + number)
@@ -63,7 +62,7 @@ def prune_in_rounds(
             row |= {"first_training_loss": losses[0], "last_training_loss": losses[-1]}
         network.figures.setdefault(ROUNDS, []).append(row)
         save(network, number)
-        network.observer.on_progress(number / parameters.rounds)
+        network.progress.advance(number / parameters.rounds)
 
 
 def train(network: Network, parameters: IterationOptions, steps: int, seed: int) -> list[float]:
@@ -77,12 +76,6 @@ def train(network: Network, parameters: IterationOptions, steps: int, seed: int)
         metric="training_loss",
         done=len(network.figures.get(ROUNDS, [])) * parameters.retrain_steps,
     )
-
-
-def check_for_stop(network: Network) -> None:
-    """Raise RecoveryStopped if the observer asks for a stop."""
-    if network.observer.should_stop():
-        raise RecoveryStopped
 
 
 def resume(network: Network) -> int | None:

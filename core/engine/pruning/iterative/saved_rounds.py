@@ -28,5 +28,5 @@ def restore_round(network: Network) -> tuple[int, JsonObject] | None:
     tensors = saved.read(_MODEL)
     reshape_modules(network.model, tensors, saved.state["groups"])
     network.model.load_state_dict(tensors, strict=False)
-    network.observer.on_log(f"continuing after round {saved.position}")
+    network.progress.log(f"continuing after round {saved.position}")
     return saved.position, saved.state["state"]

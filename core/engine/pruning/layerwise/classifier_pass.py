@@ -26,7 +26,6 @@ from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
-from core.engine.recovery.training import RecoveryStopped
 from core.errors import InvalidParameters
 
 _ERROR_ROWS = 1024
@@ -165,9 +164,8 @@ class _ClassifierPass:
                 statistic.update(X_BLI)
 
     def prune(self, name: str) -> None:
-        """Prune a layer, with the statistics of its inputs if any; raises RecoveryStopped once asked to stop."""
-        if self.network.observer.should_stop():
-            raise RecoveryStopped
+        """Prune a layer, with the statistics of its inputs if any; raises Stopped once asked to stop."""
+        self.network.progress.raise_if_stopped()
         layer, target = self.layers[name], self.targets[name]
         dense_OI = to_matrix(layer)
         statistics = self.statistics.pop(name, None) or [InputStatistic(Statistic.NONE, sample_stride=1)]
@@ -190,7 +188,7 @@ class _ClassifierPass:
         self.pruned.add(name)
         if total > 0:
             self.network.figures["reconstruction_errors"][name] = math.sqrt(max(lost, 0.0) / total)
-        self.network.observer.on_progress(len(self.pruned) / len(self.layers))
+        self.network.progress.advance(len(self.pruned) / len(self.layers))
 
     def finish(self) -> None:
         """Note the layers that no image has reached, which stay dense."""

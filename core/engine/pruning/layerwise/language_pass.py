@@ -98,7 +98,7 @@ class LayerwisePass(BlockPass):
         if start == 0:
             for stream in self.streams:
                 stream.start()
-        self.observer.on_stage("prune")
+        self.progress.stage("prune")
         for index in counted(range(start, blocks), "pruning blocks"):
             self._block(index)
             state = {
@@ -108,8 +108,8 @@ class LayerwisePass(BlockPass):
                 "rates": self.plan.rates,
             }
             self.store.save(BLOCK, index + 1, {}, state)
-            self.observer.on_block(index + 1, blocks, [row for row in self.rows if row.layer == index])
-        self.observer.on_stage("evaluate")
+            self.report_block(index + 1, blocks, [row for row in self.rows if row.layer == index])
+        self.progress.stage("evaluate")
         return self._finish(start)
 
     def _resume(self) -> int:
@@ -215,7 +215,7 @@ class LayerwisePass(BlockPass):
         tokens_NT = self.calibration_tokens
         stride = max(1, len(tokens_NT) // self.plan.parameters.fisher_sequences)
         chosen_NT = tokens_NT[::stride][: self.plan.parameters.fisher_sequences]
-        self.observer.on_log(f"allocation: gradients of {len(chosen_NT)} sequences")
+        self.progress.log(f"allocation: gradients of {len(chosen_NT)} sequences")
         return fisher_rates(
             self.skeleton,
             [linear for linear in self.plan.linears if linear.layer < len(self.skeleton)],
@@ -229,7 +229,7 @@ class LayerwisePass(BlockPass):
     def _outlier_sparsities(self) -> list[float]:
         """Choose the sparsity of each block by OWL, from a dense pass over the calibration tokens."""
         assert self.calibration is not None
-        self.observer.on_log("OWL: a dense pass over the calibration tokens")
+        self.progress.log("OWL: a dense pass over the calibration tokens")
         self.calibration.start()
         shares: dict[int, float] = {}
         for index in counted(range(len(self.skeleton)), "looking for outliers in blocks"):

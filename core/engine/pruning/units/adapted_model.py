@@ -19,7 +19,8 @@ from core.engine.pruning.units.removal import Cut, Groups, Slot, reading_slot
 from core.engine.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
 from core.engine.recovery.losses import next_token_loss
 from core.engine.recovery.precision import checkpoint_activations, training_precision
-from core.engine.recovery.training import StepRule, Training, TrainingObserver
+from core.engine.recovery.training import StepRule, Training
+from core.progress import Progress
 
 UnitScores = list[dict[Kind, Tensor]]
 """A score of each group of each decoder layer, by kind: [units], float32, on the CPU."""
@@ -123,12 +124,6 @@ class AdaptedModel:
 
     def train(self, tokens_NT: Tensor, rule: StepRule) -> None:
         """Run all training steps on sequences [sequences, time], repeated as needed; raises RecoveryDiverged."""
-        every = max(1, self._recovery.steps // 10)
-
-        def say(done: int, steps: int, loss: float) -> None:
-            if done % every == 0 or done == steps:
-                self._scene.say(f"step {done} of {steps}: loss {loss:.4f}")
-
         Training(
             self.module,
             tokens_NT,
@@ -137,7 +132,7 @@ class AdaptedModel:
             rule=rule,
             accelerator=self._accelerator,
             store=None,
-            observer=TrainingObserver(on_step=say),
+            progress=_TrainingLog(self._scene.say, self._recovery.steps),
         ).run()
 
     def write_merged(self) -> None:
@@ -153,6 +148,18 @@ class AdaptedModel:
             merged = {name: parameters[f"{prefix}.{name}"].detach().to(skeleton.dtype) for name in names}
             self._scene.trained.write(layer, merged)
         self.module.to("meta")  # under autocast the model refers to itself: its memory shall not wait for the collector
+
+
+class _TrainingLog(Progress):
+    """Progress of the training as ten remarks."""
+
+    def __init__(self, log: Callable[[str], None], steps: int) -> None:
+        self._log = log
+        self._steps = steps
+
+    def metric(self, name: str, step: int, value: float) -> None:
+        if step % max(1, self._steps // 10) == 0 or step == self._steps:
+            self._log(f"step {step} of {self._steps}: loss {value:.4f}")
 
 
 def effective_weight(linear: MaskedLoraLinear) -> Tensor:

@@ -48,5 +48,5 @@ def curves(scene: Network, groups: Groups, scores: Sequence[Tensor], images: Ima
                 losses.append(mean_loss(scene, images))
         rates = [count / group.units for count in removed]
         scanned.append(Curve((0.0, *rates), (dense, *losses)))
-        scene.observer.on_log(f"sensitivity of {group.name}: loss {dense:.4f} to {losses[-1]:.4f}")
+        scene.progress.log(f"sensitivity of {group.name}: loss {dense:.4f} to {losses[-1]:.4f}")
     return scanned

@@ -9,7 +9,6 @@ from core.engine.pruning.iterative.saved_rounds import restore_round, save_round
 from core.engine.pruning.network import Network
 from core.engine.pruning.units.coupled_channels import Groups
 from core.engine.pruning.units.filter_budget import Goal, Step, chosen
-from core.engine.recovery.training import RecoveryStopped
 
 FIGURES = "filters"
 """Key in the report of the units removed from each group and the sizes after each round."""
@@ -25,7 +24,7 @@ def remove_in_rounds(
 ) -> None:
     """Remove the units that `choose` returns and retrain, round by round, from the last saved round on.
 
-    Raises RecoveryStopped once asked to stop, InvalidSparsity where a goal would take an entire layer.
+    Raises Stopped once asked to stop, InvalidSparsity where a goal would take an entire layer.
     """
     image_shape = scene.calibration.batch([0]).shape[1:]
     layers = [layer.name for layer in scene.layers]
@@ -52,13 +51,12 @@ def remove_in_rounds(
         groups = Groups.of(scene.model, image_shape, is_checked=True).among(layers)
         number += 1
         _update(record, groups, loss=losses[-1] if losses else None)
-        scene.observer.on_metric("parameters", number, groups.parameters)
-        scene.observer.on_metric("flops", number, groups.flops)
-        scene.observer.on_progress(_done(groups, goal))
+        scene.progress.metric("parameters", number, groups.parameters)
+        scene.progress.metric("flops", number, groups.flops)
+        scene.progress.advance(_done(groups, goal))
         save_round(scene, number, scene.figures)
-        if scene.observer.should_stop():
-            raise RecoveryStopped
-    scene.observer.on_progress(1.0)
+        scene.progress.raise_if_stopped()
+    scene.progress.advance(1.0)
 
 
 def _dense(groups: Groups) -> dict[str, Any]:

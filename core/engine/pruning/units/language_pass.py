@@ -52,7 +52,7 @@ class Removal(BlockPass):
 
     def run(self) -> PruneResult:
         """Choose what to remove, then process all blocks; raises UnusableModel kinds for unusable tensors."""
-        self.observer.on_stage("prune")
+        self.progress.stage("prune")
         kept = self._earlier_choice() or self._choose()
         if blocks := sum(self.trained.has(layer) for layer in range(len(self.structure.layers))):
             self.notes.append(f"The weights of {blocks} blocks were trained while it was chosen what goes.")
@@ -73,7 +73,7 @@ class Removal(BlockPass):
             budget=self.budget,
             scratch=self.work / "scratch",
             trained=self.trained,
-            say=self.observer.on_log,
+            say=self.progress.log,
         )
         method = plan.method
         kept = method.plan(context) if isinstance(method, BlockUnitMethod) else method.choose(context)
@@ -161,8 +161,8 @@ class Removal(BlockPass):
             refits = refit.chosen if refit else {}
             state = {"rows": [asdict(row) for row in self.rows], "notes": self.notes, "refits": refits}
             self.store.save(BLOCK, index + 1, {}, state)
-            self.observer.on_block(index + 1, len(skeleton), [row for row in self.rows if row.layer == index])
-        self.observer.on_stage("evaluate")
+            self.report_block(index + 1, len(skeleton), [row for row in self.rows if row.layer == index])
+        self.progress.stage("evaluate")
         if refit:
             self.notes.append(refit.summary)
         removed = sum(row.removed_parameters for row in self.rows) - added
@@ -204,7 +204,7 @@ class Removal(BlockPass):
         dense = refit.dense_stream if refit else self.stream("dense-calibration", tokens, self.skeleton, dtype)
         pruned = refit.stream if refit else self.stream("calibration", tokens, narrow, dtype)
         reads = pruned if method.reads_pruned else None
-        return BlockChoice(method, self.skeleton, dense, narrow, reads, refit, self.observer.on_log)
+        return BlockChoice(method, self.skeleton, dense, narrow, reads, refit, self.progress.log)
 
     def _to_prune(
         self, index: int, groups: list[Groups], counts: UnitCounts, tensors: Mapping[str, Tensor]
