@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from core.device_kinds import CUDA, DeviceKind
 from core.settings import Settings
 from worker.node_cache import NodeCache
 from worker.processes import run
@@ -22,6 +23,7 @@ class Device:
     name: str
     memory_bytes: int | None
     memory_used_bytes: int | None
+    kind: DeviceKind = CUDA
 
 
 def first_device() -> Device | None:

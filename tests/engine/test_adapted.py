@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from core.device_kinds import CPU
 from core.engine.architectures.description import inspect_folder
 from core.engine.architectures.unit_counts import LayerCounts, LayerShape
 from core.engine.models.tensors import load_tensors
@@ -303,7 +304,7 @@ def test_what_it_needs_counts_the_training(tmp_path: Path) -> None:
 
     def memory(asked: Recipe) -> int:
         needs = estimate_resources(
-            description, asked, tokens, device="cpu", activation_budget_bytes=2**30, is_fetched=False
+            description, asked, tokens, device=CPU, activation_budget_bytes=2**30, is_fetched=False
         )  # fmt: skip
         return needs.peak_memory_bytes
 

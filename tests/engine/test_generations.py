@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from core.engine.evaluation import continuations
 from core.engine.evaluation.continuations import compare_continuations
-from core.engine.models import generation
+from core.engine.models.accelerator import CPUBackend
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.loading import load_model
 from core.pipeline.reports.model_card import model_card
@@ -105,7 +105,7 @@ def test_a_model_without_room_or_sense_is_left_out_and_a_note_says_why(
     rows, notes = write({"dense": dense, "pruned": open_model(folder)}, ["w5", "w6"])
     assert all(row["dense"] and row["pruned"] is None for row in rows)
     assert len(notes) == 1 and notes[0].startswith("The pruned model wrote nothing") and "not finite" in notes[0]
-    monkeypatch.setattr(generation, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(CPUBackend, "free_bytes", lambda self: 1000)
     rows, notes = write({"dense": dense}, ["w5"])
     assert rows == [{"prompt": "w5", "dense": None}] and "1000 are free on cpu" in notes[0]
 

@@ -9,8 +9,8 @@ import torch
 from gguf import GGUFReader
 
 from core.database import transaction
-from core.engine.models.device_memory import memory_limited
 from core.engine.models.folder import open_model
+from core.engine.models.memory_limit import memory_limited
 from core.errors import SecateurError, UnusableModel
 from core.service.registry.service import find_row
 from core.service.registry.tables import ModelRow

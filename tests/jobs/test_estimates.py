@@ -8,6 +8,7 @@ from sqlalchemy import insert, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
+from core.device_kinds import CPU, CUDA, DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.recovery import Recovery, complete_recovery
@@ -56,7 +57,9 @@ def _job(**changes: Any) -> Recipe:
 _TOKENS = Tokens(calibration=128 * 2048, evaluation=0, window=2048)
 
 
-def _needs(description: ModelDescription, *, tokens: Tokens = _TOKENS, device: str = "cuda", **changes: Any) -> Any:
+def _needs(
+    description: ModelDescription, *, tokens: Tokens = _TOKENS, device: DeviceKind = CUDA, **changes: Any
+) -> Any:
     return estimate_resources(
         description, _job(**changes), tokens, device=device, activation_budget_bytes=4 * _GIB, is_fetched=False
     )
@@ -73,7 +76,7 @@ def test_the_prune_stage_does_not_grow_with_depth_but_whole_models_do() -> None:
 def test_the_7b_model_needs_what_one_would_expect() -> None:
     needs = _needs(_llama(32))
     assert 13 * _GIB < needs.peak_device_memory_bytes < 24 * _GIB
-    assert _needs(_llama(32), device="cpu").peak_device_memory_bytes is None
+    assert _needs(_llama(32), device=CPU).peak_device_memory_bytes is None
 
 
 @pytest.mark.parametrize(
@@ -112,10 +115,10 @@ def test_a_refit_takes_both_models_the_calibration_tokens(method: str) -> None:
     )
     if method == "random-structured":
         extra = [
-            _needs(_llama(layers), device="cpu", method=method, sparsity=0.2, parameters=parameters).peak_memory_bytes
+            _needs(_llama(layers), device=CPU, method=method, sparsity=0.2, parameters=parameters).peak_memory_bytes
             for layers in (4, 8)
         ]
-        assert extra[0] == extra[1] > _needs(_llama(4), device="cpu", method=method, sparsity=0.2).peak_memory_bytes
+        assert extra[0] == extra[1] > _needs(_llama(4), device=CPU, method=method, sparsity=0.2).peak_memory_bytes
 
 
 def test_what_is_written_after_prompts_takes_longer_than_what_is_read() -> None:
@@ -326,7 +329,7 @@ def test_text_to_train_on_that_the_model_has_still_to_write_counts(
 
 def test_writing_text_takes_longer_than_calibrating_on_it() -> None:
     more = (Tokens(2**18, 0, 512), Tokens(2**19, 0, 512), Tokens(2**18, 0, 512, own_text=2**18))
-    plain, read, written = (_needs(_llama(2), device="cpu", tokens=tokens).seconds for tokens in more)
+    plain, read, written = (_needs(_llama(2), device=CPU, tokens=tokens).seconds for tokens in more)
     assert written - plain > 2 * (read - plain) > 0
 
 

@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from core.engine.architectures.description import inspect_folder
 from core.engine.datasets.token_windows import calibration_windows, starts_with_bos
-from core.engine.models import generation as decoding
 from core.engine.models import self_text
+from core.engine.models.accelerator import CPUBackend
 from core.engine.models.self_text import generate_documents
 from core.errors import NotFiniteWeights, OutOfMemory, UnusableModel
 from tests.sources.conftest import write_wordy_model
@@ -106,11 +106,11 @@ def test_a_model_that_does_not_fit_in_memory_is_refused_with_the_figures(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     description = inspect_folder(folder)
-    monkeypatch.setattr(decoding, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(CPUBackend, "free_bytes", lambda self: 1000)
     with pytest.raises(OutOfMemory, match="1000 are free on cpu") as caught:
         self_text.sequences_at_once(description, 16, torch.device("cpu"))
     assert "Name a dataset instead" in caught.value.message
-    monkeypatch.setattr(decoding, "free_bytes", lambda device: 2 * description.bytes)
+    monkeypatch.setattr(CPUBackend, "free_bytes", lambda self: 2 * description.bytes)
     few = self_text.sequences_at_once(description, 16, torch.device("cpu"))
     monkeypatch.undo()
     assert 0 < few < self_text.sequences_at_once(description, 16, torch.device("cpu"))

@@ -28,6 +28,9 @@ _WORDS = re.compile(
 )
 _PUBLIC = frozenset({"ArtifactVerdict", "NotFound", "connection_made", "held_aside", "hub_patience_seconds", "tell"})
 """Names that stay: those of REST, the client's errors, the environment, and Python's files and connections."""
+_DEVICES = ("core/device_kinds.py", "core/engine/models/accelerator.py")
+"""The modules that may tell kinds of devices apart: facts of each without torch, and the interface to each."""
+_DEVICE = re.compile(r"cuda(:\d+)?|/dev/nvidia.*|torch\.cuda\..*")
 _LONGEST_FILE = 300
 _UNTYPED = re.compile(r"dict\[str, Any\]")
 _LOOKED_UP = frozenset({"recipe", "body", "metrics", "report"})
@@ -79,6 +82,7 @@ def allowed() -> dict[str, int]:
 
 
 _RULES = {
+    "device_kind": "a kind of device named or compared with, or torch.cuda used, outside the accelerator's module",
     "docstring_first_word": "a summary names the thing or, of a function, what it does: 'Return the …'",
     "word_of_our_own": "an identifier has a word that is not the field's",
     "namesake": "two public classes have one name",
@@ -122,6 +126,8 @@ def _in_tree(name: str, source: str, tree: ast.Module) -> Iterator[Finding]:
             yield finding("untyped_signature", node.lineno, node.name)
         if typed and isinstance(node, ast.Subscript) and _looked_up(node):
             yield finding("look_up", node.lineno, ast.unparse(node))
+        if name.startswith(("core/", "worker/")) and name not in _DEVICES and _tells_devices_apart(node):
+            yield finding("device_kind", getattr(node, "lineno", 1), ast.unparse(node))
         if isinstance(node, ast.Call) and _asks_for_parameters(node):
             yield finding("parameter_class_asked_for", node.lineno, ast.unparse(node))
         for identifier, line in _identifiers(node):
@@ -163,6 +169,22 @@ def _asks_for_parameters(node: ast.Call) -> bool:
     if not (isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass") and len(node.args) == 2):
         return False
     return re.search(r"\w+Parameters\b", ast.unparse(node.args[1])) is not None
+
+
+def _tells_devices_apart(node: ast.AST) -> bool:
+    match node:
+        case ast.Constant(value=str() as text):
+            return _DEVICE.fullmatch(text) is not None
+        case ast.Attribute(value=ast.Name("torch"), attr="cuda") | ast.Attribute(attr="is_cuda"):
+            return True
+        case ast.Import(names=names):
+            return any(f"{each.name}.".startswith("torch.cuda.") for each in names)
+        case ast.ImportFrom(module=str() as module, names=names):
+            return any(f"{module}.{each.name}.".startswith("torch.cuda.") for each in names)
+        case ast.Compare(left=left, comparators=others):
+            return any(isinstance(each, ast.Constant) and each.value == "cpu" for each in (left, *others))
+        case _:
+            return False
 
 
 def _identifiers(node: ast.AST) -> Iterator[tuple[str, int]]:

@@ -17,6 +17,11 @@ def test_a_count_that_fell_is_written_down() -> None:
 @pytest.mark.parametrize(
     ("rule", "name", "source"),
     [
+        ("device_kind", "core/a.py", "round_to = {'cuda': 64}\n"),
+        ("device_kind", "core/a.py", "is_slow = device.type == 'cpu'\n"),
+        ("device_kind", "worker/a.py", "torch.cuda.synchronize()\n"),
+        ("device_kind", "core/a.py", "from torch import cuda\n"),
+        ("device_kind", "worker/a.py", "Path('/dev/nvidiactl').exists()\n"),
         ("docstring_first_word", "core/a.py", 'def f() -> int:\n    """What it is."""\n'),
         ("long_file", "core/a.py", "\n" * 301),
         ("look_up", "worker/a.py", 'x = job.metrics["bytes"]\n'),

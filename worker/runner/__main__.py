@@ -20,6 +20,7 @@ import transformers
 
 from core.engine.evaluation.continuations import compare_continuations
 from core.engine.evaluation.latency import measure_latency
+from core.engine.models.accelerator import backend_of, default_device
 from core.engine.models.classifier import open_classifier
 from core.engine.models.folder import ModelFolder, open_model
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
@@ -66,7 +67,7 @@ def _opened(place: ModelPlace) -> ModelFolder:
 
 
 def _device(name: str | None) -> torch.device:
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return torch.device(name) if name else default_device()
 
 
 def search(spec: SearchSpec) -> dict[str, Any]:
@@ -89,8 +90,8 @@ def prune(spec: PruneSpec) -> PruneOutput:
 def _peak_memory(device: torch.device) -> PeakMemory:
     """Return the peak resident bytes of this process, and of the device where there is one."""
     peak = PeakMemory(resident=peak_resident_bytes())
-    if device.type == "cuda":
-        peak.device = torch.cuda.max_memory_allocated(device)
+    if (on_device := backend_of(device).peak_bytes()) is not None:
+        peak.device = on_device
     return peak
 
 

@@ -249,7 +249,7 @@ def unexplained_end(code: int, task: str, log: Path, killed_for_memory: bool) ->
     last_line = _last_line(log)
     if code == -signal.SIGKILL and killed_for_memory:
         return OutOfMemory(f"The system ended the runner ({task}) because memory ran out.")
-    if last_line.startswith(("MemoryError", "torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError")):
+    if last_line.startswith(("MemoryError", "torch.OutOfMemoryError")):
         return OutOfMemory(f"The runner ({task}) ran out of memory: {last_line}")
     if "No space left on device" in last_line or shutil.disk_usage(log.parent).free < _FULL_DISK_BYTES:
         return DiskFull(f"no space left on the worker's disk: the runner ({task}) could not go on")

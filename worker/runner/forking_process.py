@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 
+from core.device_kinds import DEVICE_KINDS, kind_of_machine
 from worker.launch import PARENT_ENDED, dies_with
 from worker.processes import exit_code, has_opened
 from worker.runner.fork_server import PROCESS_NAME
@@ -142,7 +142,7 @@ def load(libraries: list[str]) -> None:
     Where there is a GPU they are left to the task: one that opens it could not be got rid of again here.
     """
     missing = [name for name in libraries if name not in sys.modules]
-    if not missing or Path("/dev/nvidiactl").exists():
+    if not missing or kind_of_machine().has_own_memory:
         return
     for name in missing:
         with suppress(Exception):
@@ -161,7 +161,7 @@ def main(modules: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     for name in modules:
         import_module(name)
-    if has_opened("/dev/nvidia"):
+    if any(kind.files and has_opened(kind.files) for kind in DEVICE_KINDS.values()):
         print("The runner's libraries open the GPU when they are loaded: each task loads them anew.", file=sys.stderr)
         return 1
     _keep()

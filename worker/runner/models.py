@@ -13,12 +13,12 @@ import gguf
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from core.engine.models.device_memory import memory_limited
 from core.engine.models.folder import open_model
 from core.engine.models.gguf_config import complete_config
 from core.engine.models.gguf_header import read_gguf_sandboxed
 from core.engine.models.gguf_tokenizer import build_tokenizer
 from core.engine.models.loading import load_model
+from core.engine.models.memory_limit import memory_limited
 from core.engine.models.precision import forward_dtype
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.models.self_text import generate_documents, sequences_at_once

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
+from core.device_kinds import device_kind, kind_of_machine
 from core.service.jobs import queue
 from core.settings import Settings
 from worker import alive
@@ -112,11 +112,12 @@ class Heartbeat:
 
     def _facts(self) -> dict[str, Any]:
         settings = self._settings
-        device = first_device() if settings.device != "cpu" else None
+        chosen = settings.device
+        device = first_device() if not chosen or device_kind(chosen).has_own_memory else None
         work = self._work.figures()
         return {
             "queue": settings.worker_queue,
-            "device": settings.device or ("cuda" if device or Path("/dev/nvidiactl").exists() else "cpu"),
+            "device": chosen or (device.kind if device else kind_of_machine()).name,
             "hostname": socket.gethostname(),
             "pid": os.getpid(),
             "device_name": device.name if device else None,

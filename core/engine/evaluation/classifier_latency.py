@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.evaluation.timing import NO_SPEED_UP, in_turn, spread, timed
 from core.engine.exporters.onnx import INPUT, OUTPUT, export_onnx
+from core.engine.models.accelerator import backend_of
 from core.engine.models.classifier import ClassifierFolder, load_classifier
-from core.engine.models.device_memory import free_bytes
 from core.engine.options.latency_budget import bytes_in_turn, latency_noise
 from core.errors import OutOfMemory
 
@@ -45,7 +45,7 @@ def measure_classifier_latency(
     the top level, next to `rows`. onnxruntime runs on the CPU. Raises OutOfMemory where the two models do not both fit.
     """
     needed = _COPIES * bytes_in_turn(4 * dense.description.parameters, 4 * pruned.description.parameters)
-    free = free_bytes(device)
+    free = backend_of(device).free_bytes()
     if needed > free:
         raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")
     models: dict[str, nn.Module] = {"dense": load_classifier(dense, device), "pruned": load_classifier(pruned, device)}

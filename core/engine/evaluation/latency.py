@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from core.engine.evaluation.timing import NO_SPEED_UP, ROUNDS, in_turn, spread, timed
-from core.engine.models.device_memory import free_bytes
+from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.options.latency_budget import bytes_in_turn, latency_noise
@@ -37,7 +37,7 @@ class DenseLatency:
     def __init__(self, dense: ModelFolder, *, sequence_length: int, device: torch.device, other_bytes: int) -> None:
         """Load the dense model; raises OutOfMemory where the largest other one, of `other_bytes`, would not fit."""
         description = dense.description
-        needed, free = bytes_in_turn(description.bytes, other_bytes), free_bytes(device)
+        needed, free = bytes_in_turn(description.bytes, other_bytes), backend_of(device).free_bytes()
         if needed > free:
             raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")
         self.device = device

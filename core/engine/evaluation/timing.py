@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 
 from core.counting import counted
+from core.engine.models.accelerator import backend_of
 
 ROUNDS = 3
 NO_SPEED_UP = (
@@ -19,12 +20,11 @@ _Answer = TypeVar("_Answer")
 
 def timed(call: Callable[[], _Answer], device: torch.device) -> tuple[_Answer, float]:
     """Return a call's result, and the milliseconds until its work on the device was done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    backend = backend_of(device)
+    backend.synchronise()
     start = time.perf_counter()
     answer = call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    backend.synchronise()
     return answer, (time.perf_counter() - start) * 1000
 
 

@@ -22,7 +22,8 @@ from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.counting import counted, counting
-from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, LOGITS_BYTES, TASKS
+from core.device_kinds import device_kind
+from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, TASKS
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.errors import UnusableDataset
@@ -125,7 +126,7 @@ class _Model(HFLM):  # type: ignore[misc]  # the harness has no types
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         longest = max((context + answer for context, answer in (request.args for request in requests)), key=len)
         tokens = min(len(self.tok_encode(longest)), self.max_length)
-        most = LOGITS_BYTES[self.device.type] // (tokens * self.config.vocab_size * BYTES_PER_LOGIT)
+        most = device_kind(self.device.type).logits_bytes // (tokens * self.config.vocab_size * BYTES_PER_LOGIT)
         self.batch_size_per_gpu = min(max(most, 1), _LARGEST_BATCH)
         with counting("scoring answers", len(requests)) as count:
             self.set_cache_hook(_Counter(len(requests), self.on_progress, count))

@@ -11,8 +11,6 @@ from pydantic import BaseModel, ConfigDict
 
 from secateur_wire.methods import Paper
 
-LOGITS_BYTES = {"cpu": 2**29, "cuda": 2**32}
-"""Most bytes of the logits of a batch of questions, unless one question takes more."""
 BYTES_PER_LOGIT = 8
 """Bytes of a logit and its log-softmax."""
 LONGEST_TOKENS = 1300

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.models.device_memory import free_bytes
+from core.engine.models.accelerator import backend_of
 from core.errors import NotFiniteWeights, OutOfMemory, UnusableModel
 
 
@@ -26,7 +26,7 @@ def sequences_that_fit(description: ModelDescription, length: int, device: torch
     """
     weights = int(1.2 * description.bytes)
     keys_and_values = 2 * 4 * description.layers * description.hidden_size * length
-    free = free_bytes(device)
+    free = backend_of(device).free_bytes()
     if weights + keys_and_values > free:
         raise OutOfMemory(
             f"to write text the whole model is needed in memory: about {weights + keys_and_values} bytes, and {free} "

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from core.device_kinds import CPU, device_kind
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import (
@@ -17,8 +18,6 @@ from core.engine.architectures.unit_counts import (
 from core.engine.options.base import MethodParameters
 from core.engine.options.width import WidthOptions
 from core.errors import InvalidParameters, UnusableModel
-
-DEFAULT_ROUND_TO = {"cpu": 8, "cuda": 64}
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def plan_width_reduction(
     ratio: float,
     *,
     layout: Layout = "uniform",
-    device: str = "cpu",
+    device: str = CPU.name,
     at_least: bool = False,
 ) -> WidthReduction:
     """Return the width reduction that removes `ratio` of the model on that kind of device.
@@ -81,7 +80,7 @@ def plan_width_reduction(
     _check_width(description, structure, parameters, layout)
     attention = attention_mode(parameters.attention, structure)
     protected = frozenset[int]() if layout == "uniform" else parameters.protected(description.layers)
-    round_to = parameters.round_to or DEFAULT_ROUND_TO[device]
+    round_to = parameters.round_to or device_kind(device).round_to
     if parameters.ranks_layers(layout):
         ranking = rank_groups(
             structure,
@@ -110,7 +109,7 @@ def plan_width_reduction(
 
 
 def reachable_sparsities(
-    description: ModelDescription, parameters: MethodParameters, *, layout: Layout = "uniform", device: str = "cpu"
+    description: ModelDescription, parameters: MethodParameters, *, layout: Layout = "uniform", device: str = CPU.name
 ) -> list[float]:
     """Return the shares of the model's parameters that structured pruning can remove on that kind of device.
 
@@ -122,7 +121,7 @@ def reachable_sparsities(
     if not isinstance(parameters, WidthOptions):
         return [count * structure.parameters / len(layers) / description.parameters for count in layers]
     attention = attention_mode(parameters.attention, structure)
-    round_to = parameters.round_to or DEFAULT_ROUND_TO[device]
+    round_to = parameters.round_to or device_kind(device).round_to
     if layout == "uniform":
         divide = description.hidden_size if structure.heads_divide_hidden else 0
         ladder = width_steps(structure, 0, divide=divide, attention=attention, round_to=round_to)

@@ -71,7 +71,7 @@ class InputStatistic:
         if self.level is Statistic.GRAM:
             if self._gram_II is None:
                 self._gram_II = X_NI.new_zeros(X_NI.shape[1], X_NI.shape[1])
-            with bfloat16_matmul() if is_exact else nullcontext():
+            with bfloat16_matmul(X_NI.device) if is_exact else nullcontext():
                 add_gram(self._gram_II, X_NI)
                 if dense_NI is not None:
                     self._cross_II = _with_product(self._cross_II, dense_NI, X_NI)

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from core.engine.architectures.description import weight_files
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
-from core.engine.models.device_memory import default_device
+from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import DTYPES, read_tensor, write_tensors

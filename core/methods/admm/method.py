@@ -44,7 +44,7 @@ class ADMM(Method):
         if failed or not torch.isfinite(lower_II).all():
             raise RunFailed(f"{linears[0].name}: its inputs are not finite, there is nothing to solve for")
         inverse_II = torch.cholesky_inverse(lower_II)
-        with bfloat16_matmul():  # what a turn loses the next one finds
+        with bfloat16_matmul(gram_II.device):  # what a turn loses the next one finds
             return [
                 self._solve(linear.weight_OI * norms_I, gram_II, inverse_II, linear.target) / norms_I
                 for linear in linears

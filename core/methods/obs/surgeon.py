@@ -16,10 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from core.device_kinds import device_kind
 from core.engine.options.patterns import UNSTRUCTURED, Pattern
-
-_ELEMENTS_AT_ONCE = {"cpu": 2**24, "cuda": 2**28}
-"""Maximum number of elements of U for the rows processed at the same time, by kind of device."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def obs_prune(
     rows, size = weights_RP.shape
     deleted_RP = torch.zeros_like(weights_RP, dtype=torch.bool) if deleted_RP is None else deleted_RP
     steps = int(counts_R.max()) if rows else 0
-    at_once = max(1, _ELEMENTS_AT_ONCE[weights_RP.device.type] // max(1, steps * size))
+    at_once = max(1, device_kind(weights_RP.device.type).solver_elements // max(1, steps * size))
     parts = [
         _delete(weights, inverse_PP, counts, steps, already_deleted, size if prunable is None else prunable, pattern)
         for weights, counts, already_deleted in zip(

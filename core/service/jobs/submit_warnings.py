@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from core.device_kinds import fastest_kind
 from core.engine.options.latency_budget import NOISE
 from core.engine.options.patterns import STRUCTURED
 from core.methods.registry import get_method
@@ -27,7 +28,7 @@ def _gate_on_latency(job: Recipe) -> list[str]:
 def _float16_on_cpu(job: Recipe, devices: Collection[str]) -> list[str]:
     if getattr(job.parameters, "forward_dtype", None) != "float16" or not devices:
         return []
-    if any(device.startswith("cuda") for device in devices):
+    if fastest_kind(devices).prefers_16_bit:
         return []
     return [
         f"parameters.forward_dtype float16: the workers of queue {job.queue!r} have no GPU. On a CPU the calibration "

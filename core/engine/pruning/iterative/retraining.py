@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from core.engine.datasets.image_set import ImageSet
+from core.engine.models.accelerator import backend_of
 from core.engine.options.recovery import Recovery
 from core.engine.pruning.network import Network, weights_of
 from core.engine.recovery.losses import Loss
@@ -44,7 +44,7 @@ def retrain(
         filled,
         loss=_distilled(images, teacher, recovery.temperature or 1.0) if teacher is not None else _labelled(images),
         rule=ZeroPattern(pruned),
-        accelerator=Accelerator(cpu=device.type == "cpu"),
+        accelerator=backend_of(device).training(),
         store=store,
         progress=progress or Progress(),
     )

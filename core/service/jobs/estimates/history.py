@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Double, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
+from core.device_kinds import fastest_kind
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.evaluation.zero_shot_tasks import forward_tokens
 from core.errors import DoesNotFit, GateMissed
@@ -67,7 +68,7 @@ def estimate_job(
     Time is that of one attempt, from fetch to store, without waiting.
     """
     job, description = resolved.recipe, resolved.model.description
-    device = "cuda" if any(worker.device.startswith("cuda") for worker in workers) else "cpu"
+    device = fastest_kind(worker.device for worker in workers)
     is_fetched = resolved.sources["model"].get("kind", "folder") != "folder"
     work: Compute | ClassifierWork
     if isinstance(description, ClassifierDescription):

@@ -11,11 +11,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from core.device_kinds import DeviceKind
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
-from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, LOGITS_BYTES, LONGEST_TOKENS
+from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, LONGEST_TOKENS
 from core.engine.options.latency_budget import bytes_in_turn
 from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.cost import PassSizes, Tokens
@@ -33,15 +34,10 @@ from core.service.jobs.estimates.compute import (
 )
 from core.service.jobs.estimates.training import training_bytes
 
-_LIBRARIES_BYTES = 450 * 2**20
-"""Resident bytes of a process that has loaded the engine."""
-_LIBRARIES_WITH_CUDA_BYTES = 2 * 2**30
-_DEVICE_CONTEXT_BYTES = 600 * 2**20
 _MICRO_BATCH_TOKENS = 4096
 _LOGIT_POSITIONS = 256
 _VERIFIED_POSITIONS = 64
 
-_OPERATIONS_PER_SECOND = {"cpu": 2e11, "cuda": 5e13}
 _BYTES_PER_SECOND = 5e8
 _PROCESS_SECONDS = 6.0
 """Seconds that each process of a job takes to start: interpreter, libraries, the model's tokenizer and config."""
@@ -80,18 +76,18 @@ def estimate_resources(
     job: Recipe,
     tokens: Tokens,
     *,
-    device: str,
+    device: DeviceKind,
     activation_budget_bytes: int,
     is_fetched: bool,
 ) -> ResourceEstimate:
-    """Return the resources the job needs on a worker of that kind (`cpu` or `cuda`).
+    """Return the resources the job needs on a worker with a device of that kind.
 
     `is_fetched`: the model comes over the network and is on the worker's disk too.
     """
     width = WEIGHT_BYTES[description.dtype]
     compensation = compensation_of(job.parameters)
     refit = compensation if compensation is not None and compensation.refits else None
-    in_float32 = refit is not None and is_after_a_cut(refit) and device == "cpu"
+    in_float32 = refit is not None and is_after_a_cut(refit) and not device.prefers_16_bit
     forward = 4 if description.dtype == "float32" or in_float32 else 2
     lanes = 1 if refit is None else 2  # a refit has the dense block beside the other, with tokens of its own
     blocks = _largest_block(description)
@@ -130,7 +126,7 @@ def estimate_resources(
     model_peak = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
     if tokens.tasks:
         one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
-        model_peak = max(model_peak, description.bytes + max(LOGITS_BYTES[device], one))
+        model_peak = max(model_peak, description.bytes + max(device.logits_bytes, one))
     if seeks_latency(job):
         model_peak = max(model_peak, bytes_in_turn(description.bytes, description.bytes))
     if method.measures:  # no model is made, verified or timed
@@ -144,35 +140,42 @@ def estimate_resources(
     stored = description.bytes * copies + training.disk  # blocks, artifact, its copy in a local store
     stored += 0 if choosing is None else description.prunable_parameters * width  # as trained
     moved = stored + 6 * description.bytes + 4 * streams
-    on_device = device == "cuda"
+    host = max(block * width + streams // 8, training.checkpoint)
+    memory_bytes, device_memory_bytes = _peaks(device, max(engine, model_peak), host)
     return ResourceEstimate(
-        peak_memory_bytes=(
-            _LIBRARIES_WITH_CUDA_BYTES + max(block * width + streams // 8, training.checkpoint)
-            if on_device
-            else _LIBRARIES_BYTES + max(engine, model_peak)
-        ),
-        peak_device_memory_bytes=_DEVICE_CONTEXT_BYTES + max(engine, model_peak) if on_device else None,
+        peak_memory_bytes=memory_bytes,
+        peak_device_memory_bytes=device_memory_bytes,
         disk_bytes=stored + 2 * streams,
         seconds=processes * _PROCESS_SECONDS
-        + work.operations / _OPERATIONS_PER_SECOND[device]
+        + work.operations / device.operations_per_second
         + moved / _BYTES_PER_SECOND,
     )
 
 
 def classifier_needs(
-    description: ClassifierDescription, work: ClassifierWork, *, device: str, is_fetched: bool
+    description: ClassifierDescription, work: ClassifierWork, *, device: DeviceKind, is_fetched: bool
 ) -> ResourceEstimate:
     """Return the resources that a job on an image classifier needs on a worker of that kind."""
-    on_device = device == "cuda"
+    memory_bytes, device_memory_bytes = _peaks(device, work.memory_bytes)
     stored = description.bytes * (4 + is_fetched)  # rounds, artifact in two forms, its copy in a local store
     return ResourceEstimate(
-        peak_memory_bytes=_LIBRARIES_WITH_CUDA_BYTES if on_device else _LIBRARIES_BYTES + work.memory_bytes,
-        peak_device_memory_bytes=_DEVICE_CONTEXT_BYTES + work.memory_bytes if on_device else None,
+        peak_memory_bytes=memory_bytes,
+        peak_device_memory_bytes=device_memory_bytes,
         disk_bytes=stored,
         seconds=_CLASSIFIER_PROCESSES * _PROCESS_SECONDS
-        + work.operations / _OPERATIONS_PER_SECOND[device]
+        + work.operations / device.operations_per_second
         + stored / _BYTES_PER_SECOND,
     )
+
+
+def _peaks(device: DeviceKind, work: int, host: int = 0) -> tuple[int, int | None]:
+    """Return the peak bytes in main memory, and on the device where that has memory of its own.
+
+    `work` are the bytes where the model is computed, `host` those in main memory if that is elsewhere.
+    """
+    if device.context_bytes is None:
+        return device.process_bytes + work, None
+    return device.process_bytes + host, device.context_bytes + work
 
 
 def _largest_block(description: ModelDescription) -> list[LinearShape]:

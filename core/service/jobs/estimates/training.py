@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.recovery import Recovery, sequences_at_once
 
@@ -44,7 +45,7 @@ def training_work(description: ModelDescription, recovery: Recovery | None) -> T
     return TrainingWork(tokens, 2 * tokens * passes * (description.prunable_parameters + head))
 
 
-def training_bytes(description: ModelDescription, recovery: Recovery | None, *, device: str) -> TrainingBytes:
+def training_bytes(description: ModelDescription, recovery: Recovery | None, *, device: DeviceKind) -> TrainingBytes:
     """Return the bytes that training takes.
 
     They are of weights, gradients, optimiser, one block's activations, the inputs of every block, logits, and a
@@ -54,7 +55,7 @@ def training_bytes(description: ModelDescription, recovery: Recovery | None, *, 
         return TrainingBytes()
     blocks = [linear for linear in description.linears if linear.layer == 0]
     tokens = sequences_at_once(recovery) * (recovery.sequence_length or 0)
-    frozen = 2 if device == "cuda" and description.dtype == "bfloat16" else 4
+    frozen = 2 if device.prefers_16_bit and description.dtype == "bfloat16" else 4
     if recovery.lora is None:
         trained, weights = description.parameters, description.prunable_parameters  # the zeros: a byte a weight
     else:

@@ -1,21 +1,10 @@
-"""Device that models run on, its free memory, and limits of it."""
+"""Limit of the memory that this process may take."""
 
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
-import torch
-
-
-def default_device() -> torch.device:
-    """Return the first CUDA device, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the bytes that are free on a device."""
-    return int(torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available)
 
 
 @contextmanager

@@ -1,0 +1,152 @@
+"""Interface to the device a model runs on: the one module that knows what torch does differently on each kind.
+
+What is known of a kind without torch lies in `core.device_kinds`.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import psutil
+import torch
+from accelerate import Accelerator
+
+from core.device_kinds import CPU, CUDA, DeviceKind, device_kind
+
+
+class DeviceBackend(ABC):
+    """A device, whether it is the current one of its kind or not."""
+
+    kind: ClassVar[DeviceKind]
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    @classmethod
+    @abstractmethod
+    def is_available(cls) -> bool:
+        """Return True if this machine has a device of the kind, and torch can use it."""
+
+    @abstractmethod
+    def free_bytes(self) -> int:
+        """Return the bytes that are free on the device."""
+
+    @abstractmethod
+    def total_bytes(self) -> int:
+        """Return the bytes of the device's memory."""
+
+    @abstractmethod
+    def peak_bytes(self) -> int | None:
+        """Return the most bytes that tensors took since the process began or the last reset; None if not counted."""
+
+    @abstractmethod
+    def reset_peak(self) -> None:
+        """Count the peak anew."""
+
+    @abstractmethod
+    def release_cached(self) -> None:
+        """Give memory that no tensor uses any more back to the device, for other processes."""
+
+    @abstractmethod
+    def synchronise(self) -> None:
+        """Wait until all work on the device is done."""
+
+    @abstractmethod
+    def prefers_bfloat16(self) -> bool:
+        """Return True if the device multiplies bfloat16 faster than float32."""
+
+    @abstractmethod
+    def training(self, mixed_precision: str | None = None) -> Accelerator:
+        """Return accelerate's object for training on the device, from here on the current one of its kind."""
+
+
+class CPUBackend(DeviceBackend):
+    """The CPU. Its memory is that of the machine, and nothing runs behind the program's back."""
+
+    kind = CPU
+
+    @classmethod
+    def is_available(cls) -> bool:
+        return True
+
+    def free_bytes(self) -> int:
+        return int(psutil.virtual_memory().available)
+
+    def total_bytes(self) -> int:
+        return int(psutil.virtual_memory().total)
+
+    def peak_bytes(self) -> None:
+        return None
+
+    def reset_peak(self) -> None:
+        pass
+
+    def release_cached(self) -> None:
+        pass
+
+    def synchronise(self) -> None:
+        pass
+
+    def prefers_bfloat16(self) -> bool:
+        """Return True if the CPU has matrix units, or is one of AMD with AVX-512's bfloat16 instructions.
+
+        Those take half the time of float32's; on processors of Intel without matrix units they take twice as long.
+        """
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        is_amd = str(capabilities.get("cpu_name", "")).startswith("AMD")
+        return bool(
+            capabilities.get("amx_bf16") or capabilities.get("bf16") or (is_amd and capabilities.get("avx512_bf16"))
+        )
+
+    def training(self, mixed_precision: str | None = None) -> Accelerator:
+        return Accelerator(cpu=True, mixed_precision=mixed_precision)
+
+
+class CUDABackend(DeviceBackend):
+    """An NVIDIA GPU."""
+
+    kind = CUDA
+
+    @classmethod
+    def is_available(cls) -> bool:
+        return torch.cuda.is_available()
+
+    def free_bytes(self) -> int:
+        return int(torch.cuda.mem_get_info(self.device)[0])
+
+    def total_bytes(self) -> int:
+        return int(torch.cuda.mem_get_info(self.device)[1])
+
+    def peak_bytes(self) -> int:
+        return int(torch.cuda.max_memory_allocated(self.device))
+
+    def reset_peak(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self.device)
+
+    def release_cached(self) -> None:
+        torch.cuda.empty_cache()
+
+    def synchronise(self) -> None:
+        torch.cuda.synchronize(self.device)
+
+    def prefers_bfloat16(self) -> bool:
+        with torch.cuda.device(self.device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+    def training(self, mixed_precision: str | None = None) -> Accelerator:
+        if self.device.index is not None:  # accelerate takes the current one
+            torch.cuda.set_device(self.device)
+        return Accelerator(cpu=False, mixed_precision=mixed_precision)
+
+
+BACKENDS: dict[str, type[DeviceBackend]] = {backend.kind.name: backend for backend in (CPUBackend, CUDABackend)}
+
+
+def backend_of(device: torch.device) -> DeviceBackend:
+    """Return the interface to a device; raises InternalError for one of an unknown kind."""
+    return BACKENDS[device_kind(device.type).name](device)
+
+
+def default_device() -> torch.device:
+    """Return the current device of the fastest kind that is available."""
+    kinds = [backend.kind for backend in BACKENDS.values() if backend.is_available()]
+    return torch.device(max(kinds, key=lambda kind: kind.operations_per_second).name)
