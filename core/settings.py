@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from core.device_kinds import DEVICE_KINDS, find_kind
+
 ALL_TEAMS = "*"
 
 
@@ -206,6 +208,13 @@ class Settings(BaseSettings):
         description="Folders, besides models and datasets in home, that models and texts may be registered from; "
         "separated like PATH.",
     )
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str | None) -> str | None:
+        if value and find_kind(value) is None:
+            raise ValueError(f"there is no device {value!r}: use {' or '.join(DEVICE_KINDS)}")
+        return value
 
     @field_validator("allowed_roots", mode="before")
     @classmethod

@@ -22,6 +22,7 @@ from core.errors import InternalError, OutOfMemory
 from core.methods.cost import Tokens
 from core.pipeline.plans import make_plan, make_structured_plan
 from core.service.jobs.estimates.resources import estimate_resources
+from core.settings import Settings
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model
 from tests.recipes import recipe_of
@@ -112,6 +113,9 @@ def test_kinds_are_found_by_the_names_of_devices(tmp_path: Path, monkeypatch: py
         device_kind("tpu:0")
     with pytest.raises(InternalError, match="no device 'meta'"):
         backend_of(torch.device("meta"))
+    with pytest.raises(ValueError, match="no device 'gpu': use cpu or cuda"):
+        Settings(device="gpu")
+    assert Settings(device="cuda:1").device == "cuda:1"
     file = tmp_path / "control"
     kind = DeviceKind("made-up", 1, 1, 1, True, 1e20, 1, control_file=file)
     monkeypatch.setitem(DEVICE_KINDS, kind.name, kind)
