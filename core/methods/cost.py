@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.adapters import AdapterOptions
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
 from core.engine.options.propagation import PropagationOptions
-from core.engine.options.recovery import Recovery
+from core.engine.recovery.adapter_options import AdapterOptions
+from core.engine.recovery.request import Recovery
 
 GRADIENT_PASSES = 4
 """Cost of gradients taken block by block, in forwards: two, and the backward."""

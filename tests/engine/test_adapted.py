@@ -15,13 +15,13 @@ from core.device_kinds import CPU
 from core.engine.architectures.description import inspect_folder
 from core.engine.architectures.unit_counts import LayerCounts, LayerShape
 from core.engine.models.tensors import load_tensors
-from core.engine.options.recovery import Lora
 from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import plan_width_reduction
 from core.engine.pruning.schedule import counts_at, cubic
 from core.engine.pruning.units.adapted_model import AdaptedModel, estimated_gradient
 from core.engine.pruning.units.removal import Cut
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
+from core.engine.recovery.request import Lora
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters
 from core.methods.cost import Tokens

@@ -7,10 +7,10 @@ import torch
 from accelerate.state import AcceleratorState
 
 from core.engine.models.folder import open_model
-from core.engine.options.recovery import Recovery
 from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.recovery.language import Teacher, recover
+from core.engine.recovery.request import Recovery
 from core.pipeline.plans import make_plan
 from tests.engine.recovering import linears_of, make_pruned
 from tests.engine.sweeping import request_for, tensors_of

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from core.engine.datasets.image_set import TensorImages
 from core.engine.evaluation.flops import count_flops
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
-from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, mean_loss
+from core.engine.recovery.request import Recovery
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, InvalidSparsity
 from core.progress import Stopped

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from core.engine.models.folder import open_model
-from core.engine.options.recovery import Lora, Recovery, complete_recovery
 from core.engine.pruning.layerwise.measure import measure
 from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.language import Recovered, Teacher, recover
+from core.engine.recovery.request import Lora, Recovery, complete_recovery
 from core.engine.recovery.training import Training, rate
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.kinds import STEP
@@ -203,7 +203,7 @@ def test_a_loss_that_is_no_number_ends_it(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_batch_does_not_depend_on_how_it_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_pruned(tmp_path / "pruned")
     whole = train(source, tmp_path / "whole", SHARED)
-    monkeypatch.setattr("core.engine.options.recovery.TRAINING_TOKENS", 24)
+    monkeypatch.setattr("core.engine.recovery.request.TRAINING_TOKENS", 24)
     parts = train(source, tmp_path / "parts", SHARED)
     assert parts.losses == pytest.approx(whole.losses, rel=1e-5)
 

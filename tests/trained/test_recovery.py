@@ -9,9 +9,9 @@ from torch import Tensor
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import training_windows
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.options.recovery import Recovery
 from core.engine.pruning.layerwise.measure import measure
 from core.engine.recovery.language import Recovered
+from core.engine.recovery.request import Recovery
 from tests.engine.recovering import save, train
 from tests.engine.sweeping import save as save_swept
 from tests.engine.sweeping import sweep

@@ -23,9 +23,9 @@ from core.engine.exporters.onnx import export_onnx
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
-from core.engine.options.recovery import Recovery
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, weight_of, weights_of
+from core.engine.recovery.request import Recovery
 from core.engine.resume.fingerprint import Runtime, fingerprint, tensors_sha256
 from core.engine.resume.store import JsonObject, ResumeStore
 from core.errors import ZerosRefilled

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from core.engine.options.recovery import Recovery, stage_texts
+from core.engine.recovery.request import Recovery, stage_texts
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
 from core.service.jobs.queue import Claim

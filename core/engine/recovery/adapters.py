@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from core.engine.options.recovery import Lora
+from core.engine.recovery.request import Lora
 
 ADAPTER = "default"
 

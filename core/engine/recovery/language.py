@@ -24,10 +24,10 @@ from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import DTYPES, read_tensor, write_tensors
-from core.engine.options.recovery import Recovery, complete_recovery
 from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.losses import Loss, distillation_loss, next_token_loss
 from core.engine.recovery.precision import checkpoint_activations, training_precision
+from core.engine.recovery.request import Recovery, complete_recovery
 from core.engine.recovery.sampling import Adaptive, InOrder, Source
 from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import ZeroPattern, weight_names

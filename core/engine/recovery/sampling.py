@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from core.engine.options.recovery import Recovery
+from core.engine.recovery.request import Recovery
 
 
 class Sampling(Protocol):

@@ -14,8 +14,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from core.counting import counted
-from core.engine.options.recovery import Recovery, sequences_at_once
 from core.engine.recovery.losses import Loss, next_token_loss
+from core.engine.recovery.request import Recovery, sequences_at_once
 from core.engine.recovery.sampling import InOrder, Sampling
 from core.engine.resume.kinds import STEP
 from core.engine.resume.store import Rejected, ResumeStore, Saved

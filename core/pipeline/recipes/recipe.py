@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import BaseModel, JsonValue, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
 from core.engine.options.base import MethodParameters
-from core.engine.options.recovery import Recovery
+from core.engine.recovery.request import Recovery
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.parts import Calibration, Evaluation, Gates, Output, Target
 from core.pipeline.recipes.validation import ResolvedRequest

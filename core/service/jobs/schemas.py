@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from core.engine.options.recovery import Recovery
+from core.engine.recovery.request import Recovery
 from core.pipeline.recipes.parts import Calibration, Evaluation, Gates, Output, Target
 from core.validation import LabelName, RequestObject, spelled
 from secateur_wire import jobs as wire

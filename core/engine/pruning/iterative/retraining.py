@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from core.engine.datasets.image_set import ImageSet
 from core.engine.models.accelerator import backend_of
-from core.engine.options.recovery import Recovery
 from core.engine.pruning.network import Network, weights_of
 from core.engine.recovery.losses import Loss
+from core.engine.recovery.request import Recovery
 from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.store import ResumeStore

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from core.engine.architectures.unit_counts import Kind
 from core.engine.models.loading import load_model
 from core.engine.models.streamed import StreamedModel
-from core.engine.options.recovery import Recovery
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.removal import Cut, Groups, Slot, reading_slot
 from core.engine.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
 from core.engine.recovery.losses import next_token_loss
 from core.engine.recovery.precision import checkpoint_activations, training_precision
+from core.engine.recovery.request import Recovery
 from core.engine.recovery.training import StepRule, Training
 from core.progress import Progress
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.recovery import Recovery, sequences_at_once
+from core.engine.recovery.request import Recovery, sequences_at_once
 
 _TRAINED_BYTES = 16
 """Bytes of a trained parameter: itself, its gradient and two moments, in float32."""

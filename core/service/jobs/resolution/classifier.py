@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.exporters.hash_sharing import DEFAULT_COMPRESSION
-from core.engine.options.recovery import Recovery, complete_image_recovery
+from core.engine.recovery.request import Recovery, complete_image_recovery
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Calibration, Output

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.engine.architectures.description import ModelDescription
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
-from core.engine.options.recovery import stage_texts
+from core.engine.recovery.request import stage_texts
 from core.errors import (
     CorruptSafetensors,
     GatedModel,

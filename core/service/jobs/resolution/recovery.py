@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.recovery import Recovery, complete_recovery, stage_texts
+from core.engine.recovery.request import Recovery, complete_recovery, stage_texts
 from core.errors import InvalidRequest, SecateurError
 from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Calibration
