@@ -3,9 +3,8 @@
 A class is found by the protocol it implements, so that a method may have one for each kind of pass.
 """
 
-from importlib import import_module
-
 from core import methods
+from core.discovery import classes
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import LayerSelection
 from core.engine.pruning.layerwise.classifier_pass import OneShot
@@ -16,7 +15,7 @@ from core.engine.pruning.protocols.units import BlockUnitMethod, StructuredMetho
 
 def build_method(method_id: str, parameters: LayerSelection) -> Method:
     """Build the implementation of a method that prunes linear layers by the statistics of their inputs."""
-    for each in _classes(method_id):
+    for each in classes(methods, method_id, "method"):
         if issubclass(each, Method):
             return each(parameters)
     raise _missing(method_id, Method)
@@ -24,7 +23,7 @@ def build_method(method_id: str, parameters: LayerSelection) -> Method:
 
 def build_structured_method(method_id: str, parameters: MethodParameters) -> StructuredMethod | BlockUnitMethod:
     """Build the implementation of a method that removes heads, channels or layers."""
-    for each in _classes(method_id):
+    for each in classes(methods, method_id, "method"):
         if issubclass(each, StructuredMethod | BlockUnitMethod):
             return each(parameters)
     raise _missing(method_id, StructuredMethod)
@@ -32,20 +31,14 @@ def build_structured_method(method_id: str, parameters: MethodParameters) -> Str
 
 def build_classifier_method(method_id: str, parameters: MethodParameters) -> ClassifierMethod:
     """Build the implementation of a method for image classifiers: its own, or the layer-wise one on their layers."""
-    classes = _classes(method_id)
-    for each in classes:
+    own = list(classes(methods, method_id, "method"))
+    for each in own:
         if issubclass(each, ClassifierMethod):
             return each(parameters)
-    for each in classes:
+    for each in own:
         if issubclass(each, Method) and isinstance(parameters, LayerSelection):
             return OneShot(each(parameters), parameters)
     raise _missing(method_id, ClassifierMethod)
-
-
-def _classes(method_id: str) -> list[type]:
-    """Return the classes that a method's module defines."""
-    module = import_module(f"{methods.__name__}.{method_id.replace('-', '_')}.method")
-    return [each for each in vars(module).values() if isinstance(each, type) and each.__module__ == module.__name__]
 
 
 def _missing(method_id: str, protocol: type) -> LookupError:

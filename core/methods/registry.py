@@ -1,26 +1,17 @@
 """Registry of methods: every folder beside it whose `info` describes one. None is listed, and no torch is loaded."""
 
-import pkgutil
 from collections.abc import Mapping
-from importlib import import_module
 
 from pydantic import ValidationError
 
 from core import methods
+from core.discovery import descriptions
 from core.engine.options.base import MethodParameters
 from core.errors import InvalidParameters, UnknownMethod
 from core.methods.method_info import MethodInfo
 from core.validation import message_of
 
-
-def _described() -> dict[str, MethodInfo]:
-    """Return each method's description by its id, in the order of lists."""
-    folders = [each.name for each in pkgutil.iter_modules(methods.__path__, f"{methods.__name__}.") if each.ispkg]
-    described: list[MethodInfo] = [import_module(f"{folder}.info").INFO for folder in folders]
-    return {info.id: info for info in sorted(described, key=lambda info: (info.rank, info.id))}
-
-
-METHODS = _described()
+METHODS = descriptions(methods, MethodInfo)
 
 
 def get_method(method_id: str) -> MethodInfo:
