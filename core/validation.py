@@ -2,11 +2,11 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from core.errors import InvalidRequest
 
@@ -38,6 +38,16 @@ LabelName = Annotated[
     spelled(r"^[A-Za-z0-9_.\-]{1,100}$", "1 to 100 letters a to z, digits, dots, hyphens and underscores"),
 ]
 """A name that people give to what they keep: a key of metadata."""
+
+
+class RegisteredId:
+    """Annotation of a string that is one of some ids: what `Literal` is for ids that are known in advance."""
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self._ids = list(ids)
+
+    def __get_pydantic_core_schema__(self, source: object, handler: object) -> CoreSchema:
+        return core_schema.literal_schema(self._ids)
 
 
 class RequestObject(BaseModel):

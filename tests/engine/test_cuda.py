@@ -9,7 +9,8 @@ from accelerate.state import AcceleratorState
 from core.engine.models.folder import open_model
 from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
-from core.engine.recovery.language import Teacher, recover
+from core.engine.recovery.language import recover
+from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
 from core.pipeline.plans import make_plan
 from tests.engine.recovering import linears_of, make_pruned

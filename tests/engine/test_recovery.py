@@ -15,8 +15,10 @@ from transformers import AutoModelForCausalLM
 from core.engine.models.folder import open_model
 from core.engine.pruning.layerwise.measure import measure
 from core.engine.recovery.adapters import add_adapters, merge_adapters
-from core.engine.recovery.language import Recovered, Teacher, recover
-from core.engine.recovery.request import Lora, Recovery, complete_recovery
+from core.engine.recovery.completion import complete_recovery
+from core.engine.recovery.language import Recovered, recover
+from core.engine.recovery.protocols import Teacher
+from core.engine.recovery.request import Lora, Recovery
 from core.engine.recovery.training import Training, rate
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.kinds import STEP
@@ -193,7 +195,8 @@ def test_a_zero_that_came_back_is_an_error(tmp_path: Path, monkeypatch: pytest.M
 def test_a_loss_that_is_no_number_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_pruned(tmp_path / "pruned")
     monkeypatch.setattr(
-        "core.engine.recovery.language.next_token_loss", lambda model, tokens: model(tokens).logits.sum() * float("nan")
+        "core.engine.recovery.finetune.method.next_token_loss",
+        lambda model, tokens: model(tokens).logits.sum() * float("nan"),
     )
     with pytest.raises(RecoveryDiverged, match="step 1 is not finite") as caught:
         train(source, tmp_path / "work", recipe("finetune"))

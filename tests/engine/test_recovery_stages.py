@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from core.engine.models.folder import open_model
+from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.language import Recovered
-from core.engine.recovery.request import Recovery, complete_recovery
+from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Adaptive, Source, shares
 from core.errors import InvalidRequest
 from core.progress import Stopped

@@ -11,7 +11,8 @@ from core.database import new_id, seconds_from_now, transaction
 from core.device_kinds import CPU, CUDA, DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
-from core.engine.recovery.request import Recovery, complete_recovery
+from core.engine.recovery.completion import complete_recovery
+from core.engine.recovery.request import Recovery
 from core.errors import DoesNotFit
 from core.methods.cost import Tokens
 from core.pipeline.recipes.recipe import Recipe

@@ -25,6 +25,7 @@ from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, weight_of, weights_of
+from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery
 from core.engine.resume.fingerprint import Runtime, fingerprint, tensors_sha256
 from core.engine.resume.store import JsonObject, ResumeStore
@@ -81,7 +82,7 @@ def prune_classifier(spec: ClassifierSpec, *, device: torch.device, progress: Pr
     figures = dense_figures(spec, progress)
     dense = dense_accuracy(spec, folder, model, images.evaluation, figures, device)
     dense_flops = count_flops(model, shape)
-    teacher = copy.deepcopy(model) if recovery is not None and recovery.method == "distill" else None
+    teacher = copy.deepcopy(model) if recovery and RECOVERIES[recovery.method].learns_from_model else None
     network = Network(
         model,
         layers,

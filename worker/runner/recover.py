@@ -15,7 +15,8 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.pruning.layerwise.measure import measure
-from core.engine.recovery.language import Recovered, Teacher, recover
+from core.engine.recovery.language import Recovered, recover
+from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Source
 from core.engine.resume.fingerprint import VERSIONS

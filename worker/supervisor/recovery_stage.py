@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, stage_texts
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
@@ -46,8 +47,8 @@ def recover_spec(claim: Claim, inputs: JobInputs, spec: PruneSpec, artifact: Pat
 
 
 def _teacher(recovery: Recovery, claim: Claim, inputs: JobInputs, spec: PruneSpec) -> ModelSource | None:
-    """Return the teacher of distill: the model that was named, else the job's own before it was pruned."""
-    if recovery.method != "distill":
+    """Return whom a recovery that learns from a model learns from: one that was named, else the job's own, dense."""
+    if not RECOVERIES[recovery.method].learns_from_model:
         return None
     return spec.model if claim.teacher is None else inputs.model(claim.teacher)
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from api.http.body_limits import check_json
 from api.portal.forms.job_fields import METADATA, PARAMETERS, Field, job_fields, json_or_text, one_a_line
 from api.portal.session import Form
+from core.engine.recovery.registry import RECOVERIES
 from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
 
@@ -96,7 +97,7 @@ def minimal(body: JobBody) -> dict[str, Any]:
     """Return the body without the values that defaults would fill in anyway."""
     least: dict[str, Any] = body.model_dump(mode="json", exclude_defaults=True, exclude={"parameters"})
     recovery = body.recovery
-    if recovery is not None and recovery.method == "distill" and "lora" in recovery.model_fields_set:
+    if recovery and RECOVERIES[recovery.method].adapters == "unless null" and "lora" in recovery.model_fields_set:
         least["recovery"].setdefault("lora", None)  # trains every parameter, where unset trains adapters
     parameters = _minimal_parameters(body.method, body.parameters)
     if parameters:

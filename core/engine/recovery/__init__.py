@@ -1,8 +1,9 @@
-"""Training after pruning, in which pruned weights stay zero.
+"""Training after pruning, in which pruned weights stay zero: a folder for each recovery, and what they share.
 
-It trains all parameters, low-rank adapters, or either against the original model's predictions. `language` goes from a
-model folder to the tensors that changed; `training` is the loop, data parallel by accelerate; `zero_pattern` the zeros
-that are held; `adapters` LoRA whose update has the zeros of the weight it is added to; `losses` the objectives;
-`sampling` the sequences of a step; `precision` the model in memory; `checkpoints` the state saved between steps.
-Nothing here needs zeros to be there: a model from which groups were removed instead is trained in the same way.
+A recovery's `info` describes it without torch, its `method` says what is trained and by which loss; the registry finds
+the folders, and nothing else names one. `request` is what a job may ask for, `completion` fills in its defaults.
+`language` goes from a model folder to the tensors that changed; `training` is the loop, data parallel by accelerate;
+`zero_pattern` the zeros that are held; `adapters` LoRA whose update has the zeros of the weight it is added to;
+`trainable` and `losses` what recoveries have in common; `sampling` the sequences of a step; `precision` the model in
+memory. Nothing here needs zeros to be there: a model from which units were removed is trained in the same way.
 """

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -24,28 +23,20 @@ from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import DTYPES, read_tensor, write_tensors
-from core.engine.recovery.adapters import add_adapters, merge_adapters
-from core.engine.recovery.losses import Loss, distillation_loss, next_token_loss
+from core.engine.recovery.completion import complete_recovery
+from core.engine.recovery.implementations import language_recovery
 from core.engine.recovery.precision import checkpoint_activations, training_precision
-from core.engine.recovery.request import Recovery, complete_recovery
+from core.engine.recovery.protocols import OpenedModel, Teacher
+from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Adaptive, InOrder, Source
 from core.engine.recovery.training import Training
-from core.engine.recovery.zero_pattern import ZeroPattern, weight_names
+from core.engine.recovery.zero_pattern import weight_names
 from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint, tensors_sha256
 from core.engine.resume.store import ResumeStore
-from core.errors import InvalidRequest, MissingTensors, ZerosRefilled
+from core.errors import MissingTensors, ZerosRefilled
 from core.progress import Progress
 
 RECOVERED = "recovered"
-_TEACHER = "recovery.teacher"
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """The model to learn from: a folder, and the hash or commit of its contents."""
-
-    folder: ModelFolder
-    revision: str
 
 
 @dataclass(frozen=True)
@@ -100,21 +91,12 @@ def recover(
     model = load_model(folder, accelerator.device, dtype=frozen_dtype if recovery.lora else torch.float32)
     _require_complete(folder, model)
     checkpoint_activations(model)
-    parameters = dict(model.named_parameters())
-    module: PreTrainedModel | LoraModel = model
-    if recovery.lora is not None:
-        adapted = [each.name for each in folder.description.linears if each.matches(recovery.lora.targets or ["*"])]
-        module = add_adapters(model, recovery.lora, adapted, transposed=folder.family.transposed)
-        module.to(accelerator.device)
-        trained, changed, zeros = "adapters", weight_names(adapted), ZeroPattern({})
-    else:
-        zeros = ZeroPattern({name: parameters[name] for name in weight_names(linears)})
-        trained, changed = "every parameter", list(parameters)
-    loss: Loss = next_token_loss
-    if recovery.method == "distill":
-        assert recovery.temperature is not None
-        opened = _open_teacher(teacher, folder, accelerator.device, frozen_dtype)
-        loss = distillation_loss(opened, recovery.temperature)
+    parameters = [name for name, _ in model.named_parameters()]
+    opened = OpenedModel(folder, model, recovery, linears, teacher, accelerator.device, frozen_dtype)
+    method = language_recovery(recovery.method)
+    trainable = method.prepare(opened)
+    module, changed = trainable.module, trainable.changed
+    loss = method.loss(opened)
     facts = _facts(folder, recovery, windows_NT, sources, linears, teacher)
     facts["processes"] = accelerator.num_processes
     runtime = Runtime.of(accelerator.device, frozen_dtype)
@@ -124,7 +106,7 @@ def recover(
         windows_NT,
         recovery,
         loss=loss,
-        rule=zeros,
+        rule=trainable.rule,
         accelerator=accelerator,
         store=ResumeStore(work, fingerprint("recover", facts, runtime), previous),
         progress=progress or Progress(),
@@ -132,7 +114,7 @@ def recover(
     )
     trained_parameters = sum(each.numel() for each in module.parameters() if each.requires_grad)
     training.run()
-    merged = merge_adapters(module) if isinstance(module, LoraModel) else module
+    merged = trainable.merge()
     if accelerator.is_main_process:
         _write(folder, dict(merged.named_parameters()), changed, work / RECOVERED)
     accelerator.wait_for_everyone()
@@ -145,7 +127,7 @@ def recover(
         ],
         zeros=_zeros(folder, files, linears),
         losses=training.losses,
-        trained=trained,
+        trained=trainable.trained,
         trained_parameters=trained_parameters,
         tokens=len(training.losses) * recovery.batch_size * windows_NT.shape[1],
         seconds=time.monotonic() - began,
@@ -160,23 +142,6 @@ def _require_complete(folder: ModelFolder, model: PreTrainedModel) -> None:
     lacking = [name for name, _ in model.named_parameters() if name not in folder.tensors]
     if lacking:
         raise MissingTensors(f"the files lack {', '.join(lacking[:3])}", param="model")
-
-
-def _open_teacher(
-    teacher: Teacher | None, student: ModelFolder, device: torch.device, dtype: torch.dtype
-) -> PreTrainedModel:
-    if teacher is None:
-        raise InvalidRequest("recovery.teacher is required: distill needs a model to learn from", param=_TEACHER)
-    words = teacher.folder.description.vocabulary_size
-    if words != student.description.vocabulary_size:
-        raise InvalidRequest(
-            f"recovery.teacher has a vocabulary of {words}, the model one of {student.description.vocabulary_size}: "
-            "distill compares word by word",
-            param=_TEACHER,
-        )
-    opened = load_model(teacher.folder, device, dtype=dtype)
-    opened.requires_grad_(False)
-    return opened
 
 
 def _write(folder: ModelFolder, parameters: dict[str, nn.Parameter], changed: Sequence[str], target: Path) -> None:

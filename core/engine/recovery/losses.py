@@ -1,4 +1,4 @@
-"""Objectives of recovery, per batch of tokens [batch, time]."""
+"""Objectives that recoveries share, per batch: of tokens [batch, time], or of numbers of images [batch, 1]."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -7,30 +7,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core.engine.datasets.image_set import ImageSet
+
 Loss: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
 
 
 def next_token_loss(model: nn.Module, tokens_BT: Tensor) -> Tensor:
     """Return the mean cross-entropy of each token given those before it, in nats."""
-    logits_BTV = _logits(model, tokens_BT)[:, :-1]
+    logits_BTV = token_logits(model, tokens_BT)[:, :-1]
     return functional.cross_entropy(logits_BTV.flatten(0, 1), tokens_BT[:, 1:].flatten())
 
 
-def distillation_loss(teacher: nn.Module, temperature: float) -> Loss:
-    """Return the loss T² · KL(teacher ‖ student) of the next token's distribution at temperature T.
+def labelled_loss(images: ImageSet) -> Loss:
+    """Return the mean cross-entropy of the images' labels, in nats."""
 
-    It is the mean over all positions, in nats (Hinton 2015, arXiv:1503.02531, section 2).
-    """
-
-    def loss(model: nn.Module, tokens_BT: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted_NV = functional.log_softmax(_logits(teacher, tokens_BT).flatten(0, 1) / temperature, dim=-1)
-        given_NV = functional.log_softmax(_logits(model, tokens_BT).flatten(0, 1) / temperature, dim=-1)
-        return functional.kl_div(given_NV, wanted_NV, reduction="batchmean", log_target=True) * temperature**2
+    def loss(model: nn.Module, numbers_B1: Tensor) -> Tensor:
+        numbers_B = numbers_B1[:, 0].cpu()
+        labels_B = images.labels_N[numbers_B].to(numbers_B1.device)
+        return functional.cross_entropy(image_logits(model, images, numbers_B, numbers_B1.device), labels_B)
 
     return loss
 
 
-def _logits(model: nn.Module, tokens_BT: Tensor) -> Tensor:
+def token_logits(model: nn.Module, tokens_BT: Tensor) -> Tensor:
+    """Return the logits of each token's successor, [batch, time, vocabulary], in float32."""
     logits: Tensor = model(input_ids=tokens_BT, use_cache=False).logits
+    return logits.float()
+
+
+def image_logits(model: nn.Module, images: ImageSet, numbers_B: Tensor, device: torch.device) -> Tensor:
+    """Return the logits of the images of these numbers, [batch, classes], in float32."""
+    logits: Tensor = model(pixel_values=images.batch(numbers_B).to(device)).logits
     return logits.float()

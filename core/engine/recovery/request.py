@@ -1,25 +1,14 @@
-"""Recovery: training that wins back quality after weights are gone. What a request may say, and what it means."""
+"""Request of a recovery: training that wins back quality after weights are gone."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from core.engine.architectures.description import ModelDescription
-from core.errors import InvalidRequest
-from core.validation import RequestObject
-
-RecoveryMethod = Literal["finetune", "lora", "distill"]
+from core.engine.recovery.registry import RECOVERIES
+from core.validation import RegisteredId, RequestObject
 
 TRAINING_TOKENS = 2048
 """Most tokens in a forward of training, where a sequence is not longer: the parts of a batch are accumulated."""
-DEFAULT_SEQUENCE_LENGTH = 512
-"""Sequence length where neither the request nor its calibration sets it, and the model's context is not shorter."""
-_LEARNING_RATE_FULL = 2e-5
-_LEARNING_RATE_LORA = 1e-4
-_LEARNING_RATE_IMAGES = 1e-3
-
-_ROUND_STEPS = 50
-
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
 
@@ -46,9 +35,8 @@ class RecoveryStage(RequestObject, frozen=True):
 class Recovery(RequestObject, frozen=True):
     """Training after pruning. Pruned weights stay zero, to the last one, whatever the method."""
 
-    method: RecoveryMethod = Field(
-        description="finetune: every parameter is trained, pruned weights held at zero. lora: low-rank adapters on the "
-        "linear layers, merged into the surviving weights. distill: either, against the original model's predictions."
+    method: Annotated[str, RegisteredId(RECOVERIES)] = Field(
+        description=" ".join(f"{each.id}: {each.summary}." for each in RECOVERIES.values())
     )
     steps: int = Field(
         200, ge=1, le=1_000_000, description="Optimiser steps. With stages, those of all of them together."
@@ -98,98 +86,6 @@ class Recovery(RequestObject, frozen=True):
     checkpoint_every: int = Field(50, ge=1, le=1_000_000, description="Steps after which training is saved.")
 
 
-def complete_recovery(
-    requested: Recovery, description: ModelDescription, sequence_length: int | None = None
-) -> Recovery:
-    """Fill in the defaults, `sequence_length` (tokens) among them.
-
-    Raises InvalidRequest for what does not apply to the method or the model, naming it.
-    """
-    if requested.method != "distill":
-        for name in ("temperature", "teacher"):
-            if getattr(requested, name) is not None:
-                raise _inapplicable(name, requested.method, "distill")
-    if requested.method == "finetune" and requested.lora is not None:
-        raise _inapplicable("lora", requested.method, "lora and distill")
-    _check_stages(requested)
-    lora = requested.lora
-    if requested.method == "lora" or (requested.method == "distill" and "lora" not in requested.model_fields_set):
-        lora = lora or Lora()
-    for target in (lora and lora.targets) or []:
-        if not any(linear.matches([target]) for linear in description.linears):
-            raise InvalidRequest(
-                f"recovery.lora.targets: {target!r} matches no linear layer; layer 0 has "
-                f"{', '.join(linear.name for linear in description.linears if linear.layer == 0)}",
-                param="recovery.lora.targets",
-            )
-    length = requested.sequence_length or min(sequence_length or DEFAULT_SEQUENCE_LENGTH, description.context_length)
-    if length > description.context_length:
-        raise InvalidRequest(
-            f"recovery.sequence_length {length} is longer than the model's context of {description.context_length} "
-            "tokens",
-            param="recovery.sequence_length",
-        )
-    return requested.model_copy(
-        update={
-            "lora": lora,
-            "learning_rate": requested.learning_rate or (_LEARNING_RATE_LORA if lora else _LEARNING_RATE_FULL),
-            "temperature": (requested.temperature or 1.0) if requested.method == "distill" else None,
-            "sequence_length": length,
-            "steps": sum(stage.steps for stage in requested.stages) if requested.stages else requested.steps,
-            "resample_every": (requested.resample_every or _ROUND_STEPS) if requested.stages else None,
-        }
-    )
-
-
-def complete_image_recovery(requested: Recovery) -> Recovery:
-    """Fill in the defaults for an image classifier, whose every parameter is trained on labelled images.
-
-    Raises InvalidRequest for what belongs to language models, naming it.
-    """
-    if requested.method == "lora":
-        raise InvalidRequest(
-            "recovery.method: lora adapts language models; an image classifier is recovered with finetune or distill",
-            param="recovery.method",
-        )
-    for name in ("lora", "stages", "resample_every", "sequence_length", "teacher"):
-        if getattr(requested, name) is not None:
-            raise InvalidRequest(f"recovery.{name} belongs to language models: leave it out", param=f"recovery.{name}")
-    if requested.method == "finetune" and requested.temperature is not None:
-        raise _inapplicable("temperature", requested.method, "distill")
-    return requested.model_copy(
-        update={
-            "learning_rate": requested.learning_rate or _LEARNING_RATE_IMAGES,
-            "temperature": (requested.temperature or 1.0) if requested.method == "distill" else None,
-        }
-    )
-
-
-def _check_stages(requested: Recovery) -> None:
-    """Require that stages and other fields agree; raises InvalidRequest for one that excludes or needs stages."""
-    if requested.stages is None:
-        if requested.resample_every is not None:
-            raise InvalidRequest(
-                "recovery.resample_every belongs to stages: leave it out, or say what they are",
-                param="recovery.resample_every",
-            )
-        return
-    for name in ("dataset", "samples"):
-        if getattr(requested, name) is not None:
-            raise InvalidRequest(
-                f"recovery.{name} and stages exclude each other: leave one out", param=f"recovery.{name}"
-            )
-    total = sum(stage.steps for stage in requested.stages)
-    if "steps" in requested.model_fields_set and requested.steps != total:
-        raise InvalidRequest(
-            f"recovery.steps: the stages have {total} steps together: leave it out", param="recovery.steps"
-        )
-    for number, stage in enumerate(requested.stages):
-        for place, name in enumerate(stage.datasets):
-            if name in stage.datasets[:place]:
-                where = f"recovery.stages.{number}.datasets.{place}"
-                raise InvalidRequest(f"{where}: {name!r} is named twice", param=where)
-
-
 def stage_texts(recovery: Recovery) -> list[tuple[str, str, RecoveryStage]]:
     """Return, for each text of each stage, its name, its path in the body, and the stage."""
     return [
@@ -204,9 +100,3 @@ def sequences_at_once(recovery: Recovery) -> int:
     if recovery.sequence_length is None:
         return recovery.batch_size
     return min(recovery.batch_size, max(1, TRAINING_TOKENS // recovery.sequence_length))
-
-
-def _inapplicable(name: str, method: str, where: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"recovery.{name} belongs to {where} and does not apply to {method}: leave it out", param=f"recovery.{name}"
-    )

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from core.engine.datasets.image_set import ImageSet
 from core.engine.models.accelerator import backend_of
 from core.engine.pruning.network import Network, weights_of
-from core.engine.recovery.losses import Loss
+from core.engine.recovery.implementations import classifier_recovery
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import ZeroPattern
@@ -30,9 +30,8 @@ def retrain(
 ) -> list[float]:
     """Train every parameter on labelled images, in place; return the loss of each step.
 
-    The model is left in evaluation mode. `pruned` are the weights, by name, whose zeros stay zero; with a `teacher` its
-    softened predictions are learnt (Hinton 2015, arXiv:1503.02531), else the labels. `recovery.learning_rate` unset
-    stands for LEARNING_RATE.
+    The model is left in evaluation mode. `pruned` are the weights, by name, whose zeros stay zero; `teacher` is the
+    model to learn from, for a recovery that does. `recovery.learning_rate` unset stands for LEARNING_RATE.
 
     Raises Stopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
     """
@@ -42,7 +41,7 @@ def retrain(
         model,
         torch.arange(len(images))[:, None],  # an image's number stands where a token sequence would
         filled,
-        loss=_distilled(images, teacher, recovery.temperature or 1.0) if teacher is not None else _labelled(images),
+        loss=classifier_recovery(recovery.method).image_loss(images, recovery, teacher),
         rule=ZeroPattern(pruned),
         accelerator=backend_of(device).training(),
         store=store,
@@ -83,29 +82,3 @@ class _Retraining(PartialProgress):
 
     def metric(self, name: str, step: int, value: float) -> None:
         self.whole.metric(self._metric, self._steps_before + step, value)
-
-
-def _labelled(images: ImageSet) -> Loss:
-    def loss(model: nn.Module, numbers_B1: Tensor) -> Tensor:
-        numbers_B = numbers_B1[:, 0].cpu()
-        labels_B = images.labels_N[numbers_B].to(numbers_B1.device)
-        return nn.functional.cross_entropy(_logits(model, images, numbers_B, numbers_B1.device), labels_B)
-
-    return loss
-
-
-def _distilled(images: ImageSet, teacher: nn.Module, temperature: float) -> Loss:
-    def loss(model: nn.Module, numbers_B1: Tensor) -> Tensor:
-        numbers_B, device = numbers_B1[:, 0].cpu(), numbers_B1.device
-        with torch.no_grad():
-            wanted_BK = nn.functional.log_softmax(_logits(teacher, images, numbers_B, device) / temperature, dim=-1)
-        given_BK = nn.functional.log_softmax(_logits(model, images, numbers_B, device) / temperature, dim=-1)
-        divergence = nn.functional.kl_div(given_BK, wanted_BK, reduction="batchmean", log_target=True)
-        return divergence * temperature**2
-
-    return loss
-
-
-def _logits(model: nn.Module, images: ImageSet, numbers_B: Tensor, device: torch.device) -> Tensor:
-    logits: Tensor = model(pixel_values=images.batch(numbers_B).to(device)).logits
-    return logits.float()

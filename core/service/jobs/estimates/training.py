@@ -4,14 +4,13 @@ from dataclasses import dataclass
 
 from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
+from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, sequences_at_once
 
 _TRAINED_BYTES = 16
 """Bytes of a trained parameter: itself, its gradient and two moments, in float32."""
 _SAVED_BYTES = 12
 """Bytes of a trained parameter in a checkpoint: itself and two moments."""
-_LOGIT_COPIES = {"finetune": 4, "lora": 4, "distill": 7}
-"""Copies of the logits of a forward, in float32: the output, its float cast, their gradient, and those of the loss."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def training_work(description: ModelDescription, recovery: Recovery | None) -> T
         return TrainingWork()
     tokens = recovery.steps * recovery.batch_size * (recovery.sequence_length or 0)
     head = description.hidden_size * description.vocabulary_size
-    passes = 4 + (recovery.method == "distill")
+    passes = 4 + RECOVERIES[recovery.method].learns_from_model
     return TrainingWork(tokens, 2 * tokens * passes * (description.prunable_parameters + head))
 
 
@@ -63,10 +62,11 @@ def training_bytes(description: ModelDescription, recovery: Recovery | None, *, 
         trained = recovery.lora.r * sum(each.in_features + each.out_features for each in adapted)
         # Weight and update are added in float32, and both are kept for the way back.
         weights = description.parameters * frozen + 3 * 4 * sum(each.numel for each in blocks)
-    teacher = description.parameters * frozen if recovery.method == "distill" else 0
+    info = RECOVERIES[recovery.method]
+    teacher = description.parameters * frozen if info.learns_from_model else 0
     width = 6 * description.hidden_size + 3 * max(each.out_features for each in blocks)
     activations = 4 * tokens * (description.layers * description.hidden_size + 2 * width)
-    logits = 4 * _LOGIT_COPIES[recovery.method] * tokens * description.vocabulary_size
+    logits = 4 * info.logit_copies * tokens * description.vocabulary_size
     saved = _SAVED_BYTES * trained
     return TrainingBytes(
         memory=weights + _TRAINED_BYTES * trained + teacher + activations + logits,

@@ -8,7 +8,9 @@ from sqlalchemy.orm import Session
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.exporters.hash_sharing import DEFAULT_COMPRESSION
-from core.engine.recovery.request import Recovery, complete_image_recovery
+from core.engine.recovery.completion import complete_image_recovery
+from core.engine.recovery.registry import RECOVERIES, recoveries_where
+from core.engine.recovery.request import Recovery
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Calibration, Output
@@ -119,9 +121,11 @@ def _resolve_recovery(
             )
         return None, None
     recovery = complete_image_recovery(body.recovery)
-    if recovery.method == "distill" and not get_method(body.method).prunes:
+    if RECOVERIES[recovery.method].learns_from_model and not get_method(body.method).prunes:
+        others = recoveries_where(lambda each: each.trains_classifiers and not each.learns_from_model)
         raise InvalidRequest(
-            "recovery.method: distill learns from the dense model, and nothing was pruned here: use finetune",
+            f"recovery.method: {recovery.method} learns from the dense model, and nothing was pruned here: use "
+            f"{' or '.join(others)}",
             param="recovery.method",
         )
     if recovery.dataset is not None:

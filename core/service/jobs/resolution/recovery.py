@@ -7,7 +7,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.recovery.request import Recovery, complete_recovery, stage_texts
+from core.engine.recovery.completion import complete_recovery
+from core.engine.recovery.registry import RECOVERIES
+from core.engine.recovery.request import Recovery, stage_texts
 from core.errors import InvalidRequest, SecateurError
 from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Calibration
@@ -73,7 +75,7 @@ def resolve_recovery(
             param="recovery.dataset",
         )
     sources: dict[str, Any] = {"recovery": [each.model_dump(mode="json") for each in texts or [text]]}
-    if recovery.method == "distill":
+    if RECOVERIES[recovery.method].learns_from_model:
         if prunes and recovery.teacher is not None:
             raise InvalidRequest(
                 f"{_TEACHER} belongs to method recover: a model that is pruned learns from its own dense self",

@@ -1,0 +1,124 @@
+"""Completion of a recovery's request: its defaults, for the model it is to train, and what does not apply to it."""
+
+from core.engine.architectures.description import ModelDescription
+from core.engine.recovery.registry import RECOVERIES, recoveries_where
+from core.engine.recovery.request import Lora, Recovery
+from core.errors import InvalidRequest
+
+DEFAULT_SEQUENCE_LENGTH = 512
+"""Sequence length where neither the request nor its calibration sets it, and the model's context is not shorter."""
+_LEARNING_RATE_FULL = 2e-5
+_LEARNING_RATE_LORA = 1e-4
+_LEARNING_RATE_IMAGES = 1e-3
+_ROUND_STEPS = 50
+
+
+def complete_recovery(
+    requested: Recovery, description: ModelDescription, sequence_length: int | None = None
+) -> Recovery:
+    """Fill in the defaults, `sequence_length` (tokens) among them.
+
+    Raises InvalidRequest for what does not apply to the method or the model, naming it.
+    """
+    info = RECOVERIES[requested.method]
+    _check_softening(requested)
+    if info.adapters == "never" and requested.lora is not None:
+        raise _inapplicable("lora", requested.method, recoveries_where(lambda each: each.adapters != "never"))
+    _check_stages(requested)
+    lora = requested.lora
+    if info.adapters == "always" or (info.adapters == "unless null" and "lora" not in requested.model_fields_set):
+        lora = lora or Lora()
+    for target in (lora and lora.targets) or []:
+        if not any(linear.matches([target]) for linear in description.linears):
+            raise InvalidRequest(
+                f"recovery.lora.targets: {target!r} matches no linear layer; layer 0 has "
+                f"{', '.join(linear.name for linear in description.linears if linear.layer == 0)}",
+                param="recovery.lora.targets",
+            )
+    length = requested.sequence_length or min(sequence_length or DEFAULT_SEQUENCE_LENGTH, description.context_length)
+    if length > description.context_length:
+        raise InvalidRequest(
+            f"recovery.sequence_length {length} is longer than the model's context of {description.context_length} "
+            "tokens",
+            param="recovery.sequence_length",
+        )
+    return requested.model_copy(
+        update={
+            "lora": lora,
+            "learning_rate": requested.learning_rate or (_LEARNING_RATE_LORA if lora else _LEARNING_RATE_FULL),
+            "temperature": _temperature(requested),
+            "sequence_length": length,
+            "steps": sum(stage.steps for stage in requested.stages) if requested.stages else requested.steps,
+            "resample_every": (requested.resample_every or _ROUND_STEPS) if requested.stages else None,
+        }
+    )
+
+
+def complete_image_recovery(requested: Recovery) -> Recovery:
+    """Fill in the defaults for an image classifier, whose every parameter is trained on labelled images.
+
+    Raises InvalidRequest for what belongs to language models, naming it.
+    """
+    if not RECOVERIES[requested.method].trains_classifiers:
+        others = " or ".join(recoveries_where(lambda each: each.trains_classifiers))
+        raise InvalidRequest(
+            f"recovery.method: {requested.method} adapts language models; an image classifier is recovered with "
+            f"{others}",
+            param="recovery.method",
+        )
+    for name in ("lora", "stages", "resample_every", "sequence_length", "teacher"):
+        if getattr(requested, name) is not None:
+            raise InvalidRequest(f"recovery.{name} belongs to language models: leave it out", param=f"recovery.{name}")
+    _check_softening(requested)
+    return requested.model_copy(
+        update={
+            "learning_rate": requested.learning_rate or _LEARNING_RATE_IMAGES,
+            "temperature": _temperature(requested),
+        }
+    )
+
+
+def _check_stages(requested: Recovery) -> None:
+    """Require that stages and other fields agree; raises InvalidRequest for one that excludes or needs stages."""
+    if requested.stages is None:
+        if requested.resample_every is not None:
+            raise InvalidRequest(
+                "recovery.resample_every belongs to stages: leave it out, or say what they are",
+                param="recovery.resample_every",
+            )
+        return
+    for name in ("dataset", "samples"):
+        if getattr(requested, name) is not None:
+            raise InvalidRequest(
+                f"recovery.{name} and stages exclude each other: leave one out", param=f"recovery.{name}"
+            )
+    total = sum(stage.steps for stage in requested.stages)
+    if "steps" in requested.model_fields_set and requested.steps != total:
+        raise InvalidRequest(
+            f"recovery.steps: the stages have {total} steps together: leave it out", param="recovery.steps"
+        )
+    for number, stage in enumerate(requested.stages):
+        for place, name in enumerate(stage.datasets):
+            if name in stage.datasets[:place]:
+                where = f"recovery.stages.{number}.datasets.{place}"
+                raise InvalidRequest(f"{where}: {name!r} is named twice", param=where)
+
+
+def _check_softening(requested: Recovery) -> None:
+    """Require that only a recovery that learns from a model says which, or how; raises InvalidRequest."""
+    if RECOVERIES[requested.method].learns_from_model:
+        return
+    for name in ("temperature", "teacher"):
+        if getattr(requested, name) is not None:
+            raise _inapplicable(name, requested.method, recoveries_where(lambda each: each.learns_from_model))
+
+
+def _temperature(requested: Recovery) -> float | None:
+    return (requested.temperature or 1.0) if RECOVERIES[requested.method].learns_from_model else None
+
+
+def _inapplicable(name: str, method: str, others: list[str]) -> InvalidRequest:
+    return InvalidRequest(
+        f"recovery.{name} belongs to {' and '.join(others)} and does not apply to {method}: leave it out",
+        param=f"recovery.{name}",
+    )

@@ -1,0 +1,1 @@
+"""Distillation: description in `info`, what is trained and its losses in `method`."""

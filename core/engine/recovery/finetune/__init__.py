@@ -1,0 +1,1 @@
+"""Fine-tuning: description in `info`, what is trained and its loss in `method`."""

@@ -1,0 +1,1 @@
+"""LoRA: description in `info`, what is trained and its loss in `method`."""

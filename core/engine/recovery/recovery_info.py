@@ -1,0 +1,30 @@
+"""Description of a recovery, as its folder gives it: what is trained, on which models, and what that costs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Adapters = Literal["never", "always", "unless null"]
+"""Training of low-rank adapters in place of the weights; `unless null`: where the request does not say null instead."""
+
+
+@dataclass(frozen=True)
+class RecoveryInfo:
+    """Description of a recovery. `summary` is what follows its id where requests are described.
+
+    Lists go by `rank`, lowest first. `task_families` are the models it trains. `learns_from_model`: a teacher's
+    predictions are learnt, beside which a request may soften them. `logit_copies` are those of the logits of a forward
+    in float32: the output, its float cast, their gradient, and those of the loss.
+    """
+
+    id: str
+    rank: int
+    summary: str
+    task_families: tuple[str, ...]
+    adapters: Adapters
+    learns_from_model: bool = False
+    logit_copies: int = 4
+
+    @property
+    def trains_classifiers(self) -> bool:
+        """Return whether it trains image classifiers too."""
+        return "image-classification" in self.task_families

@@ -1,0 +1,22 @@
+"""Parts of a language model that a recovery may train: all parameters, or low-rank adapters."""
+
+from core.engine.recovery.adapters import add_adapters, merge_adapters
+from core.engine.recovery.protocols import OpenedModel, Trainable
+from core.engine.recovery.zero_pattern import ZeroPattern, weight_names
+
+
+def every_parameter(opened: OpenedModel) -> Trainable:
+    """Train all parameters, and hold the zeros of the linear layers."""
+    parameters = dict(opened.model.named_parameters())
+    zeros = ZeroPattern({name: parameters[name] for name in weight_names(opened.linears)})
+    return Trainable(opened.model, "every parameter", list(parameters), zeros, merge=lambda: opened.model)
+
+
+def low_rank_adapters(opened: OpenedModel) -> Trainable:
+    """Train adapters on the linear layers that the request names, else on all; their updates have the zeros."""
+    folder, lora = opened.folder, opened.recovery.lora
+    assert lora is not None
+    adapted = [each.name for each in folder.description.linears if each.matches(lora.targets or ["*"])]
+    module = add_adapters(opened.model, lora, adapted, transposed=folder.family.transposed)
+    module.to(opened.device)
+    return Trainable(module, "adapters", weight_names(adapted), ZeroPattern({}), merge=lambda: merge_adapters(module))
