@@ -20,8 +20,8 @@ from core.engine.architectures.classifier_architecture import SHAPES_KEY
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.evaluation.classifier_reload_check import classifier_reload_check, write_expected
 from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
-from core.engine.exporters.onnx import export_onnx
-from core.engine.exporters.packed import pack_folder
+from core.engine.exporters.onnx.graph import export_onnx
+from core.engine.exporters.packed.files import pack_folder
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.errors import ReloadCheckFailed, UnsupportedArchitecture
 from secateur_wire.weights.packed import unpack_folder

@@ -9,7 +9,7 @@ import torch
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.evaluation.classifier_latency import measure_classifier_latency
 from core.engine.exporters.huggingface_classifier import write_classifier
-from core.engine.exporters.onnx import export_onnx
+from core.engine.exporters.onnx.graph import export_onnx
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report

@@ -35,7 +35,9 @@ _LONGEST_FILE = 300
 _UNTYPED = re.compile(r"dict\[str, Any\]")
 _LOOKED_UP = frozenset({"recipe", "body", "metrics", "report"})
 _TYPED_FROM_SUBMIT_TO_REPORT = (
-    "core/engine/exporters/hash_",
+    "core/engine/exporters/hashed/classifier",
+    "core/engine/exporters/hashed/fit",
+    "core/engine/exporters/hashed/sharing",
     "core/engine/pruning",
     "core/engine/recovery",
     "core/methods",

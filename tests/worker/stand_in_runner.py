@@ -85,7 +85,7 @@ def result_of(spec: Spec, behaviour: dict[str, Any]) -> dict[str, Any]:
             model = inspect_folder(Path(spec["artifact"])).model_dump(mode="json")
             return {"maximum_difference": 0.0, "tolerance": 1e-4, "model": model}
         case "pack":
-            from core.engine.exporters.packed import pack_folder
+            from core.engine.exporters.packed.files import pack_folder
 
             return pack_folder(Path(spec["artifact"]))
         case "generate_text":

@@ -27,14 +27,14 @@ def verify(spec: VerifySpec, *, device: torch.device) -> dict[str, Any]:
 
 def pack(spec: PackSpec) -> dict[str, Any]:
     """Replace dense weights by bitmasks and surviving values."""
-    from core.engine.exporters.packed import pack_folder
+    from core.engine.exporters.packed.files import pack_folder
 
     return pack_folder(spec.artifact)
 
 
 def share_by_hash(spec: HashSpec) -> dict[str, Any]:
     """Replace the linear layers' weights by shared values."""
-    from core.engine.exporters.hash_sharing import HashSharing
-    from core.engine.exporters.hashed import hash_folder
+    from core.engine.exporters.hashed.files import hash_folder
+    from core.engine.exporters.hashed.sharing import HashSharing
 
     return hash_folder(spec.artifact, {each.tensor: HashSharing(each.seed, each.buckets) for each in spec.tensors})

@@ -17,9 +17,9 @@ from core.engine.datasets.preprocessing import read_preprocessing
 from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
 from core.engine.evaluation.classifier_reload_check import write_expected
 from core.engine.evaluation.flops import count_flops
-from core.engine.exporters.hash_classifier import share_linears
+from core.engine.exporters.hashed.classifier import share_linears
 from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
-from core.engine.exporters.onnx import export_onnx
+from core.engine.exporters.onnx.graph import export_onnx
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.evaluation.timing import NO_SPEED_UP, in_turn, spread, timed
-from core.engine.exporters.onnx import INPUT, OUTPUT, export_onnx
+from core.engine.exporters.onnx.graph import INPUT, OUTPUT, export_onnx
 from core.engine.models.accelerator import backend_of
 from core.engine.models.classifier import ClassifierFolder, load_classifier
 from core.engine.options.latency_budget import bytes_in_turn, latency_noise

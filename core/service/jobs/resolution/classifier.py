@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
-from core.engine.exporters.hash_sharing import DEFAULT_COMPRESSION
+from core.engine.exporters.hashed.sharing import DEFAULT_COMPRESSION
 from core.engine.recovery.completion import complete_image_recovery
 from core.engine.recovery.registry import RECOVERIES, recoveries_where
 from core.engine.recovery.request import Recovery

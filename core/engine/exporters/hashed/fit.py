@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.engine.exporters.hash_sharing import HashSharing, expected_collision_rate
+from core.engine.exporters.hashed.sharing import HashSharing, expected_collision_rate
 from secateur_wire.weights.hashed import bucket_and_sign
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES
-from core.engine.exporters.hash_fit import collision_rate, collisions_by_sparsity, share
-from core.engine.exporters.hash_sharing import expected_collision_rate, sharing_of
+from core.engine.exporters.hashed.fit import collision_rate, collisions_by_sparsity, share
+from core.engine.exporters.hashed.sharing import expected_collision_rate, sharing_of
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.models.tensors import DTYPES
 from core.engine.pruning.network import Network

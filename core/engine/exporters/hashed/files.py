@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
-from core.engine.exporters.hash_sharing import HashSharing
+from core.engine.exporters.hashed.sharing import HashSharing
 from core.engine.exporters.safetensors_parts import (
     UNSIGNED,
     StoredTensor,

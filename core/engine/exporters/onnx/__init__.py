@@ -1,0 +1,1 @@
+"""ONNX: `graph` writes a classifier as one file."""

@@ -1,0 +1,1 @@
+"""Packed files: bitmasks and the values that are left; `files` writes them."""
