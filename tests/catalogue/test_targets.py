@@ -98,18 +98,18 @@ def test_what_is_out_of_reach_names_the_nearest_figure_which_is_within_reach(
     name: str, method: str, described: dict[str, ModelDescription]
 ) -> None:
     description = described[name]
-    is_packed = method == "wanda"
+    zeroes = method == "wanda"
     for kind in ("parameters", "bytes"):
         with pytest.raises(InvalidTarget, match="the nearest is") as refused:
-            resolve_target(description, method, None, None, {}, Target(**{kind: 1}), is_packed=is_packed)
+            resolve_target(description, method, None, None, {}, Target(**{kind: 1}), leaves_out_zeros=zeroes)
         nearest = int(refused.value.message.rpartition(" ")[2].replace(",", ""))
         asked = Target(**{kind: nearest})
-        assert resolve_target(description, method, None, None, {}, asked, is_packed=is_packed).sparsity
+        assert resolve_target(description, method, None, None, {}, asked, leaves_out_zeros=zeroes).sparsity
         below = Target(**{kind: nearest - 1})
         with pytest.raises(InvalidTarget):
-            resolve_target(description, method, None, None, {}, below, is_packed=is_packed)
+            resolve_target(description, method, None, None, {}, below, leaves_out_zeros=zeroes)
         dense = description.parameters if kind == "parameters" else description.bytes
-        whole = resolve_target(description, method, None, None, {}, Target(**{kind: dense}), is_packed=is_packed)
+        whole = resolve_target(description, method, None, None, {}, Target(**{kind: dense}), leaves_out_zeros=zeroes)
         assert whole.sparsity == 0
         with pytest.raises(InvalidTarget, match=f"the dense model has {dense:,}"):
-            resolve_target(description, method, None, None, {}, Target(**{kind: dense + 1}), is_packed=is_packed)
+            resolve_target(description, method, None, None, {}, Target(**{kind: dense + 1}), leaves_out_zeros=zeroes)

@@ -1,4 +1,4 @@
-"""A recovery is one folder: written somewhere else on its package's path it is found, offered, costed, and trains."""
+"""A recovery is one folder, and so is an exporter: written elsewhere on the package's path it is found, and works."""
 
 import json
 import subprocess
@@ -43,20 +43,56 @@ RECOVERY_METHOD = '''
         def loss(self, opened):
             return next_token_loss
 '''
+EXPORTER_INFO = '''
+    """A list of the tensors: its description."""
+
+    from core.engine.exporters.exporter_info import ExporterInfo
+    from core.errors import InvalidRequest
+
+
+    class ListingInfo(ExporterInfo):
+        def check(self, description, pattern):
+            if pattern == "structured":
+                raise InvalidRequest("output.format: nothing to list", param="output.format")
+
+
+    INFO = ListingInfo(
+        id="name-list", rank=25, written="after", summary="name-list: the tensors by name.", opening="All are listed."
+    )
+'''
+EXPORTER = '''
+    """A list of the tensors."""
+
+    from core.engine.checkpoints.safetensors_header import read_header
+    from core.engine.exporters.protocols import FolderExporter
+
+
+    class Listing(FolderExporter):
+        """A file with a line for each tensor."""
+
+        def export(self, folder, section):
+            names = [name for file in sorted(folder.glob("*.safetensors")) for name in read_header(file)]
+            text = "\\n".join(names)
+            (folder / "names.txt").write_text(text)
+            return {"bytes": len(text), "names": len(names)}
+'''
 SCRIPT = """
     import json, sys
     from pathlib import Path
 
-    from core.engine import recovery
+    from core.engine import exporters, recovery
 
     more, work = (Path(each) for each in sys.argv[1:])
     recovery.__path__.append(str(more / "recoveries"))
+    exporters.__path__.append(str(more / "exporters"))
 
     from core.engine.architectures.describe import describe_folder
     from core.engine.recovery.completion import complete_image_recovery, complete_recovery
     from core.engine.recovery.registry import RECOVERIES
     from core.engine.recovery.request import Recovery
     from core.errors import InvalidRequest
+    from core.pipeline.recipes.outputs import resolve_output
+    from core.pipeline.recipes.parts import Output
     from core.service.jobs.estimates.training import training_bytes
     from core.service.jobs.schemas import JobBody
 
@@ -66,6 +102,12 @@ SCRIPT = """
         complete_image_recovery(asked)
     except InvalidRequest as error:
         refusal = error.message
+    output = Output(format="name-list")
+    try:
+        resolve_output(output, None, "structured")
+    except InvalidRequest as error:
+        unfit = error.param
+    assert resolve_output(output, None, "unstructured") == output
     described_without_torch = "torch" not in sys.modules
 
     from safetensors.torch import load_file
@@ -80,7 +122,26 @@ SCRIPT = """
     ]
     recovered = train(source, work / "recovery", asked)
     before, after = (load_file(each / "model.safetensors") for each in (source, save(recovered, source, work / "new")))
+
+    from core.pipeline.reports.model_card import model_card
+    from core.pipeline.reports.report import Report
+    from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity
+    from tests.recipes import recipe_of
+    from worker.runner.artifact import export
+    from worker.supervisor.export_stage import add_export
+
+    metrics, report = Metrics(bytes=Sizes(dense=1000, artifact=1000)), Report()
+    add_export(export, "name-list", work / "new", metrics, report)
+    parameters, sparsity = Parameters(dense=9, nonzero=9), Sparsity(prunable=0.0, model=0.0)
+    report.metrics = metrics.model_copy(update={"parameters": parameters, "sparsity": sparsity})
     print(json.dumps({
+        "form": definitions["Output"]["properties"]["format"],
+        "unfit": unfit,
+        "listed": (work / "new" / "names.txt").read_text().splitlines(),
+        "names": sorted(after),
+        "report": report.document()["name-list"],
+        "bytes": metrics.document()["bytes"],
+        "card": model_card(recipe_of(output={"format": "name-list"}), report),
         "recoveries": definitions["Recovery"]["properties"]["method"],
         "refusal": refusal,
         "described_without_torch": described_without_torch,
@@ -93,12 +154,15 @@ SCRIPT = """
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the answers of a new process once there is one folder more."""
+    """Return the answers of a new process once there are two folders more."""
     tmp_path = tmp_path_factory.mktemp("found")
     files = {
         "recoveries/norms_alone/__init__.py": '"""Training of the norms alone."""',
         "recoveries/norms_alone/info.py": RECOVERY_INFO,
         "recoveries/norms_alone/method.py": RECOVERY_METHOD,
+        "exporters/name_list/__init__.py": '"""A list of the tensors."""',
+        "exporters/name_list/info.py": EXPORTER_INFO,
+        "exporters/name_list/exporter.py": EXPORTER,
     }
     for name, source in files.items():
         file = tmp_path / "more" / name
@@ -128,3 +192,19 @@ def test_a_recovery_trains_what_it_says_and_costs_what_it_says(found: dict[str, 
     assert found["changed"] and all(name.endswith("norm.weight") for name in found["changed"])
     own, fine_tuning = found["costs"]
     assert own > 2 * fine_tuning
+
+
+def test_a_form_is_offered_in_its_place_and_checked(found: dict[str, Any]) -> None:
+    assert found["form"]["enum"] == ["dense", "packed", "name-list", "hashed"]
+    assert "surviving values. name-list: the tensors by name. hashed, " in found["form"]["description"]
+    assert found["form"]["description"].endswith("restores packed and hashed bit by bit.")
+    assert found["unfit"] == "output.format"
+
+
+def test_a_form_is_written_reported_and_on_the_card(found: dict[str, Any]) -> None:
+    assert sorted(found["listed"]) == found["names"]
+    size = len("\n".join(found["names"]))
+    assert found["report"] == {"bytes": size, "names": len(found["names"])}
+    assert found["bytes"] == {"dense": 1000, "artifact": 1000, "name-list": size}
+    assert f"| bytes of weight files, name-list | | {size:,} |" in found["card"]
+    assert "All are listed." in found["card"]

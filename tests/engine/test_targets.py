@@ -88,7 +88,7 @@ def test_zeros_are_as_many_as_the_target_needs(method: str, parameters: dict[str
     for kind, share in (("parameters", 0.613), ("bytes", 0.67)):
         asked = int(share * getattr(dense, kind))
         target = Target(**{kind: asked})
-        resolved = resolve_target(dense, method, None, None, parameters, target, is_packed=True)
+        resolved = resolve_target(dense, method, None, None, parameters, target, leaves_out_zeros=True)
         work = tmp_path / kind
         result = sweep(
             folder, work, calibration=make_tokens(), method=method, sparsity=resolved.sparsity, parameters=parameters

@@ -35,9 +35,7 @@ _LONGEST_FILE = 300
 _UNTYPED = re.compile(r"dict\[str, Any\]")
 _LOOKED_UP = frozenset({"recipe", "body", "metrics", "report"})
 _TYPED_FROM_SUBMIT_TO_REPORT = (
-    "core/engine/exporters/hashed/classifier",
-    "core/engine/exporters/hashed/fit",
-    "core/engine/exporters/hashed/sharing",
+    "core/engine/exporters",
     "core/engine/pruning",
     "core/engine/recovery",
     "core/methods",

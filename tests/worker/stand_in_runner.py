@@ -84,10 +84,10 @@ def result_of(spec: Spec, behaviour: dict[str, Any]) -> dict[str, Any]:
             assert Path(spec["expected"]).read_text() == "logits"
             model = inspect_folder(Path(spec["artifact"])).model_dump(mode="json")
             return {"maximum_difference": 0.0, "tolerance": 1e-4, "model": model}
-        case "pack":
-            from core.engine.exporters.packed.files import pack_folder
+        case "export":
+            from core.engine.exporters.implementations import folder_exporter
 
-            return pack_folder(Path(spec["artifact"]))
+            return folder_exporter(spec["form"]).export(Path(spec["artifact"]), spec["section"])
         case "generate_text":
             say("the model has written text")
             Path(spec["target"]).write_text(json.dumps({"text": f"as with seed {spec['seed']}"}) + "\n")

@@ -18,7 +18,7 @@ from tests.model_folders import write_llama
 from tests.worker.conftest import eventually, is_alive, runner_of
 from worker.runner.client import RUNNER, run_task, runner_environment
 from worker.runner.fork_server import ForkedProcess, ForkServer, fork_runner
-from worker.runner.specs import PackSpec, Spec
+from worker.runner.specs import ExportSpec, Spec
 
 OWNER = """
 import sys, time
@@ -122,9 +122,9 @@ def test_a_runner_whose_server_is_killed_is_lost_and_the_next_has_another(fork: 
                     process.kill()
 
     with pytest.raises(RunnerLost, match="SIGKILL"):
-        task(PackSpec(artifact=folder), log, kill_server)
+        task(ExportSpec(artifact=folder, form="packed"), log, kill_server)
     assert runner_of(os.getpid()) is None
-    assert "dense_bytes" in task(PackSpec(artifact=folder), log)
+    assert "dense_bytes" in task(ExportSpec(artifact=folder, form="packed"), log)
 
 
 def test_many_at_once_are_told_apart(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_many_at_once_are_told_apart(tmp_path: Path) -> None:
 
     def work(number: int) -> None:
         folder = write_llama(tmp_path / str(number), layers=number)
-        results[number] = task(PackSpec(artifact=folder), tmp_path / f"{number}.log")
+        results[number] = task(ExportSpec(artifact=folder, form="packed"), tmp_path / f"{number}.log")
 
     threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2, 3)]
     for thread in threads:
@@ -154,7 +154,7 @@ def test_where_libraries_do_not_load_runners_are_executed_and_do_what_a_forked_o
 
     def pack(name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
         folder = write_llama(tmp_path / name)
-        result = task(PackSpec(artifact=folder), tmp_path / f"{name}.log", look)
+        result = task(ExportSpec(artifact=folder, form="packed"), tmp_path / f"{name}.log", look)
         return result, {file.name: file.read_bytes() for file in folder.iterdir()}
 
     forked = pack("forked")

@@ -28,7 +28,7 @@ from core.methods.registry import get_method
 from core.pipeline.reports.report import PeakMemory
 from core.progress import Stopped
 from worker.processes import peak_resident_bytes
-from worker.runner.artifact import pack, share_by_hash, verify
+from worker.runner.artifact import export, verify
 from worker.runner.message_writer import open_messages, send, signs_of_life
 from worker.runner.messages import ErrorMessage, ResultMessage
 from worker.runner.models import generate_text, import_gguf, new_network
@@ -37,14 +37,13 @@ from worker.runner.results import PruneOutput, RecoveryOutput
 from worker.runner.seclusion import seclude
 from worker.runner.specs import (
     ClassifierSpec,
+    ExportSpec,
     GenerateSpec,
     GenerateTextSpec,
-    HashSpec,
     ImportGgufSpec,
     MeasureSpec,
     ModelPlace,
     NewNetworkSpec,
-    PackSpec,
     PruneSpec,
     RecoverSpec,
     SearchSpec,
@@ -194,10 +193,8 @@ def run(spec: Spec) -> dict[str, Any]:
         case VerifySpec():
             device = _device(spec.device)
             return verify(spec, device=device) | {"peak_memory": _peak_memory(device).document()}
-        case PackSpec():
-            return pack(spec)
-        case HashSpec():
-            return share_by_hash(spec)
+        case ExportSpec():
+            return export(spec)
         case GenerateTextSpec():
             return generate_text(spec, device=_device(spec.device), progress=progress)
         case GenerateSpec():

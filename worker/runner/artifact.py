@@ -1,4 +1,4 @@
-"""The runner's tasks on an artifact that is written: the reload check, and its weights packed or shared by hash."""
+"""The runner's tasks on an artifact that is written: the reload check, and other forms of it."""
 
 from typing import Any
 
@@ -8,7 +8,9 @@ from transformers import dynamic_module_utils
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import describe_folder
 from core.engine.evaluation.reload_check import reload_check
-from worker.runner.specs import HashSpec, PackSpec, VerifySpec
+from core.engine.exporters.implementations import folder_exporter
+from secateur_wire.base import JsonObject
+from worker.runner.specs import ExportSpec, VerifySpec
 
 
 def verify(spec: VerifySpec, *, device: torch.device) -> dict[str, Any]:
@@ -25,16 +27,6 @@ def verify(spec: VerifySpec, *, device: torch.device) -> dict[str, Any]:
     return checked | {"model": description.model_dump(mode="json")}
 
 
-def pack(spec: PackSpec) -> dict[str, Any]:
-    """Replace dense weights by bitmasks and surviving values."""
-    from core.engine.exporters.packed.files import pack_folder
-
-    return pack_folder(spec.artifact)
-
-
-def share_by_hash(spec: HashSpec) -> dict[str, Any]:
-    """Replace the linear layers' weights by shared values."""
-    from core.engine.exporters.hashed.files import hash_folder
-    from core.engine.exporters.hashed.sharing import HashSharing
-
-    return hash_folder(spec.artifact, {each.tensor: HashSharing(each.seed, each.buckets) for each in spec.tensors})
+def export(spec: ExportSpec) -> JsonObject:
+    """Write another form of the artifact."""
+    return folder_exporter(spec.form).export(spec.artifact, spec.section)

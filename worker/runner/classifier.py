@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor, nn
 
 from core.engine.architectures.layer_shape import LinearShape
-from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.datasets.image_cache import ImageFiles, ImageSelection, open_images
 from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.preprocessing import read_preprocessing
 from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
 from core.engine.evaluation.classifier_reload_check import write_expected
 from core.engine.evaluation.flops import count_flops
-from core.engine.exporters.hashed.classifier import share_linears
 from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
-from core.engine.exporters.onnx.graph import export_onnx
+from core.engine.exporters.implementations import classifier_exporter, classifier_preparation
+from core.engine.exporters.registry import EXPORTERS
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
@@ -32,7 +32,7 @@ from core.engine.resume.store import JsonObject, ResumeStore
 from core.errors import ZerosRefilled
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
-from core.pipeline.reports.report import Hashed, RecoveryReport
+from core.pipeline.reports.report import RecoveryReport
 from core.progress import PartialProgress, Progress
 from worker.runner.classifier_report import classifier_result, described_images
 from worker.runner.dense import dense_accuracy, dense_figures
@@ -112,16 +112,21 @@ def prune_classifier(spec: ClassifierSpec, *, device: torch.device, progress: Pr
         round_to_stored(model, folder)
         _require_zeros(model, layers, zeros)
     progress.stage("evaluate")
-    hashed: dict[str, Any] = {}
-    if recipe.output.format == "hashed":
-        hashed["accuracy_before"] = {
+    form, prepared = recipe.output.format, dict[str, JsonValue]()
+    if EXPORTERS[form].changes_weights:
+        prepared["accuracy_before"] = {
             name: measure_accuracy(model, each).top1 for name, each in images.evaluation.items()
         }
-        hashed["compression"] = recipe.output.compression
-        hashed["layers"] = share_linears(network, folder, compression=hashed["compression"], seed=parameters.seed)
+        prepared |= classifier_preparation(form).prepare(
+            model, layers, folder, compression=recipe.output.compression, seed=parameters.seed
+        )
     pruned = {name: measure_accuracy(model, each) for name, each in images.evaluation.items()}
     artifact_bytes = write_classifier(model, folder, spec.artifact)
-    onnx_bytes = export_onnx(model, shape, spec.artifact / ONNX_FILE)
+    other_forms = {
+        each.id: classifier_exporter(each.id).export(model, shape, spec.artifact)
+        for each in EXPORTERS.values()
+        if each.written == "beside" and folder.description.task in each.task_families
+    }
     expected = _write_expected(spec, model, images, shape)
     output = classifier_result(
         spec,
@@ -131,13 +136,13 @@ def prune_classifier(spec: ClassifierSpec, *, device: torch.device, progress: Pr
         flops=(dense_flops, count_flops(model, shape)),
         image_shape=shape,
         counts=images.counts,
-        sizes=(artifact_bytes, onnx_bytes),
+        sizes={"artifact": artifact_bytes, **other_forms},
         recovered=recovered,
         expected=expected,
     )
     figures.write_to(output.report)
-    if hashed:
-        output.report.hashed = Hashed.model_validate(hashed)
+    if prepared:
+        output.report.add_export(form, prepared)
     return output
 
 

@@ -30,14 +30,14 @@ def classifier_result(
     flops: tuple[int, int],
     image_shape: tuple[int, int, int],
     counts: Mapping[str, object],
-    sizes: tuple[int, int],
+    sizes: Mapping[str, int],
     recovered: RecoveryReport | None,
     expected: Path,
 ) -> PruneOutput:
     """Return metrics and report of a pruned classifier.
 
     `accuracy` is dense, pruned, and before recovery where there was one, of each set; `flops` dense and pruned of one
-    image; `sizes` bytes of the artifact's two forms, weights and ONNX; `expected` what the
+    image; `sizes` bytes of the artifact's weights and of the forms written beside them; `expected` what the
     reload check compares with.
     """
     description = folder.description
@@ -54,7 +54,7 @@ def classifier_result(
             model=pruned / description.parameters,
         ),
         parameters=Parameters(dense=description.parameters, nonzero=description.parameters - pruned),
-        bytes=Sizes(dense=description.bytes, artifact=sizes[0], onnx=sizes[1]),
+        bytes=Sizes.model_validate({"dense": description.bytes, **sizes}),
     )
     report = Report(
         job=spec.job,

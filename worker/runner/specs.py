@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from core.engine.architectures.classifier_architecture import NetworkName
 from core.pipeline.recipes.recipe import Recipe
@@ -205,27 +205,13 @@ class VerifySpec(_Spec):
     threads: int | None
 
 
-class PackSpec(_Spec):
-    """Spec of replacing the weight files of a verified artifact by packed ones."""
+class ExportSpec(_Spec):
+    """Spec of writing another form of a verified artifact; `section` is what the report says of the form already."""
 
-    task: Literal["pack"] = "pack"
+    task: Literal["export"] = "export"
     artifact: Path
-
-
-class HashedTensor(_Spec):
-    """A tensor of the artifact whose weights are shared over `buckets` values by a hash with a seed."""
-
-    tensor: str
-    seed: int
-    buckets: int
-
-
-class HashSpec(_Spec):
-    """Spec of replacing the weight files of a verified artifact by the values its tensors share."""
-
-    task: Literal["hash"] = "hash"
-    artifact: Path
-    tensors: list[HashedTensor]
+    form: str
+    section: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class GenerateTextSpec(_Spec):
@@ -282,8 +268,7 @@ Spec = Annotated[
     | MeasureSpec
     | TasksSpec
     | VerifySpec
-    | PackSpec
-    | HashSpec
+    | ExportSpec
     | GenerateTextSpec
     | GenerateSpec
     | NewNetworkSpec

@@ -28,8 +28,8 @@ from worker.node_cache import folder_bytes
 from worker.runner.client import run_task
 from worker.runner.messages import AliveMessage, LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
 from worker.runner.specs import MeasureSpec, ModelPlace, ModelSource, Spec, VerifySpec
+from worker.supervisor.export_stage import add_export
 from worker.supervisor.inputs import JobInputs
-from worker.supervisor.packing_stage import add_packed
 from worker.supervisor.recorder import Recorder
 from worker.supervisor.target_stage import add_target
 from worker.supervisor.work_folders import WorkFolders
@@ -125,8 +125,7 @@ class Attempt(ABC):
             self._recorder.enter("verify")
             self._verify(output, output.expected)
         self._recorder.enter("store")
-        is_packed = self._claim.recipe.output.format == "packed"
-        add_packed(self._task, output.artifact, metrics, report, is_packed=is_packed)
+        add_export(self._task, self._claim.recipe.output.format, output.artifact, metrics, report)
         gates = self._claim.recipe.gates
         target = add_target(self._claim.recipe, metrics, report, output.search_result)
         results = [*evaluate_gates(gates, metrics), *([] if target is None else [target])]

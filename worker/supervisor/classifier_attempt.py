@@ -22,8 +22,7 @@ class ClassifierAttempt(Attempt):
             "classifier": (0.0, 0.90),
             "measure": (0.90, 0.94),
             "verify": (0.94, 0.98),
-            "pack": (0.98, 0.99),
-            "hash": (0.98, 0.99),
+            "export": (0.98, 0.99),
         }
 
     def _make(self, inputs: JobInputs) -> StageOutput:

@@ -26,7 +26,7 @@ _SHARES = {
     "generate": (0.91, 0.92),
     "tasks": (0.92, 0.95),
     "verify": (0.95, 0.98),
-    "pack": (0.98, 0.99),
+    "export": (0.98, 0.99),
 }
 _SHARES_WITH_RECOVERY = _SHARES | {"prune": (0.0, 0.40), "recover": (0.40, 0.90)}
 _OWN_TEXT = 0.25

@@ -34,7 +34,7 @@ def add_target(recipe: Recipe, metrics: Metrics, report: Report, search_result: 
     target = recipe.target
     if target is None:
         return None
-    reached, spread = _reached(target, metrics, report)
+    reached, spread = _reached(target, metrics, report, recipe.output.format)
     met = reached <= target.limit * (1 + spread)
     figures: JsonObject = {
         "kind": target.kind,
@@ -52,7 +52,7 @@ def add_target(recipe: Recipe, metrics: Metrics, report: Report, search_result: 
     return GateResult(gate=name, limit=target.limit, figure=reached, on=None, kept=met, message=message, margin=0.0)
 
 
-def _reached(target: Target, metrics: Metrics, report: Report) -> tuple[float, float]:
+def _reached(target: Target, metrics: Metrics, report: Report, form: str) -> tuple[float, float]:
     """Return the artifact's own figure, and by how much, relative, the measurement of it may be off."""
     if target.latency_ratio is not None:
         latency = metrics.latency
@@ -62,6 +62,7 @@ def _reached(target: Target, metrics: Metrics, report: Report) -> tuple[float, f
         assert metrics.parameters is not None and metrics.parameters.nonzero is not None
         return metrics.parameters.nonzero, 0.0
     sizes = metrics.bytes or Sizes()
-    most = sizes.artifact if report.packed is None else report.packed.bound_bytes
+    exported = report.exported(form)
+    most = sizes.artifact if exported is None or exported.bound_bytes is None else exported.bound_bytes
     assert most is not None
     return most, 0.0

@@ -36,7 +36,7 @@ def cards(metrics: Metrics) -> list[Card]:
     shown = []
     sizes, parameters, shares, latency = metrics.bytes, metrics.parameters, metrics.sparsity, metrics.latency
     if sizes is not None and sizes.stored is not None and sizes.dense:
-        form = "packed" if sizes.packed is not None else "hashed" if sizes.hashed is not None else "of weights"
+        form = sizes.restored_from or "of weights"
         shown.append(Card("Stored", size(sizes.stored), f"{form}, of {size(sizes.dense)}"))
     if parameters is not None:
         shown.append(Card("Parameters not zero", count(parameters.nonzero), f"of {count(parameters.dense)}"))

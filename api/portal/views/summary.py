@@ -143,7 +143,7 @@ def _remarks(recipe: Body, metrics: Metrics, report: Report) -> list[str]:
     is_smaller, latency, sizes = is_smaller_network(recipe, metrics, report), metrics.latency, metrics.bytes
     if metrics.sparsity is not None and metrics.sparsity.prunable and not is_smaller:
         who = _who_uses(recipe.get("pattern"))
-        if sizes is not None and (sizes.packed is not None or sizes.hashed is not None):
+        if sizes is not None and sizes.restored_from is not None:
             remarks.append(f"The smaller files unpack to a model of the former size: {who}")
         else:
             remarks.append(

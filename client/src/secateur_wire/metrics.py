@@ -87,9 +87,16 @@ class Sizes(Record):
     hashed: int | None = None
 
     @property
+    def restored_from(self) -> str | None:
+        """Return the form of the weight files, where `secateur_wire.weights` has to restore plain ones."""
+        return next((form for form in ("packed", "hashed") if getattr(self, form) is not None), None)
+
+    @property
     def stored(self) -> int | None:
         """Return the bytes of the weights as they are stored."""
-        return next((each for each in (self.packed, self.hashed) if each is not None), self.artifact)
+        form = self.restored_from
+        stored: int | None = self.artifact if form is None else getattr(self, form)
+        return stored
 
 
 class Timing(Record):

@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from core.engine.architectures.heterogeneous import Layout
-from core.validation import RequestObject
+from core.engine.exporters.registry import OFFERED
+from core.validation import RegisteredId, RequestObject
 
 _Reference = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 _Samples = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -86,14 +87,20 @@ class Gates(RequestObject):
     max_parameters: Annotated[int, Field(gt=0)] | None = Field(None, description="Most parameters that are not zero.")
 
 
+def _restored() -> str:
+    """Return the forms that the client restores, in words that follow on their summaries."""
+    described = [form for form, each in OFFERED.items() if each.summary]
+    restored = [form for form, each in OFFERED.items() if each.replaces_weights]
+    return "both" if restored == described and len(restored) == 2 else " and ".join(restored)
+
+
 class Output(RequestObject):
     """The form of the checkpoint."""
 
-    format: Literal["dense", "packed", "hashed"] = Field(
+    format: Annotated[str, RegisteredId(OFFERED)] = Field(
         "dense",
-        description="packed: bitmasks and surviving values. hashed, of image classifiers: the weights of every linear "
-        "layer are made to share a few values, which a hash of their places chooses (HashedNets), and those are "
-        "stored. `secateur download --unpack` restores both bit by bit.",
+        description=f"{' '.join(each.summary for each in OFFERED.values() if each.summary)} "
+        f"`secateur download --unpack` restores {_restored()} bit by bit.",
     )
     compression: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,

@@ -10,6 +10,7 @@ from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.exporters.registry import OFFERED
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.patterns import parse_pattern
@@ -41,13 +42,13 @@ def resolve_target(
     target: Target,
     *,
     layout: Layout | None = None,
-    is_packed: bool = False,
+    leaves_out_zeros: bool = False,
 ) -> ResolvedRequest:
     """Check a request with a target as `resolve_request` does, with the least sparsity that meets the target.
 
     The sparsity is None where a worker has to search for it. `sparsity` may be given where it is just that, as in the
-    recipe of an earlier job. Raises the InvalidRequest kind that names the fault: InvalidTarget with the nearest figure
-    there is where the target is out of reach.
+    recipe of an earlier job. `leaves_out_zeros` says so of the form of the artifact's files. Raises the InvalidRequest
+    kind that names the fault: InvalidTarget with the nearest figure there is where the target is out of reach.
     """
     info = get_method(method)
     if isinstance(description, ClassifierDescription):
@@ -71,9 +72,10 @@ def resolve_target(
             f"{param}: {no_speed_up(method)}",
             param=param,
         )
-    if zeroes and target.bytes is not None and not is_packed:
+    if zeroes and target.bytes is not None and not leaves_out_zeros:
+        forms = " or ".join(repr(form) for form, each in OFFERED.items() if each.leaves_out_zeros)
         raise InvalidTarget(
-            f"{param}: zeros take as many bytes as any other weight in a dense file: use output.format 'packed', or a "
+            f"{param}: zeros take as many bytes as any other weight in a dense file: use output.format {forms}, or a "
             "method with pattern 'structured'",
             param=param,
         )
@@ -168,6 +170,7 @@ def expected_size(
     """
     if isinstance(parameters, LayerSelection):
         left = _zeros(description, parameters, "parameters").figure_of(sparsity)
-        is_packed = output == "packed"
-        return left, _zeros(description, parameters, "bytes").figure_of(sparsity) if is_packed else description.bytes
+        if OFFERED[output].leaves_out_zeros:
+            return left, _zeros(description, parameters, "bytes").figure_of(sparsity)
+        return left, description.bytes
     return _groups(description, "parameters").figure_of(sparsity), _groups(description, "bytes").figure_of(sparsity)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from core.engine.exporters.registry import OFFERED
 from core.engine.options.patterns import STRUCTURED
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
@@ -41,21 +42,14 @@ def model_card(recipe: Recipe, report: Report) -> str:
         f"| parameters not zero | {parameters.dense:,} | {parameters.nonzero:,} |",
         f"| bytes of weights | {sizes.dense:,} | {sizes.artifact:,} |",
     ]
-    if report.packed is not None:
-        lines.append(f"| bytes of weight files, packed | | {report.packed.bytes:,} |")
-    if report.hashed is not None:
-        lines.append(f"| bytes of weight files, hashed | | {report.hashed.bytes:,} |")
+    exported = report.exported(recipe.output.format)
+    if exported is not None:
+        lines.append(f"| bytes of weight files, {recipe.output.format} | | {exported.bytes:,} |")
     if metrics.latency is not None:
         lines += classifier_card.latencies(metrics.latency) if is_classifier else _latencies(metrics.latency)
     lines += ["", *_target(metrics), *(f"- {plain(note)}" for note in report.notes), ""]
-    if report.packed is not None:
-        lines += ["The weights are packed: `secateur download JOB --unpack` restores them bit by bit. Then:", ""]
-    if report.hashed is not None:
-        lines += [
-            "The linear layers' weights share values chosen by a hash: `secateur download JOB --unpack` restores the "
-            "files bit by bit. Then:",
-            "",
-        ]
+    if exported is not None:
+        lines += [OFFERED[recipe.output.format].opening, ""]
     lines += classifier_card.how_to_open(report) if is_classifier else _how_to_open(report)
     if method.paper is not None:
         paper = method.paper

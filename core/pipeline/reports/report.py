@@ -101,26 +101,11 @@ class Verification(Record):
     image_shape: list[int] = Field(default_factory=list)
 
 
-class Packed(Record):
-    """Bytes of packed files. `bound_bytes` are those a target of bytes is held against."""
-
-    bytes: int
-    bound_bytes: int | None = None
-
-
-class HashedLayer(Record):
-    """One linear layer whose weights share so many values, in `buckets` that `seed` chooses."""
-
-    tensor: str
-    seed: int
-    buckets: int
-
-
-class Hashed(Record):
-    """Bytes of hashed files, once they are written, and the layers whose weights share values."""
+class Exported(Record):
+    """Bytes of a form of the artifact, once it is written. A target of bytes is held against `bound_bytes`."""
 
     bytes: int | None = None
-    layers: list[HashedLayer] = Field(default_factory=list)
+    bound_bytes: int | None = None
 
 
 class TargetReport(TargetReached):
@@ -150,8 +135,6 @@ class Report(wire.Report):
     tasks: TasksReport | None = None
     artifact: JsonObject | None = None
     verification: Verification | None = None
-    packed: Packed | None = None
-    hashed: Hashed | None = None
     target: TargetReport | None = None
     estimate: JsonObject | None = None
     seconds: dict[str, Number] = Field(default_factory=dict)
@@ -168,6 +151,15 @@ class Report(wire.Report):
         """Return the peak memory of every process of the attempt."""
         own = [] if self.peak_memory is None else [self.peak_memory]
         return [*own, *self.peak_memory_of_other_processes.values()]
+
+    def exported(self, form: str) -> Exported | None:
+        """Return what is said of a form of the artifact; None where it has none."""
+        section = (self.model_extra or {}).get(form)
+        return None if section is None else Exported.model_validate(section)
+
+    def add_export(self, form: str, section: JsonObject) -> None:
+        """Say of a form of the artifact what it came to, under the name of the form."""
+        setattr(self, form, section)
 
     def note(self, *notes: str) -> None:
         """Add notes for people."""

@@ -5,6 +5,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description
+from core.engine.exporters.registry import OFFERED
 from core.engine.options.patterns import UNSTRUCTURED
 from core.errors import SecateurError
 from core.methods.registry import METHODS, get_method
@@ -67,7 +68,8 @@ def inspect(
 
 
 def _artifact(description: Description, job: Recipe) -> ExpectedArtifact | None:
-    if job.sparsity is None or not get_method(job.method).prunes or job.output.format == "hashed":
+    has_known_size = OFFERED[job.output.format].has_known_size
+    if job.sparsity is None or not get_method(job.method).prunes or not has_known_size:
         return None
     parameters, size = expected_size(description, job.sparsity, job.parameters, job.output.format)
     return ExpectedArtifact(parameters=parameters, bytes=size)

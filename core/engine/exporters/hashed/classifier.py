@@ -1,17 +1,18 @@
 """Weight sharing by a hash (HashedNets, Chen et al. 2015, arXiv:1504.04788) of a classifier's linear layers."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import torch
+from pydantic import JsonValue
 from torch import nn
 
+from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES
 from core.engine.exporters.hashed.fit import collision_rate, collisions_by_sparsity, share
 from core.engine.exporters.hashed.sharing import expected_collision_rate, sharing_of
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.models.tensors import DTYPES
-from core.engine.pruning.network import Network
 from core.errors import InvalidRequest
 
 _SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
@@ -19,16 +20,18 @@ _SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
 
 
 @torch.no_grad()
-def share_linears(network: Network, folder: ClassifierFolder, *, compression: float, seed: int) -> list[dict[str, Any]]:
-    """Share the weights of the network's linear layers, in place, exactly representable in their stored dtype.
+def share_linears(
+    model: nn.Module, layers: Sequence[LinearShape], folder: ClassifierFolder, *, compression: float, seed: int
+) -> list[JsonValue]:
+    """Share the weights of the linear ones among a model's layers, in place, representable in their stored dtype.
 
     `compression` is bucket values for each weight. Returns a row of each layer, for the report: the tensor's name in
     the file, seed and buckets; weights, how many survive, and the share of these that are not alone in their bucket, as
     counted and as expected; the same at higher sparsities; and ‖W − Ŵ‖/‖W‖. Raises InvalidRequest where none is linear.
     """
-    rows = []
-    for shape in network.layers:
-        layer = network.module(shape.name)
+    rows: list[JsonValue] = []
+    for shape in layers:
+        layer = model.get_submodule(shape.name)
         if not isinstance(layer, nn.Linear):
             continue
         entry = folder.tensors[f"{shape.name}.weight"]

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from core.engine.exporters.safetensors_parts import (
     write_header,
 )
 from core.storage.store import HASHED_SUFFIX
+from secateur_wire.base import JsonObject
 from secateur_wire.weights.hashed import bucket_and_sign
 
 
@@ -57,7 +58,7 @@ class _Shared:
         return parts
 
 
-def hash_folder(folder: Path, sharings: Mapping[str, HashSharing]) -> dict[str, Any]:
+def hash_folder(folder: Path, sharings: Mapping[str, HashSharing]) -> JsonObject:
     """Replace the weight files of a checkpoint by hashed ones; `sharings` holds the hash of each shared tensor by name.
 
     The dense files are deleted once all hashed ones are written. Returns the entry of the report, in the form of packed

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-DEFAULT_COMPRESSION = 1 / 8
-
 
 @dataclass(frozen=True)
 class HashSharing:

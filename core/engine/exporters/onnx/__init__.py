@@ -1,1 +1,1 @@
-"""ONNX: `graph` writes a classifier as one file."""
+"""ONNX, written beside every classifier: description in `info`, `exporter` writes the `graph` as one file."""

@@ -1,1 +1,1 @@
-"""Packed files: bitmasks and the values that are left; `files` writes them."""
+"""Packed files, of bitmasks and the values that are left: description in `info`, writer in `exporter` and `files`."""

@@ -15,7 +15,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from core.engine.exporters.safetensors_parts import (
     write_header,
 )
 from core.storage.store import PACKED_SUFFIX
+from secateur_wire.base import JsonObject
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class PackedSize:
     dense_sha256: str
 
 
-def pack_folder(folder: Path) -> dict[str, Any]:
+def pack_folder(folder: Path) -> JsonObject:
     """Replace the weight files of a checkpoint by packed ones; what that came to, for the report.
 
     `bytes`, `dense_bytes` and `bound_bytes` are of the weight files; `restores` names the dense files they give back,

@@ -7,12 +7,12 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
-from core.engine.exporters.hashed.sharing import DEFAULT_COMPRESSION
 from core.engine.recovery.completion import complete_image_recovery
 from core.engine.recovery.registry import RECOVERIES, recoveries_where
 from core.engine.recovery.request import Recovery
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
+from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Calibration, Output
 from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method
 from core.service.jobs.gates import require_measured
@@ -62,30 +62,13 @@ def resolve_classifier_job(
         evaluation.append(resolve_images(session, team_id, name, needs, hub))
     require_measured(body.gates, body.evaluation, is_classifier=True)
     recovery, training = _resolve_recovery(session, team_id, body, images, classes, hub)
-    output = _output(body)
+    output = resolve_output(body.output, description, checked.pattern)
     images_of = {
         "calibration": None if images is None else images.model_dump(mode="json"),
         "evaluation": [each.model_dump(mode="json") for each in evaluation],
         "recovery": None if training is None else training.model_dump(mode="json"),
     }
     return ResolvedImages(output, recovery, {"task": description.task, "images": images_of})
-
-
-def _output(body: JobBody) -> Output:
-    """Return the output with weight sharing's default compression; raises InvalidRequest for one without sharing."""
-    if body.output.format == "hashed":
-        return body.output.model_copy(update={"compression": body.output.compression or DEFAULT_COMPRESSION})
-    require_unshared(body)
-    return body.output
-
-
-def require_unshared(body: JobBody) -> None:
-    """Refuse an output with a compression where weights are not shared: raises InvalidRequest."""
-    if body.output.compression is not None:
-        raise InvalidRequest(
-            f"output.compression belongs to format 'hashed', not to {body.output.format!r}: leave it out",
-            param="output.compression",
-        )
 
 
 def _refuse_text(body: JobBody) -> None:

@@ -13,18 +13,19 @@ from sqlalchemy.orm import Session
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
+from core.engine.exporters.registry import OFFERED
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
-from core.engine.options.patterns import STRUCTURED
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
+from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Calibration, Evaluation, Output
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method, resolve_request
 from core.service.jobs.estimates.compute import compensation_of
 from core.service.jobs.gates import require_measured
-from core.service.jobs.resolution.classifier import require_unshared, resolve_classifier_job
+from core.service.jobs.resolution.classifier import resolve_classifier_job
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model
 from core.service.jobs.resolution.recovery import resolve_recovery
@@ -81,18 +82,7 @@ def resolve_job(
             '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
             param="calibration",
         )
-    if body.output.format == "hashed":
-        raise InvalidRequest(
-            "output.format: 'hashed' shares the weights of image classifiers' linear layers; of a language model use "
-            "'packed'",
-            param="output.format",
-        )
-    require_unshared(body)
-    if body.output.format == "packed" and checked.pattern == STRUCTURED.text:
-        raise InvalidRequest(
-            "output.format: structured pruning leaves no zeros to pack, the files are smaller as they are: use 'dense'",
-            param="output.format",
-        )
+    output = resolve_output(body.output, model.description, checked.pattern)
     calibration, text, generated = _resolve_calibration(session, team_id, body, parameters, model.description, findings)
     if compensation and compensation.chooses and calibration and calibration.samples == 1 and not calibration.generated:
         raise InvalidRequest(
@@ -106,7 +96,7 @@ def resolve_job(
         body,
         model,
         checked,
-        output=body.output,
+        output=output,
         calibration=calibration,
         evaluation=evaluation,
         recovery=recovery.recovery,
@@ -143,8 +133,9 @@ def _check(description: Description, body: JobBody) -> ResolvedRequest:
     request = (body.method, body.pattern, body.sparsity, body.parameters)
     if body.target is None:
         return resolve_request(description, *request, layout=body.output.layout)
+    leaves_out_zeros = OFFERED[body.output.format].leaves_out_zeros
     return resolve_target(
-        description, *request, body.target, layout=body.output.layout, is_packed=body.output.format == "packed"
+        description, *request, body.target, layout=body.output.layout, leaves_out_zeros=leaves_out_zeros
     )
 
 

@@ -11,7 +11,7 @@ from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.errors import InvalidParameters, InvalidRequest, InvalidTarget
 from core.methods.registry import get_method, parse_parameters
-from core.pipeline.recipes.parts import Gates
+from core.pipeline.recipes.parts import Gates, Output
 from core.pipeline.reports.report import Report
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel
@@ -31,7 +31,7 @@ def measured_body(body: JobBody) -> JobBody:
         "gates": body.gates != Gates(),
         "evaluation.tasks": bool(body.evaluation.tasks),
         "evaluation.prompts": bool(body.evaluation.prompts),
-        "output.format": body.output.format != "dense",
+        "output.format": body.output.format != Output().format,
         "target": body.target is not None,
     }
     for param, is_set in unused_fields.items():

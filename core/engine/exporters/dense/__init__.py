@@ -1,0 +1,1 @@
+"""Plain safetensors: what every artifact is written as first, and stays where no other form is asked for."""

@@ -1,0 +1,32 @@
+"""Weights shared by a hash: their description."""
+
+from core.engine.architectures.describe import Description
+from core.engine.architectures.description import ModelDescription
+from core.engine.exporters.exporter_info import ExporterInfo
+from core.errors import InvalidRequest
+
+
+class _HashedInfo(ExporterInfo):
+    def check(self, description: Description, pattern: str) -> None:
+        if isinstance(description, ModelDescription):
+            raise InvalidRequest(
+                "output.format: 'hashed' shares the weights of image classifiers' linear layers; of a language model "
+                "use 'packed'",
+                param="output.format",
+            )
+
+
+INFO = _HashedInfo(
+    id="hashed",
+    rank=30,
+    written="after",
+    task_families=("image-classification",),
+    summary="hashed, of image classifiers: the weights of every linear layer are made to share a few values, which a "
+    "hash of their places chooses (HashedNets), and those are stored.",
+    opening="The linear layers' weights share values chosen by a hash: `secateur download JOB --unpack` restores the "
+    "files bit by bit. Then:",
+    replaces_weights=True,
+    changes_weights=True,
+    has_known_size=False,
+    default_compression=1 / 8,
+)

@@ -1,0 +1,16 @@
+"""Exporter of ONNX files."""
+
+from pathlib import Path
+
+from torch import nn
+
+from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.exporters.onnx.graph import export_onnx
+from core.engine.exporters.protocols import ClassifierExporter
+
+
+class OnnxFile(ClassifierExporter):
+    """One file that any runtime of that format executes."""
+
+    def export(self, model: nn.Module, image_shape: tuple[int, int, int], folder: Path) -> int:
+        return export_onnx(model, image_shape, folder / ONNX_FILE)

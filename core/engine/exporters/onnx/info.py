@@ -1,0 +1,5 @@
+"""ONNX: its description."""
+
+from core.engine.exporters.exporter_info import ExporterInfo
+
+INFO = ExporterInfo(id="onnx", rank=40, written="beside", task_families=("image-classification",))

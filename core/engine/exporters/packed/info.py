@@ -1,0 +1,28 @@
+"""Packed files: their description."""
+
+from core.engine.architectures.describe import Description
+from core.engine.architectures.description import ModelDescription
+from core.engine.exporters.exporter_info import ExporterInfo
+from core.engine.options.patterns import STRUCTURED
+from core.errors import InvalidRequest
+
+
+class _PackedInfo(ExporterInfo):
+    def check(self, description: Description, pattern: str) -> None:
+        if isinstance(description, ModelDescription) and pattern == STRUCTURED.text:
+            raise InvalidRequest(
+                "output.format: structured pruning leaves no zeros to pack, the files are smaller as they are: use "
+                "'dense'",
+                param="output.format",
+            )
+
+
+INFO = _PackedInfo(
+    id="packed",
+    rank=20,
+    written="after",
+    summary="packed: bitmasks and surviving values.",
+    opening="The weights are packed: `secateur download JOB --unpack` restores them bit by bit. Then:",
+    replaces_weights=True,
+    leaves_out_zeros=True,
+)

@@ -1,0 +1,9 @@
+"""Registry of exporters: every folder beside it whose `info` describes one. None is listed, and no torch is loaded."""
+
+from core.discovery import descriptions
+from core.engine import exporters
+from core.engine.exporters.exporter_info import ExporterInfo
+
+EXPORTERS = descriptions(exporters, ExporterInfo)
+OFFERED = {form: each for form, each in EXPORTERS.items() if each.written != "beside"}
+"""Forms that a job may ask for."""
