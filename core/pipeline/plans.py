@@ -14,7 +14,7 @@ from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import plan_width_reduction, require_structure
 from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.layerwise.plan import LayerwisePlan
-from core.engine.pruning.units.plan import StructuredPlan
+from core.engine.pruning.units.plan import UnitRemovalPlan
 from core.methods.engine import build_method, build_structured_method
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.plan import SensitivityPlan
@@ -50,7 +50,7 @@ def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.de
 
 def make_structured_plan(
     folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None
-) -> StructuredPlan:
+) -> UnitRemovalPlan:
     """Make the plan of a pass that removes groups, from a request that was checked against the model.
 
     How many channels are left depends on the device, so InvalidSparsity is raised where its multiples reach no such
@@ -71,7 +71,7 @@ def make_structured_plan(
         removed_layers = layer_count(
             structure, parameters=description.parameters, ratio=ratio, at_least=request.at_least
         )
-    return StructuredPlan(
+    return UnitRemovalPlan(
         method_id=request.method,
         sparsity=ratio,
         parameters=checked,

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
+from core.engine.pruning import plan as pruning_plan
 from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.input_moments import InputMoments
 from core.engine.pruning.layerwise.propagation import InputGroup, arrivals
 from core.engine.pruning.protocols.units import BlockUnitMethod
-from core.engine.pruning.units import plan as structured_plan
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, TokensAtBlock
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.dense_blocks import dense_blocks
@@ -136,7 +136,7 @@ def test_its_units_and_what_it_changed_are_what_is_saved(folder: Path, method: H
 def test_tokens_that_do_not_fit_the_budget_lie_in_files_and_count_as_well(
     folder: Path, method: Halving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(structured_plan, "MICRO_BATCH_TOKENS", 48)
+    monkeypatch.setattr(pruning_plan, "MICRO_BATCH_TOKENS", 48)
     roomy = halve(folder, tmp_path / "roomy")
     planned = dict(method.planned_means)
     tight = halve(folder, tmp_path / "tight", activation_budget_bytes=2 * 24 * 32 * 4 + 100)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
+from core.engine.pruning import plan as pruning_plan
 from core.engine.pruning.block_pass import PruneResult
-from core.engine.pruning.units import plan as structured_plan
 from core.engine.pruning.units.removal import Cut, LayerCut
 from core.errors import InvalidRequest
 from core.methods.depth.method import Depth
@@ -131,7 +131,7 @@ def test_micro_batches_change_nothing_but_the_order_of_sums(
     """Each one's dense inputs and residual stream meet its own, and no other's."""
     monkeypatch.setattr(Depth, "choose", lambda method, scene: SECOND_LAYER_GONE)
     whole = tensors_of(cut(tiny, tmp_path / "whole", "depth", compensation))
-    monkeypatch.setattr(structured_plan, "MICRO_BATCH_TOKENS", 72)
+    monkeypatch.setattr(pruning_plan, "MICRO_BATCH_TOKENS", 72)
     parts = tensors_of(cut(tiny, tmp_path / "parts", "depth", compensation))
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, atol=5e-3, rtol=5e-3)

@@ -17,13 +17,13 @@ from worker.runner.specs import ImageSource, ModelSource, PruneSpec, TextSource
 if TYPE_CHECKING:
     from core.engine.pruning.block_pass import PruneResult
     from core.engine.pruning.layerwise.plan import LayerwisePlan
-    from core.engine.pruning.units.plan import StructuredPlan
+    from core.engine.pruning.units.plan import UnitRemovalPlan
 
 
 def prune_result(
     spec: PruneSpec,
     description: ModelDescription,
-    plan: "LayerwisePlan | StructuredPlan",
+    plan: "LayerwisePlan | UnitRemovalPlan",
     result: "PruneResult",
     *,
     artifact_bytes: int,

@@ -20,8 +20,8 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import DTYPES
 from core.engine.options.width_counts import reachable_sparsities, require_structure
-from core.engine.pruning.layerwise.plan import model_facts
-from core.engine.pruning.units.plan import StructuredPlan
+from core.engine.pruning.plan import model_facts
+from core.engine.pruning.units.plan import UnitRemovalPlan
 from core.engine.pruning.units.removal import UnitCounts, cut_config
 from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
@@ -147,7 +147,7 @@ def search_model(
     return result
 
 
-def shape_config(folder: ModelFolder, plan: StructuredPlan) -> PretrainedConfig:
+def shape_config(folder: ModelFolder, plan: UnitRemovalPlan) -> PretrainedConfig:
     """Return the config of a model pruned by this plan; it does not depend on which groups are chosen."""
     structure = require_structure(folder.description)
     layers = range(len(structure.layers) - plan.removed_layers)

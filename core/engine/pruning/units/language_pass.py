@@ -24,7 +24,7 @@ from core.engine.pruning.units.block_choice import BlockChoice
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock
 from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.output_biases import with_biases
-from core.engine.pruning.units.plan import StructuredPlan
+from core.engine.pruning.units.plan import UnitRemovalPlan
 from core.engine.pruning.units.removal import Cut, Groups, UnitCounts, cut_config, layer_groups, slice_block
 from core.engine.pruning.units.trained_weights import TrainedWeights
 from core.engine.resume.kinds import BLOCK, SELECTION
@@ -35,7 +35,7 @@ from core.errors import InvalidRequest
 class Removal(BlockPass):
     """The choice and the pass that removes what was chosen."""
 
-    def __init__(self, folder: ModelFolder, plan: StructuredPlan, **setting: Any) -> None:
+    def __init__(self, folder: ModelFolder, plan: UnitRemovalPlan, **setting: Any) -> None:
         """Set up the pass; `setting` are the keyword arguments of `BlockPass`."""
         super().__init__(folder, plan, **setting)
         self.plan = plan
