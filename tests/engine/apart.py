@@ -8,7 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.engine.reloading", "tests.engine.recovering"])
+_FORKS.set_forkserver_preload(["tests.engine.reloading", "tests.engine.recovering", "worker.runner.checkpoint_names"])
 
 
 class Apart:

@@ -72,14 +72,16 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
 def test_what_knows_its_inputs_keeps_what_magnitude_loses_and_a_pattern_costs(
     smollm2: ModelFolder, little_calibration: Tensor, little_text: Tensor, tmp_path: Path
 ) -> None:
-    """The orders that are far apart: little text tells them too."""
+    """The orders that are far apart: little text tells them too, and one layer in three."""
     known: dict[str, float] = {}
+    dense = [layer for layer in range(smollm2.description.layers) if layer % 3]
 
     def pruned(method: str, pattern: str) -> float:
         result = sweep(
             smollm2.path, tmp_path / f"{method}-{pattern.replace(':', '-')}", method=method, pattern=pattern,
             calibration=None if method == "magnitude" else little_calibration[:1],
             evaluations={"text": little_text[:1]}, sparsity=0.5, dense_perplexity=known,
+            parameters={"skip_layers": dense},
         )  # fmt: skip
         known["text"] = result.perplexity["text"].dense
         return result.perplexity["text"].pruned

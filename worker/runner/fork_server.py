@@ -15,7 +15,7 @@ from typing import IO
 from worker.processes import ChildProcess, spawn
 
 COMMAND = (sys.executable, "-m", "worker.runner.forking_process")
-PRELOADED = ("worker.runner.__main__", "worker.runner.prune")
+PRELOADED = ("worker.runner.__main__", "worker.runner.prune", "worker.runner.checkpoint_names")
 """Modules that a server loads before it can be asked: the engine too, which a runner loads only for tasks that need it,
 for most do."""
 PACKET_BYTES = 64

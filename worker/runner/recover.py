@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from core.engine.recovery.language import Recovered, recover
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Source
-from core.engine.resume.fingerprint import VERSIONS
+from core.engine.resume.fingerprint import versions
 from core.errors import TooLittleText
 from core.pipeline.recipes.parts import Evaluation
 from core.pipeline.reports.report import RecoveryReport
@@ -230,6 +229,6 @@ def _report(
             "processes": recovered.processes,
             "zeros": {"before": before, "after": after},
             "sparsity": {"before": before / prunable, "after": after / prunable},
-            "versions": {name: version(name) for name in VERSIONS},
+            "versions": versions(),
         }
     )

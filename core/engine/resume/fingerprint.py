@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,13 @@ class Runtime:
     @classmethod
     def of(cls, device: torch.device, dtype: torch.dtype) -> "Runtime":
         """Return the runtime of work on a device as this process is set up now."""
-        return cls(device.type, torch.get_num_threads(), str(dtype), {name: version(name) for name in VERSIONS})
+        return cls(device.type, torch.get_num_threads(), str(dtype), versions())
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the version of each of `VERSIONS`: reading all four takes longer than a block of a small model."""
+    return {name: version(name) for name in VERSIONS}
 
 
 def fingerprint(stage: str, facts: Mapping[str, Any], runtime: Runtime) -> str:
