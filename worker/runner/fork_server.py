@@ -31,6 +31,7 @@ LIBRARIES = {
         "onnxscript.function_libs.torch_lib.ops",
         "sympy.tensor.tensor",
     ),
+    "recover": ("core.engine.recovery.adapters",),
     "tasks": ("core.engine.evaluation.zero_shot",),
 }
 """Modules that only some tasks need and that are slow to load: loaded for the first and for all that follow."""

@@ -1,6 +1,5 @@
 """Parts of a language model that a recovery may train: all parameters, or low-rank adapters."""
 
-from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.protocols import OpenedModel, Trainable
 from core.engine.recovery.zero_pattern import ZeroPattern, weight_names
 
@@ -14,6 +13,8 @@ def every_parameter(opened: OpenedModel) -> Trainable:
 
 def low_rank_adapters(opened: OpenedModel) -> Trainable:
     """Train adapters on the linear layers that the request names, else on all; their updates have the zeros."""
+    from core.engine.recovery.adapters import add_adapters, merge_adapters  # brings peft: slow to load, seldom needed
+
     folder, lora = opened.folder, opened.recovery.lora
     assert lora is not None
     adapted = [each.name for each in folder.description.linears if each.matches(lora.targets or ["*"])]

@@ -7,13 +7,11 @@ store are allowed.
 import re
 from typing import Annotated, Literal
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # lazily
 from pydantic import BaseModel, Field, TypeAdapter
 
 from core.errors import InvalidRequest
 from core.service.publications.schemas import PublicationBody
-from core.service.sources.hub import is_branch
+from core.service.sources.hub import is_branch, name_fault
 from core.settings import Settings
 from core.validation import require_credential
 
@@ -84,12 +82,10 @@ def destination_of(body: PublicationBody, settings: Settings) -> Destination:
 def _hub(body: PublicationBody) -> HubDestination:
     _refuse_others(body, _OF_S3, "s3://bucket/prefix")
     repository = body.to.removeprefix(_HUB)
-    try:
-        validate_repo_id(repository)
-    except HFValidationError:
+    if name_fault(repository) is not None:
         raise InvalidRequest(
             "to: after hub: comes org/name, of letters, digits, '-', '_' and '.', at most 96 characters", param="to"
-        ) from None
+        )
     if "/" not in repository:
         raise InvalidRequest("to: after hub: comes org/name, the owner too", param="to")
     if body.token is None:

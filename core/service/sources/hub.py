@@ -2,6 +2,9 @@
 
 Every request has a timeout. Errors tell apart what is gated, what is not there (or private: the hub does not say
 which), and a hub that cannot be reached, which is worth another try.
+
+The hub's library is loaded where it is first needed: API, dispatcher and workers import this module at every start, and
+most of them never ask the hub.
 """
 
 import errno
@@ -13,19 +16,6 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Literal
-
-import httpx2
-from huggingface_hub import HfApi, get_session, hf_hub_url, hf_raise_for_status
-from huggingface_hub.errors import (
-    DisabledRepoError,
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import build_hf_headers, validate_repo_id  # type: ignore[attr-defined]  # lazily
 
 from core.errors import (
     GatedModel,
@@ -84,14 +74,25 @@ def _is_revision(revision: str) -> bool:
     return _REVISION.fullmatch(revision) is not None and ".." not in revision and "//" not in revision
 
 
+def name_fault(repository: str) -> str | None:
+    """Return what the hub has against the name of a repository, None where it takes it."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # lazily
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        return str(error)
+    return None
+
+
 def split_reference(reference: str, kind: Kind, param: str) -> tuple[str, str | None]:
     """Split `org/name[@revision]` into repository and revision; raises UnknownModel or UnknownDataset if invalid."""
     repository, at, revision = reference.partition("@")
     unknown = UnknownModel if kind == "model" else UnknownDataset
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise unknown(f"{param} {reference!r} is not a name of the hub: {error}", param=param) from error
+    fault = name_fault(repository)
+    if fault is not None:
+        raise unknown(f"{param} {reference!r} is not a name of the hub: {fault}", param=param)
     if "/" not in repository:
         raise unknown(f"{param} {reference!r} is not a name of the hub: it has the form org/name", param=param)
     if at and not _is_revision(revision):
@@ -154,6 +155,8 @@ class Hub:
         return listing
 
     def _ask(self, kind: Kind, repository: str, revision: str | None) -> HubListing:
+        from huggingface_hub import HfApi
+
         api = HfApi(endpoint=self._endpoint, token=self._token)
         with translated_errors(kind, repository, revision, credential=self._credential):
             info = api.repo_info(
@@ -186,6 +189,9 @@ class Hub:
         """
         if end <= start:
             return
+        from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # lazily
+
         url = hf_hub_url(repository, path, repo_type=kind, revision=commit, endpoint=self._endpoint)
         headers = build_hf_headers(token=self._token) | {
             "range": f"bytes={start}-{end - 1}",
@@ -236,6 +242,17 @@ def translated_errors(
     unknown = UnknownModel if is_model else UnknownDataset
     gated = GatedModel if is_model else UnusableDataset
     error: SecateurError
+
+    import httpx2
+    from huggingface_hub.errors import (
+        DisabledRepoError,
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
     try:
         yield
         return
