@@ -1,0 +1,25 @@
+"""Base of the error tree."""
+
+from typing import Any, ClassVar
+
+
+class SecateurError(Exception):
+    """Base of all errors a user can meet.
+
+    `code` is stable and machine readable, `status` the HTTP status, `retryable` whether another attempt
+    of the same job could end differently.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+    def problem(self) -> dict[str, Any]:
+        """Return the error as stored on a job and sent by the runner: `code`, `message`, `param`, `retryable`."""
+        return {"code": self.code, "message": self.message, "param": self.param, "retryable": self.retryable}
