@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from core.engine.models.accelerator import backend_of, default_device
 from core.engine.models.folder import open_model
 from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
@@ -57,3 +58,19 @@ def test_cuda_trains_and_keeps_every_zero(method: str, dtype: torch.dtype, tmp_p
     AcceleratorState._reset_state(reset_partial_state=True)
     assert sum(recovered.losses[-4:]) < 0.9 * sum(recovered.losses[:4])
     assert all(after >= before > 0 for before, after in recovered.zeros.values())
+
+
+def test_memory_is_that_of_the_device_that_is_named() -> None:
+    device = torch.device("cuda", torch.cuda.device_count() - 1)  # with two of them, not the current one
+    backend = backend_of(device)
+    assert 0 < backend.free_bytes() <= backend.total_bytes()
+    backend.reset_peak()
+    before = backend.peak_bytes()
+    assert before is not None
+    ones = torch.ones(2**24, dtype=torch.uint8, device=device)
+    backend.synchronise()
+    assert backend.peak_bytes() == before + ones.nbytes
+    del ones
+    backend.release_cached()
+    assert backend.prefers_bfloat16() == (torch.cuda.get_device_properties(device).major >= 8)
+    assert default_device().type == device.type
