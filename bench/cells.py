@@ -19,7 +19,8 @@ from typing import Any
 CACHE = Path(".cache/bench")
 _ROOT = Path(__file__).parent.parent
 _SOURCES = _ROOT / "core"
-_ENGINE = ("catalogue", "engine", "methods", "pipeline", "storage")
+_ENGINE = ("engine", "methods", "pipeline", "storage")
+_DEVICES = _SOURCES / "device_kinds.py"
 
 
 class CellFailed(Exception):
@@ -55,7 +56,7 @@ def engine_program(module: str, more: Sequence[Path] = ()) -> Program:
     further sources that count.
     """
     engine = [file for folder in _ENGINE for file in sorted((_SOURCES / folder).rglob("*.py"))]
-    sources = [*engine, *more, _file_of("bench.cell_program"), _file_of(module)]
+    sources = [_DEVICES, *engine, *more, _file_of("bench.cell_program"), _file_of(module)]
     return Program((sys.executable, "-m", module), f"{own_release()} {_digest(sources)}")
 
 
