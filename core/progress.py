@@ -1,7 +1,7 @@
 """Progress of work that takes long: what it reports to whoever watches, and how it learns that it should stop."""
 
 
-class Stopped(Exception):
+class WorkStopped(Exception):
     """The work was asked to stop, and what it had done is saved."""
 
 
@@ -28,9 +28,9 @@ class Progress:
         return False
 
     def raise_if_stopped(self) -> None:
-        """Raise Stopped once the work should stop; to be called where all it has done is saved."""
+        """Raise WorkStopped once the work should stop; to be called where all it has done is saved."""
         if self.should_stop():
-            raise Stopped
+            raise WorkStopped
 
 
 class PartialProgress(Progress):
@@ -39,22 +39,22 @@ class PartialProgress(Progress):
     Subclasses change what the part reports.
     """
 
-    def __init__(self, whole: Progress, start: float = 0.0, end: float = 1.0) -> None:
-        self.whole = whole
+    def __init__(self, outer: Progress, start: float = 0.0, end: float = 1.0) -> None:
+        self.outer = outer
         self._start = start
         self._end = end
 
     def stage(self, name: str) -> None:
-        self.whole.stage(name)
+        self.outer.stage(name)
 
     def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
-        self.whole.advance(self._start + (self._end - self._start) * share, done, of)
+        self.outer.advance(self._start + (self._end - self._start) * share, done, of)
 
     def log(self, message: str) -> None:
-        self.whole.log(message)
+        self.outer.log(message)
 
     def metric(self, name: str, step: int, value: float) -> None:
-        self.whole.metric(name, step, value)
+        self.outer.metric(name, step, value)
 
     def should_stop(self) -> bool:
-        return self.whole.should_stop()
+        return self.outer.should_stop()

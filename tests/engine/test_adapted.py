@@ -31,7 +31,7 @@ from core.methods.lorashear.half_space import HalfSpaceRemoval, half_space_step
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import resolve_request
-from core.progress import Stopped
+from core.progress import WorkStopped
 from core.service.jobs.estimates.compute import compute_cost
 from core.service.jobs.estimates.resources import estimate_resources
 from tests.engine.crossing import crossed
@@ -261,7 +261,7 @@ def test_what_was_trained_and_chosen_is_not_trained_again(
     def attempt(name: str, **more: Any) -> Any:
         return removal(folder, tmp_path / name, method, 0.25, parameters=METHODS[method], evaluations=text, **more)
 
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         attempt("one", progress=Watching(stop_after=1))
 
     def refuse(self: AdaptedModel, tokens: Tensor, rule: Any) -> None:
@@ -269,7 +269,7 @@ def test_what_was_trained_and_chosen_is_not_trained_again(
 
     with monkeypatch.context() as patched:
         patched.setattr(AdaptedModel, "train", refuse)
-        with pytest.raises(Stopped):
+        with pytest.raises(WorkStopped):
             attempt("two", previous=[tmp_path / "one"], progress=Watching(stop_after=1))
         third = attempt("three", previous=[tmp_path / "two"])
         assert [file.read_bytes() for file in third.files] == [file.read_bytes() for file in whole.files]

@@ -23,7 +23,7 @@ from core.engine.pruning.units.context import Scene
 from core.engine.pruning.units.dense_blocks import dense_blocks
 from core.engine.pruning.units.removal import UnitCounts
 from core.pipeline import plans
-from core.progress import Stopped
+from core.progress import WorkStopped
 from tests.engine.sweeping import last_hidden, tensors_of
 from tests.engine.test_structured import removal, save
 from tests.engine.tiny import make_model, make_tokens
@@ -151,7 +151,7 @@ def test_another_attempt_plans_no_more_and_chooses_only_in_the_blocks_that_are_l
 ) -> None:
     whole = halve(folder, tmp_path / "whole", refit)
 
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         halve(folder, tmp_path / "one", refit, progress=Watching(stop_after=3))
     planned = method.planned
     method.pruned_blocks = []

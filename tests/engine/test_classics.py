@@ -22,7 +22,7 @@ from core.engine.recovery.request import Recovery
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, InvalidSparsity
 from core.methods.iterative_magnitude.method import cut_layer, rewind
-from core.progress import Progress, Stopped
+from core.progress import Progress, WorkStopped
 from tests.engine.classifying import (
     Plain,
     digits,
@@ -69,7 +69,7 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_weights(method: str, t
         return model
 
     whole = run("whole").state_dict()
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         run("one", stop_after=3 if method == "obs" else 14)
     again = run("two", previous=[tmp_path / "one"]).state_dict()
     for name, tensor in whole.items():

@@ -24,7 +24,7 @@ from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.reports.charts import sensitivity_chart
-from core.progress import Progress, Stopped
+from core.progress import Progress, WorkStopped
 from tests.engine.classifier_folders import CLASSES, images, make_classifier
 from tests.engine.watching import Watching
 
@@ -113,7 +113,7 @@ def test_a_group_of_filters_loses_those_of_lowest_score_as_if_removed(
 def test_stopped_after_a_layer_it_goes_on_there(folder: ClassifierFolder, tmp_path: Path) -> None:
     _, whole, _ = measured(folder, tmp_path / "whole", "magnitude")
     first, second = Watching(stop_after=3), Watching()
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         measured(folder, tmp_path / "one", "magnitude", progress=first)
     assert len(first.shares) == 3
     _, again, _ = measured(folder, tmp_path / "two", "magnitude", progress=second, previous=tmp_path / "one")

@@ -16,7 +16,7 @@ from core.errors import InvalidRequest
 from core.methods.depth.method import Depth
 from core.methods.random_structured.method import RandomStructured
 from core.pipeline.plans import make_structured_plan
-from core.progress import Stopped
+from core.progress import WorkStopped
 from tests.engine.crossing import crossed
 from tests.engine.sweeping import last_hidden, newest_stream, request_for, tensors_of
 from tests.engine.test_per_layer import prune as prune_per_layer
@@ -163,7 +163,7 @@ def test_a_walk_that_was_cut_off_ends_with_the_same_bytes(
     monkeypatch.setattr(Depth, "choose", lambda method, scene: SECOND_LAYER_GONE)
     whole = cut(tiny, tmp_path / "whole", method, {"refit": "auto"})
 
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         cut(tiny, tmp_path / "one", method, {"refit": "auto"}, progress=Watching(stop_after=3))
     again = cut(tiny, tmp_path / "two", method, {"refit": "auto"}, previous=[tmp_path / "one"])
     assert again.resumed_from == 3

@@ -17,7 +17,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.pruning.block_pass import PruneResult
 from core.errors import ReloadCheckFailed
-from core.progress import Stopped
+from core.progress import WorkStopped
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
 from tests.engine.reloading import reload
@@ -103,7 +103,7 @@ def test_every_family_that_is_killed_in_the_middle_comes_to_the_same_bytes(
         return sweep(folder, tmp_path / place, calibration=tokens, method=method, sparsity=0.5, **how)
 
     whole = prune("whole")
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         prune("one", progress=Watching(stop_after=2))
     again = prune("two", previous=tmp_path / "one")
     assert again.resumed_from == 2

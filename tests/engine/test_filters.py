@@ -16,7 +16,7 @@ from core.engine.pruning.network import Network, mean_loss
 from core.engine.recovery.request import Recovery
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, InvalidSparsity
-from core.progress import Stopped
+from core.progress import WorkStopped
 from tests.engine.classifier_networks import layers_of, logits, make_classifier, make_scene, random_images
 from tests.engine.classifying import prune
 from tests.engine.watching import Watching
@@ -138,7 +138,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(digits: TensorImages, t
     stopped = make_scene(
         _digit_network(), digits, 0.3, store=ResumeStore(tmp_path, "same"), progress=Watching(stop_after=2)
     )
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         prune("filter-taylor", stopped, **parameters)
     assert len(stopped.figures["filters"]["rounds"]) == 2
     resumed = make_scene(_digit_network(), digits, 0.3, store=ResumeStore(tmp_path / "second", "same", [tmp_path]))

@@ -20,7 +20,7 @@ from core.errors import InvalidParameters
 from core.methods.cost import CostFacts, Tokens
 from core.methods.flap.method import FLAP
 from core.methods.registry import get_method, parse_parameters
-from core.progress import Stopped
+from core.progress import WorkStopped
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload_with_code
@@ -183,7 +183,7 @@ def test_a_walk_that_was_cut_off_plans_no_more_and_ends_with_the_same_bytes(
     folder = make_model(tmp_path / "model", "qwen2")
     whole = finish(folder, tmp_path / "whole", layout)
 
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         finish(folder, tmp_path / "one", layout, progress=Watching(stop_after=2))
     monkeypatch.delattr(FLAP, "plan")
     monkeypatch.setattr(FLAP, "__abstractmethods__", frozenset())

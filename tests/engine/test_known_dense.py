@@ -11,7 +11,7 @@ from core.engine.models.folder import open_model
 from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.streams import Stream
 from core.pipeline.passes import walk_for
-from core.progress import Stopped
+from core.progress import WorkStopped
 from tests.engine.sweeping import request_for, tensors_of
 from tests.engine.tiny import make_model, make_tokens
 from tests.engine.watching import Watching
@@ -63,7 +63,7 @@ def test_an_attempt_that_knew_more_or_less_is_not_continued(tmp_path: Path) -> N
     alone = prune(folder, tmp_path / "alone", "wanda")
     known = {"first": alone.perplexity["first"].dense}
 
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         prune(folder, tmp_path / "before", "wanda", known, progress=Watching(stop_after=1))
     again = prune(folder, tmp_path / "again", "wanda", known, previous=[tmp_path / "before"])
     assert again.resumed_from == 1 and again.perplexity == alone.perplexity

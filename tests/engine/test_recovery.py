@@ -23,7 +23,7 @@ from core.engine.recovery.training import Training, rate
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.kinds import STEP
 from core.errors import InvalidRequest, RecoveryDiverged, ZerosRefilled
-from core.progress import Stopped
+from core.progress import WorkStopped
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.recovering import SHARED, linears_of, make_pruned, save, tiny_lora, train, train_among
@@ -147,7 +147,7 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(method: str, tmp
     asked, teacher = recipe(method), teacher_for(method, dense)
     whole = train(source, tmp_path / "whole", asked, teacher=teacher)
     first, then = Watching(stop_after=4), Watching()
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         train(source, tmp_path / "first", asked, teacher=teacher, progress=first)
     assert first.done == [1, 2, 3, 4, 5], "it stops after the step that was under way"
     second = train(

@@ -15,7 +15,7 @@ from core.engine.recovery.language import Recovered
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Adaptive, Source, shares
 from core.errors import InvalidRequest
-from core.progress import Stopped
+from core.progress import WorkStopped
 from tests.engine.recovering import make_pruned, tiny_lora, train
 from tests.engine.tiny import make_model, make_tokens
 from tests.engine.watching import Watching
@@ -111,7 +111,7 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(
 ) -> None:
     assert whole.rounds[0]["mean"] > whole.rounds[1]["mean"] and whole.rounds[-1]["stage"] == 1
     assert whole.tokens == len(whole.losses) * 4 * 24
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         run(source, tmp_path / "first", progress=Watching(stop_after))
     again = run(source, tmp_path / "again", previous=[tmp_path / "first"])
     assert again.resumed_from > 0 and again.losses == whole.losses and again.rounds == whole.rounds

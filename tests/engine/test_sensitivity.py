@@ -17,7 +17,7 @@ from core.methods.sensitivity.language_pass import SensitivityPass, SensitivityR
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.reports.charts import Series, line_chart, sensitivity_chart
-from core.progress import Progress, Stopped
+from core.progress import Progress, WorkStopped
 from tests.engine.resuming import positions
 from tests.engine.sweeping import sweep
 from tests.engine.tiny import make_model, make_tokens
@@ -98,7 +98,7 @@ def test_killed_after_any_layer_the_next_attempt_finds_the_same(model: Path, lay
     request: dict[str, Any] = {"method": "sparsegpt", "rates": [0.5, 0.8]}
     whole = sensitivity(model, tmp_path / "whole", **request)
 
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         sensitivity(model, tmp_path / "one", progress=Watching(stop_after=layer), **request)
     watching = Watching()
     again = sensitivity(

@@ -26,7 +26,7 @@ from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters, InvalidSparsity
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import resolve_request
-from core.progress import Stopped
+from core.progress import WorkStopped
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload
@@ -226,7 +226,7 @@ def test_a_walk_that_was_cut_off_goes_on_with_the_same_choice_and_ends_with_the_
     folder = make_model(tmp_path / "model", "qwen3")
     whole = removal(folder, tmp_path / "whole", "llm-pruner", 0.25, evaluations={"text": make_tokens(seed=1)})
 
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         removal(
             folder, tmp_path / "one", "llm-pruner", 0.25, evaluations={"text": make_tokens(seed=1)},
             progress=Watching(stop_after=2),

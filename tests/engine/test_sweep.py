@@ -16,7 +16,7 @@ from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK, STATE
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, NotFiniteWeights
-from core.progress import Stopped
+from core.progress import WorkStopped
 from tests.engine.resuming import positions
 from tests.engine.sweeping import last_hidden, newest_stream, save, sweep, tensors_of
 from tests.engine.tiny import make_model, make_tokens
@@ -115,7 +115,7 @@ def test_killed_after_any_block_the_next_attempt_yields_identical_bytes(
     }  # fmt: skip
     whole = sweep(model, tmp_path / "whole", **request)
 
-    with pytest.raises(Stopped):
+    with pytest.raises(WorkStopped):
         sweep(model, tmp_path / "one", progress=Watching(stop_after=block), **request)
     again = sweep(model, tmp_path / "two", previous=[tmp_path / "one"], **request)
     assert again.resumed_from == block

@@ -26,7 +26,7 @@ from core.engine.models.folder import ModelFolder, open_model
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.methods.registry import get_method
 from core.pipeline.reports.report import PeakMemory
-from core.progress import Stopped
+from core.progress import WorkStopped
 from worker.processes import peak_resident_bytes
 from worker.runner.artifact import export, verify
 from worker.runner.message_writer import open_messages, send, signs_of_life
@@ -232,7 +232,7 @@ def main() -> int:
             torch.set_num_threads(threads)
         with signs_of_life():
             result = run(spec)
-    except Stopped:
+    except WorkStopped:
         return STOPPED
     except Exception as error:
         with contextlib.suppress(OSError):  # the disk of the log may be full

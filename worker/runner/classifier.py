@@ -67,7 +67,7 @@ class Images:
 def prune_classifier(spec: ClassifierSpec, *, device: torch.device, progress: Progress) -> PruneOutput:
     """Prune a classifier, recover and measure it, and write it.
 
-    Raises Stopped once asked to stop and what it had done is saved.
+    Raises WorkStopped once asked to stop and what it had done is saved.
     """
     progress.stage("open")
     recipe, notes = spec.recipe, list[str]()
@@ -242,13 +242,13 @@ def _recover(
 class _Training(PartialProgress):
     """Progress of training, with some 200 points of its loss curve."""
 
-    def __init__(self, whole: Progress, steps: int) -> None:
-        super().__init__(whole, _PRUNED, _MEASURED)
+    def __init__(self, outer: Progress, steps: int) -> None:
+        super().__init__(outer, _PRUNED, _MEASURED)
         self._steps = steps
 
     def metric(self, name: str, step: int, value: float) -> None:
         if step % max(1, self._steps // 200) == 0 or step == self._steps:
-            self.whole.metric(name, step, value)
+            self.outer.metric(name, step, value)
 
 
 def _has_zeros(model: nn.Module, layer: LinearShape) -> bool:

@@ -22,7 +22,7 @@ from worker.runner.specs import ClassifierSpec
 def measure_classifier(spec: ClassifierSpec, *, device: torch.device, progress: Progress) -> PruneOutput:
     """Measure a classifier's sensitivity: return metrics and report, and write figures and chart to the artifact.
 
-    Raises Stopped once asked to stop and the layer it was at is saved.
+    Raises WorkStopped once asked to stop and the layer it was at is saved.
     """
     progress.stage("open")
     notes: list[str] = []

@@ -26,7 +26,7 @@ def prune_model(
 ) -> PruneOutput:
     """Prune a language model, and write the checkpoint to the artifact's folder.
 
-    Raises Stopped once asked to stop and a block is saved.
+    Raises WorkStopped once asked to stop and a block is saved.
     """
     progress.stage("open")
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
@@ -79,10 +79,10 @@ def prune_model(
 class _Pruning(PartialProgress):
     """Progress of the pass: where recovery follows, what is measured at its end belongs to pruning."""
 
-    def __init__(self, whole: Progress, *, is_last: bool) -> None:
-        super().__init__(whole, end=0.95)
+    def __init__(self, outer: Progress, *, is_last: bool) -> None:
+        super().__init__(outer, end=0.95)
         self._is_last = is_last
 
     def stage(self, name: str) -> None:
         if name != "evaluate" or self._is_last:
-            self.whole.stage(name)
+            self.outer.stage(name)

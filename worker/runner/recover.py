@@ -34,7 +34,7 @@ LOSS_POINTS = 200
 
 
 def recover_artifact(spec: RecoverSpec, *, device: torch.device, progress: Progress) -> RecoveryOutput:
-    """Train the artifact; raises Stopped once asked to stop and the step is saved."""
+    """Train the artifact; raises WorkStopped once asked to stop and the step is saved."""
     progress.stage("recover")
     folder = open_model(spec.model, own_artifact=True)  # this attempt has just written it
     tokenizer = folder.tokenizer()
@@ -196,15 +196,15 @@ def _mean(values: Sequence[float]) -> float:
 class _Training(PartialProgress):
     """Progress of training, with the points of the loss curve as they come."""
 
-    def __init__(self, whole: Progress, steps: int) -> None:
-        super().__init__(whole, end=0.95)
+    def __init__(self, outer: Progress, steps: int) -> None:
+        super().__init__(outer, end=0.95)
         self._steps = steps
         self._since: list[float] = []
 
     def metric(self, name: str, step: int, value: float) -> None:
         self._since.append(value)
         if step % _stride(self._steps) == 0 or step == self._steps:
-            self.whole.metric(name, step, _mean(self._since))
+            self.outer.metric(name, step, _mean(self._since))
             self._since.clear()
 
 

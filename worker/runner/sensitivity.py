@@ -33,7 +33,7 @@ def measure_sensitivity(
 ) -> PruneOutput:
     """Measure a language model's sensitivity: return metrics and report, and write figures and chart.
 
-    Figures and chart go to the artifact's folder. Raises Stopped once asked to stop and a layer is saved.
+    Figures and chart go to the artifact's folder. Raises WorkStopped once asked to stop and a layer is saved.
     """
     progress.stage("open")
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)

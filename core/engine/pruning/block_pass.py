@@ -173,7 +173,7 @@ class BlockPass:
     def report_block(self, done: int, blocks: int, rows: Sequence[LayerRow | GroupRow]) -> None:
         """Report that so many blocks are done and saved, and the mean error of the last one's layers.
 
-        Raises Stopped where that is enough.
+        Raises WorkStopped where that is enough.
         """
         self.progress.advance(done / blocks, done, blocks)
         errors = [row.reconstruction_error for row in rows if isinstance(row, LayerRow)]

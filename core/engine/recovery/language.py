@@ -80,7 +80,7 @@ def recover(
     whose newest saved step is resumed. In a run of several processes every one calls this; all return the same, and the
     main one has written the files.
 
-    Raises Stopped, RecoveryDiverged, ZerosRefilled, and InvalidRequest for a recovery that does not fit the
+    Raises WorkStopped, RecoveryDiverged, ZerosRefilled, and InvalidRequest for a recovery that does not fit the
     model.
     """
     began = time.monotonic()

@@ -20,7 +20,7 @@ from core.engine.recovery.sampling import InOrder, Sampling
 from core.engine.resume.kinds import STEP
 from core.engine.resume.store import Rejected, ResumeStore, Saved
 from core.errors import InvalidRequest, RecoveryDiverged
-from core.progress import Progress, Stopped
+from core.progress import Progress, WorkStopped
 
 LARGEST_GRADIENT_NORM = 1.0
 LOSS = "recovery_loss"
@@ -84,7 +84,7 @@ class Training:
     def run(self) -> None:
         """Train to the end, from the newest saved step on where the store has one.
 
-        Raises Stopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
+        Raises WorkStopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
         """
         saved = None if self._store is None else self._store.load(STEP)
         if isinstance(saved, Rejected):
@@ -104,7 +104,7 @@ class Training:
             if stop or (step + 1) % every == 0 or step + 1 == steps:
                 self._save(step + 1)
             if stop:
-                raise Stopped
+                raise WorkStopped
         self._model.eval()
 
     def _step(self, step: int) -> tuple[float, bool]:

@@ -36,11 +36,11 @@ class _Unit:
 class _OneLayer(Progress):
     """Progress of pruning one layer alone, which reports nothing, but may be stopped as the whole may."""
 
-    def __init__(self, whole: Progress) -> None:
-        self._whole = whole
+    def __init__(self, outer: Progress) -> None:
+        self._outer = outer
 
     def should_stop(self) -> bool:
-        return self._whole.should_stop()
+        return self._outer.should_stop()
 
 
 def classifier_sensitivity(
@@ -55,7 +55,7 @@ def classifier_sensitivity(
     `network.images` are those to calibrate on.
 
     After each layer its curve is saved in `store`, and those an earlier attempt left there are not measured again. The
-    model is restored afterwards. Raises Stopped between layers where asked to stop.
+    model is restored afterwards. Raises WorkStopped between layers where asked to stop.
     """
     assert parameters.rates is not None and parameters.pattern is not None
     dense_loss, dense_accuracy = loss_and_accuracy(network, images)

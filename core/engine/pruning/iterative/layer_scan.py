@@ -22,7 +22,7 @@ def layer_sensitivity_curves(
     """Measure the curve of each of the network's layers, by name.
 
     `prune_layer` prunes one layer of `network.model` to a rate, and touches nothing else; the layer is restored
-    afterwards. Raises Stopped between layers where asked to stop.
+    afterwards. Raises WorkStopped between layers where asked to stop.
     """
     curves: dict[str, Curve] = {}
     for shape in counted(network.layers, "scanning layers"):

@@ -33,7 +33,7 @@ def retrain(
     The model is left in evaluation mode. `pruned` are the weights, by name, whose zeros stay zero; `teacher` is the
     model to learn from, for a recovery that does. `recovery.learning_rate` unset stands for LEARNING_RATE.
 
-    Raises Stopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
+    Raises WorkStopped once asked to stop and saved, RecoveryDiverged where the loss is not finite.
     """
     device = next(model.parameters()).device
     filled = recovery.model_copy(update={"learning_rate": recovery.learning_rate or LEARNING_RATE})
@@ -56,7 +56,7 @@ def retrain_between(
 ) -> list[float]:
     """Train the network's model on its images between two cuts, zeros held; return the loss of each step.
 
-    The losses are reported as `metric` from step `done` on. Raises Stopped once asked to stop, RecoveryDiverged
+    The losses are reported as `metric` from step `done` on. Raises WorkStopped once asked to stop, RecoveryDiverged
     where the loss is not finite.
     """
     if not steps:
@@ -72,8 +72,8 @@ def retrain_between(
 class _Retraining(PartialProgress):
     """Progress of training between two cuts: its losses go on from those before, and it is no part of its own."""
 
-    def __init__(self, whole: Progress, metric: str, steps_before: int) -> None:
-        super().__init__(whole)
+    def __init__(self, outer: Progress, metric: str, steps_before: int) -> None:
+        super().__init__(outer)
         self._metric = metric
         self._steps_before = steps_before
 
@@ -81,4 +81,4 @@ class _Retraining(PartialProgress):
         """Report nothing: the rounds are what advances."""
 
     def metric(self, name: str, step: int, value: float) -> None:
-        self.whole.metric(self._metric, self._steps_before + step, value)
+        self.outer.metric(self._metric, self._steps_before + step, value)

@@ -46,7 +46,7 @@ def prune_in_rounds(
     once, before the first round; `training` is a context for the retraining and yields figures too. They can read their
     earlier figures in `network.figures`.
 
-    Raises Stopped once asked to stop; the rounds that are done are saved.
+    Raises WorkStopped once asked to stop; the rounds that are done are saved.
     """
     done = resume(network)
     if done is None:

@@ -164,7 +164,7 @@ class _ClassifierPass:
                 statistic.update(X_BLI)
 
     def prune(self, name: str) -> None:
-        """Prune a layer, with the statistics of its inputs if any; raises Stopped once asked to stop."""
+        """Prune a layer, with the statistics of its inputs if any; raises WorkStopped once asked to stop."""
         self.network.progress.raise_if_stopped()
         layer, target = self.layers[name], self.targets[name]
         dense_OI = to_matrix(layer)

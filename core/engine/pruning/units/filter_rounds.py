@@ -24,7 +24,7 @@ def remove_in_rounds(
 ) -> None:
     """Remove the units that `choose` returns and retrain, round by round, from the last saved round on.
 
-    Raises Stopped once asked to stop, InvalidSparsity where a goal would take an entire layer.
+    Raises WorkStopped once asked to stop, InvalidSparsity where a goal would take an entire layer.
     """
     image_shape = scene.calibration.batch([0]).shape[1:]
     layers = [layer.name for layer in scene.layers]
