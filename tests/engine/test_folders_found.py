@@ -127,7 +127,7 @@ SCRIPT = """
     from core.pipeline.reports.report import Report
     from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity
     from tests.recipes import recipe_of
-    from worker.runner.artifact import export
+    from core.pipeline.stages.artifact import export
     from worker.supervisor.export_stage import add_export
 
     metrics, report = Metrics(bytes=Sizes(dense=1000, artifact=1000)), Report()

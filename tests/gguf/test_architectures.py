@@ -10,11 +10,11 @@ from core.engine.models.folder import open_model
 from core.engine.models.gguf_header import ARCHITECTURES, read_gguf_sandboxed
 from core.engine.models.loading import load_model
 from core.errors import UnusableModel
+from core.pipeline.messages import ImportGgufSpec
+from core.pipeline.stages.models import import_gguf
 from tests.gguf.architectures import write_architecture
 from tests.gguf.files import Merges, finish, train_byte_level
 from tests.gguf.texts import varied_lines
-from worker.runner.models import import_gguf
-from worker.runner.specs import ImportGgufSpec
 
 
 @pytest.fixture(scope="module")

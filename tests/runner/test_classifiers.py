@@ -12,16 +12,16 @@ from core.database import transaction
 from core.engine.datasets.image_codec import write_images
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.errors import SecateurError
+from core.pipeline.messages import NewNetworkSpec
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import Report
+from core.pipeline.stages.models import new_network
 from core.service.jobs import service
 from core.service.jobs.schemas import JobBody
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from tests.runner.conftest import Finish, Work, artifact
 from tests.worker.conftest import Queue, eventually, runner_of
-from worker.runner.models import new_network
-from worker.runner.specs import NewNetworkSpec
 from worker.samples.images import digits
 
 pytestmark = pytest.mark.timeout(300)

@@ -20,6 +20,7 @@ from transformers.utils import HF_MODULES_CACHE
 from core.database import transaction
 from core.engine.evaluation.continuations import compare_continuations
 from core.engine.models.folder import open_model
+from core.pipeline.messages import Spec
 from core.service.jobs.states import STAGES
 from core.service.registry.schemas import ModelBody
 from core.service.registry.service import register_model
@@ -28,7 +29,6 @@ from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import LAYERS, register_layers, write_model
 from tests.worker.conftest import Queue, runner_of
 from worker.runner.client import run_task
-from worker.runner.specs import Spec
 from worker.supervisor.attempt import StageOutput
 from worker.supervisor.language_attempt import LanguageAttempt
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import SecateurError
+from core.pipeline.messages import ModelSource, TextSource
 from core.service.jobs.tables import JobRow
 from core.service.registry.schemas import DatasetBody
 from core.service.registry.service import register_dataset
@@ -24,7 +25,6 @@ from core.settings import Settings
 from tests.model_folders import write_text
 from tests.sources.conftest import add_wikitext, card, json_lines, parquet
 from tests.sources.hub_server import HubState
-from worker.runner.specs import ModelSource, TextSource
 from worker.supervisor.inputs import JobInputs
 
 NO_MODEL = ModelSource(path=Path("none"), name="none", revision="none")

@@ -8,6 +8,7 @@ import pytest
 
 from core.engine.datasets.image_facts import describe_images
 from core.errors import SecateurError
+from core.pipeline.messages import ImageSource
 from core.service.sources.hub import Hub
 from core.service.sources.hub_datasets import find_hub_dataset
 from core.service.sources.references import HubImages
@@ -15,7 +16,6 @@ from core.settings import Settings
 from tests.image_sets import grays
 from tests.sources.conftest import parquet
 from tests.sources.hub_server import HubState
-from worker.runner.specs import ImageSource
 from worker.supervisor.inputs import JobInputs
 
 Fetch = Callable[..., ImageSource]

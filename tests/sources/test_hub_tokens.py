@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import GatedModel, SecateurError, UnknownModel
+from core.pipeline.messages import ModelSource
 from core.service.sources.hub import Hub
 from core.service.sources.hub_access import HubAccess, open_access
 from core.service.sources.hub_datasets import find_hub_dataset
@@ -30,7 +31,6 @@ from tests.sources.conftest import parquet
 from tests.sources.fleet import Fleet
 from tests.sources.hub_server import TOKEN, HubState
 from tests.worker.conftest import eventually
-from worker.runner.specs import ModelSource
 from worker.supervisor.inputs import JobInputs
 
 pytestmark = pytest.mark.timeout(300)

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.pipeline.messages import Spec
 from core.service.jobs import service
 from core.settings import Settings
 from core.storage import Store, artifact_prefix
@@ -22,7 +23,6 @@ from tests.stores.conftest import s3_endpoint, s3_service, s3_settings
 from tests.worker.conftest import Queue, Running, StartWorker, eventually, start_worker
 from worker.processes import ChildProcess, spawn
 from worker.runner.client import RUNNER, run_task
-from worker.runner.specs import Spec
 
 __all__ = ["s3_endpoint", "s3_service", "s3_settings", "start_worker"]
 

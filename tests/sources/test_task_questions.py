@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.pipeline.messages import TextSource
 from core.service.jobs.tables import JobRow
 from core.service.sources.references import TaskReference
 from core.settings import Settings
@@ -20,7 +21,6 @@ from tests.sources.conftest import card
 from tests.sources.hub_server import HubState
 from tests.task_questions import questions, write_questions
 from worker.runner.client import ReportedFailure
-from worker.runner.specs import TextSource
 from worker.supervisor.inputs import JobInputs
 
 ROWS = questions("arc_easy", 30)

@@ -14,11 +14,11 @@ import psutil
 import pytest
 
 from core.errors import RunnerLost
+from core.pipeline.messages import ExportSpec, Spec
 from tests.model_folders import write_llama
 from tests.worker.conftest import eventually, is_alive, runner_of
 from worker.runner.client import RUNNER, run_task, runner_environment
 from worker.runner.fork_server import ForkedProcess, ForkServer, fork_runner
-from worker.runner.specs import ExportSpec, Spec
 
 OWNER = """
 import sys, time

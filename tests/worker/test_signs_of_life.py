@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from core.database import transaction
+from core.pipeline.messages import GenerateTextSpec, ModelPlace
 from core.service.jobs import service
 from core.service.jobs.tables import AttemptRow
 from tests.sources.conftest import write_wordy_model
 from tests.worker.conftest import Queue, StartWorker
 from worker.runner.client import run_task
 from worker.runner.messages import AliveMessage, Message, ProgressMessage
-from worker.runner.specs import GenerateTextSpec, ModelPlace
 from worker.supervisor import recorder
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from core.pipeline.messages import GenerateSpec, ModelPlace
 from core.settings import Settings
 from secateur import Client, Job
 from secateur.cli.watch import follow
@@ -20,7 +21,6 @@ from worker.embedded.instance import open_instance
 from worker.failures import CommandFailed
 from worker.processes import spawn
 from worker.runner.client import run_task
-from worker.runner.specs import GenerateSpec, ModelPlace
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
 
 START_SECONDS = 90

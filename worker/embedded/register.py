@@ -14,6 +14,7 @@ from core.database import transaction
 from core.engine.architectures.classifier_architecture import NetworkName
 from core.engine.architectures.describe import describe_folder
 from core.errors import Conflict, SecateurError, UnusableDataset, UnusableModel
+from core.pipeline.messages import ImportGgufSpec, NewNetworkSpec, Spec
 from core.service.registry.schemas import DatasetBody, FormatName, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from core.service.sources.folders import content_hash, dataset_hash
@@ -22,7 +23,6 @@ from secateur_wire.datasets import Dataset
 from secateur_wire.models import Model
 from worker.embedded.instance import EmbeddedInstance
 from worker.runner.client import run_task
-from worker.runner.specs import ImportGgufSpec, NewNetworkSpec, Spec
 
 Say = Callable[[str], None]
 IMPORT_SECONDS = 600.0

@@ -25,17 +25,7 @@ from core.engine.models.classifier import open_classifier
 from core.engine.models.folder import ModelFolder, open_model
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.methods.registry import get_method
-from core.pipeline.reports.report import PeakMemory
-from core.progress import WorkStopped
-from worker.processes import peak_resident_bytes
-from worker.runner.artifact import export, verify
-from worker.runner.message_writer import open_messages, send, signs_of_life
-from worker.runner.messages import ErrorMessage, ResultMessage
-from worker.runner.models import generate_text, import_gguf, new_network
-from worker.runner.progress import MessageProgress, stop_once_saved
-from worker.runner.results import PruneOutput, RecoveryOutput
-from worker.runner.seclusion import seclude
-from worker.runner.specs import (
+from core.pipeline.messages import (
     ClassifierSpec,
     ExportSpec,
     GenerateSpec,
@@ -53,6 +43,16 @@ from worker.runner.specs import (
     VerifySpec,
     spec_adapter,
 )
+from core.pipeline.reports.report import PeakMemory
+from core.pipeline.results import PruneOutput, RecoveryOutput
+from core.pipeline.stages.artifact import export, verify
+from core.pipeline.stages.models import generate_text, import_gguf, new_network
+from core.progress import WorkStopped
+from worker.processes import peak_resident_bytes
+from worker.runner.message_writer import open_messages, send, signs_of_life
+from worker.runner.messages import ErrorMessage, ResultMessage
+from worker.runner.progress import MessageProgress, stop_once_saved
+from worker.runner.seclusion import seclude
 
 STOPPED = 75
 """Exit code of a runner that was asked to stop (SIGTERM) and has saved its newest block or step: to be started again
@@ -79,7 +79,7 @@ def search(spec: SearchSpec) -> dict[str, Any]:
 
 def prune(spec: PruneSpec) -> PruneOutput:
     """Open, prune, evaluate and write one job's checkpoint; SIGTERM ends it once the block it is in is saved."""
-    from worker.runner.prune import prune_model  # the engine takes long to load, and verifying does without
+    from core.pipeline.stages.prune import prune_model  # the engine takes long to load, and verifying does without
 
     stop_once_saved()
     device = _device(spec.device)
@@ -96,7 +96,7 @@ def _peak_memory(device: torch.device) -> PeakMemory:
 
 def recover(spec: RecoverSpec) -> RecoveryOutput:
     """Train a pruned model and measure it again; SIGTERM ends it once the step it is in is saved."""
-    from worker.runner.recover import recover_artifact
+    from core.pipeline.stages.recover import recover_artifact
 
     stop_once_saved()
     device = _device(spec.device)
@@ -107,7 +107,7 @@ def recover(spec: RecoverSpec) -> RecoveryOutput:
 
 def sensitivity(spec: SensitivitySpec) -> PruneOutput:
     """Measure each layer alone; SIGTERM ends it once the layer it is at is saved."""
-    from worker.runner.sensitivity import measure_sensitivity  # charts take long to load, and are for this alone
+    from core.pipeline.stages.sensitivity import measure_sensitivity  # charts take long to load, and are for this alone
 
     stop_once_saved()
     device = _device(spec.device)
@@ -119,9 +119,9 @@ def classify(spec: ClassifierSpec) -> PruneOutput:
     stop_once_saved()
     device = _device(spec.device)
     if get_method(spec.recipe.method).measures:  # the libraries of either are slow to load, and for it alone
-        from worker.runner.classifier_sensitivity import measure_classifier as work
+        from core.pipeline.stages.classifier_sensitivity import measure_classifier as work
     else:
-        from worker.runner.classifier import prune_classifier as work
+        from core.pipeline.stages.classifier import prune_classifier as work
     output = work(spec, device=device, progress=progress)
     peak = _peak_memory(device)
     output.metrics.peak_memory_bytes = peak.of_model

@@ -16,11 +16,11 @@ from typing import IO, Any, ClassVar
 from pydantic import ValidationError
 
 from core.errors import DiskFull, InternalError, OutOfMemory, RunFailed, RunnerLost, SecateurError
+from core.pipeline.messages import Spec
 from core.telemetry import current_traceparent, span
 from worker.processes import ChildProcess, spawn
 from worker.runner.fork_server import LIBRARIES, fork_runner
 from worker.runner.messages import ErrorMessage, Message, ResultMessage, parse_message
-from worker.runner.specs import Spec
 
 RUNNER: tuple[str, ...] = (sys.executable, "-m", "worker.runner")
 POLL_SECONDS = 0.2

@@ -15,7 +15,7 @@ from typing import IO
 from worker.processes import ChildProcess, spawn
 
 COMMAND = (sys.executable, "-m", "worker.runner.forking_process")
-PRELOADED = ("worker.runner.__main__", "worker.runner.prune", "worker.runner.checkpoint_names")
+PRELOADED = ("worker.runner.__main__", "core.pipeline.stages.prune", "worker.runner.checkpoint_names")
 """Modules that a server loads before it can be asked: the engine too, which a runner loads only for tasks that need it,
 for most do."""
 PACKET_BYTES = 64
@@ -23,7 +23,7 @@ PROCESS_NAME = "secateur-runner"
 """What tools call a runner that was forked, whose command line is the server's."""
 LIBRARIES = {
     "classifier": (
-        "worker.runner.classifier",
+        "core.pipeline.stages.classifier",
         # What an export to ONNX loads by and by: over a second in each process that makes one.
         "torch.onnx._internal.exporter._core",
         "torch.onnx._internal.exporter._torchlib.ops",

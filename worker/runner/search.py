@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from core.engine.models.folder import open_model
+from core.pipeline.messages import SearchSpec
 from core.pipeline.stages.search import TimedShape, search_model
 from core.progress import Progress
-from worker.runner.specs import SearchSpec
 
 
 def search_target(spec: SearchSpec, *, device: torch.device, progress: Progress) -> dict[str, Any]:

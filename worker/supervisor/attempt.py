@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from core.errors import GateMissed, OutOfMemory, SecateurError
+from core.pipeline.messages import MeasureSpec, ModelPlace, ModelSource, Spec, VerifySpec
 from core.pipeline.reports.manifest import finalise
 from core.pipeline.reports.report import PeakMemory, Report, Verification
 from core.service.jobs.estimates.resources import compare
@@ -27,7 +28,6 @@ from secateur_wire.states import Stage
 from worker.node_cache import folder_bytes
 from worker.runner.client import run_task
 from worker.runner.messages import AliveMessage, LogMessage, Message, MetricMessage, ProgressMessage, StageMessage
-from worker.runner.specs import MeasureSpec, ModelPlace, ModelSource, Spec, VerifySpec
 from worker.supervisor.export_stage import add_export
 from worker.supervisor.inputs import JobInputs
 from worker.supervisor.recorder import Recorder

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from core.methods.registry import get_method
+from core.pipeline.messages import ClassifierSpec, ImageSource, ModelPlace
+from core.pipeline.results import PruneOutput
 from core.service.sources.references import ImageReference
-from worker.runner.results import PruneOutput
-from worker.runner.specs import ClassifierSpec, ImageSource, ModelPlace
 from worker.supervisor.attempt import Attempt, StageOutput
 from worker.supervisor.inputs import JobInputs
 

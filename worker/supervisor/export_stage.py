@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.engine.exporters.registry import OFFERED
+from core.pipeline.messages import ExportSpec
 from core.pipeline.reports.report import Report
 from secateur_wire.base import JsonObject
 from secateur_wire.metrics import Metrics, Sizes
-from worker.runner.specs import ExportSpec
 
 
 def add_export(

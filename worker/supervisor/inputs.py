@@ -10,6 +10,7 @@ import structlog
 from core.engine.datasets.formats import IMAGE_PARQUET
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.errors import StoreUnavailable, UnusableDataset, UnusableModel
+from core.pipeline.messages import GenerateTextSpec, ImageSource, ModelSource, Spec, TextSource
 from core.service.sources.folders import content_hash, dataset_hash, file_hash
 from core.service.sources.hub_access import HubAccess
 from core.service.sources.references import (
@@ -48,7 +49,6 @@ from worker.fetcher.protocol import (
 )
 from worker.node_cache import NodeCache
 from worker.runner.messages import Message
-from worker.runner.specs import GenerateTextSpec, ImageSource, ModelSource, Spec, TextSource
 from worker.supervisor.fetched_inputs import InputFetcher
 
 logger = structlog.get_logger()

@@ -6,11 +6,11 @@ from typing import Any
 
 from core.engine.architectures.heterogeneous import MODELLING_FILE
 from core.methods.registry import get_method
+from core.pipeline.messages import GenerateSpec, GenerateTextSpec, PruneSpec, RecoverSpec, SensitivitySpec, Spec
 from core.pipeline.reports.report import Report
+from core.pipeline.results import PruneOutput, RecoveryOutput
 from secateur_wire.metrics import Metrics
 from secateur_wire.reports import Generation
-from worker.runner.results import PruneOutput, RecoveryOutput
-from worker.runner.specs import GenerateSpec, GenerateTextSpec, PruneSpec, RecoverSpec, SensitivitySpec, Spec
 from worker.supervisor.attempt import Attempt, StageOutput, keep_peak
 from worker.supervisor.inputs import JobInputs
 from worker.supervisor.recovery_stage import add_recovery, recover_spec

@@ -6,12 +6,12 @@ from typing import Any
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, stage_texts
 from core.methods.registry import get_method
+from core.pipeline.messages import ModelSource, PruneSpec, RecoverSpec, TextSource
 from core.pipeline.reports.report import Report
+from core.pipeline.results import RecoveryOutput
 from core.service.jobs.queue import Claim
 from core.service.sources.references import TextReference
 from secateur_wire.metrics import Metrics, Parameters, Sparsity
-from worker.runner.results import RecoveryOutput
-from worker.runner.specs import ModelSource, PruneSpec, RecoverSpec, TextSource
 from worker.supervisor.inputs import JobInputs
 
 

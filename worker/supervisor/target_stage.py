@@ -1,5 +1,6 @@
 """The supervisor's part in targets: the search that a latency needs, and whether the artifact is what was asked for."""
 
+from core.pipeline.messages import PruneSpec, SearchSpec
 from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.report import Report, TargetReport
@@ -7,7 +8,6 @@ from core.service.jobs.queue import Claim
 from secateur_wire.base import JsonObject
 from secateur_wire.metrics import Metrics, Sizes, TargetReached
 from secateur_wire.reports import GateResult
-from worker.runner.specs import PruneSpec, SearchSpec
 
 
 def search_spec(claim: Claim, spec: PruneSpec, *, sequence_length: int) -> SearchSpec | None:

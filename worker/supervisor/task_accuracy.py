@@ -14,6 +14,8 @@ from typing import Any
 
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.errors import DiskFull, ModelTooLarge
+from core.pipeline.dense_measurements import DenseMeasurements
+from core.pipeline.messages import ModelPlace, PruneSpec, TasksSpec, TextSource
 from core.pipeline.reports.dense_figures import Facts
 from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, TasksReport
 from core.service.sources.folders import content_hash_of
@@ -22,8 +24,6 @@ from core.storage import StoredFile
 from secateur_wire.metrics import Metrics, TaskMean
 from secateur_wire.metrics import TaskAccuracy as TaskAccuracyFigures
 from worker.node_cache import NodeCache
-from worker.runner.dense_measurements import DenseMeasurements
-from worker.runner.specs import ModelPlace, PruneSpec, TasksSpec, TextSource
 
 _FILE = "accuracy.json"
 _RELEASES = ("lm_eval", "torch", "transformers")

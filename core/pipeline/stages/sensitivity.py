@@ -10,15 +10,15 @@ from core.engine.models.folder import open_model
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.methods.sensitivity.language_pass import SensitivityPass
+from core.pipeline.messages import SensitivitySpec
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.reports.charts import sensitivity_chart
 from core.pipeline.reports.report import EngineSettings, PeakMemory, Report
+from core.pipeline.results import PruneOutput
+from core.pipeline.stages.recover import calibration_set, evaluation_sets
+from core.pipeline.stages.report import described_text, reported_model, versions
 from core.progress import PartialProgress, Progress
 from secateur_wire.metrics import LayerSensitivity, Metrics
-from worker.runner.recover import calibration_set, evaluation_sets
-from worker.runner.report import described_text, reported_model, versions
-from worker.runner.results import PruneOutput
-from worker.runner.specs import SensitivitySpec
 
 FIGURES = "sensitivity.json"
 CHART = "sensitivity.svg"

@@ -1,4 +1,4 @@
-"""The runner's part in recovery: train the pruned model, write it, and measure it as the pruned one was measured."""
+"""Recovery of a language model: train the pruned model, write it, and measure it as the pruned one was measured."""
 
 import math
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Source
 from core.engine.resume.fingerprint import versions
 from core.errors import TooLittleText
+from core.pipeline.messages import JobSpec, ModelSource, RecoverSpec, TextSource
 from core.pipeline.recipes.parts import Evaluation
 from core.pipeline.reports.report import RecoveryReport
+from core.pipeline.results import RecoveryOutput
+from core.pipeline.stages.report import described_text
 from core.progress import PartialProgress, Progress
-from worker.runner.report import described_text
-from worker.runner.results import RecoveryOutput
-from worker.runner.specs import JobSpec, ModelSource, RecoverSpec, TextSource
 
 HOLDOUT_SEQUENCES = 8
 """Most sequences held back of a stage's text: the model is measured on them, not trained."""

@@ -9,14 +9,14 @@ from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.network import Network
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
+from core.pipeline.messages import ClassifierSpec
 from core.pipeline.reports.report import Report, ReportedImages
+from core.pipeline.results import PruneOutput
+from core.pipeline.stages.classifier import open_image_sets, prune_facts, resume_store
+from core.pipeline.stages.classifier_report import classifier_settings, described_images
+from core.pipeline.stages.report import reported_model, versions
+from core.pipeline.stages.sensitivity import NO_MODEL, sensitivity_metrics, write_sensitivity
 from core.progress import PartialProgress, Progress
-from worker.runner.classifier import open_image_sets, prune_facts, resume_store
-from worker.runner.classifier_report import classifier_settings, described_images
-from worker.runner.report import reported_model, versions
-from worker.runner.results import PruneOutput
-from worker.runner.sensitivity import NO_MODEL, sensitivity_metrics, write_sensitivity
-from worker.runner.specs import ClassifierSpec
 
 
 def measure_classifier(spec: ClassifierSpec, *, device: torch.device, progress: Progress) -> PruneOutput:

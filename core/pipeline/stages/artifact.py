@@ -9,8 +9,8 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.describe import describe_folder
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.implementations import folder_exporter
+from core.pipeline.messages import ExportSpec, VerifySpec
 from secateur_wire.base import JsonObject
-from worker.runner.specs import ExportSpec, VerifySpec
 
 
 def verify(spec: VerifySpec, *, device: torch.device) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from core.engine.evaluation.accuracy import Accuracy, measure_accuracy
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.models.folder import ModelFolder
 from core.engine.resume.fingerprint import tensors_sha256
+from core.pipeline.dense_measurements import DenseMeasurements
+from core.pipeline.messages import ClassifierSpec, PruneSpec
 from core.pipeline.reports.dense_figures import DenseKind, Facts
 from core.progress import Progress
-from worker.runner.dense_measurements import DenseMeasurements
-from worker.runner.specs import ClassifierSpec, PruneSpec
 
 _RELEASES = ("torch", "transformers")
 

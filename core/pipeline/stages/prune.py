@@ -1,4 +1,4 @@
-"""The runner's part in pruning a language model: open, prune, evaluate and write one job's checkpoint."""
+"""Pruning of a language model: open, prune, evaluate and write one job's checkpoint."""
 
 from collections.abc import Callable
 
@@ -7,14 +7,14 @@ import torch
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
+from core.pipeline.messages import PruneSpec
 from core.pipeline.passes import walk_for
 from core.pipeline.reports.report import PeakMemory
+from core.pipeline.results import PruneOutput
+from core.pipeline.stages.dense import dense_figures, text_facts
+from core.pipeline.stages.recover import calibration_set, evaluation_sets
+from core.pipeline.stages.report import prune_result
 from core.progress import PartialProgress, Progress
-from worker.runner.dense import dense_figures, text_facts
-from worker.runner.recover import calibration_set, evaluation_sets
-from worker.runner.report import prune_result
-from worker.runner.results import PruneOutput
-from worker.runner.specs import PruneSpec
 
 
 def prune_model(

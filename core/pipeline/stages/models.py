@@ -24,8 +24,8 @@ from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetw
 from core.engine.models.self_text import generate_documents, sequences_at_once
 from core.engine.models.tensors import DTYPES
 from core.errors import UnusableModel
+from core.pipeline.messages import GenerateTextSpec, ImportGgufSpec, NewNetworkSpec
 from core.progress import Progress
-from worker.runner.specs import GenerateTextSpec, ImportGgufSpec, NewNetworkSpec
 
 _IMPORT_BYTES: Final = 2 * 2**30
 _IMPORT_BYTES_A_VALUE: Final = 16

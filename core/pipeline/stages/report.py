@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
+from core.pipeline.messages import ImageSource, ModelSource, PruneSpec, TextSource
 from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, ReportedModel
+from core.pipeline.results import PruneOutput
 from secateur_wire.base import JsonObject
 from secateur_wire.metrics import Metrics, Parameters, Perplexity, Sizes, Sparsity
-from worker.runner.results import PruneOutput
-from worker.runner.specs import ImageSource, ModelSource, PruneSpec, TextSource
 
 if TYPE_CHECKING:
     from core.engine.pruning.block_pass import PruneResult

@@ -32,13 +32,13 @@ from core.engine.resume.store import JsonObject, ResumeStore
 from core.errors import ZerosRefilled
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
+from core.pipeline.messages import ClassifierSpec, ImageSource
 from core.pipeline.reports.report import RecoveryReport
+from core.pipeline.results import PruneOutput
+from core.pipeline.stages.classifier_report import classifier_result, described_images
+from core.pipeline.stages.dense import dense_accuracy, dense_figures
+from core.pipeline.stages.recover import loss_curve
 from core.progress import PartialProgress, Progress
-from worker.runner.classifier_report import classifier_result, described_images
-from worker.runner.dense import dense_accuracy, dense_figures
-from worker.runner.recover import loss_curve
-from worker.runner.results import PruneOutput
-from worker.runner.specs import ClassifierSpec, ImageSource
 
 VERIFIED_IMAGES = 100
 """Images whose logits the artifact is checked on, in both its forms."""

@@ -10,13 +10,13 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.evaluation.accuracy import Accuracy
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.pruning.network import Network, weight_of
+from core.pipeline.messages import ClassifierSpec, ImageSource
 from core.pipeline.reports.report import EngineSettings, MethodFigures, RecoveryReport, Report, ReportedImages
+from core.pipeline.results import PruneOutput
+from core.pipeline.stages.report import described_text, reported_model, versions
 from secateur_wire import metrics as wire
 from secateur_wire.base import JsonObject
 from secateur_wire.metrics import Metrics, Operations, Parameters, Sizes, Sparsity
-from worker.runner.report import described_text, reported_model, versions
-from worker.runner.results import PruneOutput
-from worker.runner.specs import ClassifierSpec, ImageSource
 
 _LIBRARIES = ("secateur-server", "torch", "transformers", "safetensors", "timm", "torch-pruning", "onnx", "onnxruntime")
 
