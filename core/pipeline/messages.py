@@ -1,17 +1,23 @@
-"""Specs of the runner's tasks: the supervisor writes one, as JSON, on a runner's stdin."""
+"""Messages that tell a runner what to do: one is written, as JSON, on its stdin."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from core.engine.architectures.classifier_architecture import NetworkName
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import KnownDenseFigures
+from secateur_wire.base import JsonObject
 
 
 class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @property
+    def saves_progress(self) -> bool:
+        """Return True for a stage that saves what it has done as it goes, and stops there where it should."""
+        return False
 
 
 class ModelPlace(_Spec):
@@ -40,7 +46,7 @@ class TextSource(_Spec):
     format: str
     text_field: str = "text"
     sha256: str | None = None
-    origin: dict[str, Any] = Field(default_factory=dict)
+    origin: JsonObject = Field(default_factory=dict)
 
 
 class ImageSource(_Spec):
@@ -55,37 +61,31 @@ class ImageSource(_Spec):
     image_field: str = "image"
     label_field: str = "label"
     sha256: str
-    origin: dict[str, Any] = Field(default_factory=dict)
+    origin: JsonObject = Field(default_factory=dict)
 
 
-class JobSpec(_Spec):
-    """Spec of a job's first task.
+class DeviceSpec(_Spec):
+    """Base of what runs a model: on which device (None: the best there is), in how many threads (None: all)."""
 
-    `work` is this attempt's folder, `previous` those of earlier attempts, the newest first, whose last complete block
-    is carried forward. `generated` is what the model wrote to calibrate on beside `calibration`. `artifact` is the
-    folder to fill.
+    device: str | None
+    threads: int | None
+
+
+class JobSpec(DeviceSpec):
+    """Base of what a stage of a job is told.
+
+    `work` is this attempt's folder, `previous` those of earlier attempts, the newest first, whose newest record is gone
+    on from. `artifact` is the folder to fill. `baseline`: known figures of the dense model.
     """
 
     job: str
     attempt: int
     recipe: Recipe
     model: ModelSource
-    calibration: TextSource | None
-    generated: TextSource | None = None
-    evaluation: list[TextSource]
+    baseline: KnownDenseFigures | None = None
     work: Path
     previous: list[Path]
     artifact: Path
-    device: str | None
-    threads: int | None
-    activation_budget_bytes: int
-
-
-class PruneSpec(JobSpec):
-    """Spec of pruning a model and writing one job's artifact. `baseline`: known figures of the dense model."""
-
-    task: Literal["prune"] = "prune"
-    baseline: KnownDenseFigures | None = None
 
     @property
     def artifact_place(self) -> ModelPlace:
@@ -93,75 +93,47 @@ class PruneSpec(JobSpec):
         return ModelPlace(path=self.artifact, own_artifact=True)
 
 
-class SensitivitySpec(JobSpec):
-    """Spec of measuring the loss against the pruning rate of each layer, with figures and chart."""
+class LanguageSpec(JobSpec):
+    """Spec of a stage of a job on a language model.
 
-    task: Literal["sensitivity"] = "sensitivity"
-
-
-class SearchSpec(_Spec):
-    """Spec of the search for the job's `target.latency_ratio`, timing shapes against the dense model.
-
-    `work` is this attempt's folder, `previous` those of earlier attempts.
+    `search` times shapes for the job's `target.latency_ratio`; `prune` writes the pruned model and measures it;
+    `recover` trains that, keeping its zeros, writes the artifact and measures it; `sensitivity` prunes each layer alone
+    and writes figures and a chart. `generated` is what the model wrote to calibrate on beside `calibration`;
+    `recovery` are the texts of all stages of training in turn, `teacher` is what distill learns from.
     """
 
-    task: Literal["search"] = "search"
-    recipe: Recipe
-    model: ModelSource
-    sequence_length: int
-    work: Path
-    previous: list[Path]
-    device: str | None
-    threads: int | None
-
-
-class RecoverSpec(_Spec):
-    """Spec of training a pruned model: keep its zeros, write the artifact and measure it.
-
-    `model` is the folder to train, `artifact` the one to fill, `teacher` what distill learns from, `dense` what stages
-    are measured against (none: nothing); `texts` are those of all stages in turn. `work` is this attempt's folder,
-    `previous` those of earlier attempts, the newest first.
-    """
-
-    task: Literal["recover"] = "recover"
-    recipe: Recipe
-    model: Path
-    artifact: Path
-    teacher: ModelSource | None
-    dense: ModelSource | None
-    texts: list[TextSource]
+    task: Literal["search", "prune", "recover", "sensitivity"]
+    calibration: TextSource | None
+    generated: TextSource | None = None
     evaluation: list[TextSource]
-    work: Path
-    previous: list[Path]
-    device: str | None
-    threads: int | None
+    recovery: list[TextSource] = Field(default_factory=list)
+    teacher: ModelSource | None = None
     activation_budget_bytes: int
 
+    @property
+    def saves_progress(self) -> bool:
+        return self.task != "search"
 
-class ClassifierSpec(_Spec):
-    """Spec of a whole job on one image classifier: open, prune, recover, evaluate and write.
+    @property
+    def pruned(self) -> Path:
+        """Return the folder of the pruned model, which is not yet the artifact where recovery follows."""
+        return self.artifact if self.recipe.recovery is None else self.work / "pruned"
 
-    `work` is this attempt's folder, `previous` those of earlier attempts, the newest first. `artifact` is the folder to
-    fill. `baseline`: what is known of the dense model already.
-    """
+
+class ClassifierSpec(JobSpec):
+    """Spec of a whole job on one image classifier: open, prune, recover, evaluate and write, or measure."""
 
     task: Literal["classifier"] = "classifier"
-    job: str
-    attempt: int
-    recipe: Recipe
-    model: ModelSource
     calibration: ImageSource | None
     recovery: ImageSource | None
     evaluation: list[ImageSource]
-    baseline: KnownDenseFigures | None = None
-    work: Path
-    previous: list[Path]
-    artifact: Path
-    device: str | None
-    threads: int | None
+
+    @property
+    def saves_progress(self) -> bool:
+        return True
 
 
-class MeasureSpec(_Spec):
+class MeasureSpec(DeviceSpec):
     """Spec of the latency measurement, which times dense and pruned alternately in one process.
 
     Language models are timed by a sequence of tokens, image classifiers by images [channels, height, width].
@@ -172,11 +144,9 @@ class MeasureSpec(_Spec):
     pruned: ModelPlace
     sequence_length: int | None = None
     image_shape: tuple[int, int, int] | None = None
-    device: str | None
-    threads: int | None
 
 
-class TasksSpec(_Spec):
+class TasksSpec(DeviceSpec):
     """Spec of asking one model the questions of zero-shot tasks, at most `limit` of each.
 
     `work` is a folder for what the harness writes meanwhile.
@@ -187,11 +157,18 @@ class TasksSpec(_Spec):
     questions: list[TextSource]
     limit: int | None
     work: Path
-    device: str | None
-    threads: int | None
 
 
-class VerifySpec(_Spec):
+class GenerateSpec(DeviceSpec):
+    """Spec of continuing prompts by `tokens` new tokens, greedily, one model after another of one tokenizer."""
+
+    task: Literal["generate"] = "generate"
+    models: dict[str, ModelPlace]
+    prompts: list[str]
+    tokens: int
+
+
+class VerifySpec(DeviceSpec):
     """Spec of the reload check: open the artifact with from_pretrained in a fresh process, compare the logits.
 
     `modules` is the folder for the modelling file that may have to be imported.
@@ -201,8 +178,6 @@ class VerifySpec(_Spec):
     artifact: Path
     expected: Path
     modules: Path
-    device: str | None
-    threads: int | None
 
 
 class ExportSpec(_Spec):
@@ -211,10 +186,10 @@ class ExportSpec(_Spec):
     task: Literal["export"] = "export"
     artifact: Path
     form: str
-    section: dict[str, JsonValue] = Field(default_factory=dict)
+    section: JsonObject = Field(default_factory=dict)
 
 
-class GenerateTextSpec(_Spec):
+class GenerateTextSpec(DeviceSpec):
     """Spec of text the model itself generates, enough for `samples` windows of `sequence_length` tokens."""
 
     task: Literal["generate_text"] = "generate_text"
@@ -223,19 +198,6 @@ class GenerateTextSpec(_Spec):
     samples: int
     sequence_length: int
     seed: int
-    device: str | None
-    threads: int | None
-
-
-class GenerateSpec(_Spec):
-    """Spec of continuing prompts by `tokens` new tokens, greedily, one model after another of one tokenizer."""
-
-    task: Literal["generate"] = "generate"
-    models: dict[str, ModelPlace]
-    prompts: list[str]
-    tokens: int
-    device: str | None
-    threads: int | None
 
 
 class NewNetworkSpec(_Spec):
@@ -260,17 +222,14 @@ class ImportGgufSpec(_Spec):
 
 
 Spec = Annotated[
-    SearchSpec
-    | PruneSpec
-    | SensitivitySpec
-    | RecoverSpec
+    LanguageSpec
     | ClassifierSpec
     | MeasureSpec
     | TasksSpec
+    | GenerateSpec
     | VerifySpec
     | ExportSpec
     | GenerateTextSpec
-    | GenerateSpec
     | NewNetworkSpec
     | ImportGgufSpec,
     Field(discriminator="task"),

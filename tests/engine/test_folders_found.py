@@ -79,6 +79,7 @@ EXPORTER = '''
 SCRIPT = """
     import json, sys
     from pathlib import Path
+    from types import SimpleNamespace
 
     from core.engine import exporters, recovery
 
@@ -127,11 +128,16 @@ SCRIPT = """
     from core.pipeline.reports.report import Report
     from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity
     from tests.recipes import recipe_of
-    from core.pipeline.stages.artifact import export
-    from worker.supervisor.export_stage import add_export
+    from core.pipeline.messages import LanguageSpec
+    from core.pipeline.stages.export import export
+    from worker.supervisor.stages.artifact import ExportWeights
+    from worker.supervisor.stages.stage import RunningJob
 
     metrics, report = Metrics(bytes=Sizes(dense=1000, artifact=1000)), Report()
-    add_export(export, "name-list", work / "new", metrics, report)
+    recipe = recipe_of(output={"format": "name-list"})
+    spec = LanguageSpec.model_construct(recipe=recipe, artifact=work / "new")
+    tasks = SimpleNamespace(run=lambda spec, kind: export(spec))
+    ExportWeights().run(RunningJob(spec, [], tasks, None, metrics, report))
     parameters, sparsity = Parameters(dense=9, nonzero=9), Sparsity(prunable=0.0, model=0.0)
     report.metrics = metrics.model_copy(update={"parameters": parameters, "sparsity": sparsity})
     print(json.dumps({
@@ -141,7 +147,7 @@ SCRIPT = """
         "names": sorted(after),
         "report": report.document()["name-list"],
         "bytes": metrics.document()["bytes"],
-        "card": model_card(recipe_of(output={"format": "name-list"}), report),
+        "card": model_card(recipe, report),
         "recoveries": definitions["Recovery"]["properties"]["method"],
         "refusal": refusal,
         "described_without_torch": described_without_torch,

@@ -19,10 +19,9 @@ from core.pipeline.passes import walk_for
 from core.pipeline.plans import make_structured_plan
 from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.sizes import resolve_target
+from core.pipeline.results import LatencySearch, TimedShape
 from core.pipeline.stages import search as latency_search
 from core.pipeline.stages.search import (
-    LatencySearchResult,
-    TimedShape,
     Timing,
     random_model,
     search,
@@ -183,7 +182,7 @@ def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumst
     folder = open_model(make_model(tmp_path / "model", "llama"))
     asked = recipe_of(method, target={"latency_ratio": 0.75})
 
-    def run(name: str, previous: Sequence[str] = (), **changes: Any) -> LatencySearchResult:
+    def run(name: str, previous: Sequence[str] = (), **changes: Any) -> LatencySearch:
         (tmp_path / name).mkdir()
         return search_model(
             folder, asked, revision="1", work=tmp_path / name, previous=[tmp_path / each for each in previous],

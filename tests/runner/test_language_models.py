@@ -29,8 +29,8 @@ from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import LAYERS, register_layers, write_model
 from tests.worker.conftest import Queue, runner_of
 from worker.runner.client import run_task
-from worker.supervisor.attempt import StageOutput
-from worker.supervisor.language_attempt import LanguageAttempt
+from worker.supervisor.stages.artifact import VerifyArtifact
+from worker.supervisor.stages.stage import RunningJob
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -207,7 +207,7 @@ def test_killed_with_9_at_any_stage_the_next_attempt_goes_on_to_the_same_bytes(
         return run_task(spec, on_wait=wait, **given)
 
     for stage in stages:
-        monkeypatch.setattr("worker.supervisor.attempt.run_task", partial(run_and_kill, stage))
+        monkeypatch.setattr("worker.supervisor.runner_tasks.run_task", partial(run_and_kill, stage))
         assert work().result(60) == "queued", stage
     monkeypatch.undo()
     assert work().result(120) == "succeeded", jobs.job(job_id).error
@@ -253,15 +253,16 @@ def test_a_smaller_model_is_one_for_another_job_that_fails_once_where_its_gate_i
 def test_a_checkpoint_that_is_not_what_was_measured_fails_its_job_and_is_not_kept(
     jobs: Queue, body: dict[str, Any], work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verify = LanguageAttempt._verify
+    verify = VerifyArtifact.run
 
-    def verify_damaged(attempt: LanguageAttempt, made: StageOutput, expected: Path) -> None:
-        tensors = load_file(made.artifact / "model.safetensors")
+    def verify_damaged(stage: VerifyArtifact, running: RunningJob) -> None:
+        written = running.spec.artifact / "model.safetensors"
+        tensors = load_file(written)
         tensors["model.norm.weight"][0] = numpy.nan
-        save_file(tensors, made.artifact / "model.safetensors", {"format": "pt"})
-        verify(attempt, made, expected)
+        save_file(tensors, written, {"format": "pt"})
+        verify(stage, running)
 
-    monkeypatch.setattr(LanguageAttempt, "_verify", verify_damaged)
+    monkeypatch.setattr(VerifyArtifact, "run", verify_damaged)
     job_id = jobs.submit(body)
     assert work().result(120) == "failed"
     error = jobs.job(job_id).error

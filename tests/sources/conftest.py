@@ -49,7 +49,7 @@ def sources(node: Settings) -> Iterator[JobInputs]:
         team_id=access.team_id,
         find_access=lambda: access,
         folder=node.work_root,
-        run_runner=lambda spec: pytest.fail(f"nothing to run: {spec}"),
+        write_text=lambda spec: pytest.fail(f"nothing to run: {spec}"),
         on_message=lambda message: None,
         on_wait=lambda: None,
     ) as sources:

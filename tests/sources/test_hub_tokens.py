@@ -77,7 +77,7 @@ class Teams:
             team_id=fleet.queue.team,
             find_access=lambda: self.access(fleet),
             folder=self.settings.work_root / fleet.queue.team,
-            run_runner=lambda spec: {},
+            write_text=lambda spec: pytest.fail(f"nothing to write: {spec}"),
             on_message=lambda message: None,
             on_wait=lambda: None,
         )

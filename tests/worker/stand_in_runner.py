@@ -66,7 +66,8 @@ def result_of(spec: Spec, behaviour: dict[str, Any]) -> dict[str, Any]:
         case "search":
             say(f"search after {names(spec['previous'])}")
             step = {"sparsity": 0.25, "ratio": spec["recipe"]["target"]["latency_ratio"]}
-            return {"sparsity": 0.25, "spread": 0.05, "steps": [step], "peak_memory": {"resident": 2**20}}
+            search = {"sparsity": 0.25, "spread": 0.05, "steps": [step]}
+            return {"search": search, "peak_memory": {"resident": 2**20}}
         case "prune":
             return pruned(spec, behaviour)
         case "measure":
@@ -83,11 +84,11 @@ def result_of(spec: Spec, behaviour: dict[str, Any]) -> dict[str, Any]:
 
             assert Path(spec["expected"]).read_text() == "logits"
             model = inspect_folder(Path(spec["artifact"])).model_dump(mode="json")
-            return {"maximum_difference": 0.0, "tolerance": 1e-4, "model": model}
+            return {"model": model, "verification": {"maximum_difference": 0.0, "tolerance": 1e-4}}
         case "export":
             from core.engine.exporters.implementations import folder_exporter
 
-            return folder_exporter(spec["form"]).export(Path(spec["artifact"]), spec["section"])
+            return {"exported": folder_exporter(spec["form"]).export(Path(spec["artifact"]), spec["section"])}
         case "generate_text":
             say("the model has written text")
             Path(spec["target"]).write_text(json.dumps({"text": f"as with seed {spec['seed']}"}) + "\n")

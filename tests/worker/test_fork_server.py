@@ -124,7 +124,7 @@ def test_a_runner_whose_server_is_killed_is_lost_and_the_next_has_another(fork: 
     with pytest.raises(RunnerLost, match="SIGKILL"):
         task(ExportSpec(artifact=folder, form="packed"), log, kill_server)
     assert runner_of(os.getpid()) is None
-    assert "dense_bytes" in task(ExportSpec(artifact=folder, form="packed"), log)
+    assert "dense_bytes" in task(ExportSpec(artifact=folder, form="packed"), log)["exported"]
 
 
 def test_many_at_once_are_told_apart(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_many_at_once_are_told_apart(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    sizes = [results[number]["dense_bytes"] for number in (1, 2, 3)]
+    sizes = [results[number]["exported"]["dense_bytes"] for number in (1, 2, 3)]
     assert sizes == sorted(set(sizes))
 
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.pipeline.messages import GenerateSpec, ModelPlace
+from core.pipeline.results import GenerationOutput
 from core.settings import Settings
 from secateur import Client, Job
 from secateur.cli.watch import follow
@@ -135,8 +136,9 @@ def _sentences(folders: dict[str, Path], settings: Settings) -> dict[str, str]:
         on_wait=lambda: None,
         grace_seconds=settings.cancel_grace_seconds,
     )
-    (written,) = result["generations"]
-    return {name: " ".join(f"{PROMPT}{written[name] or ''}".split()) for name in folders}
+    (written,) = GenerationOutput.model_validate(result).generations
+    texts = written.document()
+    return {name: " ".join(f"{PROMPT}{texts[name] or ''}".split()) for name in folders}
 
 
 def _free_port() -> int:

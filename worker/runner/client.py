@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from core.errors import DiskFull, InternalError, OutOfMemory, RunFailed, RunnerLost, SecateurError
 from core.pipeline.messages import Spec
 from core.telemetry import current_traceparent, span
+from secateur_wire.base import JsonObject
 from worker.processes import ChildProcess, spawn
 from worker.runner.fork_server import LIBRARIES, fork_runner
 from worker.runner.messages import ErrorMessage, Message, ResultMessage, parse_message
@@ -74,7 +75,7 @@ def run_task(
     on_wait: Callable[[], None],
     grace_seconds: float,
     command: Sequence[str] = RUNNER,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Run one task to its end and return its result.
 
     `on_message` gets every message but result and error; `on_wait` is called a few times a second. Whatever either
@@ -118,7 +119,7 @@ def _run(
     on_wait: Callable[[], None],
     grace_seconds: float,
     start: Callable[[IO[bytes]], ChildProcess],
-) -> dict[str, Any]:
+) -> JsonObject:
     on_wait()
     kills_before = memory_kills()
     log.parent.mkdir(parents=True, exist_ok=True)

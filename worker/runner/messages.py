@@ -1,8 +1,10 @@
 """Messages of a runner or fetcher: JSON lines that it writes on its stdout for the supervisor."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from secateur_wire.base import JsonObject
 
 
 class _Message(BaseModel):
@@ -45,7 +47,7 @@ class MetricMessage(_Message):
 
 class ResultMessage(_Message):
     type: Literal["result"] = "result"
-    result: dict[str, Any]
+    result: JsonObject
 
 
 class ErrorMessage(_Message):

@@ -6,11 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from core.errors import RunnerLost
 from core.settings import Settings
 from core.telemetry import span
+from secateur_wire.base import JsonObject
 from worker.fetcher.protocol import FetchSpec
 from worker.node_cache import LockedEntry, NodeCache
 from worker.processes import ChildProcess, spawn
@@ -90,7 +90,7 @@ class InputFetcher:
         self._entries.append(entry)
         return entry.path
 
-    def fetch(self, spec: FetchSpec) -> dict[str, Any]:
+    def fetch(self, spec: FetchSpec) -> JsonObject:
         """Have the fetcher do it; its result. Raises `ReportedFailure`, and as `run_task` where it ended."""
         with span(f"runner.{spec.task}"):
             self._on_wait()

@@ -10,7 +10,8 @@ import structlog
 from core.engine.datasets.formats import IMAGE_PARQUET
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.errors import StoreUnavailable, UnusableDataset, UnusableModel
-from core.pipeline.messages import GenerateTextSpec, ImageSource, ModelSource, Spec, TextSource
+from core.pipeline.messages import GenerateTextSpec, ImageSource, ModelSource, TextSource
+from core.pipeline.results import GeneratedTextOutput
 from core.service.sources.folders import content_hash, dataset_hash, file_hash
 from core.service.sources.hub_access import HubAccess
 from core.service.sources.references import (
@@ -57,8 +58,7 @@ logger = structlog.get_logger()
 class JobInputs:
     """Inputs of one attempt: model, texts and images, safe in this node's cache until this is closed.
 
-    `find_access` looks up the access to the hub for the job's team `team_id`, for each fetch anew; `run_runner` runs a
-    task of the runner; `folder` is the attempt's own, on its disk.
+    `find_access` looks up the access to the hub for the job's team, for each fetch anew; `folder` is the attempt's own.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class JobInputs:
         team_id: str,
         find_access: Callable[[], HubAccess],
         folder: Path,
-        run_runner: Callable[[Spec], dict[str, Any]],
+        write_text: Callable[[GenerateTextSpec], GeneratedTextOutput],
         on_message: Callable[[Message], None],
         on_wait: Callable[[], None],
     ) -> None:
@@ -78,7 +78,7 @@ class JobInputs:
         self._team_id = team_id
         self._find_access = find_access
         self._folder = folder
-        self._run_runner = run_runner
+        self._write_text = write_text
         self._on_wait = on_wait
         self._fetcher = InputFetcher(settings, folder, team_id=team_id, on_message=on_message, on_wait=on_wait)
 
@@ -241,7 +241,7 @@ class JobInputs:
         folder.mkdir(parents=True, exist_ok=True)
         self.end_fetching()  # the model needs the memory
         options = reference.model_dump(include={"samples", "sequence_length", "seed"})
-        generated = self._run_runner(
+        generated = self._write_text(
             GenerateTextSpec(
                 model=model.place,
                 target=folder / TEXT_FILE,
@@ -252,9 +252,9 @@ class JobInputs:
         )
         about = FetchedText(
             sha256=file_hash(folder / TEXT_FILE),
-            documents=generated["documents"],
-            characters=generated["characters"],
-            origin={"kind": "self", "model_revision": model.revision, **options, "tokens": generated["tokens"]},
+            documents=generated.documents,
+            characters=generated.characters,
+            origin={"kind": "self", "model_revision": model.revision, **options, "tokens": generated.tokens},
         )
         with translate_disk_full():
             (folder / MANIFEST).write_text(about.model_dump_json(indent=2))

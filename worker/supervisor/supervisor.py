@@ -22,9 +22,7 @@ from core.settings import Settings
 from core.storage import Store, artifact_prefix
 from secateur_wire.states import JobStatus
 from worker.runner.client import RUNNER, Draining
-from worker.supervisor.attempt import AttemptResult
-from worker.supervisor.classifier_attempt import ClassifierAttempt
-from worker.supervisor.language_attempt import LanguageAttempt
+from worker.supervisor.attempt import Attempt, AttemptResult
 from worker.supervisor.lease import Lease
 from worker.supervisor.recorder import LeaseLost, Recorder
 from worker.supervisor.work_folders import WorkFolders
@@ -106,9 +104,8 @@ class Supervisor:
 
     def _attempt(self, claim: Claim, lease: Lease, recorder: Recorder) -> End:
         job = (claim.job_id, claim.attempt)
-        kind = ClassifierAttempt if claim.images is not None else LanguageAttempt
         try:
-            attempt = kind(
+            attempt = Attempt(
                 claim, self._settings, recorder, self._store, runner=self._runner, on_wait=self._watch(claim, lease)
             )
             result = attempt.run()

@@ -7,7 +7,7 @@ from pydantic import BaseModel, JsonValue, SerializeAsAny, ValidationError, Vali
 
 from core.engine.options.base import MethodParameters
 from core.engine.recovery.request import Recovery
-from core.methods.registry import parse_parameters
+from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Calibration, Evaluation, Gates, Output, Target
 from core.pipeline.recipes.validation import ResolvedRequest
 from core.validation import invalid_request
@@ -64,6 +64,17 @@ class Recipe(BaseModel, frozen=True):
             layout=self.output.layout,
             at_least=self.target is not None,
         )
+
+    @property
+    def measures(self) -> bool:
+        """Return True where nothing is pruned: the model is only measured."""
+        return get_method(self.method).measures
+
+    @property
+    def timed_length(self) -> int:
+        """Return the tokens of the sequence that a language model is timed on."""
+        parts = (self.calibration, self.evaluation)
+        return next((part.sequence_length for part in parts if part and part.sequence_length), 512)
 
     def body(self) -> dict[str, JsonValue]:
         """Return the recipe as JSON: the body of a job that does the same again."""

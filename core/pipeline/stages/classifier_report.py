@@ -11,7 +11,14 @@ from core.engine.evaluation.accuracy import Accuracy
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.pruning.network import Network, weight_of
 from core.pipeline.messages import ClassifierSpec, ImageSource
-from core.pipeline.reports.report import EngineSettings, MethodFigures, RecoveryReport, Report, ReportedImages
+from core.pipeline.reports.report import (
+    EngineSettings,
+    MethodFigures,
+    PeakMemory,
+    RecoveryReport,
+    Report,
+    ReportedImages,
+)
 from core.pipeline.results import PruneOutput
 from core.pipeline.stages.report import described_text, reported_model, versions
 from secateur_wire import metrics as wire
@@ -137,6 +144,12 @@ def _pair(dense: Accuracy, pruned: Accuracy, before: Accuracy | None) -> wire.Ac
     if before is not None:
         figures.before_recovery = before.top1
     return figures
+
+
+def note_peak(metrics: Metrics, report: Report, peak: PeakMemory) -> None:
+    """Put the peak memory of the process into metrics and report."""
+    metrics.peak_memory_bytes = peak.of_model
+    report.peak_memory = peak
 
 
 def described_images(source: ImageSource | None) -> JsonObject | None:

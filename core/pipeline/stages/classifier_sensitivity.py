@@ -1,6 +1,4 @@
-"""The runner's part in the sensitivity of an image classifier."""
-
-import torch
+"""Sensitivity of an image classifier: measure each layer alone, and write the figures and their chart."""
 
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
@@ -12,18 +10,21 @@ from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.pipeline.messages import ClassifierSpec
 from core.pipeline.reports.report import Report, ReportedImages
 from core.pipeline.results import PruneOutput
-from core.pipeline.stages.classifier import open_image_sets, prune_facts, resume_store
-from core.pipeline.stages.classifier_report import classifier_settings, described_images
+from core.pipeline.stages.classifier_recovery import prune_facts, resume_store
+from core.pipeline.stages.classifier_report import classifier_settings, described_images, note_peak
+from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.images import open_image_sets
 from core.pipeline.stages.report import reported_model, versions
 from core.pipeline.stages.sensitivity import NO_MODEL, sensitivity_metrics, write_sensitivity
-from core.progress import PartialProgress, Progress
+from core.progress import PartialProgress
 
 
-def measure_classifier(spec: ClassifierSpec, *, device: torch.device, progress: Progress) -> PruneOutput:
+def measure_classifier(spec: ClassifierSpec, context: StageContext) -> PruneOutput:
     """Measure a classifier's sensitivity: return metrics and report, and write figures and chart to the artifact.
 
     Raises WorkStopped once asked to stop and the layer it was at is saved.
     """
+    progress, device = context.progress, context.device
     progress.stage("open")
     notes: list[str] = []
     folder = open_classifier(spec.model.path)
@@ -72,4 +73,6 @@ def measure_classifier(spec: ClassifierSpec, *, device: torch.device, progress: 
         engine=classifier_settings(device, folder.description),
         versions=versions("secateur-server", "torch", "transformers", "safetensors", "matplotlib"),
     )
-    return PruneOutput(metrics=sensitivity_metrics(sensitivity), report=report)
+    metrics = sensitivity_metrics(sensitivity)
+    note_peak(metrics, report, context.peak_memory())
+    return PruneOutput(metrics=metrics, report=report)

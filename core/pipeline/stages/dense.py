@@ -13,14 +13,14 @@ from core.engine.models.classifier import ClassifierFolder
 from core.engine.models.folder import ModelFolder
 from core.engine.resume.fingerprint import tensors_sha256
 from core.pipeline.dense_measurements import DenseMeasurements
-from core.pipeline.messages import ClassifierSpec, PruneSpec
+from core.pipeline.messages import ClassifierSpec, JobSpec, LanguageSpec
 from core.pipeline.reports.dense_figures import DenseKind, Facts
 from core.progress import Progress
 
 _RELEASES = ("torch", "transformers")
 
 
-def dense_figures(spec: PruneSpec | ClassifierSpec, progress: Progress) -> DenseMeasurements:
+def dense_figures(spec: JobSpec, progress: Progress) -> DenseMeasurements:
     """Return the dense figures of this job; each measurement reports a `dense_evaluation` metric, numbered from 1."""
 
     def count(kind: DenseKind, name: str, before: int) -> None:
@@ -30,7 +30,7 @@ def dense_figures(spec: PruneSpec | ClassifierSpec, progress: Progress) -> Dense
 
 
 def text_facts(
-    spec: PruneSpec, folder: ModelFolder, tokens: Mapping[str, Tensor], device: torch.device
+    spec: LanguageSpec, folder: ModelFolder, tokens: Mapping[str, Tensor], device: torch.device
 ) -> dict[str, Facts]:
     """Return the facts of the dense perplexity on each evaluation set; `tokens` are ids [windows, time]."""
     hashes = {text.name: text.sha256 for text in spec.evaluation}

@@ -1,4 +1,4 @@
-"""The runner's tasks on a model that is not pruned: text it writes, an import from GGUF, a new network."""
+"""Models and texts that jobs begin with: text a model writes, an import from GGUF, a new network."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import gguf
 import torch
@@ -25,15 +25,17 @@ from core.engine.models.self_text import generate_documents, sequences_at_once
 from core.engine.models.tensors import DTYPES
 from core.errors import UnusableModel
 from core.pipeline.messages import GenerateTextSpec, ImportGgufSpec, NewNetworkSpec
-from core.progress import Progress
+from core.pipeline.results import GeneratedTextOutput, NewModelOutput
+from core.pipeline.stages.context import StageContext
 
 _IMPORT_BYTES: Final = 2 * 2**30
 _IMPORT_BYTES_A_VALUE: Final = 16
 """An import is given the file's values four times over in float32, and what the libraries take besides."""
 
 
-def generate_text(spec: GenerateTextSpec, *, device: torch.device, progress: Progress) -> dict[str, Any]:
+def generate_text(spec: GenerateTextSpec, context: StageContext) -> GeneratedTextOutput:
     """Have the model write text, as JSON lines."""
+    progress, device = context.progress, context.device
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
     description, tokenizer = folder.description, folder.tokenizer()
     length = min(spec.sequence_length, description.context_length - 1)
@@ -54,10 +56,10 @@ def generate_text(spec: GenerateTextSpec, *, device: torch.device, progress: Pro
             documents += 1
             characters += len(document)
             target.write(json.dumps({"text": document}) + "\n")
-    return {"documents": documents, "characters": characters, "tokens": needed}
+    return GeneratedTextOutput(documents=documents, characters=characters, tokens=needed)
 
 
-def import_gguf(spec: ImportGgufSpec) -> dict[str, Any]:
+def import_gguf(spec: ImportGgufSpec) -> NewModelOutput:
     """Dequantise a GGUF file to float32 and save it as a safetensors folder, complete or not at all."""
     header = read_gguf_sandboxed(spec.source)
     tokenizer = build_tokenizer(header)
@@ -100,7 +102,7 @@ def _require_complete(name: str, tokens: int, model: PreTrainedModel, missing: C
         raise UnusableModel(f"{name} has {tokens} tokens, its model knows {model.config.vocab_size}", param="path")
 
 
-def _save(target: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+def _save(target: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> NewModelOutput:
     # The loader leaves its quantisation settings behind, with which the model would refuse to be saved.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
@@ -111,10 +113,10 @@ def _save(target: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFa
     tokenizer.save_pretrained(partial)
     description = open_model(partial).description
     partial.rename(target)
-    return {"architecture": description.architecture, "parameters": description.parameters}
+    return NewModelOutput(parameters=description.parameters, architecture=description.architecture)
 
 
-def new_network(spec: NewNetworkSpec) -> dict[str, Any]:
+def new_network(spec: NewNetworkSpec) -> NewModelOutput:
     """Create a reference network with random weights, complete or not at all."""
     torch.manual_seed(spec.seed)
     config = ReferenceConfig(
@@ -136,4 +138,4 @@ def new_network(spec: NewNetworkSpec) -> dict[str, Any]:
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
     partial.rename(spec.target)
-    return {"parameters": model.num_parameters()}
+    return NewModelOutput(parameters=model.num_parameters())

@@ -1,33 +1,21 @@
 """Pruning of a language model: open, prune, evaluate and write one job's checkpoint."""
 
-from collections.abc import Callable
-
-import torch
-
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
-from core.pipeline.messages import PruneSpec
+from core.pipeline.messages import LanguageSpec
 from core.pipeline.passes import walk_for
-from core.pipeline.reports.report import PeakMemory
 from core.pipeline.results import PruneOutput
+from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.dense import dense_figures, text_facts
-from core.pipeline.stages.recover import calibration_set, evaluation_sets
 from core.pipeline.stages.report import prune_result
+from core.pipeline.stages.texts import calibration_set, evaluation_sets
 from core.progress import PartialProgress, Progress
 
 
-def prune_model(
-    spec: PruneSpec,
-    *,
-    device: torch.device,
-    progress: Progress,
-    peak_memory: Callable[[], PeakMemory],
-) -> PruneOutput:
-    """Prune a language model, and write the checkpoint to the artifact's folder.
-
-    Raises WorkStopped once asked to stop and a block is saved.
-    """
+def prune_model(spec: LanguageSpec, context: StageContext) -> PruneOutput:
+    """Prune a language model, measure it and write it; raises WorkStopped once asked to stop and a block is saved."""
+    progress, device = context.progress, context.device
     progress.stage("open")
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
     recipe = spec.recipe
@@ -57,9 +45,9 @@ def prune_model(
     for name, pair in result.perplexity.items():
         if name not in known:
             dense.add("perplexity", name, facts[name], {"perplexity": pair.dense})
-    peak = peak_memory()
+    peak = context.peak_memory()
     artifact_bytes = write_checkpoint(
-        result.files, result.unchanged, spec.model.path, spec.artifact, config=result.config
+        result.files, result.unchanged, spec.model.path, spec.pruned, config=result.config
     )
     output = prune_result(
         spec,

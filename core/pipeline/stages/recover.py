@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from core.engine.datasets.text_files import read_documents
-from core.engine.datasets.token_windows import calibration_windows, evaluation_windows, mixed_windows, training_windows
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.options.layer_selection import LayerSelection, prunable_linears
@@ -20,11 +18,13 @@ from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Source
 from core.engine.resume.fingerprint import versions
 from core.errors import TooLittleText
-from core.pipeline.messages import JobSpec, ModelSource, RecoverSpec, TextSource
-from core.pipeline.recipes.parts import Evaluation
+from core.methods.registry import get_method
+from core.pipeline.messages import LanguageSpec, ModelSource
 from core.pipeline.reports.report import RecoveryReport
 from core.pipeline.results import RecoveryOutput
+from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.report import described_text
+from core.pipeline.stages.texts import evaluation_sets, training_set
 from core.progress import PartialProgress, Progress
 
 HOLDOUT_SEQUENCES = 8
@@ -33,10 +33,14 @@ LOSS_POINTS = 200
 """Points of a loss curve, however many steps there were: each is the mean of the steps since the one before."""
 
 
-def recover_artifact(spec: RecoverSpec, *, device: torch.device, progress: Progress) -> RecoveryOutput:
-    """Train the artifact; raises WorkStopped once asked to stop and the step is saved."""
+def recover_model(spec: LanguageSpec, context: StageContext) -> RecoveryOutput:
+    """Train what was pruned, write the artifact and measure it.
+
+    Raises WorkStopped once asked to stop and the step is saved.
+    """
+    progress, device = context.progress, context.device
     progress.stage("recover")
-    folder = open_model(spec.model, own_artifact=True)  # this attempt has just written it
+    folder = open_model(spec.pruned, own_artifact=True)  # this attempt has just written it
     tokenizer = folder.tokenizer()
     recovery = spec.recipe.recovery
     assert recovery is not None
@@ -46,7 +50,7 @@ def recover_artifact(spec: RecoverSpec, *, device: torch.device, progress: Progr
         windows_NT = torch.cat([source.windows_NT for source in sources])
     else:
         most = recovery.steps * recovery.batch_size
-        windows_NT = _windows(spec.texts[0], recovery, tokenizer, samples=recovery.samples, most=most)
+        windows_NT = training_set(spec.recovery[0], recovery, tokenizer, samples=recovery.samples, most=most)
     evaluations = evaluation_sets(spec.recipe.evaluation, spec.evaluation, tokenizer)
     linears = prunable_linears(
         folder.description, LayerSelection(include_lm_head=not folder.description.tied_embeddings)
@@ -63,7 +67,7 @@ def recover_artifact(spec: RecoverSpec, *, device: torch.device, progress: Progr
         device=device,
         progress=_Training(progress, recovery.steps),
     )
-    write_checkpoint(recovered.files, recovered.unchanged, spec.model, spec.artifact)
+    write_checkpoint(recovered.files, recovered.unchanged, spec.pruned, spec.artifact)
     progress.stage("evaluate")
     measured = measure(
         open_model(spec.artifact, own_artifact=True),
@@ -77,38 +81,26 @@ def recover_artifact(spec: RecoverSpec, *, device: torch.device, progress: Progr
         perplexity=measured.perplexity,
         zeros=recovered.zeros,
         expected=measured.verification,
+        peak_memory=context.peak_memory(),
         recovery=_report(spec, recovery, recovered, windows_NT, sum(linear.numel for linear in linears)),
     )
 
 
-def _windows(
-    text: TextSource, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, *, samples: int | None, most: int
-) -> Tensor:
-    assert recovery.sequence_length is not None
-    return training_windows(
-        read_documents(text.path, text.format, text.text_field),
-        tokenizer,
-        samples=samples,
-        most=most,
-        length=recovery.sequence_length,
-        seed=recovery.seed,
-        name=text.name,
-    )
-
-
 def _stage_sources(
-    spec: RecoverSpec, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, device: torch.device
+    spec: LanguageSpec, recovery: Recovery, tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> list[Source]:
     """Return each stage's texts, some sequences of each held back, and what the dense model loses on these.
+
+    Where nothing was pruned the teacher stands for the dense model; without one nothing is known.
 
     Raises TooLittleText where a text has not two sequences.
     """
     assert recovery.stages is not None
     stages = [(number, stage) for number, stage in enumerate(recovery.stages) for _ in stage.datasets]
     sources = []
-    for (stage_number, stage), text in zip(stages, spec.texts, strict=True):
+    for (stage_number, stage), text in zip(stages, spec.recovery, strict=True):
         most = stage.steps * recovery.batch_size + HOLDOUT_SEQUENCES
-        windows_NT = _windows(text, recovery, tokenizer, samples=None, most=most)
+        windows_NT = training_set(text, recovery, tokenizer, samples=None, most=most)
         if len(windows_NT) < 2:
             raise TooLittleText(
                 f"recovery.stages.{stage_number}: {text.name!r} has one sequence of {windows_NT.shape[1]} tokens, two "
@@ -117,10 +109,11 @@ def _stage_sources(
             )
         holdout = min(HOLDOUT_SEQUENCES, max(1, len(windows_NT) // 5))
         sources.append(Source(text.name, stage_number, windows_NT[holdout:], windows_NT[:holdout], 0.0))
-    if spec.dense is None:
+    reference = spec.model if get_method(spec.recipe.method).prunes else spec.teacher
+    if reference is None:
         return sources
     dense = measure(
-        open_model(spec.dense.path, own_artifact=spec.dense.own_artifact),
+        open_model(reference.path, own_artifact=reference.own_artifact),
         {str(number): source.holdout_NT for number, source in enumerate(sources)},
         work=spec.work / "dense",
         device=device,
@@ -133,49 +126,6 @@ def _teacher(source: ModelSource | None) -> Teacher | None:
     if source is None:
         return None
     return Teacher(open_model(source.path, own_artifact=source.own_artifact), source.revision)
-
-
-def calibration_set(spec: JobSpec, tokenizer: PreTrainedTokenizerBase | None) -> Tensor | None:
-    """Return token ids [samples, time] of the calibration; None where the job has none.
-
-    They are of the calibration text and of what the model wrote, mixed by the seed, as the recipe asks for them.
-    """
-    if spec.calibration is None:
-        return None
-    calibration = spec.recipe.calibration
-    assert tokenizer is not None and calibration is not None and calibration.sequence_length is not None
-    parts = [(spec.calibration, calibration.samples)]
-    if spec.generated is not None:
-        parts.append((spec.generated, calibration.generated))
-    windows = [
-        calibration_windows(
-            read_documents(source.path, source.format, source.text_field),
-            tokenizer,
-            samples=samples,
-            length=calibration.sequence_length,
-            seed=calibration.seed,
-            name=source.name,
-        )
-        for source, samples in parts
-    ]
-    return windows[0] if len(windows) == 1 else mixed_windows(windows, calibration.seed)
-
-
-def evaluation_sets(
-    evaluation: Evaluation, sources: Sequence[TextSource], tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Tensor]:
-    """Return token ids [windows, time] of each evaluation text, as the recipe asks for them."""
-    assert evaluation.sequence_length is not None
-    return {
-        source.name: evaluation_windows(
-            read_documents(source.path, source.format, source.text_field),
-            tokenizer,
-            samples=evaluation.samples,
-            length=evaluation.sequence_length,
-            name=source.name,
-        )
-        for source in sources
-    }
 
 
 def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:
@@ -209,7 +159,7 @@ class _Training(PartialProgress):
 
 
 def _report(
-    spec: RecoverSpec, recovery: Recovery, recovered: Recovered, windows_NT: Tensor, prunable: int
+    spec: LanguageSpec, recovery: Recovery, recovered: Recovered, windows_NT: Tensor, prunable: int
 ) -> RecoveryReport:
     before, after = (sum(pair[place] for pair in recovered.zeros.values()) for place in (0, 1))
     return RecoveryReport.model_validate(
@@ -221,7 +171,7 @@ def _report(
             "rounds": recovered.rounds,
             "tokens": recovered.tokens,
             "windows": list(windows_NT.shape),
-            "texts": [described_text(text) for text in spec.texts],
+            "texts": [described_text(text) for text in spec.recovery],
             "teacher": None if spec.teacher is None else {"name": spec.teacher.name, "revision": spec.teacher.revision},
             "loss": loss_curve(recovered.losses),
             "seconds": recovered.seconds,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
-from core.pipeline.messages import ImageSource, ModelSource, PruneSpec, TextSource
+from core.pipeline.messages import ImageSource, LanguageSpec, ModelSource, TextSource
 from core.pipeline.reports.report import EngineSettings, PeakMemory, Report, ReportedModel
 from core.pipeline.results import PruneOutput
 from secateur_wire.base import JsonObject
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def prune_result(
-    spec: PruneSpec,
+    spec: LanguageSpec,
     description: ModelDescription,
     plan: "LayerwisePlan | UnitRemovalPlan",
     result: "PruneResult",

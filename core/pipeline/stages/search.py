@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import torch
 import transformers
-from pydantic import BaseModel
 from transformers import PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.evaluation.latency import DenseLatency
-from core.engine.models.folder import ModelFolder
+from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import DTYPES
 from core.engine.options.width_counts import reachable_sparsities, require_structure
@@ -27,25 +26,13 @@ from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Saved
 from core.errors import LatencyTooNoisy, TargetUnreachable
+from core.pipeline.messages import LanguageSpec
 from core.pipeline.plans import make_structured_plan
 from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.results import LatencySearch, SearchOutput, TimedShape
+from core.pipeline.stages.context import StageContext
 
 PARAM = "target.latency_ratio"
-
-
-class TimedShape(BaseModel):
-    """A shape that was timed; `ratio` is pruned / dense milliseconds of the prefill."""
-
-    sparsity: float
-    ratio: float
-
-
-class LatencySearchResult(BaseModel):
-    """The sparsity to prune to; `spread` is the relative excess of the dense model's slowest round over its fastest."""
-
-    sparsity: float
-    spread: float
-    steps: list[TimedShape]
 
 
 class Timing(NamedTuple):
@@ -60,7 +47,7 @@ def search(
     target_ratio: float,
     time_at: Callable[[float], Timing],
     on_step: Callable[[TimedShape], None],
-) -> LatencySearchResult:
+) -> LatencySearch:
     """Find the least of `sparsities` that takes at most `target_ratio` of the dense time, by bisection.
 
     `sparsities` ascend from 0; a larger one is assumed never to be slower. The search stops early at one whose ratio is
@@ -99,7 +86,37 @@ def search(
             fast, ratio = middle, tried
         else:
             slow = middle
-    return LatencySearchResult(sparsity=sparsities[fast], spread=spread, steps=steps)
+    return LatencySearch(sparsity=sparsities[fast], spread=spread, steps=steps)
+
+
+def search_target(spec: LanguageSpec, context: StageContext) -> SearchOutput:
+    """Search for the job's target, and report each shape as it is timed.
+
+    Raises LatencyTooNoisy, TargetUnreachable, OutOfMemory.
+    """
+    progress = context.progress
+    progress.stage("open")
+    timed = 0
+
+    def on_step(step: TimedShape) -> None:
+        nonlocal timed
+        progress.metric("latency_ratio", timed, step.ratio)
+        progress.log(f"sparsity {step.sparsity:.4f}: {step.ratio:.3f} of the dense model's time")
+        timed += 1
+
+    result = search_model(
+        open_model(spec.model.path, own_artifact=spec.model.own_artifact),
+        spec.recipe,
+        sequence_length=spec.recipe.timed_length,
+        device=context.device,
+        revision=spec.model.revision,
+        work=spec.work,
+        previous=spec.previous,
+        on_step=on_step,
+    )
+    progress.metric("target_sparsity", timed, result.sparsity)
+    progress.log(f"the target means sparsity {result.sparsity:.4f}{'' if timed else ', as an earlier attempt result'}")
+    return SearchOutput(search=result, peak_memory=context.peak_memory())
 
 
 def search_model(
@@ -112,7 +129,7 @@ def search_model(
     work: Path,
     previous: Sequence[Path],
     on_step: Callable[[TimedShape], None],
-) -> LatencySearchResult:
+) -> LatencySearch:
     """Return the sparsity for a job's `target.latency_ratio`, or the result of an earlier attempt.
 
     A result found in one of the folders `previous` under the same circumstances is not searched for again. Raises the
@@ -131,7 +148,7 @@ def search_model(
     store = ResumeStore(work, same, previous)
     saved = store.load(LATENCY)
     if isinstance(saved, Saved):
-        result = LatencySearchResult.model_validate(saved.state)
+        result = LatencySearch.model_validate(saved.state)
     else:
         clock = DenseLatency(folder, sequence_length=sequence_length, device=device, other_bytes=description.bytes)
 

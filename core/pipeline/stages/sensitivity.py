@@ -1,40 +1,33 @@
-"""The runner's part in sensitivity: measure each layer alone, and write the figures and their chart."""
+"""Sensitivity of a language model: measure each layer alone, and write the figures and their chart."""
 
-from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.models.folder import open_model
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.methods.sensitivity.language_pass import SensitivityPass
-from core.pipeline.messages import SensitivitySpec
+from core.pipeline.messages import LanguageSpec
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.reports.charts import sensitivity_chart
-from core.pipeline.reports.report import EngineSettings, PeakMemory, Report
+from core.pipeline.reports.report import EngineSettings, Report
 from core.pipeline.results import PruneOutput
-from core.pipeline.stages.recover import calibration_set, evaluation_sets
+from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.report import described_text, reported_model, versions
-from core.progress import PartialProgress, Progress
+from core.pipeline.stages.texts import calibration_set, evaluation_sets
+from core.progress import PartialProgress
 from secateur_wire.metrics import LayerSensitivity, Metrics
 
 FIGURES = "sensitivity.json"
 CHART = "sensitivity.svg"
 
 
-def measure_sensitivity(
-    spec: SensitivitySpec,
-    *,
-    device: torch.device,
-    progress: Progress,
-    peak_memory: Callable[[], PeakMemory],
-) -> PruneOutput:
+def measure_sensitivity(spec: LanguageSpec, context: StageContext) -> PruneOutput:
     """Measure a language model's sensitivity: return metrics and report, and write figures and chart.
 
     Figures and chart go to the artifact's folder. Raises WorkStopped once asked to stop and a layer is saved.
     """
+    progress, device = context.progress, context.device
     progress.stage("open")
     folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
     recipe, tokenizer = spec.recipe, folder.tokenizer()
@@ -69,7 +62,7 @@ def measure_sensitivity(
         curves=result.curves,
     )
     write_sensitivity(sensitivity, spec.artifact)
-    peak = peak_memory()
+    peak = context.peak_memory()
     report = Report(
         job=spec.job,
         attempt=spec.attempt,

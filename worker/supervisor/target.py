@@ -1,39 +1,23 @@
-"""The supervisor's part in targets: the search that a latency needs, and whether the artifact is what was asked for."""
+"""Target of a job: whether the artifact is what was asked for."""
 
-from core.pipeline.messages import PruneSpec, SearchSpec
 from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.report import Report, TargetReport
-from core.service.jobs.queue import Claim
+from core.pipeline.results import SearchOutput
 from secateur_wire.base import JsonObject
 from secateur_wire.metrics import Metrics, Sizes, TargetReached
 from secateur_wire.reports import GateResult
 
 
-def search_spec(claim: Claim, spec: PruneSpec, *, sequence_length: int) -> SearchSpec | None:
-    """Return the spec of the search before pruning, where the sparsity has to be searched for."""
-    target = claim.recipe.target
-    if target is None or target.latency_ratio is None:
-        return None
-    return SearchSpec(
-        recipe=claim.recipe,
-        model=spec.model,
-        sequence_length=sequence_length,
-        work=spec.work,
-        previous=spec.previous,
-        device=spec.device,
-        threads=spec.threads,
-    )
-
-
-def add_target(recipe: Recipe, metrics: Metrics, report: Report, search_result: JsonObject | None) -> GateResult | None:
+def add_target(recipe: Recipe, metrics: Metrics, report: Report, output: SearchOutput | None) -> GateResult | None:
     """Put what was asked and reached into metrics and report; the result of this limit, which is none of the gates.
 
-    A latency is met within the spread of its timings. `search_result` is the search's answer.
+    A latency is met within the spread of its timings. `output` is the search's, where there was one.
     """
     target = recipe.target
     if target is None:
         return None
+    search = None if output is None else output.search
     reached, spread = _reached(target, metrics, report, recipe.output.format)
     met = reached <= target.limit * (1 + spread)
     figures: JsonObject = {
@@ -42,10 +26,11 @@ def add_target(recipe: Recipe, metrics: Metrics, report: Report, search_result: 
         "reached": reached,
         "met": met,
         "spread": spread,
-        "sparsity": recipe.sparsity if search_result is None else search_result["sparsity"],
+        "sparsity": recipe.sparsity if search is None else search.sparsity,
     }
     metrics.target = TargetReached.model_validate(figures)
-    report.target = TargetReport.model_validate(figures | ({} if search_result is None else {"search": search_result}))
+    searched = {} if search is None else {"search": search.model_dump(mode="json")}
+    report.target = TargetReport.model_validate(figures | searched)
     within = f" (timings spread by {spread:.1%})" if target.kind == "latency_ratio" else ""
     name = f"target.{target.kind}"
     message = f"{name}: {target.limit:,} was asked for, the artifact reached {reached:,.6g}{within}"

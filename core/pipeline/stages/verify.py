@@ -1,20 +1,21 @@
-"""The runner's tasks on an artifact that is written: the reload check, and other forms of it."""
+"""Reload check of an artifact that is written, in a process that has not made it."""
 
 from typing import Any
 
-import torch
 from transformers import dynamic_module_utils
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import describe_folder
 from core.engine.evaluation.reload_check import reload_check
-from core.engine.exporters.implementations import folder_exporter
-from core.pipeline.messages import ExportSpec, VerifySpec
-from secateur_wire.base import JsonObject
+from core.pipeline.messages import VerifySpec
+from core.pipeline.reports.report import Verification
+from core.pipeline.results import VerificationOutput
+from core.pipeline.stages.context import StageContext
 
 
-def verify(spec: VerifySpec, *, device: torch.device) -> dict[str, Any]:
-    """Run the reload check, and return its figures with the description of the model."""
+def verify(spec: VerifySpec, context: StageContext) -> VerificationOutput:
+    """Open the artifact as users do, and compare what it computes; raises ReloadCheckFailed."""
+    device = context.device
     description = describe_folder(spec.artifact, own_artifact=True)
     if isinstance(description, ClassifierDescription):
         from core.engine.evaluation.classifier_reload_check import classifier_reload_check
@@ -24,9 +25,8 @@ def verify(spec: VerifySpec, *, device: torch.device) -> dict[str, Any]:
         importing: Any = dynamic_module_utils
         importing.HF_MODULES_CACHE = str(spec.modules)  # it asked the environment once, when it was loaded
         checked = reload_check(spec.artifact, spec.expected, device=device)
-    return checked | {"model": description.model_dump(mode="json")}
-
-
-def export(spec: ExportSpec) -> JsonObject:
-    """Write another form of the artifact."""
-    return folder_exporter(spec.form).export(spec.artifact, spec.section)
+    return VerificationOutput(
+        model=description.model_dump(mode="json"),
+        verification=Verification.model_validate(checked),
+        peak_memory=context.peak_memory(),
+    )
