@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
-from core.pipeline.messages import spec_adapter
+from core.pipeline.messages import DeviceSpec, spec_adapter
 from core.pipeline.stages.run import run_stage
 from core.progress import WorkStopped
 from worker.processes import peak_resident_bytes
@@ -52,7 +52,7 @@ def main() -> int:
     transformers.utils.logging.disable_progress_bar()
     try:
         spec = spec_adapter.validate_json(sys.stdin.buffer.read())
-        threads = getattr(spec, "threads", None)
+        threads = spec.threads if isinstance(spec, DeviceSpec) else None
         if threads is None and "OMP_NUM_THREADS" not in os.environ:
             threads = len(os.sched_getaffinity(0))
         if threads is not None:
