@@ -45,6 +45,7 @@ SecateurError
 """
 
 from core.errors.base import (
+    Problem,
     SecateurError,
 )
 from core.errors.inputs import (
@@ -144,6 +145,7 @@ __all__ = [
     "PathEscapes",
     "PayloadTooLarge",
     "PickleCheckpoint",
+    "Problem",
     "PublicationExpired",
     "QuotaExceeded",
     "RangeNotSatisfiable",

@@ -1,6 +1,15 @@
 """Base of the error tree."""
 
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict
+
+
+class Problem(TypedDict):
+    """An error as it is stored on a job and sent by the runner."""
+
+    code: str
+    message: str
+    param: str | None
+    retryable: bool
 
 
 class SecateurError(Exception):
@@ -20,6 +29,6 @@ class SecateurError(Exception):
         self.message = message
         self.param = param
 
-    def problem(self) -> dict[str, Any]:
+    def problem(self) -> Problem:
         """Return the error as stored on a job and sent by the runner: `code`, `message`, `param`, `retryable`."""
         return {"code": self.code, "message": self.message, "param": self.param, "retryable": self.retryable}

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import traceback
-from typing import Any
 
 from core.errors import DiskFull, HubUnavailable, InternalError, NotFound, SecateurError, UnusableModel
 from core.service.sources.hub import Hub, HubCredential, Kind
@@ -29,6 +28,7 @@ from core.service.sources.references import (
 )
 from core.settings import Settings
 from core.storage import MANIFEST, open_store
+from secateur_wire.base import JsonObject
 from worker.fetcher.files import fetch_files, from_hub, from_store, require_readable
 from worker.fetcher.protocol import (
     IMAGES_FILE,
@@ -64,7 +64,7 @@ def waiting() -> None:
     log("waiting for another job on this machine that fetches the same")
 
 
-def fetch(spec: FetchSpec) -> dict[str, Any]:
+def fetch(spec: FetchSpec) -> JsonObject:
     """Do what a spec asks; the entry is in the cache then, except where a result says otherwise."""
     settings = Settings.model_validate(spec.settings)
     cache = NodeCache(settings.cache_root, max_bytes=settings.cache_max_bytes)

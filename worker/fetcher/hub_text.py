@@ -6,7 +6,7 @@ the fetcher's process alone.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +147,7 @@ def _write(rows: Iterable[_Row], target: Path, text: HubText) -> tuple[int, int,
     return documents, characters, digest.hexdigest()
 
 
-def _text_field(row: dict[str, Any], text: HubText) -> str:
+def _text_field(row: Mapping[str, object], text: HubText) -> str:
     strings = [name for name, value in row.items() if isinstance(value, str)]
     if _TEXT_FIELD in strings:
         return _TEXT_FIELD

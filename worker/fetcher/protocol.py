@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter
 
@@ -17,6 +17,7 @@ from core.service.sources.references import (
     StoredText,
 )
 from core.settings import Settings
+from secateur_wire.base import JsonObject
 
 TEXT_FILE = "text"
 IMAGES_FILE = "images.parquet"
@@ -28,6 +29,13 @@ _GENERATION = 2
 """Raised when the way text is generated changes."""
 
 
+class CommonFields(TypedDict):
+    """Fields that all specs of an attempt have alike."""
+
+    settings: JsonObject
+    access: HubAccess
+
+
 class _FetchSpec(BaseModel):
     """Base of all specs.
 
@@ -36,7 +44,7 @@ class _FetchSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    settings: dict[str, Any]
+    settings: JsonObject
     key: str
     access: HubAccess
 
@@ -103,7 +111,7 @@ class FetchedImages(BaseModel):
     origin: dict[str, Any]
 
 
-def with_secrets(settings: Settings) -> dict[str, Any]:
+def with_secrets(settings: Settings) -> JsonObject:
     """Return the settings as JSON that gives the same settings again, secrets included."""
     values = {name: getattr(settings, name) for name in Settings.model_fields}
     secrets = {name: value.get_secret_value() for name, value in values.items() if isinstance(value, SecretStr)}

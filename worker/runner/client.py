@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, ClassVar
 
 from pydantic import ValidationError
 
-from core.errors import DiskFull, InternalError, OutOfMemory, RunFailed, RunnerLost, SecateurError
+from core.errors import DiskFull, InternalError, OutOfMemory, Problem, RunFailed, RunnerLost, SecateurError
 from core.pipeline.messages import Spec
 from core.telemetry import current_traceparent, span
 from secateur_wire.base import JsonObject
@@ -41,7 +41,7 @@ class ReportedFailure(RunFailed):
         super().__init__(error.message, param=error.param)
         self._error = error
 
-    def problem(self) -> dict[str, Any]:
+    def problem(self) -> Problem:
         return {
             "code": self._error.code,
             "message": self._error.message,

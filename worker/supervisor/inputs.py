@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import structlog
 
@@ -33,6 +33,7 @@ from core.storage.store import GENERATED_PREFIX, translate_disk_full
 from worker.fetcher.protocol import (
     IMAGES_FILE,
     TEXT_FILE,
+    CommonFields,
     FetchedImages,
     FetchedText,
     FetchGeneratedSpec,
@@ -172,7 +173,7 @@ class JobInputs:
         spec = FetchTaskSpec(**self._common_fields(), key=questions_key(task.hub, self._team_id), questions=task.hub)
         return _described_source(task.name, self._fetcher.entry(spec, ask_first=is_closed(task.hub)))
 
-    def _common_fields(self) -> dict[str, Any]:
+    def _common_fields(self) -> CommonFields:
         """Return what every spec has. The operator's token goes along only where it is lent to the team."""
         access = self._find_access()
         settings = self._settings if access.is_lent else self._settings.model_copy(update={"hub_token": None})
@@ -241,15 +242,14 @@ class JobInputs:
         folder.mkdir(parents=True, exist_ok=True)
         self.end_fetching()  # the model needs the memory
         options = reference.model_dump(include={"samples", "sequence_length", "seed"})
-        generated = self._write_text(
-            GenerateTextSpec(
-                model=model.place,
-                target=folder / TEXT_FILE,
-                device=self._settings.device,
-                threads=self._settings.threads,
-                **options,
-            )
+        spec = GenerateTextSpec(
+            model=model.place,
+            target=folder / TEXT_FILE,
+            device=self._settings.device,
+            threads=self._settings.threads,
+            **options,
         )
+        generated = self._write_text(spec)
         about = FetchedText(
             sha256=file_hash(folder / TEXT_FILE),
             documents=generated.documents,

@@ -8,13 +8,13 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core import telemetry
-from core.errors import DiskFull, InternalError, SecateurError, TimeLimitExceeded
+from core.errors import DiskFull, InternalError, Problem, SecateurError, TimeLimitExceeded
 from core.service.jobs import queue
 from core.service.jobs.queue import Claim
 from core.service.jobs.states import TERMINAL
@@ -137,7 +137,7 @@ class Supervisor:
         return end
 
     def _finish_failed(
-        self, session: Session, claim: Claim, problem: dict[str, Any], result: AttemptResult | None, recorder: Recorder
+        self, session: Session, claim: Claim, problem: Problem, result: AttemptResult | None, recorder: Recorder
     ) -> JobStatus | None:
         return queue.finish_failed(
             session,
@@ -174,7 +174,7 @@ class Supervisor:
         return watch
 
 
-def _problem(error: Exception) -> dict[str, Any]:
+def _problem(error: Exception) -> Problem:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         error = DiskFull(str(error))
     if not isinstance(error, SecateurError):

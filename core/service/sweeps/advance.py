@@ -170,7 +170,7 @@ def _queue(
         return Stepped()
     except SecateurError as error:
         session.add(point)
-        point.again, point.error = False, error.problem()
+        point.again, point.error = False, {**error.problem()}
         return Stepped(goes_on=True)
     row.waiting_for = None
     return Stepped(job=job, goes_on=True)

@@ -1,9 +1,8 @@
 """Results of a sweep: its points compared, the Pareto front, the best, and the result of a search."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from core.errors import ConstraintsNotMet, SweepFailed
+from core.errors import ConstraintsNotMet, Problem, SweepFailed
 from core.service.jobs.schemas import Job
 from core.service.jobs.trade_off import Cost, trade_off
 from core.service.sweeps.figures import OBJECTIVES, cost_of, distance, objective_value, unmet
@@ -169,7 +168,7 @@ def why_nothing(search: Search, points: Sequence[PointState]) -> str:
     )
 
 
-def failure_of(body: SweepBody, points: Sequence[PointState]) -> dict[str, Any]:
+def failure_of(body: SweepBody, points: Sequence[PointState]) -> Problem:
     """Return the error of a sweep that ended without a result."""
     if body.search is not None:
         return ConstraintsNotMet(why_nothing(body.search, points)).problem()
