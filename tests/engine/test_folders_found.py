@@ -3,11 +3,30 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
+
+from core.engine import exporters, recovery
+from core.engine.exporters.registry import OFFERED
+from core.engine.recovery.registry import RECOVERIES
+from core.pipeline.messages import LanguageSpec
+from core.pipeline.reports.model_card import model_card
+from core.pipeline.reports.report import Report
+from core.pipeline.stages.export import export
+from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity
+from tests.engine.recovering import SHARED, make_pruned, save, train
+from tests.engine.tiny import make_model
+from tests.model_folders import write_llama
+from tests.recipes import recipe_of
+from worker.supervisor.stages.artifact import ExportWeights
+from worker.supervisor.stages.stage import RunningJob
 
 RECOVERY_INFO = '''
     """Training of the norms alone: its description."""
@@ -79,17 +98,16 @@ EXPORTER = '''
 SCRIPT = """
     import json, sys
     from pathlib import Path
-    from types import SimpleNamespace
 
     from core.engine import exporters, recovery
 
-    more, work = (Path(each) for each in sys.argv[1:])
+    more, model = (Path(each) for each in sys.argv[1:])
     recovery.__path__.append(str(more / "recoveries"))
     exporters.__path__.append(str(more / "exporters"))
 
+    from core.device_kinds import CPU
     from core.engine.architectures.describe import describe_folder
     from core.engine.recovery.completion import complete_image_recovery, complete_recovery
-    from core.engine.recovery.registry import RECOVERIES
     from core.engine.recovery.request import Recovery
     from core.errors import InvalidRequest
     from core.pipeline.recipes.outputs import resolve_output
@@ -97,71 +115,35 @@ SCRIPT = """
     from core.service.jobs.estimates.training import training_bytes
     from core.service.jobs.schemas import JobBody
 
+    def refusal(check, *arguments):
+        try:
+            check(*arguments)
+        except InvalidRequest as error:
+            return error.message
+
     definitions = JobBody.model_json_schema()["$defs"]
-    asked = Recovery(method="norms-alone", steps=3, learning_rate=0.1, batch_size=2, sequence_length=8)
-    try:
-        complete_image_recovery(asked)
-    except InvalidRequest as error:
-        refusal = error.message
+    description = describe_folder(model)
+    own, fine_tuning = (Recovery(method=method, batch_size=2) for method in ("norms-alone", "finetune"))
     output = Output(format="name-list")
-    try:
-        resolve_output(output, None, "structured")
-    except InvalidRequest as error:
-        unfit = error.param
-    assert resolve_output(output, None, "unstructured") == output
-    described_without_torch = "torch" not in sys.modules
-
-    from safetensors.torch import load_file
-
-    from tests.engine.recovering import make_pruned, save, train
-
-    source = make_pruned(work / "pruned")
-    description = describe_folder(source)
-    costs = [
-        training_bytes(description, complete_recovery(each, description), device="cpu").memory
-        for each in (asked, asked.model_copy(update={"method": "finetune"}))
-    ]
-    recovered = train(source, work / "recovery", asked)
-    before, after = (load_file(each / "model.safetensors") for each in (source, save(recovered, source, work / "new")))
-
-    from core.pipeline.reports.model_card import model_card
-    from core.pipeline.reports.report import Report
-    from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity
-    from tests.recipes import recipe_of
-    from core.pipeline.messages import LanguageSpec
-    from core.pipeline.stages.export import export
-    from worker.supervisor.stages.artifact import ExportWeights
-    from worker.supervisor.stages.stage import RunningJob
-
-    metrics, report = Metrics(bytes=Sizes(dense=1000, artifact=1000)), Report()
-    recipe = recipe_of(output={"format": "name-list"})
-    spec = LanguageSpec.model_construct(recipe=recipe, artifact=work / "new")
-    tasks = SimpleNamespace(run=lambda spec, kind: export(spec))
-    ExportWeights().run(RunningJob(spec, [], tasks, None, metrics, report))
-    parameters, sparsity = Parameters(dense=9, nonzero=9), Sparsity(prunable=0.0, model=0.0)
-    report.metrics = metrics.model_copy(update={"parameters": parameters, "sparsity": sparsity})
     print(json.dumps({
-        "form": definitions["Output"]["properties"]["format"],
-        "unfit": unfit,
-        "listed": (work / "new" / "names.txt").read_text().splitlines(),
-        "names": sorted(after),
-        "report": report.document()["name-list"],
-        "bytes": metrics.document()["bytes"],
-        "card": model_card(recipe, report),
         "recoveries": definitions["Recovery"]["properties"]["method"],
-        "refusal": refusal,
-        "described_without_torch": described_without_torch,
-        "trained": recovered.trained,
-        "changed": [name for name in before if not before[name].equal(after[name])],
-        "costs": costs,
+        "of_images": refusal(complete_image_recovery, own),
+        "costs": [
+            training_bytes(description, complete_recovery(each, description), device=CPU).memory
+            for each in (own, fine_tuning)
+        ],
+        "forms": definitions["Output"]["properties"]["format"],
+        "of_what_is_gone": refusal(resolve_output, output, description, "structured"),
+        "of_zeros": refusal(resolve_output, output, description, "unstructured"),
+        "described_without_torch": "torch" not in sys.modules,
     }))
 """
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the answers of a new process once there are two folders more."""
-    tmp_path = tmp_path_factory.mktemp("found")
+def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A place with the two folders more."""
+    place = tmp_path_factory.mktemp("more")
     files = {
         "recoveries/norms_alone/__init__.py": '"""Training of the norms alone."""',
         "recoveries/norms_alone/info.py": RECOVERY_INFO,
@@ -171,46 +153,85 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "exporters/name_list/exporter.py": EXPORTER,
     }
     for name, source in files.items():
-        file = tmp_path / "more" / name
+        file = place / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(dedent(source))
-    command = [sys.executable, "-c", dedent(SCRIPT), str(tmp_path / "more"), str(tmp_path / "work")]
+    return place
+
+
+@pytest.fixture(scope="module")
+def found(more: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the answers of a new process once there are two folders more."""
+    model = write_llama(tmp_path_factory.mktemp("found") / "model")
+    command = [sys.executable, "-c", dedent(SCRIPT), str(more), str(model)]
     run = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     answer: dict[str, Any] = json.loads(run.stdout)
     return answer
 
 
-def test_a_recovery_is_offered_in_its_place_without_torch(found: dict[str, Any]) -> None:
+@pytest.fixture
+def _known_here(more: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make both known in the test's process, which has loaded the libraries, as they are in a new one."""
+    monkeypatch.setattr(recovery, "__path__", [*recovery.__path__, str(more / "recoveries")])
+    monkeypatch.setattr(exporters, "__path__", [*exporters.__path__, str(more / "exporters")])
+    monkeypatch.setitem(RECOVERIES, "norms-alone", import_module("core.engine.recovery.norms_alone.info").INFO)
+    monkeypatch.setitem(OFFERED, "name-list", import_module("core.engine.exporters.name_list.info").INFO)
+    yield
+    for package, name in ((recovery, "norms_alone"), (exporters, "name_list")):
+        for module in [each for each in sys.modules if each.startswith(f"{package.__name__}.{name}")]:
+            del sys.modules[module]
+        delattr(package, name)
+
+
+def test_both_are_offered_in_their_place_without_torch(found: dict[str, Any]) -> None:
     assert found["recoveries"]["enum"] == ["finetune", "norms-alone", "lora", "distill"]
     assert "norms-alone: the norms are trained, and nothing else. lora: " in found["recoveries"]["description"]
+    assert found["forms"]["enum"] == ["dense", "packed", "name-list", "hashed"]
+    assert "surviving values. name-list: the tensors by name. hashed, " in found["forms"]["description"]
+    assert found["forms"]["description"].endswith("restores packed and hashed bit by bit.")
     assert found["described_without_torch"]
 
 
-def test_a_recovery_is_refused_where_it_trains_nothing(found: dict[str, Any]) -> None:
-    assert found["refusal"] == (
+def test_both_are_refused_where_they_do_not_fit(found: dict[str, Any]) -> None:
+    assert found["of_images"] == (
         "recovery.method: norms-alone adapts language models; an image classifier is recovered with finetune or distill"
     )
+    assert found["of_what_is_gone"] == "output.format: nothing to list"
+    assert found["of_zeros"] is None
 
 
-def test_a_recovery_trains_what_it_says_and_costs_what_it_says(found: dict[str, Any]) -> None:
-    assert found["trained"] == "norms"
-    assert found["changed"] and all(name.endswith("norm.weight") for name in found["changed"])
+def test_a_recovery_costs_what_it_says(found: dict[str, Any]) -> None:
     own, fine_tuning = found["costs"]
     assert own > 2 * fine_tuning
 
 
-def test_a_form_is_offered_in_its_place_and_checked(found: dict[str, Any]) -> None:
-    assert found["form"]["enum"] == ["dense", "packed", "name-list", "hashed"]
-    assert "surviving values. name-list: the tensors by name. hashed, " in found["form"]["description"]
-    assert found["form"]["description"].endswith("restores packed and hashed bit by bit.")
-    assert found["unfit"] == "output.format"
+@pytest.mark.usefixtures("_known_here")
+def test_a_recovery_trains_what_it_says(tmp_path: Path) -> None:
+    source = make_pruned(tmp_path / "pruned")
+    recovered = train(source, tmp_path / "work", SHARED.model_copy(update={"method": "norms-alone", "steps": 2}))
+    before, after = (load_file(each / "model.safetensors") for each in (source, save(recovered, source, tmp_path)))
+    changed = [name for name in before if not before[name].equal(after[name])]
+    assert recovered.trained == "norms"
+    assert changed == [name for name in before if name.endswith("norm.weight")]
 
 
-def test_a_form_is_written_reported_and_on_the_card(found: dict[str, Any]) -> None:
-    assert sorted(found["listed"]) == found["names"]
-    size = len("\n".join(found["names"]))
-    assert found["report"] == {"bytes": size, "names": len(found["names"])}
-    assert found["bytes"] == {"dense": 1000, "artifact": 1000, "name-list": size}
-    assert f"| bytes of weight files, name-list | | {size:,} |" in found["card"]
-    assert "All are listed." in found["card"]
+@pytest.mark.usefixtures("_known_here")
+def test_a_form_is_written_reported_and_on_the_card(tmp_path: Path) -> None:
+    artifact = make_model(tmp_path / "artifact", "llama")
+    names = sorted(load_file(artifact / "model.safetensors"))
+    metrics, report = Metrics(bytes=Sizes(dense=1000, artifact=1000)), Report()
+    recipe = recipe_of()
+    recipe = recipe.model_copy(update={"output": recipe.output.model_copy(update={"format": "name-list"})})
+    spec = LanguageSpec.model_construct(recipe=recipe, artifact=artifact)
+    tasks = SimpleNamespace(run=lambda spec, kind: export(spec))
+    ExportWeights().run(RunningJob(spec, [], tasks, None, metrics, report))
+    assert sorted((artifact / "names.txt").read_text().splitlines()) == names
+    size = len("\n".join(names))
+    assert report.document()["name-list"] == {"bytes": size, "names": len(names)}
+    assert metrics.document()["bytes"] == {"dense": 1000, "artifact": 1000, "name-list": size}
+    parameters, sparsity = Parameters(dense=9, nonzero=9), Sparsity(prunable=0.0, model=0.0)
+    report.metrics = metrics.model_copy(update={"parameters": parameters, "sparsity": sparsity})
+    card = model_card(recipe, report)
+    assert f"| bytes of weight files, name-list | | {size:,} |" in card
+    assert "All are listed." in card
