@@ -15,9 +15,10 @@ import sys
 import traceback
 
 from core.errors import DiskFull, HubUnavailable, InternalError, NotFound, SecateurError, UnusableModel
-from core.service.sources.hub import Hub, HubCredential, Kind
+from core.service.sources.hub import Hub, HubCredential
 from core.service.sources.hub_access import open_access
 from core.service.sources.hub_datasets import questions_unavailable
+from core.service.sources.hub_names import Kind
 from core.service.sources.references import (
     HubImages,
     HubModel,

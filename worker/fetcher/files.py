@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import HubUnavailable, NotFound, StoreUnavailable, Unavailable, UnusableModel
-from core.service.sources.hub import Hub, Kind
+from core.service.sources.hub import Hub
+from core.service.sources.hub_names import Kind
 from core.service.sources.references import FileReference
 from core.storage import Store
 from core.storage.store import translate_disk_full
@@ -27,7 +28,7 @@ FetchFile = Callable[[FileReference, Path, Callable[[], None]], None]
 """Brings the bytes of a file to a path, going on with what is there; calls back between pieces."""
 
 
-class Stopped(Exception):
+class SiblingFailed(Exception):
     """Signal that another file of the same folder failed."""
 
 
@@ -49,7 +50,7 @@ def fetch_files(files: Sequence[FileReference], folder: Path, origin: Origin, *,
     def one(file: FileReference) -> None:
         def between() -> None:
             if stop.is_set():
-                raise Stopped
+                raise SiblingFailed
 
         try:
             _fetch_one(file, folder, origin, between)
@@ -63,7 +64,7 @@ def fetch_files(files: Sequence[FileReference], folder: Path, origin: Origin, *,
         with _progress(files, folder, what, log):
             failures = [failure for each in running if (failure := each.exception()) is not None]
     for failure in failures:
-        if not isinstance(failure, Stopped):
+        if not isinstance(failure, SiblingFailed):
             raise failure
 
 

@@ -6,4 +6,4 @@ open a small model. Where they were read before the fork, no copy reads them.
 
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
-get_checkpoint_conversion_mapping("llama")
+get_checkpoint_conversion_mapping("")  # those of all models are read with the first question

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from core.errors import InvalidRequest
 from core.service.publications.schemas import PublicationBody
-from core.service.sources.hub import is_branch, name_fault
+from core.service.sources.hub_names import is_branch, name_refusal
 from core.settings import Settings
 from core.validation import require_credential
 
@@ -82,7 +82,7 @@ def destination_of(body: PublicationBody, settings: Settings) -> Destination:
 def _hub(body: PublicationBody) -> HubDestination:
     _refuse_others(body, _OF_S3, "s3://bucket/prefix")
     repository = body.to.removeprefix(_HUB)
-    if name_fault(repository) is not None:
+    if name_refusal(repository) is not None:
         raise InvalidRequest(
             "to: after hub: comes org/name, of letters, digits, '-', '_' and '.', at most 96 characters", param="to"
         )

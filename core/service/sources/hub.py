@@ -8,7 +8,6 @@ most of them never ask the hub.
 """
 
 import errno
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -26,18 +25,15 @@ from core.errors import (
     UnusableDataset,
     UnusableModel,
 )
+from core.service.sources.hub_names import Kind, is_commit
 from core.service.sources.references import FileReference
 from core.settings import Settings
-
-Kind = Literal["model", "dataset"]
 
 TIMEOUT_SECONDS = 10.0
 """Seconds to connect, and between two pieces of an answer."""
 _LISTING_SECONDS = 60.0
 """Time for which the commit of a public repository's branch is remembered."""
 _MOST_LISTINGS = 1000
-_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -59,47 +55,6 @@ class HubCredential:
 
     token: str = field(repr=False)
     owner: Literal["team", "operator"]
-
-
-def is_commit(revision: str | None) -> bool:
-    return revision is not None and _COMMIT.fullmatch(revision) is not None
-
-
-def is_branch(revision: str) -> bool:
-    """Return whether a branch can have this name; the name of a commit cannot be one."""
-    return _is_revision(revision) and not is_commit(revision)
-
-
-def _is_revision(revision: str) -> bool:
-    return _REVISION.fullmatch(revision) is not None and ".." not in revision and "//" not in revision
-
-
-def name_fault(repository: str) -> str | None:
-    """Return what the hub has against the name of a repository, None where it takes it."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # lazily
-
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        return str(error)
-    return None
-
-
-def split_reference(reference: str, kind: Kind, param: str) -> tuple[str, str | None]:
-    """Split `org/name[@revision]` into repository and revision; raises UnknownModel or UnknownDataset if invalid."""
-    repository, at, revision = reference.partition("@")
-    unknown = UnknownModel if kind == "model" else UnknownDataset
-    fault = name_fault(repository)
-    if fault is not None:
-        raise unknown(f"{param} {reference!r} is not a name of the hub: {fault}", param=param)
-    if "/" not in repository:
-        raise unknown(f"{param} {reference!r} is not a name of the hub: it has the form org/name", param=param)
-    if at and not _is_revision(revision):
-        raise unknown(
-            f"{param} {reference!r}: {revision!r} is not a revision (a branch, a tag or a commit)", param=param
-        )
-    return repository, revision or None
 
 
 class _PublicListings:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from core.errors import HubUnavailable, UnknownDataset
-from core.service.sources.hub import Hub, split_reference
+from core.service.sources.hub import Hub
+from core.service.sources.hub_names import split_reference
 from core.service.sources.references import Use
 
 

@@ -36,10 +36,11 @@ from core.errors import (
 )
 from core.service.jobs.schemas import InspectBody, JobBody
 from core.service.registry.tables import DatasetRow
-from core.service.sources.hub import Hub, is_commit, split_reference
+from core.service.sources.hub import Hub
 from core.service.sources.hub_access import open_access
 from core.service.sources.hub_datasets import HubDataset, find_hub_dataset, is_hub_dataset, questions_unavailable
 from core.service.sources.hub_models import HubRevision, describe_hub_model
+from core.service.sources.hub_names import is_commit, split_reference
 from core.service.sources.hub_tables import HubRevisionRow
 from core.service.sources.hub_tokens import find_access
 from core.service.sources.references import FileReference, Use
