@@ -139,12 +139,12 @@ def running_job(sessions: Any, team: str) -> str:
     return row.id
 
 
-def adds_events(sessions: Any, job: str) -> Callable[[int], None]:
-    """What adds a long event with a number to a job."""
+def adds_events(sessions: Any, job: str, size: int) -> Callable[[int], None]:
+    """What adds an event of `size` characters with a number to a job."""
 
     def tell(number: int) -> None:
         with transaction(sessions) as session:
-            assert append_event(session, job, 1, "log", {"number": number, "message": "x" * EVENT_BYTES})
+            assert append_event(session, job, 1, "log", {"number": number, "message": "x" * size})
 
     return tell
 
@@ -153,6 +153,7 @@ def attacks(target: Target, sessions: Any, job: str, seconds: float, scale: floa
     """Every attack by name; `scale` 1 is the whole of it."""
     many = max(int(200 * scale), 5)
     most = 4 * seconds + 20
+    longer = 1 if scale == 1 else 4  # as many bytes in fewer events, of which each costs a transaction and a look
     body = target.head("POST", "/v1/jobs", "Content-Type: application/json", "Content-Length: 100000")
     part = target.head("PUT", "/v1/uploads/upload_1/files/a.txt?offset=0", "Content-Length: 100000")
 
@@ -178,8 +179,8 @@ def attacks(target: Target, sessions: Any, job: str, seconds: float, scale: floa
                 target,
                 job=job,
                 clients=many,
-                events=EVENTS if scale == 1 else EVENTS // 2,
-                tell=adds_events(sessions, job),
+                events=EVENTS if scale == 1 else EVENTS // 8,
+                tell=adds_events(sessions, job, EVENT_BYTES * longer),
                 most=most + 60,
             )
         ),

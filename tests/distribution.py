@@ -17,9 +17,10 @@ TOGETHER: Final = {
     "apart": tuple(
         f"tests/engine/test_{name}.py" for name in ("apart", "families", "per_layer", "recovery", "structured", "tasks")
     ),
+    "onnx": ("tests/engine/test_classifier_artifact.py", "tests/engine/test_classifier_latency.py"),
 }
-"""Starts of files that share one process: that which runners are forked from, and that of `tests.engine.apart`. Either
-takes seconds to load its libraries."""
+"""Starts of files that share one process: that which runners are forked from, that of `tests.engine.apart`, and one
+that exports to ONNX. Each takes seconds to load its libraries."""
 
 
 class ByWhatIsShared(LoadFileScheduling):

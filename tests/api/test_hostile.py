@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from bench.hostile import api_process, attacks, probed, running_job
 from bench.hostile_attacks import Target
 from core.settings import Settings
+from tests.serving import lent_app, served
 
 SECONDS = 0.5
 CLIENTS = 8
@@ -56,10 +58,17 @@ def test_hostile_clients_are_ended_and_others_are_served(
     assert after - before < GROWTH_MEGABYTES, f"{before:.0f} MB before, {after:.0f} MB after"
 
 
-def test_a_body_that_stops_halfway_is_answered(target: tuple[Target, int]) -> None:
-    where, _ = target
+def test_a_body_that_stops_halfway_is_answered(settings: Settings, admin_key: str) -> None:
+    impatient = settings.model_copy(update={"slow_client_seconds": SECONDS})
+    with lent_app(impatient) as app, served(app) as url:
+        address = urlsplit(url)
+        where = Target(str(address.hostname), int(address.port or 0), admin_key)
+        answer = _answer_to_half(where)
+    assert answer.startswith(b"HTTP/1.1 408 ") and json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == 408
+
+
+def _answer_to_half(where: Target) -> bytes:
     head = where.head("POST", "/v1/jobs", "Content-Type: application/json", "Content-Length: 1000")
     with socket.create_connection((where.host, where.port), timeout=30) as client:
         client.sendall(head + b'{"model":')
-        answer = b"".join(iter(lambda: client.recv(65536), b""))
-    assert answer.startswith(b"HTTP/1.1 408 ") and json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == 408
+        return b"".join(iter(lambda: client.recv(65536), b""))

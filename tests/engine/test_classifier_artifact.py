@@ -89,7 +89,7 @@ def test_every_family_pruned_is_the_same_in_its_folder(name: str, tmp_path: Path
     torch.testing.assert_close(logits_of(plain, name), expected, atol=1e-5, rtol=1e-5)
 
 
-@partly("name", FAMILIES, in_every_run=["resnet", "convnext", "vgg"])  # LeNet-5, ViT and MLP are in other tests
+@partly("name", FAMILIES, in_every_run=["resnet", "convnext"])  # LeNet-5, VGG, ViT and MLP are in other tests
 def test_every_family_pruned_is_the_same_in_onnx(name: str, tmp_path: Path) -> None:
     model = load_classifier(open_classifier(make_classifier(tmp_path / "model", name)))
     zero_half(model)

@@ -23,7 +23,6 @@ from core.methods.filter_l1.method import FilterL1
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.pipeline.recipes.validation import resolve_request
-from core.pipeline.reports.charts import sensitivity_chart
 from core.progress import Progress, WorkStopped
 from tests.engine.classifier_folders import CLASSES, images, make_classifier
 from tests.engine.watching import Watching
@@ -69,6 +68,8 @@ def measured(
 def test_a_point_is_the_loss_of_a_copy_that_lost_just_that(
     folder: ClassifierFolder, method: str, tmp_path: Path
 ) -> None:
+    from core.pipeline.reports.charts import sensitivity_chart  # slow to load
+
     dense, curves, model = measured(folder, tmp_path / "work", method)
     untouched = load_classifier(folder, DEVICE).state_dict()
     assert all(torch.equal(each, untouched[name]) for name, each in model.state_dict().items())

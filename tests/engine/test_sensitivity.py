@@ -16,7 +16,6 @@ from core.errors import InvalidRequest
 from core.methods.sensitivity.language_pass import SensitivityPass, SensitivityResult
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.recipes.validation import resolve_request
-from core.pipeline.reports.charts import Series, line_chart, sensitivity_chart
 from core.progress import Progress, WorkStopped
 from tests.engine.resuming import positions
 from tests.engine.sweeping import sweep
@@ -141,6 +140,8 @@ def test_what_cannot_be_measured_is_refused_by_name(model: Path, asked: dict[str
 
 
 def test_equal_figures_give_the_same_chart_and_its_words_are_text(model: Path, tmp_path: Path) -> None:
+    from core.pipeline.reports.charts import sensitivity_chart  # slow to load
+
     result = sensitivity(model, tmp_path / "work", method="magnitude", rates=[0.3, 0.6])
     found = Sensitivity(
         task="language-model", method="magnitude", pattern="unstructured", scope="layer", rates=[0.3, 0.6],
@@ -155,6 +156,8 @@ def test_equal_figures_give_the_same_chart_and_its_words_are_text(model: Path, t
 
 
 def test_a_line_chart_shows_every_series_by_name() -> None:
+    from core.pipeline.reports.charts import Series, line_chart  # slow to load
+
     series = [Series("one", [0.0, 0.5], [1.0, 2.0], spread=[0.1, 0.2]), Series("two", [0.0, 0.5], [2.0, 4.0])]
     chart = line_chart(series, title="Title", x_label="share", y_label="loss", x_is_share=True, y_is_log=True)
     assert chart == line_chart(series, title="Title", x_label="share", y_label="loss", x_is_share=True, y_is_log=True)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from core.engine.evaluation.zero_shot import measure_tasks
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import open_model
 from core.errors import UnusableDataset
@@ -26,15 +25,21 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measure(
-    model: Path, files: Mapping[str, Path], work: Path, limit: int | None = None
+    model: Path,
+    files: Mapping[str, Path],
+    work: Path,
+    limit: int | None = None,
+    on_progress: Callable[[float], None] = lambda done: None,
 ) -> dict[str, dict[str, float]]:
-    return measure_tasks(open_model(model), files, limit=limit, work=work, device=CPU, on_progress=lambda done: None)
+    from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and for this alone
+
+    return measure_tasks(open_model(model), files, limit=limit, work=work, device=CPU, on_progress=on_progress)
 
 
 def test_all_seven_tasks_are_the_harness_s_own_and_give_the_same_each_time(model: Path, tmp_path: Path) -> None:
     files = {task: write_questions(tmp_path / "tasks", task) for task in TASKS}
     heard: list[float] = []
-    found = measure_tasks(open_model(model), files, limit=None, work=tmp_path, device=CPU, on_progress=heard.append)
+    found = measure(model, files, tmp_path, on_progress=heard.append)
     assert list(found) == list(TASKS)
     for task, figures in found.items():
         assert figures["samples"] == 12 and figures["version"] >= 1, task

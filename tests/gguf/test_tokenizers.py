@@ -95,8 +95,9 @@ def test_texts_begin_and_end_as_the_file_says(flags: dict[str, bool], vocabulary
         assert differing(kept(tokenizer_of(file), tmp_path / file.stem), lines, theirs) == []
 
 
-@pytest.mark.parametrize("flags", [{}, {"add_space_prefix": False}, {"add_eos_token": True, "add_bos_token": False}])
-def test_sentencepiece_vocabularies_are_read_as_llama_cpp_reads_them(flags: dict[str, bool], tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def pieces_learnt() -> tuple[list[str], list[float], list[int]]:
+    """The texts, scores and kinds of a sentencepiece vocabulary."""
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=(line for line in TRAINED_ON if line),
@@ -112,13 +113,14 @@ def test_sentencepiece_vocabularies_are_read_as_llama_cpp_reads_them(flags: dict
         num_threads=1,
     )
     pieces = sentencepiece_model_pb2.ModelProto.FromString(written.getvalue()).pieces
-    file = write_sentencepiece(
-        tmp_path / "model.gguf",
-        [piece.piece for piece in pieces],
-        [piece.score for piece in pieces],
-        [piece.type for piece in pieces],
-        **flags,
-    )
+    return [each.piece for each in pieces], [each.score for each in pieces], [each.type for each in pieces]
+
+
+@pytest.mark.parametrize("flags", [{}, {"add_space_prefix": False}, {"add_eos_token": True, "add_bos_token": False}])
+def test_sentencepiece_vocabularies_are_read_as_llama_cpp_reads_them(
+    flags: dict[str, bool], pieces_learnt: tuple[list[str], list[float], list[int]], tmp_path: Path
+) -> None:
+    file = write_sentencepiece(tmp_path / "model.gguf", *pieces_learnt, **flags)
     lines = [*LINES, "<think> a", "  b <think>c</s>d", "\n<think>"]
     (theirs,) = llama_cpp_ids([file], lines)
     assert differing(kept(tokenizer_of(file), tmp_path / "kept"), lines, theirs) == []
