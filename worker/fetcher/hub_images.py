@@ -4,7 +4,7 @@ A split is streamed, all of it, each image as it is stored. Nothing is decoded h
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def read_hub_images(images: HubImages, target: Path, credential: HubCredential |
     return FetchedImages(sha256=sha256, images=written, origin=split.origin)
 
 
-def _pairs(rows: Iterable[dict[str, Any]], image: str, label: str) -> Iterator[tuple[bytes | None, Any]]:
+def _pairs(rows: Iterable[Mapping[str, Any]], image: str, label: str) -> Iterator[tuple[bytes | None, Any]]:
     for row in rows:
         value = row[image]
         yield (value.get("bytes") if isinstance(value, dict) else value), row[label]

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -110,7 +109,7 @@ class Heartbeat:
         elif before is None:
             logger.warning("claiming paused", worker=self._worker_id, reason=self._shortage)
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> queue.WorkerFacts:
         settings = self._settings
         chosen = settings.device
         device = first_device() if not chosen or device_kind(chosen).has_own_memory else None
@@ -130,7 +129,7 @@ class Heartbeat:
             "version": version("secateur-server"),
         }
 
-    def _beat(self, session: Session, facts: dict[str, Any]) -> None:
+    def _beat(self, session: Session, facts: queue.WorkerFacts) -> None:
         job_id = queue.job_of_worker(session, self._worker_id)
         state: queue.WorkerState = "idle"
         if self._draining:

@@ -7,6 +7,7 @@ measurements on a CPU; measurements of the fleet's own jobs correct it (`core.se
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -33,6 +34,7 @@ from core.service.jobs.estimates.compute import (
     seeks_latency,
 )
 from core.service.jobs.estimates.training import training_bytes
+from secateur_wire.base import JsonObject, Number
 
 _MICRO_BATCH_TOKENS = 4096
 _LOGIT_POSITIONS = 256
@@ -60,7 +62,7 @@ class ResourceEstimate(BaseModel):
 FIGURES = tuple(ResourceEstimate.model_fields)
 
 
-def compare(estimate: dict[str, Any] | None, measured: dict[str, Any]) -> dict[str, Any] | None:
+def compare(estimate: Mapping[str, Any] | None, measured: Mapping[str, Number | None]) -> JsonObject | None:
     """Return each figure estimated at submission, measured, and their ratio; None without an estimate."""
     if estimate is None:
         return None

@@ -40,6 +40,7 @@ from core.service.jobs.queue.requests import request_cancel, request_retry, subm
 from core.service.jobs.queue.transitions import EVENT_CHANNEL, status_of
 from core.service.jobs.queue.workers import (
     WORKER_STATES,
+    WorkerFacts,
     forget_workers,
     fresh_workers,
     heartbeat,
@@ -57,6 +58,7 @@ __all__ = [
     "WORKER_STATES",
     "Claim",
     "JobsLocked",
+    "WorkerFacts",
     "WorkerState",
     "append_event",
     "claim",

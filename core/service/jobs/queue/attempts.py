@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from core.service.jobs.queue.audit_entries import audit_end
 from core.service.jobs.tables import AttemptRow
 from core.service.teams.quotas import count_ended
+from secateur_wire.base import JsonObject
 from secateur_wire.states import AttemptOutcome, JobStatus
 
 
@@ -49,7 +50,7 @@ def end_attempt(session: Session, job_id: str, attempt: int, team_id: str, to: J
         )
         .cte("ended")
     )
-    details: dict[str, Any] = {"attempt": attempt, "outcome": ending.outcome}
+    details: JsonObject = {"attempt": attempt, "outcome": ending.outcome}
     if ending.error_code is not None:
         details["error"] = ending.error_code
     noted = audit_end(ended, team_id=team_id, job_id=job_id, to=to, details=details, lost=ending.by_dispatcher)

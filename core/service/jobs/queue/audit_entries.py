@@ -4,7 +4,7 @@ Both entries cost no statement of their own: a claim writes one with everything 
 end of an attempt (`attempts`).
 """
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import CTE, func, insert, literal, select, true
 from sqlalchemy.dialects.postgresql import JSONB
@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from core.database import new_id
 from core.service.jobs.tables import WorkerRow
 from core.service.teams.tables import AuditRow
+from secateur_wire.base import JsonObject
 from secateur_wire.states import JobStatus
 
 STARTED: Final = "job.start"
@@ -24,7 +25,7 @@ ACTIONS: Final[dict[JobStatus, str]] = {
 """Audit action of a worker, or of the dispatcher in its place, by the state it brought the job to."""
 
 
-def audit_end(ended: CTE, *, team_id: str, job_id: str, to: JobStatus, details: dict[str, Any], lost: bool) -> CTE:
+def audit_end(ended: CTE, *, team_id: str, job_id: str, to: JobStatus, details: JsonObject, lost: bool) -> CTE:
     """Return the audit entry of an attempt's end, as a CTE next to the one that ends it.
 
     `ended` has one row with its `worker_id`, or none of an attempt that was claimed by a version that kept no attempts.

@@ -1,7 +1,7 @@
 """Reports of workers about themselves: heartbeats, their resources and state."""
 
 from collections.abc import Iterable, Sequence
-from typing import get_args
+from typing import Required, TypedDict, Unpack, get_args
 
 from sqlalchemy import Double, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -22,44 +22,35 @@ _FRESH_OF_QUEUES = select(WorkerRow).where(
 )
 
 
+class WorkerFacts(TypedDict, total=False):
+    """Facts of a worker that its heartbeats report. `WorkerRow` says what they mean."""
+
+    queue: Required[str]
+    device: Required[str]
+    hostname: Required[str]
+    pid: Required[int]
+    device_name: str | None
+    device_memory_bytes: int | None
+    device_memory_used_bytes: int | None
+    memory_bytes: int | None
+    disk_free_bytes: int | None
+    work_folders: int | None
+    work_bytes: int | None
+    version: str | None
+
+
 def heartbeat(
     session: Session,
     worker_id: str,
     *,
-    queue: str,
-    device: str,
-    hostname: str,
-    pid: int,
     job_id: str | None = None,
     state: WorkerState = "idle",
     reason: str | None = None,
-    device_name: str | None = None,
-    device_memory_bytes: int | None = None,
-    device_memory_used_bytes: int | None = None,
-    memory_bytes: int | None = None,
-    disk_free_bytes: int | None = None,
-    work_folders: int | None = None,
-    work_bytes: int | None = None,
-    version: str | None = None,
+    **known: Unpack[WorkerFacts],
 ) -> None:
-    """Record a worker's heartbeat; the first one registers it. `WorkerRow` says what the values mean."""
-    facts = {
-        "queue": queue,
-        "device": device,
-        "hostname": hostname,
-        "pid": pid,
-        "job_id": job_id,
-        "state": state,
-        "reason": reason,
-        "device_name": device_name,
-        "device_memory_bytes": device_memory_bytes,
-        "device_memory_used_bytes": device_memory_used_bytes,
-        "memory_bytes": memory_bytes,
-        "disk_free_bytes": disk_free_bytes,
-        "work_folders": work_folders,
-        "work_bytes": work_bytes,
-        "version": version,
-    }
+    """Record a worker's heartbeat; the first one registers it. What it does not say is unknown from now on."""
+    unknown = dict.fromkeys(WorkerFacts.__annotations__)
+    facts = {**unknown, **known, "job_id": job_id, "state": state, "reason": reason}
     session.execute(
         insert(WorkerRow)
         .values(id=worker_id, **facts)
