@@ -11,16 +11,11 @@ from core.pipeline.reports.dense_figures import KnownDenseFigures
 from secateur_wire.base import JsonObject
 
 
-class _Spec(BaseModel):
+class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @property
-    def saves_progress(self) -> bool:
-        """Return True for a stage that saves what it has done as it goes, and stops there where it should."""
-        return False
 
-
-class ModelPlace(_Spec):
+class ModelPlace(_Part):
     """A model folder on this machine. `own_artifact`: this service wrote it, and its content was found unchanged."""
 
     path: Path
@@ -38,7 +33,7 @@ class ModelSource(ModelPlace):
         return ModelPlace(path=self.path, own_artifact=self.own_artifact)
 
 
-class TextSource(_Spec):
+class TextSource(_Part):
     """A text on this machine. `origin` says where it came from, for the report."""
 
     name: str
@@ -49,7 +44,7 @@ class TextSource(_Spec):
     origin: JsonObject = Field(default_factory=dict)
 
 
-class ImageSource(_Spec):
+class ImageSource(_Part):
     """Images on this machine: a Parquet file, or a folder of them.
 
     `origin` says where they came from, for the report.
@@ -64,6 +59,13 @@ class ImageSource(_Spec):
     origin: JsonObject = Field(default_factory=dict)
 
 
+class _Spec(_Part):
+    @property
+    def saves_progress(self) -> bool:
+        """Return True for a stage that saves what it has done as it goes, and stops there where it should."""
+        return False
+
+
 class DeviceSpec(_Spec):
     """Base of what runs a model: on which device (None: the best there is), in how many threads (None: all)."""
 
@@ -74,8 +76,8 @@ class DeviceSpec(_Spec):
 class JobSpec(DeviceSpec):
     """Base of what a stage of a job is told.
 
-    `work` is this attempt's folder, `previous` those of earlier attempts, the newest first, whose newest record is gone
-    on from. `artifact` is the folder to fill. `baseline`: known figures of the dense model.
+    `work` is this attempt's folder, `previous` those of earlier attempts, the newest first, which may have a record to
+    resume from. `artifact` is the folder to fill. `baseline`: known figures of the dense model.
     """
 
     job: str
