@@ -14,8 +14,6 @@ from core.database import has_schema, migrate
 from core.errors import StoreUnavailable
 from core.logs import configure_logs
 from core.settings import Settings
-from core.storage import open_store
-from core.storage.s3 import S3Store
 
 LOOK_SECONDS = 2
 
@@ -27,6 +25,10 @@ def prepare(settings: Settings) -> None:
 
     Raises ValueError for settings that make no sense, SQLAlchemyError, StoreUnavailable.
     """
+    # Brings the client of S3, which takes as long to load as all the rest: what only waits does without.
+    from core.storage import open_store
+    from core.storage.s3 import S3Store
+
     migrate(settings)
     logger.info("the database has this version's schema")
     store = open_store(settings)

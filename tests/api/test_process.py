@@ -35,7 +35,7 @@ print(" ".join(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
 
-def test_a_running_api_has_loaded_neither_torch_nor_transformers(
+def test_a_running_api_has_loaded_nothing_of_the_engine_or_the_hub(
     settings: Settings, admin_key: str, job_body: dict[str, object]
 ) -> None:
     calls = [
@@ -61,7 +61,7 @@ def test_a_running_api_has_loaded_neither_torch_nor_transformers(
     assert ended.returncode == 0, ended.stderr
     modules = set(ended.stdout.split())
     assert {"api", "core", "fastapi"} <= modules
-    assert modules.isdisjoint({"torch", "transformers", "worker"})
+    assert modules.isdisjoint({"torch", "transformers", "huggingface_hub", "worker"})
 
 
 def test_without_a_database_requests_are_told_to_come_back(tmp_path: Path) -> None:

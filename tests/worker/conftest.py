@@ -30,6 +30,7 @@ from core.service.jobs.tables import JobRow, WorkerRow
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.jobs import JobEvent
+from tests.worker.forked_parts import fork_part
 from tests.worker.redis_server import RedisServer, redis_running
 from tests.worker.supervise import run_once
 from worker.dispatcher.clock import return_expired_leases, send_due_hints
@@ -197,13 +198,13 @@ def spawn_worker(settings: Settings) -> Iterator[SpawnWorker]:
     started: list[ChildProcess] = []
 
     def start(changed: Settings | None = None, **behaviour: Any) -> ChildProcess:
-        child = spawn(
-            [
-                *(sys.executable, "-m", "tests.worker.supervise"),
-                *((changed or settings).model_dump_json(), json.dumps(behaviour)),
-            ],
+        arguments = ((changed or settings).model_dump_json(), json.dumps(behaviour))
+        child = fork_part(
+            (sys.executable, "-m", "tests.worker.supervise", *arguments),
             name="worker",
-            stdout=subprocess.PIPE,
+            log=sys.stderr.buffer,
+            environment=os.environ,
+            has_pipe=True,
         )
         started.append(child)
         return child
@@ -218,31 +219,31 @@ StartPart = Callable[..., ChildProcess]
 
 @pytest.fixture
 def start_part(settings: Settings) -> Iterator[StartPart]:
-    """Starts `worker` or `dispatcher` with the command line that `secateur serve` uses; with `stand_in`, its behaviour,
-    the runner is the stand-in. At the end they are killed: Celery takes seconds to leave, and tests of how it does send
-    the signal themselves.
+    """Starts `worker` or `dispatcher` with the command line that `secateur serve` uses, forked unless it is to be
+    `executed`; with `stand_in`, its behaviour, the runner is the stand-in. At the end they are killed: Celery takes
+    seconds to leave, and tests of how it does send the signal themselves.
     """
     started: list[ChildProcess] = []
 
-    def start(name: str, stand_in: dict[str, Any] | None = None, **variables: str) -> ChildProcess:
+    def start(
+        name: str, stand_in: dict[str, Any] | None = None, *, executed: bool = False, **variables: str
+    ) -> ChildProcess:
         settings.home.mkdir(parents=True, exist_ok=True)
         command = part_commands("127.0.0.1", 0, settings)[name]
         if stand_in is not None:
             command = ["tests.worker.stand_in_worker" if word == "worker.app" else word for word in command]
             variables = {"STAND_IN": json.dumps(stand_in), **variables}
+        environment = {
+            **os.environ,
+            **part_environment(settings),
+            "SECATEUR_CANCEL_GRACE_SECONDS": "2",
+            **variables,
+        }
         with open(settings.home / f"{name}.log", "ab") as log:
-            part = spawn(
-                command,
-                name=name,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                environment={
-                    **os.environ,
-                    **part_environment(settings),
-                    "SECATEUR_CANCEL_GRACE_SECONDS": "2",
-                    **variables,
-                },
-            )
+            if executed:
+                part = spawn(command, name=name, stdout=log, stderr=subprocess.STDOUT, environment=environment)
+            else:
+                part = fork_part(command, name=name, log=log, environment=environment)
         started.append(part)
         return part
 

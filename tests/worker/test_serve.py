@@ -20,6 +20,7 @@ import pytest
 from bench.parts import free_port
 from core.settings import Settings
 from tests.worker.conftest import eventually, is_alive
+from tests.worker.forked_parts import fork_part
 from worker.embedded.serve import stop
 from worker.processes import ChildProcess, spawn
 
@@ -63,23 +64,26 @@ class House:
 
     home: Path
     server: ChildProcess | None = None
+    is_light: bool = False
+    """Whether its parts are those of `tests.worker.light_serve`."""
 
     @property
     def output(self) -> str:
         """Return that of the server, or of the one that was the last."""
         return self.home.with_name("serve.out").read_text()
 
-    def start(self, *serve: str) -> ChildProcess:
-        """A server that is up, by this command line or by the product's."""
+    def start(self, is_light: bool = False) -> ChildProcess:
+        """A server that is up."""
+        arguments, variables = ("serve", "--port", str(free_port())), environment(self.home)
         with open(self.home.with_name("serve.out"), "wb") as output:
-            self.server = spawn(
-                [*(serve or command("serve")), "--port", str(free_port())],
-                name="serve",
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                environment=environment(self.home),
-            )
-        server = self.server
+            if is_light:
+                module = (sys.executable, "-m", "tests.worker.light_serve")
+                server = fork_part((*module, *arguments), name="serve", log=output, environment=variables)
+            else:
+                server = spawn(
+                    command(*arguments), name="serve", stdout=output, stderr=subprocess.STDOUT, environment=variables
+                )
+        self.server, self.is_light = server, is_light
         eventually(lambda: (self.home / "url").exists() or not server.is_running())
         assert server.is_running(), self.output
         return server
@@ -217,30 +221,14 @@ def test_it_serves_until_it_is_stopped_and_leaves_nothing_running(
     assert "Nothing" in secateur(home, "stop").stdout
 
 
-LIGHT = """
-import sys
-from secateur.cli import main
-import worker.embedded.serve
-
-worker.embedded.serve.part_commands = lambda host, port, settings: {
-    "api": [sys.executable, "-m", "http.server", "--bind", host, str(port)],
-    "worker": ["sleep", "600"],
-    "dispatcher": ["sleep", "600"],
-}
-main()
-"""
-"""The product's owner, with parts that start and end at once. Its API is run in the home, where a file says it is
-ready."""
-
-
 @pytest.fixture
 def light(house: House, home: Path) -> ChildProcess:
     """A server of light parts: the one that is there, or in place of another."""
-    if house.server is None or not house.server.is_running() or LIGHT not in psutil.Process(house.server.pid).cmdline():
+    if house.server is None or not house.server.is_running() or not house.is_light:
         house.end()
         home.mkdir(exist_ok=True)
         (home / "readyz").write_text('{"can_run": true}')
-        house.start(sys.executable, "-c", LIGHT, "serve")
+        house.start(is_light=True)
     assert house.server is not None
     return house.server
 

@@ -94,11 +94,11 @@ class ForkedProcess(ChildProcess):
 class ForkServer:
     """One `worker.runner.forking_process`, for one environment. It ends with us: nobody else holds its socket."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], command: Sequence[str] | None = None) -> None:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = spawn(
-                (*COMMAND, *PRELOADED),
+                command or (*COMMAND, *PRELOADED),
                 name="runner server",
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,

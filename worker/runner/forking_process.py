@@ -18,10 +18,11 @@ import selectors
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from typing import NoReturn
 
 from core.device_kinds import DEVICE_KINDS, kind_of_machine
 from worker.launch import PARENT_ENDED, dies_with
@@ -42,10 +43,14 @@ class Forked:
 
 
 class RunnerServer:
-    """Serves until its channel is closed. One thread, which the kernel takes its processes' parent to be."""
+    """Serves until its channel is closed. One thread, which the kernel takes its processes' parent to be.
 
-    def __init__(self, channel: socket.socket) -> None:
+    `run` is what a copy does, with the streams and the environment it was asked for with.
+    """
+
+    def __init__(self, channel: socket.socket, run: Callable[[], NoReturn]) -> None:
         self._channel = channel
+        self._run = run
         self._selector = selectors.DefaultSelector()
         self._selector.register(channel, selectors.EVENT_READ, None)
         self._running: set[Forked] = set()
@@ -83,6 +88,7 @@ class RunnerServer:
             self._forget()
             os.close(owner)
             become(server, streams, environment)
+            self._run()
         os.setpgid(pid, pid)  # here too, so that nobody is told of a process that has no group yet
         for stream in streams:
             os.close(stream)
@@ -124,16 +130,21 @@ def _send(forked: Forked, what: str) -> None:
 
 
 def become(server: int, streams: list[int], environment: dict[str, str]) -> None:
-    """Become a runner as if it had been started for its task, in a process just forked; does not return."""
+    """Become a process as if it had been started for its task, in one just forked."""
     os.setpgid(0, 0)
     if not dies_with(server, signal.SIGKILL):
         os._exit(PARENT_ENDED)
-    ctypes.CDLL(None).prctl(PR_SET_NAME, PROCESS_NAME.encode(), 0, 0, 0)
     for place, stream in enumerate(streams):
         os.dup2(stream, place)
         os.close(stream)
     os.environ.update(environment)
-    import_module("worker.runner.__main__").finish()
+
+
+def run_task() -> NoReturn:
+    """Be a runner."""
+    ctypes.CDLL(None).prctl(PR_SET_NAME, PROCESS_NAME.encode(), 0, 0, 0)
+    finish: Callable[[], NoReturn] = import_module("worker.runner.__main__").finish
+    finish()
 
 
 def load(libraries: list[str]) -> None:
@@ -156,7 +167,7 @@ def _keep() -> None:
     gc.freeze()
 
 
-def main(modules: Sequence[str]) -> int:
+def main(modules: Sequence[str], run: Callable[[], NoReturn] = run_task) -> int:
     """Serve whoever holds the other end of stdin; 1 where a fork would not be a runner."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     for name in modules:
@@ -165,7 +176,7 @@ def main(modules: Sequence[str]) -> int:
         print("The runner's libraries open the GPU when they are loaded: each task loads them anew.", file=sys.stderr)
         return 1
     _keep()
-    RunnerServer(socket.socket(fileno=0)).serve()
+    RunnerServer(socket.socket(fileno=0), run).serve()
     return 0
 
 
