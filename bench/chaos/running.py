@@ -16,7 +16,7 @@ from bench.chaos.faults import KINDS, clock_library
 from bench.chaos.fleet import Fleet
 from bench.chaos.journal import Journal
 from bench.chaos.schedule import ALL, WHOSE_JOB, Fault, Services, schedule
-from bench.chaos.traffic import Receiver, Traffic
+from bench.chaos.traffic import CLIENTS_OF_TEAM, Receiver, Traffic
 
 AIM_SECONDS = 30
 """Until a fault stops waiting for its stage, and comes all the same."""
@@ -86,6 +86,7 @@ def run(
     folder: Path,
     say: Say = lambda line: None,
     services: Services = ALL,
+    clients_of_team: int = CLIENTS_OF_TEAM,
 ) -> Result:
     """Have so many faults come, fewer where `seconds` are over before. `folder` must be new, and takes everything."""
     clock_library()
@@ -97,7 +98,7 @@ def run(
         receiver = stack.enter_context(Receiver(folder))
         fleet = stack.enter_context(Fleet(folder, receiver, services))
         watch = stack.enter_context(StageWatch(fleet.installation.database_url, fleet.worker_of))
-        with Traffic(fleet.installation, journal, seed) as traffic:
+        with Traffic(fleet.installation, journal, seed, clients_of_team) as traffic:
             _warm(watch)
             course = _Course(fleet, watch, journal, result, say)
             course.run(schedule(seed, faults, services), seconds)

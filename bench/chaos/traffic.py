@@ -26,10 +26,13 @@ class Traffic:
     `downloaded`, `watched`, `endpoint`, and `refused` for what should never have been.
     """
 
-    def __init__(self, installation: Installation, journal: Journal, seed: int) -> None:
+    def __init__(
+        self, installation: Installation, journal: Journal, seed: int, clients_of_team: int = CLIENTS_OF_TEAM
+    ) -> None:
         self._installation = installation
         self._journal = journal
         self._seed = seed
+        self._clients_of_team = clients_of_team
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -38,7 +41,7 @@ class Traffic:
         for number, team in enumerate(sorted(self._installation.admin_keys)):
             self._prepare(team, folder / team, self._seed * 100 + number)
         for team in sorted(self._installation.admin_keys):
-            for number in range(CLIENTS_OF_TEAM):
+            for number in range(self._clients_of_team):
                 name = f"{team}-{number}"
                 client = ChaosClient(self._caller(team, name), self._journal, folder / team / str(number), name)
                 self._threads.append(threading.Thread(target=client.run, name=name, daemon=True))

@@ -14,7 +14,7 @@ SEED = 1764
 @pytest.mark.timeout(400)
 def test_four_faults_of_a_small_fleet_break_nothing() -> None:
     with TemporaryDirectory(prefix="chaos-", dir="/tmp") as folder:  # sockets need a short path
-        result = run(SEED, 4, None, Path(folder) / "run", services=FEW)
+        result = run(SEED, 4, None, Path(folder) / "run", services=FEW, clients_of_team=1)
     assert not result.violations, "\n".join(result.violations)
     assert [done.kind for done in result.faults] == ["wire_silent", "kill", "postgres_immediate", "disk_full"]
     assert any(done.stage for done in result.faults), "none hit a job in the stage it was aimed at"
