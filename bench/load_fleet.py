@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import httpx
 import redis
@@ -114,13 +115,11 @@ class Fleet:
 
     def start(self, name: str) -> None:
         with open(self.folder / f"{name}.log", "ab") as log:
-            self._parts[name] = spawn(
-                self._command(name),
-                name=name,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                environment=self._environment(name),
-            )
+            self._parts[name] = self.launch(self._command(name), name, log, self._environment(name))
+
+    def launch(self, command: list[str], name: str, log: IO[bytes], environment: Mapping[str, str]) -> ChildProcess:
+        """Start a process; by another way in another kind of fleet."""
+        return spawn(command, name=name, stdout=log, stderr=subprocess.STDOUT, environment=environment)
 
     def kill(self, name: str) -> None:
         """Kill -9, and all that goes with it."""

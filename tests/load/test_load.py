@@ -1,19 +1,33 @@
 """The load run, small: jobs from several clients on real workers, undisturbed and disturbed."""
 
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 import pytest
 
 from bench.load import measure, report
 from bench.load_fleet import Fleet
+from tests.worker.forked_parts import fork_part
+from worker.processes import ChildProcess
 
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed"),
 ]
+
+
+class ForkedFleet(Fleet):
+    """A fleet whose own processes start without loading their libraries: seven do, and again after they were killed."""
+
+    def launch(self, command: list[str], name: str, log: IO[bytes], environment: Mapping[str, str]) -> ChildProcess:
+        if sys.executable not in command:
+            return super().launch(command, name, log, environment)
+        own = command[command.index(sys.executable) :]
+        return fork_part(own, name=name, log=log, environment=environment)
 
 
 @pytest.fixture(
@@ -24,11 +38,11 @@ pytestmark = [
     ],
 )
 def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
-    """One of two workers for all tests, because each of its processes takes seconds to start."""
+    """One of two workers for all tests."""
     pooled: bool = request.param
     if pooled and shutil.which("pgbouncer") is None:
         pytest.skip("pgbouncer is not installed")
-    with TemporaryDirectory(prefix="secateur-test-") as folder, Fleet(Path(folder), 2, pooled=pooled) as started:
+    with TemporaryDirectory(prefix="secateur-test-") as folder, ForkedFleet(Path(folder), 2, pooled=pooled) as started:
         yield started
 
 

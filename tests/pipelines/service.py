@@ -25,8 +25,9 @@ from core.settings import Settings
 from tests.conftest import settings_for
 from tests.model_folders import write_llama, write_text
 from tests.worker.conftest import eventually, impatient
+from tests.worker.forked_parts import fork_part
 from worker.embedded.serve import part_commands, part_environment
-from worker.processes import ChildProcess, spawn
+from worker.processes import ChildProcess
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "pipelines"
 PROGRAMS = [str(Path(sys.executable).parent)]
@@ -134,7 +135,7 @@ def _start(name: str, settings: Settings, service: Service) -> ChildProcess:
         "STAND_IN": json.dumps({"from": str(service.told)}),
     }
     with open(settings.home / f"{name}.log", "ab") as log:
-        return spawn(command, name=name, stdout=log, stderr=subprocess.STDOUT, environment={**os.environ, **variables})
+        return fork_part(command, name=name, log=log, environment={**os.environ, **variables})
 
 
 def _answers(service: Service) -> bool:

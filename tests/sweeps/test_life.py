@@ -1,8 +1,6 @@
 """A sweep's life: points started under the cap, ended, cancelled, resumed, kept waiting; nothing lost or doubled."""
 
 import os
-import signal
-import subprocess
 import sys
 import threading
 from collections import Counter
@@ -20,6 +18,7 @@ from core.service.sweeps.tables import SweepPointRow
 from core.service.teams.tables import AuditRow, TeamRow
 from tests.sweeps.conftest import Sweeps
 from tests.worker.conftest import eventually
+from tests.worker.forked_parts import fork_part
 
 
 def statuses(sweeps: Sweeps) -> Counter[str]:
@@ -158,33 +157,18 @@ def test_two_that_advance_at_once_double_nothing(sweeps: Sweeps, grid_body: dict
     assert sweeps.finish(sweep_id).points.succeeded == 24
 
 
-ADVANCE = """
-import sys
-from core.storage import open_store
-from core.database import session_factory
-from core.service.jobs.resolution.hub_lookup import HubLookup
-from core.settings import Settings
-from core.service.sweeps.advance import advance_sweeps
-settings = Settings.model_validate_json(sys.argv[1])
-sessions = session_factory(settings)
-hub = HubLookup(settings, sessions)
-while True:
-    advance_sweeps(sessions, settings, store=open_store(settings), hub=hub, send_hint=lambda job, queue: None)
-"""
-
-
 def test_a_dispatcher_killed_in_the_middle_loses_and_doubles_nothing(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
     grid = {"method": ["magnitude", "wanda"], "sparsity": [(10 + place) / 100 for place in range(20)]}
     sweep_id = sweeps.submit(grid_body | {"grid": grid, "max_concurrent": 40})
     sweeps.advance()
     sweeps.work()
     for wanted in (4, 12):  # killed twice, each time while it queues jobs
-        child = subprocess.Popen([sys.executable, "-c", ADVANCE, sweeps.settings.model_dump_json()])
+        command = (sys.executable, "-m", "tests.sweeps.advancing", sweeps.settings.model_dump_json())
+        child = fork_part(command, name="advancing", log=sys.stderr.buffer, environment=os.environ)
         try:
             eventually(lambda wanted=wanted: len(sweeps.jobs()) >= wanted)
         finally:
-            os.kill(child.pid, signal.SIGKILL)
-            child.wait()
+            child.end()
         assert len(sweeps.jobs()) < 40
     sweep = sweeps.finish(sweep_id)
     assert sweep.status == "succeeded" and sweep.points.succeeded == 40

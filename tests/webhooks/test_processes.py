@@ -26,6 +26,7 @@ from core.settings import Settings
 from secateur import Client
 from tests.webhooks.conftest import Webhooks
 from tests.worker.conftest import eventually
+from tests.worker.forked_parts import fork_part
 from worker.embedded.serve import part_environment
 from worker.processes import ChildProcess, spawn
 
@@ -66,14 +67,13 @@ class Parts:
         self._running: dict[str, ChildProcess] = {}
 
     def start(self, name: str) -> None:
+        command, environment = self._commands[name], self._environment
         with open(self._folder / f"{name}.log", "ab") as log:
-            self._running[name] = spawn(
-                self._commands[name],
-                name=name,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                environment=self._environment,
-            )
+            if name == "receiver":
+                part = spawn(command, name=name, stdout=log, stderr=subprocess.STDOUT, environment=environment)
+            else:
+                part = fork_part(command, name=name, log=log, environment=environment)
+        self._running[name] = part
 
     def kill(self, name: str) -> None:
         self._running.pop(name).end()
