@@ -3,7 +3,8 @@
 import json
 import random
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import md5
@@ -15,12 +16,15 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from bench.queue_scale_plans import explained, nodes_of
-from core.database import new_id, transaction
+from core.database import new_id, session_factory, transaction
 from core.errors import InvalidRequest
 from core.pagination import Window, cursor_of, read_window
 from core.service.jobs.listing import ORDERS, SORTS, JobFilters, JobSort, having_words, matching
 from core.service.jobs.states import STATUSES
 from core.service.jobs.tables import JobRow
+from core.service.teams.bootstrap import create_team
+from core.settings import Settings
+from tests.databases import fresh_database
 
 _START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 
@@ -169,9 +173,16 @@ PAGE = 25
 MANY = 4000
 
 
-@pytest.fixture
-def forest(sessions: sessionmaker[Session], team: str, other_team: str) -> None:
-    """Thousands of jobs of each of two teams."""
+@dataclass
+class Forest:
+    """Thousands of jobs of each of two teams, of which tests are the first. They only read."""
+
+    sessions: sessionmaker[Session]
+    team: str
+
+
+@pytest.fixture(scope="module")
+def forest(postgres_url: str) -> Iterator[Forest]:
     many = """
         INSERT INTO jobs (id, team_id, status, attempts_allowed, body, sources, model, model_revision, method, queue,
             priority, metadata, created_at, finished_at)
@@ -181,10 +192,15 @@ def forest(sessions: sessionmaker[Session], team: str, other_team: str) -> None:
             CASE WHEN n % 3 < 2 THEN now() - make_interval(secs => n / 2) END
         FROM generate_series(1, :many) AS n CROSS JOIN unnest(ARRAY[:team, :other_team]) AS team
     """
-    with transaction(sessions) as session:
-        session.execute(text(many), {"many": MANY, "team": team, "other_team": other_team})
-    with sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE jobs"))
+    with fresh_database(postgres_url) as url:
+        sessions = session_factory(Settings(database_url=url))
+        with transaction(sessions) as session:
+            team, other_team = create_team(session, "gardeners"), create_team(session, "foresters")
+            session.execute(text(many), {"many": MANY, "team": team, "other_team": other_team})
+        with sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("VACUUM ANALYZE jobs"))
+        yield Forest(sessions, team)
+        sessions.kw["bind"].dispose()
 
 
 LOOKS: dict[str, JobFilters] = {
@@ -216,17 +232,16 @@ def look_in(
     return window.data
 
 
-@pytest.mark.usefixtures("forest")
 @pytest.mark.parametrize("sort", SORTS)
-def test_no_page_reads_all_jobs(sessions: sessionmaker[Session], team: str, sort: JobSort) -> None:
+def test_no_page_reads_all_jobs(forest: Forest, sort: JobSort) -> None:
     """Pages from the beginning, and from the middle; the rows that are read and passed over are counted too."""
-    with transaction(sessions) as session:
-        middle = session.scalars(select(JobRow).where(JobRow.team_id == team).offset(MANY // 2).limit(1)).one()
+    with transaction(forest.sessions) as session:
+        middle = session.scalars(select(JobRow).where(JobRow.team_id == forest.team).offset(MANY // 2).limit(1)).one()
         for name, filters in LOOKS.items():
             for after in (None, cursor_of(ORDERS[sort], middle)):
                 plans = explained(
                     session,
-                    partial(look_in, team=team, sort=sort, filters=filters, after=after),
+                    partial(look_in, team=forest.team, sort=sort, filters=filters, after=after),
                 )
                 read = sum(
                     (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
@@ -237,26 +252,22 @@ def test_no_page_reads_all_jobs(sessions: sessionmaker[Session], team: str, sort
                 assert read < MANY / 2, (name, after)
 
 
-@pytest.mark.usefixtures("forest")
 @pytest.mark.parametrize("sort", ["newest", "method"])
-def test_a_page_of_a_search_is_the_same_however_common_its_words(
-    sessions: sessionmaker[Session], team: str, sort: JobSort
-) -> None:
-    with transaction(sessions) as session:
+def test_a_page_of_a_search_is_the_same_however_common_its_words(forest: Forest, sort: JobSort) -> None:
+    with transaction(forest.sessions) as session:
         for search in ("model", "wanda", "magnitude", "c", "c4", "c4c", "wanda c", "nothing"):
-            everywhere = look_in(session, team, sort, {"search": search}, limit=MANY)
-            assert look_in(session, team, sort, {"search": search}) == everywhere[:PAGE], search
+            everywhere = look_in(session, forest.team, sort, {"search": search}, limit=MANY)
+            assert look_in(session, forest.team, sort, {"search": search}) == everywhere[:PAGE], search
             assert len(everywhere) == {"model": MANY, "wanda": MANY / 2, "nothing": 0}.get(search, len(everywhere))
 
 
-@pytest.mark.usefixtures("forest")
 def test_a_search_that_would_read_too_much_is_refused_and_says_how_it_is_narrowed(
-    sessions: sessionmaker[Session], team: str, monkeypatch: pytest.MonkeyPatch
+    forest: Forest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.pagination._MOST_MATCHES", MANY // 4)
-    with transaction(sessions) as session:
-        assert len(look_in(session, team, "newest", {"search": "wanda"})) == PAGE, "every other job has it"
+    with transaction(forest.sessions) as session:
+        assert len(look_in(session, forest.team, "newest", {"search": "wanda"})) == PAGE, "every other job has it"
         with pytest.raises(InvalidRequest, match=f"more than {MANY // 4} .* add a word or a filter, or choose another"):
-            look_in(session, team, "method", {"search": "wanda"})  # after all of magnitude
-        assert len(look_in(session, team, "method", {"search": "wanda", "method": "wanda"})) == PAGE
-        assert len(look_in(session, team, "method", {"search": "wanda 7"})) == PAGE
+            look_in(session, forest.team, "method", {"search": "wanda"})  # after all of magnitude
+        assert len(look_in(session, forest.team, "method", {"search": "wanda", "method": "wanda"})) == PAGE
+        assert len(look_in(session, forest.team, "method", {"search": "wanda 7"})) == PAGE

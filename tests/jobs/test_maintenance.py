@@ -25,7 +25,7 @@ from tests.jobs.conftest import NewJob
 
 Sessions = sessionmaker[Session]
 DAY = 24 * 3600
-WAITING = 20_000
+WAITING = 10_000
 
 
 def ended(sessions: Sessions, new_job: NewJob, days_ago: float) -> str:
