@@ -7,6 +7,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,6 +32,7 @@ from tests.databases import administrator, fresh_database, make_template
 from tests.distribution import TOGETHER, ByWhatIsShared
 from tests.model_folders import write_llama, write_text
 from tests.one_dialect import share_dialect
+from tests.one_trust import share_trust
 from tests.serving import lent_app, served
 from worker.embedded.instance import open_instance
 from worker.embedded.postgres import postgres
@@ -39,6 +41,7 @@ from worker.samples.language import add_samples
 pytest_plugins = ["tests.budget"]
 
 share_dialect()
+share_trust()
 hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("suite")  # a machine that has much to do makes no property false
 gc.disable()  # until all is collected: what is imported stays
@@ -51,6 +54,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(CORES))
 LONG = (
     "tests/trained/test_smollm2",
     "tests/portal/test_first_job",
+    "tests/chaos/test_short_seed",
     "tests/api/test_schemathesis",
     *TOGETHER["runners"],
     *TOGETHER["apart"],
@@ -115,12 +119,14 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 
 
 def settings_for(database_url: str, home: Path) -> Settings:
-    return Settings(
-        home=home,
-        database_url=database_url,
-        secret_key=_SECRET,
-        hub_endpoint="http://127.0.0.1:9",  # no test asks the real one
-    )
+    of_environment = frozenset(item for item in os.environ.items() if item[0].startswith("SECATEUR_"))
+    return _settings(of_environment).model_copy(update={"home": home, "database_url": database_url})
+
+
+@cache
+def _settings(of_environment: frozenset[tuple[str, str]]) -> Settings:
+    """Read the settings once: most tests take longer to do that than to do what they are for."""
+    return Settings(secret_key=_SECRET, hub_endpoint="http://127.0.0.1:9")  # no test asks the real one
 
 
 @pytest.fixture
