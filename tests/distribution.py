@@ -14,10 +14,18 @@ TOGETHER: Final = {
         "tests/worker/test_signs_of_life.py",
         "tests/gguf/test_import.py",
     ),
-    "apart": tuple(
-        f"tests/engine/test_{name}.py" for name in ("apart", "families", "per_layer", "recovery", "structured", "tasks")
+    "apart": (
+        "tests/engine/test_apart.py",
+        "tests/engine/architectures/test_families.py",
+        "tests/engine/evaluation/test_tasks.py",
+        "tests/engine/exporters/test_per_layer.py",
+        "tests/engine/pruning/test_structured.py",
+        "tests/engine/recovery/test_recovery.py",
     ),
-    "onnx": ("tests/engine/test_classifier_artifact.py", "tests/engine/test_classifier_latency.py"),
+    "onnx": (
+        "tests/engine/exporters/test_classifier_artifact.py",
+        "tests/engine/evaluation/test_classifier_latency.py",
+    ),
 }
 """Starts of files that share one process: that which runners are forked from, that of `tests.engine.apart`, and one
 that exports to ONNX. Each takes seconds to load its libraries."""

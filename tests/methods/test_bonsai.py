@@ -16,8 +16,8 @@ from core.engine.pruning.units.unit_masks import UnitMasks
 from core.engine.resume.kinds import SELECTION
 from core.methods.bonsai.info import BonsaiParameters
 from core.methods.bonsai.mask_regression import kendall_tau, lasso, regress, ridge
+from tests.engine.pruning.test_structured import HEADLESS, edit, removal, save
 from tests.engine.resuming import saved_state
-from tests.engine.test_structured import HEADLESS, edit, removal, save
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 from tests.engine.watching import Watching
 

@@ -12,7 +12,7 @@ from core.methods.registry import METHODS, get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.schemas import JobBody
 
-GOLDEN: dict[str, dict[str, Any]] = json.loads((Path(__file__).parents[1] / "golden" / "bodies.json").read_text())
+GOLDEN: dict[str, dict[str, Any]] = json.loads((Path(__file__).parents[2] / "golden" / "bodies.json").read_text())
 WHOLE = EXAMPLES["Inspection"]["job"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from core.engine.architectures import overrides
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES, LANGUAGE_ARCHITECTURES
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ALL = LANGUAGE_ARCHITECTURES | CLASSIFIER_ARCHITECTURES
 ELSEWHERE = ("core/engine/architectures/overrides/", "core/engine/models/gguf_", "api/openapi/examples/")
 """Its own file; those of GGUF, which has names of its own for some; examples, which are of some model."""

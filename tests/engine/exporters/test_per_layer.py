@@ -26,11 +26,11 @@ from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import resolve_request
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
+from tests.engine.pruning.test_structured import edit
+from tests.engine.recovery.test_recovery import recipe
 from tests.engine.reloading import reload_with_code
 from tests.engine.resuming import saved_state
 from tests.engine.sweeping import request_for
-from tests.engine.test_recovery import recipe
-from tests.engine.test_structured import edit
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
 CPU = torch.device("cpu")

@@ -24,8 +24,8 @@ from core.engine.pruning.units.dense_blocks import dense_blocks
 from core.engine.pruning.units.removal import UnitCounts
 from core.pipeline import plans
 from core.progress import WorkStopped
+from tests.engine.pruning.test_structured import removal, save
 from tests.engine.sweeping import last_hidden, tensors_of
-from tests.engine.test_structured import removal, save
 from tests.engine.tiny import make_model, make_tokens
 from tests.engine.watching import Watching
 

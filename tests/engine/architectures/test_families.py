@@ -20,9 +20,9 @@ from core.errors import ReloadCheckFailed
 from core.progress import WorkStopped
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
+from tests.engine.pruning.test_structured import removal
 from tests.engine.reloading import reload
 from tests.engine.sweeping import save, sweep, tensors_of
-from tests.engine.test_structured import removal
 from tests.engine.tiny import CONFIGS, architecture_of, make_config, make_model, make_tokens
 from tests.engine.watching import Watching
 

@@ -18,9 +18,9 @@ from core.methods.random_structured.method import RandomStructured
 from core.pipeline.plans import make_structured_plan
 from core.progress import WorkStopped
 from tests.engine.crossing import crossed
+from tests.engine.exporters.test_per_layer import prune as prune_per_layer
+from tests.engine.pruning.test_structured import edit, removal
 from tests.engine.sweeping import last_hidden, newest_stream, request_for, tensors_of
-from tests.engine.test_per_layer import prune as prune_per_layer
-from tests.engine.test_structured import edit, removal
 from tests.engine.tiny import make_model, make_tokens
 from tests.engine.watching import Watching
 

@@ -16,8 +16,8 @@ from core.engine.pruning.block_pass import LayerRow
 from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.streams import ActivationBudget
 from tests.engine.crossing import partly
+from tests.engine.pruning.test_structured import edit
 from tests.engine.sweeping import sweep, tensors_of
-from tests.engine.test_structured import edit
 from tests.engine.tiny import CONFIGS, UNLIKE, make_model, make_tokens
 
 

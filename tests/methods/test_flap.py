@@ -23,12 +23,12 @@ from core.methods.registry import get_method, parse_parameters
 from core.progress import WorkStopped
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
+from tests.engine.exporters.test_per_layer import config_of, prune
+from tests.engine.pruning.test_structured import edit, removal, save
+from tests.engine.recovery.test_recovery import recipe
 from tests.engine.reloading import reload_with_code
 from tests.engine.resuming import saved_state
 from tests.engine.sweeping import last_hidden, tensors_of
-from tests.engine.test_per_layer import config_of, prune
-from tests.engine.test_recovery import recipe
-from tests.engine.test_structured import edit, removal, save
 from tests.engine.tiny import CONFIGS, UNLIKE, architecture_of, make_model, make_tokens
 from tests.engine.watching import Watching
 

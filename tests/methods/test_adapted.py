@@ -35,8 +35,8 @@ from core.progress import WorkStopped
 from core.service.jobs.estimates.compute import compute_cost
 from core.service.jobs.estimates.resources import estimate_resources
 from tests.engine.crossing import crossed
+from tests.engine.pruning.test_structured import edit, removal, save
 from tests.engine.resuming import positions, saved_state
-from tests.engine.test_structured import edit, removal, save
 from tests.engine.tiny import make_model, make_tokens
 from tests.engine.watching import Watching
 from tests.recipes import recipe_of
