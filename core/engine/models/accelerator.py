@@ -31,20 +31,8 @@ class DeviceBackend(ABC):
         """Return the bytes that are free on the device."""
 
     @abstractmethod
-    def total_bytes(self) -> int:
-        """Return the bytes of the device's memory."""
-
-    @abstractmethod
     def peak_bytes(self) -> int | None:
-        """Return the most bytes that tensors took since the process began or the last reset; None if not counted."""
-
-    @abstractmethod
-    def reset_peak(self) -> None:
-        """Count the peak anew."""
-
-    @abstractmethod
-    def release_cached(self) -> None:
-        """Give memory that no tensor uses any more back to the device, for other processes."""
+        """Return the most bytes that tensors took since the process began; None if not counted."""
 
     @abstractmethod
     def synchronise(self) -> None:
@@ -71,17 +59,8 @@ class CPUBackend(DeviceBackend):
     def free_bytes(self) -> int:
         return int(psutil.virtual_memory().available)
 
-    def total_bytes(self) -> int:
-        return int(psutil.virtual_memory().total)
-
     def peak_bytes(self) -> None:
         return None
-
-    def reset_peak(self) -> None:
-        pass
-
-    def release_cached(self) -> None:
-        pass
 
     def synchronise(self) -> None:
         pass
@@ -113,17 +92,8 @@ class CUDABackend(DeviceBackend):
     def free_bytes(self) -> int:
         return int(torch.cuda.mem_get_info(self.device)[0])
 
-    def total_bytes(self) -> int:
-        return int(torch.cuda.mem_get_info(self.device)[1])
-
     def peak_bytes(self) -> int:
         return int(torch.cuda.max_memory_allocated(self.device))
-
-    def reset_peak(self) -> None:
-        torch.cuda.reset_peak_memory_stats(self.device)
-
-    def release_cached(self) -> None:
-        torch.cuda.empty_cache()
 
     def synchronise(self) -> None:
         torch.cuda.synchronize(self.device)
