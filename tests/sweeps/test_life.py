@@ -5,6 +5,7 @@ import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,14 +158,17 @@ def test_two_that_advance_at_once_double_nothing(sweeps: Sweeps, grid_body: dict
     assert sweeps.finish(sweep_id).points.succeeded == 24
 
 
-def test_a_dispatcher_killed_in_the_middle_loses_and_doubles_nothing(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
+def test_a_dispatcher_killed_in_the_middle_loses_and_doubles_nothing(
+    sweeps: Sweeps, grid_body: dict[str, Any], tmp_path: Path
+) -> None:
     grid = {"method": ["magnitude", "wanda"], "sparsity": [(10 + place) / 100 for place in range(20)]}
     sweep_id = sweeps.submit(grid_body | {"grid": grid, "max_concurrent": 40})
     sweeps.advance()
     sweeps.work()
     for wanted in (4, 12):  # killed twice, each time while it queues jobs
         command = (sys.executable, "-m", "tests.sweeps.advancing", sweeps.settings.model_dump_json())
-        child = fork_part(command, name="advancing", log=sys.stderr.buffer, environment=os.environ)
+        with open(tmp_path / "log", "ab") as log:
+            child = fork_part(command, name="advancing", log=log, environment=os.environ)
         try:
             eventually(lambda wanted=wanted: len(sweeps.jobs()) >= wanted)
         finally:

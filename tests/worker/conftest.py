@@ -199,13 +199,10 @@ def spawn_worker(settings: Settings) -> Iterator[SpawnWorker]:
 
     def start(changed: Settings | None = None, **behaviour: Any) -> ChildProcess:
         arguments = ((changed or settings).model_dump_json(), json.dumps(behaviour))
-        child = fork_part(
-            (sys.executable, "-m", "tests.worker.supervise", *arguments),
-            name="worker",
-            log=sys.stderr.buffer,
-            environment=os.environ,
-            has_pipe=True,
-        )
+        command = (sys.executable, "-m", "tests.worker.supervise", *arguments)
+        settings.home.mkdir(parents=True, exist_ok=True)
+        with open(settings.home / "worker.log", "ab") as log:
+            child = fork_part(command, name="worker", log=log, environment=os.environ, has_pipe=True)
         started.append(child)
         return child
 
