@@ -17,7 +17,7 @@ from tests.worker.conftest import Queue, StartPart, eventually, worker_state
 from worker.dispatcher.clock import send_due_hints
 from worker.dispatcher.duties import Turn
 
-WAITING = 10_000
+WAITING = 2_000
 HOUR = 3600.0
 DISPATCHERS = 2
 OVER = DISPATCHERS - 1
