@@ -21,6 +21,7 @@ TOGETHER: Final = {
         "tests/engine/exporters/test_per_layer.py",
         "tests/engine/pruning/test_structured.py",
         "tests/engine/recovery/test_recovery.py",
+        "tests/methods/test_flap.py",
     ),
     "onnx": (
         "tests/engine/exporters/test_classifier_artifact.py",
