@@ -10,7 +10,7 @@ from core.engine.options.layer_selection import LayerSelection
 from core.engine.pruning.layerwise.classifier_pass import OneShot
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
-from core.engine.pruning.protocols.units import BlockUnitMethod, StructuredMethod
+from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
 
 
 def build_method(method_id: str, parameters: LayerSelection) -> Method:
@@ -21,12 +21,12 @@ def build_method(method_id: str, parameters: LayerSelection) -> Method:
     raise _missing(method_id, Method)
 
 
-def build_structured_method(method_id: str, parameters: MethodParameters) -> StructuredMethod | BlockUnitMethod:
+def build_unit_method(method_id: str, parameters: MethodParameters) -> UnitMethod | BlockUnitMethod:
     """Build the implementation of a method that removes heads, channels or layers."""
     for each in classes(methods, method_id, "method"):
-        if issubclass(each, StructuredMethod | BlockUnitMethod):
+        if issubclass(each, UnitMethod | BlockUnitMethod):
             return each(parameters)
-    raise _missing(method_id, StructuredMethod)
+    raise _missing(method_id, UnitMethod)
 
 
 def build_classifier_method(method_id: str, parameters: MethodParameters) -> ClassifierMethod:

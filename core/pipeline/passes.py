@@ -6,20 +6,20 @@ import torch
 
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
-from core.engine.pruning.units.language_pass import Removal
+from core.engine.pruning.units.language_pass import UnitRemovalPass
 from core.methods.registry import get_method
-from core.pipeline.plans import make_plan, make_structured_plan
+from core.pipeline.plans import make_plan, make_unit_removal_plan
 from core.pipeline.recipes.validation import ResolvedRequest
 
 
 def walk_for(
     folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None, **setting: Any
-) -> LayerwisePass | Removal:
+) -> LayerwisePass | UnitRemovalPass:
     """Return the pass for a request that was checked against the model.
 
     `setting` are the keyword arguments of `Walk`. Raises InvalidSparsity where the device's multiples of channels do
     not reach the sparsity.
     """
     if get_method(request.method).removes in ("heads_and_channels", "layers"):
-        return Removal(folder, make_structured_plan(folder, request, device=device), **setting)
+        return UnitRemovalPass(folder, make_unit_removal_plan(folder, request, device=device), **setting)
     return LayerwisePass(folder, make_plan(folder, request, device=device), **setting)

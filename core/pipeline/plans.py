@@ -15,7 +15,7 @@ from core.engine.options.width_counts import plan_width_reduction, require_struc
 from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.units.plan import UnitRemovalPlan
-from core.methods.engine import build_method, build_structured_method
+from core.methods.engine import build_method, build_unit_method
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.plan import SensitivityPlan
 from core.pipeline.recipes.validation import ResolvedRequest
@@ -48,7 +48,7 @@ def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.de
     )
 
 
-def make_structured_plan(
+def make_unit_removal_plan(
     folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None
 ) -> UnitRemovalPlan:
     """Make the plan of a pass that removes groups, from a request that was checked against the model.
@@ -61,13 +61,13 @@ def make_structured_plan(
     assert ratio is not None
     device = device or default_device()
     dtype = DTYPES[description.dtype]
-    narrowing = None
+    width_reduction = None
     if isinstance(checked, WidthOptions):
-        narrowing = plan_width_reduction(
+        width_reduction = plan_width_reduction(
             description, checked, ratio, layout=request.layout, device=device.type, at_least=request.at_least
         )
     removed_layers = 0
-    if narrowing is None:
+    if width_reduction is None:
         removed_layers = layer_count(
             structure, parameters=description.parameters, ratio=ratio, at_least=request.at_least
         )
@@ -77,12 +77,12 @@ def make_structured_plan(
         parameters=checked,
         layout=request.layout,
         at_least=request.at_least,
-        narrowing=narrowing,
+        width_reduction=width_reduction,
         removed_layers=removed_layers,
         dtype=dtype,
         forward_dtype=gradient_dtype(dtype, device),
         device=device,
-        method=build_structured_method(request.method, checked),
+        method=build_unit_method(request.method, checked),
     )
 
 

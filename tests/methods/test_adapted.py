@@ -18,16 +18,16 @@ from core.engine.models.tensors import load_tensors
 from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import plan_width_reduction
 from core.engine.pruning.schedule import counts_at, cubic
-from core.engine.pruning.units.adapted_model import AdaptedModel, estimated_gradient
-from core.engine.pruning.units.removal import Cut
+from core.engine.pruning.units.adapted_model import AdapterModel, estimated_gradient
+from core.engine.pruning.units.removal import KeptUnits
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.engine.recovery.request import Lora
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters
 from core.methods.cost import Tokens
-from core.methods.loraprune.method import GradualRemoval
+from core.methods.loraprune.method import CubicRemovalSchedule
 from core.methods.lorashear.bundle_damage import UnitBundle, most_damaging
-from core.methods.lorashear.half_space import HalfSpaceRemoval, half_space_step
+from core.methods.lorashear.half_space import HalfSpaceSchedule, half_space_step
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import resolve_request
@@ -60,14 +60,14 @@ def test_every_layer_keeps_what_was_asked_and_what_was_trained_is_what_loads(
     dtype, attention = KINDS[family]
     folder = make_model(tmp_path / "model", family, dtype=dtype)
     tokens, trained = make_tokens(2, seed=5), []
-    original = AdaptedModel.write_merged
+    original = AdapterModel.write_merged
 
-    def remember(self: AdaptedModel) -> None:
+    def remember(self: AdapterModel) -> None:
         with torch.no_grad():
             trained.append(self.module(input_ids=tokens).logits)
         original(self)
 
-    monkeypatch.setattr(AdaptedModel, "write_merged", remember)
+    monkeypatch.setattr(AdapterModel, "write_merged", remember)
     parameters = METHODS[method] | {"attention": attention}
     result = removal(folder, tmp_path / "work", method, 0.25, parameters=parameters)
     description = inspect_folder(folder)
@@ -90,15 +90,15 @@ def test_every_layer_keeps_what_was_asked_and_what_was_trained_is_what_loads(
 
 def test_only_adapters_get_gradients_and_all_of_them_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    original = GradualRemoval.after_backward
+    original = CubicRemovalSchedule.after_backward
 
-    def look(self: GradualRemoval, step: int) -> None:
-        for name, each in self._adapted.module.named_parameters():
+    def look(self: CubicRemovalSchedule, step: int) -> None:
+        for name, each in self._adapter_model.module.named_parameters():
             assert (each.grad is not None) == each.requires_grad == ("lora_" in name), name
         seen.append(step)
         original(self, step)
 
-    monkeypatch.setattr(GradualRemoval, "after_backward", look)
+    monkeypatch.setattr(CubicRemovalSchedule, "after_backward", look)
     removal(make_model(tmp_path / "model"), tmp_path / "work", "loraprune", 0.25, parameters=QUICK)
     assert seen == list(range(20))
 
@@ -106,12 +106,12 @@ def test_only_adapters_get_gradients_and_all_of_them_do(tmp_path: Path, monkeypa
 def test_the_gradient_is_what_a_step_of_unit_rate_takes_off_the_update() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(6, 5))
-    adapted = add_adapters(model, Lora(r=2, alpha=6, dropout=0), ["0"], transposed=False)  # type: ignore[arg-type]
-    linear = adapted.model[0]
+    adapter_model = add_adapters(model, Lora(r=2, alpha=6, dropout=0), ["0"], transposed=False)  # type: ignore[arg-type]
+    linear = adapter_model.model[0]
     assert isinstance(linear, MaskedLoraLinear)
     A, B = linear.lora_A["default"].weight, linear.lora_B["default"].weight
     torch.nn.init.normal_(B)
-    adapted(torch.randn(3, 6)).square().sum().backward()
+    adapter_model(torch.randn(3, 6)).square().sum().backward()
     assert A.grad is not None and B.grad is not None
     before = 3.0 * B @ A
     after = 3.0 * (B - B.grad) @ (A - A.grad)
@@ -140,10 +140,10 @@ def test_planted_useless_groups_are_found(method: str, tmp_path: Path) -> None:
         })  # fmt: skip
     parameters = METHODS[method] | ({"exempt": 0} if method == "lorashear" else {})  # absence may help a random model
     removal(folder, tmp_path / "work", method, 0.25, parameters=parameters)
-    cut = chosen(tmp_path / "work")
+    kept = chosen(tmp_path / "work")
     left = [channel for channel in range(48) if channel not in range(11, 19)]
-    assert {layer: each.heads for layer, each in cut.layers.items()} == {0: [0], 1: [1], 2: [0]}
-    assert all(each.channels == left for each in cut.layers.values())
+    assert {layer: each.heads for layer, each in kept.layers.items()} == {0: [0], 1: [1], 2: [0]}
+    assert all(each.channels == left for each in kept.layers.values())
 
 
 @settings(max_examples=200, deadline=None)
@@ -166,22 +166,22 @@ def test_what_goes_shrinks_in_a_line_and_is_gone_when_the_period_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, float, int, int]] = []
-    original = HalfSpaceRemoval.after_step
+    original = HalfSpaceSchedule.after_step
 
-    def look(self: HalfSpaceRemoval, step: int) -> None:
+    def look(self: HalfSpaceSchedule, step: int) -> None:
         original(self, step)
-        groups = self._adapted.groups[0][1]
+        unit_set = self._adapter_model.unit_sets[0][1]
         goes_U = (
-            ~self.cut.layers[0].mask(groups.kind, groups.units)
-            if self.cut.layers
+            ~self.kept.layers[0].mask(unit_set.kind, unit_set.units)
+            if self.kept.layers
             else torch.zeros(48, dtype=torch.bool)
         )
-        weight = self._adapted.weight(0, groups.slots[0])
-        kept_U = self._adapted._kept.get((0, "channels"), torch.ones(48, dtype=torch.bool))
+        weight = self._adapter_model.weight(0, unit_set.slices[0])
+        kept_U = self._adapter_model._kept.get((0, "channels"), torch.ones(48, dtype=torch.bool))
         assert weight is not None
         seen.append((step, float(weight[goes_U].norm()), int(goes_U.sum()), int((~kept_U).sum())))
 
-    monkeypatch.setattr(HalfSpaceRemoval, "after_step", look)
+    monkeypatch.setattr(HalfSpaceSchedule, "after_step", look)
     parameters = QUICK | {"periods": 1, "learning_rate": 1e-6}
     removal(make_model(tmp_path / "model"), tmp_path / "work", "lorashear", 0.25, parameters=parameters)
     norms = {step: norm for step, norm, going, _ in seen if going}
@@ -196,22 +196,22 @@ def test_what_goes_shrinks_in_a_line_and_is_gone_when_the_period_ends(
 def test_the_costliest_groups_are_exempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_model(tmp_path / "model")
     found: list[UnitBundle] = []
-    original = HalfSpaceRemoval.__init__
+    original = HalfSpaceSchedule.__init__
 
-    def remember(self: HalfSpaceRemoval, *arguments: Any, exempt: list[UnitBundle], **more: Any) -> None:
+    def remember(self: HalfSpaceSchedule, *arguments: Any, exempt: list[UnitBundle], **more: Any) -> None:
         found.extend(exempt)
         original(self, *arguments, exempt=exempt, **more)
 
-    monkeypatch.setattr(HalfSpaceRemoval, "__init__", remember)
+    monkeypatch.setattr(HalfSpaceSchedule, "__init__", remember)
     parameters = QUICK | {"periods": 2, "exempt": 0.2, "bundles": 6}
     removal(folder, tmp_path / "work", "lorashear", 0.25, parameters=parameters)
-    cut = chosen(tmp_path / "work")
+    kept = chosen(tmp_path / "work")
     assert {(each.layer, each.kind) for each in found} == {
         (n, kind) for n in range(3) for kind in ("heads", "channels")
     }
     assert sum(each.kind == "channels" for each in found) == 6
     for each in found:
-        assert set(each.units) <= set(cut.layers[each.layer].of(each.kind) or [])
+        assert set(each.units) <= set(kept.layers[each.layer].of(each.kind) or [])
 
 
 def test_the_damage_of_a_bundle_is_what_the_loss_rises_by_without_it(
@@ -244,8 +244,8 @@ def test_the_damage_of_a_bundle_is_what_the_loss_rises_by_without_it(
     assert len(most_damaging(found, 0.1, among=lambda bundle: None)) == -(-len(found) // 10)
 
 
-def chosen(work: Path) -> Cut:
-    return Cut.model_validate(saved_state(work, SELECTION))
+def chosen(work: Path) -> KeptUnits:
+    return KeptUnits.model_validate(saved_state(work, SELECTION))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -264,11 +264,11 @@ def test_what_was_trained_and_chosen_is_not_trained_again(
     with pytest.raises(WorkStopped):
         attempt("one", progress=Watching(stop_after=1))
 
-    def refuse(self: AdaptedModel, tokens: Tensor, rule: Any) -> None:
+    def refuse(self: AdapterModel, tokens: Tensor, rule: Any) -> None:
         raise AssertionError("trained again")
 
     with monkeypatch.context() as patched:
-        patched.setattr(AdaptedModel, "train", refuse)
+        patched.setattr(AdapterModel, "train", refuse)
         with pytest.raises(WorkStopped):
             attempt("two", previous=[tmp_path / "one"], progress=Watching(stop_after=1))
         third = attempt("three", previous=[tmp_path / "two"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from core.engine.models.folder import open_model
-from core.engine.pruning.units.removal import Cut, layer_groups
+from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets
 from core.engine.pruning.units.unit_masks import UnitMasks
 from core.engine.resume.kinds import SELECTION
 from core.methods.bonsai.info import BonsaiParameters
@@ -24,8 +24,8 @@ from tests.engine.watching import Watching
 FEW = {"masks_per_round": 20, "round_share": 0.1, "sequences": 4}
 
 
-def chosen(work: Path) -> Cut:
-    return Cut.model_validate(saved_state(work, SELECTION))
+def chosen(work: Path) -> KeptUnits:
+    return KeptUnits.model_validate(saved_state(work, SELECTION))
 
 
 def masks_of(folder: Path, model: torch.nn.Module, attention: Any) -> UnitMasks:
@@ -34,8 +34,8 @@ def masks_of(folder: Path, model: torch.nn.Module, attention: Any) -> UnitMasks:
     assert structure is not None
     blocks = model.get_submodule(opened.family.blocks)
     assert isinstance(blocks, torch.nn.ModuleList)
-    groups = [layer_groups(opened.family, structure, layer, attention) for layer in range(len(blocks))]
-    return UnitMasks(opened.family, list(blocks), groups)
+    unit_sets = [layer_unit_sets(opened.family, structure, layer, attention) for layer in range(len(blocks))]
+    return UnitMasks(opened.family, list(blocks), unit_sets)
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_a_model_with_units_masked_gives_the_logits_of_one_without_them(
     result = removal(
         folder, tmp_path / "work", "random-structured", 0.25, parameters={"attention": attention, "round_to": 1}
     )
-    cut = chosen(tmp_path / "work")
+    kept = chosen(tmp_path / "work")
     tokens = make_tokens(2)
     sliced = AutoModelForCausalLM.from_pretrained(save(result, folder, tmp_path / "sliced")).eval()
     whole = AutoModelForCausalLM.from_pretrained(folder).eval()
     masks = masks_of(folder, whole, attention)
-    kept_U = masks.kept_by(cut)
-    assert attention == "none" or any(each.heads is not None for each in cut.layers.values())
+    kept_U = masks.kept_by(kept)
+    assert attention == "none" or any(each.heads is not None for each in kept.layers.values())
     assert 0 < kept_U.sum() < len(masks)
     with torch.inference_mode():
         dense, expected = whole(input_ids=tokens).logits, sliced(input_ids=tokens).logits
@@ -161,8 +161,8 @@ def test_the_same_seed_chooses_the_same_and_every_layer_keeps_the_counts(attenti
         removal(folder, tmp_path / place, "bonsai", 0.4, parameters=fewer | {"seed": seed})
         cuts.append(chosen(tmp_path / place))
     assert cuts[0] == cuts[1] != cuts[2]
-    for cut in cuts:
-        shapes = {(len(each.heads or range(8)), len(each.channels or range(48))) for each in cut.layers.values()}
+    for kept in cuts:
+        shapes = {(len(each.heads or range(8)), len(each.channels or range(48))) for each in kept.layers.values()}
         assert len(shapes) == 1
     if attention == "query_heads":
         for each in cuts[0].layers.values():

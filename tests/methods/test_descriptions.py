@@ -10,8 +10,8 @@ from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.width import WidthOptions
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
 from core.engine.pruning.protocols.layerwise import Method
-from core.engine.pruning.protocols.units import BlockUnitMethod, StructuredMethod
-from core.methods.engine import build_classifier_method, build_method, build_structured_method
+from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
+from core.methods.engine import build_classifier_method, build_method, build_unit_method
 from core.methods.registry import METHODS, get_method, parse_parameters
 
 PRUNING = [info.id for info in METHODS.values() if info.prunes]
@@ -46,7 +46,7 @@ def test_its_classes_are_those_its_tasks_need(method_id: str) -> None:
             assert isinstance(method, Method)
             assert method.statistic.name.lower() == info.reads
         else:
-            assert isinstance(build_structured_method(method_id, parameters), StructuredMethod | BlockUnitMethod)
+            assert isinstance(build_unit_method(method_id, parameters), UnitMethod | BlockUnitMethod)
     if "image-classification" in info.task_families:
         built = build_classifier_method(method_id, parameters)
         assert isinstance(built, ClassifierMethod)
@@ -54,5 +54,5 @@ def test_its_classes_are_those_its_tasks_need(method_id: str) -> None:
 
 
 def test_a_method_without_a_class_for_a_pass_is_named() -> None:
-    with pytest.raises(LookupError, match=r"'depth'.*StructuredMethod|'depth'.*ClassifierMethod"):
+    with pytest.raises(LookupError, match=r"'depth'.*UnitMethod|'depth'.*ClassifierMethod"):
         build_classifier_method("depth", parse_parameters("depth", {}))

@@ -12,7 +12,7 @@ from core.engine.architectures.description import inspect_folder
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
-from core.engine.pruning.block_pass import GroupRow, PruneResult
+from core.engine.pruning.block_pass import PruneResult, UnitRow
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.recovery.language import recover
 from core.engine.resume.kinds import SELECTION
@@ -58,7 +58,7 @@ def test_what_is_left_of_every_family_reloads_with_its_biases_or_says_why_it_has
     dense, cut = inspect_folder(folder), inspect_folder(artifact, own_artifact=True)
     assert dense.parameters - cut.parameters == result.removed > 0
     family, tensors = architecture_of(name), tensors_of(result)
-    lost = {row.kind for row in result.layers if isinstance(row, GroupRow) and row.after < row.before}
+    lost = {row.kind for row in result.layers if isinstance(row, UnitRow) and row.after < row.before}
     for kind, linear, setting in (
         ("heads", family.attention_output, family.attention_bias),
         ("channels", family.channel_reader, family.ffn_bias),
@@ -91,7 +91,7 @@ def test_the_mean_of_the_attentions_output_stays_where_heads_go(name: str, atten
     folder, tokens = make_model(tmp_path / "model", name), make_tokens()
     linear = architecture_of(name).attention_output
     result = removal(folder, tmp_path / "work", "flap", 0.3, parameters={"attention": attention})
-    assert any(row.kind == "heads" and row.after < row.before for row in result.layers if isinstance(row, GroupRow))
+    assert any(row.kind == "heads" and row.after < row.before for row in result.layers if isinstance(row, UnitRow))
     left = outputs(save(result, folder, tmp_path / "artifact"), linear, tokens).mean(0)
     dense = outputs(folder, linear, tokens).mean(0)
     if name == "olmo2":
@@ -159,7 +159,7 @@ def test_layers_compete_where_they_may_differ_and_the_ratio_is_met_within_one_al
     structure = description.structure
     assert structure is not None
     _, result = prune(folder, tmp_path / "work", "flap", 0.2, {"round_to": 2})
-    rows = [row for row in result.layers if isinstance(row, GroupRow)]
+    rows = [row for row in result.layers if isinstance(row, UnitRow)]
     removed = sum(row.removed_parameters for row in rows)
     assert abs(removed - 0.2 * description.parameters) <= 2 * structure.channel_parameters
     left = [row.after for row in rows if row.kind == "channels"]

@@ -129,7 +129,7 @@ _ROUNDING = 1e-6
 """Parameters of a layer that a ratio, a float, may mean too many or too few."""
 
 
-def group_counts(
+def counts_for_ratio(
     structure: ModelStructure,
     *,
     hidden_size: int,
@@ -229,7 +229,7 @@ class GlobalUnitBudget:
     at_least: bool = False
 
 
-def rank_groups(
+def global_unit_budget(
     structure: ModelStructure,
     *,
     parameters: int,

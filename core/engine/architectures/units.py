@@ -33,7 +33,7 @@ def read_structure(
         return sum(
             blocks[0][name].numel // _size(family, part, blocks[0][name]) * sum(rows.get(run, 0) for run in part.runs)
             for part in parts
-            for name in cut_tensors(part)
+            for name in axis_tensors(part)
             if name in blocks[0]
         )
 
@@ -47,12 +47,12 @@ def read_structure(
     )
 
 
-def cut_tensors(part: UnitAxis) -> tuple[str, ...]:
+def axis_tensors(part: UnitAxis) -> tuple[str, ...]:
     """Return the tensors of a part, named within the block, that shrink with it: weights, and biases of outputs."""
     return (f"{part.module}.weight", f"{part.module}.bias") if part.side == "out" else (f"{part.module}.weight",)
 
 
-def cut_dimension(family: Architecture, part: UnitAxis, dimensions: int) -> int:
+def axis_dimension(family: Architecture, part: UnitAxis, dimensions: int) -> int:
     """Return the dimension along which the groups of a part lie in its tensor with that many `dimensions`."""
     if dimensions == 1:
         return 0
@@ -91,7 +91,7 @@ def _features(family: Architecture, block: Mapping[str, TensorEntry], part: Unit
 
 
 def _size(family: Architecture, part: UnitAxis, entry: TensorEntry) -> int:
-    size = entry.shape[cut_dimension(family, part, len(entry.shape))] if len(entry.shape) in (1, 2) else 0
+    size = entry.shape[axis_dimension(family, part, len(entry.shape))] if len(entry.shape) in (1, 2) else 0
     if size == 0:
         raise UnusableModel(
             f"{entry.name} has shape {list(entry.shape)}, one or two dimensions are needed", param="model"

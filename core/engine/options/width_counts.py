@@ -11,8 +11,8 @@ from core.engine.architectures.unit_counts import (
     LayerCounts,
     ModelStructure,
     attention_mode,
-    group_counts,
-    rank_groups,
+    counts_for_ratio,
+    global_unit_budget,
     width_steps,
 )
 from core.engine.options.base import MethodParameters
@@ -35,7 +35,7 @@ class WidthReduction:
     round_to: int
     limit: float = 0.0
 
-    def making_room(self, structure: ModelStructure, added: int) -> "WidthReduction":
+    def with_room_for(self, structure: ModelStructure, added: int) -> "WidthReduction":
         """Return the reduction with which the `limit` is held although a method adds parameters: so many more go."""
         if self.ranking is not None:
             more = added if self.ranking.at_least else 0
@@ -82,7 +82,7 @@ def plan_width_reduction(
     protected = frozenset[int]() if layout == "uniform" else parameters.protected(description.layers)
     round_to = parameters.round_to or device_kind(device).round_to
     if parameters.ranks_layers(layout):
-        ranking = rank_groups(
+        ranking = global_unit_budget(
             structure,
             parameters=description.parameters,
             ratio=ratio,
@@ -92,7 +92,7 @@ def plan_width_reduction(
             at_least=at_least,
         )
         return WidthReduction(attention, protected, None, ranking, round_to)
-    counts = group_counts(
+    counts = counts_for_ratio(
         structure,
         hidden_size=description.hidden_size,
         parameters=description.parameters,

@@ -41,7 +41,7 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
-class GroupRow:
+class UnitRow:
     """The heads or channels of one decoder layer in the report: numbers before and after, and parameters removed.
 
     `kind` is 'heads' (KV groups or query heads, as the job chose), 'channels' or 'layer'.
@@ -74,7 +74,7 @@ class PruneResult:
     that is left of a cut and was fitted to the dense model, by its name in the source.
     """
 
-    layers: Sequence[LayerRow | GroupRow]
+    layers: Sequence[LayerRow | UnitRow]
     sparsities: tuple[float, ...]
     removed: int
     prunable: int
@@ -170,7 +170,7 @@ class BlockPass:
         self.progress.log(f"continuing after block {saved.position} of {blocks}")
         return saved
 
-    def report_block(self, done: int, blocks: int, rows: Sequence[LayerRow | GroupRow]) -> None:
+    def report_block(self, done: int, blocks: int, rows: Sequence[LayerRow | UnitRow]) -> None:
         """Report that so many blocks are done and saved, and the mean error of the last one's layers.
 
         Raises WorkStopped where that is enough.

@@ -11,16 +11,16 @@ from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.pruning.layerwise.streams import block_arguments
-from core.engine.pruning.protocols.units import StructuredMethod
-from core.engine.pruning.units.context import Scene
-from core.engine.pruning.units.removal import Cut
+from core.engine.pruning.protocols.units import UnitMethod
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.removal import KeptUnits
 from core.engine.pruning.units.unit_masks import UnitMasks
 from core.errors import NotFiniteWeights
 from core.methods.bonsai.info import BonsaiParameters
 from core.methods.bonsai.mask_regression import regress
 
 
-class Bonsai(StructuredMethod):
+class Bonsai(UnitMethod):
     """Bonsai's removal in rounds, each of a share p of the units' parameters.
 
     1. prior of a unit = mean |W_out|·rms(activation), in the model as pruned so far; in every layer the units of lowest
@@ -40,7 +40,7 @@ class Bonsai(StructuredMethod):
         self.parameters = parameters
 
     @torch.inference_mode()
-    def choose(self, context: Scene) -> Cut:
+    def select(self, context: UnitSelectionContext) -> KeptUnits:
         assert context.counts is not None
         skeleton = context.skeleton
         generator = torch.Generator().manual_seed(self.parameters.seed)
@@ -48,30 +48,30 @@ class Bonsai(StructuredMethod):
         removable = sum(context.structure.removable(layer, context.attention) for layer in range(context.layers))
         share = sum(each.removed for each in context.counts) / removable
         rounds = math.ceil(share / self.parameters.round_share - 1e-9)
-        before, cut = context.counts_at(0), context.without_layers([])
+        before, kept = context.counts_at(0), context.without_layers([])
         for number in counted(range(1, rounds + 1), "rounds of removal"):
             after = context.counts_at(number / rounds)
-            cut, said = self._round(context, model, model.masks.kept_by(cut), before, after, generator)
-            context.say(f"round {number} of {rounds}: {said}")
+            kept, said = self._round(context, model, model.masks.kept_by(kept), before, after, generator)
+            context.log(f"round {number} of {rounds}: {said}")
             before = after
         for layer in range(context.layers):
             skeleton.empty_block(layer)
-        return cut
+        return kept
 
     def _round(
         self,
-        context: Scene,
+        context: UnitSelectionContext,
         model: "_MaskedModel",
         there_U: Tensor,
         before: Sequence[LayerCounts],
         after: Sequence[LayerCounts],
         generator: torch.Generator,
-    ) -> tuple[Cut, str]:
+    ) -> tuple[KeptUnits, str]:
         """Run one round: reduce the units still there, as many as `before` says, to those of `after`."""
         assert context.calibration is not None
         masks = model.masks
 
-        def keep_highest(score_U: Tensor, among_U: Tensor, counts: Sequence[LayerCounts]) -> Cut:
+        def keep_highest(score_U: Tensor, among_U: Tensor, counts: Sequence[LayerCounts]) -> KeptUnits:
             """Keep the units of highest score; only units `among_U` may be removed."""
             inside = score_U[among_U]
             stays_U = torch.where(there_U, inside.max() + 1, inside.min() - 1)
@@ -110,14 +110,14 @@ class Bonsai(StructuredMethod):
 class _MaskedModel:
     """All blocks of a context's model, and the masks over their units."""
 
-    def __init__(self, context: Scene) -> None:
+    def __init__(self, context: UnitSelectionContext) -> None:
         self.context = context
         skeleton, dtype = context.skeleton, context.forward_dtype
         assert context.calibration is not None
         self.blocks = [skeleton.fill_block(n, skeleton.read_block(n), dtype) for n in range(context.layers)]
         self.arguments = block_arguments(skeleton, context.calibration.shape[1], dtype)
-        groups = [context.groups(layer) for layer in range(context.layers)]
-        self.masks = UnitMasks(context.folder.family, self.blocks, groups)
+        unit_sets = [context.unit_sets(layer) for layer in range(context.layers)]
+        self.masks = UnitMasks(context.folder.family, self.blocks, unit_sets)
 
     def perplexity(self, tokens_NT: Tensor, kept_U: Tensor) -> float:
         with self.masks.masked(kept_U):

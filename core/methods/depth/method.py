@@ -14,16 +14,16 @@ from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.pruning.layerwise.block_gradients import forward_blocks
 from core.engine.pruning.layerwise.streams import block_arguments
-from core.engine.pruning.protocols.units import StructuredMethod
-from core.engine.pruning.units.context import Scene
-from core.engine.pruning.units.removal import Cut
+from core.engine.pruning.protocols.units import UnitMethod
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.removal import KeptUnits
 from core.methods.depth.info import DepthParameters
 
 _QUICK_TOKENS = 1024
 _COMPARED_TOKENS = 1024
 
 
-class Depth(StructuredMethod):
+class Depth(UnitMethod):
     """Choice of the n layers to remove; x_l is the input of layer l.
 
     'angular': the n layers from the one where arccos(x_l·x_{l+n} / ‖x_l‖‖x_{l+n}‖) / π is least on average;
@@ -37,14 +37,14 @@ class Depth(StructuredMethod):
         self.criterion = parameters.criterion
         self.is_quick = parameters.budget == "quick"
 
-    def choose(self, context: Scene) -> Cut:
+    def select(self, context: UnitSelectionContext) -> KeptUnits:
         if context.removed_layers == 0:
             return context.without_layers([])
         removed = self._by_perplexity(context) if self.criterion == "perplexity" else self._by_direction(context)
-        context.say(f"layers removed: {', '.join(map(str, sorted(removed)))}")
+        context.log(f"layers removed: {', '.join(map(str, sorted(removed)))}")
         return context.without_layers(removed)
 
-    def _by_direction(self, context: Scene) -> list[int]:
+    def _by_direction(self, context: UnitSelectionContext) -> list[int]:
         assert context.calibration is not None
         count = context.removed_layers
         stride = max(1, math.ceil(context.calibration.numel() / _COMPARED_TOKENS))
@@ -75,14 +75,14 @@ class Depth(StructuredMethod):
         return sorted(range(context.layers), key=lambda layer: influence[layer])[:count]
 
     @torch.inference_mode()
-    def _by_perplexity(self, context: Scene) -> list[int]:
+    def _by_perplexity(self, context: UnitSelectionContext) -> list[int]:
         assert context.calibration is not None
         sequences = max(1, _QUICK_TOKENS // context.calibration.shape[1]) if self.is_quick else len(context.calibration)
         tokens = list(context.calibration[:sequences].split(context.micro_batch))
         skeleton, dtype = context.skeleton, context.forward_dtype
         arguments = block_arguments(skeleton, tokens[0].shape[1], dtype)
         blocks = [skeleton.fill_block(n, skeleton.read_block(n), dtype) for n in range(context.layers)]
-        before = context.shelf()
+        before = context.hidden_state_cache()
         kept = list(range(context.layers))
         candidates = set(kept)
 
@@ -113,7 +113,7 @@ class Depth(StructuredMethod):
                     sorted(perplexities, key=lambda layer: perplexities[layer])[: 2 * context.removed_layers]
                 )
             best = min(perplexities, key=lambda layer: perplexities[layer])
-            context.say(f"without layer {best}: perplexity {perplexities[best]:.3f} on {len(tokens)} batches")
+            context.log(f"without layer {best}: perplexity {perplexities[best]:.3f} on {len(tokens)} batches")
             place = kept.index(best)
             given = [before.get(place, batch) for batch in range(len(tokens))]
             kept.remove(best)

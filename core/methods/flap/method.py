@@ -10,11 +10,11 @@ from core.engine.models.tensors import to_out_in
 from core.engine.pruning.input_moments import InputMoments
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, TokensAtBlock
-from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.dense_blocks import dense_blocks
 from core.engine.pruning.units.output_biases import output_biases
 from core.engine.pruning.units.ranking import threshold_counts
-from core.engine.pruning.units.removal import LayerCut, Slot, UnitCounts, reading_slot, require_finite
+from core.engine.pruning.units.removal import KeptLayerUnits, UnitCounts, UnitSlice, reading_slice, require_finite
 from core.methods.flap.info import FLAPParameters
 
 _TINY = torch.finfo(torch.float64).tiny
@@ -33,16 +33,16 @@ class FLAP(BlockUnitMethod):
         self.metric = parameters.metric
         self.bias = parameters.bias
 
-    def plan(self, context: Scene) -> UnitCounts:
-        narrowing = context.narrowing
-        assert narrowing is not None
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
+        width_reduction = context.width_reduction
+        assert width_reduction is not None
         if self.bias:
-            biases = output_biases(context.folder, [groups.kind for groups in context.groups(0)])
-            narrowing = narrowing.making_room(context.structure, biases.added)
-        counts = narrowing.counts
-        if narrowing.ranking is not None:
+            biases = output_biases(context.folder, [each.kind for each in context.unit_sets(0)])
+            width_reduction = width_reduction.with_room_for(context.structure, biases.added)
+        counts = width_reduction.counts
+        if width_reduction.ranking is not None:
             scores = self._standardised_scores(context)
-            counts = threshold_counts(context.structure, scores, context.attention, narrowing.ranking)
+            counts = threshold_counts(context.structure, scores, context.attention, width_reduction.ranking)
         assert counts is not None
         kept = UnitCounts(attention=context.attention, layers=dict(enumerate(counts)))
         return self._with_biases(kept, context) if self.bias else kept
@@ -51,65 +51,65 @@ class FLAP(BlockUnitMethod):
         self, block: BlockToPrune, dense: TokensAtBlock, pruned: TokensAtBlock | None, log: Callable[[str], None]
     ) -> PrunedBlock:
         if not block.counts.removed:
-            return PrunedBlock(LayerCut())
-        slots = {groups.kind: reading_slot(block.family, groups) for groups in block.groups}
-        moments = dense.moments(map(_linear, slots.values()))
+            return PrunedBlock(KeptLayerUnits())
+        slices = {each.kind: reading_slice(block.family, each) for each in block.unit_sets}
+        moments = dense.moments(map(_linear, slices.values()))
         scores: dict[Kind, Tensor] = {}
-        for kind, slot in slots.items():
-            features_I = self._feature_scores(slot, block.tensors, moments[_linear(slot)])
-            scores[kind] = _unit_averages(slot, features_I)
+        for kind, unit_slice in slices.items():
+            features_I = self._feature_scores(unit_slice, block.tensors, moments[_linear(unit_slice)])
+            scores[kind] = _unit_averages(unit_slice, features_I)
         units = block.keep_highest(scores)
         changed = {}
-        for groups in block.groups:
-            slot = slots[groups.kind]
-            name = f"{_linear(slot)}.bias"
-            if self.bias and units.of(groups.kind) is not None and name in block.tensors:
-                kept_U = units.mask(groups.kind, groups.units).double()
-                removed_I = 1 - slot.spread(kept_U, unowned=1.0)
-                mean_I = (moments[_linear(slot)].mean_I.cpu() * removed_I).float()
-                weight_OI = to_out_in(block.tensors[slot.name].float(), block.family)
+        for unit_set in block.unit_sets:
+            unit_slice = slices[unit_set.kind]
+            name = f"{_linear(unit_slice)}.bias"
+            if self.bias and units.of(unit_set.kind) is not None and name in block.tensors:
+                kept_U = units.mask(unit_set.kind, unit_set.units).double()
+                removed_I = 1 - unit_slice.spread(kept_U, unowned=1.0)
+                mean_I = (moments[_linear(unit_slice)].mean_I.cpu() * removed_I).float()
+                weight_OI = to_out_in(block.tensors[unit_slice.name].float(), block.family)
                 before_O = block.tensors[name]
                 changed[name] = (before_O.float() + weight_OI @ mean_I).to(before_O.dtype)
         return PrunedBlock(units, changed)
 
-    def _standardised_scores(self, context: Scene) -> list[dict[Kind, Tensor]]:
+    def _standardised_scores(self, context: UnitSelectionContext) -> list[dict[Kind, Tensor]]:
         scores: list[dict[Kind, Tensor]] = []
         for layer, tensors, tokens in dense_blocks(context):
-            slots = {groups.kind: reading_slot(context.folder.family, groups) for groups in context.groups(layer)}
-            moments = tokens.moments(map(_linear, slots.values()))
+            slices = {each.kind: reading_slice(context.folder.family, each) for each in context.unit_sets(layer)}
+            moments = tokens.moments(map(_linear, slices.values()))
             scores.append({})
-            for kind, slot in slots.items():
-                features_I = self._feature_scores(slot, tensors, moments[_linear(slot)])
+            for kind, unit_slice in slices.items():
+                features_I = self._feature_scores(unit_slice, tensors, moments[_linear(unit_slice)])
                 require_finite({layer: {kind: features_I}})
                 features_I = (features_I - features_I.mean()) / features_I.std(correction=0).clamp(min=_TINY)
-                scores[layer][kind] = _unit_averages(slot, features_I)
+                scores[layer][kind] = _unit_averages(unit_slice, features_I)
         return scores
 
-    def _feature_scores(self, slot: Slot, tensors: Mapping[str, Tensor], moments: InputMoments) -> Tensor:
-        weight = tensors[slot.name].float()
+    def _feature_scores(self, unit_slice: UnitSlice, tensors: Mapping[str, Tensor], moments: InputMoments) -> Tensor:
+        weight = tensors[unit_slice.name].float()
         if self.metric == "wifn":
             mean_square_I = moments.mean_square_I.cpu()
             outputs = weight.numel() // len(mean_square_I)
-            return slot.per_feature(weight.abs()).double() / outputs * mean_square_I.sqrt()
+            return unit_slice.per_feature(weight.abs()).double() / outputs * mean_square_I.sqrt()
         variance_I = moments.variance_I.cpu()
-        return variance_I if self.metric == "ifv" else variance_I * slot.per_feature(weight.square()).double()
+        return variance_I if self.metric == "ifv" else variance_I * unit_slice.per_feature(weight.square()).double()
 
-    def _with_biases(self, kept: UnitCounts, context: Scene) -> UnitCounts:
+    def _with_biases(self, kept: UnitCounts, context: UnitSelectionContext) -> UnitCounts:
         """Let the config give biases to the layers that lose what they read, and say which ones it cannot."""
         losing = kept.losing(context.structure)
         biases = output_biases(context.folder, losing)
         notes = [
-            f"{_linear(reading_slot(context.folder.family, groups))} has no bias in this architecture: what is removed "
-            f"of the {groups.kind} leaves no mean behind."
-            for groups in context.groups(0)
-            if groups.kind in losing and groups.kind not in biases.kinds
+            f"{_linear(reading_slice(context.folder.family, each))} has no bias in this architecture: what is removed "
+            f"of the {each.kind} leaves no mean behind."
+            for each in context.unit_sets(0)
+            if each.kind in losing and each.kind not in biases.kinds
         ]
         return kept.model_copy(update={"biases": biases.settings, "notes": notes})
 
 
-def _linear(slot: Slot) -> str:
-    return slot.name.removesuffix(".weight")
+def _linear(unit_slice: UnitSlice) -> str:
+    return unit_slice.name.removesuffix(".weight")
 
 
-def _unit_averages(slot: Slot, features_I: Tensor) -> Tensor:
-    return slot.per_unit(features_I) / slot.per_unit(torch.ones_like(features_I))
+def _unit_averages(unit_slice: UnitSlice, features_I: Tensor) -> Tensor:
+    return unit_slice.per_unit(features_I) / unit_slice.per_unit(torch.ones_like(features_I))

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from core.engine.architectures.unit_counts import Kind
 from core.engine.options.base import MethodParameters
-from core.engine.pruning.protocols.units import StructuredMethod
-from core.engine.pruning.units.context import Scene
-from core.engine.pruning.units.removal import Cut, Slot
+from core.engine.pruning.protocols.units import UnitMethod
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.removal import KeptUnits, UnitSlice
 
 
-class L2Structured(StructuredMethod):
+class L2Structured(UnitMethod):
     """Score Σ w² over all weights that are removed with the group, which has the order of the norm."""
 
     weight_reads = 1
@@ -22,13 +22,13 @@ class L2Structured(StructuredMethod):
     def __init__(self, parameters: MethodParameters) -> None:
         pass
 
-    def choose(self, context: Scene) -> Cut:
+    def select(self, context: UnitSelectionContext) -> KeptUnits:
         scores: list[Mapping[Kind, Tensor]] = []
         for layer in range(context.layers):
             tensors = context.skeleton.read_block(layer)
 
-            def squares(slot: Slot, tensors: Mapping[str, Tensor] = tensors) -> Tensor:
-                return slot.per_feature(tensors[slot.name].float().square())
+            def squares(unit_slice: UnitSlice, tensors: Mapping[str, Tensor] = tensors) -> Tensor:
+                return unit_slice.per_feature(tensors[unit_slice.name].float().square())
 
-            scores.append({groups.kind: groups.sum(squares, tensors) for groups in context.groups(layer)})
+            scores.append({each.kind: each.sum(squares, tensors) for each in context.unit_sets(layer)})
         return context.keep_highest(scores)

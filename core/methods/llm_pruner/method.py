@@ -6,13 +6,13 @@ from torch import Tensor
 
 from core.engine.architectures.unit_counts import Kind
 from core.engine.pruning.layerwise.block_gradients import backward_blocks
-from core.engine.pruning.protocols.units import StructuredMethod
-from core.engine.pruning.units.context import Scene
-from core.engine.pruning.units.removal import Cut, Groups, Slot
+from core.engine.pruning.protocols.units import UnitMethod
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.removal import KeptUnits, UnitSet, UnitSlice
 from core.methods.llm_pruner.info import LLMPrunerParameters
 
 
-class LLMPruner(StructuredMethod):
+class LLMPruner(UnitMethod):
     """Importance of groups by Taylor expansion of the loss.
 
     A weight's is |w·g| (eq. 5, first order) or |w·g − ½·F·w²| (mixed), F the mean of per-sequence g², summed over the
@@ -25,34 +25,34 @@ class LLMPruner(StructuredMethod):
         self.is_mixed = parameters.importance == "mixed"
         self.by_vector = parameters.aggregation == "vector_wise"
 
-    def choose(self, context: Scene) -> Cut:
+    def select(self, context: UnitSelectionContext) -> KeptUnits:
         assert context.calibration is not None
-        groups = [context.groups(layer) for layer in range(context.layers)]
-        scores: list[Mapping[Kind, Tensor]] = [{} for _ in groups]
+        unit_sets = [context.unit_sets(layer) for layer in range(context.layers)]
+        scores: list[Mapping[Kind, Tensor]] = [{} for _ in unit_sets]
 
         def score(layer: int, weights: Mapping[str, Tensor], g: Mapping[str, Tensor], F: Mapping[str, Tensor]) -> None:
-            scores[layer] = {each.kind: self._importance(each, weights, g, F).cpu() for each in groups[layer]}
+            scores[layer] = {each.kind: self._importance(each, weights, g, F).cpu() for each in unit_sets[layer]}
 
         loss = backward_blocks(
             context.skeleton,
             context.calibration,
             context.forward_dtype,
-            [[slot.name for each in layer for slot in each.slots] for layer in groups],
+            [[unit_slice.name for each in layer for unit_slice in each.slices] for layer in unit_sets],
             score,
             squares=self.is_mixed,
-            cache=context.shelf(),
+            cache=context.hidden_state_cache(),
         )
-        context.say(f"gradients of {len(context.calibration)} sequences, mean loss {loss:.4f}")
+        context.log(f"gradients of {len(context.calibration)} sequences, mean loss {loss:.4f}")
         return context.keep_highest(scores)
 
     def _importance(
-        self, groups: Groups, weights: Mapping[str, Tensor], g: Mapping[str, Tensor], F: Mapping[str, Tensor]
+        self, unit_set: UnitSet, weights: Mapping[str, Tensor], g: Mapping[str, Tensor], F: Mapping[str, Tensor]
     ) -> Tensor:
-        def taylor(slot: Slot) -> Tensor:
-            weight = weights[slot.name]
-            change = weight * g[slot.name]
+        def taylor(unit_slice: UnitSlice) -> Tensor:
+            weight = weights[unit_slice.name]
+            change = weight * g[unit_slice.name]
             if self.is_mixed:
-                change = change - 0.5 * F[slot.name] * weight.square()
-            return slot.per_feature(change).abs() if self.by_vector else slot.per_feature(change.abs())
+                change = change - 0.5 * F[unit_slice.name] * weight.square()
+            return unit_slice.per_feature(change).abs() if self.by_vector else unit_slice.per_feature(change.abs())
 
-        return groups.sum(taylor, weights)
+        return unit_set.sum(taylor, weights)

@@ -2,22 +2,22 @@
 
 from torch import Tensor
 
-from core.engine.pruning.protocols.units import StructuredMethod
+from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.schedule import cubic
 from core.engine.pruning.units.adapted_model import (
-    AdaptedModel,
+    AdapterModel,
     MovingAverage,
     effective_weight,
     estimated_gradient,
-    of_those_left,
+    mask_removed,
 )
-from core.engine.pruning.units.context import Scene
-from core.engine.pruning.units.removal import Cut
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.removal import KeptUnits
 from core.engine.recovery.adapters import MaskedLoraLinear
 from core.methods.loraprune.info import LoRAPruneParameters
 
 
-class LoRAPrune(StructuredMethod):
+class LoRAPrune(UnitMethod):
     """Importance of groups from the gradients of adapters alone.
 
     A weight's is (ĝ ⊙ (W + scale·BA))², ĝ = scale·(g_B·A + B·g_A − g_B·g_A) (eq. 8–10); summed over the group,
@@ -32,29 +32,29 @@ class LoRAPrune(StructuredMethod):
     def __init__(self, parameters: LoRAPruneParameters) -> None:
         self.parameters = parameters
 
-    def choose(self, context: Scene) -> Cut:
+    def select(self, context: UnitSelectionContext) -> KeptUnits:
         assert context.calibration is not None
         recovery = self.parameters.training(context.calibration.shape[1])
-        adapted = AdaptedModel(context, recovery)
-        removal = GradualRemoval(context, adapted, recovery.steps, self.parameters.momentum)
-        adapted.train(context.calibration, removal)
-        adapted.write_merged()
-        return removal.cut
+        adapter_model = AdapterModel(context, recovery)
+        schedule = CubicRemovalSchedule(context, adapter_model, recovery.steps, self.parameters.momentum)
+        adapter_model.train(context.calibration, schedule)
+        adapter_model.write_merged()
+        return schedule.kept
 
 
-class GradualRemoval:
-    """Schedule that masks groups at each step of training; `cut` is what is kept so far."""
+class CubicRemovalSchedule:
+    """Schedule that masks groups at each step of training; `kept` is what is kept so far."""
 
-    def __init__(self, context: Scene, adapted: AdaptedModel, steps: int, momentum: float) -> None:
-        self._context, self._adapted, self._steps = context, adapted, steps
+    def __init__(self, context: UnitSelectionContext, adapter_model: AdapterModel, steps: int, momentum: float) -> None:
+        self._context, self._adapter_model, self._steps = context, adapter_model, steps
         self._average = MovingAverage(momentum)
-        self.cut = Cut(attention=context.attention, layers={})
+        self.kept = KeptUnits(attention=context.attention, layers={})
 
     def after_backward(self, step: int) -> None:
-        self._average.add(self._adapted.unit_sums(importance, normalised=True))
+        self._average.add(self._adapter_model.unit_sums(importance, normalised=True))
         counts = self._context.counts_at(cubic(step + 1, self._steps))
-        self.cut = self._context.keep_highest(of_those_left(self._average.scores, self.cut), counts)
-        self._adapted.keep_cut(self.cut)
+        self.kept = self._context.keep_highest(mask_removed(self._average.scores, self.kept), counts)
+        self._adapter_model.keep_only(self.kept)
 
     def after_step(self, step: int) -> None:
         """Do nothing: masked groups are not read, wherever their weights move."""

@@ -17,8 +17,8 @@ from core.engine.architectures.unit_counts import Kind
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.pruning.layerwise.streams import block_arguments
-from core.engine.pruning.units.adapted_model import AdaptedModel, effective_weight
-from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.adapted_model import AdapterModel, effective_weight
+from core.engine.pruning.units.context import UnitSelectionContext
 
 
 @dataclass(frozen=True)
@@ -31,21 +31,23 @@ class UnitBundle:
     damage: float
 
 
-def bundle_damage(context: Scene, adapted: AdaptedModel, tokens_NT: Tensor, most: int) -> list[UnitBundle]:
+def bundle_damage(
+    context: UnitSelectionContext, adapter_model: AdapterModel, tokens_NT: Tensor, most: int
+) -> list[UnitBundle]:
     """Measure the damage of every bundle, on token ids [sequences, time].
 
     A layer's groups of a kind are sorted by their weights' L2 norm and divided into `most` bundles, or as many as there
     are groups. The hidden states before a layer are stored: only the layers from the masked one on are run again.
     """
-    skeleton, dtype = context.skeleton, adapted.dtype
+    skeleton, dtype = context.skeleton, adapter_model.dtype
     tokens = list(tokens_NT.split(context.micro_batch))
     arguments = block_arguments(skeleton, tokens_NT.shape[1], dtype)
-    norms = adapted.unit_sums(lambda linear: effective_weight(linear).square(), normalised=False)
+    norms = adapter_model.unit_sums(lambda linear: effective_weight(linear).square(), normalised=False)
 
     def loss(start: int, entering: Sequence[Tensor]) -> float:
         def end(hidden: Tensor) -> Tensor:
             for layer in range(start, context.layers):
-                hidden = call_block(adapted.blocks[layer], hidden, arguments[layer])
+                hidden = call_block(adapter_model.blocks[layer], hidden, arguments[layer])
             return hidden
 
         return math.log(perplexity(skeleton, zip(tokens, map(end, entering), strict=True)))
@@ -54,17 +56,17 @@ def bundle_damage(context: Scene, adapted: AdaptedModel, tokens_NT: Tensor, most
     with torch.inference_mode():
         hidden = [skeleton.embed(each).to(dtype) for each in tokens]
         dense_loss = loss(0, hidden)
-        for layer, groups in enumerate(counted(adapted.groups, "measuring what layers know")):
-            for each in groups:
+        for layer, unit_sets in enumerate(counted(adapter_model.unit_sets, "measuring what layers know")):
+            for each in unit_sets:
                 order = norms[layer][each.kind].argsort()
                 for part in order.tensor_split(min(most, each.units)):
                     kept_U = torch.ones(each.units, dtype=torch.bool)
                     kept_U[part] = False
-                    adapted.keep(layer, each.kind, kept_U)
+                    adapter_model.keep(layer, each.kind, kept_U)
                     damage = loss(layer, hidden) - dense_loss
                     bundles.append(UnitBundle(layer, each.kind, tuple(sorted(part.tolist())), damage))
-                adapted.keep(layer, each.kind, torch.ones(each.units, dtype=torch.bool))
-            hidden = [call_block(adapted.blocks[layer], each, arguments[layer]) for each in hidden]
+                adapter_model.keep(layer, each.kind, torch.ones(each.units, dtype=torch.bool))
+            hidden = [call_block(adapter_model.blocks[layer], each, arguments[layer]) for each in hidden]
     return bundles
 
 

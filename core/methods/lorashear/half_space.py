@@ -13,22 +13,22 @@ from torch import Tensor
 from core.engine.architectures.unit_counts import Kind
 from core.engine.pruning.schedule import COOL_DOWN, WARM_UP
 from core.engine.pruning.units.adapted_model import (
-    AdaptedModel,
+    AdapterModel,
     MovingAverage,
     UnitScores,
     effective_weight,
     estimated_gradient,
-    of_those_left,
+    mask_removed,
 )
-from core.engine.pruning.units.context import Scene
-from core.engine.pruning.units.removal import Cut, Groups, Slot
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.removal import KeptUnits, UnitSet, UnitSlice
 from core.engine.recovery.adapters import MaskedLoraLinear
 from core.methods.lorashear.bundle_damage import UnitBundle
 
 _MOMENTUM = 0.9
 
 
-class HalfSpaceRemoval:
+class HalfSpaceSchedule:
     """Schedule that picks redundant groups in periods and shrinks them to zero, by half-space projections.
 
     In each period an equal part of all groups to be removed is picked, by the adapters' |ĝ ⊙ (W + scale·BA)|. While
@@ -36,55 +36,57 @@ class HalfSpaceRemoval:
     step would leave the half-space, at the latest when the period ends. `exempt` groups are not picked as long as there
     are others.
 
-    `cut` is what is kept so far; groups that are shrinking are left out of it. A tenth of the steps comes before the
+    `kept` is what is kept so far; groups that are shrinking are left out of it. A tenth of the steps comes before the
     first period, so that the scores are known, and another after the last.
     """
 
     def __init__(
         self,
-        context: Scene,
-        adapted: AdaptedModel,
+        context: UnitSelectionContext,
+        adapter_model: AdapterModel,
         *,
         steps: int,
         periods: int,
         epsilon: float,
         exempt: Sequence[UnitBundle],
     ) -> None:
-        self._context, self._adapted, self._epsilon = context, adapted, epsilon
+        self._context, self._adapter_model, self._epsilon = context, adapter_model, epsilon
         first, last = floor(WARM_UP * steps), floor((1 - COOL_DOWN) * steps)
         self._starts = [first + period * (last - first) // periods for period in range(periods + 1)]
         self._exempt = exempt
         self._average = MovingAverage(_MOMENTUM)
         self._factors: dict[MaskedLoraLinear, tuple[Tensor, Tensor]] = {}
         self._lengths: dict[tuple[int, Kind], Tensor] = {}
-        self.cut = Cut(attention=context.attention, layers={})
+        self.kept = KeptUnits(attention=context.attention, layers={})
 
     @torch.no_grad()
     def after_backward(self, step: int) -> None:
-        self._average.add(self._adapted.unit_sums(importance, normalised=True))
-        self._factors = {each: (A.clone(), B.clone()) for each in self._adapted.linears() for A, B in [each.factors]}
+        self._average.add(self._adapter_model.unit_sums(importance, normalised=True))
+        self._factors = {
+            each: (A.clone(), B.clone()) for each in self._adapter_model.linears() for A, B in [each.factors]
+        }
         if step in self._starts[:-1]:
             self._pick(self._starts.index(step))
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        for layer, groups in enumerate(self._adapted.groups):
-            for each in groups:
+        for layer, unit_sets in enumerate(self._adapter_model.unit_sets):
+            for each in unit_sets:
                 if (layer, each.kind) in self._lengths and bool(self._lengths[layer, each.kind].any()):
                     self._shrink(layer, each)
         if step + 1 in self._starts[1:]:
             self._lengths.clear()
-            self._adapted.keep_cut(self.cut)
+            self._adapter_model.keep_only(self.kept)
 
     def _pick(self, period: int) -> None:
         """Choose the groups of this period, and the length by which a step shrinks each so that they end at zero."""
-        earlier = self.cut
+        earlier = self.kept
         counts = self._context.counts_at((period + 1) / (len(self._starts) - 1))
-        self.cut = self._context.keep_highest(of_those_left(self._preferring_exempt(), earlier), counts)
+        self.kept = self._context.keep_highest(mask_removed(self._preferring_exempt(), earlier), counts)
         steps = self._starts[period + 1] - self._starts[period]
-        for layer, groups in enumerate(self._adapted.groups):
-            for each in groups:
-                goes_U = ~self.cut.layers[layer].mask(each.kind, each.units)
+        for layer, unit_sets in enumerate(self._adapter_model.unit_sets):
+            for each in unit_sets:
+                goes_U = ~self.kept.layers[layer].mask(each.kind, each.units)
                 if earlier.layers:
                     goes_U &= earlier.layers[layer].mask(each.kind, each.units)
                 units = goes_U.nonzero().flatten()
@@ -102,42 +104,45 @@ class HalfSpaceRemoval:
             scores[each.layer][each.kind] = score_U
         return scores
 
-    def _shrink(self, layer: int, groups: Groups) -> None:
-        length_U = self._lengths[layer, groups.kind]
+    def _shrink(self, layer: int, unit_set: UnitSet) -> None:
+        length_U = self._lengths[layer, unit_set.kind]
         units = length_U.nonzero().flatten()
-        zero_K, share_K = half_space_step(*self._products(layer, groups, units), length_U[units], self._epsilon)
-        for slot in groups.slots:
-            weight, part = self._adapted.weight(layer, slot), replace(slot, units=len(units))
+        zero_K, share_K = half_space_step(*self._products(layer, unit_set, units), length_U[units], self._epsilon)
+        for unit_slice in unit_set.slices:
+            weight, part = self._adapter_model.weight(layer, unit_slice), replace(unit_slice, units=len(units))
             if weight is not None:
-                before, _ = self._before_and_after(layer, slot, units)
+                before, _ = self._before_and_after(layer, unit_slice, units)
                 share_F = part.spread(share_K.to(weight.device), unowned=0.0)
-                lost = before * (share_F if weight.dim() == 1 else share_F.unsqueeze(1 - slot.dimension))
-                weight.index_add_(slot.dimension, slot.features(units).to(weight.device), -lost.to(weight.dtype))
+                lost = before * (share_F if weight.dim() == 1 else share_F.unsqueeze(1 - unit_slice.dimension))
+                weight.index_add_(
+                    unit_slice.dimension, unit_slice.features(units).to(weight.device), -lost.to(weight.dtype)
+                )
         zero_U = torch.zeros_like(length_U, dtype=torch.bool).index_copy(0, units, zero_K)
-        self._adapted.drop(layer, groups.kind, zero_U)
-        self._lengths[layer, groups.kind] = length_U.masked_fill(zero_U, 0)
+        self._adapter_model.drop(layer, unit_set.kind, zero_U)
+        self._lengths[layer, unit_set.kind] = length_U.masked_fill(zero_U, 0)
 
-    def _products(self, layer: int, groups: Groups, units: Tensor) -> tuple[Tensor, Tensor]:
+    def _products(self, layer: int, unit_set: UnitSet, units: Tensor) -> tuple[Tensor, Tensor]:
         """Return ‖x‖² of groups x before the optimiser's step and ⟨x⁺, x⟩, x⁺ after it: [len(units)], on the CPU."""
         norm2_K, dot_K = torch.zeros(len(units)), torch.zeros(len(units))
-        for slot in groups.slots:
-            if self._adapted.weight(layer, slot) is not None:
-                before, after = self._before_and_after(layer, slot, units)
-                part = replace(slot, units=len(units))
+        for unit_slice in unit_set.slices:
+            if self._adapter_model.weight(layer, unit_slice) is not None:
+                before, after = self._before_and_after(layer, unit_slice, units)
+                part = replace(unit_slice, units=len(units))
                 norm2_K += part.per_unit(part.per_feature(before.square())).cpu()
                 dot_K += part.per_unit(part.per_feature(before * after)).cpu()
         return norm2_K, dot_K
 
-    def _before_and_after(self, layer: int, slot: Slot, units: Tensor) -> tuple[Tensor, Tensor]:
+    def _before_and_after(self, layer: int, unit_slice: UnitSlice, units: Tensor) -> tuple[Tensor, Tensor]:
         """Return the part of a tensor that these groups own, before and after the optimiser's step, in float32."""
-        weight, linear = self._adapted.weight(layer, slot), self._adapted.linear(layer, slot)
+        weight, linear = self._adapter_model.weight(layer, unit_slice), self._adapter_model.linear(layer, unit_slice)
         assert weight is not None
-        index = slot.features(units).to(weight.device)
+        index = unit_slice.features(units).to(weight.device)
         if linear is None:
-            part = weight.index_select(slot.dimension, index).float()
+            part = weight.index_select(unit_slice.dimension, index).float()
             return part, part
         before, after = (
-            linear.effective(factors, slot.dimension, index) for factors in (self._factors[linear], linear.factors)
+            linear.effective(factors, unit_slice.dimension, index)
+            for factors in (self._factors[linear], linear.factors)
         )
         return before, after
 

@@ -1,15 +1,15 @@
 """LoRAShear (Chen, Ding, Yadav, Zharkov, Liang 2023, arXiv:2310.18356): knowledge transfer before removal."""
 
-from core.engine.pruning.protocols.units import StructuredMethod
-from core.engine.pruning.units.adapted_model import AdaptedModel
-from core.engine.pruning.units.context import Scene
-from core.engine.pruning.units.removal import Cut
+from core.engine.pruning.protocols.units import UnitMethod
+from core.engine.pruning.units.adapted_model import AdapterModel
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.removal import KeptUnits
 from core.methods.lorashear.bundle_damage import UnitBundle, bundle_damage, most_damaging
-from core.methods.lorashear.half_space import HalfSpaceRemoval
+from core.methods.lorashear.half_space import HalfSpaceSchedule
 from core.methods.lorashear.info import LoRAShearParameters
 
 
-class LoRAShear(StructuredMethod):
+class LoRAShear(UnitMethod):
     """Removal by half-space projection, with the groups that hold most knowledge exempt.
 
     The damage of removing each bundle of groups is measured first: the most damaging are exempt. Then, in periods, the
@@ -22,31 +22,31 @@ class LoRAShear(StructuredMethod):
     def __init__(self, parameters: LoRAShearParameters) -> None:
         self.parameters = parameters
 
-    def choose(self, context: Scene) -> Cut:
+    def select(self, context: UnitSelectionContext) -> KeptUnits:
         assert context.calibration is not None
         parameters = self.parameters
         recovery = parameters.training(context.calibration.shape[1])
-        adapted = AdaptedModel(context, recovery)
-        exempt = self._exempt(context, adapted) if parameters.exempt else []
-        removal = HalfSpaceRemoval(
+        adapter_model = AdapterModel(context, recovery)
+        exempt = self._exempt(context, adapter_model) if parameters.exempt else []
+        schedule = HalfSpaceSchedule(
             context,
-            adapted,
+            adapter_model,
             steps=recovery.steps,
             periods=parameters.periods,
             epsilon=parameters.epsilon,
             exempt=exempt,
         )
-        adapted.train(context.calibration, removal)
-        adapted.write_merged()
-        return removal.cut
+        adapter_model.train(context.calibration, schedule)
+        adapter_model.write_merged()
+        return schedule.kept
 
-    def _exempt(self, context: Scene, adapted: AdaptedModel) -> list[UnitBundle]:
+    def _exempt(self, context: UnitSelectionContext, adapter_model: AdapterModel) -> list[UnitBundle]:
         assert context.calibration is not None
         probed = context.calibration[: max(1, self.parameters.probed_tokens // context.calibration.shape[1])]
-        bundles = bundle_damage(context, adapted, probed, self.parameters.most_bundles)
+        bundles = bundle_damage(context, adapter_model, probed, self.parameters.most_bundles)
         exempt = most_damaging(bundles, self.parameters.exempt)
         worst = max(bundles, key=lambda each: each.damage)
-        context.say(
+        context.log(
             f"of {len(bundles)} bundles of heads and channels {len(exempt)} are exempt; without the costliest, "
             f"{len(worst.units)} {worst.kind} of layer {worst.layer}, the loss rises by {worst.damage:.3f}"
         )

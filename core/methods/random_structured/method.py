@@ -3,12 +3,12 @@
 import torch
 
 from core.engine.options.base import MethodParameters
-from core.engine.pruning.protocols.units import StructuredMethod
-from core.engine.pruning.units.context import Scene
-from core.engine.pruning.units.removal import Cut
+from core.engine.pruning.protocols.units import UnitMethod
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.removal import KeptUnits
 
 
-class RandomStructured(StructuredMethod):
+class RandomStructured(UnitMethod):
     """Score U[0, 1), seeded by the job's seed."""
 
     weight_reads = 0
@@ -16,11 +16,11 @@ class RandomStructured(StructuredMethod):
     def __init__(self, parameters: MethodParameters) -> None:
         self.seed = parameters.seed
 
-    def choose(self, context: Scene) -> Cut:
+    def select(self, context: UnitSelectionContext) -> KeptUnits:
         generator = torch.Generator().manual_seed(self.seed)
         return context.keep_highest(
             [
-                {each.kind: torch.rand(each.units, generator=generator) for each in context.groups(layer)}
+                {each.kind: torch.rand(each.units, generator=generator) for each in context.unit_sets(layer)}
                 for layer in range(context.layers)
             ]
         )

@@ -21,13 +21,13 @@ from core.engine.models.tensors import DTYPES
 from core.engine.options.width_counts import reachable_sparsities, require_structure
 from core.engine.pruning.plan import model_facts
 from core.engine.pruning.units.plan import UnitRemovalPlan
-from core.engine.pruning.units.removal import UnitCounts, cut_config
+from core.engine.pruning.units.removal import UnitCounts, config_after_removal
 from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Saved
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.messages import LanguageSpec
-from core.pipeline.plans import make_structured_plan
+from core.pipeline.plans import make_unit_removal_plan
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.results import LatencySearch, SearchOutput, TimedShape
 from core.pipeline.stages.context import StageContext
@@ -154,7 +154,7 @@ def search_model(
 
         def time_at(sparsity: float) -> Timing:
             request = replace(recipe.request, sparsity=sparsity, at_least=False)  # one of those there are
-            plan = make_structured_plan(folder, request, device=device)
+            plan = make_unit_removal_plan(folder, request, device=device)
             latency = clock.against(random_model(folder, shape_config(folder, plan), DTYPES[description.dtype], device))
             return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
 
@@ -168,9 +168,13 @@ def shape_config(folder: ModelFolder, plan: UnitRemovalPlan) -> PretrainedConfig
     """Return the config of a model pruned by this plan; it does not depend on which groups are chosen."""
     structure = require_structure(folder.description)
     layers = range(len(structure.layers) - plan.removed_layers)
-    kept = LayerCounts.of_all(structure.layers[0]) if plan.narrowing is None else (plan.narrowing.counts or ())[0]
+    kept = (
+        LayerCounts.of_all(structure.layers[0])
+        if plan.width_reduction is None
+        else (plan.width_reduction.counts or ())[0]
+    )
     counts = UnitCounts(attention=plan.attention, layers=dict.fromkeys(layers, kept))
-    raw = cut_config(folder.raw_config, folder.config, folder.family, structure, counts)
+    raw = config_after_removal(folder.raw_config, folder.config, folder.family, structure, counts)
     return type(folder.config).from_dict(raw)
 
 

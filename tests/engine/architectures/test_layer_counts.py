@@ -13,8 +13,8 @@ from core.engine.architectures.unit_counts import (
     Kind,
     LayerShape,
     ModelStructure,
-    group_counts,
-    rank_groups,
+    counts_for_ratio,
+    global_unit_budget,
 )
 from core.engine.pruning.units.ranking import ranked_counts
 from core.errors import InvalidParameters, InvalidRequest, InvalidSparsity
@@ -82,11 +82,11 @@ def test_protected_layers_stay_and_the_others_meet_the_ratio(
     step = round_to * structure.channel_parameters
     try:
         if rank:
-            ranking = rank_groups(structure, **asked)
+            ranking = global_unit_budget(structure, **asked)
             counts = ranked_counts(structure, random_scores(structure, attention, seed), attention, ranking)
             tolerance = step
         else:
-            counts = group_counts(structure, hidden_size=64, is_uniform=False, **asked)
+            counts = counts_for_ratio(structure, hidden_size=64, is_uniform=False, **asked)
             tolerance = step * (len(drawn) - first)
     except InvalidSparsity:
         return
@@ -164,7 +164,7 @@ def test_a_ratio_that_is_one_head_takes_that_head_whatever_its_rounding() -> Non
     scores = random_scores(structure, "kv_groups", 0)
     scores[1]["heads"] = torch.tensor([1e-6, 1.0])
     for total in range(structure.parameters, structure.parameters + 200):
-        ranking = rank_groups(
+        ranking = global_unit_budget(
             structure, parameters=total, ratio=structure.kv_group_parameters / total, attention="kv_groups", round_to=8,
             protected=frozenset(),
         )  # fmt: skip

@@ -17,8 +17,8 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import load_tensors
-from core.engine.pruning.block_pass import GroupRow, PruneResult
-from core.engine.pruning.units.removal import Cut
+from core.engine.pruning.block_pass import PruneResult, UnitRow
+from core.engine.pruning.units.removal import KeptUnits
 from core.engine.recovery.language import recover
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
@@ -119,7 +119,7 @@ def test_an_artifact_whose_layers_differ_is_a_model_for_everything(
         if method in ("wanda", "sparsegpt"):
             assert config_of(artifact) == config_of(first) and (artifact / MODELLING_FILE).is_file()
         if method == "depth":
-            gone = {row.layer for row in result.layers if isinstance(row, GroupRow) and row.kind == "layer"}
+            gone = {row.layer for row in result.layers if isinstance(row, UnitRow) and row.kind == "layer"}
             kept = [shape for layer, shape in enumerate(shapes_of(first)) if layer not in gone]
             assert shapes_of(artifact) == kept and len(kept) == 2
         made.append((artifact, result.verification))
@@ -154,7 +154,7 @@ def test_ranked_over_the_model_the_one_useless_kv_group_is_all_that_goes(method:
     artifact, result = prune(
         folder, tmp_path / "work", method, ratio, {"scope": "model", "protected_first": 0, "protected_last": 0}
     )
-    cut = Cut.model_validate(saved_state(tmp_path / "work", SELECTION))
+    cut = KeptUnits.model_validate(saved_state(tmp_path / "work", SELECTION))
     assert {layer: (each.heads, each.channels) for layer, each in cut.layers.items()} == {
         0: (None, None), 1: ([0], None), 2: (None, None)
     }  # fmt: skip

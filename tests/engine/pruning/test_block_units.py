@@ -19,7 +19,7 @@ from core.engine.pruning.input_moments import InputMoments
 from core.engine.pruning.layerwise.propagation import InputGroup, arrivals
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, TokensAtBlock
-from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.dense_blocks import dense_blocks
 from core.engine.pruning.units.removal import UnitCounts
 from core.pipeline import plans
@@ -46,7 +46,7 @@ class Halving(BlockUnitMethod):
         self.planned_means: dict[tuple[int, str], Tensor] = {}
         self.pruned_means: dict[tuple[int, str], Tensor] = {}
 
-    def plan(self, context: Scene) -> UnitCounts:
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
         self.planned += 1
         for layer, _, tokens in dense_blocks(context):
             for name, each in tokens.moments(LINEARS).items():
@@ -90,7 +90,7 @@ def inputs_of(folder: Path, tokens: Tensor) -> dict[tuple[int, str], Tensor]:
 @pytest.fixture
 def method(monkeypatch: pytest.MonkeyPatch) -> Halving:
     built = Halving()
-    monkeypatch.setattr(plans, "build_structured_method", lambda method, parameters: built)
+    monkeypatch.setattr(plans, "build_unit_method", lambda method, parameters: built)
     return built
 
 

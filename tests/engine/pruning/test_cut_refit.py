@@ -11,11 +11,11 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.pruning import plan as pruning_plan
 from core.engine.pruning.block_pass import PruneResult
-from core.engine.pruning.units.removal import Cut, LayerCut
+from core.engine.pruning.units.removal import KeptLayerUnits, KeptUnits
 from core.errors import InvalidRequest
 from core.methods.depth.method import Depth
 from core.methods.random_structured.method import RandomStructured
-from core.pipeline.plans import make_structured_plan
+from core.pipeline.plans import make_unit_removal_plan
 from core.progress import WorkStopped
 from tests.engine.crossing import crossed
 from tests.engine.exporters.test_per_layer import prune as prune_per_layer
@@ -25,7 +25,7 @@ from tests.engine.tiny import make_model, make_tokens
 from tests.engine.watching import Watching
 
 DEPTH = {"criterion": "angular"}
-SECOND_LAYER_GONE = Cut(attention="none", layers={layer: LayerCut() for layer in (0, 2, 3)})
+SECOND_LAYER_GONE = KeptUnits(attention="none", layers={layer: KeptLayerUnits() for layer in (0, 2, 3)})
 FEW_STEPS = {"budget": "quick", "steps": 10, "batch_size": 2}
 
 
@@ -68,7 +68,7 @@ def test_what_is_left_comes_closer_to_the_dense_model(
     method: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the tokens it was fitted to; with every weight layout, and with or without a norm before the stream."""
-    monkeypatch.setattr(Depth, "choose", lambda method, scene: SECOND_LAYER_GONE)
+    monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
     folder = make_model(tmp_path / "model", name, **{"n_layer" if name == "gpt2" else "num_hidden_layers": 4})
     found = []
     for number, compensation in enumerate((None, {"refit": 1.0})):
@@ -79,7 +79,7 @@ def test_what_is_left_comes_closer_to_the_dense_model(
 
 def test_half_precision_is_fitted_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights are rounded before the tokens go on: what is fitted next makes up for the weights that are saved."""
-    monkeypatch.setattr(Depth, "choose", lambda method, scene: SECOND_LAYER_GONE)
+    monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
     folder = make_model(tmp_path / "model", num_hidden_layers=4, dtype=torch.bfloat16)
     plain = cut(folder, tmp_path / "plain", "depth", None)
     fitted = cut(folder, tmp_path / "fitted", "depth", {"refit": 1.0})
@@ -109,9 +109,11 @@ def test_kept_channels_take_over_what_their_removed_copies_gave(
     folder = make_model(tmp_path / "model")
     halves = {f"model.layers.{layer}.mlp.{name}_proj.weight": double for layer in range(3) for name in ("gate", "up")}
     edit(folder, halves)
-    kept = LayerCut(channels=list(range(24)))
+    kept = KeptLayerUnits(channels=list(range(24)))
     monkeypatch.setattr(
-        RandomStructured, "choose", lambda method, scene: Cut(attention="none", layers=dict.fromkeys(range(3), kept))
+        RandomStructured,
+        "select",
+        lambda method, context: KeptUnits(attention="none", layers=dict.fromkeys(range(3), kept)),
     )
     plain, fitted = (
         drift(cut(folder, tmp_path / name, "random-structured", each), folder, tmp_path / f"{name}-a", make_tokens(16))
@@ -129,7 +131,7 @@ def test_micro_batches_change_nothing_but_the_order_of_sums(
     compensation: dict[str, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each one's dense inputs and residual stream meet its own, and no other's."""
-    monkeypatch.setattr(Depth, "choose", lambda method, scene: SECOND_LAYER_GONE)
+    monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
     whole = tensors_of(cut(tiny, tmp_path / "whole", "depth", compensation))
     monkeypatch.setattr(pruning_plan, "MICRO_BATCH_TOKENS", 72)
     parts = tensors_of(cut(tiny, tmp_path / "parts", "depth", compensation))
@@ -140,7 +142,7 @@ def test_micro_batches_change_nothing_but_the_order_of_sums(
 def test_what_was_chosen_is_reported_and_goes_no_further_than_all_the_way(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Depth, "choose", lambda method, scene: SECOND_LAYER_GONE)
+    monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
     result = cut(tiny, tmp_path / "auto", "depth", {"refit": "auto"})
     linears = {each.name for each in open_model(tiny).description.linears if each.layer > 1}
     assert result.refits.keys() == linears and all(0 <= share <= 1 for share in result.refits.values())
@@ -150,7 +152,7 @@ def test_what_was_chosen_is_reported_and_goes_no_further_than_all_the_way(
     assert before and all(torch.equal(tensor, stored(name)) for name, tensor in before.items()), "nothing is gone yet"
     assert any("refitted" in note and "chosen" in note for note in result.notes)
     folder = open_model(tiny)
-    plan = make_structured_plan(
+    plan = make_unit_removal_plan(
         folder, request_for(folder, "depth", 0.25, parameters={"compensation": {"refit": "auto"}})
     )
     assert plan.facts()["compensation"]["refit"] == "auto"
@@ -160,7 +162,7 @@ def test_what_was_chosen_is_reported_and_goes_no_further_than_all_the_way(
 def test_a_walk_that_was_cut_off_ends_with_the_same_bytes(
     method: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Depth, "choose", lambda method, scene: SECOND_LAYER_GONE)
+    monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
     whole = cut(tiny, tmp_path / "whole", method, {"refit": "auto"})
 
     with pytest.raises(WorkStopped):

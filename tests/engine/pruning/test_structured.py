@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
-from core.engine.architectures.unit_counts import LayerShape, ModelStructure, group_counts
+from core.engine.architectures.unit_counts import LayerShape, ModelStructure, counts_for_ratio
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
@@ -20,8 +20,8 @@ from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.block_gradients import backward_blocks
 from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.streams import ActivationBudget
-from core.engine.pruning.units.language_pass import Removal
-from core.engine.pruning.units.removal import Cut, LayerCut, layer_groups, slice_block
+from core.engine.pruning.units.language_pass import UnitRemovalPass
+from core.engine.pruning.units.removal import KeptLayerUnits, KeptUnits, layer_unit_sets, remove_units
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters, InvalidSparsity
 from core.pipeline.passes import walk_for
@@ -48,7 +48,7 @@ def removal(folder: Path, work: Path, method: str, sparsity: float, **setting: A
         opened, request, device=torch.device("cpu"), work=work,
         **{"calibration": make_tokens(), "evaluations": {}} | setting,
     )  # fmt: skip
-    assert isinstance(walk, Removal)
+    assert isinstance(walk, UnitRemovalPass)
     return walk.run()
 
 
@@ -100,19 +100,18 @@ def test_removing_what_nothing_reads_changes_nothing(name: str, attention: Any, 
     opened = open_model(folder)
     family, structure = opened.family, opened.description.structure
     assert structure is not None
-    groups = {each.kind: each for each in layer_groups(family, structure, 1, attention)}
-    cut = LayerCut(heads=[1] if attention == "kv_groups" else [1, 2], channels=list(range(5, 40)))
+    groups = {each.kind: each for each in layer_unit_sets(family, structure, 1, attention)}
+    cut = KeptLayerUnits(heads=[1] if attention == "kv_groups" else [1, 2], channels=list(range(5, 40)))
     outputs = {"heads": family.attention_output, "channels": family.channel_reader}
     changes = {}
     for kind, each in groups.items():
-        slot = next(slot for slot in each.slots if slot.name == f"{outputs[kind]}.weight")
+        unit_slice = next(unit_slice for unit_slice in each.slices if unit_slice.name == f"{outputs[kind]}.weight")
         gone = torch.tensor([unit for unit in range(each.units) if unit not in (cut.of(kind) or [])])
-
-        changes[f"{family.blocks}.1.{slot.name}"] = partial(silence, columns=slot.features(gone))
+        changes[f"{family.blocks}.1.{unit_slice.name}"] = partial(silence, columns=unit_slice.features(gone))
     edit(folder, changes)
     opened = open_model(folder)
     skeleton = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
-    tensors = slice_block(skeleton.read_block(1), list(groups.values()), cut)
+    tensors = remove_units(skeleton.read_block(1), list(groups.values()), cut)
     assert tensors[f"{family.channel_reader}.weight"].shape[1] == 35
     whole = AutoModelForCausalLM.from_pretrained(folder).eval()
     expected = whole(input_ids=make_tokens(2)).logits
@@ -156,7 +155,7 @@ def test_a_useless_kv_group_is_the_one_that_goes(method: str, tmp_path: Path) ->
             f"{prefix.format(layer)}.o_proj.weight": useless(query, 1),
         })  # fmt: skip
     result = removal(folder, tmp_path / "work", method, 0.25)
-    cut = Cut.model_validate(saved_state(tmp_path / "work", SELECTION))
+    cut = KeptUnits.model_validate(saved_state(tmp_path / "work", SELECTION))
     assert {layer: each.heads for layer, each in cut.layers.items()} == {0: [0], 1: [1], 2: [0]}
     before = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     after = {name: tensor for file in result.files for name, tensor in load_tensors(file).items()}
@@ -264,7 +263,7 @@ def test_counts_meet_the_ratio_within_one_aligned_group_or_say_what_is_nearest(
     )  # fmt: skip
     total = layers * block + 1000
     try:
-        found = group_counts(
+        found = counts_for_ratio(
             structure, hidden_size=hidden, parameters=total, ratio=ratio, attention=attention, round_to=round_to
         )
     except InvalidSparsity:

@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
-from core.engine.architectures.unit_counts import group_counts, layer_count
+from core.engine.architectures.unit_counts import counts_for_ratio, layer_count
 from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import plan_width_reduction, reachable_sparsities, require_structure
 from core.errors import InvalidTarget
@@ -34,8 +34,8 @@ def left(description: ModelDescription, method: str, target: Target, parameters:
     structure = require_structure(description)
     checked = parse_parameters(method, parameters)
     if isinstance(checked, WidthOptions):
-        narrowing = plan_width_reduction(description, checked, resolved.sparsity, at_least=True)
-        return description.parameters - sum(each.removed for each in narrowing.counts or ())
+        width_reduction = plan_width_reduction(description, checked, resolved.sparsity, at_least=True)
+        return description.parameters - sum(each.removed for each in width_reduction.counts or ())
     gone = layer_count(structure, parameters=description.parameters, ratio=resolved.sparsity, at_least=True)
     return description.parameters - gone * structure.layers[0].parameters
 
@@ -61,7 +61,7 @@ def test_the_ladder_goes_from_nothing_to_nearly_all_in_steps_of_one_aligned_grou
         if round_to < structure.layers[0].channels:  # else there is no channel to make up for a head with
             assert max(steps) <= longest + 1e-6
         for sparsity in ladder:
-            counts, *_ = group_counts(
+            counts, *_ = counts_for_ratio(
                 structure, hidden_size=description.hidden_size, parameters=description.parameters, ratio=sparsity,
                 attention=attention, round_to=round_to, at_least=True,  # type: ignore[arg-type]
             )  # fmt: skip

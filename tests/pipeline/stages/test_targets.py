@@ -16,7 +16,7 @@ from core.engine.pruning.block_pass import PruneResult
 from core.engine.resume.kinds import LATENCY, STATE
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.passes import walk_for
-from core.pipeline.plans import make_structured_plan
+from core.pipeline.plans import make_unit_removal_plan
 from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.results import LatencySearch, TimedShape
@@ -147,7 +147,7 @@ def test_the_shape_that_is_timed_is_the_shape_that_is_made(name: str, method: st
     folder = make_model(tmp_path / "model", name)
     opened = open_model(folder)
     request = request_for(opened, method, 0.25)
-    shape = shape_config(opened, make_structured_plan(opened, request, device=CPU))
+    shape = shape_config(opened, make_unit_removal_plan(opened, request, device=CPU))
     timed = random_model(opened, shape, torch.float32, CPU)
     walk = walk_for(opened, request, device=CPU, work=tmp_path, calibration=make_tokens(), evaluations={})
     result = walk.run()
@@ -191,7 +191,7 @@ def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumst
 
     first = run("one")
     description = folder.description
-    plan = make_structured_plan(folder, request_for(folder, method, first.sparsity, at_least=True), device=CPU)
+    plan = make_unit_removal_plan(folder, request_for(folder, method, first.sparsity, at_least=True), device=CPU)
     shape = random_model(folder, shape_config(folder, plan), torch.float32, CPU)
     assert shape.num_parameters() <= 0.75 * description.parameters
     assert shape.num_parameters() / description.parameters == pytest.approx(1 - first.sparsity)

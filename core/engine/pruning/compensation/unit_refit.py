@@ -16,7 +16,7 @@ from core.engine.pruning.compensation.refit import fitted_tokens, refit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, prune_in_flight
 from core.engine.pruning.layerwise.streams import Stream
-from core.engine.pruning.units.removal import Groups, LayerCut, output_groups, slice_block
+from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_slices, remove_units
 
 
 class UnitRefit:
@@ -69,8 +69,8 @@ class UnitRefit:
         tensors: dict[str, Tensor],
         place: int,
         left: Mapping[str, Tensor],
-        groups: Sequence[Groups],
-        cut: LayerCut,
+        unit_sets: Sequence[UnitSet],
+        kept: KeptLayerUnits,
     ) -> dict[str, Tensor]:
         """Refit the weights that are `left` of layer `index` to the outputs of its dense `tensors`, and return them.
 
@@ -88,11 +88,11 @@ class UnitRefit:
             self.skeleton.empty_block(index)
             return fitted
         prefix = self.skeleton.block_prefix(index)
-        outputs = output_groups(self.family, groups)
+        outputs = output_slices(self.family, unit_sets)
 
         def fit_group(group: InputGroup, statistic: InputStatistic) -> None:
             names = [f"{name}.weight" for name in group.linears]
-            dense = slice_block({name: tensors[name] for name in names}, outputs, cut)
+            dense = remove_units({name: tensors[name] for name in names}, outputs, kept)
             refitted = refit(
                 [self._out_in(fitted[name]) for name in names],
                 statistic,

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, TokensAtBlock
-from core.engine.pruning.units.context import Scene
-from core.engine.pruning.units.removal import Cut, UnitCounts
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.removal import KeptUnits, UnitCounts
 
 
-class StructuredMethod(ABC):
+class UnitMethod(ABC):
     """A choice of the units a model keeps; `weight_reads` is how often it reads all weights to choose."""
 
     weight_reads: ClassVar[int]
@@ -19,7 +19,7 @@ class StructuredMethod(ABC):
     def __init__(self, parameters: MethodParameters) -> None: ...
 
     @abstractmethod
-    def choose(self, context: Scene) -> Cut:
+    def select(self, context: UnitSelectionContext) -> KeptUnits:
         """Choose the units to keep, as many as the context's counts say."""
 
 
@@ -37,7 +37,7 @@ class BlockUnitMethod(ABC):
     def __init__(self, parameters: MethodParameters) -> None: ...
 
     @abstractmethod
-    def plan(self, context: Scene) -> UnitCounts:
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
         """Return how many units each layer keeps, and the layers that stay: all that needs the entire model."""
 
     @abstractmethod

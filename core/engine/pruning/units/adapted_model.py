@@ -1,6 +1,6 @@
-"""Model with LoRA adapters on all linear layers and masks over its removable groups, for LoRAPrune and LoRAShear.
+"""Model with LoRA adapters on all linear layers and masks over its removable units, for LoRAPrune and LoRAShear.
 
-The adapters are trained on the calibration tokens; both methods score groups by them. The model's own weights are
+The adapters are trained on the calibration tokens; both methods score units by them. The model's own weights are
 frozen and never get a gradient.
 """
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from core.engine.architectures.unit_counts import Kind
 from core.engine.models.loading import load_model
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.units.context import Scene
-from core.engine.pruning.units.removal import Cut, Groups, Slot, reading_slot
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.removal import KeptUnits, UnitSet, UnitSlice, reading_slice
 from core.engine.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
 from core.engine.recovery.losses import next_token_loss
 from core.engine.recovery.precision import checkpoint_activations, training_precision
@@ -23,103 +23,103 @@ from core.engine.recovery.training import StepRule, Training
 from core.progress import Progress
 
 UnitScores = list[dict[Kind, Tensor]]
-"""A score of each group of each decoder layer, by kind: [units], float32, on the CPU."""
+"""A score of each unit of each decoder layer, by kind: [units], float32, on the CPU."""
 
 
-class AdaptedModel:
+class AdapterModel:
     """The model to be pruned, with adapters, its own weights in `dtype`.
 
-    `groups` are the removable groups of each decoder layer; all are kept until they are masked.
+    `unit_sets` are the removable units of each decoder layer; all are kept until they are masked.
     """
 
-    def __init__(self, scene: Scene, recovery: Recovery) -> None:
+    def __init__(self, context: UnitSelectionContext, recovery: Recovery) -> None:
         assert recovery.lora is not None
-        self._scene = scene
+        self._context = context
         self._recovery = recovery
-        self.family = scene.folder.family
-        self.groups = [scene.groups(layer) for layer in range(scene.layers)]
-        self._accelerator, self.dtype = training_precision(scene.skeleton.dtype, scene.skeleton.device)
+        self.family = context.folder.family
+        self.unit_sets = [context.unit_sets(layer) for layer in range(context.layers)]
+        self._accelerator, self.dtype = training_precision(context.skeleton.dtype, context.skeleton.device)
         torch.manual_seed(recovery.seed)
-        model = load_model(scene.folder, scene.skeleton.device, dtype=self.dtype)
+        model = load_model(context.folder, context.skeleton.device, dtype=self.dtype)
         checkpoint_activations(model)
-        linears = [each.name for each in scene.folder.description.linears]
+        linears = [each.name for each in context.folder.description.linears]
         self.module = add_adapters(model, recovery.lora, linears, transposed=self.family.transposed)
-        self.module.to(scene.skeleton.device).eval()
+        self.module.to(context.skeleton.device).eval()
         self.blocks: Sequence[nn.Module] = list(model.get_submodule(self.family.blocks).children())
         self._kept: dict[tuple[int, Kind], Tensor] = {}
-        for layer, groups in enumerate(self.groups):
-            for each in groups:
+        for layer, unit_sets in enumerate(self.unit_sets):
+            for each in unit_sets:
                 self._mask_reader(layer, each)
 
-    def _mask_reader(self, layer: int, groups: Groups) -> None:
-        """Register a hook by which the linear layer that reads these groups' features reads zeros from masked ones."""
-        slot = reading_slot(self.family, groups)
+    def _mask_reader(self, layer: int, unit_set: UnitSet) -> None:
+        """Register a hook by which the linear layer that reads these units' features reads zeros from masked ones."""
+        unit_slice = reading_slice(self.family, unit_set)
 
         def hook(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Any, ...] | None:
-            kept_U = self._kept.get((layer, groups.kind))
+            kept_U = self._kept.get((layer, unit_set.kind))
             if kept_U is None:
                 return None
-            mask_F = slot.spread(kept_U.to(given[0]), unowned=1.0)
+            mask_F = unit_slice.spread(kept_U.to(given[0]), unowned=1.0)
             return (given[0] * mask_F, *given[1:])
 
-        self.blocks[layer].get_submodule(slot.name.removesuffix(".weight")).register_forward_pre_hook(hook)
+        self.blocks[layer].get_submodule(unit_slice.name.removesuffix(".weight")).register_forward_pre_hook(hook)
 
     def keep(self, layer: int, kind: Kind, kept_U: Tensor) -> None:
-        """Mask all groups of a kind but those where `kept_U` [units] is True."""
-        self._kept[layer, kind] = kept_U.to(self._scene.skeleton.device)
+        """Mask all units of a kind but those where `kept_U` [units] is True."""
+        self._kept[layer, kind] = kept_U.to(self._context.skeleton.device)
 
-    def drop(self, layer: int, kind: Kind, gone_U: Tensor) -> None:
-        """Mask more groups of a kind: those where `gone_U` [units] is True."""
+    def drop(self, layer: int, kind: Kind, removed_U: Tensor) -> None:
+        """Mask more units of a kind: those where `removed_U` [units] is True."""
         kept_U = self._kept.get((layer, kind))
-        self.keep(layer, kind, ~gone_U if kept_U is None else kept_U & ~gone_U.to(kept_U.device))
+        self.keep(layer, kind, ~removed_U if kept_U is None else kept_U & ~removed_U.to(kept_U.device))
 
-    def keep_cut(self, cut: Cut) -> None:
-        """Mask the groups a cut leaves out."""
-        for layer, groups in enumerate(self.groups):
-            for each in groups:
-                self.keep(layer, each.kind, cut.layers[layer].mask(each.kind, each.units))
+    def keep_only(self, kept: KeptUnits) -> None:
+        """Mask all units but those that are kept."""
+        for layer, unit_sets in enumerate(self.unit_sets):
+            for each in unit_sets:
+                self.keep(layer, each.kind, kept.layers[layer].mask(each.kind, each.units))
 
     def linears(self) -> Iterator[MaskedLoraLinear]:
         """Return an iterator over the linear layers that have adapters."""
         return (each for each in self.module.modules() if isinstance(each, MaskedLoraLinear))
 
-    def weight(self, layer: int, slot: Slot) -> nn.Parameter | None:
-        """Return the model's own tensor for a slot, without the adapters' update; None where there is none."""
-        name, _, kind = slot.name.rpartition(".")
+    def weight(self, layer: int, unit_slice: UnitSlice) -> nn.Parameter | None:
+        """Return the model's own tensor for a slice's name, without the adapters' update; None where there is none."""
+        name, _, kind = unit_slice.name.rpartition(".")
         module = self.blocks[layer].get_submodule(name)
         owner = module.get_base_layer() if isinstance(module, MaskedLoraLinear) else module
-        found = getattr(owner, kind, None)
-        return found if isinstance(found, nn.Parameter) else None
+        parameter = getattr(owner, kind, None)
+        return parameter if isinstance(parameter, nn.Parameter) else None
 
-    def linear(self, layer: int, slot: Slot) -> MaskedLoraLinear | None:
-        """Return the adapted linear layer whose weight the slot is; None for biases and norms."""
-        name, _, kind = slot.name.rpartition(".")
+    def linear(self, layer: int, unit_slice: UnitSlice) -> MaskedLoraLinear | None:
+        """Return the adapted linear layer whose weight the slice is of; None for biases and norms."""
+        name, _, kind = unit_slice.name.rpartition(".")
         module = self.blocks[layer].get_submodule(name)
         return module if kind == "weight" and isinstance(module, MaskedLoraLinear) else None
 
     @torch.no_grad()
     def unit_sums(self, figure: Callable[[MaskedLoraLinear], Tensor], *, normalised: bool) -> UnitScores:
-        """Sum a score of every weight of every adapted linear layer over each group.
+        """Sum a score of every weight of every adapted linear layer over each unit.
 
         `figure` gives the scores of one layer's weights, in the weight's layout. With `normalised`, the sums from one
-        linear layer have Euclidean norm 1 over all groups, so that no module outweighs others.
+        linear layer have Euclidean norm 1 over all units, so that no module outweighs others.
         """
 
-        def of(layer: int, slot: Slot) -> Tensor | None:
-            linear = self.linear(layer, slot)
+        def of(layer: int, unit_slice: UnitSlice) -> Tensor | None:
+            linear = self.linear(layer, unit_slice)
             if linear is None:
                 return None
-            sums_U = slot.per_unit(slot.per_feature(figure(linear)))
+            sums_U = unit_slice.per_unit(unit_slice.per_feature(figure(linear)))
             return sums_U / sums_U.norm().clamp(min=torch.finfo(sums_U.dtype).tiny) if normalised else sums_U
 
         return [
             {
                 each.kind: torch.stack(
-                    [sums_U for slot in each.slots if (sums_U := of(layer, slot)) is not None]
+                    [sums_U for unit_slice in each.slices if (sums_U := of(layer, unit_slice)) is not None]
                 ).sum(0).cpu()
-                for each in groups
+                for each in unit_sets
             }
-            for layer, groups in enumerate(self.groups)
+            for layer, unit_sets in enumerate(self.unit_sets)
         ]  # fmt: skip
 
     def train(self, tokens_NT: Tensor, rule: StepRule) -> None:
@@ -132,7 +132,7 @@ class AdaptedModel:
             rule=rule,
             accelerator=self._accelerator,
             store=None,
-            progress=_TrainingLog(self._scene.say, self._recovery.steps),
+            progress=_TrainingLog(self._context.log, self._recovery.steps),
         ).run()
 
     def write_merged(self) -> None:
@@ -141,12 +141,12 @@ class AdaptedModel:
         The removal pass reads them from there. The model cannot be used afterwards.
         """
         parameters = dict(merge_adapters(self.module).named_parameters())
-        skeleton: StreamedModel = self._scene.skeleton
-        for layer in range(self._scene.layers):
+        skeleton: StreamedModel = self._context.skeleton
+        for layer in range(self._context.layers):
             names = [f"{linear}.weight" for linear in self.family.linears]
             prefix = skeleton.block_prefix(layer)
             merged = {name: parameters[f"{prefix}.{name}"].detach().to(skeleton.dtype) for name in names}
-            self._scene.trained.write(layer, merged)
+            self._context.trained.write(layer, merged)
         self.module.to("meta")  # under autocast the model refers to itself: its memory shall not wait for the collector
 
 
@@ -197,16 +197,16 @@ class MovingAverage:
         ]
 
 
-def of_those_left(scores: UnitScores, cut: Cut) -> UnitScores:
-    """Return the scores with −1 for groups a cut has left out already, so that they are never kept again.
+def mask_removed(scores: UnitScores, kept: KeptUnits) -> UnitScores:
+    """Return the scores with −1 for units that are not kept any more, so that they are never kept again.
 
     All scores must be at least 0.
     """
-    left = [dict(layer) for layer in scores]
-    for layer, each in cut.layers.items():
-        for kind, score_U in left[layer].items():
-            kept = each.of(kind)
-            if kept is not None:
-                left[layer][kind] = torch.full_like(score_U, -1.0)
-                left[layer][kind][kept] = score_U[kept]
-    return left
+    masked = [dict(layer) for layer in scores]
+    for layer, units in kept.layers.items():
+        for kind, score_U in masked[layer].items():
+            indices = units.of(kind)
+            if indices is not None:
+                masked[layer][kind] = torch.full_like(score_U, -1.0)
+                masked[layer][kind][indices] = score_U[indices]
+    return masked

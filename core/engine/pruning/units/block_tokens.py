@@ -9,7 +9,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.unit_counts import AttentionMode, Kind, LayerCounts, LayerShape
 from core.engine.pruning.input_moments import InputMoments
 from core.engine.pruning.layerwise.propagation import InputGroup, arrivals
-from core.engine.pruning.units.removal import Groups, LayerCut, highest, require_finite
+from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, highest, require_finite
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class BlockToPrune:
     layer: int
     shape: LayerShape
     attention: AttentionMode
-    groups: list[Groups]
+    unit_sets: list[UnitSet]
     counts: LayerCounts
     tensors: Mapping[str, Tensor]
 
-    def keep_highest(self, scores: Mapping[Kind, Tensor]) -> LayerCut:
-        """Keep the groups of highest score, as many as the counts say; raises NotFiniteWeights."""
+    def keep_highest(self, scores: Mapping[Kind, Tensor]) -> KeptLayerUnits:
+        """Keep the units of highest score, as many as the counts say; raises NotFiniteWeights."""
         require_finite({self.layer: scores})
         return highest(self.shape, self.attention, scores, self.counts)
 
@@ -53,5 +53,5 @@ class BlockToPrune:
 class PrunedBlock:
     """The units a block keeps, and its tensors that changed, in the shape they have without the others."""
 
-    units: LayerCut
+    units: KeptLayerUnits
     changed: Mapping[str, Tensor] = field(default_factory=dict)

@@ -9,10 +9,10 @@ from core.counting import counted
 from core.engine.models.streamed import call_block
 from core.engine.pruning.layerwise.streams import block_arguments
 from core.engine.pruning.units.block_tokens import TokensAtBlock
-from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.context import UnitSelectionContext
 
 
-def dense_blocks(context: Scene) -> Iterator[tuple[int, dict[str, Tensor], TokensAtBlock]]:
+def dense_blocks(context: UnitSelectionContext) -> Iterator[tuple[int, dict[str, Tensor], TokensAtBlock]]:
     """Yield every block's number, its tensors and the tokens that come to it, which have to be run.
 
     One block has its weights at a time; hidden states lie in memory up to the budget, then in files.
@@ -21,7 +21,7 @@ def dense_blocks(context: Scene) -> Iterator[tuple[int, dict[str, Tensor], Token
     skeleton, dtype = context.skeleton, context.forward_dtype
     batches = context.calibration.split(context.micro_batch)
     arguments = block_arguments(skeleton, context.calibration.shape[1], dtype)
-    cache = context.shelf()
+    cache = context.hidden_state_cache()
     for batch, tokens in enumerate(batches):
         cache.put(0, batch, skeleton.embed(tokens).to(dtype))
     for index in counted(range(len(skeleton)), "reading what the dense blocks read"):

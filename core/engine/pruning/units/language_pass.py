@@ -17,22 +17,29 @@ from core.counting import counted
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import require_structure
-from core.engine.pruning.block_pass import BlockPass, GroupRow, PruneResult
+from core.engine.pruning.block_pass import BlockPass, PruneResult, UnitRow
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_choice import BlockChoice
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock
-from core.engine.pruning.units.context import Scene
+from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.plan import UnitRemovalPlan
-from core.engine.pruning.units.removal import Cut, Groups, UnitCounts, cut_config, layer_groups, slice_block
+from core.engine.pruning.units.removal import (
+    KeptUnits,
+    UnitCounts,
+    UnitSet,
+    config_after_removal,
+    layer_unit_sets,
+    remove_units,
+)
 from core.engine.pruning.units.trained_weights import TrainedWeights
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
 from core.errors import InvalidRequest
 
 
-class Removal(BlockPass):
+class UnitRemovalPass(BlockPass):
     """The choice and the pass that removes what was chosen."""
 
     def __init__(self, folder: ModelFolder, plan: UnitRemovalPlan, **setting: Any) -> None:
@@ -46,7 +53,7 @@ class Removal(BlockPass):
                 param="calibration",
             )
         self.structure = require_structure(folder.description)
-        self.rows: list[GroupRow] = []
+        self.rows: list[UnitRow] = []
         self.skeleton = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
         self.trained = TrainedWeights(self.store)
 
@@ -58,14 +65,14 @@ class Removal(BlockPass):
             self.notes.append(f"The weights of {blocks} blocks were trained while it was chosen what goes.")
         return self._remove(kept)
 
-    def _choose(self) -> Cut | UnitCounts:
+    def _choose(self) -> KeptUnits | UnitCounts:
         plan = self.plan
         calibration = self.calibration_tokens
-        context = Scene(
+        context = UnitSelectionContext(
             folder=self.folder,
             structure=self.structure,
             skeleton=self.skeleton,
-            narrowing=plan.narrowing,
+            width_reduction=plan.width_reduction,
             removed_layers=plan.removed_layers,
             calibration=calibration,
             forward_dtype=plan.forward_dtype,
@@ -73,28 +80,28 @@ class Removal(BlockPass):
             budget=self.budget,
             scratch=self.work / "scratch",
             trained=self.trained,
-            say=self.progress.log,
+            log=self.progress.log,
         )
         method = plan.method
-        kept = method.plan(context) if isinstance(method, BlockUnitMethod) else method.choose(context)
+        kept = method.plan(context) if isinstance(method, BlockUnitMethod) else method.select(context)
         self.store.save(SELECTION, 0, {}, kept.model_dump(mode="json"))
         return kept
 
-    def _earlier_choice(self) -> Cut | UnitCounts | None:
+    def _earlier_choice(self) -> KeptUnits | UnitCounts | None:
         """Return the choice of this attempt or one before, if made under the same circumstances, else None."""
         saved = self.store.load(SELECTION)
         if not isinstance(saved, Saved):
             return None
         self.store.adopt(SELECTION, saved)
-        kind = UnitCounts if isinstance(self.plan.method, BlockUnitMethod) else Cut
+        kind = UnitCounts if isinstance(self.plan.method, BlockUnitMethod) else KeptUnits
         return kind.model_validate(saved.state)
 
     @torch.inference_mode()
-    def _remove(self, kept: Cut | UnitCounts) -> PruneResult:
+    def _remove(self, kept: KeptUnits | UnitCounts) -> PruneResult:
         plan, skeleton, family = self.plan, self.skeleton, self.folder.family
-        counts = kept.counts(self.structure) if isinstance(kept, Cut) else kept
+        counts = kept.counts(self.structure) if isinstance(kept, KeptUnits) else kept
         self.notes += counts.notes
-        raw = cut_config(self.folder.raw_config, self.folder.config, family, self.structure, counts)
+        raw = config_after_removal(self.folder.raw_config, self.folder.config, family, self.structure, counts)
         config = type(self.folder.config).from_dict(raw)
         narrow = StreamedModel(
             replace(self.folder, config=config), dtype=plan.dtype, device=plan.device, outer=skeleton.model
@@ -117,7 +124,7 @@ class Removal(BlockPass):
                 stream.start()
         else:
             start, state = saved.position, saved.state
-            self.rows = [GroupRow(**row) for row in state["rows"]]
+            self.rows = [UnitRow(**row) for row in state["rows"]]
             self.notes = list(state["notes"])
             if refit:
                 refit.chosen = dict(state["refits"])
@@ -133,16 +140,16 @@ class Removal(BlockPass):
             self._report(index, counts)
             if index in places:
                 place = places[index]
-                groups = layer_groups(family, self.structure, index, counts.attention)
+                unit_sets = layer_unit_sets(family, self.structure, index, counts.attention)
                 complete = with_biases(family, self.trained.over(index, tensors), narrow.blocks[place])
                 if choice:
-                    answer = choice.prune(self._to_prune(index, groups, counts, complete), place, tensors)
+                    answer = choice.prune(self._to_prune(index, unit_sets, counts, complete), place, tensors)
                 else:
-                    assert isinstance(kept, Cut)
+                    assert isinstance(kept, KeptUnits)
                     answer = PrunedBlock(kept.layers[index])
-                sliced = {**slice_block(complete, groups, answer.units), **answer.changed}
+                sliced = {**remove_units(complete, unit_sets, answer.units), **answer.changed}
                 if refit:
-                    sliced = refit.fit(index, tensors, place, sliced, groups, answer.units)
+                    sliced = refit.fit(index, tensors, place, sliced, unit_sets, answer.units)
                 block = narrow.fill_block(place, sliced, plan.dtype)
                 for stream in [*pruned, verification]:
                     stream.advance(block, place)
@@ -207,10 +214,12 @@ class Removal(BlockPass):
         return BlockChoice(method, self.skeleton, dense, narrow, reads, refit, self.progress.log)
 
     def _to_prune(
-        self, index: int, groups: list[Groups], counts: UnitCounts, tensors: Mapping[str, Tensor]
+        self, index: int, unit_sets: list[UnitSet], counts: UnitCounts, tensors: Mapping[str, Tensor]
     ) -> BlockToPrune:
         shape = self.structure.layers[index]
-        return BlockToPrune(self.folder.family, index, shape, counts.attention, groups, counts.layers[index], tensors)
+        return BlockToPrune(
+            self.folder.family, index, shape, counts.attention, unit_sets, counts.layers[index], tensors
+        )
 
     def _added(self, narrow: StreamedModel, places: Mapping[int, int]) -> int:
         """Return the parameters that the layers have beside those of the source."""
@@ -224,10 +233,12 @@ class Removal(BlockPass):
     def _report(self, index: int, counts: UnitCounts) -> None:
         name = self.skeleton.block_prefix(index)
         if index not in counts.layers:
-            gone = self.structure.layers[index].parameters
-            self.rows.append(GroupRow(name, index, "layer", 1, 0, gone))
+            removed = self.structure.layers[index].parameters
+            self.rows.append(UnitRow(name, index, "layer", 1, 0, removed))
             return
-        for groups in layer_groups(self.folder.family, self.structure, index, counts.attention):
-            after = counts.of(index, groups.kind)
-            each = self.structure.unit_parameters(index, groups.kind, counts.attention)
-            self.rows.append(GroupRow(name, index, groups.kind, groups.units, after, (groups.units - after) * each))
+        for unit_set in layer_unit_sets(self.folder.family, self.structure, index, counts.attention):
+            after = counts.of(index, unit_set.kind)
+            each = self.structure.unit_parameters(index, unit_set.kind, counts.attention)
+            self.rows.append(
+                UnitRow(name, index, unit_set.kind, unit_set.units, after, (unit_set.units - after) * each)
+            )

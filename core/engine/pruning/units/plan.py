@@ -7,7 +7,7 @@ from core.engine.architectures.unit_counts import AttentionMode
 from core.engine.options.compensation import Refit, RefitOptions
 from core.engine.options.width_counts import WidthReduction
 from core.engine.pruning.plan import PruningPlan
-from core.engine.pruning.protocols.units import BlockUnitMethod, StructuredMethod
+from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
 from secateur_wire.base import JsonObject
 
 
@@ -20,9 +20,9 @@ class UnitRemovalPlan(PruningPlan):
 
     layout: Layout
     at_least: bool
-    narrowing: WidthReduction | None
+    width_reduction: WidthReduction | None
     removed_layers: int
-    method: StructuredMethod | BlockUnitMethod = field(compare=False)
+    method: UnitMethod | BlockUnitMethod = field(compare=False)
 
     @property
     def compensation(self) -> Refit | None:
@@ -33,7 +33,7 @@ class UnitRemovalPlan(PruningPlan):
     @property
     def attention(self) -> AttentionMode:
         """The unit by which attention heads are removed."""
-        return "none" if self.narrowing is None else self.narrowing.attention
+        return "none" if self.width_reduction is None else self.width_reduction.attention
 
     @property
     def weight_reads(self) -> int:
@@ -50,6 +50,6 @@ class UnitRemovalPlan(PruningPlan):
         return {
             "attention": self.attention,
             "layout": self.layout,
-            "protected_layers": [] if self.narrowing is None else [*sorted(self.narrowing.protected)],
+            "protected_layers": [] if self.width_reduction is None else [*sorted(self.width_reduction.protected)],
             "compensation": None if compensation is None else compensation.model_dump(mode="json"),
         }

@@ -126,9 +126,9 @@ def _steps(
 def _without(structure: ModelStructure, layer: int, steps: Sequence[_Step], attention: AttentionMode) -> LayerCounts:
     shape = structure.layers[layer]
     mine = [step for step in steps if step.layer == layer]
-    gone = {kind: sum(step.groups for step in mine if step.kind == kind) for kind in ("heads", "channels")}
-    heads, kv_heads = shape.heads - gone["heads"], shape.kv_heads
+    removed = {kind: sum(step.groups for step in mine if step.kind == kind) for kind in ("heads", "channels")}
+    heads, kv_heads = shape.heads - removed["heads"], shape.kv_heads
     if attention == "kv_groups":
-        kv_heads = shape.kv_heads - gone["heads"]
+        kv_heads = shape.kv_heads - removed["heads"]
         heads = kv_heads * (shape.heads // shape.kv_heads)
-    return LayerCounts(shape.channels - gone["channels"], heads, kv_heads, sum(step.parameters for step in mine))
+    return LayerCounts(shape.channels - removed["channels"], heads, kv_heads, sum(step.parameters for step in mine))

@@ -1,4 +1,4 @@
-"""Removal of groups: the rows and columns of tensors that belong to a channel or head, and the config without them."""
+"""Removal of units: the rows and columns of tensors that belong to a channel or head, and the config without them."""
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,16 +20,16 @@ from core.engine.architectures.unit_counts import (
     Run,
     UnitAxis,
 )
-from core.engine.architectures.units import cut_dimension, cut_tensors
+from core.engine.architectures.units import axis_dimension, axis_tensors
 from core.engine.pruning.masks import lowest
 from core.errors import NotFiniteWeights
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A tensor of a block and the dimension of it that holds groups.
+class UnitSlice:
+    """A tensor of a block and the dimension of it that holds units.
 
-    `runs` are stretches of that dimension: (features of one group, 0), or (0, features no group owns).
+    `runs` are stretches of that dimension: (features of one unit, 0), or (0, features no unit owns).
     """
 
     name: str
@@ -38,7 +38,7 @@ class Slot:
     runs: tuple[tuple[int, int], ...]
 
     def features(self, kept: Tensor) -> Tensor:
-        """Return the indices, along the dimension, of the features of the groups `kept`, in stored order."""
+        """Return the indices, along the dimension, of the features of the units `kept`, in stored order."""
         stretches, start = [], 0
         for size, unowned in self.runs:
             if size:
@@ -53,7 +53,7 @@ class Slot:
         return values if values.dim() == 1 else values.sum(1 - self.dimension)
 
     def spread(self, values_U: Tensor, unowned: float) -> Tensor:
-        """Expand a value of each group to the features it owns, with `unowned` at those no group owns: [features]."""
+        """Expand a value of each unit to the features it owns, with `unowned` at those no unit owns: [features]."""
         stretches = [
             values_U.repeat_interleave(size) if size else values_U.new_full((rest,), unowned)
             for size, rest in self.runs
@@ -61,7 +61,7 @@ class Slot:
         return torch.cat(stretches)
 
     def per_unit(self, features: Tensor) -> Tensor:
-        """Sum a value of each feature over the group it belongs to: [units]."""
+        """Sum a value of each feature over the unit it belongs to: [units]."""
         total, start = features.new_zeros(self.units), 0
         for size, unowned in self.runs:
             end = start + size * self.units + unowned
@@ -72,59 +72,66 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Groups:
-    """The removable groups of one kind in a decoder layer: how many there are, and the slots they own."""
+class UnitSet:
+    """The removable units of one kind in a decoder layer: how many there are, and the slices they own."""
 
     kind: Kind
     units: int
-    slots: tuple[Slot, ...]
+    slices: tuple[UnitSlice, ...]
 
-    def sum(self, per_feature: Callable[[Slot], Tensor], present: Container[str]) -> Tensor:
-        """Sum a value of each feature over each group, in all tensors that are `present`: [units]."""
-        return torch.stack([slot.per_unit(per_feature(slot)) for slot in self.slots if slot.name in present]).sum(0)
+    def sum(self, per_feature: Callable[[UnitSlice], Tensor], present: Container[str]) -> Tensor:
+        """Sum a value of each feature over each unit, in all tensors that are `present`: [units]."""
+        return torch.stack(
+            [unit_slice.per_unit(per_feature(unit_slice)) for unit_slice in self.slices if unit_slice.name in present]
+        ).sum(0)
 
 
-def layer_groups(family: Architecture, structure: ModelStructure, layer: int, attention: AttentionMode) -> list[Groups]:
-    """Return the groups of decoder layer `layer`, with heads as `attention` counts them, none where it is 'none'."""
+def layer_unit_sets(
+    family: Architecture, structure: ModelStructure, layer: int, attention: AttentionMode
+) -> list[UnitSet]:
+    """Return the units of decoder layer `layer`, with heads as `attention` counts them, none where it is 'none'."""
     shape = structure.layers[layer]
     group, head_dim = shape.heads // shape.kv_heads, structure.head_dim
-    found = [_groups(family, "channels", family.channels, shape.channels, {"channel": (1, 0)})]
+    unit_sets = [_unit_set(family, "channels", family.channels, shape.channels, {"channel": (1, 0)})]
     if attention == "kv_groups":
         sizes: dict[Run, tuple[int, int]] = {"query": (group * head_dim, 0), "key": (head_dim, 0)}
-        found.insert(0, _groups(family, "heads", family.heads, shape.kv_heads, sizes))
+        unit_sets.insert(0, _unit_set(family, "heads", family.heads, shape.kv_heads, sizes))
     elif attention == "query_heads":
         sizes = {"query": (head_dim, 0), "key": (0, shape.kv_heads * head_dim)}
-        found.insert(0, _groups(family, "heads", family.heads, shape.heads, sizes))
-    return found
+        unit_sets.insert(0, _unit_set(family, "heads", family.heads, shape.heads, sizes))
+    return unit_sets
 
 
-def _groups(
+def _unit_set(
     family: Architecture, kind: Kind, parts: Sequence[UnitAxis], units: int, sizes: Mapping[Run, tuple[int, int]]
-) -> Groups:
-    slots = []
+) -> UnitSet:
+    slices = []
     for part in parts:
         runs = tuple(sizes[run] for run in part.runs)
         if any(size for size, _ in runs):
-            for name in cut_tensors(part):
+            for name in axis_tensors(part):
                 dimensions = 1 if name.endswith(".bias") or part.module.endswith("_norm") else 2
-                slots.append(Slot(name, cut_dimension(family, part, dimensions), units, runs))
-    return Groups(kind, units, tuple(slots))
+                slices.append(UnitSlice(name, axis_dimension(family, part, dimensions), units, runs))
+    return UnitSet(kind, units, tuple(slices))
 
 
-def reading_slot(family: Architecture, groups: Groups) -> Slot:
+def reading_slice(family: Architecture, unit_set: UnitSet) -> UnitSlice:
     """Return the weight of the linear layer that reads the outputs of these heads or channels."""
-    reader = family.attention_output if groups.kind == "heads" else family.channel_reader
-    return next(slot for slot in groups.slots if slot.name == f"{reader}.weight")
+    reader = family.attention_output if unit_set.kind == "heads" else family.channel_reader
+    return next(unit_slice for unit_slice in unit_set.slices if unit_slice.name == f"{reader}.weight")
 
 
-def output_groups(family: Architecture, groups: Sequence[Groups]) -> list[Groups]:
-    """Return the groups with output slots of linear layers only: removing by these keeps all inputs of a weight."""
+def output_slices(family: Architecture, unit_sets: Sequence[UnitSet]) -> list[UnitSet]:
+    """Return the units with the output slices of linear layers only: removing by these keeps all inputs of a weight."""
     outputs = int(family.transposed)
-    return [replace(each, slots=tuple(slot for slot in each.slots if slot.dimension == outputs)) for each in groups]
+    return [
+        replace(each, slices=tuple(unit_slice for unit_slice in each.slices if unit_slice.dimension == outputs))
+        for each in unit_sets
+    ]
 
 
-class LayerCut(BaseModel):
-    """The groups a decoder layer keeps, by index, ascending; None: all."""
+class KeptLayerUnits(BaseModel):
+    """The units a decoder layer keeps, by index, ascending; None: all."""
 
     heads: list[int] | None = None
     channels: list[int] | None = None
@@ -133,7 +140,7 @@ class LayerCut(BaseModel):
         return self.heads if kind == "heads" else self.channels
 
     def mask(self, kind: Kind, units: int) -> Tensor:
-        """Return a mask over `units` groups of a kind, True for those that are kept: [units]."""
+        """Return a mask over `units` units of a kind, True for those that are kept: [units]."""
         kept = self.of(kind)
         kept_U = torch.full((units,), kept is None)
         if kept is not None:
@@ -141,14 +148,14 @@ class LayerCut(BaseModel):
         return kept_U
 
 
-class Cut(BaseModel):
-    """The part of a model that is kept: decoder layers by their number in the source, each with its kept groups."""
+class KeptUnits(BaseModel):
+    """The part of a model that is kept: decoder layers by their number in the source, each with its kept units."""
 
     attention: AttentionMode
-    layers: dict[int, LayerCut]
+    layers: dict[int, KeptLayerUnits]
 
     def counts(self, structure: ModelStructure) -> "UnitCounts":
-        """Return the number of groups each layer keeps."""
+        """Return the number of units each layer keeps."""
         layers = {n: _counted(structure, n, each, self.attention) for n, each in self.layers.items()}
         return UnitCounts(attention=self.attention, layers=layers)
 
@@ -165,11 +172,11 @@ class UnitCounts(BaseModel):
     notes: list[str] = []
 
     def of(self, layer: int, kind: Kind) -> int:
-        """Return how many groups of a kind a layer keeps."""
+        """Return how many units of a kind a layer keeps."""
         return _units(self.layers[layer], kind, self.attention)
 
     def losing(self, structure: ModelStructure) -> list[Kind]:
-        """Return the kinds of groups that some layer loses."""
+        """Return the kinds of units that some layer loses."""
         return [
             kind
             for kind in _kinds(self.attention)
@@ -187,14 +194,14 @@ def _units(size: LayerCounts | LayerShape, kind: Kind, attention: AttentionMode)
     return size.kv_heads if attention == "kv_groups" else size.heads
 
 
-def _counted(structure: ModelStructure, layer: int, cut: LayerCut, attention: AttentionMode) -> LayerCounts:
+def _counted(structure: ModelStructure, layer: int, units: KeptLayerUnits, attention: AttentionMode) -> LayerCounts:
     shape = structure.layers[layer]
     heads, kv_heads = shape.heads, shape.kv_heads
-    if cut.heads is not None and attention == "kv_groups":
-        heads, kv_heads = len(cut.heads) * (heads // kv_heads), len(cut.heads)
-    elif cut.heads is not None:
-        heads = len(cut.heads)
-    channels = shape.channels if cut.channels is None else len(cut.channels)
+    if units.heads is not None and attention == "kv_groups":
+        heads, kv_heads = len(units.heads) * (heads // kv_heads), len(units.heads)
+    elif units.heads is not None:
+        heads = len(units.heads)
+    channels = shape.channels if units.channels is None else len(units.channels)
     kept = LayerCounts(channels, heads, kv_heads, 0)
     removed = sum(
         (_units(shape, kind, attention) - _units(kept, kind, attention))
@@ -205,7 +212,7 @@ def _counted(structure: ModelStructure, layer: int, cut: LayerCut, attention: At
 
 
 def require_finite(scores: Mapping[int, Mapping[Kind, Tensor]]) -> None:
-    """Raise NotFiniteWeights where a score of a layer's groups is not finite."""
+    """Raise NotFiniteWeights where a score of the units of a layer is not finite."""
     for layer, kinds in scores.items():
         for kind, score_U in kinds.items():
             if not torch.isfinite(score_U).all():
@@ -214,50 +221,52 @@ def require_finite(scores: Mapping[int, Mapping[Kind, Tensor]]) -> None:
 
 def highest(
     shape: LayerShape, attention: AttentionMode, scores: Mapping[Kind, Tensor], counts: LayerCounts
-) -> LayerCut:
-    """Return the groups of highest score of a layer, as many as `counts` says; ties keep the later ones."""
-    cut = LayerCut()
+) -> KeptLayerUnits:
+    """Return the units of highest score of a layer, as many as `counts` says; ties keep the later ones."""
+    units = KeptLayerUnits()
     for kind, score_U in scores.items():
         if kind == "channels":
             if counts.channels < shape.channels:
-                cut.channels = _highest(score_U, counts.channels)
+                units.channels = _highest(score_U, counts.channels)
         elif attention == "kv_groups":
             if counts.kv_heads < shape.kv_heads:
-                cut.heads = _highest(score_U, counts.kv_heads)
+                units.heads = _highest(score_U, counts.kv_heads)
         elif counts.heads < shape.heads:
             groups = shape.kv_heads
             of_group = [
                 [head + number * (shape.heads // groups) for head in _highest(part, counts.heads // groups)]
                 for number, part in enumerate(score_U.chunk(groups))
             ]
-            cut.heads = [head for heads in of_group for head in heads]
-    return cut
+            units.heads = [head for heads in of_group for head in heads]
+    return units
 
 
 def _highest(score_U: Tensor, keep: int) -> list[int]:
-    found: list[int] = (~lowest(score_U, len(score_U) - keep)).nonzero().flatten().tolist()
-    return found
+    highest: list[int] = (~lowest(score_U, len(score_U) - keep)).nonzero().flatten().tolist()
+    return highest
 
 
-def slice_block(tensors: Mapping[str, Tensor], groups: Sequence[Groups], cut: LayerCut) -> dict[str, Tensor]:
-    """Return a block's tensors without the groups the cut leaves out, by the same names."""
+def remove_units(
+    tensors: Mapping[str, Tensor], unit_sets: Sequence[UnitSet], units: KeptLayerUnits
+) -> dict[str, Tensor]:
+    """Return a block's tensors without the units that are not kept, by the same names."""
     sliced = dict(tensors)
-    for each in groups:
-        kept = cut.of(each.kind)
+    for each in unit_sets:
+        kept = units.of(each.kind)
         if kept is None:
             continue
         index = torch.tensor(kept)
-        for slot in each.slots:
-            if slot.name in sliced:
-                rows = slot.features(index).to(sliced[slot.name].device)
-                sliced[slot.name] = sliced[slot.name].index_select(slot.dimension, rows).contiguous()
+        for unit_slice in each.slices:
+            if unit_slice.name in sliced:
+                rows = unit_slice.features(index).to(sliced[unit_slice.name].device)
+                sliced[unit_slice.name] = sliced[unit_slice.name].index_select(unit_slice.dimension, rows).contiguous()
     return sliced
 
 
-def cut_config(
+def config_after_removal(
     raw: Mapping[str, Any], config: PretrainedConfig, family: Architecture, structure: ModelStructure, kept: UnitCounts
 ) -> dict[str, Any]:
-    """Return the config.json after a cut, from the source's raw config and its parsed one.
+    """Return the config.json after the removal, from the source's raw config and its parsed one.
 
     Where all layers have one shape it is a plain config of the family; else it says how each layer differs.
     """

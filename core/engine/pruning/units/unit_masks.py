@@ -16,7 +16,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.unit_counts import Kind
 from core.engine.models.hooks import removed_after
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.units.removal import Cut, Groups, Slot, reading_slot
+from core.engine.pruning.units.removal import KeptUnits, UnitSet, UnitSlice, reading_slice
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class _Reader:
     layer: int
     kind: Kind
     module: nn.Module
-    slot: Slot
+    unit_slice: UnitSlice
 
     @property
     def weight(self) -> Tensor:
@@ -36,21 +36,23 @@ class _Reader:
 class UnitMasks:
     """The units (heads or KV groups, and channels) of all blocks as one vector [units].
 
-    The order is layer after layer, and in a layer kind after kind as `groups` lists them. Masks are boolean, True where
-    a unit is kept.
+    The order is layer after layer, and in a layer kind after kind as `unit_sets` lists them. Masks are boolean, True
+    where a unit is kept.
 
     A model with units masked gives the outputs of one without them, biases of the reading layer included. OLMo 2's
     heads are an exception: its norms of queries and keys run over all heads, so that what is left is normalised anew.
     """
 
-    def __init__(self, family: Architecture, blocks: Sequence[nn.Module], groups: Sequence[Sequence[Groups]]) -> None:
+    def __init__(
+        self, family: Architecture, blocks: Sequence[nn.Module], unit_sets: Sequence[Sequence[UnitSet]]
+    ) -> None:
         self._readers = [
-            _Reader(layer, each.kind, block.get_submodule(slot.name.removesuffix(".weight")), slot)
+            _Reader(layer, each.kind, block.get_submodule(unit_slice.name.removesuffix(".weight")), unit_slice)
             for layer, block in enumerate(blocks)
-            for each in groups[layer]
-            for slot in [reading_slot(family, each)]
+            for each in unit_sets[layer]
+            for unit_slice in [reading_slice(family, each)]
         ]
-        self._sizes = [reader.slot.units for reader in self._readers]
+        self._sizes = [reader.unit_slice.units for reader in self._readers]
         self._layers = len(blocks)
 
     def __len__(self) -> int:
@@ -58,14 +60,14 @@ class UnitMasks:
 
     def split(self, values_U: Tensor) -> list[dict[Kind, Tensor]]:
         """Split a vector over all units by layer and kind."""
-        found: list[dict[Kind, Tensor]] = [{} for _ in range(self._layers)]
+        split: list[dict[Kind, Tensor]] = [{} for _ in range(self._layers)]
         for reader, values in zip(self._readers, values_U.split(self._sizes), strict=True):
-            found[reader.layer][reader.kind] = values
-        return found
+            split[reader.layer][reader.kind] = values
+        return split
 
-    def kept_by(self, cut: Cut) -> Tensor:
-        """Return the mask of the units a cut keeps, [units]."""
-        return torch.cat([cut.layers[each.layer].mask(each.kind, each.slot.units) for each in self._readers])
+    def kept_by(self, kept: KeptUnits) -> Tensor:
+        """Return the mask of the units that are kept, [units]."""
+        return torch.cat([kept.layers[each.layer].mask(each.kind, each.unit_slice.units) for each in self._readers])
 
     @contextmanager
     def masked(self, kept_U: Tensor) -> Iterator[None]:
@@ -73,9 +75,9 @@ class UnitMasks:
         handles = []
         for reader, kept in zip(self._readers, kept_U.split(self._sizes), strict=True):
             if not kept.all():
-                gone_F = torch.ones(reader.weight.shape[reader.slot.dimension], dtype=torch.bool)
-                gone_F[reader.slot.features(kept.nonzero().flatten())] = False
-                handles.append(reader.module.register_forward_pre_hook(_zeroing(gone_F.to(reader.weight.device))))
+                removed_F = torch.ones(reader.weight.shape[reader.unit_slice.dimension], dtype=torch.bool)
+                removed_F[reader.unit_slice.features(kept.nonzero().flatten())] = False
+                handles.append(reader.module.register_forward_pre_hook(_zeroing(removed_F.to(reader.weight.device))))
         with removed_after(handles):
             yield
 
@@ -92,16 +94,16 @@ class UnitMasks:
 
     def output_magnitudes(self, seen: Sequence[InputStatistic]) -> Tensor:
         """Return mean |W_out|·rms(activation) of each unit, over all weights that read it: [units], on the CPU."""
-        found = []
+        magnitudes = []
         for reader, statistic in zip(self._readers, seen, strict=True):
             rms_F = statistic.norms_I / statistic.tokens**0.5
-            sums_U = reader.slot.per_unit(reader.slot.per_feature(reader.weight.float().abs()) * rms_F)
-            found.append((sums_U * reader.slot.units / reader.weight.numel()).cpu())
-        return torch.cat(found)
+            sums_U = reader.unit_slice.per_unit(reader.unit_slice.per_feature(reader.weight.float().abs()) * rms_F)
+            magnitudes.append((sums_U * reader.unit_slice.units / reader.weight.numel()).cpu())
+        return torch.cat(magnitudes)
 
 
-def _zeroing(gone_F: Tensor) -> Any:
-    return lambda module, arguments: (arguments[0].masked_fill(gone_F, 0), *arguments[1:])
+def _zeroing(removed_F: Tensor) -> Any:
+    return lambda module, arguments: (arguments[0].masked_fill(removed_F, 0), *arguments[1:])
 
 
 def _telling(statistic: InputStatistic) -> Any:
