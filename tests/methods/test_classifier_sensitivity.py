@@ -14,7 +14,7 @@ from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve, SensitivityPoint
 from core.engine.pruning.network import Network, mean_loss
-from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.coupled_channels import CoupledChannels
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidRequest
 from core.methods.engine import build_classifier_method
@@ -97,13 +97,13 @@ def test_a_group_of_filters_loses_those_of_lowest_score_as_if_removed(
     folder: ClassifierFolder, method: str, tmp_path: Path
 ) -> None:
     _, curves, model = measured(folder, tmp_path / "work", method)
-    groups = Groups.of(model, images("resnet", 1).shape[1:])
+    groups = CoupledChannels.of(model, images("resnet", 1).shape[1:])
     assert [curve.name for curve in curves] == [group.name for group in groups.groups] and curves
     layers = prunable_linears(folder.description, LayerSelection())
     for place, (curve, group) in enumerate(zip(curves, groups.groups, strict=True)):
         assert [point.sparsity for point in curve.points] == [round(rate * group.units) / group.units for rate in RATES]
         smaller = load_classifier(folder, DEVICE)
-        whole = Groups.of(smaller, images("resnet", 1).shape[1:])
+        whole = CoupledChannels.of(smaller, images("resnet", 1).shape[1:])
         if method == "filter-l1" and group.is_exact:
             scores = FilterL1(FilterL1Parameters()).score(Network(smaller, layers), whole, place, 0)
             whole.remove({place: scores.argsort(stable=True)[: round(0.8 * group.units)].tolist()})

@@ -12,7 +12,7 @@ from bench.claims.record import Record
 from core.engine.datasets.subset import draw_images
 from core.engine.evaluation.flops import count_flops
 from core.engine.pruning.network import Network, mean_loss
-from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.coupled_channels import CoupledChannels
 from core.engine.pruning.units.filter_rankings import kernel_sums
 
 ORDERS = ("smallest", "random", "largest")
@@ -47,7 +47,7 @@ def _alone(dense: PreTrainedModel, data: Split, seed: int, setting: dict[str, An
     """The loss against the share of each convolution's filters, and the one that bears most cut and retrained."""
     model = copy.deepcopy(dense)
     images = draw_images(data.train, setting["images"], seed)
-    scene, groups = Network(model, layers(model), images=images), Groups.of(model, IMAGE_SHAPE)
+    scene, groups = Network(model, layers(model), images=images), CoupledChannels.of(model, IMAGE_SHAPE)
     ascending = [kernel_sums(model, group, power=1).argsort(stable=True) for group in groups.groups]
     losses = {}
     for place, group in enumerate(groups.groups):

@@ -9,7 +9,7 @@ from bench.claims.record import Record
 from core.engine.datasets.subset import draw_images
 from core.engine.evaluation.flops import count_flops
 from core.engine.pruning.network import Network
-from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.coupled_channels import CoupledChannels
 from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank
 
 
@@ -19,7 +19,7 @@ def measure(seed: int, setting: dict[str, Any], record: Record) -> None:
     dense = trained(VGG, data.train, seed)
     record.fact("dense error", outcome(dense, data.test).error)
     images = draw_images(data.train, setting["images"], seed)
-    scene, groups = Network(dense, layers(dense), images=images), Groups.of(dense, IMAGE_SHAPE)
+    scene, groups = Network(dense, layers(dense), images=images), CoupledChannels.of(dense, IMAGE_SHAPE)
     scores = {name: rank(name, scene, groups, images, seed) for name in RANKINGS}
     for name, correlations in compare(scores).items():
         record.point("correlation", name, "Spearman", correlations["all"])

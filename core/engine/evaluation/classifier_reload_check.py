@@ -144,6 +144,6 @@ def _run_onnx(file: Path, expected: Path, tolerance: float) -> dict[str, Any]:
 
 def _folder_of(library: str) -> str:
     """Return the folder in which Python finds a library."""
-    found = importlib.util.find_spec(library)
-    assert found is not None and found.origin is not None, f"{library} is not installed"
-    return str(Path(found.origin).parent.parent)
+    spec = importlib.util.find_spec(library)
+    assert spec is not None and spec.origin is not None, f"{library} is not installed"
+    return str(Path(spec.origin).parent.parent)

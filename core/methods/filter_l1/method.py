@@ -10,8 +10,8 @@ from core.engine.datasets.subset import draw_images
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import FilterMethod
 from core.engine.pruning.units import filter_rankings
-from core.engine.pruning.units.coupled_channels import Groups
-from core.engine.pruning.units.filter_budget import Goal, Step, beyond, by_rate, counts, until
+from core.engine.pruning.units.coupled_channels import CoupledChannels
+from core.engine.pruning.units.filter_budget import Goal, Step, by_rate, counts, layer_exhausted, steps_until
 from core.engine.pruning.units.filter_curves import curves
 from core.engine.pruning.units.filter_rounds import remove_in_rounds
 from core.errors import InvalidParameters
@@ -34,23 +34,28 @@ class FilterL1(FilterMethod):
     def prune(self, network: Network) -> None:
         parameters = self._parameters
 
-        def choose(groups: Groups, goal: Goal, number: int) -> list[Step] | None:
+        def choose(groups: CoupledChannels, goal: Goal, number: int) -> list[Step] | None:
             if number >= parameters.rounds:
                 return None
             return self._choose(network, groups, goal.part((number + 1) / parameters.rounds), number)
 
         remove_in_rounds(network, parameters, choose, retrain_steps=parameters.retrain_steps)
 
-    def scores(self, network: Network, groups: Groups) -> list[Tensor]:
+    def scores(self, network: Network, groups: CoupledChannels) -> list[Tensor]:
         return [self.score(network, groups, place, 0) for place in range(len(groups.groups))]
 
-    def _choose(self, network: Network, groups: Groups, goal: Goal, number: int) -> list[Step]:
+    def _choose(self, network: Network, groups: CoupledChannels, goal: Goal, number: int) -> list[Step]:
         scores = [self.score(network, groups, place, number) for place in range(len(groups.groups))]
         steps = self._shared(network, groups, scores, goal, number)
         return self._greedily(network, groups, steps, number) if self._parameters.selection == "greedy" else steps
 
     def score(
-        self, network: Network, groups: Groups, place: int, number: int, dropped: filter_rankings.Dropped | None = None
+        self,
+        network: Network,
+        groups: CoupledChannels,
+        place: int,
+        number: int,
+        dropped: filter_rankings.Dropped | None = None,
     ) -> Tensor:
         """Return scores [units], the lowest of which are removed first."""
         group, order = groups.groups[place], self._parameters.order
@@ -61,12 +66,12 @@ class FilterL1(FilterMethod):
         return sums_U if order == "smallest" else -sums_U
 
     def _shared(
-        self, network: Network, groups: Groups, scores: Sequence[Tensor], goal: Goal, number: int
+        self, network: Network, groups: CoupledChannels, scores: Sequence[Tensor], goal: Goal, number: int
     ) -> list[Step]:
         """Choose the units of each group by `rates` and the scores as they are."""
         rates, round_to = self._parameters.rates, self._parameters.round_to
         if rates == "uniform":
-            return until(by_rate(groups, scores, round_to, lambda place, rate: rate), groups, goal)
+            return steps_until(by_rate(groups, scores, round_to, lambda place, rate: rate), groups, goal)
         if rates == "sensitivity":
             measured = draw_images(
                 network.calibration, self._parameters.measured_images, self._parameters.seed + number
@@ -80,10 +85,12 @@ class FilterL1(FilterMethod):
                 ],
             )
             steps = by_rate(groups, scores, round_to, lambda place, rate: scanned[place].increase(rate))
-            return until(steps, groups, goal)
+            return steps_until(steps, groups, goal)
         return self._listed(groups, scores, goal, rates)
 
-    def _listed(self, groups: Groups, scores: Sequence[Tensor], goal: Goal, rates: Sequence[float]) -> list[Step]:
+    def _listed(
+        self, groups: CoupledChannels, scores: Sequence[Tensor], goal: Goal, rates: Sequence[float]
+    ) -> list[Step]:
         """Choose by the rates of the request, scaled together: a step's value is the scale that reaches it."""
         names = [group.name for group in groups.groups]
         if len(rates) != len(names):
@@ -104,14 +111,14 @@ class FilterL1(FilterMethod):
             )
             if rates[step.group]
         ]
-        taken = until(steps, groups, goal)
+        taken = steps_until(steps, groups, goal)
         highest = max(range(len(rates)), key=lambda place: rates[place])
         if taken and taken[-1].value * rates[highest] >= 1:
             possible = [step for step in steps if step.value * rates[highest] < 1]
-            raise beyond(groups, goal, counts(possible, groups), names[highest])
+            raise layer_exhausted(groups, goal, counts(possible, groups), names[highest])
         return taken
 
-    def _greedily(self, network: Network, groups: Groups, steps: Sequence[Step], number: int) -> list[Step]:
+    def _greedily(self, network: Network, groups: CoupledChannels, steps: Sequence[Step], number: int) -> list[Step]:
         """Choose as many units of each group again, without kernels of inputs removed before."""
         dropped: dict[str, list[Tensor]] = defaultdict(list)
         chosen = []

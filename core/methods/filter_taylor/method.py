@@ -8,8 +8,8 @@ from torch import Tensor
 from core.engine.datasets.subset import draw_images
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import FilterMethod
-from core.engine.pruning.units.coupled_channels import Groups
-from core.engine.pruning.units.filter_budget import Goal, Step, by_score, until
+from core.engine.pruning.units.coupled_channels import CoupledChannels
+from core.engine.pruning.units.filter_budget import Goal, Step, by_score, steps_until
 from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank
 from core.engine.pruning.units.filter_rounds import FIGURES, remove_in_rounds
 from core.methods.filter_taylor.info import FilterTaylorParameters
@@ -31,7 +31,7 @@ class FilterTaylor(FilterMethod):
     def prune(self, network: Network) -> None:
         parameters = self._parameters
 
-        def choose(groups: Groups, goal: Goal, number: int) -> list[Step] | None:
+        def choose(groups: CoupledChannels, goal: Goal, number: int) -> list[Step] | None:
             if number == 0 and parameters.compare and "rankings" not in network.figures:
                 self._compare(network, groups)
             if goal.is_met(groups.parameters, groups.flops):
@@ -39,7 +39,7 @@ class FilterTaylor(FilterMethod):
             images = draw_images(network.calibration, parameters.measured_images, parameters.seed + number)
             scores = rank(parameters.ranking, network, groups, images, parameters.seed + number)
             steps = by_score(groups, self._regularised(groups, scores), parameters.round_to)
-            return _first(until(steps, groups, goal), self._at_once(network))
+            return _first(steps_until(steps, groups, goal), self._at_once(network))
 
         remove_in_rounds(
             network,
@@ -49,7 +49,7 @@ class FilterTaylor(FilterMethod):
             flops_reduction=parameters.flops_reduction,
         )
 
-    def scores(self, network: Network, groups: Groups) -> Sequence[Tensor]:
+    def scores(self, network: Network, groups: CoupledChannels) -> Sequence[Tensor]:
         parameters = self._parameters
         images = draw_images(network.calibration, parameters.measured_images, parameters.seed)
         return rank(parameters.ranking, network, groups, images, parameters.seed)
@@ -59,7 +59,7 @@ class FilterTaylor(FilterMethod):
         units: int = sum(each["before"] for each in network.figures[FIGURES]["groups"])
         return self._parameters.filters_per_round or max(1, units // _DEFAULT_ROUNDS)
 
-    def _regularised(self, groups: Groups, scores: Sequence[Tensor]) -> list[Tensor]:
+    def _regularised(self, groups: CoupledChannels, scores: Sequence[Tensor]) -> list[Tensor]:
         """Return Θ − λ·Θ_flops; Θ_flops are the million operations of all layers that removing one unit saves."""
         weight = self._parameters.flops_weight
         if not weight:
@@ -68,7 +68,7 @@ class FilterTaylor(FilterMethod):
         saved = [groups.flops - groups.flops_left([int(place == each) for each in places]) for place in places]
         return [score_U - weight * flops / 1e6 for score_U, flops in zip(scores, saved, strict=True)]
 
-    def _compare(self, network: Network, groups: Groups) -> None:
+    def _compare(self, network: Network, groups: CoupledChannels) -> None:
         """Compute all rankings of the dense model, and their agreement with the oracle, for the report."""
         images = draw_images(network.calibration, self._parameters.measured_images, self._parameters.seed)
         scores = {}

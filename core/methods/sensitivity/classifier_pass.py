@@ -15,7 +15,7 @@ from core.engine.options.sensitivity_curves import SensitivityCurve, Sensitivity
 from core.engine.pruning.iterative.layer_scan import layer_sensitivity_curves
 from core.engine.pruning.network import Network, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
-from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.coupled_channels import CoupledChannels
 from core.engine.resume.kinds import CURVES
 from core.engine.resume.store import ResumeStore, Saved
 from core.methods.engine import build_classifier_method
@@ -108,7 +108,9 @@ def _groups(network: Network, images: ImageSet, method: FilterMethod, rates: Seq
 
     The channels of lowest score are zeroed, which has the effect of removing them; at least one stays.
     """
-    groups = Groups.of(network.model, images.batch([0]).shape[1:]).among([layer.name for layer in network.layers])
+    groups = CoupledChannels.of(network.model, images.batch([0]).shape[1:]).among(
+        [layer.name for layer in network.layers]
+    )
     scores = method.scores(network, groups)
 
     def measure(place: int) -> list[SensitivityPoint]:

@@ -9,7 +9,7 @@ from transformers import AutoModelForImageClassification, TimmWrapperConfig
 
 from core.engine.evaluation.flops import count_flops
 from core.engine.models.reshaping import changed_groups, reshape_modules
-from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.coupled_channels import CoupledChannels
 from core.errors import UnsupportedArchitecture
 from tests.engine.classifier_networks import NETWORKS, logits, make_classifier, random_images
 
@@ -18,7 +18,7 @@ from tests.engine.classifier_networks import NETWORKS, logits, make_classifier, 
 def test_removed_channels_leave_what_was_said_and_the_rest_is_rebuilt(name: str) -> None:
     network, model = NETWORKS[name], make_classifier(name)
     images = random_images(network.image_shape, 4)
-    groups = Groups.of(model, network.image_shape)
+    groups = CoupledChannels.of(model, network.image_shape)
     assert groups.groups and groups.flops == count_flops(model, network.image_shape)
     outputs = {member.name for group in groups.groups for member in group.writers}
     assert not any(model.get_submodule(each).weight.shape[0] == 5 for each in outputs), "the classes stay"
@@ -33,7 +33,7 @@ def test_removed_channels_leave_what_was_said_and_the_rest_is_rebuilt(name: str)
     torch.testing.assert_close(logits(model, images), silenced, rtol=1e-3, atol=1e-4)
     assert model.num_parameters() == left < before
     assert count_flops(model, network.image_shape) == flops < groups.flops
-    inexact = Groups.of(model, network.image_shape)
+    inexact = CoupledChannels.of(model, network.image_shape)
     inexact.remove(
         {place: [0] for place, group in enumerate(inexact.groups) if not group.is_exact}
     )  # fmt: skip
@@ -54,7 +54,7 @@ def test_removed_channels_leave_what_was_said_and_the_rest_is_rebuilt(name: str)
     ("digits-1989", {"filters": [2, 6]}), ("regnet-x", {"filters": [8] * 11}),
 ])  # fmt: skip
 def test_heads_go_whole_and_grouped_convolutions_stay_even(name: str, kinds: dict[str, list[int]]) -> None:
-    groups = Groups.of(make_classifier(name), NETWORKS[name].image_shape).groups
+    groups = CoupledChannels.of(make_classifier(name), NETWORKS[name].image_shape).groups
     found: dict[str, list[int]] = {}
     for group in groups:
         found.setdefault(group.kind, []).append(group.units)
@@ -88,14 +88,14 @@ class _Cumulative(nn.Module):
 def test_what_cannot_be_coupled_is_refused_by_name(between: nn.Module, named: str) -> None:
     torch.manual_seed(0)
     with pytest.raises(UnsupportedArchitecture) as refused:
-        Groups.of(_Mixing(between).eval(), (3, 8, 8))
+        CoupledChannels.of(_Mixing(between).eval(), (3, 8, 8))
     assert named in refused.value.message
 
 
 def test_heads_of_another_layout_are_refused_by_name() -> None:
     config = TimmWrapperConfig(architecture="vit_tiny_patch16_224", num_labels=5, model_args={"depth": 1})
     with pytest.raises(UnsupportedArchitecture, match=r"blocks\.0\.attn \(Attention\)"):
-        Groups.of(AutoModelForImageClassification.from_config(config).eval(), (3, 224, 224))
+        CoupledChannels.of(AutoModelForImageClassification.from_config(config).eval(), (3, 224, 224))
 
 
 class _Concatenated(nn.Module):
@@ -112,7 +112,7 @@ class _Concatenated(nn.Module):
 def test_concatenated_channels_stay_with_their_batch_norm() -> None:
     torch.manual_seed(0)
     model, images = _Concatenated().eval(), random_images((3, 8, 8), 4)
-    groups = Groups.of(model, (3, 8, 8))
+    groups = CoupledChannels.of(model, (3, 8, 8))
     assert [group.units for group in groups.groups] == [4, 6, 8]
     chosen = {0: [1], 1: [0, 5], 2: [3]}
     with groups.silenced(chosen):
@@ -128,7 +128,7 @@ def test_operations_are_those_of_the_arithmetic() -> None:
 
 
 def test_residual_stages_follow_their_shortcut() -> None:
-    groups = Groups.of(make_classifier("resnet-basic"), (3, 32, 32)).groups
+    groups = CoupledChannels.of(make_classifier("resnet-basic"), (3, 32, 32)).groups
     leaders = {group.name: [member.name for member in group.writers] for group in groups if len(group.writers) > 1}
     stage = "resnet.encoder.stages.1.layers.0.shortcut.convolution"
     assert stage in leaders

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from core.engine.datasets.image_set import TensorImages
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
 from core.engine.pruning.network import Network
-from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.coupled_channels import CoupledChannels
 from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank, spearman, taylor
 from tests.engine.classifier_networks import make_classifier, make_scene, random_images
 
 
-def _dead_filter() -> tuple[Network, Groups, int]:
+def _dead_filter() -> tuple[Network, CoupledChannels, int]:
     """A network whose filter 3 of the second layer gives nothing, though its kernel is the largest of all."""
     model = make_classifier("vgg")
     convolution, norm = model.get_submodule("network.body.3"), model.get_submodule("network.body.4")
@@ -21,7 +21,7 @@ def _dead_filter() -> tuple[Network, Groups, int]:
         norm.bias += 2.0  # no other is dead
         norm.weight[3] = norm.bias[3] = 0.0
     scene = make_scene(model, random_images((1, 8, 8)))
-    groups = Groups.of(model, (1, 8, 8))
+    groups = CoupledChannels.of(model, (1, 8, 8))
     (place,) = (at for at, each in enumerate(groups.groups) if each.name == "network.body.3")
     return scene, groups, place
 
@@ -56,7 +56,7 @@ def test_opposite_gradients_of_two_images_do_not_cancel() -> None:
         head.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
         head.bias.copy_(torch.stack([-activation, activation]))
     scene = make_scene(model, TensorImages(torch.ones(2, 1, 1, 1), torch.tensor([0, 1])))
-    groups = Groups.of(model, (1, 1, 1), is_checked=True)
+    groups = CoupledChannels.of(model, (1, 1, 1), is_checked=True)
     gates = [torch.ones(2, requires_grad=True)]
     with groups.gated(gates):
         loss = nn.functional.cross_entropy(scene.logits(torch.ones(2, 1, 1, 1)), torch.tensor([0, 1]))
@@ -69,7 +69,7 @@ def test_opposite_gradients_of_two_images_do_not_cancel() -> None:
 def test_taylor_takes_the_mean_over_space_before_the_absolute_value() -> None:
     model = make_classifier("lenet-5")
     scene, shape = make_scene(model, random_images((1, 28, 28), 3)), (1, 28, 28)
-    groups = Groups.of(model, shape)
+    groups = CoupledChannels.of(model, shape)
     pool, products = model.get_submodule("network.body.3"), []
     for number in range(3):
         kept: list[Tensor] = []

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.network import Network
-from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.coupled_channels import CoupledChannels
 
 
 class ClassifierMethod(ABC):
@@ -29,5 +29,5 @@ class FilterMethod(ClassifierMethod):
     """A method that removes filters; its scores are known without removing any."""
 
     @abstractmethod
-    def scores(self, network: Network, groups: Groups) -> Sequence[Tensor]:
+    def scores(self, network: Network, groups: CoupledChannels) -> Sequence[Tensor]:
         """Return scores [units] of each group of coupled channels, the lowest of which are removed first."""

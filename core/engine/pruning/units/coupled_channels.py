@@ -39,7 +39,7 @@ Units = Mapping[int, Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Groups:
+class CoupledChannels:
     """The removable groups of `model`, those nearest to the image first.
 
     `positions` is the number of places (pixels, tokens) at which each convolution or linear layer is applied to one
@@ -53,7 +53,7 @@ class Groups:
     flops: int
 
     @classmethod
-    def of(cls, model: nn.Module, image_shape: Sequence[int], *, is_checked: bool = False) -> "Groups":
+    def of(cls, model: nn.Module, image_shape: Sequence[int], *, is_checked: bool = False) -> "CoupledChannels":
         """Find the groups of a network whose `model(pixel_values=images_BCHW).logits` are [batch, classes].
 
         `image_shape` is (channels, height, width). The coupling is checked on copies: removing a unit must have the
@@ -68,7 +68,7 @@ class Groups:
             groups._check(image_1CHW)
         return groups
 
-    def among(self, layers: Sequence[str]) -> "Groups":
+    def among(self, layers: Sequence[str]) -> "CoupledChannels":
         """Return only the groups all of whose writers are among these layers."""
         return replace(
             self, groups=tuple(each for each in self.groups if all(member.name in layers for member in each.writers))

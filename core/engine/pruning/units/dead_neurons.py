@@ -39,22 +39,22 @@ class DeadNeurons:
 
 
 @torch.no_grad()
-def remove_dead_neurons(scene: Network) -> DeadNeurons:
+def remove_dead_neurons(network: Network) -> DeadNeurons:
     """Zero the weights of dead neurons until none is left; one may leave another without inputs or readers.
 
     Where the logits of some images would change after all, nothing is removed, and a note says so.
     """
-    layers = {shape.name: layer_of(scene.model, shape.name) for shape in scene.layers}
-    pixels_BCHW = scene.calibration.batch(range(min(_IMAGES, len(scene.calibration))))
-    expected_BK = scene.logits(pixels_BCHW)
-    before = {name: each.clone() for name, each in scene.model.state_dict().items()}
+    layers = {shape.name: layer_of(network.model, shape.name) for shape in network.layers}
+    pixels_BCHW = network.calibration.batch(range(min(_IMAGES, len(network.calibration))))
+    expected_BK = network.logits(pixels_BCHW)
+    before = {name: each.clone() for name, each in network.model.state_dict().items()}
     weights = 0
-    while found := _fold_constants(scene, layers, pixels_BCHW) + _clear_unread(scene, layers, pixels_BCHW):
-        weights += found
-    difference = (scene.logits(pixels_BCHW) - expected_BK).abs().max() / expected_BK.abs().max().clamp(min=1e-12)
+    while zeroed := _fold_constants(network, layers, pixels_BCHW) + _clear_unread(network, layers, pixels_BCHW):
+        weights += zeroed
+    difference = (network.logits(pixels_BCHW) - expected_BK).abs().max() / expected_BK.abs().max().clamp(min=1e-12)
     if not difference <= _TOLERANCE:
-        scene.model.load_state_dict(before)
-        scene.notes.append("dead neurons were left: without them the logits would have changed")
+        network.model.load_state_dict(before)
+        network.notes.append("dead neurons were left: without them the logits would have changed")
         weights = 0
     neurons = sum(int((to_matrix(layer) == 0).all(dim=1).sum()) for layer in layers.values())
     return DeadNeurons(neurons, weights)
@@ -72,7 +72,7 @@ def _hooked(layers: Mapping[str, Layer], hook: Callable[[str, Layer, Tensor, Ten
         yield
 
 
-def _fold_constants(scene: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
+def _fold_constants(network: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
     """Move the constants of neurons without inputs into the biases of their readers; return the weights zeroed.
 
     The image and all other neurons are poisoned: values that still arrive as numbers at a layer come from such neurons.
@@ -90,7 +90,7 @@ def _fold_constants(scene: Network, layers: Mapping[str, Layer], pixels_BCHW: Te
         return torch.ones_like(outputs) * _along_outputs(layer, sent_O)
 
     with _hooked(layers, hook):
-        scene.logits(torch.full_like(pixels_BCHW[:1], torch.nan))
+        network.logits(torch.full_like(pixels_BCHW[:1], torch.nan))
     removed = 0
     for name, uses in arrived.items():
         layer = layers[name]
@@ -102,12 +102,12 @@ def _fold_constants(scene: Network, layers: Mapping[str, Layer], pixels_BCHW: Te
         weight_GOI = to_matrix(layer).unflatten(0, (groups_of(layer), -1))
         constant_G1I = value_GI.isfinite()[:, None]
         folded_GOI = weight_GOI * constant_G1I
-        found = int((folded_GOI != 0).sum())
-        if found:
+        folded = int((folded_GOI != 0).sum())
+        if folded:
             if layer.bias is not None:
                 layer.bias += (folded_GOI * value_GI.nan_to_num()[:, None]).sum(dim=2).flatten()
             set_matrix(layer, (weight_GOI * ~constant_G1I).flatten(0, 1))
-            removed += found
+            removed += folded
     return removed
 
 
@@ -115,14 +115,14 @@ def _along_outputs(layer: Layer, values_O: Tensor) -> Tensor:
     return values_O[:, None, None] if isinstance(layer, nn.Conv2d) else values_O
 
 
-def _clear_unread(scene: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
+def _clear_unread(network: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> int:
     """Zero the rows and biases of neurons that nothing reads; return the number of weights that became zero."""
     removed = 0
-    for name, suspects in _without_gradient(scene, layers, pixels_BCHW).items():
+    for name, suspects in _without_gradient(network, layers, pixels_BCHW).items():
         layer = layers[name]
         matrix_OI = to_matrix(layer).clone()
         for part in suspects.split(_PROBED_AT_ONCE):
-            unread = part[~_is_read(scene, layers, name, part, pixels_BCHW)]
+            unread = part[~_is_read(network, layers, name, part, pixels_BCHW)]
             removed += int((matrix_OI[unread] != 0).sum())
             matrix_OI[unread] = 0
             if layer.bias is not None:
@@ -131,10 +131,10 @@ def _clear_unread(scene: Network, layers: Mapping[str, Layer], pixels_BCHW: Tens
     return removed
 
 
-def _without_gradient(scene: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> dict[str, Tensor]:
+def _without_gradient(network: Network, layers: Mapping[str, Layer], pixels_BCHW: Tensor) -> dict[str, Tensor]:
     """Return the neurons with weights in whose outputs the logits have no gradient on these images, by layer."""
     with torch.enable_grad(), Trace(layers) as trace:
-        logits_BK = scene.logits(pixels_BCHW)
+        logits_BK = network.logits(pixels_BCHW)
         gradients = torch.autograd.grad(
             logits_BK.square().sum(), [outputs for _, _, outputs in trace.uses], allow_unused=True
         )
@@ -152,12 +152,14 @@ def _without_gradient(scene: Network, layers: Mapping[str, Layer], pixels_BCHW: 
     return suspects
 
 
-def _is_read(scene: Network, layers: Mapping[str, Layer], name: str, neurons_N: Tensor, pixels_BCHW: Tensor) -> Tensor:
+def _is_read(
+    network: Network, layers: Mapping[str, Layer], name: str, neurons_N: Tensor, pixels_BCHW: Tensor
+) -> Tensor:
     """Return, for each neuron of a layer, True if a nonzero weight or the logits depend on it: [neurons].
 
     There is one image for each neuron, which is poisoned in it.
     """
-    read_N = torch.zeros(len(neurons_N), dtype=torch.bool, device=scene.device)
+    read_N = torch.zeros(len(neurons_N), dtype=torch.bool, device=network.device)
     nonzero = {
         each: (to_matrix(layer) != 0).unflatten(0, (groups_of(layer), -1)).any(1) for each, layer in layers.items()
     }
@@ -180,7 +182,7 @@ def _is_read(scene: Network, layers: Mapping[str, Layer], name: str, neurons_N: 
         return outputs
 
     with _hooked(layers, hook), suppress(_AllAreReadError):
-        logits_NK = scene.logits(pixels_BCHW[:1].expand(len(neurons_N), *pixels_BCHW.shape[1:]))
+        logits_NK = network.logits(pixels_BCHW[:1].expand(len(neurons_N), *pixels_BCHW.shape[1:]))
         read_N |= logits_NK.isnan().any(dim=1)
     return read_N
 

@@ -18,7 +18,7 @@ _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
 @dataclass(frozen=True)
-class _Found:
+class _CoupledLayer:
     """A layer of a group; its channel `indices_N[n]` is coupled with channel `roots_N[n]` of the group's root."""
 
     name: str
@@ -43,7 +43,7 @@ def coupled_groups(model: nn.Module, image_1CHW: Tensor) -> list[Group]:
     try:
         with torch.enable_grad():
             graph.build_dependency(model, image_1CHW, forward_fn=_logits, verbose=False)
-            found = list(graph.get_all_groups())
+            traced = list(graph.get_all_groups())
     except Exception as error:  # the library raises whatever it stumbles over
         raise UnsupportedArchitecture(
             f"the channels of {type(model).__name__} cannot be traced: {str(error)[:300]}", param="model"
@@ -51,7 +51,7 @@ def coupled_groups(model: nn.Module, image_1CHW: Tensor) -> list[Group]:
     names: dict[int, str] = {id(each): name for name, each in (*model.named_modules(), *model.named_parameters())}
     order = {name: place for place, name in enumerate(names.values())}
     depths = _depths(list(graph.module2node.values()))
-    groups = [_group(graph, each, names, depths, head_sizes, order) for each in found]
+    groups = [_group(graph, each, names, depths, head_sizes, order) for each in traced]
     removable = [(depth, group) for depth, group in (each for each in groups if each) if group.units > 1]
     return [group for _, group in sorted(removable, key=lambda pair: (pair[0], order[pair[1].leaders[0].name]))]
 
@@ -99,13 +99,13 @@ def _depths(nodes: list[Any]) -> dict[int, int]:
 
 
 def _group(
-    graph: Any, found: Any, names: dict[int, str], depths: dict[int, int], head_sizes: dict[str, int],
+    graph: Any, traced: Any, names: dict[int, str], depths: dict[int, int], head_sizes: dict[str, int],
     order: dict[str, int],
 ) -> tuple[int, Group] | None:  # fmt: skip
     """Return a group and its distance from the image; None where its channels cannot be removed."""
-    layers: list[_Found] = []
+    layers: list[_CoupledLayer] = []
     operations: list[str] = []
-    for item in found:
+    for item in traced:
         node, writes = item.dep.target, graph.is_out_channel_pruning_fn(item.dep.handler)
         name = names.get(id(node.module))
         if not node.outputs and (name is None or writes):
@@ -118,7 +118,7 @@ def _group(
         side = _side(name, node.module, writes)
         if side is not None:
             roots_N, indices_N = torch.tensor(item.root_idxs), torch.tensor(item.idxs)
-            layers.append(_Found(name, node.module, side, roots_N, indices_N, depths[id(node)]))
+            layers.append(_CoupledLayer(name, node.module, side, roots_N, indices_N, depths[id(node)]))
     writers = [each for each in layers if each.side == "out"]
     if not writers:
         return None  # a depthwise convolution of the image itself
@@ -165,7 +165,7 @@ def _side(name: str, layer: nn.Module | nn.Parameter, writes: bool) -> Side | No
     )
 
 
-def _units(layers: list[_Found], head_sizes: dict[str, int]) -> Tensor:
+def _units(layers: list[_CoupledLayer], head_sizes: dict[str, int]) -> Tensor:
     """Return the unit of each root channel, [channels]; those tied by a head or a grouped convolution share one."""
     parent = list(range(1 + max(int(each.roots_N.max()) for each in layers)))
 
@@ -195,46 +195,46 @@ def _width(layer: nn.Conv2d, side: Side) -> int:
     return (layer.in_channels if side == "in" else layer.out_channels) // layer.groups
 
 
-def _member(found: _Found, unit_of_root_N: Tensor, units: int) -> Member:
-    unit_N = unit_of_root_N[found.roots_N]
-    pairs_N2 = torch.unique(torch.stack([unit_N, found.indices_N], dim=1), dim=0)  # sorted by unit, then by channel
+def _member(coupled: _CoupledLayer, unit_of_root_N: Tensor, units: int) -> Member:
+    unit_N = unit_of_root_N[coupled.roots_N]
+    pairs_N2 = torch.unique(torch.stack([unit_N, coupled.indices_N], dim=1), dim=0)  # sorted by unit, then by channel
     per_unit_U = torch.bincount(pairs_N2[:, 0], minlength=units)
     if per_unit_U.min() != per_unit_U.max():
-        raise _uneven(found)
+        raise _uneven(coupled)
     channels_UK = pairs_N2[:, 1].view(units, -1)
-    name, layer = found.name, found.layer
+    name, layer = coupled.name, coupled.layer
     if isinstance(layer, nn.Parameter):
         dim = max(range(layer.dim()), key=lambda each: layer.shape[each])
-        return Member(name, found.side, channels_UK, (Slice(name, dim, channels_UK),))
-    if found.side == "in":
-        return Member(name, "in", channels_UK, (Slice(f"{name}.weight", 1, _of_each_group(found, channels_UK)),))
-    if found.side == "out":
-        _of_each_group(found, channels_UK)
-    held = [
+        return Member(name, coupled.side, channels_UK, (Slice(name, dim, channels_UK),))
+    if coupled.side == "in":
+        return Member(name, "in", channels_UK, (Slice(f"{name}.weight", 1, _of_each_group(coupled, channels_UK)),))
+    if coupled.side == "out":
+        _of_each_group(coupled, channels_UK)
+    tensors = [
         each
         for each in ("weight", "bias", "running_mean", "running_var")
         if isinstance(getattr(layer, each, None), Tensor)
     ]
-    return Member(name, found.side, channels_UK, tuple(Slice(f"{name}.{each}", 0, channels_UK) for each in held))
+    return Member(name, coupled.side, channels_UK, tuple(Slice(f"{name}.{each}", 0, channels_UK) for each in tensors))
 
 
-def _of_each_group(found: _Found, channels_UK: Tensor) -> Tensor:
+def _of_each_group(coupled: _CoupledLayer, channels_UK: Tensor) -> Tensor:
     """Renumber channels within the groups of a convolution: [units, channels of each group].
 
     Raises UnsupportedArchitecture where a unit does not have the same channels in every group.
     """
-    if not isinstance(found.layer, nn.Conv2d) or found.layer.groups == 1:
+    if not isinstance(coupled.layer, nn.Conv2d) or coupled.layer.groups == 1:
         return channels_UK
-    groups, width = found.layer.groups, _width(found.layer, found.side)
+    groups, width = coupled.layer.groups, _width(coupled.layer, coupled.side)
     own_UK = (channels_UK % width).sort(dim=1).values
     if own_UK.shape[1] % groups or bool((own_UK != own_UK[:, ::groups].repeat_interleave(groups, dim=1)).any()):
-        raise _uneven(found)
+        raise _uneven(coupled)
     return own_UK[:, ::groups]
 
 
-def _uneven(found: _Found) -> UnsupportedArchitecture:
+def _uneven(coupled: _CoupledLayer) -> UnsupportedArchitecture:
     return UnsupportedArchitecture(
-        f"{found.name} ({type(found.layer).__name__}) has its channels from several layers in a way that leaves its "
-        "groups or heads uneven whichever are removed",
+        f"{coupled.name} ({type(coupled.layer).__name__}) has its channels from several layers in a way that leaves "
+        "its groups or heads uneven whichever are removed",
         param="model",
     )

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.coupled_channels import CoupledChannels
 from core.errors import InvalidSparsity
 
 _ROUNDING = 0.5
@@ -48,12 +48,12 @@ class Goal:
         return Goal(self.parameters, self.flops, self.sparsity * share, self.flops_reduction * share)
 
 
-def ladder(units: int, round_to: int) -> list[int]:
+def width_steps(units: int, round_to: int) -> list[int]:
     """List the possible numbers of units left: all, then multiples of `round_to`, at least one of them."""
     return [units, *range((units - 1) // round_to * round_to, 0, -round_to)]
 
 
-def by_score(groups: Groups, scores: Sequence[Tensor], round_to: int) -> list[Step]:
+def by_score(groups: CoupledChannels, scores: Sequence[Tensor], round_to: int) -> list[Step]:
     """Return steps of all groups ranked together, each worth the mean score of its units.
 
     Scores are [units] for each group, higher is kept; earlier units win ties.
@@ -67,7 +67,7 @@ def by_score(groups: Groups, scores: Sequence[Tensor], round_to: int) -> list[St
 
 
 def by_rate(
-    groups: Groups, scores: Sequence[Tensor], round_to: int, value: Callable[[int, float], float]
+    groups: CoupledChannels, scores: Sequence[Tensor], round_to: int, value: Callable[[int, float], float]
 ) -> list[Step]:
     """Return steps of each group in the order of its own scores, worth `value(group, rate)` at the rate they reach.
 
@@ -76,10 +76,10 @@ def by_rate(
     """
     steps: list[tuple[float, float, Step]] = []
     for place, score_U in enumerate(scores):
-        gone = 0
+        removed = 0
         for units in _chunks(score_U, round_to):
-            gone += len(units)
-            rate = gone / len(score_U)
+            removed += len(units)
+            rate = removed / len(score_U)
             worth = value(place, rate)
             steps.append((worth, rate, Step(worth, place, units)))
     return [step for *_, step in sorted(steps, key=lambda each: each[:2])]
@@ -88,11 +88,11 @@ def by_rate(
 def _chunks(score_U: Tensor, round_to: int) -> list[tuple[int, ...]]:
     """Split units in ascending order of score into steps down the ladder."""
     order = torch.argsort(score_U, stable=True).tolist()
-    rungs = ladder(len(order), round_to)
+    rungs = width_steps(len(order), round_to)
     return [tuple(order[len(order) - above : len(order) - below]) for above, below in pairwise(rungs)]
 
 
-def until(steps: Sequence[Step], groups: Groups, goal: Goal) -> list[Step]:
+def steps_until(steps: Sequence[Step], groups: CoupledChannels, goal: Goal) -> list[Step]:
     """Return the fewest steps, from the first on, that meet the goal.
 
     Raises InvalidSparsity where not even all do; it names a layer of which nothing would be left and the most that can
@@ -105,11 +105,13 @@ def until(steps: Sequence[Step], groups: Groups, goal: Goal) -> list[Step]:
 
     count = bisect.bisect_left(range(len(steps) + 1), True, key=is_met)
     if count > len(steps):
-        raise beyond(groups, goal, counts(steps, groups))
+        raise layer_exhausted(groups, goal, counts(steps, groups))
     return list(steps[:count])
 
 
-def beyond(groups: Groups, goal: Goal, most: Sequence[int], name: str | None = None) -> InvalidSparsity:
+def layer_exhausted(
+    groups: CoupledChannels, goal: Goal, most: Sequence[int], name: str | None = None
+) -> InvalidSparsity:
     """Return an error that a goal would take an entire layer: the one named, else the one whose units cost most."""
     if name is None and groups.groups:
         costs = [
@@ -119,11 +121,11 @@ def beyond(groups: Groups, goal: Goal, most: Sequence[int], name: str | None = N
         name = groups.groups[costs.index(max(costs))].name
     sparsity = 1 - groups.parameters_left(most) / goal.parameters
     flops_reduction = 1 - groups.flops_left(most) / goal.flops
-    asked = f"sparsity {goal.sparsity:g}" + (
+    requested = f"sparsity {goal.sparsity:g}" + (
         f" and flops_reduction {goal.flops_reduction:g}" if goal.flops_reduction else ""
     )
     return InvalidSparsity(
-        f"{asked} would remove all that is left of {name or 'the layers that may be pruned'}: at most "
+        f"{requested} would remove all that is left of {name or 'the layers that may be pruned'}: at most "
         f"{_down(sparsity):.3f} of the model's parameters"
         + (f" and {_down(flops_reduction):.3f} of its operations" if goal.flops_reduction else "")
         + " can be removed",
@@ -136,7 +138,7 @@ def _down(share: float) -> float:
     return int(share * 1000) / 1000
 
 
-def counts(steps: Sequence[Step], groups: Groups) -> list[int]:
+def counts(steps: Sequence[Step], groups: CoupledChannels) -> list[int]:
     """Count the units the steps remove from each group."""
     removed = [0] * len(groups.groups)
     for step in steps:
@@ -145,7 +147,7 @@ def counts(steps: Sequence[Step], groups: Groups) -> list[int]:
 
 
 def chosen(steps: Sequence[Step]) -> dict[int, list[int]]:
-    """Return the steps' units by group, as `Groups.remove` takes them."""
+    """Return the steps' units by group, as `CoupledChannels.remove` takes them."""
     units: dict[int, list[int]] = defaultdict(list)
     for step in steps:
         units[step.group].extend(step.units)

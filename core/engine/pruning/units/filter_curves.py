@@ -11,7 +11,7 @@ from torch import Tensor
 from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
 from core.engine.pruning.network import Network, mean_loss
-from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.coupled_channels import CoupledChannels
 
 _RATES = tuple(tenth / 10 for tenth in range(1, 10))
 
@@ -35,9 +35,9 @@ class Curve:
 
 
 @torch.no_grad()
-def curves(scene: Network, groups: Groups, scores: Sequence[Tensor], images: ImageSet) -> list[Curve]:
+def curves(network: Network, groups: CoupledChannels, scores: Sequence[Tensor], images: ImageSet) -> list[Curve]:
     """Measure the curve of each group, with the units of lowest score zeroed first."""
-    dense = mean_loss(scene, images)
+    dense = mean_loss(network, images)
     scanned = []
     for place, (group, score_U) in enumerate(counted(list(zip(groups.groups, scores, strict=True)), "scanning groups")):
         order = torch.argsort(score_U, stable=True).tolist()
@@ -45,8 +45,8 @@ def curves(scene: Network, groups: Groups, scores: Sequence[Tensor], images: Ima
         losses = []
         for count in removed:
             with groups.silenced({place: order[:count]}):
-                losses.append(mean_loss(scene, images))
+                losses.append(mean_loss(network, images))
         rates = [count / group.units for count in removed]
         scanned.append(Curve((0.0, *rates), (dense, *losses)))
-        scene.progress.log(f"sensitivity of {group.name}: loss {dense:.4f} to {losses[-1]:.4f}")
+        network.progress.log(f"sensitivity of {group.name}: loss {dense:.4f} to {losses[-1]:.4f}")
     return scanned

@@ -18,7 +18,7 @@ from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
 from core.engine.pruning.network import Network, mean_loss
 from core.engine.pruning.units.channel_slices import Group
-from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.coupled_channels import CoupledChannels
 
 Dropped = Mapping[str, Tensor]
 """Inputs of layers that no longer count, by the layer's name."""
@@ -27,20 +27,20 @@ _EXACT_CLASSES = 32
 """Number of classes up to which the expectation over a label is a sum; above, this many labels are drawn."""
 
 
-class Ranking(Protocol):
-    def __call__(self, scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]: ...
+class FilterCriterion(Protocol):
+    def __call__(self, network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]: ...
 
 
-def taylor(scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def taylor(network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
     """Return |1/M Σ_m z_m·∂C/∂z_m| averaged over images (section 2.2); M is the size of the map.
 
     The absolute value is taken for each image.
     """
-    totals = _zeros(scene, groups)
-    for pixels_BCHW, labels_B in scene.batches(images):
-        gates = _open_gates(scene, groups, len(labels_B))
+    totals = _zeros(network, groups)
+    for pixels_BCHW, labels_B in network.batches(images):
+        gates = _open_gates(network, groups, len(labels_B))
         with groups.gated(gates):
-            loss = nn.functional.cross_entropy(scene.logits(pixels_BCHW), labels_B, reduction="sum")
+            loss = nn.functional.cross_entropy(network.logits(pixels_BCHW), labels_B, reduction="sum")
         for total_U, gradient_BU in zip(totals, torch.autograd.grad(loss, gates), strict=True):
             total_U += gradient_BU.abs().sum(dim=0)
     return [
@@ -49,18 +49,18 @@ def taylor(scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[
     ]  # fmt: skip
 
 
-def obd(scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def obd(network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
     """Return ½·h, h = ∂²C/∂g² by Gauss–Newton: LeCun's (1989) estimate of the loss of deleting a gate of 1.
 
     For cross-entropy JᵀH_zJ is the mean over labels, drawn from the model's own prediction, of the squared gradient of
     their log-probability: summed over all labels, or, with more than 32 classes, over 32 drawn.
     """
-    totals = _zeros(scene, groups)
+    totals = _zeros(network, groups)
     generator = torch.Generator().manual_seed(seed)
-    for pixels_BCHW, labels_B in scene.batches(images):
-        gates = _open_gates(scene, groups, len(labels_B))
+    for pixels_BCHW, labels_B in network.batches(images):
+        gates = _open_gates(network, groups, len(labels_B))
         with groups.gated(gates):
-            logarithms_BK = scene.logits(pixels_BCHW).log_softmax(dim=-1)
+            logarithms_BK = network.logits(pixels_BCHW).log_softmax(dim=-1)
         for labels_B1, weights_B in _expected_labels(logarithms_BK.detach(), generator):
             chosen = logarithms_BK.gather(1, labels_B1).sum()
             gradients = torch.autograd.grad(chosen, gates, retain_graph=True)
@@ -84,23 +84,23 @@ def _expected_labels(logarithms_BK: Tensor, generator: torch.Generator) -> list[
 
 
 @torch.no_grad()
-def oracle(scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def oracle(network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
     """Measure |ΔC|, the change of the loss without each unit (section 2.2, oracle-abs)."""
-    dense = mean_loss(scene, images)
+    dense = mean_loss(network, images)
     scores = []
     for place, group in enumerate(groups.groups):
         changes = []
         for unit in counted(range(group.units), f"measuring the model without each unit of {group.name}"):
             with groups.silenced({place: [unit]}):
-                changes.append(abs(mean_loss(scene, images) - dense))
+                changes.append(abs(mean_loss(network, images) - dense))
         scores.append(torch.tensor(changes, dtype=torch.float64))
     return scores
 
 
 @torch.no_grad()
-def activation(scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def activation(network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
     """Return mean |z| over images, places and readers: the mean activation for maps after a rectifier."""
-    totals = _zeros(scene, groups)
+    totals = _zeros(network, groups)
 
     def see(readers: int, total_U: Tensor, channels_UK: Tensor, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         size_C = inputs[0].abs().movedim(1 if isinstance(layer, nn.Conv2d) else -1, -1)
@@ -108,31 +108,31 @@ def activation(scene: Network, groups: Groups, images: ImageSet, seed: int) -> l
         total_U += mean_C[channels_UK.to(mean_C.device)].mean(dim=1) / readers
 
     hooks = [
-        scene.module(member.name).register_forward_pre_hook(
+        network.module(member.name).register_forward_pre_hook(
             partial(see, len(group.readers), total_U, member.channels_UK)
         )
         for group, total_U in zip(groups.groups, totals, strict=True)
         for member in group.readers
     ]
-    for pixels_BCHW, _ in scene.batches(images):
-        scene.logits(pixels_BCHW)
+    for pixels_BCHW, _ in network.batches(images):
+        network.logits(pixels_BCHW)
     for hook in hooks:
         hook.remove()
     return [total_U / len(images) for total_U in totals]
 
 
-def minimum_weight(scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def minimum_weight(network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
     """Return 1/|w| Σ w² over the kernels that produce the map."""
-    return [kernel_sums(scene.model, group, power=2) / _kernel_size(scene.model, group) for group in groups.groups]
+    return [kernel_sums(network.model, group, power=2) / _kernel_size(network.model, group) for group in groups.groups]
 
 
-def random(scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def random(network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
     """Draw scores uniformly from [0, 1), the same for a seed on every device."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.rand(group.units, generator=generator, dtype=torch.float64) for group in groups.groups]
 
 
-RANKINGS: dict[str, Ranking] = {
+RANKINGS: dict[str, FilterCriterion] = {
     "taylor": taylor,
     "obd": obd,
     "activation": activation,
@@ -144,12 +144,12 @@ _COMPARABLE = ("random", "oracle")
 """Rankings whose scores are comparable between layers as they are."""
 
 
-def rank(name: str, scene: Network, groups: Groups, images: ImageSet, seed: int) -> list[Tensor]:
+def rank(name: str, network: Network, groups: CoupledChannels, images: ImageSet, seed: int) -> list[Tensor]:
     """Return the scores of a ranking, comparable between layers: float64, on the CPU.
 
     Each layer's scores are divided by their L2 norm (section 2.2), except the oracle's and random ones.
     """
-    scores = [each.detach().cpu().double() for each in RANKINGS[name](scene, groups, images, seed)]
+    scores = [each.detach().cpu().double() for each in RANKINGS[name](network, groups, images, seed)]
     return scores if name in _COMPARABLE else [each / (each.norm() or 1.0) for each in scores]
 
 
@@ -178,20 +178,20 @@ def _kernel_size(model: nn.Module, group: Group) -> int:
     )
 
 
-def _map_size(groups: Groups, group: Group) -> int:
+def _map_size(groups: CoupledChannels, group: Group) -> int:
     """Return places times channels of a unit's feature map, as the layer that writes it outputs it."""
     leader = group.leaders[0]
     return groups.positions[leader.name] * leader.channels_UK.shape[1]
 
 
-def _open_gates(scene: Network, groups: Groups, images: int) -> list[Tensor]:
+def _open_gates(network: Network, groups: CoupledChannels, images: int) -> list[Tensor]:
     return [
-        torch.ones(images, group.units, device=scene.device, requires_grad=True) for group in groups.groups
+        torch.ones(images, group.units, device=network.device, requires_grad=True) for group in groups.groups
     ]  # fmt: skip
 
 
-def _zeros(scene: Network, groups: Groups) -> list[Tensor]:
-    return [torch.zeros(group.units, dtype=torch.float64, device=scene.device) for group in groups.groups]
+def _zeros(network: Network, groups: CoupledChannels) -> list[Tensor]:
+    return [torch.zeros(group.units, dtype=torch.float64, device=network.device) for group in groups.groups]
 
 
 def spearman(first_N: Tensor, second_N: Tensor) -> float:

@@ -7,7 +7,7 @@ from core.engine.options.filters import FilterParameters
 from core.engine.pruning.iterative.retraining import retrain_between
 from core.engine.pruning.iterative.saved_rounds import restore_round, save_round
 from core.engine.pruning.network import Network
-from core.engine.pruning.units.coupled_channels import Groups
+from core.engine.pruning.units.coupled_channels import CoupledChannels
 from core.engine.pruning.units.filter_budget import Goal, Step, chosen
 
 FIGURES = "filters"
@@ -15,32 +15,32 @@ FIGURES = "filters"
 
 
 class Choice(Protocol):
-    def __call__(self, groups: Groups, goal: Goal, number: int) -> list[Step] | None:
+    def __call__(self, groups: CoupledChannels, goal: Goal, number: int) -> list[Step] | None:
         """Choose the steps of a round, counted from 0; None ends the rounds."""
 
 
 def remove_in_rounds(
-    scene: Network, parameters: FilterParameters, choose: Choice, *, retrain_steps: int, flops_reduction: float = 0.0
+    network: Network, parameters: FilterParameters, choose: Choice, *, retrain_steps: int, flops_reduction: float = 0.0
 ) -> None:
     """Remove the units that `choose` returns and retrain, round by round, from the last saved round on.
 
     Raises WorkStopped once asked to stop, InvalidSparsity where a goal would take an entire layer.
     """
-    image_shape = scene.calibration.batch([0]).shape[1:]
-    layers = [layer.name for layer in scene.layers]
-    saved = restore_round(scene)
+    image_shape = network.calibration.batch([0]).shape[1:]
+    layers = [layer.name for layer in network.layers]
+    saved = restore_round(network)
     if saved is not None:
-        scene.figures.update(saved[1])
-    groups = Groups.of(scene.model, image_shape, is_checked=saved is not None).among(layers)
+        network.figures.update(saved[1])
+    groups = CoupledChannels.of(network.model, image_shape, is_checked=saved is not None).among(layers)
     if saved is None:
-        scene.figures[FIGURES] = _dense(groups)
-    record = scene.figures[FIGURES]
+        network.figures[FIGURES] = _dense(groups)
+    record = network.figures[FIGURES]
     number = saved[0] if saved is not None else 0
-    goal = Goal(record["parameters"]["before"], record["flops"]["before"], scene.sparsity, flops_reduction)
+    goal = Goal(record["parameters"]["before"], record["flops"]["before"], network.sparsity, flops_reduction)
     while (steps := choose(groups, goal, number)) is not None:
         groups.remove(chosen(steps))
         losses = retrain_between(
-            scene,
+            network,
             steps=retrain_steps,
             learning_rate=parameters.retrain_learning_rate,
             batch_size=parameters.retrain_batch_size,
@@ -48,18 +48,18 @@ def remove_in_rounds(
             metric="retraining_loss",
             done=number * retrain_steps,
         )
-        groups = Groups.of(scene.model, image_shape, is_checked=True).among(layers)
+        groups = CoupledChannels.of(network.model, image_shape, is_checked=True).among(layers)
         number += 1
         _update(record, groups, loss=losses[-1] if losses else None)
-        scene.progress.metric("parameters", number, groups.parameters)
-        scene.progress.metric("flops", number, groups.flops)
-        scene.progress.advance(_done(groups, goal))
-        save_round(scene, number, scene.figures)
-        scene.progress.raise_if_stopped()
-    scene.progress.advance(1.0)
+        network.progress.metric("parameters", number, groups.parameters)
+        network.progress.metric("flops", number, groups.flops)
+        network.progress.advance(_done(groups, goal))
+        save_round(network, number, network.figures)
+        network.progress.raise_if_stopped()
+    network.progress.advance(1.0)
 
 
-def _dense(groups: Groups) -> dict[str, Any]:
+def _dense(groups: CoupledChannels) -> dict[str, Any]:
     return {
         "parameters": {"before": groups.parameters, "after": groups.parameters},
         "flops": {"before": groups.flops, "after": groups.flops},
@@ -77,7 +77,7 @@ def _dense(groups: Groups) -> dict[str, Any]:
     }
 
 
-def _update(record: dict[str, Any], groups: Groups, *, loss: float | None) -> None:
+def _update(record: dict[str, Any], groups: CoupledChannels, *, loss: float | None) -> None:
     left: Mapping[str, int] = {group.name: group.units for group in groups.groups}
     for each in record["groups"]:
         each["after"] = left.get(each["name"], 1)  # a group of one unit is not removable, and no longer listed
@@ -85,14 +85,14 @@ def _update(record: dict[str, Any], groups: Groups, *, loss: float | None) -> No
     record["rounds"].append({"parameters": groups.parameters, "flops": groups.flops, "loss": loss})
 
 
-def _done(groups: Groups, goal: Goal) -> float:
+def _done(groups: CoupledChannels, goal: Goal) -> float:
     """Return the progress towards the goal, from 0 to 1."""
     shares = [
-        (1 - left / before) / asked
-        for left, before, asked in (
+        (1 - left / before) / requested
+        for left, before, requested in (
             (groups.parameters, goal.parameters, goal.sparsity),
             (groups.flops, goal.flops, goal.flops_reduction),
         )
-        if asked
+        if requested
     ]
     return max(0.0, min([1.0, *shares]))
