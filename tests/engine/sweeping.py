@@ -67,13 +67,13 @@ def save(result: PruneResult, source: Path, target: Path, *, shard_bytes: int = 
 def last_hidden(folder: Path, tokens: Tensor) -> Tensor:
     """Return the hidden states of a model folder after the last block, before the final norm."""
     opened = open_model(folder, own_artifact=True)
-    skeleton = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
-    hidden = skeleton.embed(tokens)
-    arguments = block_arguments(skeleton, tokens.shape[1], torch.float32)
+    streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
+    hidden = streamed.embed(tokens)
+    arguments = block_arguments(streamed, tokens.shape[1], torch.float32)
     with torch.inference_mode():
-        for index in range(len(skeleton)):
+        for index in range(len(streamed)):
             hidden = call_block(
-                skeleton.fill_block(index, skeleton.read_block(index), torch.float32), hidden, arguments[index]
+                streamed.fill_block(index, streamed.read_block(index), torch.float32), hidden, arguments[index]
             )
     return hidden
 

@@ -32,19 +32,19 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
     every: int, text: str, smollm2: ModelFolder, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """All three on the same inputs: those of the dense model."""
-    skeleton = StreamedModel(smollm2, dtype=torch.float32, device=torch.device("cpu"))
+    streamed = StreamedModel(smollm2, dtype=torch.float32, device=torch.device("cpu"))
     stream = Stream(
-        "dense", request.getfixturevalue(text)[:4], skeleton, ResumeStore(tmp_path, ""), ActivationBudget(2**30),
+        "dense", request.getfixturevalue(text)[:4], streamed, ResumeStore(tmp_path, ""), ActivationBudget(2**30),
         dtype=torch.float32, micro_batch=8,
     )  # fmt: skip
     methods = {name: build_method(name, parse_parameters(name, {})) for name in ("sparsegpt", "wanda", "magnitude")}
     target = LayerTarget(UNSTRUCTURED, 0.5)
-    chosen = range(0, len(skeleton), every)
+    chosen = range(0, len(streamed), every)
     checked = 0
     with torch.inference_mode():
         stream.start()
         for index in range(chosen[-1] + 1):
-            block = skeleton.fill_block(index, skeleton.read_block(index), torch.float32)
+            block = streamed.fill_block(index, streamed.read_block(index), torch.float32)
             groups = [InputGroup(names) for names in smollm2.family.inputs]
             gathered = collect(
                 block, index, stream, groups, lambda: InputStatistic(Statistic.GRAM, sample_stride=1)
@@ -65,7 +65,7 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
                     assert figures[0] < figures[1] < figures[2], (index, linear.name, figures)
                     checked += 1
             stream.advance(block, index)
-            skeleton.empty_block(index)
+            streamed.empty_block(index)
     assert checked == 7 * len(chosen)
 
 

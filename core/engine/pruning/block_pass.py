@@ -144,12 +144,12 @@ class BlockPass:
         self.budget = ActivationBudget(activation_budget_bytes)
         self._micro_batch = plan.micro_batch
 
-    def stream(self, name: str, tokens_NT: Tensor, skeleton: StreamedModel, dtype: torch.dtype) -> Stream:
-        """Return a stream of these tokens through the blocks of `skeleton`."""
+    def stream(self, name: str, tokens_NT: Tensor, streamed: StreamedModel, dtype: torch.dtype) -> Stream:
+        """Return a stream of these tokens through the blocks of `streamed`."""
         return Stream(
             name,
             tokens_NT,
-            skeleton,
+            streamed,
             self.store,
             self.budget,
             dtype=dtype,
@@ -182,22 +182,22 @@ class BlockPass:
             self.progress.metric("reconstruction_error", done - 1, sum(measured) / len(measured))
         self.progress.raise_if_stopped()
 
-    def dense_streams(self, skeleton: StreamedModel, dtype: torch.dtype) -> list[Stream]:
+    def dense_streams(self, streamed: StreamedModel, dtype: torch.dtype) -> list[Stream]:
         """Return a stream of each evaluation that has to go through the dense model."""
         return [
-            self.stream(f"dense-{number}", tokens_NT, skeleton, dtype)
+            self.stream(f"dense-{number}", tokens_NT, streamed, dtype)
             for number, (name, tokens_NT) in enumerate(zip(self.evaluations, self.evaluation_tokens, strict=True))
             if name not in self._known
         ]
 
-    def dense_perplexities(self, skeleton: StreamedModel, streams: Iterable[Stream]) -> list[float]:
+    def dense_perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[float]:
         """Return the dense perplexity of each evaluation, known before or measured from its stream at the end."""
-        measured = iter(self.perplexities(skeleton, streams))
+        measured = iter(self.perplexities(streamed, streams))
         return [self._known[name] if name in self._known else next(measured) for name in self.evaluations]
 
-    def perplexities(self, skeleton: StreamedModel, streams: Iterable[Stream]) -> list[float]:
+    def perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[float]:
         """Return the perplexity of each stream, at the end of all blocks."""
-        return [perplexity(skeleton, pairs(stream)) for stream in streams]
+        return [perplexity(streamed, pairs(stream)) for stream in streams]
 
     def compare(self, dense: Sequence[float], pruned: Sequence[float]) -> dict[str, PerplexityPair]:
         """Return the dense and the pruned perplexity of each evaluation set, by its name."""
@@ -206,10 +206,10 @@ class BlockPass:
             for name, before, after in zip(self.evaluations, dense, pruned, strict=True)
         }
 
-    def write_verification(self, skeleton: StreamedModel, stream: Stream) -> Path:
+    def write_verification(self, streamed: StreamedModel, stream: Stream) -> Path:
         """Write the verification tokens and the logits at the end of all blocks."""
         file = self.work / "verification.safetensors"
-        write_verification(skeleton, stream, file)
+        write_verification(streamed, stream, file)
         return file
 
     def stored(self, names: Iterable[str]) -> list[TensorEntry]:

@@ -42,7 +42,7 @@ class Bonsai(UnitMethod):
     @torch.inference_mode()
     def select(self, context: UnitSelectionContext) -> KeptUnits:
         assert context.counts is not None
-        skeleton = context.skeleton
+        streamed = context.streamed
         generator = torch.Generator().manual_seed(self.parameters.seed)
         model = _MaskedModel(context)
         removable = sum(context.structure.removable(layer, context.attention) for layer in range(context.layers))
@@ -55,7 +55,7 @@ class Bonsai(UnitMethod):
             context.log(f"round {number} of {rounds}: {said}")
             before = after
         for layer in range(context.layers):
-            skeleton.empty_block(layer)
+            streamed.empty_block(layer)
         return kept
 
     def _round(
@@ -112,17 +112,17 @@ class _MaskedModel:
 
     def __init__(self, context: UnitSelectionContext) -> None:
         self.context = context
-        skeleton, dtype = context.skeleton, context.forward_dtype
+        streamed, dtype = context.streamed, context.forward_dtype
         assert context.calibration is not None
-        self.blocks = [skeleton.fill_block(n, skeleton.read_block(n), dtype) for n in range(context.layers)]
-        self.arguments = block_arguments(skeleton, context.calibration.shape[1], dtype)
+        self.blocks = [streamed.fill_block(n, streamed.read_block(n), dtype) for n in range(context.layers)]
+        self.arguments = block_arguments(streamed, context.calibration.shape[1], dtype)
         unit_sets = [context.unit_sets(layer) for layer in range(context.layers)]
         self.masks = UnitMasks(context.folder.family, self.blocks, unit_sets)
 
     def perplexity(self, tokens_NT: Tensor, kept_U: Tensor) -> float:
         with self.masks.masked(kept_U):
             batches = tokens_NT.split(self.context.micro_batch)
-            return perplexity(self.context.skeleton, ((tokens_BT, self._run(tokens_BT)) for tokens_BT in batches))
+            return perplexity(self.context.streamed, ((tokens_BT, self._run(tokens_BT)) for tokens_BT in batches))
 
     def prior(self, tokens_NT: Tensor, kept_U: Tensor) -> tuple[Tensor, float]:
         """Return mean |W_out|·rms(activation) of each unit, and the perplexity, with only these units kept."""
@@ -131,7 +131,7 @@ class _MaskedModel:
         return self.masks.output_magnitudes(seen).double(), measured
 
     def _run(self, tokens_BT: Tensor) -> Tensor:
-        hidden_BTD = self.context.skeleton.embed(tokens_BT).to(self.context.forward_dtype)
+        hidden_BTD = self.context.streamed.embed(tokens_BT).to(self.context.forward_dtype)
         for block, arguments in zip(self.blocks, self.arguments, strict=True):
             hidden_BTD = call_block(block, hidden_BTD, arguments)
         return hidden_BTD

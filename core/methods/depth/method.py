@@ -55,7 +55,7 @@ class Depth(UnitMethod):
             seen[index].append(flat / flat.norm(dim=-1, keepdim=True))
 
         last = forward_blocks(
-            context.skeleton, list(context.calibration.split(context.micro_batch)), context.forward_dtype, keep
+            context.streamed, list(context.calibration.split(context.micro_batch)), context.forward_dtype, keep
         )
         for batch, hidden in enumerate(last):
             keep(context.layers, batch, hidden)
@@ -79,9 +79,9 @@ class Depth(UnitMethod):
         assert context.calibration is not None
         sequences = max(1, _QUICK_TOKENS // context.calibration.shape[1]) if self.is_quick else len(context.calibration)
         tokens = list(context.calibration[:sequences].split(context.micro_batch))
-        skeleton, dtype = context.skeleton, context.forward_dtype
-        arguments = block_arguments(skeleton, tokens[0].shape[1], dtype)
-        blocks = [skeleton.fill_block(n, skeleton.read_block(n), dtype) for n in range(context.layers)]
+        streamed, dtype = context.streamed, context.forward_dtype
+        arguments = block_arguments(streamed, tokens[0].shape[1], dtype)
+        blocks = [streamed.fill_block(n, streamed.read_block(n), dtype) for n in range(context.layers)]
         before = context.hidden_state_cache()
         kept = list(range(context.layers))
         candidates = set(kept)
@@ -100,9 +100,9 @@ class Depth(UnitMethod):
 
         def without(place: int) -> float:
             ends = (run(before.get(place, batch), kept[place + 1 :]) for batch in range(len(tokens)))
-            return perplexity(skeleton, zip(tokens, ends, strict=True))
+            return perplexity(streamed, zip(tokens, ends, strict=True))
 
-        remember(0, [skeleton.embed(each).to(dtype) for each in tokens])
+        remember(0, [streamed.embed(each).to(dtype) for each in tokens])
         removed: list[int] = []
         while len(removed) < context.removed_layers:
             tried = [(place, layer) for place, layer in enumerate(kept) if layer in candidates]
@@ -121,5 +121,5 @@ class Depth(UnitMethod):
             removed.append(best)
             remember(place, given)
         for layer in range(context.layers):
-            skeleton.empty_block(layer)
+            streamed.empty_block(layer)
         return removed

@@ -25,7 +25,7 @@ class L2Structured(UnitMethod):
     def select(self, context: UnitSelectionContext) -> KeptUnits:
         scores: list[Mapping[Kind, Tensor]] = []
         for layer in range(context.layers):
-            tensors = context.skeleton.read_block(layer)
+            tensors = context.streamed.read_block(layer)
 
             def squares(unit_slice: UnitSlice, tensors: Mapping[str, Tensor] = tensors) -> Tensor:
                 return unit_slice.per_feature(tensors[unit_slice.name].float().square())

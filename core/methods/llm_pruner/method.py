@@ -34,7 +34,7 @@ class LLMPruner(UnitMethod):
             scores[layer] = {each.kind: self._importance(each, weights, g, F).cpu() for each in unit_sets[layer]}
 
         loss = backward_blocks(
-            context.skeleton,
+            context.streamed,
             context.calibration,
             context.forward_dtype,
             [[unit_slice.name for each in layer for unit_slice in each.slices] for layer in unit_sets],

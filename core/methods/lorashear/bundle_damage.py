@@ -39,9 +39,9 @@ def bundle_damage(
     A layer's groups of a kind are sorted by their weights' L2 norm and divided into `most` bundles, or as many as there
     are groups. The hidden states before a layer are stored: only the layers from the masked one on are run again.
     """
-    skeleton, dtype = context.skeleton, adapter_model.dtype
+    streamed, dtype = context.streamed, adapter_model.dtype
     tokens = list(tokens_NT.split(context.micro_batch))
-    arguments = block_arguments(skeleton, tokens_NT.shape[1], dtype)
+    arguments = block_arguments(streamed, tokens_NT.shape[1], dtype)
     norms = adapter_model.unit_sums(lambda linear: effective_weight(linear).square(), normalised=False)
 
     def loss(start: int, entering: Sequence[Tensor]) -> float:
@@ -50,11 +50,11 @@ def bundle_damage(
                 hidden = call_block(adapter_model.blocks[layer], hidden, arguments[layer])
             return hidden
 
-        return math.log(perplexity(skeleton, zip(tokens, map(end, entering), strict=True)))
+        return math.log(perplexity(streamed, zip(tokens, map(end, entering), strict=True)))
 
     bundles = []
     with torch.inference_mode():
-        hidden = [skeleton.embed(each).to(dtype) for each in tokens]
+        hidden = [streamed.embed(each).to(dtype) for each in tokens]
         dense_loss = loss(0, hidden)
         for layer, unit_sets in enumerate(counted(adapter_model.unit_sets, "measuring what layers know")):
             for each in unit_sets:

@@ -63,13 +63,13 @@ class SensitivityPass(BlockPass):
         super().__init__(folder, plan, **setting)
         self.plan = plan
         self.method = plan.pruning.method
-        self.skeleton = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
+        self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
         (tokens_NT,) = self.evaluation_tokens
         self._tokens_NT = tokens_NT
-        self.dense = self.stream("dense", tokens_NT, self.skeleton, plan.dtype)
+        self.dense = self.stream("dense", tokens_NT, self.streamed, plan.dtype)
         reads_inputs = self.method.statistic is not Statistic.NONE
         self.calibration = (
-            self.stream("calibration", self.calibration_tokens, self.skeleton, plan.forward_dtype)
+            self.stream("calibration", self.calibration_tokens, self.streamed, plan.forward_dtype)
             if reads_inputs and self.calibration_tokens is not None
             else None
         )
@@ -87,7 +87,7 @@ class SensitivityPass(BlockPass):
     @torch.inference_mode()
     def run(self) -> SensitivityResult:
         """Measure all layers, one after the other; raises UnusableModel kinds for tensors that cannot be used."""
-        blocks = len(self.skeleton)
+        blocks = len(self.streamed)
         start = self._resume()
         if start == 0:
             for stream in self.streams:
@@ -108,7 +108,7 @@ class SensitivityPass(BlockPass):
         )
 
     def _resume(self) -> int:
-        saved = self.resume(self.streams, len(self.skeleton))
+        saved = self.resume(self.streams, len(self.streamed))
         if saved is None:
             return 0
         self.curves = [SensitivityCurve.model_validate(curve) for curve in saved.state["curves"]]
@@ -117,12 +117,12 @@ class SensitivityPass(BlockPass):
 
     def _layer(self, index: int) -> None:
         """Measure block `index`, then advance the dense streams through it."""
-        skeleton, plan = self.skeleton, self.plan
+        streamed, plan = self.streamed, self.plan
         self._held.discard(index)  # it is pruned now, and never run dense again
-        tensors = skeleton.read_block(index)
-        groups = input_groups(self.folder.family.inputs, skeleton.block_prefix(index), self._by_module)
+        tensors = streamed.read_block(index)
+        groups = input_groups(self.folder.family.inputs, streamed.block_prefix(index), self._by_module)
         statistics = self._statistics(index, tensors, groups)
-        block = skeleton.fill_block(index, tensors, plan.dtype)
+        block = streamed.fill_block(index, tensors, plan.dtype)
         variants = []
         for rate in plan.rates:
             pruned = self._pruned(index, tensors, statistics, rate)
@@ -131,16 +131,16 @@ class SensitivityPass(BlockPass):
                 for unit, names in self._units(index, list(pruned))
             ]
         self.dense.advance(block, index)
-        skeleton.empty_block(index)
-        for later in counted(range(index + 1, len(skeleton)), "blocks behind it"):
+        streamed.empty_block(index)
+        for later in counted(range(index + 1, len(streamed)), "blocks behind it"):
             block = self._later_block(later)
             for variant in variants:
                 variant.stream.advance(block, later)
             self._spilled.forget(BLOCK, later)
             if later not in self._held:
-                skeleton.empty_block(later)
+                streamed.empty_block(later)
         self._record(index, variants)
-        self._spilled.forget(BLOCK, len(skeleton))
+        self._spilled.forget(BLOCK, len(streamed))
 
     def _statistics(
         self, index: int, tensors: dict[str, Tensor], groups: Sequence[InputGroup]
@@ -149,7 +149,7 @@ class SensitivityPass(BlockPass):
         level = self.method.statistic
         if self.calibration is None:
             return {group: InputStatistic(level, sample_stride=1) for group in groups}
-        block = self.skeleton.fill_block(index, tensors, self.calibration.dtype)
+        block = self.streamed.fill_block(index, tensors, self.calibration.dtype)
         stride = self.calibration.token_count  # nothing is asked of the sample
         statistics = collect(
             block, index, self.calibration, groups, lambda: InputStatistic(level, sample_stride=stride)
@@ -161,7 +161,7 @@ class SensitivityPass(BlockPass):
         self, index: int, tensors: dict[str, Tensor], statistics: dict[InputGroup, InputStatistic], rate: float
     ) -> dict[str, Tensor]:
         """Return the block's prunable weights at a rate, by name in the block, rounded and laid out as stored."""
-        prefix, pattern = self.skeleton.block_prefix(index), self.plan.pruning.pattern
+        prefix, pattern = self.streamed.block_prefix(index), self.plan.pruning.pattern
         pruned = {}
         for group, statistic in statistics.items():
             stored = [tensors[f"{name}.weight"] for name in group.linears]
@@ -182,7 +182,7 @@ class SensitivityPass(BlockPass):
 
     def _units(self, index: int, names: Sequence[str]) -> list[tuple[str, list[str]]]:
         """Return the units that are pruned together: full name, and tensors by name in the block."""
-        prefix = self.skeleton.block_prefix(index)
+        prefix = self.streamed.block_prefix(index)
         if self.plan.scope == "layer":
             return [(prefix, list(names))] if names else []
         return [(f"{prefix}.{name.removesuffix('.weight')}", [name]) for name in names]
@@ -200,25 +200,25 @@ class SensitivityPass(BlockPass):
         stream = Stream(
             f"{unit}-{rate:g}",
             self._tokens_NT,
-            self.skeleton,
+            self.streamed,
             self._spilled,
             self.budget,
             dtype=self.plan.dtype,
             micro_batch=self.plan.micro_batch(self._tokens_NT.shape[1]),
             resumable=False,
         )
-        self.skeleton.fill_block(index, pruned, self.plan.dtype)
+        self.streamed.fill_block(index, pruned, self.plan.dtype)
         stream.advance_from(self.dense, block, index)
-        self.skeleton.fill_block(index, {name: tensors[name] for name in pruned}, self.plan.dtype)
+        self.streamed.fill_block(index, {name: tensors[name] for name in pruned}, self.plan.dtype)
         zeros = sum(int((weight == 0).sum()) for weight in pruned.values())
         return _Variant(unit, rate, zeros / sum(weight.numel() for weight in pruned.values()), stream)
 
     def _later_block(self, index: int) -> nn.Module:
         """Return a dense block after the pruned one: from memory, or read and then kept in memory if there is room."""
-        block: nn.Module = self.skeleton.blocks[index]
+        block: nn.Module = self.streamed.blocks[index]
         if index not in self._held:
-            tensors = self.skeleton.read_block(index)
-            block = self.skeleton.fill_block(index, tensors, self.plan.dtype)
+            tensors = self.streamed.read_block(index)
+            block = self.streamed.fill_block(index, tensors, self.plan.dtype)
             size = sum(weight.numel() for weight in tensors.values()) * self.plan.dtype.itemsize
             if len(self._held) * size + size <= self._room:
                 self._held.add(index)
@@ -228,7 +228,7 @@ class SensitivityPass(BlockPass):
         """Return the bytes of the activation budget that the streams of a layer leave."""
         widest = len(self.plan.rates)
         if self.plan.scope == "module":
-            widest *= max(1, len(self.plan.pruning.linears) // len(self.skeleton))
+            widest *= max(1, len(self.plan.pruning.linears) // len(self.streamed))
         tokens = self.dense.token_count * (1 + widest)
         if self.calibration is not None:
             tokens += self.calibration.token_count
@@ -253,7 +253,7 @@ class SensitivityPass(BlockPass):
             self.curves.append(SensitivityCurve(name=unit, layer=index, weights=weights, points=unit_points))
 
     def _measured(self, stream: Stream) -> float:
-        return perplexity(self.skeleton, pairs(stream))
+        return perplexity(self.streamed, pairs(stream))
 
     def _note_once(self, note: str) -> None:
         if note not in self.notes:

@@ -61,15 +61,15 @@ def test_a_setting_gives_an_output_its_bias_where_the_architecture_names_one_and
 def test_streamed_logits_equal_from_pretrained(name: str, hub_style: bool, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name, hub_style=hub_style)
     opened = open_model(folder)
-    skeleton = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
+    streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
     tokens = make_tokens(2, 40)
     with torch.inference_mode():
-        hidden = skeleton.embed(tokens)
-        for index, arguments in enumerate(skeleton.block_arguments(40)):
-            block = skeleton.fill_block(index, skeleton.read_block(index), torch.float32)
+        hidden = streamed.embed(tokens)
+        for index, arguments in enumerate(streamed.block_arguments(40)):
+            block = streamed.fill_block(index, streamed.read_block(index), torch.float32)
             hidden = call_block(block, hidden, arguments)
-            skeleton.empty_block(index)
-        logits = skeleton.logits(tokens, hidden, torch.arange(40))
+            streamed.empty_block(index)
+        logits = streamed.logits(tokens, hidden, torch.arange(40))
         reference = AutoModelForCausalLM.from_pretrained(folder).eval()(input_ids=tokens).logits
     torch.testing.assert_close(logits, reference, atol=1e-5, rtol=1e-5)
 

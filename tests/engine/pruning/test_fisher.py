@@ -23,10 +23,10 @@ from tests.engine.tiny import CONFIGS, UNLIKE, make_model, make_tokens
 
 def rates_of(folder: Path, work: Path, tokens: Tensor, sparsity: float, budget: int = 2**30) -> dict[str, float]:
     opened = open_model(folder)
-    skeleton = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
+    streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
     cache = HiddenStateCache(ActivationBudget(budget), work)
-    inside = [linear for linear in opened.description.linears if linear.layer < len(skeleton)]
-    return fisher.fisher_rates(skeleton, inside, tokens, sparsity, dtype=torch.float32, cache=cache)
+    inside = [linear for linear in opened.description.linears if linear.layer < len(streamed)]
+    return fisher.fisher_rates(streamed, inside, tokens, sparsity, dtype=torch.float32, cache=cache)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

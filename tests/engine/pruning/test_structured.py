@@ -110,8 +110,8 @@ def test_removing_what_nothing_reads_changes_nothing(name: str, attention: Any, 
         changes[f"{family.blocks}.1.{unit_slice.name}"] = partial(silence, columns=unit_slice.features(gone))
     edit(folder, changes)
     opened = open_model(folder)
-    skeleton = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
-    tensors = remove_units(skeleton.read_block(1), list(groups.values()), cut)
+    streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
+    tensors = remove_units(streamed.read_block(1), list(groups.values()), cut)
     assert tensors[f"{family.channel_reader}.weight"].shape[1] == 35
     whole = AutoModelForCausalLM.from_pretrained(folder).eval()
     expected = whole(input_ids=make_tokens(2)).logits
@@ -191,8 +191,8 @@ def test_gradients_block_by_block_are_those_of_the_whole_model(name: str, tmp_pa
     folder = make_model(tmp_path / "model", name)
     opened = open_model(folder)
     tokens = make_tokens(3, 20)
-    skeleton = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
-    names = [[f"{linear}.weight" for linear in opened.family.linears]] * len(skeleton)
+    streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
+    names = [[f"{linear}.weight" for linear in opened.family.linears]] * len(streamed)
     found, squares = {}, {}
 
     def keep(block: int, weights: Any, gradients: Any, squared: Any) -> None:
@@ -201,7 +201,7 @@ def test_gradients_block_by_block_are_those_of_the_whole_model(name: str, tmp_pa
             squares[f"{opened.family.blocks}.{block}.{each}"] = squared[each]
 
     cache = HiddenStateCache(ActivationBudget(4 * 20 * 32 * 4), tmp_path / "scratch")  # some in memory, some in files
-    loss = backward_blocks(skeleton, tokens, torch.float32, names, keep, squares=True, cache=cache)
+    loss = backward_blocks(streamed, tokens, torch.float32, names, keep, squares=True, cache=cache)
     assert not list((tmp_path / "scratch").iterdir()), "what was read is gone"
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     total, expected = 0.0, {}

@@ -50,19 +50,19 @@ def test_in_flight_and_two_pass_agree_on_the_first_linears(model: Path, method: 
 def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp_path: Path) -> None:
     """The dense block reads the dense stream, here of other tokens than the pruned one, and both go on."""
     opened = open_model(model)
-    skeleton = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
+    streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
     groups = [InputGroup(names) for names in opened.family.inputs]
     found = []
     for walk in (prune_in_flight, prune_two_pass):
         kept, seen = ResumeStore(tmp_path / walk.__name__, ""), dict[InputGroup, InputStatistic]()
         dense, pruned = (
-            Stream(f"{seed}", make_tokens(seed=seed), skeleton, kept, ActivationBudget(2**30), dtype=torch.float32,
+            Stream(f"{seed}", make_tokens(seed=seed), streamed, kept, ActivationBudget(2**30), dtype=torch.float32,
                    micro_batch=4)
             for seed in (1, 2)
         )  # fmt: skip
         with torch.inference_mode():
             dense.start(), pruned.start()
-            block = skeleton.fill_block(0, skeleton.read_block(0), torch.float32)
+            block = streamed.fill_block(0, streamed.read_block(0), torch.float32)
             twin = DenseReference(deepcopy(block), dense, 0, opened.family.added_to_stream)
             walk(block, 0, pruned, groups, lambda: InputStatistic(Statistic.GRAM, sample_stride=1), seen.__setitem__,
                  twin)  # fmt: skip

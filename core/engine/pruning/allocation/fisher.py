@@ -76,7 +76,7 @@ class _Watch:
 
 
 def fisher_rates(
-    skeleton: StreamedModel,
+    streamed: StreamedModel,
     linears: Sequence[LinearShape],
     tokens_NT: Tensor,
     sparsity: float,
@@ -86,17 +86,17 @@ def fisher_rates(
 ) -> dict[str, float]:
     """Return the share of each linear layer's weights to remove, by name; all together it is `sparsity`.
 
-    `tokens_NT` are token ids [sequences, time], `linears` are linear layers of the blocks of `skeleton`, which run
+    `tokens_NT` are token ids [sequences, time], `linears` are linear layers of the blocks of `streamed`, which run
     forward and backward one after the other in `dtype`. No layer loses more than 95 %, or (1 + sparsity)/2 where that
     is more. Raises RunFailed where gradients are not finite.
     """
     highest = max(_HIGHEST_RATE, (1 + sparsity) / 2)
     by_block: dict[int, list[_Watch]] = {}
     for shape in linears:
-        module = skeleton.blocks[shape.layer].get_submodule(
-            shape.name.removeprefix(f"{skeleton.block_prefix(shape.layer)}.")
+        module = streamed.blocks[shape.layer].get_submodule(
+            shape.name.removeprefix(f"{streamed.block_prefix(shape.layer)}.")
         )
-        watch = _Watch(shape, module, skeleton.folder.family)
+        watch = _Watch(shape, module, streamed.folder.family)
         by_block.setdefault(shape.layer, []).append(watch)
     costs: dict[str, LayerCosts] = {}
 
@@ -105,6 +105,6 @@ def fisher_rates(
 
     watches = [watch for block in by_block.values() for watch in block]
     with removed_after(watch.module.register_forward_hook(watch.hook) for watch in watches):
-        backward_blocks(skeleton, tokens_NT, dtype, [()] * len(skeleton), on_block, squares=False, cache=cache)
+        backward_blocks(streamed, tokens_NT, dtype, [()] * len(streamed), on_block, squares=False, cache=cache)
     rates = allocate([costs[shape.name] for shape in linears], sparsity)
     return {shape.name: rate for shape, rate in zip(linears, rates, strict=True)}

@@ -22,7 +22,7 @@ from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_sl
 class UnitRefit:
     """Refit of a narrower model, block by block.
 
-    `dense_stream` goes through the blocks of `skeleton`; `stream`, of the same tokens, goes through those of `narrow`,
+    `dense_stream` goes through the blocks of `streamed`; `stream`, of the same tokens, goes through those of `narrow`,
     which differ in number and width. `chosen` is the α of every linear layer that was fitted, where hold-out tokens
     chose it, by its name in the dense model.
     """
@@ -30,15 +30,15 @@ class UnitRefit:
     def __init__(
         self,
         compensation: Refit,
-        skeleton: StreamedModel,
+        streamed: StreamedModel,
         dense_stream: Stream,
         narrow: StreamedModel,
         stream: Stream,
         note: Callable[[str], None],
     ) -> None:
         self.compensation = compensation
-        self.family = skeleton.folder.family
-        self.skeleton, self.dense_stream = skeleton, dense_stream
+        self.family = streamed.folder.family
+        self.streamed, self.dense_stream = streamed, dense_stream
         self.narrow, self.stream = narrow, stream
         self.note = note
         self.chosen: dict[str, float] = {}
@@ -59,8 +59,8 @@ class UnitRefit:
 
     def pass_by(self, index: int, tensors: dict[str, Tensor]) -> None:
         """Advance the streams past the removed layer `index`: the dense one goes through it, the other skips it."""
-        self.dense_stream.advance(self.skeleton.fill_block(index, tensors, self.dense_stream.dtype), index)
-        self.skeleton.empty_block(index)
+        self.dense_stream.advance(self.streamed.fill_block(index, tensors, self.dense_stream.dtype), index)
+        self.streamed.empty_block(index)
         self.stream.skip_block()
 
     def fit(
@@ -80,14 +80,14 @@ class UnitRefit:
         """
         fitted = dict(left)
         is_dense = self._is_dense_so_far() and all(torch.equal(left[name], tensors[name]) for name in tensors)
-        dense_block = self.skeleton.fill_block(index, tensors, self.dense_stream.dtype)
+        dense_block = self.streamed.fill_block(index, tensors, self.dense_stream.dtype)
         block = self.narrow.fill_block(place, fitted, self.stream.dtype)
         if is_dense:
             self.dense_stream.advance(dense_block, index)
             self.stream.advance(block, place)
-            self.skeleton.empty_block(index)
+            self.streamed.empty_block(index)
             return fitted
-        prefix = self.skeleton.block_prefix(index)
+        prefix = self.streamed.block_prefix(index)
         outputs = output_slices(self.family, unit_sets)
 
         def fit_group(group: InputGroup, statistic: InputStatistic) -> None:
@@ -118,7 +118,7 @@ class UnitRefit:
             fit_group,
             DenseReference(dense_block, self.dense_stream, index, self.family.added_to_stream),
         )
-        self.skeleton.empty_block(index)
+        self.streamed.empty_block(index)
         return fitted
 
     def _is_dense_so_far(self) -> bool:

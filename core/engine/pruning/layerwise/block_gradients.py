@@ -28,26 +28,26 @@ These are the weights, the gradients of the mean loss in them, and the means of 
 
 @torch.no_grad()
 def forward_blocks(
-    skeleton: StreamedModel, tokens: Sequence[Tensor], dtype: torch.dtype, visit: Callable[[int, int, Tensor], None]
+    streamed: StreamedModel, tokens: Sequence[Tensor], dtype: torch.dtype, visit: Callable[[int, int, Tensor], None]
 ) -> list[Tensor]:
     """Run batches of token ids [sequences, time] through the blocks, one block's weights at a time.
 
     `visit` is called with the block, the batch and its hidden states [sequences, time, hidden_size] before the block.
     Returns the last block's outputs.
     """
-    arguments = block_arguments(skeleton, tokens[0].shape[1], dtype)
-    hidden = [skeleton.embed(each).to(dtype) for each in tokens]
-    for index in counted(range(len(skeleton)), "passing blocks forward"):
-        block = skeleton.fill_block(index, skeleton.read_block(index), dtype)
+    arguments = block_arguments(streamed, tokens[0].shape[1], dtype)
+    hidden = [streamed.embed(each).to(dtype) for each in tokens]
+    for index in counted(range(len(streamed)), "passing blocks forward"):
+        block = streamed.fill_block(index, streamed.read_block(index), dtype)
         for batch, given in enumerate(hidden):
             visit(index, batch, given)
             hidden[batch] = call_block(block, given, arguments[index])
-        skeleton.empty_block(index)
+        streamed.empty_block(index)
     return hidden
 
 
 def backward_blocks(
-    skeleton: StreamedModel,
+    streamed: StreamedModel,
     tokens_NT: Tensor,
     dtype: torch.dtype,
     names: Sequence[Sequence[str]],
@@ -61,19 +61,19 @@ def backward_blocks(
     `tokens_NT` are token ids [sequences, time]; `names[n]` the parameters of block n whose gradients are wanted.
     """
     tokens = list(tokens_NT.split(1))
-    upstream = forward_blocks(skeleton, tokens, dtype, cache.put)
-    arguments = block_arguments(skeleton, tokens_NT.shape[1], dtype)
+    upstream = forward_blocks(streamed, tokens, dtype, cache.put)
+    arguments = block_arguments(streamed, tokens_NT.shape[1], dtype)
     losses = []
     for batch, hidden_1TD in enumerate(upstream):
-        loss, upstream[batch] = _loss(skeleton, tokens[batch], hidden_1TD)
+        loss, upstream[batch] = _loss(streamed, tokens[batch], hidden_1TD)
         losses.append(loss)
-    for index in counted(range(len(skeleton))[::-1], "taking gradients of blocks"):
-        block = skeleton.fill_block(index, skeleton.read_block(index), dtype)
+    for index in counted(range(len(streamed))[::-1], "taking gradients of blocks"):
+        block = streamed.fill_block(index, streamed.read_block(index), dtype)
         wanted = _wanted(block, names[index])
         sums = {name: torch.zeros(each.shape, device=each.device) for name, each in wanted.items()}
         square_sums = {name: torch.zeros_like(each) for name, each in sums.items() if squares}
         for batch in range(len(tokens)):
-            hidden = cache.take(index, batch).to(skeleton.device).requires_grad_()
+            hidden = cache.take(index, batch).to(streamed.device).requires_grad_()
             output = call_block(block, hidden, arguments[index])
             gradients = torch.autograd.grad(output, [hidden, *wanted.values()], upstream[batch])
             upstream[batch] = gradients[0]
@@ -87,7 +87,7 @@ def backward_blocks(
             {name: each / len(tokens) for name, each in sums.items()},
             {name: each / len(tokens) for name, each in square_sums.items()},
         )
-        skeleton.empty_block(index)
+        streamed.empty_block(index)
     return sum(losses) / len(losses)
 
 
@@ -96,14 +96,14 @@ def _wanted(block: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     return {name: parameters[name].requires_grad_() for name in names if name in parameters}
 
 
-def _loss(skeleton: StreamedModel, tokens_1T: Tensor, hidden_1TD: Tensor) -> tuple[float, Tensor]:
+def _loss(streamed: StreamedModel, tokens_1T: Tensor, hidden_1TD: Tensor) -> tuple[float, Tensor]:
     """Return a sequence's mean loss, and its gradient in the last block's output."""
     hidden = hidden_1TD.detach().requires_grad_()
-    targets_T = tokens_1T[0, 1:].to(skeleton.device)
+    targets_T = tokens_1T[0, 1:].to(streamed.device)
     total = 0.0
     gradient = torch.zeros_like(hidden)
     for positions in torch.arange(len(targets_T)).split(_CHUNK):
-        logits_PV = skeleton.logits(tokens_1T, hidden, positions)[0].float()
+        logits_PV = streamed.logits(tokens_1T, hidden, positions)[0].float()
         loss = nn.functional.cross_entropy(logits_PV, targets_T[positions], reduction="sum") / len(targets_T)
         gradient += torch.autograd.grad(loss, hidden)[0]
         total += loss.item()

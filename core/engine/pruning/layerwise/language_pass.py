@@ -53,22 +53,22 @@ class LayerwisePass(BlockPass):
         self.plan = plan
         self.method = plan.method
         self.rows: list[LayerRow] = []
-        self.skeleton = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
+        self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
 
-        self.dense = self.dense_streams(self.skeleton, plan.dtype)
+        self.dense = self.dense_streams(self.streamed, plan.dtype)
         self.pruned = [
-            self.stream(f"pruned-{number}", each, self.skeleton, plan.dtype)
+            self.stream(f"pruned-{number}", each, self.streamed, plan.dtype)
             for number, each in enumerate(self.evaluation_tokens)
         ]
-        self.verification = self.stream("verification", self.probe, self.skeleton, plan.dtype)
+        self.verification = self.stream("verification", self.probe, self.streamed, plan.dtype)
         self.calibration = (
             None
             if self.calibration_tokens is None
-            else self.stream("calibration", self.calibration_tokens, self.skeleton, plan.forward_dtype)
+            else self.stream("calibration", self.calibration_tokens, self.streamed, plan.forward_dtype)
         )
         # The dense model's way with the calibration tokens, where weights are fitted to what it gives.
         self.dense_calibration = (
-            self.stream("dense-calibration", self.calibration_tokens, self.skeleton, plan.forward_dtype)
+            self.stream("dense-calibration", self.calibration_tokens, self.streamed, plan.forward_dtype)
             if plan.compensation is not None and plan.compensation.refits and self.calibration_tokens is not None
             else None
         )
@@ -94,7 +94,7 @@ class LayerwisePass(BlockPass):
 
     @torch.inference_mode()
     def _walk(self, start: int) -> PruneResult:
-        blocks = len(self.skeleton)
+        blocks = len(self.streamed)
         if start == 0:
             for stream in self.streams:
                 stream.start()
@@ -113,7 +113,7 @@ class LayerwisePass(BlockPass):
         return self._finish(start)
 
     def _resume(self) -> int:
-        saved = self.resume(self.streams, len(self.skeleton))
+        saved = self.resume(self.streams, len(self.streamed))
         if saved is None:
             return 0
         state = saved.state
@@ -124,7 +124,7 @@ class LayerwisePass(BlockPass):
 
     def _groups(self, index: int) -> list[InputGroup]:
         """Return the block's input groups, without the linear layers that are not pruned."""
-        return input_groups(self.folder.family.inputs, self.skeleton.block_prefix(index), self._by_module)
+        return input_groups(self.folder.family.inputs, self.streamed.block_prefix(index), self._by_module)
 
     def _new_statistic(self, level: Statistic) -> InputStatistic:
         stride = max(1, self.driver.token_count // _ERROR_SAMPLE_TOKENS)
@@ -135,19 +135,19 @@ class LayerwisePass(BlockPass):
         return InputStatistic(Statistic.GRAM, sample_stride=stride, fitted_tokens=fitted)
 
     def _block(self, index: int) -> None:
-        plan, skeleton = self.plan, self.skeleton
-        tensors = skeleton.read_block(index)
+        plan, streamed = self.plan, self.streamed
+        tensors = streamed.read_block(index)
         if self.dense:
-            block = skeleton.fill_block(index, tensors, plan.dtype)
+            block = streamed.fill_block(index, tensors, plan.dtype)
             for stream in self.dense:
                 stream.advance(block, index)
-        block = skeleton.fill_block(index, tensors, self.driver.dtype)
+        block = streamed.fill_block(index, tensors, self.driver.dtype)
         dense = (
             None
             if self.dense_calibration is None
             else DenseReference(deepcopy(block), self.dense_calibration, index, self.folder.family.added_to_stream)
         )
-        prefix = skeleton.block_prefix(index)
+        prefix = streamed.block_prefix(index)
 
         def prune_group(group: InputGroup, statistic: InputStatistic) -> None:
             names = [f"{name}.weight" for name in group.linears]
@@ -167,10 +167,10 @@ class LayerwisePass(BlockPass):
             self.driver.advance(block, index)
             if dense is not None:
                 dense.stream.advance(dense.block, index)
-        block = skeleton.fill_block(index, tensors, plan.dtype)
+        block = streamed.fill_block(index, tensors, plan.dtype)
         for stream in self.followers:
             stream.advance(block, index)
-        skeleton.empty_block(index)
+        streamed.empty_block(index)
         self.store.add(BLOCK, f"{index:05d}", {f"{prefix}.{name}": each for name, each in tensors.items()})
 
     def _prune(self, modules: list[str], stored: list[Tensor], statistic: InputStatistic) -> list[Tensor]:
@@ -217,8 +217,8 @@ class LayerwisePass(BlockPass):
         chosen_NT = tokens_NT[::stride][: self.plan.parameters.fisher_sequences]
         self.progress.log(f"allocation: gradients of {len(chosen_NT)} sequences")
         return fisher_rates(
-            self.skeleton,
-            [linear for linear in self.plan.linears if linear.layer < len(self.skeleton)],
+            self.streamed,
+            [linear for linear in self.plan.linears if linear.layer < len(self.streamed)],
             chosen_NT,
             self.plan.sparsity,
             dtype=gradient_dtype(self.plan.dtype, self.plan.device),
@@ -232,9 +232,9 @@ class LayerwisePass(BlockPass):
         self.progress.log("OWL: a dense pass over the calibration tokens")
         self.calibration.start()
         shares: dict[int, float] = {}
-        for index in counted(range(len(self.skeleton)), "looking for outliers in blocks"):
-            tensors = self.skeleton.read_block(index)
-            block = self.skeleton.fill_block(index, tensors, self.calibration.dtype)
+        for index in counted(range(len(self.streamed)), "looking for outliers in blocks"):
+            tensors = self.streamed.read_block(index)
+            block = self.streamed.fill_block(index, tensors, self.calibration.dtype)
             groups = self._groups(index)
             if groups:
                 statistics = collect(
@@ -252,7 +252,7 @@ class LayerwisePass(BlockPass):
                     self.plan.parameters.owl_outlier_ratio,  # type: ignore[attr-defined]
                 )
             self.calibration.advance(block, index)
-            self.skeleton.empty_block(index)
+            self.streamed.empty_block(index)
         self.calibration.resume(0)
         chosen = owl_sparsities(
             list(shares.values()),
@@ -260,21 +260,21 @@ class LayerwisePass(BlockPass):
             self.plan.parameters.owl_range,  # type: ignore[attr-defined]
         )
         by_layer = dict(zip(shares, chosen, strict=True))
-        return [by_layer.get(index, self.plan.sparsity) for index in range(len(self.skeleton))]
+        return [by_layer.get(index, self.plan.sparsity) for index in range(len(self.streamed))]
 
     def _finish(self, start: int) -> PruneResult:
-        skeleton = self.skeleton
-        dense = self.dense_perplexities(skeleton, self.dense)
-        unchanged = set(skeleton.outer_names)
+        streamed = self.streamed
+        dense = self.dense_perplexities(streamed, self.dense)
+        unchanged = set(streamed.outer_names)
         head, family = f"{self.folder.family.head}.weight", self.folder.family
         if family.head in self._by_module:
             statistic = self._new_statistic(self.method.statistic)
             ahead = None if self.dense_calibration is None else pairs(self.dense_calibration)
             for tokens_BT, hidden_BTD in pairs(self.driver):
-                before = None if ahead is None else skeleton.head_inputs(*self._in_dtype(next(ahead)))
-                statistic.update(skeleton.head_inputs(*self._in_dtype((tokens_BT, hidden_BTD))), before)
+                before = None if ahead is None else streamed.head_inputs(*self._in_dtype(next(ahead)))
+                statistic.update(streamed.head_inputs(*self._in_dtype((tokens_BT, hidden_BTD))), before)
             (weight,) = self._prune([family.head], [self.folder.read(head)], statistic)
-            skeleton.set_outer(head, weight)
+            streamed.set_outer(head, weight)
             self.store.add(BLOCK, HEAD, {family.stored_name(head): weight})
             unchanged.remove(head)
         return PruneResult(
@@ -282,11 +282,11 @@ class LayerwisePass(BlockPass):
             sparsities=self.plan.sparsities,
             removed=sum(row.zeros for row in self.rows),
             prunable=sum(row.out_features * row.in_features for row in self.rows),
-            perplexity=self.compare(dense, self.perplexities(skeleton, self.pruned)),
+            perplexity=self.compare(dense, self.perplexities(streamed, self.pruned)),
             notes=self.notes,
             files=self.store.lasting(BLOCK),
             unchanged=self.stored(unchanged),
             config=None,
-            verification=self.write_verification(skeleton, self.verification),
+            verification=self.write_verification(streamed, self.verification),
             resumed_from=start,
         )

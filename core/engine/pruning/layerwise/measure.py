@@ -49,27 +49,27 @@ def measure(
     work.mkdir(parents=True, exist_ok=True)
     torch.set_float32_matmul_precision("highest")
     dtype = DTYPES[folder.description.dtype]
-    skeleton = StreamedModel(folder, dtype=dtype, device=device)
+    streamed = StreamedModel(folder, dtype=dtype, device=device)
     store, budget = ResumeStore(work, ""), ActivationBudget(activation_budget_bytes)
 
     def stream(name: str, tokens_NT: Tensor) -> Stream:
         batch = micro_batch or max(1, MICRO_BATCH_TOKENS // tokens_NT.shape[1])
-        return Stream(name, tokens_NT, skeleton, store, budget, dtype=dtype, micro_batch=batch, resumable=False)
+        return Stream(name, tokens_NT, streamed, store, budget, dtype=dtype, micro_batch=batch, resumable=False)
 
     texts = {name: stream(f"evaluation-{number}", each) for number, (name, each) in enumerate(evaluations.items())}
     probe = stream("verification", verification_tokens(folder.description))
     streams = [*texts.values(), probe]
     for each in streams:
         each.start()
-    for index in counted(range(len(skeleton)), "measuring perplexity by blocks"):
-        block = skeleton.fill_block(index, skeleton.read_block(index), dtype)
+    for index in counted(range(len(streamed)), "measuring perplexity by blocks"):
+        block = streamed.fill_block(index, streamed.read_block(index), dtype)
         for each in streams:
             each.advance(block, index)
-        skeleton.empty_block(index)
+        streamed.empty_block(index)
         store.forget(BLOCK, index)
     verification = work / "verification.safetensors"
-    write_verification(skeleton, probe, verification)
-    return Measured({name: perplexity(skeleton, pairs(each)) for name, each in texts.items()}, verification)
+    write_verification(streamed, probe, verification)
+    return Measured({name: perplexity(streamed, pairs(each)) for name, each in texts.items()}, verification)
 
 
 def verification_tokens(description: ModelDescription) -> Tensor:
@@ -78,10 +78,10 @@ def verification_tokens(description: ModelDescription) -> Tensor:
     return torch.randint(description.vocabulary_size, (1, length), generator=torch.Generator().manual_seed(0))
 
 
-def write_verification(skeleton: StreamedModel, probe: Stream, file: Path) -> None:
+def write_verification(streamed: StreamedModel, probe: Stream, file: Path) -> None:
     """Write the verification tokens and their logits, once the stream has passed all blocks."""
     (tokens_1T,), hidden_1TD = probe.tokens, probe.hidden(0)
-    logits = skeleton.logits(tokens_1T, hidden_1TD, torch.arange(tokens_1T.shape[1]))
+    logits = streamed.logits(tokens_1T, hidden_1TD, torch.arange(tokens_1T.shape[1]))
     write_tensors(file, {"tokens": tokens_1T, "logits": logits.float()})
 
 

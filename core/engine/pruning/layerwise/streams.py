@@ -37,7 +37,7 @@ class Stream:
         self,
         name: str,
         tokens_NT: Tensor,
-        skeleton: StreamedModel,
+        streamed: StreamedModel,
         store: ResumeStore,
         budget: ActivationBudget,
         *,
@@ -51,7 +51,7 @@ class Stream:
         self.token_count = tokens_NT.numel()
         self.dtype = dtype
         self.done = 0
-        self._skeleton = skeleton
+        self._streamed = streamed
         self._store = store
         self._budget = budget
         self._resumable = resumable
@@ -64,7 +64,7 @@ class Stream:
     def start(self) -> None:
         """Embed the tokens: the state before block 0."""
         for index, tokens_BT in enumerate(self.tokens):
-            self._keep(index, self._skeleton.embed(tokens_BT).to(self.dtype), done=0)
+            self._keep(index, self._streamed.embed(tokens_BT).to(self.dtype), done=0)
 
     def resume(self, done: int) -> None:
         """Continue from the state after `done` blocks in the work folder."""
@@ -73,7 +73,7 @@ class Stream:
     def arguments(self, block: int) -> BlockArguments:
         """Return the arguments of block `block` other than the hidden states, in this stream's dtype."""
         if self._arguments is None:
-            self._arguments = block_arguments(self._skeleton, self.length, self.dtype)
+            self._arguments = block_arguments(self._streamed, self.length, self.dtype)
         return self._arguments[block]
 
     def hidden(self, index: int) -> Tensor:
@@ -81,7 +81,7 @@ class Stream:
         in_memory = self._held[index]
         if in_memory is not None:
             return in_memory
-        return self._store.read(BLOCK, self.done, self._activation(index))["hidden"].to(self._skeleton.device)
+        return self._store.read(BLOCK, self.done, self._activation(index))["hidden"].to(self._streamed.device)
 
     def store(self, index: int, hidden: Tensor) -> None:
         """Store a micro-batch's output of the current block; `step` follows once all are stored."""
@@ -131,10 +131,10 @@ class Stream:
         return f"{self.name}-{index:04d}"
 
 
-def block_arguments(skeleton: StreamedModel, length: int, dtype: torch.dtype) -> list[BlockArguments]:
+def block_arguments(streamed: StreamedModel, length: int, dtype: torch.dtype) -> list[BlockArguments]:
     """Return each block's arguments other than the hidden states [sequences, length, hidden_size], in that dtype."""
     cast: dict[int, Tensor] = {}
-    return [_cast(each, dtype, cast) for each in skeleton.block_arguments(length)]
+    return [_cast(each, dtype, cast) for each in streamed.block_arguments(length)]
 
 
 def _cast(arguments: BlockArguments, dtype: torch.dtype, done: dict[int, Tensor]) -> BlockArguments:

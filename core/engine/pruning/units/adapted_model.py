@@ -38,13 +38,13 @@ class AdapterModel:
         self._recovery = recovery
         self.family = context.folder.family
         self.unit_sets = [context.unit_sets(layer) for layer in range(context.layers)]
-        self._accelerator, self.dtype = training_precision(context.skeleton.dtype, context.skeleton.device)
+        self._accelerator, self.dtype = training_precision(context.streamed.dtype, context.streamed.device)
         torch.manual_seed(recovery.seed)
-        model = load_model(context.folder, context.skeleton.device, dtype=self.dtype)
+        model = load_model(context.folder, context.streamed.device, dtype=self.dtype)
         checkpoint_activations(model)
         linears = [each.name for each in context.folder.description.linears]
         self.module = add_adapters(model, recovery.lora, linears, transposed=self.family.transposed)
-        self.module.to(context.skeleton.device).eval()
+        self.module.to(context.streamed.device).eval()
         self.blocks: Sequence[nn.Module] = list(model.get_submodule(self.family.blocks).children())
         self._kept: dict[tuple[int, Kind], Tensor] = {}
         for layer, unit_sets in enumerate(self.unit_sets):
@@ -66,7 +66,7 @@ class AdapterModel:
 
     def keep(self, layer: int, kind: Kind, kept_U: Tensor) -> None:
         """Mask all units of a kind but those where `kept_U` [units] is True."""
-        self._kept[layer, kind] = kept_U.to(self._context.skeleton.device)
+        self._kept[layer, kind] = kept_U.to(self._context.streamed.device)
 
     def drop(self, layer: int, kind: Kind, removed_U: Tensor) -> None:
         """Mask more units of a kind: those where `removed_U` [units] is True."""
@@ -141,11 +141,11 @@ class AdapterModel:
         The removal pass reads them from there. The model cannot be used afterwards.
         """
         parameters = dict(merge_adapters(self.module).named_parameters())
-        skeleton: StreamedModel = self._context.skeleton
+        streamed: StreamedModel = self._context.streamed
         for layer in range(self._context.layers):
             names = [f"{linear}.weight" for linear in self.family.linears]
-            prefix = skeleton.block_prefix(layer)
-            merged = {name: parameters[f"{prefix}.{name}"].detach().to(skeleton.dtype) for name in names}
+            prefix = streamed.block_prefix(layer)
+            merged = {name: parameters[f"{prefix}.{name}"].detach().to(streamed.dtype) for name in names}
             self._context.trained.write(layer, merged)
         self.module.to("meta")  # under autocast the model refers to itself: its memory shall not wait for the collector
 

@@ -16,12 +16,12 @@ from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, To
 class BlockChoice:
     """A method that chooses block by block, and the streams of calibration tokens it reads.
 
-    `dense` goes through the blocks of `skeleton`, `pruned` (None where the method does not read it) through those of
+    `dense` goes through the blocks of `streamed`, `pruned` (None where the method does not read it) through those of
     `narrow`. Where a `refit` follows, both are its streams: they go on when the block is fitted.
     """
 
     method: BlockUnitMethod
-    skeleton: StreamedModel
+    streamed: StreamedModel
     dense: Stream
     narrow: StreamedModel
     pruned: Stream | None
@@ -37,7 +37,7 @@ class BlockChoice:
 
     def prune(self, block: BlockToPrune, place: int, tensors: dict[str, Tensor]) -> PrunedBlock:
         """Let the method choose; `tensors` are the dense model's, `place` is the block's number in the narrow one."""
-        module = self.skeleton.fill_block(block.layer, tensors, self.dense.dtype)
+        module = self.streamed.fill_block(block.layer, tensors, self.dense.dtype)
         goes_on = self.refit is None
 
         def run_dense() -> None:
@@ -60,7 +60,7 @@ class BlockChoice:
         )
         if goes_on and self.dense.done == block.layer:
             self.dense.advance(module, block.layer)
-        self.skeleton.empty_block(block.layer)
+        self.streamed.empty_block(block.layer)
         return pruned_block
 
     def go_on(self, place: int, left: dict[str, Tensor]) -> None:
@@ -73,7 +73,7 @@ class BlockChoice:
         """Advance the streams past the removed layer `index`: the dense one goes through it, the other skips it."""
         if self.refit is not None:
             return
-        self.dense.advance(self.skeleton.fill_block(index, tensors, self.dense.dtype), index)
-        self.skeleton.empty_block(index)
+        self.dense.advance(self.streamed.fill_block(index, tensors, self.dense.dtype), index)
+        self.streamed.empty_block(index)
         if self.pruned is not None:
             self.pruned.skip_block()

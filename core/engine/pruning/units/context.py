@@ -33,14 +33,14 @@ Scores = Sequence[Mapping[Kind, Tensor]]
 class UnitSelectionContext:
     """The dense model and everything a structured method may use to choose.
 
-    `skeleton` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
+    `streamed` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
     for the activations that do not fit in `budget`; `trained` takes the weights a method trains while it chooses.
     `width_reduction` is None where entire layers are removed, `removed_layers` of them.
     """
 
     folder: ModelFolder
     structure: ModelStructure
-    skeleton: StreamedModel
+    streamed: StreamedModel
     width_reduction: WidthReduction | None
     removed_layers: int
     calibration: Tensor | None

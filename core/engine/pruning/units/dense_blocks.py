@@ -18,22 +18,22 @@ def dense_blocks(context: UnitSelectionContext) -> Iterator[tuple[int, dict[str,
     One block has its weights at a time; hidden states lie in memory up to the budget, then in files.
     """
     assert context.calibration is not None
-    skeleton, dtype = context.skeleton, context.forward_dtype
+    streamed, dtype = context.streamed, context.forward_dtype
     batches = context.calibration.split(context.micro_batch)
-    arguments = block_arguments(skeleton, context.calibration.shape[1], dtype)
+    arguments = block_arguments(streamed, context.calibration.shape[1], dtype)
     cache = context.hidden_state_cache()
     for batch, tokens in enumerate(batches):
-        cache.put(0, batch, skeleton.embed(tokens).to(dtype))
-    for index in counted(range(len(skeleton)), "reading what the dense blocks read"):
-        tensors = skeleton.read_block(index)
-        block = skeleton.fill_block(index, tensors, dtype)
+        cache.put(0, batch, streamed.embed(tokens).to(dtype))
+    for index in counted(range(len(streamed)), "reading what the dense blocks read"):
+        tensors = streamed.read_block(index)
+        block = streamed.fill_block(index, tensors, dtype)
 
         def run(index: int = index, block: torch.nn.Module = block) -> None:
             for batch in range(len(batches)):
-                hidden = cache.take(index, batch).to(skeleton.device)
+                hidden = cache.take(index, batch).to(streamed.device)
                 cache.put(index + 1, batch, call_block(block, hidden, arguments[index]))
 
         yield index, tensors, TokensAtBlock(block, run)
-        skeleton.empty_block(index)
+        streamed.empty_block(index)
     for batch in range(len(batches)):
-        cache.take(len(skeleton), batch)
+        cache.take(len(streamed), batch)

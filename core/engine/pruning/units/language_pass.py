@@ -54,7 +54,7 @@ class UnitRemovalPass(BlockPass):
             )
         self.structure = require_structure(folder.description)
         self.rows: list[UnitRow] = []
-        self.skeleton = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
+        self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
         self.trained = TrainedWeights(self.store)
 
     def run(self) -> PruneResult:
@@ -71,7 +71,7 @@ class UnitRemovalPass(BlockPass):
         context = UnitSelectionContext(
             folder=self.folder,
             structure=self.structure,
-            skeleton=self.skeleton,
+            streamed=self.streamed,
             width_reduction=plan.width_reduction,
             removed_layers=plan.removed_layers,
             calibration=calibration,
@@ -98,16 +98,16 @@ class UnitRemovalPass(BlockPass):
 
     @torch.inference_mode()
     def _remove(self, kept: KeptUnits | UnitCounts) -> PruneResult:
-        plan, skeleton, family = self.plan, self.skeleton, self.folder.family
+        plan, streamed, family = self.plan, self.streamed, self.folder.family
         counts = kept.counts(self.structure) if isinstance(kept, KeptUnits) else kept
         self.notes += counts.notes
         raw = config_after_removal(self.folder.raw_config, self.folder.config, family, self.structure, counts)
         config = type(self.folder.config).from_dict(raw)
         narrow = StreamedModel(
-            replace(self.folder, config=config), dtype=plan.dtype, device=plan.device, outer=skeleton.model
+            replace(self.folder, config=config), dtype=plan.dtype, device=plan.device, outer=streamed.model
         )
 
-        dense = self.dense_streams(skeleton, plan.dtype)
+        dense = self.dense_streams(streamed, plan.dtype)
         pruned = [
             self.stream(f"pruned-{number}", each, narrow, plan.dtype)
             for number, each in enumerate(self.evaluation_tokens)
@@ -117,7 +117,7 @@ class UnitRemovalPass(BlockPass):
         choice = self._block_choice(narrow, refit)
         streams = [*dense, *pruned, verification]
         streams += [*(refit.streams if refit else []), *(choice.streams if choice else [])]
-        saved = self.resume(streams, len(skeleton))
+        saved = self.resume(streams, len(streamed))
         start = 0
         if saved is None:
             for stream in streams:
@@ -130,13 +130,13 @@ class UnitRemovalPass(BlockPass):
                 refit.chosen = dict(state["refits"])
         places = {layer: place for place, layer in enumerate(counts.layers)}
         added = self._added(narrow, places)
-        for index in counted(range(start, len(skeleton)), "removing from blocks"):
-            tensors = skeleton.read_block(index)
+        for index in counted(range(start, len(streamed)), "removing from blocks"):
+            tensors = streamed.read_block(index)
             if dense:
-                block = skeleton.fill_block(index, tensors, plan.dtype)
+                block = streamed.fill_block(index, tensors, plan.dtype)
                 for stream in dense:
                     stream.advance(block, index)
-                skeleton.empty_block(index)
+                streamed.empty_block(index)
             self._report(index, counts)
             if index in places:
                 place = places[index]
@@ -168,7 +168,7 @@ class UnitRemovalPass(BlockPass):
             refits = refit.chosen if refit else {}
             state = {"rows": [asdict(row) for row in self.rows], "notes": self.notes, "refits": refits}
             self.store.save(BLOCK, index + 1, {}, state)
-            self.report_block(index + 1, len(skeleton), [row for row in self.rows if row.layer == index])
+            self.report_block(index + 1, len(streamed), [row for row in self.rows if row.layer == index])
         self.progress.stage("evaluate")
         if refit:
             self.notes.append(refit.summary)
@@ -178,10 +178,10 @@ class UnitRemovalPass(BlockPass):
             sparsities=(),
             removed=removed,
             prunable=self.structure.parameters,
-            perplexity=self.compare(self.dense_perplexities(skeleton, dense), self.perplexities(narrow, pruned)),
+            perplexity=self.compare(self.dense_perplexities(streamed, dense), self.perplexities(narrow, pruned)),
             notes=self.notes,
             files=self.store.lasting(BLOCK),
-            unchanged=self.stored(skeleton.outer_names),
+            unchanged=self.stored(streamed.outer_names),
             config=raw,
             verification=self.write_verification(narrow, verification),
             resumed_from=start,
@@ -195,8 +195,8 @@ class UnitRemovalPass(BlockPass):
         assert self.calibration_tokens is not None
         return UnitRefit(
             plan.compensation,
-            self.skeleton,
-            self.stream("dense-calibration", self.calibration_tokens, self.skeleton, plan.forward_dtype),
+            self.streamed,
+            self.stream("dense-calibration", self.calibration_tokens, self.streamed, plan.forward_dtype),
             narrow,
             self.stream("calibration", self.calibration_tokens, narrow, plan.forward_dtype),
             self.notes.append,
@@ -208,10 +208,10 @@ class UnitRemovalPass(BlockPass):
             return None
         tokens = self.calibration_tokens
         assert tokens is not None
-        dense = refit.dense_stream if refit else self.stream("dense-calibration", tokens, self.skeleton, dtype)
+        dense = refit.dense_stream if refit else self.stream("dense-calibration", tokens, self.streamed, dtype)
         pruned = refit.stream if refit else self.stream("calibration", tokens, narrow, dtype)
         reads = pruned if method.reads_pruned else None
-        return BlockChoice(method, self.skeleton, dense, narrow, reads, refit, self.progress.log)
+        return BlockChoice(method, self.streamed, dense, narrow, reads, refit, self.progress.log)
 
     def _to_prune(
         self, index: int, unit_sets: list[UnitSet], counts: UnitCounts, tensors: Mapping[str, Tensor]
@@ -227,11 +227,11 @@ class UnitRemovalPass(BlockPass):
             parameter.numel()
             for index, place in places.items()
             for name, parameter in narrow.blocks[place].named_parameters()
-            if f"{self.skeleton.block_prefix(index)}.{name}" not in self.folder.tensors
+            if f"{self.streamed.block_prefix(index)}.{name}" not in self.folder.tensors
         )
 
     def _report(self, index: int, counts: UnitCounts) -> None:
-        name = self.skeleton.block_prefix(index)
+        name = self.streamed.block_prefix(index)
         if index not in counts.layers:
             removed = self.structure.layers[index].parameters
             self.rows.append(UnitRow(name, index, "layer", 1, 0, removed))
