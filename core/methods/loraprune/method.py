@@ -4,7 +4,7 @@ from torch import Tensor
 
 from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.schedule import cubic
-from core.engine.pruning.units.adapted_model import (
+from core.engine.pruning.units.adapter_model import (
     AdapterModel,
     MovingAverage,
     effective_weight,

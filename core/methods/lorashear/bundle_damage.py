@@ -17,7 +17,7 @@ from core.engine.architectures.unit_counts import Kind
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.pruning.layerwise.streams import block_arguments
-from core.engine.pruning.units.adapted_model import AdapterModel, effective_weight
+from core.engine.pruning.units.adapter_model import AdapterModel, effective_weight
 from core.engine.pruning.units.context import UnitSelectionContext
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.engine.architectures.unit_counts import Kind
 from core.engine.pruning.schedule import COOL_DOWN, WARM_UP
-from core.engine.pruning.units.adapted_model import (
+from core.engine.pruning.units.adapter_model import (
     AdapterModel,
     MovingAverage,
     UnitScores,

@@ -1,7 +1,7 @@
 """LoRAShear (Chen, Ding, Yadav, Zharkov, Liang 2023, arXiv:2310.18356): knowledge transfer before removal."""
 
 from core.engine.pruning.protocols.units import UnitMethod
-from core.engine.pruning.units.adapted_model import AdapterModel
+from core.engine.pruning.units.adapter_model import AdapterModel
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits
 from core.methods.lorashear.bundle_damage import UnitBundle, bundle_damage, most_damaging

@@ -18,7 +18,7 @@ from core.engine.models.tensors import load_tensors
 from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import plan_width_reduction
 from core.engine.pruning.schedule import counts_at, cubic
-from core.engine.pruning.units.adapted_model import AdapterModel, estimated_gradient
+from core.engine.pruning.units.adapter_model import AdapterModel, estimated_gradient
 from core.engine.pruning.units.removal import KeptUnits
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.engine.recovery.request import Lora
