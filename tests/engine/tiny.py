@@ -65,7 +65,8 @@ def _unlike() -> list[str]:
     first: dict[object, str] = {}
     for name in CONFIGS:
         each = architecture_of(name)
-        first.setdefault((each.inputs, each.channels, each.heads, each.stream_norms, each.transposed), name)
+        alike = (each.inputs, each.axes("channels"), each.axes("heads"), tuple(each.added_to_stream), each.transposed)
+        first.setdefault(alike, name)
     return list(first.values())
 
 

@@ -5,9 +5,33 @@ share one statistic and one factorisation. Everything else (rotary embeddings, m
 model's own code, run as it is.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from core.engine.architectures.unit_counts import UnitAxis
+
+
+@dataclass(frozen=True)
+class Sublayer:
+    """The attention or the FFN of a decoder block.
+
+    `inputs` are the linear layers that read the tensor it begins with, `output` is the one that reads what its units
+    give, as heads or channels. `units` has the axes of each kind of unit that can be removed from it. `norm` reads the
+    residual stream that the output is added to; None where anything lies between, as a norm or a factor (then only
+    layers' own outputs are targets). `bias` is the config's setting that gives its linear layers biases, the output
+    among them; None where no setting does.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    units: Mapping[str, tuple[UnitAxis, ...]] = field(default_factory=dict, hash=False)
+    norm: str | None = None
+    bias: str | None = None
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Return its linear layers, grouped by the tensor they read, in order of execution."""
+        return (self.inputs, (self.output,))
 
 
 @dataclass(frozen=True)
@@ -16,16 +40,11 @@ class Architecture:
 
     `order` is its place in lists of architectures, the smallest first. `blocks` is the module list of decoder layers,
     `base` the attribute of the causal model that holds the backbone (hub files of some families leave it out of their
-    keys), `inputs` the linear layers of a block grouped by the tensor they read, in order of execution. `transposed`
-    marks weights stored as [in, out] (GPT-2's Conv1D). `stored_head` is the head's name in files where it is not that
-    of the module. `channels` and `heads` are what goes with an FFN channel and with a head (empty where the head size
-    follows from the hidden size, so that none can go); `width_key` is the config's name for the number of channels,
-    `heads_divide_hidden` whether the config insists on it. `tied_by_default` says whether the config's class ties the
-    head to the embeddings unless told otherwise; `lists_by_layer` are the config's lists with an entry for each layer.
-    `stream_norms` are the norms whose input is the residual stream that the attention's output and the FFN's output are
-    added to, in that order; empty where anything lies between, as a norm or a factor (then only layers' own outputs are
-    targets). `attention_bias` and `ffn_bias` are the config's settings that give the linear layers of either biases,
-    the output among them; None where no setting does.
+    keys). `transposed` marks weights stored as [in, out] (GPT-2's Conv1D). `stored_head` is the head's name in files
+    where it is not that of the module. Where the head size follows from the hidden size, so that no head can go, the
+    attention has no units. `width_key` is the config's name for the number of channels, `heads_divide_hidden` whether
+    the config insists on it. `tied_by_default` says whether the config's class ties the head to the embeddings unless
+    told otherwise; `lists_by_layer` are the config's lists with an entry for each layer.
     """
 
     model_type: str
@@ -35,33 +54,37 @@ class Architecture:
     base: str
     blocks: str
     head: str
-    inputs: tuple[tuple[str, ...], ...]
-    channels: tuple[UnitAxis, ...]
-    heads: tuple[UnitAxis, ...] = ()
+    attention: Sublayer
+    ffn: Sublayer
     width_key: str = "intermediate_size"
     heads_divide_hidden: bool = False
     tied_by_default: bool = False
     transposed: bool = False
     stored_head: str | None = None
     lists_by_layer: tuple[str, ...] = ("layer_types",)
-    stream_norms: tuple[str, ...] = ()
-    attention_bias: str | None = None
-    ffn_bias: str | None = None
 
     @property
-    def attention_output(self) -> str:
-        """Return the linear layer that reads the output of the heads: the second group of inputs, in every family."""
-        return self.inputs[1][0]
+    def sublayers(self) -> tuple[Sublayer, ...]:
+        return (self.attention, self.ffn)
 
     @property
-    def channel_reader(self) -> str:
-        """Return the linear layer that reads the FFN's channels: the last one."""
-        return self.inputs[-1][0]
+    def inputs(self) -> tuple[tuple[str, ...], ...]:
+        """Return the linear layers of a block grouped by the tensor they read, in order of execution."""
+        return tuple(group for sublayer in self.sublayers for group in sublayer.groups)
 
     @property
     def added_to_stream(self) -> dict[str, str]:
         """Return the linear layers that add to the residual stream, each with the norm that reads it before."""
-        return dict(zip((self.attention_output, self.channel_reader), self.stream_norms, strict=False))
+        return {each.output: each.norm for each in self.sublayers if each.norm is not None}
+
+    def sublayer_of(self, kind: str) -> Sublayer | None:
+        """Return the sublayer from which units of a kind can be removed; None where there is none."""
+        return next((each for each in self.sublayers if kind in each.units), None)
+
+    def axes(self, kind: str) -> tuple[UnitAxis, ...]:
+        """Return the axes of a kind of unit; none where it cannot be removed."""
+        sublayer = self.sublayer_of(kind)
+        return () if sublayer is None else sublayer.units[kind]
 
     @property
     def linears(self) -> tuple[str, ...]:

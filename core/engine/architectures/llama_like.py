@@ -1,14 +1,9 @@
 """Parts that many architectures have as Llama has them: separate projections, a gated FFN, a norm before either."""
 
-from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.architecture import Architecture, Sublayer
 from core.engine.architectures.unit_counts import UnitAxis
 
-INPUTS = (
-    ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    ("self_attn.o_proj",),
-    ("mlp.gate_proj", "mlp.up_proj"),
-    ("mlp.down_proj",),
-)
+PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 CHANNELS = (
     UnitAxis("mlp.gate_proj", "out", ("channel",)),
     UnitAxis("mlp.up_proj", "out", ("channel",)),
@@ -20,7 +15,8 @@ HEADS = (
     UnitAxis("self_attn.v_proj", "out", ("key",)),
     UnitAxis("self_attn.o_proj", "in", ("query",)),
 )
-NORMS = ("input_layernorm", "post_attention_layernorm")
+ATTENTION_NORM = "input_layernorm"
+FFN_NORM = "post_attention_layernorm"
 
 
 def llama_like(
@@ -33,11 +29,11 @@ def llama_like(
     heads_divide_hidden: bool = False,
     tied_by_default: bool = False,
     lists_by_layer: tuple[str, ...] = ("layer_types",),
-    stream_norms: tuple[str, ...] = (),
+    reads_stream: bool = False,
     attention_bias: str | None = None,
     ffn_bias: str | None = None,
 ) -> Architecture:
-    """Return an architecture whose modules have Llama's names."""
+    """Return an architecture whose modules have Llama's names; `reads_stream`: its norms read the residual stream."""
     return Architecture(
         model_type=model_type,
         architecture=architecture,
@@ -46,13 +42,21 @@ def llama_like(
         base="model",
         blocks="model.layers",
         head="lm_head",
-        inputs=INPUTS,
-        channels=CHANNELS,
-        heads=heads,
+        attention=Sublayer(
+            PROJECTIONS,
+            "self_attn.o_proj",
+            {"heads": heads} if heads else {},
+            norm=ATTENTION_NORM if reads_stream else None,
+            bias=attention_bias,
+        ),
+        ffn=Sublayer(
+            ("mlp.gate_proj", "mlp.up_proj"),
+            "mlp.down_proj",
+            {"channels": CHANNELS},
+            norm=FFN_NORM if reads_stream else None,
+            bias=ffn_bias,
+        ),
         heads_divide_hidden=heads_divide_hidden,
         tied_by_default=tied_by_default,
         lists_by_layer=lists_by_layer,
-        stream_norms=stream_norms,
-        attention_bias=attention_bias,
-        ffn_bias=ffn_bias,
     )

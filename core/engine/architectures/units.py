@@ -19,7 +19,7 @@ def read_structure(
     if type(heads) is not int or heads < 1:
         raise UnusableModel(f"config.json lacks {HEADS_KEY!r} as a whole number above 0", param="model")
     heads_of = [each.get(HEADS_KEY, heads) for each in layer_settings(config) or [{}] * layers]
-    width = _features(family, blocks[0], UnitAxis(family.attention_output, "in", ("query",)))
+    width = _features(family, blocks[0], UnitAxis(family.attention.output, "in", ("query",)))
     if width % heads_of[0]:
         raise UnusableModel(
             f"config.json says {heads_of[0]} heads, which do not divide the {width} features of all", param="model"
@@ -40,9 +40,9 @@ def read_structure(
     return ModelStructure(
         head_dim=head_dim,
         heads_divide_hidden=family.heads_divide_hidden,
-        channel_parameters=parameters(family.channels, {"channel": 1}),
-        head_parameters=parameters(family.heads, {"query": head_dim}),
-        kv_group_parameters=parameters(family.heads, {"query": group * head_dim, "key": head_dim}),
+        channel_parameters=parameters(family.axes("channels"), {"channel": 1}),
+        head_parameters=parameters(family.axes("heads"), {"query": head_dim}),
+        kv_group_parameters=parameters(family.axes("heads"), {"query": group * head_dim, "key": head_dim}),
         layers=shapes,
     )
 
@@ -70,7 +70,7 @@ def _block(family: Architecture, tensors: Mapping[str, TensorEntry], layer: int)
 
 def _shape(family: Architecture, block: Mapping[str, TensorEntry], heads: int, head_dim: int) -> LayerShape:
     kv_heads = heads
-    for part in family.heads:
+    for part in family.axes("heads"):
         keys = part.runs.count("key")
         if keys:
             rows = _features(family, block, part) - part.runs.count("query") * heads * head_dim
@@ -79,7 +79,7 @@ def _shape(family: Architecture, block: Mapping[str, TensorEntry], heads: int, h
     if kv_heads < 1 or heads % kv_heads:
         raise UnusableModel(f"{heads} heads cannot share {kv_heads} key and value heads evenly", param="model")
     return LayerShape(
-        channels=_features(family, block, family.channels[-1]),
+        channels=_features(family, block, family.axes("channels")[-1]),
         heads=heads,
         kv_heads=kv_heads,
         parameters=sum(entry.numel for entry in block.values()),

@@ -49,7 +49,7 @@ def test_a_setting_gives_an_output_its_bias_where_the_architecture_names_one_and
         return {linear for linear in family.linears if block.get_submodule(linear).bias is not None}
 
     none, every = dict.fromkeys(settings, False), biased(**dict.fromkeys(settings, True))
-    for output, setting in ((family.attention_output, family.attention_bias), (family.channel_reader, family.ffn_bias)):
+    for output, setting in ((family.attention.output, family.attention.bias), (family.ffn.output, family.ffn.bias)):
         if setting is None:
             assert (output in biased(**none)) == (output in every)
         else:

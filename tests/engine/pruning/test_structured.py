@@ -36,7 +36,7 @@ from tests.engine.tiny import CONFIGS, architecture_of, make_model, make_tokens
 from tests.engine.watching import Watching
 
 WIDTHS = ["random-structured", "l2-structured", "llm-pruner"]
-HEADLESS = [name for name in CONFIGS if not architecture_of(name).heads]
+HEADLESS = [name for name in CONFIGS if not architecture_of(name).attention.units]
 
 
 def removal(folder: Path, work: Path, method: str, sparsity: float, **setting: Any) -> PruneResult:
@@ -102,7 +102,7 @@ def test_removing_what_nothing_reads_changes_nothing(name: str, attention: Any, 
     assert structure is not None
     groups = {each.kind: each for each in layer_unit_sets(family, structure, 1, attention)}
     cut = KeptLayerUnits(heads=[1] if attention == "kv_groups" else [1, 2], channels=list(range(5, 40)))
-    outputs = {"heads": family.attention_output, "channels": family.channel_reader}
+    outputs = {"heads": family.attention.output, "channels": family.ffn.output}
     changes = {}
     for kind, each in groups.items():
         unit_slice = next(unit_slice for unit_slice in each.slices if unit_slice.name == f"{outputs[kind]}.weight")
@@ -112,7 +112,7 @@ def test_removing_what_nothing_reads_changes_nothing(name: str, attention: Any, 
     opened = open_model(folder)
     streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
     tensors = remove_units(streamed.read_block(1), list(groups.values()), cut)
-    assert tensors[f"{family.channel_reader}.weight"].shape[1] == 35
+    assert tensors[f"{family.ffn.output}.weight"].shape[1] == 35
     whole = AutoModelForCausalLM.from_pretrained(folder).eval()
     expected = whole(input_ids=make_tokens(2)).logits
     layer = whole.get_submodule(f"{family.blocks}.1")

@@ -1,7 +1,7 @@
 """GLM: Llama's attention with biases, and one projection for the gate and the channels of the FFN."""
 
-from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.llama_like import HEADS, NORMS
+from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.llama_like import ATTENTION_NORM, FFN_NORM, HEADS, PROJECTIONS
 from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
@@ -12,16 +12,16 @@ ARCHITECTURE = Architecture(
     base="model",
     blocks="model.layers",
     head="lm_head",
-    inputs=(
-        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        ("self_attn.o_proj",),
+    attention=Sublayer(PROJECTIONS, "self_attn.o_proj", {"heads": HEADS}, norm=ATTENTION_NORM),
+    ffn=Sublayer(
         ("mlp.gate_up_proj",),
-        ("mlp.down_proj",),
+        "mlp.down_proj",
+        {
+            "channels": (
+                UnitAxis("mlp.gate_up_proj", "out", ("channel", "channel")),
+                UnitAxis("mlp.down_proj", "in", ("channel",)),
+            )
+        },
+        norm=FFN_NORM,
     ),
-    channels=(
-        UnitAxis("mlp.gate_up_proj", "out", ("channel", "channel")),
-        UnitAxis("mlp.down_proj", "in", ("channel",)),
-    ),
-    heads=HEADS,
-    stream_norms=NORMS,
 )

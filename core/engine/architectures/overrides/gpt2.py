@@ -1,6 +1,6 @@
 """GPT-2: weights stored as [in, out], and a head size that follows from the hidden size."""
 
-from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.architecture import Architecture, Sublayer
 from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
@@ -11,10 +11,14 @@ ARCHITECTURE = Architecture(
     base="transformer",
     blocks="transformer.h",
     head="lm_head",
-    inputs=(("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",)),
-    channels=(UnitAxis("mlp.c_fc", "out", ("channel",)), UnitAxis("mlp.c_proj", "in", ("channel",))),
+    attention=Sublayer(("attn.c_attn",), "attn.c_proj", norm="ln_1"),
+    ffn=Sublayer(
+        ("mlp.c_fc",),
+        "mlp.c_proj",
+        {"channels": (UnitAxis("mlp.c_fc", "out", ("channel",)), UnitAxis("mlp.c_proj", "in", ("channel",)))},
+        norm="ln_2",
+    ),
     width_key="n_inner",
     tied_by_default=True,
     transposed=True,
-    stream_norms=("ln_1", "ln_2"),
 )

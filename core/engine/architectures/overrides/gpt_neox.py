@@ -1,6 +1,6 @@
 """GPT-NeoX: attention and FFN side by side, a head size that follows from the hidden size, and a head `embed_out`."""
 
-from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.architecture import Architecture, Sublayer
 from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
@@ -11,13 +11,16 @@ ARCHITECTURE = Architecture(
     base="gpt_neox",
     blocks="gpt_neox.layers",
     head="lm_head",
-    inputs=(
-        ("attention.query_key_value",),
-        ("attention.dense",),
+    attention=Sublayer(("attention.query_key_value",), "attention.dense", bias="attention_bias"),
+    ffn=Sublayer(
         ("mlp.dense_h_to_4h",),
-        ("mlp.dense_4h_to_h",),
+        "mlp.dense_4h_to_h",
+        {
+            "channels": (
+                UnitAxis("mlp.dense_h_to_4h", "out", ("channel",)),
+                UnitAxis("mlp.dense_4h_to_h", "in", ("channel",)),
+            )
+        },
     ),
-    channels=(UnitAxis("mlp.dense_h_to_4h", "out", ("channel",)), UnitAxis("mlp.dense_4h_to_h", "in", ("channel",))),
     stored_head="embed_out",
-    attention_bias="attention_bias",
 )

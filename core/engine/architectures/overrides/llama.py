@@ -1,6 +1,6 @@
 """Llama."""
 
-from core.engine.architectures.llama_like import NORMS, llama_like
+from core.engine.architectures.llama_like import llama_like
 
 ARCHITECTURE = llama_like(
     "llama",
@@ -8,7 +8,7 @@ ARCHITECTURE = llama_like(
     "Llama",
     order=10,
     heads_divide_hidden=True,
-    stream_norms=NORMS,
+    reads_stream=True,
     attention_bias="attention_bias",
     ffn_bias="mlp_bias",
 )

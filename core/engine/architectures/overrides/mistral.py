@@ -1,5 +1,5 @@
 """Mistral."""
 
-from core.engine.architectures.llama_like import NORMS, llama_like
+from core.engine.architectures.llama_like import llama_like
 
-ARCHITECTURE = llama_like("mistral", "MistralForCausalLM", "Mistral", order=20, stream_norms=NORMS)
+ARCHITECTURE = llama_like("mistral", "MistralForCausalLM", "Mistral", order=20, reads_stream=True)

@@ -1,6 +1,7 @@
 """OPT: a head size that follows from the hidden size, and norms before or after each output, as the config says."""
 
-from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.llama_like import PROJECTIONS
 from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
@@ -11,15 +12,13 @@ ARCHITECTURE = Architecture(
     base="model",
     blocks="model.decoder.layers",
     head="lm_head",
-    inputs=(
-        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        ("self_attn.out_proj",),
+    attention=Sublayer(PROJECTIONS, "self_attn.out_proj", bias="enable_bias"),
+    ffn=Sublayer(
         ("fc1",),
-        ("fc2",),
+        "fc2",
+        {"channels": (UnitAxis("fc1", "out", ("channel",)), UnitAxis("fc2", "in", ("channel",)))},
+        bias="enable_bias",
     ),
-    channels=(UnitAxis("fc1", "out", ("channel",)), UnitAxis("fc2", "in", ("channel",))),
     width_key="ffn_dim",
     tied_by_default=True,
-    attention_bias="enable_bias",
-    ffn_bias="enable_bias",
 )

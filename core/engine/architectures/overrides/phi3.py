@@ -1,7 +1,7 @@
 """Phi-3: one projection for queries, keys and values, and one for the gate and the channels of the FFN."""
 
-from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.llama_like import NORMS
+from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.llama_like import ATTENTION_NORM, FFN_NORM
 from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
@@ -12,14 +12,26 @@ ARCHITECTURE = Architecture(
     base="model",
     blocks="model.layers",
     head="lm_head",
-    inputs=(("self_attn.qkv_proj",), ("self_attn.o_proj",), ("mlp.gate_up_proj",), ("mlp.down_proj",)),
-    channels=(
-        UnitAxis("mlp.gate_up_proj", "out", ("channel", "channel")),
-        UnitAxis("mlp.down_proj", "in", ("channel",)),
+    attention=Sublayer(
+        ("self_attn.qkv_proj",),
+        "self_attn.o_proj",
+        {
+            "heads": (
+                UnitAxis("self_attn.qkv_proj", "out", ("query", "key", "key")),
+                UnitAxis("self_attn.o_proj", "in", ("query",)),
+            )
+        },
+        norm=ATTENTION_NORM,
     ),
-    heads=(
-        UnitAxis("self_attn.qkv_proj", "out", ("query", "key", "key")),
-        UnitAxis("self_attn.o_proj", "in", ("query",)),
+    ffn=Sublayer(
+        ("mlp.gate_up_proj",),
+        "mlp.down_proj",
+        {
+            "channels": (
+                UnitAxis("mlp.gate_up_proj", "out", ("channel", "channel")),
+                UnitAxis("mlp.down_proj", "in", ("channel",)),
+            )
+        },
+        norm=FFN_NORM,
     ),
-    stream_norms=NORMS,
 )

@@ -1,6 +1,6 @@
 """SmolLM3: Llama's modules, with rotary embeddings in some layers only."""
 
-from core.engine.architectures.llama_like import NORMS, llama_like
+from core.engine.architectures.llama_like import llama_like
 
 ARCHITECTURE = llama_like(
     "smollm3",
@@ -9,7 +9,7 @@ ARCHITECTURE = llama_like(
     order=160,
     tied_by_default=True,
     lists_by_layer=("layer_types", "no_rope_layers"),
-    stream_norms=NORMS,
+    reads_stream=True,
     attention_bias="attention_bias",
     ffn_bias="mlp_bias",
 )

@@ -1,7 +1,7 @@
 """StarCoder2: Llama's attention with biases, an FFN of two layers, and LayerNorm before either."""
 
-from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.llama_like import HEADS, NORMS
+from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.llama_like import ATTENTION_NORM, FFN_NORM, HEADS, PROJECTIONS
 from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
@@ -12,16 +12,13 @@ ARCHITECTURE = Architecture(
     base="model",
     blocks="model.layers",
     head="lm_head",
-    inputs=(
-        ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        ("self_attn.o_proj",),
+    attention=Sublayer(PROJECTIONS, "self_attn.o_proj", {"heads": HEADS}, norm=ATTENTION_NORM, bias="use_bias"),
+    ffn=Sublayer(
         ("mlp.c_fc",),
-        ("mlp.c_proj",),
+        "mlp.c_proj",
+        {"channels": (UnitAxis("mlp.c_fc", "out", ("channel",)), UnitAxis("mlp.c_proj", "in", ("channel",)))},
+        norm=FFN_NORM,
+        bias="use_bias",
     ),
-    channels=(UnitAxis("mlp.c_fc", "out", ("channel",)), UnitAxis("mlp.c_proj", "in", ("channel",))),
-    heads=HEADS,
     tied_by_default=True,
-    stream_norms=NORMS,
-    attention_bias="use_bias",
-    ffn_bias="use_bias",
 )

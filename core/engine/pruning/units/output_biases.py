@@ -27,25 +27,17 @@ class OutputBiases:
 def output_biases(folder: ModelFolder, kinds: Collection[Kind]) -> OutputBiases:
     """Return how the layers that read these kinds of units come to biases, if they can."""
     family = folder.family
-    ways: dict[Kind, tuple[str, str | None]] = {
-        "heads": (family.attention_output, family.attention_bias),
-        "channels": (family.channel_reader, family.ffn_bias),
-    }
 
     def has_bias(linear: str) -> bool:
         return f"{family.blocks}.0.{linear}.bias" in folder.tensors
 
-    settings = {
-        setting
-        for kind, (linear, setting) in ways.items()
-        if kind in kinds and setting is not None and not has_bias(linear)
-    }
-    given = [name for group in family.inputs[:2] for name in group if family.attention_bias in settings]
-    given += [name for group in family.inputs[2:] for name in group if family.ffn_bias in settings]
+    sublayers = {kind: sublayer for kind in kinds if (sublayer := family.sublayer_of(kind)) is not None}
+    settings = {each.bias for each in sublayers.values() if each.bias is not None and not has_bias(each.output)}
+    given = [name for each in family.sublayers if each.bias in settings for group in each.groups for name in group]
     lacking = [name for name in given if not has_bias(name)]
     added = {f"{family.blocks}.{layer}.{name}" for layer in range(folder.description.layers) for name in lacking}
     return OutputBiases(
-        frozenset(kind for kind in kinds if has_bias(ways[kind][0]) or ways[kind][1] is not None),
+        frozenset(kind for kind, each in sublayers.items() if has_bias(each.output) or each.bias is not None),
         sorted(settings),
         sum(each.out_features for each in folder.description.linears if each.name in added),
     )

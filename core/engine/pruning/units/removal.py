@@ -92,13 +92,13 @@ def layer_unit_sets(
     """Return the units of decoder layer `layer`, with heads as `attention` counts them, none where it is 'none'."""
     shape = structure.layers[layer]
     group, head_dim = shape.heads // shape.kv_heads, structure.head_dim
-    unit_sets = [_unit_set(family, "channels", family.channels, shape.channels, {"channel": (1, 0)})]
+    unit_sets = [_unit_set(family, "channels", family.axes("channels"), shape.channels, {"channel": (1, 0)})]
     if attention == "kv_groups":
         sizes: dict[Run, tuple[int, int]] = {"query": (group * head_dim, 0), "key": (head_dim, 0)}
-        unit_sets.insert(0, _unit_set(family, "heads", family.heads, shape.kv_heads, sizes))
+        unit_sets.insert(0, _unit_set(family, "heads", family.axes("heads"), shape.kv_heads, sizes))
     elif attention == "query_heads":
         sizes = {"query": (head_dim, 0), "key": (0, shape.kv_heads * head_dim)}
-        unit_sets.insert(0, _unit_set(family, "heads", family.heads, shape.heads, sizes))
+        unit_sets.insert(0, _unit_set(family, "heads", family.axes("heads"), shape.heads, sizes))
     return unit_sets
 
 
@@ -117,8 +117,9 @@ def _unit_set(
 
 def reading_slice(family: Architecture, unit_set: UnitSet) -> UnitSlice:
     """Return the weight of the linear layer that reads the outputs of these heads or channels."""
-    reader = family.attention_output if unit_set.kind == "heads" else family.channel_reader
-    return next(unit_slice for unit_slice in unit_set.slices if unit_slice.name == f"{reader}.weight")
+    sublayer = family.sublayer_of(unit_set.kind)
+    assert sublayer is not None
+    return next(unit_slice for unit_slice in unit_set.slices if unit_slice.name == f"{sublayer.output}.weight")
 
 
 def output_slices(family: Architecture, unit_sets: Sequence[UnitSet]) -> list[UnitSet]:
@@ -283,7 +284,7 @@ def config_after_removal(
     accepts = not family.heads_divide_hidden or config.hidden_size % first[HEADS_KEY] == 0
     if accepts and all(each == first for each in layers):
         shared = first
-    if family.heads:
+    if family.axes("heads"):
         changed["head_dim"] = structure.head_dim
     own = [{name: value for name, value in each.items() if value != shared[name]} for each in layers]
     return per_layer_config(changed | shared, family, own)
@@ -291,5 +292,5 @@ def config_after_removal(
 
 def _settings(family: Architecture, shape: LayerShape | LayerCounts) -> dict[str, int]:
     """Return the settings of a layer's shape, by their names in the family's config."""
-    heads = {HEADS_KEY: shape.heads, KV_HEADS_KEY: shape.kv_heads} if family.heads else {}
+    heads = {HEADS_KEY: shape.heads, KV_HEADS_KEY: shape.kv_heads} if family.axes("heads") else {}
     return {family.width_key: shape.channels, **heads}
