@@ -13,13 +13,15 @@ from transformers import AutoModelForCausalLM
 
 from core.device_kinds import CPU
 from core.engine.architectures.description import inspect_folder
-from core.engine.architectures.unit_counts import LayerCounts, LayerShape
+from core.engine.architectures.structure import LayerShape
+from core.engine.architectures.unit_counts import LayerCounts
+from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.models.tensors import load_tensors
 from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import plan_width_reduction
 from core.engine.pruning.schedule import counts_at, cubic
 from core.engine.pruning.units.adapter_model import AdapterModel, estimated_gradient
-from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.removal import KeptUnits, kept_mask
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.engine.recovery.request import Lora
 from core.engine.resume.kinds import SELECTION
@@ -142,8 +144,8 @@ def test_planted_useless_groups_are_found(method: str, tmp_path: Path) -> None:
     removal(folder, tmp_path / "work", method, 0.25, parameters=parameters)
     kept = chosen(tmp_path / "work")
     left = [channel for channel in range(48) if channel not in range(11, 19)]
-    assert {layer: each.heads for layer, each in kept.layers.items()} == {0: [0], 1: [1], 2: [0]}
-    assert all(each.channels == left for each in kept.layers.values())
+    assert {layer: each["heads"] for layer, each in kept.layers.items()} == {0: [0], 1: [1], 2: [0]}
+    assert all(each["channels"] == left for each in kept.layers.values())
 
 
 @settings(max_examples=200, deadline=None)
@@ -172,7 +174,7 @@ def test_what_goes_shrinks_in_a_line_and_is_gone_when_the_period_ends(
         original(self, step)
         unit_set = self._adapter_model.unit_sets[0][1]
         goes_U = (
-            ~self.kept.layers[0].mask(unit_set.kind, unit_set.units)
+            ~kept_mask(self.kept.layers[0].get(unit_set.kind), unit_set.units)
             if self.kept.layers
             else torch.zeros(48, dtype=torch.bool)
         )
@@ -211,7 +213,7 @@ def test_the_costliest_groups_are_exempt(tmp_path: Path, monkeypatch: pytest.Mon
     }
     assert sum(each.kind == "channels" for each in found) == 6
     for each in found:
-        assert set(each.units) <= set(kept.layers[each.layer].of(each.kind) or [])
+        assert set(each.units) <= set(kept.layers[each.layer].get(each.kind, []))
 
 
 def test_the_damage_of_a_bundle_is_what_the_loss_rises_by_without_it(
@@ -287,12 +289,12 @@ def test_the_schedule_is_cubic_between_warm_up_and_cool_down_and_ends_exactly(st
     resting = [share for done, share in enumerate(shares, 1) if done >= 0.9 * steps]
     assert set(resting) == {1.0} and len(resting) >= steps // 10
     assert cubic(50, 100) == pytest.approx(1 - 0.5**3) and cubic(90, 100) == 1.0 and cubic(89, 100) < 1
-    shape = LayerShape(channels=48, heads=8, kv_heads=2, parameters=0)
-    wanted = LayerCounts(channels=31, heads=4, kv_heads=2, removed=7)
-    kept = [counts_at(share, wanted, shape) for share in shares]
-    assert kept[-1] == wanted and all(each.heads % 2 == 0 for each in kept)
-    assert all(a.channels >= b.channels for a, b in pairwise(kept))
-    assert counts_at(0, wanted, shape).channels == 48
+    shape, kinds = LayerShape(channels=48, heads=8, kv_heads=2, parameters=0), removed_kinds("query_heads")
+    wanted = LayerCounts({"heads": 4, "channels": 31}, removed=7)
+    kept = [counts_at(share, wanted, shape, kinds) for share in shares]
+    assert kept[-1] == wanted and all(each.units["heads"] % 2 == 0 for each in kept)
+    assert all(a.units["channels"] >= b.units["channels"] for a, b in pairwise(kept))
+    assert counts_at(0, wanted, shape, kinds).units == {"heads": 8, "channels": 48}
 
 
 def test_what_it_needs_counts_the_training(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
+from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.models.folder import open_model
 from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets
 from core.engine.pruning.units.unit_masks import UnitMasks
@@ -34,8 +35,10 @@ def masks_of(folder: Path, model: torch.nn.Module, attention: Any) -> UnitMasks:
     assert structure is not None
     blocks = model.get_submodule(opened.family.blocks)
     assert isinstance(blocks, torch.nn.ModuleList)
-    unit_sets = [layer_unit_sets(opened.family, structure, layer, attention) for layer in range(len(blocks))]
-    return UnitMasks(opened.family, list(blocks), unit_sets)
+    unit_sets = [
+        layer_unit_sets(opened.family, structure, layer, removed_kinds(attention)) for layer in range(len(blocks))
+    ]
+    return UnitMasks(list(blocks), unit_sets)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,7 @@ def test_a_model_with_units_masked_gives_the_logits_of_one_without_them(
     whole = AutoModelForCausalLM.from_pretrained(folder).eval()
     masks = masks_of(folder, whole, attention)
     kept_U = masks.kept_by(kept)
-    assert attention == "none" or any(each.heads is not None for each in kept.layers.values())
+    assert attention == "none" or any("heads" in each for each in kept.layers.values())
     assert 0 < kept_U.sum() < len(masks)
     with torch.inference_mode():
         dense, expected = whole(input_ids=tokens).logits, sliced(input_ids=tokens).logits
@@ -145,8 +148,8 @@ def test_rounds_that_follow_one_another_end_at_the_counts_and_take_the_silent_ch
         folder, tmp_path / "work", "bonsai", 0.25, parameters=FEW | {"attention": "none", "round_to": 1},
         evaluations={"text": make_tokens(seed=1)}, progress=progress,
     )  # fmt: skip
-    kept = [each.channels for each in chosen(tmp_path / "work").layers.values()]
-    assert all(each is not None and 24 <= len(each) < 48 and {*range(8), *range(32, 48)} <= {*each} for each in kept)
+    kept = [each["channels"] for each in chosen(tmp_path / "work").layers.values()]
+    assert all(24 <= len(each) < 48 and {*range(8), *range(32, 48)} <= {*each} for each in kept)
     assert result.perplexity["text"].pruned == pytest.approx(result.perplexity["text"].dense, rel=1e-5)
     rounds = [line for line in progress.logs if line.startswith("round")]
     assert len(rounds) > 2 and all("Kendall's τ" in line for line in rounds)
@@ -162,12 +165,13 @@ def test_the_same_seed_chooses_the_same_and_every_layer_keeps_the_counts(attenti
         cuts.append(chosen(tmp_path / place))
     assert cuts[0] == cuts[1] != cuts[2]
     for kept in cuts:
-        shapes = {(len(each.heads or range(8)), len(each.channels or range(48))) for each in kept.layers.values()}
+        shapes = {
+            (len(each.get("heads", range(8))), len(each.get("channels", range(48)))) for each in kept.layers.values()
+        }
         assert len(shapes) == 1
     if attention == "query_heads":
         for each in cuts[0].layers.values():
-            assert each.heads is not None
-            assert {head // 2 for head in each.heads} == {0, 1, 2, 3}, "the same number in every group"
+            assert {head // 2 for head in each["heads"]} == {0, 1, 2, 3}, "the same number in every group"
 
 
 def test_a_budget_fills_in_what_is_not_given() -> None:

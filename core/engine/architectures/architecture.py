@@ -7,8 +7,20 @@ model's own code, run as it is.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
-from core.engine.architectures.unit_counts import UnitAxis
+
+@dataclass(frozen=True)
+class UnitAxis:
+    """A linear layer or norm that is cut along with a unit.
+
+    `side`: its output features with their bias, or its input features. `runs` says what these are, run after run, by
+    the names that the kind of unit gives them.
+    """
+
+    module: str
+    side: Literal["out", "in"]
+    runs: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from core.engine.architectures.classifier_architecture import ClassifierArchitec
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_architecture
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.architectures.registry import architecture_for
-from core.engine.architectures.unit_counts import ModelStructure
+from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.units import read_structure
 from core.engine.checkpoints.code_choices import refuse_choices
 from core.engine.checkpoints.companions import check_companions, read_json

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.unit_registry import BLOCK_KINDS
 from core.errors import UnsafeConfig, UnusableModel
 
 Layout: TypeAlias = Literal["uniform", "per_layer"]
@@ -26,8 +27,6 @@ Layout: TypeAlias = Literal["uniform", "per_layer"]
 LAYERS_KEY: Final = "secateur_layers"
 AUTO_MAP_KEY: Final = "auto_map"
 MODELLING_FILE: Final = "modeling_secateur.py"
-HEADS_KEY: Final = "num_attention_heads"
-KV_HEADS_KEY: Final = "num_key_value_heads"
 _PREFIX = "PerLayer"
 
 _MODELLING = '''\
@@ -114,7 +113,7 @@ def per_layer_architecture(config: Mapping[str, Any]) -> Architecture | None:
             param="model",
         )
     layers = config.get(LAYERS_KEY)
-    known = {family.width_key, HEADS_KEY, KV_HEADS_KEY}
+    known = {key for kind in BLOCK_KINDS for key in kind.settings(family).values()}
     if (
         not isinstance(layers, list)
         or len(layers) != config.get("num_hidden_layers", config.get("n_layer"))

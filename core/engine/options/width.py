@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.unit_counts import AttentionMode
+from core.engine.architectures.unit_kind import AttentionMode
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import RefitOptions
 

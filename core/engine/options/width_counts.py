@@ -1,20 +1,22 @@
-"""Number of heads and channels to remove from each layer, computed before queueing and again by the engine."""
+"""Number of units to remove from each layer, computed before queueing and again by the engine."""
 
 from dataclasses import dataclass, replace
 
 from core.device_kinds import CPU, device_kind
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import (
-    AttentionMode,
     GlobalUnitBudget,
     LayerCounts,
-    ModelStructure,
-    attention_mode,
     counts_for_ratio,
+    fine_kind,
     global_unit_budget,
     width_steps,
 )
+from core.engine.architectures.unit_kind import AttentionMode, UnitKind
+from core.engine.architectures.unit_kinds.heads import attention_mode
+from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.options.base import MethodParameters
 from core.engine.options.width import WidthOptions
 from core.errors import InvalidParameters, UnusableModel
@@ -22,9 +24,9 @@ from core.errors import InvalidParameters, UnusableModel
 
 @dataclass(frozen=True)
 class WidthReduction:
-    """Width reduction of the layers: to given `counts`, or by a `ranking` of the groups of all layers.
+    """Width reduction of the layers: to given `counts`, or by a `ranking` of the units of all layers.
 
-    `counts` has one entry per layer; where it is None, layers keep the groups that the ranking leaves. `protected`
+    `counts` has one entry per layer; where it is None, layers keep the units that the ranking leaves. `protected`
     layers are not changed. At least `limit` parameters have to go; 0: as many as are nearest to the ratio.
     """
 
@@ -35,6 +37,11 @@ class WidthReduction:
     round_to: int
     limit: float = 0.0
 
+    @property
+    def kinds(self) -> tuple[UnitKind, ...]:
+        """The kinds of units that are removed."""
+        return removed_kinds(self.attention)
+
     def with_room_for(self, structure: ModelStructure, added: int) -> "WidthReduction":
         """Return the reduction with which the `limit` is held although a method adds parameters: so many more go."""
         if self.ranking is not None:
@@ -44,7 +51,7 @@ class WidthReduction:
         counts = self.counts
         while self.limit and sum(each.removed for each in counts) < self.limit + added:
             narrower = tuple(
-                each if layer in self.protected else _narrower(each, structure, self.round_to)
+                each if layer in self.protected else self._narrower(each, structure, layer)
                 for layer, each in enumerate(counts)
             )
             if narrower == counts:
@@ -52,12 +59,13 @@ class WidthReduction:
             counts = narrower
         return replace(self, counts=counts)
 
-
-def _narrower(counts: LayerCounts, structure: ModelStructure, round_to: int) -> LayerCounts:
-    """Return the counts of a layer with one aligned group of channels less, where it has more than one."""
-    channels = max((counts.channels - 1) // round_to * round_to, min(round_to, counts.channels))
-    removed = counts.removed + (counts.channels - channels) * structure.channel_parameters
-    return replace(counts, channels=channels, removed=removed)
+    def _narrower(self, counts: LayerCounts, structure: ModelStructure, layer: int) -> LayerCounts:
+        """Return the counts of a layer with one aligned step of the finest units less, where it has more than one."""
+        fine = fine_kind(self.kinds)
+        before = counts.units[fine.name]
+        after = max((before - 1) // self.round_to * self.round_to, min(self.round_to, before))
+        removed = counts.removed + (before - after) * fine.parameters(structure, layer)
+        return LayerCounts({**counts.units, fine.name: after}, removed)
 
 
 def plan_width_reduction(
@@ -79,6 +87,7 @@ def plan_width_reduction(
     structure = require_structure(description)
     _check_width(description, structure, parameters, layout)
     attention = attention_mode(parameters.attention, structure)
+    kinds = removed_kinds(attention)
     protected = frozenset[int]() if layout == "uniform" else parameters.protected(description.layers)
     round_to = parameters.round_to or device_kind(device).round_to
     if parameters.ranks_layers(layout):
@@ -86,7 +95,7 @@ def plan_width_reduction(
             structure,
             parameters=description.parameters,
             ratio=ratio,
-            attention=attention,
+            kinds=kinds,
             round_to=round_to,
             protected=protected,
             at_least=at_least,
@@ -97,7 +106,7 @@ def plan_width_reduction(
         hidden_size=description.hidden_size,
         parameters=description.parameters,
         ratio=ratio,
-        attention=attention,
+        kinds=kinds,
         round_to=round_to,
         is_uniform=layout == "uniform",
         protected=protected,
@@ -120,14 +129,13 @@ def reachable_sparsities(
     layers = range(len(structure.layers))
     if not isinstance(parameters, WidthOptions):
         return [count * structure.parameters / len(layers) / description.parameters for count in layers]
-    attention = attention_mode(parameters.attention, structure)
+    kinds = removed_kinds(attention_mode(parameters.attention, structure))
     round_to = parameters.round_to or device_kind(device).round_to
     if layout == "uniform":
-        divide = description.hidden_size if structure.heads_divide_hidden else 0
-        ladder = width_steps(structure, 0, divide=divide, attention=attention, round_to=round_to)
-        return [each.removed * len(layers) / description.parameters for each in ladder]
+        steps = width_steps(structure, 0, kinds, hidden_size=description.hidden_size, round_to=round_to)
+        return [each.removed * len(layers) / description.parameters for each in steps]
     free = [layer for layer in layers if layer not in parameters.protected(description.layers)]
-    ends = [width_steps(structure, layer, divide=0, attention=attention, round_to=round_to)[-1] for layer in free]
+    ends = [width_steps(structure, layer, kinds, hidden_size=None, round_to=round_to)[-1] for layer in free]
     return [0.0, sum(each.removed for each in ends) / description.parameters]
 
 

@@ -1,9 +1,12 @@
 """Cubic schedule of gradual removal (Zhu & Gupta 2017, arXiv:1710.01878), with a rest at both ends."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import floor
 
-from core.engine.architectures.unit_counts import LayerCounts, LayerShape
+from core.engine.architectures.structure import LayerShape
+from core.engine.architectures.unit_counts import LayerCounts
+from core.engine.architectures.unit_kind import UnitKind
 
 WARM_UP = 0.1
 COOL_DOWN = 0.1
@@ -21,15 +24,11 @@ def cubic(done: int, steps: int, *, warm_up: float = WARM_UP, cool_down: float =
     return 1 - (1 - max(0.0, done - first) / (last - first)) ** 3
 
 
-def counts_at(share: float, counts: LayerCounts, shape: LayerShape) -> LayerCounts:
-    """Return what a layer keeps once `share` of its removal is done, to the nearest group; `counts` at share 1."""
+def counts_at(share: float, counts: LayerCounts, shape: LayerShape, kinds: Sequence[UnitKind]) -> LayerCounts:
+    """Return what a layer keeps once `share` of its removal is done, to the nearest unit; `counts` at share 1."""
 
-    def kept(before: int, after: int, step: int = 1) -> int:
-        return before - step * floor(share * (before - after) / step + 0.5)
+    def kept(kind: UnitKind) -> int:
+        before, step = kind.units(shape), kind.parts(shape)
+        return before - step * floor(share * (before - counts.units[kind.name]) / step + 0.5)
 
-    kv_heads = kept(shape.kv_heads, counts.kv_heads)
-    if counts.kv_heads < shape.kv_heads:
-        heads = kv_heads * (shape.heads // shape.kv_heads)
-    else:
-        heads = kept(shape.heads, counts.heads, shape.kv_heads)
-    return replace(counts, channels=kept(shape.channels, counts.channels), heads=heads, kv_heads=kv_heads)
+    return replace(counts, units={kind.name: kept(kind) for kind in kinds})

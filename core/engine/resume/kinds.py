@@ -32,7 +32,7 @@ class Kind:
 
 BLOCK = Kind("block", keep=2)
 """Blocks of a language model that are finished, and the hidden states behind the last."""
-SELECTION = Kind("selection")
+SELECTION = Kind("units")
 """The units chosen to be removed, and the weights that were trained meanwhile."""
 STEP = Kind(
     "step",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.counting import counted
-from core.engine.architectures.unit_counts import LayerCounts
+from core.engine.architectures.unit_counts import LayerCounts, removable_parameters
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.pruning.layerwise.streams import block_arguments
@@ -45,7 +45,9 @@ class Bonsai(UnitMethod):
         streamed = context.streamed
         generator = torch.Generator().manual_seed(self.parameters.seed)
         model = _MaskedModel(context)
-        removable = sum(context.structure.removable(layer, context.attention) for layer in range(context.layers))
+        removable = sum(
+            removable_parameters(context.structure, layer, context.kinds) for layer in range(context.layers)
+        )
         share = sum(each.removed for each in context.counts) / removable
         rounds = math.ceil(share / self.parameters.round_share - 1e-9)
         before, kept = context.counts_at(0), context.without_layers([])
@@ -117,7 +119,7 @@ class _MaskedModel:
         self.blocks = [streamed.fill_block(n, streamed.read_block(n), dtype) for n in range(context.layers)]
         self.arguments = block_arguments(streamed, context.calibration.shape[1], dtype)
         unit_sets = [context.unit_sets(layer) for layer in range(context.layers)]
-        self.masks = UnitMasks(context.folder.family, self.blocks, unit_sets)
+        self.masks = UnitMasks(self.blocks, unit_sets)
 
     def perplexity(self, tokens_NT: Tensor, kept_U: Tensor) -> float:
         with self.masks.masked(kept_U):
@@ -139,12 +141,8 @@ class _MaskedModel:
 
 def _twice(before: LayerCounts, after: LayerCounts) -> LayerCounts:
     """Return the counts a layer would keep if twice as much were removed."""
-    return LayerCounts(
-        channels=max(0, 2 * after.channels - before.channels),
-        heads=max(0, 2 * after.heads - before.heads),
-        kv_heads=max(0, 2 * after.kv_heads - before.kv_heads),
-        removed=2 * after.removed - before.removed,
-    )
+    units = {kind: max(0, 2 * number - before.units[kind]) for kind, number in after.units.items()}
+    return LayerCounts(units, 2 * after.removed - before.removed)
 
 
 def _drop_weights(masks: UnitMasks, prior_U: Tensor, candidates_U: Tensor) -> Tensor:

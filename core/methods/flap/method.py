@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from core.engine.architectures.unit_counts import Kind
+from core.engine.architectures.unit_kind import KindName
 from core.engine.models.tensors import to_out_in
 from core.engine.pruning.input_moments import InputMoments
 from core.engine.pruning.protocols.units import BlockUnitMethod
@@ -14,7 +14,7 @@ from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.dense_blocks import dense_blocks
 from core.engine.pruning.units.output_biases import output_biases
 from core.engine.pruning.units.ranking import threshold_counts
-from core.engine.pruning.units.removal import KeptLayerUnits, UnitCounts, UnitSlice, reading_slice, require_finite
+from core.engine.pruning.units.removal import UnitCounts, UnitSlice, kept_mask, require_finite
 from core.methods.flap.info import FLAPParameters
 
 _TINY = torch.finfo(torch.float64).tiny
@@ -42,19 +42,19 @@ class FLAP(BlockUnitMethod):
         counts = width_reduction.counts
         if width_reduction.ranking is not None:
             scores = self._standardised_scores(context)
-            counts = threshold_counts(context.structure, scores, context.attention, width_reduction.ranking)
+            counts = threshold_counts(context.structure, scores, context.kinds, width_reduction.ranking)
         assert counts is not None
-        kept = UnitCounts(attention=context.attention, layers=dict(enumerate(counts)))
+        kept = UnitCounts(layers=dict(enumerate(counts)))
         return self._with_biases(kept, context) if self.bias else kept
 
     def prune_block(
         self, block: BlockToPrune, dense: TokensAtBlock, pruned: TokensAtBlock | None, log: Callable[[str], None]
     ) -> PrunedBlock:
         if not block.counts.removed:
-            return PrunedBlock(KeptLayerUnits())
-        slices = {each.kind: reading_slice(block.family, each) for each in block.unit_sets}
+            return PrunedBlock({})
+        slices = {each.kind: each.reading_slice for each in block.unit_sets}
         moments = dense.moments(map(_linear, slices.values()))
-        scores: dict[Kind, Tensor] = {}
+        scores: dict[KindName, Tensor] = {}
         for kind, unit_slice in slices.items():
             features_I = self._feature_scores(unit_slice, block.tensors, moments[_linear(unit_slice)])
             scores[kind] = _unit_averages(unit_slice, features_I)
@@ -63,8 +63,8 @@ class FLAP(BlockUnitMethod):
         for unit_set in block.unit_sets:
             unit_slice = slices[unit_set.kind]
             name = f"{_linear(unit_slice)}.bias"
-            if self.bias and units.of(unit_set.kind) is not None and name in block.tensors:
-                kept_U = units.mask(unit_set.kind, unit_set.units).double()
+            if self.bias and unit_set.kind in units and name in block.tensors:
+                kept_U = kept_mask(units[unit_set.kind], unit_set.units).double()
                 removed_I = 1 - unit_slice.spread(kept_U, unowned=1.0)
                 mean_I = (moments[_linear(unit_slice)].mean_I.cpu() * removed_I).float()
                 weight_OI = to_out_in(block.tensors[unit_slice.name].float(), block.family)
@@ -72,10 +72,10 @@ class FLAP(BlockUnitMethod):
                 changed[name] = (before_O.float() + weight_OI @ mean_I).to(before_O.dtype)
         return PrunedBlock(units, changed)
 
-    def _standardised_scores(self, context: UnitSelectionContext) -> list[dict[Kind, Tensor]]:
-        scores: list[dict[Kind, Tensor]] = []
+    def _standardised_scores(self, context: UnitSelectionContext) -> list[dict[KindName, Tensor]]:
+        scores: list[dict[KindName, Tensor]] = []
         for layer, tensors, tokens in dense_blocks(context):
-            slices = {each.kind: reading_slice(context.folder.family, each) for each in context.unit_sets(layer)}
+            slices = {each.kind: each.reading_slice for each in context.unit_sets(layer)}
             moments = tokens.moments(map(_linear, slices.values()))
             scores.append({})
             for kind, unit_slice in slices.items():
@@ -96,10 +96,10 @@ class FLAP(BlockUnitMethod):
 
     def _with_biases(self, kept: UnitCounts, context: UnitSelectionContext) -> UnitCounts:
         """Let the config give biases to the layers that lose what they read, and say which ones it cannot."""
-        losing = kept.losing(context.structure)
+        losing = kept.losing(context.structure, context.kinds)
         biases = output_biases(context.folder, losing)
         notes = [
-            f"{_linear(reading_slice(context.folder.family, each))} has no bias in this architecture: what is removed "
+            f"{_linear(each.reading_slice)} has no bias in this architecture: what is removed "
             f"of the {each.kind} leaves no mean behind."
             for each in context.unit_sets(0)
             if each.kind in losing and each.kind not in biases.kinds

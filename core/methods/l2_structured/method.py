@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from core.engine.architectures.unit_counts import Kind
+from core.engine.architectures.unit_kind import KindName
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.units.context import UnitSelectionContext
@@ -23,7 +23,7 @@ class L2Structured(UnitMethod):
         pass
 
     def select(self, context: UnitSelectionContext) -> KeptUnits:
-        scores: list[Mapping[Kind, Tensor]] = []
+        scores: list[Mapping[KindName, Tensor]] = []
         for layer in range(context.layers):
             tensors = context.streamed.read_block(layer)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from core.engine.architectures.unit_counts import Kind
+from core.engine.architectures.unit_kind import KindName
 from core.engine.pruning.layerwise.block_gradients import backward_blocks
 from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.units.context import UnitSelectionContext
@@ -28,7 +28,7 @@ class LLMPruner(UnitMethod):
     def select(self, context: UnitSelectionContext) -> KeptUnits:
         assert context.calibration is not None
         unit_sets = [context.unit_sets(layer) for layer in range(context.layers)]
-        scores: list[Mapping[Kind, Tensor]] = [{} for _ in unit_sets]
+        scores: list[Mapping[KindName, Tensor]] = [{} for _ in unit_sets]
 
         def score(layer: int, weights: Mapping[str, Tensor], g: Mapping[str, Tensor], F: Mapping[str, Tensor]) -> None:
             scores[layer] = {each.kind: self._importance(each, weights, g, F).cpu() for each in unit_sets[layer]}

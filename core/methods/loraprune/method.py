@@ -48,7 +48,7 @@ class CubicRemovalSchedule:
     def __init__(self, context: UnitSelectionContext, adapter_model: AdapterModel, steps: int, momentum: float) -> None:
         self._context, self._adapter_model, self._steps = context, adapter_model, steps
         self._average = MovingAverage(momentum)
-        self.kept = KeptUnits(attention=context.attention, layers={})
+        self.kept = KeptUnits(layers={})
 
     def after_backward(self, step: int) -> None:
         self._average.add(self._adapter_model.unit_sums(importance, normalised=True))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from core.counting import counted
-from core.engine.architectures.unit_counts import Kind
+from core.engine.architectures.unit_kind import KindName
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.pruning.layerwise.streams import block_arguments
@@ -26,7 +26,7 @@ class UnitBundle:
     """Groups of one kind in a layer, by index; `damage` is the rise of the loss without them, in nats per token."""
 
     layer: int
-    kind: Kind
+    kind: KindName
     units: tuple[int, ...]
     damage: float
 

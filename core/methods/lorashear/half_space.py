@@ -10,7 +10,7 @@ from math import floor
 import torch
 from torch import Tensor
 
-from core.engine.architectures.unit_counts import Kind
+from core.engine.architectures.unit_kind import KindName
 from core.engine.pruning.schedule import COOL_DOWN, WARM_UP
 from core.engine.pruning.units.adapter_model import (
     AdapterModel,
@@ -21,7 +21,7 @@ from core.engine.pruning.units.adapter_model import (
     mask_removed,
 )
 from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits, UnitSet, UnitSlice
+from core.engine.pruning.units.removal import KeptUnits, UnitSet, UnitSlice, kept_mask
 from core.engine.recovery.adapters import MaskedLoraLinear
 from core.methods.lorashear.bundle_damage import UnitBundle
 
@@ -56,8 +56,8 @@ class HalfSpaceSchedule:
         self._exempt = exempt
         self._average = MovingAverage(_MOMENTUM)
         self._factors: dict[MaskedLoraLinear, tuple[Tensor, Tensor]] = {}
-        self._lengths: dict[tuple[int, Kind], Tensor] = {}
-        self.kept = KeptUnits(attention=context.attention, layers={})
+        self._lengths: dict[tuple[int, KindName], Tensor] = {}
+        self.kept = KeptUnits(layers={})
 
     @torch.no_grad()
     def after_backward(self, step: int) -> None:
@@ -86,9 +86,9 @@ class HalfSpaceSchedule:
         steps = self._starts[period + 1] - self._starts[period]
         for layer, unit_sets in enumerate(self._adapter_model.unit_sets):
             for each in unit_sets:
-                goes_U = ~self.kept.layers[layer].mask(each.kind, each.units)
+                goes_U = ~kept_mask(self.kept.layers[layer].get(each.kind), each.units)
                 if earlier.layers:
-                    goes_U &= earlier.layers[layer].mask(each.kind, each.units)
+                    goes_U &= kept_mask(earlier.layers[layer].get(each.kind), each.units)
                 units = goes_U.nonzero().flatten()
                 if len(units):
                     norm2_K, _ = self._products(layer, each, units)

@@ -14,6 +14,7 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.unit_counts import LayerCounts
+from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.evaluation.latency import DenseLatency
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.implementations import own_implementations
@@ -167,14 +168,15 @@ def search_model(
 def shape_config(folder: ModelFolder, plan: UnitRemovalPlan) -> PretrainedConfig:
     """Return the config of a model pruned by this plan; it does not depend on which groups are chosen."""
     structure = require_structure(folder.description)
+    kinds = removed_kinds(plan.attention)
     layers = range(len(structure.layers) - plan.removed_layers)
     kept = (
-        LayerCounts.of_all(structure.layers[0])
+        LayerCounts.of_all(structure.layers[0], kinds)
         if plan.width_reduction is None
         else (plan.width_reduction.counts or ())[0]
     )
-    counts = UnitCounts(attention=plan.attention, layers=dict.fromkeys(layers, kept))
-    raw = config_after_removal(folder.raw_config, folder.config, folder.family, structure, counts)
+    counts = UnitCounts(layers=dict.fromkeys(layers, kept))
+    raw = config_after_removal(folder.raw_config, folder.config, folder.family, structure, kinds, counts)
     return type(folder.config).from_dict(raw)
 
 

@@ -8,14 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
-from core.engine.architectures.unit_counts import (
-    GlobalUnitBudget,
-    Kind,
-    LayerShape,
-    ModelStructure,
-    counts_for_ratio,
-    global_unit_budget,
-)
+from core.engine.architectures.structure import LayerShape, ModelStructure
+from core.engine.architectures.unit_counts import GlobalUnitBudget, counts_for_ratio, global_unit_budget
+from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.pruning.units.ranking import ranked_counts
 from core.errors import InvalidParameters, InvalidRequest, InvalidSparsity
 from core.methods.llm_pruner.info import LLMPrunerParameters
@@ -75,15 +71,16 @@ def test_protected_layers_stay_and_the_others_meet_the_ratio(
     structure = structure_of(drawn)
     total = structure.parameters + 1000
     protected = frozenset(range(first))
+    kinds = removed_kinds(attention)
     asked: dict[str, Any] = {
-        "parameters": total, "ratio": ratio, "attention": attention, "round_to": round_to, "protected": protected,
+        "parameters": total, "ratio": ratio, "kinds": kinds, "round_to": round_to, "protected": protected,
         "at_least": at_least,
     }  # fmt: skip
     step = round_to * structure.channel_parameters
     try:
         if rank:
             ranking = global_unit_budget(structure, **asked)
-            counts = ranked_counts(structure, random_scores(structure, attention, seed), attention, ranking)
+            counts = ranked_counts(structure, random_scores(structure, attention, seed), kinds, ranking)
             tolerance = step
         else:
             counts = counts_for_ratio(structure, hidden_size=64, is_uniform=False, **asked)
@@ -93,25 +90,29 @@ def test_protected_layers_stay_and_the_others_meet_the_ratio(
     more = sum(each.removed for each in counts) - ratio * total
     assert (-1 if at_least else -tolerance - 1e-6) <= more <= tolerance + 1e-6
     for layer, (shape, each) in enumerate(zip(structure.layers, counts, strict=True)):
-        assert 0 < each.channels <= shape.channels
-        assert each.channels % round_to == 0 or each.channels == shape.channels
-        assert 0 < each.kv_heads <= shape.kv_heads and each.heads % each.kv_heads == 0
-        lost = (shape.channels - each.channels) * structure.channel_parameters
-        query, keys = shape.heads - each.heads, shape.kv_heads - each.kv_heads
-        assert each.removed == lost + (query + keys) * structure.head_parameters
+        before = shape.sizes
+        after = dict(before)
+        for kind in kinds:
+            after |= kind.sizes(shape, each.units[kind.name])
+        assert 0 < after["channels"] <= before["channels"]
+        assert after["channels"] % round_to == 0 or after["channels"] == before["channels"]
+        assert 0 < after["kv_heads"] <= before["kv_heads"] and after["heads"] % after["kv_heads"] == 0
+        lost = (before["channels"] - after["channels"]) * structure.facts["channel_parameters"]
+        query, keys = before["heads"] - after["heads"], before["kv_heads"] - after["kv_heads"]
+        assert each.removed == lost + (query + keys) * structure.facts["head_parameters"]
         if attention == "kv_groups":
-            assert each.heads * shape.kv_heads == shape.heads * each.kv_heads
+            assert after["heads"] * before["kv_heads"] == before["heads"] * after["kv_heads"]
         elif attention == "query_heads":
-            assert each.kv_heads == shape.kv_heads
+            assert after["kv_heads"] == before["kv_heads"]
         if layer in protected:
             assert each.removed == 0
 
 
-def random_scores(structure: ModelStructure, attention: str, seed: int) -> list[dict[Kind, torch.Tensor]]:
+def random_scores(structure: ModelStructure, attention: str, seed: int) -> list[dict[KindName, torch.Tensor]]:
     generator = torch.Generator().manual_seed(seed)
-    scores: list[dict[Kind, torch.Tensor]] = []
+    scores: list[dict[KindName, torch.Tensor]] = []
     for layer in structure.layers:
-        kinds: dict[Kind, int] = {"channels": layer.channels}
+        kinds: dict[KindName, int] = {"channels": layer.channels}
         if attention != "none":
             kinds["heads"] = layer.kv_heads if attention == "kv_groups" else layer.heads
         scores.append({kind: torch.rand(units, generator=generator) for kind, units in kinds.items()})
@@ -123,14 +124,14 @@ def test_a_layer_of_less_importance_loses_more_whatever_the_scale_of_its_scores(
     even = torch.full((256,), 1.0)
     poor = torch.cat([torch.full((128,), 0.01), torch.full((128,), 1.0)])
     heads = torch.full((2,), 1e3)
-    scores: list[dict[Kind, torch.Tensor]] = [
+    scores: list[dict[KindName, torch.Tensor]] = [
         {"heads": heads, "channels": even},
         {"heads": 5 * heads, "channels": 5 * poor},
         {"heads": heads, "channels": even},
     ]
     ranking = GlobalUnitBudget(0.1, 96 * structure.channel_parameters, frozenset(), 8)
-    counts = ranked_counts(structure, scores, "kv_groups", ranking)
-    assert [(each.channels, each.heads) for each in counts] == [(256, 4), (256 - 96, 4), (256, 4)]
+    counts = ranked_counts(structure, scores, removed_kinds("kv_groups"), ranking)
+    assert [(each.units["channels"], each.units["heads"]) for each in counts] == [(256, 2), (256 - 96, 2), (256, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +166,8 @@ def test_a_ratio_that_is_one_head_takes_that_head_whatever_its_rounding() -> Non
     scores[1]["heads"] = torch.tensor([1e-6, 1.0])
     for total in range(structure.parameters, structure.parameters + 200):
         ranking = global_unit_budget(
-            structure, parameters=total, ratio=structure.kv_group_parameters / total, attention="kv_groups", round_to=8,
-            protected=frozenset(),
+            structure, parameters=total, ratio=structure.kv_group_parameters / total, kinds=removed_kinds("kv_groups"),
+            round_to=8, protected=frozenset(),
         )  # fmt: skip
-        counts = ranked_counts(structure, scores, "kv_groups", ranking)
-        assert [(each.channels, each.kv_heads) for each in counts] == [(256, 2), (256, 1), (256, 2)]
+        counts = ranked_counts(structure, scores, removed_kinds("kv_groups"), ranking)
+        assert [(each.units["channels"], each.units["heads"]) for each in counts] == [(256, 2), (256, 1), (256, 2)]

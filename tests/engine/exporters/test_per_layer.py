@@ -11,7 +11,7 @@ import torch
 from core.engine.architectures.description import inspect_folder
 from core.engine.architectures.heterogeneous import LAYERS_KEY, MODELLING_FILE, modelling_file
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
-from core.engine.architectures.unit_counts import LayerShape
+from core.engine.architectures.structure import LayerShape
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
@@ -155,9 +155,7 @@ def test_ranked_over_the_model_the_one_useless_kv_group_is_all_that_goes(method:
         folder, tmp_path / "work", method, ratio, {"scope": "model", "protected_first": 0, "protected_last": 0}
     )
     cut = KeptUnits.model_validate(saved_state(tmp_path / "work", SELECTION))
-    assert {layer: (each.heads, each.channels) for layer, each in cut.layers.items()} == {
-        0: (None, None), 1: ([0], None), 2: (None, None)
-    }  # fmt: skip
+    assert cut.layers == {0: {}, 1: {"heads": [0]}, 2: {}}
     assert result.removed == description.structure.kv_group_parameters
     assert config_of(artifact)[LAYERS_KEY] == [{}, {"num_attention_heads": 2, "num_key_value_heads": 1}, {}]
 

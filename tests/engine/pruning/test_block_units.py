@@ -53,7 +53,7 @@ class Halving(BlockUnitMethod):
                 self.planned_means[layer, name] = each.mean_I
         assert context.counts is not None
         kept = {layer: counts for layer, counts in enumerate(context.counts) if layer != 1}
-        return UnitCounts(attention=context.attention, layers=kept, notes=["halved"])
+        return UnitCounts(layers=kept, notes=["halved"])
 
     def prune_block(
         self, block: BlockToPrune, dense: TokensAtBlock, pruned: TokensAtBlock | None, log: Callable[[str], None]
@@ -68,7 +68,7 @@ class Halving(BlockUnitMethod):
             for name, each in dense.moments(LINEARS).items():
                 self.dense_means[block.layer, name] = each.mean_I
         units = block.keep_highest({"channels": found["mlp.down_proj"].variance_I})
-        down = block.tensors["mlp.down_proj.weight"][:, torch.tensor(units.channels)] / 2
+        down = block.tensors["mlp.down_proj.weight"][:, torch.tensor(units["channels"])] / 2
         return PrunedBlock(units, {"mlp.down_proj.weight": down})
 
 

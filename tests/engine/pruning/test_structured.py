@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
-from core.engine.architectures.unit_counts import LayerShape, ModelStructure, counts_for_ratio
+from core.engine.architectures.structure import LayerShape, ModelStructure
+from core.engine.architectures.unit_counts import counts_for_ratio
+from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
@@ -21,7 +23,7 @@ from core.engine.pruning.layerwise.block_gradients import backward_blocks
 from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.streams import ActivationBudget
 from core.engine.pruning.units.language_pass import UnitRemovalPass
-from core.engine.pruning.units.removal import KeptLayerUnits, KeptUnits, layer_unit_sets, remove_units
+from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets, remove_units
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters, InvalidSparsity
 from core.pipeline.passes import walk_for
@@ -100,13 +102,12 @@ def test_removing_what_nothing_reads_changes_nothing(name: str, attention: Any, 
     opened = open_model(folder)
     family, structure = opened.family, opened.description.structure
     assert structure is not None
-    groups = {each.kind: each for each in layer_unit_sets(family, structure, 1, attention)}
-    cut = KeptLayerUnits(heads=[1] if attention == "kv_groups" else [1, 2], channels=list(range(5, 40)))
-    outputs = {"heads": family.attention.output, "channels": family.ffn.output}
+    groups = {each.kind: each for each in layer_unit_sets(family, structure, 1, removed_kinds(attention))}
+    cut = {"heads": [1] if attention == "kv_groups" else [1, 2], "channels": list(range(5, 40))}
     changes = {}
     for kind, each in groups.items():
-        unit_slice = next(unit_slice for unit_slice in each.slices if unit_slice.name == f"{outputs[kind]}.weight")
-        gone = torch.tensor([unit for unit in range(each.units) if unit not in (cut.of(kind) or [])])
+        unit_slice = each.reading_slice
+        gone = torch.tensor([unit for unit in range(each.units) if unit not in cut[kind]])
         changes[f"{family.blocks}.1.{unit_slice.name}"] = partial(silence, columns=unit_slice.features(gone))
     edit(folder, changes)
     opened = open_model(folder)
@@ -156,7 +157,7 @@ def test_a_useless_kv_group_is_the_one_that_goes(method: str, tmp_path: Path) ->
         })  # fmt: skip
     result = removal(folder, tmp_path / "work", method, 0.25)
     cut = KeptUnits.model_validate(saved_state(tmp_path / "work", SELECTION))
-    assert {layer: each.heads for layer, each in cut.layers.items()} == {0: [0], 1: [1], 2: [0]}
+    assert {layer: each["heads"] for layer, each in cut.layers.items()} == {0: [0], 1: [1], 2: [0]}
     before = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     after = {name: tensor for file in result.files for name, tensor in load_tensors(file).items()}
     assert torch.equal(
@@ -256,6 +257,7 @@ def test_counts_meet_the_ratio_within_one_aligned_group_or_say_what_is_nearest(
     hidden, head_dim, layers = kv_heads * group * 16, 16, 3
     head, key = 2 * hidden * head_dim, 2 * hidden * head_dim
     block = kv_heads * (group * head + key) + 3 * hidden * channels
+    kinds = removed_kinds(attention)
     shape = LayerShape(channels=channels, heads=kv_heads * group, kv_heads=kv_heads, parameters=block)
     structure = ModelStructure(
         head_dim=head_dim, heads_divide_hidden=divides, channel_parameters=3 * hidden, head_parameters=head,
@@ -264,18 +266,19 @@ def test_counts_meet_the_ratio_within_one_aligned_group_or_say_what_is_nearest(
     total = layers * block + 1000
     try:
         found = counts_for_ratio(
-            structure, hidden_size=hidden, parameters=total, ratio=ratio, attention=attention, round_to=round_to
+            structure, hidden_size=hidden, parameters=total, ratio=ratio, kinds=kinds, round_to=round_to
         )
     except InvalidSparsity:
         return
     counts = found[0]
-    assert len(found) == layers and set(found) == {counts}
+    assert len(found) == layers and all(each == counts for each in found)
     assert abs(layers * counts.removed - ratio * total) <= layers * round_to * 3 * hidden + 1e-6
-    assert 0 < counts.channels <= channels and (counts.channels % round_to == 0 or counts.channels == channels)
-    assert counts.heads % counts.kv_heads == 0 and 0 < counts.kv_heads <= kv_heads
-    assert not divides or counts.heads == shape.heads or hidden % counts.heads == 0
-    lost = (channels - counts.channels) * 3 * hidden
-    lost += (kv_heads * group - counts.heads) * head + (kv_heads - counts.kv_heads) * key
+    left = counts.units["channels"]
+    heads, keys = (size for size in kinds[0].sizes(shape, counts.units["heads"]).values())
+    assert 0 < left <= channels and (left % round_to == 0 or left == channels)
+    assert heads % keys == 0 and 0 < keys <= kv_heads
+    assert not divides or heads == kv_heads * group or hidden % heads == 0
+    lost = (channels - left) * 3 * hidden + (kv_heads * group - heads) * head + (kv_heads - keys) * key
     assert lost == counts.removed
 
 

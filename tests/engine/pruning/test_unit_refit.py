@@ -11,7 +11,7 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.pruning import plan as pruning_plan
 from core.engine.pruning.block_pass import PruneResult
-from core.engine.pruning.units.removal import KeptLayerUnits, KeptUnits
+from core.engine.pruning.units.removal import KeptUnits
 from core.errors import InvalidRequest
 from core.methods.depth.method import Depth
 from core.methods.random_structured.method import RandomStructured
@@ -25,7 +25,7 @@ from tests.engine.tiny import make_model, make_tokens
 from tests.engine.watching import Watching
 
 DEPTH = {"criterion": "angular"}
-SECOND_LAYER_GONE = KeptUnits(attention="none", layers={layer: KeptLayerUnits() for layer in (0, 2, 3)})
+SECOND_LAYER_GONE = KeptUnits(layers={layer: {} for layer in (0, 2, 3)})
 FEW_STEPS = {"budget": "quick", "steps": 10, "batch_size": 2}
 
 
@@ -109,11 +109,11 @@ def test_kept_channels_take_over_what_their_removed_copies_gave(
     folder = make_model(tmp_path / "model")
     halves = {f"model.layers.{layer}.mlp.{name}_proj.weight": double for layer in range(3) for name in ("gate", "up")}
     edit(folder, halves)
-    kept = KeptLayerUnits(channels=list(range(24)))
+    kept = {"channels": list(range(24))}
     monkeypatch.setattr(
         RandomStructured,
         "select",
-        lambda method, context: KeptUnits(attention="none", layers=dict.fromkeys(range(3), kept)),
+        lambda method, context: KeptUnits(layers=dict.fromkeys(range(3), kept)),
     )
     plain, fitted = (
         drift(cut(folder, tmp_path / name, "random-structured", each), folder, tmp_path / f"{name}-a", make_tokens(16))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.unit_counts import counts_for_ratio, layer_count
+from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import plan_width_reduction, reachable_sparsities, require_structure
 from core.errors import InvalidTarget
@@ -41,7 +42,11 @@ def left(description: ModelDescription, method: str, target: Target, parameters:
 
 
 def attentions(description: ModelDescription) -> list[str]:
-    return ["kv_groups", "query_heads", "none"] if require_structure(description).removes_heads else ["none"]
+    return (
+        ["kv_groups", "query_heads", "none"]
+        if require_structure(description).facts["kv_group_parameters"]
+        else ["none"]
+    )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -63,7 +68,8 @@ def test_the_ladder_goes_from_nothing_to_nearly_all_in_steps_of_one_aligned_grou
         for sparsity in ladder:
             counts, *_ = counts_for_ratio(
                 structure, hidden_size=description.hidden_size, parameters=description.parameters, ratio=sparsity,
-                attention=attention, round_to=round_to, at_least=True,  # type: ignore[arg-type]
+                kinds=removed_kinds(attention),  # type: ignore[arg-type]
+                round_to=round_to, at_least=True,
             )  # fmt: skip
             assert counts.removed * description.layers / description.parameters == pytest.approx(sparsity, abs=1e-12)
 

@@ -1,8 +1,7 @@
 """GLM: Llama's attention with biases, and one projection for the gate and the channels of the FFN."""
 
-from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
 from core.engine.architectures.llama_like import ATTENTION_NORM, FFN_NORM, HEADS, PROJECTIONS
-from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="glm",

@@ -1,7 +1,6 @@
 """GPT-2: weights stored as [in, out], and a head size that follows from the hidden size."""
 
-from core.engine.architectures.architecture import Architecture, Sublayer
-from core.engine.architectures.unit_counts import UnitAxis
+from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="gpt2",

@@ -1,7 +1,6 @@
 """GPT-NeoX: attention and FFN side by side, a head size that follows from the hidden size, and a head `embed_out`."""
 
-from core.engine.architectures.architecture import Architecture, Sublayer
-from core.engine.architectures.unit_counts import UnitAxis
+from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="gpt_neox",

@@ -1,7 +1,7 @@
 """OLMo 2, whose norms of queries and keys span all heads and lose with them what goes; norms follow either output."""
 
+from core.engine.architectures.architecture import UnitAxis
 from core.engine.architectures.llama_like import HEADS, llama_like
-from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = llama_like(
     "olmo2",

@@ -1,8 +1,7 @@
 """OPT: a head size that follows from the hidden size, and norms before or after each output, as the config says."""
 
-from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
 from core.engine.architectures.llama_like import PROJECTIONS
-from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="opt",

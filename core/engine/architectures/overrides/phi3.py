@@ -1,8 +1,7 @@
 """Phi-3: one projection for queries, keys and values, and one for the gate and the channels of the FFN."""
 
-from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
 from core.engine.architectures.llama_like import ATTENTION_NORM, FFN_NORM
-from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="phi3",

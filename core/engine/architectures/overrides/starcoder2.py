@@ -1,8 +1,7 @@
 """StarCoder2: Llama's attention with biases, an FFN of two layers, and LayerNorm before either."""
 
-from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
 from core.engine.architectures.llama_like import ATTENTION_NORM, FFN_NORM, HEADS, PROJECTIONS
-from core.engine.architectures.unit_counts import UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="starcoder2",

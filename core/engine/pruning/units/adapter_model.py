@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.architectures.unit_counts import Kind
+from core.engine.architectures.unit_kind import KindName
 from core.engine.models.loading import load_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits, UnitSet, UnitSlice, reading_slice
+from core.engine.pruning.units.removal import KeptUnits, UnitSet, UnitSlice, kept_mask
 from core.engine.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
 from core.engine.recovery.losses import next_token_loss
 from core.engine.recovery.precision import checkpoint_activations, training_precision
@@ -22,7 +22,7 @@ from core.engine.recovery.request import Recovery
 from core.engine.recovery.training import StepRule, Training
 from core.progress import Progress
 
-UnitScores = list[dict[Kind, Tensor]]
+UnitScores = list[dict[KindName, Tensor]]
 """A score of each unit of each decoder layer, by kind: [units], float32, on the CPU."""
 
 
@@ -46,14 +46,14 @@ class AdapterModel:
         self.module = add_adapters(model, recovery.lora, linears, transposed=self.family.transposed)
         self.module.to(context.streamed.device).eval()
         self.blocks: Sequence[nn.Module] = list(model.get_submodule(self.family.blocks).children())
-        self._kept: dict[tuple[int, Kind], Tensor] = {}
+        self._kept: dict[tuple[int, KindName], Tensor] = {}
         for layer, unit_sets in enumerate(self.unit_sets):
             for each in unit_sets:
                 self._mask_reader(layer, each)
 
     def _mask_reader(self, layer: int, unit_set: UnitSet) -> None:
         """Register a hook by which the linear layer that reads these units' features reads zeros from masked ones."""
-        unit_slice = reading_slice(self.family, unit_set)
+        unit_slice = unit_set.reading_slice
 
         def hook(module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Any, ...] | None:
             kept_U = self._kept.get((layer, unit_set.kind))
@@ -64,11 +64,11 @@ class AdapterModel:
 
         self.blocks[layer].get_submodule(unit_slice.name.removesuffix(".weight")).register_forward_pre_hook(hook)
 
-    def keep(self, layer: int, kind: Kind, kept_U: Tensor) -> None:
+    def keep(self, layer: int, kind: KindName, kept_U: Tensor) -> None:
         """Mask all units of a kind but those where `kept_U` [units] is True."""
         self._kept[layer, kind] = kept_U.to(self._context.streamed.device)
 
-    def drop(self, layer: int, kind: Kind, removed_U: Tensor) -> None:
+    def drop(self, layer: int, kind: KindName, removed_U: Tensor) -> None:
         """Mask more units of a kind: those where `removed_U` [units] is True."""
         kept_U = self._kept.get((layer, kind))
         self.keep(layer, kind, ~removed_U if kept_U is None else kept_U & ~removed_U.to(kept_U.device))
@@ -77,7 +77,7 @@ class AdapterModel:
         """Mask all units but those that are kept."""
         for layer, unit_sets in enumerate(self.unit_sets):
             for each in unit_sets:
-                self.keep(layer, each.kind, kept.layers[layer].mask(each.kind, each.units))
+                self.keep(layer, each.kind, kept_mask(kept.layers[layer].get(each.kind), each.units))
 
     def linears(self) -> Iterator[MaskedLoraLinear]:
         """Return an iterator over the linear layers that have adapters."""
@@ -189,7 +189,7 @@ class MovingAverage:
         self._momentum = momentum
         self.scores: UnitScores = []
 
-    def add(self, new: Sequence[Mapping[Kind, Tensor]]) -> None:
+    def add(self, new: Sequence[Mapping[KindName, Tensor]]) -> None:
         before = self.scores or [{kind: torch.zeros_like(each) for kind, each in layer.items()} for layer in new]
         self.scores = [
             {kind: self._momentum * old[kind] + (1 - self._momentum) * each for kind, each in layer.items()}
@@ -205,7 +205,7 @@ def mask_removed(scores: UnitScores, kept: KeptUnits) -> UnitScores:
     masked = [dict(layer) for layer in scores]
     for layer, units in kept.layers.items():
         for kind, score_U in masked[layer].items():
-            indices = units.of(kind)
+            indices = units.get(kind)
             if indices is not None:
                 masked[layer][kind] = torch.full_like(score_U, -1.0)
                 masked[layer][kind][indices] = score_U[indices]

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_counts import AttentionMode, Kind, LayerCounts, LayerShape
+from core.engine.architectures.structure import LayerShape
+from core.engine.architectures.unit_counts import LayerCounts
+from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.pruning.input_moments import InputMoments
 from core.engine.pruning.layerwise.propagation import InputGroup, arrivals
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, highest, require_finite
@@ -38,15 +40,15 @@ class BlockToPrune:
     family: Architecture
     layer: int
     shape: LayerShape
-    attention: AttentionMode
+    kinds: tuple[UnitKind, ...]
     unit_sets: list[UnitSet]
     counts: LayerCounts
     tensors: Mapping[str, Tensor]
 
-    def keep_highest(self, scores: Mapping[Kind, Tensor]) -> KeptLayerUnits:
+    def keep_highest(self, scores: Mapping[KindName, Tensor]) -> KeptLayerUnits:
         """Keep the units of highest score, as many as the counts say; raises NotFiniteWeights."""
         require_finite({self.layer: scores})
-        return highest(self.shape, self.attention, scores, self.counts)
+        return highest(self.shape, self.kinds, scores, self.counts)
 
 
 @dataclass(frozen=True)

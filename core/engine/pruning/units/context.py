@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.engine.architectures.unit_counts import AttentionMode, Kind, LayerCounts, ModelStructure
+from core.engine.architectures.structure import ModelStructure
+from core.engine.architectures.unit_counts import LayerCounts
+from core.engine.architectures.unit_kind import KindName, UnitKind
+from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import WidthReduction
@@ -16,7 +19,6 @@ from core.engine.pruning.layerwise.streams import ActivationBudget
 from core.engine.pruning.schedule import counts_at
 from core.engine.pruning.units.ranking import ranked_counts
 from core.engine.pruning.units.removal import (
-    KeptLayerUnits,
     KeptUnits,
     UnitSet,
     highest,
@@ -25,7 +27,7 @@ from core.engine.pruning.units.removal import (
 )
 from core.engine.pruning.units.trained_weights import TrainedWeights
 
-Scores = Sequence[Mapping[Kind, Tensor]]
+Scores = Sequence[Mapping[KindName, Tensor]]
 """The score of each unit of each decoder layer, by kind: [units]; the highest are kept."""
 
 
@@ -56,9 +58,9 @@ class UnitSelectionContext:
         return len(self.structure.layers)
 
     @property
-    def attention(self) -> AttentionMode:
-        """The unit by which attention heads are removed."""
-        return "none" if self.width_reduction is None else self.width_reduction.attention
+    def kinds(self) -> tuple[UnitKind, ...]:
+        """The kinds of units within a block that a method chooses among."""
+        return removed_kinds("none") if self.width_reduction is None else self.width_reduction.kinds
 
     @property
     def counts(self) -> Sequence[LayerCounts] | None:
@@ -69,13 +71,14 @@ class UnitSelectionContext:
         return HiddenStateCache(self.budget, self.scratch)
 
     def unit_sets(self, layer: int) -> list[UnitSet]:
-        return layer_unit_sets(self.folder.family, self.structure, layer, self.attention)
+        return layer_unit_sets(self.folder.family, self.structure, layer, self.kinds)
 
     def counts_at(self, share: float) -> tuple[LayerCounts, ...]:
         """Return the counts of each layer once `share` of the removal is done: all units at 0, `counts` at 1."""
         assert self.counts is not None
         return tuple(
-            counts_at(share, counts, shape) for counts, shape in zip(self.counts, self.structure.layers, strict=True)
+            counts_at(share, counts, shape, self.kinds)
+            for counts, shape in zip(self.counts, self.structure.layers, strict=True)
         )
 
     def keep_highest(self, scores: Scores, counts: Sequence[LayerCounts] | None = None) -> KeptUnits:
@@ -89,11 +92,10 @@ class UnitSelectionContext:
         counts = counts or self.counts
         if counts is None:
             assert self.width_reduction.ranking is not None
-            counts = ranked_counts(self.structure, scores, self.attention, self.width_reduction.ranking)
+            counts = ranked_counts(self.structure, scores, self.kinds, self.width_reduction.ranking)
         return KeptUnits(
-            attention=self.attention,
             layers={
-                layer: highest(shape, self.attention, scores[layer], counts[layer])
+                layer: highest(shape, self.kinds, scores[layer], counts[layer])
                 for layer, shape in enumerate(self.structure.layers)
             },
         )
@@ -101,4 +103,4 @@ class UnitSelectionContext:
     def without_layers(self, removed: Sequence[int]) -> KeptUnits:
         """Keep everything but these layers."""
         kept = [layer for layer in range(self.layers) if layer not in removed]
-        return KeptUnits(attention=self.attention, layers={layer: KeptLayerUnits() for layer in kept})
+        return KeptUnits(layers={layer: {} for layer in kept})

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from core.counting import counted
+from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import require_structure
@@ -53,6 +54,7 @@ class UnitRemovalPass(BlockPass):
                 param="calibration",
             )
         self.structure = require_structure(folder.description)
+        self.kinds = removed_kinds(plan.attention)
         self.rows: list[UnitRow] = []
         self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
         self.trained = TrainedWeights(self.store)
@@ -99,9 +101,11 @@ class UnitRemovalPass(BlockPass):
     @torch.inference_mode()
     def _remove(self, kept: KeptUnits | UnitCounts) -> PruneResult:
         plan, streamed, family = self.plan, self.streamed, self.folder.family
-        counts = kept.counts(self.structure) if isinstance(kept, KeptUnits) else kept
+        counts = kept.counts(self.structure, self.kinds) if isinstance(kept, KeptUnits) else kept
         self.notes += counts.notes
-        raw = config_after_removal(self.folder.raw_config, self.folder.config, family, self.structure, counts)
+        raw = config_after_removal(
+            self.folder.raw_config, self.folder.config, family, self.structure, self.kinds, counts
+        )
         config = type(self.folder.config).from_dict(raw)
         narrow = StreamedModel(
             replace(self.folder, config=config), dtype=plan.dtype, device=plan.device, outer=streamed.model
@@ -140,7 +144,7 @@ class UnitRemovalPass(BlockPass):
             self._report(index, counts)
             if index in places:
                 place = places[index]
-                unit_sets = layer_unit_sets(family, self.structure, index, counts.attention)
+                unit_sets = layer_unit_sets(family, self.structure, index, self.kinds)
                 complete = with_biases(family, self.trained.over(index, tensors), narrow.blocks[place])
                 if choice:
                     answer = choice.prune(self._to_prune(index, unit_sets, counts, complete), place, tensors)
@@ -217,9 +221,7 @@ class UnitRemovalPass(BlockPass):
         self, index: int, unit_sets: list[UnitSet], counts: UnitCounts, tensors: Mapping[str, Tensor]
     ) -> BlockToPrune:
         shape = self.structure.layers[index]
-        return BlockToPrune(
-            self.folder.family, index, shape, counts.attention, unit_sets, counts.layers[index], tensors
-        )
+        return BlockToPrune(self.folder.family, index, shape, self.kinds, unit_sets, counts.layers[index], tensors)
 
     def _added(self, narrow: StreamedModel, places: Mapping[int, int]) -> int:
         """Return the parameters that the layers have beside those of the source."""
@@ -236,9 +238,8 @@ class UnitRemovalPass(BlockPass):
             removed = self.structure.layers[index].parameters
             self.rows.append(UnitRow(name, index, "layer", 1, 0, removed))
             return
-        for unit_set in layer_unit_sets(self.folder.family, self.structure, index, counts.attention):
-            after = counts.of(index, unit_set.kind)
-            each = self.structure.unit_parameters(index, unit_set.kind, counts.attention)
-            self.rows.append(
-                UnitRow(name, index, unit_set.kind, unit_set.units, after, (unit_set.units - after) * each)
-            )
+        shape, kept = self.structure.layers[index], counts.layers[index].units
+        for kind in self.kinds:
+            before, after = kind.units(shape), kept[kind.name]
+            removed = (before - after) * kind.parameters(self.structure, index)
+            self.rows.append(UnitRow(name, index, kind.name, before, after, removed))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_counts import Kind
+from core.engine.architectures.unit_kind import KindName
 from core.engine.models.folder import ModelFolder
 from core.engine.models.tensors import to_out_in
 
@@ -19,12 +19,12 @@ class OutputBiases:
     `settings` are those of the config to turn on for that, `added` the parameters that come with them, at most.
     """
 
-    kinds: frozenset[Kind]
+    kinds: frozenset[KindName]
     settings: list[str]
     added: int
 
 
-def output_biases(folder: ModelFolder, kinds: Collection[Kind]) -> OutputBiases:
+def output_biases(folder: ModelFolder, kinds: Collection[KindName]) -> OutputBiases:
     """Return how the layers that read these kinds of units come to biases, if they can."""
     family = folder.family
 

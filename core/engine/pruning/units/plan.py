@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.unit_counts import AttentionMode
+from core.engine.architectures.unit_kind import AttentionMode
 from core.engine.options.compensation import Refit, RefitOptions
 from core.engine.options.width_counts import WidthReduction
 from core.engine.pruning.plan import PruningPlan

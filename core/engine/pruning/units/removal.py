@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from pydantic import BaseModel
@@ -10,17 +10,11 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.heterogeneous import HEADS_KEY, KV_HEADS_KEY, layer_settings, per_layer_config
-from core.engine.architectures.unit_counts import (
-    AttentionMode,
-    Kind,
-    LayerCounts,
-    LayerShape,
-    ModelStructure,
-    Run,
-    UnitAxis,
-)
-from core.engine.architectures.units import axis_dimension, axis_tensors
+from core.engine.architectures.heterogeneous import layer_settings, per_layer_config
+from core.engine.architectures.structure import LayerShape, ModelStructure
+from core.engine.architectures.unit_counts import LayerCounts
+from core.engine.architectures.unit_kind import KindName, UnitKind, axis_dimension, axis_tensors
+from core.engine.architectures.unit_registry import BLOCK_KINDS
 from core.engine.pruning.masks import lowest
 from core.errors import NotFiniteWeights
 
@@ -73,11 +67,20 @@ class UnitSlice:
 
 @dataclass(frozen=True)
 class UnitSet:
-    """The removable units of one kind in a decoder layer: how many there are, and the slices they own."""
+    """The removable units of one kind in a decoder layer: how many there are, and the slices they own.
 
-    kind: Kind
+    `output` is the weight that reads what the units give.
+    """
+
+    kind: KindName
     units: int
     slices: tuple[UnitSlice, ...]
+    output: str
+
+    @property
+    def reading_slice(self) -> UnitSlice:
+        """Return the slice of the weight that reads what the units give."""
+        return next(each for each in self.slices if each.name == self.output)
 
     def sum(self, per_feature: Callable[[UnitSlice], Tensor], present: Container[str]) -> Tensor:
         """Sum a value of each feature over each unit, in all tensors that are `present`: [units]."""
@@ -87,39 +90,24 @@ class UnitSet:
 
 
 def layer_unit_sets(
-    family: Architecture, structure: ModelStructure, layer: int, attention: AttentionMode
+    family: Architecture, structure: ModelStructure, layer: int, kinds: Sequence[UnitKind]
 ) -> list[UnitSet]:
-    """Return the units of decoder layer `layer`, with heads as `attention` counts them, none where it is 'none'."""
-    shape = structure.layers[layer]
-    group, head_dim = shape.heads // shape.kv_heads, structure.head_dim
-    unit_sets = [_unit_set(family, "channels", family.axes("channels"), shape.channels, {"channel": (1, 0)})]
-    if attention == "kv_groups":
-        sizes: dict[Run, tuple[int, int]] = {"query": (group * head_dim, 0), "key": (head_dim, 0)}
-        unit_sets.insert(0, _unit_set(family, "heads", family.axes("heads"), shape.kv_heads, sizes))
-    elif attention == "query_heads":
-        sizes = {"query": (head_dim, 0), "key": (0, shape.kv_heads * head_dim)}
-        unit_sets.insert(0, _unit_set(family, "heads", family.axes("heads"), shape.heads, sizes))
-    return unit_sets
+    """Return the units of decoder layer `layer`, a set for each of the kinds."""
+    return [_unit_set(family, structure, layer, kind) for kind in kinds]
 
 
-def _unit_set(
-    family: Architecture, kind: Kind, parts: Sequence[UnitAxis], units: int, sizes: Mapping[Run, tuple[int, int]]
-) -> UnitSet:
+def _unit_set(family: Architecture, structure: ModelStructure, layer: int, kind: UnitKind) -> UnitSet:
+    units, sizes = kind.units(structure.layers[layer]), kind.runs(structure, layer)
     slices = []
-    for part in parts:
-        runs = tuple(sizes[run] for run in part.runs)
+    for axis in family.axes(kind.name):
+        runs = tuple(sizes[run] for run in axis.runs)
         if any(size for size, _ in runs):
-            for name in axis_tensors(part):
-                dimensions = 1 if name.endswith(".bias") or part.module.endswith("_norm") else 2
-                slices.append(UnitSlice(name, axis_dimension(family, part, dimensions), units, runs))
-    return UnitSet(kind, units, tuple(slices))
-
-
-def reading_slice(family: Architecture, unit_set: UnitSet) -> UnitSlice:
-    """Return the weight of the linear layer that reads the outputs of these heads or channels."""
-    sublayer = family.sublayer_of(unit_set.kind)
+            for name in axis_tensors(axis):
+                dimensions = 1 if name.endswith(".bias") or axis.module.endswith("_norm") else 2
+                slices.append(UnitSlice(name, axis_dimension(family, axis, dimensions), units, runs))
+    sublayer = family.sublayer_of(kind.name)
     assert sublayer is not None
-    return next(unit_slice for unit_slice in unit_set.slices if unit_slice.name == f"{sublayer.output}.weight")
+    return UnitSet(kind.name, units, tuple(slices), f"{sublayer.output}.weight")
 
 
 def output_slices(family: Architecture, unit_sets: Sequence[UnitSet]) -> list[UnitSet]:
@@ -131,34 +119,31 @@ def output_slices(family: Architecture, unit_sets: Sequence[UnitSet]) -> list[Un
     ]
 
 
-class KeptLayerUnits(BaseModel):
-    """The units a decoder layer keeps, by index, ascending; None: all."""
+KeptLayerUnits: TypeAlias = dict[KindName, list[int]]
+"""The units a decoder layer keeps, by kind and index, ascending; of a kind that is not there, all."""
 
-    heads: list[int] | None = None
-    channels: list[int] | None = None
 
-    def of(self, kind: Kind) -> list[int] | None:
-        return self.heads if kind == "heads" else self.channels
-
-    def mask(self, kind: Kind, units: int) -> Tensor:
-        """Return a mask over `units` units of a kind, True for those that are kept: [units]."""
-        kept = self.of(kind)
-        kept_U = torch.full((units,), kept is None)
-        if kept is not None:
-            kept_U[kept] = True
-        return kept_U
+def kept_mask(kept: Sequence[int] | None, units: int) -> Tensor:
+    """Return a mask over `units` units of a kind, True for those that are kept, None meaning all: [units]."""
+    kept_U = torch.full((units,), kept is None)
+    if kept is not None:
+        kept_U[list(kept)] = True
+    return kept_U
 
 
 class KeptUnits(BaseModel):
     """The part of a model that is kept: decoder layers by their number in the source, each with its kept units."""
 
-    attention: AttentionMode
     layers: dict[int, KeptLayerUnits]
 
-    def counts(self, structure: ModelStructure) -> "UnitCounts":
+    def counts(self, structure: ModelStructure, kinds: Sequence[UnitKind]) -> "UnitCounts":
         """Return the number of units each layer keeps."""
-        layers = {n: _counted(structure, n, each, self.attention) for n, each in self.layers.items()}
-        return UnitCounts(attention=self.attention, layers=layers)
+        layers = {}
+        for layer, kept in self.layers.items():
+            units = LayerCounts.of_all(structure.layers[layer], kinds).units
+            units = {kind: len(kept[kind]) if kind in kept else number for kind, number in units.items()}
+            layers[layer] = LayerCounts.of(structure, layer, kinds, units)
+        return UnitCounts(layers=layers)
 
 
 class UnitCounts(BaseModel):
@@ -167,52 +152,20 @@ class UnitCounts(BaseModel):
     `biases` are settings of the config that give layers biases which they did not have, `notes` lines for the report.
     """
 
-    attention: AttentionMode
     layers: dict[int, LayerCounts]
     biases: list[str] = []
     notes: list[str] = []
 
-    def of(self, layer: int, kind: Kind) -> int:
-        """Return how many units of a kind a layer keeps."""
-        return _units(self.layers[layer], kind, self.attention)
-
-    def losing(self, structure: ModelStructure) -> list[Kind]:
+    def losing(self, structure: ModelStructure, kinds: Sequence[UnitKind]) -> list[KindName]:
         """Return the kinds of units that some layer loses."""
         return [
-            kind
-            for kind in _kinds(self.attention)
-            if any(self.of(n, kind) < _units(structure.layers[n], kind, self.attention) for n in self.layers)
+            kind.name
+            for kind in kinds
+            if any(each.units[kind.name] < kind.units(structure.layers[layer]) for layer, each in self.layers.items())
         ]
 
 
-def _kinds(attention: AttentionMode) -> tuple[Kind, ...]:
-    return ("channels",) if attention == "none" else ("heads", "channels")
-
-
-def _units(size: LayerCounts | LayerShape, kind: Kind, attention: AttentionMode) -> int:
-    if kind == "channels":
-        return size.channels
-    return size.kv_heads if attention == "kv_groups" else size.heads
-
-
-def _counted(structure: ModelStructure, layer: int, units: KeptLayerUnits, attention: AttentionMode) -> LayerCounts:
-    shape = structure.layers[layer]
-    heads, kv_heads = shape.heads, shape.kv_heads
-    if units.heads is not None and attention == "kv_groups":
-        heads, kv_heads = len(units.heads) * (heads // kv_heads), len(units.heads)
-    elif units.heads is not None:
-        heads = len(units.heads)
-    channels = shape.channels if units.channels is None else len(units.channels)
-    kept = LayerCounts(channels, heads, kv_heads, 0)
-    removed = sum(
-        (_units(shape, kind, attention) - _units(kept, kind, attention))
-        * structure.unit_parameters(layer, kind, attention)
-        for kind in _kinds(attention)
-    )
-    return replace(kept, removed=removed)
-
-
-def require_finite(scores: Mapping[int, Mapping[Kind, Tensor]]) -> None:
+def require_finite(scores: Mapping[int, Mapping[KindName, Tensor]]) -> None:
     """Raise NotFiniteWeights where a score of the units of a layer is not finite."""
     for layer, kinds in scores.items():
         for kind, score_U in kinds.items():
@@ -221,25 +174,19 @@ def require_finite(scores: Mapping[int, Mapping[Kind, Tensor]]) -> None:
 
 
 def highest(
-    shape: LayerShape, attention: AttentionMode, scores: Mapping[Kind, Tensor], counts: LayerCounts
+    shape: LayerShape, kinds: Sequence[UnitKind], scores: Mapping[KindName, Tensor], counts: LayerCounts
 ) -> KeptLayerUnits:
     """Return the units of highest score of a layer, as many as `counts` says; ties keep the later ones."""
-    units = KeptLayerUnits()
-    for kind, score_U in scores.items():
-        if kind == "channels":
-            if counts.channels < shape.channels:
-                units.channels = _highest(score_U, counts.channels)
-        elif attention == "kv_groups":
-            if counts.kv_heads < shape.kv_heads:
-                units.heads = _highest(score_U, counts.kv_heads)
-        elif counts.heads < shape.heads:
-            groups = shape.kv_heads
-            of_group = [
-                [head + number * (shape.heads // groups) for head in _highest(part, counts.heads // groups)]
-                for number, part in enumerate(score_U.chunk(groups))
+    kept: KeptLayerUnits = {}
+    for kind in kinds:
+        units, keep, parts = kind.units(shape), counts.units[kind.name], kind.parts(shape)
+        if keep < units:
+            kept[kind.name] = [
+                unit + number * (units // parts)
+                for number, score_U in enumerate(scores[kind.name].chunk(parts))
+                for unit in _highest(score_U, keep // parts)
             ]
-            units.heads = [head for heads in of_group for head in heads]
-    return units
+    return kept
 
 
 def _highest(score_U: Tensor, keep: int) -> list[int]:
@@ -253,7 +200,7 @@ def remove_units(
     """Return a block's tensors without the units that are not kept, by the same names."""
     sliced = dict(tensors)
     for each in unit_sets:
-        kept = units.of(each.kind)
+        kept = units.get(each.kind)
         if kept is None:
             continue
         index = torch.tensor(kept)
@@ -265,9 +212,14 @@ def remove_units(
 
 
 def config_after_removal(
-    raw: Mapping[str, Any], config: PretrainedConfig, family: Architecture, structure: ModelStructure, kept: UnitCounts
+    raw: Mapping[str, Any],
+    config: PretrainedConfig,
+    family: Architecture,
+    structure: ModelStructure,
+    kinds: Sequence[UnitKind],
+    kept: UnitCounts,
 ) -> dict[str, Any]:
-    """Return the config.json after the removal, from the source's raw config and its parsed one.
+    """Return the config.json after the removal of units of these kinds, from the source's raw and its parsed config.
 
     Where all layers have one shape it is a plain config of the family; else it says how each layer differs.
     """
@@ -276,21 +228,33 @@ def config_after_removal(
     for name in family.lists_by_layer:
         if entries := getattr(config, name, None):
             changed[name] = [entries[layer] for layer in kept.layers]
-    layers = [_settings(family, each) for each in kept.layers.values()]
-    shared = _settings(family, structure.layers[0])
+    sizes = [_sizes(structure.layers[layer], kinds, each) for layer, each in kept.layers.items()]
+    layers = [_settings(family, each) for each in sizes]
+    shared = _settings(family, structure.layers[0].sizes)
     if layer_settings(raw) is not None:
         shared = {name: raw[name] for name in shared}
-    first = layers[0]
-    accepts = not family.heads_divide_hidden or config.hidden_size % first[HEADS_KEY] == 0
-    if accepts and all(each == first for each in layers):
-        shared = first
-    if family.axes("heads"):
-        changed["head_dim"] = structure.head_dim
+    is_accepted = all(kind.accepts(structure, sizes[0], config.hidden_size) for kind in BLOCK_KINDS)
+    if is_accepted and all(each == layers[0] for each in layers):
+        shared = layers[0]
+    for kind in _offered(family):
+        changed |= kind.fixed_settings(structure)
     own = [{name: value for name, value in each.items() if value != shared[name]} for each in layers]
     return per_layer_config(changed | shared, family, own)
 
 
-def _settings(family: Architecture, shape: LayerShape | LayerCounts) -> dict[str, int]:
-    """Return the settings of a layer's shape, by their names in the family's config."""
-    heads = {HEADS_KEY: shape.heads, KV_HEADS_KEY: shape.kv_heads} if family.axes("heads") else {}
-    return {family.width_key: shape.channels, **heads}
+def _offered(family: Architecture) -> list[UnitKind]:
+    """Return the kinds of units of which a family's blocks can lose some."""
+    return [kind for kind in BLOCK_KINDS if family.axes(kind.name)]
+
+
+def _sizes(shape: LayerShape, kinds: Sequence[UnitKind], counts: LayerCounts) -> dict[str, int]:
+    """Return the sizes of a layer that keeps so many units."""
+    sizes = dict(shape.sizes)
+    for kind in kinds:
+        sizes |= kind.sizes(shape, counts.units[kind.name])
+    return sizes
+
+
+def _settings(family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return the settings of a layer of these sizes, by their names in the family's config."""
+    return {key: sizes[size] for kind in _offered(family) for size, key in kind.settings(family).items()}

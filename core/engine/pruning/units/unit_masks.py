@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.unit_counts import Kind
+from core.engine.architectures.unit_kind import KindName
 from core.engine.models.hooks import removed_after
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.units.removal import KeptUnits, UnitSet, UnitSlice, reading_slice
+from core.engine.pruning.units.removal import KeptUnits, UnitSet, UnitSlice, kept_mask
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class _Reader:
     """The linear layer that reads the units of one kind of one decoder layer, and its weight's columns by unit."""
 
     layer: int
-    kind: Kind
+    kind: KindName
     module: nn.Module
     unit_slice: UnitSlice
 
@@ -43,14 +42,12 @@ class UnitMasks:
     heads are an exception: its norms of queries and keys run over all heads, so that what is left is normalised anew.
     """
 
-    def __init__(
-        self, family: Architecture, blocks: Sequence[nn.Module], unit_sets: Sequence[Sequence[UnitSet]]
-    ) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], unit_sets: Sequence[Sequence[UnitSet]]) -> None:
         self._readers = [
             _Reader(layer, each.kind, block.get_submodule(unit_slice.name.removesuffix(".weight")), unit_slice)
             for layer, block in enumerate(blocks)
             for each in unit_sets[layer]
-            for unit_slice in [reading_slice(family, each)]
+            for unit_slice in [each.reading_slice]
         ]
         self._sizes = [reader.unit_slice.units for reader in self._readers]
         self._layers = len(blocks)
@@ -58,16 +55,18 @@ class UnitMasks:
     def __len__(self) -> int:
         return sum(self._sizes)
 
-    def split(self, values_U: Tensor) -> list[dict[Kind, Tensor]]:
+    def split(self, values_U: Tensor) -> list[dict[KindName, Tensor]]:
         """Split a vector over all units by layer and kind."""
-        split: list[dict[Kind, Tensor]] = [{} for _ in range(self._layers)]
+        split: list[dict[KindName, Tensor]] = [{} for _ in range(self._layers)]
         for reader, values in zip(self._readers, values_U.split(self._sizes), strict=True):
             split[reader.layer][reader.kind] = values
         return split
 
     def kept_by(self, kept: KeptUnits) -> Tensor:
         """Return the mask of the units that are kept, [units]."""
-        return torch.cat([kept.layers[each.layer].mask(each.kind, each.unit_slice.units) for each in self._readers])
+        return torch.cat(
+            [kept_mask(kept.layers[each.layer].get(each.kind), each.unit_slice.units) for each in self._readers]
+        )
 
     @contextmanager
     def masked(self, kept_U: Tensor) -> Iterator[None]:

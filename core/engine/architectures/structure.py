@@ -1,0 +1,46 @@
+"""Sizes of a model's layers, as far as units can be removed from them: facts that a description of the model keeps."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class LayerShape(BaseModel):
+    """One decoder layer.
+
+    `parameters` counts all of them; the further numbers are its sizes, as each kind of unit reads them.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, int] = Field(init=False)
+
+    parameters: int
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Return the numbers of channels, heads and whatever else units are counted by."""
+        return self.__pydantic_extra__
+
+
+class ModelStructure(BaseModel):
+    """The layers of a model, and as further fields what each kind of unit must know of all of them."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, bool | int] = Field(init=False)
+
+    layers: list[LayerShape]
+
+    @property
+    def facts(self) -> Mapping[str, bool | int]:
+        """Return what kinds of units know of all layers, as the parameters of one unit."""
+        return self.__pydantic_extra__
+
+    @property
+    def parameters(self) -> int:
+        """Return the parameters of all layers."""
+        return sum(layer.parameters for layer in self.layers)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Return whether all layers have one shape."""
+        return all(layer.sizes == self.layers[0].sizes for layer in self.layers)

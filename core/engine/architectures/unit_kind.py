@@ -1,0 +1,115 @@
+"""Interface of a kind of unit: what can be removed from a decoder block, told from its config and headers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
+
+from core.engine.architectures.architecture import Architecture, UnitAxis
+from core.engine.architectures.structure import LayerShape, ModelStructure
+from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.errors import UnusableModel
+
+KindName: TypeAlias = str
+AttentionMode = Literal["kv_groups", "query_heads", "none"]
+"""The unit by which a job removes attention heads."""
+Block: TypeAlias = Mapping[str, TensorEntry]
+"""Tensors of a block, named within it."""
+
+
+class KindFacts(NamedTuple):
+    """Facts of a kind of unit in a model: those of all layers, and the sizes of each layer."""
+
+    of_model: dict[str, bool | int]
+    sizes: list[dict[str, int]]
+
+
+class UnitKind(ABC):
+    """A kind of unit within decoder blocks.
+
+    `name` is its name in scores, counts and reports, `rank` its place among the kinds of a layer. Units that are
+    `is_fine` are so small that they go in aligned steps and make up for what units of other kinds leave over.
+    """
+
+    name: ClassVar[KindName]
+    rank: ClassVar[int]
+    is_fine: ClassVar[bool] = False
+
+    @abstractmethod
+    def is_removed(self, attention: AttentionMode) -> bool:
+        """Return True if a job with that attention mode removes such units."""
+
+    @abstractmethod
+    def read(self, family: Architecture, blocks: Sequence[Block], configs: Sequence[Mapping[str, Any]]) -> KindFacts:
+        """Return the facts of a model from each layer's tensors and config; raises UnusableModel."""
+
+    @abstractmethod
+    def settings(self, family: Architecture) -> Mapping[str, str]:
+        """Return the config's name for each size that such units make up."""
+
+    @abstractmethod
+    def units(self, shape: LayerShape) -> int:
+        """Return the number of units of a layer."""
+
+    @abstractmethod
+    def parameters(self, structure: ModelStructure, layer: int) -> int:
+        """Return the parameters of one unit of a layer."""
+
+    @abstractmethod
+    def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
+        """Return the features of one unit in each run of an axis, and those of the run that no unit owns."""
+
+    @abstractmethod
+    def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
+        """Return the sizes of a layer of that shape when it has so many units."""
+
+    def parts(self, shape: LayerShape) -> int:
+        """Return the number of equal parts of a layer's units of which each must keep as many."""
+        return 1
+
+    def all_parameters(self, structure: ModelStructure, layer: int) -> int:
+        """Return the parameters of all that a layer's units make up."""
+        return self.units(structure.layers[layer]) * self.parameters(structure, layer)
+
+    def accepts(self, structure: ModelStructure, sizes: Mapping[str, int], hidden_size: int) -> bool:
+        """Return True if a config of that hidden size can have layers of these sizes."""
+        return True
+
+    def fixed_settings(self, structure: ModelStructure) -> dict[str, int]:
+        """Return settings that a config needs once such units may have been removed."""
+        return {}
+
+
+def axis_tensors(axis: UnitAxis) -> tuple[str, ...]:
+    """Return the tensors of an axis, named within the block, that shrink with it: weights, and biases of outputs."""
+    return (f"{axis.module}.weight", f"{axis.module}.bias") if axis.side == "out" else (f"{axis.module}.weight",)
+
+
+def axis_dimension(family: Architecture, axis: UnitAxis, dimensions: int) -> int:
+    """Return the dimension along which the units of an axis lie in its tensor with that many `dimensions`."""
+    if dimensions == 1:
+        return 0
+    return int((axis.side == "in") != family.transposed)
+
+
+def features(family: Architecture, block: Block, axis: UnitAxis) -> int:
+    """Return the size of a block's tensor along an axis; raises UnusableModel where it is no vector or matrix."""
+    return _size(family, axis, block[f"{axis.module}.weight"])
+
+
+def axis_parameters(family: Architecture, block: Block, kind: KindName, rows: Mapping[str, int]) -> int:
+    """Return the parameters of one unit: of all axes of a kind, with so many features in each run."""
+    return sum(
+        block[name].numel // _size(family, axis, block[name]) * sum(rows.get(run, 0) for run in axis.runs)
+        for axis in family.axes(kind)
+        for name in axis_tensors(axis)
+        if name in block
+    )
+
+
+def _size(family: Architecture, axis: UnitAxis, entry: TensorEntry) -> int:
+    size = entry.shape[axis_dimension(family, axis, len(entry.shape))] if len(entry.shape) in (1, 2) else 0
+    if size == 0:
+        raise UnusableModel(
+            f"{entry.name} has shape {list(entry.shape)}, one or two dimensions are needed", param="model"
+        )
+    return size

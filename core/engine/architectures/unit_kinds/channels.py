@@ -1,0 +1,51 @@
+"""Channels of the FFN: their rows in the layers that produce them, and their column in the layer that reads them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.structure import LayerShape, ModelStructure
+from core.engine.architectures.unit_kind import (
+    AttentionMode,
+    Block,
+    KindFacts,
+    UnitKind,
+    axis_parameters,
+    features,
+)
+
+
+class Channels(UnitKind):
+    """One channel of the FFN."""
+
+    name = "channels"
+    rank = 20
+    is_fine = True
+
+    def is_removed(self, attention: AttentionMode) -> bool:
+        return True
+
+    def read(self, family: Architecture, blocks: Sequence[Block], configs: Sequence[Mapping[str, Any]]) -> KindFacts:
+        axis = family.axes(self.name)[-1]
+        return KindFacts(
+            {"channel_parameters": axis_parameters(family, blocks[0], self.name, {"channel": 1})},
+            [{"channels": features(family, block, axis)} for block in blocks],
+        )
+
+    def settings(self, family: Architecture) -> Mapping[str, str]:
+        return {"channels": family.width_key}
+
+    def units(self, shape: LayerShape) -> int:
+        return shape.sizes["channels"]
+
+    def parameters(self, structure: ModelStructure, layer: int) -> int:
+        return structure.facts["channel_parameters"]
+
+    def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
+        return {"channel": (1, 0)}
+
+    def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
+        return {"channels": units}
+
+
+KINDS: Final = (Channels(),)

@@ -1,0 +1,153 @@
+"""Heads of the attention: KV heads with their contiguous groups of query heads, or as many query heads of every group.
+
+Facts of the model: `head_parameters` are of a query head alone, `kv_group_parameters` of a KV head with its group, as
+large as the first layer's; both are 0 where the architecture offers no removal of heads. An axis has runs of query
+features, then key features, then value features (which count as key) in a fused projection.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from core.engine.architectures.architecture import Architecture, UnitAxis
+from core.engine.architectures.structure import LayerShape, ModelStructure
+from core.engine.architectures.unit_kind import (
+    AttentionMode,
+    Block,
+    KindFacts,
+    UnitKind,
+    axis_parameters,
+    features,
+)
+from core.errors import InvalidParameters, UnusableModel
+
+HEADS_KEY: Final = "num_attention_heads"
+KV_HEADS_KEY: Final = "num_key_value_heads"
+
+
+class _Heads(UnitKind):
+    """Heads, however they are counted."""
+
+    name = "heads"
+    rank = 10
+
+    def read(self, family: Architecture, blocks: Sequence[Block], configs: Sequence[Mapping[str, Any]]) -> KindFacts:
+        heads = [each.get(HEADS_KEY, each.get("n_head")) for each in configs]
+        if not all(type(each) is int and each > 0 for each in heads):
+            raise UnusableModel(f"config.json lacks {HEADS_KEY!r} as a whole number above 0", param="model")
+        width = features(family, blocks[0], UnitAxis(family.attention.output, "in", ("query",)))
+        if width % heads[0]:
+            raise UnusableModel(
+                f"config.json says {heads[0]} heads, which do not divide the {width} features of all", param="model"
+            )
+        head_dim = width // heads[0]
+        kv_heads = [_kv_heads(family, block, each, head_dim) for block, each in zip(blocks, heads, strict=True)]
+        rows = {"query": heads[0] // kv_heads[0] * head_dim, "key": head_dim}
+        return KindFacts(
+            {
+                "head_dim": head_dim,
+                "heads_divide_hidden": family.heads_divide_hidden,
+                "head_parameters": axis_parameters(family, blocks[0], self.name, {"query": head_dim}),
+                "kv_group_parameters": axis_parameters(family, blocks[0], self.name, rows),
+            },
+            [{"heads": each, "kv_heads": of_them} for each, of_them in zip(heads, kv_heads, strict=True)],
+        )
+
+    def settings(self, family: Architecture) -> Mapping[str, str]:
+        return {"heads": HEADS_KEY, "kv_heads": KV_HEADS_KEY}
+
+    def accepts(self, structure: ModelStructure, sizes: Mapping[str, int], hidden_size: int) -> bool:
+        return not structure.facts["heads_divide_hidden"] or hidden_size % sizes["heads"] == 0
+
+    def fixed_settings(self, structure: ModelStructure) -> dict[str, int]:
+        return {"head_dim": structure.facts["head_dim"]}
+
+
+class KVGroups(_Heads):
+    """One KV head with its group of query heads."""
+
+    def is_removed(self, attention: AttentionMode) -> bool:
+        return attention == "kv_groups"
+
+    def units(self, shape: LayerShape) -> int:
+        return shape.sizes["kv_heads"]
+
+    def parameters(self, structure: ModelStructure, layer: int) -> int:
+        more = _group(structure.layers[layer]) - _group(structure.layers[0])
+        return structure.facts["kv_group_parameters"] + more * structure.facts["head_parameters"]
+
+    def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
+        head_dim = structure.facts["head_dim"]
+        return {"query": (_group(structure.layers[layer]) * head_dim, 0), "key": (head_dim, 0)}
+
+    def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
+        return {"heads": units * _group(shape), "kv_heads": units}
+
+
+class QueryHeads(_Heads):
+    """One query head; every KV head keeps as many."""
+
+    def is_removed(self, attention: AttentionMode) -> bool:
+        return attention == "query_heads"
+
+    def units(self, shape: LayerShape) -> int:
+        return shape.sizes["heads"]
+
+    def parameters(self, structure: ModelStructure, layer: int) -> int:
+        return structure.facts["head_parameters"]
+
+    def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
+        head_dim = structure.facts["head_dim"]
+        return {"query": (head_dim, 0), "key": (0, structure.layers[layer].sizes["kv_heads"] * head_dim)}
+
+    def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
+        return {"heads": units, "kv_heads": shape.sizes["kv_heads"]}
+
+    def parts(self, shape: LayerShape) -> int:
+        return shape.sizes["kv_heads"]
+
+    def all_parameters(self, structure: ModelStructure, layer: int) -> int:
+        """Return the parameters of the attention's heads, those of the keys and values among them."""
+        return KVGroups().all_parameters(structure, layer)
+
+
+KINDS: Final = (KVGroups(), QueryHeads())
+
+
+def attention_mode(requested: AttentionMode | None, structure: ModelStructure) -> AttentionMode:
+    """Return the attention mode of a request.
+
+    Unset, it means KV groups where there are several, else query heads, and none where none can be removed.
+
+    Raises InvalidParameters where heads are to be removed that the family cannot give up.
+    """
+    removes_heads = structure.facts["kv_group_parameters"] > 0
+    if requested is None:
+        if not removes_heads:
+            return "none"
+        return "kv_groups" if any(layer.sizes["kv_heads"] > 1 for layer in structure.layers) else "query_heads"
+    if requested != "none" and not removes_heads:
+        raise InvalidParameters(
+            "parameters.attention: heads of this family cannot be removed, its head size follows from the hidden size; "
+            "use 'none' (channels only)",
+            param="parameters.attention",
+        )
+    return requested
+
+
+def _group(shape: LayerShape) -> int:
+    """Return the number of query heads that share a KV head."""
+    return shape.sizes["heads"] // shape.sizes["kv_heads"]
+
+
+def _kv_heads(family: Architecture, block: Block, heads: int, head_dim: int) -> int:
+    """Return the number of KV heads of a layer, from its first axis that has keys; raises UnusableModel."""
+    kv_heads = heads
+    for axis in family.axes("heads"):
+        keys = axis.runs.count("key")
+        if keys:
+            rows = features(family, block, axis) - axis.runs.count("query") * heads * head_dim
+            kv_heads = rows // (keys * head_dim)
+            break
+    if kv_heads < 1 or heads % kv_heads:
+        raise UnusableModel(f"{heads} heads cannot share {kv_heads} key and value heads evenly", param="model")
+    return kv_heads
