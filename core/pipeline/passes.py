@@ -1,13 +1,13 @@
-"""Construction of the pass that carries a request out: a sweep sets weights to zero, a removal takes out groups."""
+"""Construction of the pass that carries a request out: one sets weights to zero, the other removes units."""
 
 from typing import Any
 
 import torch
 
 from core.engine.models.folder import ModelFolder
+from core.engine.options.patterns import STRUCTURED
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.units.language_pass import UnitRemovalPass
-from core.methods.registry import get_method
 from core.pipeline.plans import make_plan, make_unit_removal_plan
 from core.pipeline.recipes.validation import ResolvedRequest
 
@@ -20,6 +20,6 @@ def walk_for(
     `setting` are the keyword arguments of `Walk`. Raises InvalidSparsity where the device's multiples of channels do
     not reach the sparsity.
     """
-    if get_method(request.method).removes in ("heads_and_channels", "layers"):
+    if request.pattern == STRUCTURED.text:
         return UnitRemovalPass(folder, make_unit_removal_plan(folder, request, device=device), **setting)
     return LayerwisePass(folder, make_plan(folder, request, device=device), **setting)
