@@ -33,6 +33,8 @@ SecateurError
 │   └── QuotaExceeded         a team's queued jobs, device hours or stored bytes
 ├── RunFailed                 500  how an attempt ended
 │   ├── GateMissed  OutOfMemory  TimeLimitExceeded  ReloadCheckFailed  RunnerLost  InternalError
+│   ├── ExportFailed          another form could not be written, or its runtime does not run it
+│   ├── ExportMismatch        it does not predict there what the artifact does
 │   ├── RecoveryDiverged      the training loss is no longer a number
 │   ├── ZerosRefilled         a pruned weight came back
 │   ├── SweepFailed           no job of a sweep succeeded
@@ -96,6 +98,8 @@ from core.errors.runs import (
     ConstraintsNotMet,
     DestinationUnavailable,
     DiskFull,
+    ExportFailed,
+    ExportMismatch,
     GateMissed,
     HubUnavailable,
     InternalError,
@@ -122,6 +126,8 @@ __all__ = [
     "DestinationUnavailable",
     "DiskFull",
     "DoesNotFit",
+    "ExportFailed",
+    "ExportMismatch",
     "Forbidden",
     "GateMissed",
     "GatedModel",

@@ -23,6 +23,14 @@ class ReloadCheckFailed(RunFailed):
     code, title = "reload_check_failed", "Reload check failed"
 
 
+class ExportFailed(RunFailed):
+    code, title = "export_failed", "Export failed"
+
+
+class ExportMismatch(RunFailed):
+    code, title = "export_mismatch", "Export does not compute what the artifact does"
+
+
 class RecoveryDiverged(RunFailed):
     code, title = "recovery_diverged", "Recovery diverged"
 

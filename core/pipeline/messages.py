@@ -191,6 +191,28 @@ class ExportSpec(_Spec):
     section: JsonObject = Field(default_factory=dict)
 
 
+class CheckExportSpec(_Spec):
+    """Spec of looking, before anything is pruned, whether a form can be added to what becomes of a model."""
+
+    task: Literal["check_export"] = "check_export"
+    model: Path
+    form: str
+
+
+class AddExportSpec(DeviceSpec):
+    """Spec of adding a form to a verified artifact, a file of each type, which has to predict what the artifact does.
+
+    They are compared on `texts`. `name` is what the files call the model.
+    """
+
+    task: Literal["add_export"] = "add_export"
+    artifact: Path
+    form: str
+    types: list[str]
+    texts: list[TextSource]
+    name: str
+
+
 class GenerateTextSpec(DeviceSpec):
     """Spec of text the model itself generates, enough for `samples` windows of `sequence_length` tokens."""
 
@@ -231,6 +253,8 @@ Spec = Annotated[
     | GenerateSpec
     | VerifySpec
     | ExportSpec
+    | CheckExportSpec
+    | AddExportSpec
     | GenerateTextSpec
     | NewNetworkSpec
     | ImportGgufSpec,

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from core.pipeline.reports.report import Exported, PeakMemory, RecoveryReport, Report, Verification
 from secateur_wire.base import JsonObject, Number
-from secateur_wire.metrics import Latency, Metrics
+from secateur_wire.metrics import ExportedFile, Latency, Metrics
 from secateur_wire.reports import Generation
 
 
@@ -88,6 +88,13 @@ class ExportOutput(TaskOutput):
     """Another form of the artifact, as the report has it."""
 
     exported: Exported
+
+
+class AddedExportOutput(TaskOutput):
+    """Files of a form that was added to the artifact, and what ran them."""
+
+    files: list[ExportedFile]
+    runtime: str
 
 
 class GeneratedTextOutput(TaskOutput):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from gguf import GGUFWriter
 
+from core.engine.exporters.gguf.probe_lines import varied_lines
 from core.engine.models.folder import open_model
 from core.engine.models.gguf_header import ARCHITECTURES, read_gguf_sandboxed
 from core.engine.models.loading import load_model
@@ -14,7 +15,6 @@ from core.pipeline.messages import ImportGgufSpec
 from core.pipeline.stages.models import import_gguf
 from tests.gguf.architectures import write_architecture
 from tests.gguf.files import Merges, finish, train_byte_level
-from tests.gguf.texts import varied_lines
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import torch
 from gguf import GGUFReader
 
 from core.database import transaction
+from core.engine.exporters.gguf.probe_lines import varied_lines
 from core.engine.models.folder import open_model
 from core.engine.models.memory_limit import memory_limited
 from core.errors import SecateurError, UnusableModel
@@ -17,7 +18,6 @@ from core.service.registry.tables import ModelRow
 from core.settings import Settings
 from tests.gguf.files import train_byte_level, write_llama
 from tests.gguf.llama_cpp import llama_cpp_ids
-from tests.gguf.texts import varied_lines
 from worker.embedded import register
 from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.embedded.register import add_model

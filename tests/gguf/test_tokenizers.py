@@ -10,12 +10,12 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from core.engine.exporters.gguf.probe_lines import varied_lines
 from core.engine.models.gguf_header import read_gguf_header
 from core.engine.models.gguf_tokenizer import PRE_TOKENIZERS, build_tokenizer
 from core.errors import UnusableModel
 from tests.gguf.files import Merges, train_byte_level, write_byte_level, write_sentencepiece
 from tests.gguf.llama_cpp import llama_cpp_ids
-from tests.gguf.texts import varied_lines
 
 LINES = varied_lines(600)
 TRAINED_ON = LINES * 3 + varied_lines(2000, seed=1)

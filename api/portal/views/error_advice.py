@@ -139,6 +139,18 @@ ADVICE: dict[str, Advice] = {
         "The finished model did not compute what it should when a fresh process opened it, so it was not handed out.",
         ("Report it with the job's number: this is a fault of the service or of the model's files.",),
     ),
+    "export_failed": Advice(
+        "The model was pruned and verified, but a form that was asked for beside it could not be written, or its own "
+        "runtime does not run it.",
+        (*_AGAIN, "Duplicate the job without output.exports: its artifact is as it would have been."),
+    ),
+    "export_mismatch": Advice(
+        "A file of a form that was asked for does not predict what the artifact does, so nothing was handed out.",
+        (
+            "Duplicate the job without output.exports, or with fewer types.",
+            "Report it with the job's number: of F16 this is a fault of the service.",
+        ),
+    ),
     "recovery_diverged": Advice(
         "The training loss is no longer a number.",
         ("Duplicate the job with a lower learning rate.", "Prune less, so that there is less to recover."),

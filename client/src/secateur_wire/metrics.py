@@ -99,6 +99,24 @@ class Sizes(Record):
         return stored
 
 
+class ExportedFile(Record):
+    """File of a form that was added to the artifact, and how near its predictions are to the artifact's.
+
+    `kl` is the mean KL divergence in nats, `top_1` the share of equal likeliest tokens, over as many `predictions`, in
+    the form's own runtime. `other_types` has the matrices that could not be stored in the file's type, by theirs.
+    """
+
+    file: str
+    format: str
+    type: str
+    bytes: int
+    kl: Number | None = None
+    top_1: Number | None = None
+    perplexity: Number | None = None
+    predictions: int | None = None
+    other_types: dict[str, list[str]] = Field(default_factory=dict)
+
+
 class Timing(Record):
     """Milliseconds of both models, medians over rounds measured alternately in one run.
 
@@ -177,6 +195,7 @@ class Metrics(Record):
     sparsity: Sparsity | None = None
     parameters: Parameters | None = None
     bytes: Sizes | None = None
+    exports: list[ExportedFile] = Field(default_factory=list)
     latency: Latency | None = None
     target: TargetReached | None = None
     seconds: Seconds | None = None

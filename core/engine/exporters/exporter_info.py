@@ -1,13 +1,17 @@
 """Description of an exporter, as its folder gives it: the form it writes, for which models, and what that changes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from core.engine.architectures.describe import Description
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.heterogeneous import Layout
 
-Written = Literal["first", "after", "beside"]
+Written = Literal["first", "after", "beside", "added"]
 """Moment at which a form is written: first, as every artifact; where it was asked for, after the artifact is verified;
-or beside every artifact of its families of tasks, while the model is in memory, so that it is verified too."""
+beside every artifact of its families of tasks, while the model is in memory, so that it is verified too; or added to a
+verified artifact, in files of the types that were asked for."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,8 @@ class ExporterInfo:
     """Description of a form of artifact. `summary` is a sentence for whoever has to choose.
 
     Lists go by `rank`, lowest first. What `replaces_weights` is restored by the client; `opening` goes before the
-    card's lines on how to open the model.
+    card's lines on how to open the model, or before the `command` that runs the `{file}` of a form that is added.
+    `types` are those that an added form has.
     `changes_weights`: to values the form can hold, before the model is measured. `default_compression` is there where a
     job may say how many values are kept. `has_known_size` says that it follows from sparsity.
     """
@@ -31,6 +36,11 @@ class ExporterInfo:
     leaves_out_zeros: bool = False
     has_known_size: bool = True
     default_compression: float | None = None
+    command: str = ""
+    types: tuple[str, ...] = ()
 
     def check(self, description: Description, pattern: str) -> None:
         """Require that the form fits a model, and what is pruned of it; raises InvalidRequest."""
+
+    def check_types(self, description: ModelDescription, layout: Layout, types: Sequence[str], param: str) -> None:
+        """Require that an added form can be written of a language model in that layout; raises InvalidRequest."""

@@ -2,7 +2,7 @@
 
 from core.discovery import classes
 from core.engine import exporters
-from core.engine.exporters.protocols import ClassifierExporter, ClassifierPreparation, FolderExporter
+from core.engine.exporters.protocols import AddedExporter, ClassifierExporter, ClassifierPreparation, FolderExporter
 
 
 def folder_exporter(form: str) -> FolderExporter:
@@ -11,6 +11,14 @@ def folder_exporter(form: str) -> FolderExporter:
         if issubclass(each, FolderExporter):
             return each()
     raise _missing(form, FolderExporter)
+
+
+def added_exporter(form: str) -> AddedExporter:
+    """Return what adds a form to a verified artifact."""
+    for each in classes(exporters, form, "exporter"):
+        if issubclass(each, AddedExporter):
+            return each()
+    raise _missing(form, AddedExporter)
 
 
 def classifier_preparation(form: str) -> ClassifierPreparation:

@@ -1,14 +1,17 @@
-"""Protocols of exporters: what writes a form from a finished folder, or from a classifier in memory."""
+"""Protocols of exporters: what writes a form from a finished folder, or from a classifier in memory, or beside both."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.engine.architectures.layer_shape import LinearShape
 from secateur_wire.base import JsonObject
+from secateur_wire.metrics import ExportedFile
 
 if TYPE_CHECKING:  # a finished folder is exported without torch, which takes long to load
+    import torch
     from torch import nn
 
     from core.engine.models.classifier import ClassifierFolder
@@ -52,4 +55,38 @@ class ClassifierExporter(ABC):
         """Write the form of a model in evaluation mode into a folder; return its bytes.
 
         `image_shape` is channels, height and width.
+        """
+
+
+@dataclass(frozen=True)
+class AddedForm:
+    """Files of a form that was added to an artifact, the runtime that ran them, and remarks for people."""
+
+    files: list[ExportedFile]
+    runtime: str
+    notes: list[str]
+
+
+class AddedExporter(ABC):
+    """Export of a verified language model to files beside its own, each run before it is kept."""
+
+    @abstractmethod
+    def require_possible(self, folder: Path) -> None:
+        """Require that the form can be written here of the model in a folder; raises InvalidRequest, in seconds."""
+
+    @abstractmethod
+    def export(
+        self,
+        folder: Path,
+        types: Sequence[str],
+        documents: Iterable[str],
+        *,
+        name: str,
+        device: "torch.device",
+        threads: int | None,
+        log: Callable[[str], None],
+    ) -> AddedForm:
+        """Write a file of each type into the folder; predictions are compared on the documents.
+
+        `name` is what the files call the model. Raises ExportFailed or ExportMismatch.
         """

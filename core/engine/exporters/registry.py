@@ -5,5 +5,7 @@ from core.engine import exporters
 from core.engine.exporters.exporter_info import ExporterInfo
 
 EXPORTERS = descriptions(exporters, ExporterInfo)
-OFFERED = {form: each for form, each in EXPORTERS.items() if each.written != "beside"}
-"""Forms that a job may ask for."""
+OFFERED = {form: each for form, each in EXPORTERS.items() if each.written in ("first", "after")}
+"""Forms of the weights that a job may ask for."""
+ADDED = {form: each for form, each in EXPORTERS.items() if each.written == "added"}
+"""Forms that a job may ask for beside those."""

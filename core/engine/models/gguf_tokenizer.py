@@ -33,6 +33,11 @@ class PreTokenizer:
     ignores_merges: bool = False
     adds_bos: bool = False
 
+    def build(self) -> pre_tokenizers.PreTokenizer:
+        """Return what splits a text so, into pieces of bytes."""
+        splits = (pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in self.patterns)
+        return pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -136,12 +141,7 @@ def _byte_level(header: GgufHeader, tokens: list[str]) -> tuple[Tokenizer, bool]
         )
     pre_tokenizer = PRE_TOKENIZERS[name]
     tokenizer = Tokenizer(BPE(_vocabulary(tokens), _merges(header, tokens), ignore_merges=pre_tokenizer.ignores_merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            *(pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre_tokenizer.patterns),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizer.build()
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer, pre_tokenizer.adds_bos
 

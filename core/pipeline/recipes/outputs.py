@@ -1,13 +1,19 @@
 """Outputs: a request's form of artifact, checked against the model, with the defaults of the form."""
 
 from core.engine.architectures.describe import Description
-from core.engine.exporters.registry import OFFERED
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.heterogeneous import Layout
+from core.engine.exporters.registry import ADDED, OFFERED
 from core.errors import InvalidRequest
 from core.pipeline.recipes.parts import Output
 
 
-def resolve_output(output: Output, description: Description, pattern: str) -> Output:
-    """Return the output with its form's defaults; raises InvalidRequest for what does not fit the form or the model."""
+def resolve_output(output: Output, description: Description, pattern: str, *, layout: Layout = "uniform") -> Output:
+    """Return the output with its form's defaults; raises InvalidRequest for what does not fit the form or the model.
+
+    `layout` is that of the model that comes out.
+    """
+    _check_exports(output, description, layout)
     exporter = OFFERED[output.format]
     if exporter.default_compression is None and output.compression is not None:
         compressed = " and ".join(repr(form) for form, each in OFFERED.items() if each.default_compression is not None)
@@ -19,3 +25,28 @@ def resolve_output(output: Output, description: Description, pattern: str) -> Ou
     if exporter.default_compression is None:
         return output
     return output.model_copy(update={"compression": output.compression or exporter.default_compression})
+
+
+def _check_exports(output: Output, description: Description, layout: Layout) -> None:
+    seen: set[str] = set()
+    for index, export in enumerate(output.exports):
+        param = f"output.exports.{index}"
+        if not isinstance(description, ModelDescription):
+            raise InvalidRequest(
+                f"{param}: {export.format} is written of language models, {description.architecture} is none: leave "
+                "output.exports out",
+                param=param,
+            )
+        if export.format in seen:
+            raise InvalidRequest(
+                f"{param}: {export.format!r} is named twice: give all its types in one place", param=param
+            )
+        seen.add(export.format)
+        exporter, types = ADDED[export.format], export.types
+        wrong = [each for each in types if each not in exporter.types]
+        if wrong or len(set(types)) < len(types):
+            mistake = f"{wrong[0]} is no type of {export.format}" if wrong else f"{', '.join(types)} has one twice"
+            raise InvalidRequest(
+                f"{param}.types: {mistake}: use some of {', '.join(exporter.types)}", param=f"{param}.types"
+            )
+        exporter.check_types(description, layout, types, f"{param}.types")

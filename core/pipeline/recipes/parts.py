@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.exporters.registry import OFFERED
+from core.engine.exporters.registry import ADDED, OFFERED
 from core.validation import RegisteredId, RequestObject
 
 _Reference = Annotated[str, StringConstraints(min_length=1, max_length=300)]
@@ -94,6 +94,17 @@ def _restored() -> str:
     return "both" if restored == described and len(restored) == 2 else " and ".join(restored)
 
 
+class Export(RequestObject):
+    """A form that is added to the artifact once that is verified: a file of each type."""
+
+    format: Annotated[str, RegisteredId(ADDED)] = Field(
+        description=" ".join(each.summary for each in ADDED.values()),
+    )
+    types: list[Annotated[str, RegisteredId(dict.fromkeys(each for form in ADDED.values() for each in form.types))]] = (
+        Field(min_length=1, max_length=20)
+    )
+
+
 class Output(RequestObject):
     """The form of the checkpoint."""
 
@@ -113,6 +124,12 @@ class Output(RequestObject):
         description="Of what is left when heads and channels go. uniform: every layer gets the same shape, and the "
         "model loads everywhere. per_layer: layers may differ, and `from_pretrained` needs trust_remote_code=True. "
         "Where nothing gets narrower, the model's own.",
+    )
+    exports: Annotated[list[Export], Field(max_length=20)] = Field(
+        default_factory=list,
+        exclude_if=lambda value: not value,
+        description="Forms that are added to the artifact, each run by what it is for before the job ends. Language "
+        "models only.",
     )
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.engine.exporters.registry import OFFERED
+from core.engine.exporters.registry import ADDED, OFFERED
 from core.engine.options.patterns import STRUCTURED
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
@@ -45,12 +45,14 @@ def model_card(recipe: Recipe, report: Report) -> str:
     exported = report.exported(recipe.output.format)
     if exported is not None:
         lines.append(f"| bytes of weight files, {recipe.output.format} | | {exported.bytes:,} |")
+    lines += _added_sizes(metrics)
     if metrics.latency is not None:
         lines += classifier_card.latencies(metrics.latency) if is_classifier else _latencies(metrics.latency)
     lines += ["", *_target(metrics), *(f"- {plain(note)}" for note in report.notes), ""]
     if exported is not None:
         lines += [OFFERED[recipe.output.format].opening, ""]
     lines += classifier_card.how_to_open(report) if is_classifier else _how_to_open(report)
+    lines += _how_to_run(metrics)
     if method.paper is not None:
         paper = method.paper
         lines += [f"Method: {paper.authors}, *{paper.title}* ({paper.year}), {paper.url}", ""]
@@ -64,6 +66,24 @@ def model_card(recipe: Recipe, report: Report) -> str:
         *_generations(report.generations, names),
     ]
     return "\n".join(lines)
+
+
+def _added_sizes(metrics: Metrics) -> list[str]:
+    """Return table rows of the files that were added, with how near their predictions are to the artifact's."""
+    return [
+        f"| bytes of {each.file} | | {each.bytes:,} (KL {each.kl:.2g} nats, the same likeliest token for "
+        f"{each.top_1:.2%} of {each.predictions:,}) |"
+        for each in metrics.exports
+    ]
+
+
+def _how_to_run(metrics: Metrics) -> list[str]:
+    lines = []
+    for form in dict.fromkeys(each.format for each in metrics.exports):
+        exporter = ADDED[form]
+        commands = [exporter.command.format(file=each.file) for each in metrics.exports if each.format == form]
+        lines += [exporter.opening, "", "```sh", *commands, "```", ""]
+    return lines
 
 
 def _figures(metrics: Metrics, *, pruned: bool) -> list[str]:

@@ -7,6 +7,8 @@ import torch
 from core.engine.models.accelerator import default_device
 from core.methods.registry import get_method
 from core.pipeline.messages import (
+    AddExportSpec,
+    CheckExportSpec,
     ClassifierSpec,
     ExportSpec,
     GenerateSpec,
@@ -22,7 +24,7 @@ from core.pipeline.messages import (
 from core.pipeline.results import PruneOutput, TaskOutput
 from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.evaluate import answer_tasks, generate, measure
-from core.pipeline.stages.export import export
+from core.pipeline.stages.export import add_export, check_export, export
 from core.pipeline.stages.models import generate_text, import_gguf, new_network
 from core.pipeline.stages.verify import verify
 from core.progress import Progress
@@ -33,6 +35,8 @@ def run_stage(spec: Spec, progress: Progress, peak_resident_bytes: Callable[[], 
     match spec:
         case ExportSpec():
             return export(spec)
+        case CheckExportSpec():
+            return check_export(spec)
         case NewNetworkSpec():
             return new_network(spec)
         case ImportGgufSpec():
@@ -52,6 +56,8 @@ def run_stage(spec: Spec, progress: Progress, peak_resident_bytes: Callable[[], 
             return generate(spec, context)
         case VerifySpec():
             return verify(spec, context)
+        case AddExportSpec():
+            return add_export(spec, context)
         case GenerateTextSpec():
             return generate_text(spec, context)
 

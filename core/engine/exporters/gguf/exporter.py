@@ -1,0 +1,114 @@
+"""Exporter of GGUF files."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from core.engine.exporters.gguf.file_types import ALL_TYPES, FIRST
+from core.engine.exporters.gguf.gate import (
+    Reference,
+    compare,
+    compared_windows,
+    require_agreement,
+    require_token_ids,
+)
+from core.engine.exporters.gguf.llama_settings import LlamaSettings, read_settings
+from core.engine.exporters.gguf.runtime import require_runtime, running_llama_cpp
+from core.engine.exporters.gguf.vocabulary import read_vocabulary
+from core.engine.exporters.gguf.writer import other_types, write_gguf
+from core.engine.exporters.protocols import AddedExporter, AddedForm
+from core.engine.models.folder import open_model
+from secateur_wire.metrics import ExportedFile
+
+
+class GgufFiles(AddedExporter):
+    """Files for llama.cpp, one of each type, each gated before the next is written."""
+
+    def require_possible(self, folder: Path) -> None:
+
+        require_runtime()
+        settings = read_settings(folder)
+        read_vocabulary(folder, open_model(folder, own_artifact=True).tokenizer(), settings.vocabulary)
+
+    def export(
+        self,
+        folder: Path,
+        types: Sequence[str],
+        documents: Iterable[str],
+        *,
+        name: str,
+        device: torch.device,
+        threads: int | None,
+        log: Callable[[str], None],
+    ) -> AddedForm:
+
+        require_runtime()
+        settings = read_settings(folder)
+        opened = open_model(folder, own_artifact=True)
+        tokenizer = opened.tokenizer()
+        vocabulary = read_vocabulary(folder, tokenizer, settings.vocabulary)
+        windows_NT = compared_windows(documents, tokenizer, settings.context)
+        reference = Reference(opened, windows_NT, device)
+        first = folder / _file_name(FIRST)
+        cores = threads or len(os.sched_getaffinity(0))
+        mixed = {kind for kind in types if ALL_TYPES[kind].is_mixed}
+        ordered = sorted({*types, FIRST}, key=lambda kind: (kind != FIRST, types.index(kind) if kind in types else 0))
+        exported = {}
+        try:
+            for kind in ordered:
+                file = folder / _file_name(kind)
+                log(f"writing {file.name}")
+                if kind not in mixed:
+                    write_gguf(file, opened.tensors, settings, vocabulary, kind=kind, name=name)
+                largest = max(each.stat().st_size for each in (first, file) if each.exists())
+                with running_llama_cpp(largest_file=largest, tokens=windows_NT.numel(), threads=cores) as llama_cpp:
+                    if kind in mixed:
+                        llama_cpp.quantise(first, file, ALL_TYPES[kind].number)
+                    llama_cpp.open(file, windows_NT.shape[1])
+                    if kind == FIRST:
+                        require_token_ids(llama_cpp, tokenizer, file.name)
+                    log(f"running {file.name} in llama.cpp")
+                    agreement = compare(llama_cpp, reference)
+                require_agreement(agreement, ALL_TYPES[kind].most_kl, file.name)
+                exported[kind] = ExportedFile(
+                    file=file.name,
+                    format="gguf",
+                    type=kind,
+                    bytes=file.stat().st_size,
+                    kl=agreement.kl,
+                    top_1=agreement.top_1,
+                    perplexity=agreement.perplexity,
+                    predictions=agreement.predictions,
+                    other_types=other_types(file, kind),
+                )
+        finally:
+            if FIRST not in types:
+                with suppress(FileNotFoundError):
+                    first.unlink()
+        return AddedForm(
+            files=[exported[kind] for kind in types],
+            runtime=f"llama.cpp of llama-cpp-py-sync {version('llama-cpp-py-sync')}",
+            notes=_notes(settings, exported),
+        )
+
+
+def _file_name(kind: str) -> str:
+    return f"model-{kind}.gguf"
+
+
+def _notes(settings: LlamaSettings, exported: dict[str, ExportedFile]) -> list[str]:
+    notes = []
+    if settings.window is not None:
+        notes.append(
+            f"llama.cpp attends to all tokens of a context, this model to the last {settings.window}: its GGUF files "
+            "say that this is their context, within which both are the same."
+        )
+    for each in exported.values():
+        if each.other_types:
+            others = "; ".join(f"{', '.join(names)} are {kind}" for kind, names in each.other_types.items())
+            notes.append(f"{each.file}: rows that are no whole blocks of its type are stored in another: {others}.")
+    return notes

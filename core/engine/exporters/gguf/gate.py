@@ -1,0 +1,122 @@
+"""Gate of GGUF files: in llama.cpp the same token ids and predictions as the artifact has in transformers."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Final
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from core.engine.datasets.token_windows import evaluation_windows
+from core.engine.exporters.gguf.llama_settings import PARAM
+from core.engine.exporters.gguf.probe_lines import varied_lines
+from core.engine.exporters.gguf.runtime import LlamaCpp
+from core.engine.exporters.gguf.vocabulary import PROBES
+from core.engine.models.folder import ModelFolder
+from core.engine.models.streamed import StreamedModel, call_block
+from core.errors import ExportFailed, ExportMismatch, TooLittleText
+
+PREDICTIONS: Final = 2048
+_LENGTH: Final = 256
+_MOST_LINES: Final = 10_000
+_CHARACTERS: Final = 400_000
+"""Characters of the job's texts that predictions are made on, at most."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of a file with the artifact: mean KL divergence in nats, and share of equal likeliest tokens.
+
+    `perplexity` is the file's own, on the same windows.
+    """
+
+    kl: float
+    top_1: float
+    perplexity: float
+    predictions: int
+
+
+class Reference:
+    """Predictions of the artifact in transformers, in float32, with the weights of one block in memory at a time."""
+
+    @torch.inference_mode()
+    def __init__(self, folder: ModelFolder, windows_NT: Tensor, device: torch.device) -> None:
+        self.windows_NT = windows_NT
+        self._model = StreamedModel(folder, dtype=torch.float32, device=device)
+        hidden_NTD = self._model.embed(windows_NT)
+        arguments = self._model.block_arguments(windows_NT.shape[1])
+        for index in range(len(self._model)):
+            block = self._model.fill_block(index, self._model.read_block(index), torch.float32)
+            hidden_NTD = torch.cat([call_block(block, each, arguments[index]) for each in hidden_NTD.split(1)])
+            self._model.empty_block(index)
+        self._hidden_NTD = hidden_NTD
+
+    @torch.inference_mode()
+    def log_probabilities(self, window: int) -> Tensor:
+        """Return those after each token of a window, [time, vocabulary], in double precision."""
+        tokens_1T, hidden_1TD = self.windows_NT[window : window + 1], self._hidden_NTD[window : window + 1]
+        logits_1TV = self._model.logits(tokens_1T, hidden_1TD, torch.arange(tokens_1T.shape[1]))
+        return logits_1TV[0].double().log_softmax(-1).cpu()
+
+
+def compared_windows(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, context: int) -> Tensor:
+    """Return windows of token ids [windows, time] for `PREDICTIONS` of them, of the documents as far as these go."""
+    length = min(_LENGTH, context)
+    count = -(-PREDICTIONS // length)
+    read, characters = [], 0
+    for document in documents:
+        read.append(document[: _CHARACTERS - characters])
+        characters += len(read[-1])
+        if characters >= _CHARACTERS:
+            break
+    sources: tuple[Callable[[], list[str]], ...] = (lambda: read, lambda: varied_lines(_MOST_LINES))
+    for make in sources:
+        with suppress(TooLittleText):
+            return evaluation_windows(make(), tokenizer, samples=count, length=length, name="compared")
+    raise ExportFailed(
+        f"the artifact's tokenizer makes fewer than {PREDICTIONS} tokens of {_MOST_LINES} lines", param=PARAM
+    )
+
+
+def require_token_ids(llama_cpp: LlamaCpp, tokenizer: PreTrainedTokenizerBase, file: str) -> None:
+    """Require that llama.cpp reads lines of many kinds as the tokenizer does; raises ExportMismatch naming one."""
+    lines = varied_lines(PROBES)
+    ours: Sequence[list[int]] = tokenizer(lines)["input_ids"]
+    for line, own, theirs in zip(lines, ours, llama_cpp.token_ids(lines), strict=True):
+        if own != theirs:
+            same = next(place for place, (one, other) in enumerate(zip_longest(own, theirs)) if one != other)
+            raise ExportMismatch(
+                f"{file}: llama.cpp reads {line[:100]!r}, from token {same} on, as {theirs[same : same + 8]}, the "
+                f"artifact's tokenizer as {own[same : same + 8]}",
+                param=PARAM,
+            )
+
+
+def compare(llama_cpp: LlamaCpp, reference: Reference) -> Agreement:
+    """Compare the predictions of the file that is open with the artifact's."""
+    divergence = same = loss = 0.0
+    predictions, targets = 0, 0
+    for number, window_T in enumerate(reference.windows_NT):
+        expected_TV = reference.log_probabilities(number)
+        logits_TV = torch.from_numpy(llama_cpp.logits(window_T.tolist()).copy())
+        theirs_TV = logits_TV.double().log_softmax(-1)
+        divergence += float((expected_TV.exp() * (expected_TV - theirs_TV)).sum())
+        same += float((expected_TV.argmax(-1) == theirs_TV.argmax(-1)).sum())
+        loss -= float(theirs_TV[:-1].gather(1, window_T[1:, None]).sum())
+        predictions += len(window_T)
+        targets += len(window_T) - 1
+    perplexity = float(torch.tensor(loss / targets, dtype=torch.float64).exp())
+    return Agreement(divergence / predictions, same / predictions, perplexity, predictions)
+
+
+def require_agreement(agreement: Agreement, most_kl: float | None, file: str) -> None:
+    """Require that a file keeps the bound of its type; raises ExportMismatch with both figures."""
+    if most_kl is not None and not agreement.kl <= most_kl:
+        raise ExportMismatch(
+            f"{file} does not predict in llama.cpp what the artifact does in transformers: their mean KL divergence is "
+            f"{agreement.kl:.3g} nats over {agreement.predictions} predictions, at most {most_kl:g} is allowed",
+            param=PARAM,
+        )

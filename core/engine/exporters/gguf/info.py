@@ -1,0 +1,52 @@
+"""GGUF: its description."""
+
+from collections.abc import Sequence
+
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.heterogeneous import Layout
+from core.engine.exporters.exporter_info import ExporterInfo
+from core.engine.exporters.gguf.file_types import FILE_TYPES
+from core.errors import InvalidRequest
+
+_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
+
+
+class _GgufInfo(ExporterInfo):
+    def check_types(self, description: ModelDescription, layout: Layout, types: Sequence[str], param: str) -> None:
+        if description.architecture not in _ARCHITECTURES:
+            raise InvalidRequest(
+                f"{param}: GGUF files are written of {', '.join(_ARCHITECTURES)}, not of {description.architecture}: "
+                "leave it out, or choose a model of those",
+                param=param,
+            )
+        if layout == "per_layer":
+            raise InvalidRequest(
+                f"{param}: GGUF files are written of layers of one shape, and this model's layers may differ: use "
+                "output.layout 'uniform' and a model of that layout",
+                param=param,
+            )
+        blocks = {name: FILE_TYPES[name].block for name in types}
+        widths = {linear.in_features for linear in description.linears} | {description.hidden_size}
+        for name, block in blocks.items():
+            if all(width % block for width in widths):
+                fitting = [
+                    each for each, kind in FILE_TYPES.items() if any(width % kind.block == 0 for width in widths)
+                ]
+                raise InvalidRequest(
+                    f"{param}: {name} stores rows of whole blocks of {block}, and no tensor of this model has such "
+                    f"rows (they have {', '.join(map(str, sorted(widths)))} weights): use {', '.join(fitting)}",
+                    param=param,
+                )
+
+
+INFO = _GgufInfo(
+    id="gguf",
+    rank=50,
+    written="added",
+    task_families=("language-model",),
+    summary="gguf: files for llama.cpp, and what is built on it. Each is run there before the job ends, and has to "
+    "predict what the artifact does.",
+    opening="In llama.cpp, which needs nothing else of this folder:",
+    command="llama-cli --model {file}",
+    types=tuple(FILE_TYPES),
+)

@@ -1,0 +1,124 @@
+"""llama.cpp in a process of its own: `python -m core.engine.exporters.gguf.llama_cpp`.
+
+A request a line on stdin, as JSON; on stdout a line of JSON for each, and the bytes of logits behind theirs. Files are
+read by a parser in C++: what that does to memory, or to the process, must not reach the runner. The runner's filter of
+system calls, which leaves no network, holds here too. The process ends with its parent.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from pydantic import JsonValue
+
+from secateur_wire.base import JsonObject
+
+MEMORY_BYTES: Final = 2**31
+"""Memory of the process beyond its use after loading its libraries, and beyond three times the file."""
+_F32: Final = 0
+_NO_FLASH_ATTENTION: Final = 0
+_PARENT_DEATH_SIGNAL: Final = 1
+
+
+class _LlamaCpp:
+    """The library, and the file that is open in it."""
+
+    def __init__(self) -> None:
+        from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
+
+        self._ffi: Any = get_ffi()
+        self._lib: Any = get_lib()
+        self._lib.llama_backend_init()
+        self._model: Any = None
+        self._context: Any = None
+
+    def quantise(self, source: str, target: str, number: int, threads: int) -> JsonObject:
+        """Write a file of a mixed type from one of float16."""
+        parameters = self._ffi.new("llama_model_quantize_params *", self._lib.llama_model_quantize_default_params())
+        parameters.ftype = number
+        parameters.nthread = threads
+        if self._lib.llama_model_quantize(source.encode(), target.encode(), parameters) != 0:
+            return {"error": f"llama.cpp does not write {Path(target).name}"}
+        return {}
+
+    def open(self, file: str, length: int, threads: int) -> JsonObject:
+        """Open a file for sequences of a length, with keys and values in float32."""
+        parameters = self._lib.llama_model_default_params()
+        parameters.n_gpu_layers = 0
+        self._model = self._lib.llama_model_load_from_file(file.encode(), parameters)
+        if self._model == self._ffi.NULL:
+            return {"error": f"llama.cpp does not load {Path(file).name}"}
+        settings = self._lib.llama_context_default_params()
+        settings.n_ctx = settings.n_batch = settings.n_ubatch = length
+        settings.n_threads = settings.n_threads_batch = threads
+        settings.type_k = settings.type_v = _F32
+        settings.flash_attn_type = _NO_FLASH_ATTENTION
+        self._context = self._lib.llama_init_from_model(self._model, settings)
+        if self._context == self._ffi.NULL:
+            return {"error": f"llama.cpp does not run {Path(file).name}"}
+        return {"vocabulary": self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model))}
+
+    def token_ids(self, texts: list[str]) -> JsonObject:
+        """Return the ids of each text, BOS and EOS put where the file wants them."""
+        vocabulary = self._lib.llama_model_get_vocab(self._model)
+        ids: list[JsonValue] = []
+        for text in texts:
+            encoded = text.encode()
+            room = len(encoded) + 16
+            tokens = self._ffi.new(f"llama_token[{room}]")
+            count = self._lib.llama_tokenize(vocabulary, encoded, len(encoded), tokens, room, True, True)
+            ids.append([tokens[place] for place in range(count)])
+        return {"ids": ids}
+
+    def logits(self, ids: list[int], vocabulary: int) -> tuple[JsonObject, bytes]:
+        """Return the logits after each token of a sequence: float32 [time, vocabulary]."""
+        lib, count = self._lib, len(ids)
+        lib.llama_memory_clear(lib.llama_get_memory(self._context), True)
+        batch = lib.llama_batch_init(count, 0, 1)
+        batch.n_tokens = count
+        for place, token in enumerate(ids):
+            batch.token[place] = token
+            batch.pos[place] = place
+            batch.n_seq_id[place] = 1
+            batch.seq_id[place][0] = 0
+            batch.logits[place] = 1
+        failed = lib.llama_decode(self._context, batch)
+        lib.llama_batch_free(batch)
+        if failed:
+            return {"error": f"llama.cpp does not run a sequence of {count} tokens ({failed})"}, b""
+        size = 4 * count * vocabulary
+        return {"bytes": size}, bytes(self._ffi.buffer(lib.llama_get_logits(self._context), size))
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer requests until there are no more; the first has the bytes of the largest file."""
+    library = _LlamaCpp()
+    _limit_memory(json.loads(requests.readline())["largest_file"])
+    for line in requests:
+        request: dict[str, Any] = json.loads(line)
+        doing, following = request.pop("do"), b""
+        if doing == "logits":
+            answer, following = library.logits(**request)
+        else:
+            answer = getattr(library, doing)(**request)
+        answers.write(json.dumps(answer).encode() + b"\n" + following)
+        answers.flush()
+
+
+def _limit_memory(largest_file: int) -> None:
+    own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    most = own + MEMORY_BYTES + 3 * largest_file
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    messages = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what the library prints is no answer
+    serve(sys.stdin.buffer, messages)

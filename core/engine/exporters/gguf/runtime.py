@@ -1,0 +1,147 @@
+"""The process of llama.cpp as the exporter sees it: asked one thing at a time, ended when it takes too long."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from core.engine.exporters.gguf.llama_settings import PARAM
+from core.errors import ExportFailed, InvalidRequest
+
+LIBRARY: Final = "llama_cpp_py_sync"
+SECONDS: Final = 120.0
+BYTES_PER_SECOND: Final = 2e9
+"""Slowest rate of computing that is tolerated once `SECONDS` are over: the file's bytes, for every token of a batch."""
+_SHOWN: Final = 600
+"""Last characters that are shown of what llama.cpp says."""
+
+
+def require_runtime() -> None:
+    """Require that llama.cpp is installed; raises InvalidRequest that says how."""
+    if find_spec(LIBRARY) is None:
+        raise InvalidRequest(
+            f"{PARAM}: this worker has no llama.cpp, which GGUF files are checked by: install it there with "
+            "pip install 'secateur-server[gguf]', or leave gguf out",
+            param=PARAM,
+        )
+
+
+@contextmanager
+def running_llama_cpp(*, largest_file: int, tokens: int, threads: int) -> Iterator["LlamaCpp"]:
+    """Run llama.cpp inside the context; whatever ends it before is raised there as ExportFailed.
+
+    `tokens` is how many it will be asked to compute, at most, of files up to `largest_file` bytes.
+    """
+    passed = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "core.engine.exporters.gguf.llama_cpp"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=passed,
+            cwd=Path(__file__).parents[4],
+        ) as process,
+    ):
+        seconds = SECONDS + largest_file * max(tokens, 1) / BYTES_PER_SECOND
+        is_late = threading.Event()
+
+        def end() -> None:
+            is_late.set()
+            process.kill()
+
+        clock = threading.Timer(seconds, end)
+        clock.daemon = True
+        clock.start()
+        try:
+            yield LlamaCpp(process, log, largest_file=largest_file, threads=threads)
+        except ExportFailed as error:
+            if is_late.is_set():
+                raise ExportFailed(f"llama.cpp took longer than the {seconds:.0f} s it has", param=PARAM) from error
+            raise
+        finally:
+            clock.cancel()
+            process.kill()
+            with suppress(BrokenPipeError):  # what it did not read is of no use to anyone
+                process.communicate()
+
+
+class _Answer(BaseModel):
+    """Answer of the process; `bytes` is how many follow."""
+
+    error: str | None = None
+    vocabulary: int = 0
+    ids: list[list[int]] = Field(default_factory=list)
+    bytes: int = 0
+
+
+class LlamaCpp:
+    """A running llama.cpp; all it is asked raises ExportFailed where it cannot, or has ended."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: IO[bytes], *, largest_file: int, threads: int) -> None:
+        self._process = process
+        self._log = log
+        self._threads = threads
+        self._send({"largest_file": largest_file})
+
+    def quantise(self, source: Path, target: Path, number: int) -> None:
+        """Write a file of a mixed type from one of float16."""
+        partial = target.with_name(f"{target.name}.partial")
+        self._ask("quantise", source=str(source), target=str(partial), number=number, threads=self._threads)
+        partial.replace(target)
+
+    def open(self, file: Path, length: int) -> None:
+        """Open a file for sequences of a length."""
+        self._vocabulary = self._ask("open", file=str(file), length=length, threads=self._threads).vocabulary
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return llama.cpp's ids of each text."""
+        return self._ask("token_ids", texts=list(texts)).ids
+
+    def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Return the logits after each token, [time, vocabulary]."""
+        size = self._ask("logits", ids=list(ids), vocabulary=self._vocabulary).bytes
+        assert self._process.stdout is not None
+        stored = self._process.stdout.read(size)
+        if len(stored) < size:
+            raise self._ended()
+        return np.frombuffer(stored, np.float32).reshape(len(ids), self._vocabulary)
+
+    def _ask(self, doing: str, **request: object) -> _Answer:
+        self._send({"do": doing, **request})
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._ended()
+        answer = _Answer.model_validate_json(line)
+        if answer.error is not None:
+            raise ExportFailed(f"{answer.error}: {self._said()}", param=PARAM)
+        return answer
+
+    def _send(self, request: dict[str, object]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def _ended(self) -> ExportFailed:
+        code = self._process.wait()
+        return ExportFailed(f"llama.cpp ended with code {code} before it answered: {self._said()}", param=PARAM)
+
+    def _said(self) -> str:
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace").strip()[-_SHOWN:] or "it says nothing"
