@@ -8,7 +8,7 @@ import numpy
 import psutil
 import pytest
 import torch
-from gguf import GGUFWriter
+from gguf import GGUFReader, GGUFWriter
 from safetensors.numpy import load_file
 
 from core.engine.architectures.describe import describe_folder
@@ -62,6 +62,15 @@ def test_files_of_all_types_predict_what_a_cut_model_does_and_none_else_is_left(
     assert before.keys() == after.keys() and all(numpy.array_equal(before[name], after[name]) for name in before)
     others = [set().union(*each.other_types.values()) for each in exported.files]
     assert others[:2] == [set(), set()] and "blk.*.attn_q.weight" in others[2] and "model-Q4_K_M" in exported.notes[0]
+
+
+def test_a_mistral_s_window_is_the_context_of_its_file(cut: Path) -> None:
+    config = json.loads((cut / "config.json").read_bytes())
+    config |= {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 48}
+    (cut / "config.json").write_text(json.dumps(config))
+    exported = export(cut, "F16")
+    context = GGUFReader(cut / "model-F16.gguf").get_field("llama.context_length")
+    assert context is not None and context.contents() == 48 and "the last 48" in exported.notes[0]
 
 
 def unpermuted(monkeypatch: pytest.MonkeyPatch) -> None:

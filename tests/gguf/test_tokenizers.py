@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+from gguf import GGUFWriter
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from core.engine.exporters.gguf.probe_lines import varied_lines
+from core.engine.exporters.gguf.vocabulary import read_vocabulary
 from core.engine.models.gguf_header import read_gguf_header
 from core.engine.models.gguf_tokenizer import PRE_TOKENIZERS, build_tokenizer
-from core.errors import UnusableModel
-from tests.gguf.files import Merges, train_byte_level, write_byte_level, write_sentencepiece
+from core.errors import InvalidRequest, UnusableModel
+from tests.gguf.files import Merges, finish, train_byte_level, write_byte_level, write_sentencepiece
 from tests.gguf.llama_cpp import llama_cpp_ids
 
 LINES = varied_lines(600)
@@ -124,6 +126,31 @@ def test_sentencepiece_vocabularies_are_read_as_llama_cpp_reads_them(
     lines = [*LINES, "<think> a", "  b <think>c</s>d", "\n<think>"]
     (theirs,) = llama_cpp_ids([file], lines)
     assert differing(kept(tokenizer_of(file), tmp_path / "kept"), lines, theirs) == []
+
+
+def test_vocabularies_are_written_as_they_are_read(
+    vocabulary: Vocabulary, pieces_learnt: tuple[list[str], list[float], list[int]], tmp_path: Path
+) -> None:
+    lines = [*LINES[:300], "<think> a", "  b <think>c</s>d", "<|begin|>once<|end|> more"]
+    sources = [write_byte_level(tmp_path / f"{each}.gguf", each, *vocabulary) for each in ("llama-bpe", "default")]
+    sources.append(write_sentencepiece(tmp_path / "pieces.gguf", *pieces_learnt))
+    sources.append(
+        write_sentencepiece(tmp_path / "bare.gguf", *pieces_learnt, add_space_prefix=False, add_eos_token=True)
+    )
+    tokenizers, files = [], []
+    for source in sources:
+        folder = tmp_path / source.stem
+        tokenizers.append(kept(tokenizer_of(source), folder))
+        written = read_vocabulary(folder, tokenizers[-1], len(tokenizers[-1]) + 3)
+        files.append(tmp_path / f"{source.stem}-again.gguf")
+        writer = GGUFWriter(files[-1], "llama")
+        written.add_to(writer, len(tokenizers[-1]) + 3)
+        finish(writer, files[-1], {})
+    for tokenizer, theirs in zip(tokenizers, llama_cpp_ids(files, lines), strict=True):
+        assert differing(tokenizer, lines, theirs) == []
+    cased = kept(tokenizer_of(write_byte_level(tmp_path / "cased.gguf", "tekken", *vocabulary)), tmp_path / "cased")
+    with pytest.raises(InvalidRequest, match="splits texts as none of"):
+        read_vocabulary(tmp_path / "cased", cased, len(cased))
 
 
 @pytest.mark.parametrize("name", ["kimi-k2", None])

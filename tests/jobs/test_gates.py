@@ -16,6 +16,10 @@ FIGURES: dict[str, Any] = {
     "task_mean": {"dense": 0.65, "pruned": 0.63},
     "parameters": {"dense": 1000, "nonzero": 600},
     "bytes": {"dense": 4000, "artifact": 4000, "packed": 2500},
+    "exports": [
+        {"file": f"model-{each}.gguf", "format": "gguf", "type": each, "bytes": 9, "kl": kl}
+        for each, kl in (("F16", 0.0), ("Q8_0", 0.004))
+    ],
     "latency": {"dense_ms": 10.0, "pruned_ms": 8.0, "spread": 0.05},
 }
 METRICS = Metrics.model_validate(FIGURES)
@@ -54,6 +58,7 @@ def test_a_gate_is_missed_on_any_text_and_by_what_is_no_number(ratio: float | No
         ("max_bytes", 2500, 2499, {None: 2500}),
         ("max_bytes_ratio", 0.625, 0.62, {None: 0.625}),
         ("max_parameters", 600, 599, {None: 600}),
+        ("max_export_kl", 0.004, 0.003, {"model-F16.gguf": 0.0, "model-Q8_0.gguf": 0.004}),
     ],
 )
 def test_every_gate_reads_its_figure_and_without_it_is_missed(
@@ -126,6 +131,8 @@ def test_without_gates_everything_passes() -> None:
         ("max_accuracy_drop", {"datasets": ["oak"]}, False, "is none of them: use max_perplexity_ratio"),
         ("max_perplexity_ratio", {"datasets": ["oak"]}, True, "belongs to language models"),
         ("max_task_accuracy_drop", {"tasks": ["piqa"]}, True, "is none of them: use max_accuracy_drop"),
+        ("max_export_kl", {"datasets": ["oak"]}, False, 'add "output": {"exports": '),
+        ("max_export_kl", {}, True, "belongs to language models"),
     ],
 )
 def test_a_gate_that_nothing_will_measure_is_refused_with_what_to_add(

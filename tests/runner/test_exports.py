@@ -30,6 +30,7 @@ def body(jobs: Queue) -> dict[str, Any]:
         "method": "magnitude",
         "sparsity": 0.3,
         "evaluation": {"datasets": ["lines"], "samples": 4, "sequence_length": 64},
+        "gates": {"max_export_kl": 0.01},
         "output": {"format": "packed", "exports": [{"format": "gguf", "types": ["Q8_0"]}]},
     }
 
@@ -43,6 +44,8 @@ def test_a_job_leaves_gguf_files_beside_its_packed_weights(jobs: Queue, body: di
     assert sorted(file.name for file in folder.glob("*.gguf")) == sorted(each["file"] for each in exports)
     assert all(each["bytes"] == (folder / each["file"]).stat().st_size for each in exports)
     assert exports[0]["kl"] < 0.01 and exports[0]["top_1"] > 0.9
+    (row,) = report["gates"]["rows"]
+    assert (row["on"], row["figure"], row["kept"]) == ("model-Q8_0.gguf", exports[0]["kl"], True)
     weights = {each.name: each.data for each in GGUFReader(folder / "model-Q8_0.gguf").tensors}
     assert (weights["output_norm.weight"] != 0).all() and (weights["blk.0.attn_q.weight"] == 0).mean() > 0.2
     assert report["versions"]["gguf"].startswith("llama.cpp of llama-cpp-py-sync")
@@ -57,7 +60,9 @@ def test_a_job_leaves_gguf_files_beside_its_packed_weights(jobs: Queue, body: di
 def test_what_the_worker_finds_in_the_files_ends_a_job_before_it_prunes(
     jobs: Queue, body: dict[str, Any], work: Work
 ) -> None:
-    job_id = jobs.submit(body | {"model": "words", "output": {"exports": [{"format": "gguf", "types": ["F16"]}]}})
+    job_id = jobs.submit(
+        body | {"model": "words", "gates": {}, "output": {"exports": [{"format": "gguf", "types": ["F16"]}]}}
+    )
     assert work().result(60) == "failed"
     job = jobs.job(job_id)
     assert job.error is not None and job.error.code == "invalid_request" and job.error.param == "output.exports"

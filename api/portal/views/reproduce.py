@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from core.pipeline.recipes.parts import Gates
+from core.pipeline.recipes.parts import ModelLimits
 
 _WIDTH: Final = 100
 _CONTINUED: Final = " \\\n  "
@@ -114,7 +114,7 @@ def _options(body: Mapping[str, Any]) -> list[tuple[str, str]] | None:
     take("--recovery-steps", recovery, "steps")
     take("--recovery-dataset", recovery, "dataset")
     take_all("--recovery-parameter", recovery)
-    for gate in Gates.model_fields:
+    for gate in ModelLimits.model_fields:
         take(f"--{gate.replace('_', '-')}", remaining.get("gates", {}), gate)
     take("--format", remaining.get("output", {}), "format")
     take("--layout", remaining.get("output", {}), "layout")

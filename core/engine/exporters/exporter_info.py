@@ -44,3 +44,7 @@ class ExporterInfo:
 
     def check_types(self, description: ModelDescription, layout: Layout, types: Sequence[str], param: str) -> None:
         """Require that an added form can be written of a language model in that layout; raises InvalidRequest."""
+
+    def added_bytes(self, description: ModelDescription, types: Sequence[str]) -> int:
+        """Return how many bytes an added form's files take at most while they are written."""
+        return 0

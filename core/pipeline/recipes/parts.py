@@ -61,8 +61,8 @@ class Evaluation(RequestObject):
     )
 
 
-class Gates(RequestObject):
-    """Limits a job must keep to succeed. Where a figure could not be measured, its gate is missed."""
+class ModelLimits(RequestObject):
+    """Limits of the model that comes out. Where a figure could not be measured, its limit is missed."""
 
     max_perplexity_ratio: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Largest pruned / dense perplexity, on every evaluation dataset."
@@ -85,6 +85,16 @@ class Gates(RequestObject):
         None, description="Largest stored / dense bytes of weights."
     )
     max_parameters: Annotated[int, Field(gt=0)] | None = Field(None, description="Most parameters that are not zero.")
+
+
+class Gates(ModelLimits):
+    """ModelLimits a job must keep to succeed. Where a figure could not be measured, its gate is missed."""
+
+    max_export_kl: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Largest mean KL divergence, in nats, of a file of output.exports from the artifact.",
+    )
 
 
 def _restored() -> str:

@@ -80,8 +80,14 @@ def gates_report(gates: Gates, results: Sequence[GateResult]) -> GateResults:
     )
 
 
-def require_measured(gates: Gates, evaluation: Evaluation, *, is_classifier: bool) -> None:
+def require_measured(gates: Gates, evaluation: Evaluation, *, is_classifier: bool, has_exports: bool = False) -> None:
     """Require that the job measures the figure of every gate; raises InvalidRequest naming what to add."""
+    if gates.max_export_kl is not None and not (is_classifier or has_exports):
+        raise InvalidRequest(
+            'gates.max_export_kl needs files to compare: add "output": {"exports": [{"format": "gguf", "types": '
+            '["Q8_0"]}]}',
+            param="gates.max_export_kl",
+        )
     models = "image classifiers" if is_classifier else "language models"
     for name in gates.model_dump(exclude_none=True):
         kind, param = _GATES[name], f"gates.{name}"
@@ -165,6 +171,11 @@ def _parameters(metrics: Metrics) -> Iterator[_Measured]:
         yield _Measured(metrics.parameters.nonzero)
 
 
+def _export_kls(metrics: Metrics) -> Iterator[_Measured]:
+    for each in metrics.exports:
+        yield _Measured(each.kl, each.file)
+
+
 _GATES: Final[Mapping[str, _Gate]] = {
     "max_perplexity_ratio": _Gate(
         "the perplexity ratio", _perplexity_ratios, "language models", "datasets", "max_accuracy_drop"
@@ -179,5 +190,6 @@ _GATES: Final[Mapping[str, _Gate]] = {
     "max_bytes": _Gate("the number of stored bytes", _bytes),
     "max_bytes_ratio": _Gate("the ratio of stored bytes", _bytes_ratio),
     "max_parameters": _Gate("the number of parameters that are not zero", _parameters),
+    "max_export_kl": _Gate("the mean KL divergence", _export_kls, "language models"),
 }
 assert _GATES.keys() == Gates.model_fields.keys()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from core.pipeline.recipes.parts import Gates
+from core.pipeline.recipes.parts import ModelLimits
 from core.service.jobs.trade_off import TradeOff
 from core.validation import RequestObject, spelled
 from secateur_wire import sweeps as wire
@@ -26,8 +26,8 @@ _Sparsity = Annotated[float, Field(gt=0, lt=1)]
 SearchObjective = Literal["min_parameters", "min_bytes", "min_latency"]
 
 
-class Constraints(Gates):
-    """Limits that the artifact of a search must keep, as gates have them; at least one."""
+class Constraints(ModelLimits):
+    """ModelLimits that the artifact of a search must keep, as gates have them; at least one."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:

@@ -8,25 +8,28 @@ from typing import Final
 class FileType:
     """A type of file. `number` is llama.cpp's `llama_ftype`, `block` the weights that share a scale.
 
+    A weight takes about `weight_bytes`.
+
     `most_kl` is the fixed bound of the mean KL divergence in nats; None where the figure is reported alone.
     `is_mixed`: which matrix has which of several types is llama.cpp's choice, and it writes the file.
     """
 
     number: int
+    weight_bytes: float
     block: int = 1
     most_kl: float | None = None
     is_mixed: bool = False
 
 
 FILE_TYPES: Final = {
-    "F16": FileType(1, most_kl=1e-3),
-    "Q8_0": FileType(7, block=32, most_kl=1e-2),
-    "Q6_K": FileType(18, block=256, is_mixed=True),
-    "Q5_K_M": FileType(17, block=256, is_mixed=True),
-    "Q4_K_M": FileType(15, block=256, is_mixed=True),
+    "F16": FileType(1, 2, most_kl=1e-3),
+    "Q8_0": FileType(7, 1.0625, block=32, most_kl=1e-2),
+    "Q6_K": FileType(18, 0.83, block=256, is_mixed=True),
+    "Q5_K_M": FileType(17, 0.72, block=256, is_mixed=True),
+    "Q4_K_M": FileType(15, 0.62, block=256, is_mixed=True),
 }
 EXACT: Final = "F32"
 """Type in which nothing is rounded: no job asks for it, it tells mistakes of the writer from rounding."""
-ALL_TYPES: Final = {EXACT: FileType(0, most_kl=1e-5)} | FILE_TYPES
+ALL_TYPES: Final = {EXACT: FileType(0, 4, most_kl=1e-5)} | FILE_TYPES
 FIRST: Final = "F16"
 """Type that is written and held against the artifact before any other, and that mixed ones are made from."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.exporters.exporter_info import ExporterInfo
-from core.engine.exporters.gguf.file_types import FILE_TYPES
+from core.engine.exporters.gguf.file_types import FILE_TYPES, FIRST
 from core.errors import InvalidRequest
 
 _ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
@@ -37,6 +37,9 @@ class _GgufInfo(ExporterInfo):
                     f"rows (they have {', '.join(map(str, sorted(widths)))} weights): use {', '.join(fitting)}",
                     param=param,
                 )
+
+    def added_bytes(self, description: ModelDescription, types: Sequence[str]) -> int:
+        return round(description.parameters * sum(FILE_TYPES[name].weight_bytes for name in {*types, FIRST}))
 
 
 INFO = _GgufInfo(

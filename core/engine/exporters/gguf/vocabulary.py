@@ -21,8 +21,10 @@ from secateur_wire.base import JsonObject
 
 PROBES: Final = 520
 """Lines on which a tokenizer's pieces, and later its ids, are compared."""
-_COMMON: Final = ("gpt-2", "smollm", "llama-bpe", "qwen2", "tekken", "gpt-4o")
+_COMMON: Final = ("gpt-2", "smollm", "llama-bpe", "qwen2")
 """Names that are best known of pre-tokenizers that have several."""
+_DIFFERENT: Final = ("tekken", "gpt-4o")
+"""Pre-tokenizers of which llama.cpp knows ASCII's cases alone: it splits other texts otherwise than the vocabulary."""
 _UNREACHABLE: Final = -1e9
 """Score of a token that no merge makes."""
 
@@ -174,11 +176,11 @@ def _pre_tokenizer(backend: Tokenizer, settings: _TokenizerFile) -> str:
         raise _refusal("changes texts before it splits them")
     lines = varied_lines(PROBES)
     pieces = [_pieces(backend.pre_tokenizer, line) for line in lines]
-    names = [*_COMMON, *(name for name in PRE_TOKENIZERS if name not in _COMMON)]
+    names = [*_COMMON, *(name for name in PRE_TOKENIZERS if name not in (*_COMMON, *_DIFFERENT))]
     for kind, alike in groupby(names, PRE_TOKENIZERS.__getitem__):
         if kind.ignores_merges == settings.model.ignore_merges and _splits_so(kind, lines, pieces):
             return next(alike)
-    raise _refusal(f"splits texts as none of {', '.join(PRE_TOKENIZERS)}")
+    raise _refusal(f"splits texts as none of {', '.join(names)}")
 
 
 def _splits_so(kind: PreTokenizer, lines: list[str], pieces: list[list[str]]) -> bool:

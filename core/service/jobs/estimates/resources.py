@@ -18,6 +18,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, LONGEST_TOKENS
+from core.engine.exporters.registry import ADDED
 from core.engine.options.latency_budget import bytes_in_turn
 from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.cost import PassSizes, Tokens
@@ -141,6 +142,9 @@ def estimate_resources(
     copies = is_fetched + 3 * (not method.measures)
     stored = description.bytes * copies + training.disk  # blocks, artifact, its copy in a local store
     stored += 0 if choosing is None else description.prunable_parameters * width  # as trained
+    stored += 2 * sum(
+        ADDED[each.format].added_bytes(description, each.types) for each in job.output.exports
+    )  # and copies
     moved = stored + 6 * description.bytes + 4 * streams
     host = max(block * width + streams // 8, training.checkpoint)
     memory_bytes, device_memory_bytes = _peaks(device, max(engine, model_peak), host)

@@ -90,7 +90,7 @@ def resolve_job(
             param="calibration.samples",
         )
     evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, findings)
-    require_measured(body.gates, evaluation, is_classifier=False)
+    require_measured(body.gates, evaluation, is_classifier=False, has_exports=bool(output.exports))
     recovery = resolve_recovery(session, team_id, body, calibration, text, model.description, store, findings)
     recipe = _recipe(
         body,
