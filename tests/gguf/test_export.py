@@ -9,9 +9,11 @@ import psutil
 import pytest
 import torch
 from gguf import GGUFReader, GGUFWriter
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from core.engine.architectures.describe import describe_folder
+from core.engine.architectures.heterogeneous import per_layer_config
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.exporters.gguf import runtime, tensors, writer
 from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.runtime import running_llama_cpp
@@ -32,9 +34,11 @@ CUT = {
     "num_key_value_heads": 1,
     "head_dim": 32,
     "tie_word_embeddings": False,
+    "attention_bias": True,
+    "mlp_bias": True,
     "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
 }
-"""Settings of a model that lost half its heads: no default of llama.cpp is right for it."""
+"""Settings of a model that lost half its heads, and has every bias: no default of llama.cpp is right for it."""
 
 
 @pytest.fixture
@@ -66,11 +70,46 @@ def test_files_of_all_types_predict_what_a_cut_model_does_and_none_else_is_left(
 
 def test_a_mistral_s_window_is_the_context_of_its_file(cut: Path) -> None:
     config = json.loads((cut / "config.json").read_bytes())
+    config |= {"attention_bias": False, "mlp_bias": False}
+    tensors = load_file(cut / "model.safetensors")
+    save_file({name: each for name, each in tensors.items() if not name.endswith("bias")}, cut / "model.safetensors")
     config |= {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 48}
     (cut / "config.json").write_text(json.dumps(config))
     exported = export(cut, "F16")
     context = GGUFReader(cut / "model-F16.gguf").get_field("llama.context_length")
     assert context is not None and context.contents() == 48 and "the last 48" in exported.notes[0]
+
+
+def test_rotary_embeddings_are_scaled_as_llama_3_has_it(cut: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = json.loads((cut / "config.json").read_bytes())
+    factors = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    config["rope_parameters"] |= {"rope_type": "llama3"} | factors
+    (cut / "config.json").write_text(json.dumps(config))
+    (exported,) = export(cut, "F32").files
+    assert exported.kl is not None and exported.kl < 1e-9
+    monkeypatch.setattr(writer, "rotary_factors", lambda settings: None)
+    with pytest.raises(ExportMismatch, match="mean KL divergence"):
+        export(cut, "F16")
+
+
+def test_layers_of_different_shapes_are_those_of_another_architecture(cut: Path) -> None:
+    config = json.loads((cut / "config.json").read_bytes())
+    narrow = {"num_attention_heads": 1, "intermediate_size": 96}
+    family = LANGUAGE_ARCHITECTURES["LlamaForCausalLM"]
+    (cut / "config.json").write_text(json.dumps(per_layer_config(config, family, [{}, narrow])))
+    weights = load_file(cut / "model.safetensors")
+    for name in [each for each in weights if each.startswith("model.layers.1.")]:
+        if ".q_proj." in name:
+            weights[name] = weights[name][32:].copy()
+        elif name.endswith("o_proj.weight"):
+            weights[name] = weights[name][:, 32:].copy()
+        elif ".gate_proj." in name or ".up_proj." in name:
+            weights[name] = weights[name][:96].copy()
+        elif name.endswith("down_proj.weight"):
+            weights[name] = weights[name][:, :96].copy()
+    save_file({family.module_name(name): each for name, each in weights.items()}, cut / "model.safetensors")
+    export(cut, "F16")
+    assert GGUFReader(cut / "model-F16.gguf").get_field("deci.attention.head_count") is not None
 
 
 def unpermuted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +184,6 @@ def test_what_the_worker_or_the_model_s_files_lack_is_refused(tmp_path: Path, mo
         GgufFiles().require_possible(write_model(tmp_path / "words"))
     config = json.loads((good / "config.json").read_bytes())
     for change, said in (
-        ({"attention_bias": True}, "has biases"),
         ({"hidden_act": "gelu"}, "activations of 'gelu'"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "scaled by 'yarn'"),
     ):
@@ -158,22 +196,21 @@ def test_what_the_worker_or_the_model_s_files_lack_is_refused(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("family", "types", "layout", "param", "said"),
+    ("family", "types", "said"),
     [
-        ("qwen2", ["F16"], "uniform", "output.exports.0.types", "not of Qwen2ForCausalLM"),
-        ("llama", ["F16"], "per_layer", "output.exports.0.types", "use output.layout 'uniform'"),
-        ("llama", ["F16", "Q4_K_M"], "uniform", "output.exports.0.types", "blocks of 256.* use F16"),
-        ("llama", ["F16", "F16"], "uniform", "output.exports.0.types", "has one twice"),
+        ("qwen2", ["F16"], "not of Qwen2ForCausalLM"),
+        ("llama", ["F16", "Q4_K_M"], "blocks of 256.* use F16"),
+        ("llama", ["F16", "F16"], "has one twice"),
     ],
 )
 def test_what_the_headers_show_is_refused_before_a_job_is_queued(
-    family: str, types: list[str], layout: str, param: str, said: str, tmp_path: Path
+    family: str, types: list[str], said: str, tmp_path: Path
 ) -> None:
     description = describe_folder(make_model(tmp_path / "model", family))
     output = Output.model_validate({"exports": [{"format": "gguf", "types": types}]})
     with pytest.raises(InvalidRequest, match=said) as refused:
-        resolve_output(output, description, "unstructured", layout="per_layer" if layout == "per_layer" else "uniform")
-    assert refused.value.param == param
+        resolve_output(output, description, "unstructured")
+    assert refused.value.param == "output.exports.0.types"
 
 
 def test_a_form_is_named_once(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from typing import Literal
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.heterogeneous import Layout
 
 Written = Literal["first", "after", "beside", "added"]
 """Moment at which a form is written: first, as every artifact; where it was asked for, after the artifact is verified;
@@ -42,8 +41,8 @@ class ExporterInfo:
     def check(self, description: Description, pattern: str) -> None:
         """Require that the form fits a model, and what is pruned of it; raises InvalidRequest."""
 
-    def check_types(self, description: ModelDescription, layout: Layout, types: Sequence[str], param: str) -> None:
-        """Require that an added form can be written of a language model in that layout; raises InvalidRequest."""
+    def check_types(self, description: ModelDescription, types: Sequence[str], param: str) -> None:
+        """Require that an added form can be written of what becomes of a language model; raises InvalidRequest."""
 
     def added_bytes(self, description: ModelDescription, types: Sequence[str]) -> int:
         """Return how many bytes an added form's files take at most while they are written."""

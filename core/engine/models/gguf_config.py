@@ -18,12 +18,15 @@ _SCALED_BY_WIDTH: Final = {"gemma2": 46, "gemma3": 62}
 
 
 def complete_config(config: PretrainedConfig, header: GgufHeader) -> None:
-    """Set the values in the loader's config that it has left out."""
+    """Set the values in the loader's config that it has left out; biases would be dropped without a word."""
     architecture = header.architecture
     for key, name in _LEFT_OUT.get(architecture, {}).items():
         value = header.get(f"{architecture}.{key}", int)
         if value is not None:
             setattr(config, name, value)
+    if architecture == "llama":
+        names = {tensor.name for tensor in header.tensors}
+        config.attention_bias, config.mlp_bias = "blk.0.attn_q.bias" in names, "blk.0.ffn_gate.bias" in names
     if config.num_hidden_layers == _SCALED_BY_WIDTH.get(architecture):
         config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
     if config.pad_token_id is not None and not 0 <= config.pad_token_id < config.vocab_size:

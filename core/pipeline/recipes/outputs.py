@@ -2,18 +2,14 @@
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.errors import InvalidRequest
 from core.pipeline.recipes.parts import Output
 
 
-def resolve_output(output: Output, description: Description, pattern: str, *, layout: Layout = "uniform") -> Output:
-    """Return the output with its form's defaults; raises InvalidRequest for what does not fit the form or the model.
-
-    `layout` is that of the model that comes out.
-    """
-    _check_exports(output, description, layout)
+def resolve_output(output: Output, description: Description, pattern: str) -> Output:
+    """Return the output with its form's defaults; raises InvalidRequest for what does not fit the form or the model."""
+    _check_exports(output, description)
     exporter = OFFERED[output.format]
     if exporter.default_compression is None and output.compression is not None:
         compressed = " and ".join(repr(form) for form, each in OFFERED.items() if each.default_compression is not None)
@@ -27,7 +23,7 @@ def resolve_output(output: Output, description: Description, pattern: str, *, la
     return output.model_copy(update={"compression": output.compression or exporter.default_compression})
 
 
-def _check_exports(output: Output, description: Description, layout: Layout) -> None:
+def _check_exports(output: Output, description: Description) -> None:
     seen: set[str] = set()
     for index, export in enumerate(output.exports):
         param = f"output.exports.{index}"
@@ -49,4 +45,4 @@ def _check_exports(output: Output, description: Description, layout: Layout) -> 
             raise InvalidRequest(
                 f"{param}.types: {mistake}: use some of {', '.join(exporter.types)}", param=f"{param}.types"
             )
-        exporter.check_types(description, layout, types, f"{param}.types")
+        exporter.check_types(description, types, f"{param}.types")

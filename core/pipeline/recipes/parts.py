@@ -88,7 +88,7 @@ class ModelLimits(RequestObject):
 
 
 class Gates(ModelLimits):
-    """ModelLimits a job must keep to succeed. Where a figure could not be measured, its gate is missed."""
+    """Limits a job must keep to succeed. Where a figure could not be measured, its gate is missed."""
 
     max_export_kl: Annotated[float, Field(gt=0)] | None = Field(
         None,

@@ -27,7 +27,7 @@ SearchObjective = Literal["min_parameters", "min_bytes", "min_latency"]
 
 
 class Constraints(ModelLimits):
-    """ModelLimits that the artifact of a search must keep, as gates have them; at least one."""
+    """Limits that the artifact of a search must keep, as gates have them; at least one."""
 
     @model_validator(mode="after")
     def _some(self) -> Self:

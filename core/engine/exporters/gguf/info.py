@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.exporters.exporter_info import ExporterInfo
 from core.engine.exporters.gguf.file_types import FILE_TYPES, FIRST
 from core.errors import InvalidRequest
@@ -12,17 +11,11 @@ _ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
 
 
 class _GgufInfo(ExporterInfo):
-    def check_types(self, description: ModelDescription, layout: Layout, types: Sequence[str], param: str) -> None:
+    def check_types(self, description: ModelDescription, types: Sequence[str], param: str) -> None:
         if description.architecture not in _ARCHITECTURES:
             raise InvalidRequest(
                 f"{param}: GGUF files are written of {', '.join(_ARCHITECTURES)}, not of {description.architecture}: "
                 "leave it out, or choose a model of those",
-                param=param,
-            )
-        if layout == "per_layer":
-            raise InvalidRequest(
-                f"{param}: GGUF files are written of layers of one shape, and this model's layers may differ: use "
-                "output.layout 'uniform' and a model of that layout",
                 param=param,
             )
         blocks = {name: FILE_TYPES[name].block for name in types}

@@ -1,4 +1,4 @@
-"""Settings of a Llama or Mistral as llama.cpp's architecture `llama` has them, read from config.json as data."""
+"""Settings of a Llama or Mistral as llama.cpp has them, read from config.json as data."""
 
 import json
 from collections.abc import Mapping
@@ -6,28 +6,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from core.engine.architectures.heterogeneous import layer_settings
 from core.engine.checkpoints.files import CONFIG_FILE
 from core.errors import InvalidRequest
 
 PARAM = "output.exports"
 
 
+class RotaryScaling(BaseModel):
+    """Scaling of rotary embeddings as Llama 3.1 has it: slow pairs turn slower by `factor`, fast ones as they did."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+
 @dataclass(frozen=True)
 class LlamaSettings:
-    """Settings that shapes and arithmetic follow from. `context` is as far as both runtimes compute the same."""
+    """Settings that shapes and arithmetic follow from; channels and heads are by layer.
 
-    layers: int
+    `context` is as far as both runtimes compute the same.
+    """
+
     hidden: int
-    channels: int
-    heads: int
-    kv_heads: int
+    channels: tuple[int, ...]
+    heads: tuple[int, ...]
+    kv_heads: tuple[int, ...]
     head_size: int
     vocabulary: int
     context: int
     epsilon: float
     rotary_base: float
+    rotary_scaling: RotaryScaling | None
     is_tied: bool
     window: int | None
+
+    @property
+    def architecture(self) -> str:
+        """Return llama.cpp's name of what computes this: `deci` is `llama` with layers of different shapes."""
+        return "llama" if all(len(set(each)) == 1 for each in (self.channels, self.heads, self.kv_heads)) else "deci"
 
 
 def read_settings(folder: Path) -> LlamaSettings:
@@ -36,23 +56,21 @@ def read_settings(folder: Path) -> LlamaSettings:
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
         raise _refusal(f"activations of {activation!r}", "silu")
-    for name in ("attention_bias", "mlp_bias"):
-        if config.get(name):
-            raise _refusal(f"biases ({name})", "none")
     rotary = _rotary(config)
     kind = rotary.get("rope_type", rotary.get("type", "default"))
-    if kind != "default":
-        raise _refusal(f"rotary embeddings scaled by {kind!r}", "those of no scaling")
-    heads = config["num_attention_heads"]
+    if kind not in ("default", "llama3"):
+        raise _refusal(f"rotary embeddings scaled by {kind!r}", "scaling by 'llama3', or none")
+    layers = [{**config, **each} for each in layer_settings(config) or [{}] * config["num_hidden_layers"]]
+    heads = tuple(each["num_attention_heads"] for each in layers)
     window = config.get("sliding_window")
     context = config["max_position_embeddings"]
     return LlamaSettings(
-        layers=config["num_hidden_layers"],
         hidden=config["hidden_size"],
-        channels=config["intermediate_size"],
+        channels=tuple(each["intermediate_size"] for each in layers),
         heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_size=config.get("head_dim") or config["hidden_size"] // heads,
+        kv_heads=tuple(each.get("num_key_value_heads") or each["num_attention_heads"] for each in layers),
+        rotary_scaling=RotaryScaling.model_validate(rotary) if kind == "llama3" else None,
+        head_size=config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"],
         vocabulary=config["vocab_size"],
         context=context if window is None else min(context, window),
         epsilon=config.get("rms_norm_eps", 1e-6),

@@ -26,7 +26,8 @@ IN_BLOCK: Final = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-_BLOCK: Final = re.compile(r"model\.layers\.([0-9]+)\.(.+)\.weight")
+_BLOCK: Final = re.compile(r"model\.layers\.([0-9]+)\.(.+)\.(weight|bias)")
+_HEADS: Final = re.compile(r"blk\.([0-9]+)\.attn_([qk])\.(?:weight|bias)")
 
 Floats = NDArray[np.float32]
 
@@ -48,10 +49,27 @@ def in_order(name: str, weight: Floats, settings: LlamaSettings) -> Floats:
     It rotates pairs of neighbours, transformers the halves of a head: rows of queries and keys change places within
     each head.
     """
-    heads = {"attn_q": settings.heads, "attn_k": settings.kv_heads}.get(name.split(".")[-2])
-    if heads is None:
+    match = _HEADS.fullmatch(name)
+    if match is None:
         return weight
-    return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+    heads = (settings.heads if match[2] == "q" else settings.kv_heads)[int(match[1])]
+    return weight.reshape(heads, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def rotary_factors(settings: LlamaSettings) -> Floats | None:
+    """Return by how much slower each pair of a head turns; None where none does.
+
+    Pairs that turn `high_freq_factor` times in the original context keep their frequency, those that turn
+    `low_freq_factor` times get the slower one; between them it changes linearly with the number of turns.
+    """
+    scaling = settings.rotary_scaling
+    if scaling is None:
+        return None
+    exponents = np.arange(0, settings.head_size, 2, dtype=np.float64) / settings.head_size
+    turns = scaling.original_max_position_embeddings / (2 * np.pi * settings.rotary_base**exponents)
+    fast = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    share = np.clip(fast, 0, 1)
+    return (1 / (share + (1 - share) / scaling.factor)).astype(np.float32)
 
 
 def _name(name: str) -> str:
@@ -60,7 +78,7 @@ def _name(name: str) -> str:
     match = _BLOCK.fullmatch(name)
     if match is None or match[2] not in IN_BLOCK:
         raise LookupError(f"llama.cpp has no place for tensor {name}")
-    return f"blk.{match[1]}.{IN_BLOCK[match[2]]}.weight"
+    return f"blk.{match[1]}.{IN_BLOCK[match[2]]}.{match[3]}"
 
 
 def read_floats(entry: TensorEntry) -> Floats:

@@ -12,10 +12,10 @@ from gguf.quants import quantize
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.exporters.gguf.file_types import ALL_TYPES
 from core.engine.exporters.gguf.llama_settings import LlamaSettings
-from core.engine.exporters.gguf.tensors import gguf_tensors, in_order, read_floats
+from core.engine.exporters.gguf.tensors import gguf_tensors, in_order, read_floats, rotary_factors
 from core.engine.exporters.gguf.vocabulary import Vocabulary
 
-_ARCHITECTURE = "llama"
+_ROTARY_FACTORS = "rope_freqs.weight"
 
 
 def write_gguf(
@@ -32,7 +32,7 @@ def write_gguf(
     Vectors are stored in float32; a matrix whose rows are no whole blocks of the type, in float16.
     """
     partial = target.with_name(f"{target.name}.partial")
-    writer = GGUFWriter(partial, _ARCHITECTURE)
+    writer = GGUFWriter(partial, settings.architecture)
     writer.add_name(name)
     writer.add_file_type(ALL_TYPES[kind].number)
     writer.add_quantization_version(GGML_QUANT_VERSION)
@@ -43,24 +43,30 @@ def write_gguf(
         stored = _stored_type(entry.shape, kind)
         block, size = GGML_QUANT_SIZES[stored]
         writer.add_tensor_info(each, entry.shape, np.dtype(np.float32), entry.numel // block * size, raw_dtype=stored)
+    factors = rotary_factors(settings)
+    if factors is not None:
+        writer.add_tensor_info(_ROTARY_FACTORS, factors.shape, factors.dtype, factors.nbytes)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for each, entry in named.items():
         weight = in_order(each, read_floats(entry), settings)
         writer.write_tensor_data(quantize(weight, _stored_type(entry.shape, kind)))
+    if factors is not None:
+        writer.write_tensor_data(factors)
     writer.close()
     partial.replace(target)
 
 
 def add_settings(writer: GGUFWriter, settings: LlamaSettings) -> None:
     """Add the settings, those too whose default is right for uncut models alone."""
-    writer.add_block_count(settings.layers)
+    is_uniform = settings.architecture == "llama"
+    writer.add_block_count(len(settings.channels))
     writer.add_context_length(settings.context)
     writer.add_embedding_length(settings.hidden)
-    writer.add_feed_forward_length(settings.channels)
-    writer.add_head_count(settings.heads)
-    writer.add_head_count_kv(settings.kv_heads)
+    writer.add_feed_forward_length(settings.channels[0] if is_uniform else settings.channels)
+    writer.add_head_count(settings.heads[0] if is_uniform else settings.heads)
+    writer.add_head_count_kv(settings.kv_heads[0] if is_uniform else settings.kv_heads)
     writer.add_key_length(settings.head_size)
     writer.add_value_length(settings.head_size)
     writer.add_rope_dimension_count(settings.head_size)

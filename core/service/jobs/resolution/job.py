@@ -82,7 +82,7 @@ def resolve_job(
             '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
             param="calibration",
         )
-    output = resolve_output(body.output, model.description, checked.pattern, layout=checked.layout)
+    output = resolve_output(body.output, model.description, checked.pattern)
     calibration, text, generated = _resolve_calibration(session, team_id, body, parameters, model.description, findings)
     if compensation and compensation.chooses and calibration and calibration.samples == 1 and not calibration.generated:
         raise InvalidRequest(
