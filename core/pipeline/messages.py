@@ -195,7 +195,7 @@ class CheckExportSpec(_Spec):
     """Spec of looking, before anything is pruned, whether a form can be added to what becomes of a model."""
 
     task: Literal["check_export"] = "check_export"
-    model: Path
+    model: ModelPlace
     form: str
 
 

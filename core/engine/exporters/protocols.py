@@ -71,8 +71,11 @@ class AddedExporter(ABC):
     """Export of a verified language model to files beside its own, each run before it is kept."""
 
     @abstractmethod
-    def require_possible(self, folder: Path) -> None:
-        """Require that the form can be written here of the model in a folder; raises InvalidRequest, in seconds."""
+    def require_possible(self, folder: Path, *, own_artifact: bool) -> None:
+        """Require that the form can be written here of the model in a folder; takes seconds.
+
+        `own_artifact`: this service wrote the folder. Raises InvalidRequest, or what the export would raise.
+        """
 
     @abstractmethod
     def export(

@@ -18,8 +18,8 @@ def export(spec: ExportSpec) -> ExportOutput:
 
 
 def check_export(spec: CheckExportSpec) -> TaskOutput:
-    """Require that a form can be added here to what becomes of a model; raises InvalidRequest."""
-    added_exporter(spec.form).require_possible(spec.model)
+    """Require that a form can be added here to what becomes of a model; raises what says why not."""
+    added_exporter(spec.form).require_possible(spec.model.path, own_artifact=spec.model.own_artifact)
     return TaskOutput()
 
 

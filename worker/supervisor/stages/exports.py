@@ -17,7 +17,7 @@ class CheckExports(JobStage):
 
     def run(self, job: RunningJob) -> None:
         for each in job.spec.recipe.output.exports:
-            job.tasks.run(CheckExportSpec(model=job.spec.model.path, form=each.format), TaskOutput)
+            job.tasks.run(CheckExportSpec(model=job.spec.model.place, form=each.format), TaskOutput)
 
 
 class AddExports(JobStage):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -19,7 +20,7 @@ from core.engine.exporters.gguf.gate import (
 from core.engine.exporters.gguf.llama_settings import LlamaSettings, read_settings
 from core.engine.exporters.gguf.runtime import require_runtime, running_llama_cpp
 from core.engine.exporters.gguf.vocabulary import read_vocabulary
-from core.engine.exporters.gguf.writer import other_types, write_gguf
+from core.engine.exporters.gguf.writer import other_types, write_gguf, write_vocabulary
 from core.engine.exporters.protocols import AddedExporter, AddedForm
 from core.engine.models.folder import open_model
 from secateur_wire.metrics import ExportedFile
@@ -28,11 +29,16 @@ from secateur_wire.metrics import ExportedFile
 class GgufFiles(AddedExporter):
     """Files for llama.cpp, one of each type, each gated before the next is written."""
 
-    def require_possible(self, folder: Path) -> None:
-
+    def require_possible(self, folder: Path, *, own_artifact: bool) -> None:
         require_runtime()
         settings = read_settings(folder)
-        read_vocabulary(folder, open_model(folder, own_artifact=True).tokenizer(), settings.vocabulary)
+        tokenizer = open_model(folder, own_artifact=own_artifact).tokenizer()
+        vocabulary = read_vocabulary(folder, tokenizer, settings.vocabulary)
+        with TemporaryDirectory() as place, running_llama_cpp(largest_file=0, tokens=0, threads=1) as llama_cpp:
+            file = Path(place) / "vocabulary.gguf"
+            write_vocabulary(file, settings, vocabulary)
+            llama_cpp.open_vocabulary(file)
+            require_token_ids(llama_cpp, tokenizer, file.name)
 
     def export(
         self,
@@ -45,7 +51,6 @@ class GgufFiles(AddedExporter):
         threads: int | None,
         log: Callable[[str], None],
     ) -> AddedForm:
-
         require_runtime()
         settings = read_settings(folder)
         opened = open_model(folder, own_artifact=True)

@@ -37,6 +37,14 @@ class _LlamaCpp:
         self._model: Any = None
         self._context: Any = None
 
+    def limit_memory(self, largest_file: int) -> JsonObject:
+        """Limit the memory of this process to what files of so many bytes need."""
+        own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        most = own + MEMORY_BYTES + 3 * largest_file
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        return {}
+
     def quantise(self, source: str, target: str, number: int, threads: int) -> JsonObject:
         """Write a file of a mixed type from one of float16."""
         parameters = self._ffi.new("llama_model_quantize_params *", self._lib.llama_model_quantize_default_params())
@@ -62,6 +70,13 @@ class _LlamaCpp:
         if self._context == self._ffi.NULL:
             return {"error": f"llama.cpp does not run {Path(file).name}"}
         return {"vocabulary": self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model))}
+
+    def open_vocabulary(self, file: str) -> JsonObject:
+        """Open a file for the ids of texts alone."""
+        parameters = self._lib.llama_model_default_params()
+        parameters.vocab_only = True
+        self._model = self._lib.llama_model_load_from_file(file.encode(), parameters)
+        return {"error": f"llama.cpp does not load {Path(file).name}"} if self._model == self._ffi.NULL else {}
 
     def token_ids(self, texts: list[str]) -> JsonObject:
         """Return the ids of each text, BOS and EOS put where the file wants them."""
@@ -96,9 +111,8 @@ class _LlamaCpp:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer requests until there are no more; the first has the bytes of the largest file."""
+    """Answer requests until there are no more; the first limits the memory."""
     library = _LlamaCpp()
-    _limit_memory(json.loads(requests.readline())["largest_file"])
     for line in requests:
         request: dict[str, Any] = json.loads(line)
         doing, following = request.pop("do"), b""
@@ -108,13 +122,6 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
             answer = getattr(library, doing)(**request)
         answers.write(json.dumps(answer).encode() + b"\n" + following)
         answers.flush()
-
-
-def _limit_memory(largest_file: int) -> None:
-    own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    most = own + MEMORY_BYTES + 3 * largest_file
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ class LlamaCpp:
         self._process = process
         self._log = log
         self._threads = threads
-        self._send({"largest_file": largest_file})
+        self._ask("limit_memory", largest_file=largest_file)
 
     def quantise(self, source: Path, target: Path, number: int) -> None:
         """Write a file of a mixed type from one of float16."""
@@ -105,6 +105,10 @@ class LlamaCpp:
     def open(self, file: Path, length: int) -> None:
         """Open a file for sequences of a length."""
         self._vocabulary = self._ask("open", file=str(file), length=length, threads=self._threads).vocabulary
+
+    def open_vocabulary(self, file: Path) -> None:
+        """Open a file for the ids of texts alone."""
+        self._ask("open_vocabulary", file=str(file))
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return llama.cpp's ids of each text."""

@@ -58,6 +58,16 @@ def write_gguf(
     partial.replace(target)
 
 
+def write_vocabulary(target: Path, settings: LlamaSettings, vocabulary: Vocabulary) -> None:
+    """Write a file that has the vocabulary and no tensor."""
+    writer = GGUFWriter(target, settings.architecture)
+    vocabulary.add_to(writer, settings.vocabulary)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def add_settings(writer: GGUFWriter, settings: LlamaSettings) -> None:
     """Add the settings, those too whose default is right for uncut models alone."""
     is_uniform = settings.architecture == "llama"
