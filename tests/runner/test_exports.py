@@ -6,8 +6,11 @@ import pytest
 from gguf import GGUFReader
 
 from core.database import transaction
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.model import resolve_model
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
+from core.service.sources.references import StoredModel
 from tests.gguf.trained import LINES, save_trained
 from tests.runner.conftest import Finish, Work, artifact
 from tests.runner.models import write_model
@@ -54,6 +57,9 @@ def test_a_job_leaves_gguf_files_beside_its_packed_weights(jobs: Queue, body: di
         "llama-cli --model model-Q8_0.gguf" in card
         and f"| bytes of model-Q8_0.gguf | | {exports[0]['bytes']:,}" in card
     )
+    with transaction(jobs.sessions) as session:
+        reference = resolve_model(session, jobs.team, f"job:{job_id}", jobs.store, HubFindings()).reference
+    assert isinstance(reference, StoredModel) and not [each for each in reference.files if "gguf" in each.path]
     assert list(folder.glob("*.packed*")), "weights are packed once the files are written"
 
 

@@ -19,7 +19,7 @@ class ExporterInfo:
 
     Lists go by `rank`, lowest first. What `replaces_weights` is restored by the client; `opening` goes before the
     card's lines on how to open the model, or before the `command` that runs the `{file}` of a form that is added.
-    `types` are those that an added form has.
+    `types` are those that an added form has, `suffix` ends the names of its files, which no job reads back.
     `changes_weights`: to values the form can hold, before the model is measured. `default_compression` is there where a
     job may say how many values are kept. `has_known_size` says that it follows from sparsity.
     """
@@ -37,6 +37,7 @@ class ExporterInfo:
     default_compression: float | None = None
     command: str = ""
     types: tuple[str, ...] = ()
+    suffix: str = ""
 
     def check(self, description: Description, pattern: str) -> None:
         """Require that the form fits a model, and what is pruned of it; raises InvalidRequest."""

@@ -45,4 +45,5 @@ INFO = _GgufInfo(
     opening="In llama.cpp, which needs nothing else of this folder:",
     command="llama-cli --model {file}",
     types=tuple(FILE_TYPES),
+    suffix=".gguf",
 )

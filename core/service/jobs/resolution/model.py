@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description, describe_folder, descriptions
+from core.engine.exporters.registry import ADDED
 from core.errors import UnknownModel
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
@@ -16,6 +17,8 @@ from core.service.registry.tables import ModelRow
 from core.service.sources.folders import content_hash_of
 from core.service.sources.references import FileReference, FolderModel, HubModel, ModelReference, StoredModel
 from core.storage import HASHED_SUFFIX, PACKED_SUFFIX, Store, artifact_prefix
+
+_ADDED_SUFFIXES = tuple(each.suffix for each in ADDED.values())
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def _artifact(session: Session, team_id: str, reference: str, store: Store) -> R
         name=reference,
         prefix=prefix,
         revision=content_hash_of({row.path: row.sha256 for row in rows}),
-        files=tuple(files),
+        files=tuple(file for file in files if not file.path.endswith(_ADDED_SUFFIXES)),
         unpacked_bytes=description.bytes if is_packed else None,
         is_artifact=True,
     )
