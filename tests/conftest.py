@@ -53,7 +53,6 @@ os.environ.setdefault("OMP_NUM_THREADS", str(CORES))
 
 LONG = (
     "tests/trained/test_smollm2",
-    "tests/portal/test_first_job",
     "tests/chaos/test_short_seed",
     "tests/api/test_schemathesis",
     *TOGETHER["runners"],

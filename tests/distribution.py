@@ -13,6 +13,7 @@ TOGETHER: Final = {
         "tests/worker/test_register.py",
         "tests/worker/test_signs_of_life.py",
         "tests/gguf/test_import.py",
+        "tests/portal/test_first_job.py",
     ),
     "apart": (
         "tests/engine/test_apart.py",

@@ -1,15 +1,28 @@
-"""Somebody who has never used the API prunes a model, on the service as it is served, without touching a mouse."""
+"""Somebody who has never used the API prunes a model without touching a mouse: in the suite beside the service's other
+tests and with the product's own runner, in a night on the service as it is served.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
+from sqlalchemy.orm import Session, sessionmaker
 
+from core.database import transaction
+from core.service.registry.schemas import DatasetBody, ModelBody
+from core.service.registry.service import register_dataset, register_model
+from core.settings import Settings
+from core.storage import Store
+from tests.conftest import bearer
 from tests.portal.conftest import DESKTOP, require_accessible
+from tests.runner.conftest import at_once, begin_work
 from tests.runner.models import write_model, write_words
 from tests.worker.test_serve import House, a_home, settings_of
 from worker.embedded.instance import open_instance
@@ -19,37 +32,69 @@ from worker.samples.language import CALIBRATION, EVALUATION, MODEL
 _MOST_TABS = 150
 
 
+@dataclass(frozen=True)
+class Place:
+    """A service that knows a model and two texts by the names of the samples, and a key to it.
+
+    `work` is called once a job waits, and gives what looks how it went.
+    """
+
+    url: str
+    key: str
+    layers: int
+    work: Callable[[], Callable[[], object]]
+
+
 @pytest.fixture
-def home() -> Iterator[Path]:
-    with a_home() as path:
-        yield path
+def settings(settings: Settings) -> Settings:
+    return at_once(settings)
+
+
+@pytest.fixture
+def here(
+    live_api: httpx.Client, admin_key: str, settings: Settings, sessions: sessionmaker[Session], store: Store, team: str
+) -> Place:
+    layers = 2
+    model = write_model(settings.models_root / "layered", layers)
+    text = write_words(settings.datasets_root / "words.txt")
+    with transaction(sessions) as session:
+        register_model(session, team, ModelBody(name=MODEL, path=str(model.resolve())), settings)
+        for name in (CALIBRATION, EVALUATION):
+            register_dataset(session, team, DatasetBody(name=name, path=str(text.resolve())), settings)
+
+    def work() -> Callable[[], object]:
+        return begin_work(settings, sessions, store, threading.Event()).result
+
+    return Place(str(live_api.base_url), admin_key, layers, work)
+
+
+@contextmanager
+def served(samples: Path) -> Iterator[Place]:
+    """The samples on a service that `secateur serve` starts, with all its parts."""
+    with a_home() as home:
+        house = House(home)
+        house.start()
+        try:
+            model, texts = samples / "models" / MODEL, samples / "datasets"
+            with open_instance(settings_of(home)) as opened:
+                add_model(opened, MODEL, model.resolve(), say=print)
+                for name in (CALIBRATION, EVALUATION):
+                    add_dataset(opened, name, (texts / f"{name}.jsonl").resolve())
+            layers = json.loads((model / "config.json").read_text())["num_hidden_layers"]
+            url, key = ((home / name).read_text().strip() for name in ("url", "api-key"))
+            yield Place(url, key, layers, lambda: lambda: None)
+        finally:
+            house.end()
 
 
 @pytest.fixture(params=["tiny", pytest.param("SmolLM2", marks=pytest.mark.nightly)])
-def model_and_text(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path, Path]:
-    """Folder of a model, and two texts."""
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     if request.param == "tiny":
-        text = write_words(tmp_path / "words.txt")
-        return write_model(tmp_path / "model"), text, text
-    samples = request.getfixturevalue("samples")
-    texts = samples / "datasets"
-    return samples / "models" / MODEL, texts / f"{CALIBRATION}.jsonl", texts / f"{EVALUATION}.jsonl"
-
-
-@pytest.fixture
-def served(home: Path, model_and_text: tuple[Path, Path, Path]) -> Iterator[str]:
-    """Address of a service that knows a model and two texts by the names of the samples."""
-    house = House(home)
-    house.start()
-    try:
-        model, calibration, evaluation = model_and_text
-        with open_instance(settings_of(home)) as opened:
-            add_model(opened, MODEL, model.resolve(), say=print)
-            add_dataset(opened, CALIBRATION, calibration.resolve())
-            add_dataset(opened, EVALUATION, evaluation.resolve())
-        yield (home / "url").read_text().strip()
-    finally:
-        house.end()
+        tiny: Place = request.getfixturevalue("here")
+        yield tiny
+    else:
+        with served(request.getfixturevalue("samples")) as real:
+            yield real
 
 
 def _tab_to(page: Page, target: Locator) -> None:
@@ -69,15 +114,13 @@ def _fill(page: Page, label: str, text: str) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_model_is_pruned_understood_and_downloaded_with_the_keyboard(
-    browser: Browser, served: str, home: Path, model_and_text: tuple[Path, Path, Path]
-) -> None:
+def test_a_model_is_pruned_understood_and_downloaded_with_the_keyboard(browser: Browser, place: Place) -> None:
     width, height = DESKTOP
-    page = browser.new_context(base_url=served, viewport={"width": width, "height": height}).new_page()
+    page = browser.new_context(base_url=place.url, viewport={"width": width, "height": height}).new_page()
     page.set_default_timeout(30_000)
     page.goto("/")
     expect(page.get_by_label("API key", exact=True)).to_be_focused()
-    page.keyboard.type((home / "api-key").read_text().strip())
+    page.keyboard.type(place.key)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="No jobs yet")).to_be_visible()
     _tab_to(page, page.get_by_role("link", name="Prune a first model"))
@@ -95,12 +138,13 @@ def test_a_model_is_pruned_understood_and_downloaded_with_the_keyboard(
     page.wait_for_url("**/portal/jobs/job_*")
     job = page.url.rsplit("/", 1)[-1]
     page.evaluate("window.isTheSamePage = true")
+    end = place.work()
     expect(page.locator(".verdict")).to_contain_text("perplexity", timeout=400_000)
+    end()
     assert page.evaluate("window.isTheSamePage"), "the report came without reload"
     expect(page.locator("#curve-reconstruction-error canvas")).to_be_visible()
     expect(page.get_by_role("region", name="Evaluations")).to_contain_text(f"perplexity, {EVALUATION}")
-    layers = json.loads((model_and_text[0] / "config.json").read_text())["num_hidden_layers"]
-    expect(page.locator("#curve-reconstruction-error-rows tr")).to_have_count(layers)
+    expect(page.locator("#curve-reconstruction-error-rows tr")).to_have_count(place.layers)
     expect(page.locator(".verdict")).to_contain_text("zero")
     expect(page.locator(".badge.succeeded").first).to_be_visible()
     expect(page.get_by_role("heading", name="The capital of France is")).to_be_visible()
@@ -113,6 +157,6 @@ def test_a_model_is_pruned_understood_and_downloaded_with_the_keyboard(
         page.keyboard.press("Enter")
     content = started.value.path().read_bytes()
     expect(row).to_contain_text(hashlib.sha256(content).hexdigest())
-    key = (home / "api-key").read_text().strip()
-    files = httpx.get(f"{served}/v1/jobs/{job}/artifacts", headers={"Authorization": f"Bearer {key}"}).json()["data"]
+    files = httpx.get(f"{place.url}/v1/jobs/{job}/artifacts", headers=bearer(place.key)).json()["data"]
     assert hashlib.sha256(content).hexdigest() in {each["sha256"] for each in files}
+    page.context.close()

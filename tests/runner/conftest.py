@@ -15,7 +15,7 @@ from core.service.jobs import queue
 from core.service.jobs.tables import JobRow
 from core.service.teams.bootstrap import create_team
 from core.settings import Settings
-from core.storage import LocalStore, artifact_prefix, open_store
+from core.storage import LocalStore, Store, artifact_prefix, open_store
 from tests.conftest import settings_for
 from tests.databases import fresh_database
 from tests.worker.conftest import Queue, impatient
@@ -28,8 +28,13 @@ Finish = Callable[[dict[str, Any]], str]
 @pytest.fixture(scope="module")
 def settings(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     with fresh_database(postgres_url) as url:
-        settings = impatient(settings_for(url, tmp_path_factory.mktemp("service") / "home"))
-        yield settings.model_copy(update={"threads": 1, "device": "cpu", "max_attempts": 5, "drain_seconds": 20.0})
+        yield at_once(settings_for(url, tmp_path_factory.mktemp("service") / "home"))
+
+
+def at_once(settings: Settings) -> Settings:
+    """Of workers that wait for nothing, and whose runners share this machine with other tests."""
+    changed = {"threads": 1, "device": "cpu", "max_attempts": 5, "drain_seconds": 20.0}
+    return impatient(settings).model_copy(update=changed)
 
 
 @pytest.fixture(scope="module")
@@ -62,22 +67,27 @@ def work(jobs: Queue) -> Work:
     """Claim once and run what was claimed, in a thread; `stop` drains it."""
 
     def start(stop: threading.Event | None = None) -> "Future[str]":
-        end: Future[str] = Future()
-
-        def run() -> None:
-            try:
-                with transaction(jobs.sessions) as session:
-                    claim = queue.claim(session, queue="default", worker_id="a thread", lease_seconds=60)
-                assert claim is not None
-                stopped = stop or threading.Event()
-                end.set_result(Supervisor(jobs.settings, jobs.sessions, jobs.store, stop=stopped).run(claim))
-            except BaseException as error:
-                end.set_exception(error)
-
-        threading.Thread(target=run, daemon=True).start()
-        return end
+        return begin_work(jobs.settings, jobs.sessions, jobs.store, stop or threading.Event())
 
     return start
+
+
+def begin_work(
+    settings: Settings, sessions: sessionmaker[Session], store: Store, stop: threading.Event
+) -> "Future[str]":
+    end: Future[str] = Future()
+
+    def run() -> None:
+        try:
+            with transaction(sessions) as session:
+                claim = queue.claim(session, queue="default", worker_id="a thread", lease_seconds=60)
+            assert claim is not None
+            end.set_result(Supervisor(settings, sessions, store, stop=stop).run(claim))
+        except BaseException as error:
+            end.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return end
 
 
 @pytest.fixture(scope="module")
