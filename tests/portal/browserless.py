@@ -12,6 +12,12 @@ class Browserless:
         self.http = httpx.Client(base_url=live_api.base_url)
         assert self.http.post("/portal/sign-in", data={"key": key}).status_code == 303
 
+    def main(self, page: str) -> str:
+        """What a page holds besides what all pages have around it."""
+        shown = self.http.get(page)
+        assert shown.status_code == 200, shown.text
+        return shown.text.partition("<main")[2].partition("</main>")[0]
+
     def post(self, page: str, path: str, fields: dict[str, str], files: Any = None) -> httpx.Response:
         return self.http.post(path, data={"csrf": self.token(page), **fields}, files=files)
 

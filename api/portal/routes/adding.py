@@ -117,7 +117,7 @@ def uploads_to_show(session: Session, caller: Principal, kind: UploadKind) -> di
     Viewers get none, as in REST.
     """
     if caller.role == "viewer":
-        return {}
+        return {"open": [], "refused": []}
     team, most = caller.team_id, _MOST_SHOWN
     newest: dict[str, Upload] = {}
     for upload in list_uploads(session, team, limit=most, after=None, kind=kind).data:
