@@ -6,20 +6,18 @@ from typing import Any
 import httpx
 import pytest
 from axe_playwright_python.base import AxeResults
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 from sqlalchemy.orm import Session, sessionmaker
 
 from bench.browser import chromium
 from core.storage import Store
-from tests.portal.colours import RULES, Scheme, faulty_colours
+from tests.portal.colours import RULES, Scheme, faulty_colours, load_axe
 from tests.portal.running_job import Running
 
 DESKTOP = (1280, 800)
 PHONE = (390, 844)
 POLLED_WITHIN = 5_000
 """Milliseconds of a page's own clock, once it is installed, in which every page that asks for news has asked."""
-_AXE = Axe()
 _RUN_AXE = "options => axe.run(options).then(({violations}) => ({violations}))"
 """Only that is asked for: what `Axe.run` brings besides takes longer than finding it."""
 _MARKUP = {"resultTypes": ["violations"], "rules": {rule: {"enabled": False} for rule in RULES}}
@@ -95,8 +93,7 @@ def require_accessible(page: Page) -> None:
     """Neither axe-core nor the page's own width finds fault with the page as it is, nor axe-core with its colours in
     light and in dark.
     """
-    if not page.evaluate("'axe' in window"):
-        page.evaluate(_AXE.axe_script)
+    load_axe(page)
     found = {"markup": AxeResults(page.evaluate(_RUN_AXE, _MARKUP))}
     for scheme in _SCHEMES:
         page.emulate_media(color_scheme=scheme)

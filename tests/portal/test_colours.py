@@ -1,10 +1,11 @@
 """Colours that are looked at once: none slips through, and what is at fault is so each time."""
 
+from collections.abc import Iterator
+
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from tests.portal.colours import Scheme, faulty_colours
+from tests.portal.colours import Scheme, faulty_colours, load_axe
 
 PAGE = """
 <html lang="en"><head><title>Colours</title><style>
@@ -19,9 +20,15 @@ def faults(page: Page, scheme: Scheme, more: str, style: str = "") -> list[str]:
     """Return the texts axe-core finds fault with on a page with this in it."""
     page.emulate_media(color_scheme=scheme)
     page.set_content(PAGE.format(more=more, style=style))
-    page.evaluate(Axe().axe_script)
+    load_axe(page)
     violations = faulty_colours(page, scheme).response["violations"]
     return [node["html"] for violation in violations for node in violation["nodes"]]
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Iterator[Page]:
+    with browser.new_context() as context:
+        yield context.new_page()
 
 
 @pytest.mark.parametrize(
@@ -44,11 +51,9 @@ def faults(page: Page, scheme: Scheme, more: str, style: str = "") -> list[str]:
     ids=["in dark alone", "on another ground", "translucent", "hidden elsewhere", "a link like its text"],
 )
 def test_a_page_with_one_fault_fails_whatever_was_looked_at_before(
-    browser: Browser, more: str, style: str, schemes: list[Scheme]
+    page: Page, more: str, style: str, schemes: list[Scheme]
 ) -> None:
-    page = browser.new_page()
     every: tuple[Scheme, ...] = ("light", "dark")
     for scheme in every:
         assert faults(page, scheme, "") == []
         assert bool(faults(page, scheme, more, style)) == bool(faults(page, scheme, more, style)) == (scheme in schemes)
-    page.close()

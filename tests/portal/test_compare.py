@@ -15,7 +15,8 @@ from core.database import transaction
 from core.service.jobs.tables import JobReportRow, JobRow
 from core.storage import Store
 from tests.api.ended_job import succeeded_job
-from tests.portal.conftest import require_accessible, sign_in
+from tests.portal.browserless import Browserless
+from tests.portal.conftest import require_accessible
 
 _SCRIPT = "<script>document.title = 'taken'</script>"
 
@@ -97,19 +98,18 @@ def test_fewer_than_two_jobs_are_a_question(portal: Page, jobs: list[str]) -> No
 
 
 def test_the_comparison_is_a_csv_that_runs_nothing_and_stays_in_its_team(
-    visitor: Page, jobs: list[str], viewer_key: str, other_team_key: str
+    live_api: httpx.Client, jobs: list[str], viewer_key: str, other_team_key: str
 ) -> None:
     query = "?" + "&".join(f"job={each}" for each in jobs)
-    sign_in(visitor, viewer_key)
-    answer = visitor.request.get(f"/portal/compare.csv{query}")
+    viewer, stranger = Browserless(live_api, viewer_key), Browserless(live_api, other_team_key)
+    answer = viewer.http.get(f"/portal/compare.csv{query}")
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-    rows = {row[0]: row[1:] for row in csv.reader(io.StringIO(answer.text()))}
+    rows = {row[0]: row[1:] for row in csv.reader(io.StringIO(answer.text))}
     assert rows["field"] == ["kind", "differs", *jobs]
     assert rows["perplexity.numbers.pruned"] == ["figure", "yes", "27.4", "30.0", ""]
     assert rows["metadata.note"] == ["request", "yes", "", "", f"'={_SCRIPT}"]
     addresses = [f"/portal/compare{kind}{query}" for kind in ("", ".csv", "/trade-off.svg")]
     addresses += [f"/portal/compare/layers.svg{query}&figure=error"]
-    assert {visitor.request.get(address).status for address in addresses} == {200}
-    visitor.context.clear_cookies()
-    sign_in(visitor, other_team_key)
-    assert {visitor.request.get(address).status for address in addresses} == {404}
+    for somebody, status in ((viewer, 200), (stranger, 404)):
+        assert [address for address in addresses if somebody.http.get(address).status_code != status] == []
+        somebody.close()

@@ -132,7 +132,6 @@ def test_a_model_is_pruned_understood_and_downloaded_with_the_keyboard(browser: 
         _fill(page, label, text)
     expect(page.locator("#commands")).to_contain_text("--calibration-samples 4")
     expect(page.locator("#outlook")).to_contain_text("memory")
-    require_accessible(page)
     _tab_to(page, page.get_by_role("button", name="Submit job"))
     page.keyboard.press("Enter")
     page.wait_for_url("**/portal/jobs/job_*")

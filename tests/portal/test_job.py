@@ -139,7 +139,6 @@ def test_a_running_page_goes_on_counting_between_events_and_promises_nothing_tha
     assert after[0] >= before[0] + 90 and after[1] <= before[1] - 90 and after[2] >= before[2] + 90
     portal.clock.fast_forward(1_500_000)
     expect(left).to_have_text("takes longer than expected")
-    require_accessible(portal)
     submitted.progress(0.0, doing="trying the model without each: 3 of 30")
     expect(portal.locator("#head .doing")).to_have_text("trying the model without each: 3 of 30")
     expect(silent).to_have_text(re.compile(r"^\d+ s ago$"))

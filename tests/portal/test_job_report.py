@@ -1,5 +1,6 @@
 """The page of a job that is over: its figures, its files, its recipe, or what went wrong."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from sqlalchemy import update
 from core.database import transaction
 from core.service.jobs import queue
 from core.service.jobs.tables import JobRow
-from tests.portal.conftest import require_accessible, sign_in
+from tests.portal.browserless import Browserless
+from tests.portal.conftest import hand_in_key, require_accessible
 from tests.portal.running_job import Running
 
 
@@ -34,22 +36,23 @@ def test_a_failed_job_says_what_happened_why_and_what_to_try(portal: Page, submi
 
 
 def test_the_recipe_is_downloaded_run_again_and_changed(
-    portal: Page, submitted: Running, live_api: httpx.Client, job_body: dict[str, Any]
+    submitted: Running, live_api: httpx.Client, admin_key: str, job_body: dict[str, Any]
 ) -> None:
-    portal.goto(f"/portal/jobs/{submitted.id}")
-    with portal.expect_download() as download:
-        portal.get_by_role("link", name="Download", exact=True).click()
-    first = live_api.get(f"/v1/jobs/{submitted.id}").json()
-    recipe = httpx.Response(200, content=Path(download.value.path()).read_bytes()).json()
+    somebody, page = Browserless(live_api, admin_key), f"/portal/jobs/{submitted.id}"
+    assert re.search(rf'<a[^>]* href="{page}/recipe.json"[^>]*>Download</a>', somebody.main(page))
+    answer = somebody.http.get(f"{page}/recipe.json")
+    assert answer.headers["content-disposition"].startswith("attachment")
+    first, recipe = live_api.get(f"/v1/jobs/{submitted.id}").json(), answer.json()
     assert {name: first[name] for name in recipe} == recipe
     assert recipe["metadata"] == job_body["metadata"] and recipe["evaluation"]["sequence_length"] == 32
-    portal.get_by_role("button", name="Rerun").click()
-    portal.wait_for_url(lambda url: "/portal/jobs/job_" in url and not url.endswith(submitted.id))
-    again = live_api.get(f"/v1/jobs/{portal.url.rsplit('/', 1)[-1]}").json()
-    assert {name: again[name] for name in recipe} == recipe
+    form = somebody.main(page).partition(f'<form method="post" action="{page}/rerun"')[2].partition("</form>")[0]
+    assert "Rerun" in form
+    page = somebody.post(page, f"{page}/rerun", {}).headers["location"]
+    again = live_api.get(f"/v1/jobs/{page.rpartition('/')[2]}").json()
+    assert again["id"] != submitted.id and {name: again[name] for name in recipe} == recipe
     for name in ("Duplicate", "Fork: change and submit"):
-        href = portal.get_by_role("link", name=name).get_attribute("href")
-        assert href == f"/portal/new?from={again['id']}"
+        assert re.search(rf'<a[^>]* href="/portal/new\?from={again["id"]}"[^>]*>{name}</a>', somebody.main(page)), name
+    somebody.close()
 
 
 def test_a_sensitivity_job_shows_its_chart_and_leads_to_a_job_that_uses_it(
@@ -86,7 +89,7 @@ def test_a_sensitivity_job_shows_its_chart_and_leads_to_a_job_that_uses_it(
 
 
 def test_what_is_not_ones_own_or_no_longer_there(
-    visitor: Page, submitted: Running, other_team_key: str, viewer_key: str
+    visitor: Page, live_api: httpx.Client, submitted: Running, other_team_key: str, viewer_key: str
 ) -> None:
     submitted.begin()
     submitted.log("long ago")
@@ -95,15 +98,13 @@ def test_what_is_not_ones_own_or_no_longer_there(
         session.execute(update(JobRow).values(finished_at=JobRow.created_at))
     with transaction(submitted.sessions) as session:
         assert queue.remove_old_events(session, retention_days=0) == 1
-    sign_in(visitor, viewer_key)
+    hand_in_key(visitor, viewer_key)
     visitor.goto(f"/portal/jobs/{submitted.id}")
     expect(visitor.get_by_text("The log is no longer there")).to_be_visible()
     expect(visitor.get_by_role("button", name="Retry")).to_have_count(0)
     require_accessible(visitor)
-    visitor.context.clear_cookies()
-    sign_in(visitor, other_team_key)
+    stranger = Browserless(live_api, other_team_key)
     for path in ("", "/stream", "/log", "/recipe.json", "/layers.svg", "/files/model.safetensors"):
-        found = visitor.request.get(f"/portal/jobs/{submitted.id}{path}")
-        assert found.status == 404, path
-    visitor.goto(f"/portal/jobs/{submitted.id}")
-    expect(visitor.get_by_text(f"there is no job '{submitted.id}'")).to_be_visible()
+        assert stranger.http.get(f"/portal/jobs/{submitted.id}{path}").status_code == 404, path
+    assert f"there is no job &#39;{submitted.id}&#39;" in stranger.http.get(f"/portal/jobs/{submitted.id}").text
+    stranger.close()

@@ -1,17 +1,17 @@
 """The list of jobs: what is found in it, in which order, and how it follows them."""
 
-import re
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
 from core.service.jobs.tables import JobRow
-from tests.portal.conftest import POLLED_WITHIN, hand_in_key, require_accessible, sign_in
+from tests.portal.browserless import Browserless
+from tests.portal.conftest import POLLED_WITHIN, hand_in_key, require_accessible
 
 _SCRIPT = "<script>document.title = 'taken'</script>"
 
@@ -111,15 +111,11 @@ def test_a_list_that_cannot_follow_says_so_until_it_can(
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
 def test_a_job_is_cancelled_retried_and_duplicated_from_its_row(
-    portal: Page, live_api: httpx.Client, job_body: dict[str, Any], admin_key: str, scripts: bool
+    browser: Browser, live_api: httpx.Client, job_body: dict[str, Any], admin_key: str, scripts: bool
 ) -> None:
     job = _submit(live_api, job_body)
-    page = portal
-    if not scripts:
-        browser = portal.context.browser
-        assert browser is not None
-        page = browser.new_context(base_url=str(live_api.base_url), java_script_enabled=False).new_page()
-        sign_in(page, admin_key)
+    page = browser.new_context(base_url=str(live_api.base_url), java_script_enabled=scripts).new_page()
+    hand_in_key(page, admin_key)
     page.goto("/portal/jobs?status=queued")
     page.get_by_role("button", name=f"Cancel {job}").press("Enter")
     expect(page.get_by_text("No job matches.")).to_be_visible()
@@ -131,16 +127,21 @@ def test_a_job_is_cancelled_retried_and_duplicated_from_its_row(
         expect(page.locator(f"#open-{job}")).to_be_focused()
     assert live_api.get(f"/v1/jobs/{job}").json()["status"] == "queued"
     expect(page.get_by_label(f"Duplicate {job}")).to_have_attribute("href", f"/portal/new?from={job}")
+    page.context.close()
 
 
 def test_who_may_only_look_sees_no_buttons_and_others_see_no_job(
-    visitor: Page, live_api: httpx.Client, job_body: dict[str, Any], viewer_key: str, other_team_key: str
+    live_api: httpx.Client, job_body: dict[str, Any], admin_key: str, viewer_key: str, other_team_key: str
 ) -> None:
     job = _submit(live_api, job_body)
-    sign_in(visitor, viewer_key)
-    expect(visitor.locator(f"#{job}")).to_be_visible()
-    assert visitor.get_by_role("button", name=re.compile("Cancel|Retry")).count() == 0
-    assert visitor.locator("main").get_by_role("link", name=re.compile("Duplicate|New job")).count() == 0
-    visitor.context.clear_cookies()
-    sign_in(visitor, other_team_key)
-    expect(visitor.get_by_text("No jobs yet")).to_be_visible()
+    admin, viewer, stranger = (Browserless(live_api, key) for key in (admin_key, viewer_key, other_team_key))
+    changes = ("Cancel", "Duplicate", "New job")
+    shown = admin.main("/portal/jobs")
+    assert [what for what in changes if what not in shown] == []
+    shown = viewer.main("/portal/jobs")
+    assert f'id="{job}"' in shown
+    assert [what for what in (*changes, "Retry") if what in shown] == []
+    shown = stranger.main("/portal/jobs")
+    assert "No jobs yet" in shown and job not in shown
+    for each in (admin, viewer, stranger):
+        each.close()

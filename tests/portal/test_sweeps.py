@@ -6,7 +6,8 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.portal.conftest import POLLED_WITHIN, require_accessible, sign_in
+from tests.portal.browserless import Browserless
+from tests.portal.conftest import POLLED_WITHIN, require_accessible
 from tests.sweeps.conftest import Sweeps, grid_body, search_body, sweeps  # noqa: F401
 
 
@@ -77,13 +78,13 @@ def test_a_search_says_what_it_found_and_is_cancelled_and_resumed(
     expect(portal.get_by_role("link", name="To the artifact's job")).to_have_attribute(
         "href", f"/portal/jobs/{found.job}"
     )
-    portal.context.clear_cookies()
-    sign_in(portal, viewer_key)
-    portal.goto(f"/portal/sweeps/{sweep_id}")
-    assert portal.get_by_role("button", name="Resume").count() == 0
+    viewer = Browserless(live_api, viewer_key)
+    assert "Resume" not in viewer.main(f"/portal/sweeps/{sweep_id}")
+    viewer.close()
 
 
 @pytest.mark.parametrize("path", ["/portal/sweeps/swp_none", "/portal/sweeps/swp_none/trade-off.svg"])
-def test_there_is_no_page_of_what_is_not_there(portal: Page, path: str) -> None:
-    answer = portal.goto(path)
-    assert answer is not None and answer.status == 404
+def test_there_is_no_page_of_what_is_not_there(live_api: httpx.Client, admin_key: str, path: str) -> None:
+    admin = Browserless(live_api, admin_key)
+    assert admin.http.get(path).status_code == 404
+    admin.close()

@@ -7,7 +7,7 @@ import httpx
 from playwright.sync_api import Page, expect
 
 from tests.portal.browserless import Browserless
-from tests.portal.conftest import require_accessible, sign_in
+from tests.portal.conftest import hand_in_key, require_accessible
 
 
 def test_a_trigger_is_made_fired_refused_disabled_and_deleted(
@@ -69,14 +69,14 @@ def test_viewers_look_and_change_nothing(
     visitor: Page, live_api: httpx.Client, viewer_key: str, job_body: dict[str, Any]
 ) -> None:
     issued = live_api.post("/v1/triggers", json={"name": "nightly", "template": job_body}).raise_for_status().json()
-    sign_in(visitor, viewer_key)
-    visitor.goto("/portal/triggers")
-    visitor.get_by_role("link", name="nightly").click()
+    hand_in_key(visitor, viewer_key)
+    visitor.goto(f"/portal/triggers/{issued['id']}")
     expect(visitor.get_by_role("heading", name="History")).to_be_visible()
     expect(visitor.get_by_role("button", name="Fire")).to_have_count(0)
     require_accessible(visitor)
     viewer = Browserless(live_api, viewer_key)
     assert viewer.http.get("/portal/triggers/new").status_code == 403
+    assert f'href="/portal/triggers/{issued["id"]}"' in viewer.main("/portal/triggers")
     for action in ("fire", "enable", "disable", "rotate", "delete"):
         path = f"/portal/triggers/{issued['id']}"
         assert viewer.post(path, f"{path}/{action}", {}).status_code == 403
