@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
+from starlette.types import ASGIApp
 from xdist.remote import Producer
 
 from core.database import session_factory, transaction
@@ -198,13 +199,16 @@ def api(api_client: TestClient, admin_key: str) -> TestClient:
 
 
 @pytest.fixture
-def live_api(settings: Settings, admin_key: str) -> Iterator[httpx.Client]:
+def served_app(settings: Settings) -> Iterator[ASGIApp]:
+    """The application that a server serves."""
+    with lent_app(settings) as lent:
+        yield lent
+
+
+@pytest.fixture
+def live_api(served_app: ASGIApp, admin_key: str) -> Iterator[httpx.Client]:
     """The application behind a real server on loopback, as an admin: for streams and for requests at the same time."""
-    with (
-        lent_app(settings) as app,
-        served(app) as url,
-        httpx.Client(base_url=url, headers=bearer(admin_key), timeout=30) as client,
-    ):
+    with served(served_app) as url, httpx.Client(base_url=url, headers=bearer(admin_key), timeout=30) as client:
         yield client
 
 

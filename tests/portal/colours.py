@@ -5,7 +5,6 @@ most of what axe-core takes its time for.
 from typing import Final, Literal
 
 from axe_playwright_python.base import AxeResults
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 Scheme = Literal["light", "dark"]
@@ -46,14 +45,7 @@ _LOOK = """
 """What text has for colour and size, what lies below it, and of a link the colour around it: all that the rules look
 at. What axe-core cannot decide is looked at again where it comes next."""
 
-_AXE: Final = Axe()
 _looked: dict[Scheme, set[str]] = {"light": set(), "dark": set()}
-
-
-def load_axe(page: Page) -> None:
-    """Have axe-core in the page: most of what it takes is to bring its half a megabyte there."""
-    if not page.evaluate("'axe' in window"):
-        page.evaluate(_AXE.axe_script)
 
 
 def faulty_colours(page: Page, scheme: Scheme) -> AxeResults:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.portal.colours import Scheme, faulty_colours, load_axe
+from tests.portal.axe_core import load_axe
+from tests.portal.colours import Scheme, faulty_colours
 
 PAGE = """
 <html lang="en"><head><title>Colours</title><style>
