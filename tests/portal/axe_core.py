@@ -38,6 +38,6 @@ def with_axe(app: ASGIApp) -> ASGIApp:
 
 
 def load_axe(page: Page) -> None:
-    """Have axe-core in the page, also where nobody serves it."""
+    """Load axe-core into the page, also where nobody serves it."""
     if not page.evaluate(_FETCH, _PATH):
         page.evaluate(_SCRIPT)

@@ -13,7 +13,7 @@ class Browserless:
         assert self.http.post("/portal/sign-in", data={"key": key}).status_code == 303
 
     def main(self, page: str) -> str:
-        """What a page holds besides what all pages have around it."""
+        """Return the content of a page, without what all pages have around it."""
         shown = self.http.get(page)
         assert shown.status_code == 200, shown.text
         return shown.text.partition("<main")[2].partition("</main>")[0]

@@ -32,7 +32,7 @@ def settings(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def at_once(settings: Settings) -> Settings:
-    """Of workers that wait for nothing, and whose runners share this machine with other tests."""
+    """Return the settings of workers that wait for nothing, and whose runners share the machine with other tests."""
     changed = {"threads": 1, "device": "cpu", "max_attempts": 5, "drain_seconds": 20.0}
     return impatient(settings).model_copy(update=changed)
 
@@ -75,6 +75,7 @@ def work(jobs: Queue) -> Work:
 def begin_work(
     settings: Settings, sessions: sessionmaker[Session], store: Store, stop: threading.Event
 ) -> "Future[str]":
+    """Claim once in a thread and run what was claimed with the product's own runner; return how it will have ended."""
     end: Future[str] = Future()
 
     def run() -> None:
