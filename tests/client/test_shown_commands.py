@@ -67,7 +67,7 @@ def finished(live_api: httpx.Client, model: str, sessions: sessionmaker[Session]
         "parameters": {"dense": 40_000, "nonzero": 20_000},
         "bytes": {"dense": 160_000, "artifact": 160_000},
     }
-    recipe = recipe_of("magnitude", model=model)
+    recipe = recipe_of("magnitude", model=model, output={"format": "packed"})
     card = model_card(recipe, Report.model_validate({"metrics": metrics, "packed": packed}))
     files = {each.name: each.read_bytes() for each in checkpoint.iterdir()}
     files |= {"secateur.json": b"{}", "README.md": card.encode()}
@@ -90,7 +90,7 @@ def test_every_command_that_is_shown_is_read(monkeypatch: pytest.MonkeyPatch) ->
     assert {
         "README.md",
         "docs/operations.md",
-        "core/pipeline/reports/model_card.py",
+        "core/engine/exporters/packed/info.py",
         "examples/pipelines/prune.sh",
     } <= {each.where for each in commands}
 
