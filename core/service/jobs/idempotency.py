@@ -117,9 +117,12 @@ def expire_idempotency_keys(session: Session) -> int:
         .order_by(IdempotencyKeyRow.expires_at)
         .limit(EXPIRED_AT_ONCE)
         .with_for_update(skip_locked=True)
+        .cte("past")  # picked once: a subquery may be run again for each row, and its limit is then none
     )
     removed = session.scalars(
-        delete(IdempotencyKeyRow).where(tuple_(*key).in_(past)).returning(IdempotencyKeyRow.key_hash)
+        delete(IdempotencyKeyRow)
+        .where(tuple_(*key).in_(select(past.c.team_id, past.c.key_hash)))
+        .returning(IdempotencyKeyRow.key_hash)
     )
     return len(removed.all())
 

@@ -100,10 +100,11 @@ def remove_old_firings(session: Session, retention_days: float) -> int:
         .order_by(FiringRow.created_at)
         .limit(_RETENTION_BATCH)
         .with_for_update(skip_locked=True)
+        .cte("old")  # picked once: a subquery may be run again for each row, and its limit is then none
     )
     removed = session.scalars(
         delete(FiringRow)
-        .where(FiringRow.id.in_(old))
+        .where(FiringRow.id.in_(select(old.c.id)))
         .returning(FiringRow.id)
         .execution_options(synchronize_session=False)
     )

@@ -11,7 +11,12 @@ from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES, LANGUAG
 
 ROOT = Path(__file__).parents[3]
 ALL = LANGUAGE_ARCHITECTURES | CLASSIFIER_ARCHITECTURES
-ELSEWHERE = ("core/engine/architectures/overrides/", "core/engine/models/gguf_", "api/openapi/examples/")
+ELSEWHERE = (
+    "core/engine/architectures/overrides/",
+    "core/engine/models/gguf_",
+    "core/engine/exporters/gguf/",
+    "api/openapi/examples/",
+)
 """Its own file; those of GGUF, which has names of its own for some; examples, which are of some model."""
 
 
