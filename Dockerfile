@@ -47,6 +47,13 @@ CMD ["uvicorn", "--factory", "api.app:create_app", "--http", "api.slow_clients:B
      "--no-proxy-headers", "--timeout-graceful-shutdown", "10"]
 
 FROM runtime AS worker
+USER 0:0
+# llama.cpp, which GGUF files are checked by, wants the system's OpenMP.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libgomp1 \
+    && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
 COPY --from=build-worker /venv /venv
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-m", "worker.alive", "worker"]
