@@ -140,7 +140,7 @@ def running_job(sessions: Any, team: str) -> str:
 
 
 def adds_events(sessions: Any, job: str, size: int) -> Callable[[int], None]:
-    """What adds an event of `size` characters with a number to a job."""
+    """Return a function that adds an event of `size` characters, with the number it is given, to a job."""
 
     def tell(number: int) -> None:
         with transaction(sessions) as session:

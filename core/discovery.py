@@ -1,13 +1,13 @@
-"""Discovery of what grows: the folders of a package, each described by its module `info`.
+"""Discovery of what grows: folders of a package, each described by its module `info`, or modules alike.
 
 A folder is loaded where it is asked for, so that descriptions need none of what the other modules of it import.
 """
 
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import ModuleType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 
 class Described(Protocol):
@@ -21,6 +21,7 @@ class Described(Protocol):
 
 
 _Info = TypeVar("_Info", bound=Described)
+_Protocol = TypeVar("_Protocol")
 
 
 def descriptions(package: ModuleType, kind: type[_Info]) -> dict[str, _Info]:
@@ -35,9 +36,30 @@ def descriptions(package: ModuleType, kind: type[_Info]) -> dict[str, _Info]:
     return {info.id: info for info in sorted(infos, key=lambda info: (info.rank, info.id))}
 
 
-def classes(package: ModuleType, identity: str, module: str) -> Iterator[type]:
-    """Yield the classes that a module of the folder of an id defines."""
+def find_class(
+    package: ModuleType, identity: str, module: str, protocol: Callable[..., _Protocol]
+) -> Callable[..., _Protocol] | None:
+    """Return the class of a protocol, an abstract class, in a module of the folder of an id; None where it has none.
+
+    A folder may have one for each way in which it is used.
+    """
     loaded = import_module(f"{package.__name__}.{identity.replace('-', '_')}.{module}")
-    for each in vars(loaded).values():
-        if isinstance(each, type) and each.__module__ == loaded.__name__:
-            yield each
+    own = (each for each in vars(loaded).values() if isinstance(each, type) and each.__module__ == loaded.__name__)
+    return next((each for each in own if protocol in each.__mro__), None)
+
+
+def require_class(
+    package: ModuleType, identity: str, module: str, protocol: Callable[..., _Protocol]
+) -> Callable[..., _Protocol]:
+    """Return the class of a protocol as `find_class` does; raises LookupError where there is none."""
+    implementation = find_class(package, identity, module, protocol)
+    if implementation is None:
+        name = getattr(protocol, "__name__", protocol)
+        raise LookupError(f"{package.__name__}, {identity!r}: its module {module!r} has no class that is a {name}")
+    return implementation
+
+
+def declared(package: ModuleType, name: str) -> Iterator[Any]:
+    """Yield what every module of a package has under a name."""
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        yield getattr(import_module(module.name), name)

@@ -17,7 +17,7 @@ _CREATE = "create_ssl_context"
 
 
 def share_trust() -> None:
-    """To be called before the first client is made."""
+    """Let all HTTP clients that are made from here on share one TLS context."""
     for library in (httpx._transports.default, httpx2._transports.default):
         setattr(library, _CREATE, _shared(getattr(library, _CREATE)))
 

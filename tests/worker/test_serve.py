@@ -65,7 +65,7 @@ class House:
     home: Path
     server: ChildProcess | None = None
     is_light: bool = False
-    """Whether its parts are those of `tests.worker.light_serve`."""
+    """True where its parts are those of `tests.worker.light_serve`."""
 
     @property
     def output(self) -> str:

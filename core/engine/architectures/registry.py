@@ -1,23 +1,16 @@
 """Registry of architectures: those of the modules of `overrides`, each by the name of its class in transformers."""
 
 from collections.abc import Iterator
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Final
 
+from core.discovery import declared
 from core.engine.architectures import overrides
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.classifier_architecture import ClassifierArchitecture
 from core.errors import UnsupportedArchitecture
 
-
-def _declared() -> Iterator[Architecture | ClassifierArchitecture]:
-    """Yield the architecture of every module of `overrides`."""
-    for module in iter_modules(overrides.__path__, f"{overrides.__name__}."):
-        yield import_module(module.name).ARCHITECTURE
-
-
-_ORDERED = sorted(_declared(), key=lambda each: each.order)
+_DECLARED: Iterator[Architecture | ClassifierArchitecture] = declared(overrides, "ARCHITECTURE")
+_ORDERED = sorted(_DECLARED, key=lambda each: each.order)
 LANGUAGE_ARCHITECTURES: Final = {each.architecture: each for each in _ORDERED if isinstance(each, Architecture)}
 CLASSIFIER_ARCHITECTURES: Final = {
     each.architecture: each for each in _ORDERED if isinstance(each, ClassifierArchitecture)

@@ -1,21 +1,15 @@
 """Registry of the kinds of units: those of the modules of `unit_kinds`."""
 
 from collections.abc import Iterator
-from importlib import import_module
-from pkgutil import iter_modules
+from itertools import chain
 from typing import Final
 
+from core.discovery import declared
 from core.engine.architectures import unit_kinds
 from core.engine.architectures.unit_kind import AttentionMode, UnitKind
 
-
-def _declared() -> Iterator[UnitKind]:
-    """Yield the kinds of every module of `unit_kinds`."""
-    for module in iter_modules(unit_kinds.__path__, f"{unit_kinds.__name__}."):
-        yield from import_module(module.name).KINDS
-
-
-_ORDERED: Final = tuple(sorted(_declared(), key=lambda each: each.rank))
+_KINDS: Iterator[UnitKind] = chain.from_iterable(declared(unit_kinds, "KINDS"))
+_ORDERED: Final = tuple(sorted(_KINDS, key=lambda each: each.rank))
 BLOCK_KINDS: Final = tuple({each.name: each for each in reversed(_ORDERED)}.values())[::-1]
 """One kind of each name: what all ways of counting its units have in common is asked of it."""
 

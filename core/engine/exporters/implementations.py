@@ -1,41 +1,27 @@
 """Implementations of exporters: the classes of an exporter's module `exporter`, found by the protocol they follow."""
 
-from core.discovery import classes
+from core.discovery import require_class
 from core.engine import exporters
 from core.engine.exporters.protocols import AddedExporter, ClassifierExporter, ClassifierPreparation, FolderExporter
+
+_MODULE = "exporter"
 
 
 def folder_exporter(form: str) -> FolderExporter:
     """Return what writes a form from a finished folder."""
-    for each in classes(exporters, form, "exporter"):
-        if issubclass(each, FolderExporter):
-            return each()
-    raise _missing(form, FolderExporter)
+    return require_class(exporters, form, _MODULE, FolderExporter)()
 
 
 def added_exporter(form: str) -> AddedExporter:
     """Return what adds a form to a verified artifact."""
-    for each in classes(exporters, form, "exporter"):
-        if issubclass(each, AddedExporter):
-            return each()
-    raise _missing(form, AddedExporter)
+    return require_class(exporters, form, _MODULE, AddedExporter)()
 
 
 def classifier_preparation(form: str) -> ClassifierPreparation:
     """Return what makes a classifier's weights fit a form."""
-    for each in classes(exporters, form, "exporter"):
-        if issubclass(each, ClassifierPreparation):
-            return each()
-    raise _missing(form, ClassifierPreparation)
+    return require_class(exporters, form, _MODULE, ClassifierPreparation)()
 
 
 def classifier_exporter(form: str) -> ClassifierExporter:
     """Return what writes a form of a classifier in memory."""
-    for each in classes(exporters, form, "exporter"):
-        if issubclass(each, ClassifierExporter):
-            return each()
-    raise _missing(form, ClassifierExporter)
-
-
-def _missing(form: str, protocol: type) -> LookupError:
-    return LookupError(f"form {form!r}: its module `exporter` has no class that is a {protocol.__name__}")
+    return require_class(exporters, form, _MODULE, ClassifierExporter)()

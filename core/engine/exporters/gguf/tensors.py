@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.exporters.gguf.llama_settings import LlamaSettings
+from core.engine.models.tensors import read_tensor
 
 OUTER: Final = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -83,14 +84,4 @@ def _name(name: str) -> str:
 
 def read_floats(entry: TensorEntry) -> Floats:
     """Read a tensor as float32."""
-    with entry.file.open("rb") as stream:
-        stream.seek(entry.start)
-        stored = stream.read(entry.end - entry.start)
-    if entry.dtype == "BF16":
-        wide = np.frombuffer(stored, np.uint16).astype(np.uint32) << np.uint32(16)
-        return wide.view(np.float32).reshape(entry.shape)
-    return (
-        np.frombuffer(stored, {"F16": np.float16, "F32": np.float32}[entry.dtype])
-        .astype(np.float32)
-        .reshape(entry.shape)
-    )
+    return read_tensor(entry).float().numpy()
