@@ -25,6 +25,7 @@ from core.database import transaction
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
 from core.methods.registry import METHODS
+from core.pipeline.reports.report import unit_rows
 from core.service.jobs import service
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.snapshots import take_snapshot
@@ -145,15 +146,21 @@ def layers_chart(
     state: State,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Draw sparsity and reconstruction error of each layer."""
+    """Draw what each layer keeps of its heads and channels, or else its sparsity and reconstruction error."""
     with transaction(state.sessions) as session:
         job = service.get_job(session, caller.team_id, job_id)
-        kinds = by_kind(layer_figures(service.get_report(session, caller.team_id, job_id)))
+        report = service.get_report(session, caller.team_id, job_id)
+    kinds = by_kind(layer_figures(report))
     if not kinds:
         raise NotFound(f"the report of job {job_id!r} has no layers")
+    units, title = unit_rows(report.layers), f"Layers of {job.model} after {job.method}"
 
-    def draw() -> str:
-        from core.pipeline.reports.charts import Series, layers_chart  # slow to load, and for charts alone
+    def draw() -> str:  # both are slow to load, and for charts alone
+        if units:
+            from core.pipeline.reports.shape_chart import shape_chart
+
+            return shape_chart(units, title=title)
+        from core.pipeline.reports.charts import Series, layers_chart
 
         errors = {
             kind: [(each.layer, each.error) for each in rows if each.error is not None] for kind, rows in kinds.items()
@@ -161,10 +168,10 @@ def layers_chart(
         return layers_chart(
             [Series(kind, [row.layer for row in rows], [row.sparsity for row in rows]) for kind, rows in kinds.items()],
             [Series(kind, *zip(*measured, strict=True)) for kind, measured in errors.items() if measured],
-            title=f"Layers of {job.model} after {job.method}",
+            title=title,
         )
 
-    return chart(repr(kinds), if_none_match, draw)
+    return chart(repr((kinds, units)), if_none_match, draw)
 
 
 @router.get("/{job_id}/sensitivity.svg")

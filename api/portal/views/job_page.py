@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from api.portal.views.error_advice import advice_for, title_of
-from api.portal.views.layer_table import layer_figures
+from api.portal.views.layer_table import chart_height, layer_figures
 from api.portal.views.metric_curves import MetricCurve, curves_of
 from api.portal.views.progress import remaining_seconds, stage_times
 from api.portal.views.result_cards import cards, evaluation_rows, gate_rows
@@ -113,6 +113,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         "rows": evaluation_rows(metrics),
         "gates": gate_rows(report),
         "layers": layer_figures(report),
+        "layers_chart_height": chart_height(report),
         "sensitivity": Sensitivity.model_validate(report.sensitivity) if report.sensitivity else None,
         "generations": report.generations,
         "publications": list_publications(session, team_id, job.id, limit=_PUBLICATIONS, after=None).data,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.pipeline.reports.report import Report
+from core.pipeline.reports.report import Report, unit_rows
 
 KINDS = 7
 """Lines in the chart, as many as there are colours; of more kinds of layers all are drawn as one."""
@@ -26,6 +26,15 @@ def layer_figures(report: Report) -> list[LayerFigure]:
     """Return the figures of each layer, in the model's order."""
     errors = {} if report.method is None else report.method.reconstruction_errors
     return [_figure(row, errors) for row in report.layers]
+
+
+def chart_height(report: Report) -> int:
+    """Return the height of the chart of the layers, in pixels where it is 800 wide."""
+    units = unit_rows(report.layers)
+    if units:
+        panels = len({row["kind"] for row in units} - {"layer"}) + any(row.get("cost") is not None for row in units)
+        return 80 + 150 * max(1, panels)
+    return 560 if any(each.error is not None for each in layer_figures(report)) else 320
 
 
 def by_kind(figures: Sequence[LayerFigure]) -> dict[str, list[LayerFigure]]:

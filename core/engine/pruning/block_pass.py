@@ -44,7 +44,8 @@ class LayerRow:
 class UnitRow:
     """The heads or channels of one decoder layer in the report: numbers before and after, and parameters removed.
 
-    `kind` is 'heads' (KV groups or query heads, as the job chose), 'channels' or 'layer'.
+    `kind` is 'heads' (KV groups or query heads, as the job chose), 'channels' or 'layer'. `cost` is the increase of the
+    loss that the method expected of what it removed, in nats a token, where it estimates one.
     """
 
     name: str
@@ -53,6 +54,7 @@ class UnitRow:
     before: int
     after: int
     removed_parameters: int
+    cost: float | None = None
 
 
 @dataclass(frozen=True)

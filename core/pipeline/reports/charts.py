@@ -1,41 +1,17 @@
-"""Charts as SVG: the same bytes for the same figures, whoever draws them and when.
+"""Charts of trade-offs, of layers and of sensitivity, as SVG."""
 
-Text stays text, in the reader's own sans-serif; colours are those of Okabe and Ito, which people with any kind of
-colour vision can tell apart, and markers differ too.
-"""
-
-import io
 import math
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogFormatter, MaxNLocator, PercentFormatter
 
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve
+from core.pipeline.reports.drawing import COLOURS, MARKERS, as_svg, dress, open_figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _QUIET = "#C8C8C8"
-_STYLE: Any = {  # the type of its keys differs between matplotlib's versions
-    "svg.hashsalt": "secateur",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10.0,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-}
-_DRAWING = threading.Lock()
-"""Lock for one chart at a time: matplotlib's settings belong to the entire process."""
 _NAMED = 3
 """Number of layers named in the chart of curves that lose most, and of those that lose least."""
 _ROW_LABELS = 40
@@ -69,7 +45,7 @@ def line_chart(
 
     With `x_is_share`, x is from 0 to 1 and shown in per cent. `size` is in inches.
     """
-    with _figure(size) as figure:
+    with open_figure(size) as figure:
         axes = figure.add_subplot()
         for number, each in enumerate(series):
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
@@ -78,14 +54,14 @@ def line_chart(
                 low = [y - by for y, by in zip(each.y, each.spread, strict=True)]
                 high = [y + by for y, by in zip(each.y, each.spread, strict=True)]
                 axes.fill_between(each.x, low, high, color=colour, alpha=0.15, linewidth=0)
-        _dress(axes, title, x_label, y_label, x_is_share=x_is_share)
+        dress(axes, title, x_label, y_label, x_is_share=x_is_share)
         if y_is_log:
             _scale_y(axes)
         if legend_outside:
             _draw_legend_outside(axes)
         elif len(series) > 1:
             axes.legend(frameon=False)
-        return _svg(figure, title)
+        return as_svg(figure, title)
 
 
 @dataclass(frozen=True)
@@ -104,7 +80,7 @@ def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label:
 
     Models on the Pareto front are filled and joined, all others hollow; squares are references.
     """
-    with _figure((8.4, 4.2 + 0.12 * max(0, len(spots) - 12))) as figure:
+    with open_figure((8.4, 4.2 + 0.12 * max(0, len(spots) - 12))) as figure:
         axes = figure.add_subplot()
         front = sorted((spot.x, spot.y) for spot in spots if spot.on_front)
         axes.plot(*zip(*front, strict=True), color=COLOURS[0], linewidth=1.2, linestyle="--", zorder=1)
@@ -120,13 +96,13 @@ def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label:
                 label=f"{number}  {spot.label}",
             )
             axes.annotate(str(number), (spot.x, spot.y), xytext=(5, 5), textcoords="offset points", fontsize=8)
-        _dress(axes, title, x_label, y_label, x_is_share=False)
+        dress(axes, title, x_label, y_label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axes.margins(0.12)
         if y_is_log:
             _scale_y(axes)
         _draw_legend_outside(axes)
-        return _svg(figure, title)
+        return as_svg(figure, title)
 
 
 def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, title: str) -> str:
@@ -135,7 +111,7 @@ def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, titl
     x is the layer's number in the model; series of the same label share colour and marker.
     """
     labels = [each.label for each in sparsities]
-    with _figure((8.0, 5.6 if errors else 3.2)) as figure:
+    with open_figure((8.0, 5.6 if errors else 3.2)) as figure:
         panels = figure.subplots(2 if errors else 1, 1, sharex=True, squeeze=False)[:, 0]
         rows = [(sparsities, "share zero or removed"), (errors, "relative error of the output")]
         for axes, (series, y_label) in zip(panels, rows, strict=False):
@@ -150,7 +126,7 @@ def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, titl
                     linewidth=1.2,
                     label=each.label or None,
                 )
-            _dress(axes, "", "", y_label, x_is_share=False)
+            dress(axes, "", "", y_label)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
             axes.set_ylim(bottom=0)
         panels[0].set_title(title, loc="left")
@@ -158,7 +134,7 @@ def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, titl
         panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(labels) > 1:
             panels[0].legend(frameon=False, ncols=4, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.05))
-        return _svg(figure, title)
+        return as_svg(figure, title)
 
 
 def sensitivity_chart(sensitivity: Sensitivity) -> str:
@@ -177,7 +153,7 @@ def sensitivity_chart(sensitivity: Sensitivity) -> str:
     smallest = largest / 1000
     row = "layer" if sensitivity.scope == "layer" else "linear layer"
     title = f"Sensitivity to {sensitivity.method} ({sensitivity.pattern}): each {row} pruned alone"
-    with _figure((10.0, height)) as figure:
+    with open_figure((10.0, height)) as figure:
         grid = figure.add_gridspec(
             2, 2, width_ratios=(1.15, 1.0), height_ratios=(_LINES_HEIGHT, max(height - _LINES_HEIGHT, 0.01))
         )
@@ -203,12 +179,12 @@ def sensitivity_chart(sensitivity: Sensitivity) -> str:
         heat.set_xlabel("weights pruned")
         figure.colorbar(picture, ax=heat, pad=0.02, aspect=8 * height).outline.set_visible(False)
         _draw_curves(lines, sensitivity, increases)
-        _dress(lines, "the most and the least sensitive", "weights pruned", what, x_is_share=True)
+        dress(lines, "the most and the least sensitive", "weights pruned", what, x_is_share=True)
         lines.set_yscale("symlog", linthresh=smallest, linscale=0.3)
         lines.set_ylim(-smallest / 2, largest * 1.5)
         lines.legend(frameon=False, fontsize=8)
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-        return _svg(figure, title)
+        return as_svg(figure, title)
 
 
 def _draw_curves(axes: Axes, sensitivity: Sensitivity, increases: dict[str, list[float]]) -> None:
@@ -254,26 +230,3 @@ def _scale_y(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(LogFormatter())
     axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
-
-
-def _dress(axes: Axes, title: str, x_label: str, y_label: str, *, x_is_share: bool) -> None:
-    axes.set_title(title, loc="left")
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
-    axes.set_axisbelow(True)
-    if x_is_share:
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-
-
-@contextmanager
-def _figure(size: tuple[float, float]) -> Iterator[Figure]:
-    with _DRAWING, matplotlib.rc_context(_STYLE):
-        yield Figure(figsize=size, layout="constrained")
-
-
-def _svg(figure: Figure, title: str) -> str:
-    """Return the figure as SVG without a date, so that equal figures give equal bytes."""
-    target = io.StringIO()
-    figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
-    return target.getvalue()

@@ -10,9 +10,12 @@ from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports import classifier_card
 from core.pipeline.reports.markdown import fenced, plain
-from core.pipeline.reports.report import RecoveryReport, Report, Verification
+from core.pipeline.reports.report import RecoveryReport, Report, Verification, unit_rows
 from secateur_wire.metrics import Latency, Metrics, Parameters, Perplexity, Sizes, Sparsity
 from secateur_wire.reports import Generation
+
+SHAPE_CHART = "layers.svg"
+"""File of an artifact that shows what each layer of a model made smaller keeps."""
 
 
 def model_card(recipe: Recipe, report: Report) -> str:
@@ -35,6 +38,7 @@ def model_card(recipe: Recipe, report: Report) -> str:
         "",
         _what_went(metrics.sparsity or Sparsity(), recipe.pattern if method.prunes else None, report.layers),
         "",
+        *([f"![What each layer keeps]({SHAPE_CHART})", ""] if unit_rows(report.layers) else []),
         *(recovery_lines(recovery, has_zeros=recipe.pattern != STRUCTURED.text) if recovery else []),
         f"| | {' | '.join(names)} |",
         "|---|---|---|",
@@ -175,10 +179,9 @@ def _what_went(share: Sparsity, pattern: str | None, layers: Sequence[Mapping[st
 def _groups(layers: Sequence[Mapping[str, Any]]) -> str:
     """Return how many heads, channels and layers went, where the report counts them."""
     counts: dict[str, tuple[int, int]] = {}
-    for row in layers:
-        if "before" in row:
-            removed, all_ = counts.get(row["kind"], (0, 0))
-            counts[row["kind"]] = removed + row["before"] - row["after"], all_ + row["before"]
+    for row in unit_rows(layers):
+        removed, all_ = counts.get(row["kind"], (0, 0))
+        counts[row["kind"]] = removed + row["before"] - row["after"], all_ + row["before"]
     counted = [
         f"{removed:,} layer{'s' if removed > 1 else ''}" if kind == "layer" else f"{removed:,} of {all_:,} {kind}"
         for kind, (removed, all_) in counts.items()

@@ -3,6 +3,9 @@
 The parts with fields are those that somebody reads; they keep all else that a stage tells for people.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from pydantic import Field, JsonValue
 
 from core.pipeline.reports.dense_figures import DenseFigure
@@ -168,3 +171,8 @@ class Report(wire.Report):
     def keep_peak(self, process: str, peak: PeakMemory) -> None:
         """Keep a process's peak memory beside the prune stage's, not added to it."""
         self.peak_memory_of_other_processes = {**self.peak_memory_of_other_processes, process: peak}
+
+
+def unit_rows(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows of a report's layers that count heads, channels or entire layers before and after."""
+    return [row for row in layers if "before" in row]

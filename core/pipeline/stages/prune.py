@@ -5,6 +5,8 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.pipeline.messages import LanguageSpec
 from core.pipeline.passes import walk_for
+from core.pipeline.reports.model_card import SHAPE_CHART
+from core.pipeline.reports.report import Report, unit_rows
 from core.pipeline.results import PruneOutput
 from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.dense import dense_figures, text_facts
@@ -61,7 +63,20 @@ def prune_model(spec: LanguageSpec, context: StageContext) -> PruneOutput:
         bos=starts_with_bos(tokenizer) if tokenizer is not None else None,
     )
     dense.write_to(output.report)
+    _draw_shapes(output.report, spec)
     return output
+
+
+def _draw_shapes(report: Report, spec: LanguageSpec) -> None:
+    """Draw what each layer keeps into the artifact, where heads, channels or layers were removed."""
+    rows = unit_rows(report.layers)
+    if not rows:
+        return
+    from core.pipeline.reports.shape_chart import shape_chart  # slow to load, and for such jobs alone
+
+    spec.artifact.mkdir(parents=True, exist_ok=True)
+    title = f"Layers of {spec.recipe.model} after {spec.recipe.method}"
+    (spec.artifact / SHAPE_CHART).write_text(shape_chart(rows, title=title), "utf-8")
 
 
 class _Pruning(PartialProgress):

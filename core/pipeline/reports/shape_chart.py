@@ -1,0 +1,66 @@
+"""Picture of a model that was made smaller: what each layer keeps, which layers are gone, and what each cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.ticker import MaxNLocator
+
+from core.pipeline.reports.drawing import COLOURS, GRID, as_svg, dress, open_figure
+
+_LAYER = "layer"
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Units of a kind in each layer: numbers before and after, and, where it is known, the cost of those removed."""
+
+    layers: list[int]
+    before: list[int]
+    after: list[int]
+    costs: list[float | None]
+
+
+def shape_chart(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
+    """Draw a panel of bars for each kind of units, and one of costs where a row has its `cost`, as SVG.
+
+    `rows` are those of a report that count units, at least one: each of a decoder layer's heads or channels, or of a
+    layer that is gone. Costs are in nats a token; layers that are gone are marked in every panel.
+    """
+    kinds: dict[str, _Kept] = {}
+    for row in rows:
+        kept = kinds.setdefault(row["kind"], _Kept([], [], [], []))
+        kept.layers.append(row["layer"])
+        kept.before.append(row["before"])
+        kept.after.append(row["after"])
+        kept.costs.append(row.get("cost"))
+    gone = kinds.pop(_LAYER, _Kept([], [], [], [])).layers
+    costs = {
+        kind: [pair for pair in zip(each.layers, each.costs, strict=True) if pair[1] is not None]
+        for kind, each in kinds.items()
+    }
+    has_costs = any(costs.values())
+    panels = max(1, len(kinds) + has_costs)
+    with open_figure((8.0, 0.8 + 1.5 * panels)) as figure:
+        axes = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+        for number, (each, (kind, kept)) in enumerate(zip(axes, kinds.items(), strict=False)):
+            each.bar(kept.layers, kept.before, color=GRID, width=0.8)
+            each.bar(kept.layers, kept.after, color=COLOURS[number], width=0.8)
+            dress(each, "", "", f"{kind} kept")
+        if has_costs:
+            for number, (kind, pairs) in enumerate(costs.items()):
+                axes[-1].plot(*zip(*pairs, strict=True), color=COLOURS[number], marker="o", markersize=3, label=kind)
+            dress(axes[-1], "", "", "cost, nats a token")
+        for each in axes:
+            for layer in gone:
+                each.axvspan(
+                    layer - 0.4, layer + 0.4, facecolor="white", edgecolor=COLOURS[1], hatch="///", linewidth=0
+                )
+        axes[0].set_title(f"{title}{_marked(gone)}", loc="left")
+        axes[-1].set_xlabel("layer")
+        axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        return as_svg(figure, title)
+
+
+def _marked(gone: Sequence[int]) -> str:
+    return f"; hatched: {len(gone)} {'layer' if len(gone) == 1 else 'layers'} removed" if gone else ""

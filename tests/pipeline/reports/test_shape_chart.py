@@ -1,0 +1,28 @@
+"""The picture of a model made smaller: a panel for each kind of units, layers that are gone, costs that are known."""
+
+import xml.etree.ElementTree as ElementTree
+
+from core.pipeline.reports.shape_chart import shape_chart
+
+
+def _row(layer: int, kind: str, before: int, after: int, cost: float | None = None) -> dict[str, object]:
+    return {"layer": layer, "kind": kind, "before": before, "after": after, "cost": cost}
+
+
+def _words(svg: str) -> list[str]:
+    return [each.text for each in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text") if each.text]
+
+
+def test_each_kind_has_a_panel_and_costs_have_one_where_a_row_has_its_cost() -> None:
+    rows = [_row(0, "heads", 3, 2), _row(0, "channels", 64, 32), _row(1, "layer", 1, 0)]
+    words = _words(shape_chart(rows, title="Layers"))
+    assert {"heads kept", "channels kept", "Layers; hatched: 1 layer removed"} <= set(words)
+    assert "cost, nats a token" not in words
+    words = _words(shape_chart([*rows, _row(2, "channels", 64, 16, cost=0.5)], title="Layers"))
+    assert "cost, nats a token" in words
+
+
+def test_equal_figures_give_equal_bytes_and_a_narrower_layer_another_picture() -> None:
+    rows = [_row(0, "channels", 64, 32), _row(1, "channels", 64, 48)]
+    assert shape_chart(rows, title="Layers") == shape_chart(rows, title="Layers")
+    assert shape_chart(rows, title="Layers") != shape_chart([rows[0], _row(1, "channels", 64, 40)], title="Layers")
