@@ -34,7 +34,7 @@ def shape_chart(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
         kept.before.append(row["before"])
         kept.after.append(row["after"])
         kept.costs.append(row.get("cost"))
-    gone = kinds.pop(_LAYER, _Kept([], [], [], [])).layers
+    removed = kinds.pop(_LAYER, _Kept([], [], [], [])).layers
     costs = {
         kind: [pair for pair in zip(each.layers, each.costs, strict=True) if pair[1] is not None]
         for kind, each in kinds.items()
@@ -52,15 +52,15 @@ def shape_chart(rows: Sequence[Mapping[str, Any]], *, title: str) -> str:
                 axes[-1].plot(*zip(*pairs, strict=True), color=COLOURS[number], marker="o", markersize=3, label=kind)
             dress(axes[-1], "", "", "cost, nats a token")
         for each in axes:
-            for layer in gone:
+            for layer in removed:
                 each.axvspan(
                     layer - 0.4, layer + 0.4, facecolor="white", edgecolor=COLOURS[1], hatch="///", linewidth=0
                 )
-        axes[0].set_title(f"{title}{_marked(gone)}", loc="left")
+        axes[0].set_title(f"{title}{_marked(removed)}", loc="left")
         axes[-1].set_xlabel("layer")
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         return as_svg(figure, title)
 
 
-def _marked(gone: Sequence[int]) -> str:
-    return f"; hatched: {len(gone)} {'layer' if len(gone) == 1 else 'layers'} removed" if gone else ""
+def _marked(removed: Sequence[int]) -> str:
+    return f"; hatched: {len(removed)} {'layer' if len(removed) == 1 else 'layers'} removed" if removed else ""
