@@ -22,6 +22,7 @@ from bench.machine import describe_machine
 from bench.page import table, write_section
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.options.base import BudgetOptions
+from core.engine.options.patterns import STRUCTURED
 from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS
 from core.settings import Settings
@@ -48,7 +49,7 @@ class Entry:
 def entries() -> list[Entry]:
     """Every structured method with all layers of one shape; LLM-Pruner also as in its paper, with protected layers."""
     methods = (each for each in METHODS.values() if "language-model" in each.task_families)
-    found = [Entry(each.id, each, {}) for each in methods if "structured" in each.patterns]
+    found = [Entry(each.id, each, {}) for each in methods if STRUCTURED.family in each.patterns]
     place = next(number for number, each in enumerate(found) if each.title == "llm-pruner")
     found.insert(place + 1, Entry("llm-pruner per_layer", found[place].method, {"layout": "per_layer"}))
     return found
@@ -66,10 +67,12 @@ class Scale:
 
     def pruning(self, entry: Entry, sparsity: float) -> dict[str, Any]:
         """The body of the job that prunes."""
-        is_budgeted = issubclass(entry.method.parameters, BudgetOptions)
+        is_budgeted = issubclass(entry.method.variant(STRUCTURED.text).parameters, BudgetOptions)
+        is_default = entry.method.patterns[0] == STRUCTURED.family
         return {
             "model": MODEL,
             "method": entry.method.id,
+            **({} if is_default else {"pattern": STRUCTURED.text}),
             "output": entry.output,
             "sparsity": sparsity,
             "parameters": {"budget": "quick"} if is_budgeted else {},

@@ -41,10 +41,11 @@ def find_class(
 ) -> Callable[..., _Protocol] | None:
     """Return the class of a protocol, an abstract class, in a module of the folder of an id; None where it has none.
 
-    A folder may have one for each way in which it is used.
+    A folder may have one for each way in which it is used. The module may import it from another of the folder.
     """
-    loaded = import_module(f"{package.__name__}.{identity.replace('-', '_')}.{module}")
-    own = (each for each in vars(loaded).values() if isinstance(each, type) and each.__module__ == loaded.__name__)
+    folder = f"{package.__name__}.{identity.replace('-', '_')}."
+    loaded = import_module(f"{folder}{module}")
+    own = (each for each in vars(loaded).values() if isinstance(each, type) and each.__module__.startswith(folder))
     return next((each for each in own if protocol in each.__mro__), None)
 
 

@@ -1,10 +1,12 @@
 """Description of a method, as its folder gives it."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.engine.options.base import MethodParameters
+from core.engine.options.patterns import PatternFamily, family_of
 from core.methods.cost import Cost
 from secateur_wire.methods import Needs, Paper
 
@@ -30,29 +32,57 @@ Read = Literal["none", "norms", "gram"]
 """Statistics of its inputs that a layer is pruned by, each with those before: none, norms of features, XᵀX."""
 
 
-class MethodInfo(BaseModel):
-    """Description of a method. `patterns` lists pattern families, the default first; none: nothing is pruned.
+class Variant(BaseModel):
+    """Properties of a method that may depend on the pattern family of a job.
 
-    `summary` is a line, `description` a paragraph for whoever has to choose, `gains` what hardware makes of the result.
-    Lists of methods go by `rank`, lowest first. `removes` is None where nothing is pruned.
+    `description` is a paragraph for whoever has to choose, `gains` what hardware makes of the result. `removes` is None
+    where nothing is pruned.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
-    id: str
-    rank: int = Field(exclude=True)
-    title: str
-    summary: str
     description: str
     gains: str
-    paper: Paper | None
-    task_families: tuple[str, ...]
-    patterns: tuple[str, ...]
     needs: Needs
     parameters: type[MethodParameters] = Field(exclude=True)
     removes: Removed | None = Field(None, exclude=True)
     reads: Read = Field("none", exclude=True)
     cost: Cost[Any] = Field(default_factory=Cost, exclude=True)
+
+    @property
+    def alone_measurable(self) -> bool:
+        """Return whether it can prune one layer alone, at any rate: its weights without training, or its filters."""
+        return self.removes == "filters" or (self.removes == "weights" and not self.needs.training)
+
+    def public(self) -> dict[str, object]:
+        """Return the entry as GET /v1/methods shows it, with the JSON schema of its parameters."""
+        return self.model_dump(mode="json") | {"parameters": self.parameters.model_json_schema()}
+
+
+class MethodInfo(Variant):
+    """Description of a method. `patterns` lists pattern families, the default first; none: nothing is pruned.
+
+    It is itself the variant for its patterns, but for those of them that have another in `variants`. `summary` is a
+    line. Lists of methods go by `rank`, lowest first.
+    """
+
+    id: str
+    rank: int = Field(exclude=True)
+    title: str
+    summary: str
+    paper: Paper | None
+    task_families: tuple[str, ...]
+    patterns: tuple[PatternFamily, ...]
+    variants: Mapping[PatternFamily, Variant] = Field(default_factory=dict, exclude=True)
+
+    @model_validator(mode="after")
+    def _of_its_patterns(self) -> Self:
+        others = self.patterns[1:]
+        if not self.variants.keys() <= set(others):
+            raise ValueError(
+                f"variants are for patterns other than the first ({', '.join(others) or 'there are none'})"
+            )
+        return self
 
     @property
     def prunes(self) -> bool:
@@ -65,10 +95,14 @@ class MethodInfo(BaseModel):
         return not self.prunes and not self.needs.training
 
     @property
-    def alone_measurable(self) -> bool:
-        """Return whether it can prune one layer alone, at any rate: its weights without training, or its filters."""
-        return self.removes == "filters" or (self.removes == "weights" and not self.needs.training)
+    def shared_patterns(self) -> tuple[PatternFamily, ...]:
+        """Return the pattern families that it is itself the variant for."""
+        return tuple(each for each in self.patterns if each not in self.variants)
+
+    def variant(self, pattern: str | None) -> Variant:
+        """Return the variant for a pattern; for none, or one that the method does not offer, that of the default."""
+        family = family_of(pattern)
+        return self if family is None else self.variants.get(family, self)
 
     def public(self) -> dict[str, object]:
-        """Return the entry as GET /v1/methods shows it, with the JSON schema of its parameters."""
-        return self.model_dump(mode="json") | {"parameters": self.parameters.model_json_schema()}
+        return super().public() | {"variants": {each: variant.public() for each, variant in self.variants.items()}}

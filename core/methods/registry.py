@@ -24,13 +24,22 @@ def get_method(method_id: str) -> MethodInfo:
         ) from None
 
 
-def parse_parameters(method_id: str, parameters: Mapping[str, object]) -> MethodParameters:
-    """Validate a method's parameters; raises InvalidParameters with the dotted name of the first one at fault."""
+def parse_parameters(method_id: str, parameters: Mapping[str, object], pattern: str | None = None) -> MethodParameters:
+    """Validate a method's parameters for a pattern, the method's default where there is none.
+
+    Raises InvalidParameters with the dotted name of the first one at fault.
+    """
+    method = get_method(method_id)
+    variant = method.variant(pattern)
     try:
-        return get_method(method_id).parameters.model_validate(parameters)
+        return variant.parameters.model_validate(parameters)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(["parameters", *(str(part) for part in first["loc"])])
-        known = ", ".join(get_method(method_id).parameters.model_fields)
-        unknown = f"; {method_id} takes: {known}" if first["type"] == "extra_forbidden" else ""
-        raise InvalidParameters(f"{where}: {message_of(first)}{unknown}", param=where) from None
+        message, name = message_of(first), where.removeprefix("parameters.")
+        if first["type"] == "extra_forbidden":
+            message += f"; {method_id} takes: {', '.join(variant.parameters.model_fields)}"
+            others = [repr(each) for each in method.patterns if name in method.variant(each).parameters.model_fields]
+            if others:
+                message = f"belongs to pattern {' or '.join(others)} of {method_id}: use that pattern, or leave it out"
+        raise InvalidParameters(f"{where}: {message}", param=where) from None

@@ -91,7 +91,7 @@ def make_sensitivity_plan(
 ) -> SensitivityPlan:
     """Make the plan of a measurement from checked options, whose defaults are filled in."""
     assert options.rates is not None and options.pattern is not None
-    parameters = parse_parameters(options.method, options.parameters)
+    parameters = parse_parameters(options.method, options.parameters, options.pattern)
     layout = folder.description.layout
     pruning = ResolvedRequest(options.method, options.pattern, options.rates[-1], parameters, layout)
     return SensitivityPlan(make_plan(folder, pruning, device=device), tuple(options.rates), options.scope)

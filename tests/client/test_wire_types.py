@@ -109,7 +109,7 @@ LATER: dict[str, set[str]] = {
     "JobAttempt": {"measured", "needs", "stages"},
     "JobError": {"param", "retryable"},
     "KeepBest": {"group"},
-    "Method": {"description", "gains", "summary"},
+    "Method": {"description", "gains", "summary", "variants"},
     "Model": {
         *("classes", "context_length", "hidden_size", "image", "layers", "task", "tied_embeddings", "vocabulary_size")
     },

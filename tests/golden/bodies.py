@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.methods.registry import METHODS
+from core.methods.registry import parse_parameters
 from tests.golden.inputs import DEEP, LANGUAGE_MODELS
 
 BODIES = Path(__file__).parent / "bodies.json"
@@ -83,7 +83,7 @@ def _body(model: str, method: str, texts: dict[str, Any], asked: dict[str, Any])
     """Return a body whose parameters are those asked for and, spelled out, the defaults that are values."""
     body: dict[str, Any] = {"model": model, "method": method, **texts}
     body |= {key: asked.pop(key) for key in ("sparsity", "pattern") if key in asked}
-    checked = METHODS[method].parameters.model_validate(asked)
+    checked = parse_parameters(method, asked, body.get("pattern"))
     body["parameters"] = checked.model_dump(mode="json", exclude_none=True)
     return body
 

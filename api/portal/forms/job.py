@@ -25,8 +25,7 @@ def read_body(form: Form) -> dict[str, Any]:
     A value that cannot be read as the type it should have stays text, for the body's own validation to report. Raises
     InvalidRequest where JSON or NAME=VALUE is expected and missing, and for whatever any JSON body is refused for.
     """
-    method = form.get("method")
-    known = job_fields(method)
+    known = job_fields(form.get("method"), form.get("pattern"))
     body: dict[str, Any] = {}
     for name, values in form.lists.items():
         field = known.get(name)
@@ -61,7 +60,7 @@ def lines_of(form: Form, name: str) -> list[str]:
 
 def form_of(body: Mapping[str, Any]) -> Form:
     """Return the fields that express a body: `read_body` of them gives that body again."""
-    known = job_fields(str(body.get("method", "")))
+    known = job_fields(str(body.get("method", "")), body.get("pattern"))
     lists: dict[str, list[str]] = {}
     for name, value in _leaves(body):
         field = known.get(name) or Field(name, "loose", "", "")
@@ -99,19 +98,20 @@ def minimal(body: JobBody) -> dict[str, Any]:
     recovery = body.recovery
     if recovery and RECOVERIES[recovery.method].adapters == "unless null" and "lora" in recovery.model_fields_set:
         least["recovery"].setdefault("lora", None)  # trains every parameter, where unset trains adapters
-    parameters = _minimal_parameters(body.method, body.parameters)
+    parameters = _minimal_parameters(body)
     if parameters:
         least["parameters"] = parameters
     order = list(JobBody.model_fields)
     return dict(sorted(least.items(), key=lambda item: order.index(item[0])))
 
 
-def _minimal_parameters(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _minimal_parameters(body: JobBody) -> dict[str, Any]:
     """Return the parameters whose absence would change the meaning; all of them where they are not valid yet."""
+    given = body.parameters
     least = dict(given)
-    if method not in METHODS:
+    if body.method not in METHODS:
         return least
-    parse = METHODS[method].parameters.model_validate
+    parse = METHODS[body.method].variant(body.pattern).parameters.model_validate
     try:
         meant = parse(least)
         for name in given:

@@ -6,6 +6,7 @@ REST fills in less: a program says what it means.
 from collections.abc import Iterable, Sequence
 
 from api.portal.session import Form
+from core.engine.options.patterns import family_of
 from core.methods.registry import METHODS
 from core.service.jobs.resolution.text import SELF
 from secateur_wire.datasets import Dataset
@@ -14,7 +15,7 @@ from secateur_wire.models import ModelSummary
 METHOD = {"language-model": "frontier", "image-classification": "magnitude"}
 """Usual method of the model's task, where none is named."""
 SPARSITY = {"structured": "0.2"}
-"""Usual sparsity of the method's first pattern; half for any other."""
+"""Usual sparsity with a pattern; half with any other."""
 SAMPLES = 128
 LENGTH = 512
 EVALUATION_SAMPLES = 64
@@ -37,7 +38,8 @@ def with_target(form: Form) -> Form:
     said = any(name == "sparsity" or name.startswith("target.") for name in form.lists)
     if method is None or not method.prunes or said or ":" in form.get("pattern"):
         return form
-    return form.but({"sparsity": SPARSITY.get(method.patterns[0], "0.5")})
+    given = family_of(form.get("pattern"))
+    return form.but({"sparsity": SPARSITY.get(given if given in method.patterns else method.patterns[0], "0.5")})
 
 
 def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset]) -> Form:
@@ -47,7 +49,9 @@ def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset
     generates itself.
     """
     method = METHODS.get(form.get("method"))
-    if method is None or not method.needs.calibration or form.get("calibration.dataset"):
+    if method is None or form.get("calibration.dataset"):
+        return form
+    if not method.variant(form.get("pattern")).needs.calibration:
         return form
     chosen = _choose(_fitting(model, datasets), ("calibration", "train"))
     if chosen is None:

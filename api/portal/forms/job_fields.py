@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
+from core.engine.options.base import MethodParameters
 from core.errors import InvalidRequest
 from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
@@ -91,9 +92,10 @@ class Field:
                 return [str(value)]
 
 
-def job_fields(method: str) -> dict[str, Field]:
-    """Return every field of a job body, with the parameters of a method where it is one of the catalogue."""
-    return _body_fields() | _parameter_fields(method)
+def job_fields(method: str, pattern: str | None = None) -> dict[str, Field]:
+    """Return every field of a job body, with the parameters that a method of the catalogue has with a pattern."""
+    own = METHODS.get(method)
+    return _body_fields() if own is None else _body_fields() | parameter_fields(own.variant(pattern).parameters)
 
 
 @cache
@@ -111,10 +113,8 @@ def _body_fields() -> dict[str, Field]:
 
 
 @cache
-def _parameter_fields(method: str) -> dict[str, Field]:
-    if method not in METHODS:
-        return {}
-    schema = METHODS[method].parameters.model_json_schema()
+def parameter_fields(parameters: type[MethodParameters]) -> dict[str, Field]:
+    schema = parameters.model_json_schema()
     return {
         f"{PARAMETERS}{name}": _field(schema, PARAMETERS + name, leaf) for name, leaf in schema["properties"].items()
     }

@@ -7,12 +7,12 @@ from pydantic import ValidationError
 
 from api.portal.forms import job_defaults
 from api.portal.forms.job import field_for_param, form_of, minimal, read_body
-from api.portal.forms.job_fields import Field, job_fields
+from api.portal.forms.job_fields import Field, job_fields, parameter_fields
 from api.portal.session import Form
 from api.state import ApiState
 from core.database import transaction
 from core.errors import SecateurError
-from core.methods.method_info import MethodInfo
+from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS
 from core.service.jobs.inspection import inspect
 from core.service.jobs.schemas import InspectBody, Inspection, Job, JobBody
@@ -23,7 +23,8 @@ GOAL = "goal"
 """Field that names the one of `GOALS` that counts; the others are not sent."""
 GOALS = ("sparsity", "target.parameters", "target.bytes", "target.latency_ratio")
 SHOWN_FOR = "shown_for"
-"""The method whose parameters the page showed: those of another are not sent."""
+SHOWN_PATTERN = "shown_pattern"
+"""The method and pattern whose parameters the page showed: those of another variant are not sent."""
 FILLED_FOR = "filled_for"
 """The task of the model for which the rest was filled in; `AS_IS` where nothing is to be."""
 AS_IS = "nothing"
@@ -51,8 +52,13 @@ class Draft:
         return METHODS.get(self.form.get("method"))
 
     @property
+    def variant(self) -> Variant | None:
+        """Return the method as it is with the form's pattern."""
+        return self.method.variant(self.form.get("pattern")) if self.method else None
+
+    @property
     def fields(self) -> dict[str, Field]:
-        return job_fields(self.form.get("method"))
+        return job_fields(self.form.get("method"), self.form.get("pattern"))
 
     @property
     def goal(self) -> str:
@@ -81,6 +87,12 @@ class Draft:
         self.status = max(self.status, status)
 
 
+def shown_variant(form: Form) -> Variant | None:
+    """Return the variant whose parameters the page showed that sent a form, None where it showed those of none."""
+    method = METHODS.get(form.get(SHOWN_FOR))
+    return method.variant(form.get(SHOWN_PATTERN)) if method else None
+
+
 def form_of_job(job: Job) -> Form:
     """Return the form of a job's request; what its target or pattern implies is not filled in."""
     body = minimal(JobBody.model_validate(job.model_dump(include=set(JobBody.model_fields))))
@@ -104,7 +116,7 @@ def draft_job(state: ApiState, team_id: str, form: Form, datasets: Sequence[Data
         except ValidationError as error:
             draft.refuse_all(error)
     if draft.inspection is not None:
-        draft.form = _filled(form, draft.inspection, datasets)
+        draft.form = _filled(draft, draft.inspection, datasets)
     try:
         draft.body = JobBody.model_validate(read_body(_meant(draft)))
     except SecateurError as error:
@@ -127,11 +139,12 @@ def _inspect(state: ApiState, team_id: str, body: InspectBody) -> Inspection:
         return inspect(session, team_id, body, store=state.store, settings=state.settings, hub=findings)
 
 
-def _filled(form: Form, inspection: Inspection, datasets: Sequence[Dataset]) -> Form:
+def _filled(draft: Draft, inspection: Inspection, datasets: Sequence[Dataset]) -> Form:
+    form, shown = draft.form, shown_variant(draft.form)
     is_new_task = form.get(FILLED_FOR) not in (AS_IS, inspection.task)
     if is_new_task:
         form = job_defaults.with_target(job_defaults.with_method(form, inspection)).but({FILLED_FOR: inspection.task})
-    if is_new_task or form.get(SHOWN_FOR) not in ("", form.get("method")):
+    if is_new_task or (shown is not None and shown is not draft.variant):
         form = job_defaults.with_calibration(form, inspection, datasets)
     if is_new_task:
         form = job_defaults.with_evaluation(form, inspection, datasets)
@@ -148,7 +161,7 @@ def _meant(drafted: Draft) -> Form:
             dropped.add("sparsity")
         if method is not None and not method.prunes:
             dropped |= {*GOALS, "pattern"}
-    shown_for = form.get(SHOWN_FOR)
-    if shown_for and shown_for != form.get("method"):
-        dropped |= set(job_fields(shown_for)) - set(drafted.fields)
+    shown = shown_variant(form)
+    if shown is not None and shown is not drafted.variant:
+        dropped |= parameter_fields(shown.parameters).keys() - drafted.fields.keys()
     return form.without(dropped)

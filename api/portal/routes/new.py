@@ -13,7 +13,7 @@ from api.dependencies import State
 from api.events.after_commit import hint_after_commit
 from api.portal.forms import job_defaults
 from api.portal.forms.job import lines_of, minimal
-from api.portal.forms.new_job import FILLED_FOR, ONCE, SHOWN_FOR, Draft, draft_job, form_of_job
+from api.portal.forms.new_job import FILLED_FOR, ONCE, Draft, draft_job, form_of_job, shown_variant
 from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Posted, Viewer, read_form
 from api.portal.views.method_cards import method_groups
@@ -132,7 +132,7 @@ def _changes(request: Request, sent: Form, draft: Draft, choices: _Choices) -> R
     is_new_task = draft.form.get(FILLED_FOR) != sent.get(FILLED_FOR)
     changed = {
         "methods": "method" in filled,
-        "parameters": draft.form.get("method") != sent.get(SHOWN_FOR),
+        "parameters": draft.variant is not shown_variant(sent),
         "target": "sparsity" in filled,
         "data": is_new_task or any(name.startswith(("calibration.", "evaluation.")) for name in filled),
     }

@@ -23,7 +23,7 @@ _GROUPS: Final = (
     (("structured",), "Structured", "Whole heads, channels, filters or layers go. The model gets smaller."),
     ((), "Without pruning", "Train a model that was pruned before, or measure what its layers can lose."),
 )
-"""Groups by `patterns` of the catalogue."""
+"""Groups by the patterns for which a method is one thing."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,15 @@ class MethodCard:
 
 @dataclass(frozen=True)
 class MethodGroup:
-    """Methods that leave the same behind. `gains` is what hardware makes of it, None where it differs among them."""
+    """Methods that leave the same behind. `gains` is what hardware makes of it, None where it differs among them.
+
+    Those of `others` do so with another pattern than the one they have a card for.
+    """
 
     title: str
     text: str
     cards: tuple[MethodCard, ...]
+    others: tuple[MethodInfo, ...]
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -60,13 +64,17 @@ class MethodGroup:
 def method_groups() -> tuple[MethodGroup, ...]:
     """Return every method of the catalogue, in one of the groups."""
     return tuple(
-        MethodGroup(title, text, tuple(sorted(_cards(patterns), key=lambda card: card.level)))
+        MethodGroup(title, text, tuple(sorted(_cards(patterns), key=lambda card: card.level)), _others(patterns))
         for patterns, title, text in _GROUPS
     )
 
 
 def _cards(patterns: tuple[str, ...]) -> list[MethodCard]:
-    return [MethodCard(each, _level(each)) for each in METHODS.values() if each.patterns == patterns]
+    return [MethodCard(each, _level(each)) for each in METHODS.values() if each.shared_patterns == patterns]
+
+
+def _others(patterns: tuple[str, ...]) -> tuple[MethodInfo, ...]:
+    return tuple(each for each in METHODS.values() if any(pattern in each.variants for pattern in patterns))
 
 
 def _level(method: MethodInfo) -> int:

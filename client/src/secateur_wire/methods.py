@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from secateur_wire.base import JsonObject, Page, WireModel
 
 
@@ -22,9 +24,19 @@ class Needs(WireModel):
     training: bool
 
 
+class MethodVariant(WireModel):
+    """A method with a pattern of one family, where that is another thing than with its others."""
+
+    description: str
+    gains: str
+    needs: Needs
+    parameters: JsonObject
+
+
 class Method(WireModel):
     """A method: where it comes from, what it needs, and the JSON schema of its parameters. `description` is a paragraph
-    for whoever has to choose, `gains` what hardware makes of the result.
+    for whoever has to choose, `gains` what hardware makes of the result. All this is so with each of its patterns but
+    those that `variants` says it of anew.
     """
 
     id: str
@@ -37,6 +49,7 @@ class Method(WireModel):
     patterns: list[str]
     needs: Needs
     parameters: JsonObject
+    variants: dict[str, MethodVariant] = Field(default_factory=dict)
 
 
 class MethodList(Page[Method]):

@@ -6,8 +6,12 @@ gets smaller.
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from core.errors import InvalidPattern, InvalidSparsity
+
+PatternFamily = Literal["unstructured", "n:m", "structured"]
+"""Kinds of patterns, of which only n:m has more than one."""
 
 _N_M = re.compile(r"([0-9]{1,4}):([0-9]{1,4})")
 
@@ -23,6 +27,12 @@ class Pattern:
     @property
     def is_n_m(self) -> bool:
         return self.of is not None
+
+    @property
+    def family(self) -> PatternFamily:
+        if self.is_n_m:
+            return "n:m"
+        return "structured" if self.text == STRUCTURED.text else "unstructured"
 
     @property
     def sparsity(self) -> float | None:
@@ -57,6 +67,14 @@ def parse_pattern(text: str) -> Pattern:
             f"pattern {text!r} must keep at least 1 and fewer than m of every m weights (0 < n < m)", param="pattern"
         )
     return Pattern(f"{keep}:{of}", keep, of)
+
+
+def family_of(text: str | None) -> PatternFamily | None:
+    """Return the family of a pattern, None where the text is none."""
+    try:
+        return None if text is None else parse_pattern(text).family
+    except InvalidPattern:
+        return None
 
 
 def resolve_sparsity(pattern: Pattern, sparsity: float | None) -> float:

@@ -63,7 +63,8 @@ def classifier_sensitivity(
     curves = (
         [SensitivityCurve.model_validate(curve) for curve in saved.state["curves"]] if isinstance(saved, Saved) else []
     )
-    method = build_classifier_method(parameters.method, parse_parameters(parameters.method, parameters.parameters))
+    own = parse_parameters(parameters.method, parameters.parameters, parameters.pattern)
+    method = build_classifier_method(parameters.method, own)
     if isinstance(method, FilterMethod):
         units = _groups(network, images, method, parameters.rates)
     else:

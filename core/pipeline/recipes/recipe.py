@@ -39,8 +39,10 @@ class Recipe(BaseModel, frozen=True):
     @field_validator("parameters", mode="before")
     @classmethod
     def _of_the_method(cls, given: object, info: ValidationInfo) -> object:
-        """Parse JSON as the method's own class of parameters; raises InvalidParameters."""
-        return parse_parameters(info.data.get("method", ""), given) if isinstance(given, Mapping) else given
+        """Parse JSON as the method's own class of parameters for the pattern; raises InvalidParameters."""
+        if not isinstance(given, Mapping):
+            return given
+        return parse_parameters(info.data.get("method", ""), given, info.data.get("pattern"))
 
     @classmethod
     def load(cls, body: Mapping[str, object]) -> Self:

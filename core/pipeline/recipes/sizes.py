@@ -13,7 +13,7 @@ from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.exporters.registry import OFFERED
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import LayerSelection, prunable_linears
-from core.engine.options.patterns import parse_pattern
+from core.engine.options.patterns import STRUCTURED, parse_pattern
 from core.engine.options.width_counts import reachable_sparsities
 from core.errors import InvalidSparsity, InvalidTarget
 from core.methods.registry import get_method, parse_parameters
@@ -26,7 +26,12 @@ _AGREEMENT = 1e-9
 
 
 def no_speed_up(method: str) -> str:
-    """Return why a method that only zeroes weights reaches no latency."""
+    """Return why a job whose method only zeroes weights reaches no latency."""
+    if STRUCTURED.family in get_method(method).patterns:
+        return (
+            f"no speed-up is expected of zeros: use pattern {STRUCTURED.text!r}, with which {method} removes heads, "
+            "channels or layers"
+        )
     return (
         f"no speed-up is expected of zeros, and {method} makes nothing else: use a method with pattern 'structured', "
         "which removes heads, channels or layers"
@@ -58,7 +63,7 @@ def resolve_target(
     if not info.prunes:
         raise InvalidTarget(f"{method} prunes nothing: leave target out", param="target")
     parsed = parse_pattern(pattern or info.patterns[0])
-    checked = parse_parameters(method, parameters)
+    checked = parse_parameters(method, parameters, parsed.text)
     if parsed.is_n_m or isinstance(getattr(checked, "allocation", None), list):
         fixing = f"pattern {parsed.text!r} fixes" if parsed.is_n_m else "the list in parameters.allocation fixes"
         raise InvalidTarget(

@@ -11,12 +11,12 @@ from core.engine.architectures.unit_counts import layer_count
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import LayerSelection, check_masks, prunable_linears, selection_of
-from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern, resolve_sparsity
+from core.engine.options.patterns import UNSTRUCTURED, Pattern, PatternFamily, parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import plan_width_reduction, require_structure
 from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
-from core.methods.method_info import MethodInfo
+from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS, get_method, parse_parameters
 
 
@@ -60,14 +60,14 @@ def resolve_request(
         )
     if isinstance(description, ClassifierDescription):
         return _check_classifier(description, method, pattern, sparsity, parameters, layout)
-    layout = _layout(description, method, layout)
+    layout = _layout(description, method, pattern, layout)
     if not info.prunes:
         return _without_target(description, method, pattern, sparsity, parameters, layout=description.layout)
     parsed = _offered(method, pattern)
     resolved = resolve_sparsity(parsed, sparsity)
     if parsed.is_n_m:
-        parameters = _at_one_rate(method, parameters)
-    checked = parse_parameters(method, parameters)
+        parameters = _at_one_rate(method, parsed.text, parameters)
+    checked = parse_parameters(method, parameters, parsed.text)
     if isinstance(checked, LayerSelection):
         check_masks(description, checked, parsed, resolved)
     elif isinstance(checked, WidthOptions):
@@ -85,7 +85,7 @@ def _offered(method: str, pattern: str | None) -> Pattern:
     """Return the requested or default pattern; raises InvalidPattern where the method does not offer it."""
     patterns = get_method(method).patterns
     parsed = parse_pattern(pattern or patterns[0])
-    if ("n:m" if parsed.is_n_m else parsed.text) not in patterns:
+    if parsed.family not in patterns:
         raise InvalidPattern(
             f"{method} does not offer pattern {parsed.text!r}: use {', '.join(patterns)}", param="pattern"
         )
@@ -110,7 +110,7 @@ def _check_classifier(
         return _without_target(description, method, pattern, sparsity, parameters, layout="uniform")
     parsed = _offered(method, pattern)
     resolved = resolve_sparsity(parsed, sparsity)
-    checked = parse_parameters(method, parameters)
+    checked = parse_parameters(method, parameters, parsed.text)
     if isinstance(checked, LayerSelection):
         check_masks(description, checked, parsed, resolved)
     else:
@@ -118,9 +118,9 @@ def _check_classifier(
     return ResolvedRequest(method, parsed.text, resolved, checked)
 
 
-def _layout(description: ModelDescription, method: str, requested: Layout | None) -> Layout:
+def _layout(description: ModelDescription, method: str, pattern: str | None, requested: Layout | None) -> Layout:
     """Return the layout of the result: the requested one where layers get narrower, else the model's own."""
-    if get_method(method).removes == "heads_and_channels":
+    if get_method(method).variant(pattern).removes == "heads_and_channels":
         return requested or description.layout
     if requested == "per_layer" and description.layout == "uniform":
         raise InvalidRequest(
@@ -157,9 +157,15 @@ def calibrated_method(method: str, parameters: MethodParameters) -> MethodInfo:
     return get_method(parameters.method if isinstance(parameters, SensitivityOptions) else method)
 
 
+def calibrated_variant(method: str, pattern: str, parameters: MethodParameters) -> Variant:
+    """Return the variant of `calibrated_method`, for the job's pattern or the one whose sensitivity is measured."""
+    measured = parameters.pattern if isinstance(parameters, SensitivityOptions) else pattern
+    return calibrated_method(method, parameters).variant(measured)
+
+
 def _check_measured(description: Description, options: SensitivityOptions) -> SensitivityOptions:
     """Check that a sensitivity job's method can prune the model layer by layer; returns it with its defaults."""
-    own = _at_one_rate(options.method, {"seed": options.seed} | options.parameters)
+    own = _at_one_rate(options.method, options.pattern, {"seed": options.seed} | options.parameters)
     for name, only in (("allocation", "uniform"), ("include_lm_head", False), ("compensation", None)):
         if own.get(name, only) != only:
             raise InvalidParameters(
@@ -174,14 +180,21 @@ def _check_measured(description: Description, options: SensitivityOptions) -> Se
         )
     try:
         info = get_method(options.method)
-        if not info.alone_measurable:
-            able = [each.id for each in METHODS.values() if each.alone_measurable]
+        able_with = _measurable_patterns(info)
+        if not able_with:
+            able = [each.id for each in METHODS.values() if _measurable_patterns(each)]
             raise InvalidParameters(
                 f"parameters.method: {options.method} does not prune a layer at a rate in one go: use one of "
                 f"{', '.join(able)}",
                 param="parameters.method",
             )
         pattern = parse_pattern(options.pattern or info.patterns[0])
+        if not info.variant(pattern.text).alone_measurable:
+            raise InvalidParameters(
+                f"parameters.pattern: {options.method} does not prune a layer at a rate in one go with pattern "
+                f"{pattern.text!r}: use {', '.join(able_with)}",
+                param="parameters.pattern",
+            )
         rates = options.rates_of(pattern)
         measured = resolve_request(description, options.method, pattern.text, rates[-1], own).parameters
     except InvalidRequest as error:
@@ -192,7 +205,11 @@ def _check_measured(description: Description, options: SensitivityOptions) -> Se
     return options.model_copy(update={"pattern": pattern.text, "rates": rates, "parameters": own})
 
 
-def _at_one_rate(method: str, parameters: Mapping[str, object]) -> dict[str, object]:
+def _measurable_patterns(info: MethodInfo) -> list[PatternFamily]:
+    return [each for each in info.patterns if info.variant(each).alone_measurable]
+
+
+def _at_one_rate(method: str, pattern: str | None, parameters: Mapping[str, object]) -> dict[str, object]:
     """Return the parameters with allocation 'uniform' in place of the method's default, unless one is requested."""
-    allocates = method in METHODS and issubclass(METHODS[method].parameters, AllocationOptions)
+    allocates = method in METHODS and issubclass(METHODS[method].variant(pattern).parameters, AllocationOptions)
     return ({"allocation": "uniform"} if allocates else {}) | dict(parameters)

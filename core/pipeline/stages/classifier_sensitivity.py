@@ -30,7 +30,7 @@ def measure_classifier(spec: ClassifierSpec, context: StageContext) -> PruneOutp
     folder = open_classifier(spec.model.path)
     parameters = spec.recipe.parameters
     assert isinstance(parameters, SensitivityOptions) and parameters.pattern is not None
-    inner = selection_of(parse_parameters(parameters.method, parameters.parameters))
+    inner = selection_of(parse_parameters(parameters.method, parameters.parameters, parameters.pattern))
     opened = open_image_sets(spec, folder, None, notes.append)
     ((dataset, images),) = opened.evaluation.items()
     network = Network(

@@ -8,7 +8,7 @@ import pytest
 
 from api.openapi.examples import EXAMPLES
 from core.errors import InvalidParameters, InvalidRequest, UnknownMethod
-from core.methods.registry import METHODS, get_method
+from core.methods.registry import METHODS, get_method, parse_parameters
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.schemas import JobBody
 
@@ -21,7 +21,7 @@ def row_of(body: dict[str, Any]) -> dict[str, Any]:
     filled = JobBody.model_validate(body).model_dump(mode="json")
     method = get_method(filled["method"])
     filled["pattern"] = filled["pattern"] or (method.patterns[0] if method.patterns else "unstructured")
-    filled["parameters"] = method.parameters.model_validate(filled["parameters"]).model_dump(mode="json")
+    filled["parameters"] = parse_parameters(method.id, filled["parameters"], filled["pattern"]).model_dump(mode="json")
     return filled
 
 
@@ -40,7 +40,7 @@ def bodies_in(example: object) -> list[dict[str, Any]]:
 def test_a_recipe_gives_back_the_body_it_was_made_of(body: dict[str, Any]) -> None:
     recipe = Recipe.load(body)
     assert json.dumps(recipe.body()) == json.dumps(body)
-    assert type(recipe.parameters) is METHODS[body["method"]].parameters
+    assert type(recipe.parameters) is METHODS[body["method"]].variant(body["pattern"]).parameters
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 

@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 from secateur.cli.output import JsonOption, connect, print_json, print_pairs, print_table, say
-from secateur_wire.methods import Method
+from secateur_wire.base import JsonObject
+from secateur_wire.methods import Method, Needs
 
 
 def methods(
@@ -30,7 +31,7 @@ def _print_methods(known: list[Method], as_json: bool) -> None:
         return
     print_table(
         ("method", "patterns", "needs", "paper"),
-        [(method.id, ", ".join(method.patterns), _needs(method), _paper(method)) for method in known],
+        [(method.id, ", ".join(method.patterns), _needs(method.needs), _paper(method)) for method in known],
     )
 
 
@@ -44,11 +45,25 @@ def _print_method(method: Method, as_json: bool) -> None:
             ("what it does", method.description or method.summary or None),
             ("hardware gains", method.gains or None),
             ("patterns", ", ".join(method.patterns)),
-            ("needs", _needs(method)),
+            ("needs", _needs(method.needs)),
             ("paper", f"{_paper(method)}, {method.paper.url}" if method.paper else None),
         ]
     )
-    properties = method.parameters.get("properties")
+    _print_parameters(method.parameters)
+    for pattern, variant in method.variants.items():
+        say(f"\nWith --pattern {pattern} it is another:\n")
+        print_pairs(
+            [
+                ("what it does", variant.description),
+                ("hardware gains", variant.gains),
+                ("needs", _needs(variant.needs)),
+            ]
+        )
+        _print_parameters(variant.parameters)
+
+
+def _print_parameters(parameters: JsonObject) -> None:
+    properties = parameters.get("properties")
     if isinstance(properties, dict):
         say("\nParameters, given as --parameter NAME=VALUE:")
         rows = []
@@ -62,17 +77,17 @@ def _default(value: object) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _needs(method: Method) -> str:
-    needs = [
+def _needs(needs: Needs) -> str:
+    words = [
         word
         for word, needed in (
-            ("calibration text", method.needs.calibration),
-            ("gradients", method.needs.gradients),
-            ("training", method.needs.training),
+            ("calibration text", needs.calibration),
+            ("gradients", needs.gradients),
+            ("training", needs.training),
         )
         if needed
     ]
-    return ", ".join(needs) or "weights only"
+    return ", ".join(words) or "weights only"
 
 
 def _paper(method: Method) -> str:

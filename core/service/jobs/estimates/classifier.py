@@ -46,7 +46,7 @@ def classifier_work(description: ClassifierDescription, job: Recipe, counts: Ima
     """
     positions = _positions(description)
     forward = 2 * sum(linear.numel * positions[linear.name] for linear in description.linears)
-    needs = get_method(job.method).needs
+    needs = get_method(job.method).variant(job.pattern).needs
     options = job.parameters
     rounds = int(getattr(options, "rounds", None) or 1)
     steps = int(getattr(options, "retrain_steps", None) or 0) * int(getattr(options, "batch_size", None) or _BATCH)
@@ -56,7 +56,7 @@ def classifier_work(description: ClassifierDescription, job: Recipe, counts: Ima
     images = calibrated + 3 * (recovered + rounds * steps) + evaluated
     if isinstance(options, SensitivityOptions):  # each point is pruned and evaluated for itself
         points = len(options.rates or ()) * len(description.linears)
-        reads = get_method(options.method).needs.calibration
+        reads = get_method(options.method).variant(options.pattern).needs.calibration
         images = counts.evaluation * (1 + points) + counts.calibration * points * reads
     maps = sum(linear.out_features * positions[linear.name] for linear in description.linears)
     is_trained = needs.gradients or needs.training or job.recovery is not None

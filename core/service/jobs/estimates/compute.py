@@ -11,7 +11,7 @@ from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.cost import GRADIENT_PASSES, WAITING_FOR_MEMORY, CostFacts, Tokens
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.recipes.validation import calibrated_method
+from core.pipeline.recipes.validation import calibrated_variant
 from core.service.jobs.estimates.training import training_work
 
 _LATENCY_PASSES = 8
@@ -38,12 +38,12 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens) -> 
     of the evaluation tokens, the tasks' questions and the prompts with their generated tokens, through dense and pruned
     model; and the solver's operations.
     """
-    method = get_method(job.method)
+    cost = get_method(job.method).variant(job.pattern).cost
     if isinstance(job.parameters, SensitivityOptions):
         return _measuring_work(description, job, job.parameters, tokens)
     facts = facts_of(description, job, tokens)
     compensation = compensation_of(facts.parameters)
-    calibration = method.cost.passes(facts)
+    calibration = cost.passes(facts)
     if compensation is not None and compensation.refits:
         calibration += (2 if is_after_a_cut(compensation) else 1) * tokens.calibration
     calibration += GRADIENT_PASSES * allocating_tokens(job, tokens)
@@ -55,7 +55,7 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens) -> 
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
     waiting = (WAITING_FOR_MEMORY - 1) * 2 * tokens.written
     pruning = 2 * (passes + waiting) * description.prunable_parameters + head + _solver(description, job, tokens)
-    trainings = [training_work(description, each) for each in (method.cost.training(facts), job.recovery)]
+    trainings = [training_work(description, each) for each in (cost.training(facts), job.recovery)]
     return Compute(
         passes + tokens.own_text + sum(each.tokens for each in trainings),
         pruning + _writing(description, tokens) + sum(each.operations for each in trainings),
@@ -108,7 +108,7 @@ def facts_of(description: ModelDescription, job: Recipe, tokens: Tokens) -> Cost
     """Return the facts that the cost of the method that prunes goes by; measured, it has its default parameters."""
     parameters = job.parameters
     if isinstance(parameters, SensitivityOptions):
-        parameters = parse_parameters(parameters.method, {})
+        parameters = parse_parameters(parameters.method, {}, parameters.pattern)
     return CostFacts(description, parameters, job.sparsity or 0, tokens)
 
 
@@ -119,9 +119,9 @@ def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
     cost says. Compensation: the same XᵀX, one between the dense inputs and the pruned ones, a second factorisation, and
     a multiplication by XᵀX in every step.
     """
-    method = calibrated_method(job.method, job.parameters)
+    variant = calibrated_variant(job.method, job.pattern, job.parameters)
     compensation = compensation_of(job.parameters)
-    if method.reads != "gram" and compensation is None:
+    if variant.reads != "gram" and compensation is None:
         return 0
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}
     grams = sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
@@ -132,4 +132,4 @@ def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
             grams += sum(2 * width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
             products += 3
         grams += sum(2 * products * linear.out_features * linear.in_features**2 for linear in description.linears)
-    return grams + method.cost.operations(facts_of(description, job, tokens))
+    return grams + variant.cost.operations(facts_of(description, job, tokens))

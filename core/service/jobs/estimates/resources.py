@@ -24,7 +24,7 @@ from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.cost import PassSizes, Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.recipes.validation import calibrated_method
+from core.pipeline.recipes.validation import calibrated_variant
 from core.service.jobs.estimates.classifier import ClassifierWork
 from core.service.jobs.estimates.compute import (
     allocating_tokens,
@@ -101,7 +101,8 @@ def estimate_resources(
     broadest = max(linear.out_features for linear in blocks)
     # Stored tensors and the module they are copied into; the group being pruned in float32: weights, score, result.
     pruning = block * (width + lanes * forward) + group * 16
-    statistics = 3 * 4 * widest**2 if calibrated_method(job.method, job.parameters).reads == "gram" else 0
+    reads = calibrated_variant(job.method, job.pattern, job.parameters).reads
+    statistics = 3 * 4 * widest**2 if reads == "gram" else 0
     if refit is not None:  # XᵀX̂ beside X̂ᵀX̂, its factor and what that is made from; of tokens held aside both again
         statistics = (7 if refit.chooses else 5) * 4 * widest**2
     waiting = lanes * tokens.calibration * widest * forward
@@ -110,17 +111,18 @@ def estimate_resources(
     logits = 3 * 4 * min(_LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
     streams = description.hidden_size * (lanes * forward * tokens.calibration + width * 2 * tokens.evaluation)
     method = get_method(job.method)
+    cost = method.variant(job.pattern).cost
     options = job.parameters
     if isinstance(options, SensitivityOptions):  # a stream for every point; what the budget has over holds later blocks
         at_once = len(options.rates or ()) * (len(blocks) if options.scope == "module" else 1)
         streams += description.hidden_size * width * at_once * tokens.evaluation + description.bytes
     engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
     facts = facts_of(description, job, tokens)
-    choosing = method.cost.training(facts)
+    choosing = cost.training(facts)
     if choosing is not None:  # beside the whole model, what the walk holds throughout
         engine = max(engine, ends + training_bytes(description, choosing, device=device).memory)
     sizes = PassSizes(block, forward, max(forward_pass, logits), activation_budget_bytes)
-    memory = method.cost.memory(facts, sizes)
+    memory = cost.memory(facts, sizes)
     engine = max(engine + memory.during, ends + memory.before)
     if allocating := allocating_tokens(job, tokens):  # before the walk, with none of its tokens: what blocks were given
         given = 4 * description.layers * description.hidden_size * allocating

@@ -14,7 +14,7 @@ from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Calibration, Output
-from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method
+from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method, calibrated_variant
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.images import ImageNeeds, resolve_images
@@ -42,7 +42,8 @@ def resolve_classifier_job(
     """Return what of a job is particular to images; raises the error that names the fault."""
     _refuse_text(body)
     method = calibrated_method(checked.method, checked.parameters)
-    if method.needs.calibration and body.calibration is None:
+    variant = calibrated_variant(checked.method, checked.pattern, checked.parameters)
+    if variant.needs.calibration and body.calibration is None:
         raise InvalidRequest(
             f'calibration is required: {method.id} measures or trains on labelled images, for example "calibration": '
             '{"dataset": "NAME", "samples": 1024}',

@@ -22,7 +22,7 @@ from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Calibration, Evaluation, Output
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import resolve_target
-from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method, resolve_request
+from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method, calibrated_variant, resolve_request
 from core.service.jobs.estimates.compute import compensation_of
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.classifier import resolve_classifier_job
@@ -73,9 +73,10 @@ def resolve_job(
         return ResolvedJob(recipe, model, {**images.sources, "model": model.reference.model_dump(mode="json")})
     parameters = checked.parameters
     reader = calibrated_method(checked.method, parameters)
+    variant = calibrated_variant(checked.method, checked.pattern, parameters)
     compensation = compensation_of(parameters)
     allocation = parameters.measured_allocation if isinstance(parameters, AllocationOptions) else None
-    if (reader.needs.calibration or compensation or allocation) and body.calibration is None:
+    if (variant.needs.calibration or compensation or allocation) and body.calibration is None:
         whose = "compensation" if compensation else f"allocation {allocation!r}" if allocation else reader.id
         raise InvalidRequest(
             f'calibration is required: {whose} measures activations on text, for example "calibration": '

@@ -64,7 +64,7 @@ def allocated_body(session: Session, team_id: str, body: JobBody, model: Resolve
     reference = body.parameters.get("allocation")
     if not isinstance(reference, str) or not reference.startswith(JOB_PREFIX):
         return body
-    checked = parse_parameters(body.method, body.parameters)
+    checked = parse_parameters(body.method, body.parameters, body.pattern)
     assert isinstance(checked, LayerSelection) and isinstance(checked, AllocationOptions), body.method
     pattern = parse_pattern(body.pattern or get_method(body.method).patterns[0])
     if pattern.is_n_m:
