@@ -4,18 +4,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
 
-from core import methods
-from core.methods.registry import METHODS
 from tests.engine.classifying import network, prune, scene
 from tests.engine.sweeping import sweep, tensors_of
 from tests.engine.tiny import make_model
+from tests.methods.made_up import known_here, write_method
 from tests.model_folders import write_llama
 
 INFO = '''
@@ -108,12 +106,8 @@ SCRIPT = """
 @pytest.fixture(scope="module")
 def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A place with the one folder more."""
-    place = tmp_path_factory.mktemp("more")
-    folder = place / "every_other"
-    folder.mkdir()
-    for name, source in {"__init__.py": '"""Every other weight."""', "info.py": INFO, "method.py": METHOD}.items():
-        (folder / name).write_text(dedent(source))
-    return place
+    files = {"__init__.py": '"""Every other weight."""', "info.py": INFO, "method.py": METHOD}
+    return write_method(tmp_path_factory.mktemp("more"), "every_other", files)
 
 
 @pytest.fixture(scope="module")
@@ -128,15 +122,9 @@ def found(more: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 
 
 @pytest.fixture
-def _known_here(more: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make the method known in the test's process, which has loaded the libraries, as it is in a new one."""
-    before = set(sys.modules)
-    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(more)])
-    monkeypatch.setitem(METHODS, "every-other", import_module("core.methods.every_other.info").INFO)
-    yield
-    for name in [each for each in sys.modules if each.startswith("core.methods.every_other") and each not in before]:
-        del sys.modules[name]
-    del vars(methods)["every_other"]
+def _known_here(more: Path) -> Iterator[None]:
+    with known_here(more, "every_other"):
+        yield
 
 
 def test_it_is_listed_in_its_place_without_torch(found: dict[str, Any]) -> None:

@@ -13,15 +13,19 @@ from api.portal.forms.job import field_for_param, form_of, minimal, read_body
 from api.portal.forms.job_defaults import with_calibration, with_evaluation, with_method, with_target
 from api.portal.forms.job_fields import job_fields
 from api.portal.session import Form, read_form
-from api.portal.views.method_cards import method_groups
+from api.portal.views.method_cards import MethodGroup, method_groups
 from api.portal.views.reproduce import commands_for
 from core.errors import InvalidRequest
+from core.methods.method_info import MethodInfo
 from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
 from secateur import Client
 from secateur.cli import app
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import ModelSummary
+from tests.methods.two_ways import two_ways
+
+__all__ = ["two_ways"]
 
 _TEXT = {"dataset": "numbers", "samples": 8, "sequence_length": 32}
 BODIES: list[dict[str, Any]] = [
@@ -207,6 +211,27 @@ def test_every_method_is_on_one_card_by_what_it_leaves_and_needs() -> None:
         "training",
         "forward passes",
     ]
+
+
+def test_a_method_with_two_variants_has_one_card_and_the_other_group_names_it(two_ways: MethodInfo) -> None:
+    method_groups.cache_clear()
+    try:
+        found = {group.title: group for group in method_groups() if two_ways in (*group.others, *_infos(group))}
+    finally:
+        method_groups.cache_clear()
+    zeros, cut = found.values()
+    assert two_ways in _infos(zeros) and two_ways not in zeros.others
+    assert cut.title == "Structured" and cut.others == (two_ways,) and two_ways not in _infos(cut)
+
+
+def _infos(group: MethodGroup) -> list[MethodInfo]:
+    return [card.info for card in group.cards]
+
+
+def test_the_usual_sparsity_is_that_of_the_pattern(two_ways: MethodInfo) -> None:
+    form = Form({"method": [two_ways.id]})
+    usual = {pattern: with_target(form.but({"pattern": pattern})).get("sparsity") for pattern in ("", "structured")}
+    assert usual == {"": "0.5", "structured": "0.2"}
 
 
 def test_a_classifier_gets_magnitude_and_images_of_its_own_classes() -> None:

@@ -10,7 +10,10 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.methods.two_ways import TWO_WAYS, two_ways
 from tests.portal.conftest import require_accessible
+
+__all__ = ["two_ways"]
 
 TYPED = 400
 """Milliseconds of a page's own clock after the last key, before it asks what the form comes to."""
@@ -80,6 +83,34 @@ def test_a_filled_form_is_exactly_that_body(
     again = browserless.get(f"/portal/new?from={from_rest['id']}&sparsity=0.25").text
     assert 'name="sparsity" value="0.25"' in again and 'value="wanda"' in again
     assert browserless.get("/portal/new?from=job_nothing").status_code == 404
+
+
+@pytest.mark.usefixtures("two_ways")
+def test_a_pattern_with_which_a_method_is_another_thing_swaps_its_parameters(
+    browserless: httpx.Client, live_api: httpx.Client, model: str, dataset: str
+) -> None:
+    fields = {
+        "model": model,
+        "method": TWO_WAYS,
+        "pattern": "structured",
+        "sparsity": "0.3",
+        "shown_for": TWO_WAYS,
+        "shown_pattern": "",
+        "parameters.first": "1",
+        "filled_for": "language-model",
+    }
+    looked = _post(browserless, fields | {"check": "1"}, **{"HX-Request-Type": "partial"}).text
+    assert "Parameters of Two ways with pattern structured" in looked and 'id="field-parameters.last"' in looked
+    assert 'name="shown_pattern" value="structured"' in looked and 'id="field-parameters.first"' not in looked
+    assert f'name="calibration.dataset" value="{dataset}"' in looked, "which it needs with this pattern alone"
+    shown = fields | {"shown_pattern": "structured", "calibration.dataset": dataset}
+    del shown["parameters.first"]
+    job = _submitted(browserless, live_api, shown | {"parameters.last": "false"})
+    assert (job["pattern"], job["parameters"]["last"]) == ("structured", False) and "first" not in job["parameters"]
+    again = browserless.get(f"/portal/new?from={job['id']}").text
+    assert 'id="field-parameters.last"' in again and 'id="field-parameters.first"' not in again
+    refused = _post(browserless, shown | {"parameters.first": "1"})
+    assert refused.status_code == 422 and "belongs to pattern &#39;unstructured&#39; or &#39;n:m&#39;" in refused.text
 
 
 def test_a_fault_is_told_at_its_field_and_nothing_typed_is_lost(

@@ -1,0 +1,105 @@
+"""A method may be another thing with another pattern: parameters, classes, needs and costs are those of the job's."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from core.engine.architectures.describe import describe_folder
+from core.engine.architectures.description import ModelDescription
+from core.engine.models.folder import open_model
+from core.engine.pruning.layerwise.language_pass import LayerwisePass
+from core.engine.pruning.units.language_pass import UnitRemovalPass
+from core.errors import InvalidParameters, InvalidTarget
+from core.methods.cost import Tokens
+from core.methods.method_info import MethodInfo
+from core.methods.registry import get_method, parse_parameters
+from core.pipeline.passes import walk_for
+from core.pipeline.recipes.parts import Target
+from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.recipes.sizes import resolve_target
+from core.pipeline.recipes.validation import resolve_request
+from core.service.jobs.estimates.compute import compute_cost
+from secateur_wire.methods import Method
+from tests.engine.sweeping import request_for
+from tests.engine.tiny import make_model, make_tokens
+from tests.methods.two_ways import TWO_WAYS, two_ways
+from tests.model_folders import write_llama
+from tests.recipes import recipe_of
+
+__all__ = ["two_ways"]
+pytestmark = pytest.mark.usefixtures("two_ways")
+
+
+def test_each_pattern_has_the_parameters_of_its_variant(tmp_path: Path) -> None:
+    zeros = recipe_of(TWO_WAYS, parameters={"first": 1})
+    cut = recipe_of(TWO_WAYS, pattern="structured", parameters={"last": False})
+    assert "first" in type(zeros.parameters).model_fields and "last" in type(cut.parameters).model_fields
+    assert type(recipe_of(TWO_WAYS, pattern="2:4").parameters) is type(zeros.parameters)
+    assert [Recipe.load(each.body()) for each in (zeros, cut)] == [zeros, cut]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "parameters", "said"),
+    [
+        (None, {"last": True}, "parameters.last: belongs to pattern 'structured' of two-ways: use that pattern"),
+        ("structured", {"first": 0}, "parameters.first: belongs to pattern 'unstructured' or 'n:m' of two-ways"),
+        ("structured", {"colour": 0}, "parameters.colour: unknown field; two-ways takes: "),
+    ],
+)
+def test_a_parameter_of_another_pattern_is_said_to_be_that(
+    pattern: str | None, parameters: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InvalidParameters) as refused:
+        parse_parameters(TWO_WAYS, parameters, pattern)
+    assert refused.value.message.startswith(said) and refused.value.param == f"parameters.{next(iter(parameters))}"
+
+
+@pytest.mark.parametrize(("pattern", "walk"), [("unstructured", LayerwisePass), ("structured", UnitRemovalPass)])
+def test_each_pattern_is_pruned_by_its_own_class(pattern: str, walk: type, tmp_path: Path) -> None:
+    folder = open_model(make_model(tmp_path / "model", "llama"))
+    request = request_for(folder, TWO_WAYS, 0.5 if pattern == "unstructured" else 0.3, pattern)
+    (tmp_path / "work").mkdir()
+    made = walk_for(
+        folder, request, device=torch.device("cpu"), calibration=make_tokens(), evaluations={}, work=tmp_path / "work"
+    )
+    assert type(made) is walk
+    assert made.run().files
+
+
+def test_layouts_needs_and_costs_are_those_of_the_pattern(tmp_path: Path) -> None:
+    description = describe_folder(write_llama(tmp_path / "model"))
+    assert isinstance(description, ModelDescription)
+    passes = {
+        pattern: compute_cost(description, recipe_of(TWO_WAYS, sparsity=0.5, pattern=pattern), Tokens(7, 0, 0)).passes
+        for pattern in ("unstructured", "structured")
+    }
+    assert passes == {"unstructured": 7, "structured": 7000}
+    assert resolve_request(description, TWO_WAYS, "structured", 0.3, {}, layout="per_layer").layout == "per_layer"
+    with pytest.raises(InvalidTarget, match="use pattern 'structured', with which two-ways removes heads"):
+        resolve_target(description, TWO_WAYS, None, None, {}, Target(latency_ratio=0.8))
+
+
+def test_only_the_pattern_that_goes_layer_by_layer_is_measured_alone(tmp_path: Path) -> None:
+    description = describe_folder(write_llama(tmp_path / "model"))
+    measured = resolve_request(description, "sensitivity", None, None, {"method": TWO_WAYS}).parameters
+    assert measured.model_dump()["pattern"] == "unstructured"
+    with pytest.raises(InvalidParameters, match=r"with pattern 'structured': use unstructured, n:m") as refused:
+        resolve_request(description, "sensitivity", None, None, {"method": TWO_WAYS, "pattern": "structured"})
+    assert refused.value.param == "parameters.pattern"
+
+
+def test_the_catalogue_says_what_is_another_thing_with_which_pattern() -> None:
+    listed, plain = (Method.model_validate(get_method(each).public()) for each in (TWO_WAYS, "wanda"))
+    cut = listed.variants["structured"]
+    assert (cut.description, cut.needs.calibration) == ("Removes the last heads and channels.", True)
+    assert "last" in str(cut.parameters["properties"]) and "first" in str(listed.parameters["properties"])
+    assert listed.variants.keys() == {"structured"} and not plain.variants
+
+
+def test_variants_are_for_patterns_that_the_method_has() -> None:
+    own, wanda = get_method(TWO_WAYS), get_method("wanda")
+    for variants in ({"structured": own.variants["structured"]}, {"unstructured": own.variants["structured"]}):
+        with pytest.raises(ValidationError, match=r"patterns other than the first \(n:m\)"):
+            MethodInfo(**dict(wanda) | {"variants": variants})

@@ -1,0 +1,135 @@
+"""A method that is one thing with zeros and another structured, with a class for each in a module of its own."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from core.methods.method_info import MethodInfo
+from tests.methods.made_up import known_here, write_method
+
+TWO_WAYS = "two-ways"
+_FILES = {
+    "__init__.py": '"""Two ways."""',
+    "info.py": '''
+        """Two ways: its description and parameters."""
+
+        from pydantic import Field
+
+        from core.engine.options.layer_selection import LayerSelection
+        from core.engine.options.propagation import PropagationOptions
+        from core.methods.method_info import ZEROS, MethodInfo
+        from core.methods.two_ways.structured_info import STRUCTURED
+        from secateur_wire.methods import Needs
+
+
+        class TwoWaysParameters(LayerSelection, PropagationOptions):
+            """Parameters of `two-ways`."""
+
+            first: int = Field(0, ge=0, le=1, description="The first weight that goes.")
+
+
+        INFO = MethodInfo(
+            id="two-ways",
+            rank=36,
+            title="Two ways",
+            summary="Removes every other weight.",
+            description="Removes every other weight.",
+            gains=ZEROS,
+            paper=None,
+            task_families=("language-model",),
+            patterns=("unstructured", "n:m", "structured"),
+            needs=Needs(calibration=False, gradients=False, training=False),
+            parameters=TwoWaysParameters,
+            removes="weights",
+            variants={"structured": STRUCTURED},
+        )
+    ''',
+    "structured_info.py": '''
+        """Two ways, structured: its description and parameters."""
+
+        from pydantic import Field
+
+        from core.engine.options.width import WidthOptions
+        from core.methods.cost import Cost, CostFacts
+        from core.methods.method_info import SMALLER, Variant
+        from secateur_wire.methods import Needs
+
+
+        class StructuredParameters(WidthOptions):
+            """Parameters of `two-ways` with pattern structured."""
+
+            last: bool = Field(True, description="Whether the last units go, or the first.")
+
+
+        class StructuredCost(Cost[StructuredParameters]):
+            """Cost of a method that reads the text a thousand times."""
+
+            def passes(self, facts: CostFacts[StructuredParameters]) -> int:
+                return 1000 * facts.tokens.calibration
+
+
+        STRUCTURED = Variant(
+            description="Removes the last heads and channels.",
+            gains=SMALLER,
+            needs=Needs(calibration=True, gradients=False, training=False),
+            parameters=StructuredParameters,
+            removes="heads_and_channels",
+            cost=StructuredCost(),
+        )
+    ''',
+    "method.py": '''
+        """Two ways, 2026."""
+
+        from core.engine.pruning.input_statistics import Statistic
+        from core.engine.pruning.protocols.layerwise import Method
+        from core.methods.two_ways.structured import TwoWaysStructured
+
+        __all__ = ["TwoWays", "TwoWaysStructured"]
+
+
+        class TwoWays(Method):
+            """Removal of every other column."""
+
+            statistic = Statistic.NONE
+
+            def __init__(self, parameters):
+                self.first = parameters.first
+
+            def prune(self, linears, inputs, note):
+                pruned = [linear.weight_OI.clone() for linear in linears]
+                for weight_OI in pruned:
+                    weight_OI[:, self.first :: 2] = 0
+                return pruned
+    ''',
+    "structured.py": '''
+        """Two ways, structured."""
+
+        import torch
+
+        from core.engine.pruning.protocols.units import UnitMethod
+
+
+        class TwoWaysStructured(UnitMethod):
+            """Removal of units by their place."""
+
+            weight_reads = 0
+
+            def __init__(self, parameters):
+                self.sign = -1 if parameters.last else 1
+
+            def select(self, context):
+                return context.keep_highest(
+                    [
+                        {each.kind: self.sign * torch.arange(each.units) for each in context.unit_sets(layer)}
+                        for layer in range(context.layers)
+                    ]
+                )
+    ''',
+}
+
+
+@pytest.fixture
+def two_ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MethodInfo]:
+    """The method, known while a test runs."""
+    with known_here(write_method(tmp_path_factory.mktemp("more"), "two_ways", _FILES), "two_ways") as info:
+        yield info
