@@ -85,6 +85,7 @@ EXAMPLES: Final[dict[str, Any]] = {
         "patterns": ["unstructured", "2:4", "4:8"],
         "needs": {"calibration": True, "gradients": False, "training": False},
         "parameters": {"type": "object", "properties": {"variant": {"type": "boolean", "default": False}}},
+        "variants": {},
     },
     "ModelBody": {"name": "smollm2-135m", "path": "/srv/models/SmolLM2-135M", "source": "HuggingFaceTB/SmolLM2-135M"},
     "Model": {
