@@ -62,8 +62,8 @@ class Variant(BaseModel):
 class MethodInfo(Variant):
     """Description of a method. `patterns` lists pattern families, the default first; none: nothing is pruned.
 
-    It is itself the variant for its patterns, but for those of them that have another in `variants`. `summary` is a
-    line. Lists of methods go by `rank`, lowest first.
+    It is itself the variant for its patterns, except for those of them that have one of their own in `variants`.
+    `summary` is a line. Lists of methods go by `rank`, lowest first.
     """
 
     id: str

@@ -25,7 +25,7 @@ class Needs(WireModel):
 
 
 class MethodVariant(WireModel):
-    """A method with a pattern of one family, where that is another thing than with its others."""
+    """A method with a pattern of one family, where it is different from what it is with its others."""
 
     description: str
     gains: str
@@ -35,8 +35,8 @@ class MethodVariant(WireModel):
 
 class Method(WireModel):
     """A method: where it comes from, what it needs, and the JSON schema of its parameters. `description` is a paragraph
-    for whoever has to choose, `gains` what hardware makes of the result. All this is so with each of its patterns but
-    those that `variants` says it of anew.
+    for whoever has to choose, `gains` what hardware makes of the result. `variants` has these four anew for each pattern
+    with which they are different.
     """
 
     id: str
