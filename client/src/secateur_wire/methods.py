@@ -35,8 +35,8 @@ class MethodVariant(WireModel):
 
 class Method(WireModel):
     """A method: where it comes from, what it needs, and the JSON schema of its parameters. `description` is a paragraph
-    for whoever has to choose, `gains` what hardware makes of the result. `variants` has these four anew for each pattern
-    with which they are different.
+    for whoever has to choose, `gains` what hardware makes of the result. `variants` has these four anew for each
+    pattern with which they are different.
     """
 
     id: str
