@@ -13,10 +13,12 @@ from core.engine.options.compensation import RefitOptions
 class WidthOptions(MethodParameters, RefitOptions):
     """Options for removable groups, and the multiples to which their counts are rounded.
 
-    `paper_protects`: of 32 layers, how many first and last ones the method's paper leaves alone.
+    `paper_protects`: of 32 layers, how many first and last ones the method's paper leaves alone. `cuts_behind_norms`:
+    heads go while what all of them gave is there, so that a norm must not span them.
     """
 
     paper_protects: ClassVar[tuple[int, int]] = (0, 0)
+    cuts_behind_norms: ClassVar[bool] = False
 
     attention: AttentionMode | None = Field(
         None,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from core.device_kinds import CPU, device_kind
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.registry import architecture_for
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import (
     GlobalUnitBudget,
@@ -88,6 +89,13 @@ def plan_width_reduction(
     _check_width(description, structure, parameters, layout)
     attention = attention_mode(parameters.attention, structure)
     kinds = removed_kinds(attention)
+    heads = architecture_for([description.architecture]).axes("heads") if attention != "none" else ()
+    if parameters.cuts_behind_norms and any(axis.module.endswith("_norm") for axis in heads):
+        raise InvalidParameters(
+            f"parameters.attention: {description.architecture} norms all heads as one, what is left of them cannot be "
+            "fitted as they go; use 'none' (channels only)",
+            param="parameters.attention",
+        )
     protected = frozenset[int]() if layout == "uniform" else parameters.protected(description.layers)
     round_to = parameters.round_to or device_kind(device).round_to
     if parameters.ranks_layers(layout):

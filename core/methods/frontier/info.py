@@ -1,12 +1,13 @@
 """Frontier: its description and parameters."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final
 
 from pydantic import Field, model_validator
 
 from core.engine.options.compensation import Compensation
 from core.methods.admm.info import ADMMCost, ADMMParameters
+from core.methods.frontier.own_text import OWN_TEXT, Budget
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs
 
@@ -16,7 +17,7 @@ class FrontierParameters(ADMMParameters):
     `fisher` then, but where a pattern n:m leaves no choice.
     """
 
-    budget: Literal["quick", "thorough"] = Field(
+    budget: Budget = Field(
         "quick",
         description="quick: about twice SparseGPT's time; a quarter of the calibration sequences are of text that "
         "the model writes itself. thorough: at most about eight times; beside the calibration sequences three times as "
@@ -33,38 +34,20 @@ class FrontierParameters(ADMMParameters):
         return filled | {"compensation": given.get("compensation") or preset.compensation.model_copy()}
 
     def split_calibration(self, samples: int | None) -> tuple[int | None, int]:
-        return FRONTIER[self.budget].sequences(samples)
+        return OWN_TEXT[self.budget].split(samples)
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Values behind a budget of `frontier`.
-
-    The model's own text is `share` of the calibration sequences, replacing them where `replaces`, else in addition, at
-    most `most_generated` of them.
-    """
+    """Values behind a budget of `frontier`."""
 
     compensation: Compensation
     iterations: int
-    share: float
-    replaces: bool
-    most_generated: int
-
-    def sequences(self, samples: int | None) -> tuple[int | None, int]:
-        """Return how many sequences are of the text and how many are generated, as `split_calibration` does."""
-        if samples is None:
-            return None, self.most_generated
-        generated = min(int(self.share * samples), self.most_generated)
-        return (samples - generated if self.replaces else samples), generated
 
 
-FRONTIER = {
-    "quick": Preset(
-        Compensation(refit=0.5, ridge=0.1, conjugate_gradient=2), 8, share=0.25, replaces=True, most_generated=64
-    ),
-    "thorough": Preset(
-        Compensation(refit=0.5, ridge=0.1, conjugate_gradient=20), 20, share=3, replaces=False, most_generated=96
-    ),
+FRONTIER: Final[dict[Budget, Preset]] = {
+    "quick": Preset(Compensation(refit=0.5, ridge=0.1, conjugate_gradient=2), 8),
+    "thorough": Preset(Compensation(refit=0.5, ridge=0.1, conjugate_gradient=20), 20),
 }
 
 

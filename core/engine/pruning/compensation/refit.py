@@ -6,7 +6,7 @@ dense output Y = WX; where the output is added to the residual stream, Y also in
 model's stream and this one's. In a layer that lost inputs, X̂ has fewer features.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -124,10 +124,22 @@ def refit_directions(
     D is zero where X̂Vᵀ is Y, up to rounding, and exactly where that is because X̂ is X and V is W. It is zero too for
     weights of inputs that are always zero.
     """
-    lower_II, dead_I = damped_cholesky(inputs.gram_II, ridge, note)
+    pairs = zip(weights, dense or weights, strict=True)
+    missing = (_shortfall(weight_OI, inputs, dense_OI) for weight_OI, dense_OI in pairs)
+    return ridge_directions(missing, inputs.gram_II, ridge, note)
+
+
+def ridge_directions(
+    missing: Iterable[Tensor], gram_II: Tensor, ridge: float, note: Callable[[str], None]
+) -> list[Tensor]:
+    """Return S(G + λI)⁻¹ for each S, the missing part of some outputs times their inputs, G = XᵀX of these.
+
+    λ is `ridge`·mean(diag G). Zero for inputs that are always zero.
+    """
+    lower_II, dead_I = damped_cholesky(gram_II, ridge, note)
     directions = []
-    for weight_OI, dense_OI in zip(weights, dense or weights, strict=True):
-        direction_OI = torch.cholesky_solve(_shortfall(weight_OI, inputs, dense_OI).T, lower_II).T
+    for missing_OI in missing:
+        direction_OI = torch.cholesky_solve(missing_OI.T, lower_II).T
         direction_OI[:, dead_I] = 0
         directions.append(direction_OI)
     return directions
@@ -147,13 +159,16 @@ def best_refit(
     return min(max(_inner(shortfall_OI, direction_OI) / curvature, 0.0), 1.0)
 
 
+def target_product(dense_OI: Tensor, inputs: InputStatistic) -> Tensor:
+    """Return YᵀX̂, Y the statistic's target if it has one, else XWᵀ of dense weights: [out_features, in_features]."""
+    return dense_OI @ inputs.cross_II if inputs.target_OI is None else inputs.target_OI
+
+
 def _shortfall(weight_OI: Tensor, inputs: InputStatistic, dense_OI: Tensor) -> Tensor:
     """Return (Y − X̂Vᵀ)ᵀX̂ for weights V, the missing part of the outputs: [out_features, in_features]."""
-    if inputs.target_OI is not None:
-        return inputs.target_OI - weight_OI @ inputs.gram_II
-    if torch.equal(weight_OI, dense_OI):
+    if inputs.target_OI is None and torch.equal(weight_OI, dense_OI):
         return weight_OI @ (inputs.cross_II - inputs.gram_II)  # of two like terms the difference first
-    return dense_OI @ inputs.cross_II - weight_OI @ inputs.gram_II
+    return target_product(dense_OI, inputs) - weight_OI @ inputs.gram_II
 
 
 def conjugate_gradient(

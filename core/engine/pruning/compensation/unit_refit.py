@@ -79,7 +79,9 @@ class UnitRefit:
         no error to make up for.
         """
         fitted = dict(left)
-        is_dense = self._is_dense_so_far() and all(torch.equal(left[name], tensors[name]) for name in tensors)
+        is_dense = self.stream.equals(self.dense_stream) and all(
+            torch.equal(left[name], tensors[name]) for name in tensors
+        )
         dense_block = self.streamed.fill_block(index, tensors, self.dense_stream.dtype)
         block = self.narrow.fill_block(place, fitted, self.stream.dtype)
         if is_dense:
@@ -120,11 +122,6 @@ class UnitRefit:
         )
         self.streamed.empty_block(index)
         return fitted
-
-    def _is_dense_so_far(self) -> bool:
-        """Return True while the hidden states of both streams are equal."""
-        both = zip(self.dense_stream.batches(), self.stream.batches(), strict=True)
-        return all(torch.equal(dense, narrow) for (_, dense), (_, narrow) in both)
 
     def _new_statistic(self) -> InputStatistic:
         fitted = fitted_tokens(self.compensation, self.stream)

@@ -55,17 +55,20 @@ def backward_blocks(
     *,
     squares: bool,
     cache: HiddenStateCache,
+    drawn: torch.Generator | None = None,
 ) -> float:
     """Call `on_block` for every block, the last one first; return the loss, the mean over tokens in nats.
 
-    `tokens_NT` are token ids [sequences, time]; `names[n]` the parameters of block n whose gradients are wanted.
+    `tokens_NT` are token ids [sequences, time]; `names[n]` the parameters of block n whose gradients are wanted. The
+    loss is that of the tokens which follow or, with a generator `drawn`, of tokens that the model's own predictions
+    draw: the mean product of such gradients is the Fisher information itself.
     """
     tokens = list(tokens_NT.split(1))
     upstream = forward_blocks(streamed, tokens, dtype, cache.put)
     arguments = block_arguments(streamed, tokens_NT.shape[1], dtype)
     losses = []
     for batch, hidden_1TD in enumerate(upstream):
-        loss, upstream[batch] = _loss(streamed, tokens[batch], hidden_1TD)
+        loss, upstream[batch] = _loss(streamed, tokens[batch], hidden_1TD, drawn)
         losses.append(loss)
     for index in counted(range(len(streamed))[::-1], "taking gradients of blocks"):
         block = streamed.fill_block(index, streamed.read_block(index), dtype)
@@ -96,7 +99,9 @@ def _wanted(block: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     return {name: parameters[name].requires_grad_() for name in names if name in parameters}
 
 
-def _loss(streamed: StreamedModel, tokens_1T: Tensor, hidden_1TD: Tensor) -> tuple[float, Tensor]:
+def _loss(
+    streamed: StreamedModel, tokens_1T: Tensor, hidden_1TD: Tensor, drawn: torch.Generator | None
+) -> tuple[float, Tensor]:
     """Return a sequence's mean loss, and its gradient in the last block's output."""
     hidden = hidden_1TD.detach().requires_grad_()
     targets_T = tokens_1T[0, 1:].to(streamed.device)
@@ -104,7 +109,11 @@ def _loss(streamed: StreamedModel, tokens_1T: Tensor, hidden_1TD: Tensor) -> tup
     gradient = torch.zeros_like(hidden)
     for positions in torch.arange(len(targets_T)).split(_CHUNK):
         logits_PV = streamed.logits(tokens_1T, hidden, positions)[0].float()
-        loss = nn.functional.cross_entropy(logits_PV, targets_T[positions], reduction="sum") / len(targets_T)
+        targets_P = targets_T[positions]
+        if drawn is not None:
+            shares_PV = logits_PV.detach().softmax(dim=-1).cpu()
+            targets_P = torch.multinomial(shares_PV, 1, generator=drawn)[:, 0].to(logits_PV.device)
+        loss = nn.functional.cross_entropy(logits_PV, targets_P, reduction="sum") / len(targets_T)
         gradient += torch.autograd.grad(loss, hidden)[0]
         total += loss.item()
     return total, gradient

@@ -118,6 +118,11 @@ class Stream:
         for index in range(len(self)):
             yield index, self.hidden(index)
 
+    def equals(self, other: "Stream") -> bool:
+        """Return True while the hidden states are those of another stream of the same tokens."""
+        both = zip(self.batches(), other.batches(), strict=True)
+        return all(torch.equal(one, another) for (_, one), (_, another) in both)
+
     def _keep(self, index: int, hidden: Tensor, *, done: int) -> None:
         earlier = self._held[index]
         if earlier is not None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from core.engine.options.base import MethodParameters
-from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, TokensAtBlock
+from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens, TokensAtBlock
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits, UnitCounts
 
@@ -42,11 +42,11 @@ class BlockUnitMethod(ABC):
 
     @abstractmethod
     def prune_block(
-        self, block: BlockToPrune, dense: TokensAtBlock, pruned: TokensAtBlock | None, log: Callable[[str], None]
+        self, block: BlockToPrune, dense: TokensAtBlock, pruned: PrunedTokens | None, log: Callable[[str], None]
     ) -> PrunedBlock:
         """Choose the units a block keeps, as many as its counts say.
 
         Tokens of the dense model come to the dense block; those of the pruned one, with `reads_pruned`, to the same
-        dense block behind the pruned ones before. What it returns depends on nothing but the arguments and the
-        parameters: another attempt may go on from here.
+        dense block behind the pruned ones before, through which both may go side by side. What it returns depends on
+        nothing but the arguments and the parameters: another attempt may go on from here.
         """

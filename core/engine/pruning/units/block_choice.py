@@ -1,15 +1,18 @@
 """Choice of a block's units in the pass that removes them, by calibration tokens that go along."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.pruning.compensation.unit_refit import UnitRefit
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, prune_in_flight
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.protocols.units import BlockUnitMethod
-from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, TokensAtBlock
+from core.engine.pruning.units.block_tokens import BlockToPrune, FitLinear, PrunedBlock, PrunedTokens, TokensAtBlock
 
 
 @dataclass(frozen=True)
@@ -45,17 +48,12 @@ class BlockChoice:
                 assert self.dense.done == block.layer, "the tokens have gone through this block"
                 self.dense.advance(module, block.layer)
             else:
-                run(self.dense, block.layer)
+                _run(self.dense, module, block.layer)
 
-        def run(stream: Stream, index: int) -> None:
-            for _, hidden in stream.batches():
-                call_block(module, hidden, stream.arguments(index))
-
-        pruned = self.pruned
         pruned_block = self.method.prune_block(
             block,
             TokensAtBlock(module, run_dense),
-            None if pruned is None else TokensAtBlock(module, lambda: run(pruned, place)),
+            None if self.pruned is None else self._pruned_tokens(self.pruned, block, module, place),
             self.log,
         )
         if goes_on and self.dense.done == block.layer:
@@ -63,9 +61,30 @@ class BlockChoice:
         self.streamed.empty_block(block.layer)
         return pruned_block
 
+    def _pruned_tokens(self, stream: Stream, block: BlockToPrune, module: nn.Module, place: int) -> PrunedTokens:
+        def fit(linears: Sequence[str], fit_linear: FitLinear) -> None:
+            assert self.refit is None and self.dense.done == block.layer, "the tokens are fitted to once"
+            changing = deepcopy(module)
+
+            def change(group: InputGroup, statistic: InputStatistic) -> None:
+                weight = fit_linear(group.first, statistic).to(self.dense.dtype)
+                changing.get_submodule(group.first).weight = nn.Parameter(weight, requires_grad=False)
+
+            prune_in_flight(
+                changing,
+                place,
+                stream,
+                [InputGroup((name,)) for name in linears],
+                lambda: InputStatistic(Statistic.GRAM, sample_stride=1),
+                change,
+                DenseReference(module, self.dense, block.layer, block.family.added_to_stream),
+            )
+
+        return PrunedTokens(module, lambda: _run(stream, module, place), lambda: stream.equals(self.dense), fit)
+
     def go_on(self, place: int, left: dict[str, Tensor]) -> None:
-        """Let the pruned tokens go through what is left of a block."""
-        if self.pruned is not None and self.refit is None:
+        """Let the pruned tokens go through what is left of a block, where they have not gone on with the dense ones."""
+        if self.pruned is not None and self.refit is None and self.pruned.done < self.dense.done:
             self.pruned.advance(self.narrow.fill_block(place, left, self.pruned.dtype), place)
             self.narrow.empty_block(place)
 
@@ -77,3 +96,9 @@ class BlockChoice:
         self.streamed.empty_block(index)
         if self.pruned is not None:
             self.pruned.skip_block()
+
+
+def _run(stream: Stream, block: nn.Module, index: int) -> None:
+    """Let a stream's tokens go through a block, and stay where they are."""
+    for _, hidden in stream.batches():
+        call_block(block, hidden, stream.arguments(index))

@@ -17,6 +17,7 @@ from core.engine.options.width_counts import WidthReduction
 from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.streams import ActivationBudget
 from core.engine.pruning.schedule import counts_at
+from core.engine.pruning.units.planned_tensors import PlannedTensors, TrainedWeights
 from core.engine.pruning.units.ranking import ranked_counts
 from core.engine.pruning.units.removal import (
     KeptUnits,
@@ -25,7 +26,6 @@ from core.engine.pruning.units.removal import (
     layer_unit_sets,
     require_finite,
 )
-from core.engine.pruning.units.trained_weights import TrainedWeights
 
 Scores = Sequence[Mapping[KindName, Tensor]]
 """The score of each unit of each decoder layer, by kind: [units]; the highest are kept."""
@@ -36,7 +36,8 @@ class UnitSelectionContext:
     """The dense model and everything a structured method may use to choose.
 
     `streamed` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
-    for the activations that do not fit in `budget`; `trained` takes the weights a method trains while it chooses.
+    for the activations that do not fit in `budget`; `trained` takes the weights a method trains while it chooses,
+    `planned` what it wants to have again of a block when the pass is there.
     `width_reduction` is None where entire layers are removed, `removed_layers` of them.
     """
 
@@ -51,6 +52,7 @@ class UnitSelectionContext:
     budget: ActivationBudget
     scratch: Path
     trained: TrainedWeights
+    planned: PlannedTensors
     log: Callable[[str], None]
 
     @property

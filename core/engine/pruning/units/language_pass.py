@@ -26,6 +26,7 @@ from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.plan import UnitRemovalPlan
+from core.engine.pruning.units.planned_tensors import PlannedTensors, TrainedWeights
 from core.engine.pruning.units.removal import (
     KeptUnits,
     UnitCounts,
@@ -34,7 +35,6 @@ from core.engine.pruning.units.removal import (
     layer_unit_sets,
     remove_units,
 )
-from core.engine.pruning.units.trained_weights import TrainedWeights
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
 from core.errors import InvalidRequest
@@ -58,6 +58,7 @@ class UnitRemovalPass(BlockPass):
         self.rows: list[UnitRow] = []
         self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
         self.trained = TrainedWeights(self.store)
+        self.planned = PlannedTensors(self.store)
 
     def run(self) -> PruneResult:
         """Choose what to remove, then process all blocks; raises UnusableModel kinds for unusable tensors."""
@@ -82,6 +83,7 @@ class UnitRemovalPass(BlockPass):
             budget=self.budget,
             scratch=self.work / "scratch",
             trained=self.trained,
+            planned=self.planned,
             log=self.progress.log,
         )
         method = plan.method
@@ -148,6 +150,7 @@ class UnitRemovalPass(BlockPass):
                 complete = with_biases(family, self.trained.over(index, tensors), narrow.blocks[place])
                 if choice:
                     answer = choice.prune(self._to_prune(index, unit_sets, counts, complete), place, tensors)
+                    self.notes += answer.notes
                 else:
                     assert isinstance(kept, KeptUnits)
                     answer = PrunedBlock(kept.layers[index])
@@ -220,8 +223,16 @@ class UnitRemovalPass(BlockPass):
     def _to_prune(
         self, index: int, unit_sets: list[UnitSet], counts: UnitCounts, tensors: Mapping[str, Tensor]
     ) -> BlockToPrune:
-        shape = self.structure.layers[index]
-        return BlockToPrune(self.folder.family, index, shape, self.kinds, unit_sets, counts.layers[index], tensors)
+        return BlockToPrune(
+            family=self.folder.family,
+            layer=index,
+            shape=self.structure.layers[index],
+            kinds=self.kinds,
+            unit_sets=unit_sets,
+            counts=counts.layers[index],
+            tensors=tensors,
+            planned=self.planned.read(index),
+        )
 
     def _added(self, narrow: StreamedModel, places: Mapping[int, int]) -> int:
         """Return the parameters that the layers have beside those of the source."""

@@ -78,6 +78,11 @@ class UnitSet:
     output: str
 
     @property
+    def linear(self) -> str:
+        """Return the name of the layer that reads what the units give."""
+        return self.output.removesuffix(".weight")
+
+    @property
     def reading_slice(self) -> UnitSlice:
         """Return the slice of the weight that reads what the units give."""
         return next(each for each in self.slices if each.name == self.output)

@@ -1,0 +1,44 @@
+"""Tensors a method makes of blocks while it chooses what to remove: a file for each, saved with the selection."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from core.engine.resume.kinds import SELECTION
+from core.engine.resume.store import ResumeStore
+
+
+class PlannedTensors:
+    """Tensors of blocks that a method works out when it plans, and reads again when it prunes the block."""
+
+    _prefix = "planned-"
+
+    def __init__(self, store: ResumeStore) -> None:
+        self._store = store
+
+    def write(self, layer: int, tensors: Mapping[str, Tensor]) -> None:
+        """Write a block's tensors."""
+        self._store.write(SELECTION, 0, self._name(layer), tensors)
+
+    def has(self, layer: int) -> bool:
+        """Return True if a block has such tensors."""
+        return self._store.has(SELECTION, 0, self._name(layer))
+
+    def read(self, layer: int) -> dict[str, Tensor]:
+        """Return a block's tensors, none where none were written."""
+        return self._store.read(SELECTION, 0, self._name(layer)) if self.has(layer) else {}
+
+    def _name(self, layer: int) -> str:
+        return f"{self._prefix}{layer:05d}"
+
+
+class TrainedWeights(PlannedTensors):
+    """Weights of blocks that a method trains while it chooses, named relative to the block, in the dtype to save."""
+
+    _prefix = ""
+
+    def over(self, layer: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a block's tensors, with the trained ones in place of the source's."""
+        trained = self.read(layer)
+        assert trained.keys() <= tensors.keys()
+        return {**tensors, **trained}

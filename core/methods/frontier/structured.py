@@ -1,0 +1,129 @@
+"""Frontier for a smaller model: channels go as Optimal Brain Surgeon chooses, and what is left is fitted at once."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from core.engine.models.tensors import to_out_in
+from core.engine.pruning.compensation.column_update import damped_cholesky
+from core.engine.pruning.compensation.refit import refit_directions, ridge_directions, target_product
+from core.engine.pruning.input_statistics import InputStatistic
+from core.engine.pruning.protocols.units import BlockUnitMethod
+from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens, TokensAtBlock
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.ranking import threshold_counts
+from core.engine.pruning.units.removal import KeptLayerUnits, UnitCounts, UnitSet, require_finite
+from core.methods.frontier.group_surgeon import remove_groups
+from core.methods.frontier.output_metric import measure_outputs
+from core.methods.frontier.structured_info import StructuredFrontierParameters
+
+_AT_ONCE = 32
+"""Number of single inputs that go in one step; groups of several go one by one."""
+
+
+class StructuredFrontier(BlockUnitMethod):
+    """Removal by X, what a layer W reads behind the pruned blocks, and Y, what it should give: the dense stream.
+
+    G = XᵀX, C = YᵀX, H = G + λI. A layer that keeps its inputs becomes W + (C − WG)(G + ρI)⁻¹. Of one that loses some,
+    W* = W + (C − WG)H⁻¹ is what comes nearest to Y with all of them; Optimal Brain Surgeon removes from it, by a metric
+    of the outputs; and the columns V that are left, with G and C of their own, become V + (C − VG)(G + ρI)⁻¹.
+    """
+
+    weight_reads = 2
+    reads_pruned = True
+
+    def __init__(self, parameters: StructuredFrontierParameters) -> None:
+        self.parameters = parameters
+
+    def plan(self, context: UnitSelectionContext) -> UnitCounts:
+        width_reduction = context.width_reduction
+        assert width_reduction is not None
+        counts = width_reduction.counts
+        if self.parameters.metric or width_reduction.ranking is not None:
+            costs = measure_outputs(context, self.parameters.seed)
+            require_finite(dict(enumerate(costs)))
+            if width_reduction.ranking is not None:
+                per_parameter = [
+                    {kind.name: each[kind.name] / kind.parameters(context.structure, layer) for kind in context.kinds}
+                    for layer, each in enumerate(costs)
+                ]
+                counts = threshold_counts(context.structure, per_parameter, context.kinds, width_reduction.ranking)
+        assert counts is not None
+        return UnitCounts(layers=dict(enumerate(counts)))
+
+    def prune_block(
+        self, block: BlockToPrune, dense: TokensAtBlock, pruned: PrunedTokens | None, log: Callable[[str], None]
+    ) -> PrunedBlock:
+        assert pruned is not None
+        losing = {each.linear: each for each in block.unit_sets if block.counts.units[each.kind] < each.units}
+        linears = [each.output for each in block.family.sublayers]
+        if pruned.are_dense():  # nothing before has to be made up for
+            linears = linears[next((place for place, name in enumerate(linears) if name in losing), len(linears)) :]
+        if not linears:
+            return PrunedBlock({})
+        fit = _Fit(self.parameters, block, losing)
+        pruned.fit(linears, fit)
+        return PrunedBlock(fit.units, fit.changed, fit.notes)
+
+
+class _Fit:
+    """Fit of one block's layers; `units`, `changed` and `notes` are what is known of the block so far."""
+
+    def __init__(
+        self, parameters: StructuredFrontierParameters, block: BlockToPrune, losing: dict[str, UnitSet]
+    ) -> None:
+        self._parameters = parameters
+        self._block = block
+        self._losing = losing
+        self.units: KeptLayerUnits = {}
+        self.changed: dict[str, Tensor] = {}
+        self.notes: list[str] = []
+
+    def __call__(self, linear: str, inputs: InputStatistic) -> Tensor:
+        name = f"{linear}.weight"
+        stored, family = self._block.tensors[name], self._block.family
+        weight_OI = to_out_in(stored.to(inputs.gram_II.device).float(), family)
+
+        def note(what: str) -> None:
+            self.notes.append(f"block {self._block.layer}, {linear}: {what}")
+
+        if linear in self._losing:
+            weight_OI, features = self._removed(self._losing[linear], weight_OI, inputs, note)
+        else:
+            weight_OI = weight_OI + refit_directions([weight_OI], inputs, self._parameters.ridge, note)[0]
+            features = torch.arange(weight_OI.shape[1])
+        weight_OI = weight_OI.to(stored.dtype)
+        self.changed[name] = to_out_in(weight_OI[:, features], family).contiguous()
+        return to_out_in(weight_OI, family).contiguous()
+
+    def _removed(
+        self, unit_set: UnitSet, dense_OI: Tensor, inputs: InputStatistic, note: Callable[[str], None]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the weights with columns of zeros where inputs go, and the places of those that stay."""
+        gram_II, target_OI = inputs.gram_II, target_product(dense_OI, inputs)
+        lower_II, dead_I = damped_cholesky(gram_II, self._parameters.damping, note)
+        inverse_II = torch.cholesky_inverse(lower_II)
+        weight_OI = dense_OI + (target_OI - dense_OI @ gram_II) @ inverse_II
+        weight_OI[:, dead_I] = 0  # whatever is multiplied by them, their loss costs nothing
+        size = weight_OI.shape[1] // unit_set.units
+        kept = remove_groups(
+            weight_OI,
+            inverse_II,
+            self._metric(unit_set, weight_OI),
+            size=size,
+            keep=self._block.counts.units[unit_set.kind],
+            at_once=_AT_ONCE if size == 1 else 1,
+        )
+        self.units[unit_set.kind] = kept
+        features = unit_set.reading_slice.features(torch.tensor(kept)).to(weight_OI.device)
+        left_OI, gram_LL = weight_OI[:, features], gram_II[features][:, features]
+        missing_OL = target_OI[:, features] - left_OI @ gram_LL
+        left_OI = left_OI + ridge_directions([missing_OL], gram_LL, self._parameters.ridge, note)[0]
+        left_OI = torch.where(dead_I[features], dense_OI[:, features], left_OI)
+        return torch.zeros_like(dense_OI).index_copy_(1, features, left_OI), features
+
+    def _metric(self, unit_set: UnitSet, weight_OI: Tensor) -> Tensor | None:
+        if not self._parameters.metric:
+            return None
+        return self._block.planned[unit_set.linear].to(weight_OI.device)

@@ -1,0 +1,248 @@
+"""Frontier for a smaller model: its choice and its fit are least squares, in models that load and go on when killed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from core.engine.architectures.description import inspect_folder
+from core.engine.models.folder import open_model
+from core.engine.models.tensors import load_tensors
+from core.engine.options.width_counts import plan_width_reduction
+from core.engine.pruning.block_pass import PruneResult, UnitRow
+from core.engine.resume.kinds import SELECTION
+from core.errors import InvalidParameters
+from core.methods.frontier import group_surgeon, output_metric, structured
+from core.methods.frontier.group_surgeon import remove_groups
+from core.methods.frontier.structured import StructuredFrontier
+from core.methods.frontier.structured_info import StructuredFrontierParameters
+from core.pipeline import plans
+from core.progress import WorkStopped
+from tests.engine.apart import Apart
+from tests.engine.crossing import crossed
+from tests.engine.exporters.test_per_layer import prune
+from tests.engine.pruning.test_structured import edit
+from tests.engine.reloading import reload_with_code
+from tests.engine.resuming import positions
+from tests.engine.sweeping import last_hidden, newest_stream, tensors_of
+from tests.engine.tiny import CONFIGS, architecture_of, make_model, make_tokens
+from tests.engine.watching import Watching
+
+FITTED = make_tokens(16)
+IN_EVERY_RUN = ["llama", "gpt2", "phi3", "opt-projected", "gpt-neox", "gemma2"]
+
+
+class Asked:
+    """Parameters the method is built with, in place of those of the method whose name the request has."""
+
+    parameters = StructuredFrontierParameters()
+
+
+@pytest.fixture(autouse=True)
+def frontier(monkeypatch: pytest.MonkeyPatch) -> type[Asked]:
+    monkeypatch.setattr(Asked, "parameters", StructuredFrontierParameters())
+    monkeypatch.setattr(plans, "build_unit_method", lambda method, parameters: StructuredFrontier(Asked.parameters))
+    return Asked
+
+
+def cut(
+    folder: Path, work: Path, layout: str, sparsity: float = 0.2, more: dict[str, Any] | None = None, **setting: Any
+) -> tuple[Path, PruneResult]:
+    scope = "model" if layout == "per_layer" else "layer"
+    parameters = {"attention": "none", "round_to": 2, "scope": scope} | (more or {})
+    setting = {"calibration": FITTED} | setting
+    return prune(folder, work, "l2-structured", sparsity, parameters, layout=layout, **setting)
+
+
+def problem(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return weights [6, 12], a Gram matrix of correlated inputs, and a metric."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(*sizes: int) -> Tensor:
+        return torch.randn(*sizes, generator=generator, dtype=torch.float64)
+
+    inputs_NI, gradients_NO = drawn(40, 12) @ drawn(12, 12), drawn(40, 6) * torch.arange(1, 7)
+    return drawn(6, 12), inputs_NI.T @ inputs_NI, gradients_NO.T @ gradients_NO
+
+
+def increase(weight_OI: Tensor, gram_II: Tensor, metric_OO: Tensor, kept: Tensor) -> tuple[float, Tensor]:
+    """Return the least tr(M·E·G·Eᵀ), E = W − V, of all V with these columns alone, and V."""
+    left_OI = torch.zeros_like(weight_OI)
+    left_OI[:, kept] = torch.linalg.solve(gram_II[kept][:, kept], gram_II[kept] @ weight_OI.T).T
+    error_OI = weight_OI - left_OI
+    return float(torch.trace(metric_OO @ error_OI @ gram_II @ error_OI.T)), left_OI
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("size", "at_once"), [(1, 1), (1, 3), (3, 1)])
+def test_what_is_left_of_a_removal_is_the_least_squares_of_what_is_left(seed: int, size: int, at_once: int) -> None:
+    """And the first group that goes is the one of all that costs least."""
+    weight_OI, gram_II, metric_OO = problem(seed)
+    groups = 12 // size
+    for keep in (groups - 1, groups // 2):
+        changed_OI, inverse_II = weight_OI.clone(), torch.linalg.inv(gram_II)
+        kept = remove_groups(changed_OI, inverse_II, metric_OO, size=size, keep=keep, at_once=at_once)
+        features = torch.tensor([unit * size + place for unit in kept for place in range(size)])
+        cost, best_OI = increase(weight_OI, gram_II, metric_OO, features)
+        assert len(kept) == keep
+        torch.testing.assert_close(changed_OI, best_OI, rtol=1e-6, atol=1e-8)
+        if keep == groups - 1:
+            every = [torch.arange(12)[torch.arange(12) // size != unit] for unit in range(groups)]
+            assert cost == pytest.approx(min(increase(weight_OI, gram_II, metric_OO, each)[0] for each in every))
+
+
+def test_the_choice_is_better_than_chance_and_the_metric_than_none() -> None:
+    def costs(seed: int) -> tuple[float, float, float]:
+        weight_OI, gram_II, metric_OO = problem(seed)
+
+        def cost(metric: Tensor | None) -> float:
+            inverse_II = torch.linalg.inv(gram_II)
+            kept = remove_groups(weight_OI.clone(), inverse_II, metric, size=1, keep=6, at_once=1)
+            return increase(weight_OI, gram_II, metric_OO, torch.tensor(kept))[0]
+
+        assert cost(None) == cost(torch.eye(6, dtype=torch.float64))
+        chance = torch.randperm(12, generator=torch.Generator().manual_seed(seed))[:6]
+        return cost(metric_OO), cost(None), increase(weight_OI, gram_II, metric_OO, chance)[0]
+
+    with_metric, without, chance = torch.tensor([costs(seed) for seed in range(20)]).log().mean(dim=0)
+    assert with_metric < without - 0.1 and without < chance - 0.5
+
+
+@crossed("name, layout", list(CONFIGS), ["uniform", "per_layer"], in_every_run=IN_EVERY_RUN)
+def test_the_tokens_in_the_pass_are_those_that_what_is_left_gives(name: str, layout: str, tmp_path: Path) -> None:
+    """And they are nearer to the dense model's than where nothing is fitted."""
+    folder = make_model(tmp_path / "model", name)
+    artifact, result = cut(folder, tmp_path / "work", layout)
+    dense, left = last_hidden(folder, FITTED), last_hidden(artifact, FITTED)
+    torch.testing.assert_close(newest_stream(tmp_path / "work", "calibration"), left, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(newest_stream(tmp_path / "work", "dense-calibration"), dense, atol=1e-5, rtol=1e-4)
+    assert inspect_folder(folder).parameters - inspect_folder(artifact, own_artifact=True).parameters == result.removed
+    assert result.removed > 0
+
+
+@pytest.mark.parametrize(("name", "attention"), [("llama", "kv_groups"), ("phi3", "kv_groups"), ("gpt2", "none")])
+def test_it_drifts_less_than_where_chance_chooses_and_more_where_it_hardly_fits(
+    name: str, attention: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_model(tmp_path / "model", name)
+    dense, found = last_hidden(folder, FITTED), []
+
+    def drift(place: str) -> float:
+        artifact, result = cut(folder, tmp_path / place, "uniform", 0.25, {"attention": attention})
+        lost = {row.kind for row in result.layers if isinstance(row, UnitRow) and row.after < row.before}
+        assert lost == ({"channels"} if attention == "none" else {"heads", "channels"})
+        return float((last_hidden(artifact, FITTED) - dense).norm())
+
+    found.append(drift("chosen"))
+    generator = torch.Generator().manual_seed(0)
+    monkeypatch.setattr(
+        group_surgeon, "_costs",
+        lambda weight_OI, imaged_OI, inverse_II, size: torch.rand(weight_OI.shape[1] // size, generator=generator),
+    )  # fmt: skip
+    found.append(drift("by-chance"))
+    monkeypatch.setattr(Asked, "parameters", StructuredFrontierParameters(ridge=10, damping=1))
+    found.append(drift("hardly-fitted"))
+    assert found[0] < 0.97 * found[1] and found[1] < 0.97 * found[2], found
+
+
+def test_heads_that_a_norm_spans_are_refused_before_anything_is_done(tmp_path: Path) -> None:
+    parameters = StructuredFrontierParameters(attention="kv_groups")
+    plan_width_reduction(inspect_folder(make_model(tmp_path / "qwen3", "qwen3")), parameters, 0.2)
+    with pytest.raises(InvalidParameters, match="norms all heads as one"):
+        plan_width_reduction(inspect_folder(make_model(tmp_path / "olmo2", "olmo2")), parameters, 0.2)
+
+
+def test_blocks_before_the_first_that_loses_anything_stay_as_they_are(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    _, result = cut(folder, tmp_path / "work", "per_layer", 0.1, {"protected_first": 1})
+    source, left = open_model(folder), tensors_of(result)
+    changed = {name for name, each in left.items() if not torch.equal(each, source.read(name))}
+    assert {name.split(".")[2] for name in changed} == {"1", "2"}
+    assert not any(name.startswith("model.layers.1.self_attn") for name in changed)
+    assert "model.layers.2.self_attn.o_proj.weight" in changed
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_channels_that_nothing_reads_go_first_in_whichever_layer_they_are(name: str, tmp_path: Path) -> None:
+    folder, family = make_model(tmp_path / "model", name), architecture_of(name)
+    reader = f"{family.blocks}.1.{family.ffn.output}.weight"
+    unread = torch.arange(3, 35, 2)
+
+    def silence(weight: Tensor) -> None:
+        (weight.T if family.transposed else weight)[:, unread] = 0
+
+    edit(folder, {reader: silence})
+    description = inspect_folder(folder)
+    assert description.structure is not None
+    share = len(unread) * description.structure.facts["channel_parameters"] / description.parameters
+    artifact, result = cut(folder, tmp_path / "work", "per_layer", share)
+    rows = [row for row in result.layers if isinstance(row, UnitRow) and row.kind == "channels"]
+    assert [row.before - row.after for row in rows] == [0, len(unread), 0]
+    torch.testing.assert_close(last_hidden(artifact, FITTED), last_hidden(folder, FITTED), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_the_metric_is_that_of_the_whole_models_gradients(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the output itself, so that a norm behind it counts; the same draws of tokens follow from the same logits."""
+    seen: list[dict[str, Tensor]] = []
+
+    def measure(*given: Any) -> list[dict[str, Tensor]]:
+        seen.extend(output_metric.measure_outputs(*given))
+        return seen
+
+    monkeypatch.setattr(structured, "measure_outputs", measure)
+    folder, family = make_model(tmp_path / "model", name), architecture_of(name)
+    cut(folder, tmp_path / "work", "uniform", calibration=FITTED[:4])
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    linears = [model.get_submodule(f"{family.blocks}.{layer}.{family.ffn.output}") for layer in range(3)]
+    inputs: list[list[Tensor]] = [[] for _ in linears]
+    gradients: list[list[Tensor]] = [[] for _ in linears]
+
+    def watch(layer: int) -> Any:
+        def hook(module: Any, arguments: tuple[Tensor], output: Tensor) -> None:
+            inputs[layer].append(arguments[0].detach()[0])
+            output.register_hook(lambda gradient: gradients[layer].append(gradient[0]))
+
+        return hook
+
+    for layer, linear in enumerate(linears):
+        linear.register_forward_hook(watch(layer))
+    generator = torch.Generator().manual_seed(0)
+    for tokens in FITTED[:4]:
+        logits = model(input_ids=tokens[None]).logits[0, :-1]
+        drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=generator)[:, 0]
+        torch.nn.functional.cross_entropy(logits, drawn).backward()
+    (record,) = positions(tmp_path / "work", SELECTION)
+    for layer, linear in enumerate(linears):
+        g_NO, z_NI = torch.cat(gradients[layer]), torch.cat(inputs[layer])
+        metric_OO = load_tensors(record / f"planned-{layer:05d}.safetensors")[family.ffn.output]
+        torch.testing.assert_close(metric_OO, g_NO.T @ g_NO, rtol=1e-3, atol=1e-9)
+        costs_U = ((g_NO @ linear.weight) * z_NI).square().sum(dim=0).double().detach()
+        torch.testing.assert_close(seen[layer]["channels"], costs_U, rtol=1e-3, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", ["uniform", "per_layer"])
+def test_a_pass_that_was_cut_off_ends_with_the_same_bytes_in_a_model_that_reloads(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: type[Apart]
+) -> None:
+    folder = make_model(tmp_path / "model", "qwen2")
+    artifact, whole = cut(folder, tmp_path / "whole", layout)
+    reloaded = apart(reload_with_code, [(artifact, whole.verification)])
+    with pytest.raises(WorkStopped):
+        cut(folder, tmp_path / "one", layout, progress=Watching(stop_after=2))
+    monkeypatch.delattr(StructuredFrontier, "plan")
+    monkeypatch.setattr(StructuredFrontier, "__abstractmethods__", frozenset())
+    _, again = cut(folder, tmp_path / "two", layout, previous=[tmp_path / "one"])
+    assert again.resumed_from == 2
+    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
+    reloaded.wait()
+
+
+def test_it_fits_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="leave out compensation"):
+        StructuredFrontierParameters.model_validate({"compensation": {"refit": 1.0}})
