@@ -19,7 +19,6 @@ from core.methods.frontier import group_surgeon, output_metric, structured
 from core.methods.frontier.group_surgeon import remove_groups
 from core.methods.frontier.structured import StructuredFrontier
 from core.methods.frontier.structured_info import StructuredFrontierParameters
-from core.pipeline import plans
 from core.progress import WorkStopped
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
@@ -35,26 +34,12 @@ FITTED = make_tokens(16)
 IN_EVERY_RUN = ["llama", "gpt2", "phi3", "opt-projected", "gpt-neox", "gemma2"]
 
 
-class Asked:
-    """Parameters the method is built with, in place of those of the method whose name the request has."""
-
-    parameters = StructuredFrontierParameters()
-
-
-@pytest.fixture(autouse=True)
-def frontier(monkeypatch: pytest.MonkeyPatch) -> type[Asked]:
-    monkeypatch.setattr(Asked, "parameters", StructuredFrontierParameters())
-    monkeypatch.setattr(plans, "build_unit_method", lambda method, parameters: StructuredFrontier(Asked.parameters))
-    return Asked
-
-
 def cut(
     folder: Path, work: Path, layout: str, sparsity: float = 0.2, more: dict[str, Any] | None = None, **setting: Any
 ) -> tuple[Path, PruneResult]:
-    scope = "model" if layout == "per_layer" else "layer"
-    parameters = {"attention": "none", "round_to": 2, "scope": scope} | (more or {})
-    setting = {"calibration": FITTED} | setting
-    return prune(folder, work, "l2-structured", sparsity, parameters, layout=layout, **setting)
+    parameters = {"round_to": 2} | (more or {})
+    setting = {"calibration": FITTED, "pattern": "structured", "layout": layout} | setting
+    return prune(folder, work, "frontier", sparsity, parameters, **setting)
 
 
 def problem(seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,12 +113,13 @@ def test_it_drifts_less_than_where_chance_chooses_and_more_where_it_hardly_fits(
     name: str, attention: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_model(tmp_path / "model", name)
-    dense, found = last_hidden(folder, FITTED), []
+    dense, found, costs = last_hidden(folder, FITTED), [], []
 
-    def drift(place: str) -> float:
-        artifact, result = cut(folder, tmp_path / place, "uniform", 0.25, {"attention": attention})
+    def drift(place: str, **more: float) -> float:
+        artifact, result = cut(folder, tmp_path / place, "uniform", 0.25, {"attention": attention, **more})
         lost = {row.kind for row in result.layers if isinstance(row, UnitRow) and row.after < row.before}
         assert lost == ({"channels"} if attention == "none" else {"heads", "channels"})
+        costs.append(sum(row.cost or 0 for row in result.layers if isinstance(row, UnitRow)))
         return float((last_hidden(artifact, FITTED) - dense).norm())
 
     found.append(drift("chosen"))
@@ -143,9 +129,9 @@ def test_it_drifts_less_than_where_chance_chooses_and_more_where_it_hardly_fits(
         lambda weight_OI, imaged_OI, inverse_II, size: torch.rand(weight_OI.shape[1] // size, generator=generator),
     )  # fmt: skip
     found.append(drift("by-chance"))
-    monkeypatch.setattr(Asked, "parameters", StructuredFrontierParameters(ridge=10, damping=1))
-    found.append(drift("hardly-fitted"))
+    found.append(drift("hardly-fitted", ridge=10, damping=1))
     assert found[0] < 0.97 * found[1] and found[1] < 0.97 * found[2], found
+    assert 0 < costs[0] < 0.97 * costs[1], costs
 
 
 def test_heads_that_a_norm_spans_are_refused_before_anything_is_done(tmp_path: Path) -> None:
@@ -221,9 +207,11 @@ def test_the_metric_is_that_of_the_whole_models_gradients(
     for layer, linear in enumerate(linears):
         g_NO, z_NI = torch.cat(gradients[layer]), torch.cat(inputs[layer])
         metric_OO = load_tensors(record / f"planned-{layer:05d}.safetensors")[family.ffn.output]
-        torch.testing.assert_close(metric_OO, g_NO.T @ g_NO, rtol=1e-3, atol=1e-9)
-        costs_U = ((g_NO @ linear.weight) * z_NI).square().sum(dim=0).double().detach()
-        torch.testing.assert_close(seen[layer]["channels"], costs_U, rtol=1e-3, atol=1e-12)
+        g_NO *= FITTED.shape[1] - 1  # of the summed loss
+        tokens = 4 * (FITTED.shape[1] - 1)
+        torch.testing.assert_close(metric_OO, g_NO.T @ g_NO / tokens, rtol=1e-3, atol=1e-6)
+        costs_U = ((g_NO @ linear.weight) * z_NI).square().sum(dim=0).double().detach() / 2 / tokens
+        torch.testing.assert_close(seen[layer]["channels"], costs_U, rtol=1e-3, atol=1e-9)
 
 
 @pytest.mark.parametrize("layout", ["uniform", "per_layer"])

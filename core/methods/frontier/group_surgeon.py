@@ -31,11 +31,11 @@ def remove_groups(
         features = (removed_U[:, None] * size + offsets_S).flatten()
         spread_SI = torch.linalg.solve(inverse_II[features][:, features], inverse_II[features])
         if imaged_OI is not weight_OI:
-            imaged_OI -= imaged_OI[:, features] @ spread_SI
+            imaged_OI.addmm_(imaged_OI[:, features], spread_SI, alpha=-1)
             imaged_OI[:, features] = 0
-        weight_OI -= weight_OI[:, features] @ spread_SI
+        weight_OI.addmm_(weight_OI[:, features], spread_SI, alpha=-1)
         weight_OI[:, features] = 0
-        inverse_II -= inverse_II[:, features] @ spread_SI
+        inverse_II.addmm_(inverse_II[:, features], spread_SI, alpha=-1)
         inverse_II[features] = 0
         inverse_II[:, features] = 0
         inverse_II[features, features] = 1

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from core.engine.options.compensation import Compensation
 from core.methods.admm.info import ADMMCost, ADMMParameters
 from core.methods.frontier.own_text import OWN_TEXT, Budget
+from core.methods.frontier.structured_info import STRUCTURED_VARIANT
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs
 
@@ -65,7 +66,8 @@ INFO = MethodInfo(
     gains=ZEROS_OR_N_M,
     paper=None,
     task_families=("language-model",),
-    patterns=("unstructured", "n:m"),
+    patterns=("unstructured", "n:m", "structured"),
+    variants={"structured": STRUCTURED_VARIANT},
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=FrontierParameters,
     removes="weights",

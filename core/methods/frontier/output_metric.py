@@ -13,9 +13,7 @@ from core.engine.models.tensors import to_out_in
 from core.engine.pruning.layerwise.block_gradients import backward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import UnitSet
-
-_SEQUENCES = 8
-"""Number of calibration sequences whose gradients are taken, evenly spaced among all."""
+from core.methods.frontier.structured_info import MEASURED_SEQUENCES
 
 
 class _Watch:
@@ -54,12 +52,15 @@ class _Watch:
 def measure_outputs(context: UnitSelectionContext, seed: int) -> list[dict[KindName, Tensor]]:
     """Write the metric of the layers that read units, and return what each unit costs, of every layer, by kind.
 
-    The metric E[ggᵀ], g the gradient of the loss in an output, is written as a block's planned tensor by the layer's
-    name. The loss is that of tokens which the model draws. All blocks run forward and backward, one after the other.
+    The metric E[ggᵀ] over tokens, g the gradient in an output of the summed loss of tokens that the model draws, is
+    written as a block's planned tensor by the layer's name: an error e of the output costs ½·E[(g·e)²] nats a token.
+    All blocks run forward and backward, one after the other.
     """
     assert context.calibration is not None
     streamed, family = context.streamed, context.folder.family
-    step = max(1, len(context.calibration) // _SEQUENCES)
+    step = max(1, len(context.calibration) // MEASURED_SEQUENCES)
+    tokens_NT = context.calibration[::step][:MEASURED_SEQUENCES]
+    scale = (tokens_NT.shape[1] - 1) / len(tokens_NT)  # gradients are those of the mean over so many predictions
     watches = [
         [
             _Watch(unit_set, streamed.blocks[layer].get_submodule(unit_set.linear), family)
@@ -73,15 +74,15 @@ def measure_outputs(context: UnitSelectionContext, seed: int) -> list[dict[KindN
         metrics = {}
         for watch in watches[index]:
             assert watch.costs_U is not None and watch.metric_OO is not None
-            costs[index][watch.unit_set.kind] = watch.costs_U.double().cpu()
-            metrics[watch.unit_set.linear] = watch.metric_OO
+            costs[index][watch.unit_set.kind] = watch.costs_U.double().cpu() * scale / 2
+            metrics[watch.unit_set.linear] = watch.metric_OO * scale
             watch.costs_U = watch.metric_OO = None
         context.planned.write(index, metrics)
 
     with removed_after(watch.module.register_forward_hook(watch.hook) for each in watches for watch in each):
         backward_blocks(
             streamed,
-            context.calibration[::step][:_SEQUENCES],
+            tokens_NT,
             context.forward_dtype,
             [()] * context.layers,
             on_block,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from core.engine.architectures.unit_kind import KindName
 from core.engine.models.tensors import to_out_in
 from core.engine.pruning.compensation.column_update import damped_cholesky
 from core.engine.pruning.compensation.refit import refit_directions, ridge_directions, target_product
@@ -64,11 +65,11 @@ class StructuredFrontier(BlockUnitMethod):
             return PrunedBlock({})
         fit = _Fit(self.parameters, block, losing)
         pruned.fit(linears, fit)
-        return PrunedBlock(fit.units, fit.changed, fit.notes)
+        return PrunedBlock(fit.units, fit.changed, fit.costs, fit.notes)
 
 
 class _Fit:
-    """Fit of one block's layers; `units`, `changed` and `notes` are what is known of the block so far."""
+    """Fit of one block's layers; `units`, `changed`, `costs` and `notes` are what is known of the block so far."""
 
     def __init__(
         self, parameters: StructuredFrontierParameters, block: BlockToPrune, losing: dict[str, UnitSet]
@@ -78,6 +79,7 @@ class _Fit:
         self._losing = losing
         self.units: KeptLayerUnits = {}
         self.changed: dict[str, Tensor] = {}
+        self.costs: dict[KindName, float] = {}
         self.notes: list[str] = []
 
     def __call__(self, linear: str, inputs: InputStatistic) -> Tensor:
@@ -104,13 +106,15 @@ class _Fit:
         gram_II, target_OI = inputs.gram_II, target_product(dense_OI, inputs)
         lower_II, dead_I = damped_cholesky(gram_II, self._parameters.damping, note)
         inverse_II = torch.cholesky_inverse(lower_II)
+        del lower_II
         weight_OI = dense_OI + (target_OI - dense_OI @ gram_II) @ inverse_II
+        best_OI, metric_OO = weight_OI.clone(), self._metric(unit_set, weight_OI)
         weight_OI[:, dead_I] = 0  # whatever is multiplied by them, their loss costs nothing
         size = weight_OI.shape[1] // unit_set.units
         kept = remove_groups(
             weight_OI,
             inverse_II,
-            self._metric(unit_set, weight_OI),
+            metric_OO,
             size=size,
             keep=self._block.counts.units[unit_set.kind],
             at_once=_AT_ONCE if size == 1 else 1,
@@ -121,7 +125,12 @@ class _Fit:
         missing_OL = target_OI[:, features] - left_OI @ gram_LL
         left_OI = left_OI + ridge_directions([missing_OL], gram_LL, self._parameters.ridge, note)[0]
         left_OI = torch.where(dead_I[features], dense_OI[:, features], left_OI)
-        return torch.zeros_like(dense_OI).index_copy_(1, features, left_OI), features
+        fitted_OI = torch.zeros_like(dense_OI).index_copy_(1, features, left_OI)
+        if metric_OO is not None:
+            error_OI = best_OI - fitted_OI
+            energy_OI = (metric_OO @ error_OI) * (error_OI @ gram_II)
+            self.costs[unit_set.kind] = float(energy_OI.sum(dtype=torch.float64)) / (2 * inputs.tokens)
+        return fitted_OI, features
 
     def _metric(self, unit_set: UnitSet, weight_OI: Tensor) -> Tensor | None:
         if not self._parameters.metric:

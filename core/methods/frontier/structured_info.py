@@ -1,4 +1,4 @@
-"""Frontier for a smaller model: its parameters."""
+"""Frontier for a smaller model: its variant of the method's description, its parameters and what it costs."""
 
 from typing import ClassVar, Literal, Self
 
@@ -6,7 +6,14 @@ from pydantic import Field, model_validator
 
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.width import WidthOptions
+from core.methods.cost import GRADIENT_PASSES, ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.frontier.own_text import OWN_TEXT, Budget
+from core.methods.method_info import SMALLER, Variant
+from secateur_wire.methods import Needs
+
+MEASURED_SEQUENCES = 8
+"""Number of calibration sequences whose gradients are taken, evenly spaced among all."""
+_STATE_BYTES = 4
 
 
 class StructuredFrontierParameters(WidthOptions):
@@ -53,3 +60,67 @@ class StructuredFrontierParameters(WidthOptions):
 
     def split_calibration(self, samples: int | None) -> tuple[int | None, int]:
         return OWN_TEXT[self.budget].split(samples)
+
+
+class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
+    """Cost of two models side by side, gradients of a few sequences before, and the removal of inputs by H⁻¹."""
+
+    def passes(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
+        return 2 * facts.tokens.calibration + GRADIENT_PASSES * _measured_tokens(facts)
+
+    def operations(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
+        """Return what XᵀX leaves out: YᵀX, (H + λI)⁻¹, and its update and that of the weights for each input that goes.
+
+        Those that go are the share of the channels' parameters that the sparsity of the model makes up.
+        """
+        total = 0
+        hidden, tokens = facts.description.hidden_size, facts.tokens.calibration
+        share = min(1.0, facts.sparsity * facts.description.parameters / facts.description.prunable_parameters)
+        for width in _read_widths(facts):
+            total += 2 * hidden * width * tokens + width**3
+            total += round(share * width) * (2 * width**2 + 4 * hidden * width)
+        return total
+
+    def memory(self, facts: CostFacts[StructuredFrontierParameters], sizes: PassSizes) -> ChoiceMemory:
+        description, tokens = facts.description, facts.tokens
+        waiting = _STATE_BYTES * tokens.calibration * max(_read_widths(facts))
+        stored = _STATE_BYTES * description.hidden_size * tokens.calibration
+        inputs = _STATE_BYTES * description.layers * description.hidden_size * _measured_tokens(facts)
+        metric = _STATE_BYTES * description.hidden_size**2
+        return ChoiceMemory(
+            during=2 * sizes.block_weights * sizes.weight_bytes
+            + waiting
+            + min(stored, sizes.activation_budget_bytes)
+            + metric,
+            before=2 * sizes.block_weights * _STATE_BYTES
+            + min(inputs, sizes.activation_budget_bytes)
+            + sizes.forward_bytes
+            + 2 * metric,
+        )
+
+
+def _measured_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:
+    return min(MEASURED_SEQUENCES * facts.tokens.window, facts.tokens.calibration)
+
+
+def _read_widths(facts: CostFacts[StructuredFrontierParameters]) -> list[int]:
+    """Return the widths of what the fitted layers read, about: in every block those of all its inputs, once each."""
+    by_layer: dict[int, set[int]] = {}
+    for linear in facts.description.linears:
+        by_layer.setdefault(linear.layer, set()).add(linear.in_features)
+    return [width for widths in by_layer.values() for width in widths]
+
+
+STRUCTURED_VARIANT = Variant(
+    description="Makes the FFN of every layer narrower: the channels go whose loss the others can best make up for, by "
+    "second order and by what an error of the layer does to the loss, and what is left is fitted at once to what the "
+    "dense model gave, with what the pruned layers before it now feed it. Layers may keep different numbers of "
+    "channels, as each can best spare. It calibrates on the text you name and on some that the model writes "
+    "itself. No training, no labels. The usual choice for a smaller and faster language model.",
+    gains=SMALLER,
+    needs=Needs(calibration=True, gradients=True, training=False),
+    parameters=StructuredFrontierParameters,
+    removes="heads_and_channels",
+    reads="gram",
+    cost=StructuredFrontierCost(),
+)

@@ -78,8 +78,12 @@ class BlockToPrune:
 
 @dataclass(frozen=True)
 class PrunedBlock:
-    """The units a block keeps, its tensors that changed, in the shape they have without the others, and notes."""
+    """The units a block keeps, and its tensors that changed, in the shape they have without the others.
+
+    `costs` is the increase of the loss expected of what goes, by kind, in nats a token, where there is an estimate.
+    """
 
     units: KeptLayerUnits
     changed: Mapping[str, Tensor] = field(default_factory=dict)
+    costs: Mapping[KindName, float] = field(default_factory=dict)
     notes: Sequence[str] = ()

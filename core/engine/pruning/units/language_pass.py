@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from core.counting import counted
+from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
@@ -143,7 +144,7 @@ class UnitRemovalPass(BlockPass):
                 for stream in dense:
                     stream.advance(block, index)
                 streamed.empty_block(index)
-            self._report(index, counts)
+            costs: Mapping[KindName, float] = {}
             if index in places:
                 place = places[index]
                 unit_sets = layer_unit_sets(family, self.structure, index, self.kinds)
@@ -151,6 +152,7 @@ class UnitRemovalPass(BlockPass):
                 if choice:
                     answer = choice.prune(self._to_prune(index, unit_sets, counts, complete), place, tensors)
                     self.notes += answer.notes
+                    costs = answer.costs
                 else:
                     assert isinstance(kept, KeptUnits)
                     answer = PrunedBlock(kept.layers[index])
@@ -172,6 +174,7 @@ class UnitRemovalPass(BlockPass):
                     choice.pass_by(index, tensors)
                 for stream in [*pruned, verification]:
                     stream.skip_block()
+            self._report(index, counts, costs)
             refits = refit.chosen if refit else {}
             state = {"rows": [asdict(row) for row in self.rows], "notes": self.notes, "refits": refits}
             self.store.save(BLOCK, index + 1, {}, state)
@@ -243,7 +246,7 @@ class UnitRemovalPass(BlockPass):
             if f"{self.streamed.block_prefix(index)}.{name}" not in self.folder.tensors
         )
 
-    def _report(self, index: int, counts: UnitCounts) -> None:
+    def _report(self, index: int, counts: UnitCounts, costs: Mapping[KindName, float]) -> None:
         name = self.streamed.block_prefix(index)
         if index not in counts.layers:
             removed = self.structure.layers[index].parameters
@@ -253,4 +256,4 @@ class UnitRemovalPass(BlockPass):
         for kind in self.kinds:
             before, after = kind.units(shape), kept[kind.name]
             removed = (before - after) * kind.parameters(self.structure, index)
-            self.rows.append(UnitRow(name, index, kind.name, before, after, removed))
+            self.rows.append(UnitRow(name, index, kind.name, before, after, removed, costs.get(kind.name)))
