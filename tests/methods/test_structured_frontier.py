@@ -13,6 +13,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.options.width_counts import plan_width_reduction
 from core.engine.pruning.block_pass import PruneResult, UnitRow
+from core.engine.pruning.layerwise.block_gradients import draw_tokens
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters
 from core.methods.frontier import group_surgeon, output_metric, structured
@@ -201,8 +202,7 @@ def test_the_metric_is_that_of_the_whole_models_gradients(
     generator = torch.Generator().manual_seed(0)
     for tokens in FITTED[:4]:
         logits = model(input_ids=tokens[None]).logits[0, :-1]
-        drawn = torch.multinomial(logits.detach().softmax(-1), 1, generator=generator)[:, 0]
-        torch.nn.functional.cross_entropy(logits, drawn).backward()
+        torch.nn.functional.cross_entropy(logits, draw_tokens(logits.detach(), generator)).backward()
     (record,) = positions(tmp_path / "work", SELECTION)
     for layer, linear in enumerate(linears):
         g_NO, z_NI = torch.cat(gradients[layer]), torch.cat(inputs[layer])
@@ -229,6 +229,13 @@ def test_a_pass_that_was_cut_off_ends_with_the_same_bytes_in_models_that_reload(
     assert again.resumed_from == 2
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
     reloaded.wait()
+
+
+def test_tokens_are_drawn_as_often_as_they_are_predicted() -> None:
+    shares_V = torch.tensor([0.0, 0.5, 0.0, 0.125, 0.375, 0.0])
+    drawn = draw_tokens(shares_V.log().expand(4000, 6), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.bincount(minlength=6) / 4000, shares_V, atol=0.03, rtol=0)
+    assert not (shares_V[drawn] == 0).any()
 
 
 def test_it_fits_once(tmp_path: Path) -> None:

@@ -94,6 +94,16 @@ def backward_blocks(
     return sum(losses) / len(losses)
 
 
+def draw_tokens(logits_PV: Tensor, drawn: torch.Generator) -> Tensor:
+    """Draw a token of each position's distribution, by one number of the generator each: [positions].
+
+    `torch.multinomial` takes one for every token of the vocabulary, as long as the head's product with its gradient.
+    """
+    below_PV = logits_PV.softmax(dim=-1).cumsum(dim=-1)
+    at_P1 = torch.rand(len(logits_PV), 1, generator=drawn).to(below_PV.device) * below_PV[:, -1:]
+    return torch.searchsorted(below_PV, at_P1, right=True)[:, 0].clamp(max=logits_PV.shape[1] - 1)
+
+
 def _wanted(block: nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
     parameters = dict(block.named_parameters())
     return {name: parameters[name].requires_grad_() for name in names if name in parameters}
@@ -111,8 +121,7 @@ def _loss(
         logits_PV = streamed.logits(tokens_1T, hidden, positions)[0].float()
         targets_P = targets_T[positions]
         if drawn is not None:
-            shares_PV = logits_PV.detach().softmax(dim=-1).cpu()
-            targets_P = torch.multinomial(shares_PV, 1, generator=drawn)[:, 0].to(logits_PV.device)
+            targets_P = draw_tokens(logits_PV.detach(), drawn)
         loss = nn.functional.cross_entropy(logits_PV, targets_P, reduction="sum") / len(targets_T)
         gradient += torch.autograd.grad(loss, hidden)[0]
         total += loss.item()
