@@ -120,18 +120,18 @@ def _is_monotone(found: Found, columns: Sequence[Sequence[Cell]], measure: _Meas
 
 
 def _by_task(found: Found, plan: Plan, dense: Dense | None) -> str:
-    rows = [["dense", "", *_accuracies(dense.tasks if dense else None)]]
+    rows = [["dense", "", *accuracies(dense.tasks if dense else None)]]
     for target in plan.asked:
         for setting in plan.compared:
             figures = found.get(Cell(setting, target, 0, plan.samples))
-            rows.append([setting, TARGETS[target].title, *_accuracies(figures.tasks if figures else None)])
+            rows.append([setting, TARGETS[target].title, *accuracies(figures.tasks if figures else None)])
     return (
         f"Per cent of the first {plan.task_limit} questions of each task ± the standard error, for which the questions "
         "count, not seeds: all of the first seed.\n\n" + table(["setting", "target", *TASKS, "mean"], rows)
     )
 
 
-def _accuracies(tasks: Mapping[str, Mapping[str, float]] | None) -> list[str]:
+def accuracies(tasks: Mapping[str, Mapping[str, float]] | None) -> list[str]:
     """Every task's, and the mean with the standard error of a mean of independent means."""
     if not tasks:
         return [_MISSING] * (len(TASKS) + 1)

@@ -1,0 +1,150 @@
+"""The structured bench: `python -m bench.structured [--write PAGE] [--data FILE]`.
+
+Cells are kept by what they depend on, so that the command goes on where it was ended; Ctrl-C shows what there is.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.cells import CACHE, CellFailed, own_release
+from bench.claims.sources import LanguageFiles, MissingData, fetch_language_files
+from bench.handbook import LICENCE, write_handbook
+from bench.machine import describe_machine, threads_available
+from bench.page import write_section
+from bench.structured.figures import IN_DOMAIN, OUT_OF_DOMAIN
+from bench.structured.ground import Ground
+from bench.structured.measurements import merge
+from bench.structured.plan import FLAP, FRONTIER, ROWS, TARGETS, Plan
+from bench.structured.report import page
+from bench.structured.running import Bench
+from bench.windows import SelfText, Windows
+from core.engine.architectures.description import inspect_folder
+from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
+from core.settings import Settings
+from worker.samples.zero_shot import add_task_samples
+
+SECTION = "bench-structured"
+PARTS = ("prune", "latency", "tasks")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing, print the tables; 1 where a cell is not there."""
+    given = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does, the process of a cell with it
+    compared = [row.title for row in ROWS.values() if row.has_seeds and not row.distils and not row.slow]
+    plan = Plan(
+        rows=given.rows,
+        targets=given.targets,
+        seeds=given.seeds,
+        distil_steps=given.distil_steps,
+        task_limit=given.tasks,
+        task_rows=[row for row in given.rows if row in (given.task_rows or compared)],
+        task_targets=given.task_targets,
+    )
+    try:
+        ground, facts = _prepare(given, plan)
+    except (MissingData, CellFailed) as error:
+        print(error, file=sys.stderr)
+        return 1
+    bench = Bench(plan, ground)
+    try:
+        bench.recall()
+        bench.complete(given.parts)
+    except CellFailed as failure:
+        print(f"the dense model: {failure}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("ended early: the tables show what there is, the rest is run the next time", file=sys.stderr)
+    command = " ".join(["python -m bench.structured", *(arguments if arguments is not None else sys.argv[1:])])
+    text = page(bench, [*facts, f"`{command}`"])
+    print(f"\n{text}", flush=True)
+    if given.write:
+        write_section(given.write, SECTION, text)
+    if given.data:
+        merge(given.data, bench)
+    return int(not bench.is_complete())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.structured", description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", default=list(ROWS), help=", ".join(ROWS))
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="tables (default all)")
+    parser.add_argument(
+        "--seeds", type=_positive, default=3, help=f"draws of calibration, for {FRONTIER} and {FLAP} (default 3)"
+    )
+    parser.add_argument(
+        "--windows",
+        type=_positive,
+        default=16,
+        help="windows of 512 tokens of each text that is judged by (default 16)",
+    )
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        default=["prune", "latency"],
+        help="what is run: prune and judge; time shapes, best with nothing else on the machine; ask the tasks "
+        "(default prune latency)",
+    )
+    parser.add_argument("--distil-steps", type=_positive, default=120, help="of 1,024 tokens (default 120)")
+    parser.add_argument(
+        "--tasks", type=int, default=300, help="questions of each zero-shot task; 0: none (default 300)"
+    )
+    parser.add_argument("--task-rows", nargs="+", choices=ROWS, metavar="ROW", help="default: the quick ones of both")
+    parser.add_argument("--task-targets", nargs="+", choices=TARGETS, default=["20", "30"], help="default 20 30")
+    parser.add_argument("--threads", type=_positive, default=threads_available(), help="threads (default: cores)")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="put the figures among the measurements of a file too"
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    """A number of something there must be; argparse names the option where it is not one."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
+
+
+def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Ground, list[str]]:
+    """Everything the cells read, and what the page says of that; raises MissingData, CellFailed."""
+    settings = Settings()
+    files = LanguageFiles.of(settings)
+    handbook = CACHE / "handbook.jsonl"
+    origin = write_handbook(handbook)
+    fetch_language_files(print)
+    tasks: dict[str, Path] = {}
+    if plan.task_limit:
+        if "tasks" in given.parts:
+            add_task_samples(settings, print)
+        copies = {name: local_copy(settings.local_tasks, task) for name, task in TASKS.items()}
+        tasks = {name: copy for name, copy in copies.items() if copy}
+    model = files.model.absolute()
+    texts = {
+        name: Windows(model, text, "evaluation", given.windows, 512).written(given.threads)
+        for name, text in ((IN_DOMAIN, files.evaluation), (OUT_OF_DOMAIN, handbook))
+    }
+    writes = any(ROWS[row].method == FRONTIER for row in plan.rows)
+    own_text = SelfText(model, 512).written(given.threads)[0] if writes else None
+    ground = Ground(
+        model=model,
+        description=inspect_folder(model),
+        calibration=files.calibration.absolute(),
+        own_text=own_text,
+        texts=texts,
+        tasks=tasks,
+        threads=given.threads,
+    )
+    return ground, [
+        f"{describe_machine()}; {given.threads} thread(s); {own_release()}.",
+        f"Perplexity on {given.windows} × 512 tokens of {files.evaluation.stem} ({IN_DOMAIN}) and as many of the "
+        f"Debian Administrator's Handbook ({OUT_OF_DOMAIN}): {origin}, R. Hertzog and R. Mas, {LICENCE}.",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""What the cells of the structured bench come to. Loads no torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+IN_DOMAIN, OUT_OF_DOMAIN = "in domain", "out of domain"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one cell came to. `seconds` of choosing and cutting, `recovery_seconds` of training; `processor_seconds` and
+    `peak_bytes` are of the processes that did it, `parameters` count all of the model that came out, tied ones once.
+    """
+
+    seconds: float
+    recovery_seconds: float | None
+    processor_seconds: float
+    peak_bytes: int
+    parameters: int
+    perplexity: dict[str, float]
+    config: dict[str, Any]
+    sliced_width: int | None
+    notes: list[str]
+    measured: str
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The model before, judged as those that were pruned."""
+
+    parameters: int
+    perplexity: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Pruned ÷ dense of milliseconds: the median over rounds, and their interquartile range."""
+
+    ratio: float
+    spread: float

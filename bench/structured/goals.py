@@ -1,0 +1,102 @@
+"""Goals of the structured frontier, shown beside what came out; nothing is asserted by them. Loads no torch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from bench.page import table
+from bench.structured.figures import IN_DOMAIN, OUT_OF_DOMAIN
+from bench.structured.plan import FRONTIER, TARGETS, Cell, Row
+from bench.structured.ranking import Ranking
+from bench.structured.running import Bench
+
+_RATIOS = {
+    "uniform, one shot": {"20": 1.5, "30": 2.0, "50": 3.2},
+    "per_layer, one shot": {"20": 1.4, "30": 1.75, "50": 2.8},
+    "distilled": {"20": 1.25, "30": 1.5, "50": 2.2},
+}
+_OUTSIDE = {"one shot": 1.8, "distilled": 1.5}
+"""At 20 % of the blocks."""
+_EXCESS = {IN_DOMAIN: 0.6, OUT_OF_DOMAIN: 0.75}
+_LATENCY_MARGIN = 0.05
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure that was to be at most `limit`: `value` is what came out, of `row`; None where nothing was run."""
+
+    title: str
+    limit: float
+    value: float | None
+    row: str
+
+    @property
+    def verdict(self) -> str:
+        if self.value is None:
+            return "–"
+        return "yes" if self.value <= self.limit else "no"
+
+
+def goals(bench: Bench, ranking: Ranking) -> list[Goal]:
+    """All of them, of the targets of the plan."""
+    return [*_perplexities(bench, ranking), *_against_flap(bench, ranking), *_latencies(bench, ranking)]
+
+
+def goals_table(found: Sequence[Goal]) -> str:
+    rows = [
+        [each.title, each.row, f"≤ {each.limit:.2f}", "–" if each.value is None else f"{each.value:.2f}", each.verdict]
+        for each in found
+    ]
+    return table(["goal", "best row", "was to be", "is", "reached"], rows)
+
+
+def _is(kind: str, row: Row) -> bool:
+    """Whether a row is the frontier's, distilled or of that layout."""
+    if row.method != FRONTIER:
+        return False
+    if kind == "distilled":
+        return row.distils
+    return not row.distils and kind.removesuffix("one shot").rstrip(", ") in ("", row.layout)
+
+
+def _perplexities(bench: Bench, ranking: Ranking) -> Iterator[Goal]:
+    for kind, limits in _RATIOS.items():
+        for target, limit in limits.items():
+            yield from _goal(bench, ranking, kind, target, IN_DOMAIN, limit)
+    for kind, limit in _OUTSIDE.items():
+        yield from _goal(bench, ranking, kind, "20", OUT_OF_DOMAIN, limit)
+
+
+def _goal(bench: Bench, ranking: Ranking, kind: str, target: str, text: str, limit: float) -> Iterator[Goal]:
+    if target in bench.plan.targets:
+        best = ranking.best(ranking.named(lambda row: _is(kind, row)), target, text)
+        title = f"{kind}, {TARGETS[target].title}, {text}: ÷ dense"
+        yield Goal(title, limit, best[1] if best else None, best[0] if best else "")
+
+
+def _against_flap(bench: Bench, ranking: Ranking) -> Iterator[Goal]:
+    """Of the best row that is not trained, and of all other rows the best."""
+    one_shot = ranking.named(lambda row: _is("one shot", row))
+    for target in bench.plan.targets:
+        for text, limit in _EXCESS.items():
+            best = ranking.best(one_shot, target, text)
+            value = ranking.excess(best[0], target, text) if best else None
+            title = f"one shot, {TARGETS[target].title}, {text}: excess ÷ the better flap's"
+            yield Goal(title, limit, value, best[0] if best else "")
+        others = ranking.best(ranking.named(lambda row: row.method != FRONTIER), target)
+        best = ranking.best(one_shot, target)
+        if others:
+            title = f"one shot, {TARGETS[target].title}, in domain: ÷ dense, ahead of {others[0]}"
+            yield Goal(title, others[1], best[1] if best else None, best[0] if best else "")
+
+
+def _latencies(bench: Bench, ranking: Ranking) -> Iterator[Goal]:
+    """Of the frontier's rows in both layouts: no more than the share of parameters that is left, and a little."""
+    dense = bench.dense
+    for row in ranking.named(lambda row: _is("one shot", row)):
+        for target in bench.plan.targets:
+            figures, latency = ranking.figures(row, target), bench.latency.get(Cell(row, target, 0), {})
+            if figures and dense:
+                limit = fmean(each.parameters for each in figures) / dense.parameters + _LATENCY_MARGIN
+                for name, each in latency.items():
+                    yield Goal(f"{TARGETS[target].title}: {name} ÷ dense", limit, each.ratio, row)

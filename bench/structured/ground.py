@@ -1,0 +1,96 @@
+"""The ground that all cells of the structured bench share, and what the service would make of their bodies. Loads no
+torch.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.structured.plan import ROWS, TARGETS, Cell
+from bench.windows import model_hash
+from core.engine.architectures.description import ModelDescription
+from core.engine.recovery.request import Recovery
+from core.pipeline.messages import TextSource
+from core.pipeline.recipes.parts import Calibration, Evaluation, Gates, Output
+from core.pipeline.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all cells share: the model, the texts to calibrate on and to judge by (windows by name), the questions of
+    the tasks. `own_text` is what the model wrote, for those that calibrate on some.
+    """
+
+    model: Path
+    description: ModelDescription
+    calibration: Path
+    own_text: Path | None
+    texts: Mapping[str, Path]
+    tasks: Mapping[str, Path]
+    threads: int
+    _hashes: dict[Path, str] = field(default_factory=dict)
+
+    def hash(self, path: Path) -> str:
+        """Of a file, or of a model's folder; taken once."""
+        if path not in self._hashes:
+            self._hashes[path] = model_hash(path) if path.is_dir() else _file_hash(path)
+        return self._hashes[path]
+
+    def recipe(self, cell: Cell, distil_steps: int) -> Recipe:
+        """What the service would make of the row's body."""
+        row, name = ROWS[cell.row], self.calibration.stem
+        request = row.request(self.description, TARGETS[cell.target].sparsity(self.description))
+        drawn, generated = request.parameters.split_calibration(row.samples) or (row.samples, 0)
+        calibration = Calibration(
+            dataset=name, samples=drawn, sequence_length=row.length, seed=cell.seed, generated=generated or None
+        )
+        return Recipe(
+            model=self.model.name,
+            method=row.method,
+            sparsity=request.sparsity,
+            pattern=request.pattern,
+            parameters=request.parameters,
+            calibration=calibration if row.samples else None,
+            evaluation=Evaluation(sequence_length=row.length),
+            recovery=distillation(name, distil_steps) if row.distils else None,
+            gates=Gates(),
+            output=Output(layout=request.layout),
+            queue="default",
+            priority=0,
+            metadata={},
+        )
+
+    def reads(self, cell: Cell, distil_steps: int) -> dict[str, str]:
+        """Hashes of what a cell's pruning reads."""
+        read = {"model": self.hash(self.model), "calibration": self.hash(self.calibration)}
+        if self.own_text and not ROWS[cell.row].baseline and generates(self.recipe(cell, distil_steps)):
+            read["own text"] = self.hash(self.own_text)
+        return read
+
+    def source(self, path: Path) -> TextSource:
+        """A text as a message names it."""
+        return TextSource(name=path.stem, path=path, format="jsonl", sha256=self.hash(path))
+
+
+def distillation(text: str, steps: int) -> Recovery:
+    """KL to the dense model on 2 × 512 tokens a step, every weight trained."""
+    return Recovery(
+        method="distill",
+        dataset=text,
+        steps=steps,
+        batch_size=2,
+        sequence_length=512,
+        learning_rate=3e-4,
+        lora=None,
+    )
+
+
+def generates(recipe: Recipe) -> bool:
+    """Whether it calibrates on text that the model writes."""
+    return bool(recipe.calibration and recipe.calibration.generated)
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

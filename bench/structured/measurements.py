@@ -1,0 +1,91 @@
+"""The structured bench's figures as the measurements that come with a release. Loads no torch."""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from statistics import fmean, stdev
+
+from bench.cells import own_release
+from bench.machine import describe_machine
+from bench.structured.figures import IN_DOMAIN, OUT_OF_DOMAIN, Figures, Ratio
+from bench.structured.ground import distillation
+from bench.structured.plan import ROWS, TARGETS, Cell
+from bench.structured.running import Bench
+from core.engine.options.patterns import STRUCTURED
+from core.measurements.measurement import LatencyRatio, MeasuredModel, Measurement, Measurements, Spread
+from core.measurements.reader import read_file
+
+
+def merge(file: Path, bench: Bench) -> None:
+    """Put a bench's figures into a file in place of those of the same jobs; all others stay."""
+    known = {each.job: each for each in (read_file(file) if file.exists() else [])}
+    known |= {each.job: each for each in measured(bench)}
+    write(file, list(known.values()))
+
+
+def write(file: Path, rows: Sequence[Measurement]) -> None:
+    """Write a file of measurements, those of one method together."""
+    ordered = sorted(rows, key=lambda each: (each.method, each.layout, each.sparsity, repr(each.job)))
+    text = Measurements(measurements=ordered).model_dump(mode="json", exclude_none=True)
+    file.write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n")
+
+
+def measured(bench: Bench) -> Iterator[Measurement]:
+    """A measurement of each row at each target that there are figures of, but for baselines, which are no jobs."""
+    dense, ground = bench.dense, bench.ground
+    if dense is None:
+        return
+    for name in bench.plan.rows:
+        row = ROWS[name]
+        if row.baseline:
+            continue
+        for target in bench.plan.targets:
+            cells = (Cell(name, target, seed) for seed in range(bench.plan.seeds))
+            figures = [bench.found[cell] for cell in cells if cell in bench.found]
+            if not figures:
+                continue
+            latency = bench.latency.get(Cell(name, target, 0), {})
+            recovery = distillation(ground.calibration.stem, bench.plan.distil_steps) if row.distils else None
+            request = row.request(ground.description, TARGETS[target].sparsity(ground.description))
+            drawn, generated = request.parameters.split_calibration(row.samples) or (row.samples, 0)
+            yield Measurement(
+                model=MeasuredModel(
+                    name=ground.model.name, family=ground.description.family, parameters=dense.parameters
+                ),
+                method=row.method,
+                pattern=STRUCTURED.text,
+                layout=row.layout,
+                parameters=dict(row.parameters),
+                recovery=None if recovery is None else recovery.model_dump(mode="json", exclude_unset=True),
+                calibration_tokens=((drawn or 0) + generated) * row.length,
+                sparsity=TARGETS[target].sparsity(ground.description),
+                blocks=TARGETS[target].of_blocks(ground.description),
+                removed=1 - fmean(each.parameters for each in figures) / dense.parameters,
+                perplexity={
+                    "in_domain": _ratios(figures, IN_DOMAIN, dense.perplexity[IN_DOMAIN]),
+                    "out_of_domain": _ratios(figures, OUT_OF_DOMAIN, dense.perplexity[OUT_OF_DOMAIN]),
+                },
+                prefill=_latency(latency.get("prefill")),
+                decode=_latency(latency.get("decode")),
+                seconds=spread([each.seconds for each in figures]),
+                processor_seconds=spread([each.processor_seconds for each in figures]),
+                peak_bytes=max(each.peak_bytes for each in figures),
+                machine=describe_machine(),
+                threads=ground.threads,
+                measured=date.fromisoformat(max(each.measured for each in figures)[:10]),
+                releases=own_release(),
+            )
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Of one figure for each seed."""
+    return Spread(mean=fmean(values), deviation=stdev(values) if len(values) > 1 else None, seeds=len(values))
+
+
+def _ratios(figures: Sequence[Figures], text: str, dense: float) -> Spread:
+    return spread([each.perplexity[text] / dense for each in figures])
+
+
+def _latency(ratio: Ratio | None) -> LatencyRatio | None:
+    return None if ratio is None else LatencyRatio(ratio=ratio.ratio, spread=ratio.spread)

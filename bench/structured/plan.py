@@ -1,0 +1,175 @@
+"""What the structured bench runs: its rows, its columns, and which cells in which order. Loads no torch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.heterogeneous import Layout
+from core.engine.options.patterns import STRUCTURED
+from core.engine.options.width_counts import require_structure
+from core.errors import InvalidRequest
+from core.methods.registry import get_method
+from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+
+SAMPLES, LENGTH = 64, 512
+"""Calibration sequences where a method's paper does not say otherwise, and tokens of each."""
+FRONTIER, FLAP = "frontier", "flap"
+"""Methods that are run with every seed, and compared."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method with its parameters, by Secateur's engine, or a baseline of this bench (`baseline`, its module's name).
+
+    `samples` × `length` tokens calibrate, none with 0 samples. `distils`: what was pruned is trained afterwards. A
+    `slow` row is run after all that are not.
+    """
+
+    title: str
+    method: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    layout: Layout = "uniform"
+    samples: int = SAMPLES
+    length: int = LENGTH
+    distils: bool = False
+    slow: bool = False
+    baseline: bool = False
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether it is run with every seed, not the first alone."""
+        return self.method in (FRONTIER, FLAP) and not self.baseline
+
+    def body(self) -> dict[str, Any]:
+        """As a job would have it, but for sparsity and texts."""
+        return {"method": self.method, "pattern": STRUCTURED.text, "output": {"layout": self.layout}} | (
+            {"parameters": dict(self.parameters)} if self.parameters else {}
+        )
+
+    def request(self, description: ModelDescription, sparsity: float) -> ResolvedRequest:
+        """The request, checked against the model; raises InvalidRequest where there is no such job."""
+        removes_layers = get_method(self.method).removes == "layers"
+        return resolve_request(
+            description,
+            self.method,
+            STRUCTURED.text,
+            sparsity,
+            self.parameters,
+            layout=None if removes_layers else self.layout,
+        )
+
+
+def _frontier(layout: Layout, budget: str, **how: Any) -> Row:
+    title = f"{FRONTIER} {layout} {budget}{', distilled' if how.get('distils') else ''}"
+    return Row(title, FRONTIER, {"budget": budget}, layout, **how)
+
+
+_NO_REFIT = {"compensation": {"refit": 0}}
+_QUICK = {"budget": "quick"}
+ROWS = {
+    each.title: each
+    for each in (
+        _frontier("uniform", "quick"),
+        _frontier("per_layer", "quick"),
+        Row("flap channels", FLAP, {"attention": "none", "bias": True} | _NO_REFIT, "per_layer"),
+        Row("flap paper", FLAP, {"attention": "kv_groups", "bias": True} | _NO_REFIT, "per_layer", 1024, 128),
+        Row("osscar-like", "osscar", baseline=True),
+        Row("slimgpt-like", "slimgpt", layout="per_layer", baseline=True),
+        Row("slicegpt", "slicegpt", baseline=True),
+        Row("shortgpt + refit", "depth", {"criterion": "block_influence", "compensation": {"refit": 0.5}}),
+        Row("llm-pruner", "llm-pruner"),
+        Row("llm-pruner paper", "llm-pruner", {"attention": "kv_groups"} | _NO_REFIT, "per_layer", 10, 128),
+        Row("l2-structured", "l2-structured", samples=0),
+        Row("random-structured", "random-structured", samples=0),
+        Row("depth", "depth", _QUICK, slow=True),
+        _frontier("uniform", "quick", distils=True, slow=True),
+        _frontier("per_layer", "quick", distils=True, slow=True),
+        _frontier("uniform", "thorough", slow=True),
+        _frontier("per_layer", "thorough", slow=True),
+        Row("bonsai", "bonsai", _QUICK, slow=True),
+        Row("loraprune", "loraprune", _QUICK, slow=True),
+        Row("lorashear", "lorashear", _QUICK, slow=True),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A table: the share of the parameters that goes, of the blocks or of the model."""
+
+    share: float
+    of_model: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{100 * self.share:g} % of the {'model' if self.of_model else 'blocks'}"
+
+    def sparsity(self, description: ModelDescription) -> float:
+        """The share of the model's parameters, which is what a job asks for."""
+        return self.share if self.of_model else self.share * blocks_share(description)
+
+    def of_blocks(self, description: ModelDescription) -> float:
+        """The share of the blocks' parameters."""
+        return self.share / blocks_share(description) if self.of_model else self.share
+
+
+def blocks_share(description: ModelDescription) -> float:
+    """How much of a model its decoder blocks are."""
+    return require_structure(description).parameters / description.parameters
+
+
+TARGETS = {"20": Target(0.2), "30": Target(0.3), "50": Target(0.5), "model-20": Target(0.2, of_model=True)}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pruning: names of row and target, and the seed that draws the calibration sequences."""
+
+    row: str
+    target: str
+    seed: int
+
+    @property
+    def title(self) -> str:
+        return f"seed {self.seed}, {self.row}, {TARGETS[self.target].title}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for; seeds are counted from 0. Tasks are asked of `task_rows` at `task_targets`, with the first
+    seed.
+    """
+
+    rows: Sequence[str]
+    targets: Sequence[str]
+    seeds: int
+    distil_steps: int
+    task_limit: int
+    task_rows: Sequence[str]
+    task_targets: Sequence[str]
+
+    def cells(self) -> list[Cell]:
+        """Rows that are quick first, all seeds of them, then the slow ones; of a seed one target after another."""
+        return sorted(self._cells(), key=lambda cell: (ROWS[cell.row].slow, cell.seed))
+
+    def _cells(self) -> Iterator[Cell]:
+        for target in self.targets:
+            for row in self.rows:
+                for seed in range(self.seeds if ROWS[row].has_seeds else 1):
+                    yield Cell(row, target, seed)
+
+    def is_asked(self, cell: Cell) -> bool:
+        """Whether its model is asked the tasks: with the first seed alone, for the error is that of the questions."""
+        return cell.seed == 0 and cell.row in self.task_rows and cell.target in self.task_targets
+
+
+def refusal(row: Row, description: ModelDescription, target: Target) -> str | None:
+    """Why there is no such job, as the service would say; None where there is."""
+    if row.baseline:
+        return None
+    try:
+        row.request(description, target.sparsity(description))
+    except InvalidRequest as error:
+        return str(error)
+    return None

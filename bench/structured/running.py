@@ -1,0 +1,257 @@
+"""The cells of the structured bench: each prunes in a process of its own, another judges what it saved, and shapes are
+timed in processes of their own, so that they can be run when the machine has nothing else to do.
+"""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from bench.cells import CACHE, CellFailed, Measured, Program, cell_key, engine_program, recall, remember, run
+from bench.machine import describe_machine
+from bench.structured.figures import Dense, Figures, Ratio
+from bench.structured.ground import Ground, generates
+from bench.structured.plan import ROWS, TARGETS, Cell, Plan, refusal
+from core.pipeline.messages import LanguageSpec, ModelSource
+
+_HERE = Path(__file__).parent
+_BASELINES = sorted((_HERE / "baselines").glob("*.py"))
+_JUDGING = [_HERE / "opening.py", _HERE.parent / "evaluate_cell.py", *_BASELINES]
+ROUNDS = 15
+"""Of timing."""
+_ACTIVATION_BYTES = 4 * 2**30
+
+
+@dataclass
+class Bench:
+    """Runs the cells of a plan, or recalls what they gave, into its fields; `refused` has why there is no such job."""
+
+    plan: Plan
+    ground: Ground
+    dense: Dense | None = None
+    found: dict[Cell, Figures] = field(default_factory=dict)
+    latency: dict[Cell, dict[str, Ratio]] = field(default_factory=dict)
+    answers: dict[Cell | None, dict[str, dict[str, float]]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def recall(self) -> None:
+        """Everything that is kept; runs nothing."""
+        for cell in self._possible():
+            if (known := recall(self._key(cell))) is not None:
+                self.found[cell] = Figures(**known)
+            if (known := recall(self._asking_key(cell))) is not None:
+                self.answers[cell] = known
+        for cell, figures in self.found.items():
+            if (known := recall(self._latency_key(figures))) is not None:
+                self.latency[cell] = {name: Ratio(**each) for name, each in known.items()}
+        if (known := recall(self._asking_key(None))) is not None:
+            self.answers[None] = known
+        if (known := recall(self._dense_key())) is not None:
+            self.dense = Dense(**known)
+
+    def complete(self, parts: Sequence[str]) -> None:
+        """Run what is missing of some of `prune`, `latency` and `tasks`; a cell that fails is told of and left out."""
+        if self.dense is None:
+            judged = run(_evaluator(), self._judgement(self.ground.model, self.ground.texts, None), "dense").result
+            self.dense = Dense(judged["parameters"], judged["perplexity"])
+            remember(self._dense_key(), asdict(self.dense))
+        cells = self._possible()
+        work: list[tuple[str, Cell | None, Callable[[], None]]] = [
+            *(("prune", cell, partial(self._prune, cell)) for cell in cells),
+            *(("latency", cell, partial(self._time, cell)) for cell in cells),
+            ("tasks", None, partial(self._ask, None)),
+            *(("tasks", cell, partial(self._ask, cell)) for cell in cells),
+        ]
+        for part, cell, run_cell in work:
+            if part in parts:
+                try:
+                    run_cell()
+                except CellFailed as failure:
+                    title = cell.title if cell else "dense"
+                    print(f"{title}: {part} failed: {failure}", file=sys.stderr, flush=True)
+
+    def is_complete(self) -> bool:
+        """Whether every cell of the plan was pruned."""
+        return self.dense is not None and all(cell in self.found for cell in self.plan.cells())
+
+    def _possible(self) -> list[Cell]:
+        possible = []
+        for cell in self.plan.cells():
+            why = refusal(ROWS[cell.row], self.ground.description, TARGETS[cell.target])
+            if why is None:
+                possible.append(cell)
+            else:
+                self.refused[f"{cell.row}, {TARGETS[cell.target].title}"] = why
+        return possible
+
+    def _prune(self, cell: Cell) -> None:
+        if cell in self.found:
+            return
+        key = self._key(cell)
+        with self._pruned(cell, key) as (folder, stages):
+            judged = run(_evaluator(), self._judgement(folder, self.ground.texts, None), f"{key}-evaluation").result
+        told = stages[0].result
+        figures = Figures(
+            seconds=told["seconds"]["prune"],
+            recovery_seconds=stages[1].result["seconds"]["recover"] if len(stages) > 1 else None,
+            processor_seconds=sum(each.processor_seconds for each in stages),
+            peak_bytes=max(each.peak_bytes for each in stages),
+            parameters=judged["parameters"],
+            perplexity=judged["perplexity"],
+            config=told.get("config") or judged["config"],
+            sliced_width=told.get("sliced_width"),
+            notes=told["notes"],
+            measured=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        remember(key, asdict(figures))
+        self.found[cell] = figures
+        texts = ", ".join(f"{value:,.2f} {name}" for name, value in figures.perplexity.items())
+        print(f"{cell.title}: {texts}; {figures.processor_seconds:,.0f} processor seconds", flush=True)
+
+    def _time(self, cell: Cell) -> None:
+        """Of the first seed: what the shapes of others take differs by less than what can be told apart."""
+        figures = self.found.get(cell)
+        if figures is None or cell.seed or cell in self.latency:
+            return
+        key = self._latency_key(figures)
+        known = recall(key)
+        if known is None:
+            spec = {"model": str(self.ground.model), "threads": self.ground.threads} | self._shape(figures)
+            result = run(_timer(), spec, key).result
+            known = {name: {"ratio": each["ratio"], "spread": each["spread"]} for name, each in result.items()}
+            remember(key, known)
+        self.latency[cell] = {name: Ratio(**each) for name, each in known.items()}
+        print(f"{cell.title}: {_brief(self.latency[cell])}", flush=True)
+
+    def _ask(self, cell: Cell | None) -> None:
+        """Ask the tasks, of the dense model where there is no cell; what was pruned is pruned again."""
+        if cell in self.answers or (cell is not None and not self.plan.is_asked(cell)) or not self.plan.task_limit:
+            return
+        key = self._asking_key(cell)
+        if cell is None:
+            judged = run(_evaluator(), self._judgement(self.ground.model, {}, self.plan.task_limit), key)
+        else:
+            with self._pruned(cell, key) as (folder, _):
+                judged = run(_evaluator(), self._judgement(folder, {}, self.plan.task_limit), f"{key}-evaluation")
+        self.answers[cell] = judged.result["tasks"]
+        remember(key, judged.result["tasks"])
+
+    @contextmanager
+    def _pruned(self, cell: Cell, key: str) -> Iterator[tuple[Path, list[Measured]]]:
+        """The checkpoint of a cell for a while, and what its processes told: of pruning, and of training if any."""
+        row, output = ROWS[cell.row], (CACHE / "checkpoints" / key).absolute()
+        shutil.rmtree(output, ignore_errors=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if row.baseline:
+                spec = self._work(cell) | {"model": str(self.ground.model), "text": str(self.ground.calibration)}
+                stages = [run(_program(row.baseline), spec | {"output": str(output)}, key)]
+            else:
+                tasks = ["prune", "recover"] if row.distils else ["prune"]
+                stages = [
+                    run(_program(row.baseline), self._message(cell, key, task, output), f"{key}-{task}")
+                    for task in tasks
+                ]
+            yield output, stages
+        finally:
+            for left in output.parent.glob(f"{key}*"):  # and what was in work, where the process was ended
+                shutil.rmtree(left, ignore_errors=True)
+
+    def _message(self, cell: Cell, key: str, task: str, output: Path) -> dict[str, Any]:
+        ground, recipe = self.ground, self.ground.recipe(cell, self.plan.distil_steps)
+        model = ModelSource(path=ground.model, name=ground.model.name, revision=ground.hash(ground.model))
+        calibrates = recipe.calibration is not None
+        message = LanguageSpec.model_validate(
+            {
+                "task": task,
+                "device": "cpu",
+                "threads": ground.threads,
+                "job": key,
+                "attempt": 1,
+                "recipe": recipe,
+                "model": model,
+                "work": output.with_name(f"{key}.work"),
+                "previous": [],
+                "artifact": output,
+                "calibration": ground.source(ground.calibration) if calibrates else None,
+                "generated": ground.source(ground.own_text) if ground.own_text and generates(recipe) else None,
+                "evaluation": [],
+                "recovery": [ground.source(ground.calibration)] if recipe.recovery else [],
+                "teacher": model if recipe.recovery else None,
+                "activation_budget_bytes": _ACTIVATION_BYTES,
+            }
+        )
+        return {"message": message.model_dump(mode="json"), "threads": ground.threads}
+
+    def _work(self, cell: Cell) -> dict[str, Any]:
+        """What the outcome depends on, but for the content of files."""
+        row, ground = ROWS[cell.row], self.ground
+        if not row.baseline:
+            return {"recipe": ground.recipe(cell, self.plan.distil_steps).body(), "threads": ground.threads}
+        share = TARGETS[cell.target].of_blocks(ground.description)
+        drawn = {"samples": row.samples, "length": row.length, "seed": cell.seed}
+        return {"baseline": row.method, "share": share, "threads": ground.threads} | drawn
+
+    def _key(self, cell: Cell) -> str:
+        return self._keyed(cell, {"texts": self._hashes(self.ground.texts)})
+
+    def _asking_key(self, cell: Cell | None) -> str:
+        facts = {"tasks": self._hashes(self.ground.tasks), "limit": self.plan.task_limit}
+        return self._keyed(cell, facts) if cell else self._judging_key(facts)
+
+    def _dense_key(self) -> str:
+        return self._judging_key({"texts": self._hashes(self.ground.texts)})
+
+    def _keyed(self, cell: Cell, facts: dict[str, Any]) -> str:
+        row, ground = ROWS[cell.row], self.ground
+        facts = facts | {"read": ground.reads(cell, self.plan.distil_steps), "evaluator": _evaluator().code}
+        return cell_key(_program(row.baseline), self._work(cell) | facts, describe_machine())
+
+    def _judging_key(self, facts: dict[str, Any]) -> str:
+        model = self.ground.hash(self.ground.model)
+        return cell_key(_evaluator(), facts | {"model": model, "threads": self.ground.threads}, describe_machine())
+
+    def _latency_key(self, figures: Figures) -> str:
+        facts = {"model": self.ground.hash(self.ground.model), "threads": self.ground.threads}
+        return cell_key(_timer(), facts | self._shape(figures), describe_machine())
+
+    def _shape(self, figures: Figures) -> dict[str, Any]:
+        return {"config": figures.config, "sliced_width": figures.sliced_width, "length": 512, "rounds": ROUNDS}
+
+    def _hashes(self, files: Mapping[str, Path]) -> dict[str, str]:
+        return {name: self.ground.hash(file) for name, file in files.items()}
+
+    def _judgement(self, model: Path, texts: Mapping[str, Path], task_limit: int | None) -> dict[str, Any]:
+        return {
+            "model": str(model),
+            "texts": {name: str(file) for name, file in texts.items()},
+            "tasks": {name: str(file) for name, file in self.ground.tasks.items()} if task_limit else {},
+            "task_limit": task_limit,
+            "threads": self.ground.threads,
+        }
+
+
+def _brief(latency: Mapping[str, Ratio]) -> str:
+    return ", ".join(f"{name} {each.ratio:.3f} ± {each.spread:.3f}" for name, each in latency.items())
+
+
+@cache
+def _program(is_baseline: bool) -> Program:
+    if is_baseline:
+        return engine_program("bench.structured.baselines.cell", _BASELINES)
+    return engine_program("bench.structured.prune_cell")
+
+
+@cache
+def _evaluator() -> Program:
+    return engine_program("bench.structured.evaluate_cell", _JUDGING)
+
+
+@cache
+def _timer() -> Program:
+    return engine_program("bench.structured.latency_cell", _JUDGING)

@@ -1,0 +1,1 @@
+"""Measured tables: perplexity, latency and time of each method on a sample model, as data. Written by the benches."""
