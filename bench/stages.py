@@ -1,32 +1,32 @@
 """LoRAShear's recovery in two stages against one, at equal steps: `python -m bench.stages`.
 
 Each is a `lorashear` job; they differ in recovery alone. Text in place of a pre-training corpus is the calibration
-text; in place of instructions, PIQA's goals, each with the solution that is right. Cells are cached as
-`bench.structured`'s are.
+text; in place of instructions, PIQA's goals, each with the solution that is right. Figures are cached by the hash of
+the body and of the releases, so that the command goes on where it was ended.
 """
 
 import argparse
 import contextlib
+import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from bench.cells import own_release
+from bench.cells import own_release, recall, remember
 from bench.machine import describe_machine
 from bench.page import table, write_section
-from bench.structured import Bench, Cell, Scale, entries
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.settings import Settings
 from secateur import Client
 from worker.cli.demo import serving
 from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.embedded.register import add_dataset
-from worker.samples.language import CALIBRATION, EVALUATION, add_samples
+from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
 from worker.samples.zero_shot import add_task_samples
 
 SECTION = "bench-stages"
@@ -62,18 +62,49 @@ def recoveries(steps: int) -> dict[str, dict[str, Any]]:
     }
 
 
+def body(stages: dict[str, Any], round_steps: int) -> dict[str, Any]:
+    """A job that prunes, and then trains in these stages."""
+    return {
+        "model": MODEL,
+        "method": "lorashear",
+        "output": {},
+        "sparsity": SPARSITY,
+        "parameters": {"budget": "quick"},
+        "calibration": {"dataset": CALIBRATION, "samples": 64, "sequence_length": 128, "seed": 0},
+        "evaluation": {"datasets": [EVALUATION, HELD], "samples": 8, "sequence_length": 256},
+        "recovery": {"method": "lora", "batch_size": 4, "sequence_length": 64, "learning_rate": 5e-4}
+        | stages
+        | {"resample_every": round_steps},
+    }
+
+
+def figures(client: Client, title: str, job_body: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any] | None:
+    """What a job came to, now or before; None where it failed, and `say` hears why."""
+    facts = [job_body, None, own_release(), describe_machine()]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+    known = recall(key)
+    if known is None:
+        job = client.wait(client.submit(**job_body).id)
+        if job.status != "succeeded" or job.metrics is None:
+            say(f"{title}: {job.status}: {job.error.message if job.error else 'no figures'}")
+            return None
+        known = {"job": job.id, **job.metrics.model_dump(mode="json")}
+        remember(key, known)
+    return known
+
+
 def page(found: dict[str, dict[str, Any] | None], steps: int, command: str) -> str:
     """The table: perplexity on text of either kind that nothing was trained on."""
     texts = (EVALUATION, HELD)
-    measured = next(figures["perplexity"] for figures in found.values() if figures)
+    measured = next(each["perplexity"] for each in found.values() if each)
     rows = [
         (title, "", *(f"{measured[text][kind]:.2f}" for text in texts))
         for title, kind in (("dense", "dense"), ("pruned, not recovered", "before_recovery"))
     ]
-    for title, figures in found.items():
+    for title, came_out in found.items():
         shown = ["failed"] * 2
-        if figures is not None:
-            shown = [f"{figures['perplexity'][text]['pruned']:.2f}" for text in texts]
+        if came_out is not None:
+            shown = [f"{came_out['perplexity'][text]['pruned']:.2f}" for text in texts]
         rows.append((title, f"{steps}", *shown))
     return f"""{table(("recovery", "steps at most", *texts), rows)}
 
@@ -89,9 +120,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=48, help="of recovery, all stages together")
     parser.add_argument("--write", metavar="PAGE", help="replace the page's section too")
     options = parser.parse_args(arguments)
-    scale = Scale(task_limit=5, windows=8, steps=24, batch_size=4, training_length=64)
-    entry = next(each for each in entries() if each.method.id == "lorashear")
-    evaluation = {"datasets": [EVALUATION, HELD], "samples": 8, "sequence_length": 256}
     console, settings = Console(highlight=False, soft_wrap=True), Settings()
     found: dict[str, dict[str, Any] | None] = {}
     with serving(settings) as url:
@@ -99,14 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with open_instance(settings) as home:
             add_samples(home, console.print)
             add_instructions(home)
-        with Client(url, (settings.home / "api-key").read_text().strip()) as client:
-            bench = Bench(client, console.print)
-            with contextlib.suppress(KeyboardInterrupt):  # what there is, is shown; the rest is run the next time
-                for title, stages in recoveries(options.steps).items():
-                    recovery = scale.recovery("")["recovery"] | stages | {"resample_every": options.steps // 4}
-                    del recovery["dataset"], recovery["steps"]
-                    body = scale.pruning(entry, SPARSITY) | {"recovery": recovery, "evaluation": evaluation}
-                    found[title] = bench.figures(Cell(title, SPARSITY, True, body))
+        client = Client(url, (settings.home / "api-key").read_text().strip())
+        with client, contextlib.suppress(KeyboardInterrupt):  # what there is, is shown; the rest is run the next time
+            for title, stages in recoveries(options.steps).items():
+                found[title] = figures(client, title, body(stages, options.steps // 4), console.print)
     if not any(found.values()):
         return 1
     command = " ".join(["python -m bench.stages", *(arguments if arguments is not None else sys.argv[1:])])

@@ -41,17 +41,19 @@ class Ground:
         """What the service would make of the row's body."""
         row, name = ROWS[cell.row], self.calibration.stem
         request = row.request(self.description, TARGETS[cell.target].sparsity(self.description))
-        drawn, generated = request.parameters.split_calibration(row.samples) or (row.samples, 0)
-        calibration = Calibration(
-            dataset=name, samples=drawn, sequence_length=row.length, seed=cell.seed, generated=generated or None
-        )
+        calibration = None
+        if row.samples:
+            drawn, generated = request.parameters.split_calibration(row.samples) or (row.samples, 0)
+            calibration = Calibration(
+                dataset=name, samples=drawn, sequence_length=row.length, seed=cell.seed, generated=generated or None
+            )
         return Recipe(
             model=self.model.name,
             method=row.method,
             sparsity=request.sparsity,
             pattern=request.pattern,
             parameters=request.parameters,
-            calibration=calibration if row.samples else None,
+            calibration=calibration,
             evaluation=Evaluation(sequence_length=row.length),
             recovery=distillation(name, distil_steps) if row.distils else None,
             gates=Gates(),

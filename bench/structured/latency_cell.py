@@ -47,7 +47,7 @@ def once(model: PreTrainedModel, tokens_1T: Tensor) -> tuple[float, float]:
     for _ in range(DECODED):
         following = output.logits[:, -1:].argmax(-1)
         begun = time.perf_counter()
-        output = model(input_ids=following, past_key_values=output.past_key_values, use_cache=True)
+        output = model(input_ids=following, cache=output.cache, use_cache=True)
         steps.append(time.perf_counter() - begun)
     return 1000 * prefill, 1000 * statistics.median(steps)
 

@@ -1,0 +1,224 @@
+"""The structured bench: its plan, its tables and measurements from given figures, and its cells on a tiny model."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.cells import Measured, Program, run
+from bench.structured import evaluate_cell, prune_cell, running
+from bench.structured.figures import IN_DOMAIN, OUT_OF_DOMAIN, Dense, Figures, Ratio
+from bench.structured.ground import Ground
+from bench.structured.latency_cell import measure
+from bench.structured.measurements import measured, merge
+from bench.structured.plan import ROWS, TARGETS, Cell, Plan, refusal
+from bench.structured.report import page
+from bench.structured.running import Bench
+from core.engine.architectures.description import inspect_folder
+from core.engine.evaluation.zero_shot_tasks import TASKS
+from core.engine.models.tensors import write_tensors
+from core.measurements.reader import read_file
+from tests.bench.test_frontier import answers
+from tests.engine.tiny import make_model
+
+ROOT = Path(__file__).parents[2]
+
+
+def a_plan(*names: str, **changed: Any) -> Plan:
+    asked: dict[str, Any] = {
+        "rows": names,
+        "targets": ["20", "50"],
+        "seeds": 3,
+        "distil_steps": 2,
+        "task_limit": 0,
+        "task_rows": [],
+        "task_targets": ["20"],
+    }
+    return Plan(**asked | changed)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("tiny") / "llama", intermediate_size=192)
+
+
+def a_ground(model: Path, folder: Path, **changed: Any) -> Ground:
+    """Texts are read only where something is pruned."""
+    (folder / "text.jsonl").write_text("{}\n")
+    asked: dict[str, Any] = {
+        "model": model,
+        "description": inspect_folder(model),
+        "calibration": folder / "text.jsonl",
+        "own_text": None,
+        "texts": {},
+        "tasks": {},
+        "threads": 1,
+    }
+    return Ground(**asked | changed)
+
+
+def figures(inside: float, outside: float, *, parameters: int = 50_000, recovery: float | None = None) -> Figures:
+    return Figures(
+        seconds=inside / 10,
+        recovery_seconds=recovery,
+        processor_seconds=20.0,
+        peak_bytes=800 * 2**20,
+        parameters=parameters,
+        perplexity={IN_DOMAIN: inside, OUT_OF_DOMAIN: outside},
+        config={},
+        sliced_width=None,
+        notes=[],
+        measured="2026-01-01T00:00:00+00:00",
+    )
+
+
+def rows(text: str, heading: str) -> dict[str, list[str]]:
+    """The lines of the table under a heading, by their first cell."""
+    section = text.partition(f"#### {heading}\n")[2].partition("\n#### ")[0]
+    lines = [line.strip("| ").split("|") for line in section.splitlines() if line.startswith("|")]
+    return {line[0].strip(): [cell.strip() for cell in line[1:]] for line in lines}
+
+
+def test_quick_rows_come_first_with_all_their_seeds_and_only_some_rows_have_several() -> None:
+    cells = a_plan("frontier uniform quick", "flap paper", "slicegpt", "depth").cells()
+    assert len(cells) == len(set(cells)) == 2 * (3 + 3 + 1 + 1)
+    assert [ROWS[cell.row].slow for cell in cells] == [False] * 14 + [True] * 2
+    quick = [cell.seed for cell in cells[:14]]
+    assert quick == sorted(quick)
+    assert {cell.row for cell in cells if cell.seed} == {"frontier uniform quick", "flap paper"}
+    asked = a_plan("slicegpt", "flap paper", task_rows=["flap paper"])
+    assert [cell for cell in asked.cells() if asked.is_asked(cell)] == [Cell("flap paper", "20", 0)]
+
+
+def test_a_share_of_the_blocks_is_a_smaller_share_of_the_model_and_the_other_way_round(model: Path) -> None:
+    description = inspect_folder(model)
+    assert description.structure is not None
+    removed = TARGETS["20"].sparsity(description) * description.parameters
+    assert removed == pytest.approx(0.2 * description.structure.parameters)
+    assert TARGETS["20"].of_blocks(description) == 0.2 and TARGETS["model-20"].sparsity(description) == 0.2
+    assert TARGETS["model-20"].of_blocks(description) * description.structure.parameters == pytest.approx(
+        0.2 * description.parameters
+    )
+
+
+def test_every_row_but_those_of_a_method_still_to_come_is_a_job_the_service_takes(model: Path) -> None:
+    description = inspect_folder(model)
+    refused = {title: refusal(row, description, TARGETS["20"]) for title, row in ROWS.items()}
+    assert {title for title, why in refused.items() if why} <= {row for row in ROWS if ROWS[row].method == "frontier"}
+    why = refusal(replace(ROWS["flap paper"], parameters={"metric": "?"}), description, TARGETS["20"])
+    assert why is not None and "metric" in why
+
+
+def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(model: Path, tmp_path: Path) -> None:
+    plan = a_plan(
+        "frontier uniform quick",
+        "frontier per_layer quick, distilled",
+        "flap channels",
+        "flap paper",
+        "slicegpt",
+        task_limit=300,
+        task_rows=["flap paper"],
+    )
+    bench = Bench(plan, a_ground(model, tmp_path), dense=Dense(100_000, {IN_DOMAIN: 10.0, OUT_OF_DOMAIN: 20.0}))
+    bench.found = {
+        Cell("frontier uniform quick", "20", 0): figures(14, 30),
+        Cell("frontier uniform quick", "20", 1): figures(16, 34),
+        Cell("frontier per_layer quick, distilled", "20", 0): figures(13, 29, recovery=600),
+        Cell("flap channels", "20", 0): figures(40, 60),
+        Cell("flap paper", "20", 0): figures(30, 80),
+        Cell("slicegpt", "50", 0): figures(90, 90),
+    }
+    bench.latency = {Cell("frontier uniform quick", "20", 0): {"prefill": Ratio(0.51, 0.02), "decode": Ratio(0.6, 0.1)}}
+    bench.answers = {None: answers(0.5)}
+    bench.refused = {"bonsai, 20 % of the blocks": "no such job"}
+    text = page(bench, ["a machine"])
+    table = rows(text, "20 % of the blocks")
+    assert table["frontier uniform quick"][2:9] == [
+        "15.00 ± 1.41 (2)", "1.50", "32.00 ± 2.83 (2)", "1.60", "0.37", "0.43", "0.51 ± 0.02"
+    ]  # fmt: skip
+    assert table["flap channels"][6:8] == ["1.26", "1.00"] and table["flap paper"][6:8] == ["1.00", "1.26"]
+    assert table["frontier per_layer quick, distilled"][10] == "1 + 600"
+    assert table["slicegpt"] == ["–"] * 13 and rows(text, "50 % of the blocks")["slicegpt"][2] == "90.00"
+    goals = rows(text, "Goals")
+    assert goals["uniform, one shot, 20 % of the blocks, in domain: ÷ dense"] == [
+        "frontier uniform quick", "≤ 1.50", "1.50", "yes"
+    ]  # fmt: skip
+    assert goals["distilled, 20 % of the blocks, in domain: ÷ dense"][1:] == ["≤ 1.25", "1.30", "no"]
+    assert goals["per_layer, one shot, 20 % of the blocks, in domain: ÷ dense"] == ["", "≤ 1.40", "–", "–"]
+    assert goals["one shot, 20 % of the blocks, in domain: excess ÷ the better flap's"][1:] == ["≤ 0.60", "0.37", "yes"]
+    assert goals["20 % of the blocks: decode ÷ dense"][1:] == ["≤ 0.55", "0.60", "no"]
+    assert rows(text, "Zero-shot accuracy")["dense"][1:] == ["50.0 ± 5.0"] * len(TASKS) + ["50.0 ± 1.9"]
+    assert "- Not run, bonsai, 20 % of the blocks: no such job" in text
+
+
+def test_figures_are_put_among_measurements_in_place_of_those_of_the_same_jobs(model: Path, tmp_path: Path) -> None:
+    bench = Bench(a_plan("flap paper", "slicegpt", "llm-pruner"), a_ground(model, tmp_path))
+    bench.dense = Dense(100_000, {IN_DOMAIN: 10.0, OUT_OF_DOMAIN: 20.0})
+    bench.found = {
+        Cell("flap paper", "20", 0): figures(14, 30),
+        Cell("flap paper", "20", 1): figures(16, 34),
+        Cell("slicegpt", "20", 0): figures(15, 30),
+    }
+    bench.latency = {Cell("flap paper", "20", 0): {"prefill": Ratio(0.51, 0.02), "decode": Ratio(0.6, 0.1)}}
+    (row,) = measured(bench)
+    assert (row.method, row.layout, row.calibration_tokens, row.removed) == ("flap", "per_layer", 1024 * 128, 0.5)
+    assert row.perplexity["in_domain"].mean == 1.5 and row.perplexity["in_domain"].seeds == 2
+    assert row.prefill is not None and row.prefill.ratio == 0.51
+    file = tmp_path / "measurements.json"
+    merge(file, bench)
+    bench.found = {Cell("flap paper", "20", 0): figures(12, 30), Cell("llm-pruner", "50", 0): figures(50, 70)}
+    merge(file, bench)
+    again, other = read_file(file)
+    assert (again.method, again.perplexity["in_domain"].mean, again.perplexity["in_domain"].deviation) == (
+        "flap",
+        1.2,
+        None,
+    )
+    assert (other.method, other.blocks) == ("llm-pruner", 0.5)
+
+
+@pytest.mark.parametrize("changed", [{"intermediate_size": 16}, None])
+def test_shapes_are_timed_in_turn_without_their_weights(changed: dict[str, int] | None, model: Path) -> None:
+    config = json.loads((model / "config.json").read_text()) | (changed or {})
+    spec = {"model": str(model), "config": config, "sliced_width": None if changed else 20, "length": 16, "rounds": 3}
+    found = measure(spec)
+    assert set(found) == {"prefill", "decode"} and all(each["ratio"] > 0 for each in found.values())
+
+
+def run_here(program: Program, spec: dict[str, Any], key: str) -> Measured:
+    """As `run`, but in this process."""
+    work = {"prune_cell": prune_cell.work, "evaluate_cell": evaluate_cell.evaluate}
+    return Measured(1.0, 2.0, 3, work[program.arguments[-1].rpartition(".")[2]](spec))
+
+
+@pytest.mark.parametrize(
+    "runs", [run_here, pytest.param(run, marks=pytest.mark.nightly)], ids=["pruned here", "pruned apart"]
+)
+def test_a_cell_is_pruned_and_judged_once_and_is_recalled_afterwards(
+    runs: Callable[[Program, dict[str, Any], str], Measured],
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running, "run", runs)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'client' / 'src'}")
+    tokens = tmp_path / "tokens.safetensors"
+    write_tensors(tokens, {"tokens": torch.randint(96, (2, 16), generator=torch.Generator().manual_seed(0))})
+    ground = a_ground(model, tmp_path, texts={IN_DOMAIN: tokens, OUT_OF_DOMAIN: tokens})
+    bench = Bench(a_plan("l2-structured", targets=["20"]), ground)
+    bench.complete(["prune"])
+    (measured_figures,) = bench.found.values()
+    assert bench.dense is not None and bench.is_complete()
+    assert measured_figures.parameters < bench.dense.parameters and measured_figures.perplexity[IN_DOMAIN] > 1
+    assert not list((tmp_path / ".cache/bench/checkpoints").iterdir())
+    monkeypatch.setattr(running, "run", lambda *asked: pytest.fail("nothing is to be run again"))
+    later = Bench(bench.plan, ground)
+    later.recall()
+    later.complete(["prune"])
+    assert later.found == bench.found and later.dense == bench.dense
+    assert not Bench(a_plan("l2-structured"), ground).is_complete()
