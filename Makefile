@@ -43,7 +43,7 @@ nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all 
 	CONFIG_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/fuzz/test_configs.py $(PYTEST_FLAGS)
 	$(BIN)/python -m bench.mutants
 	$(BIN)/python -m bench.chaos --seeds 1-10 --faults 100 --write docs/operations.md
-	$(BIN)/python -m bench.frontier --write docs/frontier.md
+	$(BIN)/python -m bench.frontier --write docs/frontier.md --data core/measurements/zeros.json
 	$(BIN)/python -m bench.claims --write docs/claims.md
 
 check: $(SETUP) ## lint, format, types, import rules, migrations
@@ -64,10 +64,10 @@ claims: $(SETUP) ## what the classical papers claim, tried here: docs/claims.md;
 	$(BIN)/python -m bench.claims --write docs/claims.md
 
 bench-frontier: $(SETUP) ## fits towards the dense model, part by part, against SparseGPT, ours and llm-compressor's; goes on where it was ended
-	$(BIN)/python -m bench.frontier --write docs/frontier.md
+	$(BIN)/python -m bench.frontier --write docs/frontier.md --data core/measurements/zeros.json
 
-bench-structured: $(SETUP) ## every structured method on a real model, before and after recovery; goes on where it was ended
-	$(BIN)/python -m bench.structured --write docs/structured.md
+bench-structured: $(SETUP) ## every structured method and others' on a real model, at equal parameters; goes on where it was ended
+	$(BIN)/python -m bench.structured --write docs/structured.md --data core/measurements/structured.json
 	$(BIN)/python -m bench.stages --write docs/structured.md
 
 mutants: $(SETUP) ## a hundred small faults put into a copy of the product, one at a time: do the tests notice? goes on where it was ended

@@ -30,13 +30,17 @@ from bench.contest import (
     peer_contender,
 )
 from bench.contest_report import MIB
+from bench.frontier_measurements import measured
 from bench.frontier_plan import REFERENCE, SETTINGS, TARGETS, Cell, Plan
 from bench.frontier_report import IN_DOMAIN, OUT_OF_DOMAIN, page
 from bench.handbook import LICENCE, write_handbook
 from bench.machine import describe_machine, threads_available
+from bench.measurements import merge
 from bench.page import write_section
 from bench.windows import SELF_WINDOWS, SelfText, Windows
+from core.engine.architectures.description import inspect_folder
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
+from core.measurements.measurement import MeasuredModel
 from core.settings import Settings
 from worker.samples.zero_shot import add_task_samples
 
@@ -144,6 +148,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\n{text}", flush=True)
     if given.write:
         write_section(given.write, SECTION, text)
+    if given.data and bench.dense is not None:
+        described = inspect_folder(bench.model)
+        model = MeasuredModel(name=bench.model.name, family=described.family, parameters=described.parameters)
+        rows = measured(bench.found, plan, bench.dense, model, length=given.length, threads=given.threads)
+        merge(given.data, rows)
     return int(not bench.is_complete())
 
 
@@ -181,6 +190,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=_positive, default=threads_available(), help="threads (default: cores)")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="put the figures among the measurements of a file too"
+    )
     return parser
 
 

@@ -13,10 +13,11 @@ from bench.cells import CACHE, CellFailed, own_release
 from bench.claims.sources import LanguageFiles, MissingData, fetch_language_files
 from bench.handbook import LICENCE, write_handbook
 from bench.machine import describe_machine, threads_available
+from bench.measurements import merge
 from bench.page import write_section
 from bench.structured.figures import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.structured.ground import Ground
-from bench.structured.measurements import merge
+from bench.structured.measurements import measured
 from bench.structured.plan import FLAP, FRONTIER, ROWS, TARGETS, Plan
 from bench.structured.report import page
 from bench.structured.running import Bench
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.write:
         write_section(given.write, SECTION, text)
     if given.data:
-        merge(given.data, bench)
+        merge(given.data, measured(bench))
     return int(not bench.is_complete())
 
 

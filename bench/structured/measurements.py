@@ -1,34 +1,18 @@
 """The structured bench's figures as the measurements that come with a release. Loads no torch."""
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import date
-from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 from bench.cells import own_release
 from bench.machine import describe_machine
+from bench.measurements import spread
 from bench.structured.figures import IN_DOMAIN, OUT_OF_DOMAIN, Figures, Ratio
 from bench.structured.ground import distillation
 from bench.structured.plan import ROWS, TARGETS, Cell
 from bench.structured.running import Bench
 from core.engine.options.patterns import STRUCTURED
-from core.measurements.measurement import LatencyRatio, MeasuredModel, Measurement, Measurements, Spread
-from core.measurements.reader import read_file
-
-
-def merge(file: Path, bench: Bench) -> None:
-    """Put a bench's figures into a file in place of those of the same jobs; all others stay."""
-    known = {each.job: each for each in (read_file(file) if file.exists() else [])}
-    known |= {each.job: each for each in measured(bench)}
-    write(file, list(known.values()))
-
-
-def write(file: Path, rows: Sequence[Measurement]) -> None:
-    """Write a file of measurements, those of one method together."""
-    ordered = sorted(rows, key=lambda each: (each.method, each.layout, each.sparsity, repr(each.job)))
-    text = Measurements(measurements=ordered).model_dump(mode="json", exclude_none=True)
-    file.write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n")
+from core.measurements.measurement import LatencyRatio, MeasuredModel, Measurement, Spread
 
 
 def measured(bench: Bench) -> Iterator[Measurement]:
@@ -76,11 +60,6 @@ def measured(bench: Bench) -> Iterator[Measurement]:
                 measured=date.fromisoformat(max(each.measured for each in figures)[:10]),
                 releases=own_release(),
             )
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Of one figure for each seed."""
-    return Spread(mean=fmean(values), deviation=stdev(values) if len(values) > 1 else None, seeds=len(values))
 
 
 def _ratios(figures: Sequence[Figures], text: str, dense: float) -> Spread:

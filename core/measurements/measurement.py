@@ -5,7 +5,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from core.engine.architectures.heterogeneous import Layout
 from secateur_wire.base import JsonObject
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -58,7 +57,7 @@ class Measurement(_Record):
     model: MeasuredModel
     method: str
     pattern: str
-    layout: Layout = "uniform"
+    layout: Literal["uniform", "per_layer"] = "uniform"
     parameters: JsonObject
     recovery: JsonObject | None = None
     calibration_tokens: int = Field(ge=0)

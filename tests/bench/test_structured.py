@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from bench.cells import Measured, Program, run
+from bench.measurements import merge
 from bench.structured import evaluate_cell, prune_cell, running
 from bench.structured.figures import IN_DOMAIN, OUT_OF_DOMAIN, Dense, Figures, Ratio
 from bench.structured.ground import Ground
 from bench.structured.latency_cell import measure
-from bench.structured.measurements import measured, merge
+from bench.structured.measurements import measured
 from bench.structured.plan import ROWS, TARGETS, Cell, Plan, refusal
 from bench.structured.report import page
 from bench.structured.running import Bench
@@ -169,9 +170,9 @@ def test_figures_are_put_among_measurements_in_place_of_those_of_the_same_jobs(m
     assert row.perplexity["in_domain"].mean == 1.5 and row.perplexity["in_domain"].seeds == 2
     assert row.prefill is not None and row.prefill.ratio == 0.51
     file = tmp_path / "measurements.json"
-    merge(file, bench)
+    merge(file, measured(bench))
     bench.found = {Cell("flap paper", "20", 0): figures(12, 30), Cell("llm-pruner", "50", 0): figures(50, 70)}
-    merge(file, bench)
+    merge(file, measured(bench))
     again, other = read_file(file)
     assert (again.method, again.perplexity["in_domain"].mean, again.perplexity["in_domain"].deviation) == (
         "flap",
