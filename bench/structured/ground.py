@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.structured.plan import ROWS, TARGETS, Cell
+from bench.structured.plan import LENGTH, ROWS, TARGETS, Cell
 from bench.windows import model_hash
 from core.engine.architectures.description import ModelDescription
+from core.engine.datasets.formats import detect_format
 from core.engine.recovery.request import Recovery
 from core.pipeline.messages import TextSource
 from core.pipeline.recipes.parts import Calibration, Evaluation, Gates, Output
@@ -55,7 +56,7 @@ class Ground:
             parameters=request.parameters,
             calibration=calibration,
             evaluation=Evaluation(sequence_length=row.length),
-            recovery=distillation(name, distil_steps) if row.distils else None,
+            recovery=distillation(name, distil_steps, row.length) if row.distils else None,
             gates=Gates(),
             output=Output(layout=request.layout),
             queue="default",
@@ -72,17 +73,17 @@ class Ground:
 
     def source(self, path: Path) -> TextSource:
         """A text as a message names it."""
-        return TextSource(name=path.stem, path=path, format="jsonl", sha256=self.hash(path))
+        return TextSource(name=path.stem, path=path, format=detect_format(path), sha256=self.hash(path))
 
 
-def distillation(text: str, steps: int) -> Recovery:
-    """KL to the dense model on 2 × 512 tokens a step, every weight trained."""
+def distillation(text: str, steps: int, length: int = LENGTH) -> Recovery:
+    """KL to the dense model on two sequences a step, every weight trained."""
     return Recovery(
         method="distill",
         dataset=text,
         steps=steps,
         batch_size=2,
-        sequence_length=512,
+        sequence_length=length,
         learning_rate=3e-4,
         lora=None,
     )

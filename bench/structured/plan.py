@@ -49,7 +49,7 @@ class Row:
 
     def request(self, description: ModelDescription, sparsity: float) -> ResolvedRequest:
         """The request, checked against the model; raises InvalidRequest where there is no such job."""
-        removes_layers = get_method(self.method).removes == "layers"
+        removes_layers = get_method(self.method).variant(STRUCTURED.text).removes == "layers"
         return resolve_request(
             description,
             self.method,

@@ -25,6 +25,7 @@ from core.engine.models.tensors import write_tensors
 from core.measurements.reader import read_file
 from tests.bench.test_frontier import answers
 from tests.engine.tiny import make_model
+from tests.runner.models import write_model, write_words
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,10 +107,9 @@ def test_a_share_of_the_blocks_is_a_smaller_share_of_the_model_and_the_other_way
     )
 
 
-def test_every_row_but_those_of_a_method_still_to_come_is_a_job_the_service_takes(model: Path) -> None:
+def test_every_row_is_a_job_the_service_takes(model: Path) -> None:
     description = inspect_folder(model)
-    refused = {title: refusal(row, description, TARGETS["20"]) for title, row in ROWS.items()}
-    assert {title for title, why in refused.items() if why} <= {row for row in ROWS if ROWS[row].method == "frontier"}
+    assert [why for row in ROWS.values() if (why := refusal(row, description, TARGETS["20"]))] == []
     why = refusal(replace(ROWS["flap paper"], parameters={"metric": "?"}), description, TARGETS["20"])
     assert why is not None and "metric" in why
 
@@ -223,3 +223,30 @@ def test_a_cell_is_pruned_and_judged_once_and_is_recalled_afterwards(
     later.complete(["prune"])
     assert later.found == bench.found and later.dense == bench.dense
     assert not Bench(a_plan("l2-structured"), ground).is_complete()
+
+
+def test_a_row_that_distils_calibrates_on_the_model_s_own_text_and_is_trained_after_it_was_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "run", run_here)
+    monkeypatch.chdir(tmp_path)
+    name = "frontier per_layer quick, distilled"
+    monkeypatch.setitem(ROWS, name, replace(ROWS[name], samples=8, length=16))
+    tokens = tmp_path / "tokens.safetensors"
+    write_tensors(tokens, {"tokens": torch.randint(96, (2, 16), generator=torch.Generator().manual_seed(0))})
+    ground = a_ground(
+        write_model(tmp_path / "model"),
+        tmp_path,
+        calibration=write_words(tmp_path / "words.txt"),
+        own_text=write_words(tmp_path / "own.txt"),
+        texts={IN_DOMAIN: tokens, OUT_OF_DOMAIN: tokens},
+    )
+    bench = Bench(a_plan(name, targets=["20"], seeds=1), ground)
+    bench.complete(["prune"])
+    (came_out,) = bench.found.values()
+    assert came_out.recovery_seconds is not None and came_out.processor_seconds == 4.0
+    assert bench.dense is not None and came_out.parameters < bench.dense.parameters
+    recipe = ground.recipe(Cell(name, "20", 0), 2)
+    assert recipe.calibration is not None and (recipe.calibration.samples, recipe.calibration.generated) == (6, 2)
+    own = ground.reads(Cell(name, "20", 0), 2)
+    assert own["own text"] == ground.hash(tmp_path / "own.txt")
