@@ -57,9 +57,10 @@ class Bench:
     def complete(self, parts: Sequence[str]) -> None:
         """Run what is missing of some of `prune`, `latency` and `tasks`; a cell that fails is told of and left out."""
         if self.dense is None:
-            judged = run(_evaluator(), self._judgement(self.ground.model, self.ground.texts, None), "dense").result
+            key = self._dense_key()
+            judged = run(_evaluator(), self._judgement(self.ground.model, self.ground.texts, None), key).result
             self.dense = Dense(judged["parameters"], judged["perplexity"])
-            remember(self._dense_key(), asdict(self.dense))
+            remember(key, asdict(self.dense))
         cells = self._possible()
         work: list[tuple[str, Cell | None, Callable[[], None]]] = [
             *(("prune", cell, partial(self._prune, cell)) for cell in cells),
