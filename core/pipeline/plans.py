@@ -64,7 +64,13 @@ def make_unit_removal_plan(
     width_reduction = None
     if isinstance(checked, WidthOptions):
         width_reduction = plan_width_reduction(
-            description, checked, ratio, layout=request.layout, device=device.type, at_least=request.at_least
+            description,
+            checked,
+            ratio,
+            layout=request.layout,
+            device=device.type,
+            at_least=request.at_least,
+            is_timed=request.is_timed,
         )
     removed_layers = 0
     if width_reduction is None:

@@ -1,7 +1,7 @@
 """Units that can be removed from decoder blocks: how many of each kind to keep for a ratio."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -61,7 +61,7 @@ def counts_for_ratio(
     protected: Collection[int] = (),
     at_least: bool = False,
 ) -> tuple[LayerCounts, ...]:
-    """Return the units each layer keeps so that `ratio` of the model's `parameters` is removed.
+    """Return the units each layer keeps so that `ratio` of the model's `parameters` is removed, all kinds alike.
 
     Where the result `is_uniform`, every layer keeps the same; else `protected` layers keep all, and the others lose the
     same share.
@@ -70,10 +70,47 @@ def counts_for_ratio(
     the most even shares of all kinds; or, `at_least`, by the first step that removes no less. Raises InvalidSparsity
     naming the nearest ratio where no count reaches it.
     """
+    # A layer with a shape of its own has a config of its own, which nothing checks.
+    hidden = hidden_size if is_uniform else None
+    coarse = [kind for kind in kinds if not kind.is_fine]
+
+    def evenness(each: LayerCounts, shape: LayerShape, share: float) -> tuple[float, ...]:
+        return _share_imbalance(each, shape, coarse, share), *(-each.units[kind.name] for kind in coarse)
+
+    return counts_among(
+        structure,
+        lambda layer: width_steps(structure, layer, kinds, hidden_size=hidden, round_to=round_to),
+        evenness,
+        parameters=parameters,
+        ratio=ratio,
+        kinds=kinds,
+        round_to=round_to,
+        protected=protected,
+        at_least=at_least,
+    )
+
+
+def counts_among(
+    structure: ModelStructure,
+    steps_of: Callable[[int], Sequence[LayerCounts]],
+    preference: Callable[[LayerCounts, LayerShape, float], tuple[float, ...]],
+    *,
+    parameters: int,
+    ratio: float,
+    kinds: Sequence[UnitKind],
+    round_to: int,
+    protected: Collection[int],
+    at_least: bool,
+) -> tuple[LayerCounts, ...]:
+    """Return the units each layer keeps, of the widths it can have, so that `ratio` of the `parameters` is removed.
+
+    `steps_of` returns a layer's widths, each removing more than the one before. Of those within one aligned step of the
+    finest units the one of the least `preference`, given the layer's shape and share, is taken, and of several alike
+    the nearest; or, `at_least`, the first that removes no less. Raises InvalidSparsity as `counts_for_ratio` does.
+    """
     layers = range(len(structure.layers))
     removable = [0 if layer in protected else removable_parameters(structure, layer, kinds) for layer in layers]
     share = ratio * parameters / sum(removable)
-    coarse = [kind for kind in kinds if not kind.is_fine]
     counts: list[LayerCounts] = []
     missed = False
     for layer, (shape, most) in enumerate(zip(structure.layers, removable, strict=True)):
@@ -82,22 +119,18 @@ def counts_for_ratio(
             continue
         wanted = share * most
         slack = round_to * fine_kind(kinds).parameters(structure, layer) + _ROUNDING
-        # A layer with a shape of its own has a config of its own, which nothing checks.
-        steps = width_steps(structure, layer, kinds, hidden_size=hidden_size if is_uniform else None, round_to=round_to)
+        steps = steps_of(layer)
         reached = [each for each in steps if abs(each.removed - wanted) <= slack]
         if at_least:
             reached = [each for each in reached if each.removed >= wanted - _ROUNDING][:1]
         missed = missed or not reached
 
-        def evenness(
+        def rank(
             each: LayerCounts, shape: LayerShape = shape, wanted: float = wanted
-        ) -> tuple[float, list[int], float]:
-            kept = [-each.units[kind.name] for kind in coarse]
-            return _share_imbalance(each, shape, coarse, share), kept, abs(each.removed - wanted)
+        ) -> tuple[tuple[float, ...], float]:
+            return preference(each, shape, share), abs(each.removed - wanted)
 
-        counts.append(
-            min(reached, key=evenness) if reached else min(steps, key=lambda each: abs(each.removed - wanted))
-        )
+        counts.append(min(reached, key=rank) if reached else min(steps, key=lambda each: abs(each.removed - wanted)))
     if missed:
         raise unreachable(ratio, sum(each.removed for each in counts) / parameters, round_to)
     return tuple(counts)
@@ -119,10 +152,9 @@ def width_steps(
     coarse, fine = [kind for kind in kinds if not kind.is_fine], fine_kind(kinds)
     most, size = fine.units(shape), fine.parameters(structure, layer)
     step = round_to * size
-    aligned = range(most // round_to * round_to, 0, -round_to)
-    widths = [most, *(width for width in aligned if width < most)]
+    widths = aligned_widths(most, round_to)
     narrowest = (most - widths[-1]) * size
-    options = sorted(_coarse_options(structure, layer, coarse, hidden_size), key=lambda each: each.removed)
+    options = coarse_options(structure, layer, kinds, hidden_size)
     begin = 0.0
     steps: dict[int, LayerCounts] = {}
     for option, following in zip(options, [*options[1:], None], strict=True):
@@ -140,6 +172,11 @@ def width_steps(
                 )
         begin = end
     return [steps[removed] for removed in sorted(steps)]
+
+
+def aligned_widths(most: int, round_to: int) -> list[int]:
+    """Return the numbers of the finest units that can be kept: all, and the multiples of `round_to`, descending."""
+    return [most, *(width for width in range(most // round_to * round_to, 0, -round_to) if width < most)]
 
 
 @dataclass(frozen=True)
@@ -207,11 +244,12 @@ def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_
     return count
 
 
-def _coarse_options(
-    structure: ModelStructure, layer: int, coarse: Sequence[UnitKind], hidden_size: int | None
-) -> Iterator[LayerCounts]:
-    """Yield the numbers of units of all kinds but the finest that a layer can have."""
+def coarse_options(
+    structure: ModelStructure, layer: int, kinds: Sequence[UnitKind], hidden_size: int | None
+) -> list[LayerCounts]:
+    """Return the numbers of units of all kinds but the finest that a layer can have, the most units first."""
     shape = structure.layers[layer]
+    coarse = [kind for kind in kinds if not kind.is_fine]
 
     def numbers(kind: UnitKind) -> Iterator[int]:
         parts, most = kind.parts(shape), kind.units(shape)
@@ -220,9 +258,11 @@ def _coarse_options(
             if units == most or is_accepted:
                 yield units
 
+    options = []
     for kept in product(*map(numbers, coarse)):
         units = {kind.name: number for kind, number in zip(coarse, kept, strict=True)}
-        yield LayerCounts.of(structure, layer, coarse, units)
+        options.append(LayerCounts.of(structure, layer, coarse, units))
+    return sorted(options, key=lambda each: each.removed)
 
 
 def _share_imbalance(counts: LayerCounts, shape: LayerShape, coarse: Sequence[UnitKind], share: float) -> float:

@@ -12,6 +12,8 @@ from core.errors import UnusableModel
 KindName: TypeAlias = str
 AttentionMode = Literal["kv_groups", "query_heads", "none"]
 """The unit by which a job removes attention heads."""
+AttentionChoice = Literal["auto", "kv_groups", "query_heads", "none"]
+"""The same as a request has it; auto: the share of attention and FFN is chosen by what each costs."""
 Block: TypeAlias = Mapping[str, TensorEntry]
 """Tensors of a block, named within it."""
 

@@ -1,6 +1,6 @@
 """Options for fitting the weights that stay to what the dense model gave."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,11 +62,35 @@ class CompensationOptions(BaseModel):
     )
 
 
+class CutRefit(Refit):
+    """Refit of what is left where heads, channels or layers went."""
+
+    refit: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description=Refit.model_fields["refit"].description
+    )
+    ridge: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
+        0.01, description=Refit.model_fields["ridge"].description
+    )
+
+
+_DEFAULT = CutRefit()
+
+
 class RefitOptions(BaseModel):
     """Options for compensation: a refit of the layers that are kept for the heads, channels or layers removed."""
 
-    compensation: Refit | None = Field(
+    compensation: CutRefit | None = Field(
         None,
         description="Fit the linear layers that are left to what the dense model gave, without training. Needs "
-        "calibration, whatever the method.",
+        'calibration, whatever the method. {"refit": 0}: none, as in the methods\' papers. Unset, with calibration: '
+        f'{{"refit": {_DEFAULT.refit}, "ridge": {_DEFAULT.ridge}}}.',
     )
+
+    @property
+    def default_refit(self) -> CutRefit | None:
+        """Refit that is done where nothing is said of it and there is calibration text; None: none."""
+        return _DEFAULT
+
+    def with_refit(self) -> Self:
+        """Return the options with the refit filled in that they leave open."""
+        return self if self.compensation else self.model_copy(update={"compensation": self.default_refit})

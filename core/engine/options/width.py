@@ -1,11 +1,11 @@
 """Options of methods that remove heads and channels."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.unit_kind import AttentionMode
+from core.engine.architectures.unit_kind import AttentionChoice
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import RefitOptions
 
@@ -20,11 +20,12 @@ class WidthOptions(MethodParameters, RefitOptions):
     paper_protects: ClassVar[tuple[int, int]] = (0, 0)
     cuts_behind_norms: ClassVar[bool] = False
 
-    attention: AttentionMode | None = Field(
-        None,
+    attention: Annotated[AttentionChoice, BeforeValidator(lambda given: given or "auto")] = Field(
+        "auto",
         description="Heads are removed as a KV head with its query heads (kv_groups), as the same number of query "
-        "heads in every group (query_heads), or not at all (none). Unset: kv_groups where there are several and the "
-        "family allows it.",
+        "heads in every group (query_heads), in either case in the share that channels are, or not at all (none). "
+        "auto: how many heads go, and how many channels instead, is what calibration text is predicted best with; "
+        "without calibration channels alone, while a quarter of them stays.",
     )
     round_to: int | None = Field(
         None, ge=1, le=4096, description="Channels kept are a multiple of this. Unset: 8 on a CPU, 64 on CUDA."

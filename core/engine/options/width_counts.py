@@ -1,6 +1,8 @@
 """Number of units to remove from each layer, computed before queueing and again by the engine."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 from core.device_kinds import CPU, device_kind
 from core.engine.architectures.description import ModelDescription
@@ -13,14 +15,16 @@ from core.engine.architectures.unit_counts import (
     counts_for_ratio,
     fine_kind,
     global_unit_budget,
+    removable_parameters,
     width_steps,
 )
 from core.engine.architectures.unit_kind import AttentionMode, UnitKind
 from core.engine.architectures.unit_kinds.heads import attention_mode
 from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.unit_splits import FLOOR, channels_first, splits_for_ratio
 from core.engine.options.base import MethodParameters
 from core.engine.options.width import WidthOptions
-from core.errors import InvalidParameters, UnusableModel
+from core.errors import InvalidParameters, InvalidSparsity, UnusableModel
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class WidthReduction:
 
     `counts` has one entry per layer; where it is None, layers keep the units that the ranking leaves. `protected`
     layers are not changed. At least `limit` parameters have to go; 0: as many as are nearest to the ratio.
+
+    `others` are reductions by as much that split it differently between attention and FFN, in place of any of which
+    this one may be taken: it is where nothing can be measured.
     """
 
     attention: AttentionMode
@@ -37,6 +44,7 @@ class WidthReduction:
     ranking: GlobalUnitBudget | None
     round_to: int
     limit: float = 0.0
+    others: tuple["WidthReduction", ...] = ()
 
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
@@ -77,10 +85,12 @@ def plan_width_reduction(
     layout: Layout = "uniform",
     device: str = CPU.name,
     at_least: bool = False,
+    is_timed: bool = False,
 ) -> WidthReduction:
     """Return the width reduction that removes `ratio` of the model on that kind of device.
 
-    `at_least`: no less is removed; else as near to it as possible.
+    `at_least`: no less is removed; else as near to it as possible. `is_timed`: the ratio is of a shape that was timed,
+    so that no other split between attention and FFN is open.
 
     Raises InvalidSparsity naming the nearest ratio there is, and InvalidParameters where the layout does not allow what
     is requested, or nothing is left to remove.
@@ -88,7 +98,6 @@ def plan_width_reduction(
     structure = require_structure(description)
     _check_width(description, structure, parameters, layout)
     attention = attention_mode(parameters.attention, structure)
-    kinds = removed_kinds(attention)
     heads = architecture_for([description.architecture]).axes("heads") if attention != "none" else ()
     if parameters.cuts_behind_norms and any(axis.module.endswith("_norm") for axis in heads):
         raise InvalidParameters(
@@ -98,31 +107,73 @@ def plan_width_reduction(
         )
     protected = frozenset[int]() if layout == "uniform" else parameters.protected(description.layers)
     round_to = parameters.round_to or device_kind(device).round_to
+    is_open = parameters.attention == "auto" and attention != "none"
+    request: _Request = {
+        "parameters": description.parameters,
+        "ratio": ratio,
+        "round_to": round_to,
+        "protected": protected,
+        "at_least": at_least,
+    }
     if parameters.ranks_layers(layout):
-        ranking = global_unit_budget(
-            structure,
-            parameters=description.parameters,
-            ratio=ratio,
-            kinds=kinds,
-            round_to=round_to,
-            protected=protected,
-            at_least=at_least,
+        found = [
+            WidthReduction(mode, protected, None, ranking, round_to)
+            for mode, ranking in _rankings(structure, ("none", attention) if is_open else (attention,), request)
+        ]
+    else:
+        kinds, is_uniform, hidden_size = removed_kinds(attention), layout == "uniform", description.hidden_size
+        splits = (
+            splits_for_ratio(structure, hidden_size=hidden_size, kinds=kinds, is_uniform=is_uniform, **request)
+            if is_open
+            else [counts_for_ratio(structure, hidden_size=hidden_size, kinds=kinds, is_uniform=is_uniform, **request)]
         )
-        return WidthReduction(attention, protected, None, ranking, round_to)
-    counts = counts_for_ratio(
-        structure,
-        hidden_size=description.hidden_size,
-        parameters=description.parameters,
-        ratio=ratio,
-        kinds=kinds,
-        round_to=round_to,
-        is_uniform=layout == "uniform",
-        protected=protected,
-        at_least=at_least,
+        limit = ratio * description.parameters if at_least else 0.0
+        found = [
+            WidthReduction(_mode(structure, counts, attention), protected, counts, None, round_to, limit)
+            for counts in splits
+        ]
+    return found[0] if is_timed or not ratio else replace(found[0], others=tuple(found[1:]))
+
+
+class _Request(TypedDict):
+    """The part of a request that the counts and the rankings of every split have in common."""
+
+    parameters: int
+    ratio: float
+    round_to: int
+    protected: frozenset[int]
+    at_least: bool
+
+
+def _rankings(
+    structure: ModelStructure, modes: Sequence[AttentionMode], request: _Request
+) -> list[tuple[AttentionMode, GlobalUnitBudget]]:
+    """Return the ranking of each attention mode that reaches the ratio, the one that is to be taken unmeasured first.
+
+    Raises InvalidSparsity where the last mode's does not reach it.
+    """
+    found: list[tuple[AttentionMode, GlobalUnitBudget]] = []
+    for mode in modes:
+        try:
+            found.append((mode, global_unit_budget(structure, kinds=removed_kinds(mode), **request)))
+        except InvalidSparsity:
+            if mode == modes[-1]:
+                raise
+    free = [layer for layer in range(len(structure.layers)) if layer not in request["protected"]]
+    channels = sum(removable_parameters(structure, layer, removed_kinds("none")) for layer in free)
+    takes_too_many = request["ratio"] * request["parameters"] > (1 - FLOOR) * channels
+    return found[::-1] if takes_too_many else found
+
+
+def _mode(structure: ModelStructure, counts: Sequence[LayerCounts], attention: AttentionMode) -> AttentionMode:
+    """Return the attention mode by which a model comes to these counts: none where no heads go."""
+    coarse = [kind for kind in removed_kinds(attention) if not kind.is_fine]
+    loses_heads = any(
+        each.units[kind.name] < kind.units(shape)
+        for each, shape in zip(counts, structure.layers, strict=True)
+        for kind in coarse
     )
-    return WidthReduction(
-        attention, protected, counts, None, round_to, ratio * description.parameters if at_least else 0.0
-    )
+    return attention if loses_heads else "none"
 
 
 def reachable_sparsities(
@@ -131,7 +182,8 @@ def reachable_sparsities(
     """Return the shares of the model's parameters that structured pruning can remove on that kind of device.
 
     They ascend from 0 to the largest one. With all layers of one shape, every share is listed: a job with one of them
-    for its sparsity removes just that.
+    for its sparsity removes just that, or, where it is still to be measured how many heads go, as much within one
+    aligned group of channels in every layer.
     """
     structure = require_structure(description)
     layers = range(len(structure.layers))
@@ -139,11 +191,12 @@ def reachable_sparsities(
         return [count * structure.parameters / len(layers) / description.parameters for count in layers]
     kinds = removed_kinds(attention_mode(parameters.attention, structure))
     round_to = parameters.round_to or device_kind(device).round_to
+    steps_of = channels_first if parameters.attention == "auto" else width_steps
     if layout == "uniform":
-        steps = width_steps(structure, 0, kinds, hidden_size=description.hidden_size, round_to=round_to)
+        steps = steps_of(structure, 0, kinds, hidden_size=description.hidden_size, round_to=round_to)
         return [each.removed * len(layers) / description.parameters for each in steps]
     free = [layer for layer in layers if layer not in parameters.protected(description.layers)]
-    ends = [width_steps(structure, layer, kinds, hidden_size=None, round_to=round_to)[-1] for layer in free]
+    ends = [steps_of(structure, layer, kinds, hidden_size=None, round_to=round_to)[-1] for layer in free]
     return [0.0, sum(each.removed for each in ends) / description.parameters]
 
 

@@ -65,6 +65,7 @@ class Recipe(BaseModel, frozen=True):
             self.parameters,
             layout=self.output.layout,
             at_least=self.target is not None,
+            is_timed=self.target is not None and self.target.latency_ratio is not None,
         )
 
     @property

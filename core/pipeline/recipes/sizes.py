@@ -48,12 +48,14 @@ def resolve_target(
     *,
     layout: Layout | None = None,
     leaves_out_zeros: bool = False,
+    is_calibrated: bool = False,
 ) -> ResolvedRequest:
     """Check a request with a target as `resolve_request` does, with the least sparsity that meets the target.
 
     The sparsity is None where a worker has to search for it. `sparsity` may be given where it is just that, as in the
-    recipe of an earlier job. `leaves_out_zeros` says so of the form of the artifact's files. Raises the InvalidRequest
-    kind that names the fault: InvalidTarget with the nearest figure there is where the target is out of reach.
+    recipe of an earlier job. `leaves_out_zeros` says so of the form of the artifact's files; `is_calibrated` is as in
+    `resolve_request`. Raises the InvalidRequest kind that names the fault: InvalidTarget with the nearest figure there
+    is where the target is out of reach.
     """
     info = get_method(method)
     if isinstance(description, ClassifierDescription):
@@ -97,7 +99,9 @@ def resolve_target(
                 "sparsity and target are both given: leave sparsity out, the worker searches for it", param="sparsity"
             )
         most = reachable_sparsities(description, checked)[-1]
-        resolved = resolve_request(description, method, pattern, most, parameters, layout=layout)
+        resolved = resolve_request(
+            description, method, pattern, most, parameters, layout=layout, is_calibrated=is_calibrated
+        )
         return replace(resolved, sparsity=None)
     dense = description.parameters if target.parameters is not None else description.bytes
     if target.limit > dense:
@@ -114,7 +118,16 @@ def resolve_target(
             param="sparsity",
         )
     try:
-        return resolve_request(description, method, pattern, meant, parameters, layout=layout, at_least=True)
+        return resolve_request(
+            description,
+            method,
+            pattern,
+            meant,
+            parameters,
+            layout=layout,
+            at_least=True,
+            is_calibrated=is_calibrated,
+        )
     except InvalidSparsity:
         nearest = scale.nearest(description, checked, meant, layout)
         raise InvalidTarget(

@@ -10,6 +10,7 @@ from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_counts import layer_count
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
+from core.engine.options.compensation import RefitOptions
 from core.engine.options.layer_selection import LayerSelection, check_masks, prunable_linears, selection_of
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, PatternFamily, parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity import SensitivityOptions
@@ -25,7 +26,8 @@ class ResolvedRequest:
     """Request that fits its model, with its defaults filled in.
 
     `layout` is that of the model that comes out. With `at_least` the sparsity stands for a target, and where groups are
-    removed no less of it goes; else the nearest there is.
+    removed no less of it goes; else the nearest there is. `is_timed`: the sparsity is, or is to be, that of a shape
+    that was timed.
     """
 
     method: str
@@ -34,6 +36,7 @@ class ResolvedRequest:
     parameters: MethodParameters
     layout: Layout = "uniform"
     at_least: bool = False
+    is_timed: bool = False
 
 
 def resolve_request(
@@ -45,10 +48,12 @@ def resolve_request(
     *,
     layout: Layout | None = None,
     at_least: bool = False,
+    is_calibrated: bool = False,
 ) -> ResolvedRequest:
     """Check a request against a model and fill in its defaults; raises the InvalidRequest kind that names the fault.
 
-    `layout` is the one asked for, None: the model's own.
+    `layout` is the one asked for, None: the model's own. `is_calibrated`: the job has calibration text, to which what
+    is left of a cut is refitted unless the parameters say otherwise.
     """
     info = get_method(method)
     if description.task not in info.task_families:
@@ -68,6 +73,8 @@ def resolve_request(
     if parsed.is_n_m:
         parameters = _at_one_rate(method, parsed.text, parameters)
     checked = parse_parameters(method, parameters, parsed.text)
+    if is_calibrated and isinstance(checked, RefitOptions):
+        checked = checked.with_refit()
     if isinstance(checked, LayerSelection):
         check_masks(description, checked, parsed, resolved)
     elif isinstance(checked, WidthOptions):

@@ -11,6 +11,7 @@ from typing import Any, Final
 from core.engine.architectures.architecture import Architecture, UnitAxis
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_kind import (
+    AttentionChoice,
     AttentionMode,
     Block,
     KindFacts,
@@ -113,15 +114,15 @@ class QueryHeads(_Heads):
 KINDS: Final = (KVGroups(), QueryHeads())
 
 
-def attention_mode(requested: AttentionMode | None, structure: ModelStructure) -> AttentionMode:
-    """Return the attention mode of a request.
+def attention_mode(requested: AttentionChoice, structure: ModelStructure) -> AttentionMode:
+    """Return the unit by which heads go, if they do.
 
-    Unset, it means KV groups where there are several, else query heads, and none where none can be removed.
+    `auto` means KV groups where there are several, else query heads, and none where none can be removed.
 
     Raises InvalidParameters where heads are to be removed that the family cannot give up.
     """
     removes_heads = structure.facts["kv_group_parameters"] > 0
-    if requested is None:
+    if requested == "auto":
         if not removes_heads:
             return "none"
         return "kv_groups" if any(layer.sizes["kv_heads"] > 1 for layer in structure.layers) else "query_heads"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from core.counting import counted
-from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
@@ -36,6 +36,7 @@ from core.engine.pruning.units.removal import (
     layer_unit_sets,
     remove_units,
 )
+from core.engine.pruning.units.split_choice import WEIGHT_READS, choose_split
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
 from core.errors import InvalidRequest
@@ -47,19 +48,25 @@ class UnitRemovalPass(BlockPass):
     def __init__(self, folder: ModelFolder, plan: UnitRemovalPlan, **setting: Any) -> None:
         """Set up the pass; `setting` are the keyword arguments of `BlockPass`."""
         super().__init__(folder, plan, **setting)
-        self.plan = plan
-        if plan.compensation is not None and self.calibration_tokens is None:
+        calibration = self.calibration_tokens
+        compares = calibration is not None and plan.width_reduction is not None and plan.width_reduction.others
+        self.plan = replace(plan, split_reads=WEIGHT_READS if compares else 0)
+        if plan.compensation is not None and calibration is None:
             raise InvalidRequest(
                 "calibration is required: parameters.compensation fits what is left to what the dense model gives for "
                 "text",
                 param="calibration",
             )
         self.structure = require_structure(folder.description)
-        self.kinds = removed_kinds(plan.attention)
         self.rows: list[UnitRow] = []
         self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
         self.trained = TrainedWeights(self.store)
         self.planned = PlannedTensors(self.store)
+
+    @property
+    def kinds(self) -> tuple[UnitKind, ...]:
+        """The kinds of units that are removed."""
+        return removed_kinds(self.plan.attention)
 
     def run(self) -> PruneResult:
         """Choose what to remove, then process all blocks; raises UnusableModel kinds for unusable tensors."""
@@ -88,8 +95,17 @@ class UnitRemovalPass(BlockPass):
             log=self.progress.log,
         )
         method = plan.method
+        notes: list[str] = []
+        if plan.width_reduction is not None:
+            reduction, notes = choose_split(context)
+            for line in notes:
+                self.progress.log(line)
+            context = replace(context, width_reduction=reduction)
+            self.plan = replace(plan, width_reduction=reduction)
         kept = method.plan(context) if isinstance(method, BlockUnitMethod) else method.select(context)
-        self.store.save(SELECTION, 0, {}, kept.model_dump(mode="json"))
+        self.notes += notes
+        state = {"attention": self.plan.attention, "notes": notes, "kept": kept.model_dump(mode="json")}
+        self.store.save(SELECTION, 0, {}, state)
         return kept
 
     def _earlier_choice(self) -> KeptUnits | UnitCounts | None:
@@ -98,8 +114,12 @@ class UnitRemovalPass(BlockPass):
         if not isinstance(saved, Saved):
             return None
         self.store.adopt(SELECTION, saved)
+        if self.plan.width_reduction is not None:
+            chosen = replace(self.plan.width_reduction, attention=saved.state["attention"])
+            self.plan = replace(self.plan, width_reduction=chosen)
+        self.notes += saved.state["notes"]
         kind = UnitCounts if isinstance(self.plan.method, BlockUnitMethod) else KeptUnits
-        return kind.model_validate(saved.state)
+        return kind.model_validate(saved.state["kept"])
 
     @torch.inference_mode()
     def _remove(self, kept: KeptUnits | UnitCounts) -> PruneResult:

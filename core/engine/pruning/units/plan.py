@@ -15,7 +15,8 @@ from secateur_wire.base import JsonObject
 class UnitRemovalPlan(PruningPlan):
     """The choices of one pass that removes units: how layers get narrower, or how many layers are removed.
 
-    `sparsity` is a share of all parameters of the model, `at_least` that no less is removed.
+    `sparsity` is a share of all parameters of the model, `at_least` that no less is removed. `split_reads` is how often
+    the weights are read to compare the splits between attention and FFN that the width reduction leaves open.
     """
 
     layout: Layout
@@ -23,6 +24,7 @@ class UnitRemovalPlan(PruningPlan):
     width_reduction: WidthReduction | None
     removed_layers: int
     method: UnitMethod | BlockUnitMethod = field(compare=False)
+    split_reads: int = 0
 
     @property
     def compensation(self) -> Refit | None:
@@ -38,7 +40,7 @@ class UnitRemovalPlan(PruningPlan):
     @property
     def weight_reads(self) -> int:
         """Times the model's weights are read: to choose what to remove, and to remove it."""
-        return 1 + self.method.weight_reads
+        return 1 + self.method.weight_reads + self.split_reads
 
     @property
     def choices(self) -> JsonObject:

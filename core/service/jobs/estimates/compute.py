@@ -4,10 +4,19 @@ from dataclasses import dataclass
 from math import ceil
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.unit_splits import MOST_SPLITS, SPLIT_TOKENS
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import MOST_STEPS, Compensation, CompensationOptions, Refit, RefitOptions
+from core.engine.options.compensation import (
+    MOST_STEPS,
+    Compensation,
+    CompensationOptions,
+    CutRefit,
+    Refit,
+    RefitOptions,
+)
 from core.engine.options.sensitivity import SensitivityOptions
+from core.engine.options.width import WidthOptions
 from core.methods.cost import GRADIENT_PASSES, WAITING_FOR_MEMORY, CostFacts, Tokens
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.recipe import Recipe
@@ -46,7 +55,7 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens) -> 
     calibration = cost.passes(facts)
     if compensation is not None and compensation.refits:
         calibration += (2 if is_after_a_cut(compensation) else 1) * tokens.calibration
-    calibration += GRADIENT_PASSES * allocating_tokens(job, tokens)
+    calibration += GRADIENT_PASSES * allocating_tokens(job, tokens) + _comparing_passes(job, tokens)
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
     timed = 1 + _SEARCH_STEPS * seeks_latency(job)
@@ -91,13 +100,22 @@ def allocating_tokens(job: Recipe, tokens: Tokens) -> int:
     return min(job.parameters.fisher_sequences * tokens.window, tokens.calibration)
 
 
+def _comparing_passes(job: Recipe, tokens: Tokens) -> int:
+    """Return the calibration tokens that pass by to split what goes between attention and FFN, by forward, at most."""
+    if not isinstance(job.parameters, WidthOptions) or job.parameters.attention != "auto" or seeks_latency(job):
+        return 0
+    return (2 + MOST_SPLITS) * min(tokens.calibration, SPLIT_TOKENS)
+
+
 def compensation_of(parameters: MethodParameters) -> Refit | None:
     """Return the compensation that the parameters request, None where they request none."""
-    return parameters.compensation if isinstance(parameters, CompensationOptions | RefitOptions) else None
+    if isinstance(parameters, RefitOptions):
+        return parameters.compensation if parameters.compensation and parameters.compensation.refits else None
+    return parameters.compensation if isinstance(parameters, CompensationOptions) else None
 
 
 def is_after_a_cut(compensation: Refit) -> bool:
-    return not isinstance(compensation, Compensation)
+    return isinstance(compensation, CutRefit)
 
 
 def seeks_latency(job: Recipe) -> bool:

@@ -132,11 +132,16 @@ def _recipe(
 
 def _check(description: Description, body: JobBody) -> ResolvedRequest:
     request = (body.method, body.pattern, body.sparsity, body.parameters)
+    layout, is_calibrated = body.output.layout, body.calibration is not None
     if body.target is None:
-        return resolve_request(description, *request, layout=body.output.layout)
-    leaves_out_zeros = OFFERED[body.output.format].leaves_out_zeros
+        return resolve_request(description, *request, layout=layout, is_calibrated=is_calibrated)
     return resolve_target(
-        description, *request, body.target, layout=body.output.layout, leaves_out_zeros=leaves_out_zeros
+        description,
+        *request,
+        body.target,
+        layout=layout,
+        leaves_out_zeros=OFFERED[body.output.format].leaves_out_zeros,
+        is_calibrated=is_calibrated,
     )
 
 

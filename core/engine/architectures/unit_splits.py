@@ -1,0 +1,136 @@
+"""Splits of a removal between attention and FFN: how many heads go, and the channels that make up the rest."""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from typing import Final
+
+from core.engine.architectures.structure import ModelStructure
+from core.engine.architectures.unit_counts import (
+    LayerCounts,
+    aligned_widths,
+    coarse_options,
+    counts_among,
+    fine_kind,
+    removable_parameters,
+)
+from core.engine.architectures.unit_kind import UnitKind
+from core.errors import InvalidSparsity
+
+MOST_SPLITS: Final = 5
+"""Most splits that are compared beside the one that takes channels first."""
+SPLIT_TOKENS: Final = 2048
+"""Calibration tokens that splits are compared on, about."""
+FLOOR: Final = 0.25
+"""Share of a layer's channels that stays as long as heads can go instead, where no split is measured."""
+_FARTHEST: Final = 2
+"""Most that attention may lose, as a multiple of what it loses where all kinds lose the same share."""
+
+
+def channels_first(
+    structure: ModelStructure, layer: int, kinds: Sequence[UnitKind], *, hidden_size: int | None, round_to: int
+) -> list[LayerCounts]:
+    """Return widths of a layer, each removing more than the one before, channels going before heads.
+
+    Of the channels `FLOOR` stays while there are heads to go, of which each step has as few as possible; at the end the
+    heads are the fewest there can be, and one aligned step of channels. A config of `hidden_size` must accept it
+    (None: any will do).
+    """
+    fine = fine_kind(kinds)
+    most = fine.units(structure.layers[layer])
+    floor = min(most, math.ceil(FLOOR * most / round_to) * round_to)
+    *before, fewest = coarse_options(structure, layer, kinds, hidden_size)
+    narrow_first = aligned_widths(most, round_to)[::-1]
+    steps: list[LayerCounts] = []
+    for option, least in [*((each, floor) for each in before), (fewest, 0)]:
+        further = []
+        for width in narrow_first:
+            counts = LayerCounts.of(structure, layer, kinds, {**option.units, fine.name: width})
+            if steps and counts.removed <= steps[-1].removed:
+                break
+            if width >= least:
+                further.append(counts)
+        steps += further[::-1]
+    return steps
+
+
+def splits_for_ratio(
+    structure: ModelStructure,
+    *,
+    hidden_size: int,
+    parameters: int,
+    ratio: float,
+    kinds: Sequence[UnitKind],
+    round_to: int,
+    is_uniform: bool = True,
+    protected: Collection[int] = (),
+    at_least: bool = False,
+) -> list[tuple[LayerCounts, ...]]:
+    """Return the units each layer keeps, once for each way of splitting what is removed; arguments as elsewhere.
+
+    The first takes channels before heads. The others, `MOST_SPLITS` at most, take a number of heads each, at most
+    `_FARTHEST` times what an even split takes of them. Raises InvalidSparsity as `counts_for_ratio` does.
+    """
+    hidden = hidden_size if is_uniform else None
+    fine = fine_kind(kinds)
+    like = [structure.layers.index(shape) for shape in structure.layers]
+    options = {layer: coarse_options(structure, layer, kinds, hidden) for layer in set(like)}
+
+    @cache
+    def in_order(layer: int) -> list[LayerCounts]:
+        return channels_first(structure, layer, kinds, hidden_size=hidden, round_to=round_to)
+
+    @cache
+    def with_heads(number: int, layer: int) -> list[LayerCounts]:
+        own = options[layer]
+        heads = own[min(round(number * len(own) / len(options[free])), len(own) - 1)]
+        widths = aligned_widths(fine.units(structure.layers[layer]), round_to)
+        return [LayerCounts.of(structure, layer, kinds, {**heads.units, fine.name: width}) for width in widths]
+
+    def counted(steps_of: Callable[[int], list[LayerCounts]]) -> tuple[LayerCounts, ...]:
+        return counts_among(
+            structure,
+            lambda layer: steps_of(like[layer]),
+            lambda each, shape, share: (),
+            parameters=parameters,
+            ratio=ratio,
+            kinds=kinds,
+            round_to=round_to,
+            protected=protected,
+            at_least=at_least,
+        )
+
+    found = [counted(in_order)]
+    if not any(each.removed for each in found[0]):
+        return found
+    free = next(like[layer] for layer in range(len(like)) if layer not in protected)
+    share = sum(each.removed for each in found[0]) / sum(
+        removable_parameters(structure, layer, kinds) for layer in range(len(like)) if layer not in protected
+    )
+    for number in _numbers(structure, free, options[free], kinds, share):
+        with suppress(InvalidSparsity):
+            counts = counted(partial(with_heads, number))
+            found += [counts] if counts not in found else []
+    return found
+
+
+def _numbers(
+    structure: ModelStructure, layer: int, options: Sequence[LayerCounts], kinds: Sequence[UnitKind], share: float
+) -> list[int]:
+    """Return the places of the options that are worth comparing where a layer loses that share of its parameters."""
+    fine = fine_kind(kinds).all_parameters(structure, layer)
+    every = removable_parameters(structure, layer, kinds)
+    numbers = [
+        number
+        for number, each in enumerate(options)
+        if each.removed <= share * every <= each.removed + fine and each.removed <= _FARTHEST * share * (every - fine)
+    ]
+    return _spread(numbers, MOST_SPLITS)
+
+
+def _spread(found: list[int], most: int) -> list[int]:
+    """Return at most so many of a list, evenly spaced, its first and last among them."""
+    if len(found) <= most:
+        return found
+    return [found[round(place * (len(found) - 1) / (most - 1))] for place in range(most)]

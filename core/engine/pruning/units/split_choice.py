@@ -1,0 +1,120 @@
+"""Choice of how a removal is split between attention and FFN, by the masked model's perplexity on calibration text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from core.counting import counted
+from core.engine.architectures.unit_kind import KindName
+from core.engine.architectures.unit_splits import FLOOR, SPLIT_TOKENS
+from core.engine.evaluation.perplexity import perplexity
+from core.engine.models.streamed import call_block
+from core.engine.options.width_counts import WidthReduction
+from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.dense_blocks import dense_blocks
+from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.unit_masks import UnitMasks
+
+WEIGHT_READS: Final = 2
+
+
+@torch.inference_mode()
+def choose_split(context: UnitSelectionContext) -> tuple[WidthReduction, list[str]]:
+    """Return the one of the context's reductions whose masked model predicts calibration text best, and why.
+
+    The same units go first in each: those whose outputs have the least energy, E[x²]·‖w‖² summed over a unit's features
+    x, w the column of the weights that reads one. Without calibration the context's own reduction stays.
+    """
+    first = context.width_reduction
+    assert first is not None
+    if not first.others:
+        return first, []
+    reductions = [replace(first, others=()), *first.others]
+    if context.calibration is None:
+        return reductions[0], [
+            f"attention auto, without calibration: channels go before heads, while {FLOOR:.0%} of a layer's stay."
+        ]
+    sequences = max(1, SPLIT_TOKENS // context.calibration.shape[1])
+    widest = max(reductions, key=lambda each: len(each.kinds))
+    context = replace(context, width_reduction=widest, calibration=context.calibration[:sequences])
+    scores = _energies(context)
+    kept = [replace(context, width_reduction=each).keep_highest(_of_kinds(scores, each)) for each in reductions]
+    perplexities = _masked_perplexities(context, kept)
+    best = perplexities.index(min(perplexities))
+    figures = "; ".join(
+        f"{_described(context, each)}: {figure:.2f}" for each, figure in zip(kept, perplexities, strict=True)
+    )
+    assert context.calibration is not None
+    return reductions[best], [
+        f"attention auto: perplexity on {context.calibration.numel()} calibration tokens with what goes masked, by "
+        f"what stays: {figures}. What stays is {_described(context, kept[best])}."
+    ]
+
+
+def _energies(context: UnitSelectionContext) -> list[dict[KindName, Tensor]]:
+    """Return E‖what each unit adds to the output that reads it‖², of the dense model."""
+    scores: list[dict[KindName, Tensor]] = []
+    for layer, tensors, tokens in dense_blocks(context):
+        slices = {each.kind: each.reading_slice for each in context.unit_sets(layer)}
+        moments = tokens.moments(each.name.removesuffix(".weight") for each in slices.values())
+        scores.append({})
+        for kind, each in slices.items():
+            mean_square_I = moments[each.name.removesuffix(".weight")].mean_square_I.cpu()
+            squares_I = each.per_feature(tensors[each.name].float().square()).double()
+            scores[layer][kind] = each.per_unit(mean_square_I * squares_I)
+    return scores
+
+
+def _of_kinds(
+    scores: Sequence[Mapping[KindName, Tensor]], reduction: WidthReduction
+) -> list[Mapping[KindName, Tensor]]:
+    names = [kind.name for kind in reduction.kinds]
+    return [{kind: score_U for kind, score_U in each.items() if kind in names} for each in scores]
+
+
+def _masked_perplexities(context: UnitSelectionContext, kept: Sequence[KeptUnits]) -> list[float]:
+    """Return the perplexity of the model with each of these choices, all together block by block."""
+    assert context.calibration is not None
+    streamed, dtype = context.streamed, context.forward_dtype
+    batches = context.calibration.split(context.micro_batch)
+    arguments = block_arguments(streamed, context.calibration.shape[1], dtype)
+    cache = context.hidden_state_cache()
+    for batch, tokens in enumerate(batches):
+        embedded = streamed.embed(tokens).to(dtype)
+        for choice in range(len(kept)):
+            cache.put(0, choice * len(batches) + batch, embedded)
+    for index in counted(range(len(streamed)), "comparing what heads and channels cost, at blocks"):
+        block = streamed.fill_block(index, streamed.read_block(index), dtype)
+        masks = UnitMasks([block], [context.unit_sets(index)])
+        for choice, each in enumerate(kept):
+            with masks.masked(masks.kept_by(KeptUnits(layers={0: each.layers[index]}))):
+                for batch in range(len(batches)):
+                    place = choice * len(batches) + batch
+                    hidden = cache.take(index, place).to(streamed.device)
+                    cache.put(index + 1, place, call_block(block, hidden, arguments[index]))
+        streamed.empty_block(index)
+    return [
+        perplexity(
+            streamed,
+            (
+                (tokens, cache.take(len(streamed), choice * len(batches) + batch).to(streamed.device))
+                for batch, tokens in enumerate(batches)
+            ),
+        )
+        for choice in range(len(kept))
+    ]
+
+
+def _described(context: UnitSelectionContext, kept: KeptUnits) -> str:
+    """Return what stays of each kind of units, of all layers together."""
+    kinds = context.kinds
+    counts = kept.counts(context.structure, kinds).layers.values()
+    return " and ".join(
+        f"{sum(each.units[kind.name] for each in counts):,} of "
+        f"{sum(kind.units(shape) for shape in context.structure.layers):,} {kind.name}"
+        for kind in kinds
+    )
