@@ -96,6 +96,27 @@ def test_frontier_calibrates_on_text_of_the_model_too_unless_told_not_to(
     assert "generated" not in job["calibration"] and generated is None
 
 
+def test_what_is_left_of_a_cut_is_refitted_where_there_is_text_unless_told_not_to(
+    api: TestClient, job_body: dict[str, Any]
+) -> None:
+    def parameters(method: str, calibration: dict[str, Any] | None, **asked: Any) -> dict[str, Any]:
+        body = job_body | {"method": method, "sparsity": 0.2, "parameters": asked, "calibration": calibration}
+        answer = api.post("/v1/models/inspect", json=body)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()["job"]["parameters"]
+        return found
+
+    text, off = job_body["calibration"], {"refit": 0}
+    for method in ("l2-structured", "llm-pruner"):
+        assert parameters(method, text)["compensation"] == {"refit": 0.5, "ridge": 0.1, "held_aside": 0.125}
+        assert parameters(method, text, compensation=off)["compensation"]["refit"] == 0
+    assert parameters("l2-structured", None)["compensation"] is None
+    assert parameters("l2-structured", None, compensation=off)["attention"] == "auto"
+    refitted, as_in_the_paper = parameters("flap", text), parameters("flap", text, compensation=off)
+    assert (refitted["bias"], refitted["compensation"]["refit"], as_in_the_paper["bias"]) == (False, 0.5, True)
+    assert parameters("flap", text, bias=True)["compensation"] is None
+
+
 def test_a_pattern_fixes_the_sparsity(api: TestClient, job_body: dict[str, Any]) -> None:
     job = api.post("/v1/jobs", json=job_body | {"sparsity": None, "pattern": "2:4"}).json()
     assert (job["pattern"], job["sparsity"]) == ("2:4", 0.5)

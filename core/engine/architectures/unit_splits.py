@@ -25,7 +25,7 @@ SPLIT_TOKENS: Final = 2048
 FLOOR: Final = 0.25
 """Share of a layer's channels that stays as long as heads can go instead, where no split is measured."""
 _FARTHEST: Final = 2
-"""Most that attention may lose, as a multiple of what it loses where all kinds lose the same share."""
+"""Most that attention may lose, beyond the fewest heads there can be, as a multiple of what an even split takes."""
 
 
 def channels_first(
@@ -69,8 +69,8 @@ def splits_for_ratio(
 ) -> list[tuple[LayerCounts, ...]]:
     """Return the units each layer keeps, once for each way of splitting what is removed; arguments as elsewhere.
 
-    The first takes channels before heads. The others, `MOST_SPLITS` at most, take a number of heads each, at most
-    `_FARTHEST` times what an even split takes of them. Raises InvalidSparsity as `counts_for_ratio` does.
+    The first takes channels before heads. The others, `MOST_SPLITS` at most, take a number of heads each, the
+    fewest there can be or at most `_FARTHEST` times what an even split takes of them. Raises InvalidSparsity as `counts_for_ratio` does.
     """
     hidden = hidden_size if is_uniform else None
     fine = fine_kind(kinds)
@@ -124,7 +124,8 @@ def _numbers(
     numbers = [
         number
         for number, each in enumerate(options)
-        if each.removed <= share * every <= each.removed + fine and each.removed <= _FARTHEST * share * (every - fine)
+        if each.removed <= share * every <= each.removed + fine
+        and (number < 2 or each.removed <= _FARTHEST * share * (every - fine))
     ]
     return _spread(numbers, MOST_SPLITS)
 

@@ -69,7 +69,7 @@ class CutRefit(Refit):
         0.5, description=Refit.model_fields["refit"].description
     )
     ridge: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
-        0.01, description=Refit.model_fields["ridge"].description
+        0.1, description=Refit.model_fields["ridge"].description
     )
 
 

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from core.engine.architectures.heterogeneous import Layout
+from core.engine.options.compensation import CutRefit
 from core.engine.options.width import WidthOptions
 from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
@@ -27,11 +28,24 @@ class FLAPParameters(WidthOptions):
         description="Score of an input feature x of the output projection, w its column: wifv: var(x)·‖w‖²; ifv: "
         "var(x); wifn: mean|w|·rms(x).",
     )
-    bias: bool = Field(
-        True,
+    bias: bool | None = Field(
+        None,
         description="What is removed leaves its mean behind, as a bias of the output projection, where the "
-        "architecture has room for one.",
+        "architecture has room for one. Unset: where nothing is refitted, as in the paper; a refit makes up for more.",
     )
+
+    @property
+    def leaves_means(self) -> bool:
+        """Return whether what is removed leaves its mean behind."""
+        return not (self.compensation and self.compensation.refits) if self.bias is None else self.bias
+
+    @property
+    def default_refit(self) -> CutRefit | None:
+        return None if self.bias else super().default_refit
+
+    def with_refit(self) -> Self:
+        filled = super().with_refit()
+        return filled.model_copy(update={"bias": filled.leaves_means})
 
     def ranks_layers(self, layout: Layout) -> bool:
         return self.scope == "model" or (self.scope is None and layout == "per_layer")

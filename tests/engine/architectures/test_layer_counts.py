@@ -12,6 +12,7 @@ from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import GlobalUnitBudget, counts_for_ratio, global_unit_budget
 from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.unit_splits import MOST_SPLITS, splits_for_ratio
 from core.engine.pruning.units.ranking import ranked_counts
 from core.errors import InvalidParameters, InvalidRequest, InvalidSparsity
 from core.methods.llm_pruner.info import LLMPrunerParameters
@@ -106,6 +107,39 @@ def test_protected_layers_stay_and_the_others_meet_the_ratio(
             assert after["kv_heads"] == before["kv_heads"]
         if layer in protected:
             assert each.removed == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    layer=st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(64, 2000)),
+    ratio=st.floats(0.01, 0.9),
+    round_to=st.sampled_from([1, 8]),
+    at_least=st.booleans(),
+)
+def test_every_split_removes_as_much_and_the_first_takes_channels_while_a_quarter_stays(
+    layer: tuple[int, int, int], ratio: float, round_to: int, at_least: bool
+) -> None:
+    structure = structure_of([layer] * 2)
+    kinds, channels = removed_kinds("kv_groups"), layer[2]
+    asked: dict[str, Any] = {
+        "hidden_size": 64, "parameters": structure.parameters, "ratio": ratio, "kinds": kinds, "round_to": round_to,
+        "is_uniform": False, "at_least": at_least,
+    }  # fmt: skip
+    try:
+        even = counts_for_ratio(structure, **asked)
+    except InvalidSparsity:
+        with pytest.raises(InvalidSparsity):
+            splits_for_ratio(structure, **asked)
+        return
+    first, *others = splits_for_ratio(structure, **asked)
+    step = round_to * structure.channel_parameters
+    for counts in (first, *others):
+        more = counts[0].removed - ratio * structure.parameters / 2
+        assert (-1 if at_least else -step) - 1e-6 <= more <= step + 1e-6
+    assert len(others) <= MOST_SPLITS and len({each[0].units["heads"] for each in (first, *others)}) > len(others)
+    assert first[0].units["heads"] >= even[0].units["heads"] or even[0].units["channels"] < channels / 4 + round_to
+    if first[0].units["heads"] < layer[0]:
+        assert first[0].units["channels"] < channels / 4 + round_to + structure.facts["kv_group_parameters"]
 
 
 def random_scores(structure: ModelStructure, attention: str, seed: int) -> list[dict[KindName, torch.Tensor]]:

@@ -155,7 +155,7 @@ def test_a_useless_kv_group_is_the_one_that_goes(method: str, tmp_path: Path) ->
             f"{prefix.format(layer)}.v_proj.weight": useless(key, 0),
             f"{prefix.format(layer)}.o_proj.weight": useless(query, 1),
         })  # fmt: skip
-    result = removal(folder, tmp_path / "work", method, 0.25)
+    result = removal(folder, tmp_path / "work", method, 0.25, parameters={"attention": "kv_groups"})
     cut = KeptUnits.model_validate(saved_state(tmp_path / "work", SELECTION))
     assert {layer: each["heads"] for layer, each in cut.layers.items()} == {0: [0], 1: [1], 2: [0]}
     before = AutoModelForCausalLM.from_pretrained(folder).state_dict()

@@ -104,8 +104,8 @@ class UnitRemovalPass(BlockPass):
             self.plan = replace(plan, width_reduction=reduction)
         kept = method.plan(context) if isinstance(method, BlockUnitMethod) else method.select(context)
         self.notes += notes
-        state = {"attention": self.plan.attention, "notes": notes, "kept": kept.model_dump(mode="json")}
-        self.store.save(SELECTION, 0, {}, state)
+        split = {"attention": self.plan.attention, "split_notes": notes}
+        self.store.save(SELECTION, 0, {}, kept.model_dump(mode="json") | split)
         return kept
 
     def _earlier_choice(self) -> KeptUnits | UnitCounts | None:
@@ -117,9 +117,9 @@ class UnitRemovalPass(BlockPass):
         if self.plan.width_reduction is not None:
             chosen = replace(self.plan.width_reduction, attention=saved.state["attention"])
             self.plan = replace(self.plan, width_reduction=chosen)
-        self.notes += saved.state["notes"]
+        self.notes += saved.state["split_notes"]
         kind = UnitCounts if isinstance(self.plan.method, BlockUnitMethod) else KeptUnits
-        return kind.model_validate(saved.state["kept"])
+        return kind.model_validate(saved.state)
 
     @torch.inference_mode()
     def _remove(self, kept: KeptUnits | UnitCounts) -> PruneResult:
