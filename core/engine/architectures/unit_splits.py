@@ -25,7 +25,7 @@ SPLIT_TOKENS: Final = 2048
 FLOOR: Final = 0.25
 """Share of a layer's channels that stays as long as heads can go instead, where no split is measured."""
 _FARTHEST: Final = 2
-"""Most that attention may lose, beyond the fewest heads there can be, as a multiple of what an even split takes."""
+"""Most that attention may lose, but for the fewest heads that can go, as a multiple of what an even split takes."""
 
 
 def channels_first(
@@ -69,8 +69,8 @@ def splits_for_ratio(
 ) -> list[tuple[LayerCounts, ...]]:
     """Return the units each layer keeps, once for each way of splitting what is removed; arguments as elsewhere.
 
-    The first takes channels before heads. The others, `MOST_SPLITS` at most, take a number of heads each, the
-    fewest there can be or at most `_FARTHEST` times what an even split takes of them. Raises InvalidSparsity as `counts_for_ratio` does.
+    The first takes channels before heads. The others, `MOST_SPLITS` at most, take a number of heads each: as few as can
+    be, and up to `_FARTHEST` times what an even split takes. Raises InvalidSparsity as `counts_for_ratio` does.
     """
     hidden = hidden_size if is_uniform else None
     fine = fine_kind(kinds)

@@ -55,7 +55,7 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens) -> 
     calibration = cost.passes(facts)
     if compensation is not None and compensation.refits:
         calibration += (2 if is_after_a_cut(compensation) else 1) * tokens.calibration
-    calibration += GRADIENT_PASSES * allocating_tokens(job, tokens) + _comparing_passes(job, tokens)
+    calibration += GRADIENT_PASSES * allocating_tokens(job, tokens) + compared_tokens(job, tokens)
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
     timed = 1 + _SEARCH_STEPS * seeks_latency(job)
@@ -100,8 +100,8 @@ def allocating_tokens(job: Recipe, tokens: Tokens) -> int:
     return min(job.parameters.fisher_sequences * tokens.window, tokens.calibration)
 
 
-def _comparing_passes(job: Recipe, tokens: Tokens) -> int:
-    """Return the calibration tokens that pass by to split what goes between attention and FFN, by forward, at most."""
+def compared_tokens(job: Recipe, tokens: Tokens) -> int:
+    """Return the calibration tokens that pass, by forward and at most, to split what goes between attention and FFN."""
     if not isinstance(job.parameters, WidthOptions) or job.parameters.attention != "auto" or seeks_latency(job):
         return 0
     return (2 + MOST_SPLITS) * min(tokens.calibration, SPLIT_TOKENS)
