@@ -18,14 +18,15 @@ _TEXT = {
     "evaluation": {"datasets": ["text"], "samples": 8, "sequence_length": 24},
 }
 _LANGUAGE = ("random", "magnitude", "wanda", "admm", "frontier")
+_AS_PUBLISHED: dict[str, Any] = {"attention": "kv_groups", "compensation": {"refit": 0, "ridge": 0.01}}
 _STRUCTURED: dict[str, dict[str, Any]] = {
-    "random-structured": {},
-    "l2-structured": {},
-    "llm-pruner": {},
-    "bonsai": {"masks_per_round": 12, "round_share": 0.15, "sequences": 4},
-    "loraprune": {"steps": 10, "batch_size": 2},
-    "lorashear": {"steps": 20, "batch_size": 2, "periods": 2},
-    "depth": {},
+    "random-structured": _AS_PUBLISHED,
+    "l2-structured": _AS_PUBLISHED,
+    "llm-pruner": _AS_PUBLISHED,
+    "bonsai": _AS_PUBLISHED | {"masks_per_round": 12, "round_share": 0.15, "sequences": 4},
+    "loraprune": _AS_PUBLISHED | {"steps": 10, "batch_size": 2},
+    "lorashear": _AS_PUBLISHED | {"steps": 20, "batch_size": 2, "periods": 2},
+    "depth": {"compensation": _AS_PUBLISHED["compensation"]},
 }
 _RETRAINED = {"retrain_steps": 4, "batch_size": 8, "rounds": 2}
 
@@ -43,9 +44,9 @@ def bodies() -> dict[str, dict[str, Any]]:
     jobs["wanda 2:4"] = _language("llama", "wanda", pattern="2:4")
     jobs["wanda owl"] = _language("llama", "wanda", sparsity=0.5, allocation="owl")
     jobs["sparsegpt fisher"] = _language("llama", "sparsegpt", sparsity=0.5, allocation="fisher")
-    jobs["l2 per layer"] = _language("llama", "l2-structured", sparsity=0.3, pattern="structured", scope="model") | {
-        "output": {"layout": "per_layer"}
-    }
+    jobs["l2 per layer"] = _language(
+        "llama", "l2-structured", sparsity=0.3, pattern="structured", scope="model", **_AS_PUBLISHED
+    ) | {"output": {"layout": "per_layer"}}
     jobs["packed"] = _language("llama", "magnitude", sparsity=0.6) | {"output": {"format": "packed"}}
     for kind in ("finetune", "lora", "distill"):
         jobs[f"{kind} after wanda"] = _language("llama", "wanda", sparsity=0.5) | {
