@@ -7,14 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.engine.architectures.unit_kinds.heads import attention_mode
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tensors import load_tensors
+from core.engine.options.width import WidthOptions
+from core.engine.options.width_counts import require_structure
 from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.layerwise.streams import block_arguments
 from core.engine.resume.kinds import BLOCK
+from core.methods.registry import get_method
 from core.pipeline.plans import make_plan
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
 from core.progress import Progress
@@ -31,6 +35,13 @@ def request_for(
 ) -> ResolvedRequest:
     """The request as a submitted job has it: checked against the model, with its defaults."""
     return resolve_request(folder.description, method, pattern, sparsity, parameters or {}, **more)
+
+
+def with_heads(folder: ModelFolder, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters by which heads go in the share that channels do, where the family can lose any and nothing is said."""
+    if not issubclass(get_method(method).parameters, WidthOptions):
+        return parameters
+    return {"attention": attention_mode("auto", require_structure(folder.description))} | parameters
 
 
 def sweep(

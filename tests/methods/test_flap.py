@@ -171,7 +171,7 @@ def raise_some(weight: Tensor, transposed: bool) -> None:
 
 
 def finish(folder: Path, work: Path, layout: Any, **setting: Any) -> PruneResult:
-    parameters = {"round_to": 1}
+    parameters = {"round_to": 1, "attention": "auto"}
     evaluations = {"text": make_tokens(seed=1)}
     return removal(folder, work, "flap", 0.25, parameters=parameters, layout=layout, evaluations=evaluations, **setting)
 

@@ -49,7 +49,7 @@ def dense(body: dict[str, Any], finish: Finish) -> str:
 @pytest.fixture(scope="module")
 def thinner(body: dict[str, Any], finish: Finish) -> str:
     """A finished job that made the model smaller."""
-    return finish({**body, "method": "llm-pruner", "sparsity": 0.2})
+    return finish({**body, "method": "llm-pruner", "sparsity": 0.2, "parameters": {"attention": "kv_groups"}})
 
 
 def test_a_job_prunes_reports_and_leaves_a_model_that_loads(jobs: Queue, dense: str) -> None:

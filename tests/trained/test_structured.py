@@ -12,7 +12,7 @@ from core.engine.architectures.description import inspect_folder
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.block_pass import PruneResult
 from core.pipeline.passes import walk_for
-from tests.engine.sweeping import request_for
+from tests.engine.sweeping import request_for, with_heads
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -38,7 +38,7 @@ def removed(
 ) -> PruneResult:  # fmt: skip
     """Remove a fifth of the model; the dense figures are known where another method was measured on the same text."""
     work.mkdir()
-    request = request_for(model, method, 0.2, parameters=parameters)
+    request = request_for(model, method, 0.2, parameters=with_heads(model, method, parameters))
     known = None if alike is None else {"text": alike.perplexity["text"].dense}
     return walk_for(
         model, request, device=torch.device("cpu"), calibration=calibration, evaluations={"text": evaluation},

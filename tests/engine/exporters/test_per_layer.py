@@ -30,7 +30,7 @@ from tests.engine.pruning.test_structured import edit
 from tests.engine.recovery.test_recovery import recipe
 from tests.engine.reloading import reload_with_code
 from tests.engine.resuming import saved_state
-from tests.engine.sweeping import request_for
+from tests.engine.sweeping import request_for, with_heads
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
 
 CPU = torch.device("cpu")
@@ -43,8 +43,9 @@ def prune(
     """Prune a model of ours in layout per_layer, and save it as `work`/artifact."""
     work.mkdir(parents=True)
     opened = open_model(folder, own_artifact=True)
+    asked = with_heads(opened, method, parameters)
     request = request_for(
-        opened, method, sparsity, setting.pop("pattern", None), parameters, layout=setting.pop("layout", "per_layer")
+        opened, method, sparsity, setting.pop("pattern", None), asked, layout=setting.pop("layout", "per_layer")
     )
     walk = walk_for(
         opened, request, device=CPU, work=work,

@@ -41,7 +41,7 @@ def test_what_the_text_misses_least_goes_and_the_report_says_by_how_much(
 ) -> None:
     folder, text = model_without_use_of(useless, tmp_path / "model")
     ratio = ONE_GROUP / open_model(folder).description.parameters
-    setting = {"layout": layout, "parameters": {"round_to": 1}}
+    setting = {"layout": layout, "parameters": {"round_to": 1, "attention": "auto"}}
     result = removal(folder, tmp_path / "work", method, ratio, calibration=text, **setting)
     assert {row.kind for row in result.layers if isinstance(row, UnitRow)} == {useless, "channels"}
     left = {"heads": "3 of 6 heads and 144 of 144 channels", "channels": "6 of 6 heads and 96 of 144 channels"}

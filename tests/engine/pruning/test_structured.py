@@ -33,7 +33,7 @@ from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.reloading import reload
 from tests.engine.resuming import saved_state
-from tests.engine.sweeping import request_for
+from tests.engine.sweeping import request_for, with_heads
 from tests.engine.tiny import CONFIGS, architecture_of, make_model, make_tokens
 from tests.engine.watching import Watching
 
@@ -44,6 +44,7 @@ HEADLESS = [name for name in CONFIGS if not architecture_of(name).attention.unit
 def removal(folder: Path, work: Path, method: str, sparsity: float, **setting: Any) -> PruneResult:
     opened = open_model(folder)
     asked = {name: setting.pop(name) for name in ("parameters", "layout", "at_least") if name in setting}
+    asked["parameters"] = with_heads(opened, method, asked.get("parameters", {}))
     request = request_for(opened, method, sparsity, **asked)
     work.mkdir(parents=True, exist_ok=True)
     walk = walk_for(
@@ -155,7 +156,7 @@ def test_a_useless_kv_group_is_the_one_that_goes(method: str, tmp_path: Path) ->
             f"{prefix.format(layer)}.v_proj.weight": useless(key, 0),
             f"{prefix.format(layer)}.o_proj.weight": useless(query, 1),
         })  # fmt: skip
-    result = removal(folder, tmp_path / "work", method, 0.25, parameters={"attention": "kv_groups"})
+    result = removal(folder, tmp_path / "work", method, 0.25)
     cut = KeptUnits.model_validate(saved_state(tmp_path / "work", SELECTION))
     assert {layer: each["heads"] for layer, each in cut.layers.items()} == {0: [0], 1: [1], 2: [0]}
     before = AutoModelForCausalLM.from_pretrained(folder).state_dict()
