@@ -247,13 +247,13 @@ def test_layers_that_compete_cost_one_more_pass_of_the_calibration_tokens(tmp_pa
 
 def test_it_is_fitted_by_its_bias_or_by_a_refit(tmp_path: Path) -> None:
     with pytest.raises(InvalidParameters, match="bias false"):
-        parse_parameters("flap", {"compensation": {"refit": 0.5}})
+        parse_parameters("flap", {"bias": True, "compensation": {"refit": 0.5}})
     folder, tokens = make_model(tmp_path / "model"), make_tokens(16)
     expected = last_hidden(folder, tokens)
     drifts = []
     for number, refit in enumerate((0, 1.0)):
         work = tmp_path / f"{number}"
-        parameters = {"bias": False, "compensation": {"refit": refit}}
+        parameters = {"bias": None if refit else False, "compensation": {"refit": refit}}
         result = removal(folder, work, "flap", 0.25, parameters=parameters, calibration=tokens)
         drifts.append(float((last_hidden(save(result, folder, work / "artifact"), tokens) - expected).norm()))
         assert result.config is not None and not result.config["mlp_bias"]
