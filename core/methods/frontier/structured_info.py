@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from core.engine.architectures.heterogeneous import Layout
+from core.engine.options.compensation import CutRefit
 from core.engine.options.width import WidthOptions
 from core.methods.cost import GRADIENT_PASSES, ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.frontier.own_text import OWN_TEXT, Budget
@@ -54,6 +55,10 @@ class StructuredFrontierParameters(WidthOptions):
                 "frontier fits what is left itself: leave out compensation, and set its ridge by parameters.ridge"
             )
         return self
+
+    @property
+    def default_refit(self) -> CutRefit | None:
+        return None
 
     def ranks_layers(self, layout: Layout) -> bool:
         return layout == "per_layer"
