@@ -115,7 +115,8 @@ def test_what_is_left_of_a_cut_is_refitted_where_there_is_text_unless_told_not_t
     refitted, as_in_the_paper = parameters("flap", text), parameters("flap", text, compensation=off)
     assert (refitted["bias"], refitted["compensation"]["refit"], as_in_the_paper["bias"]) == (False, 0.5, True)
     assert parameters("flap", text, bias=True)["compensation"] is None
-    structured = api.post("/v1/models/inspect", json=job_body | {"method": "frontier", "pattern": "structured"}).json()
+    body = job_body | {"method": "frontier", "pattern": "structured", "sparsity": 0.2}
+    structured = api.post("/v1/models/inspect", json=body).json()
     assert structured["job"]["parameters"]["compensation"] is None, "it fits what is left itself"
 
 
