@@ -101,18 +101,18 @@ def splits_for_ratio(
             at_least=at_least,
         )
 
-    found = [counted(in_order)]
-    if not any(each.removed for each in found[0]):
-        return found
+    splits = [counted(in_order)]
+    if not any(each.removed for each in splits[0]):
+        return splits
     free = next(like[layer] for layer in range(len(like)) if layer not in protected)
-    share = sum(each.removed for each in found[0]) / sum(
+    share = sum(each.removed for each in splits[0]) / sum(
         removable_parameters(structure, layer, kinds) for layer in range(len(like)) if layer not in protected
     )
     for number in _numbers(structure, free, options[free], kinds, share):
         with suppress(InvalidSparsity):
             counts = counted(partial(with_heads, number))
-            found += [counts] if counts not in found else []
-    return found
+            splits += [counts] if counts not in splits else []
+    return splits
 
 
 def _numbers(
@@ -130,8 +130,8 @@ def _numbers(
     return _spread(numbers, MOST_SPLITS)
 
 
-def _spread(found: list[int], most: int) -> list[int]:
+def _spread(numbers: list[int], most: int) -> list[int]:
     """Return at most so many of a list, evenly spaced, its first and last among them."""
-    if len(found) <= most:
-        return found
-    return [found[round(place * (len(found) - 1) / (most - 1))] for place in range(most)]
+    if len(numbers) <= most:
+        return numbers
+    return [numbers[round(place * (len(numbers) - 1) / (most - 1))] for place in range(most)]

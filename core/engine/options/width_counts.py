@@ -116,7 +116,7 @@ def plan_width_reduction(
         "at_least": at_least,
     }
     if parameters.ranks_layers(layout):
-        found = [
+        reductions = [
             WidthReduction(mode, protected, None, ranking, round_to)
             for mode, ranking in _rankings(structure, ("none", attention) if is_open else (attention,), request)
         ]
@@ -128,11 +128,11 @@ def plan_width_reduction(
             else [counts_for_ratio(structure, hidden_size=hidden_size, kinds=kinds, is_uniform=is_uniform, **request)]
         )
         limit = ratio * description.parameters if at_least else 0.0
-        found = [
+        reductions = [
             WidthReduction(_mode(structure, counts, attention), protected, counts, None, round_to, limit)
             for counts in splits
         ]
-    return found[0] if is_timed or not ratio else replace(found[0], others=tuple(found[1:]))
+    return reductions[0] if is_timed or not ratio else replace(reductions[0], others=tuple(reductions[1:]))
 
 
 class _Request(TypedDict):
@@ -152,17 +152,17 @@ def _rankings(
 
     Raises InvalidSparsity where the last mode's does not reach it.
     """
-    found: list[tuple[AttentionMode, GlobalUnitBudget]] = []
+    rankings: list[tuple[AttentionMode, GlobalUnitBudget]] = []
     for mode in modes:
         try:
-            found.append((mode, global_unit_budget(structure, kinds=removed_kinds(mode), **request)))
+            rankings.append((mode, global_unit_budget(structure, kinds=removed_kinds(mode), **request)))
         except InvalidSparsity:
             if mode == modes[-1]:
                 raise
     free = [layer for layer in range(len(structure.layers)) if layer not in request["protected"]]
     channels = sum(removable_parameters(structure, layer, removed_kinds("none")) for layer in free)
     takes_too_many = request["ratio"] * request["parameters"] > (1 - FLOOR) * channels
-    return found[::-1] if takes_too_many else found
+    return rankings[::-1] if takes_too_many else rankings
 
 
 def _mode(structure: ModelStructure, counts: Sequence[LayerCounts], attention: AttentionMode) -> AttentionMode:

@@ -35,8 +35,8 @@ class FLAPParameters(WidthOptions):
     )
 
     @property
-    def leaves_means(self) -> bool:
-        """Return whether what is removed leaves its mean behind."""
+    def adds_bias(self) -> bool:
+        """Return whether what is removed leaves its mean behind as a bias."""
         return not (self.compensation and self.compensation.refits) if self.bias is None else self.bias
 
     @property
@@ -45,7 +45,7 @@ class FLAPParameters(WidthOptions):
 
     def with_refit(self) -> Self:
         filled = super().with_refit()
-        return filled.model_copy(update={"bias": filled.leaves_means})
+        return filled.model_copy(update={"bias": filled.adds_bias})
 
     def ranks_layers(self, layout: Layout) -> bool:
         return self.scope == "model" or (self.scope is None and layout == "per_layer")
