@@ -101,7 +101,8 @@ class LanguageSpec(JobSpec):
     `search` times shapes for the job's `target.latency_ratio`; `prune` writes the pruned model and measures it;
     `recover` trains that, keeping its zeros, writes the artifact and measures it; `sensitivity` prunes each layer alone
     and writes figures and a chart. `generated` is what the model wrote to calibrate on beside `calibration`;
-    `recovery` are the texts of all stages of training in turn, `teacher` is what distill learns from.
+    `recovery` are the texts of all stages of training in turn, `teacher` is what distill learns from, `own_text` what
+    that wrote to train on.
     """
 
     task: Literal["search", "prune", "recover", "sensitivity"]
@@ -110,6 +111,7 @@ class LanguageSpec(JobSpec):
     evaluation: list[TextSource]
     recovery: list[TextSource] = Field(default_factory=list)
     teacher: ModelSource | None = None
+    own_text: TextSource | None = None
     activation_budget_bytes: int
 
     @property

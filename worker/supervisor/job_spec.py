@@ -56,6 +56,7 @@ def _language_spec(
         evaluation=evaluation,
         recovery=[text(reference, param) for reference, param in zip(claim.recovery, params, strict=True)],
         teacher=teacher,
+        own_text=claim.own_text and inputs.text(claim.own_text, teacher or model, "recovery.own_text"),
         baseline=claim.baseline,
         work=folder,
         previous=previous,

@@ -1,22 +1,42 @@
 """Completion of a recovery's request: its defaults, for the model it is to train, and what does not apply to it."""
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.recovery.recovery_info import RecoveryInfo
 from core.engine.recovery.registry import RECOVERIES, recoveries_where
 from core.engine.recovery.request import Lora, Recovery
 from core.errors import InvalidRequest
 
+_OF_LANGUAGE_MODELS = (
+    "lora",
+    "stages",
+    "resample_every",
+    "sequence_length",
+    "teacher",
+    "train_embeddings",
+    "own_text",
+    "minutes",
+    "until",
+)
 DEFAULT_SEQUENCE_LENGTH = 512
 """Sequence length where neither the request nor its calibration sets it, and the model's context is not shorter."""
 _LEARNING_RATE_FULL = 2e-5
+_LEARNING_RATE_DISTILL = 2e-4
 _LEARNING_RATE_LORA = 1e-4
 _LEARNING_RATE_IMAGES = 1e-3
 _ROUND_STEPS = 50
+_OWN_TEXT = 0.25
+_MOST_STEPS = 100_000
+"""Steps where minutes are what is asked for: more than they allow."""
 
 
 def complete_recovery(
-    requested: Recovery, description: ModelDescription, sequence_length: int | None = None
+    requested: Recovery,
+    description: ModelDescription,
+    sequence_length: int | None = None,
+    *,
+    loses_units: bool = False,
 ) -> Recovery:
-    """Fill in the defaults, `sequence_length` (tokens) among them.
+    """Fill in the defaults, `sequence_length` (tokens) among them; those of a model that `loses_units` are its own.
 
     Raises InvalidRequest for what does not apply to the method or the model, naming it.
     """
@@ -26,8 +46,14 @@ def complete_recovery(
         raise _inapplicable("lora", requested.method, recoveries_where(lambda each: each.adapters != "never"))
     _check_stages(requested)
     lora = requested.lora
-    if info.adapters == "always" or (info.adapters == "unless null" and "lora" not in requested.model_fields_set):
+    is_unsaid = "lora" not in requested.model_fields_set
+    if info.adapters == "always" or (info.adapters == "unless null" and is_unsaid and not loses_units):
         lora = lora or Lora()
+    if lora is not None and requested.train_embeddings is not None:
+        raise InvalidRequest(
+            "recovery.train_embeddings belongs to training without adapters: leave it out, or lora null",
+            param="recovery.train_embeddings",
+        )
     for target in (lora and lora.targets) or []:
         if not any(linear.matches([target]) for linear in description.linears):
             raise InvalidRequest(
@@ -45,10 +71,12 @@ def complete_recovery(
     return requested.model_copy(
         update={
             "lora": lora,
-            "learning_rate": requested.learning_rate or (_LEARNING_RATE_LORA if lora else _LEARNING_RATE_FULL),
+            "learning_rate": requested.learning_rate or _learning_rate(info, lora),
+            "train_embeddings": _trains_embeddings(requested, info, lora),
+            "own_text": _own_text(requested, info),
             "temperature": _temperature(requested),
             "sequence_length": length,
-            "steps": sum(stage.steps for stage in requested.stages) if requested.stages else requested.steps,
+            "steps": sum(stage.steps for stage in requested.stages) if requested.stages else _steps(requested),
             "resample_every": (requested.resample_every or _ROUND_STEPS) if requested.stages else None,
         }
     )
@@ -66,7 +94,7 @@ def complete_image_recovery(requested: Recovery) -> Recovery:
             f"{others}",
             param="recovery.method",
         )
-    for name in ("lora", "stages", "resample_every", "sequence_length", "teacher"):
+    for name in _OF_LANGUAGE_MODELS:
         if getattr(requested, name) is not None:
             raise InvalidRequest(f"recovery.{name} belongs to language models: leave it out", param=f"recovery.{name}")
     _check_softening(requested)
@@ -78,6 +106,29 @@ def complete_image_recovery(requested: Recovery) -> Recovery:
     )
 
 
+def _learning_rate(info: RecoveryInfo, lora: Lora | None) -> float:
+    if lora is not None:
+        return _LEARNING_RATE_LORA
+    return _LEARNING_RATE_DISTILL if info.learns_from_model else _LEARNING_RATE_FULL
+
+
+def _trains_embeddings(requested: Recovery, info: RecoveryInfo, lora: Lora | None) -> bool | None:
+    if lora is not None or requested.train_embeddings is not None:
+        return requested.train_embeddings
+    return not info.learns_from_model
+
+
+def _own_text(requested: Recovery, info: RecoveryInfo) -> float | None:
+    if not info.learns_from_model or requested.own_text is not None:
+        return requested.own_text
+    return 0 if requested.stages else _OWN_TEXT
+
+
+def _steps(requested: Recovery) -> int:
+    is_unsaid = "steps" not in requested.model_fields_set
+    return _MOST_STEPS if requested.minutes is not None and is_unsaid else requested.steps
+
+
 def _check_stages(requested: Recovery) -> None:
     """Require that stages and other fields agree; raises InvalidRequest for one that excludes or needs stages."""
     if requested.stages is None:
@@ -87,7 +138,7 @@ def _check_stages(requested: Recovery) -> None:
                 param="recovery.resample_every",
             )
         return
-    for name in ("dataset", "samples"):
+    for name in ("dataset", "samples", "until"):
         if getattr(requested, name) is not None:
             raise InvalidRequest(
                 f"recovery.{name} and stages exclude each other: leave one out", param=f"recovery.{name}"
@@ -105,10 +156,17 @@ def _check_stages(requested: Recovery) -> None:
 
 
 def _check_softening(requested: Recovery) -> None:
-    """Require that only a recovery that learns from a model says which, or how; raises InvalidRequest."""
+    """Require that only a recovery that learns from a model says which, or how; raises InvalidRequest.
+
+    What the model to learn from writes is for single texts.
+    """
+    if requested.own_text and requested.stages:
+        raise InvalidRequest(
+            "recovery.own_text and stages exclude each other: leave one out", param="recovery.own_text"
+        )
     if RECOVERIES[requested.method].learns_from_model:
         return
-    for name in ("temperature", "teacher"):
+    for name in ("temperature", "teacher", "own_text"):
         if getattr(requested, name) is not None:
             raise _inapplicable(name, requested.method, recoveries_where(lambda each: each.learns_from_model))
 

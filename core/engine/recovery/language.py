@@ -23,9 +23,17 @@ from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.models.tensors import DTYPES, read_tensor, write_tensors
+from core.engine.recovery.activations import kept_activation_bytes
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.implementations import language_recovery
-from core.engine.recovery.precision import checkpoint_activations, training_precision
+from core.engine.recovery.pace import Ending
+from core.engine.recovery.precision import (
+    cast_weights,
+    casts_weights,
+    checkpoint_activations,
+    training_precision,
+    uncast_weights,
+)
 from core.engine.recovery.protocols import OpenedModel, Teacher
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Adaptive, InOrder, Source
@@ -33,10 +41,12 @@ from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import weight_names
 from core.engine.resume.fingerprint import Runtime, file_sha256, fingerprint, tensors_sha256
 from core.engine.resume.store import ResumeStore
-from core.errors import MissingTensors, ZerosRefilled
+from core.errors import MissingTensors, TooLittleText, ZerosRefilled
 from core.progress import Progress
 
 RECOVERED = "recovered"
+HOLDOUT_SEQUENCES = 8
+"""Most sequences of a text that are held back: the model is measured on them, not trained."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +54,18 @@ class Recovered:
     """Result of training.
 
     `files` hold the trained tensors under the names they are to be saved by, `unchanged` says where all others lie in
-    the source. `zeros` are (before, after) of each linear layer that was checked. `losses` has one figure a step.
+    the source. `zeros` are (before, after) of each linear layer that was checked. `losses` has one figure a step,
+    `loss_seconds` the seconds of training that had passed after it, `gains` (step, seconds, loss) on sequences held
+    back.
     """
 
     files: list[Path]
     unchanged: list[TensorEntry]
     zeros: dict[str, tuple[int, int]]
     losses: list[float]
+    loss_seconds: list[float]
+    gains: list[tuple[int, float, float]]
+    ending: Ending
     trained: str
     trained_parameters: int
     tokens: int
@@ -72,12 +87,14 @@ def recover(
     sources: Sequence[Source] = (),
     device: torch.device | None = None,
     progress: Progress | None = None,
+    activation_budget_bytes: int = 0,
 ) -> Recovered:
     """Train the model of `folder` on token sequences [sequences, time].
 
     With recovery in stages, it trains on the sequences of all `sources` in turn. `linears` are the layers whose zeros
     are counted, and kept; `work` is this attempt's folder, `previous` those of earlier attempts, the newest first,
-    whose newest saved step is resumed. In a run of several processes every one calls this; all return the same, and the
+    whose newest saved step is resumed. Activations are kept for the backward where they fit the budget, else computed
+    twice. In a run of several processes every one calls this; all return the same, and the
     main one has written the files.
 
     Raises WorkStopped, RecoveryDiverged, ZerosRefilled, and InvalidRequest for a recovery that does not fit the
@@ -87,17 +104,25 @@ def recover(
     recovery = complete_recovery(recovery, folder.description, windows_NT.shape[1])
     device = device or default_device()
     accelerator, frozen_dtype = training_precision(DTYPES[folder.description.dtype], device)
+    is_cast = recovery.lora is None and casts_weights(DTYPES[folder.description.dtype], accelerator.device)
+    frozen_dtype = torch.bfloat16 if is_cast else frozen_dtype
     torch.manual_seed(recovery.seed)
     model = load_model(folder, accelerator.device, dtype=frozen_dtype if recovery.lora else torch.float32)
     _require_complete(folder, model)
-    checkpoint_activations(model)
+    if recovery.lora is not None or kept_activation_bytes(folder.description, recovery) > activation_budget_bytes:
+        checkpoint_activations(model)
     parameters = [name for name, _ in model.named_parameters()]
-    opened = OpenedModel(folder, model, recovery, linears, teacher, accelerator.device, frozen_dtype)
+    holdout = _held_back(len(windows_NT)) if recovery.until else 0
+    holdout_NT, windows_NT = windows_NT[:holdout], windows_NT[holdout:]
+    windows = (len(windows_NT), windows_NT.shape[1])
+    opened = OpenedModel(folder, model, recovery, linears, teacher, accelerator.device, frozen_dtype, windows)
     method = language_recovery(recovery.method)
     trainable = method.prepare(opened)
     module, changed = trainable.module, trainable.changed
+    if is_cast:
+        cast_weights(model)
     loss = method.loss(opened)
-    facts = _facts(folder, recovery, windows_NT, sources, linears, teacher)
+    facts = _facts(folder, recovery, torch.cat([holdout_NT, windows_NT]), sources, linears, teacher)
     facts["processes"] = accelerator.num_processes
     runtime = Runtime.of(accelerator.device, frozen_dtype)
     sampling = Adaptive(sources, recovery) if recovery.stages else InOrder(len(windows_NT), recovery)
@@ -111,9 +136,12 @@ def recover(
         store=ResumeStore(work, fingerprint("recover", facts, runtime), previous),
         progress=progress or Progress(),
         sampling=sampling,
+        holdout_NT=holdout_NT,
     )
     trained_parameters = sum(each.numel() for each in module.parameters() if each.requires_grad)
     training.run()
+    if is_cast:
+        uncast_weights(model)
     merged = trainable.merge()
     if accelerator.is_main_process:
         _write(folder, dict(merged.named_parameters()), changed, work / RECOVERED)
@@ -127,6 +155,9 @@ def recover(
         ],
         zeros=_zeros(folder, files, linears),
         losses=training.losses,
+        loss_seconds=training.pace.seconds,
+        gains=training.pace.gains,
+        ending=training.pace.ending(len(training.losses)) or "steps",
         trained=trainable.trained,
         trained_parameters=trained_parameters,
         tokens=len(training.losses) * recovery.batch_size * windows_NT.shape[1],
@@ -135,6 +166,17 @@ def recover(
         processes=accelerator.num_processes,
         rounds=sampling.rounds,
     )
+
+
+def _held_back(sequences: int) -> int:
+    """Return how many sequences gains are measured on; raises TooLittleText where none would be left to train on."""
+    if sequences < 2:
+        raise TooLittleText(
+            "recovery.until holds a sequence back to measure on, and the text has one: register more text, or ask for "
+            "shorter sequences",
+            param="recovery.until",
+        )
+    return min(HOLDOUT_SEQUENCES, max(1, sequences // 5))
 
 
 def _require_complete(folder: ModelFolder, model: PreTrainedModel) -> None:

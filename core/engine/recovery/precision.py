@@ -2,6 +2,8 @@
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
 from core.engine.models.accelerator import backend_of
@@ -23,3 +25,41 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
     """Keep only the input of each block, and run the block again in the backward. Later 5.x renamed the method."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+
+
+def casts_weights(stored: torch.dtype, device: torch.device) -> bool:
+    """Return whether a model whose weights are trained is run in bfloat16 by casts of its weights.
+
+    It is where a device without autocast of its own prefers bfloat16, as a CPU with matrix units does. Autocast would
+    cast activations too, back and forth at every layer, which takes a CPU longer than some of the products.
+    """
+    backend = backend_of(device)
+    return backend.prefers_bfloat16() and not backend.kind.prefers_16_bit and stored is not torch.float32
+
+
+class _InBfloat16(nn.Module):
+    """A weight as it is computed with, whose gradient comes to the weight as it is kept."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight.bfloat16()
+
+
+def cast_weights(model: nn.Module) -> None:
+    """Have every parameter read in bfloat16: trained ones stay as they are and are cast when read."""
+    for module, name, parameter in _parameters(model):
+        if parameter.requires_grad:
+            parametrize.register_parametrization(module, name, _InBfloat16(), unsafe=True)
+        else:
+            parameter.data = parameter.data.bfloat16()
+
+
+def uncast_weights(model: nn.Module) -> None:
+    """Have parameters read as they are kept again, under the names they had."""
+    for module in [each for each in model.modules() if parametrize.is_parametrized(each)]:
+        assert isinstance(module.parametrizations, nn.ModuleDict)
+        for name in list(module.parametrizations):
+            parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+
+
+def _parameters(model: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    return [(module, name, each) for module in model.modules() for name, each in module.named_parameters(recurse=False)]

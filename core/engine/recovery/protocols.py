@@ -27,7 +27,8 @@ class Teacher:
 class OpenedModel:
     """A language model in memory, before it is trained.
 
-    `linears` are the layers whose zeros are kept. `frozen_dtype` is that of what is not trained.
+    `linears` are the layers whose zeros are kept. `frozen_dtype` is that of what is not trained. `windows` are the
+    number of the sequences to train on, and their length.
     """
 
     folder: ModelFolder
@@ -37,6 +38,7 @@ class OpenedModel:
     teacher: Teacher | None
     device: torch.device
     frozen_dtype: torch.dtype
+    windows: tuple[int, int]
 
 
 @dataclass(frozen=True)

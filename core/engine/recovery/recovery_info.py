@@ -13,7 +13,8 @@ class RecoveryInfo:
 
     Lists go by `rank`, lowest first. `task_families` are the models it trains. `learns_from_model`: a teacher's
     predictions are learnt, beside which a request may soften them. `logit_copies` are those of the logits of a forward
-    in float32: the output, its float cast, their gradient, and those of the loss.
+    in float32: the output, its float cast, their gradient, and those of the loss. `most_kept_bytes` of what is learnt
+    are kept for the next time.
     """
 
     id: str
@@ -23,6 +24,7 @@ class RecoveryInfo:
     adapters: Adapters
     learns_from_model: bool = False
     logit_copies: int = 4
+    most_kept_bytes: int = 0
 
     @property
     def trains_classifiers(self) -> bool:

@@ -9,6 +9,9 @@ from core.validation import RegisteredId, RequestObject
 
 TRAINING_TOKENS = 2048
 """Most tokens in a forward of training, where a sequence is not longer: the parts of a batch are accumulated."""
+_MOST_SEQUENCES = 4096
+"""Different sequences where minutes bound the training, so that a large text is not read whole for steps not taken."""
+_MOST_OWN_SEQUENCES = 128
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
 
@@ -32,6 +35,18 @@ class RecoveryStage(RequestObject, frozen=True):
     steps: int = Field(ge=1, le=1_000_000)
 
 
+class Until(RequestObject, frozen=True):
+    """End of training by what a minute of it gains."""
+
+    gain_per_minute: float = Field(
+        gt=0,
+        lt=1,
+        description="Least share of the loss on sequences held back that a minute has to win: 0.01 ends training once "
+        "that falls by less than 1 % a minute. The rate then falls to zero in a tenth more steps.",
+    )
+    every: int = Field(50, ge=1, le=1_000_000, description="Steps between two measurements.")
+
+
 class Recovery(RequestObject, frozen=True):
     """Training after pruning. Pruned weights stay zero, to the last one, whatever the method."""
 
@@ -39,13 +54,28 @@ class Recovery(RequestObject, frozen=True):
         description=" ".join(f"{each.id}: {each.summary}." for each in RECOVERIES.values())
     )
     steps: int = Field(
-        200, ge=1, le=1_000_000, description="Optimiser steps. With stages, those of all of them together."
+        200,
+        ge=1,
+        le=1_000_000,
+        description="Optimiser steps. With stages, those of all of them together. Unset where minutes are given: as "
+        "many as they allow.",
+    )
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        le=100_000,
+        description="Minutes of training, after which it ends if the steps have not ended it; the rate is then zero "
+        "too. The result depends on how fast the worker is.",
+    )
+    until: Until | None = Field(
+        None, description="Ends training once it gains less than this. The result depends on how fast the worker is."
     )
     learning_rate: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="Peak, of AdamW. Unset: 1e-4 with adapters, 2e-5 without, 1e-3 for image classifiers.",
+        description="Peak, of AdamW. Unset: 1e-4 with adapters, 2e-5 without, 2e-4 for distill without; 1e-3 for image "
+        "classifiers.",
     )
     batch_size: int = Field(8, ge=1, le=65_536, description="Sequences in a step.")
     warmup_ratio: float = Field(0.05, ge=0, le=1, description="Share of the steps in which the rate rises, linearly.")
@@ -77,6 +107,18 @@ class Recovery(RequestObject, frozen=True):
     lora: Lora | None = Field(
         None, description="The adapters of lora and distill. For distill, null trains every parameter instead."
     )
+    train_embeddings: bool | None = Field(
+        None,
+        description="Without adapters: whether embeddings and head are trained as well. Unset: not by distill, which "
+        "trains weights and norms of the blocks, and the last norm.",
+    )
+    own_text: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="distill: share of the sequences that the model to learn from writes itself, at most 128 of them. "
+        "Unset: 0.25, none with stages or where the dataset is 'self'.",
+    )
     temperature: float | None = Field(
         None, gt=0, le=1000, description="distill: both models' logits are divided by it. Unset: 1."
     )
@@ -93,6 +135,21 @@ def stage_texts(recovery: Recovery) -> list[tuple[str, str, RecoveryStage]]:
         for number, stage in enumerate(recovery.stages or [])
         for place, name in enumerate(stage.datasets)
     ]
+
+
+def most_sequences(recovery: Recovery) -> int:
+    """Return the most different sequences of a text that are trained on, unless `samples` says how many."""
+    taken = recovery.steps * recovery.batch_size
+    return taken if recovery.minutes is None else min(taken, _MOST_SEQUENCES)
+
+
+def own_sequences(recovery: Recovery, others: int | None = None) -> int:
+    """Return how many sequences the model to learn from writes beside `others` of a text, unset: as are asked for."""
+    if not recovery.own_text:
+        return 0
+    share = recovery.own_text
+    wanted = share * (recovery.samples or most_sequences(recovery)) if others is None else share / (1 - share) * others
+    return max(1, min(round(wanted), _MOST_OWN_SEQUENCES))
 
 
 def sequences_at_once(recovery: Recovery) -> int:

@@ -1,5 +1,7 @@
 """Parts of a language model that a recovery may train: all parameters, or low-rank adapters."""
 
+from torch import nn
+
 from core.engine.recovery.protocols import OpenedModel, Trainable
 from core.engine.recovery.zero_pattern import ZeroPattern, weight_names
 
@@ -9,6 +11,18 @@ def every_parameter(opened: OpenedModel) -> Trainable:
     parameters = dict(opened.model.named_parameters())
     zeros = ZeroPattern({name: parameters[name] for name in weight_names(opened.linears)})
     return Trainable(opened.model, "every parameter", list(parameters), zeros, merge=lambda: opened.model)
+
+
+def all_but_embeddings(opened: OpenedModel) -> Trainable:
+    """Train all parameters but embeddings and head, and hold the zeros of the linear layers."""
+    model = opened.model
+    frozen = [each for each in model.modules() if isinstance(each, nn.Embedding)]
+    head = model.get_output_embeddings()
+    for module in frozen if head is None else [*frozen, head]:
+        module.requires_grad_(False)
+    trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    zeros = ZeroPattern({name: trained[name] for name in weight_names(opened.linears) if name in trained})
+    return Trainable(model, "all but embeddings and head", list(trained), zeros, merge=lambda: model)
 
 
 def low_rank_adapters(opened: OpenedModel) -> Trainable:

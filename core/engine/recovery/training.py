@@ -2,7 +2,7 @@
 
 Any number of processes (data parallel, through accelerate), saved every so many steps and on request.
 Batch, rate and random numbers of a step follow from the seed and its number, so a run resumed at a saved step ends
-with the weights of one that was never interrupted.
+with the weights of one that was never interrupted. What ends by the clock (`pace`) goes on with the time it had taken.
 """
 
 import math
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from core.counting import counted
 from core.engine.recovery.losses import Loss, next_token_loss
+from core.engine.recovery.pace import Pace
 from core.engine.recovery.request import Recovery, sequences_at_once
 from core.engine.recovery.sampling import InOrder, Sampling
 from core.engine.resume.kinds import STEP
@@ -44,7 +45,8 @@ class Training:
     """A training run of a model, see the module.
 
     `windows_NT` are the token sequences, `sampling` chooses those of a step (unset: all in turn); `rule` may hold
-    weights or read gradients. Without a `store` nothing is saved.
+    weights or read gradients. `holdout_NT` are the sequences that gains are measured on. Without a `store` nothing is
+    saved.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class Training:
         store: ResumeStore | None,
         progress: Progress,
         sampling: Sampling | None = None,
+        holdout_NT: Tensor | None = None,
+        pace: Pace | None = None,
     ) -> None:
         if recovery.batch_size % accelerator.num_processes:
             raise InvalidRequest(
@@ -74,9 +78,13 @@ class Training:
         self._accelerator = accelerator
         self._store = store
         self._progress = progress
+        self._holdout = holdout_NT
+        self.pace = pace or Pace(recovery)
         self._trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
         assert recovery.learning_rate is not None
-        self._optimizer = torch.optim.AdamW(self._trained.values(), lr=recovery.learning_rate, weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW(
+            self._trained.values(), lr=recovery.learning_rate, weight_decay=0.0, fused=True
+        )
         self._model: nn.Module = accelerator.prepare(model)
         self.losses: list[float] = []
         self.resumed_from = 0
@@ -95,11 +103,15 @@ class Training:
         self._model.train()
         steps, every = self._recovery.steps, self._recovery.checkpoint_every
         for step in counted(range(self.resumed_from, steps), "training steps"):
+            self._measure_gain(step)
+            if self.pace.ending(step) is not None:
+                self._save(step)
+                break
             if not self._sampling.begin(step, self._holdout_loss):
                 continue
             loss, stop = self._step(step)
             self.losses.append(loss)
-            self._progress.advance((step + 1) / steps, step + 1, steps)
+            self._progress.advance(self.pace.share(step + 1), step + 1, steps)
             self._progress.metric(LOSS, step + 1, loss)
             if stop or (step + 1) % every == 0 or step + 1 == steps:
                 self._save(step + 1)
@@ -112,7 +124,7 @@ class Training:
         accelerator, recovery = self._accelerator, self._recovery
         torch.manual_seed((recovery.seed * 1_000_003 + step) * 4096 + accelerator.process_index)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate(step, recovery)
+            group["lr"] = self.pace.rate(step)
         mine = self.batch(step)[accelerator.process_index :: accelerator.num_processes]
         tokens_BT = self._windows[mine].to(accelerator.device)
         parts = tokens_BT.split(sequences_at_once(recovery))
@@ -125,8 +137,7 @@ class Training:
             total += loss.detach()
         self._rule.after_backward(step)
         torch.nn.utils.clip_grad_norm_(self._trained.values(), LARGEST_GRADIENT_NORM)
-        stop = torch.tensor(float(self._progress.should_stop()), device=accelerator.device)
-        mean, stopped = accelerator.reduce(torch.stack([total, stop]), "mean").tolist()
+        mean, stopped = self._agreed([float(total), float(self._progress.should_stop())])
         if not math.isfinite(mean):
             raise RecoveryDiverged(
                 f"the loss of training step {step + 1} is not finite: lower recovery.learning_rate "
@@ -136,18 +147,33 @@ class Training:
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._rule.after_step(step)
+        (seconds,) = self._agreed([self.pace.elapsed()])
+        self.pace.done(step, seconds)
         return mean, stopped > 0
+
+    def _agreed(self, figures: list[float]) -> list[float]:
+        """Return the means of figures over all processes."""
+        figures_N = torch.tensor(figures, dtype=torch.float64)
+        return self._accelerator.reduce(figures_N.to(self._accelerator.device), "mean").tolist()
 
     def batch(self, step: int) -> list[int]:
         """Return the sequences of a step, by number."""
         return self._sampling.batch(step)
 
-    @torch.no_grad()
+    def _measure_gain(self, step: int) -> None:
+        if self._holdout is not None and self.pace.is_measured(step):
+            self.pace.measured(step, self._mean_loss(self._loss, self._holdout))
+
     def _holdout_loss(self, windows_NT: Tensor) -> float:
-        """Return the model's mean loss on sequences it is not trained on, in nats per token."""
+        """Return the model's mean next-token loss on sequences it is not trained on."""
+        return self._mean_loss(next_token_loss, windows_NT)
+
+    @torch.no_grad()
+    def _mean_loss(self, loss: Loss, windows_NT: Tensor) -> float:
+        """Return the model's mean loss on sequences, in nats per token."""
         self._model.eval()
         parts = windows_NT.split(sequences_at_once(self._recovery))
-        losses = [next_token_loss(self._model, part.to(self._accelerator.device)) * len(part) for part in parts]
+        losses = [loss(self._model, part.to(self._accelerator.device)) * len(part) for part in parts]
         self._model.train()
         return float(torch.stack(losses).sum()) / len(windows_NT)
 
@@ -159,27 +185,20 @@ class Training:
                 for moment in _ADAM_STATE
             }
             tensors = {_TRAINED: self._trained, _MOMENTS: moments}
-            self._store.save(STEP, step, tensors, {"losses": self.losses, "rounds": self._sampling.rounds})
+            self._store.save(
+                STEP, step, tensors, {"losses": self.losses, "rounds": self._sampling.rounds, "pace": self.pace.state}
+            )
         self._accelerator.wait_for_everyone()
 
     @torch.no_grad()
     def _restore(self, saved: Saved) -> None:
         trained, moments = saved.read(_TRAINED), saved.read(_MOMENTS)
         self.losses = saved.state["losses"]
+        self.pace.restore(saved.state["pace"])
+        taken = torch.tensor(float(len(self.losses)))
         for name, parameter in self._trained.items():
             parameter.copy_(trained[name])
             mine = {each: moments[f"{name}/{each}"].to(parameter.device) for each in _ADAM_STATE}
-            self._optimizer.state[parameter] = {"step": torch.tensor(float(len(self.losses))), **mine}
+            self._optimizer.state[parameter] = {"step": taken.to(parameter.device), **mine}
         self._sampling.rounds = saved.state["rounds"]
         self.resumed_from = saved.position
-
-
-def rate(step: int, recovery: Recovery) -> float:
-    """Return the learning rate of a step, counted from 0: linear warm-up, then decay to zero by cosine or linearly."""
-    assert recovery.learning_rate is not None
-    rising = math.ceil(recovery.warmup_ratio * recovery.steps)
-    if step < rising:
-        return recovery.learning_rate * (step + 1) / rising
-    done = (step - rising) / max(1, recovery.steps - rising)
-    falling = 1 - done if recovery.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
-    return recovery.learning_rate * falling

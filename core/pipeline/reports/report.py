@@ -69,7 +69,10 @@ class BeforeAndAfter(Record):
 
 
 class RecoveryReport(Record):
-    """Training after pruning: `trained` says what, `texts` on what; `tokens` of a language model only."""
+    """Training after pruning: `trained` says what, `texts` on what; `tokens` of a language model only.
+
+    `loss` has points of (step, mean loss), `loss_seconds` the seconds of training at each.
+    """
 
     method: str
     trained: str = ""
@@ -77,6 +80,8 @@ class RecoveryReport(Record):
     steps: int | None = None
     tokens: int | None = None
     texts: list[ReportedText] = Field(default_factory=list)
+    loss: list[tuple[int, Number]] = Field(default_factory=list)
+    loss_seconds: list[Number] = Field(default_factory=list)
     sparsity: BeforeAndAfter
     peak_memory: PeakMemory | None = None
 

@@ -12,7 +12,7 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.pruning.layerwise.measure import measure
-from core.engine.recovery.language import Recovered, recover
+from core.engine.recovery.language import HOLDOUT_SEQUENCES, Recovered, recover
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Source
@@ -24,11 +24,11 @@ from core.pipeline.reports.report import RecoveryReport
 from core.pipeline.results import RecoveryOutput
 from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.report import described_text
-from core.pipeline.stages.texts import evaluation_sets, training_set
+from core.pipeline.stages.texts import evaluation_sets, recovery_set, training_set
 from core.progress import PartialProgress, Progress
 
-HOLDOUT_SEQUENCES = 8
-"""Most sequences held back of a stage's text: the model is measured on them, not trained."""
+_CLOCKED_STRIDE = 5
+"""Steps from one point to the next while it is not known how many there will be."""
 LOSS_POINTS = 200
 """Points of a loss curve, however many steps there were: each is the mean of the steps since the one before."""
 
@@ -49,8 +49,7 @@ def recover_model(spec: LanguageSpec, context: StageContext) -> RecoveryOutput:
         sources = _stage_sources(spec, recovery, tokenizer, device)
         windows_NT = torch.cat([source.windows_NT for source in sources])
     else:
-        most = recovery.steps * recovery.batch_size
-        windows_NT = training_set(spec.recovery[0], recovery, tokenizer, samples=recovery.samples, most=most)
+        windows_NT = recovery_set(spec, recovery, tokenizer)
     evaluations = evaluation_sets(spec.recipe.evaluation, spec.evaluation, tokenizer)
     linears = prunable_linears(
         folder.description, LayerSelection(include_lm_head=not folder.description.tied_embeddings)
@@ -65,7 +64,8 @@ def recover_model(spec: LanguageSpec, context: StageContext) -> RecoveryOutput:
         teacher=_teacher(spec.teacher),
         sources=sources,
         device=device,
-        progress=_Training(progress, recovery.steps),
+        progress=_Training(progress, recovery),
+        activation_budget_bytes=spec.activation_budget_bytes,
     )
     write_checkpoint(recovered.files, recovered.unchanged, spec.pruned, spec.artifact)
     progress.stage("evaluate")
@@ -146,14 +146,16 @@ def _mean(values: Sequence[float]) -> float:
 class _Training(PartialProgress):
     """Progress of training, with the points of the loss curve as they come."""
 
-    def __init__(self, outer: Progress, steps: int) -> None:
+    def __init__(self, outer: Progress, recovery: Recovery) -> None:
         super().__init__(outer, end=0.95)
-        self._steps = steps
+        self._steps = recovery.steps
+        by_clock = recovery.minutes is not None or recovery.until is not None  # most of the steps may not be taken
+        self._stride = _CLOCKED_STRIDE if by_clock else _stride(recovery.steps)
         self._since: list[float] = []
 
     def metric(self, name: str, step: int, value: float) -> None:
         self._since.append(value)
-        if step % _stride(self._steps) == 0 or step == self._steps:
+        if step % self._stride == 0 or step == self._steps:
             self.outer.metric(name, step, _mean(self._since))
             self._since.clear()
 
@@ -162,6 +164,8 @@ def _report(
     spec: LanguageSpec, recovery: Recovery, recovered: Recovered, windows_NT: Tensor, prunable: int
 ) -> RecoveryReport:
     before, after = (sum(pair[place] for pair in recovered.zeros.values()) for place in (0, 1))
+    curve = loss_curve(recovered.losses)
+    own = None if spec.own_text is None else described_text(spec.own_text)
     return RecoveryReport.model_validate(
         {
             "method": recovery.method,
@@ -172,8 +176,12 @@ def _report(
             "tokens": recovered.tokens,
             "windows": list(windows_NT.shape),
             "texts": [described_text(text) for text in spec.recovery],
+            "own_text": own,
             "teacher": None if spec.teacher is None else {"name": spec.teacher.name, "revision": spec.teacher.revision},
-            "loss": loss_curve(recovered.losses),
+            "loss": curve,
+            "loss_seconds": [recovered.loss_seconds[step - 1] for step, _ in curve],
+            "held_back": recovered.gains,
+            "ended_by": recovered.ending,
             "seconds": recovered.seconds,
             "resumed_from_step": recovered.resumed_from,
             "processes": recovered.processes,

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import calibration_windows, evaluation_windows, mixed_windows, training_windows
-from core.engine.recovery.request import Recovery
+from core.engine.recovery.request import Recovery, most_sequences, own_sequences
 from core.pipeline.messages import LanguageSpec, TextSource
 from core.pipeline.recipes.parts import Evaluation
 
@@ -53,6 +53,18 @@ def evaluation_sets(
         )
         for source in sources
     }
+
+
+def recovery_set(spec: LanguageSpec, recovery: Recovery, tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """Return token ids [samples, time] to train on: of the text, and of what the teacher wrote, as the recipe asks."""
+    most = most_sequences(recovery)
+    windows = training_set(spec.recovery[0], recovery, tokenizer, samples=recovery.samples, most=most)
+    if spec.own_text is None:
+        return windows
+    most = own_sequences(recovery, others=len(windows))
+    return mixed_windows(
+        [windows, training_set(spec.own_text, recovery, tokenizer, samples=None, most=most)], recovery.seed
+    )
 
 
 def training_set(

@@ -9,5 +9,6 @@ INFO = RecoveryInfo(
     task_families=("language-model", "image-classification"),
     adapters="unless null",
     learns_from_model=True,
-    logit_copies=7,
+    logit_copies=4,
+    most_kept_bytes=2**28,
 )

@@ -5,36 +5,40 @@ The loss is T² · KL(teacher ‖ student), whose gradient is about as large at 
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from core.engine.datasets.image_set import ImageSet
 from core.engine.models.loading import load_model
-from core.engine.recovery.losses import Loss, image_logits, token_logits
+from core.engine.recovery.distill.divergence import divergence
+from core.engine.recovery.distill.predictions import Predictions, are_kept
+from core.engine.recovery.losses import Loss, image_logits
 from core.engine.recovery.protocols import ClassifierRecovery, LanguageRecovery, OpenedModel, Trainable
 from core.engine.recovery.request import Recovery
-from core.engine.recovery.trainable import every_parameter, low_rank_adapters
+from core.engine.recovery.trainable import all_but_embeddings, every_parameter, low_rank_adapters
 from core.errors import InvalidRequest
 
 _TEACHER = "recovery.teacher"
 
 
 class Distillation(LanguageRecovery, ClassifierRecovery):
-    """Training of adapters or, where there are none, of every parameter, against a teacher's predictions."""
+    """Training of adapters or, where there are none, of the weights, against a teacher's predictions."""
 
     def prepare(self, opened: OpenedModel) -> Trainable:
-        return every_parameter(opened) if opened.recovery.lora is None else low_rank_adapters(opened)
+        if opened.recovery.lora is not None:
+            return low_rank_adapters(opened)
+        return every_parameter(opened) if opened.recovery.train_embeddings else all_but_embeddings(opened)
 
     def loss(self, opened: OpenedModel) -> Loss:
         """Return the loss of the next token's distribution: the mean over all positions, in nats."""
         temperature = opened.recovery.temperature
         assert temperature is not None
-        teacher = _open_teacher(opened)
+        sequences, length = opened.windows
+        uses = opened.recovery.steps * opened.recovery.batch_size
+        predictions = Predictions(_open_teacher(opened), temperature, keeps=are_kept(sequences, length, uses))
 
         def loss(model: nn.Module, tokens_BT: Tensor) -> Tensor:
-            with torch.no_grad():
-                wanted_NV = _softened(token_logits(teacher, tokens_BT).flatten(0, 1), temperature)
-            given_NV = _softened(token_logits(model, tokens_BT).flatten(0, 1), temperature)
-            return _divergence(given_NV, wanted_NV, temperature)
+            wanted = predictions.of(tokens_BT)
+            logits_BTV: Tensor = model(input_ids=tokens_BT, use_cache=False).logits
+            return divergence(logits_BTV.flatten(0, 1), wanted, temperature)
 
         return loss
 
@@ -46,19 +50,10 @@ class Distillation(LanguageRecovery, ClassifierRecovery):
         def loss(model: nn.Module, numbers_B1: Tensor) -> Tensor:
             numbers_B, device = numbers_B1[:, 0].cpu(), numbers_B1.device
             with torch.no_grad():
-                wanted_BK = _softened(image_logits(teacher, images, numbers_B, device), temperature)
-            given_BK = _softened(image_logits(model, images, numbers_B, device), temperature)
-            return _divergence(given_BK, wanted_BK, temperature)
+                wanted_BK = image_logits(teacher, images, numbers_B, device)
+            return divergence(image_logits(model, images, numbers_B, device), wanted_BK, temperature)
 
         return loss
-
-
-def _softened(logits_NV: Tensor, temperature: float) -> Tensor:
-    return functional.log_softmax(logits_NV / temperature, dim=-1)
-
-
-def _divergence(given_NV: Tensor, wanted_NV: Tensor, temperature: float) -> Tensor:
-    return functional.kl_div(given_NV, wanted_NV, reduction="batchmean", log_target=True) * temperature**2
 
 
 def _open_teacher(opened: OpenedModel) -> nn.Module:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
+from core.device_kinds import CPU, DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.unit_splits import MOST_SPLITS, SPLIT_TOKENS
 from core.engine.options.allocation import AllocationOptions
@@ -39,7 +40,7 @@ class Compute:
     operations: int
 
 
-def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens) -> Compute:
+def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, device: DeviceKind = CPU) -> Compute:
     """Return the tokens that pass through the model, and the operations.
 
     They add up: forwards of the calibration tokens, as many as the method's cost says (a refit goes through the dense
@@ -65,6 +66,8 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens) -> 
     waiting = (WAITING_FOR_MEMORY - 1) * 2 * tokens.written
     pruning = 2 * (passes + waiting) * description.prunable_parameters + head + _solver(description, job, tokens)
     trainings = [training_work(description, each) for each in (cost.training(facts), job.recovery)]
+    training = (method.cost.training(facts), job.recovery)
+    trainings = [training_work(description, each, device=device) for each in training]
     return Compute(
         passes + tokens.own_text + sum(each.tokens for each in trainings),
         pruning + _writing(description, tokens) + sum(each.operations for each in trainings),

@@ -77,7 +77,7 @@ def estimate_job(
         formula = classifier_needs(description, work, device=device, is_fetched=is_fetched)
     else:
         tokens = _tokens(session, team_id, job, _unwritten_tokens(session, team_id, resolved.sources))
-        work = compute_cost(description, job, tokens)
+        work = compute_cost(description, job, tokens, device)
         passes = work.passes
         formula = estimate_resources(
             description,
@@ -180,7 +180,7 @@ def _unwritten_tokens(session: Session, team_id: str, sources: Mapping[str, Any]
 
 
 def _own_texts(sources: Mapping[str, Any]) -> set[SelfText]:
-    texts = [sources.get("calibration"), sources.get("generated")]
+    texts = [sources.get(name) for name in ("calibration", "generated", "own_text")]
     texts += [*(sources.get("evaluation") or []), *(sources.get("recovery") or [])]
     return {SelfText.model_validate(text) for text in texts if text and text["kind"] == "self"}
 

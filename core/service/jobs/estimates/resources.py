@@ -139,9 +139,9 @@ def estimate_resources(
         model_peak = max(model_peak, bytes_in_turn(description.bytes, description.bytes))
     if method.measures:  # no model is made, verified or timed
         model_peak = 0
-    training = training_bytes(description, job.recovery, device=device)
+    training = training_bytes(description, job.recovery, device=device, activation_budget_bytes=activation_budget_bytes)
     model_peak = max(model_peak, training.memory)
-    work = compute_cost(description, job, tokens)
+    work = compute_cost(description, job, tokens, device)
     processes = 1 if method.measures else (5 if tokens.tasks else 3) + seeks_latency(job)
     processes += bool(tokens.written) + bool(tokens.own_text)
     copies = is_fetched + 3 * (not method.measures)

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
+from core.engine.recovery.activations import kept_activation_bytes
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, sequences_at_once
 
 _TRAINED_BYTES = 16
 """Bytes of a trained parameter: itself, its gradient and two moments, in float32."""
+_KEPT_AND_READ = 6
+"""Bytes of an embedding that is not trained: in float32, and as it is read."""
 _SAVED_BYTES = 12
 """Bytes of a trained parameter in a checkpoint: itself and two moments."""
 
@@ -30,25 +33,31 @@ class TrainingBytes:
     checkpoint: int = 0
 
 
-def training_work(description: ModelDescription, recovery: Recovery | None) -> TrainingWork:
+def training_work(description: ModelDescription, recovery: Recovery | None, *, device: DeviceKind) -> TrainingWork:
     """Return the tokens and operations of training.
 
-    They are of a forward, a second one (activations are not kept), a backward of twice as many, and a teacher's
-    forward.
+    They are of a forward, a second one (as if activations were not kept), a backward of twice as many, and a teacher's
+    forward (as if no prediction were kept); but no more than the device does in the minutes that were given.
     """
     if recovery is None:
         return TrainingWork()
     tokens = recovery.steps * recovery.batch_size * (recovery.sequence_length or 0)
     head = description.hidden_size * description.vocabulary_size
     passes = 4 + RECOVERIES[recovery.method].learns_from_model
-    return TrainingWork(tokens, 2 * tokens * passes * (description.prunable_parameters + head))
+    operations = 2 * tokens * passes * (description.prunable_parameters + head)
+    if recovery.minutes is not None:
+        most = 60 * recovery.minutes * device.operations_per_second
+        tokens, operations = int(tokens * min(1, most / operations)), int(min(operations, most))
+    return TrainingWork(tokens, operations)
 
 
-def training_bytes(description: ModelDescription, recovery: Recovery | None, *, device: DeviceKind) -> TrainingBytes:
+def training_bytes(
+    description: ModelDescription, recovery: Recovery | None, *, device: DeviceKind, activation_budget_bytes: int = 0
+) -> TrainingBytes:
     """Return the bytes that training takes.
 
-    They are of weights, gradients, optimiser, one block's activations, the inputs of every block, logits, and a
-    teacher.
+    They are of weights, gradients, optimiser, activations, logits, a teacher, and what is kept of its predictions. All
+    activations are kept where they fit the budget, else one block's and the inputs of every block.
     """
     if recovery is None:
         return TrainingBytes()
@@ -56,16 +65,23 @@ def training_bytes(description: ModelDescription, recovery: Recovery | None, *, 
     tokens = sequences_at_once(recovery) * (recovery.sequence_length or 0)
     frozen = 2 if device.prefers_16_bit and description.dtype == "bfloat16" else 4
     if recovery.lora is None:
-        trained, weights = description.parameters, description.prunable_parameters  # the zeros: a byte a weight
+        embeddings = 0 if recovery.train_embeddings else description.vocabulary_size * description.hidden_size
+        embeddings *= 1 if description.tied_embeddings else 2
+        trained = description.parameters - embeddings
+        weights = description.prunable_parameters + _KEPT_AND_READ * embeddings  # the zeros: a byte a weight
+        weights += 0 if device.prefers_16_bit else 2 * description.parameters  # as they are read, where in bfloat16
     else:
         adapted = [each for each in description.linears if each.matches(recovery.lora.targets or ["*"])]
         trained = recovery.lora.r * sum(each.in_features + each.out_features for each in adapted)
         # Weight and update are added in float32, and both are kept for the way back.
         weights = description.parameters * frozen + 3 * 4 * sum(each.numel for each in blocks)
     info = RECOVERIES[recovery.method]
-    teacher = description.parameters * frozen if info.learns_from_model else 0
+    teacher = description.parameters * frozen + info.most_kept_bytes if info.learns_from_model else 0
     width = 6 * description.hidden_size + 3 * max(each.out_features for each in blocks)
     activations = 4 * tokens * (description.layers * description.hidden_size + 2 * width)
+    kept = kept_activation_bytes(description, recovery)
+    if recovery.lora is None and kept <= activation_budget_bytes:
+        activations = max(activations, kept)
     logits = 4 * info.logit_copies * tokens * description.vocabulary_size
     saved = _SAVED_BYTES * trained
     return TrainingBytes(

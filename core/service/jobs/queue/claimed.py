@@ -33,7 +33,8 @@ class ClaimedImages:
 class Claim:
     """Job that a worker has claimed. `body` is its recipe as the row has it, which the artifact's manifest repeats.
 
-    `generated` is text the model generates to calibrate on in addition to `calibration`; `recovery` has the texts it
+    `generated` is text the model generates to calibrate on in addition to `calibration`, `own_text` what the teacher
+    writes to train on; `recovery` has the texts it
     trains on, none where it does not; `images` replaces all texts where the model is an image classifier; `baseline`
     has figures of the dense model from earlier jobs; `previous_attempts` are newest first.
     """
@@ -46,6 +47,7 @@ class Claim:
     model: ModelReference
     calibration: TextReference | None
     generated: TextReference | None
+    own_text: TextReference | None
     evaluation: tuple[TextReference, ...]
     tasks: tuple[TaskReference, ...]
     recovery: tuple[TextReference, ...]
@@ -66,8 +68,8 @@ class Claim:
 def claim_of(row: Row[Any]) -> Claim:
     """Return the claim that a job's row is, as it was taken."""
     sources = row.sources
-    calibration, generated, recovery, teacher = (
-        sources.get(name) for name in ("calibration", "generated", "recovery", "teacher")
+    calibration, generated, own_text, recovery, teacher = (
+        sources.get(name) for name in ("calibration", "generated", "own_text", "recovery", "teacher")
     )
     trained_on = recovery if isinstance(recovery, list) else [recovery] if recovery else []  # one, in older jobs
     return Claim(
@@ -79,6 +81,7 @@ def claim_of(row: Row[Any]) -> Claim:
         model=model_references.validate_python(sources["model"]),
         calibration=None if calibration is None else text_references.validate_python(calibration),
         generated=None if generated is None else text_references.validate_python(generated),
+        own_text=None if own_text is None else text_references.validate_python(own_text),
         evaluation=tuple(text_references.validate_python(source) for source in sources.get("evaluation", ())),
         tasks=tuple(TaskReference.model_validate(task) for task in sources.get("tasks", ())),
         recovery=tuple(text_references.validate_python(source) for source in trained_on),

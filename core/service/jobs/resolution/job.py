@@ -92,7 +92,9 @@ def resolve_job(
         )
     evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, findings)
     require_measured(body.gates, evaluation, is_classifier=False, has_exports=bool(output.exports))
-    recovery = resolve_recovery(session, team_id, body, calibration, text, model.description, store, findings)
+    recovery = resolve_recovery(
+        session, team_id, body, checked.pattern, calibration, text, model.description, store, findings
+    )
     recipe = _recipe(
         body,
         model,

@@ -7,17 +7,18 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.options.patterns import STRUCTURED
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.registry import RECOVERIES
-from core.engine.recovery.request import Recovery, stage_texts
+from core.engine.recovery.request import Recovery, most_sequences, own_sequences, stage_texts
 from core.errors import InvalidRequest, SecateurError
 from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Calibration
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model
-from core.service.jobs.resolution.text import TextNeeds, resolve_text
+from core.service.jobs.resolution.text import SELF, TRAINING_SEED, TextNeeds, generated_text, resolve_text
 from core.service.jobs.schemas import JobBody
-from core.service.sources.references import TextReference
+from core.service.sources.references import SelfText, TextReference
 from core.storage import Store
 
 _TEACHER = "recovery.teacher"
@@ -35,6 +36,7 @@ def resolve_recovery(
     session: Session,
     team_id: str,
     body: JobBody,
+    pattern: str | None,
     calibration: Calibration | None,
     calibration_text: TextReference | None,
     description: ModelDescription,
@@ -43,7 +45,7 @@ def resolve_recovery(
 ) -> ResolvedRecovery:
     """Return the recovery with its defaults, texts and teacher; raises the error that names the fault.
 
-    `calibration` and its text are resolved, None where the body has none.
+    `pattern`, `calibration` and its text are resolved, None where the body has none.
     """
     method = get_method(body.method)
     prunes = method.prunes
@@ -55,7 +57,12 @@ def resolve_recovery(
             '"NAME", "steps": 200}',
             param="recovery",
         )
-    recovery = complete_recovery(body.recovery, description, calibration.sequence_length if calibration else None)
+    recovery = complete_recovery(
+        body.recovery,
+        description,
+        calibration.sequence_length if calibration else None,
+        loses_units=pattern == STRUCTURED.text,
+    )
     assert recovery.sequence_length is not None
     length, texts = recovery.sequence_length, []
     for name, param, stage in stage_texts(recovery):
@@ -63,7 +70,7 @@ def resolve_recovery(
         texts.append(resolve_text(session, team_id, name, needs, hub))
     text = texts[0] if texts else calibration_text
     if recovery.dataset is not None:
-        most = recovery.steps * recovery.batch_size
+        most = most_sequences(recovery)
         needs = TextNeeds(
             "calibration", "recovery.dataset", recovery.samples, recovery.sequence_length, recovery.seed, most
         )
@@ -74,6 +81,13 @@ def resolve_recovery(
             'recovery, or "calibration": {"dataset": "NAME"} to the job',
             param="recovery.dataset",
         )
+    if isinstance(text, SelfText) and recovery.own_text:
+        if body.recovery.own_text:
+            raise InvalidRequest(
+                f"recovery.own_text: with the dataset {SELF!r} the model writes all of it: leave it out",
+                param="recovery.own_text",
+            )
+        recovery = recovery.model_copy(update={"own_text": 0.0})
     sources: dict[str, Any] = {"recovery": [each.model_dump(mode="json") for each in texts or [text]]}
     if RECOVERIES[recovery.method].learns_from_model:
         if prunes and recovery.teacher is not None:
@@ -85,6 +99,9 @@ def resolve_recovery(
             teacher = _resolve_teacher(session, team_id, recovery.teacher, description, store, hub)
             recovery = recovery.model_copy(update={"teacher": teacher.pinned})
             sources["teacher"] = teacher.reference.model_dump(mode="json")
+    if written := own_sequences(recovery):
+        needs = TextNeeds("calibration", "recovery.own_text", written, length, recovery.seed + TRAINING_SEED)
+        sources["own_text"] = generated_text(needs).model_dump(mode="json")
     return ResolvedRecovery(recovery, sources)
 
 

@@ -14,6 +14,8 @@ from core.service.sources.references import FileReference, FileText, HubText, Se
 SELF = "self"
 _EVALUATION_SEED = 2**31
 """Added to the seed of text generated to evaluate on: calibration's seeds are smaller, so the two never share one."""
+TRAINING_SEED = 2**32
+"""Added to the seed of text generated to train on, for the same reason."""
 _MOST_BYTES_PER_CHARACTER = 4
 _CHARACTERS_PER_TOKEN = 16
 """Characters fetched of a hub dataset for every token: English has about 4, and small vocabularies fewer."""

@@ -1,0 +1,115 @@
+"""Kullback-Leibler divergence of a student's distribution from a teacher's, and its gradient, a few rows at a time.
+
+The divergence of whole logits takes a dozen passes over [tokens, vocabulary] in float32, each larger than a cache. Here
+value and gradient are computed together, for rows that stay in it, and the gradient alone is kept, in the dtype of the
+logits.
+
+A teacher's distribution may be cut to its `k` likeliest words and the mass of all others, `TopWords`. The divergence is
+then of these k + 1 events: KL(p‖q) less what the words of the tail differ among themselves, so never above it (the
+divergence of coarser events is a lower bound), and equal to it where k is the vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_ROWS_BYTES = 2**22
+"""Bytes in float32 of the rows that are worked on together."""
+
+
+@dataclass(frozen=True)
+class TopWords:
+    """The likeliest words of each token's successor: ids [tokens, k], and their log-probabilities.
+
+    `log_tail_N1` is the log-mass of all the other words, minus infinity where there is none.
+    """
+
+    words_NK: Tensor
+    log_p_NK: Tensor
+    log_tail_N1: Tensor
+
+    @classmethod
+    def of(cls, log_p_NV: Tensor, k: int) -> "TopWords":
+        """Return the likeliest `k` words of log-probabilities, at most all of them."""
+        log_p_NK, words_NK = log_p_NV.topk(min(k, log_p_NV.shape[1]), dim=1)
+        return cls(words_NK.int(), log_p_NK, _without(log_p_NV, words_NK).logsumexp(1, keepdim=True))
+
+    @classmethod
+    def joined(cls, parts: list["TopWords"]) -> "TopWords":
+        """Return the words of several stretches of tokens, one after the other."""
+        return cls(*(torch.cat(each) for each in zip(*(part.tensors for part in parts), strict=True)))
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return all there is to keep."""
+        return self.words_NK, self.log_p_NK, self.log_tail_N1
+
+    def rows(self, start: int, end: int) -> "TopWords":
+        """Return those of some tokens."""
+        return TopWords(*(each[start:end] for each in self.tensors))
+
+
+def divergence(given_NV: Tensor, wanted: Tensor | TopWords, temperature: float) -> Tensor:
+    """Return T² · KL(wanted ‖ given), the mean over rows, in nats.
+
+    `given_NV` are logits; `wanted` are logits of the same shape, or top words of a distribution at this temperature.
+    """
+    with torch.no_grad():
+        value, gradient_NV = _value_and_gradient(given_NV, wanted, temperature)
+    if not given_NV.requires_grad:
+        return value
+    linear = torch.dot(given_NV.flatten(), gradient_NV.flatten()).float()  # has this gradient, by construction
+    return linear + (value - linear.detach())
+
+
+def softened(logits_NV: Tensor, temperature: float) -> Tensor:
+    """Return log-probabilities at a temperature, in float32."""
+    logits_NV = logits_NV.float()
+    return functional.log_softmax(logits_NV if temperature == 1 else logits_NV / temperature, dim=-1)
+
+
+def row_slices(logits_NV: Tensor) -> list[tuple[int, int]]:
+    """Return (start, end) of the rows that are worked on together."""
+    rows, words = logits_NV.shape
+    size = max(1, _ROWS_BYTES // (4 * words))
+    return [(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def _value_and_gradient(given_NV: Tensor, wanted: Tensor | TopWords, temperature: float) -> tuple[Tensor, Tensor]:
+    gradient_NV = torch.empty_like(given_NV)
+    total = torch.zeros((), dtype=torch.float64)
+    scale = temperature / len(given_NV)
+    for start, end in row_slices(given_NV):
+        log_q = softened(given_NV[start:end], temperature)
+        if isinstance(wanted, TopWords):
+            value, slope = _of_top_words(log_q, wanted.rows(start, end))
+        else:
+            value, slope = _of_all_words(log_q, softened(wanted[start:end], temperature))
+        total = total.to(value.device) + value
+        gradient_NV[start:end] = slope.mul_(scale)
+    return (total * temperature**2 / len(given_NV)).float(), gradient_NV
+
+
+def _of_all_words(log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum over rows of KL(p‖q), and its derivative by the logits of q: q - p."""
+    p = log_p.exp()
+    value = torch.dot(p.flatten(), log_p.sub_(log_q).flatten())
+    return value, log_q.exp_().sub_(p)
+
+
+def _of_top_words(log_q: Tensor, top: TopWords) -> tuple[Tensor, Tensor]:
+    """Return the same of k words and a tail: a word of the tail has of its mass what q gives it there."""
+    words, p_top, p_tail = top.words_NK.long(), top.log_p_NK.exp(), top.log_tail_N1.exp()
+    log_q_tail = _without(log_q, words).logsumexp(1, keepdim=True)
+    value = (p_top * (top.log_p_NK - log_q.gather(1, words))).sum()
+    value += torch.where(p_tail > 0, p_tail * (top.log_tail_N1 - log_q_tail), 0).sum()
+    q = log_q.exp_()
+    slope_top = q.gather(1, words) - p_top
+    left = torch.where(p_tail > 0, 1 - (top.log_tail_N1 - log_q_tail).exp(), 1)
+    return value, q.mul_(left).scatter_(1, words, slope_top)
+
+
+def _without(log_NV: Tensor, words_NK: Tensor) -> Tensor:
+    return log_NV.scatter(1, words_NK, -torch.inf)

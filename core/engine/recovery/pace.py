@@ -1,0 +1,116 @@
+"""Pace of a training run: the rate of each step, the seconds it has taken, and the step after which it is over.
+
+By steps alone a run is the same on any machine. `minutes` and `until` end it by the clock: seconds are saved with the
+steps, those of earlier attempts count, and the time between two attempts does not.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from core.engine.recovery.request import Recovery
+from core.engine.resume.store import JsonObject
+
+Ending = Literal["steps", "minutes", "gain"]
+_COOLING = 0.1
+"""Steps in which the rate falls to zero once a minute gains too little, as a share of those taken."""
+
+
+class Pace:
+    """State of a run; `seconds` are those that had passed at the end of each step, of all attempts together.
+
+    `gains` are what was measured on sequences held back: step, seconds, loss.
+    """
+
+    def __init__(self, recovery: Recovery, clock: Callable[[], float] = time.monotonic) -> None:
+        self._recovery = recovery
+        self._clock = clock
+        self._began = clock()
+        self.seconds: list[float] = []
+        self.gains: list[tuple[int, float, float]] = []
+        self._cooling: tuple[int, int, float] | None = None
+
+    @property
+    def state(self) -> JsonObject:
+        """Return what a resumed run goes on from, as JSON."""
+        return {"seconds": self.seconds, "gains": self.gains, "cooling": self._cooling}
+
+    def restore(self, state: JsonObject) -> None:
+        """Go on from a saved state: its time has passed, and no other."""
+        self.seconds = state["seconds"]
+        self.gains = [(step, seconds, loss) for step, seconds, loss in state["gains"]]
+        self._cooling = None
+        if state["cooling"] is not None:
+            first, last, hottest = state["cooling"]
+            self._cooling = (first, last, hottest)
+        self._began = self._clock() - (self.seconds[-1] if self.seconds else 0.0)
+
+    def elapsed(self) -> float:
+        """Return the seconds of training so far."""
+        return self._clock() - self._began
+
+    def done(self, step: int, seconds: float) -> None:
+        """Note the end of a step, at a time that all processes agree on."""
+        self.seconds.append(seconds)
+
+    def share(self, step: int) -> float:
+        """Return the share of the run that is over before a step, counted from 0."""
+        return self._place(step) / self._recovery.steps
+
+    def _place(self, step: int) -> float:
+        """Return the step that a run of this many steps would be before, had it spent as much of its minutes."""
+        if self._recovery.minutes is None or not self.seconds:
+            return step
+        spent = self.seconds[-1] / (60 * self._recovery.minutes)
+        return max(step, min(1.0, spent) * self._recovery.steps)
+
+    def ending(self, step: int) -> Ending | None:
+        """Return what ends the run before this step, None where it goes on."""
+        if self._cooling is not None and step >= self._cooling[1]:
+            return "gain"
+        if step >= self._recovery.steps:
+            return "steps"
+        return "minutes" if self.share(step) >= 1 else None
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        if self._cooling is None:
+            return rate(self._place(step), self._recovery)
+        first, last, hottest = self._cooling
+        return hottest * (last - step) / (last - first)
+
+    def is_measured(self, step: int) -> bool:
+        """Return whether the loss on sequences held back is to be measured before a step."""
+        until = self._recovery.until
+        if until is None or self._cooling is not None or (self.gains and self.gains[-1][0] == step):
+            return False
+        return step % until.every == 0
+
+    def measured(self, step: int, loss: float) -> None:
+        """Take a measurement, and begin to end the run where the minutes since the one before have gained too little.
+
+        The gain of a minute is the share of the loss before that was won, divided by the minutes.
+        """
+        assert self._recovery.until is not None
+        seconds = self.seconds[-1] if self.seconds else 0.0
+        if self.gains:
+            _, before, loss_before = self.gains[-1]
+            gain = (loss_before - loss) / loss_before / max(seconds - before, 1e-9) * 60
+            if gain < self._recovery.until.gain_per_minute:
+                self._cooling = (step, step + math.ceil(_COOLING * step), self.rate(step))
+        self.gains.append((step, seconds, loss))
+
+
+def rate(place: float, recovery: Recovery) -> float:
+    """Return the learning rate at a place of the run, in steps: linear warm-up, then decay to zero.
+
+    It decays by cosine or linearly.
+    """
+    assert recovery.learning_rate is not None
+    rising = math.ceil(recovery.warmup_ratio * recovery.steps)
+    if place < rising:
+        return recovery.learning_rate * min(1.0, (place + 1) / rising)
+    done = min(1.0, (place - rising) / max(1, recovery.steps - rising))
+    falling = 1 - done if recovery.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return recovery.learning_rate * falling
