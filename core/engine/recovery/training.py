@@ -199,6 +199,6 @@ class Training:
         for name, parameter in self._trained.items():
             parameter.copy_(trained[name])
             mine = {each: moments[f"{name}/{each}"].to(parameter.device) for each in _ADAM_STATE}
-            self._optimizer.state[parameter] = {"step": taken.to(parameter.device), **mine}
+            self._optimizer.state[parameter] = {"step": taken.to(parameter.device, copy=True), **mine}
         self._sampling.rounds = saved.state["rounds"]
         self.resumed_from = saved.position

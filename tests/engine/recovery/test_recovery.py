@@ -16,10 +16,12 @@ from core.engine.models.folder import open_model
 from core.engine.pruning.layerwise.measure import measure
 from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.completion import complete_recovery
+from core.engine.recovery.distill.predictions import are_kept
 from core.engine.recovery.language import Recovered, recover
+from core.engine.recovery.pace import Pace, rate
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Lora, Recovery
-from core.engine.recovery.training import Training, rate
+from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.kinds import STEP
 from core.errors import InvalidRequest, RecoveryDiverged, ZerosRefilled
@@ -141,10 +143,15 @@ def test_merged_adapters_are_the_model_that_was_trained(family: str, tmp_path: P
             assert (each[zeros[name]] == 0).all(), name
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("method", METHODS)
-def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(method: str, tmp_path: Path) -> None:
-    source, dense = make_pruned(tmp_path / "pruned"), make_model(tmp_path / "dense")
+def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(
+    method: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    source, dense = (make(tmp_path / name, dtype=dtype) for make, name in ((make_pruned, "a"), (make_model, "b")))
     asked, teacher = recipe(method), teacher_for(method, dense)
+    uses = asked.steps * asked.batch_size
+    assert are_kept(10, 24, uses), "what the teacher said is kept, and computed again by who goes on"
     whole = train(source, tmp_path / "whole", asked, teacher=teacher)
     first, then = Watching(stop_after=4), Watching()
     with pytest.raises(WorkStopped):
@@ -157,6 +164,45 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(method: str, tmp
     assert second.resumed_from == 5 and then.logs == ["continuing after step 5 of 8"]
     assert second.losses == whole.losses
     assert contents(second) == contents(whole)
+
+
+class Ticking:
+    """A clock that a second has passed on whenever it is looked at."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        self._now += 1
+        return self._now
+
+
+@pytest.mark.parametrize(
+    ("asked", "steps", "ending"),
+    [
+        ({"minutes": 0.1}, 6, "minutes"),
+        ({"until": {"gain_per_minute": 0.999, "every": 4}}, 5, "gain"),
+        ({"minutes": 100.0}, 12, "steps"),
+    ],
+)
+def test_what_the_clock_ends_has_a_rate_of_nearly_zero_then_and_goes_on_with_the_time_it_had(
+    asked: dict[str, Any], steps: int, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.engine.recovery.training.Pace", lambda recovery: Pace(recovery, Ticking()))
+    source = make_pruned(tmp_path / "pruned")
+    rates: list[float] = []
+    original = Pace.rate
+    monkeypatch.setattr(Pace, "rate", lambda self, step: rates.append(original(self, step)) or rates[-1])
+    recovery = recipe("finetune", steps=12, learning_rate=1e-5, **asked)
+    whole = train(source, tmp_path / "whole", recovery)
+    assert (len(whole.losses), whole.ending) == (steps, ending)
+    assert whole.loss_seconds == list(range(1, steps + 1)) and len(rates) >= steps
+    assert rates[-1] <= 1e-5 if ending == "gain" else rates[-1] < 2e-6
+    with pytest.raises(WorkStopped):
+        train(source, tmp_path / "first", recovery, progress=Watching(stop_after=3))
+    second = train(source, tmp_path / "second", recovery, previous=[tmp_path / "first"])
+    assert second.resumed_from == 4 and contents(second) == contents(whole)
+    assert (second.losses, second.loss_seconds, second.gains) == (whole.losses, whole.loss_seconds, whole.gains)
 
 
 def test_a_checkpoint_that_is_damaged_or_of_other_settings_is_not_used(tmp_path: Path) -> None:
@@ -282,6 +328,8 @@ def test_every_sequence_is_seen_once_before_any_is_seen_twice(tmp_path: Path, mo
         ({"method": "lora", "temperature": 1.0}, "recovery.temperature"),
         ({"method": "finetune", "teacher": "x"}, "recovery.teacher"),
         ({"method": "lora", "lora": {"targets": ["nothing"]}}, "recovery.lora.targets"),
+        ({"method": "lora", "train_embeddings": True}, "recovery.train_embeddings"),
+        ({"method": "finetune", "own_text": 0.5}, "recovery.own_text"),
         ({"method": "lora", "sequence_length": 65}, "recovery.sequence_length"),
     ],
 )
@@ -300,7 +348,12 @@ def test_defaults_are_those_of_the_papers_and_completing_twice_changes_nothing(t
         assert (first.lora, first.learning_rate, first.sequence_length) == (lora, learning_rate, 32)
         assert complete_recovery(Recovery.model_validate(first.model_dump()), description) == first
     everything = complete_recovery(Recovery.model_validate({"method": "distill", "lora": None}), description)
-    assert everything.lora is None and everything.learning_rate == 2e-5 and everything.temperature == 1.0
+    assert everything.lora is None and everything.learning_rate == 2e-4 and everything.temperature == 1.0
+    assert (everything.train_embeddings, everything.own_text) == (False, 0.25)
+    smaller = complete_recovery(Recovery.model_validate({"method": "distill"}), description, loses_units=True)
+    assert smaller.lora is None and complete_recovery(smaller, description) == smaller
+    by_clock = complete_recovery(Recovery.model_validate({"method": "finetune", "minutes": 2}), description)
+    assert by_clock.steps == 100_000 and complete_recovery(by_clock, description) == by_clock
     assert (Lora().r, Lora().alpha, Lora().dropout) == (8, 16, 0.05)
 
 

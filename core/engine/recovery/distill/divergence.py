@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction, FunctionCtx
 from torch.nn import functional
 
 _ROWS_BYTES = 2**22
@@ -60,8 +61,23 @@ def divergence(given_NV: Tensor, wanted: Tensor | TopWords, temperature: float) 
         value, gradient_NV = _value_and_gradient(given_NV, wanted, temperature)
     if not given_NV.requires_grad:
         return value
-    linear = torch.dot(given_NV.flatten(), gradient_NV.flatten()).float()  # has this gradient, by construction
-    return linear + (value - linear.detach())
+    answer = _WithGradient.apply(given_NV, gradient_NV, value)
+    assert isinstance(answer, Tensor)
+    return answer
+
+
+class _WithGradient(torch.autograd.Function):
+    """A value of which the gradient is known already."""
+
+    @staticmethod
+    def forward(context: FunctionCtx, given_NV: Tensor, gradient_NV: Tensor, value: Tensor) -> Tensor:
+        context.save_for_backward(gradient_NV)
+        return value.clone()
+
+    @staticmethod
+    def backward(context: BackwardCFunction, by_value: Tensor) -> tuple[Tensor, None, None]:
+        (gradient_NV,) = context.saved_tensors
+        return gradient_NV * by_value.to(gradient_NV.dtype), None, None
 
 
 def softened(logits_NV: Tensor, temperature: float) -> Tensor:
