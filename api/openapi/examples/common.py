@@ -67,6 +67,8 @@ FULL_BODY: Final[dict[str, Any]] = {
     "recovery": {
         "method": "lora",
         "steps": 200,
+        "minutes": None,
+        "until": None,
         "learning_rate": 0.0001,
         "batch_size": 8,
         "warmup_ratio": 0.05,
@@ -78,6 +80,8 @@ FULL_BODY: Final[dict[str, Any]] = {
         "sequence_length": 512,
         "seed": 0,
         "lora": {"r": 8, "alpha": 16.0, "dropout": 0.05, "targets": None},
+        "train_embeddings": None,
+        "own_text": None,
         "temperature": None,
         "teacher": None,
         "checkpoint_every": 50,

@@ -3,16 +3,18 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from secateur_wire.jobs import JobEvent
 
 MOST_POINTS = 500
 """Most points of one curve in a page; of longer ones only every so many are shown."""
+_LOSS_UNIT = "nats"
 
 _NAMES = {
-    "recovery_loss": ("Training loss during recovery", "step", "nats"),
-    "training_loss": ("Training loss before pruning", "step", "nats"),
-    "retraining_loss": ("Training loss between cuts", "step", "nats"),
+    "recovery_loss": ("Training loss during recovery", "step", _LOSS_UNIT),
+    "training_loss": ("Training loss before pruning", "step", _LOSS_UNIT),
+    "retraining_loss": ("Training loss between cuts", "step", _LOSS_UNIT),
     "reconstruction_error": ("Reconstruction error by block", "block", "‖(W−Ŵ)X‖ ⁄ ‖WX‖"),
     "perplexity": ("Perplexity by block", "block", "perplexity"),
     "parameters": ("Parameters left by round", "round", "parameters"),
@@ -31,11 +33,15 @@ class Point:
     attempt: int
     step: int
     value: float
+    at: datetime
 
 
 @dataclass(frozen=True)
 class MetricCurve:
-    """Curve of one metric; `id` is its name as an HTML id, `left_out` says whether points were left out."""
+    """Curve of one metric; `id` is its name as an HTML id, `left_out` says whether points were left out.
+
+    `pace` is, of a loss, what the newest attempt won and in how long.
+    """
 
     name: str
     id: str
@@ -44,6 +50,7 @@ class MetricCurve:
     value: str
     points: Sequence[Point]
     left_out: bool = False
+    pace: str | None = None
 
 
 def curves_of(events: Iterable[JobEvent]) -> list[MetricCurve]:
@@ -52,7 +59,7 @@ def curves_of(events: Iterable[JobEvent]) -> list[MetricCurve]:
     for event in events:
         step, value = event.data.get("step"), event.data.get("value")
         if event.type == "metric" and isinstance(step, int | float) and isinstance(value, int | float):
-            point = Point(event.sequence, event.attempt, int(step), float(value))
+            point = Point(event.sequence, event.attempt, int(step), float(value), event.created_at)
             points.setdefault(str(event.data["name"]), []).append(point)
     return [_curve(name, each) for name, each in points.items()]
 
@@ -66,4 +73,16 @@ def _curve(name: str, points: Sequence[Point]) -> MetricCurve:
     title, step, value = _NAMES.get(name, (name.replace("_", " ").capitalize(), "step", "value"))
     every = -(-len(points) // MOST_POINTS)
     shown = [point for place, point in enumerate(points) if (len(points) - 1 - place) % every == 0]
-    return MetricCurve(name, curve_id(name), title, step, value, shown, left_out=every > 1)
+    pace = _pace(points) if value == _LOSS_UNIT else None
+    return MetricCurve(name, curve_id(name), title, step, value, shown, left_out=every > 1, pace=pace)
+
+
+def _pace(points: Sequence[Point]) -> str | None:
+    """Return the losses between which the newest attempt went, and the minutes; None where it told of one."""
+    newest = [each for each in points if each.attempt == points[-1].attempt]
+    first, last = newest[0], newest[-1]
+    minutes = (last.at - first.at).total_seconds() / 60
+    if minutes <= 0:
+        return None
+    gained = (first.value - last.value) / minutes
+    return f"From {first.value:.3f} to {last.value:.3f} in {minutes:.1f} minutes: {gained:.3f} {_LOSS_UNIT} a minute."

@@ -65,9 +65,7 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, dev
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
     waiting = (WAITING_FOR_MEMORY - 1) * 2 * tokens.written
     pruning = 2 * (passes + waiting) * description.prunable_parameters + head + _solver(description, job, tokens)
-    trainings = [training_work(description, each) for each in (cost.training(facts), job.recovery)]
-    training = (method.cost.training(facts), job.recovery)
-    trainings = [training_work(description, each, device=device) for each in training]
+    trainings = [training_work(description, each, device=device) for each in (cost.training(facts), job.recovery)]
     return Compute(
         passes + tokens.own_text + sum(each.tokens for each in trainings),
         pruning + _writing(description, tokens) + sum(each.operations for each in trainings),
