@@ -101,6 +101,15 @@ def test_a_job_that_only_recovers_trains_the_artifact_of_another_and_keeps_its_z
     assert {each["stage"] for each in rounds} == {0, 1} and rounds[0]["degradation"].keys() == {"words"}
 
 
+def test_a_share_of_what_a_model_learns_from_is_text_the_dense_one_wrote(
+    jobs: Queue, body: dict[str, Any], finish: Finish
+) -> None:
+    asked = {"method": "distill", "steps": 2, "batch_size": 4, "sequence_length": 16, "samples": 6, "own_text": 0.25}
+    recovery = jobs.report(finish({**body, "recovery": asked}))["recovery"]
+    assert recovery["windows"] == [6 + 2, 16] and recovery["own_text"]["name"] == "self"
+    assert recovery["ended_by"] == "steps" and len(recovery["loss_seconds"]) == len(recovery["loss"]) == 2
+
+
 def test_killed_drained_and_taken_up_again_it_ends_with_the_same_bytes(jobs: Queue, recovered: str, work: Work) -> None:
     job_id = jobs.submit(jobs.report(recovered)["recipe"])
     assert jobs.job(job_id).recovery == jobs.job(recovered).recovery, "the recipe reproduces the run"

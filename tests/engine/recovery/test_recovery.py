@@ -166,6 +166,15 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(
     assert contents(second) == contents(whole)
 
 
+def test_activations_are_kept_or_computed_again_to_the_same_bytes(tmp_path: Path) -> None:
+    source = make_pruned(tmp_path / "pruned", dtype=torch.bfloat16)
+    asked = recipe("finetune", steps=2)
+    again, kept = (
+        train(source, tmp_path / str(budget), asked, activation_budget_bytes=budget) for budget in (0, 2**30)
+    )
+    assert contents(again) == contents(kept)
+
+
 class Ticking:
     """A clock that a second has passed on whenever it is looked at."""
 
