@@ -112,7 +112,7 @@ def recover(
     if recovery.lora is not None or kept_activation_bytes(folder.description, recovery) > activation_budget_bytes:
         checkpoint_activations(model)
     parameters = [name for name, _ in model.named_parameters()]
-    holdout = _held_back(len(windows_NT)) if recovery.until else 0
+    holdout = _holdout_size(len(windows_NT)) if recovery.until else 0
     holdout_NT, windows_NT = windows_NT[:holdout], windows_NT[holdout:]
     windows = (len(windows_NT), windows_NT.shape[1])
     opened = OpenedModel(folder, model, recovery, linears, teacher, accelerator.device, frozen_dtype, windows)
@@ -168,7 +168,7 @@ def recover(
     )
 
 
-def _held_back(sequences: int) -> int:
+def _holdout_size(sequences: int) -> int:
     """Return how many sequences gains are measured on; raises TooLittleText where none would be left to train on."""
     if sequences < 2:
         raise TooLittleText(

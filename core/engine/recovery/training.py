@@ -154,7 +154,8 @@ class Training:
     def _agreed(self, figures: list[float]) -> list[float]:
         """Return the means of figures over all processes."""
         figures_N = torch.tensor(figures, dtype=torch.float64)
-        return self._accelerator.reduce(figures_N.to(self._accelerator.device), "mean").tolist()
+        agreed: list[float] = self._accelerator.reduce(figures_N.to(self._accelerator.device), "mean").tolist()
+        return agreed
 
     def batch(self, step: int) -> list[int]:
         """Return the sequences of a step, by number."""

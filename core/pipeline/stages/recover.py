@@ -180,7 +180,7 @@ def _report(
             "teacher": None if spec.teacher is None else {"name": spec.teacher.name, "revision": spec.teacher.revision},
             "loss": curve,
             "loss_seconds": [recovered.loss_seconds[step - 1] for step, _ in curve],
-            "held_back": recovered.gains,
+            "holdout_loss": recovered.gains,
             "ended_by": recovered.ending,
             "seconds": recovered.seconds,
             "resumed_from_step": recovered.resumed_from,

@@ -9,6 +9,7 @@ then of these k + 1 events: KL(p‖q) less what the words of the tail differ amo
 divergence of coarser events is a lower bound), and equal to it where k is the vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -61,9 +62,8 @@ def divergence(given_NV: Tensor, wanted: Tensor | TopWords, temperature: float) 
         value, gradient_NV = _value_and_gradient(given_NV, wanted, temperature)
     if not given_NV.requires_grad:
         return value
-    answer = _WithGradient.apply(given_NV, gradient_NV, value)
-    assert isinstance(answer, Tensor)
-    return answer
+    with_gradient: Callable[[Tensor, Tensor, Tensor], Tensor] = _WithGradient.apply
+    return with_gradient(given_NV, gradient_NV, value)
 
 
 class _WithGradient(torch.autograd.Function):

@@ -42,13 +42,13 @@ class Predictions:
         """
         if self._kept is None:
             return self._logits(tokens_BT)
-        found = []
+        parts = []
         for sequence_T in tokens_BT:
             key = hashlib.blake2b(sequence_T.cpu().numpy().tobytes(), digest_size=16).digest()
             if key not in self._kept:
                 self._kept[key] = self._top_words(sequence_T[None])
-            found.append(self._kept[key])
-        return TopWords.joined(found)
+            parts.append(self._kept[key])
+        return TopWords.joined(parts)
 
     def _logits(self, tokens_BT: Tensor) -> Tensor:
         logits_BTV: Tensor = self._teacher(input_ids=tokens_BT, use_cache=False).logits
