@@ -18,6 +18,7 @@ from core.service.jobs.schemas import JobBody
 PARAMETERS: Final = "parameters."
 METADATA: Final = "metadata"
 Kind = Literal["text", "number", "choice", "lines", "pairs", "json", "loose"]
+_YES_OR_NO: Final = ("true", "false")
 ALL: Final = "all"
 """Text for null where a number is expected and unset means another."""
 
@@ -52,7 +53,7 @@ class Field:
             case "number":
                 return None if self.is_open and text == ALL else _number(text)
             case "choice":
-                return {"true": True, "false": False}.get(text, text) if isinstance(self.default, bool) else text
+                return {"true": True, "false": False}.get(text, text) if self.options == _YES_OR_NO else text
             case "lines":
                 return one_a_line(values)
             case "pairs":
@@ -143,7 +144,7 @@ def _field(schema: Mapping[str, Any], name: str, inner: Mapping[str, Any]) -> Fi
     if "const" in leaf or "enum" in leaf:
         return Field(kind="choice", options=tuple(leaf.get("enum", [leaf.get("const")])), **facts)
     if kind == "boolean":
-        return Field(kind="choice", options=("true", "false"), **facts)
+        return Field(kind="choice", options=_YES_OR_NO, **facts)
     if kind in ("integer", "number"):
         is_integer = kind == "integer"
         minimum = leaf.get("minimum")
