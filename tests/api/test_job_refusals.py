@@ -105,6 +105,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
         "invalid_request",
         "recovery.teacher",
     ),
+    "own text beside own text": (
+        {"recovery": {"method": "distill", "dataset": "self", "samples": 4, "own_text": 0.5}},
+        "invalid_request",
+        "recovery.own_text",
+    ),
     "recovery without text": (
         {"method": "magnitude", "calibration": None, "recovery": {"method": "lora"}},
         "invalid_request",
