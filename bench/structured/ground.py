@@ -77,7 +77,7 @@ class Ground:
 
 
 def distillation(text: str, steps: int, length: int = LENGTH) -> Recovery:
-    """KL to the dense model on two sequences a step, every weight trained."""
+    """KL to the dense model on two sequences a step, every weight trained but embeddings and head."""
     return Recovery(
         method="distill",
         dataset=text,
