@@ -14,6 +14,15 @@ verified artifact, in files of the types that were asked for."""
 
 
 @dataclass(frozen=True)
+class Cut:
+    """Parts that a job takes out of a language model. `unlike_layers`: those that are left may differ in shape."""
+
+    heads: bool = False
+    layers: bool = False
+    unlike_layers: bool = False
+
+
+@dataclass(frozen=True)
 class ExporterInfo:
     """Description of a form of artifact. `summary` is a sentence for whoever has to choose.
 
@@ -42,7 +51,7 @@ class ExporterInfo:
     def check(self, description: Description, pattern: str) -> None:
         """Require that the form fits a model, and what is pruned of it; raises InvalidRequest."""
 
-    def check_types(self, description: ModelDescription, types: Sequence[str], param: str) -> None:
+    def check_types(self, description: ModelDescription, types: Sequence[str], cut: Cut, param: str) -> None:
         """Require that an added form can be written of what becomes of a language model; raises InvalidRequest."""
 
     def added_bytes(self, description: ModelDescription, types: Sequence[str]) -> int:

@@ -2,14 +2,23 @@
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.unit_kinds.heads import attention_mode
+from core.engine.exporters.exporter_info import Cut
 from core.engine.exporters.registry import ADDED, OFFERED
+from core.engine.options.width import WidthOptions
+from core.engine.options.width_counts import require_structure
 from core.errors import InvalidRequest
+from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.validation import ResolvedRequest
 
 
-def resolve_output(output: Output, description: Description, pattern: str) -> Output:
-    """Return the output with its form's defaults; raises InvalidRequest for what does not fit the form or the model."""
-    _check_exports(output, description)
+def resolve_output(output: Output, description: Description, pattern: str, cut: Cut | None = None) -> Output:
+    """Return the output with its form's defaults; raises InvalidRequest for what does not fit the form or the model.
+
+    `cut` is what a language model loses, None: nothing.
+    """
+    _check_exports(output, description, cut or Cut())
     exporter = OFFERED[output.format]
     if exporter.default_compression is None and output.compression is not None:
         compressed = " and ".join(repr(form) for form, each in OFFERED.items() if each.default_compression is not None)
@@ -23,7 +32,17 @@ def resolve_output(output: Output, description: Description, pattern: str) -> Ou
     return output.model_copy(update={"compression": output.compression or exporter.default_compression})
 
 
-def _check_exports(output: Output, description: Description) -> None:
+def cut_of(description: ModelDescription, request: ResolvedRequest) -> Cut:
+    """Return what a request takes out of a model."""
+    return Cut(
+        heads=isinstance(request.parameters, WidthOptions)
+        and attention_mode(request.parameters.attention, require_structure(description)) != "none",
+        layers=get_method(request.method).removes == "layers",
+        unlike_layers=request.layout == "per_layer",
+    )
+
+
+def _check_exports(output: Output, description: Description, cut: Cut) -> None:
     seen: set[str] = set()
     for index, export in enumerate(output.exports):
         param = f"output.exports.{index}"
@@ -45,4 +64,4 @@ def _check_exports(output: Output, description: Description) -> None:
             raise InvalidRequest(
                 f"{param}.types: {mistake}: use some of {', '.join(exporter.types)}", param=f"{param}.types"
             )
-        exporter.check_types(description, types, f"{param}.types")
+        exporter.check_types(description, types, cut, f"{param}.types")

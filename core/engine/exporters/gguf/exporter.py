@@ -17,8 +17,8 @@ from core.engine.exporters.gguf.gate import (
     require_agreement,
     require_token_ids,
 )
-from core.engine.exporters.gguf.llama_settings import LlamaSettings, read_settings
 from core.engine.exporters.gguf.runtime import require_runtime, running_llama_cpp
+from core.engine.exporters.gguf.settings import GgufSettings, read_settings
 from core.engine.exporters.gguf.vocabulary import read_vocabulary
 from core.engine.exporters.gguf.writer import other_types, write_gguf, write_vocabulary
 from core.engine.exporters.protocols import AddedExporter, AddedForm
@@ -31,8 +31,8 @@ class GgufFiles(AddedExporter):
 
     def require_possible(self, folder: Path, *, own_artifact: bool) -> None:
         require_runtime()
-        settings = read_settings(folder)
-        tokenizer = open_model(folder, own_artifact=own_artifact).tokenizer()
+        opened = open_model(folder, own_artifact=own_artifact)
+        settings, tokenizer = read_settings(opened), opened.tokenizer()
         vocabulary = read_vocabulary(folder, tokenizer, settings.vocabulary)
         with TemporaryDirectory() as place, running_llama_cpp(largest_file=0, tokens=0, threads=1) as llama_cpp:
             file = Path(place) / "vocabulary.gguf"
@@ -52,9 +52,8 @@ class GgufFiles(AddedExporter):
         log: Callable[[str], None],
     ) -> AddedForm:
         require_runtime()
-        settings = read_settings(folder)
         opened = open_model(folder, own_artifact=True)
-        tokenizer = opened.tokenizer()
+        settings, tokenizer = read_settings(opened), opened.tokenizer()
         vocabulary = read_vocabulary(folder, tokenizer, settings.vocabulary)
         windows_NT = compared_windows(documents, tokenizer, settings.context)
         reference = Reference(opened, windows_NT, device)
@@ -68,7 +67,7 @@ class GgufFiles(AddedExporter):
                 file = folder / _file_name(kind)
                 log(f"writing {file.name}")
                 if kind not in mixed:
-                    write_gguf(file, opened.tensors, settings, vocabulary, kind=kind, name=name)
+                    write_gguf(file, opened, settings, vocabulary, kind=kind, name=name)
                 largest = max(each.stat().st_size for each in (first, file) if each.exists())
                 with running_llama_cpp(largest_file=largest, tokens=windows_NT.numel(), threads=cores) as llama_cpp:
                     if kind in mixed:
@@ -105,7 +104,7 @@ def _file_name(kind: str) -> str:
     return f"model-{kind}.gguf"
 
 
-def _notes(settings: LlamaSettings, exported: dict[str, ExportedFile]) -> list[str]:
+def _notes(settings: GgufSettings, exported: dict[str, ExportedFile]) -> list[str]:
     notes = []
     if settings.window is not None:
         notes.append(

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from core.engine.datasets.token_windows import evaluation_windows
-from core.engine.exporters.gguf.llama_settings import PARAM
 from core.engine.exporters.gguf.probe_lines import varied_lines
+from core.engine.exporters.gguf.refusal import PARAM
 from core.engine.exporters.gguf.runtime import LlamaCpp
 from core.engine.exporters.gguf.vocabulary import PROBES
 from core.engine.models.folder import ModelFolder

@@ -3,21 +3,15 @@
 from collections.abc import Sequence
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.exporters.exporter_info import ExporterInfo
+from core.engine.exporters.exporter_info import Cut, ExporterInfo
+from core.engine.exporters.gguf.cells import written_form
 from core.engine.exporters.gguf.file_types import FILE_TYPES, FIRST
 from core.errors import InvalidRequest
 
-_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
-
 
 class _GgufInfo(ExporterInfo):
-    def check_types(self, description: ModelDescription, types: Sequence[str], param: str) -> None:
-        if description.architecture not in _ARCHITECTURES:
-            raise InvalidRequest(
-                f"{param}: GGUF files are written of {', '.join(_ARCHITECTURES)}, not of {description.architecture}: "
-                "leave it out, or choose a model of those",
-                param=param,
-            )
+    def check_types(self, description: ModelDescription, types: Sequence[str], cut: Cut, param: str) -> None:
+        written_form(description, cut, param)
         blocks = {name: FILE_TYPES[name].block for name in types}
         widths = {linear.in_features for linear in description.linears} | {description.hidden_size}
         for name, block in blocks.items():

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from core.engine.exporters.gguf.llama_settings import PARAM
+from core.engine.exporters.gguf.refusal import PARAM
 from core.errors import ExportFailed, InvalidRequest
 
 LIBRARY: Final = "llama_cpp_py_sync"

@@ -1,0 +1,40 @@
+"""Cells of the matrix that can be written: architectures of transformers, and what may have gone from a model."""
+
+from core.engine.architectures.description import ModelDescription
+from core.engine.exporters.exporter_info import Cut
+from core.engine.exporters.gguf.family import Form, GgufFamily
+from core.engine.exporters.gguf.refusal import PARAM
+from core.engine.exporters.gguf.registry import FAMILIES
+from core.engine.options.width_counts import require_structure
+from core.errors import InvalidRequest
+
+
+def written_form(description: ModelDescription, cut: Cut | None = None, param: str = PARAM) -> tuple[GgufFamily, Form]:
+    """Return the family of a model, and the form that takes it once parts are gone; raises InvalidRequest."""
+    family, cut = FAMILIES.get(description.architecture), cut or Cut()
+    if family is None:
+        raise InvalidRequest(
+            f"{param}: GGUF files are written of {', '.join(FAMILIES)}, not of {description.architecture}: leave it "
+            "out, or choose a model of those",
+            param=param,
+        )
+    structure = require_structure(description)
+    width = structure.layers[0].sizes["heads"] * structure.facts["head_dim"]
+    has_unlike_layers = cut.unlike_layers or not structure.is_uniform
+    form = family.form_of(
+        has_own_head_size=cut.heads or width != description.hidden_size, has_unlike_layers=has_unlike_layers
+    )
+    if form is None and has_unlike_layers:
+        why, instead = "has one shape for all layers", "use output.layout 'uniform'"
+    elif form is None:
+        why, instead = "takes the size of heads from that of the model", "keep all heads (parameters.attention 'none')"
+    elif form.is_tied is not None and form.is_tied != description.tied_embeddings:
+        tied, untied = "the embeddings for the head", "a head that is not the embeddings"
+        why, instead = f"needs {tied if form.is_tied else untied}", "choose a model that has it so"
+    elif cut.layers and family.layers_are_numbered:
+        why, instead = "takes from a layer's number how it is computed", "keep all layers"
+    else:
+        return family, form
+    raise InvalidRequest(
+        f"{param}: llama.cpp {why}, of {description.architecture}: {instead}, or leave gguf out", param=param
+    )

@@ -1,0 +1,33 @@
+"""Gemma 2: soft caps, and windows in every other layer."""
+
+from typing import TYPE_CHECKING
+
+from core.engine.exporters.gguf.family import LLAMA_MODULES, TANH_GELU, Form, GgufFamily, Keys
+from core.engine.exporters.gguf.gemma import GEMMA_NORMS, check_attention_scale, window_keys
+from core.engine.exporters.gguf.refusal import refusal
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def _keys(config: "PretrainedConfig") -> Keys:
+    check_attention_scale(config, layers_of_largest=46)
+    if config.attn_logit_softcapping is None or config.final_logit_softcapping is None:
+        raise refusal("no soft caps of attention or of its logits", "both")
+    return {
+        "attn_logit_softcapping": float(config.attn_logit_softcapping),
+        "final_logit_softcapping": float(config.final_logit_softcapping),
+        **window_keys(config, period=2),
+    }
+
+
+FAMILY = GgufFamily(
+    "Gemma2ForCausalLM",
+    (Form("gemma2", has_head_size=True, is_tied=True),),
+    modules=LLAMA_MODULES | GEMMA_NORMS,
+    activations=TANH_GELU,
+    norm_offset=1.0,
+    keys=_keys,
+    slides=True,
+    layers_are_numbered=True,
+)

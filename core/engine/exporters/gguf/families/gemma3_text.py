@@ -1,0 +1,37 @@
+"""Gemma 3: windows in five of six layers, whose rotary embeddings have a base of their own."""
+
+from typing import TYPE_CHECKING
+
+from core.engine.exporters.gguf.family import LLAMA_MODULES, QK_NORMS, TANH_GELU, Form, GgufFamily, Keys
+from core.engine.exporters.gguf.gemma import GEMMA_NORMS, check_attention_scale, window_keys
+from core.engine.exporters.gguf.refusal import refusal
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def _keys(config: "PretrainedConfig") -> Keys:
+    check_attention_scale(config, layers_of_largest=62)
+    if config.attn_logit_softcapping is not None:
+        raise refusal("a soft cap of attention", "none")
+    rotary = config.rope_parameters["sliding_attention"]
+    if rotary.get("rope_type", "default") != "default":
+        raise refusal("windows whose rotary embeddings are scaled", "none that are")
+    cap = config.final_logit_softcapping
+    return {
+        "rope.freq_base_swa": float(rotary["rope_theta"]),
+        **({} if cap is None else {"final_logit_softcapping": float(cap)}),
+        **window_keys(config, period=6),
+    }
+
+
+FAMILY = GgufFamily(
+    "Gemma3ForCausalLM",
+    (Form("gemma3", has_head_size=True),),
+    modules=LLAMA_MODULES | GEMMA_NORMS | QK_NORMS,
+    activations=TANH_GELU,
+    norm_offset=1.0,
+    keys=_keys,
+    slides=True,
+    layers_are_numbered=True,
+)

@@ -1,0 +1,38 @@
+"""GPT-NeoX: fused queries, keys and values, head by head, and attention and FFN at once."""
+
+from typing import TYPE_CHECKING
+
+from core.engine.exporters.gguf.family import TANH_GELU, Floats, Form, GgufFamily, Keys
+from core.engine.exporters.gguf.refusal import refusal
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def _keys(config: "PretrainedConfig") -> Keys:
+    if not config.attention_bias:
+        raise refusal("no biases of attention", "them")
+    return {"use_parallel_residual": bool(config.use_parallel_residual)}
+
+
+def _by_part(weight: Floats, heads: int) -> Floats:
+    """Return the rows of all queries, then all keys, then all values."""
+    return weight.reshape(heads, 3, -1, *weight.shape[1:]).swapaxes(0, 1).reshape(weight.shape)
+
+
+FAMILY = GgufFamily(
+    "GPTNeoXForCausalLM",
+    (Form("gptneox"),),
+    modules={
+        "input_layernorm": "attn_norm",
+        "attention.query_key_value": "attn_qkv",
+        "attention.dense": "attn_output",
+        "post_attention_layernorm": "ffn_norm",
+        "mlp.dense_h_to_4h": "ffn_up",
+        "mlp.dense_4h_to_h": "ffn_down",
+    },
+    outer={"embed_in": "token_embd", "final_layer_norm": "output_norm"},
+    activations=(*TANH_GELU, "gelu"),
+    keys=_keys,
+    reorder={"attn_qkv": _by_part},
+)

@@ -1,0 +1,5 @@
+"""Qwen3."""
+
+from core.engine.exporters.gguf.family import LLAMA_MODULES, QK_NORMS, Form, GgufFamily
+
+FAMILY = GgufFamily("Qwen3ForCausalLM", (Form("qwen3", has_head_size=True),), modules=LLAMA_MODULES | QK_NORMS)

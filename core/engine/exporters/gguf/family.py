@@ -1,0 +1,120 @@
+"""Families of GGUF: what llama.cpp calls an architecture of transformers, its tensors and its settings.
+
+Each is declared once, in a module of `families`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.engine.exporters.gguf.refusal import refusal
+
+if TYPE_CHECKING:  # a request is checked without transformers, which take long to load
+    from transformers import PretrainedConfig
+
+Floats = NDArray[np.float32]
+Keys = dict[str, bool | int | float | str | list[int]]
+"""Metadata of a file, by the names they have behind that of llama.cpp's architecture."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """An architecture of llama.cpp, and what it can compute.
+
+    `has_head_size`: heads may be of any number and size; else together they are as wide as the model. `has_layers`:
+    each layer may have a shape of its own. `rotates_neighbours`: rotary embeddings turn pairs of neighbours, and not
+    the halves of a head. `scales_rotary`: pairs may turn slower, each by a factor of its own. `is_tied`: the head has
+    to be the embeddings, or must not be; None: either.
+    """
+
+    name: str
+    has_head_size: bool = False
+    has_layers: bool = False
+    rotates_neighbours: bool = False
+    scales_rotary: bool = False
+    is_tied: bool | None = None
+
+    def takes(self, *, has_own_head_size: bool, has_unlike_layers: bool) -> bool:
+        """Return True if it computes a model whose heads are not as wide as the model, whose layers differ."""
+        return (self.has_head_size or not has_own_head_size) and (self.has_layers or not has_unlike_layers)
+
+
+LLAMA: Final = Form("llama", has_head_size=True, rotates_neighbours=True, scales_rotary=True)
+DECI: Final = Form("deci", has_head_size=True, has_layers=True, rotates_neighbours=True, scales_rotary=True)
+"""Llama whose layers may differ; with the biases of either as well."""
+
+LLAMA_OUTER: Final = {"embed_tokens": "token_embd", "norm": "output_norm"}
+LLAMA_MODULES: Final = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+QK_NORMS: Final = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+TWO_LAYER_FFN: Final = {"mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
+
+TANH_GELU: Final = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
+"""Names of the approximation by tanh, which is llama.cpp's."""
+
+
+def _no_keys(config: "PretrainedConfig") -> Keys:
+    return {}
+
+
+@dataclass(frozen=True)
+class GgufFamily:
+    """What llama.cpp has of an architecture of transformers, which is called by its class there.
+
+    `forms` are what it can be written as, the first that takes a model is it. `outer` and `modules` name modules, those
+    of the base model and of a block. `activations` are those that llama.cpp computes. `norm_offset` is what llama.cpp
+    wants added to the weights of norms. `keys` returns settings beyond those that all have, or raises the refusal of
+    what llama.cpp does not compute. `reorder` puts the rows of a tensor into llama.cpp's order, by its name there and
+    the number of heads. `slides`: llama.cpp has its sliding windows. Where `layers_are_numbered`, it takes from a
+    layer's number how it is computed, so that none before may be gone.
+    """
+
+    architecture: str
+    forms: tuple[Form, ...]
+    modules: Mapping[str, str] = field(default_factory=lambda: LLAMA_MODULES, hash=False)
+    outer: Mapping[str, str] = field(default_factory=lambda: LLAMA_OUTER, hash=False)
+    activations: Sequence[str] = ("silu",)
+    norm_offset: float = 0.0
+    keys: Callable[["PretrainedConfig"], Keys] = _no_keys
+    reorder: Mapping[str, Callable[[Floats, int], Floats]] = field(default_factory=dict, hash=False)
+    slides: bool = False
+    layers_are_numbered: bool = False
+
+    def form_of(self, *, has_own_head_size: bool, has_unlike_layers: bool) -> Form | None:
+        """Return the first form that takes such a model; None where none does."""
+        return next(
+            (
+                each
+                for each in self.forms
+                if each.takes(has_own_head_size=has_own_head_size, has_unlike_layers=has_unlike_layers)
+            ),
+            None,
+        )
+
+
+def window_period(is_sliding: Sequence[bool], usual: int) -> int:
+    """Return every how many layers one attends to all, the last of them: the usual number where it is that.
+
+    llama.cpp takes no other patterns; raises the refusal of those.
+    """
+    periods: list[int] = [usual, *range(1, len(is_sliding) + 2)]
+    for period in periods:
+        if all(slides == (layer % period < period - 1) for layer, slides in enumerate(is_sliding)):
+            return period
+    full = ", ".join(str(layer) for layer, slides in enumerate(is_sliding) if not slides)
+    raise refusal(
+        f"full attention in layers {full} of {len(is_sliding)} and windows in the others",
+        f"full attention in every {usual}th layer, or another that repeats, as llama.cpp has it by a layer's number",
+    )

@@ -1,0 +1,36 @@
+"""Parts that Gemma 2 and 3 have in common in llama.cpp: the names of their norms, the scale of attention, windows."""
+
+from typing import TYPE_CHECKING, Final
+
+from core.engine.exporters.gguf.family import Keys, window_period
+from core.engine.exporters.gguf.refusal import refusal
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+GEMMA_NORMS: Final = {
+    "post_attention_layernorm": "post_attention_norm",
+    "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}
+
+
+def check_attention_scale(config: "PretrainedConfig", *, layers_of_largest: int) -> None:
+    """Require llama.cpp's scale of attention, for which files have no key; raises its refusal.
+
+    It is that of the head size, but of the hidden size per head in the largest model, known by its number of layers.
+    """
+    is_largest = config.num_hidden_layers == layers_of_largest
+    known = config.hidden_size // config.num_attention_heads if is_largest else config.head_dim
+    if config.query_pre_attn_scalar != known:
+        raise refusal(
+            f"attention scaled by {config.query_pre_attn_scalar} (query_pre_attn_scalar)",
+            f"{known} there, which llama.cpp takes for it",
+        )
+
+
+def window_keys(config: "PretrainedConfig", *, period: int) -> Keys:
+    """Return the keys of sliding windows; that of the `period` only where it is another than llama.cpp's own."""
+    own = window_period([kind == "sliding_attention" for kind in config.layer_types], period)
+    keys: Keys = {"attention.sliding_window": int(config.sliding_window)}
+    return keys if own == period else keys | {"attention.sliding_window_pattern": own}

@@ -1,0 +1,14 @@
+"""Refusal of GGUF files for a model that llama.cpp does not compute."""
+
+from core.errors import InvalidRequest
+
+PARAM = "output.exports"
+
+
+def refusal(what: str, would_do: str) -> InvalidRequest:
+    """Return the error that a model has one thing, and that files are written of models with another."""
+    return InvalidRequest(
+        f"{PARAM}: this model has {what}, GGUF files are written of models with {would_do}: leave gguf out, or choose "
+        "such a model",
+        param=PARAM,
+    )

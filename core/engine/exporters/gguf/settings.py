@@ -1,0 +1,133 @@
+"""Settings of a model as llama.cpp has them, from its config and the shapes of its tensors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel
+from transformers import PretrainedConfig
+
+from core.engine.exporters.gguf.cells import written_form
+from core.engine.exporters.gguf.family import Form, GgufFamily, Keys
+from core.engine.exporters.gguf.refusal import refusal
+from core.engine.models.folder import ModelFolder
+from core.engine.options.width_counts import require_structure
+
+_ACTIVATION: Final = ("hidden_act", "hidden_activation", "activation_function")
+_EPSILON: Final = ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon")
+"""Names that configs have for one setting."""
+
+
+class RotaryScaling(BaseModel):
+    """Scaling of rotary embeddings as Llama 3.1 has it: slow pairs turn slower by `factor`, fast ones as they did."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary embeddings: how many features of a head turn, and the base of their frequencies."""
+
+    size: int
+    base: float
+    scaling: RotaryScaling | None
+
+
+@dataclass(frozen=True)
+class GgufSettings:
+    """Settings that shapes and arithmetic follow from; `keys` are the metadata of the form. Heads are by layer.
+
+    `window`: the context of the file is that of a sliding window that llama.cpp does not have.
+    """
+
+    family: GgufFamily
+    form: Form
+    keys: Keys
+    heads: tuple[int, ...]
+    kv_heads: tuple[int, ...]
+    vocabulary: int
+    context: int
+    window: int | None
+    rotary: Rotary | None
+    is_tied: bool
+
+
+def read_settings(folder: ModelFolder) -> GgufSettings:
+    """Read the settings of a folder; raises InvalidRequest for those that llama.cpp does not compute."""
+    description, config = folder.description, folder.config
+    family, form = written_form(description)
+    activation = _first(config, _ACTIVATION)
+    if activation not in family.activations:
+        raise refusal(f"activations of {activation!r}", " or ".join(family.activations))
+    structure = require_structure(description)
+    head_size = structure.facts["head_dim"]
+    channels, heads, kv_heads = (
+        tuple(layer.sizes[each] for layer in structure.layers) for each in ("channels", "heads", "kv_heads")
+    )
+    if not folder.family.axes("heads"):  # then nothing of the tensors says how many there are of keys
+        kv_heads = tuple(getattr(config, "num_key_value_heads", None) or each for each in heads)
+    keys: Keys = {
+        "block_count": description.layers,
+        "context_length": description.context_length,
+        "embedding_length": description.hidden_size,
+        "feed_forward_length": _by_layer(form, channels),
+        "attention.head_count": _by_layer(form, heads),
+        "attention.head_count_kv": _by_layer(form, kv_heads),
+        "attention.key_length": head_size,
+        "attention.value_length": head_size,
+        "vocab_size": description.vocabulary_size,
+    }
+    if hasattr(config, "rms_norm_eps"):
+        keys["attention.layer_norm_rms_epsilon"] = float(config.rms_norm_eps)
+    else:
+        keys["attention.layer_norm_epsilon"] = float(_first(config, _EPSILON))
+    parameters = getattr(config, "rope_parameters", None)
+    rotary = None
+    if parameters is not None:
+        rotary, rotary_keys = _rotary(parameters.get("full_attention", parameters), form, head_size)
+        keys |= rotary_keys
+    window = None if family.slides else getattr(config, "sliding_window", None)
+    if window is not None:
+        keys["context_length"] = min(window, description.context_length)
+    keys |= family.keys(config)
+    context = keys["context_length"]
+    assert isinstance(context, int)
+    return GgufSettings(
+        family=family,
+        form=form,
+        keys=keys,
+        heads=heads,
+        kv_heads=kv_heads,
+        vocabulary=description.vocabulary_size,
+        context=context,
+        window=context if context < description.context_length else None,
+        rotary=rotary,
+        is_tied=description.tied_embeddings,
+    )
+
+
+def _first(config: PretrainedConfig, names: Sequence[str]) -> Any:
+    return next(getattr(config, name) for name in names if hasattr(config, name))
+
+
+def _by_layer(form: Form, numbers: tuple[int, ...]) -> int | list[int]:
+    return list(numbers) if form.has_layers else numbers[0]
+
+
+def _rotary(parameters: Mapping[str, Any], form: Form, head_size: int) -> tuple[Rotary, Keys]:
+    """Return the rotary embeddings and their keys; raises the refusal of scaling that is not written."""
+    kind = parameters.get("rope_type", "default")
+    size, base = int(head_size * parameters.get("partial_rotary_factor", 1.0)), float(parameters["rope_theta"])
+    keys: Keys = {"rope.dimension_count": size, "rope.freq_base": base}
+    scaling = None
+    if kind == "llama3" and form.scales_rotary:
+        scaling = RotaryScaling.model_validate(parameters)
+    elif kind == "linear":
+        keys |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(parameters["factor"])}
+    elif kind != "default":
+        known = "'llama3', 'linear'" if form.scales_rotary else "'linear'"
+        raise refusal(f"rotary embeddings scaled by {kind!r}", f"scaling by {known}, or none")
+    return Rotary(size, base, scaling), keys
