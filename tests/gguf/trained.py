@@ -1,47 +1,75 @@
-"""A small Llama that has learnt its lines: its predictions are far from uniform, so that a wrong file shows."""
+"""Small models that have learnt their lines: their predictions are far from uniform, so that a wrong file shows."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
 import torch
-from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+import transformers
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from core.engine.exporters.gguf.probe_lines import varied_lines
 
 LINES = varied_lines(400)
 _STEPS = 40
+_SHAPE: Final[dict[str, object]] = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": None,
+    "bos_token_id": 1,
+    "eos_token_id": 0,
+}
+_GEMMA: Final[dict[str, object]] = _SHAPE | {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 40}
+FAMILIES: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
+    "llama": ("LlamaConfig", _SHAPE | {"tie_word_embeddings": True}),
+    "mistral": ("MistralConfig", _SHAPE | {"sliding_window": 96}),
+    "qwen2": ("Qwen2Config", _SHAPE | {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3Config", _SHAPE | {"head_dim": 32}),
+    "gemma2": ("Gemma2Config", _GEMMA | {"final_logit_softcapping": 12.0, "attn_logit_softcapping": 9.0}),
+    "gemma3": ("Gemma3TextConfig", _GEMMA | {"num_hidden_layers": 6}),
+    "gpt2": ("GPT2Config", {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 128, "n_inner": 256,
+        "bos_token_id": 1, "eos_token_id": 0}),
+    "olmo2": ("Olmo2Config", _SHAPE),
+    "phi3": ("Phi3Config", _SHAPE | {"sliding_window": 96}),
+    "granite": ("GraniteConfig", _SHAPE | {"embedding_multiplier": 3.0, "attention_multiplier": 0.2,
+        "residual_multiplier": 0.4, "logits_scaling": 2.0}),
+    "smollm3": ("SmolLM3Config", _SHAPE | {"num_hidden_layers": 4}),
+    "starcoder2": ("Starcoder2Config", _SHAPE | {"sliding_window": 96}),
+    "stablelm": ("StableLmConfig", _SHAPE | {"use_qkv_bias": True}),
+    "stablelm-parallel": ("StableLmConfig", _SHAPE | {"use_parallel_residual": True}),
+    "gpt-neox": ("GPTNeoXConfig", _SHAPE | {"num_key_value_heads": None}),
+    "glm": ("GlmConfig", _SHAPE | {"head_dim": 32}),
+}  # fmt: skip
 
 
-def save_trained(folder: Path, **changes: object) -> Path:
+def save_trained(folder: Path, family: str = "llama", **changes: object) -> Path:
     """Save a model with its tokenizer; `changes` are of its config. It is trained once for each."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in _files(json.dumps(changes, sort_keys=True)).items():
+    for name, content in _files(family, json.dumps(changes, sort_keys=True)).items():
         (folder / name).write_bytes(content)
     return folder
 
 
 @cache
-def _files(changes: str) -> dict[str, bytes]:
-    tokenizer = _tokenizer()
+def _files(family: str, changes: str) -> dict[str, bytes]:
+    tokenizer = _tokenizer("qwen" in family)
     ids = torch.tensor(tokenizer("\n".join(LINES))["input_ids"])
     torch.manual_seed(0)
-    shape: dict[str, object] = {
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "tie_word_embeddings": True,
-        "pad_token_id": None,
-        "bos_token_id": 1,
-        "eos_token_id": 0,
-    }
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **(shape | json.loads(changes))))
+    kind, shape = FAMILIES[family]
+    config = getattr(transformers, kind)(vocab_size=len(tokenizer), **(shape | json.loads(changes)))
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():  # biases and norms begin alike, and would hide one in another's place
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
     for _ in range(_STEPS):
         starts = torch.randint(0, len(ids) - 64, (4,))
@@ -56,8 +84,11 @@ def _files(changes: str) -> dict[str, bytes]:
         return {file.name: file.read_bytes() for file in Path(place).iterdir()}
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+@cache
+def _tokenizer(is_normalised: bool) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(BPE())
+    if is_normalised:
+        tokenizer.normalizer = normalizers.NFC()
     splits = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
     tokenizer.decoder = decoders.ByteLevel()
@@ -66,8 +97,8 @@ def _tokenizer() -> PreTrainedTokenizerFast:
         trainers.BpeTrainer(
             vocab_size=500,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            special_tokens=["<|end|>", "<|begin|>"],
+            special_tokens=["<|endoftext|>", "<|begin|>"],
             show_progress=False,
         ),
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|begin|>", eos_token="<|end|>")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|begin|>", eos_token="<|endoftext|>")

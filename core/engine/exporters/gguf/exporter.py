@@ -19,7 +19,7 @@ from core.engine.exporters.gguf.gate import (
 )
 from core.engine.exporters.gguf.runtime import require_runtime, running_llama_cpp
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
-from core.engine.exporters.gguf.vocabulary import read_vocabulary
+from core.engine.exporters.gguf.vocabulary import Vocabulary, read_vocabulary
 from core.engine.exporters.gguf.writer import other_types, write_gguf, write_vocabulary
 from core.engine.exporters.protocols import AddedExporter, AddedForm
 from core.engine.models.folder import open_model
@@ -38,7 +38,7 @@ class GgufFiles(AddedExporter):
             file = Path(place) / "vocabulary.gguf"
             write_vocabulary(file, settings, vocabulary)
             llama_cpp.open_vocabulary(file)
-            require_token_ids(llama_cpp, tokenizer, file.name)
+            require_token_ids(llama_cpp, tokenizer, vocabulary, file.name)
 
     def export(
         self,
@@ -74,7 +74,7 @@ class GgufFiles(AddedExporter):
                         llama_cpp.quantise(first, file, ALL_TYPES[kind].number)
                     llama_cpp.open(file, windows_NT.shape[1])
                     if kind == FIRST:
-                        require_token_ids(llama_cpp, tokenizer, file.name)
+                        require_token_ids(llama_cpp, tokenizer, vocabulary, file.name)
                     log(f"running {file.name} in llama.cpp")
                     agreement = compare(llama_cpp, reference)
                 require_agreement(agreement, ALL_TYPES[kind].most_kl, file.name)
@@ -96,7 +96,7 @@ class GgufFiles(AddedExporter):
         return AddedForm(
             files=[exported[kind] for kind in types],
             runtime=f"llama.cpp of llama-cpp-py-sync {version('llama-cpp-py-sync')}",
-            notes=_notes(settings, exported),
+            notes=_notes(settings, vocabulary, exported),
         )
 
 
@@ -104,12 +104,17 @@ def _file_name(kind: str) -> str:
     return f"model-{kind}.gguf"
 
 
-def _notes(settings: GgufSettings, exported: dict[str, ExportedFile]) -> list[str]:
+def _notes(settings: GgufSettings, vocabulary: Vocabulary, exported: dict[str, ExportedFile]) -> list[str]:
     notes = []
     if settings.window is not None:
         notes.append(
             f"llama.cpp attends to all tokens of a context, this model to the last {settings.window}: its GGUF files "
             "say that this is their context, within which both are the same."
+        )
+    if vocabulary.is_composed:
+        notes.append(
+            "llama.cpp reads a text as it is, this model's tokenizer composes its characters first (NFC): texts with "
+            "decomposed accents fall into other tokens in GGUF files."
         )
     for each in exported.values():
         if each.other_types:

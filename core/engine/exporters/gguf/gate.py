@@ -14,7 +14,7 @@ from core.engine.datasets.token_windows import evaluation_windows
 from core.engine.exporters.gguf.probe_lines import varied_lines
 from core.engine.exporters.gguf.refusal import PARAM
 from core.engine.exporters.gguf.runtime import LlamaCpp
-from core.engine.exporters.gguf.vocabulary import PROBES
+from core.engine.exporters.gguf.vocabulary import Vocabulary
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel, call_block
 from core.errors import ExportFailed, ExportMismatch, TooLittleText
@@ -81,9 +81,11 @@ def compared_windows(documents: Iterable[str], tokenizer: PreTrainedTokenizerBas
     )
 
 
-def require_token_ids(llama_cpp: LlamaCpp, tokenizer: PreTrainedTokenizerBase, file: str) -> None:
+def require_token_ids(
+    llama_cpp: LlamaCpp, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, file: str
+) -> None:
     """Require that llama.cpp reads lines of many kinds as the tokenizer does; raises ExportMismatch naming one."""
-    lines = varied_lines(PROBES)
+    lines = vocabulary.probes()
     ours: Sequence[list[int]] = tokenizer(lines)["input_ids"]
     for line, own, theirs in zip(lines, ours, llama_cpp.token_ids(lines), strict=True):
         if own != theirs:

@@ -1,6 +1,7 @@
 """Vocabulary of a GGUF file: a folder's tokenizer in llama.cpp's terms, by the tables of the import."""
 
 import json
+import unicodedata
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -68,7 +69,8 @@ class _TokenizerFile(BaseModel):
 class Vocabulary:
     """Vocabulary as the metadata of a file have it. `special` are ids by llama.cpp's name of their use.
 
-    `kind` is `tokenizer.ggml.model`, and `pre`, of byte-level ones, `tokenizer.ggml.pre`.
+    `kind` is `tokenizer.ggml.model`, and `pre`, of byte-level ones, `tokenizer.ggml.pre`. `is_composed`: the tokenizer
+    composes characters (NFC) before it splits a text; llama.cpp takes a text as it is.
     """
 
     kind: str
@@ -80,6 +82,12 @@ class Vocabulary:
     scores: list[float] = field(default_factory=list)
     special: dict[str, int] = field(default_factory=dict)
     template: str | None = None
+    is_composed: bool = False
+
+    def probes(self) -> list[str]:
+        """Return lines of many kinds that the tokenizer and llama.cpp have to read alike."""
+        lines = varied_lines(PROBES)
+        return [unicodedata.normalize("NFC", line) for line in lines] if self.is_composed else lines
 
     def add_to(self, writer: GGUFWriter, size: int) -> None:
         """Add the metadata; ids without a token, up to the model's `size`, get one that no text has."""
@@ -140,6 +148,7 @@ def read_vocabulary(folder: Path, tokenizer: PreTrainedTokenizerBase, size: int)
             merges=merges,
             special=special,
             template=_template(folder),
+            is_composed=settings.normalizer is not None,
         )
     if not model.byte_fallback:
         raise _refusal("is BPE of neither bytes nor sentencepiece")
@@ -172,7 +181,7 @@ def _added_type(added: dict[int, bool], number: int) -> TokenType:
 
 def _pre_tokenizer(backend: Tokenizer, settings: _TokenizerFile) -> str:
     """Return llama.cpp's name of what splits texts as this tokenizer does."""
-    if settings.normalizer is not None:
+    if settings.normalizer is not None and settings.normalizer != {"type": "NFC"}:
         raise _refusal("changes texts before it splits them")
     lines = varied_lines(PROBES)
     pieces = [_pieces(backend.pre_tokenizer, line) for line in lines]
