@@ -28,10 +28,10 @@ _MOST_DIMENSIONS: Final = 4
 _MOST_ELEMENTS: Final = 2**40
 _VERSIONS: Final = (2, 3)
 
-ARCHITECTURES: Final = ("gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen3")
+ARCHITECTURES: Final = ("gemma2", "gemma3", "gpt2", "llama", "phi3", "qwen2", "qwen3", "stablelm", "starcoder2")
 """Architectures in GGUF files that are supported here and that transformers loads from GGUF.
 
-Mistral's is called llama, as which it computes the same.
+Mistral's is called llama, as which it computes the same, and so is a Qwen2's that lost heads.
 """
 _ROTARY_FACTORS: Final = ("rope_freqs.", "rope_factors_")
 
@@ -50,7 +50,7 @@ _SIZES: Final = (
 """Metadata of an architecture that give the shapes of its tensors: nothing larger than those is accepted."""
 
 Value = bool | int | float | str | list[str] | list[int] | list[float]
-_Kind = TypeVar("_Kind", bool, int, str)
+_Kind = TypeVar("_Kind", bool, int, float, str)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def import_gguf(spec: ImportGgufSpec) -> NewModelOutput:
         try:
             where = {"gguf_file": spec.source.name, "local_files_only": True}
             config = AutoConfig.from_pretrained(spec.source.parent, **where)
-            complete_config(config, header)
+            config = complete_config(config, header)
             opened = AutoModelForCausalLM.from_pretrained(
                 spec.source.parent, config=config, dtype=torch.float32, output_loading_info=True, **where
             )

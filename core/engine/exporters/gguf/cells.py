@@ -25,16 +25,18 @@ def written_form(description: ModelDescription, cut: Cut | None = None, param: s
         has_own_head_size=cut.heads or width != description.hidden_size, has_unlike_layers=has_unlike_layers
     )
     if form is None and has_unlike_layers:
-        why, instead = "has one shape for all layers", "use output.layout 'uniform'"
+        why, instead = "has one shape for all layers of {name}", "use output.layout 'uniform'"
     elif form is None:
-        why, instead = "takes the size of heads from that of the model", "keep all heads (parameters.attention 'none')"
+        why, instead = (
+            "takes the size of a head of {name} from the hidden size",
+            "keep all heads (parameters.attention 'none')",
+        )
     elif form.is_tied is not None and form.is_tied != description.tied_embeddings:
         tied, untied = "the embeddings for the head", "a head that is not the embeddings"
-        why, instead = f"needs {tied if form.is_tied else untied}", "choose a model that has it so"
+        why, instead = f"has {{name}} with {tied if form.is_tied else untied}", "choose a model that has it so"
     elif cut.layers and family.layers_are_numbered:
-        why, instead = "takes from a layer's number how it is computed", "keep all layers"
+        why, instead = "takes from the number of a layer of {name} how it is computed", "keep all layers"
     else:
         return family, form
-    raise InvalidRequest(
-        f"{param}: llama.cpp {why}, of {description.architecture}: {instead}, or leave gguf out", param=param
-    )
+    why = why.format(name=description.architecture)
+    raise InvalidRequest(f"{param}: llama.cpp {why}: {instead}, or leave gguf out", param=param)

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from core.engine.exporters.gguf.refusal import refusal
-
 if TYPE_CHECKING:  # a request is checked without transformers, which take long to load
     from transformers import PretrainedConfig
 
@@ -104,17 +102,17 @@ class GgufFamily:
         )
 
 
-def window_period(is_sliding: Sequence[bool], usual: int) -> int:
+def window_period(is_sliding: Sequence[bool], usual: int) -> int | None:
     """Return every how many layers one attends to all, the last of them: the usual number where it is that.
 
-    llama.cpp takes no other patterns; raises the refusal of those.
+    None for other patterns, which llama.cpp does not take.
     """
-    periods: list[int] = [usual, *range(1, len(is_sliding) + 2)]
-    for period in periods:
-        if all(slides == (layer % period < period - 1) for layer, slides in enumerate(is_sliding)):
-            return period
-    full = ", ".join(str(layer) for layer, slides in enumerate(is_sliding) if not slides)
-    raise refusal(
-        f"full attention in layers {full} of {len(is_sliding)} and windows in the others",
-        f"full attention in every {usual}th layer, or another that repeats, as llama.cpp has it by a layer's number",
+    periods = (usual, *range(1, len(is_sliding) + 2))
+    return next(
+        (
+            period
+            for period in periods
+            if all(slides == (layer % period < period - 1) for layer, slides in enumerate(is_sliding))
+        ),
+        None,
     )

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
-from core.engine.exporters.gguf.family import Keys, window_period
+from core.engine.exporters.gguf.family import Keys
 from core.engine.exporters.gguf.refusal import refusal
 
 if TYPE_CHECKING:
@@ -29,8 +29,12 @@ def check_attention_scale(config: "PretrainedConfig", *, layers_of_largest: int)
         )
 
 
-def window_keys(config: "PretrainedConfig", *, period: int) -> Keys:
-    """Return the keys of sliding windows; that of the `period` only where it is another than llama.cpp's own."""
-    own = window_period([kind == "sliding_attention" for kind in config.layer_types], period)
+def is_sliding(config: "PretrainedConfig") -> list[bool]:
+    """Return for each layer whether it attends to a window."""
+    return [kind == "sliding_attention" for kind in config.layer_types]
+
+
+def window_keys(config: "PretrainedConfig", period: int, *, usual: int) -> Keys:
+    """Return the keys of windows in all but every `period`th layer; its own only where it is not the `usual` one."""
     keys: Keys = {"attention.sliding_window": int(config.sliding_window)}
-    return keys if own == period else keys | {"attention.sliding_window_pattern": own}
+    return keys if period == usual else keys | {"attention.sliding_window_pattern": period}

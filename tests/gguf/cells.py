@@ -1,0 +1,69 @@
+"""Cells of the matrix: a small trained model of each family, cut in each way as a job cuts it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.heterogeneous import Layout
+from core.engine.exporters.gguf.exporter import GgufFiles
+from core.engine.exporters.gguf.info import INFO
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.exporters.protocols import AddedForm
+from core.engine.models.folder import open_model
+from core.pipeline.passes import walk_for
+from core.pipeline.recipes.outputs import cut_of
+from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+from tests.engine.tiny import make_tokens
+from tests.gguf.trained import LINES, save_trained
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to cut a model. `sparsity` None: one whole layer goes."""
+
+    method: str = "recover"
+    sparsity: float | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    layout: Layout | None = None
+
+    def request(self, description: ModelDescription) -> ResolvedRequest:
+        sparsity = self.sparsity
+        if self.method == "depth" and description.structure is not None:
+            sparsity = description.structure.layers[0].parameters / description.parameters
+        return resolve_request(description, self.method, None, sparsity, self.parameters, layout=self.layout)
+
+
+WAYS: Final[Mapping[str, Way]] = {
+    "uncut": Way(),
+    "zeros": Way("magnitude", 0.5),
+    "channels": Way("l2-structured", 0.15, {"attention": "none", "round_to": 32}),
+    "heads": Way("l2-structured", 0.25, {"round_to": 32}),
+    "layers": Way("depth"),
+    "per_layer": Way("l2-structured", 0.15, {"protected_first": 1, "round_to": 32}, "per_layer"),
+}
+
+
+def cut_trained(place: Path, family: str, way: str, **changes: object) -> Path:
+    """Save a trained model as a job leaves it; raises InvalidRequest where that is refused before one is queued."""
+    folder = save_trained(place / "model", family, **changes)
+    opened = open_model(folder)
+    request = WAYS[way].request(opened.description)
+    INFO.check_types(opened.description, ["F16"], cut_of(opened.description, request), "output.exports.0.types")
+    if way == "uncut":
+        return folder
+    work = place / "work"
+    work.mkdir()
+    tokens = make_tokens(4, 32, vocabulary=opened.description.vocabulary_size)
+    result = walk_for(opened, request, device=torch.device("cpu"), work=work, calibration=tokens, evaluations={}).run()
+    write_checkpoint(result.files, result.unchanged, folder, place / "cut", config=result.config)
+    return place / "cut"
+
+
+def export(folder: Path, *types: str) -> AddedForm:
+    return GgufFiles().export(
+        folder, types, LINES, name="small", device=torch.device("cpu"), threads=1, log=lambda text: None
+    )
