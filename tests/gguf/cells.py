@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -47,7 +47,7 @@ WAYS: Final[Mapping[str, Way]] = {
 }
 
 
-def cut_trained(place: Path, family: str, way: str, **changes: object) -> Path:
+def cut_trained(place: Path, family: str, way: str, **changes: Any) -> Path:
     """Save a trained model as a job leaves it; raises InvalidRequest where that is refused before one is queued."""
     folder = save_trained(place / "model", family, **changes)
     opened = open_model(folder)

@@ -51,16 +51,16 @@ FAMILIES: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
 }  # fmt: skip
 
 
-def save_trained(folder: Path, family: str = "llama", **changes: object) -> Path:
+def save_trained(folder: Path, family: str = "llama", training_steps: int = _STEPS, **changes: object) -> Path:
     """Save a model with its tokenizer; `changes` are of its config. It is trained once for each."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in _files(family, json.dumps(changes, sort_keys=True)).items():
+    for name, content in _files(family, training_steps, json.dumps(changes, sort_keys=True)).items():
         (folder / name).write_bytes(content)
     return folder
 
 
 @cache
-def _files(family: str, changes: str) -> dict[str, bytes]:
+def _files(family: str, training_steps: int, changes: str) -> dict[str, bytes]:
     tokenizer = _tokenizer("qwen" in family)
     ids = torch.tensor(tokenizer("\n".join(LINES))["input_ids"])
     torch.manual_seed(0)
@@ -71,7 +71,7 @@ def _files(family: str, changes: str) -> dict[str, bytes]:
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(_STEPS):
+    for _ in range(training_steps):
         starts = torch.randint(0, len(ids) - 64, (4,))
         batch = torch.stack([ids[start : start + 64] for start in starts])
         loss = model(input_ids=batch, labels=batch).loss
