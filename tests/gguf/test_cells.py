@@ -13,13 +13,15 @@ from gguf import GGUFWriter
 from safetensors.numpy import load_file
 
 from core.engine.exporters.gguf import exporter, tensors, writer
+from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.gguf_header import ARCHITECTURES
 from core.errors import ExportFailed, ExportMismatch, InvalidRequest, SecateurError
 from core.pipeline.messages import ImportGgufSpec
+from core.pipeline.recipes.outputs import cut_of
 from core.pipeline.stages.models import import_gguf
-from tests.gguf.cells import WAYS, cut_trained, export
+from tests.gguf.cells import WAYS, Way, cut_trained, export
 from tests.gguf.trained import FAMILIES, save_trained
 
 Cell = tuple[str, str]
@@ -80,6 +82,19 @@ def test_a_cell_that_is_not_offered_is_refused_before_a_job_is_queued(family: st
     assert refused.value.param == "output.exports.0.types"
 
 
+def test_biases_that_a_method_leaves_are_refused_where_there_is_no_room_for_them(tmp_path: Path) -> None:
+    way = Way("flap", 0.15)
+    for family, is_refused in (("qwen3", True), ("llama", False), ("qwen2", False)):
+        description = open_model(save_trained(tmp_path / family, family, training_steps=0)).description
+        cut = cut_of(description, way.request(description))
+        try:
+            INFO.check_types(description, ["F16"], cut, "types")
+        except InvalidRequest as refused:
+            assert is_refused and "Qwen3ForCausalLM without biases" in refused.message
+        else:
+            assert not is_refused
+
+
 @pytest.mark.parametrize(
     ("family", "changes", "said"),
     [
@@ -88,8 +103,10 @@ def test_a_cell_that_is_not_offered_is_refused_before_a_job_is_queued(family: st
         ("smollm3", {"no_rope_layers": [1, 0, 1, 1]}, "no rotary embeddings in layers 1"),
         ("olmo2", {"tie_word_embeddings": True}, "Olmo2ForCausalLM with a head that is not the embeddings"),
         ("stablelm", {"qk_layernorm": True}, "norms of the queries and keys"),
+        ("qwen3", {"attention_bias": True}, "biases of the outputs"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "attention scaled by the layer"),
         ("qwen2", {"hidden_act": "gelu"}, "activations of 'gelu'"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}, "scaled by 'yarn'"),
     ],
 )
 def test_settings_that_llama_cpp_does_not_compute_are_refused(

@@ -11,7 +11,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from core.engine.exporters.gguf.probe_lines import varied_lines
 
@@ -49,6 +49,13 @@ FAMILIES: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
     "gpt-neox": ("GPTNeoXConfig", _SHAPE | {"num_key_value_heads": None}),
     "glm": ("GlmConfig", _SHAPE | {"head_dim": 32}),
 }  # fmt: skip
+
+
+def architecture_of(family: str) -> str:
+    """Return the class of transformers whose models a family's are."""
+    config = getattr(transformers, FAMILIES[family][0])
+    model_class: type[PreTrainedModel] = AutoModelForCausalLM._model_mapping[config]
+    return model_class.__name__
 
 
 def save_trained(folder: Path, family: str = "llama", training_steps: int = _STEPS, **changes: object) -> Path:

@@ -15,10 +15,14 @@ verified artifact, in files of the types that were asked for."""
 
 @dataclass(frozen=True)
 class Cut:
-    """Parts that a job takes out of a language model. `unlike_layers`: those that are left may differ in shape."""
+    """Parts that a job takes out of a language model, or leaves behind in their place, as `biases`.
+
+    `unlike_layers`: those that are left may differ in shape.
+    """
 
     heads: bool = False
     layers: bool = False
+    biases: bool = False
     unlike_layers: bool = False
 
 

@@ -54,6 +54,11 @@ class WidthOptions(MethodParameters, RefitOptions):
         """Return whether the groups of all layers are ranked together in a model of that layout."""
         return False
 
+    @property
+    def leaves_biases(self) -> bool:
+        """Return whether what is removed leaves biases behind, where the architecture has room for them."""
+        return False
+
 
 class RankedWidthOptions(WidthOptions):
     """Parameters of methods that score every group: the scope within which their scores are compared."""

@@ -50,6 +50,10 @@ class FLAPParameters(WidthOptions):
     def ranks_layers(self, layout: Layout) -> bool:
         return self.scope == "model" or (self.scope is None and layout == "per_layer")
 
+    @property
+    def leaves_biases(self) -> bool:
+        return self.bias
+
     @model_validator(mode="after")
     def _compensates_once(self) -> Self:
         if self.bias and self.compensation is not None and self.compensation.refits:

@@ -34,9 +34,10 @@ def resolve_output(output: Output, description: Description, pattern: str, cut: 
 
 def cut_of(description: ModelDescription, request: ResolvedRequest) -> Cut:
     """Return what a request takes out of a model."""
+    width = request.parameters if isinstance(request.parameters, WidthOptions) else None
     return Cut(
-        heads=isinstance(request.parameters, WidthOptions)
-        and attention_mode(request.parameters.attention, require_structure(description)) != "none",
+        heads=width is not None and attention_mode(width.attention, require_structure(description)) != "none",
+        biases=width is not None and width.leaves_biases,
         layers=get_method(request.method).removes == "layers",
         unlike_layers=request.layout == "per_layer",
     )

@@ -1,6 +1,7 @@
 """Cells of the matrix that can be written: architectures of transformers, and what may have gone from a model."""
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.exporters.exporter_info import Cut
 from core.engine.exporters.gguf.family import Form, GgufFamily
 from core.engine.exporters.gguf.refusal import PARAM
@@ -11,10 +12,11 @@ from core.errors import InvalidRequest
 
 def written_form(description: ModelDescription, cut: Cut | None = None, param: str = PARAM) -> tuple[GgufFamily, Form]:
     """Return the family of a model, and the form that takes it once parts are gone; raises InvalidRequest."""
-    family, cut = FAMILIES.get(description.architecture), cut or Cut()
+    name, cut = description.architecture, cut or Cut()
+    family = FAMILIES.get(name)
     if family is None:
         raise InvalidRequest(
-            f"{param}: GGUF files are written of {', '.join(FAMILIES)}, not of {description.architecture}: leave it "
+            f"{param}: GGUF files are written of {', '.join(FAMILIES)}, not of {name}: leave it "
             "out, or choose a model of those",
             param=param,
         )
@@ -34,9 +36,11 @@ def written_form(description: ModelDescription, cut: Cut | None = None, param: s
     elif form.is_tied is not None and form.is_tied != description.tied_embeddings:
         tied, untied = "the embeddings for the head", "a head that is not the embeddings"
         why, instead = f"has {{name}} with {tied if form.is_tied else untied}", "choose a model that has it so"
+    elif cut.biases and not form.has_biases and any(each.bias for each in LANGUAGE_ARCHITECTURES[name].sublayers):
+        why, instead = "has {name} without biases", "let none be left behind (parameters.bias false)"
     elif cut.layers and family.layers_are_numbered:
         why, instead = "takes from the number of a layer of {name} how it is computed", "keep all layers"
     else:
         return family, form
-    why = why.format(name=description.architecture)
+    why = why.format(name=name)
     raise InvalidRequest(f"{param}: llama.cpp {why}: {instead}, or leave gguf out", param=param)

@@ -1,6 +1,7 @@
 """Exporter of GGUF files."""
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from core.engine.exporters.gguf.gate import (
 )
 from core.engine.exporters.gguf.runtime import require_runtime, running_llama_cpp
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
+from core.engine.exporters.gguf.tensors import placed_tensors
 from core.engine.exporters.gguf.vocabulary import Vocabulary, read_vocabulary
 from core.engine.exporters.gguf.writer import other_types, write_gguf, write_vocabulary
 from core.engine.exporters.protocols import AddedExporter, AddedForm
@@ -33,6 +35,7 @@ class GgufFiles(AddedExporter):
         require_runtime()
         opened = open_model(folder, own_artifact=own_artifact)
         settings, tokenizer = read_settings(opened), opened.tokenizer()
+        deque(placed_tensors(opened, settings), maxlen=0)
         vocabulary = read_vocabulary(folder, tokenizer, settings.vocabulary)
         with TemporaryDirectory() as place, running_llama_cpp(largest_file=0, tokens=0, threads=1) as llama_cpp:
             file = Path(place) / "vocabulary.gguf"

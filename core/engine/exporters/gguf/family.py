@@ -4,7 +4,7 @@ Each is declared once, in a module of `families`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -24,8 +24,8 @@ class Form:
 
     `has_head_size`: heads may be of any number and size; else together they are as wide as the model. `has_layers`:
     each layer may have a shape of its own. `rotates_neighbours`: rotary embeddings turn pairs of neighbours, and not
-    the halves of a head. `scales_rotary`: pairs may turn slower, each by a factor of its own. `is_tied`: the head has
-    to be the embeddings, or must not be; None: either.
+    the halves of a head. `scales_rotary`: pairs may turn slower, each by a factor of its own. `has_biases`: the outputs
+    of attention and FFN may have some. `is_tied`: the head has to be the embeddings, or must not be; None: either.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Form:
     has_layers: bool = False
     rotates_neighbours: bool = False
     scales_rotary: bool = False
+    has_biases: bool = False
     is_tied: bool | None = None
 
     def takes(self, *, has_own_head_size: bool, has_unlike_layers: bool) -> bool:
@@ -40,9 +41,9 @@ class Form:
         return (self.has_head_size or not has_own_head_size) and (self.has_layers or not has_unlike_layers)
 
 
-LLAMA: Final = Form("llama", has_head_size=True, rotates_neighbours=True, scales_rotary=True)
-DECI: Final = Form("deci", has_head_size=True, has_layers=True, rotates_neighbours=True, scales_rotary=True)
-"""Llama whose layers may differ; with the biases of either as well."""
+LLAMA: Final = Form("llama", has_head_size=True, rotates_neighbours=True, scales_rotary=True, has_biases=True)
+DECI: Final = replace(LLAMA, name="deci", has_layers=True)
+"""Llama whose layers may differ."""
 
 LLAMA_OUTER: Final = {"embed_tokens": "token_embd", "norm": "output_norm"}
 LLAMA_MODULES: Final = {

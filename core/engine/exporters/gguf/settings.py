@@ -62,6 +62,9 @@ def read_settings(folder: ModelFolder) -> GgufSettings:
     activation = _first(config, _ACTIVATION)
     if activation not in family.activations:
         raise refusal(f"activations of {activation!r}", " or ".join(family.activations))
+    outputs = (f"{folder.family.blocks}.0.{each.output}.bias" for each in folder.family.sublayers)
+    if not form.has_biases and any(each in folder.tensors for each in outputs):
+        raise refusal("biases of the outputs of attention or FFN", "none there")
     structure = require_structure(description)
     head_size = structure.facts["head_dim"]
     channels, heads, kv_heads = (

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.exporters.gguf.family import Floats
+from core.engine.exporters.gguf.refusal import refusal
 from core.engine.exporters.gguf.settings import GgufSettings
 from core.engine.models.folder import ModelFolder
 from core.engine.models.tensors import read_tensor
@@ -35,8 +37,12 @@ class PlacedTensor:
         return self.entry.numel
 
 
+_BUFFERS: Final = re.compile(r".*\.(attn|attention)\.(masked_)?bias|.*\.rotary_emb\.inv_freq")
+"""Constants that older checkpoints store among the weights: masks, and frequencies of rotary embeddings."""
+
+
 def placed_tensors(folder: ModelFolder, settings: GgufSettings) -> Iterator[PlacedTensor]:
-    """Yield each tensor of a folder at its place in a file; raises LookupError for one that llama.cpp has none for.
+    """Yield each tensor of a folder at its place in a file; raises the refusal of one that llama.cpp has none for.
 
     A head that is the embeddings is left out: llama.cpp takes those itself.
     """
@@ -46,12 +52,12 @@ def placed_tensors(folder: ModelFolder, settings: GgufSettings) -> Iterator[Plac
     in_block = re.compile(re.escape(architecture.blocks) + r"\.([0-9]+)\.(.+)")
     for full, entry in folder.tensors.items():
         module, _, kind = full.rpartition(".")
-        if module == architecture.head and settings.is_tied:
+        if (module == architecture.head and settings.is_tied) or _BUFFERS.fullmatch(full):
             continue
         match = in_block.fullmatch(module)
         name = outer.get(module) if match is None else family.modules.get(match[2])
         if name is None or kind not in ("weight", "bias"):
-            raise LookupError(f"llama.cpp has no place for tensor {full}")
+            raise refusal(f"a tensor {full[:200]}", "those alone that llama.cpp has a place for")
         if match is None:
             yield PlacedTensor(f"{name}.{kind}", name, None, entry, False)
         else:

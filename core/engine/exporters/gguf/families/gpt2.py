@@ -17,7 +17,7 @@ def _keys(config: "PretrainedConfig") -> Keys:
 
 FAMILY = GgufFamily(
     "GPT2LMHeadModel",
-    (Form("gpt2"),),
+    (Form("gpt2", has_biases=True),),
     modules={
         "ln_1": "attn_norm",
         "attn.c_attn": "attn_qkv",

@@ -22,7 +22,7 @@ def _by_part(weight: Floats, heads: int) -> Floats:
 
 FAMILY = GgufFamily(
     "GPTNeoXForCausalLM",
-    (Form("gptneox"),),
+    (Form("gptneox", has_biases=True),),
     modules={
         "input_layernorm": "attn_norm",
         "attention.query_key_value": "attn_qkv",

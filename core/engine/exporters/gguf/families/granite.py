@@ -19,6 +19,6 @@ def _keys(config: "PretrainedConfig") -> Keys:
 
 FAMILY = GgufFamily(
     "GraniteForCausalLM",
-    (Form("granite", has_head_size=True, rotates_neighbours=True, scales_rotary=True),),
+    (Form("granite", has_head_size=True, rotates_neighbours=True, scales_rotary=True, has_biases=True),),
     keys=_keys,
 )

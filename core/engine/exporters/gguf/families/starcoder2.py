@@ -17,7 +17,7 @@ def _keys(config: "PretrainedConfig") -> Keys:
 
 FAMILY = GgufFamily(
     "Starcoder2ForCausalLM",
-    (Form("starcoder2"),),
+    (Form("starcoder2", has_biases=True),),
     modules=LLAMA_MODULES | TWO_LAYER_FFN,
     activations=TANH_GELU,
     keys=_keys,
