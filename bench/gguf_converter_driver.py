@@ -21,4 +21,7 @@ with torch.inference_mode():
         settings = ModelBase.load_hparams(Path(folder), False)
         model_class = get_model_class(get_model_architecture(settings, ModelType.TEXT))
         model_class.set_vocab = TextModel._set_vocab_gpt2
-        model_class(Path(folder), gguf.LlamaFileType.ALL_F32, Path(target)).write()
+        try:
+            model_class(Path(folder), gguf.LlamaFileType.ALL_F32, Path(target)).write()
+        except Exception as error:
+            print(f"{folder}: {error!r}", file=sys.stderr)
