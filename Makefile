@@ -45,6 +45,8 @@ nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all 
 	$(BIN)/python -m bench.chaos --seeds 1-10 --faults 100 --write docs/operations.md
 	$(BIN)/python -m bench.frontier --write docs/frontier.md --data core/measurements/zeros.json
 	$(BIN)/python -m bench.claims --write docs/claims.md
+	$(BIN)/python -m bench.gguf_cells --write docs/gguf.md
+	$(BIN)/python -m bench.gguf_converter
 
 check: $(SETUP) ## lint, format, types, import rules, migrations
 	$(BIN)/ruff check .

@@ -38,7 +38,7 @@ def cut_of(description: ModelDescription, request: ResolvedRequest) -> Cut:
     return Cut(
         heads=width is not None and attention_mode(width.attention, require_structure(description)) != "none",
         biases=width is not None and width.leaves_biases,
-        layers=get_method(request.method).removes == "layers",
+        layers=get_method(request.method).variant(request.pattern).removes == "layers",
         unlike_layers=request.layout == "per_layer",
     )
 
