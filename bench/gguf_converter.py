@@ -67,6 +67,13 @@ def _write(place: Path, family: str) -> Path:
     settings = read_settings(opened)
     vocabulary = read_vocabulary(folder, opened.tokenizer(), settings.vocabulary)
     write_gguf(folder / "ours.gguf", opened, settings, vocabulary, kind="F32", name=family)
+    config = json.loads((folder / "config.json").read_bytes())
+    older = {
+        "n_ctx": config.get("n_positions"),
+        "rotary_pct": config.get("rope_parameters", {}).get("partial_rotary_factor"),
+    }
+    config |= {name: value for name, value in older.items() if value is not None}  # as the converter calls them
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 

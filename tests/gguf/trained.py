@@ -36,7 +36,7 @@ FAMILIES: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
     "qwen3": ("Qwen3Config", _SHAPE | {"head_dim": 32}),
     "gemma2": ("Gemma2Config", _GEMMA | {"final_logit_softcapping": 12.0, "attn_logit_softcapping": 9.0}),
     "gemma3": ("Gemma3TextConfig", _GEMMA | {"num_hidden_layers": 6}),
-    "gpt2": ("GPT2Config", {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 128, "n_ctx": 128, "n_inner": 256,
+    "gpt2": ("GPT2Config", {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 128, "n_inner": 256,
         "bos_token_id": 1, "eos_token_id": 0}),
     "olmo2": ("Olmo2Config", _SHAPE),
     "phi3": ("Phi3Config", _SHAPE | {"sliding_window": 96}),

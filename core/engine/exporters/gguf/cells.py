@@ -3,14 +3,16 @@
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.exporters.exporter_info import Cut
-from core.engine.exporters.gguf.family import Form, GgufFamily
+from core.engine.exporters.gguf.family import GgufFamily, GgufForm
 from core.engine.exporters.gguf.refusal import PARAM
 from core.engine.exporters.gguf.registry import FAMILIES
 from core.engine.options.width_counts import require_structure
 from core.errors import InvalidRequest
 
 
-def written_form(description: ModelDescription, cut: Cut | None = None, param: str = PARAM) -> tuple[GgufFamily, Form]:
+def written_form(
+    description: ModelDescription, cut: Cut | None = None, param: str = PARAM
+) -> tuple[GgufFamily, GgufForm]:
     """Return the family of a model, and the form that takes it once parts are gone; raises InvalidRequest."""
     name, cut = description.architecture, cut or Cut()
     family = FAMILIES.get(name)

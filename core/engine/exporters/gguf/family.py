@@ -5,21 +5,20 @@ Each is declared once, in a module of `families`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # a request is checked without transformers, which take long to load
-    from transformers import PretrainedConfig
-
-Floats = NDArray[np.float32]
-Keys = dict[str, bool | int | float | str | list[int]]
+Config: TypeAlias = Mapping[str, Any]
+"""Config of transformers as a dictionary, with the defaults of its class."""
+Floats: TypeAlias = NDArray[np.float32]
+Keys: TypeAlias = dict[str, bool | int | float | str | list[int]]
 """Metadata of a file, by the names they have behind that of llama.cpp's architecture."""
 
 
 @dataclass(frozen=True)
-class Form:
+class GgufForm:
     """An architecture of llama.cpp, and what it can compute.
 
     `has_head_size`: heads may be of any number and size; else together they are as wide as the model. `has_layers`:
@@ -41,7 +40,7 @@ class Form:
         return (self.has_head_size or not has_own_head_size) and (self.has_layers or not has_unlike_layers)
 
 
-LLAMA: Final = Form("llama", has_head_size=True, rotates_neighbours=True, scales_rotary=True, has_biases=True)
+LLAMA: Final = GgufForm("llama", has_head_size=True, rotates_neighbours=True, scales_rotary=True, has_biases=True)
 DECI: Final = replace(LLAMA, name="deci", has_layers=True)
 """Llama whose layers may differ."""
 
@@ -64,13 +63,13 @@ TANH_GELU: Final = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 """Names of the approximation by tanh, which is llama.cpp's."""
 
 
-def _no_keys(config: "PretrainedConfig") -> Keys:
+def _no_keys(config: Config) -> Keys:
     return {}
 
 
 @dataclass(frozen=True)
 class GgufFamily:
-    """What llama.cpp has of an architecture of transformers, which is called by its class there.
+    """Architecture of transformers, called by its class there, and what llama.cpp has of it.
 
     `forms` are what it can be written as, the first that takes a model is it. `outer` and `modules` name modules, those
     of the base model and of a block. `activations` are those that llama.cpp computes. `norm_offset` is what llama.cpp
@@ -81,17 +80,17 @@ class GgufFamily:
     """
 
     architecture: str
-    forms: tuple[Form, ...]
+    forms: tuple[GgufForm, ...]
     modules: Mapping[str, str] = field(default_factory=lambda: LLAMA_MODULES, hash=False)
     outer: Mapping[str, str] = field(default_factory=lambda: LLAMA_OUTER, hash=False)
     activations: Sequence[str] = ("silu",)
     norm_offset: float = 0.0
-    keys: Callable[["PretrainedConfig"], Keys] = _no_keys
+    keys: Callable[[Config], Keys] = _no_keys
     reorder: Mapping[str, Callable[[Floats, int], Floats]] = field(default_factory=dict, hash=False)
     slides: bool = False
     layers_are_numbered: bool = False
 
-    def form_of(self, *, has_own_head_size: bool, has_unlike_layers: bool) -> Form | None:
+    def form_of(self, *, has_own_head_size: bool, has_unlike_layers: bool) -> GgufForm | None:
         """Return the first form that takes such a model; None where none does."""
         return next(
             (

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from transformers import PretrainedConfig
 
 from core.engine.exporters.gguf.cells import written_form
-from core.engine.exporters.gguf.family import Form, GgufFamily, Keys
+from core.engine.exporters.gguf.family import GgufFamily, GgufForm, Keys
 from core.engine.exporters.gguf.refusal import refusal
 from core.engine.models.folder import ModelFolder
 from core.engine.options.width_counts import require_structure
@@ -44,7 +44,7 @@ class GgufSettings:
     """
 
     family: GgufFamily
-    form: Form
+    form: GgufForm
     keys: Keys
     heads: tuple[int, ...]
     kv_heads: tuple[int, ...]
@@ -95,7 +95,7 @@ def read_settings(folder: ModelFolder) -> GgufSettings:
     window = None if family.slides else getattr(config, "sliding_window", None)
     if window is not None:
         keys["context_length"] = min(window, description.context_length)
-    keys |= family.keys(config)
+    keys |= family.keys(config.to_dict())
     context = keys["context_length"]
     assert isinstance(context, int)
     return GgufSettings(
@@ -116,11 +116,11 @@ def _first(config: PretrainedConfig, names: Sequence[str]) -> Any:
     return next(getattr(config, name) for name in names if hasattr(config, name))
 
 
-def _by_layer(form: Form, numbers: tuple[int, ...]) -> int | list[int]:
+def _by_layer(form: GgufForm, numbers: tuple[int, ...]) -> int | list[int]:
     return list(numbers) if form.has_layers else numbers[0]
 
 
-def _rotary(parameters: Mapping[str, Any], form: Form, head_size: int) -> tuple[Rotary, Keys]:
+def _rotary(parameters: Mapping[str, Any], form: GgufForm, head_size: int) -> tuple[Rotary, Keys]:
     """Return the rotary embeddings and their keys; raises the refusal of scaling that is not written."""
     kind = parameters.get("rope_type", "default")
     size, base = int(head_size * parameters.get("partial_rotary_factor", 1.0)), float(parameters["rope_theta"])

@@ -1,20 +1,26 @@
 """Gemma 3: windows in five of six layers, whose rotary embeddings have a base of their own."""
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from core.engine.exporters.gguf.family import LLAMA_MODULES, QK_NORMS, TANH_GELU, Form, GgufFamily, Keys, window_period
+from core.engine.exporters.gguf.family import (
+    LLAMA_MODULES,
+    QK_NORMS,
+    TANH_GELU,
+    Config,
+    GgufFamily,
+    GgufForm,
+    Keys,
+    window_period,
+)
 from core.engine.exporters.gguf.gemma import GEMMA_NORMS, check_attention_scale, is_sliding, window_keys
 from core.engine.exporters.gguf.refusal import refusal
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
 _PERIOD: Final = 6
 
 
-def _keys(config: "PretrainedConfig") -> Keys:
+def _keys(config: Config) -> Keys:
     check_attention_scale(config, layers_of_largest=62)
-    if config.attn_logit_softcapping is not None:
+    if config["attn_logit_softcapping"] is not None:
         raise refusal("a soft cap of attention", "none")
     sliding = is_sliding(config)
     period = window_period(sliding, _PERIOD)
@@ -24,10 +30,10 @@ def _keys(config: "PretrainedConfig") -> Keys:
             f"full attention in layers {full} of {len(sliding)}, and windows in the others",
             f"full attention in every {_PERIOD}th layer, or every other number, as llama.cpp has it by their numbers",
         )
-    rotary = config.rope_parameters["sliding_attention"]
+    rotary = config["rope_parameters"]["sliding_attention"]
     if rotary.get("rope_type", "default") != "default":
         raise refusal("windows whose rotary embeddings are scaled", "none that are")
-    cap = config.final_logit_softcapping
+    cap = config["final_logit_softcapping"]
     return {
         "rope.freq_base_swa": float(rotary["rope_theta"]),
         **({} if cap is None else {"final_logit_softcapping": float(cap)}),
@@ -37,7 +43,7 @@ def _keys(config: "PretrainedConfig") -> Keys:
 
 FAMILY = GgufFamily(
     "Gemma3ForCausalLM",
-    (Form("gemma3", has_head_size=True),),
+    (GgufForm("gemma3", has_head_size=True),),
     modules=LLAMA_MODULES | GEMMA_NORMS | QK_NORMS,
     activations=TANH_GELU,
     norm_offset=1.0,

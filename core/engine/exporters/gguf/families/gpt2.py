@@ -1,23 +1,18 @@
 """GPT-2: positions that are learnt, and fused queries, keys and values."""
 
-from typing import TYPE_CHECKING
-
-from core.engine.exporters.gguf.family import TANH_GELU, TWO_LAYER_FFN, Form, GgufFamily, Keys
+from core.engine.exporters.gguf.family import TANH_GELU, TWO_LAYER_FFN, Config, GgufFamily, GgufForm, Keys
 from core.engine.exporters.gguf.refusal import refusal
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
-
-def _keys(config: "PretrainedConfig") -> Keys:
-    if config.scale_attn_by_inverse_layer_idx or not config.scale_attn_weights:
+def _keys(config: Config) -> Keys:
+    if config["scale_attn_by_inverse_layer_idx"] or not config["scale_attn_weights"]:
         raise refusal("attention scaled by the layer, or not at all", "the scale of the head size")
     return {}
 
 
 FAMILY = GgufFamily(
     "GPT2LMHeadModel",
-    (Form("gpt2", has_biases=True),),
+    (GgufForm("gpt2", has_biases=True),),
     modules={
         "ln_1": "attn_norm",
         "attn.c_attn": "attn_qkv",

@@ -1,18 +1,13 @@
 """GPT-NeoX: fused queries, keys and values, head by head, and attention and FFN at once."""
 
-from typing import TYPE_CHECKING
-
-from core.engine.exporters.gguf.family import TANH_GELU, Floats, Form, GgufFamily, Keys
+from core.engine.exporters.gguf.family import TANH_GELU, Config, Floats, GgufFamily, GgufForm, Keys
 from core.engine.exporters.gguf.refusal import refusal
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
-
-def _keys(config: "PretrainedConfig") -> Keys:
-    if not config.attention_bias:
+def _keys(config: Config) -> Keys:
+    if not config["attention_bias"]:
         raise refusal("no biases of attention", "them")
-    return {"use_parallel_residual": bool(config.use_parallel_residual)}
+    return {"use_parallel_residual": bool(config["use_parallel_residual"])}
 
 
 def _by_part(weight: Floats, heads: int) -> Floats:
@@ -22,7 +17,7 @@ def _by_part(weight: Floats, heads: int) -> Floats:
 
 FAMILY = GgufFamily(
     "GPTNeoXForCausalLM",
-    (Form("gptneox", has_biases=True),),
+    (GgufForm("gptneox", has_biases=True),),
     modules={
         "input_layernorm": "attn_norm",
         "attention.query_key_value": "attn_qkv",

@@ -1,10 +1,10 @@
 """OLMo 2: norms after either output, and norms of queries and keys that span all heads."""
 
-from core.engine.exporters.gguf.family import LLAMA_MODULES, QK_NORMS, Form, GgufFamily
+from core.engine.exporters.gguf.family import LLAMA_MODULES, QK_NORMS, GgufFamily, GgufForm
 
 FAMILY = GgufFamily(
     "Olmo2ForCausalLM",
-    (Form("olmo2", is_tied=False),),
+    (GgufForm("olmo2", is_tied=False),),
     modules={
         **LLAMA_MODULES,
         **QK_NORMS,

@@ -1,16 +1,11 @@
 """SmolLM3: no rotary embeddings in every fourth layer."""
 
-from typing import TYPE_CHECKING
-
-from core.engine.exporters.gguf.family import Form, GgufFamily, Keys
+from core.engine.exporters.gguf.family import Config, GgufFamily, GgufForm, Keys
 from core.engine.exporters.gguf.refusal import refusal
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
 
-
-def _keys(config: "PretrainedConfig") -> Keys:
-    own = [bool(each) for each in config.no_rope_layers]
+def _keys(config: Config) -> Keys:
+    own = [bool(each) for each in config["no_rope_layers"]]
     if own != [(layer + 1) % 4 != 0 for layer in range(len(own))]:
         raise refusal(
             f"no rotary embeddings in layers {', '.join(str(layer) for layer, has in enumerate(own) if not has)}",
@@ -21,7 +16,7 @@ def _keys(config: "PretrainedConfig") -> Keys:
 
 FAMILY = GgufFamily(
     "SmolLM3ForCausalLM",
-    (Form("smollm3", has_head_size=True, rotates_neighbours=True),),
+    (GgufForm("smollm3", has_head_size=True, rotates_neighbours=True),),
     keys=_keys,
     layers_are_numbered=True,
 )
