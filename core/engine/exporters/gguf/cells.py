@@ -29,20 +29,17 @@ def written_form(
         has_own_head_size=cut.heads or width != description.hidden_size, has_unlike_layers=has_unlike_layers
     )
     if form is None and has_unlike_layers:
-        why, instead = "has one shape for all layers of {name}", "use output.layout 'uniform'"
+        why, instead = f"has one shape for all layers of {name}", "use output.layout 'uniform'"
     elif form is None:
-        why, instead = (
-            "takes the size of a head of {name} from the hidden size",
-            "keep all heads (parameters.attention 'none')",
-        )
+        why = f"takes the size of a head of {name} from the hidden size"
+        instead = "keep all heads (parameters.attention 'none')"
     elif form.is_tied is not None and form.is_tied != description.tied_embeddings:
-        tied, untied = "the embeddings for the head", "a head that is not the embeddings"
-        why, instead = f"has {{name}} with {tied if form.is_tied else untied}", "choose a model that has it so"
+        head = "the embeddings for its head" if form.is_tied else "a head that is not the embeddings"
+        why, instead = f"has {name} with {head}", "choose a model that has it so"
     elif cut.biases and not form.has_biases and any(each.bias for each in LANGUAGE_ARCHITECTURES[name].sublayers):
-        why, instead = "has {name} without biases", "let none be left behind (parameters.bias false)"
+        why, instead = f"has {name} without biases", "let none be left behind (parameters.bias false)"
     elif cut.layers and family.layers_are_numbered:
-        why, instead = "takes from the number of a layer of {name} how it is computed", "keep all layers"
+        why, instead = f"takes from the number of a layer of {name} how it is computed", "keep all layers"
     else:
         return family, form
-    why = why.format(name=name)
     raise InvalidRequest(f"{param}: llama.cpp {why}: {instead}, or leave gguf out", param=param)
