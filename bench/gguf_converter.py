@@ -35,6 +35,17 @@ import torch
 from conversion import get_model_class
 from conversion.base import ModelBase, ModelType, TextModel, get_model_architecture
 
+load = ModelBase.load_hparams
+
+
+def with_older_names(folder, is_mistral_format):
+    settings = load(folder, is_mistral_format)
+    rotary = settings.get("rope_parameters") or {}
+    older = {"n_ctx": settings.get("n_positions"), "rotary_pct": rotary.get("partial_rotary_factor")}
+    return settings | {name: value for name, value in older.items() if value is not None}
+
+
+ModelBase.load_hparams = staticmethod(with_older_names)
 TextModel.get_vocab_base_pre = lambda self, tokenizer: "smollm"
 with torch.inference_mode():
     for folder, target in json.load(sys.stdin):
@@ -94,13 +105,6 @@ def _write(place: Path, family: str) -> Path:
     settings = read_settings(opened)
     vocabulary = read_vocabulary(folder, opened.tokenizer(), settings.vocabulary)
     write_gguf(folder / "ours.gguf", opened, settings, vocabulary, kind="F32", name=family)
-    config = json.loads((folder / "config.json").read_bytes())
-    older = {
-        "n_ctx": config.get("n_positions"),
-        "rotary_pct": config.get("rope_parameters", {}).get("partial_rotary_factor"),
-    }
-    config |= {name: value for name, value in older.items() if value is not None}  # as the converter calls them
-    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 

@@ -23,6 +23,10 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    StableLmConfig,
+    StableLmForCausalLM,
+    Starcoder2Config,
+    Starcoder2ForCausalLM,
 )
 
 from tests.gguf.files import Merges, add_byte_level, finish
@@ -36,6 +40,8 @@ _CLASSES: dict[str, tuple[type[PreTrainedConfig], type[PreTrainedModel]]] = {
     "phi3": (Phi3Config, Phi3ForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "stablelm": (StableLmConfig, StableLmForCausalLM),
+    "starcoder2": (Starcoder2Config, Starcoder2ForCausalLM),
 }
 _SHAPE = {
     "hidden_size": 32,
@@ -48,6 +54,8 @@ _SHAPE = {
     "bos_token_id": 1,
     "eos_token_id": 0,
 }
+_EPSILONS = {"gpt2": "layer_norm_epsilon", "stablelm": "layer_norm_eps", "starcoder2": "norm_epsilon"}
+"""Names of what others call rms_norm_eps, as their norms are of that kind."""
 _GPT2_SHAPE = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 
 
@@ -79,12 +87,13 @@ def write_architecture(file: Path, architecture: str, tokens: list[str], merges:
     writer.add_embedding_length(32)
     writer.add_feed_forward_length(128 if architecture == "gpt2" else 48)
     writer.add_head_count(4)
-    if architecture == "gpt2":
-        writer.add_layer_norm_eps(config.layer_norm_epsilon)
+    if architecture in _EPSILONS:
+        writer.add_layer_norm_eps(getattr(config, _EPSILONS[architecture]))
     else:
-        writer.add_head_count_kv(2)
         writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-        writer.add_rope_dimension_count(8)
+    if architecture != "gpt2":
+        writer.add_head_count_kv(2)
+        writer.add_rope_dimension_count(2 if architecture == "stablelm" else 8)
         writer.add_key_length(8)
         writer.add_value_length(8)
         writer.add_rope_freq_base(config.rope_parameters.get("rope_theta", 10000.0))
