@@ -193,7 +193,7 @@ SABOTAGES: dict[str, tuple[Sabotage, str, Sequence[Cell]]] = {
         "the artifact's tokenizer as",
         [(name, "uncut") for name in FAMILIES],
     ),
-    "without_biases": (without_biases, "mean KL divergence", [("qwen2", "uncut"), ("qwen2", "heads")]),
+    "without_biases": (without_biases, "mean KL divergence", [("qwen2", "heads")]),
     "without_norm_offset": (
         in_family(norm_offset=0.0),
         "mean KL divergence",
