@@ -35,8 +35,7 @@ class FLAPParameters(WidthOptions):
     )
 
     @property
-    def adds_bias(self) -> bool:
-        """Return whether what is removed leaves its mean behind as a bias."""
+    def leaves_biases(self) -> bool:
         return not (self.compensation and self.compensation.refits) if self.bias is None else self.bias
 
     @property
@@ -45,14 +44,10 @@ class FLAPParameters(WidthOptions):
 
     def with_refit(self) -> Self:
         filled = super().with_refit()
-        return filled.model_copy(update={"bias": filled.adds_bias})
+        return filled.model_copy(update={"bias": filled.leaves_biases})
 
     def ranks_layers(self, layout: Layout) -> bool:
         return self.scope == "model" or (self.scope is None and layout == "per_layer")
-
-    @property
-    def leaves_biases(self) -> bool:
-        return self.bias
 
     @model_validator(mode="after")
     def _compensates_once(self) -> Self:

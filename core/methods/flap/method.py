@@ -31,7 +31,7 @@ class FLAP(BlockUnitMethod):
 
     def __init__(self, parameters: FLAPParameters) -> None:
         self.metric = parameters.metric
-        self.bias = parameters.adds_bias
+        self.bias = parameters.leaves_biases
 
     def plan(self, context: UnitSelectionContext) -> UnitCounts:
         width_reduction = context.width_reduction
