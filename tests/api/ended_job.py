@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import httpx
 from sqlalchemy.orm import Session, sessionmaker
@@ -20,6 +21,7 @@ def succeeded_job(
     *,
     model: str,
     files: Mapping[str, bytes] = MappingProxyType({"model.safetensors": b"weights", "secateur.json": b"{}"}),
+    metrics: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Id of a job on `model` that a worker took and finished; its artifact are `files`, written to `folder`."""
     folder.mkdir(exist_ok=True)
@@ -32,5 +34,5 @@ def succeeded_job(
         heartbeat(session, "worker_1", queue="default", device="cpu", hostname="bed", pid=1)
         claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
         stored = store.publish(folder, artifact_prefix(job, 1))
-        assert finish_succeeded(session, job, 1, metrics={}, report={"layers": []}, files=stored)
+        assert finish_succeeded(session, job, 1, metrics=dict(metrics), report={"layers": []}, files=stored)
     return job

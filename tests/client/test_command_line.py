@@ -62,7 +62,7 @@ def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -
         " --prompt Once --prompt upon --prompt-tokens 16"
         ' --recovery-parameter lora={"r":16} --recovery-parameter schedule=linear'
         " --max-task-accuracy-drop 0.02 --max-latency-ratio 0.9 --max-bytes 1000 --max-bytes-ratio 0.7"
-        " --max-parameters 500"
+        " --max-parameters 500 --max-export-kl 0.01 --export gguf:F16,Q8_0"
         " --metadata commit=a=b --metadata run=1 --queue large --priority 5 --format packed --time-limit 600"
     )
     done = scripted("submit", "smollm2-135m", *options.split())
@@ -98,12 +98,13 @@ def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -
             "max_bytes": 1000,
             "max_bytes_ratio": 0.7,
             "max_parameters": 500,
+            "max_export_kl": 0.01,
         },
         "metadata": {"commit": "a=b", "run": "1"},
         "queue": "large",
         "priority": 5,
         "time_limit_seconds": 600.0,
-        "output": {"format": "packed"},
+        "output": {"format": "packed", "exports": [{"format": "gguf", "types": ["F16", "Q8_0"]}]},
     }
     scripted("submit", "m", "--method", "magnitude", "--sparsity", "0")
     assert script.requests("POST", "/v1/jobs")[1].body == {"model": "m", "method": "magnitude", "sparsity": 0.0}
@@ -122,6 +123,7 @@ def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -
         ("submit --body /dev/null", "--body /dev/null"),
         ("submit m --method wanda --sparsity much", "--sparsity"),
         ("submit m --method wanda --parameter block_size", "NAME=VALUE"),
+        ("submit m --method wanda --export gguf", "gguf:F16,Q8_0"),
         ("submit m --method wanda --parameter a=1 --parameter a=2", "given twice"),
         ("submit m --method wanda --calibration-samples 8", "--calibration"),
         ("submit m --method wanda --calibration c --calibration-samples few", "'few'"),
@@ -296,6 +298,27 @@ def test_download_says_what_arrived(scripted: RunHere, script: Script, tmp_path:
     assert (tmp_path / "artifact" / "model.safetensors").read_bytes() == b"x" * 5000
     again = scripted("download", JOB_ID, str(tmp_path / "artifact"), "--json").json
     assert [file["path"] for file in again["files"]] == ["model.safetensors", "secateur.json"]
+
+
+def test_added_files_are_downloaded_alone(scripted: RunHere, script: Script, tmp_path: Path) -> None:
+    folder = tmp_path / "artifact"
+    script.files = {f"model-{each}.gguf": b"x" for each in ("F16", "Q8_0")} | {"secateur.json": b"{}"}
+    exports = [{"file": f"model-{each}.gguf", "format": "gguf", "type": each, "bytes": 1} for each in ("F16", "Q8_0")]
+    script.job = job(metrics={"exports": exports})
+    done = scripted("download", JOB_ID, str(folder), "--format", "gguf", "--type", "Q8_0")
+    assert done.code == 0 and [each.name for each in folder.iterdir()] == ["model-Q8_0.gguf"]
+    everything = scripted("download", JOB_ID, str(folder), "--format", "gguf", "--json").json
+    assert [each["path"] for each in everything["files"]] == ["model-F16.gguf", "model-Q8_0.gguf"]
+    for options, said in (
+        (("--format", "gguf", "--type", "Q4_K_M"), "no gguf of Q4_K_M; it has gguf of F16, Q8_0"),
+        (("--format", "onnx"), "no onnx file; it has gguf of F16, Q8_0"),
+        (("--type", "F16"), "needs --format"),
+        (("--unpack", "--format", "gguf"), "leave --format out"),
+    ):
+        done = scripted("download", JOB_ID, str(folder), *options)
+        assert done.code and said in " ".join(done.err.split())
+    script.job = job()
+    assert "it has no added files" in scripted("download", JOB_ID, str(folder), "--format", "gguf").err
 
 
 def test_a_bad_download_fails_and_leaves_no_file(scripted: RunHere, script: Script, tmp_path: Path) -> None:

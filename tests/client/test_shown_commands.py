@@ -55,7 +55,7 @@ def every_command() -> Iterator[Shown]:
 
 @pytest.fixture
 def finished(live_api: httpx.Client, model: str, sessions: sessionmaker[Session], store: Store, tmp_path: Path) -> str:
-    """Id of a job whose artifact is packed, its card among the files."""
+    """Id of a job whose artifact is packed, with its card and a file for llama.cpp."""
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     weights = np.where(np.arange(40_000) % 2, np.arange(40_000), 0).astype(np.float32)
@@ -67,11 +67,12 @@ def finished(live_api: httpx.Client, model: str, sessions: sessionmaker[Session]
         "parameters": {"dense": 40_000, "nonzero": 20_000},
         "bytes": {"dense": 160_000, "artifact": 160_000},
     }
+    added = {"exports": [{"file": "model-Q8_0.gguf", "format": "gguf", "type": "Q8_0", "bytes": 4}]}
     recipe = recipe_of("magnitude", model=model, output={"format": "packed"})
     card = model_card(recipe, Report.model_validate({"metrics": metrics, "packed": packed}))
     files = {each.name: each.read_bytes() for each in checkpoint.iterdir()}
-    files |= {"secateur.json": b"{}", "README.md": card.encode()}
-    return succeeded_job(live_api, sessions, store, tmp_path / "artifact", model=model, files=files)
+    files |= {"secateur.json": b"{}", "README.md": card.encode(), "model-Q8_0.gguf": b"GGUF"}
+    return succeeded_job(live_api, sessions, store, tmp_path / "artifact", model=model, files=files, metrics=added)
 
 
 def test_every_command_that_is_shown_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

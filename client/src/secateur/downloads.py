@@ -13,6 +13,7 @@ import httpx
 
 from secateur.errors import (
     ChecksumMismatch,
+    DownloadError,
     DownloadInterrupted,
     ServerError,
     UnexpectedAnswer,
@@ -21,6 +22,7 @@ from secateur.errors import (
 )
 from secateur.transport import Transport
 from secateur_wire.jobs import ArtifactFile
+from secateur_wire.metrics import ExportedFile
 
 MANIFEST: Final = "secateur.json"
 """Comes last: a folder that has it has everything."""
@@ -48,6 +50,26 @@ async def download_files(
         else:
             await _fetch(transport, f"{path}/{quote(file.path)}", file, target, on_progress)
     return targets
+
+
+def added_files(exports: Sequence[ExportedFile], format: str, types: Sequence[str] | None) -> set[str]:
+    """Return the names of the files of a form, of all its types or of those that are wanted.
+
+    Raises DownloadError where one is not there, and says what is.
+    """
+    files = {each.type: each.file for each in exports if each.format == format}
+    missing = [each for each in types or () if each not in files]
+    if files and not missing:
+        return {file for kind, file in files.items() if not types or kind in types}
+    there: dict[str, list[str]] = {}
+    for each in exports:
+        there.setdefault(each.format, []).append(each.type)
+    has = "; ".join(f"{form} of {', '.join(kinds)}" for form, kinds in there.items()) or "no added files"
+    wanted = f"{format} of {missing[0]}" if files else f"{format} file"
+    raise DownloadError(
+        f"the job has no {wanted}; it has {has}: ask for what it has, or submit a job with "
+        f"output.exports (--export {format}:{','.join(types or ['TYPE'])})"
+    )
 
 
 def _target(folder: Path, name: str) -> Path:

@@ -24,20 +24,33 @@ def download(
     unpack: Annotated[
         bool, typer.Option("--unpack", help="Restore a packed artifact to plain safetensors, bit by bit.")
     ] = False,
+    format: Annotated[
+        str | None, typer.Option(help="Only the files that were added in this form, such as gguf.")
+    ] = None,
+    type: Annotated[
+        list[str] | None, typer.Option(help="Only this type of that form, such as Q8_0. Repeatable.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Download a job's artifact, verified. What is there already, whole or in part, is not fetched again."""
+    if type and format is None:
+        raise typer.BadParameter("--type needs --format, the form whose types they are: --format gguf")
+    if unpack and format is not None:
+        raise typer.BadParameter("--unpack restores the weights of a whole artifact: leave --format out")
     folder = Path(job_id) if directory is None else directory
     here: dict[str, ArtifactFile] = {}
     with connect() as client, transfer_bars() as bars:
-        tasks = {file.path: bars.add_task(file.path, total=file.bytes) for file in client.artifacts(job_id)}
+        tasks = {
+            file.path: bars.add_task(file.path, total=file.bytes)
+            for file in client.artifacts(job_id, format=format, types=type)
+        }
 
         def on_progress(file: ArtifactFile, arrived: int) -> None:
             here[file.path] = file
             if file.path in tasks:
                 bars.update(tasks[file.path], completed=arrived)
 
-        client.download(job_id, folder, on_progress)
+        client.download(job_id, folder, on_progress, format=format, types=type)
     unpacked = _unpacked(folder) if unpack else []
     if as_json:
         files: list[JsonValue] = [

@@ -18,6 +18,10 @@ BytesRatioOption = Annotated[
     float | None, typer.Option(help="Gate: the largest stored/dense bytes of weights to accept.")
 ]
 ParametersOption = Annotated[int | None, typer.Option(help="Gate: the most parameters that are not zero.")]
+ExportKlOption = Annotated[
+    float | None,
+    typer.Option(help="Gate: the largest mean KL divergence, in nats, of a file of --export from the artifact."),
+]
 
 SummaryOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write how the job ended as JSON.")]
 MarkdownOption = Annotated[

@@ -11,6 +11,7 @@ from secateur.cli.submit import (
     CalibrationOption,
     EvaluationOption,
     EvaluationSamplesOption,
+    ExportOption,
     FormatOption,
     GeneratedOption,
     LengthOption,
@@ -49,6 +50,7 @@ def inspect(
     prompt: PromptOption = None,
     prompt_tokens: PromptTokensOption = None,
     format: FormatOption = None,
+    export: ExportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a model is and which methods fit; with --method try a job without submitting it."""
@@ -73,11 +75,13 @@ def inspect(
             prompts=prompt or [],
             prompt_tokens=prompt_tokens,
             format=format,
+            exports=export or [],
         )
         body = options.body()
         del body["model"]
     elif any(
-        value is not None for value in (sparsity, target, pattern, parameter, calibration, evaluation, task, prompt)
+        value is not None
+        for value in (sparsity, target, pattern, parameter, calibration, evaluation, task, prompt, export)
     ):
         raise typer.BadParameter("a job is tried only with --method; `secateur methods` lists them")
     with connect() as client:

@@ -15,6 +15,7 @@ GATES: Final = (
     "max_bytes",
     "max_bytes_ratio",
     "max_parameters",
+    "max_export_kl",
 )
 
 
@@ -46,6 +47,7 @@ class JobOptions:
     max_bytes: int | None = None
     max_bytes_ratio: float | None = None
     max_parameters: int | None = None
+    max_export_kl: float | None = None
     recovery: str | None = None
     recovery_steps: int | None = None
     recovery_dataset: str | None = None
@@ -55,6 +57,7 @@ class JobOptions:
     priority: int | None = None
     format: str | None = None
     layout: str | None = None
+    exports: list[str] = field(default_factory=list)
     time_limit_seconds: float | None = None
 
     def body(self) -> dict[str, Any]:
@@ -79,6 +82,7 @@ class JobOptions:
         if self.target is not None:
             body["target"] = {name: _json_or_text(value) for name, value in pairs([self.target], "--target").items()}
         output = _given(format=self.format, layout=self.layout)
+        output |= {"exports": [_export(each) for each in self.exports]} if self.exports else {}
         body |= {"output": output} if output else {}
         body |= {"parameters": parameters} if parameters else {}
         body |= self._texts()
@@ -133,6 +137,13 @@ class JobOptions:
 
 def _given(**fields: JsonValue) -> dict[str, JsonValue]:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _export(text: str) -> dict[str, JsonValue]:
+    form, _, types = text.partition(":")
+    if not form or not all(named := types.split(",")):
+        raise typer.BadParameter(f"--export {text!r}: write FORM:TYPE, or FORM:TYPE,TYPE, such as gguf:F16,Q8_0")
+    return {"format": form, "types": [*named]}
 
 
 def _samples(text: str | None, option: str, name: str = "samples") -> dict[str, JsonValue]:

@@ -11,6 +11,7 @@ from secateur.cli.end_options import (
     BytesOption,
     BytesRatioOption,
     DropOption,
+    ExportKlOption,
     JunitOption,
     LatencyRatioOption,
     MarkdownOption,
@@ -102,6 +103,13 @@ LayoutOption = Annotated[
     Literal["uniform", "per_layer"] | None,
     typer.Option(help="per_layer: structured methods may leave layers of different shapes."),
 ]
+ExportOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FORM:TYPES",
+        help="Files to add, each run by what it is for before the job ends: gguf:F16,Q8_0 for llama.cpp. Repeatable.",
+    ),
+]
 TimeLimitOption = Annotated[float | None, typer.Option(metavar="SECONDS", help="Of one attempt.")]
 BodyOption = Annotated[
     Path | None,
@@ -142,11 +150,13 @@ def submit(
     max_bytes: BytesOption = None,
     max_bytes_ratio: BytesRatioOption = None,
     max_parameters: ParametersOption = None,
+    max_export_kl: ExportKlOption = None,
     metadata: MetadataOption = None,
     queue: QueueOption = None,
     priority: PriorityOption = None,
     format: FormatOption = None,
     layout: LayoutOption = None,
+    export: ExportOption = None,
     time_limit: TimeLimitOption = None,
     body: BodyOption = None,
     idempotency_key: Annotated[
@@ -189,11 +199,13 @@ def submit(
         max_bytes=max_bytes,
         max_bytes_ratio=max_bytes_ratio,
         max_parameters=max_parameters,
+        max_export_kl=max_export_kl,
         metadata=metadata or [],
         queue=queue,
         priority=priority,
         format=format,
         layout=layout,
+        exports=export or [],
         time_limit_seconds=time_limit,
     )
     job_body = options.body() if body is None else _read_body(body, options)

@@ -1,10 +1,10 @@
 """Jobs: submitted, followed, fetched."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.downloads import OnProgress, download_files
+from secateur.downloads import OnProgress, added_files, download_files
 from secateur.errors import DownloadError
 from secateur.events import stream_events
 from secateur.jobs import Job, JobSort
@@ -94,17 +94,38 @@ class JobOperations(Calls):
         """Return the whole report. Raises NotFound while there is none."""
         return await self._transport.call("GET", f"jobs/{segment(job_id)}/report", Report)
 
-    async def artifacts(self, job_id: str) -> list[ArtifactFile]:
-        """Return the files of a job's artifact."""
-        return [file async for file in self._list(f"jobs/{segment(job_id)}/artifacts", ArtifactFile)]
+    async def artifacts(
+        self, job_id: str, *, format: str | None = None, types: Sequence[str] | None = None
+    ) -> list[ArtifactFile]:
+        """Return the files of a job's artifact; with `format`, such as gguf, those that were added in that form alone.
 
-    async def download(self, job_id: str, folder: str | Path, on_progress: OnProgress | None = None) -> list[Path]:
+        `types` are the form's types that are wanted; None: all there are. Raises DownloadError, which says what the job
+        has, where it has no such file.
+        """
+        files = [file async for file in self._list(f"jobs/{segment(job_id)}/artifacts", ArtifactFile)]
+        if format is None or not files:
+            return files
+        metrics = (await self.job(job_id)).metrics
+        wanted = added_files([] if metrics is None else metrics.exports, format, types)
+        return [file for file in files if file.path in wanted]
+
+    async def download(
+        self,
+        job_id: str,
+        folder: str | Path,
+        on_progress: OnProgress | None = None,
+        *,
+        format: str | None = None,
+        types: Sequence[str] | None = None,
+    ) -> list[Path]:
         """Bring the artifact into `folder` (made if missing) and return its files, the manifest last.
+
+        With `format` only the files that were added in that form, of those `types`: see `artifacts`.
 
         Each file's SHA-256 is verified before it gets its name. What is there already is not fetched again, and a file
         that was cut off is continued. `on_progress(file, bytes_here)` is called as bytes arrive.
         """
-        files = await self.artifacts(job_id)
+        files = await self.artifacts(job_id, format=format, types=types)
         if not files:
             raise DownloadError(f"{job_id} has no artifact: it is {(await self.job(job_id)).status}")
         path = f"jobs/{segment(job_id)}/artifacts"
