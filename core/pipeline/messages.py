@@ -215,6 +215,19 @@ class AddExportSpec(DeviceSpec):
     name: str
 
 
+class TimeExportSpec(DeviceSpec):
+    """Spec of timing `files` of a form that was added, by type, against the dense model in files of these types.
+
+    Those are written below `work`.
+    """
+
+    task: Literal["time_export"] = "time_export"
+    dense: ModelPlace
+    form: str
+    files: dict[str, Path]
+    work: Path
+
+
 class GenerateTextSpec(DeviceSpec):
     """Spec of text the model itself generates, enough for `samples` windows of `sequence_length` tokens."""
 
@@ -257,6 +270,7 @@ Spec = Annotated[
     | ExportSpec
     | CheckExportSpec
     | AddExportSpec
+    | TimeExportSpec
     | GenerateTextSpec
     | NewNetworkSpec
     | ImportGgufSpec,

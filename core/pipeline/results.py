@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from core.pipeline.reports.report import Exported, PeakMemory, RecoveryReport, Report, Verification
 from secateur_wire.base import JsonObject, Number
-from secateur_wire.metrics import ExportedFile, Latency, Metrics
+from secateur_wire.metrics import ExportedFile, ExportSpeed, Latency, Metrics
 from secateur_wire.reports import Generation
 
 
@@ -95,6 +95,12 @@ class AddedExportOutput(TaskOutput):
 
     files: list[ExportedFile]
     runtime: str
+
+
+class ExportSpeedsOutput(TaskOutput):
+    """Speeds of files that were added, by type."""
+
+    speeds: dict[str, ExportSpeed]
 
 
 class GeneratedTextOutput(TaskOutput):

@@ -12,8 +12,9 @@ from safetensors.numpy import load_file
 from core.engine.architectures.describe import describe_folder
 from core.engine.exporters.gguf import runtime
 from core.engine.exporters.gguf.exporter import GgufFiles
+from core.engine.exporters.gguf.gate import Agreement, require_agreement
 from core.engine.exporters.gguf.runtime import running_llama_cpp
-from core.errors import ExportFailed, InvalidRequest
+from core.errors import ExportFailed, ExportMismatch, InvalidRequest
 from core.pipeline.messages import ImportGgufSpec
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Output
@@ -55,7 +56,21 @@ def test_files_of_all_types_predict_what_a_cut_model_does_and_none_else_is_left(
     before, after = (load_file(folder / "model.safetensors") for folder in (cut, tmp_path / "back"))
     assert before.keys() == after.keys() and all(numpy.array_equal(before[name], after[name]) for name in before)
     others = [set().union(*each.other_types.values()) for each in exported.files]
+    require_timed(cut, "Q4_K_M", tmp_path)
     assert others[:2] == [set(), set()] and "blk.*.attn_q.weight" in others[2] and "model-Q4_K_M" in exported.notes[0]
+
+
+def require_timed(cut: Path, kind: str, place: Path) -> None:
+    """Require that a file is timed beside the dense model's, which is removed."""
+    dense, file = save_trained(place / "dense", intermediate_size=512), cut / f"model-{kind}.gguf"
+    (speed,) = (
+        GgufFiles()
+        .measure_speeds(dense, {kind: file}, place, own_dense=False, threads=1, log=lambda text: None)
+        .values()
+    )
+    assert not list(place.glob("dense-*")) and speed.dense_bytes > file.stat().st_size and speed.rounds >= 3
+    assert (speed.prompt_tokens, speed.decoded_tokens) == (96, 32), "what its context has room for"
+    assert all(rate > 0 for each in (speed.prefill, speed.decode) for rate in (each.dense, each.pruned))
 
 
 def test_a_window_that_llama_cpp_does_not_have_is_the_context_of_the_file(tmp_path: Path) -> None:
@@ -72,6 +87,12 @@ def test_rotary_embeddings_are_scaled_as_llama_3_has_it(cut: Path) -> None:
     (cut / "config.json").write_text(json.dumps(config))
     (exported,) = export(cut, "F16").files
     assert exported.kl is not None and exported.kl < 1e-6
+
+
+def test_a_file_that_misses_its_bound_is_refused_with_what_would_do() -> None:
+    for kind, said in (("Q8_0", "at most 0.01 is allowed: leave Q8_0 out and keep F16"), ("F16", "leave gguf out")):
+        with pytest.raises(ExportMismatch, match=said):
+            require_agreement(Agreement(kl=0.5, top_1=0.1, perplexity=9.0, predictions=2048), kind, "model.gguf")
 
 
 def test_whatever_ends_llama_cpp_fails_the_export_alone(tmp_path: Path) -> None:

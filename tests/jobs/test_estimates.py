@@ -91,6 +91,24 @@ def test_more_tokens_need_more_time_and_disk(more: Tokens) -> None:
     assert after.disk_bytes > before.disk_bytes
 
 
+def test_added_files_take_disk_time_and_memory_and_more_where_they_are_timed() -> None:
+    def needs(*types: str, **changes: Any) -> Any:
+        output = {"exports": [{"format": "gguf", "types": list(types)}]} if types else {}
+        return _needs(_llama(4), device=CPU, output=output, **changes)
+
+    parameters = _llama(4).parameters
+    none, first, second = needs(), needs("Q8_0"), needs("Q8_0", "Q4_K_M")
+    first_bytes = first.disk_bytes - none.disk_bytes
+    assert first_bytes >= (2 + 2 * 1) * parameters, "F16 is written first, and Q8_0 is copied to the store"
+    assert second.disk_bytes > first.disk_bytes and second.seconds > first.seconds > none.seconds
+    cut = {"method": "depth", "sparsity": 0.25}
+    cut_seconds = needs("Q8_0", **cut).seconds - needs(**cut).seconds
+    assert cut_seconds > first.seconds - none.seconds, "where weights go, it is timed against the dense model"
+    output = {"exports": [{"format": "gguf", "types": ["F16"]}]}
+    whole = [_needs(_llama(32), device=CPU, output=each).peak_memory_bytes for each in ({}, output)]
+    assert whole[1] > whole[0], "llama.cpp has the file in memory, and the runner predictions to compare"
+
+
 def test_work_counts_each_walk_and_the_solver() -> None:
     description = _llama(2)
     once = compute_cost(description, _job(), _TOKENS)

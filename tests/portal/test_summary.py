@@ -10,9 +10,11 @@ from api.portal.views.error_advice import ADVICE, title_of
 from api.portal.views.layer_table import by_kind, layer_figures
 from api.portal.views.metric_curves import MOST_POINTS, curves_of
 from api.portal.views.progress import remaining_seconds, stage_times
+from api.portal.views.result_cards import Row, cards, evaluation_rows
 from api.portal.views.summary import summarize
 from core import errors
 from core.pipeline.reports.report import Report
+from secateur.metrics_table import figures
 from secateur_wire.jobs import JobAttempt, JobEvent
 from secateur_wire.metrics import Metrics
 from secateur_wire.states import AttemptOutcome
@@ -36,6 +38,35 @@ def metrics(**others: Any) -> Metrics:
 
 def accuracy(dense: float, pruned: float, error: float = 0.01) -> dict[str, Any]:
     return {"dense": dense, "pruned": pruned, "dense_stderr": error, "pruned_stderr": error}
+
+
+def test_added_files_have_their_bytes_and_speed_beside_the_dense_model_s() -> None:
+    rates = {
+        "prefill": {"dense": 100.0, "pruned": 104.0, "spread": 0.02, "noise": 0.05},
+        "decode": {"dense": 20.0, "pruned": 26.0, "spread": 0.02, "noise": 0.05},
+    }
+    speed = rates | {"prompt_tokens": 128, "decoded_tokens": 32, "rounds": 5, "threads": 2, "dense_bytes": 2_000_000}
+    exported = {"file": "m.gguf", "format": "gguf", "type": "Q8_0", "bytes": 1_500_000, "kl": 0.0012, "top_1": 0.99}
+    without, with_speed = (metrics(exports=[exported | more]) for more in ({}, {"speed": speed}))
+    assert [row.pruned for row in evaluation_rows(without) if "m.gguf" in row.what] == ["1.4 MiB"]
+    rows = [row for row in evaluation_rows(with_speed) if "m.gguf" in row.what]
+    likeness = "KL 0.0012 nats from the artifact; the same likeliest token for 99.0 %"
+    assert rows == [
+        Row("m.gguf", "1.9 MiB", "1.4 MiB", "× 0.750", likeness),
+        Row(
+            "m.gguf, reading a prompt of 128 tokens",
+            "100 tokens/s", "104 tokens/s", "× 1.04", "within the noise of ± 5 %",
+        ),
+        Row("m.gguf, writing after it", "20.0 tokens/s", "26.0 tokens/s", "× 1.30", "beyond the noise of ± 5 %"),
+    ]  # fmt: skip
+    assert [(each.label, each.value) for each in cards(with_speed) if "Q8_0" in each.label] == [
+        ("Tokens/s, Q8_0, pruned ÷ dense", "1.30")
+    ]
+    shown = [figure.row for figure in figures(with_speed) if figure.on == "m.gguf"]
+    assert shown[1:] == [
+        ("prefill, tokens/s on m.gguf", "100", "104", "× 1.04 ± 5.0%, unproven"),
+        ("decode, tokens/s on m.gguf", "20", "26", "× 1.3 ± 5.0%"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ FILES = {
     "model-00001-of-00003.safetensors": content("first", 5000),
     "model-00002-of-00003.safetensors": content("second", 20_001),
     "model-00003-of-00003.safetensors": content("third", 4000),
+    "model-Q8_0.gguf": content("gguf", 3000),
     "secateur.json": b'{"files": {}}',
 }
 

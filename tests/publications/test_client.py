@@ -53,7 +53,7 @@ def test_the_command_line_takes_the_token_from_the_environment(
     monkeypatch.setenv("MY_TOKEN", USERS_TOKEN)
     done = here("publish", ended, "hub:acme/pruned", "--token-env", "MY_TOKEN", "--revision", "half", "--wait")
     assert done.code == 0, done.err
-    assert f"{hub.endpoint}/acme/pruned/commit/" in done.out and "8 of 8 files" in done.out
+    assert f"{hub.endpoint}/acme/pruned/commit/" in done.out and f"{len(FILES)} of {len(FILES)} files" in done.out
     assert USERS_TOKEN not in done.out + done.err and hub.repositories["model", "acme/pruned"].private
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     failed = here("publish", ended, "hub:acme/pruned", "--wait", "--json")

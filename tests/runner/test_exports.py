@@ -1,20 +1,30 @@
 """A job whose artifact runs in llama.cpp too, as its report and its card say."""
 
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from gguf import GGUFReader
+import torch
 
 from core.database import transaction
+from core.engine.exporters.gguf.exporter import GgufFiles
+from core.pipeline.messages import Spec
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.model import resolve_model
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from core.service.sources.references import StoredModel
 from tests.gguf.trained import LINES, save_trained
-from tests.runner.conftest import Finish, Work, artifact
+from tests.runner.conftest import Work, artifact
 from tests.runner.models import write_model
-from tests.worker.conftest import Queue
+from tests.worker.conftest import Queue, runner_of
+from worker.runner.client import run_task
 
 
 @pytest.fixture(scope="module")
@@ -30,37 +40,71 @@ def body(jobs: Queue) -> dict[str, Any]:
         register_dataset(session, jobs.team, DatasetBody(name="lines", path=str(text.resolve())), jobs.settings)
     return {
         "model": "trained",
-        "method": "magnitude",
-        "sparsity": 0.3,
+        "method": "l2-structured",
+        "sparsity": 0.25,
         "evaluation": {"datasets": ["lines"], "samples": 4, "sequence_length": 64},
         "gates": {"max_export_kl": 0.01},
-        "output": {"format": "packed", "exports": [{"format": "gguf", "types": ["Q8_0"]}]},
+        "output": {"exports": [{"format": "gguf", "types": ["Q8_0"]}]},
     }
 
 
-def test_a_job_leaves_gguf_files_beside_its_packed_weights(jobs: Queue, body: dict[str, Any], finish: Finish) -> None:
-    job_id = finish(body)
+def test_a_job_killed_while_it_exports_leaves_the_files_of_an_undisturbed_one(
+    jobs: Queue, body: dict[str, Any], work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job_id = jobs.submit(body)
+    killed: list[psutil.Process] = []
+
+    def run_and_kill(spec: Spec, *, on_wait: Callable[[], None], **given: Any) -> dict[str, Any]:
+        def wait() -> None:
+            on_wait()
+            runner = runner_of(os.getpid())
+            if runner is not None and not killed and "running model-F16.gguf in llama.cpp" in jobs.logs(job_id):
+                process = psutil.Process(runner)
+                killed.extend([process, *process.children(recursive=True)])
+                process.kill()
+
+        return run_task(spec, on_wait=wait, **given)
+
+    monkeypatch.setattr("worker.supervisor.runner_tasks.run_task", run_and_kill)
+    assert work().result(60) == "queued"
+    assert not psutil.wait_procs(killed, timeout=20)[1], "llama.cpp ends with its runner"
+    monkeypatch.undo()
+    assert work().result(120) == "succeeded", jobs.job(job_id).error
     job, report, folder = jobs.job(job_id), jobs.report(job_id), artifact(jobs, job_id)
-    assert job.metrics is not None
-    exports = job.metrics["exports"]
-    assert [each["file"] for each in exports] == ["model-Q8_0.gguf"]
-    assert sorted(file.name for file in folder.glob("*.gguf")) == sorted(each["file"] for each in exports)
-    assert all(each["bytes"] == (folder / each["file"]).stat().st_size for each in exports)
-    assert exports[0]["kl"] < 0.01 and exports[0]["top_1"] > 0.9
-    (row,) = report["gates"]["rows"]
-    assert (row["on"], row["figure"], row["kept"]) == ("model-Q8_0.gguf", exports[0]["kl"], True)
-    weights = {each.name: each.data for each in GGUFReader(folder / "model-Q8_0.gguf").tensors}
-    assert (weights["output_norm.weight"] != 0).all() and (weights["blk.0.attn_q.weight"] == 0).mean() > 0.2
-    assert report["versions"]["gguf"].startswith("llama.cpp of llama-cpp-py-sync")
-    card = (folder / "README.md").read_text()
-    assert (
-        "llama-cli --model model-Q8_0.gguf" in card
-        and f"| bytes of model-Q8_0.gguf | | {exports[0]['bytes']:,}" in card
+    assert job.attempt == 2 and job.metrics is not None
+    again = shutil.copytree(folder, tmp_path / "again", ignore=shutil.ignore_patterns("*.gguf*"))
+    GgufFiles().export(
+        again, ["Q8_0"], LINES, name="trained", device=torch.device("cpu"), threads=1, log=lambda text: None
     )
+    (exported,), (file,) = job.metrics["exports"], folder.glob("*.gguf*")
+    assert file.name == exported["file"] == "model-Q8_0.gguf"
+    assert file.read_bytes() == (again / file.name).read_bytes() and file.stat().st_size == exported["bytes"]
+    assert exported["kl"] < 0.01 and exported["top_1"] > 0.9 and not exported["other_types"]
+    assert exported["speed"]["dense_bytes"] > exported["bytes"]
+    assert all(exported["speed"][of][model] > 0 for of in ("prefill", "decode") for model in ("dense", "pruned"))
+    (row,) = report["gates"]["rows"]
+    assert (row["on"], row["figure"], row["kept"]) == ("model-Q8_0.gguf", exported["kl"], True)
+    assert report["versions"]["gguf"].startswith("llama.cpp of llama-cpp-py-sync")
+    assert report["recipe"]["parameters"]["round_to"] == 32
+    assert any("Channels left are a multiple of 32" in note for note in report["notes"])
+    card = (folder / "README.md").read_text()
+    assert "| tokens/s of model-Q8_0.gguf in 1 thread, decode |" in card
+    assert "llama-cli --model model-Q8_0.gguf" in card and f"| {exported['bytes']:,} (KL" in card
     with transaction(jobs.sessions) as session:
         reference = resolve_model(session, jobs.team, f"job:{job_id}", jobs.store, HubFindings()).reference
     assert isinstance(reference, StoredModel) and not [each for each in reference.files if "gguf" in each.path]
-    assert list(folder.glob("*.packed*")), "weights are packed once the files are written"
+    _chat_as_the_card_says(card, folder)
+
+
+def _chat_as_the_card_says(card: str, folder: Path) -> None:
+    """Run the card's command that needs no llama.cpp of the system's, with a question, in the folder."""
+    (command,) = (line for line in card.splitlines() if line.startswith("python -m llama_cpp_py_sync"))
+    words = command.replace("python", sys.executable, 1).split()
+    asked = [*words, "--prompt", "The apple", "--max-tokens", "2", "--n-ctx", "64"]
+    done = subprocess.run(
+        asked, cwd=folder, capture_output=True, timeout=100, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0 and b"model-Q8_0.gguf" in done.stdout, done.stderr[-2000:]
 
 
 def test_what_the_worker_finds_in_the_files_ends_a_job_before_it_prunes(

@@ -9,6 +9,7 @@ from core.pipeline.messages import ClassifierSpec, JobSpec, LanguageSpec, ModelS
 from tests.recipes import recipe_of
 from worker.supervisor.stages.walk import STAGES
 
+GGUF = [{"format": "gguf", "types": ["Q8_0"]}]
 PRUNE = ["PruneModel", "MeasureLatency", "VerifyArtifact"]
 
 
@@ -38,6 +39,16 @@ def spec_of(is_classifier: bool, **body: Any) -> JobSpec:
             False,
             {"sparsity": 0.5, "evaluation": {"prompts": ["a"], "tasks": ["piqa"]}, "output": {"format": "packed"}},
             ["PruneModel", "MeasureLatency", "GenerateTexts", "AnswerTasks", "VerifyArtifact", "ExportWeights"],
+        ),
+        (
+            False,
+            {"sparsity": 0.5, "output": {"format": "packed", "exports": GGUF}},
+            ["CheckExports", *PRUNE, "AddExports", "ExportWeights"],
+        ),
+        (
+            False,
+            {"method": "flap", "sparsity": 0.5, "pattern": "structured", "output": {"exports": GGUF}},
+            ["CheckExports", *PRUNE, "AddExports", "TimeExports"],
         ),
         (False, {"method": "sensitivity"}, ["MeasureSensitivity"]),
         (True, {"method": "obd", "sparsity": 0.5}, ["PruneClassifier", *PRUNE[1:]]),

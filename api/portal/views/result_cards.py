@@ -51,6 +51,16 @@ def cards(metrics: Metrics) -> list[Card]:
     if latency is not None and latency.ratio is not None:
         noise = latency_noise(latency.spread)
         shown.append(Card("Time, pruned ÷ dense", number(latency.ratio), f"± {percent(noise)} between rounds"))
+    shown += [
+        Card(
+            f"Tokens/s, {each.type}, pruned ÷ dense",
+            number(each.speed.decode.ratio),
+            f"{number(each.speed.decode.dense)} → {number(each.speed.decode.pruned)} written, "
+            f"± {percent(each.speed.decode.noise)} between rounds",
+        )
+        for each in metrics.exports[-1:]
+        if each.speed is not None
+    ]
     if metrics.peak_memory_bytes:
         shown.append(Card("Peak memory", size(metrics.peak_memory_bytes), "of the job"))
     if metrics.seconds is not None and metrics.seconds.total:
@@ -86,7 +96,8 @@ def gate_rows(report: Report) -> list[GateRow]:
 
 def evaluation_rows(metrics: Metrics) -> list[Row]:
     """Return a row for everything that was measured of both models."""
-    return [*_perplexities(metrics), *_accuracies(metrics), *_tasks(metrics), *_flops(metrics), *_latencies(metrics)]
+    measured = (_perplexities, _accuracies, _tasks, _flops, _latencies, _exports)
+    return [row for rows in measured for row in rows(metrics)]
 
 
 def _perplexities(metrics: Metrics) -> Iterator[Row]:
@@ -152,21 +163,49 @@ def _latencies(metrics: Metrics) -> Iterator[Row]:
             if latency.sequence_length is not None
             else f"{each.batch} image{'' if each.batch == 1 else 's'} at once, {each.engine} on {each.device}"
         )
-        note = "within" if abs(each.ratio - 1) <= noise else "beyond"
         yield Row(
             what,
             f"{number(each.dense_ms)} ms",
             f"{number(each.pruned_ms)} ms",
-            f"× {number(each.ratio)}",
-            f"{note} the noise of ± {percent(noise)}",
+            _times(each.ratio),
+            _against_noise(each.ratio, noise),
         )
     if latency.decode_dense_ms and latency.decode_pruned_ms is not None:
         yield Row(
             "decoding a token with the cache",
             f"{number(latency.decode_dense_ms)} ms",
             f"{number(latency.decode_pruned_ms)} ms",
-            f"× {number(latency.decode_pruned_ms / latency.decode_dense_ms)}",
+            _times(latency.decode_pruned_ms / latency.decode_dense_ms),
         )
+
+
+def _exports(metrics: Metrics) -> Iterator[Row]:
+    for each in metrics.exports:
+        note = ""
+        if each.kl is not None and each.top_1 is not None:
+            note = f"KL {each.kl:.2g} nats from the artifact; the same likeliest token for {percent(each.top_1, 1)}"
+        speed = each.speed
+        if speed is None:
+            yield Row(each.file, "–", size(each.bytes), "–", note)
+            continue
+        yield Row(each.file, size(speed.dense_bytes), size(each.bytes), _times(each.bytes / speed.dense_bytes), note)
+        reading = f"reading a prompt of {speed.prompt_tokens:,} tokens"
+        for what, rate in ((reading, speed.prefill), ("writing after it", speed.decode)):
+            yield Row(
+                f"{each.file}, {what}",
+                f"{number(rate.dense)} tokens/s",
+                f"{number(rate.pruned)} tokens/s",
+                _times(rate.ratio),
+                _against_noise(rate.ratio, rate.noise),
+            )
+
+
+def _times(ratio: float) -> str:
+    return f"× {number(ratio)}"
+
+
+def _against_noise(ratio: float, noise: float) -> str:
+    return f"{'within' if abs(ratio - 1) <= noise else 'beyond'} the noise of ± {percent(noise)}"
 
 
 def _signed(value: float) -> str:

@@ -124,3 +124,11 @@ def _costs(metrics: Metrics) -> Iterator[Figure]:
     if metrics.latency is not None:
         timed = metrics.latency
         yield Figure("latency", "milliseconds", timed.dense_ms, timed.pruned_ms, noise=timed.noise)
+    for each in metrics.exports:
+        speed = each.speed
+        if speed is None:
+            continue
+        yield Figure("export_bytes", "bytes", speed.dense_bytes, each.bytes, each.file, "size")
+        for name, rate in (("prefill", speed.prefill), ("decode", speed.decode)):
+            title = f"{name}, tokens/s"
+            yield Figure(f"export_{name}", "number", rate.dense, rate.pruned, each.file, title, noise=rate.noise)

@@ -99,6 +99,40 @@ class Sizes(Record):
         return stored
 
 
+class TokenRate(Record):
+    """Tokens per second of both models, medians over rounds made in turn.
+
+    `spread` is the relative excess of a model's slowest round over its fastest, `noise` the relative difference that
+    proves nothing.
+    """
+
+    dense: Number
+    pruned: Number
+    spread: Number
+    noise: Number
+
+    @property
+    def ratio(self) -> float:
+        """Return pruned over dense."""
+        return self.pruned / self.dense
+
+
+class ExportSpeed(Record):
+    """Speed of a file in its form's runtime, on the worker, beside the dense model's in a file of the same type.
+
+    It is that of reading a prompt (`prefill`) and of writing after it, token by token (`decode`). `dense_bytes` are
+    those of the dense model's file.
+    """
+
+    prefill: TokenRate
+    decode: TokenRate
+    prompt_tokens: int
+    decoded_tokens: int
+    rounds: int
+    threads: int
+    dense_bytes: int
+
+
 class ExportedFile(Record):
     """File of a form that was added to the artifact, and how near its predictions are to the artifact's.
 
@@ -115,6 +149,7 @@ class ExportedFile(Record):
     perplexity: Number | None = None
     predictions: int | None = None
     other_types: dict[str, list[str]] = Field(default_factory=dict)
+    speed: ExportSpeed | None = None
 
 
 class Timing(Record):

@@ -27,12 +27,28 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class AddedCost:
+    """Cost of an added form, at most: its files' bytes, those of files beside them meanwhile, memory, operations.
+
+    The operations are the CPU's, where the runtimes of forms run.
+    """
+
+    bytes: int = 0
+    temporary_bytes: int = 0
+    memory_bytes: int = 0
+    operations: int = 0
+    processes: int = 0
+
+
+@dataclass(frozen=True)
 class ExporterInfo:
     """Description of a form of artifact. `summary` is a sentence for whoever has to choose.
 
     Lists go by `rank`, lowest first. What `replaces_weights` is restored by the client; `opening` goes before the
-    card's lines on how to open the model, or before the `command` that runs the `{file}` of a form that is added.
+    card's lines on how to open the model. `ways_to_run` the `{file}` of a form that is added are pairs, of a sentence
+    and shell commands.
     `types` are those that an added form has, `suffix` ends the names of its files, which no job reads back.
+    Files of models of up to `most_timed_parameters` are timed against the dense model's, where weights were removed.
     `changes_weights`: to values the form can hold, before the model is measured. `default_compression` is there where a
     job may say how many values are kept. `has_known_size` says that it follows from sparsity.
     """
@@ -48,9 +64,10 @@ class ExporterInfo:
     leaves_out_zeros: bool = False
     has_known_size: bool = True
     default_compression: float | None = None
-    command: str = ""
+    ways_to_run: tuple[tuple[str, str], ...] = ()
     types: tuple[str, ...] = ()
     suffix: str = ""
+    most_timed_parameters: int = 0
 
     def check(self, description: Description, pattern: str) -> None:
         """Require that the form fits a model, and what is pruned of it; raises InvalidRequest."""
@@ -58,6 +75,10 @@ class ExporterInfo:
     def check_types(self, description: ModelDescription, types: Sequence[str], cut: Cut, param: str) -> None:
         """Require that an added form can be written of what becomes of a language model; raises InvalidRequest."""
 
-    def added_bytes(self, description: ModelDescription, types: Sequence[str]) -> int:
-        """Return how many bytes an added form's files take at most while they are written."""
-        return 0
+    def widths(self, types: Sequence[str]) -> tuple[int, ...]:
+        """Return what an added form's types want widths to be multiples of, the widest first, which may cost more."""
+        return ()
+
+    def added_cost(self, description: ModelDescription, types: Sequence[str], *, is_timed: bool) -> AddedCost:
+        """Return what an added form takes, of a model that is as large as before it was pruned."""
+        return AddedCost()

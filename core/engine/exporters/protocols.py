@@ -1,14 +1,14 @@
 """Protocols of exporters: what writes a form from a finished folder, or from a classifier in memory, or beside both."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.engine.architectures.layer_shape import LinearShape
 from secateur_wire.base import JsonObject
-from secateur_wire.metrics import ExportedFile
+from secateur_wire.metrics import ExportedFile, ExportSpeed
 
 if TYPE_CHECKING:  # a finished folder is exported without torch, which takes long to load
     import torch
@@ -92,4 +92,21 @@ class AddedExporter(ABC):
         """Write a file of each type into the folder; predictions are compared on the documents.
 
         `name` is what the files call the model. Raises ExportFailed or ExportMismatch.
+        """
+
+    @abstractmethod
+    def measure_speeds(
+        self,
+        dense: Path,
+        files: Mapping[str, Path],
+        place: Path,
+        *,
+        own_dense: bool,
+        threads: int | None,
+        log: Callable[[str], None],
+    ) -> dict[str, ExportSpeed]:
+        """Return the speed of the files, given by type, against the dense model in its folder; takes minutes at most.
+
+        `place` is where there is room for files of the dense model, `own_dense`: this service wrote that. Raises
+        ExportFailed.
         """

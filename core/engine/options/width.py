@@ -28,7 +28,11 @@ class WidthOptions(MethodParameters, RefitOptions):
         "without calibration channels alone, while a quarter of them stays.",
     )
     round_to: int | None = Field(
-        None, ge=1, le=4096, description="Channels kept are a multiple of this. Unset: 8 on a CPU, 64 on CUDA."
+        None,
+        ge=1,
+        le=4096,
+        description="Channels kept are a multiple of this. Unset: what output.exports stores "
+        "in blocks, 32 or 256 for quantised GGUF, else 8 on a CPU, 64 on CUDA.",
     )
     protected_first: int | None = Field(
         None,

@@ -176,6 +176,27 @@ def _mode(structure: ModelStructure, counts: Sequence[LayerCounts], attention: A
     return attention if loses_heads else "none"
 
 
+def rounding_cost(
+    description: ModelDescription,
+    parameters: WidthOptions,
+    ratio: float,
+    *,
+    layout: Layout = "uniform",
+    at_least: bool = False,
+) -> float:
+    """Return by how much what is removed may differ from `ratio` of the model, relative to that, as widths are rounded.
+
+    Where the groups of all layers are ranked together, it is one step of one layer.
+    """
+    plan = plan_width_reduction(description, parameters, ratio, layout=layout, at_least=at_least)
+    wanted = ratio * description.parameters
+    if plan.counts is not None:
+        return abs(sum(each.removed for each in plan.counts) - wanted) / wanted if wanted else 0.0
+    structure = require_structure(description)
+    step = plan.round_to * fine_kind(plan.kinds).parameters(structure, 0)
+    return step / wanted if wanted else 0.0
+
+
 def reachable_sparsities(
     description: ModelDescription, parameters: MethodParameters, *, layout: Layout = "uniform", device: str = CPU.name
 ) -> list[float]:

@@ -11,7 +11,7 @@ from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports import classifier_card
 from core.pipeline.reports.markdown import fenced, plain
 from core.pipeline.reports.report import RecoveryReport, Report, Verification, unit_rows
-from secateur_wire.metrics import Latency, Metrics, Parameters, Perplexity, Sizes, Sparsity
+from secateur_wire.metrics import Latency, Metrics, Parameters, Perplexity, Sizes, Sparsity, TokenRate
 from secateur_wire.reports import Generation
 
 SHAPE_CHART = "layers.svg"
@@ -49,7 +49,7 @@ def model_card(recipe: Recipe, report: Report) -> str:
     exported = report.exported(recipe.output.format)
     if exported is not None:
         lines.append(f"| bytes of weight files, {recipe.output.format} | | {exported.bytes:,} |")
-    lines += _added_sizes(metrics)
+    lines += _added_files(metrics)
     if metrics.latency is not None:
         lines += classifier_card.latencies(metrics.latency) if is_classifier else _latencies(metrics.latency)
     lines += ["", *_target(metrics), *(f"- {plain(note)}" for note in report.notes), ""]
@@ -72,21 +72,36 @@ def model_card(recipe: Recipe, report: Report) -> str:
     return "\n".join(lines)
 
 
-def _added_sizes(metrics: Metrics) -> list[str]:
-    """Return table rows of the files that were added, with how near their predictions are to the artifact's."""
-    return [
-        f"| bytes of {each.file} | | {each.bytes:,} (KL {each.kl:.2g} nats, the same likeliest token for "
-        f"{each.top_1:.2%} of {each.predictions:,}) |"
-        for each in metrics.exports
-    ]
+def _added_files(metrics: Metrics) -> list[str]:
+    """Return table rows of the files that were added: how near to the artifact they predict, and how fast they are."""
+    lines = []
+    for each in metrics.exports:
+        dense = "" if each.speed is None else f" {each.speed.dense_bytes:,}"
+        lines.append(
+            f"| bytes of {each.file} |{dense} | {each.bytes:,} (KL {each.kl:.2g} nats, the same likeliest token for "
+            f"{each.top_1:.2%} of {each.predictions:,}) |"
+        )
+        if each.speed is not None:
+            after, threads = each.speed.prompt_tokens, each.speed.threads
+            where = f"tokens/s of {each.file} in {threads} thread{'' if threads == 1 else 's'}"
+            lines.append(f"| {where}, prefill of {after} tokens | {_rates(each.speed.prefill)} |")
+            lines.append(f"| {where}, decode | {_rates(each.speed.decode)} |")
+    return lines
+
+
+def _rates(rate: TokenRate) -> str:
+    doubt = ", unproven" if abs(rate.ratio - 1) <= rate.noise else ""
+    return f"{rate.dense:.1f} | {rate.pruned:.1f} (× {rate.ratio:.3f} ± {rate.noise:.1%}{doubt})"
 
 
 def _how_to_run(metrics: Metrics) -> list[str]:
     lines = []
     for form in dict.fromkeys(each.format for each in metrics.exports):
-        exporter = ADDED[form]
-        commands = [exporter.command.format(file=each.file) for each in metrics.exports if each.format == form]
-        lines += [exporter.opening, "", "```sh", *commands, "```", ""]
+        files = [each.file for each in metrics.exports if each.format == form]
+        for sentence, command in ADDED[form].ways_to_run:
+            # Commands are shown for each file, but the setting up before a last line once.
+            *before, last = command.splitlines()
+            lines += [sentence, "", "```sh", *before, *(last.format(file=file) for file in files), "```", ""]
     return lines
 
 

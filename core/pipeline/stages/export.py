@@ -4,9 +4,10 @@ from itertools import chain
 
 from core.engine.datasets.text_files import read_documents
 from core.engine.exporters.implementations import added_exporter, folder_exporter
-from core.pipeline.messages import AddExportSpec, CheckExportSpec, ExportSpec
+from core.errors import ExportFailed
+from core.pipeline.messages import AddExportSpec, CheckExportSpec, ExportSpec, TimeExportSpec
 from core.pipeline.reports.report import Exported
-from core.pipeline.results import AddedExportOutput, ExportOutput, TaskOutput
+from core.pipeline.results import AddedExportOutput, ExportOutput, ExportSpeedsOutput, TaskOutput
 from core.pipeline.stages.context import StageContext
 
 
@@ -37,3 +38,19 @@ def add_export(spec: AddExportSpec, context: StageContext) -> AddedExportOutput:
     return AddedExportOutput(
         files=added.files, runtime=added.runtime, notes=added.notes, peak_memory=context.peak_memory()
     )
+
+
+def time_export(spec: TimeExportSpec, context: StageContext) -> ExportSpeedsOutput:
+    """Time added files against the dense model; where that fails, a note says so, and the files are kept."""
+    try:
+        speeds = added_exporter(spec.form).measure_speeds(
+            spec.dense.path,
+            spec.files,
+            spec.work,
+            own_dense=spec.dense.own_artifact,
+            threads=spec.threads,
+            log=context.progress.log,
+        )
+    except ExportFailed as error:
+        return ExportSpeedsOutput(speeds={}, notes=[f"Tokens per second were not measured: {error.message}"])
+    return ExportSpeedsOutput(speeds=speeds, peak_memory=context.peak_memory())

@@ -19,12 +19,13 @@ from core.pipeline.messages import (
     NewNetworkSpec,
     Spec,
     TasksSpec,
+    TimeExportSpec,
     VerifySpec,
 )
 from core.pipeline.results import PruneOutput, TaskOutput
 from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.evaluate import answer_tasks, generate, measure
-from core.pipeline.stages.export import add_export, check_export, export
+from core.pipeline.stages.export import add_export, check_export, export, time_export
 from core.pipeline.stages.models import generate_text, import_gguf, new_network
 from core.pipeline.stages.verify import verify
 from core.progress import Progress
@@ -58,6 +59,8 @@ def run_stage(spec: Spec, progress: Progress, peak_resident_bytes: Callable[[], 
             return verify(spec, context)
         case AddExportSpec():
             return add_export(spec, context)
+        case TimeExportSpec():
+            return time_export(spec, context)
         case GenerateTextSpec():
             return generate_text(spec, context)
 

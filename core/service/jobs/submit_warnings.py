@@ -3,8 +3,10 @@
 from collections.abc import Collection
 
 from core.device_kinds import fastest_kind
+from core.engine.exporters.registry import ADDED
 from core.engine.options.latency_budget import NOISE
 from core.engine.options.patterns import STRUCTURED
+from core.engine.options.width import WidthOptions
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import no_speed_up
@@ -14,7 +16,7 @@ _FLOAT16_MOST = 65_504
 
 def warnings_for(job: Recipe, devices: Collection[str]) -> list[str]:
     """Return a sentence for each; `devices` are those of the queue's workers, empty where none is known."""
-    return [*_gate_on_latency(job), *_float16_on_cpu(job, devices)]
+    return [*_gate_on_latency(job), *_float16_on_cpu(job, devices), *_blocks_not_filled(job)]
 
 
 def _gate_on_latency(job: Recipe) -> list[str]:
@@ -34,4 +36,18 @@ def _float16_on_cpu(job: Recipe, devices: Collection[str]) -> list[str]:
         f"parameters.forward_dtype float16: the workers of queue {job.queue!r} have no GPU. On a CPU the calibration "
         "forward does run in float16, as asked, but no faster than in float32, and activations beyond "
         f"{_FLOAT16_MOST:,} become infinite: use 'auto', which is bfloat16 where the CPU multiplies it faster"
+    ]
+
+
+def _blocks_not_filled(job: Recipe) -> list[str]:
+    """Warn of widths whose rows an added file cannot store in its type."""
+    round_to = job.parameters.round_to if isinstance(job.parameters, WidthOptions) else None
+    if round_to is None:
+        return []
+    blocks = [min(widths) for each in job.output.exports if (widths := ADDED[each.format].widths(each.types))]
+    return [
+        f"parameters.round_to {round_to}: rows that are no whole blocks of {block} are stored in a wider type than was "
+        "asked for: leave it out, or use a multiple"
+        for block in blocks
+        if round_to % block
     ]

@@ -2,7 +2,7 @@
 
 from worker.supervisor.stages.artifact import ExportWeights, MeasureLatency, VerifyArtifact
 from worker.supervisor.stages.classifier import PruneClassifier
-from worker.supervisor.stages.exports import AddExports, CheckExports
+from worker.supervisor.stages.exports import AddExports, CheckExports, TimeExports
 from worker.supervisor.stages.language import GenerateTexts, MeasureSensitivity, PruneModel, SearchSparsity
 from worker.supervisor.stages.recover import RecoverModel
 from worker.supervisor.stages.stage import JobStage
@@ -20,6 +20,7 @@ STAGES: tuple[JobStage, ...] = (
     AnswerTasks(),
     VerifyArtifact(),
     AddExports(),
+    TimeExports(),
     ExportWeights(),
 )
 """All stages: a job goes through those that apply to it."""

@@ -121,6 +121,7 @@ def _print_inspection(inspection: Inspection) -> None:
             [
                 ("the job", "would be taken"),
                 ("sparsity", _meant(inspection.job)),
+                ("channels left", _rounded(inspection.job)),
                 *_artifact_size(inspection),
                 ("peak memory, about", size(inspection.estimate.peak_memory_bytes)),
                 ("disk, about", size(inspection.estimate.disk_bytes)),
@@ -145,3 +146,10 @@ def _meant(job: dict[str, JsonValue] | None) -> str | None:
         return None
     sparsity = job.get("sparsity")
     return f"{sparsity}, by the target" if sparsity is not None else "searched for by the worker"
+
+
+def _rounded(job: dict[str, JsonValue] | None) -> str | None:
+    """Return, for a job that removes channels, what their number is a multiple of."""
+    parameters = (job or {}).get("parameters")
+    multiple = parameters.get("round_to") if isinstance(parameters, dict) else None
+    return None if multiple is None else f"a multiple of {multiple} in each layer"

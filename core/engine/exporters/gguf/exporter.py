@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -20,12 +20,13 @@ from core.engine.exporters.gguf.gate import (
 )
 from core.engine.exporters.gguf.runtime import require_runtime, running_llama_cpp
 from core.engine.exporters.gguf.settings import GgufSettings, read_settings
+from core.engine.exporters.gguf.speed import measure_speeds
 from core.engine.exporters.gguf.tensors import placed_tensors
 from core.engine.exporters.gguf.vocabulary import Vocabulary, read_vocabulary
 from core.engine.exporters.gguf.writer import other_types, write_gguf, write_vocabulary
 from core.engine.exporters.protocols import AddedExporter, AddedForm
 from core.engine.models.folder import open_model
-from secateur_wire.metrics import ExportedFile
+from secateur_wire.metrics import ExportedFile, ExportSpeed
 
 
 class GgufFiles(AddedExporter):
@@ -80,7 +81,7 @@ class GgufFiles(AddedExporter):
                         require_token_ids(llama_cpp, tokenizer, vocabulary, file.name)
                     log(f"running {file.name} in llama.cpp")
                     agreement = compare(llama_cpp, reference)
-                require_agreement(agreement, ALL_TYPES[kind].most_kl, file.name)
+                require_agreement(agreement, kind, file.name)
                 exported[kind] = ExportedFile(
                     file=file.name,
                     format="gguf",
@@ -101,6 +102,19 @@ class GgufFiles(AddedExporter):
             runtime=f"llama.cpp of llama-cpp-py-sync {version('llama-cpp-py-sync')}",
             notes=_notes(settings, vocabulary, exported),
         )
+
+    def measure_speeds(
+        self,
+        dense: Path,
+        files: Mapping[str, Path],
+        place: Path,
+        *,
+        own_dense: bool,
+        threads: int | None,
+        log: Callable[[str], None],
+    ) -> dict[str, ExportSpeed]:
+        opened = open_model(dense, own_artifact=own_dense)
+        return measure_speeds(opened, files, place, threads=threads, log=log)
 
 
 def _file_name(kind: str) -> str:

@@ -11,19 +11,25 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from core.engine.datasets.token_windows import evaluation_windows
+from core.engine.exporters.gguf.file_types import ALL_TYPES, FIRST
 from core.engine.exporters.gguf.probe_lines import varied_lines
 from core.engine.exporters.gguf.refusal import PARAM
 from core.engine.exporters.gguf.runtime import LlamaCpp
+from core.engine.exporters.gguf.sizes import PREDICTIONS, WINDOW
 from core.engine.exporters.gguf.vocabulary import Vocabulary
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel, call_block
 from core.errors import ExportFailed, ExportMismatch, TooLittleText
 
-PREDICTIONS: Final = 2048
-_LENGTH: Final = 256
 _MOST_LINES: Final = 10_000
 _CHARACTERS: Final = 400_000
 """Characters of the job's texts that predictions are made on, at most."""
+
+
+_WITHOUT: Final = (
+    "leave {kind} out and keep F16, or prune less, as a model that has lost most of what it knew is changed by rounding"
+)
+_INSTEAD: Final = "leave gguf out of output.exports, or prune less, where the artifact has lost most of what it knew"
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Reference:
 
 def compared_windows(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, context: int) -> Tensor:
     """Return windows of token ids [windows, time] for `PREDICTIONS` of them, of the documents as far as these go."""
-    length = min(_LENGTH, context)
+    length = min(WINDOW, context)
     count = -(-PREDICTIONS // length)
     read, characters = [], 0
     for document in documents:
@@ -114,11 +120,13 @@ def compare(llama_cpp: LlamaCpp, reference: Reference) -> Agreement:
     return Agreement(divergence / predictions, same / predictions, perplexity, predictions)
 
 
-def require_agreement(agreement: Agreement, most_kl: float | None, file: str) -> None:
-    """Require that a file keeps the bound of its type; raises ExportMismatch with both figures."""
+def require_agreement(agreement: Agreement, kind: str, file: str) -> None:
+    """Require that a file keeps the bound of its type; raises ExportMismatch with both figures, and what would do."""
+    most_kl = ALL_TYPES[kind].most_kl
     if most_kl is not None and not agreement.kl <= most_kl:
         raise ExportMismatch(
             f"{file} does not predict in llama.cpp what the artifact does in transformers: their mean KL divergence is "
-            f"{agreement.kl:.3g} nats over {agreement.predictions} predictions, at most {most_kl:g} is allowed",
+            f"{agreement.kl:.3g} nats over {agreement.predictions} predictions, at most {most_kl:g} is allowed: "
+            f"{_INSTEAD if kind == FIRST else _WITHOUT.format(kind=kind)}",
             param=PARAM,
         )

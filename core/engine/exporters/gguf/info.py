@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.exporters.exporter_info import Cut, ExporterInfo
+from core.engine.exporters.exporter_info import AddedCost, Cut, ExporterInfo
 from core.engine.exporters.gguf.cells import written_form
 from core.engine.exporters.gguf.file_types import FILE_TYPES, FIRST
+from core.engine.exporters.gguf.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
 from core.errors import InvalidRequest
+
+_LEAST_BLOCK = 32
+_WAITING = 5
+"""Slowdown of a product with one token, whose weights come from memory for it alone."""
 
 
 class _GgufInfo(ExporterInfo):
@@ -25,8 +30,34 @@ class _GgufInfo(ExporterInfo):
                     param=param,
                 )
 
-    def added_bytes(self, description: ModelDescription, types: Sequence[str]) -> int:
-        return round(description.parameters * sum(FILE_TYPES[name].weight_bytes for name in {*types, FIRST}))
+    def widths(self, types: Sequence[str]) -> tuple[int, ...]:
+        """Return the blocks that rows are stored in: the widest of the types, then that of all types that have any."""
+        blocks = {FILE_TYPES[name].block for name in types} - {1}
+        return tuple(sorted(blocks | ({_LEAST_BLOCK} if blocks else set()), reverse=True))
+
+    def added_cost(self, description: ModelDescription, types: Sequence[str], *, is_timed: bool) -> AddedCost:
+        """Return the cost of the files, the first type's always, of their gate, and of timing them."""
+        parameters = description.parameters
+        sizes = {name: round(parameters * FILE_TYPES[name].weight_bytes) for name in {*types, FIRST}}
+        largest, layer = max(sizes.values()), description.prunable_parameters // max(description.layers, 1)
+        ends = max(parameters - description.prunable_parameters, 0)
+        reference = (
+            4 * (ends + layer + PREDICTIONS * description.hidden_size) + 24 * WINDOW * description.vocabulary_size
+        )
+        gated = PREDICTIONS * (len(sizes) + 1)
+        meanwhile = [0 if FIRST in types else sizes[FIRST]]
+        timed = 0
+        if is_timed and parameters <= self.most_timed_parameters:
+            is_mixed = any(FILE_TYPES[name].is_mixed for name in types)
+            meanwhile.append(max(sizes[name] for name in types) + is_mixed * sizes[FIRST])
+            timed = 2 * len(types) * (MOST_ROUNDS + 1) * (PROMPT_TOKENS + _WAITING * DECODED_TOKENS)
+        return AddedCost(
+            bytes=sum(sizes[name] for name in types),
+            temporary_bytes=max(meanwhile),
+            memory_bytes=max(reference + largest, 2 * largest if timed else 0),
+            operations=2 * parameters * (gated + timed),
+            processes=2 + len(sizes) + (1 + len(types) if timed else 0),
+        )
 
 
 INFO = _GgufInfo(
@@ -36,8 +67,15 @@ INFO = _GgufInfo(
     task_families=("language-model",),
     summary="gguf: files for llama.cpp, and what is built on it. Each is run there before the job ends, and has to "
     "predict what the artifact does.",
-    opening="In llama.cpp, which needs nothing else of this folder:",
-    command="llama-cli --model {file}",
+    ways_to_run=(
+        ("A chat in llama.cpp, which needs nothing else of this folder:", "llama-cli --model {file}"),
+        ("An API for programs, and a page to chat on:", "llama-server --model {file}"),
+        (
+            "Where llama.cpp is not installed, the package that this file was tried in on the worker:",
+            "pip install llama-cpp-py-sync\npython -m llama_cpp_py_sync chat --model {file}",
+        ),
+    ),
     types=tuple(FILE_TYPES),
     suffix=".gguf",
+    most_timed_parameters=2 * 10**9,
 )

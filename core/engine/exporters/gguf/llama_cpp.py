@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -21,6 +22,7 @@ from secateur_wire.base import JsonObject
 MEMORY_BYTES: Final = 2**31
 """Memory of the process beyond its use after loading its libraries, and beyond three times the file."""
 _F32: Final = 0
+_LEAST_ROUNDS: Final = 3
 _NO_FLASH_ATTENTION: Final = 0
 _PARENT_DEATH_SIGNAL: Final = 1
 
@@ -108,6 +110,46 @@ class _LlamaCpp:
             return {"error": f"llama.cpp does not run a sequence of {count} tokens ({failed})"}, b""
         size = 4 * count * vocabulary
         return {"bytes": size}, bytes(self._ffi.buffer(lib.llama_get_logits(self._context), size))
+
+    def speeds(
+        self, files: list[str], *, prompt: int, decoded: int, most_rounds: int, seconds: float, threads: int
+    ) -> JsonObject:
+        """Return the seconds of a prompt and of decoding after it, of each file in turn, `[file][round]`.
+
+        Contexts are as llama.cpp has them unless told otherwise. A first round, which is not counted, tells how many
+        rounds, of 3 or more, are made in the `seconds`.
+        """
+        contexts = []
+        for file in files:
+            parameters = self._lib.llama_model_default_params()
+            parameters.n_gpu_layers = 0
+            model = self._lib.llama_model_load_from_file(file.encode(), parameters)
+            settings = self._lib.llama_context_default_params()
+            settings.n_ctx = prompt + decoded
+            settings.n_threads = settings.n_threads_batch = threads
+            context = self._ffi.NULL if model == self._ffi.NULL else self._lib.llama_init_from_model(model, settings)
+            if context == self._ffi.NULL:
+                return {"error": f"llama.cpp does not run {Path(file).name}"}
+            contexts.append(context)
+        start = time.perf_counter()
+        for context in contexts:
+            self._timed(context, prompt, decoded)
+        rounds = min(max(int(seconds / (time.perf_counter() - start)), _LEAST_ROUNDS), most_rounds)
+        times = [[self._timed(context, prompt, decoded) for context in contexts] for _ in range(rounds)]
+        return {"seconds": [[each[place] for each in times] for place in range(len(files))]}
+
+    def _timed(self, context: Any, prompt: int, decoded: int) -> JsonValue:
+        lib = self._lib
+        lib.llama_memory_clear(lib.llama_get_memory(context), True)
+        vocabulary = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(lib.llama_get_model(context)))
+        tokens = self._ffi.new("llama_token[]", [7919 * place % vocabulary for place in range(prompt + decoded)])
+        moments = [time.perf_counter()]
+        for begin, count in ((0, prompt), *((prompt + place, 1) for place in range(decoded))):
+            if lib.llama_decode(context, lib.llama_batch_get_one(tokens + begin, count)):
+                raise RuntimeError(f"llama.cpp does not run {count} tokens after {begin}")
+            lib.llama_synchronize(context)
+            moments.append(time.perf_counter())
+        return [moments[1] - moments[0], moments[-1] - moments[1]]
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:

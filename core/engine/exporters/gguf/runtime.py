@@ -19,6 +19,8 @@ from pydantic import BaseModel, Field
 from core.engine.exporters.gguf.refusal import PARAM
 from core.errors import ExportFailed, InvalidRequest
 
+Seconds = list[list[tuple[float, float]]]
+
 LIBRARY: Final = "llama_cpp_py_sync"
 SECONDS: Final = 120.0
 BYTES_PER_SECOND: Final = 2e9
@@ -84,6 +86,7 @@ class _Answer(BaseModel):
     error: str | None = None
     vocabulary: int = 0
     ids: list[list[int]] = Field(default_factory=list)
+    seconds: Seconds = Field(default_factory=list)
     bytes: int = 0
 
 
@@ -113,6 +116,18 @@ class LlamaCpp:
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return llama.cpp's ids of each text."""
         return self._ask("token_ids", texts=list(texts)).ids
+
+    def speeds(self, files: Sequence[Path], *, prompt: int, decoded: int, most_rounds: int, seconds: float) -> Seconds:
+        """Return the seconds of a prompt and of decoding after it, of each file in turn, `[file][round]`."""
+        return self._ask(
+            "speeds",
+            files=[str(each) for each in files],
+            prompt=prompt,
+            decoded=decoded,
+            most_rounds=most_rounds,
+            seconds=seconds,
+            threads=self._threads,
+        ).seconds
 
     def logits(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Return the logits after each token, [time, vocabulary]."""

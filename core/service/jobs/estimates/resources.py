@@ -12,14 +12,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.device_kinds import DeviceKind
+from core.device_kinds import CPU, DeviceKind
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, LONGEST_TOKENS
+from core.engine.exporters.exporter_info import AddedCost
 from core.engine.exporters.registry import ADDED
 from core.engine.options.latency_budget import bytes_in_turn
+from core.engine.options.patterns import STRUCTURED
 from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.cost import PassSizes, Tokens
 from core.methods.registry import get_method
@@ -147,11 +149,12 @@ def estimate_resources(
     copies = is_fetched + 3 * (not method.measures)
     stored = description.bytes * copies + training.disk  # blocks, artifact, its copy in a local store
     stored += 0 if choosing is None else description.prunable_parameters * width  # as trained
-    stored += 2 * sum(
-        ADDED[each.format].added_bytes(description, each.types) for each in job.output.exports
-    )  # and copies
+    added = _added_cost(description, job)
+    processes += added.processes
+    model_peak = max(model_peak, added.memory_bytes)
+    stored += 2 * added.bytes + added.temporary_bytes
     moved = stored + 6 * description.bytes + 4 * streams
-    host = max(block * width + streams // 8, training.checkpoint)
+    host = max(block * width + streams // 8, training.checkpoint, added.memory_bytes)
     memory_bytes, device_memory_bytes = _peaks(device, max(engine, model_peak), host)
     return ResourceEstimate(
         peak_memory_bytes=memory_bytes,
@@ -159,7 +162,21 @@ def estimate_resources(
         disk_bytes=stored + 2 * streams,
         seconds=processes * _PROCESS_SECONDS
         + work.operations / device.operations_per_second
+        + added.operations / CPU.operations_per_second
         + moved / _BYTES_PER_SECOND,
+    )
+
+
+def _added_cost(description: ModelDescription, job: Recipe) -> AddedCost:
+    """Return what the added forms take together; they are made one after another."""
+    removes = job.pattern == STRUCTURED.text
+    costs = [ADDED[each.format].added_cost(description, each.types, is_timed=removes) for each in job.output.exports]
+    return AddedCost(
+        bytes=sum(each.bytes for each in costs),
+        temporary_bytes=max((each.temporary_bytes for each in costs), default=0),
+        memory_bytes=max((each.memory_bytes for each in costs), default=0),
+        operations=sum(each.operations for each in costs),
+        processes=sum(each.processes for each in costs),
     )
 
 

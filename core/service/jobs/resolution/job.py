@@ -18,6 +18,7 @@ from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
+from core.pipeline.recipes.alignment import aligned_request
 from core.pipeline.recipes.outputs import cut_of, resolve_output
 from core.pipeline.recipes.parts import Calibration, Evaluation, Output
 from core.pipeline.recipes.recipe import Recipe
@@ -134,18 +135,22 @@ def _recipe(
 
 
 def _check(description: Description, body: JobBody) -> ResolvedRequest:
-    request = (body.method, body.pattern, body.sparsity, body.parameters)
     layout, is_calibrated = body.output.layout, body.calibration is not None
-    if body.target is None:
-        return resolve_request(description, *request, layout=layout, is_calibrated=is_calibrated)
-    return resolve_target(
-        description,
-        *request,
-        body.target,
-        layout=layout,
-        leaves_out_zeros=OFFERED[body.output.format].leaves_out_zeros,
-        is_calibrated=is_calibrated,
-    )
+
+    def resolve(parameters: Mapping[str, object]) -> ResolvedRequest:
+        request = (body.method, body.pattern, body.sparsity, parameters)
+        if body.target is None:
+            return resolve_request(description, *request, layout=layout, is_calibrated=is_calibrated)
+        return resolve_target(
+            description,
+            *request,
+            body.target,
+            layout=layout,
+            leaves_out_zeros=OFFERED[body.output.format].leaves_out_zeros,
+            is_calibrated=is_calibrated,
+        )
+
+    return aligned_request(description, body.parameters, body.output.exports, resolve)
 
 
 def _resolve_calibration(

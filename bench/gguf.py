@@ -1,0 +1,101 @@
+"""The sample model cut to 70 % of its blocks, as files for llama.cpp: `python -m bench.gguf [--write docs/gguf.md]`.
+
+Each cell prunes, writes the files, holds them against the artifact and times them beside the dense model's, in turn.
+Figures are cached by the cell's work, the code that does it and the machine.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.cells import CACHE, cell_key, engine_program, own_release, recall, remember, run
+from bench.machine import describe_machine, threads_available
+from bench.page import table, write_section
+from bench.windows import Windows
+from core.settings import get_settings
+from secateur_wire.metrics import ExportedFile, TokenRate
+from worker.samples.language import CALIBRATION, EVALUATION, MODEL
+
+SECTION = "bench-gguf"
+LAYOUTS = {"uniform": "one width", "per_layer": "widths by layer"}
+WORK = {"method": "flap", "sparsity": 0.237, "parameters": {"attention": "none"}}
+"""30 % of the sample model's blocks: its embeddings stay. Channels go, heads stay."""
+
+
+def measured(layout: str, given: argparse.Namespace) -> dict[str, Any]:
+    """The figures of a layout, of this run or an earlier one."""
+    model = given.model.absolute()
+    windows = Windows(model, given.calibration.absolute(), "calibration", given.samples, given.length)
+    spec = WORK | {
+        "model": str(model),
+        "tokens": str(windows.written(given.threads)),
+        "text": str(given.evaluation.absolute()),
+        "layout": layout,
+        "types": given.types,
+        "threads": given.threads,
+    }
+    program = engine_program("bench.gguf_cell")
+    key = cell_key(program, spec, describe_machine())
+    known = recall(key)
+    if known is None or given.fresh:
+        output = (CACHE / "checkpoints" / f"gguf-{key}").absolute()
+        known = run(program, spec | {"output": str(output)}, key).result
+        remember(key, known)
+    return known
+
+
+def rows_of(layout: str, figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """A row for each file: what it is, its bytes and KL, and both speeds."""
+    dense, pruned = figures["parameters"]
+    for each in map(ExportedFile.model_validate, figures["files"]):
+        speed = each.speed
+        assert speed is not None
+        yield (
+            f"{LAYOUTS[layout]}, multiples of {figures['round_to']}",
+            each.type,
+            f"{pruned / 1e6:.1f} of {dense / 1e6:.1f}",
+            f"{each.bytes / 1e6:.1f} of {speed.dense_bytes / 1e6:.1f}",
+            f"{each.kl:.2g}",
+            _rate(speed.prefill),
+            _rate(speed.decode),
+        )
+
+
+def _rate(rate: TokenRate) -> str:
+    return f"{rate.ratio:.2f} × ({rate.dense:.0f}, {rate.pruned:.0f}; ± {rate.spread:.0%})"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    settings = get_settings()
+    texts = {use: settings.datasets_root / f"{name}.jsonl" for use, name in (("c", CALIBRATION), ("e", EVALUATION))}
+    parser = argparse.ArgumentParser(prog="python -m bench.gguf", description=__doc__)
+    parser.add_argument("--model", type=Path, default=settings.models_root / MODEL, help="folder of safetensors")
+    parser.add_argument("--calibration", type=Path, default=texts["c"], help="text to prune by")
+    parser.add_argument("--evaluation", type=Path, default=texts["e"], help="text to compare predictions on")
+    parser.add_argument("--samples", type=int, default=32, help="windows to calibrate on (default 32)")
+    parser.add_argument("--length", type=int, default=256, help="tokens of each (default 256)")
+    parser.add_argument("--types", nargs="+", default=["F16", "Q8_0"], help="of the files")
+    parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
+    parser.add_argument("--threads", type=int, default=threads_available())
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
+    given = parser.parse_args(arguments)
+    rows = [row for layout in given.layouts for row in rows_of(layout, measured(layout, given))]
+    header = ("30 % of the blocks went", "type", "parameters, M", "MB", "KL, nats", "prefill", "decode")
+    text = f"""{table(header, rows)}
+
+{describe_machine()}; {own_release()}. `python -m bench.gguf`
+
+SmolLM2-135M-Instruct, channels removed by `flap` (heads stay), calibrated on {given.samples} × {given.length} tokens,
+with no recovery. KL divergence of the file from the artifact. Tokens per second in llama.cpp, pruned ÷ dense, in files
+of the same type, in turn, {given.threads} threads (in brackets both, and the largest spread of rounds)."""
+    print(text)
+    if given.write:
+        write_section(given.write, SECTION, text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Alignment of widths to the blocks in which added files store their rows, where a request leaves it open."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from core.engine.architectures.describe import Description
+from core.engine.architectures.description import ModelDescription
+from core.engine.exporters.registry import ADDED
+from core.engine.options.width import WidthOptions
+from core.engine.options.width_counts import rounding_cost
+from core.errors import InvalidSparsity, InvalidTarget
+from core.pipeline.recipes.parts import Export
+from core.pipeline.recipes.validation import ResolvedRequest
+
+_MOST_COST: Final = 0.02
+"""Largest relative difference from what was asked to go, up to which blocks wider than the least are filled."""
+
+
+def aligned_request(
+    description: Description,
+    parameters: Mapping[str, object],
+    exports: Sequence[Export],
+    resolve: Callable[[Mapping[str, object]], ResolvedRequest],
+) -> ResolvedRequest:
+    """Return the request that `resolve` makes of parameters, `round_to` filled in where it is unset and fills blocks.
+
+    Where no aligned widths are as near as the request wants, it stays unset.
+    """
+    request = resolve(parameters)
+    if not isinstance(request.parameters, WidthOptions) or request.parameters.round_to is not None:
+        return request
+    assert isinstance(description, ModelDescription)
+    widths = sorted({each for export in exports for each in _widths(export)}, reverse=True)
+    for width in widths:
+        try:
+            aligned = resolve({**parameters, "round_to": width})
+        except (InvalidSparsity, InvalidTarget):
+            continue
+        if width == widths[-1] or _cost(description, aligned) < _MOST_COST:
+            return aligned
+    return request
+
+
+def _widths(export: Export) -> Sequence[int]:
+    exporter = ADDED[export.format]
+    return exporter.widths([each for each in export.types if each in exporter.types])
+
+
+def _cost(description: ModelDescription, request: ResolvedRequest) -> float:
+    """Return the relative difference from what was asked to go; 1 where that is searched for."""
+    if request.sparsity is None:
+        return 1.0
+    assert isinstance(request.parameters, WidthOptions)
+    return rounding_cost(
+        description, request.parameters, request.sparsity, layout=request.layout, at_least=request.at_least
+    )
