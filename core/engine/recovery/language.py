@@ -35,6 +35,7 @@ from core.engine.recovery.precision import (
     uncast_weights,
 )
 from core.engine.recovery.protocols import OpenedModel, Teacher
+from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Adaptive, InOrder, Source
 from core.engine.recovery.training import Training
@@ -104,7 +105,8 @@ def recover(
     recovery = complete_recovery(recovery, folder.description, windows_NT.shape[1])
     device = device or default_device()
     accelerator, frozen_dtype = training_precision(DTYPES[folder.description.dtype], device)
-    is_cast = recovery.lora is None and casts_weights(DTYPES[folder.description.dtype], accelerator.device)
+    stored, learns = DTYPES[folder.description.dtype], RECOVERIES[recovery.method].learns_from_model
+    is_cast = recovery.lora is None and casts_weights(stored, accelerator.device, learns_from_model=learns)
     frozen_dtype = torch.bfloat16 if is_cast else frozen_dtype
     torch.manual_seed(recovery.seed)
     model = load_model(folder, accelerator.device, dtype=frozen_dtype if recovery.lora else torch.float32)

@@ -27,14 +27,19 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
     enable({"use_reentrant": False})
 
 
-def casts_weights(stored: torch.dtype, device: torch.device) -> bool:
+def casts_weights(stored: torch.dtype, device: torch.device, *, learns_from_model: bool) -> bool:
     """Return whether a model whose weights are trained is run in bfloat16 by casts of its weights.
 
     It is where a device without autocast of its own prefers bfloat16, as a CPU with matrix units does. Autocast would
-    cast activations too, back and forth at every layer, which takes a CPU longer than some of the products.
+    cast activations too, back and forth at every layer, which takes a CPU longer than some of the products. A model
+    stored in float32 is run so only where it learns from another, which is run alike.
     """
     backend = backend_of(device)
-    return backend.prefers_bfloat16() and not backend.kind.prefers_16_bit and stored is not torch.float32
+    return (
+        backend.prefers_bfloat16()
+        and not backend.kind.prefers_16_bit
+        and (learns_from_model or stored is not torch.float32)
+    )
 
 
 class _InBfloat16(nn.Module):
