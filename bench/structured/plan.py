@@ -14,6 +14,8 @@ from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
 
 SAMPLES, LENGTH = 64, 512
 """Calibration sequences where a method's paper does not say otherwise, and tokens of each."""
+MANY = 128
+"""Calibration sequences of `frontier` and of FLAP at its best: what they fit gains by more of them."""
 FRONTIER, FLAP = "frontier", "flap"
 """Methods that are run with every seed, and compared."""
 
@@ -57,12 +59,13 @@ class Row:
             sparsity,
             self.parameters,
             layout=None if removes_layers else self.layout,
+            is_calibrated=self.samples > 0,
         )
 
 
 def _frontier(layout: Layout, budget: str, **how: Any) -> Row:
     title = f"{FRONTIER} {layout} {budget}{', distilled' if how.get('distils') else ''}"
-    return Row(title, FRONTIER, {"budget": budget}, layout, **how)
+    return Row(title, FRONTIER, {"budget": budget}, layout, MANY, **how)
 
 
 _NO_REFIT = {"compensation": {"refit": 0}}
@@ -72,7 +75,7 @@ ROWS = {
     for each in (
         _frontier("uniform", "quick"),
         _frontier("per_layer", "quick"),
-        Row("flap channels", FLAP, {"attention": "none", "bias": True} | _NO_REFIT, "per_layer"),
+        Row("flap best", FLAP, {"attention": "none", "bias": False}, "per_layer", MANY),
         Row("flap paper", FLAP, {"attention": "kv_groups", "bias": True} | _NO_REFIT, "per_layer", 1024, 128),
         Row("osscar-like", "osscar", baseline=True),
         Row("slimgpt-like", "slimgpt", layout="per_layer", baseline=True),

@@ -10,7 +10,7 @@ from bench.page import table
 from bench.structured.figures import IN_DOMAIN, OUT_OF_DOMAIN, Dense, Figures
 from bench.structured.goals import goals, goals_table
 from bench.structured.ground import distillation
-from bench.structured.plan import LENGTH, ROWS, SAMPLES, TARGETS, Cell, Row
+from bench.structured.plan import FRONTIER, LENGTH, MANY, ROWS, SAMPLES, TARGETS, Cell, Row
 from bench.structured.ranking import Ranking
 from bench.structured.running import ROUNDS, Bench
 from core.engine.evaluation.zero_shot_tasks import TASKS
@@ -70,9 +70,9 @@ def _rows(bench: Bench) -> str:
             body += f", then `{json.dumps({'recovery': recovery.model_dump(mode='json', exclude_unset=True)})}`"
         rows.append([title, body, _calibration(row)])
     return (
-        f"Calibrated on {SAMPLES} × {LENGTH} tokens of {bench.ground.calibration.stem}, by seed, or what the method's "
-        "paper says; text of the model's own among them where the method takes some.\n\n"
-        + table(["row", "job", "calibration"], rows, text_columns=3)
+        f"Calibrated on {SAMPLES} × {LENGTH} tokens of {bench.ground.calibration.stem}, by seed, {FRONTIER} and FLAP "
+        f"at its best on {MANY}, a paper's setting on what the paper says; text of the model's own among them where the "
+        "method takes some.\n\n" + table(["row", "job", "calibration"], rows, text_columns=3)
     )
 
 

@@ -118,7 +118,7 @@ def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(
     plan = a_plan(
         "frontier uniform quick",
         "frontier per_layer quick, distilled",
-        "flap channels",
+        "flap best",
         "flap paper",
         "slicegpt",
         task_limit=300,
@@ -129,7 +129,7 @@ def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(
         Cell("frontier uniform quick", "20", 0): figures(14, 30),
         Cell("frontier uniform quick", "20", 1): figures(16, 34),
         Cell("frontier per_layer quick, distilled", "20", 0): figures(13, 29, recovery=600),
-        Cell("flap channels", "20", 0): figures(40, 60),
+        Cell("flap best", "20", 0): figures(40, 60),
         Cell("flap paper", "20", 0): figures(30, 80),
         Cell("slicegpt", "50", 0): figures(90, 90),
     }
@@ -141,7 +141,7 @@ def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(
     assert table["frontier uniform quick"][2:9] == [
         "15.00 ± 1.41 (2)", "1.50", "32.00 ± 2.83 (2)", "1.60", "0.37", "0.43", "0.51 ± 0.02"
     ]  # fmt: skip
-    assert table["flap channels"][6:8] == ["1.26", "1.00"] and table["flap paper"][6:8] == ["1.00", "1.26"]
+    assert table["flap best"][6:8] == ["1.26", "1.00"] and table["flap paper"][6:8] == ["1.00", "1.26"]
     assert table["frontier per_layer quick, distilled"][10] == "1 + 600"
     assert table["slicegpt"] == ["–"] * 13 and rows(text, "50 % of the blocks")["slicegpt"][2] == "90.00"
     goals = rows(text, "Goals")
