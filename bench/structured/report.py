@@ -71,8 +71,8 @@ def _rows(bench: Bench) -> str:
         rows.append([title, body, _calibration(row)])
     return (
         f"Calibrated on {SAMPLES} × {LENGTH} tokens of {bench.ground.calibration.stem}, by seed, {FRONTIER} and FLAP "
-        f"at its best on {MANY}, a paper's setting on what the paper says; text of the model's own among them where the "
-        "method takes some.\n\n" + table(["row", "job", "calibration"], rows, text_columns=3)
+        f"at its best on {MANY}, a paper's setting on what the paper says; text of the model's own among them where "
+        "the method takes some.\n\n" + table(["row", "job", "calibration"], rows, text_columns=3)
     )
 
 
