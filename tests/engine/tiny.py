@@ -13,8 +13,10 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 
-_COMMON = {"vocab_size": 96, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-_LLAMA = _COMMON | {
+_COMMON: dict[str, object] = {
+    "vocab_size": 96, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+_LLAMA: dict[str, object] = _COMMON | {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 8,
 }  # fmt: skip

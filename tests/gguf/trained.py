@@ -11,7 +11,8 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, trainers
 from tokenizers.models import BPE
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from core.engine.exporters.gguf.probe_lines import varied_lines
 
@@ -54,8 +55,7 @@ FAMILIES: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
 def architecture_of(family: str) -> str:
     """Return the class of transformers whose models a family's are."""
     config = getattr(transformers, FAMILIES[family][0])
-    model_class: type[PreTrainedModel] = AutoModelForCausalLM._model_mapping[config]
-    return model_class.__name__
+    return str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type])
 
 
 def save_trained(folder: Path, family: str = "llama", training_steps: int = _STEPS, **changes: object) -> Path:
