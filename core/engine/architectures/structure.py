@@ -1,6 +1,6 @@
 """Sizes of a model's layers, as far as units can be removed from them: facts that a description of the model keeps."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,6 +39,10 @@ class ModelStructure(BaseModel):
     def parameters(self) -> int:
         """Return the parameters of all layers."""
         return sum(layer.parameters for layer in self.layers)
+
+    def of_layers(self, layers: Iterable[int]) -> "ModelStructure":
+        """Return the structure of a model that has these layers alone."""
+        return self.model_copy(update={"layers": [self.layers[layer] for layer in layers]})
 
     @property
     def is_uniform(self) -> bool:

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
+from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_kind import AttentionChoice
 from core.engine.options.base import MethodParameters
@@ -62,6 +63,9 @@ class WidthOptions(MethodParameters, RefitOptions):
     def leaves_biases(self) -> bool:
         """Return whether what is removed leaves biases behind, where the architecture has room for them."""
         return False
+
+    def check_whole_layers(self, description: ModelDescription, ratio: float, free: int) -> None:
+        """Raise InvalidParameters where more whole layers are to go, of `free` ones, than `ratio` of the model has."""
 
 
 class RankedWidthOptions(WidthOptions):

@@ -106,6 +106,7 @@ def plan_width_reduction(
             param="parameters.attention",
         )
     protected = frozenset[int]() if layout == "uniform" else parameters.protected(description.layers)
+    parameters.check_whole_layers(description, ratio, description.layers - len(protected))
     round_to = parameters.round_to or device_kind(device).round_to
     is_open = parameters.attention == "auto" and attention != "none"
     request: _Request = {
@@ -195,6 +196,29 @@ def rounding_cost(
     structure = require_structure(description)
     step = plan.round_to * fine_kind(plan.kinds).parameters(structure, 0)
     return step / wanted if wanted else 0.0
+
+
+def reduction_of_rest(
+    description: ModelDescription,
+    parameters: WidthOptions,
+    ratio: float,
+    left: Sequence[int],
+    *,
+    layout: Layout,
+    device: str,
+    at_least: bool,
+) -> WidthReduction:
+    """Return the width reduction of the layers that are `left`, where the others go whole and `ratio` of all goes.
+
+    Raises InvalidSparsity where there is none.
+    """
+    structure = require_structure(description)
+    rest = structure.of_layers(left)
+    without = description.model_copy(update={"structure": rest, "layers": len(left)})
+    gone = (structure.parameters - rest.parameters) / description.parameters
+    return plan_width_reduction(
+        without, parameters, max(ratio - gone, 0.0), layout=layout, device=device, at_least=at_least
+    )
 
 
 def reachable_sparsities(

@@ -1,12 +1,14 @@
 """Frontier for a smaller model: channels go as Optimal Brain Surgeon chooses, and what is left is fitted at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName
 from core.engine.models.tensors import to_out_in
+from core.engine.options.width_counts import reduction_of_rest
 from core.engine.pruning.compensation.column_update import damped_cholesky
 from core.engine.pruning.compensation.refit import refit_directions, ridge_directions, target_product
 from core.engine.pruning.input_statistics import InputStatistic
@@ -16,6 +18,8 @@ from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.ranking import threshold_counts
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitCounts, UnitSet, require_finite
 from core.methods.frontier.group_surgeon import remove_groups
+from core.methods.frontier.layer_drop import LAYER_DROP
+from core.methods.frontier.layer_search import LayerSearch
 from core.methods.frontier.output_metric import measure_outputs
 from core.methods.frontier.structured_info import StructuredFrontierParameters
 
@@ -36,22 +40,25 @@ class StructuredFrontier(BlockUnitMethod):
 
     def __init__(self, parameters: StructuredFrontierParameters) -> None:
         self.parameters = parameters
+        if parameters.drop_layers != 0:
+            self.weight_reads += LAYER_DROP[parameters.budget].weight_reads
 
     def plan(self, context: UnitSelectionContext) -> UnitCounts:
-        width_reduction = context.width_reduction
+        parameters, width_reduction = self.parameters, context.width_reduction
         assert width_reduction is not None
-        counts = width_reduction.counts
-        if self.parameters.metric or width_reduction.ranking is not None:
-            costs = measure_outputs(context, self.parameters.seed)
+        costs = None
+        if parameters.metric or width_reduction.ranking is not None:
+            costs = measure_outputs(context, parameters.seed)
             require_finite(dict(enumerate(costs)))
-            if width_reduction.ranking is not None:
-                per_parameter = [
-                    {kind.name: each[kind.name] / kind.parameters(context.structure, layer) for kind in context.kinds}
-                    for layer, each in enumerate(costs)
-                ]
-                counts = threshold_counts(context.structure, per_parameter, context.kinds, width_reduction.ranking)
-        assert counts is not None
-        return UnitCounts(layers=dict(enumerate(counts)))
+
+        def counts_without(dropped: Sequence[int]) -> UnitCounts:
+            widths = parameters.model_copy(update={"drop_layers": 0})
+            return _counts_without(context, widths, costs, dropped)
+
+        search = LayerSearch(context, self, LAYER_DROP[parameters.budget], width_reduction.protected, counts_without)
+        if parameters.drop_layers != "auto":
+            return counts_without(search.most_dispensable(parameters.drop_layers))
+        return search.best(context.sparsity)
 
     def prune_block(
         self, block: BlockToPrune, dense: TokensAtBlock, pruned: PrunedTokens | None, log: Callable[[str], None]
@@ -66,6 +73,46 @@ class StructuredFrontier(BlockUnitMethod):
         fit = _Fit(self.parameters, block, losing)
         pruned.fit(linears, fit)
         return PrunedBlock(fit.units, fit.changed, fit.costs, fit.notes)
+
+
+def _counts_without(
+    context: UnitSelectionContext,
+    parameters: StructuredFrontierParameters,
+    costs: Sequence[Mapping[KindName, Tensor]] | None,
+    dropped: Sequence[int],
+) -> UnitCounts:
+    """Return the counts with which as many parameters go as were asked for, those of the layers `dropped` among them.
+
+    Raises InvalidSparsity where there are none.
+    """
+    structure, width_reduction = context.structure, context.width_reduction
+    assert width_reduction is not None
+    left = [layer for layer in range(context.layers) if layer not in dropped]
+    if dropped:
+        width_reduction = reduction_of_rest(
+            context.folder.description,
+            parameters,
+            context.sparsity,
+            left,
+            layout=context.layout,
+            device=context.streamed.device.type,
+            at_least=context.at_least,
+        )
+    counts = width_reduction.counts
+    if width_reduction.ranking is not None:
+        assert costs is not None
+        per_parameter = [
+            {kind.name: costs[layer][kind.name] / kind.parameters(structure, layer) for kind in context.kinds}
+            for layer in left
+        ]
+        rest = structure.of_layers(left)
+        counts = threshold_counts(rest, per_parameter, context.kinds, width_reduction.ranking)
+    assert counts is not None
+    layers = {}
+    for layer, each in zip(left, counts, strict=True):
+        units = LayerCounts.of_all(structure.layers[layer], context.kinds).units | each.units  # maybe no head goes now
+        layers[layer] = LayerCounts.of(structure, layer, context.kinds, units)
+    return UnitCounts(layers=layers)
 
 
 class _Fit:

@@ -1,13 +1,17 @@
 """Frontier for a smaller model: its variant of the method's description, its parameters and what it costs."""
 
-from typing import ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.compensation import CutRefit
 from core.engine.options.width import WidthOptions
+from core.errors import InvalidParameters
 from core.methods.cost import GRADIENT_PASSES, ChoiceMemory, Cost, CostFacts, PassSizes
+from core.methods.frontier.layer_drop import LAYER_DROP, most_layers
 from core.methods.frontier.own_text import OWN_TEXT, Budget
 from core.methods.method_info import SMALLER, Variant
 from secateur_wire.methods import Needs
@@ -32,6 +36,14 @@ class StructuredFrontierParameters(WidthOptions):
         "none",
         description="Heads stay (none), as their removal costs more than that of channels, or go as a KV head with "
         "its query heads (kv_groups).",
+    )
+    drop_layers: Literal["auto"] | Annotated[int, Field(ge=0, le=4096)] = Field(
+        "auto",
+        description="Whole layers that go, channels making up the rest: so many, or auto: the number with which a "
+        "pruned model of that size predicts most like the dense one, tried on calibration tokens (quick: up to two "
+        "numbers of layers, where at least "
+        f"{LAYER_DROP['quick'].from_share:.0%} of the blocks' parameters go, else none; thorough: up to eight, from "
+        f"{LAYER_DROP['thorough'].from_share:.0%} on).",
     )
     damping: float = Field(
         0.01,
@@ -60,6 +72,15 @@ class StructuredFrontierParameters(WidthOptions):
     def default_refit(self) -> CutRefit | None:
         return None
 
+    def check_whole_layers(self, description: ModelDescription, ratio: float, free: int) -> None:
+        most = min(most_layers(description, ratio), free - 1)
+        if self.drop_layers != "auto" and self.drop_layers > most:
+            raise InvalidParameters(
+                f"parameters.drop_layers: at sparsity {ratio:g} at most {most} whole layers can go, not "
+                f"{self.drop_layers}, which have more parameters, or leave no layer",
+                param="parameters.drop_layers",
+            )
+
     def ranks_layers(self, layout: Layout) -> bool:
         return layout == "per_layer"
 
@@ -71,26 +92,37 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
     """Cost of two models side by side, gradients of a few sequences before, and the removal of inputs by H⁻¹."""
 
     def passes(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
-        return 2 * facts.tokens.calibration + GRADIENT_PASSES * _measured_tokens(facts)
+        search = _searched(facts)
+        return (
+            2 * facts.tokens.calibration
+            + GRADIENT_PASSES * _measured_tokens(facts)
+            + search.scanned // 2  # of the models that lack a layer all run the blocks behind it, half of all
+            + search.trials * (2 * search.fitted + search.seen)
+        )
 
     def operations(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
         """Return what XᵀX leaves out: YᵀX, (H + λI)⁻¹, and its update and that of the weights for each input that goes.
 
-        Those that go are the share of the channels' parameters that the sparsity of the model makes up.
+        Those that go are the share of the channels' parameters that the sparsity of the model makes up. Trials have
+        the same again, with their own XᵀX, and predictions of each model that is tried.
         """
         total = 0
-        hidden, tokens = facts.description.hidden_size, facts.tokens.calibration
-        share = min(1.0, facts.sparsity * facts.description.parameters / facts.description.prunable_parameters)
+        description, search, tokens = facts.description, _searched(facts), facts.tokens.calibration
+        hidden = description.hidden_size
+        share = min(1.0, facts.sparsity * description.parameters / description.prunable_parameters)
         for width in _read_widths(facts):
-            total += 2 * hidden * width * tokens + width**3
-            total += round(share * width) * (2 * width**2 + 4 * hidden * width)
-        return total
+            removal = width**3 + round(share * width) * (2 * width**2 + 4 * hidden * width)
+            total += 2 * hidden * width * tokens + removal
+            total += search.trials * ((2 * hidden + width) * width * search.fitted + 4 * width**3 // 3 + removal)
+        predicted = search.scanned + 2 * search.trials * search.seen
+        return total + 2 * hidden * description.vocabulary_size * predicted
 
     def memory(self, facts: CostFacts[StructuredFrontierParameters], sizes: PassSizes) -> ChoiceMemory:
         description, tokens = facts.description, facts.tokens
         waiting = _STATE_BYTES * tokens.calibration * max(_read_widths(facts))
         stored = _STATE_BYTES * description.hidden_size * tokens.calibration
-        inputs = _STATE_BYTES * description.layers * description.hidden_size * _measured_tokens(facts)
+        states = description.layers * max(_measured_tokens(facts), _searched(facts).scanned_at_once)
+        inputs = _STATE_BYTES * description.hidden_size * states
         metric = _STATE_BYTES * description.hidden_size**2
         return ChoiceMemory(
             during=2 * sizes.block_weights * sizes.weight_bytes
@@ -102,6 +134,40 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
             + sizes.forward_bytes
             + 2 * metric,
         )
+
+
+@dataclass(frozen=True)
+class _Search:
+    """Work of the search for layers that go whole.
+
+    So many tokens are `scanned`, by all models that lack one together, `scanned_at_once` by each; each of the `trials`
+    is fitted to so many and measured on those `seen`.
+    """
+
+    scanned: int = 0
+    scanned_at_once: int = 0
+    trials: int = 0
+    fitted: int = 0
+    seen: int = 0
+
+
+def _searched(facts: CostFacts[StructuredFrontierParameters]) -> _Search:
+    parameters, tokens, layers = facts.parameters, facts.tokens.calibration, facts.description.layers
+    drop = LAYER_DROP[parameters.budget]
+    numbers = drop.numbers(facts.description, facts.sparsity)
+    is_open = parameters.drop_layers == "auto"
+    most = numbers[-1] if parameters.drop_layers == "auto" else parameters.drop_layers
+    if not most:
+        return _Search()
+    scanned = min(max(drop.scanned, facts.tokens.window), tokens)
+    rounds = -(-most // drop.layers_at_once(most))
+    return _Search(
+        scanned=scanned * (layers + (rounds - 1) * min(2 * most, layers)),
+        scanned_at_once=scanned,
+        trials=len(numbers) if is_open else 0,
+        fitted=drop.fitted_tokens(tokens),
+        seen=min(max(drop.seen, facts.tokens.window), tokens),
+    )
 
 
 def _measured_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:

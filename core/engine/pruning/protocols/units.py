@@ -30,7 +30,7 @@ class BlockUnitMethod(ABC):
     tokens that come through the pruned blocks.
     """
 
-    weight_reads: ClassVar[int]
+    weight_reads: int
     reads_pruned: ClassVar[bool] = False
 
     @abstractmethod

@@ -1,11 +1,13 @@
 """Choice of a block's units in the pass that removes them, by calibration tokens that go along."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from core.engine.architectures.structure import ModelStructure
+from core.engine.architectures.unit_kind import UnitKind
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
@@ -13,6 +15,8 @@ from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_tokens import BlockToPrune, FitLinear, PrunedBlock, PrunedTokens, TokensAtBlock
+from core.engine.pruning.units.planned_tensors import PlannedTensors
+from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,15 @@ class BlockChoice:
     """A method that chooses block by block, and the streams of calibration tokens it reads.
 
     `dense` goes through the blocks of `streamed`, `pruned` (None where the method does not read it) through those of
-    `narrow`. Where a `refit` follows, both are its streams: they go on when the block is fitted.
+    `narrow`, which has the units of `kinds` that `counts` says; `planned` is what the method wrote when it planned.
+    Where a `refit` follows, both are its streams: they go on when the block is fitted.
     """
 
     method: BlockUnitMethod
+    structure: ModelStructure
+    kinds: tuple[UnitKind, ...]
+    counts: UnitCounts
+    planned: PlannedTensors
     streamed: StreamedModel
     dense: Stream
     narrow: StreamedModel
@@ -38,9 +47,23 @@ class BlockChoice:
             return []
         return [self.dense, *([self.pruned] if self.pruned else [])]
 
-    def prune(self, block: BlockToPrune, place: int, tensors: dict[str, Tensor]) -> PrunedBlock:
-        """Let the method choose; `tensors` are the dense model's, `place` is the block's number in the narrow one."""
-        module = self.streamed.fill_block(block.layer, tensors, self.dense.dtype)
+    def prune(self, index: int, place: int, tensors: dict[str, Tensor], complete: Mapping[str, Tensor]) -> PrunedBlock:
+        """Let the method choose what block `index` keeps, which is block `place` of the narrow model.
+
+        `tensors` are the dense model's, `complete` those that are to be pruned, with the biases that were added.
+        """
+        family = self.streamed.folder.family
+        block = BlockToPrune(
+            family=family,
+            layer=index,
+            shape=self.structure.layers[index],
+            kinds=self.kinds,
+            unit_sets=layer_unit_sets(family, self.structure, index, self.kinds),
+            counts=self.counts.layers[index],
+            tensors=complete,
+            planned=self.planned.read(index),
+        )
+        module = self.streamed.fill_block(index, tensors, self.dense.dtype)
         goes_on = self.refit is None
 
         def run_dense() -> None:

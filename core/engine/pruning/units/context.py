@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind
@@ -38,12 +39,16 @@ class UnitSelectionContext:
     `streamed` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
     for the activations that do not fit in `budget`; `trained` takes the weights a method trains while it chooses,
     `planned` what it wants to have again of a block when the pass is there.
-    `width_reduction` is None where entire layers are removed, `removed_layers` of them.
+    `width_reduction` is None where entire layers are removed, `removed_layers` of them. Of all parameters `sparsity`
+    goes, no less where `at_least`, and the layers of what is left have the shapes the `layout` says.
     """
 
     folder: ModelFolder
     structure: ModelStructure
     streamed: StreamedModel
+    sparsity: float
+    at_least: bool
+    layout: Layout
     width_reduction: WidthReduction | None
     removed_layers: int
     calibration: Tensor | None

@@ -7,11 +7,10 @@ with a refit, the statistics of one input group; the memory a method needs to ch
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from core.counting import counted
 from core.engine.architectures.unit_kind import KindName, UnitKind
@@ -23,16 +22,15 @@ from core.engine.pruning.block_pass import BlockPass, PruneResult, UnitRow
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_choice import BlockChoice
-from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock
+from core.engine.pruning.units.block_tokens import PrunedBlock
 from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.narrow_model import narrow_model
 from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.plan import UnitRemovalPlan
 from core.engine.pruning.units.planned_tensors import PlannedTensors, TrainedWeights
 from core.engine.pruning.units.removal import (
     KeptUnits,
     UnitCounts,
-    UnitSet,
-    config_after_removal,
     layer_unit_sets,
     remove_units,
 )
@@ -83,6 +81,9 @@ class UnitRemovalPass(BlockPass):
             folder=self.folder,
             structure=self.structure,
             streamed=self.streamed,
+            sparsity=plan.sparsity,
+            at_least=plan.at_least,
+            layout=plan.layout,
             width_reduction=plan.width_reduction,
             removed_layers=plan.removed_layers,
             calibration=calibration,
@@ -126,14 +127,7 @@ class UnitRemovalPass(BlockPass):
         plan, streamed, family = self.plan, self.streamed, self.folder.family
         counts = kept.counts(self.structure, self.kinds) if isinstance(kept, KeptUnits) else kept
         self.notes += counts.notes
-        raw = config_after_removal(
-            self.folder.raw_config, self.folder.config, family, self.structure, self.kinds, counts
-        )
-        config = type(self.folder.config).from_dict(raw)
-        narrow = StreamedModel(
-            replace(self.folder, config=config), dtype=plan.dtype, device=plan.device, outer=streamed.model
-        )
-
+        raw, narrow = narrow_model(streamed, self.structure, self.kinds, counts)
         dense = self.dense_streams(streamed, plan.dtype)
         pruned = [
             self.stream(f"pruned-{number}", each, narrow, plan.dtype)
@@ -141,7 +135,7 @@ class UnitRemovalPass(BlockPass):
         ]
         verification = self.stream("verification", self.probe, narrow, plan.dtype)
         refit = self._refit(narrow)
-        choice = self._block_choice(narrow, refit)
+        choice = self._block_choice(counts, narrow, refit)
         streams = [*dense, *pruned, verification]
         streams += [*(refit.streams if refit else []), *(choice.streams if choice else [])]
         saved = self.resume(streams, len(streamed))
@@ -170,7 +164,7 @@ class UnitRemovalPass(BlockPass):
                 unit_sets = layer_unit_sets(family, self.structure, index, self.kinds)
                 complete = with_biases(family, self.trained.over(index, tensors), narrow.blocks[place])
                 if choice:
-                    answer = choice.prune(self._to_prune(index, unit_sets, counts, complete), place, tensors)
+                    answer = choice.prune(index, place, tensors, complete)
                     self.notes += answer.notes
                     costs = answer.costs
                 else:
@@ -232,7 +226,7 @@ class UnitRemovalPass(BlockPass):
             self.notes.append,
         )
 
-    def _block_choice(self, narrow: StreamedModel, refit: UnitRefit | None) -> BlockChoice | None:
+    def _block_choice(self, counts: UnitCounts, narrow: StreamedModel, refit: UnitRefit | None) -> BlockChoice | None:
         method, dtype = self.plan.method, self.plan.forward_dtype
         if not isinstance(method, BlockUnitMethod):
             return None
@@ -241,20 +235,18 @@ class UnitRemovalPass(BlockPass):
         dense = refit.dense_stream if refit else self.stream("dense-calibration", tokens, self.streamed, dtype)
         pruned = refit.stream if refit else self.stream("calibration", tokens, narrow, dtype)
         reads = pruned if method.reads_pruned else None
-        return BlockChoice(method, self.streamed, dense, narrow, reads, refit, self.progress.log)
-
-    def _to_prune(
-        self, index: int, unit_sets: list[UnitSet], counts: UnitCounts, tensors: Mapping[str, Tensor]
-    ) -> BlockToPrune:
-        return BlockToPrune(
-            family=self.folder.family,
-            layer=index,
-            shape=self.structure.layers[index],
+        return BlockChoice(
+            method=method,
+            structure=self.structure,
             kinds=self.kinds,
-            unit_sets=unit_sets,
-            counts=counts.layers[index],
-            tensors=tensors,
-            planned=self.planned.read(index),
+            counts=counts,
+            planned=self.planned,
+            streamed=self.streamed,
+            dense=dense,
+            narrow=narrow,
+            pruned=reads,
+            refit=refit,
+            log=self.progress.log,
         )
 
     def _added(self, narrow: StreamedModel, places: Mapping[int, int]) -> int:

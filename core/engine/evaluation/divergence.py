@@ -1,0 +1,44 @@
+"""Divergence of models' predictions from the dense model's: the mean of KL(dense‖other) over tokens, in nats."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from core.engine.models.streamed import StreamedModel
+
+_CHUNK = 256
+
+
+@torch.inference_mode()
+def divergences(
+    streamed: StreamedModel, tokens: Sequence[Tensor], dense: Sequence[Tensor], others: Sequence[Sequence[Tensor]]
+) -> list[float]:
+    """Return the divergence of each of the `others`, which have the dense model's final norm and head.
+
+    Given are batches of tokens [batch, time], and of each model what its last block gives for them [batch, time,
+    hidden_size]. Predictions are those of one window and a few positions at a time.
+    """
+    totals = [0.0] * len(others)
+    for batch, tokens_BT in enumerate(tokens):
+        for window in range(len(tokens_BT)):
+            rows = slice(window, window + 1)
+            for positions in torch.arange(tokens_BT.shape[1]).split(_CHUNK):
+
+                def predicted(
+                    hidden_BTD: Tensor,
+                    tokens_1T: Tensor = tokens_BT[rows],
+                    rows: slice = rows,
+                    positions: Tensor = positions,
+                ) -> Tensor:
+                    hidden_1TD = hidden_BTD[rows].to(streamed.device)
+                    return streamed.logits(tokens_1T, hidden_1TD, positions)[0].float().log_softmax(dim=-1)
+
+                wanted_PV = predicted(dense[batch])
+                for place, other in enumerate(others):
+                    totals[place] += float(
+                        torch.nn.functional.kl_div(
+                            predicted(other[batch]), wanted_PV, reduction="sum", log_target=True
+                        ).double()
+                    )
+    return [total / sum(each.numel() for each in tokens) for total in totals]

@@ -1,0 +1,83 @@
+"""Trial of counts: a model pruned to them on a few tokens by a method, as the pass does it, and not kept."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from core.counting import counted
+from core.engine.pruning.layerwise.streams import Stream
+from core.engine.pruning.protocols.units import BlockUnitMethod
+from core.engine.pruning.units.block_choice import BlockChoice
+from core.engine.pruning.units.context import UnitSelectionContext
+from core.engine.pruning.units.narrow_model import narrow_model
+from core.engine.pruning.units.output_biases import with_biases
+from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets, remove_units
+from core.engine.resume.kinds import BLOCK
+from core.engine.resume.store import ResumeStore
+
+
+@torch.inference_mode()
+def ends_after_trial(
+    context: UnitSelectionContext, method: BlockUnitMethod, counts: UnitCounts, fitted_NT: Tensor, seen_NT: Tensor
+) -> list[Tensor]:
+    """Return what the last block gives for batches of the tokens `seen`, once blocks were pruned on those `fitted`."""
+    streamed, family = context.streamed, context.folder.family
+    _, narrow = narrow_model(streamed, context.structure, context.kinds, counts)
+    context.scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=context.scratch) as folder:
+        store = ResumeStore(Path(folder), "")
+        dense, pruned, seen = (
+            Stream(
+                name,
+                tokens_NT,
+                model,
+                store,
+                context.budget,
+                dtype=context.forward_dtype,
+                micro_batch=context.micro_batch,
+                resumable=False,
+            )
+            for name, tokens_NT, model in (
+                ("dense", fitted_NT, streamed),
+                ("pruned", fitted_NT, narrow),
+                ("seen", seen_NT, narrow),
+            )
+        )
+        streams = [dense, pruned, seen]
+        for stream in streams:
+            stream.start()
+        choice = BlockChoice(
+            method=method,
+            structure=context.structure,
+            kinds=context.kinds,
+            counts=counts,
+            planned=context.planned,
+            streamed=streamed,
+            dense=dense,
+            narrow=narrow,
+            pruned=pruned if method.reads_pruned else None,
+            refit=None,
+            log=context.log,
+        )
+        places = {layer: place for place, layer in enumerate(counts.layers)}
+        for index in counted(range(len(streamed)), "trying to remove from blocks"):
+            tensors = streamed.read_block(index)
+            if index not in places:
+                choice.pass_by(index, tensors)
+                seen.skip_block()
+            else:
+                place = places[index]
+                complete = with_biases(family, tensors, narrow.blocks[place])
+                answer = choice.prune(index, place, tensors, complete)
+                unit_sets = layer_unit_sets(family, context.structure, index, context.kinds)
+                left = {**remove_units(complete, unit_sets, answer.units), **answer.changed}
+                choice.go_on(place, left)
+                seen.advance(narrow.fill_block(place, left, context.forward_dtype), place)
+                narrow.empty_block(place)
+            store.forget(BLOCK, index)
+        ends = [hidden for _, hidden in seen.batches()]
+        for stream in streams:
+            stream.close()
+    return ends

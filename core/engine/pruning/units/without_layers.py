@@ -1,0 +1,46 @@
+"""Hidden states of models that lack a decoder layer each, all together block by block."""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from core.counting import counted
+from core.engine.models.streamed import call_block
+from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.units.context import UnitSelectionContext
+
+
+@torch.inference_mode()
+def ends_without_each(
+    context: UnitSelectionContext, tokens_NT: Tensor, gone: Collection[int], tried: Collection[int]
+) -> tuple[list[Tensor], dict[int, list[Tensor]]]:
+    """Return what the last block gives for batches of tokens in the dense model without the layers `gone`.
+
+    The same follows by number without each further layer that is `tried`. One block has its weights at a time; models
+    have in common what lies before the layer that one of them lacks.
+    """
+    streamed, dtype = context.streamed, context.forward_dtype
+    batches = tokens_NT.split(context.micro_batch)
+    arguments = block_arguments(streamed, tokens_NT.shape[1], dtype)
+    cache = context.hidden_state_cache()
+    complete = len(streamed)
+    for batch, tokens in enumerate(batches):
+        cache.put(complete, batch, streamed.embed(tokens).to(dtype))
+    lacking: list[int] = []
+    for index in counted(range(len(streamed)), "trying the model without each layer, at blocks"):
+        if index in gone:
+            continue
+        running = [*lacking, complete]
+        if index in tried:
+            for batch in range(len(batches)):
+                cache.put(index, batch, cache.get(complete, batch))
+            lacking.append(index)
+        block = streamed.fill_block(index, streamed.read_block(index), dtype)
+        for each in running:
+            for batch in range(len(batches)):
+                hidden = cache.take(each, batch).to(streamed.device)
+                cache.put(each, batch, call_block(block, hidden, arguments[index]))
+        streamed.empty_block(index)
+    ends = {each: [cache.take(each, batch) for batch in range(len(batches))] for each in [*lacking, complete]}
+    return ends.pop(complete), ends

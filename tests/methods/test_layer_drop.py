@@ -1,0 +1,121 @@
+"""Whole layers that the structured frontier drops in place of channels: those that do nothing, and no others."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from core.engine.architectures.description import inspect_folder
+from core.engine.evaluation.divergence import divergences
+from core.engine.models.streamed import StreamedModel
+from core.engine.options.width_counts import plan_width_reduction
+from core.engine.pruning.block_pass import PruneResult, UnitRow
+from core.errors import InvalidParameters
+from core.methods.frontier import layer_search
+from core.methods.frontier.structured import StructuredFrontier
+from core.methods.frontier.structured_info import StructuredFrontierParameters
+from core.progress import WorkStopped
+from tests.engine.apart import Apart
+from tests.engine.pruning.test_structured import edit
+from tests.engine.reloading import reload_with_code
+from tests.engine.tiny import make_model
+from tests.engine.watching import Watching
+from tests.methods.test_structured_frontier import FITTED, cut
+
+LAYERS = 6
+IDLE = 2
+
+
+def model_of(folder: Path, *idle: int) -> Path:
+    """Save a model of which these layers add nothing to the residual stream, the others much."""
+    make_model(folder, num_hidden_layers=LAYERS)
+    outputs = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+    edit(
+        folder,
+        {
+            f"model.layers.{layer}.{name}": (lambda weight, layer=layer: weight.mul_(0 if layer in idle else 4))
+            for layer in range(LAYERS)
+            for name in outputs
+        },
+    )
+    return folder
+
+
+def dropped(result: PruneResult) -> list[int]:
+    return [row.layer for row in result.layers if isinstance(row, UnitRow) and row.kind == "layer"]
+
+
+def share_of_blocks(folder: Path, share: float) -> float:
+    description = inspect_folder(folder)
+    assert description.structure is not None
+    return share * description.structure.parameters / description.parameters
+
+
+@pytest.mark.parametrize("layout", ["uniform", "per_layer"])
+def test_a_layer_that_does_nothing_goes_and_channels_make_up_the_rest(
+    layout: str, tmp_path: Path, apart: type[Apart]
+) -> None:
+    """In models that reload, an attempt that was cut off ending with the same bytes."""
+    folder = model_of(tmp_path / "model", IDLE)
+    sparsity = share_of_blocks(folder, 0.3)
+    artifact, whole = cut(folder, tmp_path / "whole", layout, sparsity)
+    reloaded = apart(reload_with_code, [(artifact, whole.verification)])
+    assert dropped(whole) == [IDLE]
+    description = inspect_folder(folder)
+    step = 2 * 3 * description.hidden_size * (LAYERS if layout == "uniform" else 1)
+    assert abs(whole.removed - sparsity * description.parameters) <= step
+    assert description.parameters - inspect_folder(artifact, own_artifact=True).parameters == whole.removed
+    (note,) = [each for each in whole.notes if each.startswith("Whole layers")]
+    assert note.endswith(f"Taken: without layer {IDLE}.")
+    with pytest.raises(WorkStopped):
+        cut(folder, tmp_path / "one", layout, sparsity, progress=Watching(stop_after=2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(StructuredFrontier, "plan")
+        patch.setattr(StructuredFrontier, "__abstractmethods__", frozenset())
+        _, again = cut(folder, tmp_path / "two", layout, sparsity, previous=[tmp_path / "one"])
+    assert again.resumed_from == 2 and again.notes == whole.notes
+    assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
+    reloaded.wait()
+
+
+def test_no_layer_goes_where_all_do_much(tmp_path: Path) -> None:
+    folder = model_of(tmp_path / "model")
+    _, result = cut(folder, tmp_path / "work", "per_layer", share_of_blocks(folder, 0.3))
+    assert dropped(result) == []
+    assert any(each.endswith("Taken: all layers.") for each in result.notes)
+
+
+def test_as_many_layers_go_as_are_asked_for_and_fit(tmp_path: Path) -> None:
+    folder = model_of(tmp_path / "model", 1, 4)
+    sparsity = share_of_blocks(folder, 0.4)
+    _, result = cut(folder, tmp_path / "work", "uniform", sparsity, {"drop_layers": 2})
+    assert dropped(result) == [1, 4]
+    parameters = StructuredFrontierParameters(drop_layers=3)
+    with pytest.raises(InvalidParameters, match="at most 2 whole layers can go, not 3"):
+        plan_width_reduction(inspect_folder(folder), parameters, sparsity)
+
+
+def test_a_trial_is_what_the_pass_itself_would_have_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the tokens it was fitted to, those it is measured on among them; and the divergence is the whole model's."""
+    seen: list[tuple[float, Tensor]] = []
+    folder, tokens = model_of(tmp_path / "model", IDLE), FITTED[:4]
+    monkeypatch.setattr(layer_search.LayerSearch, "_fitted", lambda self: self._calibration())
+
+    def watch(streamed: StreamedModel, batches: Sequence[Tensor], *models: Any) -> list[float]:
+        found = divergences(streamed, batches, *models)
+        seen.append((found[0], torch.cat(list(batches))))
+        return found
+
+    monkeypatch.setattr(layer_search, "divergences", watch)
+    artifact, _ = cut(folder, tmp_path / "work", "uniform", share_of_blocks(folder, 0.3), calibration=tokens)
+    with torch.no_grad():
+        dense, left = (
+            AutoModelForCausalLM.from_pretrained(each)(input_ids=seen[-1][1]).logits.log_softmax(dim=-1)
+            for each in (folder, artifact)
+        )
+    expected = float((dense.exp() * (dense - left)).sum(dim=-1).mean())
+    assert min(each for each, _ in seen[1:]) == pytest.approx(expected, rel=1e-3)
