@@ -110,7 +110,8 @@ def _counts_without(
     assert counts is not None
     layers = {}
     for layer, each in zip(left, counts, strict=True):
-        units = LayerCounts.of_all(structure.layers[layer], context.kinds).units | each.units  # maybe no head goes now
+        # Where layers go it may be that no head has to, and heads are not counted then.
+        units = {**LayerCounts.of_all(structure.layers[layer], context.kinds).units, **each.units}
         layers[layer] = LayerCounts.of(structure, layer, context.kinds, units)
     return UnitCounts(layers=layers)
 

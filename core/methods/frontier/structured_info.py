@@ -185,7 +185,8 @@ def _read_widths(facts: CostFacts[StructuredFrontierParameters]) -> list[int]:
 STRUCTURED_VARIANT = Variant(
     description="Makes the FFN of every layer narrower: the channels go whose loss the others can best make up for, by "
     "second order and by what an error of the layer does to the loss, and what is left is fitted at once to what the "
-    "dense model gave, with what the pruned layers before it now feed it. Layers may keep different numbers of "
+    "dense model gave, with what the pruned layers before it now feed it. Where much goes, whole layers go in place of "
+    "some channels, if trials say that this costs less. Layers may keep different numbers of "
     "channels, as each can best spare. It calibrates on the text you name and on some that the model writes "
     "itself. No training, no labels. The usual choice for a smaller and faster language model.",
     gains=SMALLER,

@@ -7,7 +7,7 @@ with a refit, the statistics of one input group; the memory a method needs to ch
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
