@@ -64,7 +64,7 @@ class WidthOptions(MethodParameters, RefitOptions):
         """Return whether what is removed leaves biases behind, where the architecture has room for them."""
         return False
 
-    def check_whole_layers(self, description: ModelDescription, ratio: float, free: int) -> None:
+    def check_dropped_layers(self, description: ModelDescription, ratio: float, free: int) -> None:
         """Raise InvalidParameters where more whole layers are to go, of `free` ones, than `ratio` of the model has."""
 
 

@@ -106,7 +106,7 @@ def plan_width_reduction(
             param="parameters.attention",
         )
     protected = frozenset[int]() if layout == "uniform" else parameters.protected(description.layers)
-    parameters.check_whole_layers(description, ratio, description.layers - len(protected))
+    parameters.check_dropped_layers(description, ratio, description.layers - len(protected))
     round_to = parameters.round_to or device_kind(device).round_to
     is_open = parameters.attention == "auto" and attention != "none"
     request: _Request = {
@@ -215,9 +215,9 @@ def reduction_of_rest(
     structure = require_structure(description)
     rest = structure.of_layers(left)
     without = description.model_copy(update={"structure": rest, "layers": len(left)})
-    gone = (structure.parameters - rest.parameters) / description.parameters
+    dropped = (structure.parameters - rest.parameters) / description.parameters
     return plan_width_reduction(
-        without, parameters, max(ratio - gone, 0.0), layout=layout, device=device, at_least=at_least
+        without, parameters, max(ratio - dropped, 0.0), layout=layout, device=device, at_least=at_least
     )
 
 

@@ -16,13 +16,13 @@ class LayerDrop:
     """Search for the layers that go whole, in place of channels.
 
     `from_share` of the blocks' parameters on it is tried to drop layers, that make up the `shares` of the removal, the
-    least first, until the model got worse `patience` times in a row. Which ones is found in `rounds` on so many
+    least first, until the model got worse `rises` times in a row. Which ones is found in `rounds` on so many
     `scanned` tokens. Trials are fitted to a `fitted` part of the calibration tokens, and measured on `seen` others.
     """
 
     from_share: float
     shares: tuple[float, ...]
-    patience: int
+    rises: int
     rounds: int
     scanned: int
     fitted: float
@@ -52,11 +52,11 @@ class LayerDrop:
 
 
 LAYER_DROP: Final[dict[Budget, LayerDrop]] = {
-    "quick": LayerDrop(from_share=0.22, shares=(0.2, 0.4), patience=1, rounds=3, scanned=512, fitted=0.125, seen=1024),
+    "quick": LayerDrop(from_share=0.22, shares=(0.2, 0.4), rises=1, rounds=3, scanned=512, fitted=0.125, seen=1024),
     "thorough": LayerDrop(
         from_share=0.1,
         shares=(0.1, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85, 1.0),
-        patience=2,
+        rises=2,
         rounds=6,
         scanned=1024,
         fitted=0.25,

@@ -40,24 +40,24 @@ class LayerSearch:
         """Return so many layers, those first that the predictions diverge least without.
 
         In the first round every layer is left out alone; those whose loss matters least, twice as many as are to go,
-        are left out in the later ones, beside those that have gone.
+        are left out in the later ones, beside those removed before.
         """
         context, at_once = self.context, self.drop.layers_at_once(number)
         tokens_NT = _of(self._fitted(), self.drop.scanned)
         batches = tokens_NT.split(context.micro_batch)
         tried = [layer for layer in range(context.layers) if layer not in self.protected]
-        gone: list[int] = []
+        removed: list[int] = []
         dense: list[Tensor] = []
-        while len(gone) < number:
-            complete, ends = ends_without_each(context, tokens_NT, gone, tried)
+        while len(removed) < number:
+            complete, ends = ends_without_each(context, tokens_NT, removed, tried)
             dense = dense or complete
             lost = dict(zip(ends, divergences(context.streamed, batches, dense, list(ends.values())), strict=True))
             tried = sorted(lost, key=lambda layer: lost[layer])
-            going = tried[: min(at_once, number - len(gone))]
+            going = tried[: min(at_once, number - len(removed))]
             context.log("; ".join(f"without layer {layer}: {lost[layer]:.4f} nats" for layer in going))
-            gone += going
+            removed += going
             tried = tried[len(going) : 2 * number]
-        return gone
+        return removed
 
     def best(self, sparsity: float) -> UnitCounts:
         """Return the counts of the best of models of which that share goes, each without another number of layers."""
@@ -69,7 +69,7 @@ class LayerSearch:
         order = self.most_dispensable(numbers[-1])
         fitted_NT, seen_NT = self._fitted(), self._seen()
         dense, _ = ends_without_each(context, seen_NT, (), ())
-        found: list[tuple[float, UnitCounts, str]] = []
+        trials: list[tuple[float, UnitCounts, str]] = []
         worse = 0
         for number in numbers:
             dropped = sorted(order[:number])
@@ -83,12 +83,12 @@ class LayerSearch:
                 f"without layer{'s' if number > 1 else ''} {', '.join(map(str, dropped))}" if number else "all layers"
             )
             context.log(f"trial, {what}: {lost:.4f} nats")
-            worse = worse + 1 if found and lost >= min(found)[0] else 0
-            found.append((lost, counts, f"{what}: {lost:.4f}"))
-            if worse == self.drop.patience:
+            worse = worse + 1 if trials and lost >= min(each for each, _, _ in trials) else 0
+            trials.append((lost, counts, f"{what}: {lost:.4f}"))
+            if worse == self.drop.rises:
                 break
-        best = min(found, key=lambda each: each[0])
-        figures = "; ".join(figure for _, _, figure in found)
+        best = min(trials, key=lambda each: each[0])
+        figures = "; ".join(figure for _, _, figure in trials)
         note = (
             "Whole layers against channels, by trials of models of as many parameters, pruned on "
             f"{fitted_NT.numel():,} calibration tokens: divergence from the dense model's predictions on "

@@ -72,7 +72,7 @@ class StructuredFrontierParameters(WidthOptions):
     def default_refit(self) -> CutRefit | None:
         return None
 
-    def check_whole_layers(self, description: ModelDescription, ratio: float, free: int) -> None:
+    def check_dropped_layers(self, description: ModelDescription, ratio: float, free: int) -> None:
         most = min(most_layers(description, ratio), free - 1)
         if self.drop_layers != "auto" and self.drop_layers > most:
             raise InvalidParameters(

@@ -13,9 +13,9 @@ from core.engine.pruning.units.context import UnitSelectionContext
 
 @torch.inference_mode()
 def ends_without_each(
-    context: UnitSelectionContext, tokens_NT: Tensor, gone: Collection[int], tried: Collection[int]
+    context: UnitSelectionContext, tokens_NT: Tensor, removed: Collection[int], tried: Collection[int]
 ) -> tuple[list[Tensor], dict[int, list[Tensor]]]:
-    """Return what the last block gives for batches of tokens in the dense model without the layers `gone`.
+    """Return what the last block gives for batches of tokens in the dense model without the layers `removed`.
 
     The same follows by number without each further layer that is `tried`. One block has its weights at a time; models
     have in common what lies before the layer that one of them lacks.
@@ -29,7 +29,7 @@ def ends_without_each(
         cache.put(complete, batch, streamed.embed(tokens).to(dtype))
     lacking: list[int] = []
     for index in counted(range(len(streamed)), "trying the model without each layer, at blocks"):
-        if index in gone:
+        if index in removed:
             continue
         running = [*lacking, complete]
         if index in tried:
