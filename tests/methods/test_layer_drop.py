@@ -1,6 +1,7 @@
 """Whole layers that the structured frontier drops in place of channels: those that do nothing, and no others."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import plan_width_reduction
 from core.engine.pruning.block_pass import PruneResult, UnitRow
 from core.errors import InvalidParameters
+from core.methods.cost import CostFacts, Tokens
 from core.methods.frontier import layer_search
 from core.methods.frontier.structured import StructuredFrontier
-from core.methods.frontier.structured_info import StructuredFrontierParameters
+from core.methods.frontier.structured_info import StructuredFrontierCost, StructuredFrontierParameters
 from core.progress import WorkStopped
 from tests.engine.apart import Apart
 from tests.engine.pruning.test_structured import edit
@@ -97,6 +99,21 @@ def test_as_many_layers_go_as_are_asked_for_and_fit(tmp_path: Path) -> None:
     parameters = StructuredFrontierParameters(drop_layers=3)
     with pytest.raises(InvalidParameters, match="at most 2 whole layers can go, not 3"):
         plan_width_reduction(inspect_folder(folder), parameters, sparsity)
+
+
+def test_a_search_costs_where_there_is_one(tmp_path: Path) -> None:
+    description, cost = inspect_folder(model_of(tmp_path / "model")), StructuredFrontierCost()
+    tokens = Tokens(calibration=16 * 512, evaluation=0, window=512)
+
+    def costs(share: float, **more: Any) -> tuple[int, int]:
+        parameters = StructuredFrontierParameters.model_validate(more)
+        facts = CostFacts(description, parameters, share_of_blocks(tmp_path / "model", share), tokens)
+        return cost.passes(facts), cost.operations(facts)
+
+    assert costs(0.2) == costs(0.2, drop_layers=0)
+    ascending = [costs(0.4, **more) for more in ({"drop_layers": 0}, {"drop_layers": 1}, {}, {"budget": "thorough"})]
+    for one, another in pairwise(ascending):
+        assert one[0] < another[0] and one[1] < another[1]
 
 
 def test_a_trial_is_what_the_pass_itself_would_have_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,8 +227,8 @@ def reachable_sparsities(
     """Return the shares of the model's parameters that structured pruning can remove on that kind of device.
 
     They ascend from 0 to the largest one. With all layers of one shape, every share is listed: a job with one of them
-    for its sparsity removes just that, or, where it is still to be measured how many heads go, as much within one
-    aligned group of channels in every layer.
+    for its sparsity removes just that, or, where it is still to be measured how many heads or layers go, as much within
+    one aligned group of channels in every layer.
     """
     structure = require_structure(description)
     layers = range(len(structure.layers))
