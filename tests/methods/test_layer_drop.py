@@ -63,7 +63,7 @@ def test_a_layer_that_does_nothing_goes_and_channels_make_up_the_rest(
 ) -> None:
     """In models that reload, an attempt that was cut off ending with the same bytes."""
     folder = model_of(tmp_path / "model", IDLE)
-    sparsity = share_of_blocks(folder, 0.3)
+    sparsity = share_of_blocks(folder, 0.4)
     artifact, whole = cut(folder, tmp_path / "whole", layout, sparsity)
     reloaded = apart(reload_with_code, [(artifact, whole.verification)])
     assert dropped(whole) == [IDLE]
@@ -86,7 +86,7 @@ def test_a_layer_that_does_nothing_goes_and_channels_make_up_the_rest(
 
 def test_no_layer_goes_where_all_do_much(tmp_path: Path) -> None:
     folder = model_of(tmp_path / "model")
-    _, result = cut(folder, tmp_path / "work", "per_layer", share_of_blocks(folder, 0.3))
+    _, result = cut(folder, tmp_path / "work", "per_layer", share_of_blocks(folder, 0.4))
     assert dropped(result) == []
     assert any(each.endswith("Taken: all layers.") for each in result.notes)
 
@@ -128,7 +128,7 @@ def test_a_trial_is_what_the_pass_itself_would_have_given(tmp_path: Path, monkey
         return found
 
     monkeypatch.setattr(layer_search, "divergences", watch)
-    artifact, _ = cut(folder, tmp_path / "work", "uniform", share_of_blocks(folder, 0.3), calibration=tokens)
+    artifact, _ = cut(folder, tmp_path / "work", "uniform", share_of_blocks(folder, 0.4), calibration=tokens)
     with torch.no_grad():
         dense, left = (
             AutoModelForCausalLM.from_pretrained(each)(input_ids=seen[-1][1]).logits.log_softmax(dim=-1)

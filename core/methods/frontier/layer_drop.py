@@ -35,7 +35,7 @@ class LayerDrop:
 
     def fitted_tokens(self, calibration: int) -> int:
         """Return the tokens that trials are fitted to, about."""
-        return min(max(round(self.fitted * calibration), 2048), 16384, calibration)
+        return min(max(round(self.fitted * calibration), 4096), 16384, calibration)
 
     def numbers(self, description: ModelDescription, sparsity: float) -> list[int]:
         """Return the numbers of layers that are tried, none the first."""
@@ -52,9 +52,9 @@ class LayerDrop:
 
 
 LAYER_DROP: Final[dict[Budget, LayerDrop]] = {
-    "quick": LayerDrop(from_share=0.22, shares=(0.2, 0.4), rises=1, rounds=3, scanned=512, fitted=0.125, seen=1024),
+    "quick": LayerDrop(from_share=0.35, shares=(0.4,), rises=1, rounds=3, scanned=512, fitted=0.25, seen=1024),
     "thorough": LayerDrop(
-        from_share=0.1,
+        from_share=0.2,
         shares=(0.1, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85, 1.0),
         rises=2,
         rounds=6,

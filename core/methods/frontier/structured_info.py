@@ -40,8 +40,8 @@ class StructuredFrontierParameters(WidthOptions):
     drop_layers: Literal["auto"] | Annotated[int, Field(ge=0, le=4096)] = Field(
         "auto",
         description="Whole layers that go, channels making up the rest: so many, or auto: the number with which a "
-        "pruned model of that size predicts most like the dense one, tried on calibration tokens (quick: up to two "
-        "numbers of layers, where at least "
+        "pruned model of that size predicts most like the dense one, tried on calibration tokens (quick: one "
+        "number of layers, where at least "
         f"{LAYER_DROP['quick'].from_share:.0%} of the blocks' parameters go, else none; thorough: up to eight, from "
         f"{LAYER_DROP['thorough'].from_share:.0%} on).",
     )
