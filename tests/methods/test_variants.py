@@ -72,8 +72,10 @@ def test_layouts_needs_and_costs_are_those_of_the_pattern(tmp_path: Path) -> Non
     description = describe_folder(write_llama(tmp_path / "model"))
     assert isinstance(description, ModelDescription)
     passes = {
-        pattern: compute_cost(description, recipe_of(TWO_WAYS, sparsity=0.5, pattern=pattern), Tokens(7, 0, 0)).passes
-        for pattern in ("unstructured", "structured")
+        pattern: compute_cost(
+            description, recipe_of(TWO_WAYS, sparsity=0.5, pattern=pattern, parameters=parameters), Tokens(7, 0, 0)
+        ).passes
+        for pattern, parameters in (("unstructured", {}), ("structured", {"attention": "kv_groups"}))
     }
     assert passes == {"unstructured": 7, "structured": 7000}
     assert resolve_request(description, TWO_WAYS, "structured", 0.3, {}, layout="per_layer").layout == "per_layer"

@@ -76,7 +76,7 @@ def test_a_structured_job_leaves_a_smaller_model(jobs: Queue, thinner: str) -> N
     assert model.num_parameters() == figures["parameters"]["nonzero"] < figures["parameters"]["dense"]
     assert figures["bytes"]["artifact"] < figures["bytes"]["dense"]
     assert figures["sparsity"]["model"] == pytest.approx(0.2, abs=0.1)
-    assert {row["kind"] for row in report["layers"]} == {"heads", "channels"}
+    assert "channels" in {row["kind"] for row in report["layers"]}
     assert "channels kept" in (artifact(jobs, thinner) / "layers.svg").read_text()
     assert "(layers.svg)" in (artifact(jobs, thinner) / "README.md").read_text()
     assert not any("No speed-up" in note for note in report["notes"])

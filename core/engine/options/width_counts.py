@@ -166,6 +166,11 @@ def _rankings(
     return rankings[::-1] if takes_too_many else rankings
 
 
+def may_lose_heads(description: ModelDescription, parameters: WidthOptions) -> bool:
+    """Return whether heads can be among what is removed; raises InvalidParameters where the family cannot give them."""
+    return attention_mode(parameters.attention, require_structure(description)) != "none"
+
+
 def _mode(structure: ModelStructure, counts: Sequence[LayerCounts], attention: AttentionMode) -> AttentionMode:
     """Return the attention mode by which a model comes to these counts: none where no heads go."""
     coarse = [kind for kind in removed_kinds(attention) if not kind.is_fine]

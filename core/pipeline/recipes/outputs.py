@@ -2,11 +2,10 @@
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.unit_kinds.heads import attention_mode
 from core.engine.exporters.exporter_info import Cut
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.engine.options.width import WidthOptions
-from core.engine.options.width_counts import require_structure
+from core.engine.options.width_counts import may_lose_heads
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Output
@@ -36,7 +35,7 @@ def cut_of(description: ModelDescription, request: ResolvedRequest) -> Cut:
     """Return what a request takes out of a model."""
     width = request.parameters if isinstance(request.parameters, WidthOptions) else None
     return Cut(
-        heads=width is not None and attention_mode(width.attention, require_structure(description)) != "none",
+        heads=width is not None and may_lose_heads(description, width),
         biases=width is not None and width.leaves_biases,
         layers=get_method(request.method).variant(request.pattern).removes == "layers",
         unlike_layers=request.layout == "per_layer",

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def test_a_ratio_that_no_shape_has_is_named_with_the_nearest() -> None:
 def test_the_shape_that_is_timed_is_the_shape_that_is_made(name: str, method: str, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name)
     opened = open_model(folder)
-    request = request_for(opened, method, 0.25)
+    request = replace(request_for(opened, method, 0.25), is_timed=True)
     shape = shape_config(opened, make_unit_removal_plan(opened, request, device=CPU))
     timed = random_model(opened, shape, torch.float32, CPU)
     walk = walk_for(opened, request, device=CPU, work=tmp_path, calibration=make_tokens(), evaluations={})

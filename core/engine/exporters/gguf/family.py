@@ -5,14 +5,15 @@ Each is declared once, in a module of `families`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the API describes exports, and loads neither torch nor numpy for that
+    import numpy as np
+    from numpy.typing import NDArray
 
 Config: TypeAlias = Mapping[str, Any]
 """Config of transformers as a dictionary, with the defaults of its class."""
-Floats: TypeAlias = NDArray[np.float32]
+Floats: TypeAlias = "NDArray[np.float32]"
 Keys: TypeAlias = dict[str, bool | int | float | str | list[int]]
 """Metadata of a file, by the names they have behind that of llama.cpp's architecture."""
 
