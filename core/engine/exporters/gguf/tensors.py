@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.exporters.gguf.family import Floats
@@ -86,7 +87,7 @@ def _neighbours(weight: Floats, heads: int) -> Floats:
     return weight.reshape(heads, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def rotary_factors(settings: GgufSettings) -> Floats | None:
+def rotary_factors(settings: GgufSettings) -> NDArray[np.float32] | None:
     """Return by how much slower each pair of a head turns; None where none does.
 
     Pairs that turn `high_freq_factor` times in the original context keep their frequency, those that turn
