@@ -171,6 +171,17 @@ def test_without_a_method_a_language_model_gets_the_usual_one(scripted: RunHere,
         assert (done.code, sent) == (2, []) and "--method; for this model: magnitude" in done.err
 
 
+def test_a_job_is_tried_in_the_layout_that_it_is_submitted_in(scripted: RunHere, script: Script) -> None:
+    figures = dict.fromkeys(("parameters", "prunable_parameters", "bytes", "layers"), 1)
+    script.answers["POST /v1/models/inspect"] = JSONResponse(
+        {"model": "m", "family": "f", "architecture": "A", "dtype": "float32", **figures, "methods": []}
+        | {"job": None, "estimate": None}
+    )
+    assert scripted("inspect", "m", "--method", "flap", "--sparsity", "0.2", "--layout", "per_layer").code == 0
+    (tried,) = script.requests("POST", "/v1/models/inspect")
+    assert tried.body["output"] == {"layout": "per_layer"}
+
+
 @pytest.mark.parametrize(("status", "code"), [(401, 2), (404, 2), (409, 2), (422, 2), (500, 1), (503, 1)])
 def test_what_the_server_refuses_is_told_on_stderr(scripted: RunHere, script: Script, status: int, code: int) -> None:
     script.answers["POST /v1/jobs"] = problem(status, "invalid_sparsity", "1.5 is not in [0, 1)", "sparsity")

@@ -94,7 +94,7 @@ def _stop() -> None:
     from worker.embedded.serve import stop
 
     with print_errors():
-        typer.echo("WorkStopped." if stop(Settings()) else "Nothing was running.")
+        typer.echo("Stopped." if stop(Settings()) else "Nothing was running.")
 
 
 def _samples(

@@ -14,6 +14,7 @@ from secateur.cli.submit import (
     ExportOption,
     FormatOption,
     GeneratedOption,
+    LayoutOption,
     LengthOption,
     ModelArgument,
     ParameterOption,
@@ -50,6 +51,7 @@ def inspect(
     prompt: PromptOption = None,
     prompt_tokens: PromptTokensOption = None,
     format: FormatOption = None,
+    layout: LayoutOption = None,
     export: ExportOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -75,6 +77,7 @@ def inspect(
             prompts=prompt or [],
             prompt_tokens=prompt_tokens,
             format=format,
+            layout=layout,
             exports=export or [],
         )
         body = options.body()
