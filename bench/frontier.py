@@ -7,6 +7,7 @@ there is.
 """
 
 import argparse
+import shlex
 import signal
 import subprocess
 import sys
@@ -143,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"the dense model: {failure}", file=sys.stderr)
     except KeyboardInterrupt:
         print("ended early: the tables show what there is, the rest is run the next time", file=sys.stderr)
-    command = " ".join(["python -m bench.frontier", *(arguments if arguments is not None else sys.argv[1:])])
+    command = f"python -m bench.frontier {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     text = page(bench.found, plan, bench.dense, [*facts, f"`{command}`"])
     print(f"\n{text}", flush=True)
     if given.write:

@@ -4,6 +4,7 @@ Cells are kept by what they depend on, so that the command goes on where it was 
 """
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"the dense model: {failure}", file=sys.stderr)
     except KeyboardInterrupt:
         print("ended early: the tables show what there is, the rest is run the next time", file=sys.stderr)
-    command = " ".join(["python -m bench.structured", *(arguments if arguments is not None else sys.argv[1:])])
+    command = f"python -m bench.structured {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     text = page(bench, [*facts, f"`{command}`"])
     print(f"\n{text}", flush=True)
     if given.write:
