@@ -53,20 +53,20 @@ class FLAP(BlockUnitMethod):
         if not block.counts.removed:
             return PrunedBlock({})
         slices = {each.kind: each.reading_slice for each in block.unit_sets}
-        moments = dense.moments(map(_linear, slices.values()))
+        moments = dense.moments(each.linear for each in slices.values())
         scores: dict[KindName, Tensor] = {}
         for kind, unit_slice in slices.items():
-            features_I = self._feature_scores(unit_slice, block.tensors, moments[_linear(unit_slice)])
+            features_I = self._feature_scores(unit_slice, block.tensors, moments[unit_slice.linear])
             scores[kind] = _unit_averages(unit_slice, features_I)
         units = block.keep_highest(scores)
         changed = {}
         for unit_set in block.unit_sets:
             unit_slice = slices[unit_set.kind]
-            name = f"{_linear(unit_slice)}.bias"
+            name = f"{unit_slice.linear}.bias"
             if self.bias and unit_set.kind in units and name in block.tensors:
                 kept_U = kept_mask(units[unit_set.kind], unit_set.units).double()
                 removed_I = 1 - unit_slice.spread(kept_U, unowned=1.0)
-                mean_I = (moments[_linear(unit_slice)].mean_I.cpu() * removed_I).float()
+                mean_I = (moments[unit_slice.linear].mean_I.cpu() * removed_I).float()
                 weight_OI = to_out_in(block.tensors[unit_slice.name].float(), block.family)
                 before_O = block.tensors[name]
                 changed[name] = (before_O.float() + weight_OI @ mean_I).to(before_O.dtype)
@@ -76,10 +76,10 @@ class FLAP(BlockUnitMethod):
         scores: list[dict[KindName, Tensor]] = []
         for layer, tensors, tokens in dense_blocks(context):
             slices = {each.kind: each.reading_slice for each in context.unit_sets(layer)}
-            moments = tokens.moments(map(_linear, slices.values()))
+            moments = tokens.moments(each.linear for each in slices.values())
             scores.append({})
             for kind, unit_slice in slices.items():
-                features_I = self._feature_scores(unit_slice, tensors, moments[_linear(unit_slice)])
+                features_I = self._feature_scores(unit_slice, tensors, moments[unit_slice.linear])
                 require_finite({layer: {kind: features_I}})
                 features_I = (features_I - features_I.mean()) / features_I.std(correction=0).clamp(min=_TINY)
                 scores[layer][kind] = _unit_averages(unit_slice, features_I)
@@ -99,16 +99,11 @@ class FLAP(BlockUnitMethod):
         losing = kept.losing(context.structure, context.kinds)
         biases = output_biases(context.folder, losing)
         notes = [
-            f"{_linear(each.reading_slice)} has no bias in this architecture: what is removed "
-            f"of the {each.kind} leaves no mean behind."
+            f"{each.linear} has no bias in this architecture: what is removed of the {each.kind} leaves no mean behind."
             for each in context.unit_sets(0)
             if each.kind in losing and each.kind not in biases.kinds
         ]
         return kept.model_copy(update={"biases": biases.settings, "notes": notes})
-
-
-def _linear(unit_slice: UnitSlice) -> str:
-    return unit_slice.name.removesuffix(".weight")
 
 
 def _unit_averages(unit_slice: UnitSlice, features_I: Tensor) -> Tensor:

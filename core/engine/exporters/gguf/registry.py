@@ -11,4 +11,4 @@ from core.engine.exporters.gguf.family import GgufFamily
 _DECLARED: Iterator[GgufFamily] = declared(families, "FAMILY")
 _BY_NAME = {each.architecture: each for each in _DECLARED}
 FAMILIES: Final = {name: _BY_NAME[name] for name in LANGUAGE_ARCHITECTURES if name in _BY_NAME}
-"""In the order of the architectures."""
+"""Families by architecture, in the order of these."""

@@ -62,7 +62,7 @@ class AdapterModel:
             mask_F = unit_slice.spread(kept_U.to(given[0]), unowned=1.0)
             return (given[0] * mask_F, *given[1:])
 
-        self.blocks[layer].get_submodule(unit_slice.name.removesuffix(".weight")).register_forward_pre_hook(hook)
+        self.blocks[layer].get_submodule(unit_slice.linear).register_forward_pre_hook(hook)
 
     def keep(self, layer: int, kind: KindName, kept_U: Tensor) -> None:
         """Mask all units of a kind but those where `kept_U` [units] is True."""

@@ -31,6 +31,11 @@ class UnitSlice:
     units: int
     runs: tuple[tuple[int, int], ...]
 
+    @property
+    def linear(self) -> str:
+        """Return the name of the layer whose weight or bias it is of."""
+        return self.name.rpartition(".")[0]
+
     def features(self, kept: Tensor) -> Tensor:
         """Return the indices, along the dimension, of the features of the units `kept`, in stored order."""
         stretches, start = [], 0
@@ -80,7 +85,7 @@ class UnitSet:
     @property
     def linear(self) -> str:
         """Return the name of the layer that reads what the units give."""
-        return self.output.removesuffix(".weight")
+        return self.reading_slice.linear
 
     @property
     def reading_slice(self) -> UnitSlice:

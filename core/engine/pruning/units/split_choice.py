@@ -60,10 +60,10 @@ def _energies(context: UnitSelectionContext) -> list[dict[KindName, Tensor]]:
     scores: list[dict[KindName, Tensor]] = []
     for layer, tensors, tokens in dense_blocks(context):
         slices = {each.kind: each.reading_slice for each in context.unit_sets(layer)}
-        moments = tokens.moments(each.name.removesuffix(".weight") for each in slices.values())
+        moments = tokens.moments(each.linear for each in slices.values())
         scores.append({})
         for kind, each in slices.items():
-            mean_square_I = moments[each.name.removesuffix(".weight")].mean_square_I.cpu()
+            mean_square_I = moments[each.linear].mean_square_I.cpu()
             squares_I = each.per_feature(tensors[each.name].float().square()).double()
             scores[layer][kind] = each.per_unit(mean_square_I * squares_I)
     return scores

@@ -44,7 +44,7 @@ class UnitMasks:
 
     def __init__(self, blocks: Sequence[nn.Module], unit_sets: Sequence[Sequence[UnitSet]]) -> None:
         self._readers = [
-            _Reader(layer, each.kind, block.get_submodule(unit_slice.name.removesuffix(".weight")), unit_slice)
+            _Reader(layer, each.kind, block.get_submodule(unit_slice.linear), unit_slice)
             for layer, block in enumerate(blocks)
             for each in unit_sets[layer]
             for unit_slice in [each.reading_slice]
