@@ -29,7 +29,7 @@ def evaluate(spec: dict[str, Any]) -> dict[str, Any]:
     weights = [model.get_submodule(linear.name).weight for linear in inspect_folder(folder).linears]
     sparsity = sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
     del model, weights
-    return {"perplexity": perplexities, "sparsity": sparsity, "tasks": _ask(folder, spec) if spec["tasks"] else {}}
+    return {"perplexity": perplexities, "sparsity": sparsity, "tasks": ask(folder, spec) if spec["tasks"] else {}}
 
 
 @torch.inference_mode()
@@ -43,13 +43,14 @@ def perplexity(model: PreTrainedModel, tokens_NT: Tensor) -> float:
     return math.exp(total / count)
 
 
-def _ask(folder: Path, spec: dict[str, Any]) -> dict[str, dict[str, float]]:
+def ask(folder: Path, spec: dict[str, Any], *, own_artifact: bool = False) -> dict[str, dict[str, float]]:
+    """Return the accuracies of the spec's `tasks`; `own_artifact`: the folder may have code that Secateur wrote."""
     from core.engine.evaluation.zero_shot import measure_tasks  # slow to import
 
     files = {name: Path(file) for name, file in spec["tasks"].items()}
     with tempfile.TemporaryDirectory(prefix="tasks-") as work:
         return measure_tasks(
-            open_model(folder),
+            open_model(folder, own_artifact=own_artifact),
             files,
             limit=spec["task_limit"],
             work=Path(work),

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.cells import CACHE, CellFailed, own_release
-from bench.claims.sources import LanguageFiles, MissingData, fetch_language_files
+from bench.cells import CellFailed, own_release
+from bench.claims.sources import LanguageFiles, MissingData
 from bench.contest import (
     PEER,
     Contender,
@@ -33,14 +33,13 @@ from bench.contest import (
 from bench.contest_report import MIB
 from bench.frontier_measurements import measured
 from bench.frontier_plan import REFERENCE, SETTINGS, TARGETS, Cell, Plan
-from bench.frontier_report import IN_DOMAIN, OUT_OF_DOMAIN, page
-from bench.handbook import LICENCE, write_handbook
+from bench.frontier_report import page
+from bench.judging_texts import positive, task_copies, write_texts
 from bench.machine import describe_machine, threads_available
 from bench.measurements import merge
 from bench.page import write_section
 from bench.windows import SELF_WINDOWS, SelfText, Windows
 from core.engine.architectures.description import inspect_folder
-from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.measurements.measurement import MeasuredModel
 from core.settings import Settings
 from worker.samples.zero_shot import add_task_samples
@@ -162,11 +161,11 @@ def _parser() -> argparse.ArgumentParser:
     usual = [setting.title for setting in SETTINGS.values() if not setting.grid]
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=usual, help="rows")
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="columns")
-    parser.add_argument("--seeds", type=_positive, default=3, help="draws of calibration windows (default 3)")
-    parser.add_argument("--samples", type=_positive, default=32, help="calibration windows (default 32)")
-    parser.add_argument("--length", type=_positive, default=512, help="tokens of a window (default 512)")
+    parser.add_argument("--seeds", type=positive, default=3, help="draws of calibration windows (default 3)")
+    parser.add_argument("--samples", type=positive, default=32, help="calibration windows (default 32)")
+    parser.add_argument("--length", type=positive, default=512, help="tokens of a window (default 512)")
     parser.add_argument(
-        "--windows", type=_positive, default=16, help="windows of each text that is judged by (default 16)"
+        "--windows", type=positive, default=16, help="windows of each text that is judged by (default 16)"
     )
     parser.add_argument(
         "--compared",
@@ -176,10 +175,10 @@ def _parser() -> argparse.ArgumentParser:
         help="settings of the tables over calibration sizes and tasks, where they are among the rows",
     )
     parser.add_argument(
-        "--calibration-sizes", nargs="*", type=_positive, default=[8, 32, 128, 512], help="none: no such table"
+        "--calibration-sizes", nargs="*", type=positive, default=[8, 32, 128, 512], help="none: no such table"
     )
     parser.add_argument(
-        "--size-seeds", type=_positive, default=1, help="of the seeds, those that vary the sizes (default 1)"
+        "--size-seeds", type=positive, default=1, help="of the seeds, those that vary the sizes (default 1)"
     )
     parser.add_argument("--task-limit", type=int, default=100, help="questions of each zero-shot task; 0: none asked")
     parser.add_argument(
@@ -189,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
         default=["50", "2:4"],
         help="columns whose models are asked the tasks (default 50 2:4)",
     )
-    parser.add_argument("--threads", type=_positive, default=threads_available(), help="threads (default: cores)")
+    parser.add_argument("--threads", type=positive, default=threads_available(), help="threads (default: cores)")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="put the figures among the measurements of a file too"
@@ -197,31 +196,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    """A number of something there must be; argparse names the option where it is not one."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not above 0")
-    return number
-
-
 def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Bench, list[str]]:
     """The bench with everything it reads, and what the page says of that; raises MissingData, CellFailed."""
     settings = Settings()
     files = LanguageFiles.of(settings)
-    handbook = CACHE / "handbook.jsonl"
-    origin = write_handbook(handbook)
-    fetch_language_files(print)
+    texts, judged_by = write_texts(files, given.windows, given.length, given.threads)
     tasks: dict[str, Path] = {}
     if plan.asked and plan.compared:
         add_task_samples(settings, print)
-        copies = {name: local_copy(settings.local_tasks, task) for name, task in TASKS.items()}
-        tasks = {name: copy for name, copy in copies.items() if copy}
+        tasks = task_copies(settings)
     model = files.model.absolute()
-    texts = {
-        name: Windows(model, text, "evaluation", given.windows, given.length).written(given.threads)
-        for name, text in ((IN_DOMAIN, files.evaluation), (OUT_OF_DOMAIN, handbook))
-    }
     contenders, releases = _contenders(plan, given.length)
     bench = Bench(plan, model, files.calibration, given.length, texts, tasks, given.threads, contenders)
     if any(SETTINGS[title].sequences(given.samples)[1] for title in given.settings):
@@ -234,8 +218,7 @@ def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Bench, list[str]]:
         f"{describe_machine()}; {given.threads} thread(s).",
         *(f"{release}." for release in releases),
         f"{model.name}, calibrated on {plan.samples} × {given.length} tokens of {files.calibration.stem}, by seed.",
-        f"Perplexity on {given.windows} × {given.length} tokens of {files.evaluation.stem} ({IN_DOMAIN}) and as many "
-        f"of the Debian Administrator's Handbook ({OUT_OF_DOMAIN}): {origin}, R. Hertzog and R. Mas, {LICENCE}.",
+        judged_by,
     ]
 
 

@@ -6,7 +6,8 @@ from datetime import date
 from bench.cells import own_release
 from bench.contest import Dense
 from bench.frontier_plan import SETTINGS, TARGETS, Cell, Plan
-from bench.frontier_report import IN_DOMAIN, OUT_OF_DOMAIN, Found
+from bench.frontier_report import Found
+from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.machine import describe_machine
 from bench.measurements import spread
 from core.measurements.measurement import MeasuredModel, Measurement

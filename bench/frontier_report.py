@@ -9,10 +9,10 @@ from statistics import fmean, stdev
 from bench.contest import Dense, Figures
 from bench.contest_report import MIB
 from bench.frontier_plan import REFERENCE, SETTINGS, SIZED, TARGETS, Cell, Plan
+from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.page import table
 from core.engine.evaluation.zero_shot_tasks import TASKS
 
-IN_DOMAIN, OUT_OF_DOMAIN = "in domain", "out of domain"
 Found = Mapping[Cell, Figures | None]
 """The cells there are; None: not offered by its contender."""
 

@@ -18,5 +18,5 @@ def merge(file: Path, rows: Iterable[Measurement]) -> None:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Of one figure for each seed."""
+    """Return the spread of one figure, given for each seed."""
     return Spread(mean=fmean(values), deviation=stdev(values) if len(values) > 1 else None, seeds=len(values))

@@ -79,7 +79,7 @@ def body(stages: dict[str, Any], round_steps: int) -> dict[str, Any]:
 
 
 def figures(client: Client, title: str, job_body: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any] | None:
-    """What a job came to, now or before; None where it failed, and `say` hears why."""
+    """Return the figures of a job, of now or before; None where it failed, and `say` hears why."""
     facts = [job_body, None, own_release(), describe_machine()]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
     known = recall(key)

@@ -10,21 +10,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cells import CACHE, CellFailed, own_release
-from bench.claims.sources import LanguageFiles, MissingData, fetch_language_files
-from bench.handbook import LICENCE, write_handbook
+from bench.cells import CellFailed, own_release
+from bench.claims.sources import LanguageFiles, MissingData
+from bench.judging_texts import positive, task_copies, write_texts
 from bench.machine import describe_machine, threads_available
 from bench.measurements import merge
 from bench.page import write_section
-from bench.structured.figures import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.structured.ground import Ground
 from bench.structured.measurements import measured
 from bench.structured.plan import FLAP, FRONTIER, ROWS, TARGETS, Plan
 from bench.structured.report import page
 from bench.structured.running import Bench
-from bench.windows import SelfText, Windows
+from bench.windows import SelfText
 from core.engine.architectures.description import inspect_folder
-from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.settings import Settings
 from worker.samples.zero_shot import add_task_samples
 
@@ -74,11 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", default=list(ROWS), help=", ".join(ROWS))
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="tables (default all)")
     parser.add_argument(
-        "--seeds", type=_positive, default=3, help=f"draws of calibration, for {FRONTIER} and {FLAP} (default 3)"
+        "--seeds", type=positive, default=3, help=f"draws of calibration, for {FRONTIER} and {FLAP} (default 3)"
     )
     parser.add_argument(
         "--windows",
-        type=_positive,
+        type=positive,
         default=16,
         help="windows of 512 tokens of each text that is judged by (default 16)",
     )
@@ -90,13 +88,13 @@ def _parser() -> argparse.ArgumentParser:
         help="what is run: prune and judge; time shapes, best with nothing else on the machine; ask the tasks "
         "(default prune latency)",
     )
-    parser.add_argument("--distil-steps", type=_positive, default=120, help="of 1,024 tokens (default 120)")
+    parser.add_argument("--distil-steps", type=positive, default=120, help="of 1,024 tokens (default 120)")
     parser.add_argument(
         "--tasks", type=int, default=300, help="questions of each zero-shot task; 0: none (default 300)"
     )
     parser.add_argument("--task-rows", nargs="+", choices=ROWS, metavar="ROW", help="default: the quick ones of both")
     parser.add_argument("--task-targets", nargs="+", choices=TARGETS, default=["20", "30"], help="default 20 30")
-    parser.add_argument("--threads", type=_positive, default=threads_available(), help="threads (default: cores)")
+    parser.add_argument("--threads", type=positive, default=threads_available(), help="threads (default: cores)")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="put the figures among the measurements of a file too"
@@ -104,32 +102,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    """A number of something there must be; argparse names the option where it is not one."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not above 0")
-    return number
-
-
 def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Ground, list[str]]:
     """Everything the cells read, and what the page says of that; raises MissingData, CellFailed."""
     settings = Settings()
     files = LanguageFiles.of(settings)
-    handbook = CACHE / "handbook.jsonl"
-    origin = write_handbook(handbook)
-    fetch_language_files(print)
+    texts, judged_by = write_texts(files, given.windows, 512, given.threads)
     tasks: dict[str, Path] = {}
     if plan.task_limit:
         if "tasks" in given.parts:
             add_task_samples(settings, print)
-        copies = {name: local_copy(settings.local_tasks, task) for name, task in TASKS.items()}
-        tasks = {name: copy for name, copy in copies.items() if copy}
+        tasks = task_copies(settings)
     model = files.model.absolute()
-    texts = {
-        name: Windows(model, text, "evaluation", given.windows, 512).written(given.threads)
-        for name, text in ((IN_DOMAIN, files.evaluation), (OUT_OF_DOMAIN, handbook))
-    }
     writes = any(ROWS[row].method == FRONTIER for row in plan.rows)
     own_text = SelfText(model, 512).written(given.threads)[0] if writes else None
     ground = Ground(
@@ -143,8 +126,7 @@ def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Ground, list[str]]:
     )
     return ground, [
         f"{describe_machine()}; {given.threads} thread(s); {own_release()}.",
-        f"Perplexity on {given.windows} × 512 tokens of {files.evaluation.stem} ({IN_DOMAIN}) and as many of the "
-        f"Debian Administrator's Handbook ({OUT_OF_DOMAIN}): {origin}, R. Hertzog and R. Mas, {LICENCE}.",
+        judged_by,
     ]
 
 

@@ -1,16 +1,12 @@
 """Perplexity, parameters and, where they are asked for, zero-shot accuracy of a checkpoint, whoever wrote it."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench.cell_program import answer
-from bench.evaluate_cell import perplexity
+from bench.evaluate_cell import ask, perplexity
 from bench.structured.opening import load
-from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 
 
@@ -28,21 +24,7 @@ def evaluate(spec: dict[str, Any]) -> dict[str, Any]:
         "config": json.loads((place / "config.json").read_text()) if (place / "config.json").exists() else None,
     }
     del model
-    return found | {"tasks": _ask(place, spec) if spec["tasks"] else {}}
-
-
-def _ask(place: Path, spec: dict[str, Any]) -> dict[str, dict[str, float]]:
-    from core.engine.evaluation.zero_shot import measure_tasks  # slow to import
-
-    with tempfile.TemporaryDirectory(prefix="tasks-") as work:
-        return measure_tasks(
-            open_model(place, own_artifact=True),
-            {name: Path(file) for name, file in spec["tasks"].items()},
-            limit=spec["task_limit"],
-            work=Path(work),
-            device=torch.device("cpu"),
-            on_progress=lambda done: None,
-        )
+    return found | {"tasks": ask(place, spec, own_artifact=True) if spec["tasks"] else {}}
 
 
 if __name__ == "__main__":

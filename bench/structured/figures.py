@@ -1,14 +1,12 @@
-"""What the cells of the structured bench come to. Loads no torch."""
+"""Figures of the structured bench's cells. Loads no torch."""
 
 from dataclasses import dataclass
 from typing import Any
 
-IN_DOMAIN, OUT_OF_DOMAIN = "in domain", "out of domain"
-
 
 @dataclass(frozen=True)
 class Figures:
-    """What one cell came to. `seconds` of choosing and cutting, `recovery_seconds` of training; `processor_seconds` and
+    """Figures of one cell: `seconds` of choosing and cutting, `recovery_seconds` of training; `processor_seconds` and
     `peak_bytes` are of the processes that did it, `parameters` count all of the model that came out, tied ones once.
     """
 

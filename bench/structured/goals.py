@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.page import table
-from bench.structured.figures import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.structured.plan import FRONTIER, TARGETS, Cell, Row
 from bench.structured.ranking import Ranking
 from bench.structured.running import Bench
@@ -51,7 +51,7 @@ def goals_table(found: Sequence[Goal]) -> str:
 
 
 def _is(kind: str, row: Row) -> bool:
-    """Whether a row is the frontier's, distilled or of that layout."""
+    """Return whether a row is the frontier's, distilled or of that layout."""
     if row.method != FRONTIER:
         return False
     if kind == "distilled":
@@ -75,7 +75,7 @@ def _goal(bench: Bench, ranking: Ranking, kind: str, target: str, text: str, lim
 
 
 def _against_flap(bench: Bench, ranking: Ranking) -> Iterator[Goal]:
-    """Of the best row that is not trained, and of all other rows the best."""
+    """Yield the goals of the best row that is not trained, against the best of all other rows."""
     one_shot = ranking.named(lambda row: _is("one shot", row))
     for target in bench.plan.targets:
         for text, limit in _EXCESS.items():
@@ -91,7 +91,7 @@ def _against_flap(bench: Bench, ranking: Ranking) -> Iterator[Goal]:
 
 
 def _latencies(bench: Bench, ranking: Ranking) -> Iterator[Goal]:
-    """Of the frontier's rows in both layouts: no more than the share of parameters that is left, and a little."""
+    """Yield the goals of the frontier's rows: no more time than the share of parameters that is left, and a little."""
     dense = bench.dense
     for row in ranking.named(lambda row: _is("one shot", row)):
         for target in bench.plan.targets:

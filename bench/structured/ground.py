@@ -19,8 +19,8 @@ from core.pipeline.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class Ground:
-    """What all cells share: the model, the texts to calibrate on and to judge by (windows by name), the questions of
-    the tasks. `own_text` is what the model wrote, for those that calibrate on some.
+    """Ground that all cells share: the model, the texts to calibrate on and to judge by (windows by name), and the
+    questions of the tasks. `own_text` is what the model wrote, for those that calibrate on some.
     """
 
     model: Path
@@ -33,13 +33,13 @@ class Ground:
     _hashes: dict[Path, str] = field(default_factory=dict)
 
     def hash(self, path: Path) -> str:
-        """Of a file, or of a model's folder; taken once."""
+        """Return the hash of a file, or of a model's folder; taken once."""
         if path not in self._hashes:
             self._hashes[path] = model_hash(path) if path.is_dir() else _file_hash(path)
         return self._hashes[path]
 
     def recipe(self, cell: Cell, distil_steps: int) -> Recipe:
-        """What the service would make of the row's body."""
+        """Return what the service would make of the row's body."""
         row, name = ROWS[cell.row], self.calibration.stem
         request = row.request(self.description, TARGETS[cell.target].sparsity(self.description))
         calibration = None
@@ -90,7 +90,7 @@ def distillation(text: str, steps: int, length: int = LENGTH) -> Recovery:
 
 
 def generates(recipe: Recipe) -> bool:
-    """Whether it calibrates on text that the model writes."""
+    """Return whether it calibrates on text that the model writes."""
     return bool(recipe.calibration and recipe.calibration.generated)
 
 

@@ -5,9 +5,10 @@ from datetime import date
 from statistics import fmean
 
 from bench.cells import own_release
+from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.machine import describe_machine
 from bench.measurements import spread
-from bench.structured.figures import IN_DOMAIN, OUT_OF_DOMAIN, Figures, Ratio
+from bench.structured.figures import Figures, Ratio
 from bench.structured.ground import distillation
 from bench.structured.plan import ROWS, TARGETS, Cell
 from bench.structured.running import Bench

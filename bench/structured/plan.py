@@ -1,4 +1,4 @@
-"""What the structured bench runs: its rows, its columns, and which cells in which order. Loads no torch."""
+"""Plan of the structured bench: its rows, its columns, and which cells in which order. Loads no torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,11 +40,11 @@ class Row:
 
     @property
     def has_seeds(self) -> bool:
-        """Whether it is run with every seed, not the first alone."""
+        """Return whether it is run with every seed, not the first alone."""
         return self.method in (FRONTIER, FLAP) and not self.baseline
 
     def body(self) -> dict[str, Any]:
-        """As a job would have it, but for sparsity and texts."""
+        """Return the row as a job would have it, but for sparsity and texts."""
         return {"method": self.method, "pattern": STRUCTURED.text, "output": {"layout": self.layout}} | (
             {"parameters": dict(self.parameters)} if self.parameters else {}
         )
@@ -118,7 +118,7 @@ class Target:
 
 
 def blocks_share(description: ModelDescription) -> float:
-    """How much of a model its decoder blocks are."""
+    """Return how much of a model its decoder blocks are."""
     return require_structure(description).parameters / description.parameters
 
 
@@ -140,8 +140,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for; seeds are counted from 0. Tasks are asked of `task_rows` at `task_targets`, with the first
-    seed.
+    """Rows, targets and tasks that are asked for; seeds are counted from 0. Tasks are asked
+    of `task_rows` at `task_targets`, with the first seed.
     """
 
     rows: Sequence[str]
@@ -163,7 +163,7 @@ class Plan:
                     yield Cell(row, target, seed)
 
     def is_asked(self, cell: Cell) -> bool:
-        """Whether its model is asked the tasks: with the first seed alone, for the error is that of the questions."""
+        """Return whether its model is asked the tasks: of the first seed alone, as the error is of the questions."""
         return cell.seed == 0 and cell.row in self.task_rows and cell.target in self.task_targets
 
 

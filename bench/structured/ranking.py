@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Iterable
 from statistics import fmean
 
-from bench.structured.figures import IN_DOMAIN, Figures
+from bench.judging_texts import IN_DOMAIN
+from bench.structured.figures import Figures
 from bench.structured.plan import FLAP, ROWS, Cell, Row
 from bench.structured.running import Bench
 from core.engine.options.width_counts import require_structure
@@ -17,7 +18,7 @@ class Ranking:
         self._bench = bench
 
     def figures(self, row: str, target: str) -> list[Figures]:
-        """Of all seeds there are, in order."""
+        """Return the figures of all seeds there are, in order."""
         cells = (Cell(row, target, seed) for seed in range(self._bench.plan.seeds))
         return [self._bench.found[cell] for cell in cells if cell in self._bench.found]
 

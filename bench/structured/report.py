@@ -6,8 +6,9 @@ from statistics import fmean, stdev
 
 from bench.contest_report import MIB
 from bench.frontier_report import accuracies
+from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.page import table
-from bench.structured.figures import IN_DOMAIN, OUT_OF_DOMAIN, Dense, Figures
+from bench.structured.figures import Dense, Figures
 from bench.structured.goals import goals, goals_table
 from bench.structured.ground import distillation
 from bench.structured.plan import FRONTIER, LENGTH, MANY, ROWS, SAMPLES, TARGETS, Cell, Row

@@ -23,7 +23,7 @@ _HERE = Path(__file__).parent
 _BASELINES = sorted((_HERE / "baselines").glob("*.py"))
 _JUDGING = [_HERE / "opening.py", _HERE.parent / "evaluate_cell.py", *_BASELINES]
 ROUNDS = 15
-"""Of timing."""
+"""Rounds of timing."""
 _ACTIVATION_BYTES = 4 * 2**30
 
 
@@ -77,7 +77,7 @@ class Bench:
                     print(f"{title}: {part} failed: {failure}", file=sys.stderr, flush=True)
 
     def is_complete(self) -> bool:
-        """Whether every cell of the plan was pruned."""
+        """Return whether every cell of the plan was pruned."""
         return self.dense is not None and all(cell in self.found for cell in self.plan.cells())
 
     def _possible(self) -> list[Cell]:
@@ -115,7 +115,7 @@ class Bench:
         print(f"{cell.title}: {texts}; {figures.processor_seconds:,.0f} processor seconds", flush=True)
 
     def _time(self, cell: Cell) -> None:
-        """Of the first seed: what the shapes of others take differs by less than what can be told apart."""
+        """Time the shape of the first seed: those of others differ by less than what can be told apart."""
         figures = self.found.get(cell)
         if figures is None or cell.seed or cell in self.latency:
             return
@@ -190,7 +190,7 @@ class Bench:
         return {"message": message.model_dump(mode="json"), "threads": ground.threads}
 
     def _work(self, cell: Cell) -> dict[str, Any]:
-        """What the outcome depends on, but for the content of files."""
+        """Return what the outcome depends on, but for the content of files."""
         row, ground = ROWS[cell.row], self.ground
         if not row.baseline:
             return {"recipe": ground.recipe(cell, self.plan.distil_steps).body(), "threads": ground.threads}

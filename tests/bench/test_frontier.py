@@ -14,7 +14,8 @@ from bench.contest import Dense, Figures, own_contender
 from bench.evaluate_cell import evaluate
 from bench.frontier import Bench, main
 from bench.frontier_plan import SETTINGS, TARGETS, Cell, Plan
-from bench.frontier_report import IN_DOMAIN, OUT_OF_DOMAIN, page
+from bench.frontier_report import page
+from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.page import write_section
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.tensors import write_tensors

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from bench.cells import Measured, Program, run
+from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.measurements import merge
 from bench.structured import evaluate_cell, prune_cell, running
-from bench.structured.figures import IN_DOMAIN, OUT_OF_DOMAIN, Dense, Figures, Ratio
+from bench.structured.figures import Dense, Figures, Ratio
 from bench.structured.ground import Ground
 from bench.structured.latency_cell import measure
 from bench.structured.measurements import measured
@@ -191,7 +192,7 @@ def test_shapes_are_timed_in_turn_without_their_weights(changed: dict[str, int] 
 
 
 def run_here(program: Program, spec: dict[str, Any], key: str) -> Measured:
-    """As `run`, but in this process."""
+    """Run a program as `run` does, but in this process."""
     work = {"prune_cell": prune_cell.work, "evaluate_cell": evaluate_cell.evaluate}
     return Measured(1.0, 2.0, 3, work[program.arguments[-1].rpartition(".")[2]](spec))
 

@@ -67,7 +67,7 @@ def _told(seconds: float, config: dict[str, Any], sliced_width: int | None) -> d
 
 
 Choice = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
-"""From weights [out, channels], XᵀX [channels, channels] and a number: the channels that stay, and the weights then."""
+"""Function of weights [out, channels], XᵀX [channels, channels] and a number: channels that stay, weights then."""
 
 
 def _slimgpt(folder: ModelFolder, share: float) -> tuple[Choice, list[int]]:
@@ -88,7 +88,7 @@ _CHANNELS: dict[str, Callable[[ModelFolder, float], tuple[Choice, list[int]]]] =
 
 
 def _channels_left(folder: ModelFolder, share: float) -> int:
-    """Of all layers together, where that share of the blocks' parameters goes in channels alone."""
+    """Return the channels that stay, of all layers, where they alone make up that share of the blocks' parameters."""
     description, width = folder.description, int(folder.config.intermediate_size)
     removed = round(share * require_structure(description).parameters / (3 * description.hidden_size))
     return width * description.layers - removed

@@ -15,7 +15,7 @@ def damped(moments: Tensor, damping: float = DAMPING) -> Tensor:
 
 
 def inverse(hessian: Tensor) -> Tensor:
-    """Of a symmetric positive definite matrix."""
+    """Return the inverse of a symmetric positive definite matrix."""
     return torch.cholesky_inverse(torch.linalg.cholesky(hessian))
 
 

@@ -180,7 +180,7 @@ def save_sliced(model: PreTrainedModel, folder: ModelFolder, output: Path, width
 
 
 def load_sliced(place: Path) -> PreTrainedModel:
-    """What `save_sliced` wrote."""
+    """Load a model that `save_sliced` wrote."""
     facts = json.loads((place / SLICED_FILE).read_text())
     model = empty_sliced(open_model(Path(facts["source"])), facts["width"])
     named = dict(model.named_parameters())

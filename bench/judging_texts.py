@@ -1,0 +1,45 @@
+"""Texts and questions by which benches judge a language model, and how they speak of them. Loads no torch."""
+
+import argparse
+from pathlib import Path
+
+from bench.cells import CACHE
+from bench.claims.sources import LanguageFiles, fetch_language_files
+from bench.handbook import LICENCE, write_handbook
+from bench.windows import Windows
+from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
+from core.settings import Settings
+
+IN_DOMAIN, OUT_OF_DOMAIN = "in domain", "out of domain"
+_HANDBOOK = CACHE / "handbook.jsonl"
+
+
+def write_texts(files: LanguageFiles, windows: int, length: int, threads: int) -> tuple[dict[str, Path], str]:
+    """Fetch what is missing; return the files of so many windows of each text by name, and what a page says of them.
+
+    Raises MissingData, CellFailed.
+    """
+    origin = write_handbook(_HANDBOOK)
+    fetch_language_files(print)
+    texts = {
+        name: Windows(files.model.absolute(), text, "evaluation", windows, length).written(threads)
+        for name, text in ((IN_DOMAIN, files.evaluation), (OUT_OF_DOMAIN, _HANDBOOK))
+    }
+    return texts, (
+        f"Perplexity on {windows} × {length} tokens of {files.evaluation.stem} ({IN_DOMAIN}) and as many of the "
+        f"Debian Administrator's Handbook ({OUT_OF_DOMAIN}): {origin}, R. Hertzog and R. Mas, {LICENCE}."
+    )
+
+
+def task_copies(settings: Settings) -> dict[str, Path]:
+    """Return the questions of each zero-shot task that this machine has a copy of."""
+    copies = {name: local_copy(settings.local_tasks, task) for name, task in TASKS.items()}
+    return {name: copy for name, copy in copies.items() if copy}
+
+
+def positive(text: str) -> int:
+    """Return a number of something there must be; argparse names the option where it is not one."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
