@@ -77,7 +77,7 @@ def test_the_prior_is_mean_weight_times_rms_activation_of_what_is_still_there(na
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     masks = masks_of(folder, model, "none" if name == "gpt2" else "kv_groups")
     kept_U = torch.arange(len(masks)) % 5 != 0
-    reader = open_model(folder).family.ffn.output
+    reader = open_model(folder).family.sublayers[1].output
     module = model.get_submodule(f"{open_model(folder).family.blocks}.1.{reader}")
     seen: list[torch.Tensor] = []
     with torch.inference_mode(), masks.masked(kept_U), masks.watched() as statistics:

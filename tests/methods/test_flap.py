@@ -60,8 +60,7 @@ def test_what_is_left_of_every_family_reloads_with_its_biases_or_says_why_it_has
     family, tensors = architecture_of(name), tensors_of(result)
     lost = {row.kind for row in result.layers if isinstance(row, UnitRow) and row.after < row.before}
     for kind, linear, setting in (
-        ("heads", family.attention.output, family.attention.bias),
-        ("channels", family.ffn.output, family.ffn.bias),
+        (kind, each.output, each.bias) for kind, each in zip(("heads", "channels"), family.sublayers, strict=True)
     ):
         bias = tensors.get(f"{family.blocks}.0.{linear}.bias")
         if kind in lost:
@@ -73,7 +72,7 @@ def test_what_is_left_of_every_family_reloads_with_its_biases_or_says_why_it_has
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "gpt-neox", "starcoder2", "granite"])
 def test_the_mean_of_the_ffns_output_stays_where_only_channels_go(name: str, tmp_path: Path) -> None:
     folder, tokens = make_model(tmp_path / "model", name), make_tokens()
-    linear = architecture_of(name).ffn.output
+    linear = architecture_of(name).sublayers[1].output
     means = [outputs(folder, linear, tokens).mean(0)]
     for bias in (True, False):
         work = tmp_path / f"{bias}"
@@ -89,7 +88,7 @@ def test_the_mean_of_the_ffns_output_stays_where_only_channels_go(name: str, tmp
 def test_the_mean_of_the_attentions_output_stays_where_heads_go(name: str, attention: str, tmp_path: Path) -> None:
     """Compare in the first block, whose attention reads what the dense model's does; OLMo 2 norms all heads as one."""
     folder, tokens = make_model(tmp_path / "model", name), make_tokens()
-    linear = architecture_of(name).attention.output
+    linear = architecture_of(name).sublayers[0].output
     result = removal(folder, tmp_path / "work", "flap", 0.3, parameters={"attention": attention})
     assert any(row.kind == "heads" and row.after < row.before for row in result.layers if isinstance(row, UnitRow))
     left = outputs(save(result, folder, tmp_path / "artifact"), linear, tokens).mean(0)
@@ -153,7 +152,7 @@ def test_layers_compete_where_they_may_differ_and_the_ratio_is_met_within_one_al
     """A layer of few channels that tower above the others has none as far below its mean as other layers have."""
     folder = make_model(tmp_path / "model", name)
     family = architecture_of(name)
-    reader = f"{family.blocks}.1.{family.ffn.output}.weight"
+    reader = f"{family.blocks}.1.{family.sublayers[1].output}.weight"
     edit(folder, {reader: lambda weight: raise_some(weight, family.transposed)})
     description = inspect_folder(folder)
     structure = description.structure

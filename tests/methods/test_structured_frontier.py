@@ -155,7 +155,7 @@ def test_blocks_before_the_first_that_loses_anything_stay_as_they_are(tmp_path: 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_channels_that_nothing_reads_go_first_in_whichever_layer_they_are(name: str, tmp_path: Path) -> None:
     folder, family = make_model(tmp_path / "model", name), architecture_of(name)
-    reader = f"{family.blocks}.1.{family.ffn.output}.weight"
+    reader = f"{family.blocks}.1.{family.sublayers[1].output}.weight"
     unread = torch.arange(3, 35, 2)
 
     def silence(weight: Tensor) -> None:
@@ -186,7 +186,7 @@ def test_the_metric_is_that_of_the_whole_models_gradients(
     folder, family = make_model(tmp_path / "model", name), architecture_of(name)
     cut(folder, tmp_path / "work", "uniform", calibration=FITTED[:4])
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    linears = [model.get_submodule(f"{family.blocks}.{layer}.{family.ffn.output}") for layer in range(3)]
+    linears = [model.get_submodule(f"{family.blocks}.{layer}.{family.sublayers[1].output}") for layer in range(3)]
     inputs: list[list[Tensor]] = [[] for _ in linears]
     gradients: list[list[Tensor]] = [[] for _ in linears]
 
@@ -206,7 +206,7 @@ def test_the_metric_is_that_of_the_whole_models_gradients(
     (record,) = positions(tmp_path / "work", SELECTION)
     for layer, linear in enumerate(linears):
         g_NO, z_NI = torch.cat(gradients[layer]), torch.cat(inputs[layer])
-        metric_OO = load_tensors(record / f"planned-{layer:05d}.safetensors")[family.ffn.output]
+        metric_OO = load_tensors(record / f"planned-{layer:05d}.safetensors")[family.sublayers[1].output]
         g_NO *= FITTED.shape[1] - 1  # of the summed loss
         tokens = 4 * (FITTED.shape[1] - 1)
         torch.testing.assert_close(metric_OO, g_NO.T @ g_NO / tokens, rtol=1e-3, atol=1e-6)

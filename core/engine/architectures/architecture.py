@@ -1,13 +1,18 @@
-"""Architecture of a language model: all that the engine must know of one, declared once, in a module of `overrides`.
+"""Architecture of a language model: all that the engine must know of one.
+
+It is declared once, in a module of `overrides`, or discovered from the model itself (`discovered`).
 
 It names where its decoder blocks live and which linear layers of a block read the same input tensor: those
 share one statistic and one factorisation. Everything else (rotary embeddings, masks, norms, soft caps) is the
 model's own code, run as it is.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Final, Literal
+
+_NUMBER: Final = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 
 
 @dataclass(frozen=True)
@@ -25,25 +30,42 @@ class UnitAxis:
 
 @dataclass(frozen=True)
 class Sublayer:
-    """The attention or the FFN of a decoder block.
+    """A part of a decoder block that adds to the residual stream once, as attention and FFN do.
 
-    `inputs` are the linear layers that read the tensor it begins with, `output` is the one that reads what its units
-    give, as heads or channels. `units` has the axes of each kind of unit that can be removed from it. `norm` reads the
-    residual stream that the output is added to; None where anything lies between, as a norm or a factor (then only
-    layers' own outputs are targets). `bias` is the config's setting that gives its linear layers biases, the output
-    among them; None where no setting does.
+    `groups` are its linear layers, grouped by the tensor they read, in order of execution; the last is its output
+    alone. `units` has the axes of each kind of unit it is made of, and none for a kind that cannot be removed. `norm`
+    reads the residual stream that the output is added to; None where anything lies between, as a norm or a factor (then
+    only layers' own outputs are targets). `bias` is the config's setting that gives its linear layers biases, the
+    output among them; None where no setting does.
     """
 
-    inputs: tuple[str, ...]
-    output: str
+    groups: tuple[tuple[str, ...], ...]
     units: Mapping[str, tuple[UnitAxis, ...]] = field(default_factory=dict, hash=False)
     norm: str | None = None
     bias: str | None = None
 
+    @classmethod
+    def of(
+        cls,
+        inputs: tuple[str, ...],
+        output: str,
+        units: Mapping[str, tuple[UnitAxis, ...]],
+        *,
+        norm: str | None = None,
+        bias: str | None = None,
+    ) -> "Sublayer":
+        """Return a sublayer whose output reads what the layers that read its own input give."""
+        return cls((inputs, (output,)), units, norm, bias)
+
     @property
-    def groups(self) -> tuple[tuple[str, ...], ...]:
-        """Return its linear layers, grouped by the tensor they read, in order of execution."""
-        return (self.inputs, (self.output,))
+    def inputs(self) -> tuple[str, ...]:
+        """Return the linear layers that read the tensor it begins with."""
+        return self.groups[0]
+
+    @property
+    def output(self) -> str:
+        """Return the linear layer that gives what is added to the residual stream."""
+        return self.groups[-1][0]
 
 
 @dataclass(frozen=True)
@@ -52,11 +74,22 @@ class Architecture:
 
     `order` is its place in lists of architectures, the smallest first. `blocks` is the module list of decoder layers,
     `base` the attribute of the causal model that holds the backbone (hub files of some families leave it out of their
-    keys). `transposed` marks weights stored as [in, out] (GPT-2's Conv1D). `stored_head` is the head's name in files
-    where it is not that of the module. Where the head size follows from the hidden size, so that no head can go, the
-    attention has no units. `width_key` is the config's name for the number of channels, `heads_divide_hidden` whether
-    the config insists on it. `tied_by_default` says whether the config's class ties the head to the embeddings unless
-    told otherwise; `lists_by_layer` are the config's lists with an entry for each layer.
+    keys). `sublayers` are in order of execution; `inputs` are all linear layers of a block grouped by the tensor they
+    read, in order of execution (those of the sublayers in turn, if not given). `transposed` marks weights stored as
+    [in, out] (GPT-2's Conv1D). `stored_head` is the head's name in files where it is not that of the module.
+    `width_key` is the config's name for the number of channels, `config_keys` its names for other settings, by their
+    common names, where they differ; `config_defaults` are the values of settings, by their common names, that the
+    config's class has where config.json leaves them out. `heads_divide_hidden`: the config insists that they do.
+    `tied_by_default` says whether the config's class ties the head to the embeddings unless told otherwise;
+    `lists_by_layer` are the config's lists with an entry for each layer.
+
+    `block_kinds` are the distinct blocks, each as the sorted names of its parameters within the block; none where all
+    blocks have all of them. A layer has those linear layers of `inputs` whose weights it has. `arguments`: those of a
+    block follow from the length of the sequences alone, or from their tokens. `renamed` has the module's name for each
+    key of a file that is called otherwise, with `{}` for every number of a module list. `refused` says, by what is
+    asked for, why this architecture cannot be offered it. `left_alone` are the linear layers of blocks that are not
+    pruned, each with the reason. `discovered_by` are the versions of the discovery and of transformers; None for what
+    is declared.
     """
 
     model_type: str
@@ -66,23 +99,27 @@ class Architecture:
     base: str
     blocks: str
     head: str
-    attention: Sublayer
-    ffn: Sublayer
+    sublayers: tuple[Sublayer, ...]
+    inputs: tuple[tuple[str, ...], ...] = ()
     width_key: str = "intermediate_size"
+    config_keys: Mapping[str, str] = field(default_factory=dict, hash=False)
+    config_defaults: Mapping[str, int] = field(default_factory=dict, hash=False)
     heads_divide_hidden: bool = False
     tied_by_default: bool = False
     transposed: bool = False
     stored_head: str | None = None
     lists_by_layer: tuple[str, ...] = ("layer_types",)
+    block_kinds: tuple[tuple[str, ...], ...] = ()
+    arguments: Literal["length", "tokens"] = "length"
+    renamed: Mapping[str, str] = field(default_factory=dict, hash=False)
+    refused: Mapping[str, str] = field(default_factory=dict, hash=False)
+    left_alone: Mapping[str, str] = field(default_factory=dict, hash=False)
+    discovered_by: str | None = None
 
-    @property
-    def sublayers(self) -> tuple[Sublayer, ...]:
-        return (self.attention, self.ffn)
-
-    @property
-    def inputs(self) -> tuple[tuple[str, ...], ...]:
-        """Return the linear layers of a block grouped by the tensor they read, in order of execution."""
-        return tuple(group for sublayer in self.sublayers for group in sublayer.groups)
+    def __post_init__(self) -> None:
+        """Group the linear layers by sublayer where nothing else is said."""
+        if not self.inputs:
+            object.__setattr__(self, "inputs", tuple(group for each in self.sublayers for group in each.groups))
 
     @property
     def added_to_stream(self) -> dict[str, str]:
@@ -90,7 +127,7 @@ class Architecture:
         return {each.output: each.norm for each in self.sublayers if each.norm is not None}
 
     def sublayer_of(self, kind: str) -> Sublayer | None:
-        """Return the sublayer from which units of a kind can be removed; None where there is none."""
+        """Return the sublayer that is made of units of a kind; None where there is none."""
         return next((each for each in self.sublayers if kind in each.units), None)
 
     def axes(self, kind: str) -> tuple[UnitAxis, ...]:
@@ -103,8 +140,19 @@ class Architecture:
         """Return all prunable linear layers of a block, relative to the block."""
         return tuple(name for group in self.inputs for name in group)
 
+    def config_key(self, config: Mapping[str, Any], setting: str) -> str:
+        """Return the name config.json has for a setting: its common one, or this architecture's own."""
+        return setting if setting in config else self.config_keys.get(setting, setting)
+
+    def config_value(self, config: Mapping[str, Any], setting: str) -> Any:
+        """Return the value of a setting in config.json, or that of the config's class; None where there is none."""
+        return config.get(self.config_key(config, setting), self.config_defaults.get(setting))
+
     def module_name(self, key: str) -> str:
         """Return the model's name for a file's key: hub files of some families omit the prefix of the base model."""
+        renamed = _translated(key, self.renamed)
+        if renamed is not None:
+            return renamed
         if self.stored_head is not None and key.startswith(f"{self.stored_head}."):
             return self.head + key.removeprefix(self.stored_head)
         if key.startswith((f"{self.base}.", f"{self.head}.")):
@@ -113,6 +161,15 @@ class Architecture:
 
     def stored_name(self, name: str) -> str:
         """Return the key a file has for a name of the model."""
+        renamed = _translated(name, {module: key for key, module in self.renamed.items()})
+        if renamed is not None:
+            return renamed
         if self.stored_head is not None and name.startswith(f"{self.head}."):
             return self.stored_head + name.removeprefix(self.head)
         return name
+
+
+def _translated(name: str, patterns: Mapping[str, str]) -> str | None:
+    """Return another name for one that has a pattern, its numbers put in order where that has `{}`; else None."""
+    pattern = patterns.get(_NUMBER.sub("{}", name))
+    return None if pattern is None else pattern.format(*_NUMBER.findall(name))

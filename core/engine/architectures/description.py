@@ -137,7 +137,7 @@ def inspect_folder(folder: Path, *, own_artifact: bool = False) -> ModelDescript
             param="model",
         )
     tensors = read_tensors(folder, family)
-    layers = _positive_integer(config, "num_hidden_layers", "n_layer")
+    layers = _positive_integer(family, config, "num_hidden_layers")
     numbered = re.compile(re.escape(family.blocks) + r"\.([0-9]{1,6})\.")
     present = {int(match[1]) for name in tensors if (match := numbered.match(name))}
     if present != set(range(min(layers, len(present) + 1))):
@@ -162,9 +162,9 @@ def inspect_folder(folder: Path, *, own_artifact: bool = False) -> ModelDescript
         bytes=sum(entry.end - entry.start for entry in counted.values()),
         dtype=WEIGHT_DTYPES[dtype],
         layers=layers,
-        hidden_size=_positive_integer(config, "hidden_size", "n_embd"),
-        vocabulary_size=_positive_integer(config, "vocab_size"),
-        context_length=_positive_integer(config, "max_position_embeddings", "n_positions"),
+        hidden_size=_positive_integer(family, config, "hidden_size"),
+        vocabulary_size=_positive_integer(family, config, "vocab_size"),
+        context_length=_positive_integer(family, config, "max_position_embeddings"),
         tied_embeddings=tied,
         linears=linears,
         structure=read_structure(family, config, tensors, layers),
@@ -172,12 +172,11 @@ def inspect_folder(folder: Path, *, own_artifact: bool = False) -> ModelDescript
     )
 
 
-def _positive_integer(config: dict[str, Any], *names: str) -> int:
-    for name in names:
-        value = config.get(name)
-        if type(value) is int and 0 < value < 2**31:
-            return value
-    raise UnusableModel(f"config.json lacks {names[0]!r} as a whole number above 0, below 2³¹", param="model")
+def _positive_integer(family: Architecture, config: dict[str, Any], setting: str) -> int:
+    value = family.config_value(config, setting)
+    if type(value) is int and 0 < value < 2**31:
+        return value
+    raise UnusableModel(f"config.json lacks {setting!r} as a whole number above 0, below 2³¹", param="model")
 
 
 def _linear(family: Architecture, tensors: dict[str, TensorEntry], layer: int, name: str) -> LinearShape:

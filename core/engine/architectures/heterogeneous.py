@@ -116,7 +116,7 @@ def per_layer_architecture(config: Mapping[str, Any]) -> Architecture | None:
     known = {key for kind in BLOCK_KINDS for key in kind.settings(family).values()}
     if (
         not isinstance(layers, list)
-        or len(layers) != config.get("num_hidden_layers", config.get("n_layer"))
+        or len(layers) != family.config_value(config, "num_hidden_layers")
         or not all(
             isinstance(each, dict)
             and each.keys() <= known

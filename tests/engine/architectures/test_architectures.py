@@ -45,7 +45,7 @@ def test_the_documents_list_all_that_there_are() -> None:
     assert f"Families: {titles};" in readme
     page = (ROOT / "docs" / "architectures.md").read_text(encoding="utf-8")
     rows = [
-        f"| {each.title} | `{each.architecture}` | {'yes' if each.attention.units else 'no'} | "
+        f"| {each.title} | `{each.architecture}` | {'yes' if each.axes('heads') else 'no'} | "
         f"{'yes' if each.added_to_stream else 'no'} |\n"
         for each in LANGUAGE_ARCHITECTURES.values()
     ]

@@ -49,7 +49,7 @@ def test_a_setting_gives_an_output_its_bias_where_the_architecture_names_one_and
         return {linear for linear in family.linears if block.get_submodule(linear).bias is not None}
 
     none, every = dict.fromkeys(settings, False), biased(**dict.fromkeys(settings, True))
-    for output, setting in ((family.attention.output, family.attention.bias), (family.ffn.output, family.ffn.bias)):
+    for output, setting in ((each.output, each.bias) for each in family.sublayers):
         if setting is None:
             assert (output in biased(**none)) == (output in every)
         else:

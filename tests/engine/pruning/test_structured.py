@@ -38,7 +38,7 @@ from tests.engine.tiny import CONFIGS, architecture_of, make_model, make_tokens
 from tests.engine.watching import Watching
 
 WIDTHS = ["random-structured", "l2-structured", "llm-pruner"]
-HEADLESS = [name for name in CONFIGS if not architecture_of(name).attention.units]
+HEADLESS = [name for name in CONFIGS if not architecture_of(name).axes("heads")]
 
 
 def removal(folder: Path, work: Path, method: str, sparsity: float, **setting: Any) -> PruneResult:
@@ -114,7 +114,7 @@ def test_removing_what_nothing_reads_changes_nothing(name: str, attention: Any, 
     opened = open_model(folder)
     streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
     tensors = remove_units(streamed.read_block(1), list(groups.values()), cut)
-    assert tensors[f"{family.ffn.output}.weight"].shape[1] == 35
+    assert tensors[f"{family.sublayers[1].output}.weight"].shape[1] == 35
     whole = AutoModelForCausalLM.from_pretrained(folder).eval()
     expected = whole(input_ids=make_tokens(2)).logits
     layer = whole.get_submodule(f"{family.blocks}.1")

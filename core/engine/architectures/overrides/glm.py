@@ -11,16 +11,18 @@ ARCHITECTURE = Architecture(
     base="model",
     blocks="model.layers",
     head="lm_head",
-    attention=Sublayer(PROJECTIONS, "self_attn.o_proj", {"heads": HEADS}, norm=ATTENTION_NORM),
-    ffn=Sublayer(
-        ("mlp.gate_up_proj",),
-        "mlp.down_proj",
-        {
-            "channels": (
-                UnitAxis("mlp.gate_up_proj", "out", ("channel", "channel")),
-                UnitAxis("mlp.down_proj", "in", ("channel",)),
-            )
-        },
-        norm=FFN_NORM,
+    sublayers=(
+        Sublayer.of(PROJECTIONS, "self_attn.o_proj", {"heads": HEADS}, norm=ATTENTION_NORM),
+        Sublayer.of(
+            ("mlp.gate_up_proj",),
+            "mlp.down_proj",
+            {
+                "channels": (
+                    UnitAxis("mlp.gate_up_proj", "out", ("channel", "channel")),
+                    UnitAxis("mlp.down_proj", "in", ("channel",)),
+                )
+            },
+            norm=FFN_NORM,
+        ),
     ),
 )

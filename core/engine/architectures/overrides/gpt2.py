@@ -10,14 +10,22 @@ ARCHITECTURE = Architecture(
     base="transformer",
     blocks="transformer.h",
     head="lm_head",
-    attention=Sublayer(("attn.c_attn",), "attn.c_proj", norm="ln_1"),
-    ffn=Sublayer(
-        ("mlp.c_fc",),
-        "mlp.c_proj",
-        {"channels": (UnitAxis("mlp.c_fc", "out", ("channel",)), UnitAxis("mlp.c_proj", "in", ("channel",)))},
-        norm="ln_2",
+    sublayers=(
+        Sublayer.of(("attn.c_attn",), "attn.c_proj", {"heads": ()}, norm="ln_1"),
+        Sublayer.of(
+            ("mlp.c_fc",),
+            "mlp.c_proj",
+            {"channels": (UnitAxis("mlp.c_fc", "out", ("channel",)), UnitAxis("mlp.c_proj", "in", ("channel",)))},
+            norm="ln_2",
+        ),
     ),
     width_key="n_inner",
+    config_keys={
+        "num_hidden_layers": "n_layer",
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+    },
     tied_by_default=True,
     transposed=True,
 )

@@ -10,16 +10,18 @@ ARCHITECTURE = Architecture(
     base="gpt_neox",
     blocks="gpt_neox.layers",
     head="lm_head",
-    attention=Sublayer(("attention.query_key_value",), "attention.dense", bias="attention_bias"),
-    ffn=Sublayer(
-        ("mlp.dense_h_to_4h",),
-        "mlp.dense_4h_to_h",
-        {
-            "channels": (
-                UnitAxis("mlp.dense_h_to_4h", "out", ("channel",)),
-                UnitAxis("mlp.dense_4h_to_h", "in", ("channel",)),
-            )
-        },
+    sublayers=(
+        Sublayer.of(("attention.query_key_value",), "attention.dense", {"heads": ()}, bias="attention_bias"),
+        Sublayer.of(
+            ("mlp.dense_h_to_4h",),
+            "mlp.dense_4h_to_h",
+            {
+                "channels": (
+                    UnitAxis("mlp.dense_h_to_4h", "out", ("channel",)),
+                    UnitAxis("mlp.dense_4h_to_h", "in", ("channel",)),
+                )
+            },
+        ),
     ),
     stored_head="embed_out",
 )

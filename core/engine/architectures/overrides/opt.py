@@ -11,12 +11,14 @@ ARCHITECTURE = Architecture(
     base="model",
     blocks="model.decoder.layers",
     head="lm_head",
-    attention=Sublayer(PROJECTIONS, "self_attn.out_proj", bias="enable_bias"),
-    ffn=Sublayer(
-        ("fc1",),
-        "fc2",
-        {"channels": (UnitAxis("fc1", "out", ("channel",)), UnitAxis("fc2", "in", ("channel",)))},
-        bias="enable_bias",
+    sublayers=(
+        Sublayer.of(PROJECTIONS, "self_attn.out_proj", {"heads": ()}, bias="enable_bias"),
+        Sublayer.of(
+            ("fc1",),
+            "fc2",
+            {"channels": (UnitAxis("fc1", "out", ("channel",)), UnitAxis("fc2", "in", ("channel",)))},
+            bias="enable_bias",
+        ),
     ),
     width_key="ffn_dim",
     tied_by_default=True,

@@ -11,26 +11,28 @@ ARCHITECTURE = Architecture(
     base="model",
     blocks="model.layers",
     head="lm_head",
-    attention=Sublayer(
-        ("self_attn.qkv_proj",),
-        "self_attn.o_proj",
-        {
-            "heads": (
-                UnitAxis("self_attn.qkv_proj", "out", ("query", "key", "key")),
-                UnitAxis("self_attn.o_proj", "in", ("query",)),
-            )
-        },
-        norm=ATTENTION_NORM,
-    ),
-    ffn=Sublayer(
-        ("mlp.gate_up_proj",),
-        "mlp.down_proj",
-        {
-            "channels": (
-                UnitAxis("mlp.gate_up_proj", "out", ("channel", "channel")),
-                UnitAxis("mlp.down_proj", "in", ("channel",)),
-            )
-        },
-        norm=FFN_NORM,
+    sublayers=(
+        Sublayer.of(
+            ("self_attn.qkv_proj",),
+            "self_attn.o_proj",
+            {
+                "heads": (
+                    UnitAxis("self_attn.qkv_proj", "out", ("query", "key", "key")),
+                    UnitAxis("self_attn.o_proj", "in", ("query",)),
+                )
+            },
+            norm=ATTENTION_NORM,
+        ),
+        Sublayer.of(
+            ("mlp.gate_up_proj",),
+            "mlp.down_proj",
+            {
+                "channels": (
+                    UnitAxis("mlp.gate_up_proj", "out", ("channel", "channel")),
+                    UnitAxis("mlp.down_proj", "in", ("channel",)),
+                )
+            },
+            norm=FFN_NORM,
+        ),
     ),
 )

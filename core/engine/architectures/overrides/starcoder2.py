@@ -11,13 +11,15 @@ ARCHITECTURE = Architecture(
     base="model",
     blocks="model.layers",
     head="lm_head",
-    attention=Sublayer(PROJECTIONS, "self_attn.o_proj", {"heads": HEADS}, norm=ATTENTION_NORM, bias="use_bias"),
-    ffn=Sublayer(
-        ("mlp.c_fc",),
-        "mlp.c_proj",
-        {"channels": (UnitAxis("mlp.c_fc", "out", ("channel",)), UnitAxis("mlp.c_proj", "in", ("channel",)))},
-        norm=FFN_NORM,
-        bias="use_bias",
+    sublayers=(
+        Sublayer.of(PROJECTIONS, "self_attn.o_proj", {"heads": HEADS}, norm=ATTENTION_NORM, bias="use_bias"),
+        Sublayer.of(
+            ("mlp.c_fc",),
+            "mlp.c_proj",
+            {"channels": (UnitAxis("mlp.c_fc", "out", ("channel",)), UnitAxis("mlp.c_proj", "in", ("channel",)))},
+            norm=FFN_NORM,
+            bias="use_bias",
+        ),
     ),
     tied_by_default=True,
 )

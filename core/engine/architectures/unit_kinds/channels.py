@@ -26,10 +26,15 @@ class Channels(UnitKind):
         return True
 
     def read(self, family: Architecture, blocks: Sequence[Block], configs: Sequence[Mapping[str, Any]]) -> KindFacts:
-        axis = family.axes(self.name)[-1]
+        axes = family.axes(self.name)
+        channels = [
+            features(family, block, axes[-1]) if axes and f"{axes[-1].module}.weight" in block else 0
+            for block in blocks
+        ]
+        first = next((layer for layer, number in enumerate(channels) if number), 0)
         return KindFacts(
-            {"channel_parameters": axis_parameters(family, blocks[0], self.name, {"channel": 1})},
-            [{"channels": features(family, block, axis)} for block in blocks],
+            {"channel_parameters": axis_parameters(family, blocks[first], self.name, {"channel": 1})},
+            [{"channels": number} for number in channels],
         )
 
     def settings(self, family: Architecture) -> Mapping[str, str]:

@@ -1,8 +1,8 @@
 """Heads of the attention: KV heads with their contiguous groups of query heads, or as many query heads of every group.
 
 Facts of the model: `head_parameters` are of a query head alone, `kv_group_parameters` of a KV head with its group, as
-large as the first layer's; both are 0 where the architecture offers no removal of heads. An axis has runs of query
-features, then key features, then value features (which count as key) in a fused projection.
+large as that of the first layer with heads; both are 0 where the architecture offers no removal of heads. An axis has
+runs of query features, then key features, then value features (which count as key) in a fused projection.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,8 @@ from core.errors import InvalidParameters, UnusableModel
 
 HEADS_KEY: Final = "num_attention_heads"
 KV_HEADS_KEY: Final = "num_key_value_heads"
+_FACTS: Final = ("head_dim", "heads_divide_hidden", "head_parameters", "kv_group_parameters")
+_NO_HEADS: Final = {"heads": 0, "kv_heads": 0}
 
 
 class _Heads(UnitKind):
@@ -32,25 +34,33 @@ class _Heads(UnitKind):
     rank = 10
 
     def read(self, family: Architecture, blocks: Sequence[Block], configs: Sequence[Mapping[str, Any]]) -> KindFacts:
-        heads = [each.get(HEADS_KEY, each.get("n_head")) for each in configs]
-        if not all(type(each) is int and each > 0 for each in heads):
+        sublayer = family.sublayer_of(self.name)
+        having = [layer for layer, block in enumerate(blocks) if sublayer and f"{sublayer.output}.weight" in block]
+        if sublayer is None or not having:
+            return KindFacts(dict.fromkeys(_FACTS, 0), [dict(_NO_HEADS) for _ in blocks])
+        first = having[0]
+        heads = {layer: family.config_value(configs[layer], HEADS_KEY) for layer in having}
+        if not all(type(each) is int and each > 0 for each in heads.values()):
             raise UnusableModel(f"config.json lacks {HEADS_KEY!r} as a whole number above 0", param="model")
-        width = features(family, blocks[0], UnitAxis(family.attention.output, "in", ("query",)))
-        if width % heads[0]:
+        width = features(family, blocks[first], UnitAxis(sublayer.output, "in", ("query",)))
+        if width % heads[first]:
             raise UnusableModel(
-                f"config.json says {heads[0]} heads, which do not divide the {width} features of all", param="model"
+                f"config.json says {heads[first]} heads, which do not divide the {width} features of all", param="model"
             )
-        head_dim = width // heads[0]
-        kv_heads = [_kv_heads(family, block, each, head_dim) for block, each in zip(blocks, heads, strict=True)]
-        rows = {"query": heads[0] // kv_heads[0] * head_dim, "key": head_dim}
+        head_dim = width // heads[first]
+        kv_heads = {layer: _kv_heads(family, blocks[layer], each, head_dim) for layer, each in heads.items()}
+        rows = {"query": heads[first] // kv_heads[first] * head_dim, "key": head_dim}
         return KindFacts(
             {
                 "head_dim": head_dim,
                 "heads_divide_hidden": family.heads_divide_hidden,
-                "head_parameters": axis_parameters(family, blocks[0], self.name, {"query": head_dim}),
-                "kv_group_parameters": axis_parameters(family, blocks[0], self.name, rows),
+                "head_parameters": axis_parameters(family, blocks[first], self.name, {"query": head_dim}),
+                "kv_group_parameters": axis_parameters(family, blocks[first], self.name, rows),
             },
-            [{"heads": each, "kv_heads": of_them} for each, of_them in zip(heads, kv_heads, strict=True)],
+            [
+                {"heads": heads[layer], "kv_heads": kv_heads[layer]} if layer in heads else dict(_NO_HEADS)
+                for layer in range(len(blocks))
+            ],
         )
 
     def settings(self, family: Architecture) -> Mapping[str, str]:

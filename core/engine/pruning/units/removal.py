@@ -234,7 +234,7 @@ def config_after_removal(
     Where all layers have one shape it is a plain config of the family; else it says how each layer differs.
     """
     changed = dict(raw) | dict.fromkeys(kept.biases, True)
-    changed["num_hidden_layers" if "num_hidden_layers" in raw else "n_layer"] = len(kept.layers)
+    changed[family.config_key(raw, "num_hidden_layers")] = len(kept.layers)
     for name in family.lists_by_layer:
         if entries := getattr(config, name, None):
             changed[name] = [entries[layer] for layer in kept.layers]
