@@ -11,7 +11,7 @@ from core.engine.architectures.description import ModelDescription, inspect_fold
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
 
 
-def _task(value: Any) -> str:
+def task_of(value: Any) -> str:
     """Return the task of a description; those made before there were classifiers name none."""
     named = value.get("task") if isinstance(value, Mapping) else getattr(value, "task", None)
     return str(named or "language-model")
@@ -19,7 +19,7 @@ def _task(value: Any) -> str:
 
 AnyDescription = Annotated[
     Annotated[ModelDescription, Tag("language-model")] | Annotated[ClassifierDescription, Tag("image-classification")],
-    Discriminator(_task),
+    Discriminator(task_of),
 ]
 Description: TypeAlias = ModelDescription | ClassifierDescription
 descriptions: TypeAdapter[Description] = TypeAdapter(AnyDescription)

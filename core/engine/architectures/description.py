@@ -24,7 +24,8 @@ class ModelDescription(BaseModel):
     """Facts of a language model, read from its folder.
 
     `parameters` counts tied weights once; `bytes` is the size of its weights; `structure` is missing where an earlier
-    version made the description. `layout` is 'per_layer' where config.json describes each layer.
+    version made the description. `layout` is 'per_layer' where config.json describes each layer. `discovered` is the
+    architecture where nobody listed it.
     """
 
     task: Literal["language-model"] = "language-model"
@@ -42,6 +43,7 @@ class ModelDescription(BaseModel):
     linears: list[LinearShape]
     structure: ModelStructure | None = None
     layout: Layout = "uniform"
+    discovered: Architecture | None = None
 
 
 def read_config(folder: Path, *, own_artifact: bool = False) -> dict[str, Any]:
@@ -130,13 +132,23 @@ def inspect_folder(folder: Path, *, own_artifact: bool = False) -> ModelDescript
     names = [str(each) for each in architectures] if isinstance(architectures, list) else []
     per_layer = per_layer_architecture(config)
     family = per_layer if per_layer is not None and names == [class_name(per_layer)] else architecture_for(names)
+    layout: Layout = "uniform" if per_layer is None else "per_layer"
+    return describe_language_model(config, read_tensors(folder, family), family, layout)
+
+
+def describe_language_model(
+    config: dict[str, Any], tensors: dict[str, TensorEntry], family: Architecture, layout: Layout = "uniform"
+) -> ModelDescription:
+    """Describe a model of a known architecture from its config and its tensors by their names in the model.
+
+    Raises UnusableModel kinds.
+    """
     if config.get("model_type") != family.model_type:
         raise UnusableModel(
             f"config.json says model_type {str(config.get('model_type'))[:100]!r}, {family.architecture} needs "
             f"{family.model_type!r}",
             param="model",
         )
-    tensors = read_tensors(folder, family)
     layers = _positive_integer(family, config, "num_hidden_layers")
     numbered = re.compile(re.escape(family.blocks) + r"\.([0-9]{1,6})\.")
     present = {int(match[1]) for name in tensors if (match := numbered.match(name))}
@@ -168,7 +180,7 @@ def inspect_folder(folder: Path, *, own_artifact: bool = False) -> ModelDescript
         tied_embeddings=tied,
         linears=linears,
         structure=read_structure(family, config, tensors, layers),
-        layout="uniform" if per_layer is None else "per_layer",
+        layout=layout,
     )
 
 

@@ -37,6 +37,11 @@ WEIGHT_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 WEIGHT_BYTES = {name: _BITS[stored] // 8 for stored, name in WEIGHT_DTYPES.items()}
 
 
+def dtype_bytes(dtype: str, shape: Sequence[int]) -> int:
+    """Return the bytes that a tensor of this stored dtype and shape takes."""
+    return math.prod(shape) * _BITS[dtype] // 8
+
+
 @dataclass(frozen=True)
 class TensorEntry:
     """Tensor of a file: its bytes have offsets from the start of the file."""
@@ -111,6 +116,6 @@ def _entry(file: Path, name: str, value: Any, data: int, corrupt: Any) -> Tensor
         raise corrupt(f"tensor {shown} has a shape or offsets that are not whole numbers ≥ 0")
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise corrupt(f"tensor {shown} has unknown dtype {str(dtype)[:50]!r}")
-    if end - start != math.prod(shape) * _BITS[dtype] // 8:
+    if end - start != dtype_bytes(dtype, shape):
         raise corrupt(f"tensor {shown} of shape {shape} and dtype {dtype} does not fill its {end - start} bytes")
     return TensorEntry(name, dtype, tuple(shape), file, data + start, data + end)

@@ -1,0 +1,114 @@
+"""Model sources: folders that may have an architecture which nobody has listed, and which is to be discovered.
+
+What such a model is follows from its config and the headers of its weights, but takes a library to find out that is
+not loaded here. Both are kept, so that it can be found out at any time, and again for another version of the library.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Discriminator, Tag, TypeAdapter
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.describe import describe_folder, task_of
+from core.engine.architectures.description import (
+    ModelDescription,
+    describe_language_model,
+    read_config,
+    weight_files,
+)
+from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES, LANGUAGE_ARCHITECTURES
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, dtype_bytes, read_header
+from core.errors import CorruptSafetensors, UnusableModel
+
+
+class UndiscoveredModel(BaseModel):
+    """A language model as its config and headers show it before its architecture is discovered.
+
+    `tensors` have dtype and shape by the file's key. `prunable_parameters` are unknown, so there are none; `layers` too
+    where the config does not name their number in the usual way.
+    """
+
+    task: Literal["undiscovered"] = "undiscovered"
+    family: str
+    architecture: str
+    parameters: int
+    prunable_parameters: int = 0
+    bytes: int
+    dtype: str
+    layers: int = 0
+    config: dict[str, Any]
+    tensors: dict[str, tuple[str, tuple[int, ...]]]
+
+    def entries(self) -> dict[str, TensorEntry]:
+        """Return the tensors as entries of no file."""
+        return {
+            name: TensorEntry(name, dtype, shape, Path(), 0, dtype_bytes(dtype, shape))
+            for name, (dtype, shape) in self.tensors.items()
+        }
+
+    def described(self, architecture: Architecture) -> ModelDescription:
+        """Return what the model is, now that its architecture is known; raises UnusableModel kinds."""
+        tensors: dict[str, TensorEntry] = {}
+        for key, entry in self.entries().items():
+            name = architecture.module_name(key)
+            if name in tensors:
+                raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
+            tensors[name] = entry
+        return describe_language_model(self.config, tensors, architecture)
+
+
+Source = ModelDescription | ClassifierDescription | UndiscoveredModel
+
+
+sources: TypeAdapter[Source] = TypeAdapter(
+    Annotated[
+        Annotated[ModelDescription, Tag("language-model")]
+        | Annotated[ClassifierDescription, Tag("image-classification")]
+        | Annotated[UndiscoveredModel, Tag("undiscovered")],
+        Discriminator(task_of),
+    ]
+)
+
+
+def describe_source(folder: Path) -> Source:
+    """Describe a folder as `describe_folder` does, or, where nobody listed its architecture, as far as headers tell.
+
+    Raises UnusableModel kinds, and UnsupportedArchitecture where config.json names no architecture.
+    """
+    config = read_config(folder)
+    named, model_type = config.get("architectures"), config.get("model_type")
+    names = [each for each in named if isinstance(each, str)] if isinstance(named, list) else []
+    if (
+        not names
+        or not isinstance(model_type, str)
+        or any(each in LANGUAGE_ARCHITECTURES or each in CLASSIFIER_ARCHITECTURES for each in names)
+    ):
+        return describe_folder(folder)
+    tensors: dict[str, TensorEntry] = {}
+    for file in weight_files(folder):
+        for key, entry in read_header(file).items():
+            if key in tensors:
+                raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
+            tensors[key] = entry
+    stored = Counter[str]()
+    for entry in tensors.values():
+        stored[entry.dtype] += entry.numel
+    dtypes = [dtype for dtype, _ in stored.most_common() if dtype in WEIGHT_DTYPES]
+    if not dtypes:
+        raise UnusableModel(
+            "weights are stored in no float dtype; float32, float16 or bfloat16 is needed", param="model"
+        )
+    layers = config.get("num_hidden_layers")
+    return UndiscoveredModel(
+        family=model_type[:100],
+        architecture=names[0][:100],
+        parameters=sum(entry.numel for entry in tensors.values() if entry.dtype in WEIGHT_DTYPES),
+        bytes=sum(entry.end - entry.start for entry in tensors.values()),
+        dtype=WEIGHT_DTYPES[dtypes[0]],
+        layers=layers if type(layers) is int and 0 < layers < 2**31 else 0,
+        config=config,
+        tensors={name: (entry.dtype, entry.shape) for name, entry in tensors.items()},
+    )
