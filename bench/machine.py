@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 
 
 def threads_available() -> int:
@@ -48,6 +47,6 @@ def products(model: ModelDescription, method: str, tokens: int) -> Products | No
     forward = 2 * tokens * sum(linear.numel for linear in model.linears)
     if method != "sparsegpt":
         return Products(forward, 0)
-    first_readers = {group[0] for group in LANGUAGE_ARCHITECTURES[model.architecture].inputs}
+    first_readers = {group[0] for group in model.known_as.inputs}
     read = (linear.in_features for linear in model.linears if linear.matches(first_readers))
     return Products(forward, tokens * sum(width * (width + 1) for width in read))

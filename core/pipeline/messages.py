@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.classifier_architecture import NetworkName
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.dense_figures import KnownDenseFigures
@@ -16,10 +17,14 @@ class _Part(BaseModel):
 
 
 class ModelPlace(_Part):
-    """A model folder on this machine. `own_artifact`: this service wrote it, and its content was found unchanged."""
+    """A model folder on this machine. `own_artifact`: this service wrote it, and its content was found unchanged.
+
+    `discovered` is its architecture where that is none of those declared.
+    """
 
     path: Path
     own_artifact: bool = False
+    discovered: Architecture | None = None
 
 
 class ModelSource(ModelPlace):
@@ -30,7 +35,7 @@ class ModelSource(ModelPlace):
 
     @property
     def place(self) -> ModelPlace:
-        return ModelPlace(path=self.path, own_artifact=self.own_artifact)
+        return ModelPlace(path=self.path, own_artifact=self.own_artifact, discovered=self.discovered)
 
 
 class TextSource(_Part):
@@ -92,7 +97,11 @@ class JobSpec(DeviceSpec):
     @property
     def artifact_place(self) -> ModelPlace:
         """Return the artifact, once it is filled."""
-        return ModelPlace(path=self.artifact, own_artifact=True)
+        return self.written(self.artifact)
+
+    def written(self, folder: Path) -> ModelPlace:
+        """Return a folder that this attempt has written: whatever was cut, the architecture is the source's."""
+        return ModelPlace(path=folder, own_artifact=True, discovered=self.model.discovered)
 
 
 class LanguageSpec(JobSpec):
@@ -179,7 +188,7 @@ class VerifySpec(DeviceSpec):
     """
 
     task: Literal["verify"] = "verify"
-    artifact: Path
+    artifact: ModelPlace
     expected: Path
     modules: Path
 

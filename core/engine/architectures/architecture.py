@@ -8,7 +8,7 @@ model's own code, run as it is.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -139,6 +139,15 @@ class Architecture:
     def linears(self) -> tuple[str, ...]:
         """Return all prunable linear layers of a block, relative to the block."""
         return tuple(name for group in self.inputs for name in group)
+
+    def linears_of(self, parameters: Collection[str]) -> tuple[str, ...]:
+        """Return the prunable linear layers of a block that has these parameters, all relative to the block.
+
+        Where all blocks have all of them they are not looked for.
+        """
+        if not self.block_kinds:
+            return self.linears
+        return tuple(name for name in self.linears if f"{name}.weight" in parameters)
 
     def config_key(self, config: Mapping[str, Any], setting: str) -> str:
         """Return the name config.json has for a setting: its common one, or this architecture's own."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Discriminator, Tag, TypeAdapter
 
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.classifier_architecture import ClassifierDescription, describe_classifier
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
@@ -25,15 +26,15 @@ Description: TypeAlias = ModelDescription | ClassifierDescription
 descriptions: TypeAdapter[Description] = TypeAdapter(AnyDescription)
 
 
-def describe_folder(folder: Path, *, own_artifact: bool = False) -> Description:
+def describe_folder(folder: Path, *, own_artifact: bool = False, discovered: Architecture | None = None) -> Description:
     """Describe a model folder from its config and headers; raises UnusableModel kinds or UnsupportedArchitecture.
 
-    `own_artifact` is what `read_config` calls so.
+    `own_artifact` and `discovered` are what `read_config` calls so.
     """
-    config = read_config(folder, own_artifact=own_artifact)
+    config = read_config(folder, own_artifact=own_artifact, discovered=discovered)
     named = config.get("architectures")
     for architecture in named if isinstance(named, list) else []:
         if architecture in CLASSIFIER_ARCHITECTURES:
             family = CLASSIFIER_ARCHITECTURES[architecture]
             return describe_classifier(config, family, read_tensors(folder, family))
-    return inspect_folder(folder, own_artifact=own_artifact)
+    return inspect_folder(folder, own_artifact=own_artifact, discovered=discovered)

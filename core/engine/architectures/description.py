@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.classifier_architecture import ClassifierArchitecture
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_architecture
 from core.engine.architectures.layer_shape import LinearShape
-from core.engine.architectures.registry import architecture_for
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES, architecture_for
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.units import read_structure
 from core.engine.checkpoints.code_choices import refuse_choices
@@ -43,16 +43,21 @@ class ModelDescription(BaseModel):
     linears: list[LinearShape]
     structure: ModelStructure | None = None
     layout: Layout = "uniform"
-    discovered: Architecture | None = None
+    discovered: Architecture | None = Field(default=None, exclude_if=lambda discovered: discovered is None)
+
+    @property
+    def known_as(self) -> Architecture:
+        """Return the architecture: the discovered one, else that which is declared."""
+        return self.discovered or LANGUAGE_ARCHITECTURES[self.architecture]
 
 
-def read_config(folder: Path, *, own_artifact: bool = False) -> dict[str, Any]:
+def read_config(folder: Path, *, own_artifact: bool = False, discovered: Architecture | None = None) -> dict[str, Any]:
     """Return config.json as a dictionary, after checks of the other small files.
 
     Raises UnsafeConfig where one of them could make code run, UnusableModel where one is unreadable.
 
     `own_artifact`: the folder is one this service wrote, and its content is known to be unchanged. Only then may it
-    have layers of different shapes.
+    have layers of different shapes. `discovered` is the architecture that was discovered of it, or of its source.
     """
     file = folder / CONFIG_FILE
     if not folder.is_dir():
@@ -60,7 +65,7 @@ def read_config(folder: Path, *, own_artifact: bool = False) -> dict[str, Any]:
     if not file.is_file():
         raise UnusableModel(f"{folder.name} has no config.json", param="model")
     config = read_json(file)
-    is_ours = own_artifact and per_layer_architecture(config) is not None
+    is_ours = own_artifact and per_layer_architecture(config, discovered) is not None
     if not is_ours and LAYERS_KEY in config:
         raise UnsafeConfig(
             f"config.json holds {LAYERS_KEY!r}: a model whose layers differ in shape needs code to open "
@@ -122,16 +127,19 @@ def read_tensors(folder: Path, family: Architecture | ClassifierArchitecture) ->
     return tensors
 
 
-def inspect_folder(folder: Path, *, own_artifact: bool = False) -> ModelDescription:
+def inspect_folder(
+    folder: Path, *, own_artifact: bool = False, discovered: Architecture | None = None
+) -> ModelDescription:
     """Describe a model folder from its config and headers; raises UnusableModel kinds or UnsupportedArchitecture.
 
-    `own_artifact` is what `read_config` calls so.
+    `own_artifact` and `discovered` are what `read_config` calls so; a declared architecture is preferred to the latter.
     """
-    config = read_config(folder, own_artifact=own_artifact)
+    config = read_config(folder, own_artifact=own_artifact, discovered=discovered)
     architectures = config.get("architectures")
     names = [str(each) for each in architectures] if isinstance(architectures, list) else []
-    per_layer = per_layer_architecture(config)
-    family = per_layer if per_layer is not None and names == [class_name(per_layer)] else architecture_for(names)
+    per_layer = per_layer_architecture(config, discovered)
+    is_ours = per_layer is not None and names == [class_name(per_layer)]
+    family = per_layer if per_layer is not None and is_ours else architecture_for(names, discovered)
     layout: Layout = "uniform" if per_layer is None else "per_layer"
     return describe_language_model(config, read_tensors(folder, family), family, layout)
 
@@ -150,11 +158,12 @@ def describe_language_model(
             param="model",
         )
     layers = _positive_integer(family, config, "num_hidden_layers")
-    numbered = re.compile(re.escape(family.blocks) + r"\.([0-9]{1,6})\.")
-    present = {int(match[1]) for name in tensors if (match := numbered.match(name))}
-    if present != set(range(min(layers, len(present) + 1))):
+    present = _block_parameters(family, tensors)
+    if present.keys() != set(range(min(layers, len(present) + 1))):
         raise MissingTensors(f"config.json says {layers} layers, the files hold {len(present)} of them", param="model")
-    linears = [_linear(family, tensors, layer, name) for layer in range(layers) for name in family.linears]
+    linears = [
+        _linear(family, tensors, layer, name) for layer in range(layers) for name in family.linears_of(present[layer])
+    ]
     tied = bool(config.get("tie_word_embeddings", family.tied_by_default))
     head = f"{family.head}.weight"
     if not tied and head not in tensors:
@@ -181,7 +190,28 @@ def describe_language_model(
         linears=linears,
         structure=read_structure(family, config, tensors, layers),
         layout=layout,
+        discovered=None if family.discovered_by is None else family,
     )
+
+
+def _block_parameters(family: Architecture, tensors: dict[str, TensorEntry]) -> dict[int, set[str]]:
+    """Return the names of each block's tensors within the block; raises MissingTensors for a block of no known kind."""
+    numbered = re.compile(re.escape(family.blocks) + r"\.([0-9]{1,6})\.")
+    blocks: dict[int, set[str]] = {}
+    for name in tensors:
+        if match := numbered.match(name):
+            blocks.setdefault(int(match[1]), set()).add(name[match.end() :])
+    kinds = [set(kind) for kind in family.block_kinds]
+    known = set().union(*kinds)
+    for layer, names in sorted(blocks.items()):
+        if kinds and names & known not in kinds:
+            nearest = min(kinds, key=lambda kind: len(kind ^ (names & known)))
+            differing = ", ".join(sorted(nearest ^ (names & known))[:5])
+            raise MissingTensors(
+                f"layer {layer} has the tensors of no block of {family.title}: it lacks, or has too many, {differing}",
+                param="model",
+            )
+    return blocks
 
 
 def _positive_integer(family: Architecture, config: dict[str, Any], setting: str) -> int:

@@ -97,14 +97,16 @@ def layer_settings(config: Mapping[str, Any]) -> list[Mapping[str, int]] | None:
     return layers
 
 
-def per_layer_architecture(config: Mapping[str, Any]) -> Architecture | None:
-    """Return the family of a config whose layers differ; None for a config without such keys.
+def per_layer_architecture(config: Mapping[str, Any], discovered: Architecture | None = None) -> Architecture | None:
+    """Return the family of a config whose layers differ, declared or discovered; None for a config without such keys.
 
     Raises UnsafeConfig for code that is not this service's, UnusableModel for settings that no version of it writes.
     """
     if AUTO_MAP_KEY not in config and LAYERS_KEY not in config:
         return None
     families = {family.model_type: family for family in LANGUAGE_ARCHITECTURES.values()}
+    if discovered is not None:
+        families.setdefault(discovered.model_type, discovered)
     family = families.get(str(config.get("model_type")))
     if family is None or config.get(AUTO_MAP_KEY) != _auto_map(family):
         raise UnsafeConfig(

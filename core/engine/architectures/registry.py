@@ -17,11 +17,16 @@ CLASSIFIER_ARCHITECTURES: Final = {
 }
 
 
-def architecture_for(names: list[str]) -> Architecture:
-    """Return the architecture of a config's `architectures`; raises UnsupportedArchitecture naming those supported."""
+def architecture_for(names: list[str], discovered: Architecture | None = None) -> Architecture:
+    """Return the architecture of a config's `architectures`: the declared one, else the discovered one.
+
+    Raises UnsupportedArchitecture, naming those declared, where there is neither.
+    """
     for name in names:
         if name in LANGUAGE_ARCHITECTURES:
             return LANGUAGE_ARCHITECTURES[name]
+    if discovered is not None and discovered.architecture in names:
+        return discovered
     named = ", ".join(repr(each[:100]) for each in names[:5]) or "none named in config.json"
     known: list[Architecture | ClassifierArchitecture] = [
         *LANGUAGE_ARCHITECTURES.values(),

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from core.counting import working
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import read_config
 from core.engine.architectures.heterogeneous import MODELLING_FILE, has_modelling_file, per_layer_architecture
 from core.engine.architectures.registry import architecture_for
@@ -24,13 +25,18 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
 @torch.inference_mode()
-def reload_check(artifact: Path, expected: Path, *, device: torch.device) -> dict[str, Any]:
-    """Compare logits and generate with the cache; return the figures, raise ReloadCheckFailed naming the difference."""
-    config = read_config(artifact, own_artifact=True)
-    family = per_layer_architecture(config)
+def reload_check(
+    artifact: Path, expected: Path, *, device: torch.device, discovered: Architecture | None = None
+) -> dict[str, Any]:
+    """Compare logits and generate with the cache; return the figures, raise ReloadCheckFailed naming the difference.
+
+    `discovered` is the architecture where it is none of those declared.
+    """
+    config = read_config(artifact, own_artifact=True, discovered=discovered)
+    family = per_layer_architecture(config, discovered)
     if family is not None and not has_modelling_file(artifact, family):
         raise ReloadCheckFailed(f"{MODELLING_FILE} is not the file that was written for {family.title}")
-    architecture = (family or architecture_for(config["architectures"])).architecture
+    architecture = (family or architecture_for(config["architectures"], discovered)).architecture
     with working("opening the artifact anew"):
         opened: Any = AutoModelForCausalLM.from_pretrained(
             artifact,

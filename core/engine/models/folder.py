@@ -11,7 +11,6 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.models.tensors import read_tensor
 from core.errors import MissingTensors, UnusableModel
@@ -54,13 +53,14 @@ class ModelFolder:
         return tokenizer
 
 
-def open_model(path: Path, *, own_artifact: bool = False) -> ModelFolder:
+def open_model(path: Path, *, own_artifact: bool = False, discovered: Architecture | None = None) -> ModelFolder:
     """Check and open a folder; raises UnusableModel kinds or UnsupportedArchitecture.
 
-    `own_artifact`: the folder is one this service wrote, and its content is known to be unchanged.
+    `own_artifact`: the folder is one this service wrote, and its content is known to be unchanged. `discovered` is the
+    architecture that was discovered of it, or of its source.
     """
-    description = inspect_folder(path, own_artifact=own_artifact)
-    family = LANGUAGE_ARCHITECTURES[description.architecture]
+    description = inspect_folder(path, own_artifact=own_artifact, discovered=discovered)
+    family = description.known_as
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # config classes validate with whatever exception their authors chose
@@ -68,5 +68,5 @@ def open_model(path: Path, *, own_artifact: bool = False) -> ModelFolder:
             f"config.json of {path.name} is refused by its config class: {error}", param="model"
         ) from error
     vars(config).pop(AUTO_MAP_KEY, None)  # nothing that is handed the config can come to run what it names
-    raw = read_config(path, own_artifact=own_artifact)
+    raw = read_config(path, own_artifact=own_artifact, discovered=discovered)
     return ModelFolder(path, description, family, raw, config, read_tensors(path, family))

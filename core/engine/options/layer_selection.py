@@ -9,7 +9,6 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import CompensationOptions
@@ -73,7 +72,7 @@ def prunable_linears(description: Description, parameters: LayerSelection) -> li
             )
         linears.append(
             LinearShape(
-                name=LANGUAGE_ARCHITECTURES[description.architecture].head,
+                name=description.known_as.head,
                 layer=description.layers,
                 out_features=description.vocabulary_size,
                 in_features=description.hidden_size,

@@ -7,7 +7,6 @@ from typing import TypedDict
 from core.device_kinds import CPU, device_kind
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.registry import architecture_for
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import (
     GlobalUnitBudget,
@@ -98,7 +97,7 @@ def plan_width_reduction(
     structure = require_structure(description)
     _check_width(description, structure, parameters, layout)
     attention = attention_mode(parameters.attention, structure)
-    heads = architecture_for([description.architecture]).axes("heads") if attention != "none" else ()
+    heads = description.known_as.axes("heads") if attention != "none" else ()
     if parameters.cuts_behind_norms and any(axis.module.endswith("_norm") for axis in heads):
         raise InvalidParameters(
             f"parameters.attention: {description.architecture} norms all heads as one, what is left of them cannot be "

@@ -5,10 +5,10 @@ from importlib.metadata import version
 from core.engine.evaluation.continuations import compare_continuations
 from core.engine.evaluation.latency import measure_latency
 from core.engine.models.classifier import open_classifier
-from core.engine.models.folder import ModelFolder, open_model
-from core.pipeline.messages import GenerateSpec, MeasureSpec, ModelPlace, TasksSpec
+from core.pipeline.messages import GenerateSpec, MeasureSpec, TasksSpec
 from core.pipeline.results import GenerationOutput, LatencyOutput, TasksOutput
 from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.opening import open_place
 
 
 def measure(spec: MeasureSpec, context: StageContext) -> LatencyOutput:
@@ -20,7 +20,7 @@ def measure(spec: MeasureSpec, context: StageContext) -> LatencyOutput:
         measured = measure_classifier_latency(*pair, image_shape=spec.image_shape, device=context.device)
     else:
         assert spec.sequence_length is not None
-        dense, pruned = _opened(spec.dense), _opened(spec.pruned)
+        dense, pruned = open_place(spec.dense), open_place(spec.pruned)
         measured = measure_latency(dense, pruned, sequence_length=spec.sequence_length, device=context.device)
     return LatencyOutput.model_validate(measured | {"peak_memory": context.peak_memory()})
 
@@ -28,7 +28,7 @@ def measure(spec: MeasureSpec, context: StageContext) -> LatencyOutput:
 def generate(spec: GenerateSpec, context: StageContext) -> GenerationOutput:
     """Generate what models write after the same prompts."""
     written = compare_continuations(
-        {name: _opened(place) for name, place in spec.models.items()},
+        {name: open_place(place) for name, place in spec.models.items()},
         spec.prompts,
         tokens=spec.tokens,
         device=context.device,
@@ -42,7 +42,7 @@ def answer_tasks(spec: TasksSpec, context: StageContext) -> TasksOutput:
     from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and for this alone
 
     measured = measure_tasks(
-        _opened(spec.model),
+        open_place(spec.model),
         {each.name: each.path for each in spec.questions},
         limit=spec.limit,
         work=spec.work,
@@ -50,7 +50,3 @@ def answer_tasks(spec: TasksSpec, context: StageContext) -> TasksOutput:
         on_progress=context.progress.advance,
     )
     return TasksOutput(tasks=measured, lm_eval=version("lm_eval"), peak_memory=context.peak_memory())
-
-
-def _opened(place: ModelPlace) -> ModelFolder:
-    return open_model(place.path, own_artifact=place.own_artifact)

@@ -27,6 +27,7 @@ from core.errors import UnusableModel
 from core.pipeline.messages import GenerateTextSpec, ImportGgufSpec, NewNetworkSpec
 from core.pipeline.results import GeneratedTextOutput, NewModelOutput
 from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.opening import open_place
 
 _IMPORT_BYTES: Final = 2 * 2**30
 _IMPORT_BYTES_A_VALUE: Final = 16
@@ -36,7 +37,7 @@ _IMPORT_BYTES_A_VALUE: Final = 16
 def generate_text(spec: GenerateTextSpec, context: StageContext) -> GeneratedTextOutput:
     """Have the model write text, as JSON lines."""
     progress, device = context.progress, context.device
-    folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
+    folder = open_place(spec.model)
     description, tokenizer = folder.description, folder.tokenizer()
     length = min(spec.sequence_length, description.context_length - 1)
     at_once = sequences_at_once(description, length, device)

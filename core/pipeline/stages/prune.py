@@ -2,7 +2,6 @@
 
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.exporters.huggingface import write_checkpoint
-from core.engine.models.folder import open_model
 from core.pipeline.messages import LanguageSpec
 from core.pipeline.passes import walk_for
 from core.pipeline.reports.model_card import SHAPE_CHART
@@ -10,6 +9,7 @@ from core.pipeline.reports.report import Report, unit_rows
 from core.pipeline.results import PruneOutput
 from core.pipeline.stages.context import StageContext
 from core.pipeline.stages.dense import dense_figures, text_facts
+from core.pipeline.stages.opening import open_place
 from core.pipeline.stages.report import prune_result
 from core.pipeline.stages.texts import calibration_set, evaluation_sets
 from core.progress import PartialProgress, Progress
@@ -19,7 +19,7 @@ def prune_model(spec: LanguageSpec, context: StageContext) -> PruneOutput:
     """Prune a language model, measure it and write it; raises WorkStopped once asked to stop and a block is saved."""
     progress, device = context.progress, context.device
     progress.stage("open")
-    folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
+    folder = open_place(spec.model)
     recipe = spec.recipe
     needs_tokenizer = spec.calibration or spec.evaluation or recipe.evaluation.prompts
     tokenizer = folder.tokenizer() if needs_tokenizer else None

@@ -9,7 +9,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from core.engine.exporters.huggingface import write_checkpoint
-from core.engine.models.folder import open_model
 from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.pruning.layerwise.measure import measure
 from core.engine.recovery.language import HOLDOUT_SEQUENCES, Recovered, recover
@@ -23,6 +22,7 @@ from core.pipeline.messages import LanguageSpec, ModelSource
 from core.pipeline.reports.report import RecoveryReport
 from core.pipeline.results import RecoveryOutput
 from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.opening import open_place
 from core.pipeline.stages.report import described_text
 from core.pipeline.stages.texts import evaluation_sets, recovery_set, training_set
 from core.progress import PartialProgress, Progress
@@ -40,7 +40,7 @@ def recover_model(spec: LanguageSpec, context: StageContext) -> RecoveryOutput:
     """
     progress, device = context.progress, context.device
     progress.stage("recover")
-    folder = open_model(spec.pruned, own_artifact=True)  # this attempt has just written it
+    folder = open_place(spec.written(spec.pruned))
     tokenizer = folder.tokenizer()
     recovery = spec.recipe.recovery
     assert recovery is not None
@@ -70,7 +70,7 @@ def recover_model(spec: LanguageSpec, context: StageContext) -> RecoveryOutput:
     write_checkpoint(recovered.files, recovered.unchanged, spec.pruned, spec.artifact)
     progress.stage("evaluate")
     measured = measure(
-        open_model(spec.artifact, own_artifact=True),
+        open_place(spec.artifact_place),
         evaluations,
         work=spec.work / "measuring",
         device=device,
@@ -113,7 +113,7 @@ def _stage_sources(
     if reference is None:
         return sources
     dense = measure(
-        open_model(reference.path, own_artifact=reference.own_artifact),
+        open_place(reference),
         {str(number): source.holdout_NT for number, source in enumerate(sources)},
         work=spec.work / "dense",
         device=device,
@@ -125,7 +125,7 @@ def _stage_sources(
 def _teacher(source: ModelSource | None) -> Teacher | None:
     if source is None:
         return None
-    return Teacher(open_model(source.path, own_artifact=source.own_artifact), source.revision)
+    return Teacher(open_place(source), source.revision)
 
 
 def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:

@@ -81,7 +81,7 @@ def prune_result(
 
 def reported_model(source: ModelSource, description: Description) -> ReportedModel:
     """Return the model as the report has it: its headers' description without what is long."""
-    described = description.model_dump(mode="json", exclude={"linears", "labels"})
+    described = description.model_dump(mode="json", exclude={"linears", "labels", "discovered"})
     return ReportedModel.model_validate({"name": source.name, "revision": source.revision} | described)
 
 

@@ -16,7 +16,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.evaluation.latency import DenseLatency
-from core.engine.models.folder import ModelFolder, open_model
+from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import DTYPES
 from core.engine.options.width_counts import reachable_sparsities, require_structure
@@ -32,6 +32,7 @@ from core.pipeline.plans import make_unit_removal_plan
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.results import LatencySearch, SearchOutput, TimedShape
 from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.opening import open_place
 
 PARAM = "target.latency_ratio"
 
@@ -106,7 +107,7 @@ def search_target(spec: LanguageSpec, context: StageContext) -> SearchOutput:
         timed += 1
 
     result = search_model(
-        open_model(spec.model.path, own_artifact=spec.model.own_artifact),
+        open_place(spec.model),
         spec.recipe,
         sequence_length=spec.recipe.timed_length,
         device=context.device,

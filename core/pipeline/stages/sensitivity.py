@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from core.engine.datasets.token_windows import starts_with_bos
-from core.engine.models.folder import open_model
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.methods.sensitivity.language_pass import SensitivityPass
@@ -13,6 +12,7 @@ from core.pipeline.reports.charts import sensitivity_chart
 from core.pipeline.reports.report import EngineSettings, Report
 from core.pipeline.results import PruneOutput
 from core.pipeline.stages.context import StageContext
+from core.pipeline.stages.opening import open_place
 from core.pipeline.stages.report import described_text, reported_model, versions
 from core.pipeline.stages.texts import calibration_set, evaluation_sets
 from core.progress import PartialProgress
@@ -29,7 +29,7 @@ def measure_sensitivity(spec: LanguageSpec, context: StageContext) -> PruneOutpu
     """
     progress, device = context.progress, context.device
     progress.stage("open")
-    folder = open_model(spec.model.path, own_artifact=spec.model.own_artifact)
+    folder = open_place(spec.model)
     recipe, tokenizer = spec.recipe, folder.tokenizer()
     parameters = recipe.parameters
     assert isinstance(parameters, SensitivityOptions) and parameters.pattern is not None

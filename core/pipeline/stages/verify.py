@@ -16,15 +16,16 @@ from core.pipeline.stages.context import StageContext
 def verify(spec: VerifySpec, context: StageContext) -> VerificationOutput:
     """Open the artifact as users do, and compare what it computes; raises ReloadCheckFailed."""
     device = context.device
-    description = describe_folder(spec.artifact, own_artifact=True)
+    folder, discovered = spec.artifact.path, spec.artifact.discovered
+    description = describe_folder(folder, own_artifact=True, discovered=discovered)
     if isinstance(description, ClassifierDescription):
         from core.engine.evaluation.classifier_reload_check import classifier_reload_check
 
-        checked = classifier_reload_check(spec.artifact, spec.expected, device=device)
+        checked = classifier_reload_check(folder, spec.expected, device=device)
     else:
         importing: Any = dynamic_module_utils
         importing.HF_MODULES_CACHE = str(spec.modules)  # it asked the environment once, when it was loaded
-        checked = reload_check(spec.artifact, spec.expected, device=device)
+        checked = reload_check(folder, spec.expected, device=device, discovered=discovered)
     return VerificationOutput(
         model=description.model_dump(mode="json"),
         verification=Verification.model_validate(checked),

@@ -55,7 +55,7 @@ class VerifyArtifact(JobStage):
         report = job.report
         output = job.tasks.run(
             VerifySpec(
-                artifact=job.spec.artifact,
+                artifact=job.spec.artifact_place,
                 expected=job.expected,
                 modules=job.spec.work / "modules",
                 device=job.spec.device,

@@ -1,7 +1,6 @@
 """Cells of the matrix that can be written: architectures of transformers, and what may have gone from a model."""
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.exporters.exporter_info import Cut
 from core.engine.exporters.gguf.family import GgufFamily, GgufForm
 from core.engine.exporters.gguf.refusal import PARAM
@@ -36,7 +35,7 @@ def written_form(
     elif form.is_tied is not None and form.is_tied != description.tied_embeddings:
         head = "the embeddings for its head" if form.is_tied else "a head that is not the embeddings"
         why, instead = f"has {name} with {head}", "choose a model that has it so"
-    elif cut.biases and not form.has_biases and any(each.bias for each in LANGUAGE_ARCHITECTURES[name].sublayers):
+    elif cut.biases and not form.has_biases and any(each.bias for each in description.known_as.sublayers):
         why, instead = f"has {name} without biases", "let none be left behind (parameters.bias false)"
     elif cut.layers and family.layers_are_numbered:
         why, instead = f"takes from the number of a layer of {name} how it is computed", "keep all layers"
