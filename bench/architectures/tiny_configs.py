@@ -94,8 +94,8 @@ def _saved_buffers(model: nn.Module) -> Iterator[Tensor]:
 
 def _shrunk(config: PretrainedConfig) -> dict[str, object]:
     """Return the settings of a default config that a small one has otherwise."""
-    known = [each.name for each in fields(config)]
-    values = {name: value for name, value in vars(config).items() if name in known and value is not None}
+    stored = {each.name: vars(config).get(config.attribute_map.get(each.name, each.name)) for each in fields(config)}
+    values = {name: value for name, value in stored.items() if value is not None}
     small: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, PretrainedConfig):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 AT_FIRST: Mapping[str, dict[str, object]] = {}
 
 _EXPERTS: dict[str, object] = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
+_HYBRIDS = ["hybrid_sliding", "hybrid", "hybrid_sliding", "hybrid", "hybrid_sliding"]
 _KEYS_SHARED: dict[str, object] = {
     "num_hidden_layers": 5, "num_kv_shared_layers": 2, "intermediate_size": 96,
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention", "full_attention"],
@@ -13,6 +14,7 @@ _KEYS_SHARED: dict[str, object] = {
 _TWO_HYBRID: dict[str, object] = {  # the second has the weights of the first
     "num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
 }  # fmt: skip
+_LOGITS_AS_THEY_ARE: dict[str, object] = {"logit_scale": 1.0}
 _BYTES: dict[str, object] = {"hidden_size_global": 64, "num_key_value_heads": 4}
 
 CHANGES: Mapping[str, dict[str, object]] = {
@@ -50,7 +52,25 @@ CHANGES: Mapping[str, dict[str, object]] = {
     "zamba": _TWO_HYBRID
     | {"attention_hidden_size": 128, "attention_head_dim": 32, "num_key_value_heads": 4, "n_mamba_heads": 2},
     "zamba2": _TWO_HYBRID,
+    "minicpm3": {"dim_model_base": 64},
+    # Factors that would make the logits all alike.
+    "cohere": _LOGITS_AS_THEY_ARE,
+    "cohere2": _LOGITS_AS_THEY_ARE,
+    "cohere2_moe": _LOGITS_AS_THEY_ARE,
+    "inkling_text": {"logits_mup_width_multiplier": 1.0},
     # Kinds of layers that only show where there are several.
+    "flint": {"num_hidden_layers": 3, "layer_types": ["full_attention", "full_attention", "sliding_attention"],
+              "mlp_only_layers": [0]},
     "gemma3n_text": _KEYS_SHARED | {"activation_sparsity_pattern": [0.95, 0.0, 0.0, 0.0, 0.0]},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "inkling2_text": {"num_hidden_layers": 5, "layer_types": _HYBRIDS, "n_layers_per_attn_res_block": 2},
+    "inkling2_loop_text": {
+        "num_hidden_layers": 5, "layer_types": _HYBRIDS, "n_layers_per_attn_res_block": 2,
+        "loop_layer_index_start": 2, "loop_layer_index_end": 4,
+    },
+    "jamba": {"num_hidden_layers": 4, "attn_layer_period": 4, "attn_layer_offset": 2},
+    "mllama_text_model": {"num_hidden_layers": 3, "cross_attention_layers": [1]},
+    "recurrent_gemma": {"num_hidden_layers": 3},
+    # The network for images of the default has a size that its name says.
+    "gemma3n_vision": {"architecture": "test_resnet"},
 }  # fmt: skip

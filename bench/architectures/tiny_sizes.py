@@ -10,8 +10,8 @@ _CONTEXT = 512
 _WINDOW = 8
 
 LAYER_COUNTS = (
-    "num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks", "decoder_layers", "num_decoder_layers",
-    "encoder_layers", "num_encoder_layers",
+    "num_hidden_layers", "conf_num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_blocks", "decoder_layers",
+    "num_decoder_layers", "encoder_layers", "num_encoder_layers",
 )  # fmt: skip
 LISTS_NOT_BY_LAYER = ("languages",)
 
@@ -21,15 +21,16 @@ def _each(size: int, *names: str) -> dict[str, int]:
 
 
 SIZES: dict[str, int] = {
-    **_each(_VOCABULARY, "vocab_size", "vocab_size_per_layer_input", "audio_vocab_size"),
+    **_each(_VOCABULARY, "vocab_size", "vocab_size_per_layer_input", "audio_vocab_size", "unpadded_vocab_size"),
     **_each(_CONTEXT, "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "context_length",
         "model_max_length", "max_target_positions", "max_source_positions"),
     **_each(_WINDOW, "sliding_window", "sliding_window_size", "window_size", "local_attention", "attention_chunk_size",
         "attention_window_size", "local_attention_window_len"),
     **_each(_HIDDEN, "hidden_size", "d_model", "n_embd", "emb_dim", "embedding_dim", "word_embed_proj_dim",
-        "input_embedding_size", "output_embedding_size", "lru_width", "backbone_hidden_size", "adapter_in_dim", "adapter_input_size",
-        "adapter_out_dim"),
-    **_each(_HIDDEN // 2, "embedding_size", "ple_embed_dim"),
+        "input_embedding_size", "output_embedding_size", "lru_width", "backbone_hidden_size", "adapter_in_dim",
+        "adapter_input_size", "adapter_out_dim"),
+    **_each(_HIDDEN, "shape_vocab_size", "pronunciation_vocab_size"),
+    **_each(_HIDDEN // 2, "shape_embed_dim", "pronunciation_embed_dim", "embedding_size", "ple_embed_dim"),
     **_each(_HEADS, "num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads",
         "swa_num_attention_heads", "encoder_attention_heads", "decoder_attention_heads", "num_encoder_attention_heads",
         "num_decoder_attention_heads"),
