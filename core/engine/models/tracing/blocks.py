@@ -1,0 +1,139 @@
+"""Decoder blocks of a model: the modules of one list that run once, in order, each fed by the one before."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from core.engine.models.hooks import removed_after
+from core.engine.models.tracing.build import vocabulary_size
+from core.engine.models.tracing.constant_weights import ConstantWeights
+from core.errors import UnsupportedArchitecture
+
+BATCH, LENGTH = 2, 7
+"""Tokens that a model is watched with. The length is no number of heads or experts."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The places of a model: the list of blocks, the backbone and the head; `tuples`: a block returns a tuple so long.
+
+    A block that returns its hidden states alone has `tuples` 0.
+    """
+
+    name: str
+    base: str
+    head: str
+    count: int
+    tuples: int
+
+
+@dataclass
+class _Calls:
+    """Calls of the modules of one list, in order: the index, the first tensor it was given and the first it gave."""
+
+    modules: nn.ModuleList
+    seen: list[tuple[int, Tensor | None, Tensor | None, int]] = field(default_factory=list)
+
+    def complaint(self) -> str | None:
+        """Return the reason why these are no decoder blocks; None where they are."""
+        if [index for index, *_ in self.seen] != list(range(len(self.modules))):
+            if len({index for index, *_ in self.seen}) < len(self.modules):
+                return "some of its modules do not run"
+            return "its modules do not run once each, in order"
+        for (_, _, given, _), (index, taken, _, _) in zip(self.seen, self.seen[1:], strict=False):
+            if given is None or taken is None or not _same(given, taken):
+                return f"module {index} is not fed with what the one before gives"
+        if self.seen[0][1] is None or self.seen[0][1].dim() < 3 or not self.seen[0][1].is_floating_point():
+            return "its modules take no hidden states"
+        return None
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage()._cdata == other.untyped_storage()._cdata and one.shape == other.shape
+
+
+def hidden_states(arguments: Sequence[object], keywords: Mapping[str, object]) -> Tensor | None:
+    """Return the hidden states among a block's arguments: the first positional one, or the one of that name."""
+    first = arguments[0] if arguments else keywords.get("hidden_states")
+    return first if isinstance(first, Tensor) else None
+
+
+def first_output(output: object) -> Tensor | None:
+    """Return the hidden states that a block gives: its output, or the first of it."""
+    first = output[0] if isinstance(output, tuple) and output else output
+    return first if isinstance(first, Tensor) else None
+
+
+def sample_tokens(model: PreTrainedModel, batch: int = BATCH, length: int = LENGTH, seed: int = 0) -> Tensor:
+    """Return tokens [batch, length] that differ, the same ones each time; the first few of a vocabulary are left out."""
+    size = vocabulary_size(model)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(min(8, size - 1), size, (batch, length), generator=generator)
+
+
+def run_model(model: nn.Module, tokens_BT: Tensor) -> Any:
+    """Run a model or its backbone on tokens, without a cache; return what it returns."""
+    accepted = inspect.signature(model.forward).parameters
+    keywords = {"use_cache": False} if "use_cache" in accepted else {}
+    with torch.no_grad():
+        return model(input_ids=tokens_BT, **keywords)
+
+
+def find_blocks(model: PreTrainedModel) -> Blocks:
+    """Return the blocks of a model that was built without weights; raises UnsupportedArchitecture naming why not."""
+    lists = {name: _Calls(module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    handles = [
+        module.register_forward_hook(_recorder(calls, index), with_kwargs=True)
+        for calls in lists.values()
+        for index, module in enumerate(calls.modules)
+    ]
+    kind = model.config.model_type
+    with removed_after(handles), ConstantWeights():
+        try:
+            run_model(model, sample_tokens(model))
+        except Exception as error:
+            raise UnsupportedArchitecture(
+                f"{kind}: the model does not run on tokens alone: {type(error).__name__}: {str(error)[:300]}",
+                param="model",
+            ) from error
+    complaints = {}
+    found = []
+    for name, calls in lists.items():
+        reason = calls.complaint() if calls.seen else "its modules do not run"
+        if len(calls.modules) and reason is None:
+            found.append(name)
+        elif len(calls.modules):
+            complaints[name] = reason
+    outermost = [name for name in found if not any(name.startswith(f"{each}.") for each in found if each != name)]
+    if not outermost:
+        shown = "; ".join(f"{name}: {reason}" for name, reason in list(complaints.items())[:3]) or "it has no such list"
+        raise UnsupportedArchitecture(
+            f"{kind}: no list of modules runs as decoder blocks do, once each, in order, each fed by the one before "
+            f"({shown})",
+            param="model",
+        )
+    name = max(outermost, key=lambda each: sum(parameter.numel() for parameter in lists[each].modules.parameters()))
+    calls = lists[name]
+    return Blocks(name, model.base_model_prefix, _head(model), len(calls.modules), calls.seen[0][3])
+
+
+def _recorder(calls: _Calls, index: int) -> Callable[..., None]:
+    def record(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: object) -> None:
+        length = len(output) if isinstance(output, tuple) else 0
+        calls.seen.append((index, hidden_states(arguments, keywords), first_output(output), length))
+
+    return record
+
+
+def _head(model: PreTrainedModel) -> str:
+    """Return the name of the module that gives the logits."""
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if module is head and head is not None:
+            return name
+    raise UnsupportedArchitecture(f"{model.config.model_type}: the model names no output head", param="model")
