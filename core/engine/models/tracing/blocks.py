@@ -65,7 +65,7 @@ def hidden_states(arguments: Sequence[object], keywords: Mapping[str, object]) -
 
 def first_output(output: object) -> Tensor | None:
     """Return the hidden states that a block gives: its output, or the first of it."""
-    first = output[0] if isinstance(output, tuple) and output else output
+    first = output[0] if isinstance(output, tuple | list) and output else output
     return first if isinstance(first, Tensor) else None
 
 
@@ -124,7 +124,7 @@ def find_blocks(model: PreTrainedModel) -> Blocks:
 
 def _recorder(calls: _Calls, index: int) -> Callable[..., None]:
     def record(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: object) -> None:
-        length = len(output) if isinstance(output, tuple) else 0
+        length = len(output) if isinstance(output, tuple | list) else 0
         calls.seen.append((index, hidden_states(arguments, keywords), first_output(output), length))
 
     return record

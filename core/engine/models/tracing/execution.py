@@ -1,0 +1,261 @@
+"""One run of a model that is watched: what each block's linear layers read, and what they give it to.
+
+A model built without weights does (`core.engine.models.tracing.build.build_traceable`): of the values nothing is told.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from core.engine.models.hooks import removed_after
+from core.engine.models.tracing.blocks import Blocks, hidden_states, run_model, sample_tokens
+from core.engine.models.tracing.provenance import Addition, Origin, Place, Provenance, Watched
+from core.errors import UnsupportedArchitecture
+
+_AMONG_EXPERTS = re.compile(r"(?<![^.])[0-9]+(?![^.])")
+ROUTER = "router: its outputs choose the experts"
+EXPERT = "experts: which tokens one reads follows from the router"
+STACKED = "experts: one parameter holds those of all"
+NOT_RUN = "not run"
+NO_LAYER = "a parameter of its own module, not a linear layer's"
+CHANGED = "its weight is changed before it is applied"
+
+
+@dataclass(frozen=True)
+class TracedSublayer:
+    """A part of a block that adds to the residual stream once: its linear layers, grouped by what they read, in order.
+
+    `outputs` give what is added; `norm` reads the stream that it is added to, as it is, and is read by the first group.
+    `attends`: what its output reads is a softmax' work.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    outputs: tuple[str, ...]
+    norm: str | None
+    attends: bool
+
+
+@dataclass(frozen=True)
+class TracedBlock:
+    """A block: names of its parameters, its linear layers by what they read, its sublayers, and what is left alone."""
+
+    parameters: tuple[str, ...]
+    groups: tuple[tuple[str, ...], ...]
+    sublayers: tuple[TracedSublayer, ...]
+    left_alone: dict[str, str]
+    transposed: frozenset[bool]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What one run told: the blocks, and pairs of them of which the second reads inner states of the first."""
+
+    blocks: tuple[TracedBlock, ...]
+    shared: frozenset[tuple[int, int]]
+
+
+@dataclass
+class _Call:
+    """One call of a linear layer: what it read, and where that came from."""
+
+    name: str
+    block: int
+    place: Place
+    given: Origin
+
+
+class _Watch:
+    """Hooks that tell the provenance what runs; the calls of linear layers by event."""
+
+    def __init__(self, model: PreTrainedModel, blocks: Blocks) -> None:
+        modules = model.get_submodule(blocks.name)
+        assert isinstance(modules, nn.ModuleList)
+        self.modules = modules
+        self.watched = Watched(
+            {
+                parameter.untyped_storage()._cdata: name
+                for block in modules
+                for name, parameter in block.named_parameters()
+                if parameter.dim() > 1
+            }
+        )
+        self.provenance = Provenance(self.watched)
+        self.calls: dict[int, _Call] = {}
+        self.indirect: set[tuple[int, str]] = set()
+
+    def handles(self) -> Iterator[RemovableHandle]:
+        """Register all hooks."""
+        for index, block in enumerate(self.modules):
+            yield block.register_forward_pre_hook(self._entering(index), with_kwargs=True)
+            for name, module in block.named_modules():
+                if isinstance(module, nn.Linear | Conv1D):
+                    yield module.register_forward_pre_hook(self._before_layer())
+                    yield module.register_forward_hook(self._after_layer(name))
+                elif name and not any(isinstance(each, nn.Linear | Conv1D) for each in module.modules()):
+                    yield module.register_forward_hook(self._after_other(name))
+            yield block.register_forward_hook(self._leaving)
+
+    def _entering(self, index: int) -> Any:
+        def enter(block: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            hidden = hidden_states(arguments, keywords)
+            assert hidden is not None
+            self.watched.block = index
+            self.watched.hidden_shape = hidden.shape
+            self.provenance.set_origin(hidden, Origin(stream=self.provenance.next_state()))
+
+        return enter
+
+    def _leaving(self, block: nn.Module, arguments: object, output: object) -> None:
+        self.watched.block = None
+
+    def _before_layer(self) -> Any:
+        def start(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+            if self.watched.block is not None and isinstance(layer.weight, Tensor):
+                self.watched.running.append(layer.weight.untyped_storage()._cdata)
+
+        return start
+
+    def _after_layer(self, name: str) -> Any:
+        def finish(layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+            if self.watched.block is None or not arguments:
+                return
+            memory = self.watched.running.pop()
+            event = self.provenance.next_event()
+            if memory not in self.watched.direct:
+                self.indirect.add((self.watched.block, name))
+            self.watched.direct.discard(memory)
+            given = self.provenance.origin(arguments[0])
+            self.watched.widths[event] = output.shape[-1]
+            self.calls[event] = _Call(name, self.watched.block, self.provenance.place(arguments[0]), given)
+            self.provenance.set_origin(output, self.provenance.after(event, given, is_layer=True))
+
+        return finish
+
+    def _after_other(self, name: str) -> Any:
+        def finish(module: nn.Module, arguments: tuple[Any, ...], output: object) -> None:
+            if self.watched.block is None or not arguments or not isinstance(arguments[0], Tensor):
+                return
+            stream = self.provenance.origin(arguments[0]).stream
+            if stream is not None and isinstance(output, Tensor):
+                given = self.provenance.origin(output)
+                if given.stream is None and given.normed is None:
+                    self.provenance.set_origin(output, replace(given, normed=(name, stream)))
+
+        return finish
+
+
+def trace(model: PreTrainedModel, blocks: Blocks) -> Execution:
+    """Run a model once and return what its blocks do; raises UnsupportedArchitecture where it does not run so."""
+    watch = _Watch(model, blocks)
+    try:
+        with removed_after(watch.handles()), watch.provenance:
+            run_model(model, sample_tokens(model))
+    except Exception as error:
+        raise UnsupportedArchitecture(
+            f"{model.config.model_type}: the model does not run while it is watched: {type(error).__name__}: "
+            f"{str(error)[:300]}",
+            param="model",
+        ) from error
+    return Execution(
+        tuple(_block(watch, index, block) for index, block in enumerate(watch.modules)),
+        frozenset(watch.provenance.shared),
+    )
+
+
+def _block(watch: _Watch, index: int, block: nn.Module) -> TracedBlock:
+    calls = {event: call for event, call in watch.calls.items() if call.block == index}
+    left_alone = _left_alone(watch, index, block, calls)
+    prunable = {event: call for event, call in calls.items() if call.name not in left_alone}
+    kept = {call.name for call in prunable.values()}
+    return TracedBlock(
+        parameters=tuple(sorted(name for name, _ in block.named_parameters())),
+        groups=_groups(prunable),
+        sublayers=_sublayers(prunable, [each for each in watch.provenance.additions if each.block == index]),
+        left_alone=left_alone,
+        transposed=frozenset(
+            isinstance(module, Conv1D) for name, module in block.named_modules() if name in kept
+        ),
+    )
+
+
+def _left_alone(watch: _Watch, index: int, block: nn.Module, calls: dict[int, _Call]) -> dict[str, str]:
+    """Return the layers of a block that are not pruned, each with the reason."""
+    left_alone = {}
+    products = {event: each for event, each in watch.provenance.products.items() if each.block == index}
+    dimensions = {name: parameter.dim() for name, parameter in block.named_parameters()}
+    for event, product in products.items():
+        reason = STACKED if dimensions.get(product.parameter, 0) > 2 else NO_LAYER
+        left_alone[product.parameter.removesuffix(".weight")] = ROUTER if event in watch.provenance.routers else reason
+    experts = set()
+    for event, call in calls.items():
+        if event in watch.provenance.routers:
+            left_alone[call.name] = ROUTER
+        elif call.given.is_chosen and _AMONG_EXPERTS.search(call.name):
+            experts.add(_AMONG_EXPERTS.sub("{}", call.name))
+        elif (index, call.name) in watch.indirect:
+            left_alone[call.name] = CHANGED
+    called = {call.name for call in calls.values()}
+    for name, module in block.named_modules():
+        if isinstance(module, nn.Linear | Conv1D) and name not in left_alone:
+            if _AMONG_EXPERTS.sub("{}", name) in experts:
+                left_alone[name] = EXPERT
+            elif name not in called:
+                left_alone[name] = NOT_RUN
+    return left_alone
+
+
+def _groups(calls: dict[int, _Call]) -> tuple[tuple[str, ...], ...]:
+    """Return the names of layers grouped by what they read, in order; one that reads several tensors is alone."""
+    places: dict[str, list[Place]] = {}
+    for _, call in sorted(calls.items()):
+        places.setdefault(call.name, []).append(call.place)
+    groups: dict[object, list[str]] = {}
+    for name, read in places.items():
+        groups.setdefault(read[0] if len(set(read)) == 1 else name, []).append(name)
+    return tuple(map(tuple, groups.values()))
+
+
+def _sublayers(calls: dict[int, _Call], additions: list[Addition]) -> tuple[TracedSublayer, ...]:
+    sublayers: list[TracedSublayer] = []
+    seen: set[str] = set()
+    for addition in additions:
+        for layers, nearest, unchanged in _separate(addition):
+            own = {event: calls[event] for event in layers if event in calls and calls[event].name not in seen}
+            if not own:
+                continue
+            seen |= {call.name for call in own.values()}
+            last = [event for event in nearest if event in own]
+            outputs = [unchanged] if unchanged in own else last
+            final = max(outputs, key=lambda event: (len(calls[event].given.layers), event), default=max(own))
+            groups = _groups(own)
+            first = next(call for _, call in sorted(own.items()))
+            normed = first.given.normed
+            is_alone = len(addition.terms) == 1 and unchanged == final
+            reads_stream = is_alone and normed is not None and normed[1] == addition.stream
+            sublayers.append(
+                TracedSublayer(
+                    groups=groups,
+                    outputs=tuple(own[event].name for event in sorted({*outputs, final}, key=lambda each: each == final)),
+                    norm=normed[0] if reads_stream and normed is not None else None,
+                    attends=own[final].given.is_attended,
+                )
+            )
+    return tuple(sublayers)
+
+
+def _separate(addition: Addition) -> list[tuple[frozenset[int], frozenset[int], int | None]]:
+    """Return layers, nearest layers and unchanged output of each term; terms that share a layer are one."""
+    separate: list[tuple[frozenset[int], frozenset[int], int | None]] = []
+    for term in sorted(addition.terms, key=lambda each: min(each.layers, default=0)):
+        one = (term.layers, term.nearest, term.unchanged)
+        for other in [each for each in separate if each[0] & one[0]]:
+            separate.remove(other)
+            one = (one[0] | other[0], one[1] | other[1], None)
+        separate.append(one)
+    return separate

@@ -1,0 +1,255 @@
+"""Provenance of tensors while a model runs: the linear layers that each comes from, told by the memory it lies in.
+
+Views share the memory, and with it the provenance, of what they view. All memory is held until the run is over, so that
+none is given out twice.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from core.engine.models.tracing.constant_weights import ConstantWeights
+
+_aten = torch.ops.aten
+_HOLD_NOTHING: Final = {
+    _aten.zeros_like, _aten.ones_like, _aten.empty_like, _aten.full_like, _aten.rand_like, _aten.randn_like,
+    _aten.new_zeros, _aten.new_ones, _aten.new_empty, _aten.new_full, _aten.new_empty_strided,
+}  # fmt: skip
+_COPIES: Final = {_aten.clone, _aten._to_copy, _aten.contiguous}
+_CHOICES: Final = {_aten.topk, _aten.sort, _aten.argsort, _aten.argmax}
+_ATTENTION: Final = {
+    _aten._softmax, _aten._safe_softmax, _aten._scaled_dot_product_flash_attention_for_cpu,
+    _aten._scaled_dot_product_attention_math, _aten._scaled_dot_product_attention_math_for_mps,
+}  # fmt: skip
+_PRODUCTS: Final = {_aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm, _aten.mv, _aten.addmv, _aten.dot}
+Memory: TypeAlias = int
+Place: TypeAlias = tuple[Memory, int, int]
+"""What a layer reads: a memory, the offset in it and the number of elements."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A summand of what is added to the residual stream.
+
+    `nearest` are the layers with no other between them and it, `layers` all that it comes from since the stream.
+    `unchanged`: it is the output of that layer, as it is.
+    """
+
+    nearest: frozenset[int]
+    layers: frozenset[int]
+    unchanged: int | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Provenance of a tensor.
+
+    `layers` are the layers it comes from since the residual stream was last added to, `nearest` those with no other in
+    between; `elsewhere` are blocks whose inner states it comes from. `stream` numbers the state of the residual
+    stream it is; `normed` names a module that gave it from such a state. `terms`: it is their sum.
+    """
+
+    layers: frozenset[int] = frozenset()
+    nearest: frozenset[int] = frozenset()
+    elsewhere: frozenset[int] = frozenset()
+    is_chosen: bool = False
+    is_attended: bool = False
+    unchanged: int | None = None
+    stream: int | None = None
+    normed: tuple[str, int] | None = None
+    terms: tuple[Term, ...] = ()
+
+    def summands(self) -> tuple[Term, ...]:
+        """Return the terms of it; what is no sum is one."""
+        return self.terms or (Term(self.nearest, self.layers, self.unchanged),)
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What was added to the residual stream at once: its terms, and the state of the stream it was added to."""
+
+    block: int
+    stream: int | None
+    terms: tuple[Term, ...]
+
+
+@dataclass
+class Product:
+    """A product with a parameter that no linear layer made, by the parameter's full name."""
+
+    block: int
+    parameter: str
+
+
+@dataclass
+class Watched:
+    """State of a run that is watched, as the hooks of modules tell it."""
+
+    weights: dict[Memory, str]
+    block: int | None = None
+    hidden_shape: torch.Size = field(default_factory=torch.Size)
+    widths: dict[int, int] = field(default_factory=dict)
+    running: list[Memory] = field(default_factory=list)
+    direct: set[Memory] = field(default_factory=set)
+
+
+class Provenance(ConstantWeights):
+    """Mode that keeps the origin of all tensors.
+
+    Events, which are calls of linear layers and products with other parameters, are numbered in order.
+    """
+
+    def __init__(self, watched: Watched) -> None:
+        super().__init__()
+        self.watched = watched
+        self.events = 0
+        self.states = 0
+        self.additions: list[Addition] = []
+        self.products: dict[int, Product] = {}
+        self.routers: set[int] = set()
+        self.blocks_of: dict[int, int] = {}
+        self.shared: set[tuple[int, int]] = set()
+        self._origins: dict[Memory, Origin] = {}
+        self._aliases: dict[Memory, Memory] = {}
+        self._held: list[object] = []
+
+    def origin(self, tensor: Tensor) -> Origin:
+        """Return the origin of a tensor."""
+        return self._origins.get(self.memory(tensor), Origin())
+
+    def memory(self, tensor: Tensor) -> Memory:
+        """Return the number of the memory a tensor lies in; a whole copy has that of what it copies."""
+        number = _memory(tensor)
+        return self._aliases.get(number, number)
+
+    def place(self, tensor: Tensor) -> Place:
+        """Return what a tensor is a view of."""
+        return self.memory(tensor), tensor.storage_offset(), tensor.numel()
+
+    def set_origin(self, tensor: Tensor, origin: Origin) -> None:
+        """Say where a tensor comes from."""
+        self._hold(tensor)
+        self._origins[self.memory(tensor)] = origin
+
+    def next_event(self) -> int:
+        """Return the number of a new event in the block that runs."""
+        self.events += 1
+        assert self.watched.block is not None
+        self.blocks_of[self.events] = self.watched.block
+        return self.events
+
+    def next_state(self) -> int:
+        """Return the number of a new state of the residual stream."""
+        self.states += 1
+        return self.states
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one operation, and note where its results come from."""
+        result = super().__torch_dispatch__(function, types, arguments, keywords)
+        inputs = [each for each in tree_leaves((arguments, keywords or {})) if isinstance(each, Tensor)]
+        outputs = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
+        if self.watched.block is not None:
+            self._note(function, inputs, outputs)
+        return result
+
+    def _note(self, function: Any, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+        packet = function.overloadpacket
+        given = {_memory(each) for each in inputs}
+        changes = function._schema.is_mutable
+        outputs = [each for each in outputs if changes or _memory(each) not in given]
+        if packet in _HOLD_NOTHING or not outputs:
+            for each in outputs:
+                self._hold(each)
+            return
+        if packet in _COPIES and inputs[0].numel() * inputs[0].element_size() == inputs[0].untyped_storage().nbytes():
+            self._hold(outputs[0])
+            self._aliases[_memory(outputs[0])] = self.memory(inputs[0])
+            return
+        origin = _mixed([self.origin(each) for each in inputs])
+        assert self.watched.block is not None
+        self.shared |= {(other, self.watched.block) for other in origin.elsewhere - {self.watched.block}}
+        if packet in _PRODUCTS:
+            origin = self._product(inputs, outputs[0], origin)
+        elif packet in _CHOICES:
+            self._choice(inputs[0], origin)
+            origin = replace(origin, is_chosen=True)
+        elif packet in _ATTENTION:
+            origin = replace(origin, is_attended=True)
+        elif packet in (_aten.add, _aten.add_) and len(inputs) == 2:
+            origin = self._sum(inputs[0], inputs[1], origin)
+        for each in outputs:
+            self.set_origin(each, origin)
+
+    def _product(self, inputs: list[Tensor], output: Tensor, origin: Origin) -> Origin:
+        """Return the origin of a product; one with a parameter that no running layer owns is an event."""
+        for memory in map(_memory, inputs[-2:]):
+            if memory in self.watched.running:
+                self.watched.direct.add(memory)
+            elif memory in self.watched.weights:
+                event = self.next_event()
+                assert self.watched.block is not None
+                self.products[event] = Product(self.watched.block, self.watched.weights[memory])
+                self.watched.widths[event] = output.shape[-1]
+                origin = self.after(event, origin)
+        return origin
+
+    def _choice(self, scores: Tensor, origin: Origin) -> None:
+        """Note that a layer is a router: what is chosen among is its outputs."""
+        if len(origin.nearest) == 1:
+            (event,) = origin.nearest
+            if self.watched.widths.get(event) == scores.shape[-1]:
+                self.routers.add(event)
+
+    def _sum(self, one: Tensor, other: Tensor, mixed: Origin) -> Origin:
+        """Return the origin of a sum, which adds to the residual stream where one summand comes from no layer."""
+        size = self.watched.hidden_shape.numel()
+        width = self.watched.hidden_shape[-1]
+        if any(each.numel() != size or each.shape[-1] != width for each in (one, other)):
+            return mixed
+        left, right = self.origin(one), self.origin(other)
+        if left.layers and right.layers:
+            return replace(mixed, terms=left.summands() + right.summands())
+        if not left.layers and not right.layers:
+            return mixed
+        base, added = (right, left) if left.layers else (left, right)
+        assert self.watched.block is not None
+        self.additions.append(Addition(self.watched.block, base.stream, added.summands()))
+        return Origin(elsewhere=frozenset({self.watched.block}), stream=self.next_state())
+
+    def after(self, event: int, given: Origin, *, is_layer: bool = False) -> Origin:
+        """Return the origin of what an event gives, of what it was given; `is_layer`: it is a linear layer's own."""
+        return replace(
+            given,
+            layers=given.layers | {event},
+            nearest=frozenset({event}),
+            elsewhere=given.elsewhere | {self.blocks_of[event]},
+            is_attended=False,
+            unchanged=event if is_layer else None,
+            stream=None,
+            normed=None,
+            terms=(),
+        )
+
+    def _hold(self, tensor: Tensor) -> None:
+        self._held.append(tensor.untyped_storage())
+
+
+def _mixed(origins: list[Origin]) -> Origin:
+    """Return the origin of what is computed from tensors of these origins."""
+    return Origin(
+        layers=frozenset[int]().union(*(each.layers for each in origins)),
+        nearest=frozenset[int]().union(*(each.nearest for each in origins)),
+        elsewhere=frozenset[int]().union(*(each.elsewhere for each in origins)),
+        is_chosen=any(each.is_chosen for each in origins),
+        is_attended=any(each.is_attended for each in origins),
+    )
+
+
+def _memory(tensor: Tensor) -> Memory:
+    return tensor.untyped_storage()._cdata
