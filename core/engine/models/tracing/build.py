@@ -1,5 +1,6 @@
 """Models built to be watched: with the real widths and no weights, or small and with random weights."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from core.engine.models.implementations import own_implementations
-from core.engine.models.tracing.configuration import causal_class
+from core.engine.models.tracing.configuration import causal_class, own_config
 from core.errors import UnsupportedArchitecture
 
 CONSTANT = 0.02
@@ -77,7 +78,9 @@ def build_random(config: PretrainedConfig) -> PreTrainedModel:
 
 def _from_config(config: PretrainedConfig) -> PreTrainedModel:
     model_class: Any = causal_class(config)
-    model: PreTrainedModel = model_class._from_config(config, dtype=torch.float32, **own_implementations(model_class))
+    own = copy.deepcopy(own_config(config))
+    own.use_cache = False
+    model: PreTrainedModel = model_class._from_config(own, dtype=torch.float32, **own_implementations(model_class))
     return model
 
 

@@ -61,6 +61,11 @@ def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     return found
 
 
+def own_config(config: PretrainedConfig) -> PretrainedConfig:
+    """Return the config that the class of a config takes: the config itself, or the text part of a composite one."""
+    return config if isinstance(config, causal_class(config).config_class) else text_config(config)
+
+
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
     """Return the part of a config that describes the decoder: the config itself, or one inside of it."""
     found: PretrainedConfig = config.get_text_config(decoder=True)

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from core.engine.models.hooks import removed_after
 from core.engine.models.tracing.blocks import Blocks, hidden_states, run_model, sample_tokens
-from core.engine.models.tracing.provenance import Addition, Origin, Place, Provenance, Watched
+from core.engine.models.tracing.provenance import Addition, Origin, Place, Provenance, Running, Watched
 from core.errors import UnsupportedArchitecture
 
 _AMONG_EXPERTS = re.compile(r"(?<![^.])[0-9]+(?![^.])")
@@ -24,7 +24,7 @@ EXPERT = "experts: which tokens one reads follows from the router"
 STACKED = "experts: one parameter holds those of all"
 NOT_RUN = "not run"
 NO_LAYER = "a parameter of its own module, not a linear layer's"
-CHANGED = "its weight is changed before it is applied"
+CHANGED = "it does more than to apply its weight to what it reads"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class _Watch:
             yield block.register_forward_pre_hook(self._entering(index), with_kwargs=True)
             for name, module in block.named_modules():
                 if isinstance(module, nn.Linear | Conv1D):
-                    yield module.register_forward_pre_hook(self._before_layer())
+                    yield module.register_forward_pre_hook(self._before_layer)
                     yield module.register_forward_hook(self._after_layer(name))
                 elif name and not any(isinstance(each, nn.Linear | Conv1D) for each in module.modules()):
                     yield module.register_forward_hook(self._after_other(name))
@@ -114,26 +114,23 @@ class _Watch:
     def _leaving(self, block: nn.Module, arguments: object, output: object) -> None:
         self.watched.block = None
 
-    def _before_layer(self) -> Any:
-        def start(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-            if self.watched.block is not None and isinstance(layer.weight, Tensor):
-                self.watched.running.append(layer.weight.untyped_storage()._cdata)
-
-        return start
+    def _before_layer(self, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if self.watched.block is not None and isinstance(layer.weight, Tensor) and arguments:
+            given = self.provenance.memory(arguments[0])
+            self.watched.running.append(Running(layer.weight.untyped_storage()._cdata, given))
 
     def _after_layer(self, name: str) -> Any:
-        def finish(layer: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+        def finish(layer: nn.Module, arguments: tuple[Any, ...], output: object) -> None:
             if self.watched.block is None or not arguments:
                 return
-            memory = self.watched.running.pop()
-            event = self.provenance.next_event()
-            if memory not in self.watched.direct:
+            running = self.watched.running.pop()
+            if running.event is None or not running.is_plain or not isinstance(output, Tensor):
                 self.indirect.add((self.watched.block, name))
-            self.watched.direct.discard(memory)
+                return
             given = self.provenance.origin(arguments[0])
-            self.watched.widths[event] = output.shape[-1]
-            self.calls[event] = _Call(name, self.watched.block, self.provenance.place(arguments[0]), given)
-            self.provenance.set_origin(output, self.provenance.after(event, given, is_layer=True))
+            place = self.provenance.place(arguments[0])
+            self.calls[running.event] = _Call(name, self.watched.block, place, given)
+            self.provenance.set_origin(output, self.provenance.after(running.event, given, is_layer=True))
 
         return finish
 
@@ -188,23 +185,24 @@ def _left_alone(watch: _Watch, index: int, block: nn.Module, calls: dict[int, _C
     """Return the layers of a block that are not pruned, each with the reason."""
     left_alone = {}
     products = {event: each for event, each in watch.provenance.products.items() if each.block == index}
-    dimensions = {name: parameter.dim() for name, parameter in block.named_parameters()}
     for event, product in products.items():
-        reason = STACKED if dimensions.get(product.parameter, 0) > 2 else NO_LAYER
-        left_alone[product.parameter.removesuffix(".weight")] = ROUTER if event in watch.provenance.routers else reason
+        reason = STACKED if product.is_chosen else NO_LAYER
+        if event not in calls:
+            name = product.parameter.removesuffix(".weight")
+            left_alone[name] = ROUTER if event in watch.provenance.routers else reason
     experts = set()
     for event, call in calls.items():
         if event in watch.provenance.routers:
             left_alone[call.name] = ROUTER
         elif call.given.is_chosen and _AMONG_EXPERTS.search(call.name):
             experts.add(_AMONG_EXPERTS.sub("{}", call.name))
-        elif (index, call.name) in watch.indirect:
-            left_alone[call.name] = CHANGED
     called = {call.name for call in calls.values()}
     for name, module in block.named_modules():
         if isinstance(module, nn.Linear | Conv1D) and name not in left_alone:
             if _AMONG_EXPERTS.sub("{}", name) in experts:
                 left_alone[name] = EXPERT
+            elif (index, name) in watch.indirect:
+                left_alone[name] = CHANGED
             elif name not in called:
                 left_alone[name] = NOT_RUN
     return left_alone

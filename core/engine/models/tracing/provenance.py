@@ -20,12 +20,13 @@ _HOLD_NOTHING: Final = {
     _aten.new_zeros, _aten.new_ones, _aten.new_empty, _aten.new_full, _aten.new_empty_strided,
 }  # fmt: skip
 _COPIES: Final = {_aten.clone, _aten._to_copy, _aten.contiguous}
-_CHOICES: Final = {_aten.topk, _aten.sort, _aten.argsort, _aten.argmax}
+_CHOICES: Final = {_aten.topk, _aten.sort, _aten.argsort, _aten.argmax, _aten.max}
 _ATTENTION: Final = {
     _aten._softmax, _aten._safe_softmax, _aten._scaled_dot_product_flash_attention_for_cpu,
     _aten._scaled_dot_product_attention_math, _aten._scaled_dot_product_attention_math_for_mps,
 }  # fmt: skip
 _PRODUCTS: Final = {_aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm, _aten.mv, _aten.addmv, _aten.dot}
+_LINEAR: Final = {*_PRODUCTS, *_COPIES, _aten.add, _aten.add_}
 Memory: TypeAlias = int
 Place: TypeAlias = tuple[Memory, int, int]
 """What a layer reads: a memory, the offset in it and the number of elements."""
@@ -79,10 +80,24 @@ class Addition:
 
 @dataclass
 class Product:
-    """A product with a parameter that no linear layer made, by the parameter's full name."""
+    """A product with a parameter: its name within the block, and whether what it was multiplied with was chosen."""
 
     block: int
     parameter: str
+    is_chosen: bool
+
+
+@dataclass
+class Running:
+    """A module with a matrix while it runs: what it was given, the product of the two, and whether that is all it does.
+
+    Nothing but the addition of a bias may be done besides.
+    """
+
+    weight: Memory
+    given: Memory
+    event: int | None = None
+    is_plain: bool = True
 
 
 @dataclass
@@ -93,14 +108,13 @@ class Watched:
     block: int | None = None
     hidden_shape: torch.Size = field(default_factory=torch.Size)
     widths: dict[int, int] = field(default_factory=dict)
-    running: list[Memory] = field(default_factory=list)
-    direct: set[Memory] = field(default_factory=set)
+    running: list[Running] = field(default_factory=list)
 
 
 class Provenance(ConstantWeights):
     """Mode that keeps the origin of all tensors.
 
-    Events, which are calls of linear layers and products with other parameters, are numbered in order.
+    Events, which are products with parameters of blocks, are numbered in order.
     """
 
     def __init__(self, watched: Watched) -> None:
@@ -111,7 +125,6 @@ class Provenance(ConstantWeights):
         self.additions: list[Addition] = []
         self.products: dict[int, Product] = {}
         self.routers: set[int] = set()
-        self.blocks_of: dict[int, int] = {}
         self.shared: set[tuple[int, int]] = set()
         self._origins: dict[Memory, Origin] = {}
         self._aliases: dict[Memory, Memory] = {}
@@ -135,13 +148,6 @@ class Provenance(ConstantWeights):
         self._hold(tensor)
         self._origins[self.memory(tensor)] = origin
 
-    def next_event(self) -> int:
-        """Return the number of a new event in the block that runs."""
-        self.events += 1
-        assert self.watched.block is not None
-        self.blocks_of[self.events] = self.watched.block
-        return self.events
-
     def next_state(self) -> int:
         """Return the number of a new state of the residual stream."""
         self.states += 1
@@ -163,6 +169,8 @@ class Provenance(ConstantWeights):
         given = {_memory(each) for each in inputs}
         changes = function._schema.is_mutable
         outputs = [each for each in outputs if changes or _memory(each) not in given]
+        if self.watched.running and outputs and packet not in _LINEAR:
+            self.watched.running[-1].is_plain = False
         if packet in _HOLD_NOTHING or not outputs:
             for each in outputs:
                 self._hold(each)
@@ -187,16 +195,20 @@ class Provenance(ConstantWeights):
             self.set_origin(each, origin)
 
     def _product(self, inputs: list[Tensor], output: Tensor, origin: Origin) -> Origin:
-        """Return the origin of a product; one with a parameter that no running layer owns is an event."""
-        for memory in map(_memory, inputs[-2:]):
-            if memory in self.watched.running:
-                self.watched.direct.add(memory)
-            elif memory in self.watched.weights:
-                event = self.next_event()
+        """Return the origin of a product; one with a parameter is an event."""
+        left, right = inputs[-2:]
+        for weight, other in ((right, left), (left, right)):
+            memory = _memory(weight)
+            if memory in self.watched.weights:
                 assert self.watched.block is not None
-                self.products[event] = Product(self.watched.block, self.watched.weights[memory])
+                self.events += 1
+                event = self.events
+                self.products[event] = Product(self.watched.block, self.watched.weights[memory], origin.is_chosen)
                 self.watched.widths[event] = output.shape[-1]
-                origin = self.after(event, origin)
+                running = self.watched.running[-1] if self.watched.running else None
+                if running is not None and (running.weight, running.given) == (memory, self.memory(other)):
+                    running.event = event
+                return self.after(event, origin)
         return origin
 
     def _choice(self, scores: Tensor, origin: Origin) -> None:
@@ -228,7 +240,7 @@ class Provenance(ConstantWeights):
             given,
             layers=given.layers | {event},
             nearest=frozenset({event}),
-            elsewhere=given.elsewhere | {self.blocks_of[event]},
+            elsewhere=given.elsewhere | {self.products[event].block},
             is_attended=False,
             unchanged=event if is_layer else None,
             stream=None,
