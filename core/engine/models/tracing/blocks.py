@@ -20,16 +20,16 @@ BATCH, LENGTH = 2, 7
 
 @dataclass(frozen=True)
 class Blocks:
-    """The places of a model: the list of blocks, the backbone and the head; `tuples`: a block returns a tuple so long.
+    """The places of a model: the list of blocks, the backbone and the head.
 
-    A block that returns its hidden states alone has `tuples` 0.
+    `outputs` is the length of the tuple that a block returns; 0 for hidden states alone.
     """
 
     name: str
     base: str
     head: str
     count: int
-    tuples: int
+    outputs: int
 
 
 @dataclass
@@ -70,7 +70,7 @@ def first_output(output: object) -> Tensor | None:
 
 
 def sample_tokens(model: PreTrainedModel, batch: int = BATCH, length: int = LENGTH, seed: int = 0) -> Tensor:
-    """Return tokens [batch, length] that differ, the same ones each time; the first few of a vocabulary are left out."""
+    """Return tokens [batch, length] that differ, the same ones each time, and none of the first few."""
     size = vocabulary_size(model)
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(min(8, size - 1), size, (batch, length), generator=generator)
@@ -97,6 +97,8 @@ def find_blocks(model: PreTrainedModel) -> Blocks:
         try:
             run_model(model, sample_tokens(model))
         except Exception as error:
+            if "single memory location" in str(error):  # all elements of a weight are one here
+                raise UnsupportedArchitecture(f"{kind}: the model changes its own weights as it runs", param="model") from error
             raise UnsupportedArchitecture(
                 f"{kind}: the model does not run on tokens alone: {type(error).__name__}: {str(error)[:300]}",
                 param="model",
@@ -119,7 +121,7 @@ def find_blocks(model: PreTrainedModel) -> Blocks:
         )
     name = max(outermost, key=lambda each: sum(parameter.numel() for parameter in lists[each].modules.parameters()))
     calls = lists[name]
-    return Blocks(name, model.base_model_prefix, _head(model), len(calls.modules), calls.seen[0][3])
+    return Blocks(name, _base(model, name), _head(model), len(calls.modules), calls.seen[0][3])
 
 
 def _recorder(calls: _Calls, index: int) -> Callable[..., None]:
@@ -130,10 +132,16 @@ def _recorder(calls: _Calls, index: int) -> Callable[..., None]:
     return record
 
 
+def _base(model: PreTrainedModel, blocks: str) -> str:
+    """Return the attribute of the model that holds the backbone."""
+    prefix = str(model.base_model_prefix)
+    return prefix if prefix and blocks.startswith(f"{prefix}.") else blocks.partition(".")[0]
+
+
 def _head(model: PreTrainedModel) -> str:
     """Return the name of the module that gives the logits."""
     head = model.get_output_embeddings()
     for name, module in model.named_modules():
         if module is head and head is not None:
-            return name
+            return str(name)
     raise UnsupportedArchitecture(f"{model.config.model_type}: the model names no output head", param="model")

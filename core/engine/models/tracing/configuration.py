@@ -1,9 +1,8 @@
-"""Configs of discovery: made from JSON by transformers' own classes, and shortened to few layers."""
+"""Configs of discovery: made from JSON by transformers' own classes."""
 
 import copy
-import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import transformers
 from pydantic import JsonValue
@@ -13,7 +12,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from core.errors import UnsupportedArchitecture, UnusableModel
 
-_NOT_READ = (
+Settings: TypeAlias = Mapping[str, JsonValue]
+"""Content of config.json, or of a part of it."""
+_NOT_READ: Final = (
     "auto_map",
     "quantization_config",
     "dtype",
@@ -24,24 +25,35 @@ _NOT_READ = (
     "_experts_implementation",
 )
 """Settings that say how weights are stored or which code runs, not what the model is."""
-_COUNTS_LAYERS = re.compile("layer|block|depth|hidden_num")
 
 
-def open_config(config_json: Mapping[str, JsonValue]) -> PretrainedConfig:
-    """Return the config object of a config.json; raises UnsupportedArchitecture or UnusableModel."""
-    model_type = config_json.get("model_type")
+def config_class(settings: Settings) -> type[PretrainedConfig]:
+    """Return the class of a config; raises UnsupportedArchitecture for a type that transformers does not know."""
+    model_type = settings.get("model_type")
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise UnsupportedArchitecture(
             f"config.json says model_type {str(model_type)[:100]!r}, which transformers {transformers.__version__} "
             "does not know",
             param="model",
         )
-    settings = {name: value for name, value in config_json.items() if name not in _NOT_READ}
+    found: type[PretrainedConfig] = CONFIG_MAPPING[model_type]
+    return found
+
+
+def read_settings(config_json: Settings) -> dict[str, JsonValue]:
+    """Return the settings that say what the model is, by the names that its config's class has for them."""
+    names = config_class(config_json).attribute_map
+    return {names.get(name, name): value for name, value in config_json.items() if name not in _NOT_READ}
+
+
+def open_config(settings: Settings) -> PretrainedConfig:
+    """Return the config object of settings; raises UnsupportedArchitecture or UnusableModel."""
+    found = config_class(settings)
     try:
-        config = CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(settings))
+        config = found.from_dict(copy.deepcopy(dict(settings)))
     except Exception as error:  # config classes validate with whatever exception their authors chose
         raise UnusableModel(
-            f"config.json is refused by the config class of {model_type}: {str(error)[:300]}", param="model"
+            f"config.json is refused by the config class of {settings['model_type']}: {str(error)[:300]}", param="model"
         ) from error
     assert isinstance(config, PretrainedConfig)
     return config
@@ -61,33 +73,13 @@ def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     return found
 
 
-def own_config(config: PretrainedConfig) -> PretrainedConfig:
-    """Return the config that the class of a config takes: the config itself, or the text part of a composite one."""
-    return config if isinstance(config, causal_class(config).config_class) else text_config(config)
-
-
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
     """Return the part of a config that describes the decoder: the config itself, or one inside of it."""
     found: PretrainedConfig = config.get_text_config(decoder=True)
     return found
 
 
-def layer_lists(config: PretrainedConfig, layers: int) -> dict[str, list[Any]]:
-    """Return the config's lists with an entry for each of so many layers."""
-    return {
-        name: list(value)
-        for name, value in vars(text_config(config)).items()
-        if not name.startswith("_") and isinstance(value, list | tuple) and len(value) == layers
-    }
-
-
-def shortened(config: PretrainedConfig, layers: int, kept: int) -> PretrainedConfig:
-    """Return the config of the first `kept` of `layers` layers: counts of layers and lists by layer are cut alike."""
-    short = copy.deepcopy(config)
-    own = text_config(short)
-    for name, value in layer_lists(short, layers).items():
-        setattr(own, name, value[:kept])
-    for name, value in list(vars(own).items()):
-        if type(value) is int and value == layers and _COUNTS_LAYERS.search(name):
-            setattr(own, name, kept)
-    return short
+def own_config(config: PretrainedConfig) -> PretrainedConfig:
+    """Return the config that the class of a config takes: the config itself, or the text part of a composite one."""
+    taken: Any = causal_class(config).config_class
+    return config if isinstance(config, taken) else text_config(config)

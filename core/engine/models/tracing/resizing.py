@@ -1,0 +1,103 @@
+"""Smaller settings of the same model: of its first layers, or with narrow layers and few tokens."""
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from pydantic import JsonValue
+
+from core.engine.models.tracing.configuration import Settings, open_config
+from core.errors import UnusableModel
+
+_COUNTS_LAYERS: Final = re.compile("layer|block|depth")
+_WIDTH: Final = re.compile("hidden|size|dim|d_model|embd|width|inner|ffn|d_ff|rank|channels|d_head|d_kv|d_ssm")
+_NO_WIDTH: Final = re.compile(
+    "vocab|max|window|position|kernel|conv|chunk|block|patch|image|group|num|heads|layers|state|token|experts|_type"
+)
+_VOCABULARY: Final = re.compile("vocab")
+_TOKEN: Final = re.compile("token_id$|^(pad|bos|eos)_index$")
+_LEAST_WIDTH: Final = 8
+_MOST_TOKENS: Final = 512
+FACTORS: Final = (64, 32, 16, 8, 4, 2, 1)
+"""Factors that the widths of a small copy are narrower by, the first one tried first."""
+
+
+def shortened(settings: Settings, layers: int, kept: int) -> dict[str, JsonValue]:
+    """Return the settings of the first `kept` of `layers` layers: counts of layers and lists by layer are cut alike."""
+    return _changed(settings, partial(_shorten, layers=layers, kept=tuple(range(kept))))
+
+
+def without_layer(settings: Settings, layers: int, removed: int) -> dict[str, JsonValue]:
+    """Return the settings of a model that lost one of its layers."""
+    kept = tuple(layer for layer in range(layers) if layer != removed)
+    return _changed(settings, partial(_shorten, layers=layers, kept=kept))
+
+
+def narrowed(settings: Settings) -> Iterator[dict[str, JsonValue]]:
+    """Yield settings of the same model with narrow layers and a small vocabulary, the narrowest first.
+
+    Counts, as of heads and experts, stay; widths are divided by one factor, as far as they can be.
+    """
+    for factor in FACTORS:
+        with suppress(UnusableModel):  # the class of the config refuses such widths
+            yield _changed(settings, partial(_narrow, factor=factor))
+
+
+def _changed(settings: Settings, change: Callable[[Settings], dict[str, JsonValue]]) -> dict[str, JsonValue]:
+    """Return changed settings: those that are given, and the defaults that matter where they are not."""
+    before = open_config(settings).to_dict()
+    wanted = change(before)
+    result = change(settings)
+    missing = {name: wanted[name] for name in wanted if wanted[name] != before[name] and name not in settings}
+    try:
+        derived = open_config(result).to_dict()
+    except UnusableModel:
+        derived = before
+    result |= {name: value for name, value in missing.items() if derived.get(name) != value}
+    open_config(result)
+    return result
+
+
+def _shorten(settings: Settings, layers: int, kept: tuple[int, ...]) -> dict[str, JsonValue]:
+    def short(name: str, value: JsonValue) -> JsonValue:
+        if isinstance(value, dict):
+            return {inner: short(inner, each) for inner, each in value.items()}
+        if isinstance(value, list | tuple) and len(value) == layers:
+            return [value[layer] for layer in kept]
+        if type(value) is int and value == layers and _COUNTS_LAYERS.search(name):
+            return len(kept)
+        return copy.deepcopy(value)
+
+    return {name: short(name, value) for name, value in settings.items()}
+
+
+def _narrow(settings: Settings, factor: int) -> dict[str, JsonValue]:
+    def narrow(name: str, value: JsonValue) -> JsonValue:
+        if isinstance(value, dict):
+            return {inner: narrow(inner, each) for inner, each in value.items()}
+        if isinstance(value, list):
+            if name.endswith("_factor"):  # factors of rotary embeddings, one for each pair of a head's features
+                return value[: max(len(value) // factor, 1)]
+            if name.endswith("section"):
+                return [each // factor if isinstance(each, int) else each for each in value]
+            return [narrow(name, each) for each in value]
+        if type(value) is not int:
+            return copy.deepcopy(value)
+        if _VOCABULARY.search(name):
+            return min(value, _MOST_TOKENS)
+        if _TOKEN.search(name):
+            return value % _MOST_TOKENS if value >= _MOST_TOKENS else value
+        if _WIDTH.search(name) and not _NO_WIDTH.search(name):
+            return _divided(value, factor)
+        return value
+
+    return {name: narrow(name, value) for name, value in settings.items()}
+
+
+def _divided(value: int, factor: int) -> int:
+    while factor > 1 and (value % factor or value // factor < _LEAST_WIDTH):
+        factor //= 2
+    return value // factor
