@@ -1,0 +1,79 @@
+"""Settings of a config that count heads, found by what they change."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from core.engine.architectures.architecture import UnitAxis
+from core.engine.models.tracing.differential import Differential
+from core.engine.models.tracing.unit_axes import BlockCut, unit_axes
+from core.engine.models.tracing.unit_layout import Units
+
+_HEAD_DIM = "head_dim"
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Names of settings: the number of heads, that of key and value heads, and the size of a head.
+
+    `divide_hidden`: the config insists that the heads divide the hidden size.
+    """
+
+    heads: str
+    kv_heads: str | None
+    head_dim: str | None
+    divide_hidden: bool
+
+
+def find_head_settings(
+    cut: BlockCut, units: Units, differential: Differential, linears: Sequence[str]
+) -> tuple[HeadSettings, tuple[UnitAxis, ...]] | str:
+    """Return the settings that count the heads of some blocks and the axes that one unit more has; or why none do."""
+    head_dim = _head_dim_key(cut, units, differential)
+    pinned = {} if head_dim is None else {head_dim: units.head_width}
+    reasons = []
+    for heads, kv_heads in _counting(units, differential):
+        counts = {heads: (units.heads, units.group)} | ({} if kv_heads is None else {kv_heads: (units.units, 1)})
+
+        def more(number: int) -> dict[str, int]:
+            return pinned | {key: value + number * step for key, (value, step) in counts.items()}
+
+        for number in (1, units.units):
+            changes = differential.changes(more(number))
+            if isinstance(changes, str):
+                reasons.append(f"{heads}: {changes}")
+                continue
+            if not cut.reading(number) <= changes:
+                reasons.append(f"the size of a head follows from other settings than {heads}, so that none can go")
+                break
+            axes = unit_axes(cut, changes, number, differential, linears)
+            if isinstance(axes, str):
+                reasons.append(f"{heads}: {axes}")
+                break
+            hidden = differential.config.get_text_config().hidden_size
+            odd = next(each for each in range(1, hidden + 2) if hidden % (units.heads + each * units.group))
+            divide_hidden = isinstance(differential.changes(more(odd)), str)
+            return HeadSettings(heads, kv_heads, head_dim, divide_hidden), axes
+    return reasons[0] if reasons else f"no setting of its config is the number of heads that {units.reader} reads"
+
+
+def _counting(units: Units, differential: Differential) -> Iterator[tuple[str, str | None]]:
+    """Yield the settings that may be the number of heads and that of key and value heads, the likeliest first."""
+    named = {name: value for name, value in differential.integers.items() if "head" in name}
+    heads = sorted((name for name, value in named.items() if value == units.heads), key=lambda name: "kv" in name or "key" in name)
+    keys = [name for name, value in named.items() if value == units.units]
+    yield from ((each, key) for each in heads for key in keys if key != each)
+    if units.group == 1:
+        yield from ((each, None) for each in heads)
+
+
+def _head_dim_key(cut: BlockCut, units: Units, differential: Differential) -> str | None:
+    """Return the setting that is the size of a head, by its effect; it may be one that the config does not name."""
+    named = [name for name, value in differential.integers.items() if value == units.head_width and name != _HEAD_DIM]
+    for key in (_HEAD_DIM, *named):
+        for more in (2, units.head_width):
+            changes = differential.changes({key: units.head_width + more})
+            reading = {(name, side, units.heads * more) for name, side, _ in cut.reading(1)}
+            if isinstance(changes, frozenset) and reading <= changes:
+                if all(name.startswith(cut.prefixes) for name, _, _ in changes):
+                    return key
+    return None

@@ -1,0 +1,179 @@
+"""Probe of a decoder block on a tiny copy: which input columns of its linear layers move with an output row of another.
+
+A linear layer's output row is shifted at one position of a text, in one sample of a batch for each row, and the inputs
+of all linear layers that run after it in the block are compared to those of a sample that nothing was done to.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from core.engine.models.hooks import removed_after
+
+POSITION: Final = 2
+_LENGTH: Final = 6
+_ROWS_AT_ONCE: Final = 64
+_REPEATS: Final = 4
+"""Texts and signs that are tried: what one text leaves at zero behind a ReLU moves in another."""
+_SHIFT: Final = 3.0
+_MOVED: Final = 1e-4
+"""Least movement that counts, relative to the largest of a layer's inputs; float32 differs by 1e-6."""
+
+
+@dataclass(frozen=True)
+class Movement:
+    """Columns of a reader that move with each row of a producer: [rows, columns].
+
+    `columns` do so at any position, `later` at those that follow the one that was shifted.
+    """
+
+    columns: Tensor
+    later: Tensor
+
+
+class _BlockDone(Exception):
+    """Raised once the block that is probed has run, so that those behind it need not."""
+
+
+@torch.no_grad()
+def randomise(model: nn.Module, seed: int = 0) -> None:
+    """Give a tiny model weights at which everything in it reacts: activations of about one, no row or norm alike."""
+    generator = torch.Generator().manual_seed(seed)
+    scaled = {
+        id(module.weight): module.weight.shape[0 if isinstance(module, Conv1D) else -1]
+        for module in model.modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+    for parameter in model.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if id(parameter) in scaled:
+            parameter.copy_(noise / scaled[id(parameter)] ** 0.5)
+        elif parameter.dim() > 1 and float(parameter.abs().mean()) < 0.2:
+            parameter.copy_(noise / parameter.shape[-1] ** 0.5)
+        else:
+            parameter.add_(0.1 * noise)
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            module.weight.normal_(generator=generator)
+
+
+@torch.inference_mode()
+def probe_block(
+    model: PreTrainedModel, blocks: str, index: int, linears: Sequence[str], bypassed: Sequence[str] = ()
+) -> dict[tuple[str, str], Movement]:
+    """Return the movement by producer and reader, for linear layers of a block that every token runs through.
+
+    The modules `bypassed` give their input as their output.
+    """
+    block = model.get_submodule(f"{blocks}.{index}")
+    present = [name for name in linears if _has(block, name)]
+    moved: dict[tuple[str, str], Movement] = {}
+    with _bypassing(block, bypassed), _ending_after(model, blocks, index):
+        for producer in present:
+            rows = _rows(block.get_submodule(producer))
+            parts = [_moved(model, block, producer, part, present) for part in torch.arange(rows).split(_ROWS_AT_ONCE)]
+            for reader in set.intersection(*(set(part) for part in parts)):
+                columns, later = (torch.cat([part[reader][which] for part in parts]) for which in (0, 1))
+                moved[producer, reader] = Movement(columns, later)
+    return moved
+
+
+def _moved(
+    model: PreTrainedModel, block: nn.Module, producer: str, rows: Tensor, linears: Sequence[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return which columns of each other linear layer move with these rows of one, at any position and at later ones."""
+    samples = 1 + len(rows)
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for repeat in range(_REPEATS):
+        generator = torch.Generator().manual_seed(repeat)
+        tokens = torch.randint(3, model.config.get_text_config().vocab_size, (1, _LENGTH), generator=generator)
+        seen: dict[str, Tensor] = {}
+        shift = _SHIFT if repeat % 2 else -_SHIFT
+        handles = [block.get_submodule(producer).register_forward_hook(_shifting(rows, shift))]
+        handles += [
+            block.get_submodule(name).register_forward_pre_hook(_keeping(seen, name))
+            for name in linears
+            if name != producer
+        ]
+        with removed_after(handles):
+            try:
+                model(input_ids=tokens.expand(samples, -1), use_cache=False)
+            except _BlockDone:
+                pass
+        for name, inputs in seen.items():
+            if inputs.numel() % (samples * _LENGTH * inputs.shape[-1]):
+                continue
+            by_position = inputs.float().reshape(samples, _LENGTH, -1, inputs.shape[-1])
+            moves = (by_position[1:] - by_position[:1]).abs().amax(2) > _MOVED * by_position[0].abs().max()
+            each = (moves.any(1), moves[:, POSITION + 1 :].any(1))
+            before = found.get(name, each)
+            found[name] = (before[0] | each[0], before[1] | each[1])
+    return found
+
+
+def _shifting(rows: Tensor, shift: float) -> Any:
+    def hook(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+        samples = 1 + len(rows)
+        if output.numel() % (samples * _LENGTH * output.shape[-1]):
+            return output
+        shifted = output.clone()
+        by_position = shifted.view(samples, _LENGTH, -1, output.shape[-1])
+        by_position[torch.arange(1, samples), POSITION, :, rows] += shift * (1 + output.std())
+        return shifted
+
+    return hook
+
+
+def _keeping(seen: dict[str, Tensor], name: str) -> Any:
+    def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        seen[name] = arguments[0]
+
+    return hook
+
+
+@contextmanager
+def _bypassing(block: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    handles = [
+        block.get_submodule(name).register_forward_hook(lambda module, arguments, output: arguments[0])
+        for name in names
+        if _has(block, name)
+    ]
+    with removed_after(handles):
+        yield
+
+
+@contextmanager
+def _ending_after(model: nn.Module, blocks: str, index: int) -> Iterator[None]:
+    """End a forward, inside the context, where the block after this one begins."""
+
+    def end(*arguments: Any) -> None:
+        raise _BlockDone
+
+    every = model.get_submodule(blocks)
+    following = list(every.children())[index + 1 : index + 2]
+    with removed_after([each.register_forward_pre_hook(end) for each in following]):
+        yield
+
+
+def _has(block: nn.Module, name: str) -> bool:
+    return name in dict(block.named_modules())
+
+
+def _rows(linear: nn.Module) -> int:
+    weight = linear.get_parameter("weight")
+    return weight.shape[1 if isinstance(linear, Conv1D) else 0]
+
+
+def block_kinds(model: nn.Module, blocks: str) -> Mapping[tuple[tuple[str, tuple[int, ...]], ...], int]:
+    """Return the first block of each kind, a kind being the names and shapes of its parameters."""
+    kinds: dict[tuple[tuple[str, tuple[int, ...]], ...], int] = {}
+    for index, block in enumerate(model.get_submodule(blocks).children()):
+        shapes = tuple(sorted((name, tuple(each.shape)) for name, each in block.named_parameters()))
+        kinds.setdefault(shapes, index)
+    return kinds

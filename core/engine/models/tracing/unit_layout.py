@@ -1,0 +1,138 @@
+"""Units of a block by what moves with what: the connected rows of producers and columns of one reader."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from core.engine.models.tracing.probe import Movement
+
+SHARED = -1
+"""Unit of a row that belongs to none: it moves all columns, or none of them."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Stretch of a producer's rows: unit after unit, each with `query` rows and then or before them `key` rows.
+
+    A query row acts at its own position alone, and one of `heads` heads reads it in each unit; a key row acts later
+    too. `is_mixed`: a unit's rows of both sorts lie together.
+    """
+
+    query: int
+    key: int
+    is_per_head: bool
+
+
+@dataclass(frozen=True)
+class Units:
+    """What can only be removed together: of `units` units each has `width` columns of the reader, in order.
+
+    `heads` are the finer parts of the columns that no row at its own position connects; for `is_mixing` False, where no
+    row acts at later positions, they are the units themselves. `runs` are those of each producer's rows.
+    """
+
+    reader: str
+    units: int
+    heads: int
+    width: int
+    is_mixing: bool
+    runs: Mapping[str, tuple[Run, ...]]
+
+    @property
+    def group(self) -> int:
+        """Return the number of heads of a unit."""
+        return self.heads // self.units
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.group
+
+
+def units_of(reader: str, moved: Mapping[tuple[str, str], Movement]) -> Units | str | None:
+    """Return the units a reader's columns fall into, or why they do not; None for one that reads no units."""
+    producers = {producer: each for (producer, name), each in moved.items() if name == reader}
+    partial = {name: _partial(each) for name, each in producers.items() if bool(_partial(each).any())}
+    if not partial:
+        return None
+    rows = torch.cat([producers[name].columns[chosen] for name, chosen in partial.items()])
+    own = torch.cat([~producers[name].later[chosen].any(1) for name, chosen in partial.items()])
+    labels = _components(rows)
+    heads = _components(rows[own]) if bool(own.any()) else labels
+    for each in (labels, heads):
+        if not _is_in_equal_stretches(each):
+            return f"the inputs of {reader} do not fall into units of one size that lie side by side"
+    units, number = int(labels.max()) + 1, int(heads.max()) + 1
+    if units == 1:
+        return f"all inputs of {reader} depend on one another"
+    if number % units:
+        return f"{number} heads of {reader} do not fall into {units} groups"
+    runs: dict[str, tuple[Run, ...]] = {}
+    for name, chosen in partial.items():
+        found = _runs(producers[name], chosen, labels, heads)
+        if found is None:
+            return f"the rows of {name} are in an order for which there is no cut"
+        runs[name] = found
+    width = len(labels) // units
+    return Units(reader, units, number, width, not bool(own.all()), runs)
+
+
+def _partial(movement: Movement) -> Tensor:
+    """Return which rows move some columns and not most; behind a ReLU, a row that reaches all may not move them all."""
+    counts = movement.columns.sum(1)
+    return (counts > 0) & (2 * counts <= movement.columns.shape[1])
+
+
+def _components(rows: Tensor) -> Tensor:
+    """Return each column's component, numbered in the order of columns; rows connect the columns they move."""
+    columns = rows.shape[1]
+    reached = torch.eye(columns, dtype=torch.bool) | (rows.double().T @ rows.double() > 0)
+    while True:
+        further = reached.double() @ reached.double() > 0
+        if torch.equal(further, reached):
+            break
+        reached = further
+    first = reached.to(torch.int8).argmax(1)
+    return torch.unique(first, return_inverse=True)[1]
+
+
+def _is_in_equal_stretches(labels: Tensor) -> bool:
+    units = int(labels.max()) + 1
+    return len(labels) % units == 0 and torch.equal(
+        labels, torch.arange(units).repeat_interleave(len(labels) // units)
+    )
+
+
+def _runs(movement: Movement, partial: Tensor, labels: Tensor, heads: Tensor) -> tuple[Run, ...] | None:
+    """Return the runs of a producer's rows; None where they have no such order."""
+    units = int(labels.max()) + 1
+    group = (int(heads.max()) + 1) // units
+    is_key = movement.later.any(1)
+    first = movement.columns.to(torch.int8).argmax(1)
+    of_row = torch.where(partial, labels[first], SHARED).tolist()
+    head_of_row = torch.where(partial, heads[first], SHARED).tolist()
+    stretches = [(unit, len(list(rows))) for unit, rows in groupby(of_row)]
+    runs: list[Run] = []
+    start = 0
+    while stretches:
+        ours, stretches = stretches[:units], stretches[units:]
+        size = ours[0][1]
+        if [unit for unit, _ in ours] != list(range(units)) or any(rows != size for _, rows in ours):
+            return None
+        sorts = [is_key[start + unit * size : start + (unit + 1) * size].tolist() for unit in range(units)]
+        if any(each != sorts[0] for each in sorts):
+            return None
+        key = sum(sorts[0])
+        query = size - key
+        run_heads = [head for head, sort in zip(head_of_row[start : start + units * size], sum(sorts, []), strict=True)
+                     if not sort]
+        is_per_head = query % group == 0 and run_heads == _in_order(units * group, query // group)
+        runs.append(Run(query, key, is_per_head))
+        start += units * size
+    return tuple(runs)
+
+
+def _in_order(heads: int, rows: int) -> list[int]:
+    return [head for head in range(heads) for _ in range(rows)]
