@@ -7,8 +7,8 @@ differential of its config, which says what another number of units makes of eve
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from math import prod
 
-from torch import nn
 from transformers import PreTrainedModel
 
 from core.engine.architectures.architecture import UnitAxis
@@ -35,31 +35,6 @@ class DiscoveredUnits:
     refused: Mapping[str, str] = field(default_factory=dict)
 
 
-def discover_units(
-    model: PreTrainedModel, blocks: str, linears: Sequence[str], differential: Differential
-) -> DiscoveredUnits:
-    """Return the units of a tiny model that `randomise` has been over, and whose config the differential is of.
-
-    `linears` are the linear layers of its blocks in order of execution; a block has those of them that it has.
-    """
-    found = _probed(model, blocks, linears, differential)
-    cuts = {HEADS: _heads(found, differential, blocks, linears), CHANNELS: _channels(found, differential, blocks, linears)}
-    units: dict[str, Mapping[str, tuple[UnitAxis, ...]]] = {}
-    refused = {}
-    for kind, cut in cuts.items():
-        if isinstance(cut, str):
-            refused[kind] = cut
-        else:
-            units[cut.reader] = {kind: cut.axes}
-    channels, heads = cuts[CHANNELS], cuts[HEADS]
-    return DiscoveredUnits(
-        units,
-        None if isinstance(channels, str) else channels.width_key,
-        None if isinstance(heads, str) else heads.heads,
-        refused,
-    )
-
-
 @dataclass(frozen=True)
 class _Cut:
     reader: str
@@ -68,24 +43,47 @@ class _Cut:
     heads: HeadSettings | None = None
 
 
+def discover_units(
+    model: PreTrainedModel, blocks: str, linears: Sequence[str], differential: Differential
+) -> DiscoveredUnits:
+    """Return the units of a tiny model that `randomise` has been over, and whose config the differential is of.
+
+    `linears` are the linear layers of its blocks in order of execution; a block has those of them that it has.
+    """
+    found = _by_reader(_probed(model, blocks, linears, differential), differential)
+    channels = _channels(found, differential, blocks, linears)
+    heads = _heads(found, differential, blocks, linears)
+    units: dict[str, Mapping[str, tuple[UnitAxis, ...]]] = {}
+    refused = {}
+    for kind, cut in ((HEADS, heads), (CHANNELS, channels)):
+        if isinstance(cut, str):
+            refused[kind] = cut
+        else:
+            units[cut.reader] = {kind: cut.axes}
+    return DiscoveredUnits(
+        units,
+        None if isinstance(channels, str) else channels.width_key,
+        None if isinstance(heads, str) else heads.heads,
+        refused,
+    )
+
+
 def _probed(
     model: PreTrainedModel, blocks: str, linears: Sequence[str], differential: Differential
-) -> list[Units | str]:
-    """Return the units that each reader of each kind of block has, or why it has none."""
-    found: list[Units | str] = []
-    spanning = _spanning_norms(model, blocks, linears, differential)
+) -> list[tuple[str, Units | str]]:
+    """Return what each reader of each kind of block reads: its units, or why it has none."""
+    found = []
+    spanning = _spanning_norms(blocks, linears, differential)
     for index in block_kinds(model, blocks).values():
         moved = probe_block(model, blocks, index, linears, spanning)
         for reader in linears:
             each = units_of(reader, moved)
-            if each is not None and each not in found:
-                found.append(each)
+            if each is not None:
+                found.append((reader, each))
     return found
 
 
-def _spanning_norms(
-    model: PreTrainedModel, blocks: str, linears: Sequence[str], differential: Differential
-) -> list[str]:
+def _spanning_norms(blocks: str, linears: Sequence[str], differential: Differential) -> list[str]:
     """Return the norms within blocks that have a weight for each feature of all units, so that they connect them all.
 
     These are what has one weight for each of some features that a setting changes which leaves the hidden size alone.
@@ -101,28 +99,53 @@ def _spanning_norms(
     return sorted(names - set(linears))
 
 
+def _by_reader(found: Sequence[tuple[str, Units | str]], differential: Differential) -> dict[str, Units | str]:
+    """Return what each reader reads in all blocks that have it, those of the largest weights first.
+
+    What only feeds units of another, as the low rank of a latent attention does, is left out.
+    """
+    inner = {name for _, each in found if isinstance(each, Units) for name in each.runs}
+    by_reader: dict[str, Units | str] = {}
+    for reader, each in found:
+        before = by_reader.setdefault(reader, each)
+        if before != each:
+            by_reader[reader] = (
+                f"what {reader} reads is made of other units in some layers than in others"
+                if isinstance(before, Units) and isinstance(each, Units)
+                else before
+                if isinstance(before, str)
+                else each
+            )
+    sizes = {
+        reader: sum(prod(shape) for name, shape in differential.shapes.items() if name.endswith(f".{reader}.weight"))
+        for reader in by_reader.keys() - inner
+    }
+    return {reader: by_reader[reader] for reader in sorted(sizes, key=lambda each: (-sizes[each], each))}
+
+
 def _channels(
-    found: Sequence[Units | str], differential: Differential, blocks: str, linears: Sequence[str]
+    found: Mapping[str, Units | str], differential: Differential, blocks: str, linears: Sequence[str]
 ) -> _Cut | str:
-    reasons = [each for each in found if isinstance(each, str)]
-    for units in found:
+    """Return the cut of the channels of the largest FFN; or why there is none."""
+    for units in found.values():
         if isinstance(units, str) or units.is_mixing or units.width != 1:
             continue
         cut = block_cut(units, differential, blocks)
-        answers: dict[str, tuple[UnitAxis, ...] | str] = {}
+        reasons = []
         for key, changes in _width_changes(cut, units, differential):
-            answers[key] = unit_axes(cut, changes, 1, differential, linears)
-            axes = answers[key]
+            axes = unit_axes(cut, changes, 1, differential, linears)
             if not isinstance(axes, str):
                 return _Cut(units.reader, axes, width_key=key)
-        reasons = [f"{key}: {reason}" for key, reason in answers.items() if isinstance(reason, str)] + reasons
+            reasons.append(f"{key}: {axes}")
         reasons.append(f"no setting of its config is the number of channels that {units.reader} reads")
-    return reasons[0] if reasons else "no linear layer reads channels that can go one by one"
+        return reasons[0]
+    return next(
+        (each for each in found.values() if isinstance(each, str)),
+        "no linear layer of its blocks reads channels that can go one by one",
+    )
 
 
-def _width_changes(
-    cut: BlockCut, units: Units, differential: Differential
-) -> Iterator[tuple[str, frozenset[Change]]]:
+def _width_changes(cut: BlockCut, units: Units, differential: Differential) -> Iterator[tuple[str, frozenset[Change]]]:
     """Yield the settings that change the number of channels, with all that one channel more changes."""
     unset = ((key, differential.changes({key: units.units + 1})) for key in differential.unset)
     for key, changes in chain(differential.alone.items(), unset):
@@ -131,20 +154,23 @@ def _width_changes(
 
 
 def _heads(
-    found: Sequence[Units | str], differential: Differential, blocks: str, linears: Sequence[str]
+    found: Mapping[str, Units | str], differential: Differential, blocks: str, linears: Sequence[str]
 ) -> _Cut | str:
-    reasons = [each for each in found if isinstance(each, str)]
-    for units in found:
-        if isinstance(units, str) or not units.is_mixing:
-            continue
-        if units.head_width == 1 or not any(run.query for runs in units.runs.values() for run in runs):
-            reasons.append(f"what {units.reader} reads has no heads: each feature goes its own way through time")
-            continue
-        cut = block_cut(units, differential, blocks)
-        settings = find_head_settings(cut, units, differential, linears)
-        if not isinstance(settings, str):
-            return _Cut(units.reader, settings[1], heads=settings[0])
-        reasons.insert(0, settings)
-    return reasons[0] if reasons else "no linear layer reads heads of an attention"
+    """Return the cut of the heads of an attention; or why there is none, of the one that came nearest."""
+    reasons: list[tuple[int, str]] = [(0, "no linear layer of its blocks reads heads of an attention")]
+    for reader, units in found.items():
+        if isinstance(units, str):
+            reasons.append((2, units))
+        elif units.is_mixing and (units.head_width == 1 or not _has_queries(units)):
+            reasons.append((1, f"what {reader} reads has no heads: each feature goes its own way through time"))
+        elif units.is_mixing:
+            settings = find_head_settings(block_cut(units, differential, blocks), units, differential, linears)
+            if not isinstance(settings, str):
+                return _Cut(reader, settings[1], heads=settings[0])
+            reasons.append((3, settings))
+    best = max(rank for rank, _ in reasons)
+    return next(reason for rank, reason in reasons if rank == best)
 
 
+def _has_queries(units: Units) -> bool:
+    return any(run.query for runs in units.runs.values() for run in runs)
