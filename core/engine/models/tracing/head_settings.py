@@ -40,10 +40,10 @@ def find_head_settings(
         for number in (1, units.units):
             changes = differential.changes(more(number))
             if isinstance(changes, str):
-                reasons.append(f"{heads}: {changes}")
+                reasons += [f"{heads}: {changes}"] if number == units.units else []
                 continue
             if not cut.reading(number) <= changes:
-                reasons.append(f"the size of a head follows from other settings than {heads}, so that none can go")
+                reasons.insert(0, "the size of a head follows from the hidden size, so that no head can go")
                 break
             axes = unit_axes(cut, changes, number, differential, linears)
             if isinstance(axes, str):

@@ -5,7 +5,7 @@ of all linear layers that run after it in the block are compared to those of a s
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from core.engine.models.hooks import removed_after
 POSITION: Final = 2
 _LENGTH: Final = 6
 _ROWS_AT_ONCE: Final = 64
-_REPEATS: Final = 4
+_FEWEST, _MOST = 4, 20
 """Texts and signs that are tried: what one text leaves at zero behind a ReLU moves in another."""
 _SHIFT: Final = 3.0
 _MOVED: Final = 1e-4
@@ -90,42 +90,57 @@ def _moved(
     """Return which columns of each other linear layer move with these rows of one, at any position and at later ones."""
     samples = 1 + len(rows)
     found: dict[str, tuple[Tensor, Tensor]] = {}
-    for repeat in range(_REPEATS):
+    for repeat in range(_MOST):
+        if repeat >= _FEWEST and all(_is_settled(columns) for columns, _ in found.values()):
+            break
         generator = torch.Generator().manual_seed(repeat)
         tokens = torch.randint(3, model.config.get_text_config().vocab_size, (1, _LENGTH), generator=generator)
         seen: dict[str, Tensor] = {}
-        shift = _SHIFT if repeat % 2 else -_SHIFT
-        handles = [block.get_submodule(producer).register_forward_hook(_shifting(rows, shift))]
+        handles = [block.get_submodule(producer).register_forward_hook(_shifting(rows, repeat % 2 * 2 - 1))]
         handles += [
             block.get_submodule(name).register_forward_pre_hook(_keeping(seen, name))
             for name in linears
             if name != producer
         ]
-        with removed_after(handles):
-            try:
-                model(input_ids=tokens.expand(samples, -1), use_cache=False)
-            except _BlockDone:
-                pass
+        with removed_after(handles), suppress(_BlockDone):
+            model(input_ids=tokens.expand(samples, -1), use_cache=False)
         for name, inputs in seen.items():
-            if inputs.numel() % (samples * _LENGTH * inputs.shape[-1]):
+            by_position = _by_position(inputs.float(), samples)
+            if by_position is None:
                 continue
-            by_position = inputs.float().reshape(samples, _LENGTH, -1, inputs.shape[-1])
             moves = (by_position[1:] - by_position[:1]).abs().amax(2) > _MOVED * by_position[0].abs().max()
-            each = (moves.any(1), moves[:, POSITION + 1 :].any(1))
+            each = (moves.any(1), moves[:, POSITION - _LENGTH + 1 :].any(1))
             before = found.get(name, each)
             found[name] = (before[0] | each[0], before[1] | each[1])
     return found
 
 
-def _shifting(rows: Tensor, shift: float) -> Any:
+def _is_settled(columns: Tensor) -> bool:
+    """Return whether each row has moved a column, or none has."""
+    return bool(columns.any(1).all()) or not bool(columns.any())
+
+
+def _by_position(values: Tensor, samples: int) -> Tensor | None:
+    """Return a view of a layer's inputs or outputs, [samples, positions, places, features]; None where it has none."""
+    features = values.shape[-1]
+    if values.dim() > 2 and values.shape[0] != samples and values.shape[1] == samples:
+        values = values.transpose(0, 1)
+    positions = values.shape[1] if values.dim() > 2 and values.shape[0] == samples else _LENGTH
+    if positions < _LENGTH or values.numel() % (samples * positions * features):
+        return None
+    return values.reshape(samples, positions, -1, features) if values.numel() else None
+
+
+def _shifting(rows: Tensor, sign: int) -> Any:
     def hook(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:
         samples = 1 + len(rows)
-        if output.numel() % (samples * _LENGTH * output.shape[-1]):
+        shift = torch.zeros_like(output)
+        by_position = _by_position(shift, samples)
+        if by_position is None:
             return output
-        shifted = output.clone()
-        by_position = shifted.view(samples, _LENGTH, -1, output.shape[-1])
-        by_position[torch.arange(1, samples), POSITION, :, rows] += shift * (1 + output.std())
-        return shifted
+        assert by_position.untyped_storage().data_ptr() == shift.untyped_storage().data_ptr()
+        by_position[torch.arange(1, samples), POSITION - _LENGTH, :, rows] = sign * _SHIFT * (1 + output.std())
+        return output + shift
 
     return hook
 

@@ -1,6 +1,6 @@
 """Units of a block by what moves with what: the connected rows of producers and columns of one reader."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -9,16 +9,16 @@ from torch import Tensor
 
 from core.engine.models.tracing.probe import Movement
 
-SHARED = -1
+_SHARED = -1
 """Unit of a row that belongs to none: it moves all columns, or none of them."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Stretch of a producer's rows: unit after unit, each with `query` rows and then or before them `key` rows.
+    """Stretch of a producer's rows, unit after unit: of each as many `query` rows and `key` rows.
 
-    A query row acts at its own position alone, and one of `heads` heads reads it in each unit; a key row acts later
-    too. `is_mixed`: a unit's rows of both sorts lie together.
+    A query row acts at its own position alone, a key row at later ones too. `is_per_head`: the query rows of a unit lie
+    head after head.
     """
 
     query: int
@@ -51,7 +51,15 @@ class Units:
         return self.width // self.group
 
 
-def units_of(reader: str, moved: Mapping[tuple[str, str], Movement]) -> Units | str | None:
+@dataclass(frozen=True)
+class NoUnits:
+    """The reason why what a linear layer reads does not fall into units; `is_mixing` as units have it."""
+
+    reason: str
+    is_mixing: bool
+
+
+def units_of(reader: str, moved: Mapping[tuple[str, str], Movement]) -> Units | NoUnits | None:
     """Return the units a reader's columns fall into, or why they do not; None for one that reads no units."""
     producers = {producer: each for (producer, name), each in moved.items() if name == reader}
     partial = {name: _partial(each) for name, each in producers.items() if bool(_partial(each).any())}
@@ -59,24 +67,28 @@ def units_of(reader: str, moved: Mapping[tuple[str, str], Movement]) -> Units | 
         return None
     rows = torch.cat([producers[name].columns[chosen] for name, chosen in partial.items()])
     own = torch.cat([~producers[name].later[chosen].any(1) for name, chosen in partial.items()])
+    is_mixing = any(bool(producers[name].later.any()) for name in partial)
     labels = _components(rows)
     heads = _components(rows[own]) if bool(own.any()) else labels
-    for each in (labels, heads):
-        if not _is_in_equal_stretches(each):
-            return f"the inputs of {reader} do not fall into units of one size that lie side by side"
     units, number = int(labels.max()) + 1, int(heads.max()) + 1
+    if units == 1 < number:  # one key and value head, which all heads share: rows of queries alone can go
+        labels, units = heads, number
+        partial = {
+            name: chosen & ~producers[name].later.any(1)
+            for name, chosen in partial.items()
+            if bool((chosen & ~producers[name].later.any(1)).any())
+        }
     if units == 1:
-        return f"all inputs of {reader} depend on one another"
-    if number % units:
-        return f"{number} heads of {reader} do not fall into {units} groups"
+        return NoUnits(f"all that {reader} reads depends on one another", is_mixing)
+    if not (_is_in_equal_stretches(labels) and _is_in_equal_stretches(heads)) or number % units:
+        return NoUnits(f"what {reader} reads does not fall into units of one size that lie side by side", is_mixing)
     runs: dict[str, tuple[Run, ...]] = {}
     for name, chosen in partial.items():
         found = _runs(producers[name], chosen, labels, heads)
         if found is None:
-            return f"the rows of {name} are in an order for which there is no cut"
+            return NoUnits(f"the rows of {name} are in an order for which there is no cut", is_mixing)
         runs[name] = found
-    width = len(labels) // units
-    return Units(reader, units, number, width, not bool(own.all()), runs)
+    return Units(reader, units, number, len(labels) // units, is_mixing, runs)
 
 
 def _partial(movement: Movement) -> Tensor:
@@ -111,8 +123,8 @@ def _runs(movement: Movement, partial: Tensor, labels: Tensor, heads: Tensor) ->
     group = (int(heads.max()) + 1) // units
     is_key = movement.later.any(1)
     first = movement.columns.to(torch.int8).argmax(1)
-    of_row = torch.where(partial, labels[first], SHARED).tolist()
-    head_of_row = torch.where(partial, heads[first], SHARED).tolist()
+    of_row = torch.where(partial, labels[first], _SHARED).tolist()
+    head_of_row = torch.where(partial, heads[first], _SHARED).tolist()
     stretches = [(unit, len(list(rows))) for unit, rows in groupby(of_row)]
     runs: list[Run] = []
     start = 0
@@ -126,13 +138,11 @@ def _runs(movement: Movement, partial: Tensor, labels: Tensor, heads: Tensor) ->
             return None
         key = sum(sorts[0])
         query = size - key
-        run_heads = [head for head, sort in zip(head_of_row[start : start + units * size], sum(sorts, []), strict=True)
-                     if not sort]
-        is_per_head = query % group == 0 and run_heads == _in_order(units * group, query // group)
-        runs.append(Run(query, key, is_per_head))
+        run_heads = [
+            head for row, head in enumerate(head_of_row[start : start + units * size], start) if not is_key[row]
+        ]
+        in_order = [head for head in range(units * group) for _ in range(query // group)]
+        runs.append(Run(query, key, run_heads == in_order))
         start += units * size
     return tuple(runs)
 
-
-def _in_order(heads: int, rows: int) -> list[int]:
-    return [head for head in range(heads) for _ in range(rows)]

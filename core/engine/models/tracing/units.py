@@ -4,9 +4,9 @@ A cut is offered only where two things agree: the probe of a tiny copy, which sa
 differential of its config, which says what another number of units makes of every parameter.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from math import prod
 
 from transformers import PreTrainedModel
@@ -16,7 +16,7 @@ from core.engine.models.tracing.differential import Change, Differential
 from core.engine.models.tracing.head_settings import HeadSettings, find_head_settings
 from core.engine.models.tracing.probe import block_kinds, probe_block
 from core.engine.models.tracing.unit_axes import BlockCut, block_cut, unit_axes
-from core.engine.models.tracing.unit_layout import Units, units_of
+from core.engine.models.tracing.unit_layout import NoUnits, Units, units_of
 
 CHANNELS = "channels"
 HEADS = "heads"
@@ -70,14 +70,20 @@ def discover_units(
 
 def _probed(
     model: PreTrainedModel, blocks: str, linears: Sequence[str], differential: Differential
-) -> list[tuple[str, Units | str]]:
+) -> list[tuple[str, Units | NoUnits]]:
     """Return what each reader of each kind of block reads: its units, or why it has none."""
     found = []
+    weights = Counter(
+        id(each) for block in model.get_submodule(blocks).children() for each in dict(block.named_parameters()).values()
+    )
     spanning = _spanning_norms(blocks, linears, differential)
     for index in block_kinds(model, blocks).values():
+        block = model.get_submodule(f"{blocks}.{index}")
         moved = probe_block(model, blocks, index, linears, spanning)
         for reader in linears:
             each = units_of(reader, moved)
+            if each is not None and weights[id(block.get_parameter(f"{reader}.weight"))] > 1:
+                each = NoUnits(f"several layers have the same {reader}", each.is_mixing)
             if each is not None:
                 found.append((reader, each))
     return found
@@ -99,22 +105,19 @@ def _spanning_norms(blocks: str, linears: Sequence[str], differential: Different
     return sorted(names - set(linears))
 
 
-def _by_reader(found: Sequence[tuple[str, Units | str]], differential: Differential) -> dict[str, Units | str]:
+def _by_reader(found: Sequence[tuple[str, Units | NoUnits]], differential: Differential) -> dict[str, Units | NoUnits]:
     """Return what each reader reads in all blocks that have it, those of the largest weights first.
 
     What only feeds units of another, as the low rank of a latent attention does, is left out.
     """
     inner = {name for _, each in found if isinstance(each, Units) for name in each.runs}
-    by_reader: dict[str, Units | str] = {}
+    by_reader: dict[str, Units | NoUnits] = {}
     for reader, each in found:
         before = by_reader.setdefault(reader, each)
         if before != each:
-            by_reader[reader] = (
-                f"what {reader} reads is made of other units in some layers than in others"
-                if isinstance(before, Units) and isinstance(each, Units)
-                else before
-                if isinstance(before, str)
-                else each
+            by_reader[reader] = NoUnits(
+                f"what {reader} reads is made of other units in some layers than in others",
+                before.is_mixing or each.is_mixing,
             )
     sizes = {
         reader: sum(prod(shape) for name, shape in differential.shapes.items() if name.endswith(f".{reader}.weight"))
@@ -124,11 +127,15 @@ def _by_reader(found: Sequence[tuple[str, Units | str]], differential: Different
 
 
 def _channels(
-    found: Mapping[str, Units | str], differential: Differential, blocks: str, linears: Sequence[str]
+    found: Mapping[str, Units | NoUnits], differential: Differential, blocks: str, linears: Sequence[str]
 ) -> _Cut | str:
     """Return the cut of the channels of the largest FFN; or why there is none."""
     for units in found.values():
-        if isinstance(units, str) or units.is_mixing or units.width != 1:
+        if units.is_mixing:
+            continue
+        if isinstance(units, NoUnits):
+            return units.reason
+        if units.width != 1:
             continue
         cut = block_cut(units, differential, blocks)
         reasons = []
@@ -139,31 +146,37 @@ def _channels(
             reasons.append(f"{key}: {axes}")
         reasons.append(f"no setting of its config is the number of channels that {units.reader} reads")
         return reasons[0]
-    return next(
-        (each for each in found.values() if isinstance(each, str)),
-        "no linear layer of its blocks reads channels that can go one by one",
-    )
+    return "no linear layer of its blocks reads channels that can go one by one"
 
 
 def _width_changes(cut: BlockCut, units: Units, differential: Differential) -> Iterator[tuple[str, frozenset[Change]]]:
     """Yield the settings that change the number of channels, with all that one channel more changes."""
-    unset = ((key, differential.changes({key: units.units + 1})) for key in differential.unset)
-    for key, changes in chain(differential.alone.items(), unset):
-        if isinstance(changes, frozenset) and cut.reading(1) <= changes:
+    named = [key for key, value in differential.integers.items() if value == units.units]
+    for key in (*named, *differential.unset):
+        changes = differential.changes({key: units.units + 1})
+        fewer = differential.changes({key: units.units - units.units // 2})
+        if (
+            isinstance(changes, frozenset)
+            and isinstance(fewer, frozenset)
+            and cut.reading(1) <= changes
+            and cut.reading(-(units.units // 2)) <= fewer
+        ):
             yield key, changes
 
 
 def _heads(
-    found: Mapping[str, Units | str], differential: Differential, blocks: str, linears: Sequence[str]
+    found: Mapping[str, Units | NoUnits], differential: Differential, blocks: str, linears: Sequence[str]
 ) -> _Cut | str:
     """Return the cut of the heads of an attention; or why there is none, of the one that came nearest."""
-    reasons: list[tuple[int, str]] = [(0, "no linear layer of its blocks reads heads of an attention")]
+    reasons: list[tuple[int, str]] = [(0, "no linear layer of its blocks reads heads that can go one by one")]
     for reader, units in found.items():
-        if isinstance(units, str):
-            reasons.append((2, units))
-        elif units.is_mixing and (units.head_width == 1 or not _has_queries(units)):
+        if not units.is_mixing:
+            continue
+        if isinstance(units, NoUnits):
+            reasons.append((2, units.reason))
+        elif units.head_width == 1 or not _has_queries(units):
             reasons.append((1, f"what {reader} reads has no heads: each feature goes its own way through time"))
-        elif units.is_mixing:
+        else:
             settings = find_head_settings(block_cut(units, differential, blocks), units, differential, linears)
             if not isinstance(settings, str):
                 return _Cut(reader, settings[1], heads=settings[0])
