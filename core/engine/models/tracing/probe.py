@@ -122,23 +122,27 @@ def _is_settled(columns: Tensor) -> bool:
 
 def _by_position(values: Tensor, samples: int) -> Tensor | None:
     """Return a view of a layer's inputs or outputs, [samples, positions, places, features]; None where it has none."""
-    features = values.shape[-1]
-    if values.dim() > 2 and values.shape[0] != samples and values.shape[1] == samples:
-        values = values.transpose(0, 1)
-    positions = values.shape[1] if values.dim() > 2 and values.shape[0] == samples else _LENGTH
-    if positions < _LENGTH or values.numel() % (samples * positions * features):
+    if values.dim() == 2:
+        if not values.is_contiguous() or values.shape[0] != samples * _LENGTH:
+            return None
+        return values.view(samples, _LENGTH, 1, -1)
+    if values.dim() not in (3, 4):
         return None
-    return values.reshape(samples, positions, -1, features) if values.numel() else None
+    if values.shape[0] != samples and values.shape[1] == samples:
+        values = values.transpose(0, 1)
+    places = [place for place, size in enumerate(values.shape[:-1]) if place and size >= _LENGTH]
+    if values.shape[0] != samples or not places:
+        return None
+    return values.unsqueeze(2) if values.dim() == 3 else values.movedim(places[0], 1)
 
 
 def _shifting(rows: Tensor, sign: int) -> Any:
     def hook(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:
         samples = 1 + len(rows)
-        shift = torch.zeros_like(output)
+        shift = torch.zeros(output.shape, dtype=output.dtype)
         by_position = _by_position(shift, samples)
         if by_position is None:
             return output
-        assert by_position.untyped_storage().data_ptr() == shift.untyped_storage().data_ptr()
         by_position[torch.arange(1, samples), POSITION - _LENGTH, :, rows] = sign * _SHIFT * (1 + output.std())
         return output + shift
 

@@ -154,13 +154,10 @@ def _width_changes(cut: BlockCut, units: Units, differential: Differential) -> I
     named = [key for key, value in differential.integers.items() if value == units.units]
     for key in (*named, *differential.unset):
         changes = differential.changes({key: units.units + 1})
-        fewer = differential.changes({key: units.units - units.units // 2})
-        if (
-            isinstance(changes, frozenset)
-            and isinstance(fewer, frozenset)
-            and cut.reading(1) <= changes
-            and cut.reading(-(units.units // 2)) <= fewer
-        ):
+        if isinstance(changes, str) or not cut.reading(1) <= changes:
+            continue
+        fewer = ((left - units.units, differential.changes({key: left})) for left in (units.units // 2, units.units // 8))
+        if all(isinstance(each, frozenset) and cut.reading(more) <= each for more, each in fewer):
             yield key, changes
 
 
