@@ -85,7 +85,8 @@ class Architecture:
 
     `block_kinds` are the distinct blocks, each as the sorted names of its parameters within the block; none where all
     blocks have all of them. A layer has those linear layers of `inputs` whose weights it has. `arguments`: those of a
-    block follow from the length of the sequences alone, or from their tokens. `renamed` has the module's name for each
+    block follow from the length of the sequences alone, or from their tokens. `block_outputs` is the length of the tuple
+    that a block returns; 0 for its hidden states alone. `renamed` has the module's name for each
     key of a file that is called otherwise, with `{}` for every number of a module list. `refused` says, by what is
     asked for, why this architecture cannot be offered it. `left_alone` are the linear layers of blocks that are not
     pruned, each with the reason. `discovered_by` are the versions of the discovery and of transformers; None for what
@@ -111,6 +112,7 @@ class Architecture:
     lists_by_layer: tuple[str, ...] = ("layer_types",)
     block_kinds: tuple[tuple[str, ...], ...] = ()
     arguments: Literal["length", "tokens"] = "length"
+    block_outputs: int = 0
     renamed: Mapping[str, str] = field(default_factory=dict, hash=False)
     refused: Mapping[str, str] = field(default_factory=dict, hash=False)
     left_alone: Mapping[str, str] = field(default_factory=dict, hash=False)

@@ -14,6 +14,7 @@ from transformers.initialization import no_init_weights
 
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tracing.configuration import causal_class, own_config
+from core.engine.models.tracing.probe import randomise
 from core.errors import UnsupportedArchitecture
 
 CONSTANT = 0.02
@@ -61,17 +62,11 @@ def build_traceable(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def build_random(config: PretrainedConfig) -> PreTrainedModel:
-    """Build the model of a small config with random weights, the same ones each time; none of them is constant."""
+    """Build the model of a small config with random weights, the same ones each time."""
     with _refusals(config), torch.random.fork_rng():
         torch.manual_seed(_SEED)
         model = _from_config(config)
-        for parameter in model.parameters():
-            if (
-                parameter.is_floating_point()
-                and parameter.numel() > 1
-                and torch.all(parameter == parameter.flatten()[0])
-            ):
-                parameter.data += 0.1 * torch.randn(parameter.shape)
+    randomise(model, _SEED)
     model.requires_grad_(False)
     return model.eval()
 
@@ -108,8 +103,3 @@ def vocabulary_size(model: PreTrainedModel) -> int:
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
     return weight.shape[0]
-
-
-def settings_of(config: PretrainedConfig) -> Mapping[str, Any]:
-    """Return the settings of a config as they are in memory, without those that are private."""
-    return {name: value for name, value in vars(config).items() if not name.startswith("_")}

@@ -1,0 +1,51 @@
+"""Entry of the child process: reads a config and headers as JSON, writes the architecture or why there is none."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from pydantic import JsonValue, TypeAdapter
+
+from core.engine.architectures.discovered import architectures
+from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.errors import SecateurError, UnsupportedArchitecture
+
+_Headers = Mapping[str, tuple[str, tuple[int, ...]]]
+_request: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+_headers: TypeAdapter[_Headers] = TypeAdapter(_Headers)
+
+
+def answer(request: str) -> dict[str, JsonValue]:
+    """Return what is answered to a request: an architecture, or the code and message of an error."""
+    try:
+        from core.engine.models.tracing.discover import discover
+
+        content = _request.validate_json(request)
+        config = _request.validate_python(content["config"])
+        headers = _headers.validate_python(content["tensors"])
+        found = discover(config, {name: _entry(name, *each) for name, each in headers.items()})
+        answered: dict[str, JsonValue] = {"architecture": architectures.dump_python(found, mode="json")}
+    except SecateurError as error:
+        answered = {"error": {"code": error.code, "message": str(error)}}
+    except MemoryError:
+        answered = {
+            "error": {"code": UnsupportedArchitecture.code, "message": "finding out what the model is takes too much memory"}
+        }
+    return answered
+
+
+def _entry(name: str, dtype: str, shape: Sequence[int]) -> TensorEntry:
+    return TensorEntry(name, dtype, tuple(shape), Path(), 0, 0)
+
+
+def main() -> None:
+    """Answer the request on standard input; what libraries print goes to standard error."""
+    with redirect_stdout(sys.stderr):
+        answered = answer(sys.stdin.read())
+    json.dump(answered, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

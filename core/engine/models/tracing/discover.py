@@ -1,0 +1,204 @@
+"""Discovery of an architecture: from config.json and the headers of its weights to what the engine must know of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import transformers
+from transformers import PretrainedConfig, PreTrainedModel
+
+from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.discovered import DISCOVERY_VERSION
+from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.models.tracing.blocks import Blocks, find_blocks
+from core.engine.models.tracing.build import build_random, build_traceable
+from core.engine.models.tracing.config_effects import reason_to_keep_layers, settings_of_biases
+from core.engine.models.tracing.configuration import Settings, causal_class, open_config, read_settings, text_config
+from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, Execution, trace
+from core.engine.models.tracing.merging import merged_groups, merged_sublayers
+from core.engine.models.tracing.names import StoredNames, check_shapes, renamed, stored_layers, stored_names
+from core.engine.models.tracing.replay import Replay
+from core.engine.models.tracing.resizing import narrowed, shortened
+from core.errors import SecateurError, UnsupportedArchitecture
+
+_ORDER = 1000
+"""Place in lists of architectures: behind all that are declared."""
+_MOST_SMALL = 100_000_000
+"""Parameters of a small copy, at most."""
+_READ_FROM_CONFIG = (
+    "num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings", "num_attention_heads",
+)  # fmt: skip
+_NO_LIMIT = 2**15
+"""Context length of a model that has no positions."""
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A model that was built and run without weights, with what was seen."""
+
+    settings: Settings
+    model: PreTrainedModel
+    stored: StoredNames
+    blocks: Blocks
+    execution: Execution
+
+
+def discover(config_json: Settings, tensors: Mapping[str, TensorEntry]) -> Architecture:
+    """Return the architecture of a model; raises UnsupportedArchitecture or UnusableModel with the reason."""
+    settings = read_settings(config_json)
+    config = open_config(settings)
+    name = causal_class(config).__name__
+    if type(text_config(config)) is not type(config):
+        raise UnsupportedArchitecture(
+            f"{config.model_type}: config.json describes more than a language model; save its language model alone",
+            param="model",
+        )
+    watched = _watched(settings, tensors)
+    small_settings, small = _small_copy(watched)
+    depends_on = Replay(small, watched.blocks).arguments_depend_on()
+    if depends_on is None:
+        raise UnsupportedArchitecture(
+            f"{config.model_type}: its blocks give other logits when they run one by one: they take what is made inside "
+            "of others",
+            param="model",
+        )
+    blocks, execution = watched.blocks, watched.execution
+    transposed = frozenset(chain.from_iterable(each.transposed for each in execution.blocks))
+    groups = merged_groups([each.groups for each in execution.blocks])
+    if not groups or len(transposed) > 1:
+        why = "no linear layers that can be pruned" if not groups else "linear layers stored either way"
+        raise UnsupportedArchitecture(f"{config.model_type}: its blocks have {why}", param="model")
+    kinds = _block_kinds(watched)
+    left_alone = dict(chain.from_iterable(each.left_alone.items() for each in execution.blocks))
+    architecture = Architecture(
+        model_type=config.model_type,
+        architecture=name,
+        title=_title(name),
+        order=_ORDER,
+        base=blocks.base,
+        blocks=blocks.name,
+        head=blocks.head,
+        sublayers=_with_biases(
+            merged_sublayers([each.sublayers for each in execution.blocks]),
+            settings_of_biases(small, small_settings, blocks.name),
+        ),
+        inputs=groups,
+        config_keys=_config_keys(config),
+        config_defaults=_config_defaults(config, settings),
+        tied_by_default=_is_tied_by_default(config),
+        transposed=transposed == {True},
+        lists_by_layer=_lists_by_layer(config, stored_layers(tensors).count),
+        block_kinds=kinds if len(kinds) > 1 else (),
+        arguments=depends_on,
+        block_outputs=blocks.outputs,
+        refused=_refused(watched, left_alone, small, small_settings),
+        left_alone=left_alone,
+        discovered_by=f"{DISCOVERY_VERSION}/{transformers.__version__}",
+    )
+    return replace(architecture, renamed=renamed(watched.stored, architecture))
+
+
+def _watched(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
+    """Build and run a model of as few layers as cover all kinds of the files; of all where the first ones do not."""
+    lists = [value for value in text_config(open_config(settings)).to_dict().values() if isinstance(value, list)]
+    layers = stored_layers(tensors, lists)
+    if layers.covering < layers.count:
+        try:
+            return _run(shortened(settings, layers.count, layers.covering), tensors)
+        except SecateurError:  # its config counts layers from the end
+            return _run(settings, tensors)
+    return _run(settings, tensors)
+
+
+def _run(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
+    model = build_traceable(open_config(settings))
+    blocks = find_blocks(model)
+    stored = stored_names(model, tensors)
+    tied = {f"{blocks.head}.weight"} if model.config.tie_word_embeddings else set()
+    check_shapes(model, stored, tensors, tied)
+    return _Watched(settings, model, stored, blocks, trace(model, blocks))
+
+
+def _small_copy(watched: _Watched) -> tuple[Settings, PreTrainedModel]:
+    """Return settings and a random model with the same blocks, narrow where that can be; raises where none is small."""
+    reason = "it stays too large"
+    kinds = [each.parameters for each in watched.execution.blocks]
+    for settings in narrowed(watched.settings):
+        try:
+            traceable = build_traceable(open_config(settings))
+            blocks = find_blocks(traceable)
+            if sum(each.numel() for each in traceable.parameters()) > _MOST_SMALL or blocks != watched.blocks:
+                continue
+            if [each.parameters for each in trace(traceable, blocks).blocks] == kinds:
+                return settings, build_random(open_config(settings))
+        except SecateurError as error:
+            reason = str(error)
+    raise UnsupportedArchitecture(
+        f"{watched.model.config.model_type}: no small copy of it can be made to check it: {reason}", param="model"
+    )
+
+
+def _refused(
+    watched: _Watched, left_alone: Mapping[str, str], small: PreTrainedModel, settings: Settings
+) -> dict[str, str]:
+    refused = {}
+    if any(reason in (ROUTER, EXPERT, STACKED) for reason in left_alone.values()):
+        experts = sorted(name for name, reason in left_alone.items() if reason in (EXPERT, STACKED))
+        refused["experts"] = f"mixtures of experts are not pruned yet: {', '.join(experts[:3])}"
+    layers = reason_to_keep_layers(small, settings, watched.blocks.name)
+    if layers is not None:
+        refused["layers"] = layers
+    if watched.execution.shared:
+        first, second = min(watched.execution.shared)
+        shared = f"block {second} reads what block {first} made inside"
+        refused |= {"layers": shared, "resume": shared}
+    return refused
+
+
+def _block_kinds(watched: _Watched) -> tuple[tuple[str, ...], ...]:
+    """Return the distinct blocks by the names of their parameters, without those that several tensors are made into."""
+    kinds = []
+    for index, block in enumerate(watched.execution.blocks):
+        prefix = f"{watched.blocks.name}.{index}."
+        kinds.append(tuple(name for name in block.parameters if f"{prefix}{name}" not in watched.stored.merged))
+    return tuple(dict.fromkeys(kinds))
+
+
+def _with_biases(sublayers: tuple[Sublayer, ...], effects: Mapping[str, frozenset[str]]) -> tuple[Sublayer, ...]:
+    return tuple(
+        replace(each, bias=next((name for name, layers in effects.items() if each.output in layers), None))
+        for each in sublayers
+    )
+
+
+def _title(class_name: str) -> str:
+    for end in ("ForCausalLM", "LMHeadModel", "WithLMHead", "LMHead"):
+        class_name = class_name.removesuffix(end)
+    return class_name
+
+
+def _config_keys(config: PretrainedConfig) -> dict[str, str]:
+    """Return the config's names for settings that are read, where they are not the common ones."""
+    keys = {name: config.attribute_map[name] for name in _READ_FROM_CONFIG if name in config.attribute_map}
+    return {name: key for name, key in keys.items() if key != name}
+
+
+def _config_defaults(config: PretrainedConfig, settings: Settings) -> dict[str, int]:
+    """Return the values of settings that are read and that config.json leaves out."""
+    keys = _config_keys(config)
+    defaults = {}
+    for name in _READ_FROM_CONFIG:
+        if keys.get(name, name) not in settings:
+            value = getattr(config, name, _NO_LIMIT if name == "max_position_embeddings" else None)
+            if type(value) is int:
+                defaults[name] = value
+    return defaults
+
+
+def _is_tied_by_default(config: PretrainedConfig) -> bool:
+    return bool(type(config)().tie_word_embeddings)
+
+
+def _lists_by_layer(config: PretrainedConfig, layers: int) -> tuple[str, ...]:
+    found = (name for name, value in config.to_dict().items() if isinstance(value, list) and len(value) == layers)
+    return tuple(dict.fromkeys(("layer_types", *found)))

@@ -1,0 +1,125 @@
+"""Names of tensors in files: transformers' own conversions tell which of a model's parameters each one is."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.errors import MissingTensors, UnsupportedArchitecture
+
+_NUMBER: Final = re.compile(r"(?<![^.])[0-9]+(?![^.])")
+_LAYER: Final = re.compile(r"^(.*?)(?<![^.])([0-9]+)\.(.+)$")
+
+
+@dataclass(frozen=True)
+class StoredNames:
+    """Names of a model's parameters by the keys of its files; `merged` are those that several tensors are made into."""
+
+    names: Mapping[str, str]
+    merged: frozenset[str] = field(default_factory=frozenset)
+
+
+def pattern(name: str) -> str:
+    """Return a name with `{}` for each of its numbers."""
+    return _NUMBER.sub("{}", name)
+
+
+def stored_names(model: PreTrainedModel, keys: Iterable[str]) -> StoredNames:
+    """Return which parameter each tensor of the files is, where it is one of a model that may have fewer layers."""
+    conversions = get_model_conversion_mapping(model)
+    renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
+    converters = [each for each in conversions if isinstance(each, WeightConverter)]
+    own = {name: True for name, _ in model.named_parameters(remove_duplicate=False)}
+    names = {}
+    merged = set()
+    for key in keys:
+        name, converter = rename_source_key(key, renamings, converters, model.base_model_prefix, own)
+        if name in own:
+            names[key] = name
+            if converter is not None:
+                merged.add(name)
+    return StoredNames(names, frozenset(merged))
+
+
+def renamed(stored: StoredNames, architecture: Architecture) -> dict[str, str]:
+    """Return the patterns of keys that the architecture would take for other names than they have.
+
+    Raises UnsupportedArchitecture where a name does not follow from the key.
+    """
+    patterns: dict[str, str] = {}
+    for key, name in stored.names.items():
+        if name in stored.merged or architecture.module_name(key) == name:
+            continue
+        if _NUMBER.findall(key) != _NUMBER.findall(name):
+            raise UnsupportedArchitecture(
+                f"{architecture.model_type}: {key[:200]!r} of the files is the model's {name[:200]!r}, which has other "
+                "numbers",
+                param="model",
+            )
+        patterns[pattern(key)] = pattern(name)
+    return patterns
+
+
+def check_shapes(
+    model: PreTrainedModel, stored: StoredNames, tensors: Mapping[str, TensorEntry], without: Collection[str]
+) -> None:
+    """Require the files to have all parameters of a model but those named, in its shapes; raises MissingTensors.
+
+    What several tensors are made into is not checked.
+    """
+    by_name = {name: tensors[key] for key, name in stored.names.items() if name not in stored.merged}
+    found: set[int] = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        entry = by_name.get(name)
+        if entry is not None:
+            found.add(id(parameter))
+            if entry.shape != tuple(parameter.shape):
+                raise MissingTensors(
+                    f"{entry.name[:200]} has shape {list(entry.shape)}, config.json needs {list(parameter.shape)}",
+                    param="model",
+                )
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in found and name not in stored.merged and name not in without:
+            raise MissingTensors(f"the files lack {name}", param="model")
+
+
+@dataclass(frozen=True)
+class StoredLayers:
+    """Layers that the files hold: how many, and how many of the first have a block of every kind."""
+
+    count: int
+    covering: int
+
+
+def stored_layers(tensors: Mapping[str, TensorEntry], lists: Iterable[Iterable[object]] = ()) -> StoredLayers:
+    """Return the layers of files: numbers after the prefix that most names have, told apart by names and shapes.
+
+    `lists` are settings of the config; those with an entry for each layer tell layers apart too.
+    """
+    by_prefix: dict[str, dict[int, set[tuple[object, ...]]]] = {}
+    for key, entry in tensors.items():
+        if found := _LAYER.match(key):
+            prefix, number, rest = found[1], int(found[2]), found[3]
+            by_prefix.setdefault(prefix, {}).setdefault(number, set()).add((rest, entry.shape))
+    if not by_prefix:
+        raise MissingTensors("the files hold no numbered layers", param="model")
+    layers = max(by_prefix.values(), key=lambda each: sum(map(len, each.values())))
+    count = max(layers) + 1
+    if len(layers) != count:
+        absent = next(layer for layer in range(count) if layer not in layers)
+        raise MissingTensors(f"the files hold nothing of layer {absent}, but of layer {count - 1}", param="model")
+    columns = [list(map(repr, each)) for each in map(list, lists) if len(each) == count]
+    seen: set[object] = set()
+    covering = 0
+    for layer in range(count):
+        signature = (frozenset(layers[layer]), tuple(column[layer] for column in columns))
+        if signature not in seen:
+            seen.add(signature)
+            covering = layer + 1
+    return StoredLayers(count, min(count, max(covering, 2)))
