@@ -16,7 +16,7 @@ from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import require_structure
 from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
-from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.resume.kinds import BLOCK
 from core.methods.registry import get_method
 from core.pipeline.plans import make_plan
@@ -80,7 +80,7 @@ def last_hidden(folder: Path, tokens: Tensor) -> Tensor:
     opened = open_model(folder, own_artifact=True)
     streamed = StreamedModel(opened, dtype=torch.float32, device=torch.device("cpu"))
     hidden = streamed.embed(tokens)
-    arguments = block_arguments(streamed, tokens.shape[1], torch.float32)
+    arguments = RecordedArguments(streamed, torch.float32).of(tokens)
     with torch.inference_mode():
         for index in range(len(streamed)):
             hidden = call_block(

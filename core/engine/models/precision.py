@@ -1,9 +1,11 @@
 """Precision of forwards and solvers that do not measure figures."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from transformers import PreTrainedModel
 
 from core.engine.models.accelerator import backend_of
 from core.engine.models.tensors import DTYPES
@@ -21,6 +23,15 @@ def forward_dtype(requested: str, dtype: torch.dtype, device: torch.device) -> t
 def gradient_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """Return the dtype in which gradients of a model of that dtype are computed."""
     return dtype if backend_of(device).kind.prefers_16_bit else torch.float32
+
+
+def kept_in_float32(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[str], bool]:
+    """Return whether `from_pretrained` keeps a parameter of that name in float32 where the model is in `dtype`."""
+    kept = set(model._keep_in_fp32_modules_strict or ()) if dtype in (torch.float16, torch.bfloat16) else set()
+    if dtype == torch.float16:
+        kept |= set(model._keep_in_fp32_modules or ())
+    patterns = [re.compile(re.escape(each).replace(r"\*", ".*")) for each in kept]
+    return lambda name: any(pattern.search(name) for pattern in patterns)
 
 
 @contextmanager

@@ -5,9 +5,10 @@ for real, as the constructors do. Embeddings, final norm and head hold their wei
 weights only while it is in use.
 """
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -19,37 +20,9 @@ from transformers.initialization import no_init_weights
 from core.engine.models.folder import ModelFolder
 from core.engine.models.hooks import removed_after
 from core.engine.models.loading import build_model
-from core.errors import MissingTensors
-
-BlockArguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-class _Recorder(nn.Module):
-    """Stand-in for a block that records its arguments and returns the hidden states unchanged."""
-
-    def __init__(self, block: nn.Module) -> None:
-        super().__init__()
-        self.seen: list[tuple[Tensor, BlockArguments]] = []
-        # Backbones ask a block for facts of its own (Gemma and Qwen read `attention_type`).
-        for name, value in vars(block).items():
-            if not name.startswith("_") and name not in ("training", "forward"):
-                setattr(self, name, value)
-
-    def forward(self, hidden_states: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
-        self.seen.append((hidden_states, (arguments, keywords)))
-        return hidden_states
-
-
-class _Replacement(nn.Module):
-    """Stand-in for the first block when only the head is needed: returns hidden states computed elsewhere."""
-
-    def __init__(self, recorder: nn.Module, hidden: Tensor) -> None:
-        super().__init__()
-        self.__dict__.update({k: v for k, v in vars(recorder).items() if not k.startswith("_")})
-        self.hidden = hidden
-
-    def forward(self, hidden_states: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
-        return self.hidden.to(hidden_states.dtype)
+from core.engine.models.precision import kept_in_float32
+from core.engine.models.stand_ins import BlockArguments, FirstCall, Recorder, Replacement, Stop
+from core.errors import MissingTensors, UnsupportedArchitecture
 
 
 class StreamedModel:
@@ -73,29 +46,75 @@ class StreamedModel:
         self._owner = self.model.get_submodule(owner)
         self._attribute = attribute
         self.blocks: nn.ModuleList = getattr(self._owner, attribute)
-        self._recorders = nn.ModuleList(_Recorder(block) for block in self.blocks)
+        self._recorders = nn.ModuleList(Recorder(block) for block in self.blocks)
         setattr(self._owner, attribute, self._recorders)
+        self._in_float32 = kept_in_float32(self.model, dtype)
         self.outer_names = self._load_outer(outer)
+        self._entries = None if folder.family.discovered_by is None else self._entries_of_answers()
+        for index in range(len(self)):
+            self._recorder(index).entries = self._entries
 
     def _load_outer(self, outer: PreTrainedModel | None) -> list[str]:
         """Give everything outside the blocks its weights; return the names of the tensors that were read."""
         head = f"{self.folder.family.head}.weight"
-        tied = self.folder.description.tied_embeddings
+        sources: dict[str, str] = self.model.all_tied_weights_keys
+        tied = {name for name in sources if name not in self.folder.tensors}
+        if self.folder.description.tied_embeddings:
+            tied.add(head)
         read = []
-        for name, parameter in list(self.model.named_parameters(remove_duplicate=False)):
-            if tied and name == head:
+        for name, value in [*self.model.named_parameters(remove_duplicate=False), *self._saved_buffers(self.model)]:
+            if name in tied:
                 continue
-            tensor = self.folder.read(name) if outer is None else outer.get_parameter(name)
-            if tensor.shape != parameter.shape:
+            tensor = self.folder.read(name) if outer is None else outer.state_dict(keep_vars=True)[name]
+            if tensor.shape != value.shape:
                 raise MissingTensors(
-                    f"{name} has shape {list(tensor.shape)}, config.json needs {list(parameter.shape)}", param="model"
+                    f"{name} has shape {list(tensor.shape)}, config.json needs {list(value.shape)}", param="model"
                 )
             self._set(self.model, name, tensor, self.dtype)
             read.append(name)
-        if tied:
-            self.model.get_output_embeddings().weight = self.model.get_input_embeddings().weight
+        for name in tied:
+            owner, _, attribute = name.rpartition(".")
+            embeddings = self.model.get_input_embeddings().weight
+            source = self.model.get_parameter(sources[name]) if name in sources else embeddings
+            setattr(self.model.get_submodule(owner), attribute, source)
         self._move_buffers(self.model)
         return read
+
+    def _saved_buffers(self, module: nn.Module, prefix: str = "") -> list[tuple[str, Tensor]]:
+        """Return the buffers that the files have, by name within a module; `prefix` leads to that."""
+        saved = module.state_dict(keep_vars=True)
+        return [
+            (name, buffer)
+            for name, buffer in module.named_buffers()
+            if name in saved and f"{prefix}{name}" in self.folder.tensors
+        ]
+
+    @torch.no_grad()
+    def _entries_of_answers(self) -> int | None:
+        """Return how many values blocks answer with, in a tuple; None where with the hidden states alone.
+
+        The first block is tried with weights of zero. Raises UnsupportedArchitecture for other answers.
+        """
+        self._recorders[0] = Stop(self.blocks[0], None)
+        try:
+            self._run(self._backbone(), torch.zeros(1, 2, dtype=torch.long))
+        except FirstCall as call:
+            zeros = {name: torch.zeros(each.shape) for name, each in self.blocks[0].named_parameters()}
+            block = self.fill_block(0, zeros, self.dtype)
+            positional, keywords = call.arguments
+            answer = block(call.hidden, *positional, **keywords)
+            self.empty_block(0)
+        finally:
+            self._recorders[0] = Recorder(self.blocks[0])
+        if isinstance(answer, Tensor):
+            return None
+        if isinstance(answer, tuple) and isinstance(answer[0], Tensor):
+            return len(answer)
+        raise UnsupportedArchitecture(
+            f"the blocks of {self.folder.family.architecture} answer with {type(answer).__name__}, hidden states or a "
+            "tuple that begins with them are needed",
+            param="model",
+        )
 
     def set_outer(self, name: str, tensor: Tensor) -> None:
         """Replace a weight outside the blocks, by full name."""
@@ -109,6 +128,12 @@ class StreamedModel:
     def _set(self, module: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
         owner_name, _, attribute = name.rpartition(".")
         owner = module.get_submodule(owner_name)
+        buffer = owner._buffers.get(attribute)
+        if buffer is not None:
+            owner._buffers[attribute] = tensor.to(device=self.device, dtype=buffer.dtype)
+            return
+        if self._in_float32(name):
+            dtype = torch.float32
         value = tensor.to(device=self.device, dtype=dtype)
         owner._parameters[attribute] = nn.Parameter(value, requires_grad=False)
 
@@ -125,12 +150,12 @@ class StreamedModel:
         Raises MissingTensors where a shape is not the config's.
         """
         tensors = {}
-        for name, parameter in self.blocks[index].named_parameters():
-            tensor = self.folder.read(f"{self.block_prefix(index)}.{name}")
-            if tensor.shape != parameter.shape:
+        block, prefix = self.blocks[index], f"{self.block_prefix(index)}."
+        for name, value in [*block.named_parameters(), *self._saved_buffers(block, prefix)]:
+            tensor = self.folder.read(f"{prefix}{name}")
+            if tensor.shape != value.shape:
                 raise MissingTensors(
-                    f"{self.block_prefix(index)}.{name} has shape {list(tensor.shape)}, config.json needs "
-                    f"{list(parameter.shape)}",
+                    f"{prefix}{name} has shape {list(tensor.shape)}, config.json needs {list(value.shape)}",
                     param="model",
                 )
             tensors[name] = tensor
@@ -157,27 +182,28 @@ class StreamedModel:
     def embed(self, tokens_BT: Tensor) -> Tensor:
         """Return the hidden states before the first block, [batch, time, hidden_size]."""
         with self._recording():
-            self._backbone()(input_ids=tokens_BT.to(self.device), use_cache=False)
+            self._run(self._backbone(), tokens_BT)
             return self._recorder(0).seen[0][0]
 
     @torch.no_grad()
-    def block_arguments(self, length: int) -> list[BlockArguments]:
-        """Return each block's positional and keyword arguments, other than hidden states, for sequences of a length.
+    def block_arguments(self, tokens_BT: Tensor) -> list[BlockArguments]:
+        """Return each block's positional and keyword arguments, other than hidden states, for sequences of tokens.
 
-        Recorded with one sequence: masks and rotary embeddings broadcast over the batch.
+        Where they follow from the length alone they are recorded with one sequence: masks and rotary embeddings
+        broadcast over the batch.
         """
+        if self.folder.family.arguments == "length":
+            tokens_BT = torch.zeros(1, tokens_BT.shape[1], dtype=torch.long)
         with self._recording():
-            self._backbone()(input_ids=torch.zeros(1, length, dtype=torch.long, device=self.device), use_cache=False)
+            self._run(self._backbone(), tokens_BT)
             return [self._recorder(index).seen[0][1] for index in range(len(self))]
 
     def logits(self, tokens_BT: Tensor, hidden_BTD: Tensor, positions: Tensor) -> Tensor:
         """Return logits [batch, len(positions), vocabulary] from the last block's output, by the model's own code."""
         original = self._recorders[0]
-        self._recorders[0] = _Replacement(original, hidden_BTD)
+        self._recorders[0] = Replacement(self.blocks[0], self._entries, hidden_BTD)
         try:
-            answer = self.model(
-                input_ids=tokens_BT.to(self.device), use_cache=False, logits_to_keep=positions.to(self.device)
-            )
+            answer = self._run(self.model, tokens_BT, positions.to(self.device))
         finally:
             self._recorders[0] = original
             self._forget()
@@ -188,23 +214,44 @@ class StreamedModel:
     def head_inputs(self, tokens_BT: Tensor, hidden_BTD: Tensor) -> Tensor:
         """Return the output head's input, [batch, time, hidden_size]: the last block's output after the final norm."""
         seen: list[Tensor] = []
-        head = self.model.get_output_embeddings()
-        handle = head.register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
+        handle = self._head().register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0]))
         with removed_after([handle]):
             self.logits(tokens_BT, hidden_BTD, torch.arange(tokens_BT.shape[1]))
         return seen[0]
 
+    def _run(self, module: nn.Module, tokens_BT: Tensor, positions: Tensor | None = None) -> Any:
+        """Run the model or its backbone on tokens, without a cache; logits are those at these positions.
+
+        Classes that cannot choose these have their head read them alone.
+        """
+        takes = inspect.signature(module.forward).parameters
+        is_open = any(each.kind is each.VAR_KEYWORD for each in takes.values())
+        keywords: dict[str, Any] = {"use_cache": False} if is_open or "use_cache" in takes else {}
+        handles = []
+        if positions is not None:
+            if "logits_to_keep" in takes:
+                keywords["logits_to_keep"] = positions
+            else:
+                handles = [
+                    self._head().register_forward_pre_hook(lambda head, given: (given[0][:, positions], *given[1:]))
+                ]
+        with removed_after(handles):
+            return module(input_ids=tokens_BT.to(self.device), **keywords)
+
+    def _head(self) -> nn.Module:
+        return self.model.get_submodule(self.folder.family.head)
+
     def _backbone(self) -> nn.Module:
         return self.model.get_submodule(self.folder.family.base)
 
-    def _recorder(self, index: int) -> _Recorder:
+    def _recorder(self, index: int) -> Recorder:
         recorder = self._recorders[index]
-        assert isinstance(recorder, _Recorder)
+        assert isinstance(recorder, Recorder)
         return recorder
 
     def _forget(self) -> None:
         for index in range(len(self)):
-            if isinstance(recorder := self._recorders[index], _Recorder):
+            if isinstance(recorder := self._recorders[index], Recorder):
                 recorder.seen = []
 
     @contextmanager

@@ -10,7 +10,7 @@ from core.counting import counted
 from core.engine.architectures.unit_counts import LayerCounts, removable_parameters
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits
@@ -117,7 +117,7 @@ class _MaskedModel:
         streamed, dtype = context.streamed, context.forward_dtype
         assert context.calibration is not None
         self.blocks = [streamed.fill_block(n, streamed.read_block(n), dtype) for n in range(context.layers)]
-        self.arguments = block_arguments(streamed, context.calibration.shape[1], dtype)
+        self.arguments = RecordedArguments(streamed, dtype)
         unit_sets = [context.unit_sets(layer) for layer in range(context.layers)]
         self.masks = UnitMasks(self.blocks, unit_sets)
 
@@ -134,7 +134,7 @@ class _MaskedModel:
 
     def _run(self, tokens_BT: Tensor) -> Tensor:
         hidden_BTD = self.context.streamed.embed(tokens_BT).to(self.context.forward_dtype)
-        for block, arguments in zip(self.blocks, self.arguments, strict=True):
+        for block, arguments in zip(self.blocks, self.arguments.of(tokens_BT), strict=True):
             hidden_BTD = call_block(block, hidden_BTD, arguments)
         return hidden_BTD
 

@@ -13,7 +13,7 @@ from core.counting import counted
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.pruning.layerwise.block_gradients import forward_blocks
-from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits
@@ -80,15 +80,15 @@ class Depth(UnitMethod):
         sequences = max(1, _QUICK_TOKENS // context.calibration.shape[1]) if self.is_quick else len(context.calibration)
         tokens = list(context.calibration[:sequences].split(context.micro_batch))
         streamed, dtype = context.streamed, context.forward_dtype
-        arguments = block_arguments(streamed, tokens[0].shape[1], dtype)
+        arguments = RecordedArguments(streamed, dtype)
         blocks = [streamed.fill_block(n, streamed.read_block(n), dtype) for n in range(context.layers)]
         before = context.hidden_state_cache()
         kept = list(range(context.layers))
         candidates = set(kept)
 
-        def run(hidden: Tensor, layers: list[int]) -> Tensor:
+        def run(batch: int, hidden: Tensor, layers: list[int]) -> Tensor:
             for layer in layers:
-                hidden = call_block(blocks[layer], hidden, arguments[layer])
+                hidden = call_block(blocks[layer], hidden, arguments.of(tokens[batch])[layer])
             return hidden
 
         def remember(start: int, first: list[Tensor]) -> None:
@@ -96,10 +96,10 @@ class Depth(UnitMethod):
             for batch, hidden in enumerate(counted(first, "running what is left on batches")):
                 for place in range(start, len(kept)):
                     before.put(place, batch, hidden)
-                    hidden = run(hidden, [kept[place]])
+                    hidden = run(batch, hidden, [kept[place]])
 
         def without(place: int) -> float:
-            ends = (run(before.get(place, batch), kept[place + 1 :]) for batch in range(len(tokens)))
+            ends = (run(batch, before.get(place, batch), kept[place + 1 :]) for batch in range(len(tokens)))
             return perplexity(streamed, zip(tokens, ends, strict=True))
 
         remember(0, [streamed.embed(each).to(dtype) for each in tokens])

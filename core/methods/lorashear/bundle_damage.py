@@ -16,7 +16,7 @@ from core.counting import counted
 from core.engine.architectures.unit_kind import KindName
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.units.adapter_model import AdapterModel, effective_weight
 from core.engine.pruning.units.context import UnitSelectionContext
 
@@ -41,16 +41,16 @@ def bundle_damage(
     """
     streamed, dtype = context.streamed, adapter_model.dtype
     tokens = list(tokens_NT.split(context.micro_batch))
-    arguments = block_arguments(streamed, tokens_NT.shape[1], dtype)
+    arguments = RecordedArguments(streamed, dtype)
     norms = adapter_model.unit_sums(lambda linear: effective_weight(linear).square(), normalised=False)
 
     def loss(start: int, entering: Sequence[Tensor]) -> float:
-        def end(hidden: Tensor) -> Tensor:
+        def end(tokens_BT: Tensor, hidden: Tensor) -> Tensor:
             for layer in range(start, context.layers):
-                hidden = call_block(adapter_model.blocks[layer], hidden, arguments[layer])
+                hidden = call_block(adapter_model.blocks[layer], hidden, arguments.of(tokens_BT)[layer])
             return hidden
 
-        return math.log(perplexity(streamed, zip(tokens, map(end, entering), strict=True)))
+        return math.log(perplexity(streamed, zip(tokens, map(end, tokens, entering), strict=True)))
 
     bundles = []
     with torch.inference_mode():
@@ -66,7 +66,10 @@ def bundle_damage(
                     damage = loss(layer, hidden) - dense_loss
                     bundles.append(UnitBundle(layer, each.kind, tuple(sorted(part.tolist())), damage))
                 adapter_model.keep(layer, each.kind, torch.ones(each.units, dtype=torch.bool))
-            hidden = [call_block(adapter_model.blocks[layer], each, arguments[layer]) for each in hidden]
+            hidden = [
+                call_block(adapter_model.blocks[layer], each, arguments.of(tokens_BT)[layer])
+                for tokens_BT, each in zip(tokens, hidden, strict=True)
+            ]
     return bundles
 
 

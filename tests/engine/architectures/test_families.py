@@ -65,7 +65,7 @@ def test_streamed_logits_equal_from_pretrained(name: str, hub_style: bool, tmp_p
     tokens = make_tokens(2, 40)
     with torch.inference_mode():
         hidden = streamed.embed(tokens)
-        for index, arguments in enumerate(streamed.block_arguments(40)):
+        for index, arguments in enumerate(streamed.block_arguments(tokens)):
             block = streamed.fill_block(index, streamed.read_block(index), torch.float32)
             hidden = call_block(block, hidden, arguments)
             streamed.empty_block(index)

@@ -53,7 +53,7 @@ class Reference:
         self.windows_NT = windows_NT
         self._model = StreamedModel(folder, dtype=torch.float32, device=device)
         hidden_NTD = self._model.embed(windows_NT)
-        arguments = self._model.block_arguments(windows_NT.shape[1])
+        arguments = self._model.block_arguments(windows_NT)
         for index in range(len(self._model)):
             block = self._model.fill_block(index, self._model.read_block(index), torch.float32)
             hidden_NTD = torch.cat([call_block(block, each, arguments[index]) for each in hidden_NTD.split(1)])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from core.counting import counted
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
-from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.layerwise.streams import RecordedArguments
 
 _CHUNK = 256
 
@@ -35,13 +35,13 @@ def forward_blocks(
     `visit` is called with the block, the batch and its hidden states [sequences, time, hidden_size] before the block.
     Returns the last block's outputs.
     """
-    arguments = block_arguments(streamed, tokens[0].shape[1], dtype)
+    arguments = RecordedArguments(streamed, dtype)
     hidden = [streamed.embed(each).to(dtype) for each in tokens]
     for index in counted(range(len(streamed)), "passing blocks forward"):
         block = streamed.fill_block(index, streamed.read_block(index), dtype)
         for batch, given in enumerate(hidden):
             visit(index, batch, given)
-            hidden[batch] = call_block(block, given, arguments[index])
+            hidden[batch] = call_block(block, given, arguments.of(tokens[batch])[index])
         streamed.empty_block(index)
     return hidden
 
@@ -65,7 +65,7 @@ def backward_blocks(
     """
     tokens = list(tokens_NT.split(1))
     upstream = forward_blocks(streamed, tokens, dtype, cache.put)
-    arguments = block_arguments(streamed, tokens_NT.shape[1], dtype)
+    arguments = RecordedArguments(streamed, dtype)
     losses = []
     for batch, hidden_1TD in enumerate(upstream):
         loss, upstream[batch] = _loss(streamed, tokens[batch], hidden_1TD, drawn)
@@ -77,7 +77,7 @@ def backward_blocks(
         square_sums = {name: torch.zeros_like(each) for name, each in sums.items() if squares}
         for batch in range(len(tokens)):
             hidden = cache.take(index, batch).to(streamed.device).requires_grad_()
-            output = call_block(block, hidden, arguments[index])
+            output = call_block(block, hidden, arguments.of(tokens[batch])[index])
             gradients = torch.autograd.grad(output, [hidden, *wanted.values()], upstream[batch])
             upstream[batch] = gradients[0]
             for name, gradient in zip(wanted, gradients[1:], strict=True):

@@ -183,7 +183,7 @@ def prune_in_flight(
 
     def forward(lane: int, batch: int) -> Callable[[], Tensor]:
         through, module, number = lanes[lane]
-        return lambda: call_block(module, through.hidden(batch), through.arguments(number))
+        return lambda: call_block(module, through.hidden(batch), through.arguments(number, batch))
 
     def store(number: int, hidden: Tensor) -> None:
         batch, lane = divmod(number, len(lanes))
@@ -213,8 +213,8 @@ def collect(
     with _gathering(block, groups, new_statistic, dense, lambda name: None) as statistics:
         for batch, hidden in stream.batches():
             if dense is not None:
-                call_block(dense.block, dense.stream.hidden(batch), dense.stream.arguments(dense.index))
-            call_block(block, hidden, stream.arguments(index))
+                call_block(dense.block, dense.stream.hidden(batch), dense.stream.arguments(dense.index, batch))
+            call_block(block, hidden, stream.arguments(index, batch))
     return statistics
 
 

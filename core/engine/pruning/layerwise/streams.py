@@ -1,11 +1,12 @@
 """Token streams through the model: hidden states between two blocks, in micro-batches."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from core.engine.models.streamed import BlockArguments, StreamedModel, call_block
+from core.engine.models.stand_ins import BlockArguments
+from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
 
@@ -56,7 +57,7 @@ class Stream:
         self._budget = budget
         self._resumable = resumable
         self._held: list[Tensor | None] = [None] * len(self.tokens)
-        self._arguments: list[BlockArguments] | None = None
+        self._arguments = RecordedArguments(streamed, dtype)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -70,11 +71,9 @@ class Stream:
         """Continue from the state after `done` blocks in the work folder."""
         self.done = done
 
-    def arguments(self, block: int) -> BlockArguments:
-        """Return the arguments of block `block` other than the hidden states, in this stream's dtype."""
-        if self._arguments is None:
-            self._arguments = block_arguments(self._streamed, self.length, self.dtype)
-        return self._arguments[block]
+    def arguments(self, block: int, batch: int) -> BlockArguments:
+        """Return a micro-batch's arguments of block `block` beside the hidden states, in this stream's dtype."""
+        return self._arguments.of(self.tokens[batch])[block]
 
     def hidden(self, index: int) -> Tensor:
         """Return the hidden states [sequences, time, hidden_size] of a micro-batch before the next block."""
@@ -104,7 +103,7 @@ class Stream:
         """Run another stream's hidden states, of the same tokens, through block `index`, and continue from there."""
         self.done = source.done
         for batch, hidden in source.batches():
-            self.store(batch, call_block(block, hidden, source.arguments(index)))
+            self.store(batch, call_block(block, hidden, source.arguments(index, batch)))
         self.step()
 
     def close(self) -> None:
@@ -136,10 +135,31 @@ class Stream:
         return f"{self.name}-{index:04d}"
 
 
-def block_arguments(streamed: StreamedModel, length: int, dtype: torch.dtype) -> list[BlockArguments]:
-    """Return each block's arguments other than the hidden states [sequences, length, hidden_size], in that dtype."""
-    cast: dict[int, Tensor] = {}
-    return [_cast(each, dtype, cast) for each in streamed.block_arguments(length)]
+class RecordedArguments:
+    """Arguments of all blocks beside the hidden states, with floating-point tensors in a dtype.
+
+    They are recorded once for all sequences of a length where they follow from that alone, else for each batch of
+    tokens when it comes; and are kept for each to the end where one block leaves in them what another reads (such a
+    pass cannot be resumed).
+    """
+
+    def __init__(self, streamed: StreamedModel, dtype: torch.dtype) -> None:
+        self._streamed = streamed
+        self._dtype = dtype
+        self._recorded: dict[Hashable, tuple[Tensor, list[BlockArguments]]] = {}
+
+    def of(self, tokens_BT: Tensor) -> list[BlockArguments]:
+        """Return the arguments of each block for these token ids [sequences, time]."""
+        family = self._streamed.folder.family
+        by_length = family.arguments == "length"
+        key = tokens_BT.shape[1] if by_length else (tokens_BT.data_ptr(), tokens_BT.shape)
+        if key not in self._recorded:
+            if "resume" not in family.refused:
+                self._recorded.clear()
+            cast: dict[int, Tensor] = {}
+            arguments = [_cast(each, self._dtype, cast) for each in self._streamed.block_arguments(tokens_BT)]
+            self._recorded[key] = tokens_BT, arguments  # while the tokens are held no others can have their address
+        return self._recorded[key][1]
 
 
 def _cast(arguments: BlockArguments, dtype: torch.dtype, done: dict[int, Tensor]) -> BlockArguments:

@@ -123,5 +123,5 @@ class BlockChoice:
 
 def _run(stream: Stream, block: nn.Module, index: int) -> None:
     """Let a stream's tokens go through a block, and stay where they are."""
-    for _, hidden in stream.batches():
-        call_block(block, hidden, stream.arguments(index))
+    for batch, hidden in stream.batches():
+        call_block(block, hidden, stream.arguments(index, batch))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from core.counting import counted
 from core.engine.models.streamed import call_block
-from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.units.block_tokens import TokensAtBlock
 from core.engine.pruning.units.context import UnitSelectionContext
 
@@ -20,7 +20,7 @@ def dense_blocks(context: UnitSelectionContext) -> Iterator[tuple[int, dict[str,
     assert context.calibration is not None
     streamed, dtype = context.streamed, context.forward_dtype
     batches = context.calibration.split(context.micro_batch)
-    arguments = block_arguments(streamed, context.calibration.shape[1], dtype)
+    arguments = RecordedArguments(streamed, dtype)
     cache = context.hidden_state_cache()
     for batch, tokens in enumerate(batches):
         cache.put(0, batch, streamed.embed(tokens).to(dtype))
@@ -31,7 +31,7 @@ def dense_blocks(context: UnitSelectionContext) -> Iterator[tuple[int, dict[str,
         def run(index: int = index, block: torch.nn.Module = block) -> None:
             for batch in range(len(batches)):
                 hidden = cache.take(index, batch).to(streamed.device)
-                cache.put(index + 1, batch, call_block(block, hidden, arguments[index]))
+                cache.put(index + 1, batch, call_block(block, hidden, arguments.of(batches[batch])[index]))
 
         yield index, tensors, TokensAtBlock(block, run)
         streamed.empty_block(index)

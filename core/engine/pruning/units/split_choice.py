@@ -13,7 +13,7 @@ from core.engine.architectures.unit_splits import FLOOR, SPLIT_TOKENS
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.options.width_counts import WidthReduction
-from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.dense_blocks import dense_blocks
 from core.engine.pruning.units.removal import KeptUnits
@@ -81,7 +81,7 @@ def _masked_perplexities(context: UnitSelectionContext, kept: Sequence[KeptUnits
     assert context.calibration is not None
     streamed, dtype = context.streamed, context.forward_dtype
     batches = context.calibration.split(context.micro_batch)
-    arguments = block_arguments(streamed, context.calibration.shape[1], dtype)
+    arguments = RecordedArguments(streamed, dtype)
     cache = context.hidden_state_cache()
     for batch, tokens in enumerate(batches):
         embedded = streamed.embed(tokens).to(dtype)
@@ -92,10 +92,10 @@ def _masked_perplexities(context: UnitSelectionContext, kept: Sequence[KeptUnits
         masks = UnitMasks([block], [context.unit_sets(index)])
         for choice, each in enumerate(kept):
             with masks.masked(masks.kept_by(KeptUnits(layers={0: each.layers[index]}))):
-                for batch in range(len(batches)):
+                for batch, tokens in enumerate(batches):
                     place = choice * len(batches) + batch
                     hidden = cache.take(index, place).to(streamed.device)
-                    cache.put(index + 1, place, call_block(block, hidden, arguments[index]))
+                    cache.put(index + 1, place, call_block(block, hidden, arguments.of(tokens)[index]))
         streamed.empty_block(index)
     return [
         perplexity(

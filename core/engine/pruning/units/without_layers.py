@@ -7,7 +7,7 @@ from torch import Tensor
 
 from core.counting import counted
 from core.engine.models.streamed import call_block
-from core.engine.pruning.layerwise.streams import block_arguments
+from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.units.context import UnitSelectionContext
 
 
@@ -22,7 +22,7 @@ def ends_without_each(
     """
     streamed, dtype = context.streamed, context.forward_dtype
     batches = tokens_NT.split(context.micro_batch)
-    arguments = block_arguments(streamed, tokens_NT.shape[1], dtype)
+    arguments = RecordedArguments(streamed, dtype)
     cache = context.hidden_state_cache()
     complete = len(streamed)
     for batch, tokens in enumerate(batches):
@@ -40,7 +40,7 @@ def ends_without_each(
         for each in running:
             for batch in range(len(batches)):
                 hidden = cache.take(each, batch).to(streamed.device)
-                cache.put(each, batch, call_block(block, hidden, arguments[index]))
+                cache.put(each, batch, call_block(block, hidden, arguments.of(batches[batch])[index]))
         streamed.empty_block(index)
     ends = {each: [cache.take(each, batch) for batch in range(len(batches))] for each in [*lacking, complete]}
     return ends.pop(complete), ends
