@@ -12,13 +12,13 @@ Answer: TypeAlias = Tensor | tuple[Tensor | None, ...]
 class _StandIn(nn.Module):
     """Stand-in for a block, whose other facts are the block's: Gemma's backbone reads `attention_type`.
 
-    It answers as the block does: with hidden states, or with a tuple of so many `entries` that begins with them.
+    It answers as the block does: with hidden states, or with a tuple of so many `outputs` that begins with them.
     """
 
-    def __init__(self, block: nn.Module, entries: int | None) -> None:
+    def __init__(self, block: nn.Module, outputs: int) -> None:
         super().__init__()
         self.__dict__["block"] = block  # not a module of this one
-        self.entries = entries
+        self.outputs = outputs
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -27,14 +27,14 @@ class _StandIn(nn.Module):
             return getattr(self.__dict__["block"], name)
 
     def answer(self, hidden_states: Tensor) -> Answer:
-        return hidden_states if self.entries is None else (hidden_states, *[None] * (self.entries - 1))
+        return (hidden_states, *[None] * (self.outputs - 1)) if self.outputs else hidden_states
 
 
 class Recorder(_StandIn):
     """Stand-in that records its arguments and returns the hidden states unchanged."""
 
-    def __init__(self, block: nn.Module, entries: int | None = None) -> None:
-        super().__init__(block, entries)
+    def __init__(self, block: nn.Module, outputs: int) -> None:
+        super().__init__(block, outputs)
         self.seen: list[tuple[Tensor, BlockArguments]] = []
 
     def forward(self, hidden_states: Tensor, *arguments: Any, **keywords: Any) -> Answer:
@@ -45,25 +45,9 @@ class Recorder(_StandIn):
 class Replacement(_StandIn):
     """Stand-in for the first block when only the head is needed: returns hidden states computed elsewhere."""
 
-    def __init__(self, block: nn.Module, entries: int | None, hidden: Tensor) -> None:
-        super().__init__(block, entries)
+    def __init__(self, block: nn.Module, outputs: int, hidden: Tensor) -> None:
+        super().__init__(block, outputs)
         self.hidden = hidden
 
     def forward(self, hidden_states: Tensor, *arguments: Any, **keywords: Any) -> Answer:
         return self.answer(self.hidden.to(hidden_states.dtype))
-
-
-class FirstCall(Exception):
-    """End of a forward at the first block, with what that was given."""
-
-    def __init__(self, hidden: Tensor, arguments: BlockArguments) -> None:
-        super().__init__()
-        self.hidden = hidden
-        self.arguments = arguments
-
-
-class Stop(_StandIn):
-    """Stand-in for the first block that ends the forward by raising `FirstCall`."""
-
-    def forward(self, hidden_states: Tensor, *arguments: Any, **keywords: Any) -> Answer:
-        raise FirstCall(hidden_states, (arguments, keywords))

@@ -21,8 +21,8 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.hooks import removed_after
 from core.engine.models.loading import build_model
 from core.engine.models.precision import kept_in_float32
-from core.engine.models.stand_ins import BlockArguments, FirstCall, Recorder, Replacement, Stop
-from core.errors import MissingTensors, UnsupportedArchitecture
+from core.engine.models.stand_ins import BlockArguments, Recorder, Replacement
+from core.errors import MissingTensors
 
 
 class StreamedModel:
@@ -46,13 +46,11 @@ class StreamedModel:
         self._owner = self.model.get_submodule(owner)
         self._attribute = attribute
         self.blocks: nn.ModuleList = getattr(self._owner, attribute)
-        self._recorders = nn.ModuleList(Recorder(block) for block in self.blocks)
+        outputs = folder.family.block_outputs
+        self._recorders = nn.ModuleList(Recorder(block, outputs) for block in self.blocks)
         setattr(self._owner, attribute, self._recorders)
         self._in_float32 = kept_in_float32(self.model, dtype)
         self.outer_names = self._load_outer(outer)
-        self._entries = None if folder.family.discovered_by is None else self._entries_of_answers()
-        for index in range(len(self)):
-            self._recorder(index).entries = self._entries
 
     def _load_outer(self, outer: PreTrainedModel | None) -> list[str]:
         """Give everything outside the blocks its weights; return the names of the tensors that were read."""
@@ -88,33 +86,6 @@ class StreamedModel:
             for name, buffer in module.named_buffers()
             if name in saved and f"{prefix}{name}" in self.folder.tensors
         ]
-
-    @torch.no_grad()
-    def _entries_of_answers(self) -> int | None:
-        """Return how many values blocks answer with, in a tuple; None where with the hidden states alone.
-
-        The first block is tried with weights of zero. Raises UnsupportedArchitecture for other answers.
-        """
-        self._recorders[0] = Stop(self.blocks[0], None)
-        try:
-            self._run(self._backbone(), torch.zeros(1, 2, dtype=torch.long))
-        except FirstCall as call:
-            zeros = {name: torch.zeros(each.shape) for name, each in self.blocks[0].named_parameters()}
-            block = self.fill_block(0, zeros, self.dtype)
-            positional, keywords = call.arguments
-            answer = block(call.hidden, *positional, **keywords)
-            self.empty_block(0)
-        finally:
-            self._recorders[0] = Recorder(self.blocks[0])
-        if isinstance(answer, Tensor):
-            return None
-        if isinstance(answer, tuple) and isinstance(answer[0], Tensor):
-            return len(answer)
-        raise UnsupportedArchitecture(
-            f"the blocks of {self.folder.family.architecture} answer with {type(answer).__name__}, hidden states or a "
-            "tuple that begins with them are needed",
-            param="model",
-        )
 
     def set_outer(self, name: str, tensor: Tensor) -> None:
         """Replace a weight outside the blocks, by full name."""
@@ -201,7 +172,7 @@ class StreamedModel:
     def logits(self, tokens_BT: Tensor, hidden_BTD: Tensor, positions: Tensor) -> Tensor:
         """Return logits [batch, len(positions), vocabulary] from the last block's output, by the model's own code."""
         original = self._recorders[0]
-        self._recorders[0] = Replacement(self.blocks[0], self._entries, hidden_BTD)
+        self._recorders[0] = Replacement(self.blocks[0], self.folder.family.block_outputs, hidden_BTD)
         try:
             answer = self._run(self.model, tokens_BT, positions.to(self.device))
         finally:
