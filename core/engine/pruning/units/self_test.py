@@ -1,0 +1,210 @@
+"""Self-test of an architecture on a tiny model of it: what is offered is done once, saved, opened anew and compared.
+
+A model without some of its units must give the logits of the whole one in which these are silenced; one without a layer
+those of the whole one that passes it by.
+"""
+
+import copy
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.unit_kind import UnitKind
+from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.evaluation.reload_check import largest_logit
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.models.hooks import removed_after
+from core.engine.models.loading import load_model
+from core.engine.models.tensors import write_tensors
+from core.engine.pruning.units.removal import (
+    KeptUnits,
+    UnitSet,
+    UnitSlice,
+    config_after_removal,
+    layer_unit_sets,
+    remove_units,
+)
+
+LAYERS: Final = "layers"
+_LENGTHS: Final = (7, 12)
+_TOLERANCE: Final = 1e-4
+_CPU: Final = torch.device("cpu")
+
+
+def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[str, str]:
+    """Return why each cut that an architecture offers cannot be made, of those that cannot; none where all can.
+
+    `folder` holds a tiny random model of it, `work` is an empty folder.
+    """
+    opened = open_model(folder, discovered=architecture)
+    structure = opened.description.structure
+    assert structure is not None
+    whole = load_model(opened, _CPU, dtype=torch.float32)
+    failed: dict[str, str] = {}
+    modes: dict[tuple[str, str], UnitKind] = {
+        (kind.name, type(kind).__name__): kind for mode in ("kv_groups", "query_heads") for kind in removed_kinds(mode)
+    }
+    for (name, _), kind in modes.items():
+        if name in failed or name in opened.family.refused or not opened.family.axes(name):
+            continue
+        for is_uniform in (True, False):
+            kept = _some_units(opened, kind, is_uniform)
+            if kept is None:
+                continue
+            reason = _difference(opened, whole, [kind], kept, work)
+            if reason is not None:
+                failed[name] = f"{'' if is_uniform else 'with layers that differ, '}{reason}"
+                break
+    if LAYERS not in opened.family.refused:
+        for gone in sorted({0, len(structure.layers) // 2, len(structure.layers) - 1}):
+            layers = [layer for layer in range(len(structure.layers)) if layer != gone]
+            reason = _difference(opened, whole, [], KeptUnits(layers={layer: {} for layer in layers}), work)
+            if layers and reason is not None:
+                failed[LAYERS] = f"without layer {gone}, {reason}"
+                break
+    return failed
+
+
+def _some_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> KeptUnits | None:
+    """Return random units to keep, as many in each layer or not; None where no layer can lose any."""
+    structure = opened.description.structure
+    assert structure is not None
+    chooser = random.Random(0)
+    layers: dict[int, dict[str, list[int]]] = {}
+    for layer, shape in enumerate(structure.layers):
+        units, parts = kind.units(shape), kind.parts(shape)
+        each = units // max(parts, 1)
+        fewer = each - 1 if is_uniform or layer % 2 else each
+        if each < 2:
+            layers[layer] = {}
+            continue
+        left = fewer if each < 8 else fewer // 2 + 1
+        layers[layer] = {
+            kind.name: [
+                part * each + unit for part in range(parts) for unit in sorted(chooser.sample(range(each), left))
+            ]
+        }
+    return KeptUnits(layers=layers) if any(layers.values()) else None
+
+
+def _difference(
+    opened: ModelFolder, whole: PreTrainedModel, kinds: Sequence[UnitKind], kept: KeptUnits, work: Path
+) -> str | None:
+    """Return how a model that keeps so much differs from the whole one with the rest silenced; None where it does not."""
+    try:
+        cut = _reloaded(opened, kinds, kept, work)
+        for length in _LENGTHS:
+            tokens = torch.randint(4, whole.config.get_text_config().vocab_size, (2, length))
+            with torch.inference_mode():
+                with _silenced(opened, whole, kinds, kept):
+                    expected = _logits(whole, tokens)
+                logits = _logits(cut, tokens)
+            difference = float((logits - expected).abs().max())
+            if not difference <= _TOLERANCE * largest_logit(expected):
+                return f"the logits of the model that was saved and opened anew differ by {difference:g}"
+    except Exception as error:  # the code of any model may fail in any way
+        return f"the model cannot be saved and opened anew: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return None
+
+
+def _logits(model: PreTrainedModel, tokens_BT: Tensor) -> Tensor:
+    logits: Tensor = model(input_ids=tokens_BT, use_cache=False).logits
+    return logits.float()
+
+
+def _reloaded(opened: ModelFolder, kinds: Sequence[UnitKind], kept: KeptUnits, work: Path) -> PreTrainedModel:
+    """Save what is kept of a model as a job does, and open it."""
+    family, structure = opened.family, opened.description.structure
+    assert structure is not None
+    counts = kept.counts(structure, kinds)
+    config = config_after_removal(opened.raw_config, opened.config, family, structure, kinds, counts)
+    tensors: dict[str, Tensor] = {}
+    blocks = f"{family.blocks}."
+    for place, (layer, units) in enumerate(kept.layers.items()):
+        prefix = f"{blocks}{layer}."
+        block = {name.removeprefix(prefix): opened.read(name) for name in opened.tensors if name.startswith(prefix)}
+        sliced = remove_units(block, layer_unit_sets(family, structure, layer, kinds), units)
+        tensors |= {family.stored_name(f"{blocks}{place}.{name}"): each for name, each in sliced.items()}
+    unchanged = [
+        replace(entry, name=family.stored_name(name))
+        for name, entry in opened.tensors.items()
+        if not name.startswith(blocks)
+    ]
+    write_tensors(work / "blocks.safetensors", tensors)
+    artifact = work / "artifact"
+    write_checkpoint([work / "blocks.safetensors"], unchanged, opened.path, artifact, config=config)
+    cut = open_model(artifact, own_artifact=True, discovered=family)
+    return load_model(cut, _CPU, dtype=torch.float32)
+
+
+@contextmanager
+def _silenced(
+    opened: ModelFolder, whole: PreTrainedModel, kinds: Sequence[UnitKind], kept: KeptUnits
+) -> Iterator[None]:
+    """Run the whole model, inside the context, as if it had only what is kept."""
+    family, structure = opened.family, opened.description.structure
+    assert structure is not None
+    handles: list[RemovableHandle] = []
+    for layer, block in enumerate(whole.get_submodule(family.blocks).children()):
+        if layer not in kept.layers:
+            handles.append(block.register_forward_hook(_pass_by, with_kwargs=True))
+            continue
+        for each in layer_unit_sets(family, structure, layer, kinds):
+            units = kept.layers[layer].get(each.kind)
+            if units is not None:
+                handles += _silencing(block, each, torch.tensor(units), family)
+    with removed_after(handles):
+        yield
+
+
+def _silencing(block: nn.Module, units: UnitSet, kept: Tensor, family: Architecture) -> Iterator[RemovableHandle]:
+    """Set what the reader of units reads of those not kept to zero, and let norms over all of them see the kept alone."""
+    reading = units.reading_slice
+    yield block.get_submodule(reading.linear).register_forward_pre_hook(_zeroing(reading.features(kept)))
+    modules = dict(block.named_modules())
+    for each in units.slices:
+        norm = modules.get(each.linear)
+        if each.name.endswith(".weight") and each.linear not in family.linears and norm is not None:
+            weight = norm.get_parameter("weight")
+            if weight.dim() == 1 and len(weight) == sum(size * units.units + rest for size, rest in each.runs):
+                yield norm.register_forward_hook(_norming(norm, each, kept))
+
+
+def _zeroing(kept_F: Tensor) -> Callable[..., Any]:
+    def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        mask = torch.zeros(arguments[0].shape[-1])
+        mask[kept_F] = 1
+        return (arguments[0] * mask, *arguments[1:])
+
+    return hook
+
+
+def _norming(norm: nn.Module, unit_slice: UnitSlice, kept: Tensor) -> Callable[..., Any]:
+    kept_F = unit_slice.features(kept)
+    narrow = copy.deepcopy(norm)
+    for name, parameter in norm.named_parameters():
+        setattr(narrow, name, nn.Parameter(parameter[kept_F], requires_grad=False))
+    if isinstance(narrow, nn.LayerNorm | nn.RMSNorm):
+        narrow.normalized_shape = (len(kept_F),)
+
+    def hook(module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        normed = torch.zeros_like(output)
+        normed[..., kept_F] = narrow(arguments[0][..., kept_F], *arguments[1:])
+        return normed
+
+    return hook
+
+
+def _pass_by(block: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> Any:
+    hidden = arguments[0] if arguments else keywords["hidden_states"]
+    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
