@@ -17,10 +17,10 @@ _NUMBER: Final = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 
 @dataclass(frozen=True)
 class UnitAxis:
-    """A linear layer or norm that is cut along with a unit.
+    """A linear layer, norm or parameter that is cut along with a unit.
 
     `side`: its output features with their bias, or its input features. `runs` says what these are, run after run, by
-    the names that the kind of unit gives them.
+    the names that the kind of unit gives them; `name:3` has three times as many features of each unit, side by side.
     """
 
     module: str

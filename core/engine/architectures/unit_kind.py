@@ -76,14 +76,22 @@ class UnitKind(ABC):
         """Return True if a config of that hidden size can have layers of these sizes."""
         return True
 
-    def fixed_settings(self, structure: ModelStructure) -> dict[str, int]:
+    def fixed_settings(self, family: Architecture, structure: ModelStructure) -> dict[str, int]:
         """Return settings that a config needs once such units may have been removed."""
         return {}
 
 
 def axis_tensors(axis: UnitAxis) -> tuple[str, ...]:
     """Return the tensors of an axis, named within the block, that shrink with it: weights, and biases of outputs."""
-    return (f"{axis.module}.weight", f"{axis.module}.bias") if axis.side == "out" else (f"{axis.module}.weight",)
+    if axis.side == "in":
+        return (f"{axis.module}.weight",)
+    return (f"{axis.module}.weight", f"{axis.module}.bias", axis.module)
+
+
+def run_name(run: str) -> tuple[str, int]:
+    """Return the name that a run's features have, and how many times as many there are of each unit."""
+    name, _, factor = run.partition(":")
+    return name, int(factor or 1)
 
 
 def axis_dimension(family: Architecture, axis: UnitAxis, dimensions: int) -> int:
@@ -101,7 +109,7 @@ def features(family: Architecture, block: Block, axis: UnitAxis) -> int:
 def axis_parameters(family: Architecture, block: Block, kind: KindName, rows: Mapping[str, int]) -> int:
     """Return the parameters of one unit: of all axes of a kind, with so many features in each run."""
     return sum(
-        block[name].numel // _size(family, axis, block[name]) * sum(rows.get(run, 0) for run in axis.runs)
+        block[name].numel // _size(family, axis, block[name]) * sum(rows.get(name, 0) * factor for name, factor in map(run_name, axis.runs))
         for axis in family.axes(kind)
         for name in axis_tensors(axis)
         if name in block

@@ -2,7 +2,8 @@
 
 Facts of the model: `head_parameters` are of a query head alone, `kv_group_parameters` of a KV head with its group, as
 large as that of the first layer with heads; both are 0 where the architecture offers no removal of heads. An axis has
-runs of query features, then key features, then value features (which count as key) in a fused projection.
+runs of query features, then key features, then value features (which count as key) in a fused projection; a run of
+`head` or `kv_head` has one feature of each, where there are not as many as the head size.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,13 @@ from core.engine.architectures.unit_kind import (
     UnitKind,
     axis_parameters,
     features,
+    run_name,
 )
 from core.errors import InvalidParameters, UnusableModel
 
 HEADS_KEY: Final = "num_attention_heads"
 KV_HEADS_KEY: Final = "num_key_value_heads"
+HEAD_DIM_KEY: Final = "head_dim"
 _FACTS: Final = ("head_dim", "heads_divide_hidden", "head_parameters", "kv_group_parameters")
 _NO_HEADS: Final = {"heads": 0, "kv_heads": 0}
 
@@ -49,12 +52,13 @@ class _Heads(UnitKind):
             )
         head_dim = width // heads[first]
         kv_heads = {layer: _kv_heads(family, blocks[layer], each, head_dim) for layer, each in heads.items()}
-        rows = {"query": heads[first] // kv_heads[first] * head_dim, "key": head_dim}
+        group = heads[first] // kv_heads[first]
+        rows = {"query": group * head_dim, "key": head_dim, "head": group, "kv_head": 1}
         return KindFacts(
             {
                 "head_dim": head_dim,
                 "heads_divide_hidden": family.heads_divide_hidden,
-                "head_parameters": axis_parameters(family, blocks[first], self.name, {"query": head_dim}),
+                "head_parameters": axis_parameters(family, blocks[first], self.name, {"query": head_dim, "head": 1}),
                 "kv_group_parameters": axis_parameters(family, blocks[first], self.name, rows),
             },
             [
@@ -64,13 +68,15 @@ class _Heads(UnitKind):
         )
 
     def settings(self, family: Architecture) -> Mapping[str, str]:
-        return {"heads": HEADS_KEY, "kv_heads": KV_HEADS_KEY}
+        keys = {"heads": HEADS_KEY, "kv_heads": KV_HEADS_KEY}
+        return {size: family.config_keys.get(key, key) for size, key in keys.items()}
 
     def accepts(self, structure: ModelStructure, sizes: Mapping[str, int], hidden_size: int) -> bool:
-        return not structure.facts["heads_divide_hidden"] or hidden_size % sizes["heads"] == 0
+        heads = sizes.get("heads", 0)
+        return not (structure.facts["heads_divide_hidden"] and heads) or hidden_size % heads == 0
 
-    def fixed_settings(self, structure: ModelStructure) -> dict[str, int]:
-        return {"head_dim": structure.facts["head_dim"]}
+    def fixed_settings(self, family: Architecture, structure: ModelStructure) -> dict[str, int]:
+        return {family.config_keys.get(HEAD_DIM_KEY, HEAD_DIM_KEY): structure.facts["head_dim"]}
 
 
 class KVGroups(_Heads):
@@ -83,12 +89,14 @@ class KVGroups(_Heads):
         return shape.sizes["kv_heads"]
 
     def parameters(self, structure: ModelStructure, layer: int) -> int:
-        more = _group(structure.layers[layer]) - _group(structure.layers[0])
+        first = next((each for each in structure.layers if each.sizes["heads"]), structure.layers[0])
+        more = _group(structure.layers[layer]) - _group(first)
         return structure.facts["kv_group_parameters"] + more * structure.facts["head_parameters"]
 
     def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
         head_dim = structure.facts["head_dim"]
-        return {"query": (_group(structure.layers[layer]) * head_dim, 0), "key": (head_dim, 0)}
+        group = _group(structure.layers[layer])
+        return {"query": (group * head_dim, 0), "key": (head_dim, 0), "head": (group, 0), "kv_head": (1, 0)}
 
     def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
         return {"heads": units * _group(shape), "kv_heads": units}
@@ -108,7 +116,8 @@ class QueryHeads(_Heads):
 
     def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
         head_dim = structure.facts["head_dim"]
-        return {"query": (head_dim, 0), "key": (0, structure.layers[layer].sizes["kv_heads"] * head_dim)}
+        kv_heads = structure.layers[layer].sizes["kv_heads"]
+        return {"query": (head_dim, 0), "key": (0, kv_heads * head_dim), "head": (1, 0), "kv_head": (0, kv_heads)}
 
     def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
         return {"heads": units, "kv_heads": shape.sizes["kv_heads"]}
@@ -146,18 +155,20 @@ def attention_mode(requested: AttentionChoice, structure: ModelStructure) -> Att
 
 
 def _group(shape: LayerShape) -> int:
-    """Return the number of query heads that share a KV head."""
-    return shape.sizes["heads"] // shape.sizes["kv_heads"]
+    """Return the number of query heads that share a KV head; 0 in a layer without heads."""
+    return shape.sizes["heads"] // max(shape.sizes["kv_heads"], 1)
 
 
 def _kv_heads(family: Architecture, block: Block, heads: int, head_dim: int) -> int:
     """Return the number of KV heads of a layer, from its first axis that has keys; raises UnusableModel."""
+    of_query, of_key = {"query": head_dim, "head": 1}, {"key": head_dim, "kv_head": 1}
     kv_heads = heads
     for axis in family.axes("heads"):
-        keys = axis.runs.count("key")
-        if keys:
-            rows = features(family, block, axis) - axis.runs.count("query") * heads * head_dim
-            kv_heads = rows // (keys * head_dim)
+        runs = [run_name(run) for run in axis.runs]
+        key = sum(of_key.get(name, 0) * factor for name, factor in runs)
+        if key:
+            query = sum(of_query.get(name, 0) * factor for name, factor in runs)
+            kv_heads = (features(family, block, axis) - query * heads) // key
             break
     if kv_heads < 1 or heads % kv_heads:
         raise UnusableModel(f"{heads} heads cannot share {kv_heads} key and value heads evenly", param="model")

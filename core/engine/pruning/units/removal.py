@@ -1,6 +1,6 @@
 """Removal of units: the rows and columns of tensors that belong to a channel or head, and the config without them."""
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -13,7 +13,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import layer_settings, per_layer_config
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_kind import KindName, UnitKind, axis_dimension, axis_tensors
+from core.engine.architectures.unit_kind import KindName, UnitKind, axis_dimension, axis_tensors, run_name
 from core.engine.architectures.unit_registry import BLOCK_KINDS
 from core.engine.pruning.masks import lowest
 from core.errors import NotFiniteWeights
@@ -110,10 +110,11 @@ def _unit_set(family: Architecture, structure: ModelStructure, layer: int, kind:
     units, sizes = kind.units(structure.layers[layer]), kind.runs(structure, layer)
     slices = []
     for axis in family.axes(kind.name):
-        runs = tuple(sizes[run] for run in axis.runs)
+        named = [(*sizes[name], factor) for name, factor in map(run_name, axis.runs)]
+        runs = tuple((size * factor, unowned * factor) for size, unowned, factor in named)
         if any(size for size, _ in runs):
             for name in axis_tensors(axis):
-                dimensions = 1 if name.endswith(".bias") or axis.module.endswith("_norm") else 2
+                dimensions = 2 if axis.module in family.linears and name.endswith(".weight") else 1
                 slices.append(UnitSlice(name, axis_dimension(family, axis, dimensions), units, runs))
     sublayer = family.sublayer_of(kind.name)
     assert sublayer is not None
@@ -240,16 +241,18 @@ def config_after_removal(
             changed[name] = [entries[layer] for layer in kept.layers]
     sizes = [_sizes(structure.layers[layer], kinds, each) for layer, each in kept.layers.items()]
     layers = [_settings(family, each) for each in sizes]
-    shared = _settings(family, structure.layers[0].sizes)
+    shared = _first_of_each(_settings(family, each.sizes) for each in structure.layers)
     if layer_settings(raw) is not None:
         shared = {name: raw[name] for name in shared}
-    is_accepted = all(kind.accepts(structure, sizes[0], config.hidden_size) for kind in BLOCK_KINDS)
-    if is_accepted and all(each == layers[0] for each in layers):
-        shared = layers[0]
+    alike = shared | _first_of_each(layers)
+    is_accepted = all(kind.accepts(structure, _first_of_each(sizes), config.hidden_size) for kind in BLOCK_KINDS)
+    if is_accepted and all(each.items() <= alike.items() for each in layers):
+        shared = alike
     for kind in _offered(family):
-        changed |= kind.fixed_settings(structure)
+        changed |= kind.fixed_settings(family, structure)
     own = [{name: value for name, value in each.items() if value != shared[name]} for each in layers]
-    return per_layer_config(changed | shared, family, own)
+    others = {name: value for name, value in changed.items() if config.attribute_map.get(name) not in shared}
+    return per_layer_config(others | shared, family, own)
 
 
 def _offered(family: Architecture) -> list[UnitKind]:
@@ -266,5 +269,18 @@ def _sizes(shape: LayerShape, kinds: Sequence[UnitKind], counts: LayerCounts) ->
 
 
 def _settings(family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Return the settings of a layer of these sizes, by their names in the family's config."""
-    return {key: sizes[size] for kind in _offered(family) for size, key in kind.settings(family).items()}
+    """Return the settings of a layer of these sizes, by their names in the family's config.
+
+    A layer that has nothing of a kind has no setting for it.
+    """
+    return {
+        key: sizes[size] for kind in _offered(family) for size, key in kind.settings(family).items() if sizes[size]
+    }
+
+
+def _first_of_each(layers: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return each number of the first layer that has one above 0."""
+    first: dict[str, int] = {}
+    for each in layers:
+        first = {name: number for name, number in each.items() if number} | first
+    return first
