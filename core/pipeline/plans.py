@@ -30,6 +30,9 @@ def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.de
     device = device or default_device()
     dtype = DTYPES[description.dtype]
     allocation = getattr(checked, "allocation", "uniform")
+    requested = getattr(checked, "forward_dtype", "auto")
+    if requested == "auto" and folder.family.discovered_by is not None:  # nobody has tried its code in another
+        requested = description.dtype
     counts = None
     if getattr(checked, "scope", None) == "model":
         counts = global_counts(linears, lambda linear: folder.read(f"{linear.name}.weight"), sparsity)
@@ -42,7 +45,7 @@ def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.de
         sparsities=tuple(allocation) if isinstance(allocation, list) else (sparsity,) * description.layers,
         counts=counts,
         dtype=dtype,
-        forward_dtype=forward_dtype(getattr(checked, "forward_dtype", "auto"), dtype, device),
+        forward_dtype=forward_dtype(requested, dtype, device),
         device=device,
         method=build_method(request.method, checked),
     )

@@ -164,8 +164,10 @@ def describe_language_model(
     linears = [
         _linear(family, tensors, layer, name) for layer in range(layers) for name in family.linears_of(present[layer])
     ]
-    tied = bool(config.get("tie_word_embeddings", family.tied_by_default))
     head = f"{family.head}.weight"
+    tied = bool(config.get("tie_word_embeddings", family.tied_by_default))
+    if family.discovered_by is not None:  # not all classes heed the setting: a head of its own is one
+        tied = tied and head not in tensors
     if not tied and head not in tensors:
         raise MissingTensors(f"the files lack {head}, and the config does not tie it to the embeddings", param="model")
     counted = {name: entry for name, entry in tensors.items() if not (tied and name == head)}

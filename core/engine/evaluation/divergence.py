@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from core.engine.models.streamed import StreamedModel
+from core.engine.models.streamed import StreamedModel, sequence_of
 
 _CHUNK = 256
 
@@ -22,16 +22,15 @@ def divergences(
     totals = [0.0] * len(others)
     for batch, tokens_BT in enumerate(tokens):
         for window in range(len(tokens_BT)):
-            rows = slice(window, window + 1)
             for positions in torch.arange(tokens_BT.shape[1]).split(_CHUNK):
 
                 def predicted(
                     hidden_BTD: Tensor,
-                    tokens_1T: Tensor = tokens_BT[rows],
-                    rows: slice = rows,
+                    tokens_1T: Tensor = tokens_BT[window : window + 1],
+                    window: int = window,
                     positions: Tensor = positions,
                 ) -> Tensor:
-                    hidden_1TD = hidden_BTD[rows].to(streamed.device)
+                    hidden_1TD = sequence_of(hidden_BTD, window).to(streamed.device)
                     return streamed.logits(tokens_1T, hidden_1TD, positions)[0].float().log_softmax(dim=-1)
 
                 wanted_PV = predicted(dense[batch])

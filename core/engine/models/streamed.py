@@ -204,7 +204,9 @@ class StreamedModel:
                 keywords["logits_to_keep"] = positions
             else:
                 handles = [
-                    self._head().register_forward_pre_hook(lambda head, given: (given[0][:, positions], *given[1:]))
+                    self._head().register_forward_pre_hook(
+                        lambda head, given: (given[0][..., positions, :], *given[1:])
+                    )
                 ]
         with removed_after(handles):
             return module(input_ids=tokens_BT.to(self.device), **keywords)
@@ -234,9 +236,14 @@ class StreamedModel:
             self._forget()
 
 
+def sequence_of(hidden: Tensor, window: int) -> Tensor:
+    """Return the hidden states of one sequence of a batch; some models have several streams of them, [.., B, T, D]."""
+    return hidden.narrow(-3, window, 1)
+
+
 def call_block(block: nn.Module, hidden_BTD: Tensor, arguments: BlockArguments) -> Tensor:
     """Run a block; some return a tensor, some a tuple that starts with it."""
     positional, keywords = arguments
     answer = block(hidden_BTD, *positional, **keywords)
-    output: Tensor = answer[0] if isinstance(answer, tuple) else answer
+    output: Tensor = answer[0] if isinstance(answer, tuple | list) else answer
     return output
