@@ -10,6 +10,8 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.classifier_architecture import ClassifierDescription, describe_classifier
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES
+from core.engine.checkpoints.quantisation import QUANTISATION_KEY, quantisation_of
+from core.errors import UnusableModel
 
 
 def task_of(value: Any) -> str:
@@ -35,6 +37,12 @@ def describe_folder(folder: Path, *, own_artifact: bool = False, discovered: Arc
     named = config.get("architectures")
     for architecture in named if isinstance(named, list) else []:
         if architecture in CLASSIFIER_ARCHITECTURES:
+            if quantisation_of(config) is not None:
+                raise UnusableModel(
+                    f"config.json holds {QUANTISATION_KEY!r}: the weights of image classifiers are not dequantised; "
+                    "provide float16, bfloat16 or float32 weights",
+                    param="model",
+                )
             family = CLASSIFIER_ARCHITECTURES[architecture]
             return describe_classifier(config, family, read_tensors(folder, family))
     return inspect_folder(folder, own_artifact=own_artifact, discovered=discovered)

@@ -16,6 +16,7 @@ from core.engine.architectures.units import read_structure
 from core.engine.checkpoints.code_choices import refuse_choices
 from core.engine.checkpoints.companions import check_companions, read_json
 from core.engine.checkpoints.files import CONFIG_FILE, INDEX_FILE, PICKLES, SINGLE_FILE
+from core.engine.checkpoints.quantisation import QUANTISATION_KEY, Quantisation, join_quantised, quantisation_of
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from core.errors import CorruptSafetensors, MissingTensors, PathEscapes, PickleCheckpoint, UnsafeConfig, UnusableModel
 
@@ -23,9 +24,9 @@ from core.errors import CorruptSafetensors, MissingTensors, PathEscapes, PickleC
 class ModelDescription(BaseModel):
     """Facts of a language model, read from its folder.
 
-    `parameters` counts tied weights once; `bytes` is the size of its weights; `structure` is missing where an earlier
-    version made the description. `layout` is 'per_layer' where config.json describes each layer. `discovered` is the
-    architecture where nobody listed it.
+    `parameters` counts tied weights once; `bytes` is the size of its weights and `dtype` theirs, dequantised where they
+    are quantised; `structure` is missing where an earlier version made the description. `layout` is 'per_layer' where
+    config.json describes each layer. `discovered` is the architecture where nobody listed it.
     """
 
     task: Literal["language-model"] = "language-model"
@@ -54,7 +55,8 @@ class ModelDescription(BaseModel):
 def read_config(folder: Path, *, own_artifact: bool = False, discovered: Architecture | None = None) -> dict[str, Any]:
     """Return config.json as a dictionary, after checks of the other small files.
 
-    Raises UnsafeConfig where one of them could make code run, UnusableModel where one is unreadable.
+    Raises UnsafeConfig where one of them could make code run, UnusableModel where one is unreadable or declares a
+    quantisation that is not taken.
 
     `own_artifact`: the folder is one this service wrote, and its content is known to be unchanged. Only then may it
     have layers of different shapes. `discovered` is the architecture that was discovered of it, or of its source.
@@ -72,13 +74,8 @@ def read_config(folder: Path, *, own_artifact: bool = False, discovered: Archite
             f"({AUTO_MAP_KEY!r}) and is taken only from the job that made it; name it job:ID",
             param="model",
         )
-    if config.get("quantization_config") is not None:
-        raise UnusableModel(
-            "config.json holds 'quantization_config': quantised weights are not pruned; provide float16, bfloat16 or "
-            "float32 weights",
-            param="model",
-        )
-    refuse_choices(config, CONFIG_FILE, ours=(AUTO_MAP_KEY,) if is_ours else ())
+    quantisation_of(config)
+    refuse_choices(config, CONFIG_FILE, ours=(QUANTISATION_KEY, *((AUTO_MAP_KEY,) if is_ours else ())))
     check_companions(folder)
     return config
 
@@ -115,16 +112,30 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def read_tensors(folder: Path, family: Architecture | ClassifierArchitecture) -> dict[str, TensorEntry]:
-    """Return every tensor of the folder by its name in the model; raises CorruptSafetensors for one stored twice."""
-    tensors: dict[str, TensorEntry] = {}
+def read_tensors(
+    folder: Path, family: Architecture | ClassifierArchitecture, quantisation: Quantisation | None = None
+) -> dict[str, TensorEntry]:
+    """Return every tensor of the folder by its name in the model; raises CorruptSafetensors for one stored twice.
+
+    Codes and scales of a quantised weight are one entry, under its own name.
+    """
+    stored: dict[str, TensorEntry] = {}
     for file in weight_files(folder):
         for key, entry in read_header(file).items():
-            name = family.module_name(key)
-            if name in tensors:
-                raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
-            tensors[name] = entry
+            if key in stored:
+                raise _stored_twice(key)
+            stored[key] = entry
+    tensors: dict[str, TensorEntry] = {}
+    for key, entry in (stored if quantisation is None else join_quantised(stored, quantisation)).items():
+        name = family.module_name(key)
+        if name in tensors:
+            raise _stored_twice(key)
+        tensors[name] = entry
     return tensors
+
+
+def _stored_twice(key: str) -> CorruptSafetensors:
+    return CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
 
 
 def inspect_folder(
@@ -141,7 +152,7 @@ def inspect_folder(
     is_ours = per_layer is not None and names == [class_name(per_layer)]
     family = per_layer if per_layer is not None and is_ours else architecture_for(names, discovered)
     layout: Layout = "uniform" if per_layer is None else "per_layer"
-    return describe_language_model(config, read_tensors(folder, family), family, layout)
+    return describe_language_model(config, read_tensors(folder, family, quantisation_of(config)), family, layout)
 
 
 def describe_language_model(
@@ -182,7 +193,7 @@ def describe_language_model(
         architecture=family.architecture,
         parameters=sum(entry.numel for entry in counted.values() if entry.dtype in WEIGHT_DTYPES),
         prunable_parameters=sum(linear.numel for linear in linears),
-        bytes=sum(entry.end - entry.start for entry in counted.values()),
+        bytes=sum(entry.nbytes for entry in counted.values()),
         dtype=WEIGHT_DTYPES[dtype],
         layers=layers,
         hidden_size=_positive_integer(family, config, "hidden_size"),

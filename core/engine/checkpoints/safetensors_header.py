@@ -29,9 +29,11 @@ _BITS = {
     "U32": 32,
     "U16": 16,
     "U8": 8,
+    "C64": 64,
     "BOOL": 8,
-    "F8_E4M3": 8,
-    "F8_E5M2": 8,
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
 }
 WEIGHT_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 WEIGHT_BYTES = {name: _BITS[stored] // 8 for stored, name in WEIGHT_DTYPES.items()}
@@ -56,6 +58,11 @@ class TensorEntry:
     @property
     def numel(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes it takes as it is read."""
+        return self.end - self.start
 
 
 def encode_header(tensors: Iterable[tuple[str, str, Sequence[int], int]]) -> bytes:

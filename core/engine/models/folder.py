@@ -1,6 +1,7 @@
 """An opened model folder: config object, family, and the index of its tensors."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY
-from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.engine.models.tensors import read_tensor
+from core.engine.checkpoints.quantisation import QUANTISATION_KEY, QuantisedEntry, plain_config, quantisation_of
+from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
+from core.engine.models.tensors import read_tensor, write_tensors
 from core.errors import MissingTensors, UnusableModel
 
 transformers.utils.logging.set_verbosity_error()
@@ -23,7 +25,7 @@ transformers.utils.logging.disable_progress_bar()
 class ModelFolder:
     """An opened folder; nothing of it has been executed, and no tensor is in memory.
 
-    `raw_config` is config.json as it is.
+    `config` and `raw_config`, config.json, are those of the dequantised model; others are as they are.
     """
 
     path: Path
@@ -38,6 +40,23 @@ class ModelFolder:
         if name not in self.tensors:
             raise MissingTensors(f"the files lack {name}", param="model")
         return read_tensor(self.tensors[name])
+
+    @property
+    def is_quantised(self) -> bool:
+        """Return whether any of its weights is dequantised when it is read."""
+        return any(isinstance(entry, QuantisedEntry) for entry in self.tensors.values())
+
+    def stored_entries(self, names: Iterable[str], dequantised: Path) -> list[TensorEntry]:
+        """Return where tensors lie, under the names they are saved by.
+
+        Those that are quantised are written to the file `dequantised`, which is made where there is any.
+        """
+        entries = {self.family.stored_name(name): self.tensors[name] for name in sorted(names)}
+        quantised = {name: read_tensor(each) for name, each in entries.items() if isinstance(each, QuantisedEntry)}
+        if quantised:
+            write_tensors(dequantised, quantised)
+            entries |= read_header(dequantised)
+        return [replace(entry, name=name) for name, entry in entries.items()]
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Open the folder's tokenizer; raises UnusableModel where there is none that opens."""
@@ -67,6 +86,8 @@ def open_model(path: Path, *, own_artifact: bool = False, discovered: Architectu
         raise UnusableModel(
             f"config.json of {path.name} is refused by its config class: {error}", param="model"
         ) from error
-    vars(config).pop(AUTO_MAP_KEY, None)  # nothing that is handed the config can come to run what it names
+    for key in (AUTO_MAP_KEY, QUANTISATION_KEY):  # nothing that is handed the config can come to run what it names
+        vars(config).pop(key, None)
     raw = read_config(path, own_artifact=own_artifact, discovered=discovered)
-    return ModelFolder(path, description, family, raw, config, read_tensors(path, family))
+    tensors = read_tensors(path, family, quantisation_of(raw))
+    return ModelFolder(path, description, family, plain_config(raw), config, tensors)

@@ -19,6 +19,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import LAYERS_KEY, class_name
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
+from core.engine.models.tensors import DTYPES
 from core.errors import UnusableModel
 
 
@@ -38,13 +39,18 @@ def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
 def load_model(folder: ModelFolder, device: torch.device, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """Load the model with the folder's weights, in their stored dtype where none is given.
 
-    Its generation settings are the library's: those of the folder are not read. Raises UnusableModel where the model's
-    class refuses the config.
+    What is quantised is dequantised here: the library would leave it as it is on some hardware. Generation settings are
+    the library's: those of the folder are not read. Raises UnusableModel where the model's class refuses the config.
     """
     model_class = _model_class(folder)
+    weights = None
+    if folder.is_quantised:
+        weights = {folder.family.stored_name(name): folder.read(name) for name in folder.tensors}
+        dtype = dtype or DTYPES[folder.description.dtype]
     with _refusals(folder):
         model = model_class.from_pretrained(
-            folder.path,
+            folder.path if weights is None else None,
+            state_dict=weights,
             config=copy.deepcopy(folder.config),
             generation_config=GenerationConfig(),
             local_files_only=True,

@@ -13,12 +13,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from core.engine.architectures.architecture import Architecture
+from core.engine.checkpoints.quantisation import QuantisedEntry
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header
+from core.engine.models.dequantisation import dequantise
 from core.errors import CorruptSafetensors, NotFiniteWeights
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in WEIGHT_DTYPES.values()}
 _NAMES = {DTYPES[name]: stored for stored, name in WEIGHT_DTYPES.items()} | {torch.int64: "I64"}
 _STORED = {stored: DTYPES[name] for stored, name in WEIGHT_DTYPES.items()}
+_QUANTISED = {"F8_E4M3": torch.float8_e4m3fn, "F8_E8M0": torch.float8_e8m0fnu, "U8": torch.uint8}
 
 
 def to_out_in(weight: Tensor, family: Architecture) -> Tensor:
@@ -35,14 +38,27 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 
 
 def read_tensor(entry: TensorEntry) -> Tensor:
-    """Read one tensor in its stored dtype, to the CPU.
+    """Read one tensor in its stored dtype, or dequantised, to the CPU.
 
     Raises NotFiniteWeights for NaN or infinite values, CorruptSafetensors for a dtype that is no weight or a short
     file.
     """
     if entry.dtype not in _STORED:
         raise CorruptSafetensors(f"tensor {entry.name!r} is stored as {entry.dtype}, not as a weight", param="model")
-    tensor = torch.empty(entry.shape, dtype=_STORED[entry.dtype])
+    if isinstance(entry, QuantisedEntry):
+        codes, scales = (_read(each, (_STORED | _QUANTISED)[each.dtype]) for each in (entry.codes, entry.scales))
+        tensor = dequantise(codes, scales, entry.block, _STORED[entry.dtype])
+    else:
+        tensor = _read(entry, _STORED[entry.dtype])
+    # The sum is finite exactly when every value is, up to overflow: only then look closer.
+    if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise NotFiniteWeights(f"tensor {entry.name!r} holds {bad} values that are NaN or infinite", param="model")
+    return tensor
+
+
+def _read(entry: TensorEntry, dtype: torch.dtype) -> Tensor:
+    tensor = torch.empty(entry.shape, dtype=dtype)
     if tensor.numel() == 0:
         return tensor
     buffer = _bytes_of(tensor)
@@ -54,10 +70,6 @@ def read_tensor(entry: TensorEntry) -> Tensor:
             if not count:
                 raise CorruptSafetensors(f"{entry.file.name} ends inside tensor {entry.name!r}", param="model")
             read += count
-    # The sum is finite exactly when every value is, up to overflow: only then look closer.
-    if not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
-        bad = int((~torch.isfinite(tensor)).sum())
-        raise NotFiniteWeights(f"tensor {entry.name!r} holds {bad} values that are NaN or infinite", param="model")
     return tensor
 
 

@@ -1,7 +1,7 @@
 """Base of every pass over a model's blocks: token streams, records to resume from, and the figures at its end."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -215,5 +215,5 @@ class BlockPass:
         return file
 
     def stored(self, names: Iterable[str]) -> list[TensorEntry]:
-        """Return where tensors lie in the source, under the names they are saved by."""
-        return [replace(self.folder.tensors[name], name=self.folder.family.stored_name(name)) for name in sorted(names)]
+        """Return where tensors of the source lie, under the names they are saved by."""
+        return self.folder.stored_entries(names, self.work / "dequantised.safetensors")

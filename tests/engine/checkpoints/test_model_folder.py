@@ -25,7 +25,6 @@ from core.errors import (
     UnknownMethod,
     UnsafeConfig,
     UnsupportedArchitecture,
-    UnusableModel,
 )
 from core.pipeline.recipes.validation import resolve_request
 
@@ -79,11 +78,6 @@ def test_a_description_counts_what_is_there(folder: Path) -> None:
 def test_a_config_that_selects_code_is_refused(config: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UnsafeConfig, match=r"auto_map|_attn_implementation"):
         inspect_folder(write(tmp_path / "model", **config))
-
-
-def test_a_quantised_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnusableModel, match="quantised"):
-        inspect_folder(write(tmp_path / "model", quantization_config={"bits": 4}))
 
 
 @pytest.mark.parametrize("architecture", ["MixtralForCausalLM", "BertModel", "Gemma3ForConditionalGeneration"])

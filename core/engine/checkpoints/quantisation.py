@@ -1,0 +1,211 @@
+"""Quantised weights that are taken: FP8 with scales by block, row or tensor, and MXFP4, as config.json declares them.
+
+A quantised weight is two tensors of the file: its codes, and the scales they are multiplied by. Here the two become one
+entry with the name, shape and dtype of the weight; its values are computed where it is read
+(`core.engine.models.dequantisation`).
+
+- `"quant_method": "fp8"`: codes F8_E4M3 under the weight's own name, scales under `…_scale_inv`, one for each block of
+  `weight_block_size` ([rows, columns]; those at the edges may be smaller) or one for all. Where that is null, any grid
+  of scales that divides the weight evenly.
+- `"quant_method": "mxfp4"`: codes `…_blocks` [experts, outputs, groups, 16], two values of four bits a byte, the lower
+  four first; scales `…_scales` [experts, outputs, groups], exponents of two with 127 added. The weight is [experts,
+  inputs, outputs].
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES, WEIGHT_DTYPES, TensorEntry
+from core.errors import CorruptSafetensors, MissingTensors, UnusableModel
+
+QUANTISATION_KEY: Final = "quantization_config"
+_DTYPE_KEYS = ("dtype", "torch_dtype")
+_TAKEN = (
+    "taken are 'fp8' (F8_E4M3 with scales, as DeepSeek-V3), 'mxfp4' (as gpt-oss), and plain float16, bfloat16 or "
+    "float32 weights"
+)
+_FP8_CODES, _FP8_SCALES, _FP8_ACTIVATIONS = "F8_E4M3", "_scale_inv", "activation_scale"
+_FP8_SCALE_DTYPES = ("F32", "BF16", "F16", "F8_E8M0")
+_FP8_BLOCK = (128, 128)
+_MXFP4_CODES, _MXFP4_SCALES = "_blocks", "_scales"
+_MXFP4_GROUP_BYTES = 16
+_LARGEST_BLOCK = 2**16
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """Quantisation of a folder's weights: `dtype` names, as headers do, what they are dequantised to."""
+
+    method: Literal["fp8", "mxfp4"]
+    dtype: str
+    block: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class QuantisedEntry(TensorEntry):
+    """Weight made of codes and scales: `dtype` and `shape` are the weight's, the place in the file is its codes'.
+
+    `block` are the rows and columns that share a scale; None for MXFP4.
+    """
+
+    codes: TensorEntry
+    scales: TensorEntry
+    block: tuple[int, int] | None
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * WEIGHT_BYTES[WEIGHT_DTYPES[self.dtype]]
+
+
+def quantisation_of(config: Mapping[str, Any]) -> Quantisation | None:
+    """Return the quantisation that a config declares; None where its weights are plain.
+
+    Raises UnusableModel for any that is not taken, and for keys and values that those taken do not have.
+    """
+    declared = config.get(QUANTISATION_KEY)
+    if declared is None:
+        return None
+    method = declared.get("quant_method") if isinstance(declared, dict) else None
+    if method not in ("fp8", "mxfp4"):
+        shown = "no 'quant_method'" if method is None else f"'quant_method' {str(method)[:50]!r}"
+        raise UnusableModel(f"config.json holds {QUANTISATION_KEY!r} with {shown}: {_TAKEN}", param="model")
+    for key, value in declared.items():
+        if key not in _KEYS[method]:
+            raise _refused(key, f"which {method!r} is not known to have: remove the key if nothing depends on it")
+        if not _KEYS[method][key](value):
+            raise _refused(key, f"and {str(value)[:80]!r} is not read: {_TAKEN}")
+    block = declared.get("weight_block_size", _FP8_BLOCK) if method == "fp8" else None
+    return Quantisation(method, _dtype(config), None if block is None else (block[0], block[1]))
+
+
+def plain_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of the dequantised model: as it is but for the quantisation, and with the weights' dtype."""
+    plain = dict(config)
+    if plain.get(QUANTISATION_KEY) is not None:
+        del plain[QUANTISATION_KEY]
+        plain.update({} if any(plain.get(key) for key in _DTYPE_KEYS) else {"dtype": WEIGHT_DTYPES[_dtype(config)]})
+    return plain
+
+
+def join_quantised(stored: Mapping[str, TensorEntry], quantisation: Quantisation) -> dict[str, TensorEntry]:
+    """Return a folder's tensors by their keys, with one entry for the codes and scales of each quantised weight.
+
+    Scales of activations are left out: nothing is quantised any more once the model runs. Raises MissingTensors for
+    codes without scales or scales without codes, CorruptSafetensors where their shapes or dtypes do not fit.
+    """
+    codes_end, scales_end, join = _LAYOUTS[quantisation.method]
+    joined: dict[str, TensorEntry] = {}
+    for key, entry in stored.items():
+        if quantisation.method == "fp8" and key.endswith(_FP8_ACTIVATIONS):
+            continue
+        name = key.removesuffix(codes_end)
+        scales = stored.get(name + scales_end)
+        if key.endswith(scales_end):
+            codes = key.removesuffix(scales_end) + codes_end
+            if codes not in stored:
+                raise MissingTensors(f"the files have the scales {key[:200]} and lack {codes[:200]}", param="model")
+        elif scales is not None:
+            joined[name] = join(name, entry, scales, quantisation)
+        elif name != key or entry.dtype == _FP8_CODES:
+            raise MissingTensors(f"the files lack {name[:200]}{scales_end}, the scales of {key[:200]}", param="model")
+        else:
+            joined[key] = entry
+    return joined
+
+
+def _fp8(name: str, codes: TensorEntry, scales: TensorEntry, quantisation: Quantisation) -> QuantisedEntry:
+    if codes.dtype != _FP8_CODES or scales.dtype not in _FP8_SCALE_DTYPES:
+        raise _unfit(codes, scales, f"codes are {_FP8_CODES}, scales one of {', '.join(_FP8_SCALE_DTYPES)}")
+    if len(codes.shape) < 2 or not codes.numel or not scales.numel:
+        raise _unfit(codes, scales, "weights have two dimensions or more, and scales")
+    *lead, rows, columns = codes.shape
+    block, grid = quantisation.block, scales.shape
+    if scales.numel == 1:
+        block = (rows, columns)
+    elif block is not None and grid != (*lead, -(-rows // block[0]), -(-columns // block[1])):
+        raise _unfit(codes, scales, f"there is one scale for each block of {block[0]} by {block[1]}, or one for all")
+    elif block is None:
+        if len(grid) != len(codes.shape) or grid[:-2] != tuple(lead) or rows % grid[-2] or columns % grid[-1]:
+            raise _unfit(codes, scales, "scales divide rows and columns evenly")
+        block = (rows // grid[-2], columns // grid[-1])
+    return _entry(name, codes.shape, quantisation, codes, scales, block)
+
+
+def _mxfp4(name: str, codes: TensorEntry, scales: TensorEntry, quantisation: Quantisation) -> QuantisedEntry:
+    if codes.dtype != "U8" or scales.dtype not in ("U8", "F8_E8M0"):
+        raise _unfit(codes, scales, "codes are U8, scales U8 or F8_E8M0")
+    if len(codes.shape) != 4 or codes.shape[-1] != _MXFP4_GROUP_BYTES or scales.shape != codes.shape[:-1]:
+        raise _unfit(codes, scales, f"codes are [experts, outputs, groups, {_MXFP4_GROUP_BYTES}], with a scale a group")
+    experts, outputs, groups, _ = codes.shape
+    return _entry(name, (experts, 2 * _MXFP4_GROUP_BYTES * groups, outputs), quantisation, codes, scales, None)
+
+
+def _entry(
+    name: str,
+    shape: tuple[int, ...],
+    quantisation: Quantisation,
+    codes: TensorEntry,
+    scales: TensorEntry,
+    block: tuple[int, int] | None,
+) -> QuantisedEntry:
+    return QuantisedEntry(
+        name, quantisation.dtype, shape, codes.file, codes.start, codes.end, codes=codes, scales=scales, block=block
+    )
+
+
+def _dtype(config: Mapping[str, Any]) -> str:
+    """Return what weights are dequantised to, as headers name it: the config's dtype, or bfloat16."""
+    said = next((value for key in _DTYPE_KEYS if (value := config.get(key))), None)
+    return next((stored for stored, name in WEIGHT_DTYPES.items() if name == said), "BF16")
+
+
+def _unfit(codes: TensorEntry, scales: TensorEntry, needed: str) -> CorruptSafetensors:
+    return CorruptSafetensors(
+        f"{codes.name[:200]!r} is {codes.dtype} {list(codes.shape)}, its scales {scales.dtype} {list(scales.shape)}: "
+        f"{needed}",
+        param="model",
+    )
+
+
+def _refused(key: str, reason: str) -> UnusableModel:
+    return UnusableModel(f"config.json holds '{QUANTISATION_KEY}.{key[:100]}', {reason}", param="model")
+
+
+def _one_of(*values: object) -> Callable[[object], bool]:
+    return lambda value: any(value is each or (isinstance(value, str) and value == each) for each in values)
+
+
+def _is_block(value: object) -> bool:
+    if value is None:
+        return True
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(each) is int and 0 < each <= _LARGEST_BLOCK for each in value)
+    )
+
+
+def _is_names(value: object) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+
+
+_COMMON: dict[str, Callable[[object], bool]] = {
+    "modules_to_not_convert": _is_names,
+    "dequantize": _one_of(True, False, None),
+}
+_KEYS: dict[str, dict[str, Callable[[object], bool]]] = {
+    "fp8": _COMMON
+    | {
+        "quant_method": _one_of("fp8"),
+        "fmt": _one_of("e4m3", None),
+        "weight_block_size": _is_block,
+        "activation_scheme": _one_of("dynamic", "static"),
+        "scale_fmt": _one_of("float", "ue8m0", None),
+        "expert_dtype": _one_of("fp8", None),
+        "ignored_layers": _is_names,
+        "modules_to_convert": _is_names,
+    },
+    "mxfp4": _COMMON | {"quant_method": _one_of("mxfp4")},
+}
+_LAYOUTS = {"fp8": ("", _FP8_SCALES, _fp8), "mxfp4": (_MXFP4_CODES, _MXFP4_SCALES, _mxfp4)}
