@@ -53,7 +53,7 @@ _AIMED: list[tuple[str, str, list[Any]]] = [
     ("config.json", "__dict__", [{"_attn_implementation_internal": "org/kernel"}]),
     ("config.json", "transformers_weights", ["BAIT/model.safetensors", "../bait/model.safetensors"]),
     ("config.json", "fusion_config", [{"patch_embeddings": True}, {"org/kernel": True}]),
-    ("config.json", "quantization_config", [{"quant_method": "bitsandbytes"}, {"quant_method": "gptq", "bits": 4}]),
+    ("config.json", "quantization_config", [{"quant_method": each} for each in ("bitsandbytes", "gptq", "fp8", "mxfp4")]),
     ("config.json", "model_args", [{"checkpoint_path": "BAIT/weights.pth"}, {"pretrained_cfg": {"file": "BAIT/x"}}]),
     ("config.json", "architecture", ["hf-hub:timm/resnet18.a1_in1k", "local-dir:BAIT", "timm/resnet18", "BAIT"]),
     *((file, "auto_map", [_AUTO_MAP]) for file in ("config.json", "tokenizer_config.json", "preprocessor_config.json")),
