@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.classifier_architecture import ClassifierArchitecture
+from core.engine.architectures.config_limits import check_extent, check_sizes
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_architecture
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES, architecture_for
@@ -67,6 +68,7 @@ def read_config(folder: Path, *, own_artifact: bool = False, discovered: Archite
     if not file.is_file():
         raise UnusableModel(f"{folder.name} has no config.json", param="model")
     config = read_json(file)
+    check_extent(config)
     is_ours = own_artifact and per_layer_architecture(config, discovered) is not None
     if not is_ours and LAYERS_KEY in config:
         raise UnsafeConfig(
@@ -168,6 +170,7 @@ def describe_language_model(
             f"{family.model_type!r}",
             param="model",
         )
+    check_sizes(config, tensors)
     layers = _positive_integer(family, config, "num_hidden_layers")
     present = _block_parameters(family, tensors)
     if present.keys() != set(range(min(layers, len(present) + 1))):

@@ -5,10 +5,11 @@ A key is refused with any text, list or object as its value: null, a number, tru
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from core.engine.checkpoints.files import CONFIG_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE
+from core.engine.checkpoints.untrusted_json import entries_of
 from core.errors import UnsafeConfig
 
 _REFUSED = frozenset(
@@ -54,25 +55,13 @@ _FILES_OVERRULED = frozenset(
 
 def refuse_choices(content: Mapping[str, Any], file: str, *, ours: tuple[str, ...] = ()) -> None:
     """Raise UnsafeConfig naming the key where the content of a JSON file chooses code; `ours` are top keys let by."""
-    for path, key, value in _entries({key: value for key, value in content.items() if key not in ours}):
+    for path, key, value in entries_of({key: value for key, value in content.items() if key not in ours}):
         if _names_something(value) and (
             key in _REFUSED or _IMPLEMENTATION.match(key) or (key != _INFINITY_TAG and _SPECIAL_NAME.fullmatch(key))
         ):
             raise _refusal(file, path, "which selects code to run; models are data here: remove the key")
     if file in _RULES:
         _RULES[file](content)
-
-
-def _entries(value: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yield (path, key, value) of every entry of every object inside."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            here = f"{path}.{key}" if path else key
-            yield here, key, inner
-            yield from _entries(inner, here)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _entries(inner, f"{path}.{index}")
 
 
 def _names_something(value: Any) -> bool:
@@ -96,7 +85,7 @@ def _check_config(config: Mapping[str, Any]) -> None:
         raise _refusal(
             CONFIG_FILE, "architecture", f"and {architecture[:100]!r} is no name of timm's: no hub, no path is opened"
         )
-    for path, key, value in _entries({"model_args": config.get("model_args")}):
+    for path, key, value in entries_of({"model_args": config.get("model_args")}):
         if _TIMM_FILES.match(key) or (isinstance(value, str) and _PATH_CHARACTERS & set(value)):
             raise _refusal(CONFIG_FILE, path, "by which timm would open another file: remove the key")
 

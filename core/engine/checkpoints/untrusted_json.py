@@ -1,7 +1,7 @@
 """Parser of untrusted JSON: refuses documents that are too large, too deep, or give a name twice."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 MOST_VALUES: Final = 2_000_000
@@ -23,6 +23,20 @@ def parse_json(text: bytes) -> Any:
         if not level:
             return value
     raise _too_deep()
+
+
+def entries_of(value: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield (path, key, value) of every entry of every object inside."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            here = f"{path}.{key}" if path else key
+            yield here, key, inner
+            if isinstance(inner, dict | list):
+                yield from entries_of(inner, here)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            if isinstance(inner, dict | list):
+                yield from entries_of(inner, f"{path}.{index}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""Limits of what a config may say, checked against the headers of its weights before anything is built from it.
+
+No key of any type of model is known here: a setting is taken for a size by how it is called, and no size may be far
+beyond the tensors that the files hold.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from core.engine.checkpoints.files import CONFIG_FILE
+from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.checkpoints.untrusted_json import entries_of
+from core.errors import UnusableModel
+
+MOST_VALUES: Final = 100_000
+MOST_LEVELS: Final = 16
+_LARGEST: Final = 2**31 - 1
+_WIDER: Final = 8
+"""A size may be so many times the largest dimension of the tensors: heads, channels and tokens stay within it."""
+_ALWAYS_TAKEN: Final = 2**17
+_LAYERS_ALWAYS_TAKEN: Final = 1024
+_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_LAYERS = re.compile(r"(.+_)?(n_layers?|layers|num_blocks)")
+_SIZE = re.compile(r"(n|num|d|dim)_.+|(.+_)?(size|sizes|dim|dims|rank|heads|experts|channels|width|features|groups)")
+_NO_SIZE = re.compile(r"max_.+|.+_(positions|embeddings|ctx|length)|.*(chunk|window|image|crop|scale).*")
+"""Lengths, windows and pictures, which weights do not tell and where -1 may mean all; and factors."""
+_ABOVE_ZERO = re.compile(
+    r"vocab_size|hidden_size|num_hidden_layers|n_layers?|num_attention_heads|n_embd|n_heads?|d_model"
+)
+_UNBOUNDED = re.compile(r".*(theta|base|seed).*")
+"""Numbers that nothing is as large as."""
+
+
+def check_extent(config: Mapping[str, Any]) -> None:
+    """Require that a config is no longer and no deeper than those of models; raises UnusableModel naming the key."""
+    values = 0
+    level: list[tuple[str, Any]] = [("", config)]
+    for _ in range(MOST_LEVELS):
+        inside: list[tuple[str, Any]] = []
+        for path, holder in level:
+            values += len(holder)
+            if values > MOST_VALUES:
+                raise _refusal(path, f"with which it has more than {MOST_VALUES} values")
+            for key, value in holder.items() if isinstance(holder, Mapping) else enumerate(holder):
+                if isinstance(value, dict | list):
+                    inside.append((f"{path}.{key}" if path else str(key), value))
+        if not inside:
+            return
+        level = inside
+    raise _refusal(level[0][0], f"which is nested deeper than {MOST_LEVELS} levels")
+
+
+def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -> None:
+    """Require that a config says what its weights can bear out; raises UnusableModel naming the key.
+
+    There are no more layers than tensors, and no other size is more than a few times their largest dimension. Sizes are
+    whole numbers, none is negative, and those that no model lacks are above 0.
+    """
+    named = config.get("model_type")
+    if not isinstance(named, str) or not _TYPE.fullmatch(named):
+        raise _refusal("model_type", f"and {str(named)[:100]!r} is the name of no type of model")
+    largest = max((size for each in tensors.values() if each.numel for size in each.shape), default=1)
+    most = max(_ALWAYS_TAKEN, _WIDER * largest)
+    most_layers = max(_LAYERS_ALWAYS_TAKEN, len(tensors))
+    for path, key, value in entries_of(config):
+        is_layers = _LAYERS.fullmatch(key) is not None
+        is_size = is_layers or (_SIZE.fullmatch(key) is not None and _NO_SIZE.fullmatch(key) is None)
+        limit = most_layers if is_layers else most
+        least = 1 if _ABOVE_ZERO.fullmatch(key) else -limit if is_layers else 0  # some count layers from the end
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, float) and math.isnan(each):
+                raise _refusal(path, "and not a number is none that a model has")
+            if type(each) is int and abs(each) > _LARGEST and not _UNBOUNDED.fullmatch(key):
+                raise _refusal(path, f"and a whole number of {_LARGEST} at most is needed")
+            if not is_size or (isinstance(each, str) and (each == "auto" or each is not value)):
+                continue
+            if isinstance(each, float | str) or (isinstance(each, bool) and least == 1):
+                raise _refusal(path, f"and {str(each)[:50]!r} is no whole number")
+            if type(each) is int and not least <= each <= limit:
+                why = f"the files hold {len(tensors)} tensors, their largest dimension is {largest}"
+                raise _refusal(path, f"and {each} is not from {least} to {limit}: {why}")
+
+
+def _refusal(path: str, reason: str) -> UnusableModel:
+    return UnusableModel(f"{CONFIG_FILE} holds {path[:200]!r}, {reason}", param="model")

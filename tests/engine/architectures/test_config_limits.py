@@ -1,0 +1,78 @@
+"""Configs made to be hostile: refused by the key at fault, from the headers alone, before anything is built."""
+
+import json
+import math
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.architectures.tiny_configs import TYPES, tiny_config
+from core.engine.architectures.config_limits import MOST_LEVELS, MOST_VALUES, check_extent, check_sizes
+from core.engine.architectures.description import inspect_folder
+from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.errors import UnusableModel
+from tests.engine.tiny import make_model
+
+
+def _deep(levels: int) -> Any:
+    return [_deep(levels - 1)] if levels else 0
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"num_hidden_layers": 10**9}, "'num_hidden_layers', and 1000000000 is not from 1 to 1024: the files hold"),
+        ({"num_hidden_layers": -1}, "'num_hidden_layers', and -1 is not from 1"),
+        ({"num_attention_heads": 0}, "'num_attention_heads', and 0 is not from 1"),
+        ({"vocab_size": 10**12}, "'vocab_size', and a whole number of 2147483647 at most is needed"),
+        ({"vocab_size": 10**6}, "'vocab_size', and 1000000 is not from 1 to 131072"),
+        ({"intermediate_size": -48}, "'intermediate_size', and -48 is not from 0 to 131072"),
+        ({"intermediate_size": [48, 2**20]}, "'intermediate_size', and 1048576 is not"),
+        ({"hidden_size": 32.0}, "'hidden_size', and '32.0' is no whole number"),
+        ({"hidden_size": True}, "'hidden_size', and 'True' is no whole number"),
+        ({"head_dim": "8"}, "'head_dim', and '8' is no whole number"),
+        ({"max_position_embeddings": 10**15}, "'max_position_embeddings', and a whole number of"),
+        ({"text_config": {"num_experts": 2**30}}, "'text_config.num_experts', and 1073741824 is not from 0 to"),
+        ({"rope_parameters": {"factor": math.nan}}, "'rope_parameters.factor', and not a number"),
+        ({"attention": _deep(MOST_LEVELS)}, "'attention.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0', which is nested"),
+        ({"layer_types": ["full_attention"] * MOST_VALUES}, "'layer_types', with which it has more than 100000 values"),
+    ],
+    ids=lambda each: next(iter(each)) if isinstance(each, dict) else "",
+)  # fmt: skip
+def test_a_hostile_config_is_refused_by_the_key_at_fault(said: dict[str, Any], words: str, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | said))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UnusableModel) as refused:
+        inspect_folder(folder)
+    assert f"config.json holds {words}" in refused.value.message
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**15, "kibibytes"
+
+
+@pytest.mark.parametrize("name", [None, "llama/../x", {"llama": 1}, "x" * 101], ids=str)
+def test_a_type_has_a_name(name: object) -> None:
+    with pytest.raises(UnusableModel, match=r"'model_type', and .* is the name of no type"):
+        check_sizes({"model_type": name}, {})
+
+
+def test_a_dimension_of_a_tensor_without_values_allows_nothing() -> None:
+    tensors = {"empty": _entry((0, 2**40)), "a": _entry((8, 4))}
+    with pytest.raises(UnusableModel, match="their largest dimension is 8"):
+        check_sizes({"model_type": "llama", "hidden_size": 2**20}, tensors)
+    check_sizes({"model_type": "llama", "hidden_size": 2**20}, tensors | {"b": _entry((2**17, 2))})
+
+
+@pytest.mark.nightly
+def test_the_configs_of_all_types_are_within_the_limits() -> None:
+    embeddings = {"embeddings": _entry((2**18, 64))}
+    for model_type in set(TYPES) - {"gemma4_assistant"}:  # whose config has that of another model inside
+        config = json.loads(tiny_config(model_type).to_json_string(use_diff=False))
+        check_extent(config)
+        check_sizes(config, embeddings)
+
+
+def _entry(shape: tuple[int, ...]) -> TensorEntry:
+    return TensorEntry("", "F32", shape, Path("model.safetensors"), 0, 4 * math.prod(shape))
