@@ -42,7 +42,8 @@ def check_extent(config: Mapping[str, Any]) -> None:
         for path, holder in level:
             values += len(holder)
             if values > MOST_VALUES:
-                raise _refusal(path, f"with which it has more than {MOST_VALUES} values")
+                where = f" with those of {path[:200]!r}" if path else ""
+                raise UnusableModel(f"{CONFIG_FILE} has more than {MOST_VALUES} values{where}", param="model")
             for key, value in holder.items() if isinstance(holder, Mapping) else enumerate(holder):
                 if isinstance(value, dict | list):
                     inside.append((f"{path}.{key}" if path else str(key), value))

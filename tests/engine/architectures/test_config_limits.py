@@ -37,7 +37,7 @@ def _deep(levels: int) -> Any:
         ({"text_config": {"num_experts": 2**30}}, "'text_config.num_experts', and 1073741824 is not from 0 to"),
         ({"rope_parameters": {"factor": math.nan}}, "'rope_parameters.factor', and not a number"),
         ({"attention": _deep(MOST_LEVELS)}, "'attention.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0', which is nested"),
-        ({"layer_types": ["full_attention"] * MOST_VALUES}, "'layer_types', with which it has more than 100000 values"),
+        ({"layer_types": ["full_attention"] * MOST_VALUES}, "has more than 100000 values with those of 'layer_types'"),
     ],
     ids=lambda each: next(iter(each)) if isinstance(each, dict) else "",
 )  # fmt: skip
@@ -48,7 +48,7 @@ def test_a_hostile_config_is_refused_by_the_key_at_fault(said: dict[str, Any], w
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UnusableModel) as refused:
         inspect_folder(folder)
-    assert f"config.json holds {words}" in refused.value.message
+    assert words in refused.value.message
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**15, "kibibytes"
 
 
