@@ -1,6 +1,7 @@
 """Reader of model folders as data: config.json and safetensors headers, nothing executed, no tensor loaded."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,27 +118,33 @@ def weight_files(folder: Path) -> list[Path]:
 def read_tensors(
     folder: Path, family: Architecture | ClassifierArchitecture, quantisation: Quantisation | None = None
 ) -> dict[str, TensorEntry]:
-    """Return every tensor of the folder by its name in the model; raises CorruptSafetensors for one stored twice.
+    """Return every tensor of the folder by its name in the model; raises CorruptSafetensors for one stored twice."""
+    return by_name(stored_tensors(folder, quantisation), family)
 
-    Codes and scales of a quantised weight are one entry, under its own name.
+
+def stored_tensors(folder: Path, quantisation: Quantisation | None) -> dict[str, TensorEntry]:
+    """Return every tensor of the folder by its key; the codes and scales of a quantised weight are one, under its own.
+
+    Raises CorruptSafetensors for one stored twice.
     """
     stored: dict[str, TensorEntry] = {}
     for file in weight_files(folder):
         for key, entry in read_header(file).items():
             if key in stored:
-                raise _stored_twice(key)
+                raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
             stored[key] = entry
+    return stored if quantisation is None else join_quantised(stored, quantisation)
+
+
+def by_name(stored: Mapping[str, TensorEntry], family: Architecture | ClassifierArchitecture) -> dict[str, TensorEntry]:
+    """Return tensors by their names in the model; raises CorruptSafetensors where two have the same."""
     tensors: dict[str, TensorEntry] = {}
-    for key, entry in (stored if quantisation is None else join_quantised(stored, quantisation)).items():
+    for key, entry in stored.items():
         name = family.module_name(key)
         if name in tensors:
-            raise _stored_twice(key)
+            raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
         tensors[name] = entry
     return tensors
-
-
-def _stored_twice(key: str) -> CorruptSafetensors:
-    return CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
 
 
 def inspect_folder(

@@ -12,23 +12,27 @@ from pydantic import BaseModel, Discriminator, Tag, TypeAdapter
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.config_limits import check_sizes
 from core.engine.architectures.describe import describe_folder, task_of
 from core.engine.architectures.description import (
     ModelDescription,
+    by_name,
     describe_language_model,
     read_config,
-    weight_files,
+    stored_tensors,
 )
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES, LANGUAGE_ARCHITECTURES
-from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, dtype_bytes, read_header
-from core.errors import CorruptSafetensors, UnusableModel
+from core.engine.checkpoints.quantisation import plain_config, quantisation_of
+from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, dtype_bytes
+from core.errors import UnusableModel
 
 
 class UndiscoveredModel(BaseModel):
     """A language model as its config and headers show it before its architecture is discovered.
 
-    `tensors` have dtype and shape by the file's key. `prunable_parameters` are unknown, so there are none; `layers` too
-    where the config does not name their number in the usual way.
+    `tensors` have dtype and shape by the file's key; they and `config` are those of the model once it is dequantised.
+    `prunable_parameters` are unknown, so there are none; `layers` too where the config does not name their number as
+    usual.
     """
 
     task: Literal["undiscovered"] = "undiscovered"
@@ -51,13 +55,7 @@ class UndiscoveredModel(BaseModel):
 
     def described(self, architecture: Architecture) -> ModelDescription:
         """Return what the model is, now that its architecture is known; raises UnusableModel kinds."""
-        tensors: dict[str, TensorEntry] = {}
-        for key, entry in self.entries().items():
-            name = architecture.module_name(key)
-            if name in tensors:
-                raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
-            tensors[name] = entry
-        return describe_language_model(self.config, tensors, architecture)
+        return describe_language_model(self.config, by_name(self.entries(), architecture), architecture)
 
 
 Source = ModelDescription | ClassifierDescription | UndiscoveredModel
@@ -87,12 +85,8 @@ def describe_source(folder: Path) -> Source:
         or any(each in LANGUAGE_ARCHITECTURES or each in CLASSIFIER_ARCHITECTURES for each in names)
     ):
         return describe_folder(folder)
-    tensors: dict[str, TensorEntry] = {}
-    for file in weight_files(folder):
-        for key, entry in read_header(file).items():
-            if key in tensors:
-                raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
-            tensors[key] = entry
+    tensors = stored_tensors(folder, quantisation_of(config))
+    check_sizes(config, tensors)
     stored = Counter[str]()
     for entry in tensors.values():
         stored[entry.dtype] += entry.numel
@@ -106,9 +100,9 @@ def describe_source(folder: Path) -> Source:
         family=model_type[:100],
         architecture=names[0][:100],
         parameters=sum(entry.numel for entry in tensors.values() if entry.dtype in WEIGHT_DTYPES),
-        bytes=sum(entry.end - entry.start for entry in tensors.values()),
+        bytes=sum(entry.nbytes for entry in tensors.values()),
         dtype=WEIGHT_DTYPES[dtypes[0]],
         layers=layers if type(layers) is int and 0 < layers < 2**31 else 0,
-        config=config,
+        config=plain_config(config),
         tensors={name: (entry.dtype, entry.shape) for name, entry in tensors.items()},
     )
