@@ -15,9 +15,9 @@ from tests.fuzz.samples import CONFIG, GGUF, GGUF_HEADER_BYTES, HEADER, LINES, P
 Files = dict[str, bytes]
 Make = Callable[[random.Random], Files]
 
-_NUMBERS: list[Any] = [0, -1, 1, 2**31, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**300, -(2**63), 1.5, 1e308, True]
-_ODD: list[Any] = [
-    *_NUMBERS,
+NUMBERS: list[Any] = [0, -1, 1, 2**31, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**300, -(2**63), 1.5, 1e308, True]
+ODD: list[Any] = [
+    *NUMBERS,
     *(None, "", "F32", "\ud800", "a\0b", "x" * 100_000, [], {}, [[]], [{}], {"": 0}, float("nan"), float("inf"), "٣"),
     *([2**31] * 64, [10**4000] * 30, [2] * 2000, "9" * 5000, ["LlamaForCausalLM"], "../../etc/passwd", "/dev/zero"),
 ]
@@ -126,13 +126,13 @@ def _mutated(source: random.Random, value: Any, times: int) -> Any:
     for _ in range(times):
         holders = _holders(value)
         if not holders:
-            return source.choice(_ODD)
+            return source.choice(ODD)
         holder = source.choice(holders)
         keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
         key = source.choice(keys)
         match source.randrange(7):
             case 0 | 1:
-                holder[key] = source.choice(_ODD)
+                holder[key] = source.choice(ODD)
             case 2:
                 del holder[key]
             case 3 if isinstance(holder, dict):
@@ -142,7 +142,7 @@ def _mutated(source: random.Random, value: Any, times: int) -> Any:
             case 5 if isinstance(holder, dict):
                 holder[source.choice(keys)] = holder[source.choice(keys)]
             case _:
-                holder[key] = source.choice(_NUMBERS)
+                holder[key] = source.choice(NUMBERS)
     return value
 
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-_KEYS = [
+KEYS = [
     # modules, classes
     *("auto_map", "_auto_class", "custom_generate", "custom_pipelines", "attribute_map", "trust_remote_code"),
     *("tokenizer_class", "processor_class", "image_processor_type", "feature_extractor_type", "config_class"),
@@ -25,11 +25,11 @@ _KEYS = [
     *("init_inputs", "local_files_only", "is_local", "cache_dir", "subfolder", "revision", "extra_files"),
     *("chat_template", "per_layer_config", "text_config", "assistant_model", "penalty_alpha", "watermarking_config"),
 ]
-_CLASSES = [
+CLASSES = [
     *("AutoModel", "AutoModelForCausalLM", "Trainer", "pipeline", "BertJapaneseTokenizer", "RagTokenizer"),
     *("GPT2Tokenizer", "T5Tokenizer"),
 ]
-_NAMES = [
+NAMES = [
     *("kernels-community/flash-attn", "org/kernel@main:attend", "flash_attention_2", "flex_attention", "paged|sdpa"),
     *("modeling_evil.Model", "org/code--modeling_evil.Model", "hf-hub:timm/resnet18.a1_in1k", "org/model"),
     *("_dynamo", "onnx", "load", "inductor", "quanto", "bitsandbytes", "resnet10t", "config.5.0.0.json"),
@@ -53,11 +53,15 @@ _AIMED: list[tuple[str, str, list[Any]]] = [
     ("config.json", "__dict__", [{"_attn_implementation_internal": "org/kernel"}]),
     ("config.json", "transformers_weights", ["BAIT/model.safetensors", "../bait/model.safetensors"]),
     ("config.json", "fusion_config", [{"patch_embeddings": True}, {"org/kernel": True}]),
-    ("config.json", "quantization_config", [{"quant_method": each} for each in ("bitsandbytes", "gptq", "fp8", "mxfp4")]),
+    (
+        "config.json",
+        "quantization_config",
+        [{"quant_method": each} for each in ("bitsandbytes", "gptq", "fp8", "mxfp4")],
+    ),
     ("config.json", "model_args", [{"checkpoint_path": "BAIT/weights.pth"}, {"pretrained_cfg": {"file": "BAIT/x"}}]),
     ("config.json", "architecture", ["hf-hub:timm/resnet18.a1_in1k", "local-dir:BAIT", "timm/resnet18", "BAIT"]),
     *((file, "auto_map", [_AUTO_MAP]) for file in ("config.json", "tokenizer_config.json", "preprocessor_config.json")),
-    *((file, "tokenizer_class", [*_CLASSES]) for file in ("config.json", "tokenizer_config.json")),
+    *((file, "tokenizer_class", [*CLASSES]) for file in ("config.json", "tokenizer_config.json")),
     *(
         (file, key, ["BAIT/tokenizer.json", "BAIT/spiece.model", "BAIT/merges.txt", "../bait/vocab.txt"])
         for file in ("tokenizer_config.json", "special_tokens_map.json")
@@ -111,11 +115,11 @@ def write_case(number: int, base: Path, folder: Path, bait: Path) -> None:
         content: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
         holders = [content, *(each for each in content.values() if isinstance(each, dict))]
         holder = content if source.random() < 0.7 else source.choice(holders)
-        holder[source.choice(_KEYS)] = _value(source, bait)
+        holder[source.choice(KEYS)] = _value(source, bait)
         file.write_text(json.dumps(content))
     if source.random() < 0.1:  # a second config that the first one may lead to
         config = json.loads((folder / "config.json").read_text())
-        other = config | {source.choice(_KEYS): _value(source, bait)}
+        other = config | {source.choice(KEYS): _value(source, bait)}
         (folder / "config.5.0.0.json").write_text(json.dumps(other))
         (folder / "config.json").write_text(json.dumps(config | {"configuration_files": ["config.5.0.0.json"]}))
     if source.random() < 0.2:
@@ -137,7 +141,7 @@ def _say(file: Path, content: dict[str, Any], bait: Path) -> None:
 
 
 def _value(source: random.Random, bait: Path) -> Any:
-    text = source.choice([*_NAMES, *_CLASSES])
+    text = source.choice([*NAMES, *CLASSES])
     path = str(bait / source.choice(sorted(each.name for each in bait.iterdir())))
     match source.randrange(9):
         case 0 | 1:
@@ -147,7 +151,7 @@ def _value(source: random.Random, bait: Path) -> Any:
         case 4:
             return [path, path]
         case 5:
-            return {source.choice(_KEYS): source.choice([text, path])}
+            return {source.choice(KEYS): source.choice([text, path])}
         case 6:
             return {"": text, "AutoConfig": text, "AutoModelForCausalLM": text, "AutoTokenizer": [text, text]}
         case 7:

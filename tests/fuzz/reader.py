@@ -51,13 +51,13 @@ def outcome(reader: str, folder: Path) -> str:
     try:
         READERS[reader](folder)
     except SecateurError as error:
-        return _how_refused(error)
+        return how_refused(error)
     except BaseException as error:
         return f"wrong {type(error).__name__}: {str(error)[:300]!r}"
     return "ok"
 
 
-def _how_refused(error: SecateurError) -> str:
+def how_refused(error: SecateurError) -> str:
     """The message must be fit for an answer and for the database."""
     if not isinstance(error, UnusableModel | UnusableDataset | InvalidRequest):
         return f"wrong kind {type(error).__name__}"

@@ -17,6 +17,7 @@ from core.errors import UnusableModel
 MOST_VALUES: Final = 100_000
 MOST_LEVELS: Final = 16
 _LARGEST: Final = 2**31 - 1
+_LARGEST_FACTOR: Final = 2**53
 _WIDER: Final = 8
 """A size may be so many times the largest dimension of the tensors: heads, channels and tokens stay within it."""
 _ALWAYS_TAKEN: Final = 2**17
@@ -29,7 +30,7 @@ _NO_SIZE = re.compile(r"max_.+|.+_(positions|embeddings|ctx|length)|.*(chunk|win
 _ABOVE_ZERO = re.compile(
     r"vocab_size|hidden_size|num_hidden_layers|n_layers?|num_attention_heads|n_embd|n_heads?|d_model"
 )
-_UNBOUNDED = re.compile(r".*(theta|base|seed).*")
+_FACTOR = re.compile(r".*(theta|base|seed).*")
 """Numbers that nothing is as large as."""
 
 
@@ -73,8 +74,9 @@ def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, float) and math.isnan(each):
                 raise _refusal(path, "and not a number is none that a model has")
-            if type(each) is int and abs(each) > _LARGEST and not _UNBOUNDED.fullmatch(key):
-                raise _refusal(path, f"and a whole number of {_LARGEST} at most is needed")
+            highest = _LARGEST_FACTOR if _FACTOR.fullmatch(key) else _LARGEST
+            if type(each) is int and abs(each) > highest:
+                raise _refusal(path, f"and a whole number of {highest} at most is needed")
             if not is_size or (isinstance(each, str) and (each == "auto" or each is not value)):
                 continue
             if isinstance(each, float | str) or (isinstance(each, bool) and least == 1):

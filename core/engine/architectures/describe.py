@@ -36,7 +36,7 @@ def describe_folder(folder: Path, *, own_artifact: bool = False, discovered: Arc
     config = read_config(folder, own_artifact=own_artifact, discovered=discovered)
     named = config.get("architectures")
     for architecture in named if isinstance(named, list) else []:
-        if architecture in CLASSIFIER_ARCHITECTURES:
+        if isinstance(architecture, str) and architecture in CLASSIFIER_ARCHITECTURES:
             if quantisation_of(config) is not None:
                 raise UnusableModel(
                     f"config.json holds {QUANTISATION_KEY!r}: the weights of image classifiers are not dequantised; "

@@ -84,7 +84,7 @@ def open_model(path: Path, *, own_artifact: bool = False, discovered: Architectu
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # config classes validate with whatever exception their authors chose
         raise UnusableModel(
-            f"config.json of {path.name} is refused by its config class: {error}", param="model"
+            f"config.json of {path.name} is refused by its config class: {str(error)[:1000]}", param="model"
         ) from error
     for key in (AUTO_MAP_KEY, QUANTISATION_KEY):  # nothing that is handed the config can come to run what it names
         vars(config).pop(key, None)

@@ -66,7 +66,7 @@ def _refusals(folder: ModelFolder) -> Iterator[None]:
     """Turn the various errors that model classes raise for invalid settings into UnusableModel."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise UnusableModel(
             f"config.json of {folder.path.name} is refused by its model class: {str(error)[:300]}", param="model"
         ) from error
