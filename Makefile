@@ -41,6 +41,7 @@ test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, thre
 nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size; then the mutants, a thousand faults and the benches, which go on where they were ended
 	$(BIN)/python -m pytest -m nightly $(PYTEST_FLAGS)
 	CONFIG_FUZZ_CASES=20000 $(BIN)/python -m pytest tests/fuzz/test_configs.py $(PYTEST_FLAGS)
+	ARCHITECTURE_FUZZ_CASES=2000 $(BIN)/python -m pytest tests/fuzz/test_architectures.py $(PYTEST_FLAGS)
 	$(BIN)/python -m bench.mutants
 	$(BIN)/python -m bench.chaos --seeds 1-10 --faults 100 --write docs/operations.md
 	$(BIN)/python -m bench.frontier --write docs/frontier.md --data core/measurements/zeros.json

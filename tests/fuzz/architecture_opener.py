@@ -23,12 +23,13 @@ from typing import Any
 import torch
 
 from bench.architectures.tiny_configs import tiny_model
+from core.engine.architectures.discovered import architectures
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.streamed import StreamedModel, call_block
-from core.engine.models.tracing.discover import discover
-from core.errors import SecateurError
+from core.engine.models.tracing.__main__ import answer
+from core.errors import SecateurError, UnsupportedArchitecture
 from tests.fuzz.architecture_cases import TYPES, case
 from tests.fuzz.config_opener import FORBIDDEN
 from tests.fuzz.reader import how_refused
@@ -57,7 +58,12 @@ def open_folder(folder: Path, tell: Callable[[str], None]) -> str:
     architecture = None
     if isinstance(source, UndiscoveredModel):
         tell("discover")
-        architecture = discover(source.config, source.entries())
+        answered = answer(json.dumps({"config": source.config, "tensors": source.tensors}))
+        if isinstance(error := answered.get("error"), dict):
+            raise UnsupportedArchitecture(f"{error['code']}: {error['message']}", param="model")
+        architecture = architectures.validate_python(answered["architecture"])
+        if "experts" in architecture.refused:
+            raise UnsupportedArchitecture(architecture.refused["experts"], param="model")
         source.described(architecture)
     tell("open")
     opened = open_model(folder, discovered=architecture)
@@ -65,7 +71,7 @@ def open_folder(folder: Path, tell: Callable[[str], None]) -> str:
         4, opened.description.vocabulary_size, (1, _LENGTH), generator=torch.Generator().manual_seed(0)
     )
     streamed = StreamedModel(opened, dtype=torch.float32, device=_CPU)
-    hidden, arguments = streamed.embed(tokens), streamed.block_arguments(_LENGTH)
+    hidden, arguments = streamed.embed(tokens), streamed.block_arguments(tokens)
     with torch.inference_mode():
         for index in range(len(streamed)):
             block = streamed.fill_block(index, streamed.read_block(index), torch.float32)
@@ -89,8 +95,12 @@ def outcome(folder: Path) -> dict[str, Any]:
             raise RuntimeError(f"{event} is not allowed here")  # no OSError: those are tried again
 
     sys.addaudithook(hear)
+
+    def reach(stage: str) -> None:
+        reached[stage] = time.monotonic()
+
     try:
-        how = open_folder(folder, lambda stage: reached.setdefault(stage, time.monotonic()) and None)
+        how = open_folder(folder, reach)
     except SecateurError as error:
         how = how_refused(error)
         how = f"refused {list(reached)[-1]} {error.code}: {error.message[:300]}" if how == "refused" else how
@@ -148,11 +158,12 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def main(first: int, last: int, processes: int, place: Path, tell: Callable[[dict[str, Any]], None]) -> None:
+def main(numbers: range, processes: int, place: Path, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Open the cases of these numbers, so many at a time."""
     torch.set_num_threads(1)
     configs = make_bases(place / "bases")
     running: list[Opening] = []
-    for number in range(first, last):
+    for number in numbers:
         if len(running) == processes:
             tell(running.pop(0).end())
         running.append(Opening(number, place, configs))
@@ -165,5 +176,8 @@ if __name__ == "__main__":
     with redirect_stdout(sys.stderr):  # libraries print at times
         arguments = sys.argv[1:]
         main(
-            *map(int, arguments[:3]), Path(arguments[3]), lambda told: print(json.dumps(told), file=answers, flush=True)
+            range(int(arguments[0]), int(arguments[1])),
+            int(arguments[2]),
+            Path(arguments[3]),
+            lambda told: print(json.dumps(told), file=answers, flush=True),
         )

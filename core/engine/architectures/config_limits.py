@@ -30,12 +30,16 @@ _NO_SIZE = re.compile(r"max_.+|.+_(positions|embeddings|ctx|length)|.*(chunk|win
 _ABOVE_ZERO = re.compile(
     r"vocab_size|hidden_size|num_hidden_layers|n_layers?|num_attention_heads|n_embd|n_heads?|d_model"
 )
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _FACTOR = re.compile(r".*(theta|base|seed).*")
 """Numbers that nothing is as large as."""
 
 
 def check_extent(config: Mapping[str, Any]) -> None:
-    """Require that a config is no longer and no deeper than those of models; raises UnusableModel naming the key."""
+    """Require that a config is no longer and no deeper than those of models, and that what it says is text.
+
+    Raises UnusableModel naming the key.
+    """
     values = 0
     level: list[tuple[str, Any]] = [("", config)]
     for _ in range(MOST_LEVELS):
@@ -46,8 +50,11 @@ def check_extent(config: Mapping[str, Any]) -> None:
                 where = f" with those of {path[:200]!r}" if path else ""
                 raise UnusableModel(f"{CONFIG_FILE} has more than {MOST_VALUES} values{where}", param="model")
             for key, value in holder.items() if isinstance(holder, Mapping) else enumerate(holder):
+                here = f"{path}.{key}" if path else str(key)
+                if any(isinstance(each, str) and _NO_TEXT.search(each) for each in (key, value)):
+                    raise _refusal(ascii(here)[1:-1], "and what it says is no text: it has NUL or half of a character")
                 if isinstance(value, dict | list):
-                    inside.append((f"{path}.{key}" if path else str(key), value))
+                    inside.append((here, value))
         if not inside:
             return
         level = inside
