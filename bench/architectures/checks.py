@@ -1,0 +1,206 @@
+"""Checks of the matrix: a type's tiny model, opened and pruned, at two seeds and two lengths of sequences."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from bench.architectures.jobs import carry_out, reopened, shrank, streamed_logits
+from bench.architectures.masked import Unmatched, without_layers, without_units
+from bench.architectures.outcomes import CAPABILITIES, Capability, Outcome, Status, TypeOutcomes, worst
+from bench.architectures.tiny_configs import tiny_model, tokens_of
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
+from core.engine.evaluation.reload_check import largest_logit
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.models.tracing.discover import discover  # type: ignore
+from core.engine.pruning.block_pass import LayerRow, PruneResult
+from core.errors import InvalidRequest, SecateurError
+
+SEEDS = (0, 1)
+LENGTHS = ((12, 1), (40, 2))
+"""Lengths of sequences, each with how many go through the blocks at once."""
+
+_TOLERANCE = 1e-4
+_REASON = 400
+
+
+class Ended(Exception):
+    """A cell is at its end, with the outcome."""
+
+    def __init__(self, status: Status, stage: str, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = Outcome(status, " ".join(reason.split())[:_REASON], stage)
+
+
+def check_type(model_type: str, work: Path) -> dict[str, Any]:
+    """Return the outcomes of all cells of a type, as a dictionary."""
+    begun = time.perf_counter()
+    subjects: list[_Subject | Outcome] = [_subject(model_type, seed, work / str(seed)) for seed in SEEDS]
+    cells: dict[Capability, Outcome] = {}
+    for capability in CAPABILITIES:
+        outcomes = [each if isinstance(each, Outcome) else each.outcome(capability) for each in subjects]
+        cells[capability] = worst(outcomes)
+    ready = [each for each in subjects if isinstance(each, _Subject)]
+    return asdict(
+        TypeOutcomes(
+            model_type=model_type,
+            listed=any(each.listed for each in ready),
+            has_experts=any(each.has_experts for each in ready),
+            seconds=round(time.perf_counter() - begun, 1),
+            cells=cells,
+        )
+    )
+
+
+@contextmanager
+def _stage(name: str, status: Status = "failed") -> Iterator[None]:
+    """Turn errors of a stage into outcomes: what the service refuses is refused."""
+    try:
+        yield
+    except Ended:
+        raise
+    except Unmatched as error:
+        raise Ended("wrong", name, str(error)) from error
+    except InvalidRequest as error:
+        raise Ended("refused", name, error.message) from error
+    except SecateurError as error:
+        raise Ended("failed", name, f"{error.code}: {error.message}") from error
+    except Exception as error:  # models of all kinds fail in all ways, and each is a cell's outcome
+        raise Ended(status, name, f"{type(error).__name__}: {error}") from error
+
+
+class _Subject:
+    """A tiny model as its folder, its own logits, and how it was opened; `outcome` tries a capability once."""
+
+    def __init__(self, model_type: str, seed: int, work: Path) -> None:
+        self._work, self._seed = work, seed
+        self._path = work / "model"
+        model = tiny_model(model_type, seed)
+        self.has_experts = _has_experts(model)
+        model.save_pretrained(self._path)
+        self._tokens = [tokens_of(model.config, seed, length) for length, _ in LENGTHS]
+        self._logits = self._logits_of(model)
+        self.listed = type(model).__name__ in LANGUAGE_ARCHITECTURES
+        _require_equal(self._logits_of(self._stock(self._path)), self._logits)
+        self._discovered: Architecture | None = None
+        self._folder: ModelFolder | None = None
+        self._opening: Outcome | None = None
+
+    def outcome(self, capability: Capability) -> Outcome:
+        """Return how a capability turns out; those that need an opened model end as its opening did."""
+        if self._opening is None:
+            self._opening = _ended(self._open)
+        if capability == "opens" or self._opening.status != "yes":
+            return self._opening
+        return _ended(lambda: self._prune(capability))
+
+    def _open(self) -> None:
+        with _stage("discover"):
+            source = describe_source(self._path)
+            if isinstance(source, UndiscoveredModel):
+                self._discovered = discover(source.config, source.entries())
+        with _stage("open"):
+            self._folder = open_model(self._path, discovered=self._discovered)
+        self._require_streamed(self._folder, self._logits, "open")
+
+    def _prune(self, capability: Capability) -> None:
+        assert self._folder is not None
+        work = self._work / capability.replace(":", "-")
+        calibration = tokens_of(self._folder.config, self._seed + 10, 24)
+        with _stage("job"):
+            artifact, result = carry_out(capability, self._folder, calibration, work, self._discovered)
+            after = reopened(artifact, self._discovered)
+        with _stage("stock from_pretrained", "wrong"):
+            cut = self._stock(artifact)
+            logits = self._logits_of(cut)
+        self._require_streamed(after, logits, "artifact streamed")
+        with _stage("masked model", "wrong"):
+            dense = self._stock(self._path)
+            if capability in ("unstructured", "n:m"):
+                _require_zeros(dense, cut, result, updates=capability == "n:m")
+                return
+            if not shrank(capability, self._folder, after):
+                raise Ended("failed", "job", f"no {capability} went")
+            if capability == "layers":
+                without_layers(dense, cut, self._folder.family.blocks)
+            else:
+                without_units(dense, cut)
+            _require_equal(logits, self._logits_of(dense))
+
+    def _require_streamed(self, folder: ModelFolder, expected: list[Tensor], stage: str) -> None:
+        with _stage(f"{stage}: stream"):
+            streamed = [
+                streamed_logits(folder, tokens, micro_batch, self._work / "streams")
+                for tokens, (_, micro_batch) in zip(self._tokens, LENGTHS, strict=True)
+            ]
+        with _stage(f"{stage}: streamed logits", "wrong"):
+            _require_equal(streamed, expected)
+
+    def _stock(self, folder: Path) -> PreTrainedModel:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        model.eval()
+        return model
+
+    @torch.inference_mode()
+    def _logits_of(self, model: PreTrainedModel) -> list[Tensor]:
+        return [model(input_ids=tokens, use_cache=False).logits.float() for tokens in self._tokens]
+
+
+def _subject(model_type: str, seed: int, work: Path) -> "_Subject | Outcome":
+    try:
+        with _stage("transformers", "unbuilt"):
+            return _Subject(model_type, seed, work)
+    except Ended as ended:
+        return Outcome("unbuilt", ended.outcome.reason, "transformers")
+
+
+def _ended(cell: Callable[[], None]) -> Outcome:
+    try:
+        cell()
+    except Ended as ended:
+        return ended.outcome
+    return Outcome("yes")
+
+
+def _require_equal(got: list[Tensor], expected: list[Tensor]) -> None:
+    for one, other in zip(got, expected, strict=True):
+        allowed = _TOLERANCE * largest_logit(other)
+        difference = float((one - other).abs().max())
+        if not difference <= allowed:
+            raise ValueError(f"logits of {one.shape[1]} tokens differ by {difference:g}, {allowed:g} is allowed")
+
+
+def _require_zeros(dense: PreTrainedModel, cut: PreTrainedModel, result: PruneResult, *, updates: bool) -> None:
+    """Require the zeros that were reported, in the layers that were reported, and all other weights as they were.
+
+    `updates`: the weights that stay in these layers may be others.
+    """
+    zeros = {row.name: row.zeros for row in result.layers if isinstance(row, LayerRow)}
+    modules = dict(cut.named_modules())
+    for name, module in dense.named_modules():
+        for own, weight in module.named_parameters(recurse=False):
+            other = getattr(modules[name], own)
+            if own != "weight" or name not in zeros:
+                if not torch.equal(weight, other):
+                    raise ValueError(f"{name}.{own} was changed, and no layer of that name was pruned")
+                continue
+            if int((other == 0).sum()) != zeros[name] or zeros[name] != weight.numel() // 2:
+                raise ValueError(f"{name} has {int((other == 0).sum())} zeros, {zeros[name]} were reported")
+            if not updates and not torch.equal(weight * (other != 0), other):
+                raise ValueError(f"the weights that stay in {name} are not those of the dense model")
+    if not zeros or not zeros.keys() <= modules.keys():
+        raise ValueError("layers were pruned that the model does not have")
+
+
+def _has_experts(model: PreTrainedModel) -> bool:
+    return any("expert" in name.lower() or "Expert" in type(module).__name__ for name, module in model.named_modules())
+
+

@@ -1,0 +1,119 @@
+"""Jobs of the matrix: each prunes a tiny model as the service does, writes it, and opens it again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.architectures.outcomes import Capability
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.structure import ModelStructure
+from core.engine.architectures.unit_counts import removable_parameters
+from core.engine.architectures.unit_kind import AttentionMode
+from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.evaluation.reload_check import reload_check
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.models.streamed import StreamedModel
+from core.engine.options.width_counts import require_structure
+from core.engine.pruning.block_pass import PruneResult
+from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
+from core.engine.resume.store import ResumeStore
+from core.pipeline.passes import walk_for
+from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+
+_DEVICE = torch.device("cpu")
+_MEMORY = 2**28
+_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """A method with its pattern, and by which share of what there is."""
+
+    method: str
+    pattern: str
+
+
+JOBS: dict[Capability, Job] = {
+    "unstructured": Job("wanda", "unstructured"),
+    "n:m": Job("sparsegpt", "2:4"),
+    "channels": Job("l2-structured", "structured"),
+    "heads": Job("l2-structured", "structured"),
+    "layers": Job("depth", "structured"),
+}
+
+
+def carry_out(
+    capability: Capability, folder: ModelFolder, calibration: Tensor, work: Path, discovered: Architecture | None
+) -> tuple[Path, PruneResult]:
+    """Prune a folder and return what was written; raises what a job ends with."""
+    work.mkdir(parents=True, exist_ok=True)
+    request = _request(capability, folder)
+    walk = walk_for(folder, request, device=_DEVICE, calibration=calibration, evaluations={}, work=work)
+    result = walk.run()
+    artifact = work / "artifact"
+    write_checkpoint(result.files, result.unchanged, folder.path, artifact, config=result.config)
+    reload_check(artifact, result.verification, device=_DEVICE, discovered=discovered)
+    return artifact, result
+
+
+@torch.inference_mode()
+def streamed_logits(folder: ModelFolder, tokens_NT: Tensor, micro_batch: int, work: Path) -> Tensor:
+    """Return the logits that a model gives block by block, [sequences, time, vocabulary]."""
+    work.mkdir(parents=True, exist_ok=True)
+    streamed = StreamedModel(folder, dtype=torch.float32, device=_DEVICE)
+    stream = Stream(
+        "tokens", tokens_NT, streamed, ResumeStore(work, ""), ActivationBudget(_MEMORY), dtype=torch.float32,
+        micro_batch=micro_batch, resumable=False,
+    )  # fmt: skip
+    stream.start()
+    for index in range(len(streamed)):
+        stream.advance(streamed.fill_block(index, streamed.read_block(index), torch.float32), index)
+        streamed.empty_block(index)
+    positions = torch.arange(tokens_NT.shape[1])
+    return torch.cat(
+        [streamed.logits(stream.tokens[batch], hidden, positions) for batch, hidden in stream.batches()]
+    ).float()
+
+
+def reopened(artifact: Path, discovered: Architecture | None) -> ModelFolder:
+    """Open what a job wrote."""
+    return open_model(artifact, own_artifact=True, discovered=discovered)
+
+
+def shrank(capability: Capability, before: ModelFolder, after: ModelFolder) -> bool:
+    """Return whether there is less of what was to go."""
+    if capability == "layers":
+        return after.description.layers < before.description.layers
+    return _total(require_structure(after.description), capability) < _total(
+        require_structure(before.description), capability
+    )
+
+
+def _total(structure: ModelStructure, size: str) -> int:
+    return sum(layer.sizes[size] for layer in structure.layers)
+
+
+def _request(capability: Capability, folder: ModelFolder) -> ResolvedRequest:
+    """Return the request of a job that takes half of what can go; of layers, as many as half the blocks are."""
+    job, description = JOBS[capability], folder.description
+    if job.pattern != "structured":
+        return resolve_request(description, job.method, job.pattern, _SHARE, {})
+    structure = require_structure(description)
+    if capability == "layers":
+        layers = len(structure.layers)
+        share = max(layers // 2, 1) / layers * structure.parameters / description.parameters
+        return resolve_request(description, job.method, job.pattern, share, {})
+    attention = _attention(structure) if capability == "heads" else "none"
+    kinds = removed_kinds(attention)
+    removable = sum(removable_parameters(structure, layer, kinds) for layer in range(len(structure.layers)))
+    # Where nothing can go the request is made all the same: the refusal is the service's own.
+    share = max(_SHARE * removable / description.parameters, 0.05)
+    return resolve_request(description, job.method, job.pattern, share, {"attention": attention})
+
+
+def _attention(structure: ModelStructure) -> AttentionMode:
+    several = any(layer.sizes.get("kv_heads", 0) > 1 for layer in structure.layers)
+    return "kv_groups" if several else "query_heads"

@@ -1,0 +1,47 @@
+"""Outcomes of a type's cells: offered, refused, failed or wrong."""
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+Capability: TypeAlias = Literal["opens", "unstructured", "n:m", "channels", "heads", "layers"]
+CAPABILITIES: Final[tuple[Capability, ...]] = ("opens", "unstructured", "n:m", "channels", "heads", "layers")
+STRUCTURED: Final[tuple[Capability, ...]] = ("channels", "heads")
+
+Status: TypeAlias = Literal["yes", "refused", "failed", "unbuilt", "wrong"]
+_WORST_FIRST: Final[tuple[Status, ...]] = ("wrong", "failed", "unbuilt", "refused", "yes")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One cell.
+
+    `yes`: every check passed. `refused`: the service says that it does not offer it. `failed`: a job on it ends with an
+    error. `unbuilt`: transformers does not build, run or save the model itself. `wrong`: the service gives a result
+    that is not what it should be, and does not notice.
+    """
+
+    status: Status
+    reason: str = ""
+    stage: str = ""
+
+
+@dataclass(frozen=True)
+class TypeOutcomes:
+    """All cells of a type; `listed`: its architecture is declared and not discovered."""
+
+    model_type: str
+    listed: bool
+    has_experts: bool
+    seconds: float
+    cells: dict[Capability, Outcome]
+
+    @classmethod
+    def of(cls, stored: dict[str, Any]) -> "TypeOutcomes":
+        """Return the outcomes that were kept as a dictionary."""
+        cells = {capability: Outcome(**stored["cells"][capability]) for capability in CAPABILITIES}
+        return cls(**stored | {"cells": cells})
+
+
+def worst(outcomes: list[Outcome]) -> Outcome:
+    """Return the worst of some outcomes."""
+    return min(outcomes, key=lambda outcome: _WORST_FIRST.index(outcome.status))
