@@ -4,6 +4,7 @@ Outcomes are kept by what they follow from, so that the command goes on where it
 """
 
 import argparse
+import shlex
 import signal
 import sys
 import warnings
@@ -13,8 +14,14 @@ from pathlib import Path
 import transformers
 
 from bench.architectures.outcomes import CAPABILITIES, TypeOutcomes
+from bench.architectures.report import page, write_known_types
 from bench.architectures.running import complete, recalled
 from bench.architectures.tiny_configs import TYPES
+from bench.cells import own_release
+from bench.machine import describe_machine
+from bench.page import write_section
+
+SECTION = "bench-architectures"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,6 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ended early: the page shows what there is, the rest is run the next time", file=sys.stderr)
     found = recalled(given.types)
+    command = f"python -m bench.architectures {shlex.join(sys.argv[1:] if arguments is None else arguments)}".strip()
+    text = page(found, given.types, f"{describe_machine()}; {own_release()}. `{command}`")
+    print(f"\n{text}", flush=True)
+    if given.write:
+        write_section(given.write, SECTION, text)
+    if given.data:
+        write_known_types(given.data, found)
     return int(any(cell.status == "wrong" for each in found.values() for cell in each.cells.values()))
 
 
@@ -36,7 +50,8 @@ def _line(outcomes: TypeOutcomes) -> str:
     cells = []
     for capability in CAPABILITIES:
         cell = outcomes.cells[capability]
-        cells.append(capability if cell.status == "yes" else f"{capability} {cell.status} ({cell.stage}: {cell.reason[:160]})")
+        why = "" if cell.status == "yes" else f" {cell.status} ({cell.stage}: {cell.reason[:160]})"
+        cells.append(f"{capability}{why}")
     if outcomes.cells["opens"].status != "yes":
         cells = cells[:1]
     return f"{outcomes.model_type} [{outcomes.seconds:.0f} s]: {'; '.join(cells)}"

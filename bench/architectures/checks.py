@@ -1,11 +1,9 @@
 """Checks of the matrix: a type's tiny model, opened and pruned, at two seeds and two lengths of sequences."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +18,7 @@ from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.models.tracing.discover import discover  # type: ignore
+from core.engine.models.tracing.discover import discover
 from core.engine.pruning.block_pass import LayerRow, PruneResult
 from core.errors import InvalidRequest, SecateurError
 
@@ -40,23 +38,21 @@ class Ended(Exception):
         self.outcome = Outcome(status, " ".join(reason.split())[:_REASON], stage)
 
 
-def check_type(model_type: str, work: Path) -> dict[str, Any]:
-    """Return the outcomes of all cells of a type, as a dictionary."""
+def check_type(model_type: str, work: Path, seeds: Sequence[int] = SEEDS) -> TypeOutcomes:
+    """Return the outcomes of all cells of a type."""
     begun = time.perf_counter()
-    subjects: list[_Subject | Outcome] = [_subject(model_type, seed, work / str(seed)) for seed in SEEDS]
+    subjects = [_subject(model_type, seed, work / str(seed)) for seed in seeds]
     cells: dict[Capability, Outcome] = {}
     for capability in CAPABILITIES:
         outcomes = [each if isinstance(each, Outcome) else each.outcome(capability) for each in subjects]
         cells[capability] = worst(outcomes)
     ready = [each for each in subjects if isinstance(each, _Subject)]
-    return asdict(
-        TypeOutcomes(
-            model_type=model_type,
-            listed=any(each.listed for each in ready),
-            has_experts=any(each.has_experts for each in ready),
-            seconds=round(time.perf_counter() - begun, 1),
-            cells=cells,
-        )
+    return TypeOutcomes(
+        model_type=model_type,
+        listed=any(each.listed for each in ready),
+        has_experts=any(each.has_experts for each in ready),
+        seconds=round(time.perf_counter() - begun, 1),
+        cells=cells,
     )
 
 
@@ -202,5 +198,3 @@ def _require_zeros(dense: PreTrainedModel, cut: PreTrainedModel, result: PruneRe
 
 def _has_experts(model: PreTrainedModel) -> bool:
     return any("expert" in name.lower() or "Expert" in type(module).__name__ for name, module in model.named_modules())
-
-

@@ -1,4 +1,4 @@
-"""Cells of the matrix: each type is tried in a child of this process, and its outcomes are kept by what they follow from.
+"""Cells of the matrix: each type is tried in a child of this process, and its outcomes are kept.
 
 Children are forked, so that the libraries are loaded once. A child that crashes, hangs or takes too much memory is the
 outcome of its type.
@@ -62,7 +62,7 @@ def _child(model_type: str, work: Path) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     partial = work / f"{_RESULT}.partial"
-    partial.write_text(json.dumps(check_type(model_type, work)))
+    partial.write_text(json.dumps(asdict(check_type(model_type, work))))
     partial.replace(work / _RESULT)
 
 
