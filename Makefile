@@ -11,7 +11,7 @@ FAULTS ?= 100
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve stop test nightly check format bench bench-frontier bench-structured claims mutants chaos lock clean
+.PHONY: help setup demo serve stop test nightly check format bench bench-frontier bench-structured architectures claims mutants chaos lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -45,6 +45,7 @@ nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all 
 	$(BIN)/python -m bench.mutants
 	$(BIN)/python -m bench.chaos --seeds 1-10 --faults 100 --write docs/operations.md
 	$(BIN)/python -m bench.frontier --write docs/frontier.md --data core/measurements/zeros.json
+	$(BIN)/python -m bench.architectures --write docs/architectures.md --data core/engine/architectures/known_types.json
 	$(BIN)/python -m bench.claims --write docs/claims.md
 	$(BIN)/python -m bench.gguf_cells --write docs/gguf.md
 	$(BIN)/python -m bench.gguf_converter
@@ -62,6 +63,9 @@ format: $(SETUP) ## apply the formatter and the safe lint fixes
 
 bench: $(SETUP) ## against llm-compressor, in a virtual environment of its own
 	$(BIN)/python -m bench
+
+architectures: $(SETUP) ## what every causal language model of transformers is offered, tried on tiny ones: docs/architectures.md; goes on where it was ended
+	$(BIN)/python -m bench.architectures --write docs/architectures.md --data core/engine/architectures/known_types.json
 
 claims: $(SETUP) ## what the classical papers claim, tried here: docs/claims.md; goes on where it was ended
 	$(BIN)/python -m bench.claims --write docs/claims.md
