@@ -35,19 +35,21 @@ def write_known_types(file: Path, found: Mapping[str, TypeOutcomes]) -> None:
     known = {
         "transformers": transformers.__version__,
         "discovery": DISCOVERY_VERSION,
-        "types": {
-            name: {
-                "offered": [each for each in CAPABILITIES if outcomes.cells[each].status == "yes"],
-                "not_offered": {
-                    each: _reason(name, outcomes.cells[each])
-                    for each in CAPABILITIES
-                    if outcomes.cells[each].status != "yes"
-                },
-            }
-            for name, outcomes in sorted(found.items())
-        },
+        "types": {name: known_type(outcomes) for name, outcomes in sorted(found.items())},
     }
     file.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+
+
+def known_type(outcomes: TypeOutcomes) -> dict[str, object]:
+    """Return what a type is offered, and why not the rest, by capability."""
+    return {
+        "offered": [each for each in CAPABILITIES if outcomes.cells[each].status == "yes"],
+        "not_offered": {
+            each: _reason(outcomes.model_type, outcomes.cells[each])
+            for each in CAPABILITIES
+            if outcomes.cells[each].status != "yes"
+        },
+    }
 
 
 def _summary(found: Mapping[str, TypeOutcomes], types: Collection[str]) -> list[str]:
