@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import MODELLING_FILE, modelling_file, per_layer_architecture
 from core.engine.checkpoints.files import COMPANIONS, CONFIG_FILE, INDEX_FILE, SINGLE_FILE
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY, plain_config
@@ -22,20 +23,22 @@ def write_checkpoint(
     folder: Path,
     *,
     config: Mapping[str, Any] | None = None,
+    discovered: Architecture | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> int:
     """Join safetensors files, and tensors the source already has, into a model folder that `from_pretrained` opens.
 
     Config (unless another is given), generation config and tokenizer are copied from `source`, but for what the config
     says of quantised weights; where it gives layers shapes of their own, the modelling file that builds them is written
-    beside it. Tensor bytes are copied file to file. Returns the bytes of all tensors.
+    beside it, of the architecture that was `discovered` where none is declared. Tensor bytes are copied file to file.
+    Returns the bytes of all tensors.
     """
     folder.mkdir(parents=True, exist_ok=True)
     entries = [*unchanged, *(entry for file in files for entry in read_header(file).values())]
     said = json.loads((source / CONFIG_FILE).read_bytes()) if config is None else config
     if said.get(QUANTISATION_KEY) is not None:
         config = plain_config(said)
-    family = per_layer_architecture(said)
+    family = per_layer_architecture(said, discovered)
     if family is not None:  # transformers renames what files hold only for classes of its own
         entries = [replace(entry, name=family.module_name(entry.name)) for entry in entries]
     shards: list[list[TensorEntry]] = [[]]

@@ -4,24 +4,30 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from core.engine.architectures.architecture import UnitAxis
+from core.engine.architectures.unit_kinds.heads import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY
 from core.engine.models.tracing.differential import Differential
 from core.engine.models.tracing.unit_axes import BlockCut, unit_axes
 from core.engine.models.tracing.unit_layout import Units
-
-_HEAD_DIM = "head_dim"
 
 
 @dataclass(frozen=True)
 class HeadSettings:
     """Names of settings: the number of heads, that of key and value heads, and the size of a head.
 
-    `divide_hidden`: the config insists that the heads divide the hidden size.
+    Where there are no fewer key and value heads their number is that of the heads. `divide_hidden`: the config insists
+    that the heads divide the hidden size.
     """
 
     heads: str
-    kv_heads: str | None
-    head_dim: str | None
+    kv_heads: str
+    head_dim: str
     divide_hidden: bool
+
+    @property
+    def config_keys(self) -> dict[str, str]:
+        """Return the names that differ from the common ones, by these."""
+        names = {HEADS_KEY: self.heads, KV_HEADS_KEY: self.kv_heads, HEAD_DIM_KEY: self.head_dim}
+        return {common: name for common, name in names.items() if name != common}
 
 
 def find_head_settings(
@@ -29,7 +35,9 @@ def find_head_settings(
 ) -> tuple[HeadSettings, tuple[UnitAxis, ...]] | str:
     """Return the settings that count the heads of some blocks and the axes that one unit more has; or why none do."""
     head_dim = _head_dim_key(cut, units, differential)
-    pinned = {} if head_dim is None else {head_dim: units.head_width}
+    if head_dim is None:
+        return "the size of a head follows from other settings, so that none can go"
+    pinned = {head_dim: units.head_width}
     reasons = []
     for heads, kv_heads in _counting(units, differential):
         counts = {heads: (units.heads, units.group)} | ({} if kv_heads is None else {kv_heads: (units.units, 1)})
@@ -43,7 +51,7 @@ def find_head_settings(
                 reasons += [f"{heads}: {changes}"] if number == units.units else []
                 continue
             if not cut.reading(number) <= changes:
-                reasons.insert(0, "the size of a head follows from the hidden size, so that no head can go")
+                reasons.insert(0, "the size of a head follows from other settings, so that none can go")
                 break
             axes = unit_axes(cut, changes, number, differential, linears)
             if isinstance(axes, str):
@@ -52,7 +60,7 @@ def find_head_settings(
             hidden = differential.config.get_text_config().hidden_size
             odd = next(each for each in range(1, hidden + 2) if hidden % (units.heads + each * units.group))
             divide_hidden = isinstance(differential.changes(more(odd)), str)
-            return HeadSettings(heads, kv_heads, head_dim, divide_hidden), axes
+            return HeadSettings(heads, kv_heads or heads, head_dim, divide_hidden), axes
     return reasons[0] if reasons else f"no setting of its config is the number of heads that {units.reader} reads"
 
 
@@ -68,8 +76,8 @@ def _counting(units: Units, differential: Differential) -> Iterator[tuple[str, s
 
 def _head_dim_key(cut: BlockCut, units: Units, differential: Differential) -> str | None:
     """Return the setting that is the size of a head, by its effect; it may be one that the config does not name."""
-    named = [name for name, value in differential.integers.items() if value == units.head_width and name != _HEAD_DIM]
-    for key in (_HEAD_DIM, *named):
+    named = [name for name, value in differential.integers.items() if value == units.head_width and name != HEAD_DIM_KEY]
+    for key in (HEAD_DIM_KEY, *named):
         for more in (2, units.head_width):
             changes = differential.changes({key: units.head_width + more})
             reading = {(name, side, units.heads * more) for name, side, _ in cut.reading(1)}

@@ -6,12 +6,12 @@ differential of its config, which says what another number of units makes of eve
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from transformers import PreTrainedModel
 
-from core.engine.architectures.architecture import UnitAxis
+from core.engine.architectures.architecture import Architecture, UnitAxis
 from core.engine.models.tracing.differential import Change, Differential
 from core.engine.models.tracing.head_settings import HeadSettings, find_head_settings
 from core.engine.models.tracing.probe import block_kinds, probe_block
@@ -33,6 +33,25 @@ class DiscoveredUnits:
     width_key: str | None = None
     heads: HeadSettings | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, architecture: Architecture) -> Architecture:
+        """Return an architecture with these units in its sublayers; what has no sublayer of its own is refused."""
+        outputs = {each.output for each in architecture.sublayers}
+        astray = {
+            kind: f"{reader} reads it, which does not give what is added to the residual stream"
+            for reader, units in self.units.items()
+            for kind in units
+            if reader not in outputs
+        }
+        keys = {} if self.heads is None else self.heads.config_keys
+        return replace(
+            architecture,
+            sublayers=tuple(replace(each, units=self.units.get(each.output, {})) for each in architecture.sublayers),
+            width_key=self.width_key or architecture.width_key,
+            config_keys={**architecture.config_keys, **keys},
+            heads_divide_hidden=self.heads is not None and self.heads.divide_hidden,
+            refused={**architecture.refused, **self.refused, **astray},
+        )
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def _reloaded(opened: ModelFolder, kinds: Sequence[UnitKind], kept: KeptUnits, w
     ]
     write_tensors(work / "blocks.safetensors", tensors)
     artifact = work / "artifact"
-    write_checkpoint([work / "blocks.safetensors"], unchanged, opened.path, artifact, config=config)
+    write_checkpoint([work / "blocks.safetensors"], unchanged, opened.path, artifact, config=config, discovered=family)
     cut = open_model(artifact, own_artifact=True, discovered=family)
     return load_model(cut, _CPU, dtype=torch.float32)
 
