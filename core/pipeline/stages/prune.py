@@ -49,7 +49,12 @@ def prune_model(spec: LanguageSpec, context: StageContext) -> PruneOutput:
             dense.add("perplexity", name, facts[name], {"perplexity": pair.dense})
     peak = context.peak_memory()
     artifact_bytes = write_checkpoint(
-        result.files, result.unchanged, spec.model.path, spec.pruned, config=result.config
+        result.files,
+        result.unchanged,
+        spec.model.path,
+        spec.pruned,
+        config=result.config,
+        discovered=folder.description.discovered,
     )
     output = prune_result(
         spec,

@@ -67,7 +67,13 @@ def recover_model(spec: LanguageSpec, context: StageContext) -> RecoveryOutput:
         progress=_Training(progress, recovery),
         activation_budget_bytes=spec.activation_budget_bytes,
     )
-    write_checkpoint(recovered.files, recovered.unchanged, spec.pruned, spec.artifact)
+    write_checkpoint(
+        recovered.files,
+        recovered.unchanged,
+        spec.pruned,
+        spec.artifact,
+        discovered=folder.description.discovered,
+    )
     progress.stage("evaluate")
     measured = measure(
         open_place(spec.artifact_place),

@@ -1,0 +1,133 @@
+"""Units of an architecture as its real widths have them: found on a small copy, then checked against real shapes."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from core.engine.architectures.architecture import Architecture, UnitAxis
+from core.engine.architectures.unit_kind import axis_dimension, run_name
+from core.engine.architectures.unit_kinds.heads import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY
+from core.engine.models.tracing.build import build_random
+from core.engine.models.tracing.configuration import Settings, open_config
+from core.engine.models.tracing.differential import Differential, Shapes
+from core.engine.models.tracing.probe import randomise
+from core.engine.models.tracing.units import CHANNELS, HEADS, discover_units
+from core.errors import SecateurError
+
+
+def with_units(architecture: Architecture, small: Settings, real: Settings) -> Architecture:
+    """Return an architecture with the units that can be removed, or why they cannot.
+
+    `small` are the settings of a small copy of it, `real` those of a model with its own widths.
+    """
+    settings = _with_shared_keys(small)
+    model = build_random(open_config(settings))
+    randomise(model)
+    found = discover_units(model, architecture.blocks, architecture.linears, Differential(settings)).of(architecture)
+    at_size = Differential(real)
+    for kind in (CHANNELS, HEADS):
+        if found.axes(kind):
+            found = _at_size(found, kind, at_size)
+    return found
+
+
+def _with_shared_keys(settings: Settings) -> Settings:
+    """Return settings of a model in which two heads share keys and values, where it can be had and runs.
+
+    Where each head has its own, or all have the same, the probe cannot tell the two apart.
+    """
+    differential = Differential(settings)
+    heads = getattr(differential.config, HEADS_KEY, None)
+    keys = [name for name in differential.integers if "head" in name and ("kv" in name or "key_value" in name)]
+    for key in keys:
+        if type(heads) is int and heads > 3 and heads % 2 == 0 and differential.integers[key] in (1, heads):
+            shared = {**differential.raw, key: heads // 2}
+            try:
+                model = build_random(open_config(shared))
+                with torch.inference_mode():
+                    model(input_ids=torch.arange(3, 9)[None], use_cache=False)
+            except (SecateurError, RuntimeError, ValueError):
+                continue
+            return shared
+    return settings
+
+
+def _at_size(architecture: Architecture, kind: str, differential: Differential) -> Architecture:
+    """Return the architecture with the factors that the real widths have, in the axes of a kind of unit.
+
+    Refuses it where half of the units, as the config would say it, is not half of what is read.
+    """
+    sublayer = architecture.sublayer_of(kind)
+    assert sublayer is not None
+    prefix, block = _first_block(architecture, sublayer.output, differential.shapes)
+    reader = UnitAxis(sublayer.output, "in", ())
+    reading = _features(architecture, reader, block)
+    if kind == CHANNELS:
+        counts, fewer, left = {"channel": reading}, {architecture.width_key: reading // 2}, reading // 2
+    else:
+        names = {key: architecture.config_keys.get(key, key) for key in (HEADS_KEY, KV_HEADS_KEY, HEAD_DIM_KEY)}
+        config = differential.config
+        heads, kv_heads = (getattr(config, names[key], None) for key in (HEADS_KEY, KV_HEADS_KEY))
+        if type(heads) is not int or type(kv_heads) is not int or heads % kv_heads or reading % heads:
+            return _refusing(architecture, kind, "its config does not say how many heads there are")
+        head_dim = reading // heads
+        counts = {"query": heads * head_dim, "head": heads, "key": kv_heads * head_dim, "kv_head": kv_heads}
+        left_heads, left_keys = (heads // 2, kv_heads // 2) if kv_heads > 1 else (heads // 2, kv_heads)
+        fewer = {names[KV_HEADS_KEY]: left_keys, names[HEADS_KEY]: left_heads, names[HEAD_DIM_KEY]: head_dim}
+        left = left_heads * head_dim
+    changes = differential.changes(fewer)
+    dimension = axis_dimension(architecture, reader, 2)
+    if isinstance(changes, str):
+        return _refusing(architecture, kind, changes)
+    if (f"{prefix}{sublayer.output}.weight", dimension, left - reading) not in changes:
+        return _refusing(architecture, kind, f"{', '.join(fewer)} does not say how much {sublayer.output} reads")
+    axes = []
+    for axis in sublayer.units[kind]:
+        runs = _runs_at_size(axis, _features(architecture, axis, block), counts)
+        if runs is None:
+            return _refusing(architecture, kind, f"{axis.module} has other parts than in a small copy of the model")
+        axes.append(replace(axis, runs=runs))
+    return replace(
+        architecture,
+        sublayers=tuple(
+            replace(each, units={**each.units, kind: tuple(axes)}) if each is sublayer else each
+            for each in architecture.sublayers
+        ),
+    )
+
+
+def _runs_at_size(axis: UnitAxis, features: int, counts: Mapping[str, int]) -> tuple[str, ...] | None:
+    """Return the runs of an axis with so many features; None where these are others than the small copy's."""
+    if sum(counts[name] * factor for name, factor in map(run_name, axis.runs)) == features:
+        return axis.runs
+    if len(axis.runs) > 1:
+        return None
+    name, _ = run_name(axis.runs[0])
+    single = {"query": "head", "key": "kv_head"}.get(name, name)
+    return None if features % counts[single] else (f"{single}:{features // counts[single]}",)
+
+
+def _refusing(architecture: Architecture, kind: str, reason: str) -> Architecture:
+    return replace(
+        architecture,
+        sublayers=tuple(
+            replace(each, units={name: axes for name, axes in each.units.items() if name != kind})
+            for each in architecture.sublayers
+        ),
+        refused={**architecture.refused, kind: reason},
+    )
+
+
+def _first_block(architecture: Architecture, linear: str, shapes: Shapes) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """Return the prefix of the first block that has a linear layer, and its shapes by name within it."""
+    weight = re.compile(rf"({re.escape(architecture.blocks)}\.[0-9]+\.){re.escape(linear)}\.weight")
+    prefix = next(match[1] for name in shapes if (match := weight.fullmatch(name)))
+    return prefix, {name.removeprefix(prefix): each for name, each in shapes.items() if name.startswith(prefix)}
+
+
+def _features(architecture: Architecture, axis: UnitAxis, block: Mapping[str, tuple[int, ...]]) -> int:
+    shape = block.get(f"{axis.module}.weight") or block[axis.module]
+    is_linear = axis.module in architecture.linears
+    return shape[axis_dimension(architecture, axis, len(shape)) if is_linear else 0]
