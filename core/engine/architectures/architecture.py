@@ -152,8 +152,9 @@ class Architecture:
         return tuple(name for name in self.linears if f"{name}.weight" in parameters)
 
     def config_key(self, config: Mapping[str, Any], setting: str) -> str:
-        """Return the name config.json has for a setting: its common one, or this architecture's own."""
-        return setting if setting in config else self.config_keys.get(setting, setting)
+        """Return the name config.json has for a setting: this architecture's own, or else its common one."""
+        own = self.config_keys.get(setting, setting)
+        return own if own in config or setting not in config else setting
 
     def config_value(self, config: Mapping[str, Any], setting: str) -> Any:
         """Return the value of a setting in config.json, or that of the config's class; None where there is none."""

@@ -109,7 +109,9 @@ def features(family: Architecture, block: Block, axis: UnitAxis) -> int:
 def axis_parameters(family: Architecture, block: Block, kind: KindName, rows: Mapping[str, int]) -> int:
     """Return the parameters of one unit: of all axes of a kind, with so many features in each run."""
     return sum(
-        block[name].numel // _size(family, axis, block[name]) * sum(rows.get(name, 0) * factor for name, factor in map(run_name, axis.runs))
+        block[name].numel
+        // _size(family, axis, block[name])
+        * sum(rows.get(name, 0) * factor for name, factor in map(run_name, axis.runs))
         for axis in family.axes(kind)
         for name in axis_tensors(axis)
         if name in block

@@ -87,7 +87,7 @@ def probe_block(
 def _moved(
     model: PreTrainedModel, block: nn.Module, producer: str, rows: Tensor, linears: Sequence[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return which columns of each other linear layer move with these rows of one, at any position and at later ones."""
+    """Return which columns of each other linear layer move with these rows, at any position and at later ones."""
     samples = 1 + len(rows)
     found: dict[str, tuple[Tensor, Tensor]] = {}
     for repeat in range(_MOST):

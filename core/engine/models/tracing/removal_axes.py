@@ -25,7 +25,10 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
     settings = _with_shared_keys(small)
     model = build_random(open_config(settings))
     randomise(model)
-    found = discover_units(model, architecture.blocks, architecture.linears, Differential(settings)).of(architecture)
+    outputs = [each.output for each in architecture.sublayers]
+    found = discover_units(model, architecture.blocks, architecture.linears, outputs, Differential(settings)).of(
+        architecture
+    )
     at_size = Differential(real)
     for kind in (CHANNELS, HEADS):
         if found.axes(kind):
@@ -57,7 +60,7 @@ def _with_shared_keys(settings: Settings) -> Settings:
 def _at_size(architecture: Architecture, kind: str, differential: Differential) -> Architecture:
     """Return the architecture with the factors that the real widths have, in the axes of a kind of unit.
 
-    Refuses it where half of the units, as the config would say it, is not half of what is read.
+    Refuses it where fewer units, as the config would say it, do not leave as much to be read.
     """
     sublayer = architecture.sublayer_of(kind)
     assert sublayer is not None
@@ -65,27 +68,28 @@ def _at_size(architecture: Architecture, kind: str, differential: Differential) 
     reader = UnitAxis(sublayer.output, "in", ())
     reading = _features(architecture, reader, block)
     if kind == CHANNELS:
-        counts, fewer, left = {"channel": reading}, {architecture.width_key: reading // 2}, reading // 2
+        counts = {"channel": reading}
+        fewer = [({architecture.width_key: left}, left) for left in (reading // 2, reading // 8)]
     else:
         names = {key: architecture.config_keys.get(key, key) for key in (HEADS_KEY, KV_HEADS_KEY, HEAD_DIM_KEY)}
-        config = differential.config
-        heads, kv_heads = (getattr(config, names[key], None) for key in (HEADS_KEY, KV_HEADS_KEY))
+        heads, kv_heads = (getattr(differential.config, names[key], None) for key in (HEADS_KEY, KV_HEADS_KEY))
         if type(heads) is not int or type(kv_heads) is not int or heads % kv_heads or reading % heads:
             return _refusing(architecture, kind, "its config does not say how many heads there are")
         head_dim = reading // heads
         counts = {"query": heads * head_dim, "head": heads, "key": kv_heads * head_dim, "kv_head": kv_heads}
-        left_heads, left_keys = (heads // 2, kv_heads // 2) if kv_heads > 1 else (heads // 2, kv_heads)
-        fewer = {names[KV_HEADS_KEY]: left_keys, names[HEADS_KEY]: left_heads, names[HEAD_DIM_KEY]: head_dim}
-        left = left_heads * head_dim
-    changes = differential.changes(fewer)
-    dimension = axis_dimension(architecture, reader, 2)
-    if isinstance(changes, str):
-        return _refusing(architecture, kind, changes)
-    if (f"{prefix}{sublayer.output}.weight", dimension, left - reading) not in changes:
-        return _refusing(architecture, kind, f"{', '.join(fewer)} does not say how much {sublayer.output} reads")
+        half = {names[KV_HEADS_KEY]: max(kv_heads // 2, 1), names[HEADS_KEY]: heads // 2}
+        fewer = [({**half, names[HEAD_DIM_KEY]: head_dim}, heads // 2 * head_dim)]
+    for settings, left in fewer:
+        changes = differential.changes(settings)
+        if isinstance(changes, str):
+            return _refusing(architecture, kind, changes)
+        change = (f"{prefix}{sublayer.output}.weight", axis_dimension(architecture, reader, 2), left - reading)
+        if change not in changes:
+            return _refusing(architecture, kind, f"{', '.join(settings)} does not say how much {sublayer.output} reads")
     axes = []
     for axis in sublayer.units[kind]:
-        runs = _runs_at_size(axis, _features(architecture, axis, block), counts)
+        is_linear = axis.module in architecture.linears
+        runs = _runs_at_size(axis, _features(architecture, axis, block), counts, is_linear=is_linear)
         if runs is None:
             return _refusing(architecture, kind, f"{axis.module} has other parts than in a small copy of the model")
         axes.append(replace(axis, runs=runs))
@@ -98,10 +102,14 @@ def _at_size(architecture: Architecture, kind: str, differential: Differential) 
     )
 
 
-def _runs_at_size(axis: UnitAxis, features: int, counts: Mapping[str, int]) -> tuple[str, ...] | None:
+def _runs_at_size(
+    axis: UnitAxis, features: int, counts: Mapping[str, int], *, is_linear: bool
+) -> tuple[str, ...] | None:
     """Return the runs of an axis with so many features; None where these are others than the small copy's."""
     if sum(counts[name] * factor for name, factor in map(run_name, axis.runs)) == features:
         return axis.runs
+    if not is_linear:  # of these the small copy tells nothing but the number
+        return next(((name,) for name, count in counts.items() if count == features), None)
     if len(axis.runs) > 1:
         return None
     name, _ = run_name(axis.runs[0])

@@ -1,5 +1,6 @@
 """Axes of units: what the config's differential changes, named by what the probe found there."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,39 +23,35 @@ class BlockCut:
         return frozenset((prefix + weight, self.input_side, more * self.units.width) for prefix in self.prefixes)
 
 
-def block_cut(units: Units, differential: Differential, blocks: str) -> BlockCut:
+def block_cut(units: Units, differential: Differential, blocks: str, *, is_transposed: bool) -> BlockCut:
     """Return the blocks that have a reader of such units, of as many features."""
-    tail = f".{units.reader}.weight"
     features = units.units * units.width
-    weights = {
-        name.removesuffix(tail): shape
+    weight = re.compile(rf"({re.escape(blocks)}\.[0-9]+\.){re.escape(units.reader)}\.weight")
+    prefixes = tuple(
+        match[1]
         for name, shape in differential.shapes.items()
-        if name.startswith(f"{blocks}.") and name.endswith(tail) and features in shape
-        and name.removeprefix(f"{blocks}.").removesuffix(tail).isdecimal()
-    }
-    # A weight that is square tells nothing: stored as [out, in] unless another of its model's says otherwise.
-    sides = {shape.index(features) for shape in weights.values() if shape[0] != shape[1]} or {1}
-    return BlockCut(units, tuple(f"{block}." for block in weights), min(sides))
+        if features in shape and (match := weight.fullmatch(name))
+    )
+    return BlockCut(units, prefixes, 0 if is_transposed else 1)
 
 
 def unit_axes(
     cut: BlockCut, changes: frozenset[Change], more: int, differential: Differential, linears: Sequence[str]
 ) -> tuple[UnitAxis, ...] | str:
     """Return the axes of what so many more units change; as words, what there is beside what the probe found."""
-    by_name: dict[tuple[str, int], int] = {}
-    counted: dict[tuple[str, int], int] = {}
+    differences: dict[tuple[str, int], int] = {}
+    dimensions: dict[str, int] = {}
     for name, dimension, difference in changes:
         prefix = next((each for each in cut.prefixes if name.startswith(each)), None)
         if prefix is None:
             return f"it changes {name} too"
-        place = (name.removeprefix(prefix), dimension)
-        if by_name.setdefault(place, difference) != difference:
+        own = name.removeprefix(prefix)
+        dimensions[own] = len(differential.shapes[name])
+        if differences.setdefault((own, dimension), difference) != difference:
             return f"it changes {name} by another number than in other layers"
-        counted[place] = counted.get(place, 0) + 1
     axes: dict[str, UnitAxis] = {}
-    for (name, dimension), difference in by_name.items():
-        axis = _axis(cut, name, dimension, difference, more, len(differential.shapes[cut.prefixes[0] + name])
-                     if cut.prefixes[0] + name in differential.shapes else 0)
+    for (name, dimension), difference in differences.items():
+        axis = _axis(cut, name, dimension, difference, more, dimensions[name])
         if isinstance(axis, str):
             return axis
         if axes.setdefault(axis.module, axis) != axis:
@@ -66,59 +63,53 @@ def unit_axes(
     return tuple(sorted(axes.values(), key=lambda each: (order.get(each.module, len(order)), _rank(each))))
 
 
-def _rank(axis: UnitAxis) -> tuple[int, str]:
+def _rank(axis: UnitAxis) -> tuple[bool, str]:
     """Return the place of an axis among those that are no linear layers: those of queries before those of keys."""
-    return (int(axis.runs[0].startswith("k")), axis.module)
+    return axis.runs[0].startswith("k"), axis.module
 
 
-def _axis(
-    cut: BlockCut, name: str, dimension: int, difference: int, more: int, dimensions: int
-) -> UnitAxis | str:
+def _axis(cut: BlockCut, name: str, dimension: int, difference: int, more: int, dimensions: int) -> UnitAxis | str:
+    """Return the axis of a parameter that differs by so much; or why it is none."""
     units = cut.units
     module, _, last = name.rpartition(".")
     if last not in ("weight", "bias"):
         module = name
     if module == units.reader and last == "weight" and dimension == cut.input_side:
-        if difference != more * units.width:
-            return f"it changes {name} by {difference}, not by whole units"
-        return UnitAxis(module, "in", ("channel",) if not units.is_mixing else ("query",))
+        return UnitAxis(module, "in", ("query" if units.is_mixing else "channel",))
     if module in units.runs:
         runs = units.runs[module]
+        rows = sum(run.query + run.key for run in runs)
         if dimensions == 2 and dimension == cut.input_side:
             return f"it changes what {module} reads"
-        if difference != more * sum(run.query + run.key for run in runs):
-            return f"it changes {name} by {difference}, the probe found {sum(run.query + run.key for run in runs)}"
-        names = tuple(run_name(units, run) for run in runs)
-        if None in names:
+        if difference != more * rows:
+            return f"it changes {name} by {difference}, a unit has {rows}"
+        names = tuple(name for name in (_name(units, run) for run in runs) if name is not None)
+        if len(names) < len(runs):
             return f"the rows of {module} are in an order for which there is no cut"
-        return UnitAxis(module, "out", tuple(each for each in names if each is not None))
+        return UnitAxis(module, "out", names)
     if dimension != 0 or dimensions > 2:
         return f"it changes {name} too"
-    sizes = (
-        {1: "channel"}
-        if not units.is_mixing
-        else {1: "kv_head", units.group: "head", units.head_width: "key", units.width: "query"}
-    )
-    run = sizes.get(difference // more) if difference % more == 0 else None
-    if run is None or (dimensions == 2 and last == "weight" and run in ("channel", "query", "key")):
-        return f"it changes {name} too"
-    return UnitAxis(module, "out", (run,))
+    # A matrix that is no linear layer has a row for each head.
+    sizes = {1: "kv_head", units.group: "head"} if units.is_mixing else {}
+    if dimensions == 1:
+        sizes |= {units.head_width: "key", units.width: "query"} if units.is_mixing else {1: "channel"}
+    run = None if difference % more else sizes.get(difference // more)
+    return f"it changes {name} too" if run is None else UnitAxis(module, "out", (run,))
 
 
-def run_name(units: Units, run: Run) -> str | None:
+def _name(units: Units, run: Run) -> str | None:
     """Return the name of a run, as kinds of units call it: of what it has features, and how many times as many."""
     if run.query and run.key:
         return None
     if not units.is_mixing:
         return _times("channel", run.query)
     if run.key:
-        return _counted(("key", units.head_width), "kv_head", run.key)
-    return _counted(("query", units.head_width), "head", run.query // units.group) if run.is_per_head else None
+        return _counted("key", "kv_head", run.key, units.head_width)
+    return _counted("query", "head", run.query // units.group, units.head_width) if run.is_per_head else None
 
 
-def _counted(whole: tuple[str, int], single: str, rows: int) -> str:
-    name, width = whole
-    return _times(single, rows) if rows % width else _times(name, rows // width)
+def _counted(whole: str, single: str, rows: int, width: int) -> str:
+    return _times(single, rows) if rows % width else _times(whole, rows // width)
 
 
 def _times(name: str, factor: int) -> str:

@@ -107,14 +107,13 @@ def _components(rows: Tensor) -> Tensor:
             break
         reached = further
     first = reached.to(torch.int8).argmax(1)
-    return torch.unique(first, return_inverse=True)[1]
+    labels: Tensor = torch.unique(first, return_inverse=True)[1]
+    return labels
 
 
 def _is_in_equal_stretches(labels: Tensor) -> bool:
     units = int(labels.max()) + 1
-    return len(labels) % units == 0 and torch.equal(
-        labels, torch.arange(units).repeat_interleave(len(labels) // units)
-    )
+    return len(labels) % units == 0 and torch.equal(labels, torch.arange(units).repeat_interleave(len(labels) // units))
 
 
 def _runs(movement: Movement, partial: Tensor, labels: Tensor, heads: Tensor) -> tuple[Run, ...] | None:
@@ -145,4 +144,3 @@ def _runs(movement: Movement, partial: Tensor, labels: Tensor, heads: Tensor) ->
         runs.append(Run(query, key, run_heads == in_order))
         start += units * size
     return tuple(runs)
-

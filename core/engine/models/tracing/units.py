@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from core.engine.architectures.architecture import Architecture, UnitAxis
 from core.engine.models.tracing.differential import Change, Differential
@@ -35,14 +36,7 @@ class DiscoveredUnits:
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, architecture: Architecture) -> Architecture:
-        """Return an architecture with these units in its sublayers; what has no sublayer of its own is refused."""
-        outputs = {each.output for each in architecture.sublayers}
-        astray = {
-            kind: f"{reader} reads it, which does not give what is added to the residual stream"
-            for reader, units in self.units.items()
-            for kind in units
-            if reader not in outputs
-        }
+        """Return an architecture with these units in its sublayers."""
         keys = {} if self.heads is None else self.heads.config_keys
         return replace(
             architecture,
@@ -50,7 +44,7 @@ class DiscoveredUnits:
             width_key=self.width_key or architecture.width_key,
             config_keys={**architecture.config_keys, **keys},
             heads_divide_hidden=self.heads is not None and self.heads.divide_hidden,
-            refused={**architecture.refused, **self.refused, **astray},
+            refused={**architecture.refused, **self.refused},
         )
 
 
@@ -63,28 +57,81 @@ class _Cut:
 
 
 def discover_units(
-    model: PreTrainedModel, blocks: str, linears: Sequence[str], differential: Differential
+    model: PreTrainedModel, blocks: str, linears: Sequence[str], outputs: Sequence[str], differential: Differential
 ) -> DiscoveredUnits:
     """Return the units of a tiny model that `randomise` has been over, and whose config the differential is of.
 
-    `linears` are the linear layers of its blocks in order of execution; a block has those of them that it has.
+    `linears` are the linear layers of its blocks in order of execution; a block has those of them that it has. The
+    units that are sought are those that its `outputs` read, which give what is added to the residual stream.
     """
-    found = _by_reader(_probed(model, blocks, linears, differential), differential)
-    channels = _channels(found, differential, blocks, linears)
-    heads = _heads(found, differential, blocks, linears)
-    units: dict[str, Mapping[str, tuple[UnitAxis, ...]]] = {}
-    refused = {}
-    for kind, cut in ((HEADS, heads), (CHANNELS, channels)):
-        if isinstance(cut, str):
-            refused[kind] = cut
-        else:
-            units[cut.reader] = {kind: cut.axes}
+    finder = _Finder(model, blocks, linears, outputs, differential)
+    cuts = {HEADS: finder.heads(), CHANNELS: finder.channels()}
+    found = {kind: cut for kind, cut in cuts.items() if isinstance(cut, _Cut)}
     return DiscoveredUnits(
-        units,
-        None if isinstance(channels, str) else channels.width_key,
-        None if isinstance(heads, str) else heads.heads,
-        refused,
+        {cut.reader: {kind: cut.axes} for kind, cut in found.items()},
+        found[CHANNELS].width_key if CHANNELS in found else None,
+        found[HEADS].heads if HEADS in found else None,
+        {kind: cut for kind, cut in cuts.items() if isinstance(cut, str)},
     )
+
+
+class _Finder:
+    """Search for the units of a model; `found` is what each reader reads, those of the largest weights first."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        blocks: str,
+        linears: Sequence[str],
+        outputs: Sequence[str],
+        differential: Differential,
+    ) -> None:
+        self._blocks = blocks
+        self._linears = linears
+        self._differential = differential
+        self._is_transposed = any(isinstance(each, Conv1D) for each in model.get_submodule(blocks).modules())
+        found = [each for each in _probed(model, blocks, linears, differential) if each[0] in outputs]
+        self._found = _by_reader(found, blocks, differential)
+
+    def channels(self) -> _Cut | str:
+        """Return the cut of the channels of the largest FFN; or why there is none."""
+        for units in self._found.values():
+            if units.is_mixing:
+                continue
+            if isinstance(units, NoUnits):
+                return units.reason
+            if units.width > 1:
+                continue
+            cut = self._cut(units)
+            reasons = []
+            for key, changes in _width_changes(cut, units, self._differential):
+                axes = unit_axes(cut, changes, 1, self._differential, self._linears)
+                if not isinstance(axes, str):
+                    return _Cut(units.reader, axes, width_key=key)
+                reasons.append(f"{key}: {axes}")
+            reasons.append(f"no setting of its config is the number of channels that {units.reader} reads")
+            return reasons[0]
+        return "no linear layer of its blocks reads channels that can go one by one"
+
+    def heads(self) -> _Cut | str:
+        """Return the cut of the heads of an attention; or why there is none, of the one that came nearest."""
+        reasons = [(0, "no linear layer of its blocks reads heads that can go one by one")]
+        for reader, units in self._found.items():
+            if not units.is_mixing:
+                continue
+            if isinstance(units, NoUnits):
+                reasons.append((2, units.reason))
+            elif units.head_width == 1 or not any(run.query for runs in units.runs.values() for run in runs):
+                reasons.append((1, f"what {reader} reads has no heads: each feature goes its own way through time"))
+            else:
+                settings = find_head_settings(self._cut(units), units, self._differential, self._linears)
+                if not isinstance(settings, str):
+                    return _Cut(reader, settings[1], heads=settings[0])
+                reasons.append((3, settings))
+        return max(reasons, key=lambda each: each[0])[1]
+
+    def _cut(self, units: Units) -> BlockCut:
+        return block_cut(units, self._differential, self._blocks, is_transposed=self._is_transposed)
 
 
 def _probed(
@@ -124,12 +171,10 @@ def _spanning_norms(blocks: str, linears: Sequence[str], differential: Different
     return sorted(names - set(linears))
 
 
-def _by_reader(found: Sequence[tuple[str, Units | NoUnits]], differential: Differential) -> dict[str, Units | NoUnits]:
-    """Return what each reader reads in all blocks that have it, those of the largest weights first.
-
-    What only feeds units of another, as the low rank of a latent attention does, is left out.
-    """
-    inner = {name for _, each in found if isinstance(each, Units) for name in each.runs}
+def _by_reader(
+    found: Sequence[tuple[str, Units | NoUnits]], blocks: str, differential: Differential
+) -> dict[str, Units | NoUnits]:
+    """Return what each reader reads in all blocks that have it, those of the largest weights first."""
     by_reader: dict[str, Units | NoUnits] = {}
     for reader, each in found:
         before = by_reader.setdefault(reader, each)
@@ -138,34 +183,12 @@ def _by_reader(found: Sequence[tuple[str, Units | NoUnits]], differential: Diffe
                 f"what {reader} reads is made of other units in some layers than in others",
                 before.is_mixing or each.is_mixing,
             )
-    sizes = {
-        reader: sum(prod(shape) for name, shape in differential.shapes.items() if name.endswith(f".{reader}.weight"))
-        for reader in by_reader.keys() - inner
-    }
+    sizes = dict.fromkeys(by_reader, 0)
+    for name, shape in differential.shapes.items():
+        reader = name.removeprefix(f"{blocks}.").partition(".")[2].removesuffix(".weight")
+        if reader in sizes:
+            sizes[reader] += prod(shape)
     return {reader: by_reader[reader] for reader in sorted(sizes, key=lambda each: (-sizes[each], each))}
-
-
-def _channels(
-    found: Mapping[str, Units | NoUnits], differential: Differential, blocks: str, linears: Sequence[str]
-) -> _Cut | str:
-    """Return the cut of the channels of the largest FFN; or why there is none."""
-    for units in found.values():
-        if units.is_mixing:
-            continue
-        if isinstance(units, NoUnits):
-            return units.reason
-        if units.width != 1:
-            continue
-        cut = block_cut(units, differential, blocks)
-        reasons = []
-        for key, changes in _width_changes(cut, units, differential):
-            axes = unit_axes(cut, changes, 1, differential, linears)
-            if not isinstance(axes, str):
-                return _Cut(units.reader, axes, width_key=key)
-            reasons.append(f"{key}: {axes}")
-        reasons.append(f"no setting of its config is the number of channels that {units.reader} reads")
-        return reasons[0]
-    return "no linear layer of its blocks reads channels that can go one by one"
 
 
 def _width_changes(cut: BlockCut, units: Units, differential: Differential) -> Iterator[tuple[str, frozenset[Change]]]:
@@ -175,31 +198,8 @@ def _width_changes(cut: BlockCut, units: Units, differential: Differential) -> I
         changes = differential.changes({key: units.units + 1})
         if isinstance(changes, str) or not cut.reading(1) <= changes:
             continue
-        fewer = ((left - units.units, differential.changes({key: left})) for left in (units.units // 2, units.units // 8))
+        fewer = [
+            (left - units.units, differential.changes({key: left})) for left in (units.units // 2, units.units // 8)
+        ]
         if all(isinstance(each, frozenset) and cut.reading(more) <= each for more, each in fewer):
             yield key, changes
-
-
-def _heads(
-    found: Mapping[str, Units | NoUnits], differential: Differential, blocks: str, linears: Sequence[str]
-) -> _Cut | str:
-    """Return the cut of the heads of an attention; or why there is none, of the one that came nearest."""
-    reasons: list[tuple[int, str]] = [(0, "no linear layer of its blocks reads heads that can go one by one")]
-    for reader, units in found.items():
-        if not units.is_mixing:
-            continue
-        if isinstance(units, NoUnits):
-            reasons.append((2, units.reason))
-        elif units.head_width == 1 or not _has_queries(units):
-            reasons.append((1, f"what {reader} reads has no heads: each feature goes its own way through time"))
-        else:
-            settings = find_head_settings(block_cut(units, differential, blocks), units, differential, linears)
-            if not isinstance(settings, str):
-                return _Cut(reader, settings[1], heads=settings[0])
-            reasons.append((3, settings))
-    best = max(rank for rank, _ in reasons)
-    return next(reason for rank, reason in reasons if rank == best)
-
-
-def _has_queries(units: Units) -> bool:
-    return any(run.query for runs in units.runs.values() for run in runs)

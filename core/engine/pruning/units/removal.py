@@ -237,7 +237,7 @@ def config_after_removal(
     changed = dict(raw) | dict.fromkeys(kept.biases, True)
     changed[family.config_key(raw, "num_hidden_layers")] = len(kept.layers)
     for name in family.lists_by_layer:
-        if entries := getattr(config, name, None):
+        if entries := vars(config).get(name):  # what follows from other settings is not among them
             changed[name] = [entries[layer] for layer in kept.layers]
     sizes = [_sizes(structure.layers[layer], kinds, each) for layer, each in kept.layers.items()]
     layers = [_settings(family, each) for each in sizes]
@@ -273,9 +273,7 @@ def _settings(family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
 
     A layer that has nothing of a kind has no setting for it.
     """
-    return {
-        key: sizes[size] for kind in _offered(family) for size, key in kind.settings(family).items() if sizes[size]
-    }
+    return {key: sizes[size] for kind in _offered(family) for size, key in kind.settings(family).items() if sizes[size]}
 
 
 def _first_of_each(layers: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -100,7 +100,7 @@ def _some_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> KeptUn
 def _difference(
     opened: ModelFolder, whole: PreTrainedModel, kinds: Sequence[UnitKind], kept: KeptUnits, work: Path
 ) -> str | None:
-    """Return how a model that keeps so much differs from the whole one with the rest silenced; None where it does not."""
+    """Return how a model that keeps so much differs from the whole one with the rest silenced; None if it does not."""
     try:
         cut = _reloaded(opened, kinds, kept, work)
         for length in _LENGTHS:
@@ -113,7 +113,9 @@ def _difference(
             if not difference <= _TOLERANCE * largest_logit(expected):
                 return f"the logits of the model that was saved and opened anew differ by {difference:g}"
     except Exception as error:  # the code of any model may fail in any way
-        return f"the model cannot be saved and opened anew: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return (
+            f"the model cannot be saved and opened anew: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        )
     return None
 
 
@@ -168,7 +170,7 @@ def _silenced(
 
 
 def _silencing(block: nn.Module, units: UnitSet, kept: Tensor, family: Architecture) -> Iterator[RemovableHandle]:
-    """Set what the reader of units reads of those not kept to zero, and let norms over all of them see the kept alone."""
+    """Set what the reader of units reads of those not kept to zero; norms over all of them see the kept alone."""
     reading = units.reading_slice
     yield block.get_submodule(reading.linear).register_forward_pre_hook(_zeroing(reading.features(kept)))
     modules = dict(block.named_modules())
@@ -207,4 +209,4 @@ def _norming(norm: nn.Module, unit_slice: UnitSlice, kept: Tensor) -> Callable[.
 
 def _pass_by(block: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> Any:
     hidden = arguments[0] if arguments else keywords["hidden_states"]
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+    return hidden if isinstance(output, Tensor) else type(output)((hidden, *output[1:]))
