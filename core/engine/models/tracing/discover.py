@@ -17,6 +17,7 @@ from core.engine.models.tracing.configuration import Settings, causal_class, ope
 from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, Execution, trace
 from core.engine.models.tracing.merging import merged_groups, merged_sublayers
 from core.engine.models.tracing.names import StoredNames, check_shapes, renamed, stored_layers, stored_names
+from core.engine.models.tracing.removal_axes import with_units
 from core.engine.models.tracing.replay import Replay
 from core.engine.models.tracing.resizing import narrowed, shortened
 from core.errors import SecateurError, UnsupportedArchitecture
@@ -45,6 +46,11 @@ class _Watched:
 
 def discover(config_json: Settings, tensors: Mapping[str, TensorEntry]) -> Architecture:
     """Return the architecture of a model; raises UnsupportedArchitecture or UnusableModel with the reason."""
+    return discover_with_copy(config_json, tensors)[0]
+
+
+def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]) -> tuple[Architecture, Settings]:
+    """Return the architecture of a model as `discover` does, and the settings of a small copy of it."""
     settings = read_settings(config_json)
     config = open_config(settings)
     name = causal_class(config).__name__
@@ -95,7 +101,8 @@ def discover(config_json: Settings, tensors: Mapping[str, TensorEntry]) -> Archi
         left_alone=left_alone,
         discovered_by=f"{DISCOVERY_VERSION}/{transformers.__version__}",
     )
-    return replace(architecture, renamed=renamed(watched.stored, architecture))
+    architecture = replace(architecture, renamed=renamed(watched.stored, architecture))
+    return with_units(architecture, small_settings, watched.settings), small_settings
 
 
 def _watched(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:

@@ -65,53 +65,49 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
 
 @torch.inference_mode()
 def probe_block(
-    model: PreTrainedModel, blocks: str, index: int, linears: Sequence[str], bypassed: Sequence[str] = ()
-) -> dict[tuple[str, str], Movement]:
-    """Return the movement by producer and reader, for linear layers of a block that every token runs through.
+    model: PreTrainedModel, blocks: str, index: int, producers: Sequence[str], reader: str, bypassed: Sequence[str] = ()
+) -> dict[str, Movement]:
+    """Return the movement of what a linear layer of a block reads, by producer; of those that every token runs through.
 
     The modules `bypassed` give their input as their output.
     """
     block = model.get_submodule(f"{blocks}.{index}")
-    present = [name for name in linears if _has(block, name)]
-    moved: dict[tuple[str, str], Movement] = {}
+    moved: dict[str, Movement] = {}
+    if not _has(block, reader):
+        return moved
     with _bypassing(block, bypassed), _ending_after(model, blocks, index):
-        for producer in present:
-            rows = _rows(block.get_submodule(producer))
-            parts = [_moved(model, block, producer, part, present) for part in torch.arange(rows).split(_ROWS_AT_ONCE)]
-            for reader in set.intersection(*(set(part) for part in parts)):
-                columns, later = (torch.cat([part[reader][which] for part in parts]) for which in (0, 1))
-                moved[producer, reader] = Movement(columns, later)
+        for producer in [name for name in producers if _has(block, name)]:
+            rows = torch.arange(_rows(block.get_submodule(producer))).split(_ROWS_AT_ONCE)
+            parts = [_moved(model, block, producer, each, reader) for each in rows]
+            if all(parts):
+                columns, later = (torch.cat([part[which] for part in parts if part]) for which in (0, 1))
+                moved[producer] = Movement(columns, later)
     return moved
 
 
 def _moved(
-    model: PreTrainedModel, block: nn.Module, producer: str, rows: Tensor, linears: Sequence[str]
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return which columns of each other linear layer move with these rows, at any position and at later ones."""
+    model: PreTrainedModel, block: nn.Module, producer: str, rows: Tensor, reader: str
+) -> tuple[Tensor, Tensor] | None:
+    """Return which columns of a reader move with these rows, at any position and at later ones; None where untold."""
     samples = 1 + len(rows)
-    found: dict[str, tuple[Tensor, Tensor]] = {}
+    found: tuple[Tensor, Tensor] | None = None
     for repeat in range(_MOST):
-        if repeat >= _FEWEST and all(_is_settled(columns) for columns, _ in found.values()):
+        if repeat >= _FEWEST and (found is None or _is_settled(found[0])):
             break
         generator = torch.Generator().manual_seed(repeat)
         tokens = torch.randint(3, model.config.get_text_config().vocab_size, (1, _LENGTH), generator=generator)
-        seen: dict[str, Tensor] = {}
-        handles = [block.get_submodule(producer).register_forward_hook(_shifting(rows, repeat % 2 * 2 - 1))]
-        handles += [
-            block.get_submodule(name).register_forward_pre_hook(_keeping(seen, name))
-            for name in linears
-            if name != producer
+        seen: list[Tensor] = []
+        handles = [
+            block.get_submodule(producer).register_forward_hook(_shifting(rows, repeat % 2 * 2 - 1)),
+            block.get_submodule(reader).register_forward_pre_hook(_keeping(seen)),
         ]
         with removed_after(handles), suppress(_BlockDone):
             model(input_ids=tokens.expand(samples, -1), use_cache=False)
-        for name, inputs in seen.items():
-            by_position = _by_position(inputs.float(), samples)
-            if by_position is None:
-                continue
+        by_position = _by_position(seen[-1].float(), samples) if seen else None
+        if by_position is not None:
             moves = (by_position[1:] - by_position[:1]).abs().amax(2) > _MOVED * by_position[0].abs().max()
-            each = (moves.any(1), moves[:, POSITION - _LENGTH + 1 :].any(1))
-            before = found.get(name, each)
-            found[name] = (before[0] | each[0], before[1] | each[1])
+            columns, later = moves.any(1), moves[:, POSITION - _LENGTH + 1 :].any(1)
+            found = (columns, later) if found is None else (found[0] | columns, found[1] | later)
     return found
 
 
@@ -149,9 +145,9 @@ def _shifting(rows: Tensor, sign: int) -> Any:
     return hook
 
 
-def _keeping(seen: dict[str, Tensor], name: str) -> Any:
+def _keeping(seen: list[Tensor]) -> Any:
     def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        seen[name] = arguments[0]
+        seen.append(arguments[0])
 
     return hook
 

@@ -1,7 +1,7 @@
 """Units of an architecture as its real widths have them: found on a small copy, then checked against real shapes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import torch
@@ -16,23 +16,29 @@ from core.engine.models.tracing.probe import randomise
 from core.engine.models.tracing.units import CHANNELS, HEADS, discover_units
 from core.errors import SecateurError
 
+EXPERTS = "experts"
+
 
 def with_units(architecture: Architecture, small: Settings, real: Settings) -> Architecture:
     """Return an architecture with the units that can be removed, or why they cannot.
 
     `small` are the settings of a small copy of it, `real` those of a model with its own widths.
     """
-    settings = _with_shared_keys(small)
-    model = build_random(open_config(settings))
-    randomise(model)
-    outputs = [each.output for each in architecture.sublayers]
-    found = discover_units(model, architecture.blocks, architecture.linears, outputs, Differential(settings)).of(
-        architecture
-    )
-    at_size = Differential(real)
-    for kind in (CHANNELS, HEADS):
-        if found.axes(kind):
-            found = _at_size(found, kind, at_size)
+    if EXPERTS in architecture.refused:
+        return _refusing(architecture, (CHANNELS, HEADS), architecture.refused[EXPERTS])
+    sublayers = [[name for group in each.groups for name in group] for each in architecture.sublayers]
+    try:
+        settings = _with_shared_keys(small)
+        model = build_random(open_config(settings))
+        randomise(model)
+        found = discover_units(model, architecture.blocks, sublayers, Differential(settings)).of(architecture)
+        at_size = Differential(real)
+        for kind in (CHANNELS, HEADS):
+            if found.axes(kind):
+                found = _at_size(found, kind, at_size)
+    except Exception as error:  # the code of any type may fail in any way, and weights can be pruned all the same
+        reason = f"its units cannot be found: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return _refusing(architecture, (CHANNELS, HEADS), reason)
     return found
 
 
@@ -74,7 +80,7 @@ def _at_size(architecture: Architecture, kind: str, differential: Differential) 
         names = {key: architecture.config_keys.get(key, key) for key in (HEADS_KEY, KV_HEADS_KEY, HEAD_DIM_KEY)}
         heads, kv_heads = (getattr(differential.config, names[key], None) for key in (HEADS_KEY, KV_HEADS_KEY))
         if type(heads) is not int or type(kv_heads) is not int or heads % kv_heads or reading % heads:
-            return _refusing(architecture, kind, "its config does not say how many heads there are")
+            return _refusing(architecture, [kind], "its config does not say how many heads there are")
         head_dim = reading // heads
         counts = {"query": heads * head_dim, "head": heads, "key": kv_heads * head_dim, "kv_head": kv_heads}
         half = {names[KV_HEADS_KEY]: max(kv_heads // 2, 1), names[HEADS_KEY]: heads // 2}
@@ -82,16 +88,18 @@ def _at_size(architecture: Architecture, kind: str, differential: Differential) 
     for settings, left in fewer:
         changes = differential.changes(settings)
         if isinstance(changes, str):
-            return _refusing(architecture, kind, changes)
+            return _refusing(architecture, [kind], changes)
         change = (f"{prefix}{sublayer.output}.weight", axis_dimension(architecture, reader, 2), left - reading)
         if change not in changes:
-            return _refusing(architecture, kind, f"{', '.join(settings)} does not say how much {sublayer.output} reads")
+            return _refusing(
+                architecture, [kind], f"{', '.join(settings)} does not say how much {sublayer.output} reads"
+            )
     axes = []
     for axis in sublayer.units[kind]:
         is_linear = axis.module in architecture.linears
         runs = _runs_at_size(axis, _features(architecture, axis, block), counts, is_linear=is_linear)
         if runs is None:
-            return _refusing(architecture, kind, f"{axis.module} has other parts than in a small copy of the model")
+            return _refusing(architecture, [kind], f"{axis.module} has other parts than in a small copy of the model")
         axes.append(replace(axis, runs=runs))
     return replace(
         architecture,
@@ -117,14 +125,14 @@ def _runs_at_size(
     return None if features % counts[single] else (f"{single}:{features // counts[single]}",)
 
 
-def _refusing(architecture: Architecture, kind: str, reason: str) -> Architecture:
+def _refusing(architecture: Architecture, kinds: Collection[str], reason: str) -> Architecture:
     return replace(
         architecture,
         sublayers=tuple(
-            replace(each, units={name: axes for name, axes in each.units.items() if name != kind})
+            replace(each, units={name: axes for name, axes in each.units.items() if name not in kinds})
             for each in architecture.sublayers
         ),
-        refused={**architecture.refused, kind: reason},
+        refused={**architecture.refused, **dict.fromkeys(kinds, reason)},
     )
 
 

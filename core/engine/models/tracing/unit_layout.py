@@ -59,9 +59,8 @@ class NoUnits:
     is_mixing: bool
 
 
-def units_of(reader: str, moved: Mapping[tuple[str, str], Movement]) -> Units | NoUnits | None:
+def units_of(reader: str, producers: Mapping[str, Movement]) -> Units | NoUnits | None:
     """Return the units a reader's columns fall into, or why they do not; None for one that reads no units."""
-    producers = {producer: each for (producer, name), each in moved.items() if name == reader}
     partial = {name: _partial(each) for name, each in producers.items() if bool(_partial(each).any())}
     if not partial:
         return None

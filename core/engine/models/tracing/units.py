@@ -5,7 +5,7 @@ differential of its config, which says what another number of units makes of eve
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -57,14 +57,14 @@ class _Cut:
 
 
 def discover_units(
-    model: PreTrainedModel, blocks: str, linears: Sequence[str], outputs: Sequence[str], differential: Differential
+    model: PreTrainedModel, blocks: str, sublayers: Sequence[Sequence[str]], differential: Differential
 ) -> DiscoveredUnits:
     """Return the units of a tiny model that `randomise` has been over, and whose config the differential is of.
 
-    `linears` are the linear layers of its blocks in order of execution; a block has those of them that it has. The
-    units that are sought are those that its `outputs` read, which give what is added to the residual stream.
+    `sublayers` are the linear layers of each part of a block that adds to the residual stream, in order of execution:
+    the last of each reads what the units are sought in. A block has those of them that it has.
     """
-    finder = _Finder(model, blocks, linears, outputs, differential)
+    finder = _Finder(model, blocks, sublayers, differential)
     cuts = {HEADS: finder.heads(), CHANNELS: finder.channels()}
     found = {kind: cut for kind, cut in cuts.items() if isinstance(cut, _Cut)}
     return DiscoveredUnits(
@@ -79,19 +79,13 @@ class _Finder:
     """Search for the units of a model; `found` is what each reader reads, those of the largest weights first."""
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        blocks: str,
-        linears: Sequence[str],
-        outputs: Sequence[str],
-        differential: Differential,
+        self, model: PreTrainedModel, blocks: str, sublayers: Sequence[Sequence[str]], differential: Differential
     ) -> None:
         self._blocks = blocks
-        self._linears = linears
+        self._linears = [name for each in sublayers for name in each]
         self._differential = differential
         self._is_transposed = any(isinstance(each, Conv1D) for each in model.get_submodule(blocks).modules())
-        found = [each for each in _probed(model, blocks, linears, differential) if each[0] in outputs]
-        self._found = _by_reader(found, blocks, differential)
+        self._found = _by_reader(_probed(model, blocks, sublayers, differential), blocks, differential)
 
     def channels(self) -> _Cut | str:
         """Return the cut of the channels of the largest FFN; or why there is none."""
@@ -135,18 +129,18 @@ class _Finder:
 
 
 def _probed(
-    model: PreTrainedModel, blocks: str, linears: Sequence[str], differential: Differential
+    model: PreTrainedModel, blocks: str, sublayers: Sequence[Sequence[str]], differential: Differential
 ) -> list[tuple[str, Units | NoUnits]]:
     """Return what each reader of each kind of block reads: its units, or why it has none."""
     found = []
     weights = Counter(
         id(each) for block in model.get_submodule(blocks).children() for each in dict(block.named_parameters()).values()
     )
-    spanning = _spanning_norms(blocks, linears, differential)
+    spanning = _spanning_norms(blocks, {name for each in sublayers for name in each}, differential)
     for index in block_kinds(model, blocks).values():
         block = model.get_submodule(f"{blocks}.{index}")
-        moved = probe_block(model, blocks, index, linears, spanning)
-        for reader in linears:
+        for *producers, reader in sublayers:
+            moved = probe_block(model, blocks, index, producers, reader, spanning)
             each = units_of(reader, moved)
             if each is not None and weights[id(block.get_parameter(f"{reader}.weight"))] > 1:
                 each = NoUnits(f"several layers have the same {reader}", each.is_mixing)
@@ -155,7 +149,7 @@ def _probed(
     return found
 
 
-def _spanning_norms(blocks: str, linears: Sequence[str], differential: Differential) -> list[str]:
+def _spanning_norms(blocks: str, linears: Set[str], differential: Differential) -> list[str]:
     """Return the norms within blocks that have a weight for each feature of all units, so that they connect them all.
 
     These are what has one weight for each of some features that a setting changes which leaves the hidden size alone.
@@ -168,7 +162,7 @@ def _spanning_norms(blocks: str, linears: Sequence[str], differential: Different
         for name, _, _ in changes
         if len(differential.shapes[name]) == 1 and name.endswith(".weight")
     }
-    return sorted(names - set(linears))
+    return sorted(names - linears)
 
 
 def _by_reader(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.architecture import Architecture, UnitAxis
 from core.engine.architectures.unit_kind import UnitKind
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.evaluation.reload_check import largest_logit
@@ -25,7 +26,12 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.hooks import removed_after
 from core.engine.models.loading import load_model
+from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tensors import write_tensors
+from core.engine.models.tracing.build import build_random, vocabulary_size
+from core.engine.models.tracing.configuration import Settings, open_config
+from core.engine.models.tracing.probe import randomise
+from core.engine.models.tracing.removal_axes import with_units
 from core.engine.pruning.units.removal import (
     KeptUnits,
     UnitSet,
@@ -35,14 +41,55 @@ from core.engine.pruning.units.removal import (
     remove_units,
 )
 
+WEIGHTS: Final = "weights"
 LAYERS: Final = "layers"
 _LENGTHS: Final = (7, 12)
 _TOLERANCE: Final = 1e-4
 _CPU: Final = torch.device("cpu")
 
 
+def self_tested(architecture: Architecture, small: Settings) -> Architecture:
+    """Return an architecture that refuses what fails on a small copy of it, whose settings are given."""
+    as_small = _named_alike(with_units(architecture, small, small), architecture)
+    with TemporaryDirectory() as place:
+        folder, work = Path(place, "model"), Path(place, "work")
+        work.mkdir()
+        model = build_random(open_config(small))
+        randomise(model)
+        model.save_pretrained(folder)
+        try:
+            failed = failed_cuts(folder, as_small, work)
+        except Exception as error:  # the code of any model may fail in any way
+            failed = {WEIGHTS: f"a small copy of it cannot be pruned: {type(error).__name__}: {_short(error)}"}
+    return replace(
+        architecture,
+        sublayers=tuple(
+            replace(each, units={kind: axes for kind, axes in each.units.items() if kind not in failed})
+            for each in architecture.sublayers
+        ),
+        refused={**failed, **architecture.refused},
+    )
+
+
+def _named_alike(small: Architecture, architecture: Architecture) -> Architecture:
+    """Return what a small copy was found to be, with the runs that the real widths have where these alone tell."""
+    real = {axis.module: axis for each in architecture.sublayers for axes in each.units.values() for axis in axes}
+    linears = set(architecture.linears)
+
+    def named(axis: UnitAxis) -> UnitAxis:
+        return axis if axis.module in linears else real.get(axis.module, axis)
+
+    return replace(
+        small,
+        sublayers=tuple(
+            replace(each, units={kind: tuple(map(named, axes)) for kind, axes in each.units.items()})
+            for each in small.sublayers
+        ),
+    )
+
+
 def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[str, str]:
-    """Return why each cut that an architecture offers cannot be made, of those that cannot; none where all can.
+    """Return why each thing that an architecture offers cannot be done, of those that cannot; none where all can.
 
     `folder` holds a tiny random model of it, `work` is an empty folder.
     """
@@ -51,6 +98,8 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
     assert structure is not None
     whole = load_model(opened, _CPU, dtype=torch.float32)
     failed: dict[str, str] = {}
+    if WEIGHTS not in opened.family.refused and (reason := _streamed_difference(opened, whole)) is not None:
+        failed[WEIGHTS] = reason
     modes: dict[tuple[str, str], UnitKind] = {
         (kind.name, type(kind).__name__): kind for mode in ("kv_groups", "query_heads") for kind in removed_kinds(mode)
     }
@@ -73,6 +122,25 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
                 failed[LAYERS] = f"without layer {gone}, {reason}"
                 break
     return failed
+
+
+def _streamed_difference(opened: ModelFolder, whole: PreTrainedModel) -> str | None:
+    """Return how the logits differ where blocks run one by one; None where they do not."""
+    streamed = StreamedModel(opened, dtype=torch.float32, device=_CPU)
+    for length in _LENGTHS:
+        tokens = _tokens(whole, length)
+        with torch.inference_mode():
+            hidden = streamed.embed(tokens)
+            for index, arguments in enumerate(streamed.block_arguments(tokens)):
+                block = streamed.fill_block(index, streamed.read_block(index), torch.float32)
+                hidden = call_block(block, hidden, arguments)
+                streamed.empty_block(index)
+            logits = streamed.logits(tokens, hidden, torch.arange(length)).float()
+            expected = _logits(whole, tokens)
+        difference = float((logits - expected).abs().max())
+        if not difference <= _TOLERANCE * largest_logit(expected):
+            return f"its logits differ by {difference:g} where its blocks run one by one"
+    return None
 
 
 def _some_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> KeptUnits | None:
@@ -104,7 +172,7 @@ def _difference(
     try:
         cut = _reloaded(opened, kinds, kept, work)
         for length in _LENGTHS:
-            tokens = torch.randint(4, whole.config.get_text_config().vocab_size, (2, length))
+            tokens = _tokens(whole, length)
             with torch.inference_mode():
                 with _silenced(opened, whole, kinds, kept):
                     expected = _logits(whole, tokens)
@@ -113,9 +181,7 @@ def _difference(
             if not difference <= _TOLERANCE * largest_logit(expected):
                 return f"the logits of the model that was saved and opened anew differ by {difference:g}"
     except Exception as error:  # the code of any model may fail in any way
-        return (
-            f"the model cannot be saved and opened anew: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        )
+        return f"the model cannot be saved and opened anew: {type(error).__name__}: {_short(error)}"
     return None
 
 
@@ -210,3 +276,14 @@ def _norming(norm: nn.Module, unit_slice: UnitSlice, kept: Tensor) -> Callable[.
 def _pass_by(block: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> Any:
     hidden = arguments[0] if arguments else keywords["hidden_states"]
     return hidden if isinstance(output, Tensor) else type(output)((hidden, *output[1:]))
+
+
+def _tokens(model: PreTrainedModel, length: int) -> Tensor:
+    vocabulary = vocabulary_size(model)
+    return torch.randint(
+        min(4, vocabulary - 1), vocabulary, (2, length), generator=torch.Generator().manual_seed(length)
+    )
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
