@@ -2,26 +2,27 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TypeAlias
 
 from pydantic import JsonValue, TypeAdapter
 
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.discovered import architectures
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.errors import SecateurError, UnsupportedArchitecture
 
+Discover: TypeAlias = Callable[[Mapping[str, JsonValue], Mapping[str, TensorEntry]], Architecture]
 _Headers = Mapping[str, tuple[str, tuple[int, ...]]]
 _request: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 _headers: TypeAdapter[_Headers] = TypeAdapter(_Headers)
 
 
-def answer(request: str) -> dict[str, JsonValue]:
+def answer(request: str, discover: Discover) -> dict[str, JsonValue]:
     """Return what is answered to a request: an architecture, or the code and message of an error."""
     try:
-        from core.engine.models.tracing.discover import discover
-
         content = _request.validate_json(request)
         config = _request.validate_python(content["config"])
         headers = _headers.validate_python(content["tensors"])
@@ -31,7 +32,10 @@ def answer(request: str) -> dict[str, JsonValue]:
         answered = {"error": {"code": error.code, "message": str(error)}}
     except MemoryError:
         answered = {
-            "error": {"code": UnsupportedArchitecture.code, "message": "finding out what the model is takes too much memory"}
+            "error": {
+                "code": UnsupportedArchitecture.code,
+                "message": "finding out what the model is takes too much memory",
+            }
         }
     return answered
 
@@ -40,10 +44,16 @@ def _entry(name: str, dtype: str, shape: Sequence[int]) -> TensorEntry:
     return TensorEntry(name, dtype, tuple(shape), Path(), 0, 0)
 
 
-def main() -> None:
+def _discover(config: Mapping[str, JsonValue], tensors: Mapping[str, TensorEntry]) -> Architecture:
+    from core.engine.models.tracing.discover import discover
+
+    return discover(config, tensors)
+
+
+def main(discover: Discover = _discover) -> None:
     """Answer the request on standard input; what libraries print goes to standard error."""
     with redirect_stdout(sys.stderr):
-        answered = answer(sys.stdin.read())
+        answered = answer(sys.stdin.read(), discover)
     json.dump(answered, sys.stdout)
 
 

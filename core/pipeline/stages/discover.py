@@ -1,0 +1,25 @@
+"""Entry of the child process that discovers an architecture: what it finds is tested on a small copy of the model."""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.models.tracing.__main__ import main
+
+
+def discover_and_test(config: Mapping[str, JsonValue], tensors: Mapping[str, TensorEntry]) -> Architecture:
+    """Return the architecture of a model, which refuses what a small copy of it fails at.
+
+    Raises UnsupportedArchitecture or UnusableModel with the reason.
+    """
+    from core.engine.models.tracing.discover import discover_with_copy
+    from core.engine.pruning.units.self_test import self_tested
+
+    architecture, small = discover_with_copy(config, tensors)
+    return architecture if "experts" in architecture.refused else self_tested(architecture, small)
+
+
+if __name__ == "__main__":
+    main(discover_and_test)

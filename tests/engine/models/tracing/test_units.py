@@ -1,0 +1,58 @@
+"""Units are discovered as they are declared, and where a small copy has them otherwise than the real widths."""
+
+from dataclasses import replace
+
+import pytest
+
+from core.engine.architectures.architecture import Architecture, UnitAxis
+from core.engine.architectures.unit_kinds.heads import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY
+from core.engine.models.tracing.removal_axes import with_units
+from tests.engine.crossing import partly
+from tests.engine.tiny import CONFIGS, UNLIKE, architecture_of, make_config
+
+Units = dict[str, dict[str, tuple[UnitAxis, ...]]]
+
+
+def units_of(architecture: Architecture) -> Units:
+    """Return the axes of each kind of unit that an architecture's outputs read, without those that cannot go."""
+    return {each.output: {kind: axes for kind, axes in each.units.items() if axes} for each in architecture.sublayers}
+
+
+def without_units(architecture: Architecture) -> Architecture:
+    """Return an architecture as it is before its units are sought."""
+    bare = tuple(replace(each, units={}) for each in architecture.sublayers)
+    return replace(
+        architecture, sublayers=bare, width_key="intermediate_size", heads_divide_hidden=False, config_keys={}
+    )
+
+
+def settings_of(name: str, **changes: object) -> dict[str, object]:
+    return make_config(name, **changes).to_diff_dict() | {"architectures": [architecture_of(name).architecture]}
+
+
+@partly("name", list(CONFIGS), in_every_run=UNLIKE)
+def test_the_units_of_every_declared_architecture_are_discovered_as_they_are_declared(name: str) -> None:
+    declared, settings = architecture_of(name), settings_of(name)
+    found = with_units(without_units(declared), settings, settings)
+    assert units_of(found) == units_of(declared)
+    assert found.width_key == declared.width_key
+    assert found.heads_divide_hidden == declared.heads_divide_hidden
+    if declared.axes("heads"):
+        assert not found.config_keys.keys() & {HEADS_KEY, KV_HEADS_KEY, HEAD_DIM_KEY}
+    else:
+        assert found.refused.keys() == {"heads"}
+
+
+@pytest.mark.parametrize("kv_heads", [1, 4], ids=["one KV head", "as many as heads"])
+def test_keys_and_values_are_told_apart_from_queries_however_many_heads_share_them(kv_heads: int) -> None:
+    declared, settings = architecture_of("qwen3"), settings_of("qwen3", num_key_value_heads=kv_heads)
+    found = with_units(without_units(declared), settings, settings)
+    assert units_of(found) == units_of(declared)
+
+
+def test_what_the_config_cannot_say_at_the_real_widths_is_refused() -> None:
+    declared, small = architecture_of("qwen3"), settings_of("qwen3")
+    real = {**small, "num_attention_heads": 5, "num_key_value_heads": 2}
+    found = with_units(without_units(declared), small, real)
+    assert "heads" in found.refused and not found.axes("heads")
+    assert units_of(found)["mlp.down_proj"] == units_of(declared)["mlp.down_proj"]
