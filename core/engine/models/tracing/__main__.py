@@ -31,13 +31,14 @@ def answer(request: str, discover: Discover) -> dict[str, JsonValue]:
     except SecateurError as error:
         answered = {"error": {"code": error.code, "message": str(error)}}
     except MemoryError:
-        answered = {
-            "error": {
-                "code": UnsupportedArchitecture.code,
-                "message": "finding out what the model is takes too much memory",
-            }
-        }
+        answered = _refusal("finding out what the model is takes too much memory")
+    except Exception as error:  # the code of any type of model may fail in any way
+        answered = _refusal(f"what the model is cannot be found out: {type(error).__name__}: {str(error)[:300]}")
     return answered
+
+
+def _refusal(message: str) -> dict[str, JsonValue]:
+    return {"error": {"code": UnsupportedArchitecture.code, "message": message}}
 
 
 def _entry(name: str, dtype: str, shape: Sequence[int]) -> TensorEntry:

@@ -98,7 +98,9 @@ def find_blocks(model: PreTrainedModel) -> Blocks:
             run_model(model, sample_tokens(model))
         except Exception as error:
             if "single memory location" in str(error):  # all elements of a weight are one here
-                raise UnsupportedArchitecture(f"{kind}: the model changes its own weights as it runs", param="model") from error
+                raise UnsupportedArchitecture(
+                    f"{kind}: the model changes its own weights as it runs", param="model"
+                ) from error
             raise UnsupportedArchitecture(
                 f"{kind}: the model does not run on tokens alone: {type(error).__name__}: {str(error)[:300]}",
                 param="model",

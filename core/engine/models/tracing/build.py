@@ -1,7 +1,7 @@
 """Models built to be watched: with the real widths and no weights, or small and with random weights."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,8 +57,8 @@ def build_traceable(config: PretrainedConfig) -> PreTrainedModel:
             if buffer is not None and buffer.is_meta:
                 module._buffers[name] = torch.zeros(buffer.shape, dtype=buffer.dtype)
     model.tie_weights()
-    model.requires_grad_(False)
-    return model.eval()
+    model.requires_grad_(False).eval()
+    return model
 
 
 def build_random(config: PretrainedConfig) -> PreTrainedModel:
@@ -67,8 +67,8 @@ def build_random(config: PretrainedConfig) -> PreTrainedModel:
         torch.manual_seed(_SEED)
         model = _from_config(config)
     randomise(model, _SEED)
-    model.requires_grad_(False)
-    return model.eval()
+    model.requires_grad_(False).eval()
+    return model
 
 
 def _from_config(config: PretrainedConfig) -> PreTrainedModel:

@@ -17,6 +17,8 @@ def is_constant(tensor: Tensor) -> bool:
 def _constant_product(left: Tensor, right: Tensor) -> Tensor | None:
     """Return left @ right where one of them is constant, else None."""
     shape = (*left.shape[:-1], right.shape[-1])
+    if left.shape[-1] != right.shape[-2]:
+        return None  # the operation says what does not fit
     if is_constant(right):
         value = right[(0,) * right.dim()]
         return (left.sum(-1, keepdim=True) * value).expand(shape).contiguous()
@@ -28,6 +30,9 @@ def _constant_product(left: Tensor, right: Tensor) -> Tensor | None:
 
 class ConstantWeights(TorchDispatchMode):
     """Mode in which a product with a constant weight costs a sum."""
+
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)
 
     def __torch_dispatch__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None

@@ -8,6 +8,7 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.config_limits import check_extent, check_sizes
 from core.engine.architectures.discovered import DISCOVERY_VERSION
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.models.tracing.blocks import Blocks, find_blocks
@@ -51,6 +52,8 @@ def discover(config_json: Settings, tensors: Mapping[str, TensorEntry]) -> Archi
 
 def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]) -> tuple[Architecture, Settings]:
     """Return the architecture of a model as `discover` does, and the settings of a small copy of it."""
+    check_extent(config_json)
+    check_sizes(config_json, tensors)
     settings = read_settings(config_json)
     config = open_config(settings)
     name = causal_class(config).__name__
@@ -64,8 +67,8 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
     depends_on = Replay(small, watched.blocks).arguments_depend_on()
     if depends_on is None:
         raise UnsupportedArchitecture(
-            f"{config.model_type}: its blocks give other logits when they run one by one: they take what is made inside "
-            "of others",
+            f"{config.model_type}: its blocks give other logits when they run one by one, as they take what is made "
+            "inside of others",
             param="model",
         )
     blocks, execution = watched.blocks, watched.execution
@@ -121,9 +124,36 @@ def _run(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
     model = build_traceable(open_config(settings))
     blocks = find_blocks(model)
     stored = stored_names(model, tensors)
-    tied = {f"{blocks.head}.weight"} if model.config.tie_word_embeddings else set()
-    check_shapes(model, stored, tensors, tied)
-    return _Watched(settings, model, stored, blocks, trace(model, blocks))
+    _check_apart(model, blocks)
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    check_shapes(model, stored, tensors, {f"{blocks.head}.weight"} if tied else set())
+    watched = _Watched(settings, model, stored, blocks, trace(model, blocks))
+    _check_stored(watched)
+    return watched
+
+
+def _check_apart(model: PreTrainedModel, blocks: Blocks) -> None:
+    """Require each block to have weights of its own."""
+    owners: dict[int, str] = {}
+    for name, parameter in model.get_submodule(blocks.name).named_parameters(remove_duplicate=False):
+        owner = owners.setdefault(id(parameter), name)
+        if owner.partition(".")[0] != name.partition(".")[0]:
+            raise UnsupportedArchitecture(
+                f"{model.config.model_type}: blocks share weights, as {owner} and {name}", param="model"
+            )
+
+
+def _check_stored(watched: _Watched) -> None:
+    """Require linear layers that can be pruned to be stored as they are."""
+    for name, key in watched.stored.merged.items():
+        _, _, inner = name.removeprefix(f"{watched.blocks.name}.").partition(".")
+        if any(
+            f"{layer}.weight" == inner for each in watched.execution.blocks for group in each.groups for layer in group
+        ):
+            raise UnsupportedArchitecture(
+                f"{watched.model.config.model_type}: {name} is not stored as it is, but made of others, as {key[:200]}",
+                param="model",
+            )
 
 
 def _small_copy(watched: _Watched) -> tuple[Settings, PreTrainedModel]:
@@ -203,7 +233,7 @@ def _config_defaults(config: PretrainedConfig, settings: Settings) -> dict[str, 
 
 
 def _is_tied_by_default(config: PretrainedConfig) -> bool:
-    return bool(type(config)().tie_word_embeddings)
+    return bool(getattr(type(config)(), "tie_word_embeddings", False))
 
 
 def _lists_by_layer(config: PretrainedConfig, layers: int) -> tuple[str, ...]:

@@ -175,9 +175,7 @@ def _block(watch: _Watch, index: int, block: nn.Module) -> TracedBlock:
         groups=_groups(prunable),
         sublayers=_sublayers(prunable, [each for each in watch.provenance.additions if each.block == index]),
         left_alone=left_alone,
-        transposed=frozenset(
-            isinstance(module, Conv1D) for name, module in block.named_modules() if name in kept
-        ),
+        transposed=frozenset(isinstance(module, Conv1D) for name, module in block.named_modules() if name in kept),
     )
 
 
@@ -239,7 +237,9 @@ def _sublayers(calls: dict[int, _Call], additions: list[Addition]) -> tuple[Trac
             sublayers.append(
                 TracedSublayer(
                     groups=groups,
-                    outputs=tuple(own[event].name for event in sorted({*outputs, final}, key=lambda each: each == final)),
+                    outputs=tuple(
+                        own[event].name for event in sorted({*outputs, final}, key=lambda each: each == final)
+                    ),
                     norm=normed[0] if reads_stream and normed is not None else None,
                     attends=own[final].given.is_attended,
                 )

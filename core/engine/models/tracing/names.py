@@ -19,10 +19,13 @@ _LAYER: Final = re.compile(r"^(.*?)(?<![^.])([0-9]+)\.(.+)$")
 
 @dataclass(frozen=True)
 class StoredNames:
-    """Names of a model's parameters by the keys of its files; `merged` are those that several tensors are made into."""
+    """Names of a model's parameters and saved buffers by the keys of its files.
+
+    `merged` are those that tensors of the files have to be made into, by the first of their keys.
+    """
 
     names: Mapping[str, str]
-    merged: frozenset[str] = field(default_factory=frozenset)
+    merged: Mapping[str, str] = field(default_factory=dict)
 
 
 def pattern(name: str) -> str:
@@ -35,16 +38,16 @@ def stored_names(model: PreTrainedModel, keys: Iterable[str]) -> StoredNames:
     conversions = get_model_conversion_mapping(model)
     renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
     converters = [each for each in conversions if isinstance(each, WeightConverter)]
-    own = {name: True for name, _ in model.named_parameters(remove_duplicate=False)}
+    own = dict.fromkeys(model.state_dict(), True)
     names = {}
-    merged = set()
+    merged: dict[str, str] = {}
     for key in keys:
         name, converter = rename_source_key(key, renamings, converters, model.base_model_prefix, own)
         if name in own:
             names[key] = name
             if converter is not None:
-                merged.add(name)
-    return StoredNames(names, frozenset(merged))
+                merged.setdefault(name, key)
+    return StoredNames(names, merged)
 
 
 def renamed(stored: StoredNames, architecture: Architecture) -> dict[str, str]:
@@ -69,9 +72,10 @@ def renamed(stored: StoredNames, architecture: Architecture) -> dict[str, str]:
 def check_shapes(
     model: PreTrainedModel, stored: StoredNames, tensors: Mapping[str, TensorEntry], without: Collection[str]
 ) -> None:
-    """Require the files to have all parameters of a model but those named, in its shapes; raises MissingTensors.
+    """Require the files to have all parameters of a model but those named, in its shapes.
 
-    What several tensors are made into is not checked.
+    What several tensors are made into is not checked. Raises MissingTensors, and UnsupportedArchitecture where
+    parameters are parts of stored ones.
     """
     by_name = {name: tensors[key] for key, name in stored.names.items() if name not in stored.merged}
     found: set[int] = set()
@@ -86,6 +90,12 @@ def check_shapes(
                 )
     for name, parameter in model.named_parameters():
         if id(parameter) not in found and name not in stored.merged and name not in without:
+            if stored.merged:
+                raise UnsupportedArchitecture(
+                    f"{model.config.model_type}: the files hold no {name}, but other tensors that it is made of, as "
+                    f"{next(iter(stored.merged.values()))[:200]}",
+                    param="model",
+                )
             raise MissingTensors(f"the files lack {name}", param="model")
 
 

@@ -4,7 +4,6 @@ Views share the memory, and with it the provenance, of what they view. All memor
 none is given out twice.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
@@ -141,7 +140,7 @@ class Provenance(ConstantWeights):
 
     def place(self, tensor: Tensor) -> Place:
         """Return what a tensor is a view of."""
-        return self.memory(tensor), tensor.storage_offset(), tensor.numel()
+        return self.memory(tensor), int(tensor.storage_offset()), tensor.numel()
 
     def set_origin(self, tensor: Tensor, origin: Origin) -> None:
         """Say where a tensor comes from."""
@@ -264,4 +263,4 @@ def _mixed(origins: list[Origin]) -> Origin:
 
 
 def _memory(tensor: Tensor) -> Memory:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)

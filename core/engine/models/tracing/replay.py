@@ -1,17 +1,17 @@
-"""Check of what streaming stands on: blocks that run one by one, with arguments recorded before, give the same logits."""
+"""Check of what streaming stands on: blocks that run one by one, by recorded arguments, give the same logits."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Literal, TypeAlias
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.engine.models.tracing.blocks import Blocks, first_output, hidden_states, run_model, sample_tokens
+from core.engine.models.stand_ins import BlockArguments, Recorder, Replacement
+from core.engine.models.streamed import call_block
+from core.engine.models.tracing.blocks import Blocks, run_model, sample_tokens
 
-Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-"""Positional and keyword arguments of a block other than its hidden states."""
 _LENGTHS: Final = (7, 12)
 _BATCHES: Final = (2, 3)
 _TOLERANCE: Final = 1e-4
@@ -25,6 +25,7 @@ class Replay:
         modules = model.get_submodule(blocks.name)
         assert isinstance(modules, nn.ModuleList)
         self.modules = modules
+        self.name = blocks.name
         self.outputs = blocks.outputs
 
     def arguments_depend_on(self) -> Literal["length", "tokens"] | None:
@@ -52,45 +53,32 @@ class Replay:
             arguments = [self._recorded(torch.zeros_like(batches[0][:1]))[1]] * len(batches)
         for index, block in enumerate(self.modules):
             for number, own in enumerate(arguments):
-                positional, keywords = own[index]
                 with torch.no_grad():
-                    output = first_output(block(hidden[number], *positional, **keywords))
-                assert output is not None
-                hidden[number] = output
+                    hidden[number] = call_block(block, hidden[number], own[index])
         return [self._logits(tokens, last) for tokens, last in zip(batches, hidden, strict=True)]
 
-    def _recorded(self, tokens: Tensor) -> tuple[Tensor, list[Arguments]]:
+    def _recorded(self, tokens: Tensor) -> tuple[Tensor, list[BlockArguments]]:
         """Return the first block's hidden states, and the arguments of all, none of which is run."""
-        seen: list[tuple[Tensor, Arguments]] = []
-
-        def record(*arguments: Any, **keywords: Any) -> Any:
-            hidden = hidden_states(arguments, keywords)
-            assert hidden is not None
-            named = {name: value for name, value in keywords.items() if arguments or name != "hidden_states"}
-            seen.append((hidden, (arguments[1:], named)))
-            return self._answer(hidden)
-
-        with self._in_place_of_blocks(lambda index: record):
+        recorders = [Recorder(block, self.outputs) for block in self.modules]
+        with self._in_place_of_blocks(recorders):
             run_model(self.model, tokens)
-        return seen[0][0], [arguments for _, arguments in seen]
+        return recorders[0].seen[0][0], [each.seen[0][1] for each in recorders]
 
     def _logits(self, tokens: Tensor, hidden: Tensor) -> Tensor:
-        with self._in_place_of_blocks(lambda index: lambda *arguments, **keywords: self._answer(hidden)):
+        first, *others = self.modules
+        stand_ins = [Replacement(first, self.outputs, hidden), *(Recorder(block, self.outputs) for block in others)]
+        with self._in_place_of_blocks(stand_ins):
             logits: Tensor = run_model(self.model, tokens).logits
         return logits
 
-    def _answer(self, hidden: Tensor) -> Any:
-        return (hidden, *[None] * (self.outputs - 1)) if self.outputs else hidden
-
     @contextmanager
-    def _in_place_of_blocks(self, stand_in: Callable[[int], Callable[..., Any]]) -> Iterator[None]:
-        for index, block in enumerate(self.modules):
-            vars(block)["forward"] = stand_in(index)
+    def _in_place_of_blocks(self, stand_ins: Sequence[nn.Module]) -> Iterator[None]:
+        owner, _, attribute = self.name.rpartition(".")
+        setattr(self.model.get_submodule(owner), attribute, nn.ModuleList(stand_ins))
         try:
             yield
         finally:
-            for block in self.modules:
-                del vars(block)["forward"]
+            setattr(self.model.get_submodule(owner), attribute, self.modules)
 
 
 def _is_close(one: Tensor, other: Tensor) -> bool:

@@ -8,8 +8,9 @@ from functools import partial
 from typing import Final
 
 from pydantic import JsonValue
+from transformers import PretrainedConfig
 
-from core.engine.models.tracing.configuration import Settings, open_config
+from core.engine.models.tracing.configuration import Settings, open_config, text_config
 from core.errors import UnusableModel
 
 _COUNTS_LAYERS: Final = re.compile("layer|block|depth")
@@ -19,7 +20,11 @@ _NO_WIDTH: Final = re.compile(
 )
 _VOCABULARY: Final = re.compile("vocab")
 _TOKEN: Final = re.compile("token_id$|^(pad|bos|eos)_index$")
+_HEADS: Final = re.compile("heads?$|n_groups$")
+_OF_HEAD: Final = re.compile("head_dim|d_head|per_head|d_kv|kv_channels")
+_CHUNK: Final = re.compile("chunk_size$")
 _LEAST_WIDTH: Final = 8
+_MOST_CHUNK: Final = 16
 _MOST_TOKENS: Final = 512
 FACTORS: Final = (64, 32, 16, 8, 4, 2, 1)
 """Factors that the widths of a small copy are narrower by, the first one tried first."""
@@ -37,13 +42,38 @@ def without_layer(settings: Settings, layers: int, removed: int) -> dict[str, Js
 
 
 def narrowed(settings: Settings) -> Iterator[dict[str, JsonValue]]:
-    """Yield settings of the same model with narrow layers and a small vocabulary, the narrowest first.
+    """Yield settings of the same model with few and narrow heads, narrow layers and few tokens, the smallest first.
 
-    Counts, as of heads and experts, stay; widths are divided by one factor, as far as they can be.
+    Widths are divided by one factor, as far as they can be, and once more by that of the heads; other counts stay.
     """
-    for factor in FACTORS:
-        with suppress(UnusableModel):  # the class of the config refuses such widths
-            yield _changed(settings, partial(_narrow, factor=factor))
+    text = text_config(open_config(settings))
+    for fewer in dict.fromkeys((_fewer_heads(text), 1)):
+        for factor in filter(partial(_leaves_heads, text), FACTORS):
+            with suppress(UnusableModel):  # the class of the config refuses such widths
+                yield _changed(settings, partial(_narrow, factor=factor, fewer=fewer))
+
+
+def _fewer_heads(text: PretrainedConfig) -> int:
+    """Return a factor by which there can be fewer heads: groups of query heads stay as large, and two at least."""
+    heads = getattr(text, "num_attention_heads", None)
+    groups = getattr(text, "num_key_value_heads", None) or heads
+    if not isinstance(heads, int) or not isinstance(groups, int) or min(heads, groups) < 1:
+        return 1
+    counts = [heads // 2] if groups in (1, heads) else [heads, groups]
+    return next(
+        each for each in FACTORS if all(not count % each and count >= 2 * each for count in counts) or each == 1
+    )
+
+
+def _leaves_heads(text: PretrainedConfig, factor: int) -> bool:
+    """Return True if heads stay wide enough, and twice as many divide the hidden size where they do before."""
+    hidden, heads = getattr(text, "hidden_size", None), getattr(text, "num_attention_heads", None)
+    if factor == 1 or not isinstance(hidden, int) or not isinstance(heads, int) or heads < 1:
+        return True
+    head_dim = getattr(text, "head_dim", None)
+    widths = [hidden // heads, *([head_dim] if isinstance(head_dim, int) else [])]
+    divides = hidden % (2 * heads) or not _divided(hidden, factor) % (2 * heads)
+    return min(widths) >= factor * _LEAST_WIDTH and bool(divides)
 
 
 def _changed(settings: Settings, change: Callable[[Settings], dict[str, JsonValue]]) -> dict[str, JsonValue]:
@@ -74,7 +104,7 @@ def _shorten(settings: Settings, layers: int, kept: tuple[int, ...]) -> dict[str
     return {name: short(name, value) for name, value in settings.items()}
 
 
-def _narrow(settings: Settings, factor: int) -> dict[str, JsonValue]:
+def _narrow(settings: Settings, factor: int, fewer: int) -> dict[str, JsonValue]:
     def narrow(name: str, value: JsonValue) -> JsonValue:
         if isinstance(value, dict):
             return {inner: narrow(inner, each) for inner, each in value.items()}
@@ -90,8 +120,12 @@ def _narrow(settings: Settings, factor: int) -> dict[str, JsonValue]:
             return min(value, _MOST_TOKENS)
         if _TOKEN.search(name):
             return value % _MOST_TOKENS if value >= _MOST_TOKENS else value
+        if _CHUNK.search(name):
+            return min(value, _MOST_CHUNK)
+        if _HEADS.search(name):
+            return value // fewer if value % fewer == 0 else value
         if _WIDTH.search(name) and not _NO_WIDTH.search(name):
-            return _divided(value, factor)
+            return _divided(value, factor if _OF_HEAD.search(name) else factor * fewer)
         return value
 
     return {name: narrow(name, value) for name, value in settings.items()}
