@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
@@ -17,13 +18,15 @@ from core.engine.models.tracing.units import CHANNELS, HEADS, discover_units
 from core.errors import SecateurError
 
 EXPERTS = "experts"
+LAYERS_KEY = "num_hidden_layers"
 
 
 def with_units(architecture: Architecture, small: Settings, real: Settings) -> Architecture:
-    """Return an architecture with the units that can be removed, or why they cannot.
+    """Return an architecture with the units that can be removed, or why they cannot; and its count of layers.
 
     `small` are the settings of a small copy of it, `real` those of a model with its own widths.
     """
+    architecture = _with_layers_key(architecture, Differential(small))
     if EXPERTS in architecture.refused:
         return _refusing(architecture, (CHANNELS, HEADS), architecture.refused[EXPERTS])
     sublayers = [[name for group in each.groups for name in group] for each in architecture.sublayers]
@@ -40,6 +43,25 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
         reason = f"its units cannot be found: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         return _refusing(architecture, (CHANNELS, HEADS), reason)
     return found
+
+
+def _with_layers_key(architecture: Architecture, differential: Differential) -> Architecture:
+    """Return the architecture with the setting that counts its blocks, where that has not the name it is known by."""
+    count = _count_blocks(architecture, differential.shapes)
+    known = architecture.config_keys.get(LAYERS_KEY, LAYERS_KEY)
+    others = [name for name, value in differential.integers.items() if value == count and "layer" in name]
+    for key in (known, *others):
+        with suppress(Exception):  # config classes validate with whatever exception their authors chose
+            if _count_blocks(architecture, Differential({**differential.raw, key: count + 1}).shapes) == count + 1:
+                named = {} if key == LAYERS_KEY else {LAYERS_KEY: key}
+                kept = {common: own for common, own in architecture.config_keys.items() if common != LAYERS_KEY}
+                return replace(architecture, config_keys={**kept, **named})
+    return architecture
+
+
+def _count_blocks(architecture: Architecture, shapes: Shapes) -> int:
+    prefix = f"{architecture.blocks}."
+    return len({name.removeprefix(prefix).partition(".")[0] for name in shapes if name.startswith(prefix)})
 
 
 def _with_shared_keys(settings: Settings) -> Settings:

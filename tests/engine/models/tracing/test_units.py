@@ -6,6 +6,7 @@ import pytest
 
 from core.engine.architectures.architecture import Architecture, UnitAxis
 from core.engine.architectures.unit_kinds.heads import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY
+from core.engine.models.tracing.configuration import Settings
 from core.engine.models.tracing.removal_axes import with_units
 from tests.engine.crossing import partly
 from tests.engine.tiny import CONFIGS, UNLIKE, architecture_of, make_config
@@ -26,8 +27,8 @@ def without_units(architecture: Architecture) -> Architecture:
     )
 
 
-def settings_of(name: str, **changes: object) -> dict[str, object]:
-    return make_config(name, **changes).to_diff_dict() | {"architectures": [architecture_of(name).architecture]}
+def settings_of(name: str, **changes: object) -> Settings:
+    return {**make_config(name, **changes).to_diff_dict(), "architectures": [architecture_of(name).architecture]}
 
 
 @partly("name", list(CONFIGS), in_every_run=UNLIKE)
