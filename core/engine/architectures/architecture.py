@@ -85,12 +85,12 @@ class Architecture:
 
     `block_kinds` are the distinct blocks, each as the sorted names of its parameters within the block; none where all
     blocks have all of them. A layer has those linear layers of `inputs` whose weights it has. `arguments`: those of a
-    block follow from the length of the sequences alone, or from their tokens. `block_outputs` is the length of the tuple
-    that a block returns; 0 for its hidden states alone. `renamed` has the module's name for each
-    key of a file that is called otherwise, with `{}` for every number of a module list. `refused` says, by what is
-    asked for, why this architecture cannot be offered it. `left_alone` are the linear layers of blocks that are not
-    pruned, each with the reason. `discovered_by` are the versions of the discovery and of transformers; None for what
-    is declared.
+    block follow from the length of the sequences alone, or from their tokens. `block_outputs` is the length of the
+    tuple that a block returns; 0 for its hidden states alone. `renamed` has the module's name for each key of a file
+    that is called otherwise, with `{}` for every number of a module list. `refused` says, by what is asked for, why
+    this architecture cannot be offered it: `weights`, `channels`, `heads`, `layers`, `resume`, or anything for its
+    `experts`. `left_alone` are the linear layers of blocks that are not pruned, each with the reason. `discovered_by`
+    are the versions of the discovery and of transformers; None for what is declared.
     """
 
     model_type: str
@@ -135,7 +135,7 @@ class Architecture:
     def axes(self, kind: str) -> tuple[UnitAxis, ...]:
         """Return the axes of a kind of unit; none where it cannot be removed."""
         sublayer = self.sublayer_of(kind)
-        return () if sublayer is None else sublayer.units[kind]
+        return () if sublayer is None or kind in self.refused else sublayer.units[kind]
 
     @property
     def linears(self) -> tuple[str, ...]:

@@ -46,5 +46,13 @@ class ModelStructure(BaseModel):
 
     @property
     def is_uniform(self) -> bool:
-        """Return whether all layers have one shape."""
-        return all(layer.sizes == self.layers[0].sizes for layer in self.layers)
+        """Return whether all layers have one shape, but for what some have nothing of."""
+        return all(len(set(filter(None, each))) < 2 for each in self._sizes().values())
+
+    @property
+    def is_alike(self) -> bool:
+        """Return whether all layers have one shape, and what one of them has."""
+        return all(len(set(each)) < 2 for each in self._sizes().values())
+
+    def _sizes(self) -> dict[str, list[int]]:
+        return {name: [layer.sizes[name] for layer in self.layers] for name in self.layers[0].sizes}

@@ -253,7 +253,7 @@ def coarse_options(
 
     def numbers(kind: UnitKind) -> Iterator[int]:
         parts, most = kind.parts(shape), kind.units(shape)
-        for units in range(parts, most + 1, parts):
+        for units in range(parts, most + 1, parts) if most else [0]:
             is_accepted = hidden_size is None or kind.accepts(structure, kind.sizes(shape, units), hidden_size)
             if units == most or is_accepted:
                 yield units
@@ -267,10 +267,12 @@ def coarse_options(
 
 def _share_imbalance(counts: LayerCounts, shape: LayerShape, coarse: Sequence[UnitKind], share: float) -> float:
     """Return the distance of the shares of units removed from `share`, that of the layer's removable parameters."""
-    return sum(abs(1 - counts.units[kind.name] / kind.units(shape) - share) for kind in coarse)
+    there = [kind for kind in coarse if kind.units(shape)]
+    return sum(abs(1 - counts.units[kind.name] / kind.units(shape) - share) for kind in there)
 
 
 def _mean_kept_share(one: LayerCounts, other: LayerCounts, shape: LayerShape, coarse: Sequence[UnitKind]) -> float:
     """Return the share of units kept half way between two counts, on average over the kinds."""
-    shares = [(one.units[kind.name] + other.units[kind.name]) / (2 * kind.units(shape)) for kind in coarse]
+    there = [kind for kind in coarse if kind.units(shape)]
+    shares = [(one.units[kind.name] + other.units[kind.name]) / (2 * kind.units(shape)) for kind in there]
     return sum(shares) / len(shares)

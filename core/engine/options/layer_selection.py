@@ -118,6 +118,7 @@ def check_masks(description: Description, checked: LayerSelection, parsed: Patte
         )
     if isinstance(checked, AllocationOptions):
         _check_allocation(checked, description.layers, linears, parsed.is_n_m, sparsity)
+        _check_gradients(checked, description)
     if getattr(checked, "scope", None) == "model" and (
         parsed.is_n_m or getattr(checked, "allocation", None) != "uniform"
     ):
@@ -139,6 +140,19 @@ def require_divisible(linears: Iterable[LinearShape], pattern: Pattern) -> None:
                 "cannot be applied; skip it (parameters.skip_modules) or choose another m",
                 param="pattern",
             )
+
+
+def _check_gradients(parameters: AllocationOptions, description: Description) -> None:
+    """Require that gradients can be taken block by block, where the allocation follows from them."""
+    if parameters.allocation != "fisher" or not isinstance(description, ModelDescription):
+        return
+    why = description.known_as.refused.get("resume")
+    if why is not None:
+        raise InvalidParameters(
+            f"parameters.allocation: 'fisher' takes gradients of one block after the other, {why} in "
+            f"{description.architecture}: use 'uniform' or 'owl'",
+            param="parameters.allocation",
+        )
 
 
 def _check_allocation(

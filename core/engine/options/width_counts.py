@@ -23,7 +23,7 @@ from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.architectures.unit_splits import FLOOR, channels_first, splits_for_ratio
 from core.engine.options.base import MethodParameters
 from core.engine.options.width import WidthOptions
-from core.errors import InvalidParameters, InvalidSparsity, UnusableModel
+from core.errors import InvalidParameters, InvalidSparsity, UnsupportedArchitecture, UnusableModel
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,9 @@ def plan_width_reduction(
     is requested, or nothing is left to remove.
     """
     structure = require_structure(description)
+    _check_offered(description, parameters)
     _check_width(description, structure, parameters, layout)
-    attention = attention_mode(parameters.attention, structure)
+    attention = _attention(structure, parameters, layout)
     heads = description.known_as.axes("heads") if attention != "none" else ()
     if parameters.cuts_behind_norms and any(axis.module.endswith("_norm") for axis in heads):
         raise InvalidParameters(
@@ -238,15 +239,48 @@ def reachable_sparsities(
     layers = range(len(structure.layers))
     if not isinstance(parameters, WidthOptions):
         return [count * structure.parameters / len(layers) / description.parameters for count in layers]
-    kinds = removed_kinds(attention_mode(parameters.attention, structure))
+    kinds = removed_kinds(_attention(structure, parameters, layout))
     round_to = parameters.round_to or device_kind(device).round_to
     steps_of = channels_first if parameters.attention == "auto" else width_steps
     if layout == "uniform":
-        steps = steps_of(structure, 0, kinds, hidden_size=description.hidden_size, round_to=round_to)
-        return [each.removed * len(layers) / description.parameters for each in steps]
-    free = [layer for layer in layers if layer not in parameters.protected(description.layers)]
+        having = [layer for layer in layers if removable_parameters(structure, layer, kinds)]
+        steps = steps_of(structure, having[0], kinds, hidden_size=description.hidden_size, round_to=round_to)
+        return [each.removed * len(having) / description.parameters for each in steps]
+    protected = parameters.protected(description.layers)
+    free = [each for each in layers if each not in protected and removable_parameters(structure, each, kinds)]
     ends = [steps_of(structure, layer, kinds, hidden_size=None, round_to=round_to)[-1] for layer in free]
     return [0.0, sum(each.removed for each in ends) / description.parameters]
+
+
+def _attention(structure: ModelStructure, parameters: WidthOptions, layout: Layout) -> AttentionMode:
+    """Return the unit by which heads go; none where layers without heads would have to lose more channels instead."""
+    attention = attention_mode(parameters.attention, structure)
+    if attention == "none" or layout == "per_layer" or structure.is_alike:
+        return attention
+    if parameters.attention == "auto":
+        return "none"
+    raise InvalidParameters(
+        "parameters.attention: only some layers of this model have heads, others would lose more channels instead; use "
+        "output.layout 'per_layer', or 'none' (channels only)",
+        param="parameters.attention",
+    )
+
+
+def _check_offered(description: ModelDescription, parameters: WidthOptions) -> None:
+    """Require that the architecture can lose what is to go."""
+    family = description.known_as
+    if not family.axes("channels"):
+        why = family.refused.get("channels", "no channels were found that its config can express")
+        raise UnsupportedArchitecture(
+            f"{description.architecture} cannot lose channels: {why}; use a method that sets weights to zero",
+            param="model",
+        )
+    kept = family.refused.get("heads")
+    if kept is not None and parameters.attention not in ("auto", "none"):
+        raise InvalidParameters(
+            f"parameters.attention: {description.architecture} cannot lose heads: {kept}; use 'none' (channels only)",
+            param="parameters.attention",
+        )
 
 
 def _check_width(

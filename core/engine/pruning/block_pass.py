@@ -160,6 +160,10 @@ class BlockPass:
 
     def resume(self, streams: Iterable[Stream], blocks: int) -> Saved | None:
         """Resume the streams at the newest intact record, which has the number of blocks done; None: start anew."""
+        why = self.folder.family.refused.get("resume")
+        if why is not None:
+            self.progress.log(f"a pass over this architecture starts anew: {why}")
+            return None
         saved = self.store.load(BLOCK)
         if isinstance(saved, Rejected):
             self.notes.append(saved.reason)

@@ -37,7 +37,7 @@ class FLAP(BlockUnitMethod):
         width_reduction = context.width_reduction
         assert width_reduction is not None
         if self.bias:
-            biases = output_biases(context.folder, [each.kind for each in context.unit_sets(0)])
+            biases = output_biases(context.folder, [kind.name for kind in context.kinds])
             width_reduction = width_reduction.with_room_for(context.structure, biases.added)
         counts = width_reduction.counts
         if width_reduction.ranking is not None:
@@ -99,9 +99,9 @@ class FLAP(BlockUnitMethod):
         losing = kept.losing(context.structure, context.kinds)
         biases = output_biases(context.folder, losing)
         notes = [
-            f"{each.linear} has no bias in this architecture: what is removed of the {each.kind} leaves no mean behind."
-            for each in context.unit_sets(0)
-            if each.kind in losing and each.kind not in biases.kinds
+            f"{each.output} has no bias in this architecture: what is removed of the {kind} leaves no mean behind."
+            for kind in losing
+            if kind not in biases.kinds and (each := context.folder.family.sublayer_of(kind)) is not None
         ]
         return kept.model_copy(update={"biases": biases.settings, "notes": notes})
 

@@ -67,6 +67,8 @@ LAYER_DROP: Final[dict[Budget, LayerDrop]] = {
 
 def most_layers(description: ModelDescription, sparsity: float) -> int:
     """Return the most layers that can go whole where `sparsity` of the model does, whichever they are."""
+    if "layers" in description.known_as.refused:
+        return 0
     largest = sorted((each.parameters for each in require_structure(description).layers), reverse=True)
     left, number = sparsity * description.parameters + _ROUNDING, 0
     while number < len(largest) - 1 and largest[number] <= left:

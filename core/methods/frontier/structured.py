@@ -102,7 +102,11 @@ def _counts_without(
     if width_reduction.ranking is not None:
         assert costs is not None
         per_parameter = [
-            {kind.name: costs[layer][kind.name] / kind.parameters(structure, layer) for kind in context.kinds}
+            {
+                kind.name: costs[layer][kind.name] / kind.parameters(structure, layer)
+                for kind in context.kinds
+                if kind.units(structure.layers[layer])
+            }
             for layer in left
         ]
         rest = structure.of_layers(left)

@@ -75,6 +75,12 @@ class StructuredFrontierParameters(WidthOptions):
     def check_dropped_layers(self, description: ModelDescription, ratio: float, free: int) -> None:
         most = min(most_layers(description, ratio), free - 1)
         if self.drop_layers != "auto" and self.drop_layers > most:
+            why = description.known_as.refused.get("layers")
+            if why is not None:
+                raise InvalidParameters(
+                    f"parameters.drop_layers: {description.architecture} cannot lose layers: {why}; use 0",
+                    param="parameters.drop_layers",
+                )
             raise InvalidParameters(
                 f"parameters.drop_layers: at sparsity {ratio:g} at most {most} whole layers can go, not "
                 f"{self.drop_layers}, which have more parameters, or leave no layer",

@@ -16,7 +16,7 @@ from core.engine.options.patterns import UNSTRUCTURED, Pattern, PatternFamily, p
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import plan_width_reduction, require_structure
-from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity
+from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity, UnsupportedArchitecture
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS, get_method, parse_parameters
 
@@ -66,6 +66,7 @@ def resolve_request(
     if isinstance(description, ClassifierDescription):
         return _check_classifier(description, method, pattern, sparsity, parameters, layout)
     layout = _layout(description, method, pattern, layout)
+    _require_offered(description, method, "experts", "is not taken")
     if not info.prunes:
         return _without_target(description, method, pattern, sparsity, parameters, layout=description.layout)
     parsed = _offered(method, pattern)
@@ -73,6 +74,9 @@ def resolve_request(
     if parsed.is_n_m:
         parameters = _at_one_rate(method, parsed.text, parameters)
     checked = parse_parameters(method, parameters, parsed.text)
+    removes = info.variant(parsed.text).removes
+    if removes in ("weights", "layers"):
+        _require_offered(description, method, removes, f"cannot lose {removes}")
     if is_calibrated and isinstance(checked, RefitOptions):
         checked = checked.with_refit()
     if isinstance(checked, LayerSelection):
@@ -86,6 +90,13 @@ def resolve_request(
 
 
 _KINDS = {"language-model": "language models", "image-classification": "image classifiers"}
+
+
+def _require_offered(description: ModelDescription, method: str, what: str, refusal: str) -> None:
+    """Raise UnsupportedArchitecture, with the reason, where the architecture cannot be offered something."""
+    why = description.known_as.refused.get(what)
+    if why is not None:
+        raise UnsupportedArchitecture(f"{method}: {description.architecture} {refusal}: {why}", param="model")
 
 
 def _offered(method: str, pattern: str | None) -> Pattern:

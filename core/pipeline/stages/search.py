@@ -171,12 +171,10 @@ def shape_config(folder: ModelFolder, plan: UnitRemovalPlan) -> PretrainedConfig
     structure = require_structure(folder.description)
     kinds = removed_kinds(plan.attention)
     layers = range(len(structure.layers) - plan.removed_layers)
-    kept = (
-        LayerCounts.of_all(structure.layers[0], kinds)
-        if plan.width_reduction is None
-        else (plan.width_reduction.counts or ())[0]
-    )
-    counts = UnitCounts(layers=dict.fromkeys(layers, kept))
+    kept = [LayerCounts.of_all(structure.layers[layer], kinds) for layer in layers]
+    if plan.width_reduction is not None:
+        kept = list(plan.width_reduction.counts or ())
+    counts = UnitCounts(layers=dict(zip(layers, kept, strict=True)))
     raw = config_after_removal(folder.raw_config, folder.config, folder.family, structure, kinds, counts)
     return type(folder.config).from_dict(raw)
 

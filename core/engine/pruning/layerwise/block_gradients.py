@@ -15,6 +15,7 @@ from core.counting import counted
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.streams import RecordedArguments
+from core.errors import UnsupportedArchitecture
 
 _CHUNK = 256
 
@@ -61,8 +62,12 @@ def backward_blocks(
 
     `tokens_NT` are token ids [sequences, time]; `names[n]` the parameters of block n whose gradients are wanted. The
     loss is that of the tokens which follow or, with a generator `drawn`, of tokens that the model's own predictions
-    draw: the mean product of such gradients is the Fisher information itself.
+    draw: the mean product of such gradients is the Fisher information itself. Raises UnsupportedArchitecture where a
+    block reads what is made inside another.
     """
+    why = streamed.folder.family.refused.get("resume")
+    if why is not None:
+        raise UnsupportedArchitecture(f"gradients of one block after the other cannot be taken: {why}", param="model")
     tokens = list(tokens_NT.split(1))
     upstream = forward_blocks(streamed, tokens, dtype, cache.put)
     arguments = RecordedArguments(streamed, dtype)

@@ -29,7 +29,8 @@ def output_biases(folder: ModelFolder, kinds: Collection[KindName]) -> OutputBia
     family = folder.family
 
     def has_bias(linear: str) -> bool:
-        return f"{family.blocks}.0.{linear}.bias" in folder.tensors
+        names = (f"{family.blocks}.{layer}.{linear}.bias" for layer in range(folder.description.layers))
+        return any(name in folder.tensors for name in names)
 
     sublayers = {kind: sublayer for kind in kinds if (sublayer := family.sublayer_of(kind)) is not None}
     settings = {each.bias for each in sublayers.values() if each.bias is not None and not has_bias(each.output)}

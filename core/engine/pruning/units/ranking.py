@@ -97,7 +97,8 @@ def _per_parameter(
     sizes = {kind.name: kind.parameters(structure, layer) for kind in kinds}
     per_parameter = {kind: score_U.double() / sizes[kind] for kind, score_U in scores.items()}
     squares = sum(sizes[kind] * float(each.square().sum()) for kind, each in per_parameter.items())
-    scale = (squares / sum(sizes[kind] * len(each) for kind, each in per_parameter.items())) ** 0.5 or 1.0
+    there = sum(sizes[kind] * len(each) for kind, each in per_parameter.items())
+    scale = (squares / max(there, 1)) ** 0.5 or 1.0
     return {kind: each / scale for kind, each in per_parameter.items()}
 
 
@@ -110,6 +111,8 @@ def _steps(
 ) -> Iterator[_Step]:
     """Yield a layer's units in ascending importance, without the last of each kind, which must stay."""
     for kind in kinds:
+        if not kind.units(structure.layers[layer]):
+            continue
         each, size = importances[kind.name], kind.parameters(structure, layer)
         if kind.is_fine:
             ascending = each.sort().values

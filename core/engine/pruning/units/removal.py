@@ -102,8 +102,8 @@ class UnitSet:
 def layer_unit_sets(
     family: Architecture, structure: ModelStructure, layer: int, kinds: Sequence[UnitKind]
 ) -> list[UnitSet]:
-    """Return the units of decoder layer `layer`, a set for each of the kinds."""
-    return [_unit_set(family, structure, layer, kind) for kind in kinds]
+    """Return the units of decoder layer `layer`, a set for each of the kinds that it has any of."""
+    return [_unit_set(family, structure, layer, kind) for kind in kinds if kind.units(structure.layers[layer])]
 
 
 def _unit_set(family: Architecture, structure: ModelStructure, layer: int, kind: UnitKind) -> UnitSet:
