@@ -65,7 +65,8 @@ class StructuredFrontier(BlockUnitMethod):
     ) -> PrunedBlock:
         assert pruned is not None
         losing = {each.linear: each for each in block.unit_sets if block.counts.units[each.kind] < each.units}
-        linears = [each.output for each in block.family.sublayers]
+        outputs = [each.output for each in block.family.sublayers]
+        linears = [name for name in outputs if f"{name}.weight" in block.tensors]
         if pruned.are_dense():  # nothing before has to be made up for
             linears = linears[next((place for place, name in enumerate(linears) if name in losing), len(linears)) :]
         if not linears:

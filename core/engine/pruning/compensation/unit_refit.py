@@ -14,7 +14,7 @@ from core.engine.models.tensors import to_out_in
 from core.engine.options.compensation import Refit
 from core.engine.pruning.compensation.refit import fitted_tokens, refit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, prune_in_flight
+from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, input_groups, prune_in_flight
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_slices, remove_units
 
@@ -115,7 +115,7 @@ class UnitRefit:
             block,
             place,
             self.stream,
-            [InputGroup(names) for names in self.family.inputs],
+            input_groups(self.family.inputs, prefix, {f"{prefix}.{name.removesuffix('.weight')}" for name in tensors}),
             self._new_statistic,
             fit_group,
             DenseReference(dense_block, self.dense_stream, index, self.family.added_to_stream),

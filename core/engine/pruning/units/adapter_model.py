@@ -143,9 +143,13 @@ class AdapterModel:
         parameters = dict(merge_adapters(self.module).named_parameters())
         streamed: StreamedModel = self._context.streamed
         for layer in range(self._context.layers):
-            names = [f"{linear}.weight" for linear in self.family.linears]
             prefix = streamed.block_prefix(layer)
-            merged = {name: parameters[f"{prefix}.{name}"].detach().to(streamed.dtype) for name in names}
+            names = [f"{linear}.weight" for linear in self.family.linears]
+            merged = {
+                name: parameters[f"{prefix}.{name}"].detach().to(streamed.dtype)
+                for name in names
+                if f"{prefix}.{name}" in parameters
+            }
             self._context.trained.write(layer, merged)
         self.module.to("meta")  # under autocast the model refers to itself: its memory shall not wait for the collector
 
