@@ -1,0 +1,191 @@
+"""Models whose architecture nobody listed: opened, streamed and pruned as what was discovered of them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from bench.architectures.tiny_configs import tiny_model, tokens_of
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.describe import descriptions
+from core.engine.architectures.description import (
+    ModelDescription,
+    describe_language_model,
+    inspect_folder,
+    read_tensors,
+    weight_files,
+)
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.checkpoints.safetensors_header import read_header
+from core.engine.evaluation.reload_check import reload_check
+from core.engine.models.folder import open_model
+from core.engine.models.streamed import StreamedModel, call_block
+from core.engine.models.tracing.discover import discover
+from core.engine.pruning.layerwise.language_pass import LayerwisePass
+from core.engine.pruning.layerwise.streams import RecordedArguments
+from core.errors import InvalidParameters, MissingTensors, UnsupportedArchitecture
+from core.pipeline.plans import make_plan
+from core.pipeline.recipes.validation import resolve_request
+from tests.engine.sweeping import save
+from tests.engine.tiny import architecture_of, make_model, make_tokens
+
+CPU = torch.device("cpu")
+
+
+def discovered(folder: Path) -> Architecture:
+    tensors = {name: entry for file in weight_files(folder) for name, entry in read_header(file).items()}
+    return discover(json.loads((folder / "config.json").read_bytes()), tensors)
+
+
+def prune_and_reload(folder: Path, family: Architecture, tokens: torch.Tensor, work: Path) -> None:
+    """Halve every linear layer, save the model and compare what opens of it."""
+    opened = open_model(folder, discovered=family)
+    plan = make_plan(opened, resolve_request(opened.description, "wanda", "unstructured", 0.5, {}), device=CPU)
+    work.mkdir()
+    result = LayerwisePass(opened, plan, calibration=tokens, evaluations={"text": tokens}, work=work).run()
+    artifact = save(result, folder, work / "artifact")
+    assert reload_check(artifact, result.verification, device=CPU, discovered=family)["maximum_difference"] < 1e-3
+    # What a job reports of its artifact is all that later jobs know of it.
+    stored = descriptions.validate_json(open_model(artifact, discovered=family).description.model_dump_json())
+    assert isinstance(stored, ModelDescription) and stored.discovered is not None
+    again = open_model(artifact, own_artifact=True, discovered=stored.discovered)
+    assert [each.name for each in again.description.linears] == [each.name for each in opened.description.linears]
+    for linear in again.description.linears:
+        zeros = int((again.read(f"{linear.name}.weight") == 0).sum())
+        assert abs(zeros / linear.numel - 0.5) < 0.05, linear.name
+
+
+@pytest.mark.parametrize("name", ["qwen3", "phi3", "starcoder2"])
+def test_a_family_that_is_hidden_from_the_table_is_taken_as_what_is_discovered_of_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, listed = make_model(tmp_path / "model", name), architecture_of(name)
+    with_row = inspect_folder(folder)
+    monkeypatch.delitem(LANGUAGE_ARCHITECTURES, listed.architecture)
+    with pytest.raises(UnsupportedArchitecture, match=listed.architecture):
+        inspect_folder(folder)
+    family = discovered(folder)
+    assert (family.inputs, family.blocks, family.head) == (listed.inputs, listed.blocks, listed.head)
+    told = inspect_folder(folder, discovered=family)
+    same = {"parameters", "prunable_parameters", "linears", "tied_embeddings", "layers", "context_length"}
+    assert told.model_dump(include=same) == with_row.model_dump(include=same)
+    prune_and_reload(folder, family, make_tokens(), tmp_path / "work")
+
+
+# Tuples and no choice of positions; layers without attention; state from block to block in several streams of states.
+@pytest.mark.parametrize("model_type", ["gptj", "qwen3_5_text", "gemma3n_text"])
+def test_blocks_one_by_one_give_the_logits_of_the_whole_model(model_type: str, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny_model(model_type, seed=0).save_pretrained(folder)
+    family = discovered(folder)
+    opened = open_model(folder, discovered=family)
+    whole = AutoModelForCausalLM.from_pretrained(folder).eval()
+    streamed = StreamedModel(opened, dtype=torch.float32, device=CPU)
+    arguments = RecordedArguments(streamed, torch.float32)
+    batches = [tokens_of(whole.config, 1), tokens_of(whole.config, 2), tokens_of(whole.config, 3, length=7)]
+    with torch.inference_mode():
+        hidden = [streamed.embed(tokens) for tokens in batches]
+        for index in range(len(streamed)):  # all batches through one block, then the next: as the passes do
+            block = streamed.fill_block(index, streamed.read_block(index), torch.float32)
+            for batch, tokens in enumerate(batches):
+                hidden[batch] = call_block(block, hidden[batch], arguments.of(tokens)[index])
+            streamed.empty_block(index)
+        for tokens, ends in zip(batches, hidden, strict=True):
+            positions = torch.tensor([0, 4, 6])
+            wanted = whole(input_ids=tokens, use_cache=False).logits[:, positions]
+            assert torch.allclose(streamed.logits(tokens, ends, positions), wanted, atol=1e-4 * wanted.abs().max())
+    tokens = torch.cat([tokens_of(whole.config, seed) for seed in range(3)])
+    prune_and_reload(folder, family, tokens, tmp_path / "work")
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ModelDescription]:
+    """A description of Llama as if it were discovered, and refused things for reasons."""
+    description = inspect_folder(make_model(tmp_path_factory.mktemp("models") / "llama"))
+
+    def refusing(**reasons: str) -> ModelDescription:
+        family = replace(architecture_of("llama"), discovered_by="1", refused=reasons)
+        return description.model_copy(update={"discovered": family})
+
+    return refusing
+
+
+@pytest.mark.parametrize(
+    ("what", "method", "pattern", "parameters", "error"),
+    [
+        ("experts", "magnitude", "unstructured", {}, UnsupportedArchitecture),
+        ("experts", "recover", None, {}, UnsupportedArchitecture),
+        ("weights", "magnitude", "2:4", {}, UnsupportedArchitecture),
+        ("channels", "l2-structured", None, {}, UnsupportedArchitecture),
+        ("heads", "l2-structured", None, {"attention": "kv_groups"}, InvalidParameters),
+        ("layers", "depth", None, {}, UnsupportedArchitecture),
+        ("layers", "frontier", "structured", {"drop_layers": 1}, InvalidParameters),
+        ("resume", "wanda", "unstructured", {"allocation": "fisher"}, InvalidParameters),
+    ],
+)
+def test_what_an_architecture_cannot_be_offered_is_refused_with_the_reason_and_nothing_else_is(
+    described: Callable[..., ModelDescription],
+    what: str,
+    method: str,
+    pattern: str | None,
+    parameters: dict[str, Any],
+    error: type[Exception],
+) -> None:
+    sparsity = None if method == "recover" else 0.5
+
+    def resolve(description: ModelDescription) -> object:
+        return resolve_request(description, method, pattern, sparsity, parameters)
+
+    with pytest.raises(error, match="for such a reason"):
+        resolve(described(**{what: "for such a reason"}))
+    resolve(described())
+
+
+def test_a_layer_has_the_linear_layers_of_its_kind_and_no_other_kind_is_taken(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    whole = architecture_of("llama")
+    config, tensors = json.loads((folder / "config.json").read_bytes()), read_tensors(folder, whole)
+    kinds = [
+        tuple(sorted(name for name in each if not name.startswith(missing)))
+        for each in [{name.removeprefix("model.layers.1.") for name in tensors if ".layers.1." in name}]
+        for missing in ("nothing", "self_attn.")
+    ]
+    family = replace(whole, discovered_by="1", block_kinds=tuple(kinds))
+    cut = {name: entry for name, entry in tensors.items() if not name.startswith("model.layers.1.self_attn.")}
+    description = describe_language_model(config, cut, family)
+    assert [sum(each.layer == layer for each in description.linears) for layer in range(3)] == [7, 3, 7]
+    assert description.structure is not None
+    assert [each.sizes["heads"] for each in description.structure.layers] == [4, 0, 4]
+    resolve_request(description, "l2-structured", None, 0.2, {"round_to": 1})
+    with pytest.raises(InvalidParameters, match="only some layers of this model have heads"):
+        resolve_request(description, "l2-structured", None, 0.2, {"round_to": 1, "attention": "kv_groups"})
+    resolve_request(
+        description, "l2-structured", None, 0.2, {"round_to": 1, "attention": "kv_groups"}, layout="per_layer"
+    )
+    del cut["model.layers.2.mlp.up_proj.weight"]
+    with pytest.raises(MissingTensors, match=r"layer 2 has the tensors of no block of Llama.*mlp\.up_proj\.weight"):
+        describe_language_model(config, cut, family)
+
+
+def test_a_pass_whose_blocks_read_what_others_made_is_not_resumed(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    resumed: list[int] = []
+    for refused in ({}, {"resume": "block 1 reads what block 0 made inside"}):
+        opened = open_model(folder)
+        opened = replace(opened, family=replace(opened.family, refused=refused))
+        plan = make_plan(opened, resolve_request(opened.description, "magnitude", "unstructured", 0.5, {}), device=CPU)
+        work = tmp_path / f"work-{len(resumed)}"
+        previous: list[Path] = []
+        for attempt in ("first", "second"):
+            (work / attempt).mkdir(parents=True)
+            result = LayerwisePass(
+                opened, plan, calibration=None, evaluations={}, work=work / attempt, previous=previous
+            ).run()
+            previous = [work / attempt]
+        resumed.append(result.resumed_from)
+    assert resumed == [3, 0]
