@@ -18,7 +18,13 @@ from core.engine.architectures.units import read_structure
 from core.engine.checkpoints.code_choices import refuse_choices
 from core.engine.checkpoints.companions import check_companions, read_json
 from core.engine.checkpoints.files import CONFIG_FILE, INDEX_FILE, PICKLES, SINGLE_FILE
-from core.engine.checkpoints.quantisation import QUANTISATION_KEY, Quantisation, join_quantised, quantisation_of
+from core.engine.checkpoints.quantisation import (
+    QUANTISATION_KEY,
+    Quantisation,
+    join_quantised,
+    quantisation_of,
+    require_declared,
+)
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from core.errors import CorruptSafetensors, MissingTensors, PathEscapes, PickleCheckpoint, UnsafeConfig, UnusableModel
 
@@ -125,7 +131,7 @@ def read_tensors(
 def stored_tensors(folder: Path, quantisation: Quantisation | None) -> dict[str, TensorEntry]:
     """Return every tensor of the folder by its key; the codes and scales of a quantised weight are one, under its own.
 
-    Raises CorruptSafetensors for one stored twice.
+    Raises CorruptSafetensors for one stored twice, UnusableModel for one that is quantised in a way not declared.
     """
     stored: dict[str, TensorEntry] = {}
     for file in weight_files(folder):
@@ -133,7 +139,9 @@ def stored_tensors(folder: Path, quantisation: Quantisation | None) -> dict[str,
             if key in stored:
                 raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
             stored[key] = entry
-    return stored if quantisation is None else join_quantised(stored, quantisation)
+    tensors = stored if quantisation is None else join_quantised(stored, quantisation)
+    require_declared(tensors)
+    return tensors
 
 
 def by_name(stored: Mapping[str, TensorEntry], family: Architecture | ClassifierArchitecture) -> dict[str, TensorEntry]:

@@ -12,7 +12,10 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize, _dequantize_fp8_weight
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
+from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.describe import describe_folder
+from core.engine.architectures.description import stored_tensors
+from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.engine.checkpoints.quantisation import Quantisation, join_quantised
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.evaluation.reload_check import reload_check
@@ -141,6 +144,17 @@ def test_another_quantisation_is_refused_by_its_name(declared: object, words: st
     assert words in refused.value.message
 
 
+@pytest.mark.parametrize("declared", [{}, {"quantization_config": FP8}], ids=["nothing", "fp8"])
+def test_codes_that_the_config_says_nothing_of_are_refused(declared: dict[str, Any], tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    save_file(weights | {name: weights[name].to(torch.float8_e5m2)}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | declared))
+    with pytest.raises(UnusableModel, match=f"{name}' is stored as F8_E5M2, and config.json"):
+        describe_folder(folder)
+
+
 @pytest.mark.parametrize(
     ("method", "shapes", "words"),
     [
@@ -181,3 +195,30 @@ def test_a_scale_that_is_no_number_is_named(tmp_path: Path) -> None:
     (entry,) = join_quantised(read_header(tmp_path / "a.safetensors"), Quantisation("fp8", "BF16")).values()
     with pytest.raises(NotFiniteWeights, match="'a' holds 4 values"):
         read_tensor(entry)
+
+
+def test_a_mixture_in_mxfp4_is_described_by_its_plain_weights_and_read_as_transformers_reads_it(tmp_path: Path) -> None:
+    """As gpt-oss is shipped: the experts quantised and all else not."""
+    model = tiny_model("gpt_oss", 0).bfloat16()
+    model.save_pretrained(tmp_path)
+    plain = load_file(tmp_path / "model.safetensors")
+    stored: dict[str, torch.Tensor] = {}
+    for name, weight in plain.items():
+        if name.endswith(("gate_up_proj", "down_proj")):
+            experts, inputs, outputs = weight.shape
+            stored[f"{name}_blocks"] = torch.randint(256, (experts, outputs, inputs // 32, 16), dtype=torch.uint8)
+            stored[f"{name}_scales"] = torch.randint(118, 124, (experts, outputs, inputs // 32), dtype=torch.uint8)
+        else:
+            stored[name] = weight
+    save_file(stored, tmp_path / "model.safetensors", {"format": "pt"})
+    config = json.loads((tmp_path / "config.json").read_text())
+    declared = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": declared}))
+    source = describe_source(tmp_path)
+    assert isinstance(source, UndiscoveredModel)
+    assert source.tensors == {name: ("BF16", tuple(weight.shape)) for name, weight in plain.items()}
+    assert source.parameters == model.num_parameters() and source.bytes == 2 * source.parameters
+    assert source.config == config
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
+    entries = stored_tensors(tmp_path, Quantisation("mxfp4", "BF16"))
+    assert set(theirs) == set(entries) and all(torch.equal(read_tensor(entries[name]), theirs[name]) for name in theirs)
