@@ -1,8 +1,16 @@
-"""Small models that have learnt their lines: their predictions are far from uniform, so that a wrong file shows."""
+"""Small models that have learnt their lines: their predictions are far from uniform, so that a wrong file shows.
 
+Each is trained once, and kept in the cache folder by what made it.
+"""
+
+import hashlib
+import inspect
 import json
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -14,10 +22,17 @@ from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from core.engine.exporters.gguf import probe_lines
 from core.engine.exporters.gguf.probe_lines import varied_lines
 
 LINES = varied_lines(400)
-_STEPS = 40
+STEPS: Final = 40
+"""Steps after which a mistake in Llama's files shows: seconds."""
+MINUTE: Final = 2000
+"""Steps after which a mistake in any family's files shows: about a minute of one core."""
+_TAUGHT: Final = varied_lines(8000)
+"""Lines to learn from: too many to be learnt by heart, which would make of rounding a matter of chance."""
+_KEPT: Final = Path(__file__).parents[2] / ".cache" / "gguf" / "trained"
 _SHAPE: Final[dict[str, object]] = {
     "hidden_size": 128,
     "intermediate_size": 256,
@@ -58,37 +73,55 @@ def architecture_of(family: str) -> str:
     return str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type])
 
 
-def save_trained(folder: Path, family: str = "llama", training_steps: int = _STEPS, **changes: object) -> Path:
-    """Save a model with its tokenizer; `changes` are of its config. It is trained once for each."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in _files(family, training_steps, json.dumps(changes, sort_keys=True)).items():
-        (folder / name).write_bytes(content)
+def save_trained(folder: Path, family: str = "llama", training_steps: int = STEPS, **changes: object) -> Path:
+    """Save a model with its tokenizer; `changes` are of its config."""
+    kept = _KEPT / _key(family, training_steps, json.dumps(changes, sort_keys=True))
+    if not kept.exists():
+        _KEPT.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=_KEPT) as place:
+            _train(Path(place) / "model", family, training_steps, changes)
+            with suppress(OSError):  # another process was first, with the same
+                (Path(place) / "model").rename(kept)
+    shutil.copytree(kept, folder, dirs_exist_ok=True)
     return folder
 
 
-@cache
-def _files(family: str, training_steps: int, changes: str) -> dict[str, bytes]:
+def _key(family: str, training_steps: int, changes: str) -> str:
+    """Return the name of what a model is made by: its settings, what trains it and makes its lines, the libraries."""
+    libraries = [version(each) for each in ("torch", "transformers", "tokenizers")]
+    sources = [inspect.getsource(each) for each in (_train, _taught, _tokenizer, probe_lines)]
+    facts = json.dumps([FAMILIES[family], training_steps, changes, len(_TAUGHT), len(LINES), libraries, sources])
+    return f"{family}-{training_steps}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+
+
+def _train(folder: Path, family: str, training_steps: int, changes: Mapping[str, object]) -> None:
     tokenizer = _tokenizer("qwen" in family)
-    ids = torch.tensor(tokenizer("\n".join(LINES))["input_ids"])
     torch.manual_seed(0)
     kind, shape = FAMILIES[family]
-    config = getattr(transformers, kind)(vocab_size=len(tokenizer), **(shape | json.loads(changes)))
+    config = getattr(transformers, kind)(vocab_size=len(tokenizer), **{**shape, **changes})
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():  # biases and norms begin alike, and would hide one in another's place
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
+    ids = _taught("qwen" in family)
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, max(training_steps, 1))
     for _ in range(training_steps):
         starts = torch.randint(0, len(ids) - 64, (4,))
         batch = torch.stack([ids[start : start + 64] for start in starts])
         loss = model(input_ids=batch, labels=batch).loss
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
+        schedule.step()
         optimiser.zero_grad()
-    with TemporaryDirectory() as place:
-        model.save_pretrained(place)
-        tokenizer.save_pretrained(place)
-        return {file.name: file.read_bytes() for file in Path(place).iterdir()}
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@cache
+def _taught(is_normalised: bool) -> torch.Tensor:
+    return torch.tensor(_tokenizer(is_normalised)("\n".join(_TAUGHT))["input_ids"])
 
 
 @cache
