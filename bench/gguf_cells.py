@@ -1,6 +1,7 @@
 """The whole matrix of GGUF files, each cell in the real llama.cpp: `python -m bench.gguf_cells [--write PAGE]`.
 
-It goes on where it was ended, unless the exporter has changed since.
+Then the mistakes that a writer could make, each in every family that it applies to. It goes on where it was ended,
+unless the exporter has changed since.
 """
 
 import argparse
@@ -19,11 +20,14 @@ from bench.page import table, write_section
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.errors import InvalidRequest
 from tests.gguf.cells import WAYS, cut_trained, export
-from tests.gguf.trained import FAMILIES, architecture_of
+from tests.gguf.sabotages import IDS, KL, LOAD, SABOTAGES, caught
+from tests.gguf.trained import FAMILIES, MINUTE, architecture_of
 
-SECTION: Final = "cells"
 TYPES: Final = ("F32", "F16", "Q8_0")
-SOURCES: Final = ("core/engine/exporters/gguf/**/*.py", "tests/gguf/cells.py", "tests/gguf/trained.py")
+SOURCES: Final = (
+    "core/engine/exporters/gguf/**/*.py",
+    *(f"tests/gguf/{name}.py" for name in ("cells", "sabotages", "trained")),
+)
 TITLES: Final = {
     "uncut": "uncut",
     "zeros": "zeros",
@@ -32,59 +36,116 @@ TITLES: Final = {
     "layers": "layers gone",
     "per_layer": "layers of different shapes",
 }
+VARIANTS: Final = {"parallel": "attention and FFN at once", "tied": "embeddings as its head"}
+SHOWN: Final = {IDS: "ids", LOAD: "load"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gguf_cells", description=__doc__)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's sections too")
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES, help="measure these alone")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    kept = CACHE / f"gguf-cells-{_digest()}.json"
-    found: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
-    for family in FAMILIES:
-        for way in WAYS:
-            name = f"{family} {way}"
-            if name not in found:
-                found[name] = _cell(family, way)
-                print(f"{name}: {found[name]}", flush=True)
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_text(json.dumps(found, indent=1))
-    text = page(found)
-    print(text)
-    if given.write:
-        write_section(given.write, SECTION, text)
+    found = {family: measured(family) for family in given.families}
+    if given.families == list(FAMILIES):
+        sections = {"cells": matrix(found), "mistakes": mistakes(found)}
+        print(*sections.values(), sep="\n\n")
+        for name, text in sections.items() if given.write else ():
+            write_section(given.write, name, text)
     return 0
 
 
-def _cell(family: str, way: str) -> str:
-    """Return the KL divergence of each type, or why the cell is refused."""
-    with TemporaryDirectory() as place:
-        try:
-            folder = cut_trained(Path(place), family, way)
-        except InvalidRequest as refused:
-            why = refused.message.partition(": ")[2].rpartition(", or leave")[0]
-            return why.replace(f" of {architecture_of(family)}", "")
-        return " · ".join(f"{each.kl:.0e}".replace("e-0", "e-") for each in export(folder, *TYPES).files)
+def measured(family: str) -> dict[str, str]:
+    """Return what came of each cell of a family, and of each mistake in it, of this run or an earlier one."""
+    kept = CACHE / f"gguf-cells-{_digest()}" / f"{family}.json"
+    found: dict[str, str] = json.loads(kept.read_text()) if kept.exists() else {}
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    for way in WAYS:
+        made = [name for name, each in SABOTAGES.items() if (family, way) in each.cells()]
+        missing = [name for name in (way, *(f"{each} {way}" for each in made)) if name not in found]
+        if not missing:
+            continue
+        with TemporaryDirectory() as place:
+            try:
+                folder = cut_trained(Path(place), family, way, training_steps=MINUTE)
+            except InvalidRequest as refused:
+                found[way] = _reason(refused.message, architecture_of(family))
+            else:
+                for name in missing:
+                    found |= _cell(folder, way) if name == way else {name: _mistake(folder, name.split()[0])}
+                    print(f"{family} {name}: {found[name]}", flush=True)
+                    kept.write_text(json.dumps(found, indent=1))
+        kept.write_text(json.dumps(found, indent=1))
+    return found
 
 
-def page(found: Mapping[str, str]) -> str:
-    """Return the table, with the reason of each cell that is refused under it."""
-    reasons = {each: chr(ord("a") + number) for number, each in enumerate(_refusals(found))}
+def _reason(message: str, architecture: str) -> str:
+    """Return why a cell is refused, of any family."""
+    why = message.partition(": ")[2].rpartition(", or leave")[0]
+    return why.replace(f", of {architecture},", "").replace(f" of {architecture}", "")
+
+
+def _cell(folder: Path, way: str) -> dict[str, str]:
+    """Return the KL divergence of each type, and the perplexity; the files are removed."""
+    files = export(folder, *TYPES).files
+    for each in files:
+        (folder / each.file).unlink()
+    return {
+        way: " · ".join(f"{each.kl:.0e}".replace("e-0", "e-") for each in files),
+        f"perplexity {way}": f"{files[0].perplexity:.1f}",
+    }
+
+
+def _mistake(folder: Path, name: str) -> str:
+    by, divergence = caught(SABOTAGES[name], folder)
+    return f"{divergence:.2g}" if by == KL else SHOWN[by]
+
+
+def matrix(found: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the table of cells, with the reason of each that is refused under it."""
+    texts = [cells[way] for cells in found.values() for way in WAYS]
+    reasons = {each: chr(ord("a") + place) for place, each in enumerate(_refusals(texts))}
     rows = [
-        [_title(family), *(reasons.get(found[f"{family} {way}"], found[f"{family} {way}"]) for way in WAYS)]
-        for family in FAMILIES
+        [
+            _title(family),
+            *(reasons.get(cells[way], cells[way]) for way in WAYS),
+            f"{cells['perplexity uncut']} … {max((cells.get(f'perplexity {way}', '0') for way in WAYS), key=float)}",
+        ]
+        for family, cells in found.items()
     ]
     notes = [f"- {letter}: {reason}." for reason, letter in reasons.items()]
-    return "\n".join([table(["", *(TITLES[way] for way in WAYS)], rows, text_columns=len(WAYS) + 1), "", *notes])
+    header = ["", *(TITLES[way] for way in WAYS), "perplexity"]
+    return "\n".join([table(header, rows, text_columns=len(WAYS) + 2), "", *notes])
 
 
-def _refusals(found: Mapping[str, str]) -> list[str]:
-    return list(dict.fromkeys(each for each in found.values() if each.startswith("llama.cpp")))
+def mistakes(found: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the table of mistakes, with what each is, and where it cannot be made, under it."""
+    letters = {name: chr(ord("A") + place) for place, name in enumerate(SABOTAGES)}
+    rows = [
+        [
+            _title(family),
+            *(
+                " · ".join(cells[f"{name} {way}"] for way in WAYS if f"{name} {way}" in cells) or "–"
+                for name in SABOTAGES
+            ),
+        ]
+        for family, cells in found.items()
+    ]
+    notes = []
+    for name, each in SABOTAGES.items():
+        why = "; ".join(dict.fromkeys(each.not_in.values()))
+        notes.append(f"- {letters[name]}: {each.title}{f' (–: {why})' if why else ''}.")
+    return "\n".join([table(["", *letters.values()], rows, text_columns=len(letters) + 1), "", *notes])
+
+
+def _refusals(texts: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(each for each in texts if each.startswith("llama.cpp")))
 
 
 def _title(family: str) -> str:
     title = LANGUAGE_ARCHITECTURES[architecture_of(family)].title
-    return f"{title}, attention and FFN at once" if family.endswith("-parallel") else title
+    variant = next((said for name, said in VARIANTS.items() if family.endswith(f"-{name}")), None)
+    return f"{title}, {variant}" if variant else title
 
 
 def _digest() -> str:

@@ -1,10 +1,11 @@
 """Cells of the matrix: a small trained model of each family, cut in each way as a job cuts it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import torch
 
 from core.engine.architectures.description import ModelDescription
@@ -19,6 +20,9 @@ from core.pipeline.recipes.outputs import cut_of
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
 from tests.engine.tiny import make_tokens
 from tests.gguf.trained import LINES, save_trained
+
+Cell = tuple[str, str]
+"""A family, and a way to cut it."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +71,12 @@ def export(folder: Path, *types: str) -> AddedForm:
     return GgufFiles().export(
         folder, types, LINES, name="small", device=torch.device("cpu"), threads=1, log=lambda text: None
     )
+
+
+def nightly_but(cells: Sequence[tuple[str, ...]], in_every_run: Collection[tuple[str, ...]]) -> list[object]:
+    """Return the parameters of tests of cells; all but a few run at night."""
+    assert set(in_every_run) <= set(cells)
+    return [
+        pytest.param(*cell, marks=() if cell in in_every_run else pytest.mark.nightly, id="-".join(cell))
+        for cell in cells
+    ]

@@ -50,6 +50,7 @@ FAMILIES: Final[Mapping[str, tuple[str, Mapping[str, object]]]] = {
     "mistral": ("MistralConfig", _SHAPE | {"sliding_window": 96}),
     "qwen2": ("Qwen2Config", _SHAPE | {"tie_word_embeddings": True}),
     "qwen3": ("Qwen3Config", _SHAPE | {"head_dim": 32}),
+    "qwen3-tied": ("Qwen3Config", _SHAPE | {"head_dim": 32, "tie_word_embeddings": True}),
     "gemma2": ("Gemma2Config", _GEMMA | {"final_logit_softcapping": 12.0, "attn_logit_softcapping": 9.0}),
     "gemma3": ("Gemma3TextConfig", _GEMMA | {"num_hidden_layers": 6}),
     "gpt2": ("GPT2Config", {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 128, "n_inner": 256,

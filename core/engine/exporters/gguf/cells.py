@@ -35,6 +35,8 @@ def written_form(
     elif form.is_tied is not None and form.is_tied != description.tied_embeddings:
         head = "the embeddings for its head" if form.is_tied else "a head that is not the embeddings"
         why, instead = f"has {name} with {head}", "choose a model that has it so"
+        if has_unlike_layers:
+            why, instead = f"has layers of different shapes, of {name}, with {head}", "use output.layout 'uniform'"
     elif cut.biases and not form.has_biases and any(each.bias for each in description.known_as.sublayers):
         why, instead = f"has {name} without biases", "let none be left behind (parameters.bias false)"
     elif cut.layers and family.layers_are_numbered:

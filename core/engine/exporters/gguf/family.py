@@ -23,25 +23,33 @@ class GgufForm:
     """An architecture of llama.cpp, and what it can compute.
 
     `has_head_size`: heads may be of any number and size; else together they are as wide as the model. `has_layers`:
-    each layer may have a shape of its own. `rotates_neighbours`: rotary embeddings turn pairs of neighbours, and not
-    the halves of a head. `scales_rotary`: pairs may turn slower, each by a factor of its own. `has_biases`: the outputs
-    of attention and FFN may have some. `is_tied`: the head has to be the embeddings, or must not be; None: either.
+    each layer may have a shape of its own. `rotates_neighbours`: rotary embeddings turn pairs of neighbours, where the
+    model's turn the halves of a head. `rotates_all`: whole heads, pairs that must not turn have a factor that stops
+    them. `scales_rotary`: pairs may turn slower, each by a factor of its own. `has_biases`: the outputs of attention
+    and FFN may have some. `is_tied`: the head has to be the embeddings, or must not be; None: either.
+    `parts` are the tensors that a module's rows fall into, those that it has fused, by the module's name in a block.
+    `joined` are modules of a block whose rows are one tensor, by its name.
     """
 
     name: str
     has_head_size: bool = False
     has_layers: bool = False
     rotates_neighbours: bool = False
+    rotates_all: bool = False
     scales_rotary: bool = False
     has_biases: bool = False
     is_tied: bool | None = None
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    joined: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def takes(self, *, has_own_head_size: bool, has_unlike_layers: bool) -> bool:
         """Return True if it computes a model whose heads are not as wide as the model, whose layers differ."""
         return (self.has_head_size or not has_own_head_size) and (self.has_layers or not has_unlike_layers)
 
 
-LLAMA: Final = GgufForm("llama", has_head_size=True, rotates_neighbours=True, scales_rotary=True, has_biases=True)
+LLAMA: Final = GgufForm(
+    "llama", has_head_size=True, rotates_neighbours=True, rotates_all=True, scales_rotary=True, has_biases=True
+)
 DECI: Final = replace(LLAMA, name="deci", has_layers=True)
 """Llama whose layers may differ."""
 
@@ -58,6 +66,8 @@ LLAMA_MODULES: Final = {
     "mlp.down_proj": "ffn_down",
 }
 QK_NORMS: Final = {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+GATE_AND_UP: Final = {"mlp.gate_up_proj": ("ffn_gate", "ffn_up")}
+"""Parts of a gate that is fused with the channels."""
 TWO_LAYER_FFN: Final = {"mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
 
 TANH_GELU: Final = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")

@@ -48,6 +48,7 @@ class GgufSettings:
     keys: Keys
     heads: tuple[int, ...]
     kv_heads: tuple[int, ...]
+    head_size: int
     vocabulary: int
     context: int
     window: int | None
@@ -104,6 +105,7 @@ def read_settings(folder: ModelFolder) -> GgufSettings:
         keys=keys,
         heads=heads,
         kv_heads=kv_heads,
+        head_size=head_size,
         vocabulary=description.vocabulary_size,
         context=context,
         window=context if context < description.context_length else None,
@@ -124,7 +126,7 @@ def _rotary(parameters: Mapping[str, Any], form: GgufForm, head_size: int) -> tu
     """Return the rotary embeddings and their keys; raises the refusal of scaling that is not written."""
     kind = parameters.get("rope_type", "default")
     size, base = int(head_size * parameters.get("partial_rotary_factor", 1.0)), float(parameters["rope_theta"])
-    keys: Keys = {"rope.dimension_count": size, "rope.freq_base": base}
+    keys: Keys = {"rope.dimension_count": head_size if form.rotates_all else size, "rope.freq_base": base}
     scaling = None
     if kind == "llama3" and form.scales_rotary:
         scaling = RotaryScaling.model_validate(parameters)

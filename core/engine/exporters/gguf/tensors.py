@@ -1,8 +1,9 @@
 """Tensors of GGUF files: what llama.cpp calls those of a model, and in which order it wants their rows."""
 
+import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -18,28 +19,35 @@ from core.engine.models.tensors import read_tensor
 
 @dataclass(frozen=True)
 class PlacedTensor:
-    """A tensor of a folder with its name and shape in a file; `layer` is that of its block.
+    """A tensor of a file, and those of a folder that it has rows of; `layer` is that of its block.
 
-    `module` is its module's name in the file, within the block.
+    `module` is its module's name in the file, within the block. `rows` are those that it has, all where None.
     """
 
     name: str
     module: str
     layer: int | None
-    entry: TensorEntry
-    is_transposed: bool
+    entries: tuple[TensorEntry, ...]
+    is_transposed: bool = False
+    rows: tuple[int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.entry.shape[::-1] if self.is_transposed else self.entry.shape
+        first = self.entries[0].shape
+        if self.is_transposed:
+            return first[::-1]
+        begin, end = self.rows or (0, sum(each.shape[0] for each in self.entries))
+        return (end - begin, *first[1:])
 
     @property
     def numel(self) -> int:
-        return self.entry.numel
+        return math.prod(self.shape)
 
 
 _BUFFERS: Final = re.compile(r".*\.(attn|attention)\.(masked_)?bias|.*\.rotary_emb\.inv_freq")
 """Constants that older checkpoints store among the weights: masks, and frequencies of rotary embeddings."""
+_STANDS: Final = 1e30
+"""Factor of a pair that does not turn, however long the context."""
 
 
 def placed_tensors(folder: ModelFolder, settings: GgufSettings) -> Iterator[PlacedTensor]:
@@ -60,15 +68,39 @@ def placed_tensors(folder: ModelFolder, settings: GgufSettings) -> Iterator[Plac
         if name is None or kind not in ("weight", "bias"):
             raise refusal(f"a tensor {full[:200]}", "those alone that llama.cpp has a place for")
         if match is None:
-            yield PlacedTensor(f"{name}.{kind}", name, None, entry, False)
+            yield PlacedTensor(f"{name}.{kind}", name, None, (entry,))
         else:
             is_transposed = architecture.transposed and len(entry.shape) == 2
-            yield PlacedTensor(f"blk.{match[1]}.{name}.{kind}", name, int(match[1]), entry, is_transposed)
+            whole = PlacedTensor(f"blk.{match[1]}.{name}.{kind}", name, int(match[1]), (entry,), is_transposed)
+            yield from _in_form(whole, match[2], folder, settings)
+
+
+def _in_form(whole: PlacedTensor, module: str, folder: ModelFolder, settings: GgufSettings) -> Iterator[PlacedTensor]:
+    """Yield a tensor of a block as the form has it: as it is, its parts, or, once, those that it is joined with."""
+    form, layer = settings.form, whole.layer
+    assert layer is not None
+    block, kind = f"{folder.family.blocks}.{layer}", whole.name.rpartition(".")[2]
+    joined = next((each for each in form.joined.items() if module in each[1]), None)
+    if joined is not None:
+        name, modules = joined
+        if module == modules[0]:
+            entries = tuple(folder.tensors[f"{block}.{each}.{kind}"] for each in modules)
+            yield PlacedTensor(f"blk.{layer}.{name}.{kind}", name, layer, entries)
+    elif module in form.parts:
+        names, begin = form.parts[module], 0
+        for name in names:
+            heads = {"attn_q": settings.heads, "attn_k": settings.kv_heads, "attn_v": settings.kv_heads}.get(name)
+            rows = whole.shape[0] // len(names) if heads is None else heads[layer] * settings.head_size
+            yield replace(whole, name=f"blk.{layer}.{name}.{kind}", module=name, rows=(begin, begin + rows))
+            begin += rows
+    else:
+        yield whole
 
 
 def read_placed(tensor: PlacedTensor, settings: GgufSettings) -> Floats:
     """Read a tensor as llama.cpp wants it, in float32."""
-    weight: Floats = read_tensor(tensor.entry).float().numpy()
+    weight: Floats = np.concatenate([read_tensor(entry).float().numpy() for entry in tensor.entries])
+    weight = weight[slice(*tensor.rows)] if tensor.rows else weight
     weight = weight.T if tensor.is_transposed else weight
     if tensor.module.endswith("norm"):
         weight = weight + np.float32(settings.family.norm_offset)
@@ -76,28 +108,40 @@ def read_placed(tensor: PlacedTensor, settings: GgufSettings) -> Floats:
         return weight
     heads = (settings.kv_heads if tensor.module == "attn_k" else settings.heads)[tensor.layer]
     if tensor.module in ("attn_q", "attn_k") and settings.form.rotates_neighbours:
-        weight = _neighbours(weight, heads)
+        weight = _neighbours(weight, heads, settings)
     if tensor.module in settings.family.reorder:
         weight = settings.family.reorder[tensor.module](weight, heads)
     return weight
 
 
-def _neighbours(weight: Floats, heads: int) -> Floats:
-    """Return the rows of queries or keys so that pairs that turn together, which are half a head apart, are next."""
-    return weight.reshape(heads, 2, -1, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
+def _neighbours(weight: Floats, heads: int, settings: GgufSettings) -> Floats:
+    """Return the rows of queries or keys so that pairs that turn together are next; the others of a head stay."""
+    size = settings.rotary.size if settings.rotary is not None else settings.head_size
+    by_head = weight.reshape(heads, settings.head_size, -1)
+    turned = by_head[:, :size].reshape(heads, 2, size // 2, -1).swapaxes(1, 2).reshape(heads, size, -1)
+    return np.concatenate([turned, by_head[:, size:]], axis=1).reshape(weight.shape)
 
 
 def rotary_factors(settings: GgufSettings) -> NDArray[np.float32] | None:
-    """Return by how much slower each pair of a head turns; None where none does.
+    """Return by how much slower each pair of a head turns than llama.cpp has it; None where none does.
 
     Pairs that turn `high_freq_factor` times in the original context keep their frequency, those that turn
-    `low_freq_factor` times get the slower one; between them it changes linearly with the number of turns.
+    `low_freq_factor` times get the slower one; between them it changes linearly with the number of turns. Where a part
+    of a head turns and llama.cpp turns all of it, frequencies are those of the part, and the other pairs stand.
     """
-    if settings.rotary is None or settings.rotary.scaling is None:
+    rotary = settings.rotary
+    turned = settings.head_size if settings.form.rotates_all else 0
+    if rotary is None or (rotary.scaling is None and rotary.size >= turned):
         return None
-    size, base, scaling = settings.rotary.size, settings.rotary.base, settings.rotary.scaling
-    exponents = np.arange(0, size, 2, dtype=np.float64) / size
-    turns = scaling.original_max_position_embeddings / (2 * np.pi * base**exponents)
-    fast = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
-    share = np.clip(fast, 0, 1)
-    return (1 / (share + (1 - share) / scaling.factor)).astype(np.float32)
+    exponents = np.arange(0, rotary.size, 2, dtype=np.float64) / rotary.size
+    factors = np.ones_like(exponents)
+    if rotary.scaling is not None:
+        scaling = rotary.scaling
+        turns = scaling.original_max_position_embeddings / (2 * np.pi * rotary.base**exponents)
+        fast = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+        share = np.clip(fast, 0, 1)
+        factors = 1 / (share + (1 - share) / scaling.factor)
+    if rotary.size < turned:
+        factors *= rotary.base ** (exponents * (1 - rotary.size / turned))
+        factors = np.concatenate([factors, np.full((turned - rotary.size) // 2, _STANDS)])
+    return factors.astype(np.float32)

@@ -1,5 +1,17 @@
-"""GLM: rotary embeddings of half a head, and a gate fused with the channels."""
+"""GLM: rotary embeddings of half a head, in pairs of neighbours, and a gate fused with the channels.
 
-from core.engine.exporters.gguf.family import LLAMA_MODULES, GgufFamily, GgufForm
+Where heads are gone, or layers differ, it is Llama to llama.cpp, once what is fused is taken apart.
+"""
 
-FAMILY = GgufFamily("GlmForCausalLM", (GgufForm("chatglm"),), modules=LLAMA_MODULES | {"mlp.gate_up_proj": "ffn_up"})
+from dataclasses import replace
+
+from core.engine.exporters.gguf.family import DECI, GATE_AND_UP, LLAMA, LLAMA_MODULES, GgufFamily, GgufForm
+
+FAMILY = GgufFamily(
+    "GlmForCausalLM",
+    (
+        GgufForm("chatglm"),
+        *(replace(each, rotates_neighbours=False, parts=GATE_AND_UP) for each in (LLAMA, DECI)),
+    ),
+    modules=LLAMA_MODULES | {"mlp.gate_up_proj": "ffn_up"},
+)
