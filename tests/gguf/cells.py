@@ -10,6 +10,7 @@ import torch
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.info import INFO
 from core.engine.exporters.huggingface import write_checkpoint
@@ -27,27 +28,34 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True)
 class Way:
-    """A way to cut a model. `sparsity` None: one whole layer goes."""
+    """A way to cut a model. `sparsity` None: one whole layer goes.
+
+    `removes_heads`: of families that can lose heads some go whatever they do, where a method would choose channels.
+    """
 
     method: str = "recover"
     sparsity: float | None = None
     parameters: Mapping[str, object] = field(default_factory=dict)
     layout: Layout | None = None
+    removes_heads: bool = False
 
     def request(self, description: ModelDescription) -> ResolvedRequest:
         sparsity = self.sparsity
         if self.method == "depth" and description.structure is not None:
             sparsity = description.structure.layers[0].parameters / description.parameters
-        return resolve_request(description, self.method, None, sparsity, self.parameters, layout=self.layout)
+        parameters = dict(self.parameters)
+        if self.removes_heads and LANGUAGE_ARCHITECTURES[description.architecture].axes("heads"):
+            parameters["attention"] = "kv_groups"
+        return resolve_request(description, self.method, None, sparsity, parameters, layout=self.layout)
 
 
 WAYS: Final[Mapping[str, Way]] = {
     "uncut": Way(),
     "zeros": Way("magnitude", 0.5),
     "channels": Way("l2-structured", 0.15, {"attention": "none", "round_to": 32}),
-    "heads": Way("l2-structured", 0.25, {"round_to": 32}),
+    "heads": Way("l2-structured", 0.25, {"round_to": 32}, removes_heads=True),
     "layers": Way("depth"),
-    "per_layer": Way("l2-structured", 0.15, {"protected_first": 1, "round_to": 32}, "per_layer"),
+    "per_layer": Way("l2-structured", 0.15, {"protected_first": 1, "round_to": 32}, "per_layer", removes_heads=True),
 }
 
 

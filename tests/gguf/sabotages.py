@@ -99,8 +99,8 @@ def _without(*names: str) -> Callable[[GgufSettings], GgufSettings]:
     return settings
 
 
-def _leaving(*ends: str) -> Callable[[list[PlacedTensor], GgufSettings], list[PlacedTensor]]:
-    return lambda tensors, settings: [each for each in tensors if not each.name.endswith(ends)]
+def _is_bias(tensor: PlacedTensor) -> bool:
+    return tensor.name.endswith(".bias") and not tensor.module.endswith("norm")
 
 
 def _renamed(one: str, other: str) -> Callable[[list[PlacedTensor], GgufSettings], list[PlacedTensor]]:
@@ -131,11 +131,11 @@ def _no_ffn(right: GgufSettings) -> GgufSettings:
     widths = right.keys["feed_forward_length"]
     if not isinstance(widths, list):
         return right
-    return replace(right, keys=right.keys | {"feed_forward_length": [widths[0], 0, *widths[2:]]})
+    return replace(right, keys=right.keys | {"feed_forward_length": [0, *widths[1:]]})
 
 
 def _no_ffn_tensors(right: list[PlacedTensor], settings: GgufSettings) -> list[PlacedTensor]:
-    return [each for each in right if each.layer != 1 or not each.module.startswith("ffn")]
+    return [each for each in right if each.layer != 0 or not each.module.startswith("ffn")]
 
 
 def _keys_first(weight: Floats, tensor: PlacedTensor, settings: GgufSettings) -> Floats:
@@ -210,10 +210,11 @@ SABOTAGES: Final[Mapping[str, Sabotage]] = {
     ),
     "pre_tokenizer": Sabotage("another pre-tokenizer", pre_tokenizer="deepseek-coder", caught=IDS),
     "no_biases": Sabotage(
-        "no biases of queries, keys and values",
-        tensors=_leaving("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_qkv.bias"),
+        "no biases, but for those of norms",
+        tensors=lambda tensors, settings: [each for each in tensors if not _is_bias(each)],
         ways={"qwen2": ("uncut", "heads")},
         not_in=_none_but(_BIASED, "no biases"),
+        in_other_ways=dict.fromkeys(((name, "uncut") for name in ("gpt2", "starcoder2", "gpt-neox")), LOAD),
     ),
     "norm_offset": Sabotage("an offset of norms where there is none, or none where there is", settings=_other_offset),
     "norms_swapped": Sabotage(
