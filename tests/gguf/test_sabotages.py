@@ -17,7 +17,6 @@ IN_EVERY_RUN: Sequence[tuple[str, str, str]] = [
     ("no_ffn", "llama", "per_layer"),
     ("pre_tokenizer", "llama", "uncut"),
     ("swapped", "llama", "uncut"),
-    ("fused_order", "gpt-neox", "uncut"),
 ]
 
 

@@ -10,6 +10,13 @@ from core.engine.exporters.gguf.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDIC
 from core.errors import InvalidRequest
 
 _LEAST_BLOCK = 32
+_CHAT = (
+    'python -c "import sys; from llama_cpp_py_sync import Llama; Llama.tokenize.__defaults__ = True, True; '
+    "llm, chat = Llama('{file}', n_ctx=2048), []; [print(chat.append({{'role': 'user', 'content': line}}) or "
+    "chat.append(llm.create_chat_completion(chat)['choices'][0]['message']) or chat[-1]['content'], flush=True) "
+    'for line in sys.stdin]" 2>/dev/null'
+)
+"""Command of a chat; the package reads special tokens, of which templates are made, only where its defaults say so."""
 _WAITING = 5
 """Slowdown of a product with one token, whose weights come from memory for it alone."""
 
@@ -71,8 +78,9 @@ INFO = _GgufInfo(
         ("A chat in llama.cpp, which needs nothing else of this folder:", "llama-cli --model {file}"),
         ("An API for programs, and a page to chat on:", "llama-server --model {file}"),
         (
-            "Where llama.cpp is not installed, the package that this file was tried in on the worker:",
-            "pip install llama-cpp-py-sync\npython -m llama_cpp_py_sync chat --model {file}",
+            "A chat where llama.cpp is not installed, in the package that this file was tried in on the worker: each "
+            "line typed is answered, Ctrl-D ends it. (The package's own `chat` leaves out the model's template.)",
+            f"pip install llama-cpp-py-sync\n{_CHAT}",
         ),
     ),
     types=tuple(FILE_TYPES),
