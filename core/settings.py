@@ -120,6 +120,19 @@ class Settings(BaseSettings):
     )
     work_sweep_seconds: float = Field(60, description="Between two sweeps of a worker's work folders.")
 
+    discovery_seconds: float = Field(
+        120, gt=0, description="Longest look of a worker's child at an architecture that nobody listed."
+    )
+    discovery_memory_bytes: int = Field(
+        16 * 2**30, gt=0, description="Address space that the child may take, its libraries included."
+    )
+    discovery_attempts: int = Field(
+        2, ge=1, description="Looks at an architecture before one that ends without an answer is final."
+    )
+    discovery_poll_seconds: float = Field(2, gt=0, description="Between a worker's own looks for discoveries.")
+    discoveries_per_team: int = Field(8, ge=1, description="Discoveries of one team that are not over.")
+    discovery_keep_days: float = Field(180, gt=0, description="Discoveries nobody used for so long are removed.")
+
     store_url: str | None = Field(None, description="s3://bucket[/prefix]; unset: a folder in home.")
     store_endpoint: str | None = Field(None, description="Of an S3-compatible service that is not Amazon's.")
     store_region: str | None = Field(None, description="The bucket's region.")

@@ -40,6 +40,7 @@ from worker.app import app
 from worker.machine import disk_room_bytes, disk_shortage
 from worker.processes import run
 from worker.runner.client import RUNNER
+from worker.supervisor.discoverer import Discoverer
 from worker.supervisor.heartbeat import Heartbeat
 from worker.supervisor.job_poller import JobPoller
 from worker.supervisor.supervisor import Supervisor
@@ -61,6 +62,7 @@ _CLAIM_RETRY_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 _heartbeat: Heartbeat | None = None
 _poller: JobPoller | None = None
+_discoverer: Discoverer | None = None
 _connections: Connections | None = None
 _is_draining = mmap.mmap(-1, 1)
 """Shared with the pool's process: 1 once this worker takes no more jobs. A pool's process that was forked since, or has
@@ -158,7 +160,7 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
     requires: Sequence[str] = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        global _heartbeat, _poller
+        global _heartbeat, _poller, _discoverer
         settings = get_settings()
         _log_seclusion()
         pool: BasePool = parent.pool
@@ -166,6 +168,8 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
         _heartbeat = Heartbeat(WORKER_ID, settings, on_space=_poller.poll_now)
         _heartbeat.start()
         _poller.start()
+        _discoverer = Discoverer(WORKER_ID, settings)
+        _discoverer.start()
 
 
 def _log_seclusion() -> None:
@@ -187,6 +191,8 @@ def _drain(**_: Any) -> None:
     _is_draining[0] = 1
     if _poller is not None:
         _poller.stop()
+    if _discoverer is not None:
+        _discoverer.stop()
     if _heartbeat is not None:
         _heartbeat.drain()
     for child in psutil.Process().children() if _is_looking[0] else ():
@@ -196,5 +202,8 @@ def _drain(**_: Any) -> None:
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _leave_parent(**_: Any) -> None:
+    if _discoverer is not None:
+        _discoverer.stop()
+        _discoverer.wait(5)
     if _heartbeat is not None:
         _heartbeat.stop(5)

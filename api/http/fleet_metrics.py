@@ -7,7 +7,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 
 import structlog
@@ -19,6 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.service.discoveries.figures import discovery_totals, open_discoveries
+from core.service.discoveries.tables import DiscoveryTotalRow
 from core.service.jobs import fleet
 from core.service.jobs.duties import known_duties
 from core.service.jobs.metrics_tables import AttemptTotalRow, DutyRow, StageTotalRow
@@ -84,6 +86,7 @@ class FleetCollector(CachedCollector):
                     _stages(fleet.stage_totals(session)),
                     *_webhooks(waiting_figures(session)),
                     *_duties(known_duties(session)),
+                    *_discoveries(open_discoveries(session), discovery_totals(session)),
                 ]
         except SQLAlchemyError as error:
             log.warning("no metrics of the fleet", error=str(error).partition("\n")[0])
@@ -229,3 +232,19 @@ def _duties(rows: Sequence[DutyRow]) -> list[Metric]:
         done.add_metric([row.name], row.succeeded_at.timestamp())
         every.add_metric([row.name], row.every_seconds)
     return [done, every]
+
+
+def _discoveries(unfinished: Mapping[str, int], totals: Sequence[DiscoveryTotalRow]) -> list[Metric]:
+    waiting = GaugeMetricFamily("secateur_discoveries", "Discoveries that are not over, by state.", labels=["state"])
+    for state, number in unfinished.items():
+        waiting.add_metric([state], number)
+    ended = CounterMetricFamily(
+        "secateur_discoveries_ended", "Discoveries that ended; no error code is one found.", labels=["error_code"]
+    )
+    seconds = CounterMetricFamily(
+        "secateur_discovery_seconds", "Time of discoveries that ended, in their last attempt.", labels=["error_code"]
+    )
+    for row in totals:
+        ended.add_metric([row.error_code], row.discoveries)
+        seconds.add_metric([row.error_code], row.seconds)
+    return [waiting, ended, seconds]

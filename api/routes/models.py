@@ -7,10 +7,12 @@ from starlette.responses import Response
 
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
 from api.http.problem_documents import as_invalid_request, problems
+from api.routes.discoveries import answer_later
 from core.database import transaction
 from core.errors import (
     Conflict,
     CorruptSafetensors,
+    DiscoveryFailed,
     DoesNotFit,
     Forbidden,
     IdempotencyConflict,
@@ -20,9 +22,11 @@ from core.errors import (
     InvalidRequest,
     InvalidSparsity,
     MissingTensors,
+    NotDiscovered,
     NotFound,
     PathEscapes,
     PickleCheckpoint,
+    QuotaExceeded,
     TooFewImages,
     TooLittleText,
     Unauthenticated,
@@ -33,6 +37,7 @@ from core.errors import (
     UnsupportedArchitecture,
     UnusableModel,
 )
+from core.service.discoveries.asking import ask_for
 from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
 from core.service.jobs.schemas import InspectBody, Inspection
@@ -42,6 +47,7 @@ from core.service.registry.tables import ModelRow
 from core.service.retention.deletion import delete_registered
 from core.storage.removal import remove_prefixes
 from secateur_wire.base import Page
+from secateur_wire.discoveries import Discovery
 from secateur_wire.models import Model
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -74,7 +80,10 @@ def list_models(caller: Viewer, session: DatabaseSession, limit: Limit = 50, aft
     ),
 )
 def register_model(body: ModelBody, caller: Admin, state: State, once: CreateOnce) -> Response:
-    """Register a model folder on the server: safetensors and a config, read but never executed."""
+    """Register a model folder on the server: safetensors and a config, read but never executed.
+
+    Where nobody listed its architecture, its discovery is asked for; the model is registered at once.
+    """
 
     def create(session: Session) -> tuple[int, BaseModel]:
         model, is_new = service.register_model(session, caller, body, state.settings)
@@ -85,6 +94,7 @@ def register_model(body: ModelBody, caller: Admin, state: State, once: CreateOnc
 
 @router.post(
     "/inspect",
+    response_model=Inspection,
     responses=problems(
         Unauthenticated,
         InvalidRequest,
@@ -98,14 +108,35 @@ def register_model(body: ModelBody, caller: Admin, state: State, once: CreateOnc
         TooFewImages,
         TooLittleText,
         DoesNotFit,
+        DiscoveryFailed,
+        QuotaExceeded,
         *HUB_ERRORS,
+        besides={
+            202: {
+                "model": Discovery,
+                "description": "What the model is has to be discovered first: ask again once this discovery is over",
+                "headers": {
+                    "Location": {"description": "Path of the discovery.", "schema": {"type": "string"}},
+                    "Retry-After": {
+                        "description": "Seconds to wait before asking for it.",
+                        "schema": {"type": "integer"},
+                    },
+                },
+            }
+        },
     ),
 )
-def inspect_model(body: InspectBody, caller: Viewer, session: DatabaseSession, state: State) -> Inspection:
-    """Describe a model and the methods that fit. With a whole job body: a dry run of submit, with rough estimates."""
+def inspect_model(body: InspectBody, caller: Viewer, session: DatabaseSession, state: State) -> Inspection | Response:
+    """Describe a model and the methods that fit. With a whole job body: a dry run of submit, with rough estimates.
+
+    Where nobody listed the model's architecture, a worker discovers what it is, once for everybody: the answer is 202
+    until then, and the error of the discovery where the architecture cannot be taken.
+    """
     findings = state.hub.of(caller.team_id, body)
     try:
         return inspect(session, caller.team_id, body, store=state.store, settings=state.settings, hub=findings)
+    except NotDiscovered as missing:
+        return answer_later(ask_for(session, caller, missing, state.settings))
     except ValidationError as error:
         raise as_invalid_request(error) from error
 
@@ -113,7 +144,7 @@ def inspect_model(body: InspectBody, caller: Viewer, session: DatabaseSession, s
 @router.get("/{name}", responses=problems(Unauthenticated, NotFound))
 def get_model(name: str, caller: Viewer, session: DatabaseSession) -> Model:
     """A model by name or id."""
-    return service.model_answer(service.get_row(session, ModelRow, caller.team_id, name))
+    return service.model_answer(session, service.get_row(session, ModelRow, caller.team_id, name))
 
 
 @router.delete(

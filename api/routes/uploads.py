@@ -170,5 +170,5 @@ async def send_part(
 )
 def complete(upload_id: str, caller: Member, state: State) -> Response:
     """Check every hash and make the model or dataset. May be repeated; takes as long as reading all bytes once does."""
-    document, is_new = complete_upload(state.sessions, state.store, caller, upload_id)
+    document, is_new = complete_upload(state.sessions, state.store, caller, upload_id, state.settings)
     return Response(document.model_dump_json(), 201 if is_new else 200, media_type="application/json")

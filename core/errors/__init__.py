@@ -6,6 +6,7 @@ SecateurError
 │   ├── InvalidSparsity  InvalidTarget  InvalidPattern  InvalidParameters
 │   ├── IndivisibleWidth      a layer's input width does not divide by m
 │   ├── UnsupportedArchitecture
+│   ├── DiscoveryFailed       a child process that looked at the architecture ended without an answer
 │   ├── TooLittleText         fewer calibration or evaluation tokens than asked for
 │   ├── TooFewImages          the same of images
 │   ├── UnknownQueue          no such queue here
@@ -23,6 +24,7 @@ SecateurError
 ├── NotFound                  404
 ├── Conflict                  409
 │   ├── IdempotencyConflict
+│   ├── NotDiscovered         what the model is has to be discovered first
 │   ├── NoArtifact            the job has left nothing, or it was removed
 │   └── OffsetMismatch        a part of an upload that does not go on where the last one ended
 ├── SlowRequest               408  the body dripped in
@@ -53,6 +55,7 @@ from core.errors.base import (
 from core.errors.inputs import (
     CorruptSafetensors,
     DestinationRefused,
+    DiscoveryFailed,
     DoesNotFit,
     GatedModel,
     IndivisibleWidth,
@@ -84,6 +87,7 @@ from core.errors.refusals import (
     Forbidden,
     IdempotencyConflict,
     NoArtifact,
+    NotDiscovered,
     NotFound,
     OffsetMismatch,
     PayloadTooLarge,
@@ -124,6 +128,7 @@ __all__ = [
     "CorruptSafetensors",
     "DestinationRefused",
     "DestinationUnavailable",
+    "DiscoveryFailed",
     "DiskFull",
     "DoesNotFit",
     "ExportFailed",
@@ -144,6 +149,7 @@ __all__ = [
     "MissingTensors",
     "ModelTooLarge",
     "NoArtifact",
+    "NotDiscovered",
     "NotFiniteWeights",
     "NotFound",
     "OffsetMismatch",

@@ -43,6 +43,10 @@ class UnsupportedArchitecture(InvalidRequest):
     code, title = "unsupported_architecture", "Unsupported architecture"
 
 
+class DiscoveryFailed(InvalidRequest):
+    code, title = "discovery_failed", "Discovery of the architecture failed"
+
+
 class TooLittleText(InvalidRequest):
     code, title = "too_little_text", "Too little text"
 

@@ -37,6 +37,21 @@ class OffsetMismatch(Conflict):
         self.received = received
 
 
+class NotDiscovered(Conflict):
+    """Model whose architecture has to be discovered first.
+
+    `model` is what is known of it (`core.engine.architectures.undiscovered.UndiscoveredModel`), `version` that of the
+    library that is to look at it; None where no worker has said which it has.
+    """
+
+    code, title = "not_discovered", "The architecture is not discovered yet"
+
+    def __init__(self, message: str, *, model: object, version: str | None, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.model = model
+        self.version = version
+
+
 class PayloadTooLarge(SecateurError):
     code, status, title = "payload_too_large", 413, "Body too large"
 

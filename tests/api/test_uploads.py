@@ -222,8 +222,8 @@ def test_a_completion_that_stood_still_until_another_took_over_writes_nothing_do
                 self.taken_over = True
                 with transaction(sessions) as session:
                     session.execute(update(UploadRow).values(completing_until=seconds_from_now(-1)))
-                assert complete_upload(sessions, store, principal, upload["id"])[1]
+                assert complete_upload(sessions, store, principal, upload["id"], settings)[1]
 
     with pytest.raises(Unavailable, match="by another request"):
-        complete_upload(sessions, StoreThatIsSlow(settings.store_root), principal, upload["id"])
+        complete_upload(sessions, StoreThatIsSlow(settings.store_root), principal, upload["id"], settings)
     assert api.get("/v1/models/sent").json()["revision"] == content_hash(folder)

@@ -16,7 +16,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
 from core.logs import configure_logs
+from core.service.discoveries.queue import forget_old
 from core.service.jobs import queue
+from core.service.jobs.awaiting import resolve_awaiting
 from core.service.jobs.broker import celery_app
 from core.service.jobs.duties import forget_others
 from core.service.jobs.estimates.corrections import correct_needs
@@ -94,6 +96,9 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
     def advance(turn: Turn) -> int | None:
         return advance_sweeps(sessions, settings, store=context.store, hub=hub, send_hint=hints.send) or None
 
+    def resolve(turn: Turn) -> int | None:
+        return resolve_awaiting(sessions, settings, store=context.store, hub=hub, send_hint=hints.send) or None
+
     def forget_old_duties(session: Session) -> None:
         forget_others(session, [duty.name for duty in duties])
 
@@ -112,6 +117,8 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
             settings.orphan_sweep_seconds,
             lambda turn: len(sweep_orphans(sessions, open_store(settings), settings)),
         ),
+        Duty("discovered models", 2.0, resolve),
+        Duty("old discoveries", 600.0, _in_transaction(lambda s: forget_old(s, settings.discovery_keep_days))),
         Duty("sweeps", 1.5, advance),
         Duty("triggers", 2.0, lambda turn: _fire_triggers(turn, context, hints)),
         Duty("old firings", 60.0, _in_transaction(lambda s: remove_old_firings(s, settings.trigger_history_days))),

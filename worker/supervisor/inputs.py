@@ -115,6 +115,7 @@ class JobInputs:
             own_artifact=isinstance(reference, StoredModel) and reference.is_artifact,
             name=reference.name,
             revision=reference.revision,
+            discovered=reference.discovered,
         )
 
     def text(self, reference: TextReference, model: ModelSource, param: str) -> TextSource:

@@ -66,7 +66,7 @@ def _model_page(
         session, caller.team_id, InspectBody(model=row.name), store=state.store, settings=state.settings
     )
     context = {
-        "model": service.model_answer(row),
+        "model": service.model_answer(session, row),
         "fits": looked_at.methods,
         "methods": METHODS,
         "refused": refused,

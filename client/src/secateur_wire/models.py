@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
 from secateur_wire.base import OneOf, WireModel
+from secateur_wire.discoveries import ModelDiscovery
 
 Task = Literal["language-model", "image-classification"]
 
@@ -44,7 +45,13 @@ class ModelSummary(WireModel):
 
 
 class Model(ModelSummary):
-    """A registered model. `revision` is the hash of its content, `parameters` counts tied weights once."""
+    """A registered model. `revision` is the hash of its content, `parameters` counts tied weights once.
+
+    While its architecture is not discovered, `discovery` says how far that is, and its facts are those of its config
+    and headers alone: `prunable_parameters` are 0 and `parameters` counts every stored weight.
+    """
+
+    not_promised = ModelSummary.not_promised | {"discovery"}
 
     id: str
     object: Literal["model"] = "model"
@@ -52,3 +59,4 @@ class Model(ModelSummary):
     source: str
     revision: str
     created_at: datetime
+    discovery: ModelDiscovery | None = None

@@ -9,6 +9,8 @@ Stage = Literal["fetch", "open", "prune", "recover", "evaluate", "verify", "stor
 AttemptOutcome = Literal["succeeded", "failed", "cancelled", "released", "lost"]
 EventType = Literal["status", "stage", "progress", "log", "metric"]
 
+DiscoveryState = Literal["waiting", "running", "found", "failed"]
+
 SweepStatus = Literal["running", "succeeded", "failed", "cancelled"]
 PointStatus = Literal["waiting", "queued", "running", "cancelling", "succeeded", "failed", "cancelled", "not_run"]
 PointStage = Literal["full", "probe"]

@@ -6,7 +6,7 @@ not loaded here. Both are kept, so that it can be found out at any time, and aga
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Discriminator, Tag, TypeAdapter
 
@@ -26,6 +26,9 @@ from core.engine.checkpoints.quantisation import plain_config, quantisation_of
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, dtype_bytes
 from core.errors import UnusableModel
 
+UNDISCOVERED: Final = "undiscovered"
+"""Task of a model that nobody knows yet."""
+
 
 class UndiscoveredModel(BaseModel):
     """A language model as its config and headers show it before its architecture is discovered.
@@ -35,7 +38,7 @@ class UndiscoveredModel(BaseModel):
     usual.
     """
 
-    task: Literal["undiscovered"] = "undiscovered"
+    task: Literal["undiscovered"] = UNDISCOVERED
     family: str
     architecture: str
     parameters: int
@@ -65,7 +68,7 @@ sources: TypeAdapter[Source] = TypeAdapter(
     Annotated[
         Annotated[ModelDescription, Tag("language-model")]
         | Annotated[ClassifierDescription, Tag("image-classification")]
-        | Annotated[UndiscoveredModel, Tag("undiscovered")],
+        | Annotated[UndiscoveredModel, Tag(UNDISCOVERED)],
         Discriminator(task_of),
     ]
 )

@@ -34,7 +34,8 @@ def inspect(
 ) -> Inspection:
     """Do a dry run of submit, or, with only a model given, describe it.
 
-    Raises the errors of submit for the same body, and pydantic's ValidationError where it is not a job body.
+    Raises the errors of submit for the same body, NotDiscovered where it is not known yet what the model is, and
+    pydantic's ValidationError where it is not a job body.
     """
     request: dict[str, Any] = body.model_dump()
     job: JobBody | None = None

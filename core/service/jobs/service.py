@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 
 from core import telemetry
 from core.database import new_id
-from core.errors import InvalidRequest, NotFound
+from core.errors import InvalidRequest, NotDiscovered, NotFound
 from core.pagination import Window, read_page, read_window
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import Report
-from core.service.jobs.admission import needs_by, needs_columns
+from core.service.jobs.awaiting import awaiting_columns, resolved_columns
 from core.service.jobs.comparison import FEWEST, MOST, Comparison, compare
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.listing import ORDERS, JobFilters, JobSort, having_words, matching
@@ -23,7 +23,15 @@ from core.service.jobs.quotas import require_room_in_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.schemas import Job, JobBody
-from core.service.jobs.tables import ArtifactFileRow, AttemptRow, JobEventRow, JobReportRow, JobRow, kept_attempt
+from core.service.jobs.tables import (
+    ArtifactFileRow,
+    AttemptRow,
+    JobEventRow,
+    JobReportRow,
+    JobRow,
+    WorkerRow,
+    kept_attempt,
+)
 from core.service.jobs.trade_off import Cost
 from core.service.jobs.waiting import waiting_reason
 from core.service.teams import audit
@@ -46,31 +54,33 @@ def submit(
 ) -> Job:
     """Check a request and queue it as a job, with its first event. The caller sends its hint after the commit.
 
-    `baseline`: figures of the dense model that the job need not measure again.
+    `baseline`: figures of the dense model that the job need not measure again. A job on a model that is yet to be
+    discovered waits for that, and is resolved then (`core.service.jobs.awaiting`).
 
     Raises the InvalidRequest kind that names the fault, DoesNotFit where no worker could hold it, QuotaExceeded where
     the team may not queue more.
     """
     team_id = team_of(caller)
     require_queue(session, body.queue, settings)
-    resolved = resolve_job(session, team_id, body, store, hub)
-    estimate, workers = estimate_that_fits(session, team_id, resolved, settings)
-    recipe = resolved.recipe
+    findings = hub or HubFindings()
+    workers: Sequence[WorkerRow] = ()
+    try:
+        resolved = resolve_job(session, team_id, body, store, findings)
+    except NotDiscovered as missing:
+        columns = awaiting_columns(session, caller, body, missing, store=store, settings=settings, hub=findings)
+    else:
+        estimate, workers = estimate_that_fits(session, team_id, resolved, settings)
+        columns = resolved_columns(resolved, estimate)
+    if baseline is not None:
+        columns["sources"] = columns["sources"] | {"baseline": baseline.model_dump(mode="json")}
     row = JobRow(
         id=new_id("job"),
         team_id=team_id,
         attempts_allowed=settings.max_attempts,
-        estimate=estimate.model_dump(mode="json"),
-        is_corrected=estimate.basis.jobs > 0,
-        **needs_columns(needs_by(estimate)),
-        body=recipe.body(),
-        sources=dict(resolved.sources) | ({} if baseline is None else {"baseline": baseline.model_dump(mode="json")}),
-        model=resolved.model.name,
-        model_revision=resolved.model.revision,
-        method=recipe.method,
-        queue=recipe.queue,
-        priority=recipe.priority,
-        labels=dict(recipe.metadata),
+        **columns,
+        method=body.method,
+        queue=body.queue,
+        priority=body.priority,
         request_id=structlog.contextvars.get_contextvars().get("request_id"),
         traceparent=telemetry.current_traceparent(),
     )

@@ -8,7 +8,7 @@ STATUSES: tuple[JobStatus, ...] = get_args(JobStatus)
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 TRANSITIONS: dict[JobStatus, tuple[JobStatus, ...]] = {
-    "queued": ("running", "cancelled"),
+    "queued": ("running", "cancelled", "failed"),
     "running": ("succeeded", "failed", "cancelled", "cancelling", "queued"),
     "cancelling": ("cancelled",),
     "succeeded": (),
@@ -17,8 +17,8 @@ TRANSITIONS: dict[JobStatus, tuple[JobStatus, ...]] = {
 }
 """States that may follow each state.
 
-`running → queued` is a lost lease, a retryable end or a drained worker; `failed | cancelled → queued` is a retry that a
-user requested.
+`queued → failed` is a job whose model is not one it can run on, which was found out while it waited; `running → queued`
+is a lost lease, a retryable end or a drained worker; `failed | cancelled → queued` is a retry that a user requested.
 """
 
 LEASED: tuple[JobStatus, ...] = ("running", "cancelling")

@@ -34,6 +34,8 @@ team, after an underscore, which no word has. No parser of PostgreSQL's: it woul
 hosts. Written as PostgreSQL writes it, so that schema and code can be compared."""
 JOB_IS_LEASED = f"status IN ({any_of(LEASED)})"
 """Condition of the index of jobs with a lease: in other words, or with parameters, the index would not be used."""
+JOB_AWAITS = "status = 'queued' AND awaits_discovery IS NOT NULL"
+"""Condition of the index of jobs whose model is yet to be discovered."""
 JOB_IN_LIFE = f"array_position(ARRAY[{any_of(STATUSES)}], CAST(status AS text))"
 """Rank of a state in a job's life: waiting and running jobs come before those that have ended."""
 
@@ -47,7 +49,8 @@ class JobRow(Base):
     a hint was last sent, `events_removed_at` when retention took its events. The needs are those of the estimate, and
     `size` the same in steps; `is_corrected` once they are corrected by what jobs of the queue and method have taken
     (`PeakRatioRow`). The job ran out of memory on a worker that had the memory it has outgrown: it needs a larger one.
-    No index has `lease_expires_at`: renewing a lease touches the row alone.
+    While it `awaits_discovery`, nobody knows what its model is: `body` is the request as it came, `sources` name the
+    model alone, and no worker takes it. No index has `lease_expires_at`: renewing a lease touches the row alone.
     """
 
     __tablename__ = "jobs"
@@ -79,6 +82,7 @@ class JobRow(Base):
             "method",
             postgresql_where=text("status = 'queued' AND NOT is_corrected"),
         ),
+        Index("ix_jobs_awaiting", "awaits_discovery", postgresql_where=text(JOB_AWAITS)),
         Index("ix_jobs_held", "team_id", "id", postgresql_where=text(JOB_IS_LEASED)),
         Index(
             "ix_jobs_events_kept",
@@ -132,6 +136,7 @@ class JobRow(Base):
     is_corrected: Mapped[bool] = mapped_column(server_default=text("false"))
     outgrown_device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     outgrown_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    awaits_discovery: Mapped[str | None]
     request_id: Mapped[str | None]
     traceparent: Mapped[str | None]
 

@@ -1,7 +1,7 @@
 """Service of a team's models and datasets: register, list and find."""
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, bindparam, select
@@ -9,12 +9,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.engine.architectures.describe import describe_folder
+from core.engine.architectures.undiscovered import UNDISCOVERED, UndiscoveredModel, describe_source
 from core.engine.datasets.formats import IMAGE_FORMATS, detect_format
 from core.engine.datasets.image_facts import ImagesDescription, describe_images
 from core.engine.datasets.text_files import describe
 from core.errors import Conflict, NotFound, SecateurError
 from core.pagination import read_page
+from core.service.discoveries.asking import ask_if_possible, known_facts
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.tables import DatasetRow, ModelRow
 from core.service.sources.folders import allowed_path, content_hash, dataset_hash
@@ -32,12 +33,14 @@ Row = TypeVar("Row", ModelRow, DatasetRow)
 def register_model(session: Session, caller: Actor, body: ModelBody, settings: Settings) -> tuple[Model, bool]:
     """Register a model folder; True where it is new, False where the same content has that name already.
 
+    One whose architecture nobody listed is registered too, and its discovery asked for.
+
     Raises PathEscapes and the UnusableModel kinds, UnsupportedArchitecture, and Conflict where the name means another
     model.
     """
     folder = allowed_path(settings, body.path)
     try:
-        description = describe_folder(folder)
+        description = describe_source(folder)
     except SecateurError as error:
         raise about(error, "path") from error
     row, is_new = add_model(
@@ -52,7 +55,9 @@ def register_model(session: Session, caller: Actor, body: ModelBody, settings: S
             "description": description.model_dump(mode="json"),
         },
     )
-    return model_answer(row), is_new
+    if isinstance(description, UndiscoveredModel):
+        ask_if_possible(session, caller, description, settings)
+    return model_answer(session, row), is_new
 
 
 def register_dataset(session: Session, caller: Actor, body: DatasetBody, settings: Settings) -> tuple[Dataset, bool]:
@@ -165,7 +170,7 @@ def get_row(session: Session, table: type[Row], team_id: str, name: str, *, for_
 
 def list_models(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Model]:
     query = select(ModelRow).where(ModelRow.team_id == team_id)
-    return read_page(session, query, ModelRow, limit=limit, after=after, answer=model_answer)
+    return read_page(session, query, ModelRow, limit=limit, after=after, answer=partial(model_answer, session))
 
 
 def list_datasets(session: Session, team_id: str, *, limit: int, after: str | None) -> Page[Dataset]:
@@ -173,8 +178,13 @@ def list_datasets(session: Session, team_id: str, *, limit: int, after: str | No
     return read_page(session, query, DatasetRow, limit=limit, after=after, answer=dataset_answer)
 
 
-def model_answer(row: ModelRow) -> Model:
-    described = {name: value for name, value in row.description.items() if name in Model.model_fields}
+def model_answer(session: Session, row: ModelRow) -> Model:
+    """Return the model as the API shows it: what headers tell of it, until the rest is discovered."""
+    facts, discovery = row.description, None
+    if facts.get("task") == UNDISCOVERED:
+        known, discovery = known_facts(session, UndiscoveredModel.model_validate(facts))
+        facts = known.model_dump(mode="json") | {"task": "language-model"}
+    described = {name: value for name, value in facts.items() if name in Model.model_fields}
     return Model.model_validate(
         described
         | {
@@ -183,6 +193,7 @@ def model_answer(row: ModelRow) -> Model:
             "source": row.source,
             "revision": row.revision,
             "created_at": row.created_at,
+            "discovery": discovery,
         },
         extra="ignore",
     )

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
 from core.engine.architectures.classifier_architecture import ClassifierDescription
-from core.engine.architectures.describe import Description, describe_folder
 from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.undiscovered import Source, UndiscoveredModel, describe_source
 from core.engine.datasets.formats import IMAGE_PARQUET
 from core.engine.datasets.image_facts import ImagesDescription, describe_image_stream
 from core.engine.datasets.text_files import TextDescription, describe_stream
@@ -29,6 +29,7 @@ from core.errors import (
     UnusableModel,
     UploadRefused,
 )
+from core.service.discoveries.asking import ask_if_possible
 from core.service.registry.service import add_dataset, add_model, dataset_answer, get_row, image_facts, model_answer
 from core.service.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPartRow, UploadRow
 from core.service.registry.upload_parts import file_prefix, parts_of
@@ -40,6 +41,7 @@ from core.service.sources.references import FileReference
 from core.service.teams import audit
 from core.service.teams.principal import Principal
 from core.service.teams.quotas import release_stored
+from core.settings import Settings
 from core.storage import Store, open_stored
 from core.storage.removal import remove_prefixes
 from secateur_wire.datasets import Dataset
@@ -50,7 +52,7 @@ _RENEW_SECONDS = 15.0
 
 
 def complete_upload(
-    sessions: sessionmaker[Session], store: Store, caller: Principal, upload_id: str
+    sessions: sessionmaker[Session], store: Store, caller: Principal, upload_id: str, settings: Settings
 ) -> tuple[Model | Dataset, bool]:
     """Make the model or dataset; False where it was there already. May be repeated at any time.
 
@@ -81,7 +83,7 @@ def complete_upload(
             raise refuse_upload(sessions, store, caller, upload_id, error) from error
         with transaction(sessions) as session:
             _require_lease(session, upload_id, owner)
-            answer, is_new, leftovers = _register(session, caller, upload_id, files, described)
+            answer, is_new, leftovers = _register(session, caller, upload_id, files, described, settings)
     remove_prefixes(store, leftovers)
     return answer, is_new
 
@@ -91,7 +93,7 @@ def _begin(session: Session, caller: Principal, upload_id: str, owner: str) -> M
     upload = find_upload(session, caller.team_id, upload_id, for_change=True)
     if upload.status == "complete":
         if upload.kind == "model":
-            return model_answer(get_row(session, ModelRow, caller.team_id, upload.object_id))
+            return model_answer(session, get_row(session, ModelRow, caller.team_id, upload.object_id))
         return dataset_answer(get_row(session, DatasetRow, caller.team_id, upload.object_id))
     if upload.error is not None:
         raise UploadRefused(f"upload {upload_id!r} is over: {upload.error['message']}", param="files")
@@ -187,7 +189,7 @@ def _store_file(
     return is_right
 
 
-_Described = Description | TextDescription | ImagesDescription
+_Described = Source | TextDescription | ImagesDescription
 
 
 def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -> _Described:
@@ -201,7 +203,7 @@ def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -
             folder = Path(temporary, upload.name)
             folder.mkdir()
             write_header_only_folder(folder, [FileReference(path=file.path, bytes=file.bytes) for file in files], read)
-            return describe_folder(folder)
+            return describe_source(folder)
     file = files[0]
     size, sha256 = file.bytes, file.sha256
     with open_stored(store, prefix, file.path, size) as stream:
@@ -217,6 +219,7 @@ def _register(
     upload_id: str,
     files: Sequence[UploadFileRow],
     described: _Described,
+    settings: Settings,
 ) -> tuple[Model | Dataset, bool, Sequence[str]]:
     upload = find_upload(session, caller.team_id, upload_id, for_change=True)
     prefix = object_prefix(upload.kind, upload.object_id)
@@ -228,12 +231,14 @@ def _register(
         "source": upload.source,
     }
     answer: Model | Dataset
-    if isinstance(described, ModelDescription | ClassifierDescription):
+    if isinstance(described, ModelDescription | ClassifierDescription | UndiscoveredModel):
         revision = content_hash_of({file.path: file.sha256 for file in files})
         model, is_new = add_model(
             session, caller, {**values, "revision": revision, "description": described.model_dump(mode="json")}
         )
-        answer = model_answer(model)
+        if isinstance(described, UndiscoveredModel):
+            ask_if_possible(session, caller, described, settings)
+        answer = model_answer(session, model)
     else:
         if isinstance(described, ImagesDescription):
             fields = (str(upload.image_field), str(upload.label_field))

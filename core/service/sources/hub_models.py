@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from core.engine.architectures.describe import Description, describe_folder
+from core.engine.architectures.undiscovered import Source, describe_source
 from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES, SINGLE_FILE, is_weight_file
 from core.errors import GatedModel, ModelTooLarge, UnsupportedArchitecture, UnusableModel
 from core.service.sources.header_only_folder import READ_IN_FULL, require_readable, write_header_only_folder
@@ -20,7 +20,7 @@ class HubRevision:
 
     repository: str
     revision: str
-    description: Description
+    description: Source
     files: tuple[FileReference, ...]
     is_public: bool
 
@@ -28,7 +28,7 @@ class HubRevision:
 def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_bytes: int) -> HubRevision:
     """Ask the hub; nothing but configs, chat template, index and headers is read.
 
-    Raises what `Hub.read` and `describe_folder` do, and ModelTooLarge.
+    Raises what `Hub.read` and `describe_source` do, and ModelTooLarge.
     """
     there = {file.path: file for file in listing.files}
 
@@ -53,7 +53,7 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
                     f"it takes {total} bytes, and this service fetches at most {max_bytes}", param="model"
                 )
             write_header_only_folder(folder, weights, read)
-            description = describe_folder(folder)
+            description = describe_source(folder)
         except (UnusableModel, UnsupportedArchitecture) as error:
             if not isinstance(error, GatedModel):
                 error.message = f"{repository}@{listing.commit[:12]}: {error.message}"
@@ -62,7 +62,7 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
 
 
 def _weight_names(folder: Path) -> list[str]:
-    """Return the names in the index that can be files; `describe_folder` reports what is wrong with the index."""
+    """Return the names in the index that can be files; `describe_source` reports what is wrong with the index."""
     if not (folder / INDEX_FILE).is_file():
         return [SINGLE_FILE]
     try:

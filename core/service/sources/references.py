@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
+from core.engine.architectures.architecture import Architecture
+
 Use = Literal["calibration", "evaluation"]
 
 
@@ -26,16 +28,22 @@ class FileReference(_Reference):
     git_blob: str | None = None
 
 
-class FolderModel(_Reference):
+class _ModelReference(_Reference):
+    """Base of models. `discovered` is the architecture where nobody listed it."""
+
+    name: str
+    discovered: Architecture | None = None
+
+
+class FolderModel(_ModelReference):
     """A registered folder, used in place. `revision` is the hash of its content."""
 
     kind: Literal["folder"] = "folder"
-    name: str
     path: Path
     revision: str
 
 
-class StoredModel(_Reference):
+class StoredModel(_ModelReference):
     """An uploaded model, or a job's artifact, under a prefix of the store. `revision` is the hash of its content.
 
     A packed artifact is unpacked where it is used: its weights then take `unpacked_bytes`. Only what `is_artifact` may
@@ -43,7 +51,6 @@ class StoredModel(_Reference):
     """
 
     kind: Literal["store"] = "store"
-    name: str
     prefix: str
     revision: str
     files: tuple[FileReference, ...]
@@ -51,14 +58,13 @@ class StoredModel(_Reference):
     is_artifact: bool = False
 
 
-class HubModel(_Reference):
+class HubModel(_ModelReference):
     """Files of a repository of the hub at one commit, which is the `revision`.
 
     Unless it `is_public`, the hub is asked each time who may read it; the same goes for datasets.
     """
 
     kind: Literal["hub"] = "hub"
-    name: str
     repository: str
     revision: str
     files: tuple[FileReference, ...]

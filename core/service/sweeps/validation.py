@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from core.errors import InvalidRequest, SecateurError, Unavailable
+from core.errors import InvalidRequest, NotDiscovered, SecateurError, Unavailable
 from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Evaluation
 from core.service.jobs.estimates.history import estimate_that_fits
@@ -79,7 +79,7 @@ def check_points(
     """Check the points of a sweep.
 
     Raises InvalidRequest naming the points that cannot run, unless they are to be skipped and some are left;
-    Unavailable where that cannot be decided now.
+    NotDiscovered and Unavailable where that cannot be decided now.
     """
     points: list[CheckedPoint] = []
     skipped: list[SkippedPoint] = []
@@ -88,7 +88,7 @@ def check_points(
             points.append(_checked(session, team_id, each, store=store, settings=settings, hub=hub))
         except ValidationError as error:
             skipped.append(SkippedPoint(values=each.values, reason=first_error(error)))
-        except Unavailable:
+        except (NotDiscovered, Unavailable):
             raise
         except SecateurError as error:
             skipped.append(SkippedPoint(values=each.values, reason=error.message))

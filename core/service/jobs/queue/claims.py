@@ -41,7 +41,7 @@ _LONGEST_TURN = "5s"
 
 _WAITS = f"""
     team_id = {{team}} AND queue = :queue AND size = {{size}} AND status = 'queued'
-    AND available_at <= clock_timestamp() AND {MAY_TAKE}
+    AND available_at <= clock_timestamp() AND awaits_discovery IS NULL AND {MAY_TAKE}
     ORDER BY priority DESC, created_at, id
     LIMIT 1
 """

@@ -29,6 +29,7 @@ _HINTS_DUE = text("""
     FROM queues CROSS JOIN LATERAL (
         SELECT id, priority, created_at, dispatched_at FROM jobs
         WHERE queue = queues.queue AND status = 'queued' AND available_at <= clock_timestamp()
+            AND awaits_discovery IS NULL
         ORDER BY priority DESC, created_at, id
         LIMIT :most
     ) AS first

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.undiscovered import sources
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.engine.recovery.request import stage_texts
 from core.errors import (
@@ -242,7 +242,7 @@ def _revision_of(row: HubRevisionRow) -> HubRevision:
     return HubRevision(
         repository=row.repository,
         revision=row.revision,
-        description=ModelDescription.model_validate(row.description),
+        description=sources.validate_python(row.description),
         files=tuple(FileReference(path=path, **facts) for path, facts in row.files.items()),
         is_public=row.reader == PUBLIC,
     )

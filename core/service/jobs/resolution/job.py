@@ -63,7 +63,7 @@ def resolve_job(
     """
     findings = hub or HubFindings()
     method = get_method(body.method)
-    model = resolve_model(session, team_id, body.model, store, findings)
+    model = resolve_model(session, team_id, body.model, store, findings, body.queue)
     if method.measures:
         body = measured_body(body)
     body = allocated_body(session, team_id, body, model)

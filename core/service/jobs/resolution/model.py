@@ -6,10 +6,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description, describe_folder, descriptions
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.undiscovered import Source, UndiscoveredModel, sources
 from core.engine.exporters.registry import ADDED
 from core.errors import UnknownModel
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
+from core.service.discoveries.asking import discovered
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX, HubFindings
 from core.service.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
 from core.service.registry.service import find_row, names
@@ -19,6 +22,15 @@ from core.service.sources.references import FileReference, FolderModel, HubModel
 from core.storage import HASHED_SUFFIX, PACKED_SUFFIX, Store, artifact_prefix
 
 _ADDED_SUFFIXES = tuple(each.suffix for each in ADDED.values())
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """Model that a name stands for, whether or not it is known what it is."""
+
+    reference: ModelReference
+    source: Source
+    pinned: str
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,24 @@ class ResolvedModel:
         return self.reference.revision
 
 
-def resolve_model(session: Session, team_id: str, reference: str, store: Store, hub: HubFindings) -> ResolvedModel:
+def resolve_model(
+    session: Session, team_id: str, reference: str, store: Store, hub: HubFindings, queue: str | None = None
+) -> ResolvedModel:
+    """Return the model that a name stands for, as workers of `queue` see it.
+
+    Raises what `find_model` and `discovered` do: NotDiscovered where it is not known yet what it is.
+    """
+    found = find_model(session, team_id, reference, store, hub)
+    description = found.source
+    if isinstance(description, UndiscoveredModel):
+        description = discovered(session, description, queue)
+    known = found.reference
+    if isinstance(description, ModelDescription) and description.discovered is not None:
+        known = known.model_copy(update={"discovered": description.discovered})
+    return ResolvedModel(known, description, found.pinned)
+
+
+def find_model(session: Session, team_id: str, reference: str, store: Store, hub: HubFindings) -> FoundModel:
     """Return the model that a name stands for; raises UnknownModel, and errors of its look-up on the hub."""
     if reference.startswith(JOB_PREFIX):
         return _artifact(session, team_id, reference, store)
@@ -52,7 +81,7 @@ def resolve_model(session: Session, team_id: str, reference: str, store: Store, 
             files=described.files,
             is_public=described.is_public,
         )
-        return ResolvedModel(on_hub, described.description, f"{described.repository}@{described.revision}")
+        return FoundModel(on_hub, described.description, f"{described.repository}@{described.revision}")
     row = find_row(session, ModelRow, team_id, reference)
     if row is None:
         known = ", ".join(names(session, ModelRow, team_id)) or "none"
@@ -65,10 +94,10 @@ def resolve_model(session: Session, team_id: str, reference: str, store: Store, 
         registered = StoredModel(name=row.name, prefix=row.prefix, revision=row.revision, files=files)
     else:
         registered = FolderModel.model_validate({"name": row.name, "path": row.path, "revision": row.revision})
-    return ResolvedModel(registered, descriptions.validate_python(row.description), row.name)
+    return FoundModel(registered, sources.validate_python(row.description), row.name)
 
 
-def _artifact(session: Session, team_id: str, reference: str, store: Store) -> ResolvedModel:
+def _artifact(session: Session, team_id: str, reference: str, store: Store) -> FoundModel:
     job_id = reference.removeprefix(JOB_PREFIX)
     query = select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id)
     job = session.scalar(query.with_for_update(read=True, key_share=True))  # its artifact is not deleted meanwhile
@@ -108,4 +137,4 @@ def _artifact(session: Session, team_id: str, reference: str, store: Store) -> R
         unpacked_bytes=description.bytes if is_packed else None,
         is_artifact=True,
     )
-    return ResolvedModel(stored, description, reference)
+    return FoundModel(stored, description, reference)

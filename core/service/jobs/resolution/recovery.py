@@ -96,7 +96,7 @@ def resolve_recovery(
                 param=_TEACHER,
             )
         if not prunes:
-            teacher = _resolve_teacher(session, team_id, recovery.teacher, description, store, hub)
+            teacher = _resolve_teacher(session, team_id, recovery.teacher, description, store, hub, body.queue)
             recovery = recovery.model_copy(update={"teacher": teacher.pinned})
             sources["teacher"] = teacher.reference.model_dump(mode="json")
     if written := own_sequences(recovery):
@@ -106,7 +106,13 @@ def resolve_recovery(
 
 
 def _resolve_teacher(
-    session: Session, team_id: str, named: str | None, student: ModelDescription, store: Store, hub: HubFindings
+    session: Session,
+    team_id: str,
+    named: str | None,
+    student: ModelDescription,
+    store: Store,
+    hub: HubFindings,
+    queue: str,
 ) -> ResolvedModel:
     if named is None:
         raise InvalidRequest(
@@ -114,7 +120,7 @@ def _resolve_teacher(
             param=_TEACHER,
         )
     try:
-        teacher = resolve_model(session, team_id, named, store, hub)
+        teacher = resolve_model(session, team_id, named, store, hub, queue)
     except SecateurError as error:
         error.param = _TEACHER
         raise

@@ -1,0 +1,35 @@
+"""Discoveries of architectures that nobody listed."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from starlette.responses import Response
+
+from api.dependencies import DatabaseSession, Viewer
+from api.http.problem_documents import problems
+from core.errors import NotFound, Unauthenticated
+from core.service.discoveries.asking import get_discovery
+from core.service.discoveries.states import OPEN
+from secateur_wire.discoveries import Discovery
+
+router = APIRouter(prefix="/v1/discoveries", tags=["models"])
+
+POLL_SECONDS = 2
+"""Seconds after which whoever waits for a discovery should ask again."""
+
+
+@router.get("/{discovery_id}", responses=problems(Unauthenticated, NotFound))
+def read_discovery(
+    discovery_id: Annotated[str, Path(max_length=100)], caller: Viewer, session: DatabaseSession, response: Response
+) -> Discovery:
+    """A discovery, by the id that inspecting its model gave. Those that nobody used for long are forgotten."""
+    discovery = get_discovery(session, discovery_id)
+    if discovery.state in OPEN:
+        response.headers["Retry-After"] = str(POLL_SECONDS)
+    return discovery
+
+
+def answer_later(discovery: Discovery) -> Response:
+    """Return the answer of what has to wait for a discovery: 202, and where to ask how far it is."""
+    headers = {"Location": f"/v1/discoveries/{discovery.id}", "Retry-After": str(POLL_SECONDS)}
+    return Response(discovery.model_dump_json(), 202, headers, media_type="application/json")

@@ -1,0 +1,163 @@
+"""Asking for discoveries: what a model is, where that is known, or who is to be waited for."""
+
+from collections.abc import Mapping
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core import errors
+from core.database import seconds_from_now
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.discovered import discovery_key
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.undiscovered import UndiscoveredModel
+from core.errors import DiscoveryFailed, NotDiscovered, NotFound, QuotaExceeded, SecateurError, Unavailable
+from core.service.discoveries.states import OPEN
+from core.service.discoveries.tables import DiscoveryRow
+from core.service.discoveries.versions import version_for
+from core.service.teams import audit
+from core.service.teams.principal import Actor, team_of
+from core.settings import Settings
+from secateur_wire.discoveries import Discovery, DiscoveryError, ModelDiscovery
+
+ID_PREFIX = "discovery_"
+_USED_SECONDS = 24 * 3600.0
+_WAIT_SECONDS = 30.0
+_KINDS: Mapping[str, type[SecateurError]] = {
+    kind.code: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.UnusableModel | errors.UnsupportedArchitecture)
+}
+"""Errors a child may report by their codes; any other is a discovery that failed."""
+
+
+def discovered(session: Session, model: UndiscoveredModel, queue: str | None) -> ModelDescription:
+    """Return what a model is, as workers of a queue would find it.
+
+    Raises NotDiscovered where nobody has found out yet, and the error of a discovery that failed.
+    """
+    listed = LANGUAGE_ARCHITECTURES.get(model.architecture)
+    if listed is not None:  # listed since the model was described
+        return model.described(listed)
+    version = version_for(session, queue)
+    if version is None:
+        raise _not_discovered(model, None)
+    row = session.get(DiscoveryRow, id_of(model, version))
+    if row is None or row.state in OPEN:
+        raise _not_discovered(model, version)
+    session.execute(
+        update(DiscoveryRow)
+        .where(DiscoveryRow.id == row.id, DiscoveryRow.used_at < seconds_from_now(-_USED_SECONDS))
+        .values(used_at=func.clock_timestamp())
+        .execution_options(synchronize_session=False)
+    )
+    if row.error is not None:
+        raise failure_of(row.error)
+    return ModelDescription.model_validate(row.description)
+
+
+def id_of(model: UndiscoveredModel, version: str) -> str:
+    """Return the id of the discovery of a model with a version of the library."""
+    return ID_PREFIX + discovery_key(model.config, model.entries(), version)
+
+
+def known_facts(
+    session: Session, model: UndiscoveredModel
+) -> tuple[ModelDescription | UndiscoveredModel, ModelDiscovery | None]:
+    """Return all that is known of a model, and how far its discovery is; None where that is over and well."""
+    try:
+        return discovered(session, model, None), None
+    except NotDiscovered as missing:
+        row = None if missing.version is None else session.get(DiscoveryRow, id_of(model, missing.version))
+        return model, ModelDiscovery(state="unknown" if row is None else row.state, error=None)
+    except SecateurError as error:
+        return model, ModelDiscovery(state="failed", error=DiscoveryError(code=error.code, message=error.message))
+
+
+def ask(
+    session: Session, caller: Actor, model: UndiscoveredModel, version: str | None, settings: Settings
+) -> Discovery:
+    """Have a model discovered, where nobody has asked for that yet; return the discovery.
+
+    Raises Unavailable where no worker has ever said with which library, QuotaExceeded where too many of the team's are
+    not over.
+    """
+    if version is None:
+        raise Unavailable(
+            "what the model is has to be discovered by a worker, and none has been here yet: start one and ask again",
+            param="model",
+            retry_after=30,
+        )
+    discovery_id = id_of(model, version)
+    row = session.get(DiscoveryRow, discovery_id)
+    if row is None:
+        _require_room(session, team_of(caller), settings)
+        values = model.model_dump(mode="json", include={"architecture", "config", "tensors"})
+        created = session.scalar(
+            insert(DiscoveryRow)
+            .values(id=discovery_id, team_id=team_of(caller), transformers_version=version, **values)
+            .on_conflict_do_nothing()
+            .returning(DiscoveryRow.id)
+        )
+        if created is not None:
+            details = {"architecture": model.architecture, "transformers": version}
+            audit.note(session, caller, "discovery.ask", discovery_id, details)
+        row = session.scalars(select(DiscoveryRow).where(DiscoveryRow.id == discovery_id)).one()
+    return answer(row)
+
+
+def ask_for(session: Session, caller: Actor, missing: NotDiscovered, settings: Settings) -> Discovery:
+    """Have the model discovered that an error is about; raises what `ask` does."""
+    assert isinstance(missing.model, UndiscoveredModel), missing
+    return ask(session, caller, missing.model, missing.version, settings)
+
+
+def ask_if_possible(session: Session, caller: Actor, model: UndiscoveredModel, settings: Settings) -> None:
+    """Have a model discovered as soon as it is registered; where that cannot be now, whoever needs it asks again."""
+    version = version_for(session, None)
+    if version is not None and model.architecture not in LANGUAGE_ARCHITECTURES:
+        try:
+            ask(session, caller, model, version, settings)
+        except QuotaExceeded:
+            return
+
+
+def get_discovery(session: Session, discovery_id: str) -> Discovery:
+    """Return a discovery; raises NotFound."""
+    row = session.get(DiscoveryRow, discovery_id)
+    if row is None:
+        raise NotFound(f"there is no discovery {discovery_id!r}: inspect the model to have it discovered")
+    return answer(row)
+
+
+def answer(row: DiscoveryRow) -> Discovery:
+    return Discovery.model_validate(row, from_attributes=True)
+
+
+def failure_of(error: Mapping[str, str]) -> SecateurError:
+    """Return the error of a discovery that failed, as its kind where there is one."""
+    return _KINDS.get(error["code"], DiscoveryFailed)(error["message"], param="model")
+
+
+def _not_discovered(model: UndiscoveredModel, version: str | None) -> NotDiscovered:
+    return NotDiscovered(
+        f"what a {model.architecture} is has not been discovered yet: inspect the model, which has it discovered and "
+        "waits for it, then ask again",
+        model=model,
+        version=version,
+        param="model",
+    )
+
+
+def _require_room(session: Session, team_id: str, settings: Settings) -> None:
+    """Require that few of the team's discoveries are not over; raises QuotaExceeded."""
+    count = select(func.count()).where(DiscoveryRow.team_id == team_id, DiscoveryRow.state.in_(OPEN))
+    unfinished = session.scalar(count) or 0
+    if unfinished >= settings.discoveries_per_team:
+        raise QuotaExceeded(
+            f"{unfinished} architectures are being discovered for this team, which may have "
+            f"{settings.discoveries_per_team} at once: wait until one of them is over",
+            retry_after=_WAIT_SECONDS,
+            param="model",
+        )

@@ -1,0 +1,184 @@
+"""Queue of discoveries: a worker takes one under a lease, and writes what came of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session, aliased
+
+from core.database import seconds_from_now
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.undiscovered import UndiscoveredModel
+from core.errors import DiscoveryFailed, Problem
+from core.service.discoveries.states import OPEN
+from core.service.discoveries.tables import DiscoveryRow, DiscoveryTotalRow
+from core.service.teams import audit
+from core.service.teams.principal import Automation
+
+_FAILED_SECONDS = 3600.0
+"""A discovery that ended without a word is forgotten after this long: it may have been the machine."""
+_NEVER_TAKEN_SECONDS = 24 * 3600.0
+_BATCH = 200
+
+
+@dataclass(frozen=True)
+class ClaimedDiscovery:
+    """Discovery that a worker has taken; `attempt` goes with every later write."""
+
+    id: str
+    attempt: int
+    worker_id: str
+    model: UndiscoveredModel
+
+
+def claim(
+    session: Session, *, worker_id: str, transformers_version: str, lease_seconds: float, most_attempts: int
+) -> ClaimedDiscovery | None:
+    """Take the next discovery for this version of the library, each team in turn; None where none waits.
+
+    One whose worker stopped renewing waits again, and fails where that happened too often.
+    """
+    others = aliased(DiscoveryRow)
+    before_it = (
+        select(func.count())
+        .where(
+            others.team_id == DiscoveryRow.team_id,
+            others.state.in_(OPEN),
+            others.created_at < DiscoveryRow.created_at,
+        )
+        .scalar_subquery()
+    )
+    row = session.scalars(
+        select(DiscoveryRow)
+        .where(
+            DiscoveryRow.transformers_version == transformers_version,
+            or_(DiscoveryRow.state == "waiting", and_(DiscoveryRow.state == "running", _is_lost())),
+        )
+        .order_by(before_it, DiscoveryRow.created_at, DiscoveryRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    ).one_or_none()
+    if row is None:
+        return None
+    claimed = ClaimedDiscovery(row.id, row.attempts + 1, worker_id, _model_of(row))
+    if row.attempts >= most_attempts:
+        lost = DiscoveryFailed(f"{row.attempts} workers that looked at the model ended before they had an answer")
+        _end(session, row.id, row.attempts, {"state": "failed", "error": _kept(lost.problem())}, worker_id)
+        return None
+    row.state, row.attempts, row.worker_id = "running", claimed.attempt, worker_id
+    row.started_at, row.lease_expires_at = func.clock_timestamp(), seconds_from_now(lease_seconds)
+    session.flush()
+    return claimed
+
+
+def renew(session: Session, claimed: ClaimedDiscovery, lease_seconds: float) -> bool:
+    """Keep a discovery; False where it is no longer this attempt's."""
+    return _write(session, claimed.id, claimed.attempt, {"lease_expires_at": seconds_from_now(lease_seconds)})
+
+
+def release(session: Session, claimed: ClaimedDiscovery) -> None:
+    """Give a discovery back unharmed: the attempt does not count."""
+    _write(session, claimed.id, claimed.attempt, _waiting() | {"attempts": claimed.attempt - 1})
+
+
+def found(session: Session, claimed: ClaimedDiscovery, description: ModelDescription) -> bool:
+    """Keep what was found. False where the discovery is no longer this attempt's."""
+    values = {"state": "found", "description": description.model_dump(mode="json")}
+    return _end(session, claimed.id, claimed.attempt, values, claimed.worker_id)
+
+
+def failed(session: Session, claimed: ClaimedDiscovery, problem: Problem, *, most_attempts: int) -> bool:
+    """Keep why nothing was found; one that ended without a word is tried again, up to `most_attempts` times.
+
+    False where the discovery is no longer this attempt's.
+    """
+    if problem["code"] == DiscoveryFailed.code and claimed.attempt < most_attempts:
+        return _write(session, claimed.id, claimed.attempt, _waiting())
+    values = {"state": "failed", "error": _kept(problem)}
+    return _end(session, claimed.id, claimed.attempt, values, claimed.worker_id)
+
+
+def forget_old(session: Session, keep_days: float) -> int:
+    """Remove a batch of discoveries that nobody used for long, or that failed for no known reason; how many."""
+    old = or_(
+        and_(DiscoveryRow.state.in_(("found", "failed")), DiscoveryRow.used_at < seconds_from_now(-keep_days * 86400)),
+        and_(
+            DiscoveryRow.error["code"].astext == DiscoveryFailed.code,
+            DiscoveryRow.finished_at < seconds_from_now(-_FAILED_SECONDS),
+        ),
+        and_(DiscoveryRow.state == "waiting", DiscoveryRow.created_at < seconds_from_now(-_NEVER_TAKEN_SECONDS)),
+    )
+    picked = select(DiscoveryRow.id).where(old).limit(_BATCH).with_for_update(skip_locked=True)
+    removed = session.scalars(
+        delete(DiscoveryRow)
+        .where(DiscoveryRow.id.in_(picked))
+        .returning(DiscoveryRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(removed.all())
+
+
+def _is_lost() -> ColumnElement[bool]:
+    return DiscoveryRow.lease_expires_at <= func.clock_timestamp()
+
+
+def _waiting() -> dict[str, Any]:
+    return {"state": "waiting", "worker_id": None, "lease_expires_at": None}
+
+
+def _model_of(row: DiscoveryRow) -> UndiscoveredModel:
+    """Return the model a discovery is about, its facts apart, which are not kept."""
+    return UndiscoveredModel(
+        family="",
+        architecture=row.architecture,
+        parameters=0,
+        bytes=0,
+        dtype="",
+        config=row.config,
+        tensors=row.tensors,
+    )
+
+
+def _kept(problem: Problem) -> dict[str, str]:
+    return {"code": problem["code"], "message": problem["message"]}
+
+
+def _end(session: Session, discovery_id: str, attempt: int, values: Mapping[str, Any], worker_id: str) -> bool:
+    over = {"lease_expires_at": None, "finished_at": func.clock_timestamp(), "config": None, "tensors": None}
+    if not _write(session, discovery_id, attempt, {**values, **over}):
+        return False
+    row = session.execute(
+        select(
+            DiscoveryRow.team_id,
+            DiscoveryRow.architecture,
+            func.extract("epoch", DiscoveryRow.finished_at - DiscoveryRow.started_at).label("seconds"),
+        ).where(DiscoveryRow.id == discovery_id)
+    ).one()
+    error_code = values.get("error", {}).get("code", "")
+    total = insert(DiscoveryTotalRow).values(error_code=error_code, discoveries=1, seconds=row.seconds)
+    session.execute(
+        total.on_conflict_do_update(
+            index_elements=["error_code"],
+            set_={
+                "discoveries": DiscoveryTotalRow.discoveries + 1,
+                "seconds": DiscoveryTotalRow.seconds + total.excluded.seconds,
+            },
+        )
+    )
+    details = {"architecture": row.architecture} | ({"error": error_code} if error_code else {})
+    action = "discovery.fail" if error_code else "discovery.find"
+    audit.note(session, Automation(row.team_id, f"worker:{worker_id}"), action, discovery_id, details)
+    return True
+
+
+def _write(session: Session, discovery_id: str, attempt: int, values: Mapping[str, Any]) -> bool:
+    written = session.scalar(
+        update(DiscoveryRow)
+        .where(DiscoveryRow.id == discovery_id, DiscoveryRow.state == "running", DiscoveryRow.attempts == attempt)
+        .values(**values)
+        .returning(DiscoveryRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return written is not None

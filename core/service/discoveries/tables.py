@@ -1,0 +1,70 @@
+"""Tables of discoveries, of their totals, and of the versions of the library that workers have."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Double, ForeignKey, Index, PrimaryKeyConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database import Base, any_of
+from core.service.discoveries.states import OPEN, STATES
+
+_IS_OPEN = f"state IN ({any_of(OPEN)})"
+
+
+class DiscoveryRow(Base):
+    """A discovery. `id` is made of the content it is about and of the versions of what looks at it.
+
+    `config` and `tensors` (dtype and shape by name) are what the child is told, until it is over. `description` is the
+    `ModelDescription` found, its architecture within. `team_id` is who asked first, `attempts` how often a worker took
+    it, and `used_at` is written about once a day.
+    """
+
+    __tablename__ = "discoveries"
+    __table_args__ = (
+        CheckConstraint(f"state IN ({any_of(STATES)})", name="state"),
+        CheckConstraint("(state = 'running') = (lease_expires_at IS NOT NULL)", name="lease_while_running"),
+        CheckConstraint("(state = 'found') = (description IS NOT NULL)", name="description_if_found"),
+        CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="error_if_failed"),
+        Index("ix_discoveries_open", "transformers_version", "created_at", "id", postgresql_where=text(_IS_OPEN)),
+        Index("ix_discoveries_open_of_team", "team_id", postgresql_where=text(_IS_OPEN)),
+        Index(None, "used_at"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+    architecture: Mapped[str]
+    transformers_version: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default="waiting")
+    config: Mapped[dict[str, Any] | None]
+    tensors: Mapped[dict[str, Any] | None]
+    description: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    worker_id: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    used_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class DiscoveryTotalRow(Base):
+    """Number of discoveries that ended in one way, and the seconds they took; `error_code` is empty for those found."""
+
+    __tablename__ = "discovery_totals"
+
+    error_code: Mapped[str] = mapped_column(primary_key=True)
+    discoveries: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float] = mapped_column(Double)
+
+
+class LibraryVersionRow(Base):
+    """A version of transformers that workers of a queue have, and when one of them said so last."""
+
+    __tablename__ = "library_versions"
+    __table_args__ = (PrimaryKeyConstraint("queue", "transformers_version"),)
+
+    queue: Mapped[str]
+    transformers_version: Mapped[str]
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

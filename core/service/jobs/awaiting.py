@@ -1,0 +1,211 @@
+"""Jobs on models that are yet to be discovered: accepted at once, resolved when it is known what the model is.
+
+Such a job waits in its queue, where no worker takes it: what it asks for cannot be checked against a model that nobody
+knows, and no worker would know what to fetch. Once the discovery is over, its request is resolved as that of any other
+job, by the dispatcher, and the job is one for workers, or has failed with the error that would have refused it.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import func, or_, select, text, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import seconds_from_now, transaction
+from core.engine.options.patterns import UNSTRUCTURED
+from core.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError, Unavailable
+from core.methods.registry import get_method, parse_parameters
+from core.service.discoveries.asking import ID_PREFIX, ask_for
+from core.service.discoveries.states import OPEN
+from core.service.discoveries.tables import DiscoveryRow
+from core.service.jobs.admission import needs_by, needs_columns
+from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.hints import SendHint, hint_or_note
+from core.service.jobs.queue.transitions import transition, write
+from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
+from core.service.jobs.resolution.job import ResolvedJob, resolve_job
+from core.service.jobs.resolution.model import find_model
+from core.service.jobs.schemas import JobBody
+from core.service.jobs.tables import JOB_AWAITS, JobRow
+from core.service.teams import audit
+from core.service.teams.principal import Actor, Automation, team_of
+from core.settings import Settings
+from core.storage import Store
+from secateur_wire.base import JsonObject
+from secateur_wire.jobs import Estimate
+
+_LOOK_SECONDS = 5.0
+"""Between two looks at a job; in place of hints, of which it needs none, they are what `dispatched_at` is about."""
+_NEVER = datetime(9000, 1, 1, tzinfo=UTC)
+"""When such a job is available: workers of a version that knows no discoveries leave it alone too."""
+_STALE_SECONDS = 600.0
+"""A discovery that no worker took for this long may be one for a library that no worker has any more."""
+_BATCH = 50
+
+
+def awaiting_columns(
+    session: Session,
+    caller: Actor,
+    body: JobBody,
+    missing: NotDiscovered,
+    *,
+    store: Store,
+    settings: Settings,
+    hub: HubFindings,
+) -> dict[str, Any]:
+    """Return the columns of a job that waits for a discovery, which is asked for.
+
+    Raises what can be told of the request without the model, and QuotaExceeded where the team may not ask for more.
+    """
+    method = get_method(body.method)
+    pattern = body.pattern or next(iter(method.patterns), UNSTRUCTURED.text)
+    parse_parameters(body.method, body.parameters, pattern)
+    model = find_model(session, team_of(caller), body.model, store, hub)
+    return {
+        "body": body.model_copy(update={"model": model.pinned, "pattern": pattern}).model_dump(mode="json"),
+        "sources": {"model": model.reference.model_dump(mode="json")},
+        "model": model.reference.name,
+        "model_revision": model.reference.revision,
+        "labels": dict(body.metadata),
+        "awaits_discovery": _asked(session, caller, missing, settings),
+        "available_at": _NEVER,
+    }
+
+
+def resolved_columns(resolved: ResolvedJob, estimate: Estimate) -> dict[str, Any]:
+    """Return the columns of a job that workers can take."""
+    return {
+        "body": resolved.recipe.body(),
+        "sources": dict(resolved.sources),
+        "model": resolved.model.name,
+        "model_revision": resolved.model.revision,
+        "labels": dict(resolved.recipe.metadata),
+        "estimate": estimate.model_dump(mode="json"),
+        "is_corrected": estimate.basis.jobs > 0,
+        **needs_columns(needs_by(estimate)),
+    }
+
+
+def resolve_awaiting(
+    sessions: sessionmaker[Session], settings: Settings, *, store: Store, hub: HubLookup, send_hint: SendHint
+) -> int:
+    """Resolve the jobs whose discovery is over, and ask again for one that was forgotten; returns how many are done."""
+    with transaction(sessions) as session:
+        due = _due(session)
+    done = 0
+    for job_id, team_id, document in due:
+        findings = _look_up(hub, team_id, document)
+        with transaction(sessions) as session:
+            queue = _resolve(session, job_id, findings, store, settings)
+        if queue is not None:
+            done += 1
+            hint_or_note(send_hint, sessions, job_id, queue)
+    return done
+
+
+def _due(session: Session) -> Sequence[tuple[str, str, JsonObject]]:
+    is_awaited = (
+        select(DiscoveryRow.id)
+        .where(
+            DiscoveryRow.id == JobRow.awaits_discovery,
+            DiscoveryRow.state.in_(OPEN),
+            or_(DiscoveryRow.state == "running", DiscoveryRow.created_at > seconds_from_now(-_STALE_SECONDS)),
+        )
+        .exists()
+    )
+    rows = session.execute(
+        select(JobRow.id, JobRow.team_id, JobRow.body)
+        .where(
+            text(f"jobs.{JOB_AWAITS}"),
+            or_(JobRow.dispatched_at.is_(None), JobRow.dispatched_at <= seconds_from_now(-_LOOK_SECONDS)),
+            ~is_awaited,
+        )
+        .order_by(JobRow.dispatched_at.nulls_first(), JobRow.id)
+        .limit(_BATCH)
+    )
+    return [(row.id, row.team_id, row.body) for row in rows]
+
+
+def _look_up(hub: HubLookup, team_id: str, document: JsonObject) -> HubFindings:
+    """Ask the hub outside of any transaction; a body that this release cannot read names nothing."""
+    try:
+        return hub.of(team_id, JobBody.model_validate(document))
+    except ValidationError:
+        return HubFindings()
+
+
+def _resolve(session: Session, job_id: str, hub: HubFindings, store: Store, settings: Settings) -> str | None:
+    """Resolve one job, fail it, or leave it for later; its queue where a worker can take it now."""
+    row = session.scalars(
+        select(JobRow)
+        .where(JobRow.id == job_id, text(f"jobs.{JOB_AWAITS}"))
+        .with_for_update(skip_locked=True, key_share=True)
+    ).one_or_none()
+    if row is None:
+        return None
+    team_id = row.team_id
+    actor = Automation(team_id, "dispatcher")
+    try:
+        resolved = resolve_job(session, team_id, JobBody.model_validate(row.body), store, hub)
+        estimate, _ = estimate_that_fits(session, team_id, resolved, settings)
+    except NotDiscovered as missing:
+        try:
+            _look_later(session, job_id, _asked(session, actor, missing, settings))
+        except QuotaExceeded:
+            _look_later(session, job_id, row.awaits_discovery)
+        return None
+    except Unavailable:
+        _look_later(session, job_id, row.awaits_discovery)
+        return None
+    except ValidationError:
+        _fail(session, actor, job_id, InvalidRequest("the job is one that this release no longer takes"))
+        return None
+    except SecateurError as error:
+        _fail(session, actor, job_id, error)
+        return None
+    columns, description = resolved_columns(resolved, estimate), resolved.model.description
+    write(
+        session,
+        job_id,
+        attempt=None,
+        statuses=("queued",),
+        values={
+            **columns,
+            "sources": row.sources | columns["sources"],
+            "awaits_discovery": None,
+            "available_at": func.clock_timestamp(),
+            "dispatched_at": func.clock_timestamp(),
+        },
+        event="log",
+        data={
+            "level": "info",
+            "message": f"The model is known now: {description.architecture}, {description.layers} layers, "
+            f"{description.prunable_parameters} weights that can be pruned.",
+        },
+    )
+    return row.queue
+
+
+def _asked(session: Session, actor: Actor, missing: NotDiscovered, settings: Settings) -> str:
+    """Ask for what is missing; return its id, or that of no discovery while nobody can be asked."""
+    return ID_PREFIX if missing.version is None else ask_for(session, actor, missing, settings).id
+
+
+def _look_later(session: Session, job_id: str, awaits: str | None) -> None:
+    session.execute(
+        update(JobRow)
+        .where(JobRow.id == job_id)
+        .values(awaits_discovery=awaits, dispatched_at=func.clock_timestamp())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _fail(session: Session, actor: Automation, job_id: str, error: SecateurError) -> None:
+    problem = error.problem()
+    written = transition(
+        session, job_id, ("queued",), "failed", attempt=None, data={"error": problem}, values={"error": problem}
+    )
+    if written is not None:
+        audit.note(session, actor, "job.fail", job_id, {"status": "failed", "error": problem["code"]})

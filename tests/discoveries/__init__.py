@@ -1,0 +1,1 @@
+"""Discoveries: who asks, who looks, and the jobs that wait for them."""

@@ -1,0 +1,88 @@
+"""A model that nobody listed, and a worker that discovers by hand."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.service.discoveries.tables import DiscoveryRow
+from core.service.discoveries.versions import note_version
+from core.service.jobs.awaiting import resolve_awaiting
+from core.service.jobs.resolution.hub_lookup import HubLookup
+from core.service.jobs.tables import JobRow
+from core.settings import Settings
+from core.storage import Store
+from tests.model_folders import write_llama
+from worker.supervisor.discoverer import Discoverer
+
+CHILD = Path(__file__).with_name("child.py")
+
+
+def write_alien(folder: Path, **changes: Any) -> Path:
+    """Write a model whose architecture nobody listed."""
+    write_llama(folder)
+    config = json.loads((folder / "config.json").read_text())
+    named = {"architectures": ["AlienForCausalLM"], "model_type": "alien"}
+    (folder / "config.json").write_text(json.dumps(config | named | changes))
+    return folder
+
+
+@dataclass
+class Fleet:
+    """A worker and a dispatcher of one team's service, moved forward by hand."""
+
+    sessions: sessionmaker[Session]
+    settings: Settings
+    store: Store
+    hints: list[str]
+
+    def look(self, what: str = "finds", *arguments: str, **changes: Any) -> bool:
+        """Take the next discovery, with the stand-in doing `what`."""
+        settings = self.settings.model_copy(update=changes)
+        discoverer = Discoverer("worker_test", settings, command=[sys.executable, str(CHILD), what, *arguments])
+        return discoverer.discover_next(self.sessions)
+
+    def resolve(self) -> int:
+        """Do the dispatcher's duty; no time passes between two looks."""
+        with transaction(self.sessions) as session:
+            for job in session.scalars(select(JobRow).where(JobRow.awaits_discovery.is_not(None))):
+                job.dispatched_at = None
+        hub = HubLookup(self.settings, self.sessions)
+        send = lambda job_id, queue: self.hints.append(job_id)  # noqa: E731
+        return resolve_awaiting(self.sessions, self.settings, store=self.store, hub=hub, send_hint=send)
+
+    def row(self) -> DiscoveryRow:
+        with transaction(self.sessions) as session:
+            return session.scalars(select(DiscoveryRow)).one()
+
+
+@pytest.fixture
+def fleet(sessions: sessionmaker[Session], settings: Settings, store: Store) -> Fleet:
+    """A fleet with a version of the library: the one that is installed."""
+    fleet = Fleet(sessions, settings, store, [])
+    assert not fleet.look(), "it has nothing to do, and says so with its version"
+    return fleet
+
+
+@pytest.fixture
+def alien(settings: Settings) -> Path:
+    return write_alien(settings.models_root / "alien").absolute()
+
+
+NoteVersion = Callable[[str, str], None]
+
+
+@pytest.fixture
+def note(sessions: sessionmaker[Session]) -> NoteVersion:
+    def write(queue: str, version: str) -> None:
+        with transaction(sessions) as session:
+            note_version(session, queue, version)
+
+    return write

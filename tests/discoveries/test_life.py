@@ -1,0 +1,197 @@
+"""The life of a discovery: from a model that nobody listed to a job that a worker takes."""
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.service.discoveries import queue as discoveries
+from core.service.discoveries.tables import DiscoveryRow
+from core.service.discoveries.versions import version_for
+from core.service.jobs import queue
+from core.service.jobs.queue import Claim
+from core.service.jobs.tables import JobRow
+from core.settings import Settings
+from tests.discoveries.conftest import Fleet, NoteVersion, write_alien
+
+
+def register(api: TestClient, folder: Path, name: str = "alien") -> dict[str, Any]:
+    response = api.post("/v1/models", json={"name": name, "path": str(folder)})
+    assert response.status_code == 201, response.text
+    model: dict[str, Any] = response.json()
+    return model
+
+
+@pytest.fixture
+def claim(sessions: sessionmaker[Session]) -> Callable[[], Claim | None]:
+    def take() -> Claim | None:
+        with transaction(sessions) as session:
+            return queue.claim(session, queue="default", worker_id="worker_test", lease_seconds=60)
+
+    return take
+
+
+def test_a_job_on_a_model_that_nobody_listed_waits_until_it_is_discovered(
+    api: TestClient, fleet: Fleet, alien: Path, dataset: str, claim: Callable[[], Claim | None]
+) -> None:
+    model = register(api, alien)
+    assert model["discovery"] == {"state": "waiting", "error": None}
+    assert (model["architecture"], model["layers"], model["prunable_parameters"]) == ("AlienForCausalLM", 2, 0)
+    looked = api.post("/v1/models/inspect", json={"model": "alien"})
+    assert looked.status_code == 202 and looked.headers["Retry-After"]
+    asked = api.get(looked.headers["Location"])
+    assert asked.json() == looked.json() and asked.json()["state"] == "waiting"
+
+    body = {"model": "alien", "method": "wanda", "sparsity": 0.5, "calibration": {"dataset": dataset, "samples": 4}}
+    job = api.post("/v1/jobs", json=body).json()
+    assert job["status"] == "queued" and "discovered" in api.get(f"/v1/jobs/{job['id']}").json()["waiting_reason"]
+    refused = api.post("/v1/jobs", json=body | {"method": "wanda", "parameters": {"no": 1}})
+    assert refused.json()["code"] == "invalid_parameters", "what can be told without the model is told at once"
+    assert (fleet.resolve(), claim(), fleet.hints) == (0, None, [])
+
+    assert fleet.look()
+    assert api.get(looked.headers["Location"]).json()["state"] == "found"
+    assert (fleet.resolve(), fleet.hints) == (1, [job["id"]])
+    inspected = api.post("/v1/models/inspect", json={"model": "alien"}).json()
+    assert inspected["prunable_parameters"] > 0 and any(fit["fits"] for fit in inspected["methods"])
+    known = api.get("/v1/models/alien").json()
+    assert known["discovery"] is None and known["prunable_parameters"] == inspected["prunable_parameters"]
+    taken = claim()
+    assert taken is not None and taken.job_id == job["id"] and taken.recipe.calibration is not None
+    assert taken.model.discovered is not None and taken.model.discovered.architecture == "AlienForCausalLM"
+    assert taken.estimate is not None and taken.recipe.calibration.sequence_length == 64
+    assert api.post("/v1/jobs", json=body).json()["waiting_reason"] != job["waiting_reason"]
+    actions = [entry["action"] for entry in api.get("/v1/audit").json()["data"]]
+    assert {"discovery.ask", "discovery.find"} <= set(actions)
+    metrics = api.get("/metrics").text
+    assert 'secateur_discoveries_ended_total{error_code=""} 1.0' in metrics
+
+
+def test_what_cannot_be_taken_is_refused_with_its_reason_and_ends_the_jobs_that_waited(
+    api: TestClient, fleet: Fleet, alien: Path
+) -> None:
+    register(api, alien)
+    body = {"model": "alien", "method": "magnitude", "sparsity": 0.5}
+    waiting = api.post("/v1/jobs", json=body).json()["id"]
+    cancelled = api.post("/v1/jobs", json=body).json()["id"]
+    assert api.post(f"/v1/jobs/{cancelled}/cancel").json()["status"] == "cancelled"
+    assert fleet.look("refuses")
+    fleet.resolve()
+    job = api.get(f"/v1/jobs/{waiting}").json()
+    assert (job["status"], job["error"]["code"], job["error"]["retryable"]) == (
+        "failed",
+        "unsupported_architecture",
+        False,
+    )
+    for answer in (api.post("/v1/models/inspect", json={"model": "alien"}), api.post("/v1/jobs", json=body)):
+        assert (answer.status_code, answer.json()["code"]) == (422, "unsupported_architecture")
+        assert "no blocks" in answer.json()["detail"]
+    assert api.get("/v1/models/alien").json()["discovery"]["state"] == "failed"
+    assert api.post(f"/v1/jobs/{waiting}/retry").json()["status"] == "queued"
+    fleet.resolve()
+    assert api.get(f"/v1/jobs/{waiting}").json()["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("what", "changes", "said"),
+    [
+        ("dies", {}, "SIGSEGV"),
+        ("hangs", {"discovery_seconds": 0.1}, "longer than 0.1 s"),
+        ("eats", {"discovery_memory_bytes": 2**32}, "memory"),
+        ("babbles", {}, "no architecture"),
+    ],
+)
+def test_a_child_that_ends_without_an_answer_is_tried_again_and_then_given_up(
+    api: TestClient, fleet: Fleet, alien: Path, what: str, changes: dict[str, Any], said: str
+) -> None:
+    register(api, alien)
+    attempts = {"discovery_attempts": 2} | changes
+    assert fleet.look(what, **attempts) and fleet.row().state == "waiting"
+    assert fleet.look(what, **attempts) and not fleet.look(what, **attempts)
+    row = fleet.row()
+    assert row.error is not None and row.error["code"] == "discovery_failed" and said in row.error["message"]
+    with transaction(fleet.sessions) as session:
+        assert discoveries.forget_old(session, 180) == 0
+        session.merge(row).finished_at = row.created_at.replace(year=2000)
+    with transaction(fleet.sessions) as session:
+        assert discoveries.forget_old(session, 180) == 1, "it may have been the machine"
+
+
+def test_the_child_has_no_network_and_knows_nobody(
+    api: TestClient, fleet: Fleet, alien: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECATEUR_HUB_TOKEN", "secret")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    register(api, alien)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert fleet.look("tells", str(server.getsockname()[1]))
+    error = fleet.row().error
+    assert error is not None and error["code"] == "told"
+    seen = json.loads(error["message"])
+    assert seen["network"] == "Address family not supported by protocol"
+    assert not [name for name in seen["environment"] if name.endswith("_TOKEN") or name.startswith("SECATEUR")]
+    assert not Path(seen["home"]).exists(), "its home was its own"
+
+
+def test_the_discovery_of_a_worker_that_was_killed_is_another_ones(
+    api: TestClient, fleet: Fleet, alien: Path, sessions: sessionmaker[Session]
+) -> None:
+    register(api, alien)
+    about = {
+        "worker_id": "worker_killed",
+        "transformers_version": fleet.row().transformers_version,
+        "most_attempts": 2,
+    }
+    with transaction(sessions) as session:
+        killed = discoveries.claim(session, lease_seconds=60, **about)
+    assert killed is not None and not fleet.look(), "it is held"
+    with transaction(sessions) as session:
+        assert discoveries.renew(session, killed, 0)
+    assert fleet.look() and fleet.row().state == "found"
+    with transaction(sessions) as session:
+        assert not discoveries.failed(session, killed, {**KILLED}, most_attempts=2), "whoever lost it writes nothing"
+
+
+KILLED: Any = {"code": "discovery_failed", "message": "late", "param": None, "retryable": False}
+
+
+def test_a_team_may_have_only_so_many_that_are_not_over(
+    api: TestClient, fleet: Fleet, settings: Settings, alien: Path
+) -> None:
+    api.app.state.api.settings.discoveries_per_team = 1  # type: ignore[attr-defined]
+    register(api, alien)
+    register(api, write_alien(settings.models_root / "other", rope_theta=5.0).absolute(), "other")
+    assert api.get("/v1/models/other").json()["discovery"]["state"] == "unknown", "registered all the same"
+    refused = api.post("/v1/models/inspect", json={"model": "other"})
+    assert (refused.status_code, refused.json()["code"]) == (429, "quota_exceeded") and refused.headers["Retry-After"]
+    assert api.post("/v1/models/inspect", json={"model": "alien"}).status_code == 202
+    assert fleet.look()
+    assert api.post("/v1/models/inspect", json={"model": "other"}).status_code == 202
+
+
+def test_workers_of_the_queue_say_which_library_looks(
+    api: TestClient, alien: Path, sessions: sessionmaker[Session], note: NoteVersion
+) -> None:
+    register(api, alien)
+    away = api.post("/v1/models/inspect", json={"model": "alien"})
+    assert (away.status_code, away.json()["code"]) == (503, "unavailable")
+    job = api.post("/v1/jobs", json={"model": "alien", "method": "magnitude", "sparsity": 0.5}).json()
+    assert job["status"] == "queued", "it waits for the first worker"
+    note("default", "5.9.1")
+    note("default", "5.10.0")
+    note("gpu", "5.24.0")
+    with transaction(sessions) as session:
+        assert [version_for(session, name) for name in ("default", "gpu", "other", None)] == [
+            "5.10.0",
+            "5.24.0",
+            "5.24.0",
+            "5.24.0",
+        ]
+        row = session.get_one(JobRow, job["id"])
+        assert session.get(DiscoveryRow, row.awaits_discovery) is None

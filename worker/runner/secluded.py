@@ -1,0 +1,35 @@
+"""Launcher of a command off the network and within limits: `python -m worker.runner.secluded MEMORY FILE COMMAND…`.
+
+MEMORY  bytes of address space it may take, what it loads included
+FILE    bytes it may write to one file
+
+It gives way to whatever else the machine does, and leaves no core. The process keeps its id through the exec.
+"""
+
+import os
+import resource
+import sys
+
+from worker.runner.seclusion import seclude
+
+_NICE = 10
+
+
+def main(arguments: list[str]) -> None:
+    memory, file, *command = arguments
+    os.nice(_NICE)
+    for limit, most in (
+        (resource.RLIMIT_AS, int(memory)),
+        (resource.RLIMIT_FSIZE, int(file)),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(limit)[1]
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(limit, (allowed, allowed))
+    if (refused := seclude()) is not None:
+        print(f"This process is not kept from the network: {refused}.", file=sys.stderr)
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,216 @@
+"""A worker's discoveries: a thread of its parent process has a child look at architectures that nobody listed.
+
+It does so beside whatever job the worker has, one at a time. The child opens nothing but a config and the names, dtypes
+and shapes of tensors; it has no network, no credentials and no database, a limit on its time and one on its memory.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import structlog
+from pydantic import BaseModel, ValidationError, model_validator
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import session_factory, transaction
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.description import ModelDescription
+from core.errors import DiscoveryFailed, Problem, SecateurError
+from core.service.discoveries import queue
+from core.service.discoveries.queue import ClaimedDiscovery
+from core.service.discoveries.versions import note_version
+from core.settings import Settings
+from worker.processes import ChildProcess, spawn
+from worker.runner.client import memory_kills, runner_environment, unexplained_end
+
+DISCOVERER: tuple[str, ...] = (sys.executable, "-m", "core.engine.models.tracing")
+
+_NOTED_SECONDS = 60.0
+_LOOK_SECONDS = 0.5
+_MOST_ANSWER_BYTES = 64 * 2**20
+_MOST_MESSAGE = 2000
+
+logger = structlog.get_logger()
+
+
+class _Reported(BaseModel):
+    code: str
+    message: str
+
+
+class _Answer(BaseModel):
+    """Answer of the child: what it found, or why it found nothing."""
+
+    architecture: Architecture | None = None
+    error: _Reported | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> "_Answer":
+        if (self.architecture is None) == (self.error is None):
+            raise ValueError("one of architecture and error is needed")
+        return self
+
+
+class _Stopped(Exception):
+    """Signal that the worker ends, or that the discovery is another worker's."""
+
+
+class Discoverer:
+    """Thread that takes discoveries, one at a time, once it is started."""
+
+    def __init__(self, worker_id: str, settings: Settings, *, command: Sequence[str] = DISCOVERER) -> None:
+        self._worker_id = worker_id
+        self._settings = settings
+        self._command = command
+        self._version = version("transformers")
+        self._noted_at: float | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="discoverer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more; a discovery under way is given back. Returns at once."""
+        self._ended.set()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the end after a stop."""
+        self._thread.join(seconds)
+
+    def _live(self) -> None:
+        """Take discoveries until ended, with an engine of its own, which no forked process inherits."""
+        sessions = session_factory(self._settings, "worker")
+        while not self._ended.is_set():
+            try:
+                took_one = self.discover_next(sessions)
+            except SQLAlchemyError as error:  # the next look comes
+                logger.warning("no discoveries", error=str(error).partition("\n")[0])
+                took_one = False
+            if not took_one:
+                self._ended.wait(self._settings.discovery_poll_seconds)
+        sessions.kw["bind"].dispose()
+
+    def discover_next(self, sessions: sessionmaker[Session]) -> bool:
+        """Take the next discovery and see it through; False where none waits."""
+        settings = self._settings
+        with transaction(sessions) as session:
+            if self._noted_at is None or time.monotonic() > self._noted_at + _NOTED_SECONDS:
+                note_version(session, settings.worker_queue, self._version)
+                self._noted_at = time.monotonic()
+            claimed = queue.claim(
+                session,
+                worker_id=self._worker_id,
+                transformers_version=self._version,
+                lease_seconds=settings.lease_seconds,
+                most_attempts=settings.discovery_attempts,
+            )
+        if claimed is None:
+            return False
+        with structlog.contextvars.bound_contextvars(discovery=claimed.id, worker=self._worker_id):
+            self._see_through(sessions, claimed)
+        return True
+
+    def _see_through(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery) -> None:
+        began = time.monotonic()
+        try:
+            found = self._discover(sessions, claimed)
+        except _Stopped:
+            with transaction(sessions) as session:
+                queue.release(session, claimed)
+            return
+        except SQLAlchemyError:
+            raise
+        except Exception as error:
+            problem = _problem(error)
+            with transaction(sessions) as session:
+                queue.failed(session, claimed, problem, most_attempts=self._settings.discovery_attempts)
+            logger.info("nothing discovered", code=problem["code"], reason=problem["message"][:300])
+            return
+        with transaction(sessions) as session:
+            queue.found(session, claimed, found)
+        logger.info("discovered", architecture=found.architecture, seconds=round(time.monotonic() - began, 1))
+
+    def _discover(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery) -> ModelDescription:
+        """Have a child look; raises the error that it reports, DiscoveryFailed where it ends without an answer."""
+        with TemporaryDirectory(prefix="secateur-discovery-") as temporary:
+            folder = Path(temporary)
+            question, answer, log = (folder / name for name in ("question.json", "answer.json", "log"))
+            question.write_text(claimed.model.model_dump_json(include={"config", "tensors"}))
+            kills_before = memory_kills()
+            with question.open("rb") as stdin, answer.open("wb") as stdout, log.open("wb") as stderr:
+                limits = (str(self._settings.discovery_memory_bytes), str(_MOST_ANSWER_BYTES))
+                child = spawn(
+                    [sys.executable, "-m", "worker.runner.secluded", *limits, *self._command],
+                    name="discovery",
+                    stdin=stdin,
+                    stdout=stdout,
+                    stderr=stderr,
+                    environment=_environment(folder),
+                )
+            try:
+                code = self._wait(sessions, claimed, child)
+            finally:
+                child.end()
+            if code != 0:
+                ended = unexplained_end(code, "discovery", log, memory_kills() > kills_before)
+                raise DiscoveryFailed(ended.message)
+            try:
+                answered = _Answer.model_validate_json(answer.read_bytes())
+            except ValidationError as error:
+                first = error.errors(include_url=False, include_input=False)[0]
+                raise DiscoveryFailed(f"what was found is no architecture: {first['msg']}") from error
+        if answered.architecture is None:
+            assert answered.error is not None
+            raise _ReportedError(answered.error)
+        return claimed.model.described(answered.architecture)
+
+    def _wait(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery, child: ChildProcess) -> int:
+        """Return the child's exit code; the lease is renewed meanwhile. Raises _Stopped, DiscoveryFailed."""
+        limit = self._settings.discovery_seconds
+        deadline, renew_at = time.monotonic() + limit, 0.0
+        while (code := child.wait(_LOOK_SECONDS)) is None:
+            now = time.monotonic()
+            if self._ended.is_set():
+                raise _Stopped
+            if now > deadline:
+                raise DiscoveryFailed(f"looking at the model took longer than {limit:g} s")
+            if now > renew_at:
+                renew_at = now + self._settings.lease_renew_seconds
+                with transaction(sessions) as session:
+                    if not queue.renew(session, claimed, self._settings.lease_seconds):
+                        raise _Stopped
+        return code
+
+
+class _ReportedError(Exception):
+    """Error that the child reported itself."""
+
+    def __init__(self, reported: _Reported) -> None:
+        super().__init__(reported.message)
+        self.reported = reported
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return the environment of the child: a runner's, with nobody's home, no device and one thread."""
+    return runner_environment() | {
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def _problem(error: Exception) -> Problem:
+    if isinstance(error, _ReportedError):
+        code, message = error.reported.code[:100], error.reported.message[:_MOST_MESSAGE]
+        return {"code": code, "message": message, "param": "model", "retryable": False}
+    if not isinstance(error, SecateurError):
+        logger.exception("discovery ended unexpectedly")
+        error = DiscoveryFailed(f"{type(error).__name__}: {str(error)[:500]}")
+    return error.problem()
