@@ -34,7 +34,7 @@ def reached(port: int) -> str:
         with socket.create_connection(("127.0.0.1", port), 5):
             return "reached"
     except OSError as error:
-        return error.strerror
+        return str(error.strerror)
 
 
 def main(what: str, *arguments: str) -> None:

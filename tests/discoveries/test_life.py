@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.errors import DiscoveryFailed
 from core.service.discoveries import queue as discoveries
 from core.service.discoveries.tables import DiscoveryRow
 from core.service.discoveries.versions import version_for
@@ -143,22 +144,18 @@ def test_the_discovery_of_a_worker_that_was_killed_is_another_ones(
     api: TestClient, fleet: Fleet, alien: Path, sessions: sessionmaker[Session]
 ) -> None:
     register(api, alien)
-    about = {
-        "worker_id": "worker_killed",
-        "transformers_version": fleet.row().transformers_version,
-        "most_attempts": 2,
-    }
+    late = DiscoveryFailed("late").problem()
+    version = fleet.row().transformers_version
     with transaction(sessions) as session:
-        killed = discoveries.claim(session, lease_seconds=60, **about)
+        killed = discoveries.claim(
+            session, worker_id="worker_killed", transformers_version=version, lease_seconds=60, most_attempts=2
+        )
     assert killed is not None and not fleet.look(), "it is held"
     with transaction(sessions) as session:
         assert discoveries.renew(session, killed, 0)
     assert fleet.look() and fleet.row().state == "found"
     with transaction(sessions) as session:
-        assert not discoveries.failed(session, killed, {**KILLED}, most_attempts=2), "whoever lost it writes nothing"
-
-
-KILLED: Any = {"code": "discovery_failed", "message": "late", "param": None, "retryable": False}
+        assert not discoveries.fail(session, killed, late, most_attempts=2), "whoever lost it writes nothing"
 
 
 def test_a_team_may_have_only_so_many_that_are_not_over(

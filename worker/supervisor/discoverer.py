@@ -119,7 +119,7 @@ class Discoverer:
     def _see_through(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery) -> None:
         began = time.monotonic()
         try:
-            found = self._discover(sessions, claimed)
+            description = self._discover(sessions, claimed)
         except _Stopped:
             with transaction(sessions) as session:
                 queue.release(session, claimed)
@@ -129,12 +129,12 @@ class Discoverer:
         except Exception as error:
             problem = _problem(error)
             with transaction(sessions) as session:
-                queue.failed(session, claimed, problem, most_attempts=self._settings.discovery_attempts)
+                queue.fail(session, claimed, problem, most_attempts=self._settings.discovery_attempts)
             logger.info("nothing discovered", code=problem["code"], reason=problem["message"][:300])
             return
         with transaction(sessions) as session:
-            queue.found(session, claimed, found)
-        logger.info("discovered", architecture=found.architecture, seconds=round(time.monotonic() - began, 1))
+            queue.succeed(session, claimed, description)
+        logger.info("discovered", architecture=description.architecture, seconds=round(time.monotonic() - began, 1))
 
     def _discover(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery) -> ModelDescription:
         """Have a child look; raises the error that it reports, DiscoveryFailed where it ends without an answer."""

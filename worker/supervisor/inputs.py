@@ -107,8 +107,7 @@ class JobInputs:
             self._check_model(reference, place)
         else:
             assert not isinstance(reference, FolderModel)
-            key = model_key(reference, self._team_id)
-            spec = FetchModelSpec(**self._common_fields(), key=key, model=reference)
+            spec = FetchModelSpec(**self._common_fields(), key=model_key(reference, self._team_id), model=reference)
             place = self._fetcher.entry(spec, ask_first=is_closed(reference))
         return ModelSource(
             path=place.resolve(),

@@ -12,7 +12,7 @@ from core.service.discoveries.tables import DiscoveryRow, DiscoveryTotalRow
 def open_discoveries(session: Session) -> Mapping[str, int]:
     """Return how many discoveries there are in each state that is not an end."""
     counted = select(DiscoveryRow.state, func.count()).where(DiscoveryRow.state.in_(OPEN)).group_by(DiscoveryRow.state)
-    return dict.fromkeys(OPEN, 0) | dict(session.execute(counted).tuples().all())
+    return dict.fromkeys(OPEN, 0) | dict(iter(session.execute(counted)))
 
 
 def discovery_totals(session: Session) -> Sequence[DiscoveryTotalRow]:

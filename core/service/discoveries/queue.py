@@ -83,13 +83,13 @@ def release(session: Session, claimed: ClaimedDiscovery) -> None:
     _write(session, claimed.id, claimed.attempt, _waiting() | {"attempts": claimed.attempt - 1})
 
 
-def found(session: Session, claimed: ClaimedDiscovery, description: ModelDescription) -> bool:
+def succeed(session: Session, claimed: ClaimedDiscovery, description: ModelDescription) -> bool:
     """Keep what was found. False where the discovery is no longer this attempt's."""
     values = {"state": "found", "description": description.model_dump(mode="json")}
     return _end(session, claimed.id, claimed.attempt, values, claimed.worker_id)
 
 
-def failed(session: Session, claimed: ClaimedDiscovery, problem: Problem, *, most_attempts: int) -> bool:
+def fail(session: Session, claimed: ClaimedDiscovery, problem: Problem, *, most_attempts: int) -> bool:
     """Keep why nothing was found; one that ended without a word is tried again, up to `most_attempts` times.
 
     False where the discovery is no longer this attempt's.

@@ -7,7 +7,6 @@ job, by the dispatcher, and the job is one for workers, or has failed with the e
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import func, or_, select, text, update
@@ -45,47 +44,40 @@ _STALE_SECONDS = 600.0
 _BATCH = 50
 
 
-def awaiting_columns(
+def fill_awaiting(
     session: Session,
     caller: Actor,
+    row: JobRow,
     body: JobBody,
     missing: NotDiscovered,
     *,
     store: Store,
     settings: Settings,
     hub: HubFindings,
-) -> dict[str, Any]:
-    """Return the columns of a job that waits for a discovery, which is asked for.
+) -> None:
+    """Fill in a new job's row that waits for a discovery, which is requested.
 
-    Raises what can be told of the request without the model, and QuotaExceeded where the team may not ask for more.
+    Raises what can be told of the request without the model, and QuotaExceeded where the team may not have more.
     """
-    method = get_method(body.method)
-    pattern = body.pattern or next(iter(method.patterns), UNSTRUCTURED.text)
+    pattern = body.pattern or next(iter(get_method(body.method).patterns), UNSTRUCTURED.text)
     parse_parameters(body.method, body.parameters, pattern)
     model = find_model(session, team_of(caller), body.model, store, hub)
-    return {
-        "body": body.model_copy(update={"model": model.pinned, "pattern": pattern}).model_dump(mode="json"),
-        "sources": {"model": model.reference.model_dump(mode="json")},
-        "model": model.reference.name,
-        "model_revision": model.reference.revision,
-        "labels": dict(body.metadata),
-        "awaits_discovery": _asked(session, caller, missing, settings),
-        "available_at": _NEVER,
-    }
+    row.body = body.model_copy(update={"model": model.pinned, "pattern": pattern}).model_dump(mode="json")
+    row.sources = {"model": model.reference.model_dump(mode="json")}
+    row.model, row.model_revision = model.reference.name, model.reference.revision
+    row.labels = dict(body.metadata)
+    row.awaits_discovery, row.available_at = _request_discovery(session, caller, missing, settings), _NEVER
 
 
-def resolved_columns(resolved: ResolvedJob, estimate: Estimate) -> dict[str, Any]:
-    """Return the columns of a job that workers can take."""
-    return {
-        "body": resolved.recipe.body(),
-        "sources": dict(resolved.sources),
-        "model": resolved.model.name,
-        "model_revision": resolved.model.revision,
-        "labels": dict(resolved.recipe.metadata),
-        "estimate": estimate.model_dump(mode="json"),
-        "is_corrected": estimate.basis.jobs > 0,
-        **needs_columns(needs_by(estimate)),
-    }
+def fill_resolved(row: JobRow, resolved: ResolvedJob, estimate: Estimate) -> None:
+    """Fill in the row of a job that workers can take."""
+    row.body = resolved.recipe.body()
+    row.sources = (row.sources or {}) | dict(resolved.sources)
+    row.model, row.model_revision = resolved.model.name, resolved.model.revision
+    row.labels = dict(resolved.recipe.metadata)
+    row.estimate, row.is_corrected = estimate.model_dump(mode="json"), estimate.basis.jobs > 0
+    for name, value in needs_columns(needs_by(estimate)).items():
+        setattr(row, name, value)
 
 
 def resolve_awaiting(
@@ -152,7 +144,7 @@ def _resolve(session: Session, job_id: str, hub: HubFindings, store: Store, sett
         estimate, _ = estimate_that_fits(session, team_id, resolved, settings)
     except NotDiscovered as missing:
         try:
-            _look_later(session, job_id, _asked(session, actor, missing, settings))
+            _look_later(session, job_id, _request_discovery(session, actor, missing, settings))
         except QuotaExceeded:
             _look_later(session, job_id, row.awaits_discovery)
         return None
@@ -165,19 +157,16 @@ def _resolve(session: Session, job_id: str, hub: HubFindings, store: Store, sett
     except SecateurError as error:
         _fail(session, actor, job_id, error)
         return None
-    columns, description = resolved_columns(resolved, estimate), resolved.model.description
+    fill_resolved(row, resolved, estimate)
+    session.flush()
+    description = resolved.model.description
+    now = func.clock_timestamp()
     write(
         session,
         job_id,
         attempt=None,
         statuses=("queued",),
-        values={
-            **columns,
-            "sources": row.sources | columns["sources"],
-            "awaits_discovery": None,
-            "available_at": func.clock_timestamp(),
-            "dispatched_at": func.clock_timestamp(),
-        },
+        values={"awaits_discovery": None, "available_at": now, "dispatched_at": now},
         event="log",
         data={
             "level": "info",
@@ -188,7 +177,7 @@ def _resolve(session: Session, job_id: str, hub: HubFindings, store: Store, sett
     return row.queue
 
 
-def _asked(session: Session, actor: Actor, missing: NotDiscovered, settings: Settings) -> str:
+def _request_discovery(session: Session, actor: Actor, missing: NotDiscovered, settings: Settings) -> str:
     """Ask for what is missing; return its id, or that of no discovery while nobody can be asked."""
     return ID_PREFIX if missing.version is None else ask_for(session, actor, missing, settings).id
 

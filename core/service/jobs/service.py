@@ -13,7 +13,7 @@ from core.errors import InvalidRequest, NotDiscovered, NotFound
 from core.pagination import Window, read_page, read_window
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import Report
-from core.service.jobs.awaiting import awaiting_columns, resolved_columns
+from core.service.jobs.awaiting import fill_awaiting, fill_resolved
 from core.service.jobs.comparison import FEWEST, MOST, Comparison, compare
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.listing import ORDERS, JobFilters, JobSort, having_words, matching
@@ -63,27 +63,26 @@ def submit(
     team_id = team_of(caller)
     require_queue(session, body.queue, settings)
     findings = hub or HubFindings()
-    workers: Sequence[WorkerRow] = ()
-    try:
-        resolved = resolve_job(session, team_id, body, store, findings)
-    except NotDiscovered as missing:
-        columns = awaiting_columns(session, caller, body, missing, store=store, settings=settings, hub=findings)
-    else:
-        estimate, workers = estimate_that_fits(session, team_id, resolved, settings)
-        columns = resolved_columns(resolved, estimate)
-    if baseline is not None:
-        columns["sources"] = columns["sources"] | {"baseline": baseline.model_dump(mode="json")}
     row = JobRow(
         id=new_id("job"),
         team_id=team_id,
         attempts_allowed=settings.max_attempts,
-        **columns,
         method=body.method,
         queue=body.queue,
         priority=body.priority,
         request_id=structlog.contextvars.get_contextvars().get("request_id"),
         traceparent=telemetry.current_traceparent(),
     )
+    workers: Sequence[WorkerRow] = ()
+    try:
+        resolved = resolve_job(session, team_id, body, store, findings)
+    except NotDiscovered as missing:
+        fill_awaiting(session, caller, row, body, missing, store=store, settings=settings, hub=findings)
+    else:
+        estimate, workers = estimate_that_fits(session, team_id, resolved, settings)
+        fill_resolved(row, resolved, estimate)
+    if baseline is not None:
+        row.sources = row.sources | {"baseline": baseline.model_dump(mode="json")}
     require_room_in_queue(session, team_id, adding=1)
     details = {"model": row.model, "method": row.method, "queue": row.queue}
     submitted(session, row, audit.entry(caller, "job.submit", row.id, details))

@@ -25,7 +25,7 @@ _ADDED_SUFFIXES = tuple(each.suffix for each in ADDED.values())
 
 
 @dataclass(frozen=True)
-class FoundModel:
+class NamedModel:
     """Model that a name stands for, whether or not it is known what it is."""
 
     reference: ModelReference
@@ -58,17 +58,17 @@ def resolve_model(
 
     Raises what `find_model` and `discovered` do: NotDiscovered where it is not known yet what it is.
     """
-    found = find_model(session, team_id, reference, store, hub)
-    description = found.source
+    named = find_model(session, team_id, reference, store, hub)
+    description = named.source
     if isinstance(description, UndiscoveredModel):
         description = discovered(session, description, queue)
-    known = found.reference
+    known = named.reference
     if isinstance(description, ModelDescription) and description.discovered is not None:
         known = known.model_copy(update={"discovered": description.discovered})
-    return ResolvedModel(known, description, found.pinned)
+    return ResolvedModel(known, description, named.pinned)
 
 
-def find_model(session: Session, team_id: str, reference: str, store: Store, hub: HubFindings) -> FoundModel:
+def find_model(session: Session, team_id: str, reference: str, store: Store, hub: HubFindings) -> NamedModel:
     """Return the model that a name stands for; raises UnknownModel, and errors of its look-up on the hub."""
     if reference.startswith(JOB_PREFIX):
         return _artifact(session, team_id, reference, store)
@@ -81,7 +81,7 @@ def find_model(session: Session, team_id: str, reference: str, store: Store, hub
             files=described.files,
             is_public=described.is_public,
         )
-        return FoundModel(on_hub, described.description, f"{described.repository}@{described.revision}")
+        return NamedModel(on_hub, described.description, f"{described.repository}@{described.revision}")
     row = find_row(session, ModelRow, team_id, reference)
     if row is None:
         known = ", ".join(names(session, ModelRow, team_id)) or "none"
@@ -94,10 +94,10 @@ def find_model(session: Session, team_id: str, reference: str, store: Store, hub
         registered = StoredModel(name=row.name, prefix=row.prefix, revision=row.revision, files=files)
     else:
         registered = FolderModel.model_validate({"name": row.name, "path": row.path, "revision": row.revision})
-    return FoundModel(registered, sources.validate_python(row.description), row.name)
+    return NamedModel(registered, sources.validate_python(row.description), row.name)
 
 
-def _artifact(session: Session, team_id: str, reference: str, store: Store) -> FoundModel:
+def _artifact(session: Session, team_id: str, reference: str, store: Store) -> NamedModel:
     job_id = reference.removeprefix(JOB_PREFIX)
     query = select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id)
     job = session.scalar(query.with_for_update(read=True, key_share=True))  # its artifact is not deleted meanwhile
@@ -137,4 +137,4 @@ def _artifact(session: Session, team_id: str, reference: str, store: Store) -> F
         unpacked_bytes=description.bytes if is_packed else None,
         is_artifact=True,
     )
-    return FoundModel(stored, description, reference)
+    return NamedModel(stored, description, reference)
