@@ -38,6 +38,7 @@ PROBLEMS: Final[dict[str, Example]] = {
     "invalid_parameters": Example("parameters.blocksize: unknown; sparsegpt takes: block_size", "parameters.blocksize"),
     "indivisible_width": Example("model.layers.0.mlp.down_proj has 1535 inputs, which 4 does not divide", "pattern"),
     "unsupported_architecture": Example("BertModel is not among the architectures that can be pruned", "model"),
+    "discovery_failed": Example("looking at the model took longer than 120 s", "model"),
     "too_little_text": Example("numbers holds at most 9 sequences of 512 tokens, not 32", "calibration.samples"),
     "too_few_images": Example("calibration needs 2000 images; 'digits-train' has 1437", "calibration.samples"),
     "unsafe_address": Example(
@@ -65,6 +66,11 @@ PROBLEMS: Final[dict[str, Example]] = {
     "not_found": Example("there is no job 'job_01JNB2V6H7Q8R9S0T1V2W3X4Y5'"),
     "conflict": Example("the job is running; only jobs that ended can be retried"),
     "idempotency_conflict": Example("this Idempotency-Key was used for another request", "Idempotency-Key"),
+    "not_discovered": Example(
+        "OlmoHybridForCausalLM has not been discovered yet: inspect the model, which has it discovered and waits for "
+        "that, then ask again",
+        "model",
+    ),
     "no_artifact": Example("job 'job_01JNB2V6H7Q8R9S0T1V2W3X4Y5' is running"),
     "offset_mismatch": Example("524288 bytes are there, the part begins at 0", "offset", {"received": 524288}),
     "slow_request": Example("of the body 12 bytes came in 20 s"),

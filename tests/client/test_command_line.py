@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from tests.client.command_line import COMMAND, RunHere, environment, secateur
-from tests.client.script import JOB_ID, Script, job, life, model, problem
+from tests.client.script import JOB_ID, MOMENT, Script, job, life, model, problem
 
 GATE_MISSED = {
     "code": "gate_missed",
@@ -180,6 +180,24 @@ def test_a_job_is_tried_in_the_layout_that_it_is_submitted_in(scripted: RunHere,
     assert scripted("inspect", "m", "--method", "flap", "--sparsity", "0.2", "--layout", "per_layer").code == 0
     (tried,) = script.requests("POST", "/v1/models/inspect")
     assert tried.body["output"] == {"layout": "per_layer"}
+
+
+def test_an_inspection_waits_for_a_discovery_and_says_so(
+    scripted: RunHere, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secateur.operations.registry.LOOK_SECONDS", 0)
+    discovery = {"id": "discovery_a", "architecture": "AlienForCausalLM", "transformers_version": "5", "error": None}
+    discovery |= {"state": "waiting", "created_at": MOMENT, "started_at": None, "finished_at": None}
+    script.passing["POST /v1/models/inspect"] = [JSONResponse(discovery, 202)]
+    script.passing["GET /v1/discoveries/discovery_a"] = [JSONResponse(discovery | {"state": "running"})]
+    script.answers["GET /v1/discoveries/discovery_a"] = JSONResponse(discovery | {"state": "failed"})
+    script.answers["POST /v1/models/inspect"] = problem(422, "unsupported_architecture", "no blocks", "model")
+    done = scripted("inspect", "m")
+    assert (done.code, done.out) == (2, "") and "no blocks (unsupported_architecture" in done.err
+    assert [line for line in done.err.splitlines() if "AlienForCausalLM" in line] == [
+        "secateur: discovering AlienForCausalLM: waiting for a worker to look",
+        "secateur: discovering AlienForCausalLM: a worker looks at it",
+    ]
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, 2), (404, 2), (409, 2), (422, 2), (500, 1), (503, 1)])

@@ -111,7 +111,8 @@ LATER: dict[str, set[str]] = {
     "KeepBest": {"group"},
     "Method": {"description", "gains", "summary", "variants"},
     "Model": {
-        *("classes", "context_length", "hidden_size", "image", "layers", "task", "tied_embeddings", "vocabulary_size")
+        *("classes", "context_length", "discovery", "hidden_size", "image", "layers", "task", "tied_embeddings"),
+        "vocabulary_size",
     },
     "PointCounts": {"cancelled", "failed", "not_run", "queued", "running", "succeeded", "waiting"},
     "Problem": {"instance", "param", "status", "title", "type"},

@@ -11,13 +11,16 @@ from api.portal.forms.job_fields import Field, job_fields, parameter_fields
 from api.portal.session import Form
 from api.state import ApiState
 from core.database import transaction
-from core.errors import SecateurError
+from core.errors import NotDiscovered, SecateurError
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS
+from core.service.discoveries.asking import ask_for
 from core.service.jobs.inspection import inspect
 from core.service.jobs.schemas import InspectBody, Inspection, Job, JobBody
+from core.service.teams.principal import Principal
 from core.validation import describe_error
 from secateur_wire.datasets import Dataset
+from secateur_wire.discoveries import Discovery
 
 GOAL = "goal"
 """Field that names the one of `GOALS` that counts; the others are not sent."""
@@ -36,12 +39,14 @@ ONCE = "once"
 class Draft:
     """Draft of a job.
 
-    `inspection` is of the model, `trial` the dry run of the whole; `errors` are by field, `general_errors` of no field.
+    `inspection` is of the model, `discovery` what has to end before there is one, `trial` the dry run of the whole;
+    `errors` are by field, `general_errors` of no field.
     """
 
     form: Form
     body: JobBody | None = None
     inspection: Inspection | None = None
+    discovery: Discovery | None = None
     trial: Inspection | None = None
     errors: dict[str, str] = field(default_factory=dict)
     general_errors: list[str] = field(default_factory=list)
@@ -104,13 +109,15 @@ def form_of_job(job: Job) -> Form:
     return form_of(body).but({FILLED_FOR: AS_IS})
 
 
-def draft_job(state: ApiState, team_id: str, form: Form, datasets: Sequence[Dataset]) -> Draft:
+def draft_job(state: ApiState, caller: Principal, form: Form, datasets: Sequence[Dataset]) -> Draft:
     """Look at what a form says: the model by itself, what is to be filled in for it, and the whole as a dry run."""
-    draft = Draft(form)
+    draft, team_id = Draft(form), caller.team_id
     name = form.get("model")
     if name:
         try:
             draft.inspection = _inspect(state, team_id, InspectBody(model=name))
+        except NotDiscovered as missing:
+            draft.discovery = _have_discovered(draft, state, caller, missing)
         except SecateurError as error:
             draft.refuse(error)
         except ValidationError as error:
@@ -131,6 +138,16 @@ def draft_job(state: ApiState, team_id: str, form: Form, datasets: Sequence[Data
         except SecateurError as error:
             draft.refuse(error)
     return draft
+
+
+def _have_discovered(draft: Draft, state: ApiState, caller: Principal, missing: NotDiscovered) -> Discovery | None:
+    """Have the model discovered; None where that cannot be, and the draft says why."""
+    try:
+        with transaction(state.sessions) as session:
+            return ask_for(session, caller, missing, state.settings)
+    except SecateurError as error:
+        draft.refuse(error)
+        return None
 
 
 def _inspect(state: ApiState, team_id: str, body: InspectBody) -> Inspection:

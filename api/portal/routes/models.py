@@ -10,15 +10,18 @@ from api.portal.routes.adding import uploads_to_show
 from api.portal.session import Member, Viewer
 from api.state import ApiState
 from core.database import transaction
-from core.errors import Conflict
+from core.errors import Conflict, InvalidRequest, NotDiscovered, QuotaExceeded, Unavailable, UnusableModel
 from core.methods.registry import METHODS
+from core.service.discoveries.asking import ask_for
 from core.service.jobs.inspection import inspect
 from core.service.jobs.schemas import InspectBody
 from core.service.registry import service
 from core.service.registry.tables import ModelRow
 from core.service.retention.deletion import delete_registered
 from core.service.teams.principal import Principal
+from core.settings import Settings
 from core.storage.removal import remove_prefixes
+from secateur_wire.jobs import MethodFit
 
 router = APIRouter(prefix="/models")
 
@@ -62,13 +65,30 @@ def _model_page(
     refused: Conflict | None = None,
 ) -> Response:
     row = service.get_row(session, ModelRow, caller.team_id, name)
-    looked_at = inspect(
-        session, caller.team_id, InspectBody(model=row.name), store=state.store, settings=state.settings
-    )
+    fits: list[MethodFit] = []
+    unknown: str | None = None
+    try:
+        fits = inspect(
+            session, caller.team_id, InspectBody(model=row.name), store=state.store, settings=state.settings
+        ).methods
+    except NotDiscovered as missing:
+        unknown = _have_discovered(session, caller, missing, state.settings)
+    except (InvalidRequest, UnusableModel) as error:  # what the discovery ended with
+        unknown = error.message
     context = {
         "model": service.model_answer(session, row),
-        "fits": looked_at.methods,
+        "fits": fits,
+        "unknown": unknown,
         "methods": METHODS,
         "refused": refused,
     }
     return page(request, "registry/model.html", context, status=200 if refused is None else refused.status)
+
+
+def _have_discovered(session: Session, caller: Principal, missing: NotDiscovered, settings: Settings) -> str | None:
+    """Have a model discovered; return why that has to wait, None where nothing is in the way."""
+    try:
+        ask_for(session, caller, missing, settings)
+    except (QuotaExceeded, Unavailable) as error:
+        return error.message
+    return None

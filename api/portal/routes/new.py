@@ -52,7 +52,7 @@ def new_job_page(
         with transaction(state.sessions) as session:
             form = form.over(form_of_job(service.get_job(session, caller.team_id, job_id)))
     choices = _choices(state, caller)
-    return _page(request, draft_job(state, caller.team_id, form, choices.datasets), choices)
+    return _page(request, draft_job(state, caller, form, choices.datasets), choices)
 
 
 @router.post("")
@@ -61,10 +61,10 @@ def submit_job(request: Request, caller: Viewer, state: State, posted: Posted, b
     form = posted.without({CHECK})
     choices = _choices(state, caller)
     if posted.get(CHECK):
-        draft = draft_job(state, caller.team_id, form, choices.datasets)
+        draft = draft_job(state, caller, form, choices.datasets)
         return _changes(request, form, draft, choices) if is_partial(request) else _page(request, draft, choices)
     caller.require("member")
-    draft = draft_job(state, caller.team_id, form, choices.datasets)
+    draft = draft_job(state, caller, form, choices.datasets)
     if draft.body is not None and not draft.is_refused:
         try:
             on_hub = state.hub.of(caller.team_id, draft.body)

@@ -59,8 +59,15 @@ ADVICE: dict[str, Advice] = {
         ("Choose an m that divides the width.", "Skip the layer with the parameter skip_modules, or go unstructured."),
     ),
     "unsupported_architecture": Advice(
-        "The engine does not know how this kind of model is built.",
-        ("Choose a model of a family the service supports: a new job's page tells at once whether one fits.",),
+        "This kind of model is not one that can be pruned here; the message says what of it is in the way.",
+        ("Choose another model: a new job's page tells whether one fits.",),
+    ),
+    "discovery_failed": Advice(
+        "Nobody listed this kind of model, and the look at it ended without an answer: it took too long or too much.",
+        (
+            "Try again in an hour: it may have been the machine, and a look that ended so is forgotten by then.",
+            "Ask the operator to raise SECATEUR_DISCOVERY_SECONDS or SECATEUR_DISCOVERY_MEMORY_BYTES.",
+        ),
     ),
     "too_little_text": Advice(
         "The dataset has fewer tokens than samples × sequence length.",

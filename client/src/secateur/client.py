@@ -138,6 +138,7 @@ class Client:
     upload_model = _waits(Operations.upload_model)
     delete_model = _waits(Operations.delete_model)
     inspect = _waits(Operations.inspect)
+    discovery = _waits(Operations.discovery)
 
     datasets = _iterates(Operations.datasets)
     dataset = _waits(Operations.dataset)

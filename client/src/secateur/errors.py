@@ -20,6 +20,7 @@ SecateurError
     ├── NotFound            404
     ├── Conflict            409
     │   ├── IdempotencyConflict  the key was used with another body
+    │   ├── NotDiscovered        what the model is has to be discovered first: inspect it
     │   ├── NoArtifact           there is none, or none that may be published
     │   └── OffsetMismatch       a part does not go on where the server stands: `received`
     ├── SlowRequest         408
@@ -30,6 +31,7 @@ SecateurError
     │   ├── InvalidSparsity  InvalidTarget  InvalidPattern  InvalidParameters  IndivisibleWidth
     │   ├── TooLittleText  TooFewImages
     │   ├── DoesNotFit           no worker of the queue can hold the job
+    │   ├── DiscoveryFailed      whoever looked at the architecture ended without an answer
     │   ├── UnsafeAddress        a URL that the server must not call
     │   ├── UnusableModel        cannot be opened safely, or not at all
     │   │   ├── UnsupportedArchitecture  UnsafeConfig  PickleCheckpoint  CorruptSafetensors
@@ -174,6 +176,10 @@ class IdempotencyConflict(Conflict):
     """The idempotency key was used before, with another body."""
 
 
+class NotDiscovered(Conflict):
+    """What the model is has to be discovered first: `inspect` waits for that."""
+
+
 class NoArtifact(Conflict):
     """The job has no artifact, or none that may be published."""
 
@@ -209,6 +215,10 @@ class InvalidRequest(ApiError):
     def __str__(self) -> str:
         option = OPTIONS.get(self.param or "")
         return self.detail if option is None else f"{self.detail} (`secateur submit`: {option})"
+
+
+class DiscoveryFailed(InvalidRequest):
+    """The server's look at the model's architecture ended without an answer."""
 
 
 class UnknownModel(InvalidRequest):
@@ -324,7 +334,7 @@ class RateLimited(TooManyRequests):
 
 
 class QuotaExceeded(TooManyRequests):
-    """The team's quota of queued jobs, device hours or stored bytes is used up."""
+    """The team's quota of queued jobs, device hours, stored bytes or discoveries is used up."""
 
 
 class ServerError(ApiError):

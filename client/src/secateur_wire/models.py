@@ -51,8 +51,6 @@ class Model(ModelSummary):
     and headers alone: `prunable_parameters` are 0 and `parameters` counts every stored weight.
     """
 
-    not_promised = ModelSummary.not_promised | {"discovery"}
-
     id: str
     object: Literal["model"] = "model"
     name: str

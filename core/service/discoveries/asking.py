@@ -142,8 +142,8 @@ def failure_of(error: Mapping[str, str]) -> SecateurError:
 
 def _not_discovered(model: UndiscoveredModel, version: str | None) -> NotDiscovered:
     return NotDiscovered(
-        f"what a {model.architecture} is has not been discovered yet: inspect the model, which has it discovered and "
-        "waits for it, then ask again",
+        f"{model.architecture} has not been discovered yet: inspect the model, which has it discovered and waits for "
+        "that, then ask again",
         model=model,
         version=version,
         param="model",

@@ -33,7 +33,7 @@ def with_waiting_reason(session: Session, job: Job, settings: Settings) -> Job:
 def waiting_reason(job: JobRow, workers: Sequence[WorkerRow], settings: Settings) -> str | None:
     """Return the reason of a queued job, None where one of its queue's workers can take it."""
     if job.awaits_discovery is not None:
-        return "what its model is is being discovered, by any worker that is free to look"
+        return "the architecture of its model is being discovered, by the first worker that is free to look"
     if not workers:
         return f"no worker serves queue {job.queue!r} at the moment"
     of_enough_memory = [worker for worker in workers if not _has_outgrown(job, worker)]

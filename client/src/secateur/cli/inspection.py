@@ -6,7 +6,7 @@ import typer
 from pydantic import JsonValue
 
 from secateur.cli.job_options import JobOptions
-from secateur.cli.output import JsonOption, connect, print_json, print_pairs, print_table
+from secateur.cli.output import JsonOption, WaitShown, connect, print_json, print_pairs, print_table
 from secateur.cli.submit import (
     CalibrationOption,
     EvaluationOption,
@@ -88,7 +88,7 @@ def inspect(
     ):
         raise typer.BadParameter("a job is tried only with --method; `secateur methods` lists them")
     with connect() as client:
-        inspection = client.inspect(model, **body)
+        inspection = client.inspect(model, on_wait=WaitShown(), **body)
     if as_json:
         print_json(inspection)
     else:

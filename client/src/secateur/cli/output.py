@@ -18,6 +18,7 @@ from secateur.errors import ApiError
 from secateur.formatting import duration, percent, size
 from secateur.jobs import Job
 from secateur.metrics_table import figures
+from secateur_wire.discoveries import Discovery
 from secateur_wire.metrics import Metrics, TargetReached
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
@@ -38,6 +39,19 @@ def connect() -> Client:
 def _explain_retry(error: Exception, pause: float) -> None:
     if pause >= WORTH_TELLING_SECONDS:
         explain(f"{error}; trying again in {pause:.0f} s")
+
+
+class WaitShown:
+    """Words on stderr about a discovery that is waited for, one line for each of its states."""
+
+    def __init__(self) -> None:
+        self._shown: str | None = None
+
+    def __call__(self, discovery: Discovery) -> None:
+        if discovery.state != self._shown:
+            self._shown = discovery.state
+            doing = "a worker looks at it" if discovery.state == "running" else "waiting for a worker to look"
+            print(f"secateur: discovering {discovery.architecture}: {doing}", file=sys.stderr)
 
 
 def explain(error: Exception | str) -> None:

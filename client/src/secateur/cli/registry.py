@@ -56,7 +56,7 @@ def list_models(as_json: JsonOption = False) -> None:
                     model.name,
                     model.architecture,
                     count(model.parameters),
-                    count(model.prunable_parameters),
+                    _prunable(model),
                     size(model.bytes),
                     model.dtype,
                     age(model.created_at),
@@ -195,11 +195,26 @@ def show_model(model: Model, as_json: bool) -> None:
         [
             ("model", model.name),
             ("architecture", f"{model.architecture} ({model.family}), {model.dtype}"),
-            ("parameters", f"{count(model.parameters)}, of which {count(model.prunable_parameters)} can be pruned"),
+            ("parameters", _parameters(model)),
             ("size", size(model.bytes)),
             ("content", model.revision),
         ]
     )
+
+
+def _parameters(model: Model) -> str:
+    """Format the parameters, and what can be pruned of them, or why that is not known."""
+    if model.discovery is None:
+        return f"{count(model.parameters)}, of which {count(model.prunable_parameters)} can be pruned"
+    if model.discovery.error is not None:
+        return f"{count(model.parameters)}; it cannot be pruned: {model.discovery.error.message}"
+    return f"{count(model.parameters)}; what can be pruned is being discovered: `secateur inspect {model.name}` waits"
+
+
+def _prunable(model: Model) -> str:
+    if model.discovery is None:
+        return count(model.prunable_parameters)
+    return {"failed": "cannot be", "unknown": "not known"}.get(model.discovery.state, "being discovered")
 
 
 def show_dataset(dataset: Dataset, as_json: bool) -> None:

@@ -21,7 +21,7 @@ from secateur.cli.end_options import (
     TaskDropOption,
 )
 from secateur.cli.job_options import JobOptions
-from secateur.cli.output import JsonOption, connect, explain, print_json, say
+from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_json, say
 from secateur.cli.summary import SummaryFiles
 from secateur.cli.watch import follow, show_end
 from secateur.client import Client
@@ -235,7 +235,7 @@ def submit(
 
 def _usual_method(client: Client, model: str) -> str:
     """Return the method used for a model where none is named. Raises typer.BadParameter where one must be named."""
-    inspection = client.inspect(model)
+    inspection = client.inspect(model, on_wait=WaitShown())
     fitting = [fit.method for fit in inspection.methods if fit.fits]
     if USUAL_METHOD not in fitting:
         raise typer.BadParameter(f"name the method with --method; for this model: {', '.join(fitting) or 'none fits'}")
