@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -38,6 +39,15 @@ def write_llama(
         "tie_word_embeddings": False,
     }
     (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def write_alien(folder: Path, **changes: Any) -> Path:
+    """Write a model whose architecture nobody listed."""
+    write_llama(folder)
+    config = json.loads((folder / "config.json").read_text())
+    named = {"architectures": ["AlienForCausalLM"], "model_type": "alien"}
+    (folder / "config.json").write_text(json.dumps(config | named | changes))
     return folder
 
 

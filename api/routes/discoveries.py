@@ -23,7 +23,7 @@ def read_discovery(
     discovery_id: Annotated[str, Path(max_length=100)], caller: Viewer, session: DatabaseSession, response: Response
 ) -> Discovery:
     """A discovery, by the id that inspecting its model gave. Those that nobody used for long are forgotten."""
-    discovery = get_discovery(session, discovery_id)
+    discovery = get_discovery(session, caller.team_id, discovery_id)
     if discovery.state in OPEN:
         response.headers["Retry-After"] = str(POLL_SECONDS)
     return discovery

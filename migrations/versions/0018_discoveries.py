@@ -57,6 +57,19 @@ def upgrade() -> None:
     op.create_index("ix_discoveries_open_of_team", "discoveries", ["team_id"], postgresql_where=sa.text(_IS_OPEN))
     op.create_index(op.f("ix_discoveries_used_at"), "discoveries", ["used_at"])
     op.create_table(
+        "discovery_teams",
+        sa.Column("discovery_id", sa.String(), nullable=False),
+        sa.Column("team_id", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["discovery_id"],
+            ["discoveries.id"],
+            name=op.f("fk_discovery_teams_discovery_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(["team_id"], ["teams.id"], name=op.f("fk_discovery_teams_team_id")),
+        sa.PrimaryKeyConstraint("discovery_id", "team_id", name=op.f("pk_discovery_teams")),
+    )
+    op.create_table(
         "discovery_totals",
         sa.Column("error_code", sa.String(), nullable=False),
         sa.Column("discoveries", sa.BigInteger(), nullable=False),
@@ -96,5 +109,5 @@ def downgrade() -> None:
     with op.get_context().autocommit_block():
         op.drop_index("ix_jobs_awaiting", table_name="jobs", postgresql_concurrently=True)
     op.drop_column("jobs", "awaits_discovery")
-    for table in ("library_versions", "discovery_totals", "discoveries"):
+    for table in ("library_versions", "discovery_totals", "discovery_teams", "discoveries"):
         op.drop_table(table)

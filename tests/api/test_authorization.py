@@ -16,12 +16,13 @@ from api.app import create_app
 from api.authorization import ALLOWED, CALLERS, OWN, expected, page
 from api.openapi.document import operations
 from core.database import transaction
+from core.service.discoveries.versions import note_version
 from core.service.teams.tables import ApiKeyRow
 from core.settings import Settings
 from core.storage import Store
 from tests.api.ended_job import succeeded_job
 from tests.conftest import bearer
-from tests.model_folders import write_llama, write_text
+from tests.model_folders import write_alien, write_llama, write_text
 
 Sessions = sessionmaker[Session]
 Document = dict[str, Any]
@@ -34,7 +35,7 @@ _ORDER = ("get", "put", "post", "patch", "delete")
 """What looks comes before what changes, and what deletes comes last."""
 OTHERS = tuple(caller for caller in CALLERS if caller not in ("member", "admin"))
 """Callers who change nothing of the team."""
-NAMED = ("job", "model", "dataset", "upload", "publication", "spare_key", "sweep", "trigger", "webhook")
+NAMED = ("discovery", "job", "model", "dataset", "upload", "publication", "spare_key", "sweep", "trigger", "webhook")
 """Of a garden, what no other team may see."""
 
 
@@ -42,6 +43,7 @@ NAMED = ("job", "model", "dataset", "upload", "publication", "spare_key", "sweep
 class Garden:
     """One of each thing a call can name."""
 
+    discovery: str
     job: str
     model: str
     dataset: str
@@ -59,6 +61,7 @@ class Garden:
     def named(self, path: str) -> dict[str, str]:
         """Values of the parameters in a path."""
         return {
+            "discovery_id": self.discovery,
             "job_id": self.job,
             "name": self.dataset if "datasets" in path else self.model,
             "key_id": self.spare_key,
@@ -134,7 +137,12 @@ def garden(api: TestClient, settings: Settings, sessions: Sessions, store: Store
     sweep = {"job": {"model": "oak", "method": "magnitude"}, "grid": {"sparsity": [0.4, 0.5]}}
     cancelled = api.post("/v1/sweeps", json=sweep).raise_for_status().json()["id"]
     api.post(f"/v1/sweeps/{cancelled}/cancel").raise_for_status()
+    with transaction(sessions) as session:
+        note_version(session, "default", "5.24.0")
+    unknown = {"name": "alien", "path": str(write_alien(settings.models_root / "alien").resolve())}
+    api.post("/v1/models", json=unknown).raise_for_status()
     return Garden(
+        discovery=api.post("/v1/models/inspect", json={"model": "alien"}).raise_for_status().json()["id"],
         job=job,
         model="oak",
         dataset="leaves",
@@ -248,6 +256,7 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
     api: TestClient, document: Document, garden: Garden, other_team_key: str
 ) -> None:
     absent = Garden(
+        discovery="discovery_0",
         job=garden.job[:-4] + "AAAA",
         model="ash",
         dataset="flakes",

@@ -1,6 +1,5 @@
 """A model that nobody listed, and a worker that discovers by hand."""
 
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +18,10 @@ from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.jobs.tables import JobRow
 from core.settings import Settings
 from core.storage import Store
-from tests.model_folders import write_llama
+from tests.model_folders import write_alien
 from worker.supervisor.discoverer import Discoverer
 
 CHILD = Path(__file__).with_name("child.py")
-
-
-def write_alien(folder: Path, **changes: Any) -> Path:
-    """Write a model whose architecture nobody listed."""
-    write_llama(folder)
-    config = json.loads((folder / "config.json").read_text())
-    named = {"architectures": ["AlienForCausalLM"], "model_type": "alien"}
-    (folder / "config.json").write_text(json.dumps(config | named | changes))
-    return folder
 
 
 @dataclass

@@ -19,7 +19,8 @@ from core.service.jobs import queue
 from core.service.jobs.queue import Claim
 from core.service.jobs.tables import JobRow
 from core.settings import Settings
-from tests.discoveries.conftest import Fleet, NoteVersion, write_alien
+from tests.discoveries.conftest import Fleet, NoteVersion
+from tests.model_folders import write_alien
 
 
 def register(api: TestClient, folder: Path, name: str = "alien") -> dict[str, Any]:

@@ -96,6 +96,7 @@ EXAMPLES: Final[dict[str, Any]] = {
         "revision": f"sha256:{SHA256}",
         **_DESCRIPTION,
         "created_at": MOMENT,
+        "discovery": None,
     },
     "InspectBody": BODY,
     "Inspection": {

@@ -14,7 +14,7 @@ from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.undiscovered import UndiscoveredModel
 from core.errors import DiscoveryFailed, NotDiscovered, NotFound, QuotaExceeded, SecateurError, Unavailable
 from core.service.discoveries.states import OPEN
-from core.service.discoveries.tables import DiscoveryRow
+from core.service.discoveries.tables import DiscoveryRow, DiscoveryTeamRow
 from core.service.discoveries.versions import version_for
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
@@ -104,7 +104,10 @@ def ask(
             details = {"architecture": model.architecture, "transformers": version}
             audit.note(session, caller, "discovery.ask", discovery_id, details)
         row = session.scalars(select(DiscoveryRow).where(DiscoveryRow.id == discovery_id)).one()
-    return answer(row)
+    session.execute(
+        insert(DiscoveryTeamRow).values(discovery_id=discovery_id, team_id=team_of(caller)).on_conflict_do_nothing()
+    )
+    return Discovery.model_validate(row, from_attributes=True)
 
 
 def ask_for(session: Session, caller: Actor, missing: NotDiscovered, settings: Settings) -> Discovery:
@@ -123,15 +126,15 @@ def ask_if_possible(session: Session, caller: Actor, model: UndiscoveredModel, s
             return
 
 
-def get_discovery(session: Session, discovery_id: str) -> Discovery:
-    """Return a discovery; raises NotFound."""
-    row = session.get(DiscoveryRow, discovery_id)
+def get_discovery(session: Session, team_id: str, discovery_id: str) -> Discovery:
+    """Return a discovery that the team asked for; raises NotFound."""
+    row = session.scalar(
+        select(DiscoveryRow)
+        .join(DiscoveryTeamRow, DiscoveryTeamRow.discovery_id == DiscoveryRow.id)
+        .where(DiscoveryRow.id == discovery_id, DiscoveryTeamRow.team_id == team_id)
+    )
     if row is None:
         raise NotFound(f"there is no discovery {discovery_id!r}: inspect the model to have it discovered")
-    return answer(row)
-
-
-def answer(row: DiscoveryRow) -> Discovery:
     return Discovery.model_validate(row, from_attributes=True)
 
 

@@ -49,6 +49,16 @@ class DiscoveryRow(Base):
     used_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
+class DiscoveryTeamRow(Base):
+    """A team that asked for a discovery, and may look how far it is."""
+
+    __tablename__ = "discovery_teams"
+    __table_args__ = (PrimaryKeyConstraint("discovery_id", "team_id"),)
+
+    discovery_id: Mapped[str] = mapped_column(ForeignKey("discoveries.id", ondelete="CASCADE"))
+    team_id: Mapped[str] = mapped_column(ForeignKey("teams.id"))
+
+
 class DiscoveryTotalRow(Base):
     """Number of discoveries that ended in one way, and the seconds they took; `error_code` is empty for those found."""
 
