@@ -178,7 +178,7 @@ def test_what_could_run_code_or_is_no_model_is_refused_by_name(
             "special_tokens_map.json holds 'tokenizer_file'",
         ),
         "template": (files | {"chat_template.jinja": b"{% if"}, "unusable_model", "chat_template.jinja"),
-        "other": (_with_config(files, architectures=["BertModel"]), "unsupported_architecture", "BertModel"),
+        "other": (_with_config(files, architectures=[]), "unsupported_architecture", "none named"),
         "nothing": ({"README.md": b"hello"}, "unusable_model", "config.json"),
         "weightless": (without, "missing_tensors", "model.safetensors"),
         "broken": (files | {"model.safetensors": lies}, "corrupt_safetensors", "model.safetensors"),

@@ -177,7 +177,7 @@ class IdempotencyConflict(Conflict):
 
 
 class NotDiscovered(Conflict):
-    """What the model is has to be discovered first: `inspect` waits for that."""
+    """The model's architecture has to be discovered first: `inspect` waits for that."""
 
 
 class NoArtifact(Conflict):
