@@ -83,7 +83,7 @@ def result_of(spec: Spec, behaviour: dict[str, Any]) -> dict[str, Any]:
             from core.engine.architectures.description import inspect_folder
 
             assert Path(spec["expected"]).read_text() == "logits"
-            model = inspect_folder(Path(spec["artifact"])).model_dump(mode="json")
+            model = inspect_folder(Path(spec["artifact"]["path"])).model_dump(mode="json")
             return {"model": model, "verification": {"maximum_difference": 0.0, "tolerance": 1e-4}}
         case "export":
             from core.engine.exporters.implementations import folder_exporter

@@ -7,7 +7,7 @@ from itertools import product
 
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_kind import KindName, UnitKind
-from core.errors import InvalidSparsity
+from core.errors import InvalidSparsity, UnsupportedArchitecture
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,10 @@ def counts_among(
     """
     layers = range(len(structure.layers))
     removable = [0 if layer in protected else removable_parameters(structure, layer, kinds) for layer in layers]
+    if not any(removable):
+        raise UnsupportedArchitecture(
+            f"the model has no {' or '.join(kind.name for kind in kinds)} that can be removed", param="method"
+        )
     share = ratio * parameters / sum(removable)
     counts: list[LayerCounts] = []
     missed = False
