@@ -26,7 +26,7 @@ def upgrade() -> None:
         sa.Column("architecture", sa.String(), nullable=False),
         sa.Column("transformers_version", sa.String(), nullable=False),
         sa.Column("state", sa.String(), server_default="waiting", nullable=False),
-        sa.Column("config", postgresql.JSONB(none_as_null=True), nullable=True),
+        sa.Column("config", sa.String(), nullable=True),
         sa.Column("tensors", postgresql.JSONB(none_as_null=True), nullable=True),
         sa.Column("description", postgresql.JSONB(none_as_null=True), nullable=True),
         sa.Column("error", postgresql.JSONB(none_as_null=True), nullable=True),

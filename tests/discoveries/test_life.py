@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,10 @@ def test_workers_of_the_queue_say_which_library_looks(
         ]
         row = session.get_one(JobRow, job["id"])
         assert session.get(DiscoveryRow, row.awaits_discovery) is None
+
+
+def test_a_tensor_whose_name_is_no_text_is_refused(api: TestClient, alien: Path) -> None:
+    header = json.dumps({"a\0b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (alien / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    refused = api.post("/v1/models", json={"name": "alien", "path": str(alien)})
+    assert (refused.status_code, refused.json()["code"]) == (422, "corrupt_safetensors")

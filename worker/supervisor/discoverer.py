@@ -4,6 +4,7 @@ It does so beside whatever job the worker has, one at a time. The child opens no
 and shapes of tensors; it has no network, no credentials and no database, a limit on its time and one on its memory.
 """
 
+import json
 import sys
 import threading
 import time
@@ -141,7 +142,7 @@ class Discoverer:
         with TemporaryDirectory(prefix="secateur-discovery-") as temporary:
             folder = Path(temporary)
             question, answer, log = (folder / name for name in ("question.json", "answer.json", "log"))
-            question.write_text(claimed.model.model_dump_json(include={"config", "tensors"}))
+            question.write_text(json.dumps({"config": claimed.model.config, "tensors": claimed.model.tensors}))
             kills_before = memory_kills()
             with question.open("rb") as stdin, answer.open("wb") as stdout, log.open("wb") as stderr:
                 limits = (str(self._settings.discovery_memory_bytes), str(_MOST_ANSWER_BYTES))

@@ -4,11 +4,12 @@ What such a model is follows from its config and the headers of its weights, but
 not loaded here. Both are kept, so that it can be found out at any time, and again for another version of the library.
 """
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Discriminator, Tag, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, Discriminator, PlainSerializer, Tag, TypeAdapter
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.classifier_architecture import ClassifierDescription
@@ -24,10 +25,14 @@ from core.engine.architectures.description import (
 from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES, LANGUAGE_ARCHITECTURES
 from core.engine.checkpoints.quantisation import plain_config, quantisation_of
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, dtype_bytes
-from core.errors import UnusableModel
+from core.errors import CorruptSafetensors, UnusableModel
 
 UNDISCOVERED: Final = "undiscovered"
 """Task of a model that nobody knows yet."""
+
+
+def _parsed(config: Any) -> Any:
+    return json.loads(config) if isinstance(config, str) else config
 
 
 class UndiscoveredModel(BaseModel):
@@ -35,7 +40,7 @@ class UndiscoveredModel(BaseModel):
 
     `tensors` have dtype and shape by the file's key; they and `config` are those of the model once it is dequantised.
     `prunable_parameters` are unknown, so there are none; `layers` too where the config does not name their number as
-    usual.
+    usual. The config is written as a text: numbers of models may be infinite, for which databases have no JSON.
     """
 
     task: Literal["undiscovered"] = UNDISCOVERED
@@ -46,7 +51,7 @@ class UndiscoveredModel(BaseModel):
     bytes: int
     dtype: str
     layers: int = 0
-    config: dict[str, Any]
+    config: Annotated[dict[str, Any], BeforeValidator(_parsed), PlainSerializer(json.dumps, return_type=str)]
     tensors: dict[str, tuple[str, tuple[int, ...]]]
 
     def entries(self) -> dict[str, TensorEntry]:
@@ -90,6 +95,9 @@ def describe_source(folder: Path) -> Source:
         return describe_folder(folder)
     tensors = stored_tensors(folder, quantisation_of(config))
     check_sizes(config, tensors)
+    for name in tensors:
+        if not name.isprintable():
+            raise CorruptSafetensors(f"tensor {ascii(name)[:200]} has a name that is no text", param="model")
     stored = Counter[str]()
     for entry in tensors.values():
         stored[entry.dtype] += entry.numel

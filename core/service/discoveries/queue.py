@@ -130,15 +130,9 @@ def _waiting() -> dict[str, Any]:
 
 def _model_of(row: DiscoveryRow) -> UndiscoveredModel:
     """Return the model a discovery is about, its facts apart, which are not kept."""
-    return UndiscoveredModel(
-        family="",
-        architecture=row.architecture,
-        parameters=0,
-        bytes=0,
-        dtype="",
-        config=row.config,
-        tensors=row.tensors,
-    )
+    unknown = {"family": "", "parameters": 0, "bytes": 0, "dtype": ""}
+    known = {"architecture": row.architecture, "config": row.config, "tensors": row.tensors}
+    return UndiscoveredModel.model_validate(unknown | known)
 
 
 def _kept(problem: Problem) -> dict[str, str]:

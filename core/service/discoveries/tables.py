@@ -15,9 +15,9 @@ _IS_OPEN = f"state IN ({any_of(OPEN)})"
 class DiscoveryRow(Base):
     """A discovery. `id` is made of the content it is about and of the versions of what looks at it.
 
-    `config` and `tensors` (dtype and shape by name) are what the child is told, until it is over. `description` is the
-    `ModelDescription` found, its architecture within. `team_id` is who asked first, `attempts` how often a worker took
-    it, and `used_at` is written about once a day.
+    `config` (as a text) and `tensors` (dtype and shape by name) are what the child is told, until it is over.
+    `description` is the `ModelDescription` found, its architecture within. `team_id` is who asked first, `attempts` how
+    often a worker took it, and `used_at` is written about once a day.
     """
 
     __tablename__ = "discoveries"
@@ -36,7 +36,7 @@ class DiscoveryRow(Base):
     architecture: Mapped[str]
     transformers_version: Mapped[str]
     state: Mapped[str] = mapped_column(server_default="waiting")
-    config: Mapped[dict[str, Any] | None]
+    config: Mapped[str | None]
     tensors: Mapped[dict[str, Any] | None]
     description: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
