@@ -165,7 +165,8 @@ def _tree(root: type[errors.SecateurError]) -> Iterator[type[errors.SecateurErro
 ENDS_NO_JOB = {
     "idempotency_conflict", "offset_mismatch", "upload_refused", "unauthenticated", "forbidden", "slow_request",
     "payload_too_large", "range_not_satisfiable", "too_many", "rate_limited", "sweep_failed", "constraints_not_met",
-    "unsafe_address", "no_artifact", "destination_refused", "destination_unavailable", "publication_expired",
+    "unsafe_address", "no_artifact", "not_discovered", "destination_refused", "destination_unavailable",
+    "publication_expired",
 }  # fmt: skip
 """Of requests alone, of sweeps, webhooks and publications."""
 

@@ -18,6 +18,7 @@ from core.service.discoveries.tables import DiscoveryRow, DiscoveryTeamRow
 from core.service.discoveries.versions import version_for
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
 from secateur_wire.discoveries import Discovery, DiscoveryError, ModelDiscovery
 
@@ -154,7 +155,11 @@ def _not_discovered(model: UndiscoveredModel, version: str | None) -> NotDiscove
 
 
 def _require_room(session: Session, team_id: str, settings: Settings) -> None:
-    """Require that few of the team's discoveries are not over; raises QuotaExceeded."""
+    """Require that few of the team's discoveries are not over; raises QuotaExceeded.
+
+    The team's row is locked, so that of two requests the second sees the first's discovery.
+    """
+    session.execute(select(TeamRow.id).where(TeamRow.id == team_id).with_for_update(key_share=True))
     count = select(func.count()).where(DiscoveryRow.team_id == team_id, DiscoveryRow.state.in_(OPEN))
     unfinished = session.scalar(count) or 0
     if unfinished >= settings.discoveries_per_team:
