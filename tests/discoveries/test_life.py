@@ -12,8 +12,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.errors import DiscoveryFailed
 from core.service.discoveries import queue as discoveries
+from core.service.discoveries.asking import ask
 from core.service.discoveries.tables import DiscoveryRow
 from core.service.discoveries.versions import version_for
 from core.service.jobs import queue
@@ -201,3 +203,24 @@ def test_a_tensor_whose_name_is_no_text_is_refused(api: TestClient, alien: Path)
     (alien / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     refused = api.post("/v1/models", json={"name": "alien", "path": str(alien)})
     assert (refused.status_code, refused.json()["code"]) == (422, "corrupt_safetensors")
+
+
+def test_teams_take_turns(
+    sessions: sessionmaker[Session], settings: Settings, alien: Path, team: str, other_team: str
+) -> None:
+    model = describe_source(alien)
+    assert isinstance(model, UndiscoveredModel)
+    asked: list[str] = []
+    for number, asking in enumerate((team, team, other_team)):
+        with transaction(sessions) as session:
+            other = model.model_copy(update={"config": model.config | {"number": number}})
+            asked.append(ask(session, asking, other, "5.24.0", settings).id)
+    taken: list[str] = []
+    for _ in asked:
+        with transaction(sessions) as session:
+            claimed = discoveries.claim(
+                session, worker_id="worker_a", transformers_version="5.24.0", lease_seconds=60, most_attempts=2
+            )
+            assert claimed is not None
+            taken.append(claimed.id)
+    assert taken == [asked[0], asked[2], asked[1]]

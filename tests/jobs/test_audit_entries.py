@@ -22,6 +22,7 @@ from core.service.jobs.queue import (
     release,
 )
 from core.service.jobs.queue.attempts import Ending
+from core.service.jobs.queue.refusals import refuse
 from core.service.jobs.queue.transitions import transition
 from core.service.jobs.states import TRANSITIONS
 from core.service.jobs.tables import JobRow
@@ -58,6 +59,7 @@ SUCCEEDED = _in_queue(lambda session, job: finish_succeeded(session, job, 1, met
 FAILED = _in_queue(lambda session, job: finish_failed(session, job, 1, InternalError("a fault").problem()))
 PUT_BACK = _in_queue(lambda session, job: finish_failed(session, job, 1, RunnerLost("gone").problem()))
 RELEASED = _in_queue(lambda session, job: release(session, job, 1))
+REFUSED = _in_queue(lambda session, job: refuse(session, job, InternalError("a fault").problem()))
 STOPPED = _in_queue(lambda session, job: finish_cancelled(session, job, 1))
 STOPPED_UNASKED = _in_queue(
     lambda session, job: transition(
@@ -70,6 +72,7 @@ CANCELLED, RETRIED = _asks("cancel"), _asks("retry")
 WALKS: list[tuple[JobStatus, JobStatus, list[Step], str, tuple[str, str | None] | None, dict[str, Any]]] = [
     ("queued", "running", [CLAIMED], "job.start", BY_WORKER, {"attempt": 1}),
     ("queued", "cancelled", [CANCELLED], "job.cancel", None, {}),
+    ("queued", "failed", [REFUSED], "job.fail", BY_DISPATCHER, {"error": "internal_error"}),
     ("running", "succeeded", [CLAIMED, SUCCEEDED], "job.succeed", BY_WORKER, {"attempt": 1, "outcome": "succeeded"}),
     ("running", "failed", [CLAIMED, FAILED], "job.fail", BY_WORKER, {"outcome": "failed", "error": "internal_error"}),
     ("running", "cancelled", [CLAIMED, STOPPED_UNASKED], "job.stop", BY_WORKER, {"outcome": "cancelled"}),

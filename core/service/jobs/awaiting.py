@@ -22,13 +22,13 @@ from core.service.discoveries.tables import DiscoveryRow
 from core.service.jobs.admission import needs_by, needs_columns
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.hints import SendHint, hint_or_note
-from core.service.jobs.queue.transitions import transition, write
+from core.service.jobs.queue.refusals import refuse
+from core.service.jobs.queue.transitions import write
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.resolution.job import ResolvedJob, resolve_job
 from core.service.jobs.resolution.model import find_model
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.tables import JOB_AWAITS, JobRow
-from core.service.teams import audit
 from core.service.teams.principal import Actor, Automation, team_of
 from core.settings import Settings
 from core.storage import Store
@@ -152,10 +152,10 @@ def _resolve(session: Session, job_id: str, hub: HubFindings, store: Store, sett
         _look_later(session, job_id, row.awaits_discovery)
         return None
     except ValidationError:
-        _fail(session, actor, job_id, InvalidRequest("the job is one that this release no longer takes"))
+        refuse(session, job_id, InvalidRequest("the job is one that this release no longer takes").problem())
         return None
     except SecateurError as error:
-        _fail(session, actor, job_id, error)
+        refuse(session, job_id, error.problem())
         return None
     fill_resolved(row, resolved, estimate)
     session.flush()
@@ -189,12 +189,3 @@ def _look_later(session: Session, job_id: str, awaits: str | None) -> None:
         .values(awaits_discovery=awaits, dispatched_at=func.clock_timestamp())
         .execution_options(synchronize_session=False)
     )
-
-
-def _fail(session: Session, actor: Automation, job_id: str, error: SecateurError) -> None:
-    problem = error.problem()
-    written = transition(
-        session, job_id, ("queued",), "failed", attempt=None, data={"error": problem}, values={"error": problem}
-    )
-    if written is not None:
-        audit.note(session, actor, "job.fail", job_id, {"status": "failed", "error": problem["code"]})

@@ -11,6 +11,7 @@ database's.
 - `outgrown`: jobs that ran out of memory and go on where there is more
 - `progress`: stage, progress, events while running
 - `completion`: succeeded, failed, cancelled, and leases that ran out
+- `refusals`: jobs that end while they wait
 - `requests`: what users ask for: submitted, cancel, retry
 - `attempts`: the record of each attempt
 - `webhook_notices`: events that webhooks are notified of
