@@ -40,7 +40,10 @@ class DiscoveredUnits:
         keys = {} if self.heads is None else self.heads.config_keys
         return replace(
             architecture,
-            sublayers=tuple(replace(each, units={**each.units, **self.units.get(each.output, {})}) for each in architecture.sublayers),
+            sublayers=tuple(
+                replace(each, units={**each.units, **self.units.get(each.output, {})})
+                for each in architecture.sublayers
+            ),
             width_key=self.width_key or architecture.width_key,
             config_keys={**architecture.config_keys, **keys},
             heads_divide_hidden=self.heads is not None and self.heads.divide_hidden,
