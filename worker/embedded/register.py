@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from core.database import transaction
 from core.engine.architectures.classifier_architecture import NetworkName
-from core.engine.architectures.describe import describe_folder
+from core.engine.architectures.undiscovered import describe_source
 from core.errors import Conflict, SecateurError, UnusableDataset, UnusableModel
 from core.pipeline.messages import ImportGgufSpec, NewNetworkSpec, Spec
 from core.service.registry.schemas import DatasetBody, FormatName, ModelBody
@@ -42,7 +42,7 @@ def add_model(instance: EmbeddedInstance, name: str, path: Path, *, source: str 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as temporary:
         taken_in = Path(temporary, "model")
         if path.is_dir():
-            describe_folder(path)
+            describe_source(path)
             shutil.copytree(path, taken_in, copy_function=_link_or_copy)
         elif path.suffix == ".gguf" and path.is_file():
             say(f"Converting {path.name} to safetensors…")
