@@ -1,13 +1,17 @@
 """The self-test refuses what an architecture says of a model and is not so, each thing for itself."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.architecture import Architecture, UnitAxis
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
-from core.engine.pruning.units.self_test import failed_cuts
+from core.engine.checkpoints.safetensors_header import read_header
+from core.engine.models.tracing.discover import discover_with_copy
+from core.engine.pruning.units.self_test import failed_cuts, self_tested
 from tests.engine.tiny import architecture_of, make_model
 
 
@@ -44,3 +48,11 @@ def test_what_is_not_so_is_refused(
     monkeypatch.delitem(LANGUAGE_ARCHITECTURES, architecture.architecture)
     (tmp_path / "work").mkdir()
     assert failed_cuts(make_model(tmp_path / "model", name), architecture, tmp_path / "work").keys() == fails
+
+
+def test_a_model_that_attends_in_some_layers_alone_loses_heads_in_these(tmp_path: Path) -> None:
+    tiny_model("lfm3", 0).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    architecture, small = discover_with_copy(config, read_header(tmp_path / "model.safetensors"))
+    assert len(architecture.block_kinds) > 1 and architecture.axes("heads") and architecture.axes("channels")
+    assert self_tested(architecture, small) == architecture

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from core.engine.architectures.architecture import Architecture, UnitAxis
+from bench.architectures.tiny_configs import tiny_config
+from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
 from core.engine.architectures.unit_kinds.heads import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY
 from core.engine.models.tracing.configuration import Settings
 from core.engine.models.tracing.removal_axes import with_units
@@ -57,3 +58,19 @@ def test_what_the_config_cannot_say_at_the_real_widths_is_refused() -> None:
     found = with_units(without_units(declared), small, real)
     assert "heads" in found.refused and not found.axes("heads")
     assert units_of(found)["mlp.down_proj"] == units_of(declared)["mlp.down_proj"]
+
+
+def test_widths_that_a_small_copy_has_in_other_proportions_are_those_of_the_model() -> None:
+    """Keys and values made from one latent: heads of three sizes, none of which is another's multiple."""
+    small = {**tiny_config("youtu").to_diff_dict(), "architectures": ["YoutuForCausalLM"]}
+    real = {**small, "qk_nope_head_dim": 20, "qk_rope_head_dim": 8, "v_head_dim": 18}
+    projections = ("self_attn.q_b_proj", "self_attn.kv_b_proj", "self_attn.o_proj")
+    attention = Sublayer((projections[:1], projections[1:2], projections[2:]))
+    bare = Architecture("youtu", "YoutuForCausalLM", "Youtu", 0, "model", "model.layers", "lm_head", (attention,))
+    found = with_units(bare, small, real)
+    assert found.axes("heads") == (
+        UnitAxis("self_attn.q_b_proj", "out", ("head:28",)),
+        UnitAxis("self_attn.kv_b_proj", "out", ("kv_head:38",)),
+        UnitAxis("self_attn.o_proj", "in", ("query",)),
+    )
+    assert found.config_keys == {HEAD_DIM_KEY: "v_head_dim"}
