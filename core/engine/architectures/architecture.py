@@ -12,6 +12,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+COUNT_KEY: Final = "num_hidden_layers"
+HEADS_KEY: Final = "num_attention_heads"
+KV_HEADS_KEY: Final = "num_key_value_heads"
+HEAD_DIM_KEY: Final = "head_dim"
+"""Common names of settings, which a config may have by others."""
 _NUMBER: Final = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 
 

@@ -9,7 +9,7 @@ runs of query features, then key features, then value features (which count as k
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from core.engine.architectures.architecture import Architecture, UnitAxis
+from core.engine.architectures.architecture import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY, Architecture, UnitAxis
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_kind import (
     AttentionChoice,
@@ -23,9 +23,6 @@ from core.engine.architectures.unit_kind import (
 )
 from core.errors import InvalidParameters, UnusableModel
 
-HEADS_KEY: Final = "num_attention_heads"
-KV_HEADS_KEY: Final = "num_key_value_heads"
-HEAD_DIM_KEY: Final = "head_dim"
 _FACTS: Final = ("head_dim", "heads_divide_hidden", "head_parameters", "kv_group_parameters")
 _NO_HEADS: Final = {"heads": 0, "kv_heads": 0}
 

@@ -43,12 +43,12 @@ class Differential:
     @cached_property
     def alone(self) -> dict[str, frozenset[Change]]:
         """Return what adding one to each setting that is a whole number changes, where that makes a model."""
-        found = {}
+        alone = {}
         for name, value in self.integers.items():
             changes = self.changes({name: value + 1})
             if isinstance(changes, frozenset) and changes:
-                found[name] = changes
-        return found
+                alone[name] = changes
+        return alone
 
     def config_with(self, settings: Mapping[str, Any]) -> PretrainedConfig | str:
         """Return the config with other settings, or why its class refuses them."""

@@ -90,16 +90,16 @@ def _moved(
 ) -> tuple[Tensor, Tensor] | None:
     """Return which columns of a reader move with these rows, at any position and at later ones; None where untold."""
     samples = 1 + len(rows)
-    found: tuple[Tensor, Tensor] | None = None
+    moved: tuple[Tensor, Tensor] | None = None
     for repeat in range(_MOST):
-        if repeat >= _FEWEST and (found is None or _is_settled(found[0])):
+        if repeat >= _FEWEST and (moved is None or _is_settled(moved[0])):
             break
         generator = torch.Generator().manual_seed(repeat)
         tokens = torch.randint(3, model.config.get_text_config().vocab_size, (1, _LENGTH), generator=generator)
         seen: list[Tensor] = []
         handles = [
             block.get_submodule(producer).register_forward_hook(_shifting(rows, repeat % 2 * 2 - 1)),
-            block.get_submodule(reader).register_forward_pre_hook(_keeping(seen)),
+            block.get_submodule(reader).register_forward_pre_hook(_recording(seen)),
         ]
         with removed_after(handles), suppress(_BlockDone):
             model(input_ids=tokens.expand(samples, -1), use_cache=False)
@@ -107,8 +107,8 @@ def _moved(
         if by_position is not None:
             moves = (by_position[1:] - by_position[:1]).abs().amax(2) > _MOVED * by_position[0].abs().max()
             columns, later = moves.any(1), moves[:, POSITION - _LENGTH + 1 :].any(1)
-            found = (columns, later) if found is None else (found[0] | columns, found[1] | later)
-    return found
+            moved = (columns, later) if moved is None else (moved[0] | columns, moved[1] | later)
+    return moved
 
 
 def _is_settled(columns: Tensor) -> bool:
@@ -145,7 +145,7 @@ def _shifting(rows: Tensor, sign: int) -> Any:
     return hook
 
 
-def _keeping(seen: list[Tensor]) -> Any:
+def _recording(seen: list[Tensor]) -> Any:
     def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         seen.append(arguments[0])
 

@@ -7,9 +7,15 @@ from dataclasses import replace
 
 import torch
 
-from core.engine.architectures.architecture import Architecture, UnitAxis
+from core.engine.architectures.architecture import (
+    COUNT_KEY,
+    HEAD_DIM_KEY,
+    HEADS_KEY,
+    KV_HEADS_KEY,
+    Architecture,
+    UnitAxis,
+)
 from core.engine.architectures.unit_kind import axis_dimension, run_name
-from core.engine.architectures.unit_kinds.heads import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY
 from core.engine.models.tracing.build import build_random
 from core.engine.models.tracing.configuration import Settings, open_config
 from core.engine.models.tracing.differential import Differential, Shapes
@@ -17,8 +23,7 @@ from core.engine.models.tracing.probe import randomise
 from core.engine.models.tracing.units import CHANNELS, HEADS, discover_units
 from core.errors import SecateurError
 
-EXPERTS = "experts"
-LAYERS_KEY = "num_hidden_layers"
+_EXPERTS = "experts"
 
 
 def with_units(architecture: Architecture, small: Settings, real: Settings) -> Architecture:
@@ -27,34 +32,34 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
     `small` are the settings of a small copy of it, `real` those of a model with its own widths.
     """
     architecture = _with_layers_key(architecture, Differential(small))
-    if EXPERTS in architecture.refused:
-        return _refusing(architecture, (CHANNELS, HEADS), architecture.refused[EXPERTS])
+    if _EXPERTS in architecture.refused:
+        return _refusing(architecture, (CHANNELS, HEADS), architecture.refused[_EXPERTS])
     sublayers = [[name for group in each.groups for name in group] for each in architecture.sublayers]
     try:
         settings = _with_shared_keys(small)
         model = build_random(open_config(settings))
         randomise(model)
-        found = discover_units(model, architecture.blocks, sublayers, Differential(settings)).of(architecture)
+        discovered = discover_units(model, architecture.blocks, sublayers, Differential(settings)).of(architecture)
         at_size = Differential(real)
         for kind in (CHANNELS, HEADS):
-            if found.axes(kind):
-                found = _at_size(found, kind, at_size)
+            if discovered.axes(kind):
+                discovered = _at_size(discovered, kind, at_size)
     except Exception as error:  # the code of any type may fail in any way, and weights can be pruned all the same
-        reason = f"its units cannot be found: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = f"its units cannot be discovered: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
         return _refusing(architecture, (CHANNELS, HEADS), reason)
-    return found
+    return discovered
 
 
 def _with_layers_key(architecture: Architecture, differential: Differential) -> Architecture:
     """Return the architecture with the setting that counts its blocks, where that has not the name it is known by."""
     count = _count_blocks(architecture, differential.shapes)
-    known = architecture.config_keys.get(LAYERS_KEY, LAYERS_KEY)
+    known = architecture.config_keys.get(COUNT_KEY, COUNT_KEY)
     others = [name for name, value in differential.integers.items() if value == count and "layer" in name]
     for key in (known, *others):
         with suppress(Exception):  # config classes validate with whatever exception their authors chose
             if _count_blocks(architecture, Differential({**differential.raw, key: count + 1}).shapes) == count + 1:
-                named = {} if key == LAYERS_KEY else {LAYERS_KEY: key}
-                kept = {common: own for common, own in architecture.config_keys.items() if common != LAYERS_KEY}
+                named = {} if key == COUNT_KEY else {COUNT_KEY: key}
+                kept = {common: own for common, own in architecture.config_keys.items() if common != COUNT_KEY}
                 return replace(architecture, config_keys={**kept, **named})
     return architecture
 

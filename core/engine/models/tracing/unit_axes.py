@@ -108,8 +108,8 @@ def _name(units: Units, run: Run) -> str | None:
     return _counted("query", "head", run.query // units.group, units.head_width) if run.is_per_head else None
 
 
-def _counted(whole: str, single: str, rows: int, width: int) -> str:
-    return _times(single, rows) if rows % width else _times(whole, rows // width)
+def _counted(of_width: str, of_one: str, rows: int, width: int) -> str:
+    return _times(of_one, rows) if rows % width else _times(of_width, rows // width)
 
 
 def _times(name: str, factor: int) -> str:

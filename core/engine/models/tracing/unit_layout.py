@@ -28,7 +28,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Units:
-    """What can only be removed together: of `units` units each has `width` columns of the reader, in order.
+    """Columns that can only be removed together: of `units` units each has `width` columns of the reader, in order.
 
     `heads` are the finer parts of the columns that no row at its own position connects; for `is_mixing` False, where no
     row acts at later positions, they are the units themselves. `runs` are those of each producer's rows.
@@ -83,10 +83,10 @@ def units_of(reader: str, producers: Mapping[str, Movement]) -> Units | NoUnits 
         return NoUnits(f"what {reader} reads does not fall into units of one size that lie side by side", is_mixing)
     runs: dict[str, tuple[Run, ...]] = {}
     for name, chosen in partial.items():
-        found = _runs(producers[name], chosen, labels, heads)
-        if found is None:
+        ordered = _runs(producers[name], chosen, labels, heads)
+        if ordered is None:
             return NoUnits(f"the rows of {name} are in an order for which there is no cut", is_mixing)
-        runs[name] = found
+        runs[name] = ordered
     return Units(reader, units, number, len(labels) // units, is_mixing, runs)
 
 

@@ -25,7 +25,7 @@ HEADS = "heads"
 
 @dataclass(frozen=True)
 class DiscoveredUnits:
-    """What can be removed from a block, by the linear layer that reads it, and how the config counts it.
+    """Units that can be removed from a block, by the linear layer that reads it, and how the config counts it.
 
     `units` has the axes of each kind by that layer. `refused` says why a kind of unit cannot be removed.
     """
@@ -69,17 +69,17 @@ def discover_units(
     """
     finder = _Finder(model, blocks, sublayers, differential)
     cuts = {HEADS: finder.heads(), CHANNELS: finder.channels()}
-    found = {kind: cut for kind, cut in cuts.items() if isinstance(cut, _Cut)}
+    possible = {kind: cut for kind, cut in cuts.items() if isinstance(cut, _Cut)}
     return DiscoveredUnits(
-        {cut.reader: {kind: cut.axes} for kind, cut in found.items()},
-        found[CHANNELS].width_key if CHANNELS in found else None,
-        found[HEADS].heads if HEADS in found else None,
+        {cut.reader: {kind: cut.axes} for kind, cut in possible.items()},
+        possible[CHANNELS].width_key if CHANNELS in possible else None,
+        possible[HEADS].heads if HEADS in possible else None,
         {kind: cut for kind, cut in cuts.items() if isinstance(cut, str)},
     )
 
 
 class _Finder:
-    """Search for the units of a model; `found` is what each reader reads, those of the largest weights first."""
+    """Search for the units of a model, in what its readers read, those of the largest weights first."""
 
     def __init__(
         self, model: PreTrainedModel, blocks: str, sublayers: Sequence[Sequence[str]], differential: Differential
@@ -88,11 +88,11 @@ class _Finder:
         self._linears = [name for each in sublayers for name in each]
         self._differential = differential
         self._is_transposed = any(isinstance(each, Conv1D) for each in model.get_submodule(blocks).modules())
-        self._found = _by_reader(_probed(model, blocks, sublayers, differential), blocks, differential)
+        self._readings = _by_reader(_probed(model, blocks, sublayers, differential), blocks, differential)
 
     def channels(self) -> _Cut | str:
         """Return the cut of the channels of the largest FFN; or why there is none."""
-        for units in self._found.values():
+        for units in self._readings.values():
             if units.is_mixing:
                 continue
             if isinstance(units, NoUnits):
@@ -113,7 +113,7 @@ class _Finder:
     def heads(self) -> _Cut | str:
         """Return the cut of the heads of an attention; or why there is none, of the one that came nearest."""
         reasons = [(0, "no linear layer of its blocks reads heads that can go one by one")]
-        for reader, units in self._found.items():
+        for reader, units in self._readings.items():
             if not units.is_mixing:
                 continue
             if isinstance(units, NoUnits):
@@ -135,7 +135,7 @@ def _probed(
     model: PreTrainedModel, blocks: str, sublayers: Sequence[Sequence[str]], differential: Differential
 ) -> list[tuple[str, Units | NoUnits]]:
     """Return what each reader of each kind of block reads: its units, or why it has none."""
-    found = []
+    readings = []
     weights = Counter(
         id(each) for block in model.get_submodule(blocks).children() for each in dict(block.named_parameters()).values()
     )
@@ -148,8 +148,8 @@ def _probed(
             if each is not None and weights[id(block.get_parameter(f"{reader}.weight"))] > 1:
                 each = NoUnits(f"several layers have the same {reader}", each.is_mixing)
             if each is not None:
-                found.append((reader, each))
-    return found
+                readings.append((reader, each))
+    return readings
 
 
 def _spanning_norms(blocks: str, linears: Set[str], differential: Differential) -> list[str]:
@@ -169,11 +169,11 @@ def _spanning_norms(blocks: str, linears: Set[str], differential: Differential) 
 
 
 def _by_reader(
-    found: Sequence[tuple[str, Units | NoUnits]], blocks: str, differential: Differential
+    readings: Sequence[tuple[str, Units | NoUnits]], blocks: str, differential: Differential
 ) -> dict[str, Units | NoUnits]:
     """Return what each reader reads in all blocks that have it, those of the largest weights first."""
     by_reader: dict[str, Units | NoUnits] = {}
-    for reader, each in found:
+    for reader, each in readings:
         before = by_reader.setdefault(reader, each)
         if before != each:
             by_reader[reader] = NoUnits(

@@ -1,12 +1,12 @@
 """Self-test of an architecture on a tiny model of it: what is offered is done once, saved, opened anew and compared.
 
-A model without some of its units must give the logits of the whole one in which these are silenced; one without a layer
-those of the whole one that passes it by.
+A model without some of its units must give the logits of the dense one in which these are silenced; one without a layer
+those of the dense one that passes it by.
 """
 
 import copy
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -96,9 +96,9 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
     opened = open_model(folder, discovered=architecture)
     structure = opened.description.structure
     assert structure is not None
-    whole = load_model(opened, _CPU, dtype=torch.float32)
+    dense = load_model(opened, _CPU, dtype=torch.float32)
     failed: dict[str, str] = {}
-    if WEIGHTS not in opened.family.refused and (reason := _streamed_difference(opened, whole)) is not None:
+    if WEIGHTS not in opened.family.refused and (reason := _streamed_difference(opened, dense)) is not None:
         failed[WEIGHTS] = reason
     modes: dict[tuple[str, str], UnitKind] = {
         (kind.name, type(kind).__name__): kind for mode in ("kv_groups", "query_heads") for kind in removed_kinds(mode)
@@ -110,25 +110,25 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
             kept = _some_units(opened, kind, is_uniform)
             if kept is None:
                 continue
-            reason = _difference(opened, whole, [kind], kept, work)
+            reason = _difference(opened, dense, [kind], kept, work)
             if reason is not None:
                 failed[name] = f"{'' if is_uniform else 'with layers that differ, '}{reason}"
                 break
     if LAYERS not in opened.family.refused:
-        for gone in sorted({0, len(structure.layers) // 2, len(structure.layers) - 1}):
-            layers = [layer for layer in range(len(structure.layers)) if layer != gone]
-            reason = _difference(opened, whole, [], KeptUnits(layers={layer: {} for layer in layers}), work)
+        for removed in sorted({0, len(structure.layers) // 2, len(structure.layers) - 1}):
+            layers = [layer for layer in range(len(structure.layers)) if layer != removed]
+            reason = _difference(opened, dense, [], KeptUnits(layers={layer: {} for layer in layers}), work)
             if layers and reason is not None:
-                failed[LAYERS] = f"without layer {gone}, {reason}"
+                failed[LAYERS] = f"without layer {removed}, {reason}"
                 break
     return failed
 
 
-def _streamed_difference(opened: ModelFolder, whole: PreTrainedModel) -> str | None:
+def _streamed_difference(opened: ModelFolder, dense: PreTrainedModel) -> str | None:
     """Return how the logits differ where blocks run one by one; None where they do not."""
     streamed = StreamedModel(opened, dtype=torch.float32, device=_CPU)
     for length in _LENGTHS:
-        tokens = _tokens(whole, length)
+        tokens = _tokens(dense, length)
         with torch.inference_mode():
             hidden = streamed.embed(tokens)
             for index, arguments in enumerate(streamed.block_arguments(tokens)):
@@ -136,7 +136,7 @@ def _streamed_difference(opened: ModelFolder, whole: PreTrainedModel) -> str | N
                 hidden = call_block(block, hidden, arguments)
                 streamed.empty_block(index)
             logits = streamed.logits(tokens, hidden, torch.arange(length)).float()
-            expected = _logits(whole, tokens)
+            expected = _logits(dense, tokens)
         difference = float((logits - expected).abs().max())
         if not difference <= _TOLERANCE * largest_logit(expected):
             return f"its logits differ by {difference:g} where its blocks run one by one"
@@ -166,16 +166,16 @@ def _some_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> KeptUn
 
 
 def _difference(
-    opened: ModelFolder, whole: PreTrainedModel, kinds: Sequence[UnitKind], kept: KeptUnits, work: Path
+    opened: ModelFolder, dense: PreTrainedModel, kinds: Sequence[UnitKind], kept: KeptUnits, work: Path
 ) -> str | None:
-    """Return how a model that keeps so much differs from the whole one with the rest silenced; None if it does not."""
+    """Return how a model that keeps so much differs from the dense one with the rest silenced; None if it does not."""
     try:
         cut = _reloaded(opened, kinds, kept, work)
         for length in _LENGTHS:
-            tokens = _tokens(whole, length)
+            tokens = _tokens(dense, length)
             with torch.inference_mode():
-                with _silenced(opened, whole, kinds, kept):
-                    expected = _logits(whole, tokens)
+                with _silenced(opened, dense, kinds, kept):
+                    expected = _logits(dense, tokens)
                 logits = _logits(cut, tokens)
             difference = float((logits - expected).abs().max())
             if not difference <= _TOLERANCE * largest_logit(expected):
@@ -217,13 +217,13 @@ def _reloaded(opened: ModelFolder, kinds: Sequence[UnitKind], kept: KeptUnits, w
 
 @contextmanager
 def _silenced(
-    opened: ModelFolder, whole: PreTrainedModel, kinds: Sequence[UnitKind], kept: KeptUnits
+    opened: ModelFolder, dense: PreTrainedModel, kinds: Sequence[UnitKind], kept: KeptUnits
 ) -> Iterator[None]:
-    """Run the whole model, inside the context, as if it had only what is kept."""
+    """Run the dense model, inside the context, as if it had only what is kept."""
     family, structure = opened.family, opened.description.structure
     assert structure is not None
     handles: list[RemovableHandle] = []
-    for layer, block in enumerate(whole.get_submodule(family.blocks).children()):
+    for layer, block in enumerate(dense.get_submodule(family.blocks).children()):
         if layer not in kept.layers:
             handles.append(block.register_forward_hook(_pass_by, with_kwargs=True))
             continue
@@ -273,7 +273,9 @@ def _norming(norm: nn.Module, unit_slice: UnitSlice, kept: Tensor) -> Callable[.
     return hook
 
 
-def _pass_by(block: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any) -> Any:
+def _pass_by(
+    block: nn.Module, arguments: tuple[Tensor, ...], keywords: Mapping[str, Tensor], output: Tensor | tuple[Tensor, ...]
+) -> Tensor | tuple[Tensor, ...]:
     hidden = arguments[0] if arguments else keywords["hidden_states"]
     return hidden if isinstance(output, Tensor) else type(output)((hidden, *output[1:]))
 

@@ -5,8 +5,14 @@ from dataclasses import replace
 import pytest
 
 from bench.architectures.tiny_configs import tiny_config
-from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
-from core.engine.architectures.unit_kinds.heads import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY
+from core.engine.architectures.architecture import (
+    HEAD_DIM_KEY,
+    HEADS_KEY,
+    KV_HEADS_KEY,
+    Architecture,
+    Sublayer,
+    UnitAxis,
+)
 from core.engine.models.tracing.configuration import Settings
 from core.engine.models.tracing.removal_axes import with_units
 from tests.engine.crossing import partly
