@@ -1,0 +1,137 @@
+"""An architecture is discovered as it is declared; what cannot be one is refused with a reason of its own."""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from pydantic import JsonValue
+from transformers import PretrainedConfig
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.description import read_config, weight_files
+from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
+from core.engine.models.tracing.__main__ import main
+from core.engine.models.tracing.blocks import find_blocks
+from core.engine.models.tracing.build import build_traceable
+from core.engine.models.tracing.discover import discover
+from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, trace
+from core.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
+from tests.engine.crossing import partly
+from tests.engine.tiny import CONFIGS, architecture_of, make_model
+
+
+def headers(folder: Path) -> dict[str, TensorEntry]:
+    """Return the tensors of a folder by the names that its files have for them."""
+    return {name: entry for file in weight_files(folder) for name, entry in read_header(file).items()}
+
+
+def tiny(kind: str, **settings: object) -> tuple[dict[str, JsonValue], dict[str, TensorEntry]]:
+    """Return config.json and headers of a small model of a class of transformers."""
+    model_class = getattr(transformers, kind)
+    config = model_class.config_class(vocab_size=96, **settings)
+    with torch.device("meta"):
+        tensors = model_class(config).state_dict()
+    read = json.loads(config.to_json_string()) | {"architectures": [kind]}
+    return read, {name: TensorEntry(name, "F32", tuple(each.shape), Path(), 0, 0) for name, each in tensors.items()}
+
+
+@partly("name", list(CONFIGS), in_every_run=["gpt2", "gpt-neox", "phi3"])
+def test_a_declared_architecture_is_discovered_as_it_is_declared(name: str, tmp_path: Path) -> None:
+    folder, declared = make_model(tmp_path / "model", name), architecture_of(name)
+    tensors = headers(folder)
+    found = discover(read_config(folder), tensors)
+    for same in ("base", "blocks", "head", "inputs", "transposed", "tied_by_default", "block_kinds", "arguments"):
+        assert getattr(found, same) == getattr(declared, same), same
+    assert set(found.lists_by_layer) >= {key for key in declared.lists_by_layer if key in read_config(folder)}
+    for ours, theirs in zip(found.sublayers, declared.sublayers, strict=True):
+        assert (ours.groups, ours.bias) == (theirs.groups, theirs.bias)
+        assert theirs.norm in (None, ours.norm)  # some are declared for configs that put it elsewhere
+    assert [found.module_name(key) for key in tensors] == [declared.module_name(key) for key in tensors]
+
+
+def test_widths_of_a_large_model_are_watched_without_its_weights() -> None:
+    config: PretrainedConfig = transformers.LlamaConfig(
+        hidden_size=16384, intermediate_size=53248, num_attention_heads=128, num_key_value_heads=8, num_hidden_layers=2
+    )
+    config.architectures = ["LlamaForCausalLM"]
+    model = build_traceable(config)
+    parameters = list(model.parameters())
+    assert sum(each.numel() for each in parameters) > 5_000_000_000
+    assert sum(each.untyped_storage().nbytes() for each in parameters) < 1000
+    block, other = trace(model, find_blocks(model)).blocks
+    assert block == other
+    assert [each.norm for each in block.sublayers] == ["input_layernorm", "post_attention_layernorm"]
+
+
+def test_attention_and_ffn_that_read_one_tensor_share_a_group_and_are_two_sublayers() -> None:
+    found = discover(*tiny("GPTJForCausalLM", n_embd=32, n_layer=2, n_head=4, rotary_dim=4, n_positions=64))
+    assert found.inputs[0] == ("attn.q_proj", "attn.k_proj", "attn.v_proj", "mlp.fc_in")
+    assert [each.groups[0] for each in found.sublayers] == [found.inputs[0][:3], found.inputs[0][3:]]
+    assert found.added_to_stream == {}
+
+
+def test_arguments_that_follow_from_tokens_and_outputs_in_a_tuple_are_told() -> None:
+    found = discover(*tiny("BloomForCausalLM", hidden_size=32, n_layer=2, n_head=4))
+    assert (found.arguments, found.block_outputs) == ("tokens", 2)
+
+
+def test_routers_and_experts_are_named_and_left_alone() -> None:
+    config, tensors = tiny(
+        "Qwen2MoeForCausalLM",
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, num_experts=4,
+        moe_intermediate_size=16, shared_expert_intermediate_size=16,
+    )  # fmt: skip
+    found = discover(config, tensors)
+    assert found.left_alone == {
+        "mlp.gate": ROUTER, "mlp.experts.gate_up_proj": STACKED, "mlp.experts.down_proj": STACKED,
+    }  # fmt: skip
+    assert "experts" in found.refused and EXPERT not in found.left_alone.values()
+    assert "mlp.shared_expert.down_proj" in found.linears
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "reason"),
+    [
+        ("RwkvForCausalLM", {"hidden_size": 32, "num_hidden_layers": 2}, "changes its own weights"),
+        ("XLMWithLMHeadModel", {"emb_dim": 32, "n_layers": 2, "n_heads": 4}, "no list of modules runs as decoder"),
+    ],
+)
+def test_what_does_not_run_block_by_block_is_refused(kind: str, settings: Mapping[str, object], reason: str) -> None:
+    with pytest.raises(UnsupportedArchitecture, match=reason):
+        discover(*tiny(kind, **settings))
+
+
+def test_a_config_that_its_weights_do_not_bear_out_is_refused_before_anything_is_built() -> None:
+    config, tensors = tiny(
+        "LlamaForCausalLM", hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+    )
+    with pytest.raises(UnusableModel, match="num_hidden_layers"):
+        discover({**config, "num_hidden_layers": 1_000_000_000}, tensors)
+    with pytest.raises(MissingTensors, match="needs"):
+        discover({**config, "intermediate_size": 56}, tensors)
+    with pytest.raises(UnsupportedArchitecture, match="'OtherForCausalLM'"):
+        discover({**config, "architectures": ["OtherForCausalLM"]}, tensors)
+
+
+def test_the_child_answers_with_one_json_object_whatever_is_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def discover_loudly(config: Mapping[str, JsonValue], tensors: Mapping[str, TensorEntry]) -> Architecture:
+        print("a library's remark")
+        if config["model_type"] == "odd":
+            raise RuntimeError("no such thing")
+        assert tensors["weight"].shape == (2, 3)
+        return architecture_of("llama")
+
+    for model_type in ("llama", "odd"):
+        request = {"config": {"model_type": model_type}, "tensors": {"weight": ["F32", [2, 3]]}}
+        monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request)))
+        main(discover_loudly)
+    first, second = capsys.readouterr().out.replace("}{", "}\n{").splitlines()
+    assert json.loads(first)["architecture"]["blocks"] == "model.layers"
+    assert json.loads(second)["error"]["code"] == "unsupported_architecture"
+    assert "no such thing" in json.loads(second)["error"]["message"]
