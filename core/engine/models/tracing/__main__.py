@@ -26,8 +26,8 @@ def answer(request: str, discover: Discover) -> dict[str, JsonValue]:
         content = _request.validate_json(request)
         config = _request.validate_python(content["config"])
         headers = _headers.validate_python(content["tensors"])
-        found = discover(config, {name: _entry(name, *each) for name, each in headers.items()})
-        answered: dict[str, JsonValue] = {"architecture": architectures.dump_python(found, mode="json")}
+        architecture = discover(config, {name: _entry(name, *each) for name, each in headers.items()})
+        answered: dict[str, JsonValue] = {"architecture": architectures.dump_python(architecture, mode="json")}
     except SecateurError as error:
         answered = {"error": {"code": error.code, "message": str(error)}}
     except MemoryError:

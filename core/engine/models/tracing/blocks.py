@@ -106,14 +106,14 @@ def find_blocks(model: PreTrainedModel) -> Blocks:
                 param="model",
             ) from error
     complaints = {}
-    found = []
+    chained = []
     for name, calls in lists.items():
         reason = calls.complaint() if calls.seen else "its modules do not run"
         if len(calls.modules) and reason is None:
-            found.append(name)
+            chained.append(name)
         elif len(calls.modules):
             complaints[name] = reason
-    outermost = [name for name in found if not any(name.startswith(f"{each}.") for each in found if each != name)]
+    outermost = [name for name in chained if not any(name.startswith(f"{each}.") for each in chained if each != name)]
     if not outermost:
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(complaints.items())[:3]) or "it has no such list"
         raise UnsupportedArchitecture(

@@ -37,8 +37,8 @@ def config_class(settings: Settings) -> type[PretrainedConfig]:
             "does not know",
             param="model",
         )
-    found: type[PretrainedConfig] = CONFIG_MAPPING[model_type]
-    return found
+    known: type[PretrainedConfig] = CONFIG_MAPPING[model_type]
+    return known
 
 
 def read_settings(config_json: Settings) -> dict[str, JsonValue]:
@@ -60,9 +60,9 @@ def _decoded(value: JsonValue) -> JsonValue:
 
 def open_config(settings: Settings) -> PretrainedConfig:
     """Return the config object of settings; raises UnsupportedArchitecture or UnusableModel."""
-    found = config_class(settings)
+    named_class = config_class(settings)
     try:
-        config = found.from_dict(copy.deepcopy(dict(settings)))
+        config = named_class.from_dict(copy.deepcopy(dict(settings)))
     except Exception as error:  # config classes validate with whatever exception their authors chose
         raise UnusableModel(
             f"config.json is refused by the config class of {settings['model_type']}: {str(error)[:300]}", param="model"
@@ -81,14 +81,14 @@ def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
         raise UnsupportedArchitecture(
             f"config.json names {shown} in 'architectures'; the type {config.model_type!r} {wanted}", param="model"
         )
-    found: type[PreTrainedModel] = getattr(transformers, expected)
-    return found
+    model_class: type[PreTrainedModel] = getattr(transformers, expected)
+    return model_class
 
 
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
     """Return the part of a config that describes the decoder: the config itself, or one inside of it."""
-    found: PretrainedConfig = config.get_text_config(decoder=True)
-    return found
+    part: PretrainedConfig = config.get_text_config(decoder=True)
+    return part
 
 
 def own_config(config: PretrainedConfig) -> PretrainedConfig:

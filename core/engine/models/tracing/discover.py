@@ -124,7 +124,7 @@ def _run(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
     model = build_traceable(open_config(settings))
     blocks = find_blocks(model)
     stored = stored_names(model, tensors)
-    _check_apart(model, blocks)
+    _check_weights_of_blocks(model, blocks)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     check_shapes(model, stored, tensors, {f"{blocks.head}.weight"} if tied else set())
     watched = _Watched(settings, model, stored, blocks, trace(model, blocks))
@@ -132,7 +132,7 @@ def _run(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
     return watched
 
 
-def _check_apart(model: PreTrainedModel, blocks: Blocks) -> None:
+def _check_weights_of_blocks(model: PreTrainedModel, blocks: Blocks) -> None:
     """Require each block to have weights of its own."""
     owners: dict[int, str] = {}
     for name, parameter in model.get_submodule(blocks.name).named_parameters(remove_duplicate=False):
@@ -226,7 +226,7 @@ def _config_defaults(config: PretrainedConfig, settings: Settings) -> dict[str, 
     defaults = {}
     for name in _READ_FROM_CONFIG:
         if keys.get(name, name) not in settings:
-            value = getattr(config, name, _NO_LIMIT if name == "max_position_embeddings" else None)
+            value = config.to_dict().get(keys.get(name, name), _NO_LIMIT if name == "max_position_embeddings" else None)
             if type(value) is int:
                 defaults[name] = value
     return defaults
@@ -237,5 +237,5 @@ def _is_tied_by_default(config: PretrainedConfig) -> bool:
 
 
 def _lists_by_layer(config: PretrainedConfig, layers: int) -> tuple[str, ...]:
-    found = (name for name, value in config.to_dict().items() if isinstance(value, list) and len(value) == layers)
-    return tuple(dict.fromkeys(("layer_types", *found)))
+    lists = (name for name, value in config.to_dict().items() if isinstance(value, list) and len(value) == layers)
+    return tuple(dict.fromkeys(("layer_types", *lists)))

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from core.engine.models.hooks import removed_after
 from core.engine.models.tracing.blocks import Blocks, hidden_states, run_model, sample_tokens
-from core.engine.models.tracing.provenance import Addition, Origin, Place, Provenance, Running, Watched
+from core.engine.models.tracing.provenance import Addition, TensorOrigin, Place, Provenance, Running, Watched
 from core.errors import UnsupportedArchitecture
 
 _AMONG_EXPERTS = re.compile(r"(?<![^.])[0-9]+(?![^.])")
@@ -54,7 +54,7 @@ class TracedBlock:
 
 @dataclass(frozen=True)
 class Execution:
-    """What one run told: the blocks, and pairs of them of which the second reads inner states of the first."""
+    """Account of one run: the blocks, and pairs of them of which the second reads inner states of the first."""
 
     blocks: tuple[TracedBlock, ...]
     shared: frozenset[tuple[int, int]]
@@ -67,7 +67,7 @@ class _Call:
     name: str
     block: int
     place: Place
-    given: Origin
+    given: TensorOrigin
 
 
 class _Watch:
@@ -107,7 +107,7 @@ class _Watch:
             assert hidden is not None
             self.watched.block = index
             self.watched.hidden_shape = hidden.shape
-            self.provenance.set_origin(hidden, Origin(stream=self.provenance.next_state()))
+            self.provenance.set_origin(hidden, TensorOrigin(stream=self.provenance.next_state()))
 
         return enter
 

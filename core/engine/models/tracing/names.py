@@ -78,18 +78,18 @@ def check_shapes(
     parameters are parts of stored ones.
     """
     by_name = {name: tensors[key] for key, name in stored.names.items() if name not in stored.merged}
-    found: set[int] = set()
+    stored_ones: set[int] = set()
     for name, parameter in model.named_parameters(remove_duplicate=False):
         entry = by_name.get(name)
         if entry is not None:
-            found.add(id(parameter))
+            stored_ones.add(id(parameter))
             if entry.shape != tuple(parameter.shape):
                 raise MissingTensors(
                     f"{entry.name[:200]} has shape {list(entry.shape)}, config.json needs {list(parameter.shape)}",
                     param="model",
                 )
     for name, parameter in model.named_parameters():
-        if id(parameter) not in found and name not in stored.merged and name not in without:
+        if id(parameter) not in stored_ones and name not in stored.merged and name not in without:
             if stored.merged:
                 raise UnsupportedArchitecture(
                     f"{model.config.model_type}: the files hold no {name}, but other tensors that it is made of, as "
@@ -114,8 +114,8 @@ def stored_layers(tensors: Mapping[str, TensorEntry], lists: Iterable[Iterable[o
     """
     by_prefix: dict[str, dict[int, set[tuple[object, ...]]]] = {}
     for key, entry in tensors.items():
-        if found := _LAYER.match(key):
-            prefix, number, rest = found[1], int(found[2]), found[3]
+        if match := _LAYER.match(key):
+            prefix, number, rest = match[1], int(match[2]), match[3]
             by_prefix.setdefault(prefix, {}).setdefault(number, set()).add((rest, entry.shape))
     if not by_prefix:
         raise MissingTensors("the files hold no numbered layers", param="model")

@@ -45,7 +45,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Origin:
+class TensorOrigin:
     """Provenance of a tensor.
 
     `layers` are the layers it comes from since the residual stream was last added to, `nearest` those with no other in
@@ -70,7 +70,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Addition:
-    """What was added to the residual stream at once: its terms, and the state of the stream it was added to."""
+    """One addition to the residual stream: its terms, and the state of the stream they were added to."""
 
     block: int
     stream: int | None
@@ -125,13 +125,13 @@ class Provenance(ConstantWeights):
         self.products: dict[int, Product] = {}
         self.routers: set[int] = set()
         self.shared: set[tuple[int, int]] = set()
-        self._origins: dict[Memory, Origin] = {}
+        self._origins: dict[Memory, TensorOrigin] = {}
         self._aliases: dict[Memory, Memory] = {}
         self._held: list[object] = []
 
-    def origin(self, tensor: Tensor) -> Origin:
+    def origin(self, tensor: Tensor) -> TensorOrigin:
         """Return the origin of a tensor."""
-        return self._origins.get(self.memory(tensor), Origin())
+        return self._origins.get(self.memory(tensor), TensorOrigin())
 
     def memory(self, tensor: Tensor) -> Memory:
         """Return the number of the memory a tensor lies in; a whole copy has that of what it copies."""
@@ -142,7 +142,7 @@ class Provenance(ConstantWeights):
         """Return what a tensor is a view of."""
         return self.memory(tensor), int(tensor.storage_offset()), tensor.numel()
 
-    def set_origin(self, tensor: Tensor, origin: Origin) -> None:
+    def set_origin(self, tensor: Tensor, origin: TensorOrigin) -> None:
         """Say where a tensor comes from."""
         self._hold(tensor)
         self._origins[self.memory(tensor)] = origin
@@ -193,7 +193,7 @@ class Provenance(ConstantWeights):
         for each in outputs:
             self.set_origin(each, origin)
 
-    def _product(self, inputs: list[Tensor], output: Tensor, origin: Origin) -> Origin:
+    def _product(self, inputs: list[Tensor], output: Tensor, origin: TensorOrigin) -> TensorOrigin:
         """Return the origin of a product; one with a parameter is an event."""
         left, right = inputs[-2:]
         for weight, other in ((right, left), (left, right)):
@@ -210,14 +210,14 @@ class Provenance(ConstantWeights):
                 return self.after(event, origin)
         return origin
 
-    def _choice(self, scores: Tensor, origin: Origin) -> None:
+    def _choice(self, scores: Tensor, origin: TensorOrigin) -> None:
         """Note that a layer is a router: what is chosen among is its outputs."""
         if len(origin.nearest) == 1:
             (event,) = origin.nearest
             if self.watched.widths.get(event) == scores.shape[-1]:
                 self.routers.add(event)
 
-    def _sum(self, one: Tensor, other: Tensor, mixed: Origin) -> Origin:
+    def _sum(self, one: Tensor, other: Tensor, mixed: TensorOrigin) -> TensorOrigin:
         """Return the origin of a sum, which adds to the residual stream where one summand comes from no layer."""
         size = self.watched.hidden_shape.numel()
         width = self.watched.hidden_shape[-1]
@@ -231,9 +231,9 @@ class Provenance(ConstantWeights):
         base, added = (right, left) if left.layers else (left, right)
         assert self.watched.block is not None
         self.additions.append(Addition(self.watched.block, base.stream, added.summands()))
-        return Origin(elsewhere=frozenset({self.watched.block}), stream=self.next_state())
+        return TensorOrigin(elsewhere=frozenset({self.watched.block}), stream=self.next_state())
 
-    def after(self, event: int, given: Origin, *, is_layer: bool = False) -> Origin:
+    def after(self, event: int, given: TensorOrigin, *, is_layer: bool = False) -> TensorOrigin:
         """Return the origin of what an event gives, of what it was given; `is_layer`: it is a linear layer's own."""
         return replace(
             given,
@@ -251,9 +251,9 @@ class Provenance(ConstantWeights):
         self._held.append(tensor.untyped_storage())
 
 
-def _mixed(origins: list[Origin]) -> Origin:
+def _mixed(origins: list[TensorOrigin]) -> TensorOrigin:
     """Return the origin of what is computed from tensors of these origins."""
-    return Origin(
+    return TensorOrigin(
         layers=frozenset[int]().union(*(each.layers for each in origins)),
         nearest=frozenset[int]().union(*(each.nearest for each in origins)),
         elsewhere=frozenset[int]().union(*(each.elsewhere for each in origins)),

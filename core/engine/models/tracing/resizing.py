@@ -55,8 +55,8 @@ def narrowed(settings: Settings) -> Iterator[dict[str, JsonValue]]:
 
 def _fewer_heads(text: PretrainedConfig) -> int:
     """Return a factor by which there can be fewer heads: groups of query heads stay as large, and two at least."""
-    heads = getattr(text, "num_attention_heads", None)
-    groups = getattr(text, "num_key_value_heads", None) or heads
+    heads = _size(text, "num_attention_heads")
+    groups = _size(text, "num_key_value_heads") or heads
     if not isinstance(heads, int) or not isinstance(groups, int) or min(heads, groups) < 1:
         return 1
     counts = [heads // 2] if groups in (1, heads) else [heads, groups]
@@ -67,13 +67,19 @@ def _fewer_heads(text: PretrainedConfig) -> int:
 
 def _leaves_heads(text: PretrainedConfig, factor: int) -> bool:
     """Return True if heads stay wide enough, and twice as many divide the hidden size where they do before."""
-    hidden, heads = getattr(text, "hidden_size", None), getattr(text, "num_attention_heads", None)
+    hidden, heads = _size(text, "hidden_size"), _size(text, "num_attention_heads")
     if factor == 1 or not isinstance(hidden, int) or not isinstance(heads, int) or heads < 1:
         return True
-    head_dim = getattr(text, "head_dim", None)
+    head_dim = _size(text, "head_dim")
     widths = [hidden // heads, *([head_dim] if isinstance(head_dim, int) else [])]
     divides = hidden % (2 * heads) or not _divided(hidden, factor) % (2 * heads)
     return min(widths) >= factor * _LEAST_WIDTH and bool(divides)
+
+
+def _size(text: PretrainedConfig, name: str) -> JsonValue:
+    """Return a setting of all layers by its common name; None where there is none, or each layer has its own."""
+    value: JsonValue = text.to_dict().get(text.attribute_map.get(name, name))
+    return value
 
 
 def _changed(settings: Settings, change: Callable[[Settings], dict[str, JsonValue]]) -> dict[str, JsonValue]:
@@ -93,6 +99,9 @@ def _changed(settings: Settings, change: Callable[[Settings], dict[str, JsonValu
 
 def _shorten(settings: Settings, layers: int, kept: tuple[int, ...]) -> dict[str, JsonValue]:
     def short(name: str, value: JsonValue) -> JsonValue:
+        if isinstance(value, dict) and value and all(str(key).isdecimal() for key in value):  # settings by layer
+            places = {layer: place for place, layer in enumerate(kept)}
+            return {type(key)(places[int(key)]): each for key, each in value.items() if int(key) in places}
         if isinstance(value, dict):
             return {inner: short(inner, each) for inner, each in value.items()}
         if isinstance(value, list | tuple) and len(value) == layers:
