@@ -29,7 +29,7 @@ from core.settings import Settings
 from worker.processes import ChildProcess, spawn
 from worker.runner.client import memory_kills, runner_environment, unexplained_end
 
-DISCOVERER: tuple[str, ...] = (sys.executable, "-m", "core.engine.models.tracing")
+DISCOVERER: tuple[str, ...] = (sys.executable, "-m", "core.pipeline.stages.discover")
 
 _NOTED_SECONDS = 60.0
 _LOOK_SECONDS = 0.5

@@ -20,7 +20,13 @@ _request: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 _headers: TypeAdapter[_Headers] = TypeAdapter(_Headers)
 
 
-def answer(request: str, discover: Discover) -> dict[str, JsonValue]:
+def _discover(config: Mapping[str, JsonValue], tensors: Mapping[str, TensorEntry]) -> Architecture:
+    from core.engine.models.tracing.discover import discover
+
+    return discover(config, tensors)
+
+
+def answer(request: str, discover: Discover = _discover) -> dict[str, JsonValue]:
     """Return what is answered to a request: an architecture, or the code and message of an error."""
     try:
         content = _request.validate_json(request)
@@ -43,12 +49,6 @@ def _refusal(message: str) -> dict[str, JsonValue]:
 
 def _entry(name: str, dtype: str, shape: Sequence[int]) -> TensorEntry:
     return TensorEntry(name, dtype, tuple(shape), Path(), 0, 0)
-
-
-def _discover(config: Mapping[str, JsonValue], tensors: Mapping[str, TensorEntry]) -> Architecture:
-    from core.engine.models.tracing.discover import discover
-
-    return discover(config, tensors)
 
 
 def main(discover: Discover = _discover) -> None:
