@@ -31,11 +31,11 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
 
     `small` are the settings of a small copy of it, `real` those of a model with its own widths.
     """
-    architecture = _with_layers_key(architecture, Differential(small))
-    if _EXPERTS in architecture.refused:
-        return _refusing(architecture, (CHANNELS, HEADS), architecture.refused[_EXPERTS])
     sublayers = [[name for group in each.groups for name in group] for each in architecture.sublayers]
     try:
+        architecture = _with_layers_key(architecture, Differential(small))
+        if _EXPERTS in architecture.refused:
+            return _refusing(architecture, (CHANNELS, HEADS), architecture.refused[_EXPERTS])
         settings = _with_shared_keys(small)
         model = build_random(open_config(settings))
         randomise(model)

@@ -32,6 +32,7 @@ from core.engine.models.tracing.build import build_random, vocabulary_size
 from core.engine.models.tracing.configuration import Settings, open_config
 from core.engine.models.tracing.probe import randomise
 from core.engine.models.tracing.removal_axes import with_units
+from core.engine.models.tracing.units import CHANNELS, HEADS
 from core.engine.pruning.units.removal import (
     KeptUnits,
     UnitSet,
@@ -61,6 +62,8 @@ def self_tested(architecture: Architecture, small: Settings) -> Architecture:
             failed = failed_cuts(folder, as_small, work)
         except Exception as error:  # the code of any model may fail in any way
             failed = {WEIGHTS: f"a small copy of it cannot be pruned: {type(error).__name__}: {_short(error)}"}
+    if WEIGHTS in failed:  # whatever is done stands on blocks that run one by one
+        failed = dict.fromkeys((WEIGHTS, CHANNELS, HEADS, LAYERS), failed[WEIGHTS])
     return replace(
         architecture,
         sublayers=tuple(
