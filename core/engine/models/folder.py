@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from core.engine.architectures.architecture import Architecture
@@ -57,6 +57,15 @@ class ModelFolder:
             write_tensors(dequantised, quantised)
             entries |= read_header(dequantised)
         return [replace(entry, name=name) for name, entry in entries.items()]
+
+    def saved_buffers(self, module: nn.Module, prefix: str = "") -> list[tuple[str, Tensor]]:
+        """Return the buffers of a module that the files have, by name within it; `prefix` leads to that."""
+        saved = module.state_dict(keep_vars=True)
+        return [
+            (name, buffer)
+            for name, buffer in module.named_buffers()
+            if name in saved and f"{prefix}{name}" in self.tensors
+        ]
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Open the folder's tokenizer; raises UnusableModel where there is none that opens."""

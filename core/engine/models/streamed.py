@@ -60,7 +60,10 @@ class StreamedModel:
         if self.folder.description.tied_embeddings:
             tied.add(head)
         read = []
-        for name, value in [*self.model.named_parameters(remove_duplicate=False), *self._saved_buffers(self.model)]:
+        for name, value in [
+            *self.model.named_parameters(remove_duplicate=False),
+            *self.folder.saved_buffers(self.model),
+        ]:
             if name in tied:
                 continue
             tensor = self.folder.read(name) if outer is None else outer.state_dict(keep_vars=True)[name]
@@ -77,15 +80,6 @@ class StreamedModel:
             setattr(self.model.get_submodule(owner), attribute, source)
         self._move_buffers(self.model)
         return read
-
-    def _saved_buffers(self, module: nn.Module, prefix: str = "") -> list[tuple[str, Tensor]]:
-        """Return the buffers that the files have, by name within a module; `prefix` leads to that."""
-        saved = module.state_dict(keep_vars=True)
-        return [
-            (name, buffer)
-            for name, buffer in module.named_buffers()
-            if name in saved and f"{prefix}{name}" in self.folder.tensors
-        ]
 
     def set_outer(self, name: str, tensor: Tensor) -> None:
         """Replace a weight outside the blocks, by full name."""
@@ -122,7 +116,7 @@ class StreamedModel:
         """
         tensors = {}
         block, prefix = self.blocks[index], f"{self.block_prefix(index)}."
-        for name, value in [*block.named_parameters(), *self._saved_buffers(block, prefix)]:
+        for name, value in [*block.named_parameters(), *self.folder.saved_buffers(block, prefix)]:
             tensor = self.folder.read(f"{prefix}{name}")
             if tensor.shape != value.shape:
                 raise MissingTensors(

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from core.engine.recovery.request import Lora
+from core.errors import UnsupportedArchitecture
 
 ADAPTER = "default"
 
@@ -86,7 +87,8 @@ class MaskedLoraLinear(LoraLinear):
 def add_adapters(model: PreTrainedModel, lora: Lora, linears: Sequence[str], *, transposed: bool) -> LoraModel:
     """Freeze the model and add adapters to linear layers, given by full name; their A is random, their B zero.
 
-    `transposed` marks weights stored as [in, out]. Seeded by torch's global generator.
+    `transposed` marks weights stored as [in, out]. Seeded by torch's global generator. Raises UnsupportedArchitecture
+    where the model's code may read a layer's weight and pass its adapter by.
     """
     config = LoraConfig(
         r=lora.r,
@@ -97,7 +99,14 @@ def add_adapters(model: PreTrainedModel, lora: Lora, linears: Sequence[str], *, 
         bias="none",
     )
     config._register_custom_module({nn.Linear: MaskedLoraLinear, Conv1D: MaskedLoraLinear})
-    return LoraModel(model, config, ADAPTER)
+    try:
+        return LoraModel(model, config, ADAPTER)
+    except ValueError as error:  # of the library, for layers of state spaces
+        raise UnsupportedArchitecture(
+            f"adapters cannot be added to {type(model).__name__}: {str(error)[:300]}; use a method that trains the "
+            "weights themselves, or none",
+            param="model",
+        ) from error
 
 
 @torch.no_grad()

@@ -114,6 +114,7 @@ def recover(
     if recovery.lora is not None or kept_activation_bytes(folder.description, recovery) > activation_budget_bytes:
         checkpoint_activations(model)
     parameters = [name for name, _ in model.named_parameters()]
+    buffers = [name for name, _ in folder.saved_buffers(model)]
     holdout = _holdout_size(len(windows_NT)) if recovery.until else 0
     holdout_NT, windows_NT = windows_NT[:holdout], windows_NT[holdout:]
     windows = (len(windows_NT), windows_NT.shape[1])
@@ -153,7 +154,7 @@ def recover(
         files=files,
         unchanged=[
             replace(folder.tensors[name], name=folder.family.stored_name(name))
-            for name in sorted(set(parameters) - set(changed))
+            for name in sorted({*parameters, *buffers} - set(changed))
         ],
         zeros=_zeros(folder, files, linears),
         losses=training.losses,

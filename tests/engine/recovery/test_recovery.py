@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from bench.architectures.tiny_configs import tiny_model
 from core.engine.models.folder import open_model
 from core.engine.pruning.layerwise.measure import measure
 from core.engine.recovery.adapters import add_adapters, merge_adapters
@@ -24,7 +25,7 @@ from core.engine.recovery.request import Lora, Recovery
 from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.kinds import STEP
-from core.errors import InvalidRequest, RecoveryDiverged, ZerosRefilled
+from core.errors import InvalidRequest, RecoveryDiverged, UnsupportedArchitecture, ZerosRefilled
 from core.progress import WorkStopped
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
@@ -370,3 +371,9 @@ def test_a_teacher_is_needed_and_must_share_the_vocabulary(tmp_path: Path) -> No
         with pytest.raises(InvalidRequest) as caught:
             train(source, tmp_path / "work", recipe("distill"), teacher=teacher)
         assert caught.value.param == "recovery.teacher"
+
+
+def test_adapters_that_the_model_s_own_code_may_pass_by_are_refused() -> None:
+    model = tiny_model("mamba", seed=0)
+    with pytest.raises(UnsupportedArchitecture, match=r"adapters cannot be added to MambaForCausalLM.*out_proj"):
+        add_adapters(model, Lora(), ["backbone.layers.0.mixer.out_proj"], transposed=False)
