@@ -186,8 +186,9 @@ def describe_language_model(
             param="model",
         )
     check_sizes(config, tensors)
-    layers = _positive_integer(family, config, "num_hidden_layers")
     present = _block_parameters(family, tensors)
+    is_implied = family.discovered_by is not None and family.config_value(config, "num_hidden_layers") is None
+    layers = len(present) if is_implied else _positive_integer(family, config, "num_hidden_layers")
     if present.keys() != set(range(min(layers, len(present) + 1))):
         raise MissingTensors(f"config.json says {layers} layers, the files hold {len(present)} of them", param="model")
     linears = [

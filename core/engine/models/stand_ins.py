@@ -30,7 +30,7 @@ class _StandIn(nn.Module):
         return (hidden_states, *[None] * (self.outputs - 1)) if self.outputs else hidden_states
 
 
-class Recorder(_StandIn):
+class ArgumentRecorder(_StandIn):
     """Stand-in that records its arguments and returns the hidden states unchanged."""
 
     def __init__(self, block: nn.Module, outputs: int) -> None:

@@ -8,6 +8,7 @@ weights only while it is in use.
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.hooks import removed_after
 from core.engine.models.loading import build_model
 from core.engine.models.precision import kept_in_float32
-from core.engine.models.stand_ins import BlockArguments, Recorder, Replacement
+from core.engine.models.stand_ins import ArgumentRecorder, BlockArguments, Replacement
 from core.errors import MissingTensors
 
 
@@ -47,7 +48,7 @@ class StreamedModel:
         self._attribute = attribute
         self.blocks: nn.ModuleList = getattr(self._owner, attribute)
         outputs = folder.family.block_outputs
-        self._recorders = nn.ModuleList(Recorder(block, outputs) for block in self.blocks)
+        self._recorders = nn.ModuleList(ArgumentRecorder(block, outputs) for block in self.blocks)
         setattr(self._owner, attribute, self._recorders)
         self._in_float32 = kept_in_float32(self.model, dtype)
         self.outer_names = self._load_outer(outer)
@@ -150,6 +151,19 @@ class StreamedModel:
             self._run(self._backbone(), tokens_BT)
             return self._recorder(0).seen[0][0]
 
+    def sequence_of(self, hidden: Tensor, window: int) -> Tensor:
+        """Return the hidden states of one sequence of a batch.
+
+        Some models have several streams of them, [streams, batch, time, hidden_size], some have time before batch.
+        """
+        return hidden.narrow(self._batch_dimension, window, 1)
+
+    @cached_property
+    def _batch_dimension(self) -> int:
+        if self.folder.family.discovered_by is None:
+            return -3
+        return -2 if self.embed(torch.zeros(1, 2, dtype=torch.long)).shape[-2] == 1 else -3
+
     @torch.no_grad()
     def block_arguments(self, tokens_BT: Tensor) -> list[BlockArguments]:
         """Return each block's positional and keyword arguments, other than hidden states, for sequences of tokens.
@@ -211,14 +225,14 @@ class StreamedModel:
     def _backbone(self) -> nn.Module:
         return self.model.get_submodule(self.folder.family.base)
 
-    def _recorder(self, index: int) -> Recorder:
+    def _recorder(self, index: int) -> ArgumentRecorder:
         recorder = self._recorders[index]
-        assert isinstance(recorder, Recorder)
+        assert isinstance(recorder, ArgumentRecorder)
         return recorder
 
     def _forget(self) -> None:
         for index in range(len(self)):
-            if isinstance(recorder := self._recorders[index], Recorder):
+            if isinstance(recorder := self._recorders[index], ArgumentRecorder):
                 recorder.seen = []
 
     @contextmanager
@@ -228,11 +242,6 @@ class StreamedModel:
             yield
         finally:
             self._forget()
-
-
-def sequence_of(hidden: Tensor, window: int) -> Tensor:
-    """Return the hidden states of one sequence of a batch; some models have several streams of them, [.., B, T, D]."""
-    return hidden.narrow(-3, window, 1)
 
 
 def call_block(block: nn.Module, hidden_BTD: Tensor, arguments: BlockArguments) -> Tensor:

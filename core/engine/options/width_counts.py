@@ -23,7 +23,8 @@ from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.architectures.unit_splits import FLOOR, channels_first, splits_for_ratio
 from core.engine.options.base import MethodParameters
 from core.engine.options.width import WidthOptions
-from core.errors import InvalidParameters, InvalidSparsity, UnsupportedArchitecture, UnusableModel
+from core.engine.options.width_checks import attention_within, check_offered, check_width
+from core.errors import InvalidParameters, InvalidSparsity, UnusableModel
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,9 @@ def plan_width_reduction(
     is requested, or nothing is left to remove.
     """
     structure = require_structure(description)
-    _check_offered(description, parameters)
-    _check_width(description, structure, parameters, layout)
-    attention = _attention(structure, parameters, layout)
+    check_offered(description, parameters)
+    check_width(description, structure, parameters, layout)
+    attention = attention_within(structure, parameters, layout)
     heads = description.known_as.axes("heads") if attention != "none" else ()
     if parameters.cuts_behind_norms and any(axis.module.endswith("_norm") for axis in heads):
         raise InvalidParameters(
@@ -239,7 +240,7 @@ def reachable_sparsities(
     layers = range(len(structure.layers))
     if not isinstance(parameters, WidthOptions):
         return [count * structure.parameters / len(layers) / description.parameters for count in layers]
-    kinds = removed_kinds(_attention(structure, parameters, layout))
+    kinds = removed_kinds(attention_within(structure, parameters, layout))
     round_to = parameters.round_to or device_kind(device).round_to
     steps_of = channels_first if parameters.attention == "auto" else width_steps
     if layout == "uniform":
@@ -250,66 +251,6 @@ def reachable_sparsities(
     free = [each for each in layers if each not in protected and removable_parameters(structure, each, kinds)]
     ends = [steps_of(structure, layer, kinds, hidden_size=None, round_to=round_to)[-1] for layer in free]
     return [0.0, sum(each.removed for each in ends) / description.parameters]
-
-
-def _attention(structure: ModelStructure, parameters: WidthOptions, layout: Layout) -> AttentionMode:
-    """Return the unit by which heads go; none where layers without heads would have to lose more channels instead."""
-    attention = attention_mode(parameters.attention, structure)
-    if attention == "none" or layout == "per_layer" or structure.is_alike:
-        return attention
-    if parameters.attention == "auto":
-        return "none"
-    raise InvalidParameters(
-        "parameters.attention: only some layers of this model have heads, others would lose more channels instead; use "
-        "output.layout 'per_layer', or 'none' (channels only)",
-        param="parameters.attention",
-    )
-
-
-def _check_offered(description: ModelDescription, parameters: WidthOptions) -> None:
-    """Require that the architecture can lose what is to go."""
-    family = description.known_as
-    if not family.axes("channels"):
-        why = family.refused.get("channels", "no channels were found that its config can express")
-        raise UnsupportedArchitecture(
-            f"{description.architecture} cannot lose channels: {why}; use a method that sets weights to zero",
-            param="model",
-        )
-    kept = family.refused.get("heads")
-    if kept is not None and parameters.attention not in ("auto", "none"):
-        raise InvalidParameters(
-            f"parameters.attention: {description.architecture} cannot lose heads: {kept}; use 'none' (channels only)",
-            param="parameters.attention",
-        )
-
-
-def _check_width(
-    description: ModelDescription, structure: ModelStructure, parameters: WidthOptions, layout: Layout
-) -> None:
-    if layout == "uniform":
-        if description.layout == "per_layer" or not structure.is_uniform:
-            raise InvalidParameters(
-                "output.layout: the layers of this model have different shapes already; use 'per_layer'",
-                param="output.layout",
-            )
-        needing = {
-            "protected_first": bool(parameters.protected_first),
-            "protected_last": bool(parameters.protected_last),
-            "scope": parameters.ranks_layers(layout),
-        }
-        for name, is_requested in needing.items():
-            if is_requested:
-                raise InvalidParameters(
-                    f"parameters.{name}: {getattr(parameters, name)!r} leaves layers of different shapes, which needs "
-                    "output.layout 'per_layer'; with 'uniform' every layer gets the same",
-                    param=f"parameters.{name}",
-                )
-    elif len(parameters.protected(description.layers)) == description.layers:
-        raise InvalidParameters(
-            f"parameters.protected_first and protected_last: all {description.layers} layers are protected, nothing is "
-            "left to remove",
-            param="parameters.protected_first",
-        )
 
 
 def require_structure(description: ModelDescription) -> ModelStructure:

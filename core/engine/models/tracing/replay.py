@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from core.engine.models.stand_ins import BlockArguments, Recorder, Replacement
+from core.engine.models.stand_ins import ArgumentRecorder, BlockArguments, Replacement
 from core.engine.models.streamed import call_block
 from core.engine.models.tracing.blocks import Blocks, run_model, sample_tokens
 
@@ -59,14 +59,17 @@ class Replay:
 
     def _recorded(self, tokens: Tensor) -> tuple[Tensor, list[BlockArguments]]:
         """Return the first block's hidden states, and the arguments of all, none of which is run."""
-        recorders = [Recorder(block, self.outputs) for block in self.modules]
+        recorders = [ArgumentRecorder(block, self.outputs) for block in self.modules]
         with self._in_place_of_blocks(recorders):
             run_model(self.model, tokens)
         return recorders[0].seen[0][0], [each.seen[0][1] for each in recorders]
 
     def _logits(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         first, *others = self.modules
-        stand_ins = [Replacement(first, self.outputs, hidden), *(Recorder(block, self.outputs) for block in others)]
+        stand_ins = [
+            Replacement(first, self.outputs, hidden),
+            *(ArgumentRecorder(block, self.outputs) for block in others),
+        ]
         with self._in_place_of_blocks(stand_ins):
             logits: Tensor = run_model(self.model, tokens).logits
         return logits

@@ -235,7 +235,8 @@ def config_after_removal(
     Where all layers have one shape it is a plain config of the family; else it says how each layer differs.
     """
     changed = dict(raw) | dict.fromkeys(kept.biases, True)
-    changed[family.config_key(raw, "num_hidden_layers")] = len(kept.layers)
+    if family.config_value(raw, "num_hidden_layers") is not None:  # else lists by layer say it
+        changed[family.config_key(raw, "num_hidden_layers")] = len(kept.layers)
     for name in family.lists_by_layer:
         if entries := vars(config).get(name):  # what follows from other settings is not among them
             changed[name] = [entries[layer] for layer in kept.layers]

@@ -1,0 +1,69 @@
+"""Checks that a model can lose heads and channels as they are asked for, before it is counted how many."""
+
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.structure import ModelStructure
+from core.engine.architectures.unit_kind import AttentionMode
+from core.engine.architectures.unit_kinds.heads import attention_mode
+from core.engine.options.width import WidthOptions
+from core.errors import InvalidParameters, UnsupportedArchitecture
+
+
+def attention_within(structure: ModelStructure, parameters: WidthOptions, layout: Layout) -> AttentionMode:
+    """Return the unit by which heads go; none where layers without heads would have to lose more channels instead."""
+    attention = attention_mode(parameters.attention, structure)
+    if attention == "none" or layout == "per_layer" or structure.is_alike:
+        return attention
+    if parameters.attention == "auto":
+        return "none"
+    raise InvalidParameters(
+        "parameters.attention: only some layers of this model have heads, others would lose more channels instead; use "
+        "output.layout 'per_layer', or 'none' (channels only)",
+        param="parameters.attention",
+    )
+
+
+def check_offered(description: ModelDescription, parameters: WidthOptions) -> None:
+    """Require that the architecture can lose what is to go."""
+    family = description.known_as
+    if not family.axes("channels"):
+        why = family.refused.get("channels", "no channels were found that its config can express")
+        raise UnsupportedArchitecture(
+            f"{description.architecture} cannot lose channels: {why}; use a method that sets weights to zero",
+            param="model",
+        )
+    kept = family.refused.get("heads")
+    if kept is not None and parameters.attention not in ("auto", "none"):
+        raise InvalidParameters(
+            f"parameters.attention: {description.architecture} cannot lose heads: {kept}; use 'none' (channels only)",
+            param="parameters.attention",
+        )
+
+
+def check_width(
+    description: ModelDescription, structure: ModelStructure, parameters: WidthOptions, layout: Layout
+) -> None:
+    if layout == "uniform":
+        if description.layout == "per_layer" or not structure.is_uniform:
+            raise InvalidParameters(
+                "output.layout: the layers of this model have different shapes already; use 'per_layer'",
+                param="output.layout",
+            )
+        needing = {
+            "protected_first": bool(parameters.protected_first),
+            "protected_last": bool(parameters.protected_last),
+            "scope": parameters.ranks_layers(layout),
+        }
+        for name, is_requested in needing.items():
+            if is_requested:
+                raise InvalidParameters(
+                    f"parameters.{name}: {getattr(parameters, name)!r} leaves layers of different shapes, which needs "
+                    "output.layout 'per_layer'; with 'uniform' every layer gets the same",
+                    param=f"parameters.{name}",
+                )
+    elif len(parameters.protected(description.layers)) == description.layers:
+        raise InvalidParameters(
+            f"parameters.protected_first and protected_last: all {description.layers} layers are protected, nothing is "
+            "left to remove",
+            param="parameters.protected_first",
+        )
