@@ -29,6 +29,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tracing.__main__ import answer
+from core.engine.models.tracing.discover import discover
 from core.errors import SecateurError, UnsupportedArchitecture
 from tests.fuzz.architecture_cases import TYPES, case
 from tests.fuzz.config_opener import FORBIDDEN
@@ -58,7 +59,7 @@ def open_folder(folder: Path, tell: Callable[[str], None]) -> str:
     architecture = None
     if isinstance(source, UndiscoveredModel):
         tell("discover")
-        answered = answer(json.dumps({"config": source.config, "tensors": source.tensors}))
+        answered = answer(json.dumps({"config": source.config, "tensors": source.tensors}), discover)
         if isinstance(error := answered.get("error"), dict):
             raise UnsupportedArchitecture(f"{error['code']}: {error['message']}", param="model")
         architecture = architectures.validate_python(answered["architecture"])

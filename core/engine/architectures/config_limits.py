@@ -31,6 +31,8 @@ _ABOVE_ZERO = re.compile(
     r"vocab_size|hidden_size|num_hidden_layers|n_layers?|num_attention_heads|n_embd|n_heads?|d_model"
 )
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
+_SHARE = re.compile(r"partial_rotary_factor|rotary_(pct|percent|fraction)")
+"""Shares of a head that positions turn: more than all of it fails once the model runs."""
 _FACTOR = re.compile(r".*(theta|base|seed).*")
 """Numbers that nothing is as large as."""
 
@@ -81,6 +83,8 @@ def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, float) and math.isnan(each):
                 raise _refusal(path, "and not a number is none that a model has")
+            if _SHARE.fullmatch(key) and isinstance(each, int | float) and not 0 <= each <= 1:
+                raise _refusal(path, f"and {each} is not from 0 to 1")
             highest = _LARGEST_FACTOR if _FACTOR.fullmatch(key) else _LARGEST
             if type(each) is int and abs(each) > highest:
                 raise _refusal(path, f"and a whole number of {highest} at most is needed")

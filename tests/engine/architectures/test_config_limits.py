@@ -37,6 +37,7 @@ def _deep(levels: int) -> Any:
         ({"text_config": {"num_experts": 2**30}}, "'text_config.num_experts', and 1073741824 is not from 0 to"),
         ({"rope_parameters": {"factor": math.nan}}, "'rope_parameters.factor', and not a number"),
         ({"attention": _deep(MOST_LEVELS)}, "'attention.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0', which is nested"),
+        ({"rope_parameters": {"partial_rotary_factor": 2.0}}, "partial_rotary_factor', and 2.0 is not from 0 to 1"),
         ({"hidden_act": "\ud800"}, "'hidden_act', and what it says is no text"),
         ({"text_config": {"a\0": 1}}, "'text_config.a\\\\x00', and what it says is no text"),
         ({"layer_types": ["full_attention"] * MOST_VALUES}, "has more than 100000 values with those of 'layer_types'"),
