@@ -217,12 +217,6 @@ SABOTAGES: Final[Mapping[str, Sabotage]] = {
         in_other_ways=dict.fromkeys(((name, "uncut") for name in ("gpt2", "starcoder2", "gpt-neox")), LOAD),
     ),
     "norm_offset": Sabotage("an offset of norms where there is none, or none where there is", settings=_other_offset),
-    "norms_swapped": Sabotage(
-        "norms of queries and of keys swapped",
-        tensors=_renamed("attn_q_norm", "attn_k_norm"),
-        not_in=_none_but(("qwen3", "qwen3-tied", "gemma3", "olmo2"), "no such norms"),
-        in_other_ways={("olmo2", "uncut"): LOAD},
-    ),
     "no_head": Sabotage(
         "no head of its own",
         tensors=lambda tensors, settings: [each for each in tensors if each.module != "output"],

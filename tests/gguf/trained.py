@@ -90,8 +90,7 @@ def save_trained(folder: Path, family: str = "llama", training_steps: int = STEP
 def _key(family: str, training_steps: int, changes: str) -> str:
     """Return the name of what a model is made by: its settings, what trains it and makes its lines, the libraries."""
     libraries = [version(each) for each in ("torch", "transformers", "tokenizers")]
-    sources = [inspect.getsource(each) for each in (_train, _taught, _tokenizer, probe_lines)]
-    facts = json.dumps([FAMILIES[family], training_steps, changes, len(_TAUGHT), len(LINES), libraries, sources])
+    facts = json.dumps([FAMILIES[family], training_steps, changes, len(_TAUGHT), len(LINES), libraries, _SOURCES])
     return f"{family}-{training_steps}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 
@@ -143,3 +142,7 @@ def _tokenizer(is_normalised: bool) -> PreTrainedTokenizerFast:
         ),
     )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<|begin|>", eos_token="<|endoftext|>")
+
+
+_SOURCES: Final = [inspect.getsource(each) for each in (_train, _taught, _tokenizer, probe_lines)]
+"""Read as they are imported: what is read later may have been changed meanwhile."""

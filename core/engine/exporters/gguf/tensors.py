@@ -71,15 +71,15 @@ def placed_tensors(folder: ModelFolder, settings: GgufSettings) -> Iterator[Plac
             yield PlacedTensor(f"{name}.{kind}", name, None, (entry,))
         else:
             is_transposed = architecture.transposed and len(entry.shape) == 2
-            whole = PlacedTensor(f"blk.{match[1]}.{name}.{kind}", name, int(match[1]), (entry,), is_transposed)
-            yield from _in_form(whole, match[2], folder, settings)
+            placed = PlacedTensor(f"blk.{match[1]}.{name}.{kind}", name, int(match[1]), (entry,), is_transposed)
+            yield from _in_form(placed, match[2], folder, settings)
 
 
-def _in_form(whole: PlacedTensor, module: str, folder: ModelFolder, settings: GgufSettings) -> Iterator[PlacedTensor]:
+def _in_form(placed: PlacedTensor, module: str, folder: ModelFolder, settings: GgufSettings) -> Iterator[PlacedTensor]:
     """Yield a tensor of a block as the form has it: as it is, its parts, or, once, those that it is joined with."""
-    form, layer = settings.form, whole.layer
+    form, layer = settings.form, placed.layer
     assert layer is not None
-    block, kind = f"{folder.family.blocks}.{layer}", whole.name.rpartition(".")[2]
+    block, kind = f"{folder.family.blocks}.{layer}", placed.name.rpartition(".")[2]
     joined = next((each for each in form.joined.items() if module in each[1]), None)
     if joined is not None:
         name, modules = joined
@@ -90,11 +90,11 @@ def _in_form(whole: PlacedTensor, module: str, folder: ModelFolder, settings: Gg
         names, begin = form.parts[module], 0
         for name in names:
             heads = {"attn_q": settings.heads, "attn_k": settings.kv_heads, "attn_v": settings.kv_heads}.get(name)
-            rows = whole.shape[0] // len(names) if heads is None else heads[layer] * settings.head_size
-            yield replace(whole, name=f"blk.{layer}.{name}.{kind}", module=name, rows=(begin, begin + rows))
+            rows = placed.shape[0] // len(names) if heads is None else heads[layer] * settings.head_size
+            yield replace(placed, name=f"blk.{layer}.{name}.{kind}", module=name, rows=(begin, begin + rows))
             begin += rows
     else:
-        yield whole
+        yield placed
 
 
 def read_placed(tensor: PlacedTensor, settings: GgufSettings) -> Floats:
