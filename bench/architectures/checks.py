@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -14,6 +15,7 @@ from bench.architectures.masked import Unmatched, without_layers, without_units
 from bench.architectures.outcomes import CAPABILITIES, Capability, Outcome, Status, TypeOutcomes, worst
 from bench.architectures.tiny_configs import tiny_model, tokens_of
 from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.discovered import discovery_key
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.engine.evaluation.reload_check import largest_logit
@@ -41,10 +43,14 @@ class Ended(Exception):
 def check_type(model_type: str, work: Path, seeds: Sequence[int] = SEEDS) -> TypeOutcomes:
     """Return the outcomes of all cells of a type."""
     begun = time.perf_counter()
-    subjects = [_subject(model_type, seed, work / str(seed)) for seed in seeds]
+    discoveries: dict[str, Architecture] = {}
+    subjects = [_subject(model_type, seed, work / str(seed), discoveries) for seed in seeds]
     cells: dict[Capability, Outcome] = {}
     for capability in CAPABILITIES:
-        outcomes = [each if isinstance(each, Outcome) else each.outcome(capability) for each in subjects]
+        outcomes: list[Outcome] = []
+        for subject in subjects:
+            if not outcomes or outcomes[-1].status == "yes":
+                outcomes.append(subject if isinstance(subject, Outcome) else subject.outcome(capability))
         cells[capability] = worst(outcomes)
     ready = [each for each in subjects if isinstance(each, _Subject)]
     return TypeOutcomes(
@@ -76,8 +82,8 @@ def _stage(name: str, status: Status = "failed") -> Iterator[None]:
 class _Subject:
     """A tiny model as its folder, its own logits, and how it was opened; `outcome` tries a capability once."""
 
-    def __init__(self, model_type: str, seed: int, work: Path) -> None:
-        self._work, self._seed = work, seed
+    def __init__(self, model_type: str, seed: int, work: Path, discoveries: dict[str, Architecture]) -> None:
+        self._work, self._seed, self._discoveries = work, seed, discoveries
         self._path = work / "model"
         model = tiny_model(model_type, seed)
         self.has_experts = _has_experts(model)
@@ -102,7 +108,10 @@ class _Subject:
         with _stage("discover"):
             source = describe_source(self._path)
             if isinstance(source, UndiscoveredModel):
-                self._discovered = discover(source.config, source.entries())
+                key = discovery_key(source.config, source.entries(), transformers.__version__)
+                if key not in self._discoveries:
+                    self._discoveries[key] = discover(source.config, source.entries())
+                self._discovered = self._discoveries[key]
         with _stage("open"):
             self._folder = open_model(self._path, discovered=self._discovered)
         self._require_streamed(self._folder, self._logits, "open")
@@ -150,10 +159,10 @@ class _Subject:
         return [model(input_ids=tokens, use_cache=False).logits.float() for tokens in self._tokens]
 
 
-def _subject(model_type: str, seed: int, work: Path) -> "_Subject | Outcome":
+def _subject(model_type: str, seed: int, work: Path, discoveries: dict[str, Architecture]) -> "_Subject | Outcome":
     try:
         with _stage("transformers", "unbuilt"):
-            return _Subject(model_type, seed, work)
+            return _Subject(model_type, seed, work, discoveries)
     except Ended as ended:
         return Outcome("unbuilt", ended.outcome.reason, "transformers")
 
