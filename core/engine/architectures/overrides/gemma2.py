@@ -1,4 +1,7 @@
-"""Gemma 2, with a norm between each output and the residual stream."""
+"""Gemma 2, with a norm between each output and the residual stream.
+
+Discovery finds the same; it is declared so that such a model is known at once.
+"""
 
 from core.engine.architectures.llama_like import llama_like
 

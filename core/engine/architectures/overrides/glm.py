@@ -1,4 +1,7 @@
-"""GLM: Llama's attention with biases, and one projection for the gate and the channels of the FFN."""
+"""GLM: Llama's attention with biases, and one projection for the gate and the channels of the FFN.
+
+Discovery finds the same; it is declared so that such a model is known at once.
+"""
 
 from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
 from core.engine.architectures.llama_like import ATTENTION_NORM, FFN_NORM, HEADS, PROJECTIONS

@@ -1,4 +1,7 @@
-"""GPT-2: weights stored as [in, out], and a head size that follows from the hidden size."""
+"""GPT-2: weights stored as [in, out], and a head size that follows from the hidden size.
+
+Discovery finds the same; it is declared so that such a model is known at once.
+"""
 
 from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
 

@@ -1,4 +1,8 @@
-"""GPT-NeoX: attention and FFN side by side, a head size that follows from the hidden size, and a head `embed_out`."""
+"""GPT-NeoX: attention and FFN side by side, a head size that follows from the hidden size, and a head `embed_out`.
+
+Discovery finds the same, the head's name in files as a renamed key; it is declared so that such a model is known at
+once.
+"""
 
 from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
 

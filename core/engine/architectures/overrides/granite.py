@@ -1,4 +1,7 @@
-"""Granite: Llama's modules, with a factor between each output and the residual stream."""
+"""Granite: Llama's modules, with a factor between each output and the residual stream.
+
+Discovery finds the same; it is declared so that such a model is known at once.
+"""
 
 from core.engine.architectures.llama_like import llama_like
 

@@ -1,4 +1,7 @@
-"""Llama."""
+"""Llama.
+
+Discovery finds the same; it is declared so that such a model is known at once.
+"""
 
 from core.engine.architectures.llama_like import llama_like
 

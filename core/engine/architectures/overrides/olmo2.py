@@ -1,4 +1,7 @@
-"""OLMo 2, whose norms of queries and keys span all heads and lose with them what goes; norms follow either output."""
+"""OLMo 2, whose norms of queries and keys span all heads and lose with them what goes; norms follow either output.
+
+Discovery finds the same; it is declared so that such a model is known at once.
+"""
 
 from core.engine.architectures.architecture import UnitAxis
 from core.engine.architectures.llama_like import HEADS, llama_like

@@ -1,4 +1,7 @@
-"""OPT: a head size that follows from the hidden size, and norms before or after each output, as the config says."""
+"""OPT: a head size that follows from the hidden size, and norms before or after each output, as the config says.
+
+Discovery knows the norms of one config, and here it is the config that says where they are.
+"""
 
 from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
 from core.engine.architectures.llama_like import PROJECTIONS

@@ -1,4 +1,7 @@
-"""Phi-3: one projection for queries, keys and values, and one for the gate and the channels of the FFN."""
+"""Phi-3: one projection for queries, keys and values, and one for the gate and the channels of the FFN.
+
+Discovery finds the same; it is declared so that such a model is known at once.
+"""
 
 from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
 from core.engine.architectures.llama_like import ATTENTION_NORM, FFN_NORM

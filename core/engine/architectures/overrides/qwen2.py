@@ -1,4 +1,7 @@
-"""Qwen2 and Qwen2.5, which name one architecture."""
+"""Qwen2 and Qwen2.5, which name one architecture.
+
+Discovery finds the same; it is declared so that such a model is known at once.
+"""
 
 from core.engine.architectures.llama_like import llama_like
 

@@ -1,4 +1,7 @@
-"""Qwen3, whose norms of queries and keys are those of one head, so that they stay as heads go."""
+"""Qwen3, whose norms of queries and keys are those of one head, so that they stay as heads go.
+
+Discovery finds the same; it is declared so that such a model is known at once.
+"""
 
 from core.engine.architectures.llama_like import llama_like
 

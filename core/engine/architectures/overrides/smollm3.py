@@ -1,4 +1,7 @@
-"""SmolLM3: Llama's modules, with rotary embeddings in some layers only."""
+"""SmolLM3: Llama's modules, with rotary embeddings in some layers only.
+
+Discovery finds the same; it is declared so that such a model is known at once.
+"""
 
 from core.engine.architectures.llama_like import llama_like
 

@@ -1,4 +1,7 @@
-"""StarCoder2: Llama's attention with biases, an FFN of two layers, and LayerNorm before either."""
+"""StarCoder2: Llama's attention with biases, an FFN of two layers, and LayerNorm before either.
+
+Discovery finds the same; it is declared so that such a model is known at once.
+"""
 
 from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
 from core.engine.architectures.llama_like import ATTENTION_NORM, FFN_NORM, HEADS, PROJECTIONS
