@@ -109,12 +109,12 @@ def matrix(found: Mapping[str, Mapping[str, str]]) -> str:
         [
             _title(family),
             *(reasons.get(cells[way], cells[way]) for way in WAYS),
-            f"{cells['perplexity uncut']} … {max((cells.get(f'perplexity {way}', '0') for way in WAYS), key=float)}",
+            cells["perplexity uncut"],
         ]
         for family, cells in found.items()
     ]
     notes = [f"- {letter}: {reason}." for reason, letter in reasons.items()]
-    header = ["", *(TITLES[way] for way in WAYS), "perplexity"]
+    header = ["", *(TITLES[way] for way in WAYS), "perplexity, uncut"]
     return "\n".join([table(header, rows, text_columns=len(WAYS) + 2), "", *notes])
 
 

@@ -107,6 +107,8 @@ def _renamed(one: str, other: str) -> Callable[[list[PlacedTensor], GgufSettings
     names = {one: other, other: one}
 
     def tensors(right: list[PlacedTensor], settings: GgufSettings) -> list[PlacedTensor]:
+        if not names.keys() <= {each.module for each in right}:  # they are fused
+            return right
         return [
             replace(each, name=each.name.replace(f".{each.module}.", f".{names.get(each.module, each.module)}."))
             for each in right
@@ -221,6 +223,9 @@ SABOTAGES: Final[Mapping[str, Sabotage]] = {
         "no head of its own",
         tensors=lambda tensors, settings: [each for each in tensors if each.module != "output"],
         not_in=_none_but(_UNTIED, "the embeddings are the head"),
+        in_other_ways=dict.fromkeys(
+            ((name, "uncut") for name in ("olmo2", "stablelm", "stablelm-parallel", "gpt-neox")), LOAD
+        ),
     ),
     "no_window": Sabotage(
         "no sliding window",

@@ -41,11 +41,9 @@ def test_a_cell_is_exact_in_llama_cpp_and_comes_back(family: str, way: str, tmp_
     kinds = ["F32", "F16", "Q8_0"] if in_full else ["F16"]
     exported = {each.type: each for each in export(folder, *kinds).files}
     assert exported["F16"].kl is not None and exported["F16"].kl < 1e-5, "the others have bounds of their own"
-    perplexity, vocabulary = (
-        exported["F16"].perplexity,
-        open_model(folder, own_artifact=True).description.vocabulary_size,
-    )
-    assert perplexity is not None and perplexity < vocabulary / (20 if way == "uncut" else 2), "far from uniform"
+    if way == "uncut":  # others may be sure of what is wrong
+        vocabulary = open_model(folder).description.vocabulary_size
+        assert exported["F16"].perplexity is not None and exported["F16"].perplexity < vocabulary / 20, "far from even"
     assert not any(each.other_types for each in exported.values())
     settings = read_settings(open_model(folder, own_artifact=True))
     assert settings.context > 40, "of more tokens than a window has"
