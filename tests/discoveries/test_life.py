@@ -56,8 +56,10 @@ def test_a_job_on_a_model_that_nobody_listed_waits_until_it_is_discovered(
     body = {"model": "alien", "method": "wanda", "sparsity": 0.5, "calibration": {"dataset": dataset, "samples": 4}}
     job = api.post("/v1/jobs", json=body).json()
     assert job["status"] == "queued" and "discovered" in api.get(f"/v1/jobs/{job['id']}").json()["waiting_reason"]
-    refused = api.post("/v1/jobs", json=body | {"method": "wanda", "parameters": {"no": 1}})
-    assert refused.json()["code"] == "invalid_parameters", "what can be told without the model is told at once"
+    early = {"invalid_parameters": {"parameters": {"no": 1}}, "invalid_sparsity": {"sparsity": None}}
+    early |= {"invalid_pattern": {"pattern": "structured"}}
+    told = {code: api.post("/v1/jobs", json=body | fields).json()["code"] for code, fields in early.items()}
+    assert all(code == expected for expected, code in told.items()), "what needs no model is told at once"
     assert (fleet.resolve(), claim(), fleet.hints) == (0, None, [])
 
     assert fleet.look()

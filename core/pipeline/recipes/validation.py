@@ -92,6 +92,29 @@ def resolve_request(
 _KINDS = {"language-model": "language models", "image-classification": "image classifiers"}
 
 
+def check_without_model(
+    method: str,
+    pattern: str | None,
+    sparsity: float | None,
+    parameters: Mapping[str, object],
+    *,
+    has_target: bool,
+) -> str:
+    """Check what can be told of a request whose model is not known yet, and return its pattern.
+
+    Raises InvalidPattern, InvalidSparsity or InvalidParameters, as `resolve_request` will.
+    """
+    if not get_method(method).prunes:
+        _require_no_target(method, pattern, sparsity)
+        parse_parameters(method, parameters)
+        return UNSTRUCTURED.text
+    parsed = _offered(method, pattern)
+    if not has_target:
+        resolve_sparsity(parsed, sparsity)
+    parse_parameters(method, parameters, parsed.text)
+    return parsed.text
+
+
 def _require_offered(description: ModelDescription, method: str, what: str, refusal: str) -> None:
     """Raise UnsupportedArchitecture, with the reason, where the architecture cannot be offered something."""
     why = description.known_as.refused.get(what)
@@ -158,16 +181,20 @@ def _without_target(
     *,
     layout: Layout,
 ) -> ResolvedRequest:
+    _require_no_target(method, pattern, sparsity)
+    checked = parse_parameters(method, parameters)
+    if isinstance(checked, SensitivityOptions):
+        checked = _check_measured(description, checked)
+    return ResolvedRequest(method, UNSTRUCTURED.text, None, checked, layout)
+
+
+def _require_no_target(method: str, pattern: str | None, sparsity: float | None) -> None:
     if sparsity is not None:
         raise InvalidSparsity(f"{method} prunes nothing: leave sparsity out", param="sparsity")
     if pattern not in (None, UNSTRUCTURED.text):
         raise InvalidPattern(
             f"{method} prunes nothing and keeps what zeros there are: leave pattern out", param="pattern"
         )
-    checked = parse_parameters(method, parameters)
-    if isinstance(checked, SensitivityOptions):
-        checked = _check_measured(description, checked)
-    return ResolvedRequest(method, UNSTRUCTURED.text, None, checked, layout)
 
 
 def calibrated_method(method: str, parameters: MethodParameters) -> MethodInfo:

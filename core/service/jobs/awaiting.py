@@ -13,9 +13,8 @@ from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
-from core.engine.options.patterns import UNSTRUCTURED
 from core.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError, Unavailable
-from core.methods.registry import get_method, parse_parameters
+from core.pipeline.recipes.validation import check_without_model
 from core.service.discoveries.asking import ID_PREFIX, ask_for
 from core.service.discoveries.states import OPEN
 from core.service.discoveries.tables import DiscoveryRow
@@ -59,8 +58,9 @@ def fill_awaiting(
 
     Raises what can be told of the request without the model, and QuotaExceeded where the team may not have more.
     """
-    pattern = body.pattern or next(iter(get_method(body.method).patterns), UNSTRUCTURED.text)
-    parse_parameters(body.method, body.parameters, pattern)
+    pattern = check_without_model(
+        body.method, body.pattern, body.sparsity, body.parameters, has_target=body.target is not None
+    )
     model = find_model(session, team_of(caller), body.model, store, hub)
     row.body = body.model_copy(update={"model": model.pinned, "pattern": pattern}).model_dump(mode="json")
     row.sources = {"model": model.reference.model_dump(mode="json")}
