@@ -13,6 +13,11 @@ def wait_at_barrier(barrier: str) -> None:
     parent.switch(barrier)
 
 
+def current_forward() -> greenlet:
+    """Return the forward that runs now: one of those in lockstep, or that of the caller."""
+    return getcurrent()
+
+
 def run_in_lockstep(
     forwards: Sequence[Callable[[], Tensor]],
     at_barrier: Callable[[str], None],

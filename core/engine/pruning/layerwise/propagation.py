@@ -6,12 +6,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from greenlet import greenlet
 from torch import Tensor, nn
 
 from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import call_block
 from core.engine.pruning.input_statistics import InputStatistic
-from core.engine.pruning.layerwise.lockstep import run_in_lockstep, wait_at_barrier
+from core.engine.pruning.layerwise.lockstep import current_forward, run_in_lockstep, wait_at_barrier
 from core.engine.pruning.layerwise.streams import Stream
 
 
@@ -58,20 +59,23 @@ PruneGroup = Callable[[InputGroup, InputStatistic], None]
 
 @contextmanager
 def arrivals(block: nn.Module, groups: Sequence[InputGroup], on_arrival: OnArrival) -> Iterator[None]:
-    """Call `on_arrival` when a tensor reaches a group's first linear layer; check that the others read the same one."""
-    inputs: dict[InputGroup, tuple[int, tuple[int, ...]]] = {}
+    """Call `on_arrival` when a tensor reaches a group's first linear layer; check that the others read the same one.
+
+    Of a group that attention and FFN share, the others come when other forwards have been at the first one since.
+    """
+    inputs: dict[tuple[greenlet, InputGroup], tuple[int, tuple[int, ...]]] = {}
 
     def first(group: InputGroup) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
             on_arrival(group, arguments[0])
-            inputs[group] = (arguments[0].data_ptr(), tuple(arguments[0].shape))
+            inputs[current_forward(), group] = (arguments[0].data_ptr(), tuple(arguments[0].shape))
 
         return hook
 
     def other(group: InputGroup) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-            same = inputs.get(group) == (arguments[0].data_ptr(), tuple(arguments[0].shape))
-            assert same, f"{group.linears} do not read one tensor: the family table is wrong"
+            same = inputs.get((current_forward(), group)) == (arguments[0].data_ptr(), tuple(arguments[0].shape))
+            assert same, f"{group.linears} do not read one tensor: the architecture is wrong"
 
         return hook
 
