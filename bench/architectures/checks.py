@@ -20,9 +20,9 @@ from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.models.tracing.discover import discover
 from core.engine.pruning.block_pass import LayerRow, PruneResult
 from core.errors import InvalidRequest, SecateurError
+from core.pipeline.stages.discover import discover_and_test
 
 SEEDS = (0, 1)
 LENGTHS = ((12, 1), (40, 2))
@@ -110,8 +110,11 @@ class _Subject:
             if isinstance(source, UndiscoveredModel):
                 key = discovery_key(source.config, source.entries(), transformers.__version__)
                 if key not in self._discoveries:
-                    self._discoveries[key] = discover(source.config, source.entries())
+                    self._discoveries[key] = discover_and_test(source.config, source.entries())
                 self._discovered = self._discoveries[key]
+                for nothing in ("experts", "weights"):  # without which nothing is offered
+                    if nothing in self._discovered.refused:
+                        raise Ended("refused", "discover", self._discovered.refused[nothing])
         with _stage("open"):
             self._folder = open_model(self._path, discovered=self._discovered)
         self._require_streamed(self._folder, self._logits, "open")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import transformers
 
-from bench.architectures.outcomes import CAPABILITIES, STRUCTURED, Outcome, TypeOutcomes
+from bench.architectures.outcomes import CAPABILITIES, STRUCTURED, Capability, Outcome, TypeOutcomes
 from bench.page import table
 from core.engine.architectures.discovered import DISCOVERY_VERSION
 
@@ -53,27 +53,31 @@ def known_type(outcomes: TypeOutcomes) -> dict[str, object]:
 
 
 def _summary(found: Mapping[str, TypeOutcomes], types: Collection[str]) -> list[str]:
+    experts = [each for each in found.values() if each.has_experts]
+    others = [each for each in found.values() if not each.has_experts]
+    unbuilt = [each for each in others if each.cells["opens"].status == "unbuilt"]
+    states = [each for each in others if _is_refused(each, _STATES)]
+    counted = [each for each in others if each not in unbuilt and each not in states]
+    alone = [each for each in counted if not _is_refused(each, _COMBINED)]
     cells = [cell for each in found.values() for cell in each.cells.values()]
     wrong = sum(cell.status == "wrong" for cell in cells)
-    unbuilt = [each for each in found.values() if each.cells["opens"].status == "unbuilt"]
-    experts = [each for each in found.values() if each.has_experts]
-    combined = [each for each in found.values() if _is_refused(each, _COMBINED) and not each.has_experts]
-    states = [each for each in found.values() if _is_refused(each, _BY_DESIGN) and not each.has_experts]
-    aside = {each.model_type for group in (unbuilt, experts, combined, states) for each in group}
-    rest = [each for each in found.values() if each.model_type not in aside]
-    unstructured = _share(rest, lambda each: each.cells["unstructured"].status == "yes")
-    structured = _share(rest, lambda each: any(each.cells[kind].status == "yes" for kind in STRUCTURED))
-    tried = f"{len(found)} of the {len(types)}" if len(found) < len(types) else f"all {len(types)}"
+    tried = f"{len(found)} of the {len(types)}" if len(found) < len(types) else f"All {len(types)}"
+
+    def row(title: str, aim: int, *kinds: Capability) -> list[str]:
+        shares = [_share(group, lambda each: any(each.cells[kind].status == "yes" for kind in kinds)) for group in
+                  (alone, counted)]  # fmt: skip
+        return [title, *shares, f"{aim} %"]
+
     return [
-        f"Tried: {tried} types of causal language models of transformers {transformers.__version__}. Set aside: "
-        f"{len(experts)} with experts, {len(unbuilt)} that transformers does not build from their own config or run on "
-        f"tokens alone, {len(combined)} whose config describes more than a language model, and {len(states)} refused "
-        f"by design, whose blocks hand each other more than hidden states or quantise weights as they run.",
+        f"{tried} types of causal language models of transformers {transformers.__version__}. Not counted in the "
+        f"shares: {len(experts)} with experts; {len(unbuilt)} that transformers does not build from their own config, "
+        f"or run on tokens alone; {len(states)} refused by design, as their blocks hand each other more than hidden "
+        "states.",
         table(
-            ["Of the others", "Types", "Share", "Aim"],
+            ["Offered", "Types of language models alone", "With configs of more than that", "Aim"],
             [
-                ["Unstructured", *unstructured, f"{_UNSTRUCTURED_AIM} %"],
-                ["Structured (channels or heads)", *structured, f"{_STRUCTURED_AIM} %"],
+                row("Unstructured", _UNSTRUCTURED_AIM, "unstructured"),
+                row("Structured: channels or heads", _STRUCTURED_AIM, *STRUCTURED),
             ],
             text_columns=1,
         ),
@@ -81,18 +85,18 @@ def _summary(found: Mapping[str, TypeOutcomes], types: Collection[str]) -> list[
     ]
 
 
-_COMBINED = ("describes more than a language model",)
-_BY_DESIGN = ("made inside", "quantise")
+_COMBINED = "describes more than a language model"
+_STATES = "made inside of others"
 
 
-def _is_refused(outcomes: TypeOutcomes, reasons: Collection[str]) -> bool:
+def _is_refused(outcomes: TypeOutcomes, reason: str) -> bool:
     opens = outcomes.cells["opens"]
-    return opens.status == "refused" and any(each in opens.reason for each in reasons)
+    return opens.status == "refused" and reason in opens.reason
 
 
-def _share(group: Collection[TypeOutcomes], holds: Callable[[TypeOutcomes], bool]) -> tuple[str, str]:
+def _share(group: Collection[TypeOutcomes], holds: Callable[[TypeOutcomes], bool]) -> str:
     count = sum(map(holds, group))
-    return f"{count} of {len(group)}", f"{100 * count / max(len(group), 1):.1f} %"
+    return f"{count} of {len(group)}, {100 * count / max(len(group), 1):.1f} %"
 
 
 def _row(outcomes: TypeOutcomes, reasons: dict[str, int]) -> list[str]:
@@ -107,7 +111,22 @@ def _row(outcomes: TypeOutcomes, reasons: dict[str, int]) -> list[str]:
 
 
 def _reason(model_type: str, outcome: Outcome) -> str:
-    """Return why a cell is not offered, without the type's name in front and other than its numbers alike."""
-    text = re.sub(rf"^{re.escape(model_type.removesuffix('_text'))}\w*: ", "", outcome.reason)
-    text = re.sub(r"[<>|]", " ", text)
+    """Return why a cell is not offered, without what differs where the reason is the same: names and differences."""
+    text = outcome.reason
+    for pattern, instead in _ALIKE:
+        text = re.sub(pattern.replace("TYPE", re.escape(model_type.removesuffix("_text"))), instead, text)
     return text if outcome.status == "refused" else f"{outcome.stage}: {text}"
+
+
+_ALIKE = (
+    (r"^TYPE\w*: ", ""),
+    (r"^(parameters\.attention|depth): ", ""),
+    (r"^\w+ cannot lose (\w+): ", r"no \1: "),
+    (r"; use .*$", ""),
+    (r"(?<=not pruned yet): .*$", ""),
+    (r"(?<=differ) by [-+.e0-9]+", ""),
+    (r", [-+.e0-9]+ is allowed", ""),
+    (r"[<>|]", " "),
+    (r" for this kind of AutoModel.*$", ""),
+)
+"""Parts of a reason, and what stands for them."""

@@ -23,6 +23,8 @@ from bench.cells import Program, cell_key, engine_program, recall, remember
 LIMIT_SECONDS = 300
 _MEMORY = 16 * 2**30
 _RESULT = "outcomes.json"
+_COUNTING = ("jobs", "masked", "outcomes", "tiny_configs", "tiny_exceptions", "tiny_sizes")
+"""Modules beside the checks that outcomes follow from."""
 
 
 def recalled(types: Iterable[str]) -> dict[str, TypeOutcomes]:
@@ -72,4 +74,5 @@ def _key(model_type: str) -> str:
 
 @cache
 def _program() -> Program:
-    return engine_program("bench.architectures.checks", sorted(Path(__file__).parent.glob("*.py")))
+    here = Path(__file__).parent
+    return engine_program("bench.architectures.checks", [here / f"{name}.py" for name in _COUNTING])
