@@ -90,6 +90,6 @@ def _passing_on(forward: Callable[..., Any]) -> Callable[..., Any]:
         hidden = arguments[0] if arguments else keywords["hidden_states"]
         before = hidden.clone()
         output = forward(*arguments, **keywords)
-        return (before, *output[1:]) if isinstance(output, tuple) else before
+        return (before, *output[1:]) if isinstance(output, tuple | list) else before
 
     return passing_on

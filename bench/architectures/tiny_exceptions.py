@@ -59,6 +59,7 @@ CHANGES: Mapping[str, dict[str, object]] = {
     "cohere2_moe": _LOGITS_AS_THEY_ARE,
     "inkling_text": {"logits_mup_width_multiplier": 1.0},
     # Kinds of layers that only show where there are several.
+    "bamba": {"num_hidden_layers": 3, "attn_layer_indices": [1]},
     "flint": {"num_hidden_layers": 3, "layer_types": ["full_attention", "full_attention", "sliding_attention"],
               "mlp_only_layers": [0]},
     "gemma3n_text": _KEYS_SHARED | {"activation_sparsity_pattern": [0.95, 0.0, 0.0, 0.0, 0.0]},
