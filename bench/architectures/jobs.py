@@ -100,7 +100,7 @@ def _request(capability: Capability, folder: ModelFolder) -> ResolvedRequest:
     """Return the request of a job that takes half of what can go; of layers, as many as half the blocks are."""
     job, description = JOBS[capability], folder.description
     if job.pattern != "structured":
-        return resolve_request(description, job.method, job.pattern, _SHARE, {})
+        return resolve_request(description, job.method, job.pattern, _SHARE, {"micro_batch": 1})
     structure = require_structure(description)
     if capability == "layers":
         layers = len(structure.layers)

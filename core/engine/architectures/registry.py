@@ -17,16 +17,23 @@ CLASSIFIER_ARCHITECTURES: Final = {
 }
 
 
+def declared_architecture(class_name: str, model_type: object) -> Architecture | None:
+    """Return what is declared of a class and a type of config; None for a type of another name with the same class."""
+    architecture = LANGUAGE_ARCHITECTURES.get(class_name)
+    is_known = any(each.model_type == model_type for each in LANGUAGE_ARCHITECTURES.values())
+    return architecture if is_known else None
+
+
 def architecture_for(names: list[str], discovered: Architecture | None = None) -> Architecture:
     """Return the architecture of a config's `architectures`: the declared one, else the discovered one.
 
     Raises UnsupportedArchitecture, naming those declared, where there is neither.
     """
+    if discovered is not None and discovered.architecture in names:
+        return declared_architecture(discovered.architecture, discovered.model_type) or discovered
     for name in names:
         if name in LANGUAGE_ARCHITECTURES:
             return LANGUAGE_ARCHITECTURES[name]
-    if discovered is not None and discovered.architecture in names:
-        return discovered
     named = ", ".join(repr(each[:100]) for each in names[:5]) or "none named in config.json"
     known: list[Architecture | ClassifierArchitecture] = [
         *LANGUAGE_ARCHITECTURES.values(),

@@ -22,7 +22,7 @@ from core.engine.architectures.description import (
     read_config,
     stored_tensors,
 )
-from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES, LANGUAGE_ARCHITECTURES
+from core.engine.architectures.registry import CLASSIFIER_ARCHITECTURES, declared_architecture
 from core.engine.checkpoints.quantisation import plain_config, quantisation_of
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, dtype_bytes
 from core.errors import CorruptSafetensors, UnusableModel
@@ -90,7 +90,7 @@ def describe_source(folder: Path) -> Source:
     if (
         not names
         or not isinstance(model_type, str)
-        or any(each in LANGUAGE_ARCHITECTURES or each in CLASSIFIER_ARCHITECTURES for each in names)
+        or any(each in CLASSIFIER_ARCHITECTURES or declared_architecture(each, model_type) for each in names)
     ):
         return describe_folder(folder)
     tensors = stored_tensors(folder, quantisation_of(config))

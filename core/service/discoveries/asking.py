@@ -10,7 +10,7 @@ from core import errors
 from core.database import seconds_from_now
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.discovered import discovery_key
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.registry import declared_architecture
 from core.engine.architectures.undiscovered import UndiscoveredModel
 from core.errors import DiscoveryFailed, NotDiscovered, NotFound, QuotaExceeded, SecateurError, Unavailable
 from core.service.discoveries.states import OPEN
@@ -38,9 +38,9 @@ def discovered(session: Session, model: UndiscoveredModel, queue: str | None) ->
 
     Raises NotDiscovered where nobody has found out yet, and the error of a discovery that failed.
     """
-    listed = LANGUAGE_ARCHITECTURES.get(model.architecture)
-    if listed is not None:  # listed since the model was described
-        return model.described(listed)
+    declared = declared_architecture(model.architecture, model.family)
+    if declared is not None:  # since the model was described
+        return model.described(declared)
     version = version_for(session, queue)
     if version is None:
         raise _not_discovered(model, None)
@@ -120,7 +120,7 @@ def ask_for(session: Session, caller: Actor, missing: NotDiscovered, settings: S
 def ask_if_possible(session: Session, caller: Actor, model: UndiscoveredModel, settings: Settings) -> None:
     """Have a model discovered as soon as it is registered; where that cannot be now, whoever needs it asks again."""
     version = version_for(session, None)
-    if version is not None and model.architecture not in LANGUAGE_ARCHITECTURES:
+    if version is not None and declared_architecture(model.architecture, model.family) is None:
         try:
             ask(session, caller, model, version, settings)
         except QuotaExceeded:

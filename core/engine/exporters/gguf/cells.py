@@ -15,9 +15,10 @@ def written_form(
     """Return the family of a model, and the form that takes it once parts are gone; raises InvalidRequest."""
     name, cut = description.architecture, cut or Cut()
     family = FAMILIES.get(name)
-    if family is None:
+    if family is None or description.discovered is not None:
+        shown = name if description.discovered is None else f"the type {description.discovered.model_type!r}"
         raise InvalidRequest(
-            f"{param}: GGUF files are written of {', '.join(FAMILIES)}, not of {name}: leave it "
+            f"{param}: GGUF files are written of {', '.join(FAMILIES)}, not of {shown}: leave it "
             "out, or choose a model of those",
             param=param,
         )
