@@ -16,7 +16,7 @@ from bench.architectures.outcomes import CAPABILITIES, Capability, Outcome, Stat
 from bench.architectures.tiny_configs import tiny_model, tokens_of
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.discovered import discovery_key
-from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.registry import declared_architecture
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.models.folder import ModelFolder, open_model
@@ -90,7 +90,7 @@ class _Subject:
         model.save_pretrained(self._path)
         self._tokens = [tokens_of(model.config, seed, length) for length, _ in LENGTHS]
         self._logits = self._logits_of(model)
-        self.listed = type(model).__name__ in LANGUAGE_ARCHITECTURES
+        self.listed = declared_architecture(type(model).__name__, model.config.model_type) is not None
         _require_equal(self._logits_of(self._stock(self._path)), self._logits)
         self._discovered: Architecture | None = None
         self._folder: ModelFolder | None = None

@@ -48,7 +48,9 @@ def discovered(folder: Path) -> Architecture:
 def prune_and_reload(folder: Path, family: Architecture, tokens: torch.Tensor, work: Path) -> None:
     """Halve every linear layer, save the model and compare what opens of it."""
     opened = open_model(folder, discovered=family)
-    plan = make_plan(opened, resolve_request(opened.description, "wanda", "unstructured", 0.5, {"micro_batch": 1}), device=CPU)
+    plan = make_plan(
+        opened, resolve_request(opened.description, "wanda", "unstructured", 0.5, {"micro_batch": 1}), device=CPU
+    )
     work.mkdir()
     result = LayerwisePass(opened, plan, calibration=tokens, evaluations={"text": tokens}, work=work).run()
     artifact = save(result, folder, work / "artifact")
