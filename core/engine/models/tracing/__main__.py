@@ -12,7 +12,7 @@ from pydantic import JsonValue, TypeAdapter
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.discovered import architectures
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.errors import SecateurError, UnsupportedArchitecture
+from core.errors import DiscoveryFailed, SecateurError, UnsupportedArchitecture
 
 Discover: TypeAlias = Callable[[Mapping[str, JsonValue], Mapping[str, TensorEntry]], Architecture]
 _Headers = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -35,16 +35,18 @@ def answer(request: str, discover: Discover = _discover) -> dict[str, JsonValue]
         architecture = discover(config, {name: _entry(name, *each) for name, each in headers.items()})
         answered: dict[str, JsonValue] = {"architecture": architectures.dump_python(architecture, mode="json")}
     except SecateurError as error:
-        answered = {"error": {"code": error.code, "message": str(error)}}
+        answered = _error(type(error), str(error))
     except MemoryError:
-        answered = _refusal("finding out what the model is takes too much memory")
+        # It may be the machine that has too little, so it is no verdict on the model.
+        answered = _error(DiscoveryFailed, "finding out what the model is takes too much memory")
     except Exception as error:  # the code of any type of model may fail in any way
-        answered = _refusal(f"what the model is cannot be found out: {type(error).__name__}: {str(error)[:300]}")
+        why = f"what the model is cannot be found out: {type(error).__name__}: {str(error)[:300]}"
+        answered = _error(UnsupportedArchitecture, why)
     return answered
 
 
-def _refusal(message: str) -> dict[str, JsonValue]:
-    return {"error": {"code": UnsupportedArchitecture.code, "message": message}}
+def _error(kind: type[SecateurError], message: str) -> dict[str, JsonValue]:
+    return {"error": {"code": kind.code, "message": message}}
 
 
 def _entry(name: str, dtype: str, shape: Sequence[int]) -> TensorEntry:

@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import read_config, weight_files
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
-from core.engine.models.tracing.__main__ import main
+from core.engine.models.tracing.__main__ import answer, main
 from core.engine.models.tracing.blocks import find_blocks
 from core.engine.models.tracing.build import build_traceable
 from core.engine.models.tracing.discover import discover
@@ -135,3 +135,14 @@ def test_the_child_answers_with_one_json_object_whatever_is_printed(
     assert json.loads(first)["architecture"]["blocks"] == "model.layers"
     assert json.loads(second)["error"]["code"] == "unsupported_architecture"
     assert "no such thing" in json.loads(second)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(MemoryError(), "discovery_failed"), (IndexError("no row"), "unsupported_architecture")]
+)
+def test_too_little_memory_is_no_verdict_on_a_model_and_a_fault_of_its_code_is(error: Exception, code: str) -> None:
+    def failing(config: object, tensors: object) -> Architecture:
+        raise error
+
+    answered = answer(json.dumps({"config": {}, "tensors": {}}), failing)["error"]
+    assert isinstance(answered, dict) and answered["code"] == code
