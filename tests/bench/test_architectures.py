@@ -14,25 +14,29 @@ from bench.architectures.outcomes import CAPABILITIES
 from bench.architectures.report import known_type
 from bench.architectures.tiny_configs import TYPES, tiny_config, tiny_model, tokens_of
 from core.engine.architectures import registry
+from tests.engine.crossing import partly
 
 KNOWN = json.loads(Path(registry.__file__).with_name("known_types.json").read_text())
-REPRESENTATIVES = (
+IN_EVERY_RUN = (
     "bloom",  # positions by a bias that depends on the tokens, queries, keys and values interleaved
     "falcon",  # attention and FFN read one tensor, one key and value head
-    "gpt_bigcode",
+    "gpt_bigcode",  # one key and value head beside the queries
+    "mamba",
+    "mpt",
+    "mixtral",
+)
+REPRESENTATIVES = (
+    *IN_EVERY_RUN,
     "phi",
     "cohere2",
     "gemma",
-    "mpt",
     "minicpm3",  # keys and values of all heads from one latent
     "bart",  # the decoder of an encoder and decoder
-    "mamba",
     "recurrent_gemma",  # recurrent layers and attention
-    "mixtral",
 )
 
 
-@pytest.mark.parametrize("model_type", REPRESENTATIVES)
+@partly("model_type", REPRESENTATIVES, IN_EVERY_RUN)
 def test_what_is_known_of_a_type_is_what_a_run_gives(model_type: str, tmp_path: Path) -> None:
     assert known_type(check_type(model_type, tmp_path, seeds=(0,))) == KNOWN["types"][model_type]
 
