@@ -110,7 +110,7 @@ def _request(capability: Capability, folder: ModelFolder) -> ResolvedRequest:
     kinds = removed_kinds(attention)
     removable = sum(removable_parameters(structure, layer, kinds) for layer in range(len(structure.layers)))
     # Where nothing can go the request is made all the same: the refusal is the service's own.
-    share = max(_SHARE * removable / description.parameters, 0.05)
+    share = _SHARE * removable / description.parameters or _SHARE
     return resolve_request(description, job.method, job.pattern, share, {"attention": attention})
 
 
