@@ -43,6 +43,7 @@ def check_offered(description: ModelDescription, parameters: WidthOptions) -> No
 def check_width(
     description: ModelDescription, structure: ModelStructure, parameters: WidthOptions, layout: Layout
 ) -> None:
+    """Require that the layers can get shapes of that layout."""
     if layout == "uniform":
         if description.layout == "per_layer" or not structure.is_uniform:
             raise InvalidParameters(

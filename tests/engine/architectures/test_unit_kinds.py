@@ -73,12 +73,12 @@ def test_the_registry_has_each_kind_once_and_the_ways_to_count_it_by_the_attenti
         assert [type(each).__name__ for each in removed_kinds(mode)] == classes
 
 
-def test_only_the_option_of_attention_names_a_module_of_a_kind() -> None:
+def test_only_options_of_widths_name_a_module_of_a_kind() -> None:
     modules = "|".join(each.name for each in iter_modules(unit_kinds.__path__))
     named = re.compile(rf"unit_kinds\.({modules})")
     files = [file for package in ("api", "core", "worker") for file in (ROOT / package).rglob("*.py")]
     naming = {file.relative_to(ROOT).as_posix() for file in files if named.search(file.read_text(encoding="utf-8"))}
-    assert naming == {"core/engine/options/width_counts.py"}
+    assert naming == {"core/engine/options/width_checks.py", "core/engine/options/width_counts.py"}
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.6])
