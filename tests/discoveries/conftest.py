@@ -46,7 +46,10 @@ class Fleet:
             for job in session.scalars(select(JobRow).where(JobRow.awaits_discovery.is_not(None))):
                 job.dispatched_at = None
         hub = HubLookup(self.settings, self.sessions)
-        send = lambda job_id, queue: self.hints.append(job_id)  # noqa: E731
+
+        def send(job_id: str, queue: str) -> None:
+            self.hints.append(job_id)
+
         return resolve_awaiting(self.sessions, self.settings, store=self.store, hub=hub, send_hint=send)
 
     def row(self) -> DiscoveryRow:

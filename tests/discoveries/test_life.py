@@ -167,7 +167,7 @@ def test_the_discovery_of_a_worker_that_was_killed_is_another_ones(
 def test_a_team_may_have_only_so_many_that_are_not_over(
     api: TestClient, fleet: Fleet, settings: Settings, alien: Path
 ) -> None:
-    api.app.state.api.settings.discoveries_per_team = 1  # type: ignore[attr-defined]
+    settings.discoveries_per_team = 1
     register(api, alien)
     register(api, write_alien(settings.models_root / "other", rope_theta=5.0).absolute(), "other")
     assert api.get("/v1/models/other").json()["discovery"]["state"] == "unknown", "registered all the same"

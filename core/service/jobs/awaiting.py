@@ -35,9 +35,9 @@ from secateur_wire.base import JsonObject
 from secateur_wire.jobs import Estimate
 
 _LOOK_SECONDS = 5.0
-"""Between two looks at a job; in place of hints, of which it needs none, they are what `dispatched_at` is about."""
+"""Pause between two looks at a job, told by `dispatched_at`, which is that of hints for other jobs."""
 _NEVER = datetime(9000, 1, 1, tzinfo=UTC)
-"""When such a job is available: workers of a version that knows no discoveries leave it alone too."""
+"""Time at which such a job is available, so that workers of a version without discoveries leave it alone too."""
 _STALE_SECONDS = 600.0
 """A discovery that no worker took for this long may be one for a library that no worker has any more."""
 _BATCH = 50

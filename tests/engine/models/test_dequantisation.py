@@ -198,7 +198,7 @@ def test_a_scale_that_is_no_number_is_named(tmp_path: Path) -> None:
 
 
 def test_a_mixture_in_mxfp4_is_described_by_its_plain_weights_and_read_as_transformers_reads_it(tmp_path: Path) -> None:
-    """As gpt-oss is shipped: the experts quantised and all else not."""
+    """The experts are quantised and all else is not, as gpt-oss is shipped."""
     model = tiny_model("gpt_oss", 0).bfloat16()
     model.save_pretrained(tmp_path)
     plain = load_file(tmp_path / "model.safetensors")

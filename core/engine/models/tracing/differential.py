@@ -55,7 +55,7 @@ class Differential:
         try:
             return self._config(settings)
         except Exception as error:  # config classes validate with whatever exception their authors chose
-            return _short(error)
+            return one_line(error)
 
     def changes(self, settings: Mapping[str, Any]) -> frozenset[Change] | str:
         """Return what other settings change; as words, why there is no such model or it has other parameters."""
@@ -65,7 +65,7 @@ class Differential:
         try:
             after = self._shapes(config)
         except Exception as error:  # so do the constructors of models
-            return _short(error)
+            return one_line(error)
         if after.keys() != self.shapes.keys():
             odd = sorted(after.keys() ^ self.shapes.keys())[0]
             return f"it adds or takes away parameters, as {odd}"
@@ -91,5 +91,6 @@ class Differential:
         return {name: tuple(each.shape) for name, each in model.named_parameters()}
 
 
-def _short(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Return the begin of an error's message in one line, or its kind where it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__

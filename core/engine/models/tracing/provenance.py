@@ -28,7 +28,7 @@ _PRODUCTS: Final = {_aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm, _aten.mv, _
 _LINEAR: Final = {*_PRODUCTS, *_COPIES, _aten.add, _aten.add_}
 Memory: TypeAlias = int
 Place: TypeAlias = tuple[Memory, int, int]
-"""What a layer reads: a memory, the offset in it and the number of elements."""
+"""Tensor that a layer reads, as a memory, the offset in it and the number of elements."""
 
 
 @dataclass(frozen=True)

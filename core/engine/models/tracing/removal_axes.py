@@ -18,8 +18,7 @@ from core.engine.architectures.architecture import (
 from core.engine.architectures.unit_kind import axis_dimension, run_name
 from core.engine.models.tracing.build import build_random
 from core.engine.models.tracing.configuration import Settings, open_config
-from core.engine.models.tracing.differential import Differential, Shapes
-from core.engine.models.tracing.probe import randomise
+from core.engine.models.tracing.differential import Differential, Shapes, one_line
 from core.engine.models.tracing.units import CHANNELS, HEADS, discover_units
 from core.errors import SecateurError
 
@@ -38,14 +37,13 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
             return _refusing(architecture, (CHANNELS, HEADS), architecture.refused[_EXPERTS])
         settings = _with_shared_keys(small)
         model = build_random(open_config(settings))
-        randomise(model)
         discovered = discover_units(model, architecture.blocks, sublayers, Differential(settings)).of(architecture)
         at_size = Differential(real)
         for kind in (CHANNELS, HEADS):
             if discovered.axes(kind):
                 discovered = _at_size(discovered, kind, at_size)
     except Exception as error:  # the code of any type may fail in any way, and weights can be pruned all the same
-        reason = f"its units cannot be discovered: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = f"its units cannot be discovered: {type(error).__name__}: {one_line(error)}"
         return _refusing(architecture, (CHANNELS, HEADS), reason)
     return discovered
 

@@ -28,9 +28,10 @@ from core.engine.models.hooks import removed_after
 from core.engine.models.loading import load_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tensors import write_tensors
-from core.engine.models.tracing.build import build_random, vocabulary_size
+from core.engine.models.tracing.blocks import run_model, sample_tokens
+from core.engine.models.tracing.build import build_random
 from core.engine.models.tracing.configuration import Settings, open_config
-from core.engine.models.tracing.probe import randomise
+from core.engine.models.tracing.differential import one_line
 from core.engine.models.tracing.removal_axes import with_units
 from core.engine.models.tracing.units import CHANNELS, HEADS
 from core.engine.pruning.units.removal import (
@@ -55,13 +56,11 @@ def self_tested(architecture: Architecture, small: Settings) -> Architecture:
     with TemporaryDirectory() as place:
         folder, work = Path(place, "model"), Path(place, "work")
         work.mkdir()
-        model = build_random(open_config(small))
-        randomise(model)
-        model.save_pretrained(folder)
+        build_random(open_config(small)).save_pretrained(folder)
         try:
             failed = failed_cuts(folder, as_small, work)
         except Exception as error:  # the code of any model may fail in any way
-            failed = {WEIGHTS: f"a small copy of it cannot be pruned: {type(error).__name__}: {_short(error)}"}
+            failed = {WEIGHTS: f"a small copy of it cannot be pruned: {type(error).__name__}: {one_line(error)}"}
     if WEIGHTS in failed:  # whatever is done stands on blocks that run one by one
         failed = dict.fromkeys((WEIGHTS, CHANNELS, HEADS, LAYERS), failed[WEIGHTS])
     return replace(
@@ -131,7 +130,7 @@ def _streamed_difference(opened: ModelFolder, dense: PreTrainedModel) -> str | N
     """Return how the logits differ where blocks run one by one; None where they do not."""
     streamed = StreamedModel(opened, dtype=torch.float32, device=_CPU)
     for length in _LENGTHS:
-        tokens = _tokens(dense, length)
+        tokens = sample_tokens(dense, length=length, seed=length)
         with torch.inference_mode():
             hidden = streamed.embed(tokens)
             for index, arguments in enumerate(streamed.block_arguments(tokens)):
@@ -175,7 +174,7 @@ def _difference(
     try:
         cut = _reloaded(opened, kinds, kept, work)
         for length in _LENGTHS:
-            tokens = _tokens(dense, length)
+            tokens = sample_tokens(dense, length=length, seed=length)
             with torch.inference_mode():
                 with _silenced(opened, dense, kinds, kept):
                     expected = _logits(dense, tokens)
@@ -184,12 +183,12 @@ def _difference(
             if not difference <= _TOLERANCE * largest_logit(expected):
                 return f"the logits of the model that was saved and opened anew differ by {difference:g}"
     except Exception as error:  # the code of any model may fail in any way
-        return f"the model cannot be saved and opened anew: {type(error).__name__}: {_short(error)}"
+        return f"the model cannot be saved and opened anew: {type(error).__name__}: {one_line(error)}"
     return None
 
 
 def _logits(model: PreTrainedModel, tokens_BT: Tensor) -> Tensor:
-    logits: Tensor = model(input_ids=tokens_BT, use_cache=False).logits
+    logits: Tensor = run_model(model, tokens_BT).logits
     return logits.float()
 
 
@@ -281,14 +280,3 @@ def _pass_by(
 ) -> Tensor | tuple[Tensor, ...]:
     hidden = arguments[0] if arguments else keywords["hidden_states"]
     return hidden if isinstance(output, Tensor) else type(output)((hidden, *output[1:]))
-
-
-def _tokens(model: PreTrainedModel, length: int) -> Tensor:
-    vocabulary = vocabulary_size(model)
-    return torch.randint(
-        min(4, vocabulary - 1), vocabulary, (2, length), generator=torch.Generator().manual_seed(length)
-    )
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
