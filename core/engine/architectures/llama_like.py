@@ -16,6 +16,18 @@ HEADS = (
 )
 ATTENTION_NORM = "input_layernorm"
 FFN_NORM = "post_attention_layernorm"
+FUSED_FFN = Sublayer.of(
+    ("mlp.gate_up_proj",),
+    "mlp.down_proj",
+    {
+        "channels": (
+            UnitAxis("mlp.gate_up_proj", "out", ("channel", "channel")),
+            UnitAxis("mlp.down_proj", "in", ("channel",)),
+        )
+    },
+    norm=FFN_NORM,
+)
+"""FFN whose gate and channels are one projection."""
 
 
 def llama_like(

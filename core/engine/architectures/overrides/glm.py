@@ -3,8 +3,8 @@
 Discovery finds the same; it is declared so that such a model is known at once.
 """
 
-from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
-from core.engine.architectures.llama_like import ATTENTION_NORM, FFN_NORM, HEADS, PROJECTIONS
+from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.llama_like import ATTENTION_NORM, FUSED_FFN, HEADS, PROJECTIONS
 
 ARCHITECTURE = Architecture(
     model_type="glm",
@@ -16,16 +16,6 @@ ARCHITECTURE = Architecture(
     head="lm_head",
     sublayers=(
         Sublayer.of(PROJECTIONS, "self_attn.o_proj", {"heads": HEADS}, norm=ATTENTION_NORM),
-        Sublayer.of(
-            ("mlp.gate_up_proj",),
-            "mlp.down_proj",
-            {
-                "channels": (
-                    UnitAxis("mlp.gate_up_proj", "out", ("channel", "channel")),
-                    UnitAxis("mlp.down_proj", "in", ("channel",)),
-                )
-            },
-            norm=FFN_NORM,
-        ),
+        FUSED_FFN,
     ),
 )

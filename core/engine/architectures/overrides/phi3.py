@@ -4,7 +4,7 @@ Discovery finds the same; it is declared so that such a model is known at once.
 """
 
 from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
-from core.engine.architectures.llama_like import ATTENTION_NORM, FFN_NORM
+from core.engine.architectures.llama_like import ATTENTION_NORM, FUSED_FFN
 
 ARCHITECTURE = Architecture(
     model_type="phi3",
@@ -26,16 +26,6 @@ ARCHITECTURE = Architecture(
             },
             norm=ATTENTION_NORM,
         ),
-        Sublayer.of(
-            ("mlp.gate_up_proj",),
-            "mlp.down_proj",
-            {
-                "channels": (
-                    UnitAxis("mlp.gate_up_proj", "out", ("channel", "channel")),
-                    UnitAxis("mlp.down_proj", "in", ("channel",)),
-                )
-            },
-            norm=FFN_NORM,
-        ),
+        FUSED_FFN,
     ),
 )
