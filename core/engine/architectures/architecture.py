@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from core.engine.architectures.config_part import part_of
+
 COUNT_KEY: Final = "num_hidden_layers"
 HEADS_KEY: Final = "num_attention_heads"
 KV_HEADS_KEY: Final = "num_key_value_heads"
@@ -96,6 +98,10 @@ class Architecture:
     this architecture cannot be offered it: `weights`, `channels`, `heads`, `layers`, `resume`, or anything for its
     `experts`. `left_alone` are the linear layers of blocks that are not pruned, each with the reason. `discovered_by`
     are the versions of the discovery and of transformers; None for what is declared.
+
+    `config_path` are the keys that lead to the language model's settings in config.json, where that describes more: all
+    settings named here are in that part. `beside` are the modules that such a model has beside its language model and
+    that do not run on tokens alone, as towers for images and what projects their outputs; they are saved as they are.
     """
 
     model_type: str
@@ -122,6 +128,8 @@ class Architecture:
     refused: Mapping[str, str] = field(default_factory=dict, hash=False)
     left_alone: Mapping[str, str] = field(default_factory=dict, hash=False)
     discovered_by: str | None = None
+    config_path: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Group the linear layers by sublayer where nothing else is said."""
@@ -158,12 +166,17 @@ class Architecture:
 
     def config_key(self, config: Mapping[str, Any], setting: str) -> str:
         """Return the name config.json has for a setting: this architecture's own, or else its common one."""
-        own = self.config_keys.get(setting, setting)
-        return own if own in config or setting not in config else setting
+        own, settings = self.config_keys.get(setting, setting), part_of(config, self.config_path)
+        return own if own in settings or setting not in settings else setting
 
     def config_value(self, config: Mapping[str, Any], setting: str) -> Any:
         """Return the value of a setting in config.json, or that of the config's class; None where there is none."""
-        return config.get(self.config_key(config, setting), self.config_defaults.get(setting))
+        settings = part_of(config, self.config_path)
+        return settings.get(self.config_key(config, setting), self.config_defaults.get(setting))
+
+    def is_beside(self, name: str) -> bool:
+        """Return True for a tensor of a module beside the language model, by its name in the model."""
+        return name.startswith(tuple(f"{each}." for each in self.beside))
 
     def module_name(self, key: str) -> str:
         """Return the model's name for a file's key: hub files of some families omit the prefix of the base model."""

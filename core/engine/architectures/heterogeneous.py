@@ -6,7 +6,8 @@ The modelling file builds them in `from_pretrained`; config.json has, beyond the
     "auto_map": {"AutoModelForCausalLM": "modeling_secateur.PerLayerLlamaForCausalLM"},
     "secateur_layers": [{}, {"intermediate_size": 1024, "num_attention_heads": 6, "num_key_value_heads": 2}, ...]
 
-`secateur_layers` has one object per decoder layer with the settings in which it differs from the rest of config.json.
+`secateur_layers` has one object per decoder layer with the settings in which it differs from the rest of config.json, or
+of the language model's part of it.
 
 Only verified artifacts of this service may have these keys; the file they name is never executed to open them as input
 (`core.engine.models.loading` builds the same layers).
@@ -49,10 +50,10 @@ class {name}({architecture}):
         self._layer_configs = []
         for index, changes in enumerate(config.{layers_key}):
             if changes:
-                own = copy.deepcopy(config)
+                own = copy.deepcopy(config{part})
                 for setting, value in changes.items():
                     setattr(own, setting, value)
-                own._attn_implementation = config._attn_implementation
+                own._attn_implementation = config{part}._attn_implementation
                 self._layer_configs.append(own)
                 layers[index] = type(layers[index])(own, index)
         self.post_init()
@@ -60,7 +61,7 @@ class {name}({architecture}):
     def set_attn_implementation(self, *arguments, **keywords):
         super().set_attn_implementation(*arguments, **keywords)
         for own in self._layer_configs:
-            own._attn_implementation = self.config._attn_implementation
+            own._attn_implementation = self.config{part}._attn_implementation
 '''
 
 
@@ -72,6 +73,7 @@ def modelling_file(family: Architecture) -> str:
         architecture=family.architecture,
         blocks=family.blocks,
         layers_key=LAYERS_KEY,
+        part="".join(f".{key}" for key in family.config_path),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.config_part import part_of, with_part
 from core.engine.architectures.heterogeneous import layer_settings
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_kind import Block
@@ -16,7 +17,9 @@ def read_structure(
 ) -> ModelStructure:
     """Return the removable units of every layer; raises UnusableModel where config and tensors do not agree."""
     blocks = [_block(family, tensors, layer) for layer in range(layers)]
-    configs = [{**config, **each} for each in layer_settings(config) or [{}] * layers]
+    common = part_of(config, family.config_path)
+    own = layer_settings(config) or [{}] * layers
+    configs = [with_part(config, family.config_path, {**common, **each}) for each in own]
     facts = [kind.read(family, blocks, configs) for kind in BLOCK_KINDS]
     of_model = {name: value for each in facts for name, value in each.of_model.items()}
     shapes = []

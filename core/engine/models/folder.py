@@ -37,9 +37,13 @@ class ModelFolder:
 
     def read(self, name: str) -> Tensor:
         """Read one tensor by its module's name; raises MissingTensors."""
+        return read_tensor(self.entry(name))
+
+    def entry(self, name: str) -> TensorEntry:
+        """Return where a tensor lies, by its module's name; raises MissingTensors."""
         if name not in self.tensors:
             raise MissingTensors(f"the files lack {name}", param="model")
-        return read_tensor(self.tensors[name])
+        return self.tensors[name]
 
     @property
     def is_quantised(self) -> bool:

@@ -19,6 +19,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import LAYERS_KEY, class_name
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
+from core.engine.models.language_config import language_config
 from core.engine.models.tensors import DTYPES
 from core.errors import UnusableModel
 
@@ -88,7 +89,7 @@ def _per_layer_class(family: Architecture) -> Any:
         layers = self.get_submodule(family.blocks)
         for index, settings in enumerate(getattr(config, LAYERS_KEY)):
             if settings:
-                layers[index] = type(layers[index])(_with(config, settings), index)
+                layers[index] = type(layers[index])(_with(language_config(config, family), settings), index)
         self.post_init()
 
     return type(class_name(family), (base,), {"__init__": build})

@@ -6,7 +6,7 @@ weights only while it is in use.
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -54,33 +54,43 @@ class StreamedModel:
         self.outer_names = self._load_outer(outer)
 
     def _load_outer(self, outer: PreTrainedModel | None) -> list[str]:
-        """Give everything outside the blocks its weights; return the names of the tensors that were read."""
+        """Give everything outside the blocks its weights; return the names of their tensors.
+
+        Modules beside the language model stay empty, as they do not run.
+        """
         head = f"{self.folder.family.head}.weight"
         sources: dict[str, str] = self.model.all_tied_weights_keys
         tied = {name for name in sources if name not in self.folder.tensors}
         if self.folder.description.tied_embeddings:
             tied.add(head)
-        read = []
+        names = []
         for name, value in [
             *self.model.named_parameters(remove_duplicate=False),
             *self.folder.saved_buffers(self.model),
         ]:
             if name in tied:
                 continue
+            names.append(name)
+            if self.folder.family.is_beside(name):
+                self._require_shape(name, self.folder.entry(name).shape, value)
+                continue
             tensor = self.folder.read(name) if outer is None else outer.state_dict(keep_vars=True)[name]
-            if tensor.shape != value.shape:
-                raise MissingTensors(
-                    f"{name} has shape {list(tensor.shape)}, config.json needs {list(value.shape)}", param="model"
-                )
+            self._require_shape(name, tensor.shape, value)
             self._set(self.model, name, tensor, self.dtype)
-            read.append(name)
         for name in tied:
             owner, _, attribute = name.rpartition(".")
             embeddings = self.model.get_input_embeddings().weight
             source = self.model.get_parameter(sources[name]) if name in sources else embeddings
             setattr(self.model.get_submodule(owner), attribute, source)
         self._move_buffers(self.model)
-        return read
+        return names
+
+    @staticmethod
+    def _require_shape(name: str, shape: Sequence[int], value: Tensor) -> None:
+        if tuple(shape) != value.shape:
+            raise MissingTensors(
+                f"{name} has shape {list(shape)}, config.json needs {list(value.shape)}", param="model"
+            )
 
     def set_outer(self, name: str, tensor: Tensor) -> None:
         """Replace a weight outside the blocks, by full name."""
@@ -119,11 +129,7 @@ class StreamedModel:
         block, prefix = self.blocks[index], f"{self.block_prefix(index)}."
         for name, value in [*block.named_parameters(), *self.folder.saved_buffers(block, prefix)]:
             tensor = self.folder.read(f"{prefix}{name}")
-            if tensor.shape != value.shape:
-                raise MissingTensors(
-                    f"{prefix}{name} has shape {list(tensor.shape)}, config.json needs {list(value.shape)}",
-                    param="model",
-                )
+            self._require_shape(f"{prefix}{name}", tensor.shape, value)
             tensors[name] = tensor
         return tensors
 

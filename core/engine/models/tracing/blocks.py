@@ -126,6 +126,26 @@ def find_blocks(model: PreTrainedModel) -> Blocks:
     return Blocks(name, _base(model, name), _head(model), len(calls.modules), calls.seen[0][3])
 
 
+def modules_beside(model: PreTrainedModel) -> tuple[str, ...]:
+    """Return the outermost modules with weights of which nothing runs on tokens alone, and no weight is one that runs.
+
+    The model was built without weights, and runs.
+    """
+    ran: set[nn.Module] = set()
+    handles = [
+        module.register_forward_hook(lambda module, arguments, output: ran.add(module)) for module in model.modules()
+    ]
+    with removed_after(handles), ConstantWeights():
+        run_model(model, sample_tokens(model))
+    used = {id(each) for module in ran for each in module.parameters(recurse=False)}
+    beside: list[str] = []
+    for name, module in model.named_modules():
+        weights = [*module.parameters(), *module.buffers()]
+        if weights and not any(each in ran or id(each) in used for each in (*module.modules(), *weights)):
+            beside += [] if name.startswith(tuple(f"{each}." for each in beside)) else [name]
+    return tuple(beside)
+
+
 def _recorder(calls: _Calls, index: int) -> Callable[..., None]:
     def record(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: object) -> None:
         length = len(output) if isinstance(output, tuple | list) else 0

@@ -5,8 +5,9 @@ from collections.abc import Collection
 from torch import nn
 from transformers import PreTrainedModel
 
+from core.engine.architectures.config_part import part_of, with_part
 from core.engine.models.tracing.build import build_traceable
-from core.engine.models.tracing.configuration import Settings, open_config
+from core.engine.models.tracing.configuration import Settings, language_part, language_path, open_config
 from core.engine.models.tracing.resizing import without_layer
 from core.errors import SecateurError
 
@@ -18,10 +19,13 @@ def settings_of_biases(model: PreTrainedModel, settings: Settings, blocks: str) 
     """Return the settings that are on or off and give layers of a block their biases, each with the layers' names."""
     before = _biases(model, blocks)
     effects = {}
-    for name, value in open_config(settings).to_dict().items():
+    config = open_config(settings)
+    path = language_path(config)
+    for name, value in language_part(config).to_dict().items():
         if isinstance(value, bool) and "bias" in name:
+            changed = with_part(settings, path, {**part_of(settings, path), name: not value})
             try:
-                after = _biases(build_traceable(open_config({**settings, name: not value})), blocks)
+                after = _biases(build_traceable(open_config(changed)), blocks)
             except SecateurError:
                 continue
             if before ^ after:

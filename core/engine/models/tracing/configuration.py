@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any, Final, TypeAlias
 
 import transformers
@@ -43,8 +44,28 @@ def config_class(settings: Settings) -> type[PretrainedConfig]:
 
 def read_settings(config_json: Settings) -> dict[str, JsonValue]:
     """Return the settings that say what the model is, by the names that its config's class has for them."""
-    names = config_class(config_json).attribute_map
-    return {names.get(name, name): _decoded(value) for name, value in config_json.items() if name not in _NOT_READ}
+    return _named(config_json, config_class(config_json))
+
+
+def _named(settings: Settings, known: type[PretrainedConfig] | None) -> dict[str, JsonValue]:
+    """Return settings as a class of configs calls them, and those of the configs inside as theirs do."""
+    names = {} if known is None else known.attribute_map
+    inside = {} if known is None else known.sub_configs
+    named = {}
+    for name, value in settings.items():
+        if name in inside and isinstance(value, dict):
+            named[name] = _named(value, _class_inside(value.get("model_type"), inside[name]))
+        elif name not in _NOT_READ:
+            named[names.get(name, name)] = _decoded(value)
+    return named
+
+
+def _class_inside(model_type: JsonValue, expected: object) -> type[PretrainedConfig] | None:
+    """Return the class of a config inside another: that of its type, else the one it is expected to be of."""
+    if isinstance(model_type, str) and model_type in CONFIG_MAPPING:
+        named: type[PretrainedConfig] = CONFIG_MAPPING[model_type]
+        return named
+    return expected if isinstance(expected, type) and issubclass(expected, PretrainedConfig) else None
 
 
 def _decoded(value: JsonValue) -> JsonValue:
@@ -72,7 +93,10 @@ def open_config(settings: Settings) -> PretrainedConfig:
 
 
 def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
-    """Return the class that a config names in `architectures`, transformers' own; raises UnsupportedArchitecture."""
+    """Return the class that a config names in `architectures`, transformers' own; raises UnsupportedArchitecture.
+
+    The class is of the entire config: what one of its parts describes alone would be opened without the others.
+    """
     expected = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     named = [str(each) for each in config.architectures or ()]
     if expected is None or expected not in named:
@@ -82,16 +106,39 @@ def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
             f"config.json names {shown} in 'architectures'; the type {config.model_type!r} {wanted}", param="model"
         )
     model_class: type[PreTrainedModel] = getattr(transformers, expected)
+    taken: Any = model_class.config_class
+    if not isinstance(config, taken):
+        raise UnsupportedArchitecture(
+            f"{config.model_type}: config.json describes more than a language model, and {expected} opens its language "
+            "model alone: save that alone",
+            param="model",
+        )
     return model_class
+
+
+def language_path(config: PretrainedConfig) -> tuple[str, ...]:
+    """Return the keys that lead to the part of a config that describes the decoder; none where it is all of it."""
+    part = text_config(config)
+    return () if type(part) is type(config) else _path_to(part, config) or ()
+
+
+def _path_to(part: PretrainedConfig, config: PretrainedConfig) -> tuple[str, ...] | None:
+    for name in config.sub_configs:
+        inner = getattr(config, name, None)
+        if inner is part:
+            return (name,)
+        if isinstance(inner, PretrainedConfig) and (rest := _path_to(part, inner)) is not None:
+            return (name, *rest)
+    return None
+
+
+def language_part(config: PretrainedConfig) -> PretrainedConfig:
+    """Return the part of a config that describes the decoder as it stands; the config itself where it is all of it."""
+    part: PretrainedConfig = reduce(getattr, language_path(config), config)
+    return part
 
 
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
     """Return the part of a config that describes the decoder: the config itself, or one inside of it."""
     part: PretrainedConfig = config.get_text_config(decoder=True)
     return part
-
-
-def own_config(config: PretrainedConfig) -> PretrainedConfig:
-    """Return the config that the class of a config takes: the config itself, or the text part of a composite one."""
-    taken: Any = causal_class(config).config_class
-    return config if isinstance(config, taken) else text_config(config)

@@ -3,12 +3,16 @@
 A model's own constructor says so what has to be cut along with a unit, and whether its config can express the cut.
 """
 
+import copy
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from core.engine.architectures.config_part import part_of, with_part
+from core.engine.models.tracing.configuration import config_class, language_part, language_path
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 Change: TypeAlias = tuple[str, int, int]
@@ -16,19 +20,19 @@ Change: TypeAlias = tuple[str, int, int]
 
 
 class Differential:
-    """A config, and what becomes of its model's parameters when settings change."""
+    """A config, and what becomes of its model's parameters when settings of its language model change."""
 
     def __init__(self, raw: Mapping[str, Any]) -> None:
         """Take config.json; its settings are known here by the names that its class has for them."""
-        config_class = CONFIG_MAPPING[str(raw["model_type"])]
-        self._class = config_class
-        self.raw = {config_class.attribute_map.get(name, name): value for name, value in raw.items()}
-        self.config = self._config({})
+        self._class = config_class(raw)
+        self._raw = {self._class.attribute_map.get(name, name): value for name, value in raw.items()}
+        self._path = language_path(self._opened(self._raw))
+        self.config = language_part(self._config({}))
 
     @cached_property
     def shapes(self) -> Shapes:
         """Return the shapes of the parameters of the model as it is."""
-        return self._shapes(self.config)
+        return self._shapes(self._config({}))
 
     @cached_property
     def integers(self) -> dict[str, int]:
@@ -49,6 +53,10 @@ class Differential:
             if isinstance(changes, frozenset) and changes:
                 alone[name] = changes
         return alone
+
+    def raw_with(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return config.json with other settings."""
+        return with_part(self._raw, self._path, {**part_of(self._raw, self._path), **settings})
 
     def config_with(self, settings: Mapping[str, Any]) -> PretrainedConfig | str:
         """Return the config with other settings, or why its class refuses them."""
@@ -81,7 +89,10 @@ class Differential:
         return frozenset(changes)
 
     def _config(self, settings: Mapping[str, Any]) -> PretrainedConfig:
-        config = self._class.from_dict(self.raw | dict(settings))
+        return self._opened(self.raw_with(settings))
+
+    def _opened(self, raw: Mapping[str, Any]) -> PretrainedConfig:
+        config = self._class.from_dict(copy.deepcopy(dict(raw)))
         assert isinstance(config, PretrainedConfig)
         return config
 

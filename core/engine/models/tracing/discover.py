@@ -8,16 +8,25 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.config_part import part_of
 from core.engine.architectures.config_limits import check_extent, check_sizes
 from core.engine.architectures.discovered import DISCOVERY_VERSION
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.engine.models.tracing.blocks import Blocks, find_blocks
+from core.engine.models.tracing.blocks import Blocks, find_blocks, modules_beside
 from core.engine.models.tracing.build import build_random, build_traceable
 from core.engine.models.tracing.config_effects import reason_to_keep_layers, settings_of_biases
-from core.engine.models.tracing.configuration import Settings, causal_class, open_config, read_settings, text_config
+from core.engine.models.tracing.configuration import (
+    Settings,
+    causal_class,
+    language_part,
+    language_path,
+    open_config,
+    read_settings,
+    text_config,
+)
 from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, Execution, trace
 from core.engine.models.tracing.merging import merged_groups, merged_sublayers
-from core.engine.models.tracing.names import StoredNames, check_shapes, renamed, stored_layers, stored_names
+from core.engine.models.tracing.names import StoredLayers, StoredNames, check_shapes, renamed, stored_layers, stored_names
 from core.engine.models.tracing.removal_axes import with_units
 from core.engine.models.tracing.replay import Replay
 from core.engine.models.tracing.resizing import narrowed, shortened
@@ -43,6 +52,7 @@ class _Watched:
     stored: StoredNames
     blocks: Blocks
     execution: Execution
+    beside: tuple[str, ...]
 
 
 def discover(config_json: Settings, tensors: Mapping[str, TensorEntry]) -> Architecture:
@@ -57,11 +67,8 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
     settings = read_settings(config_json)
     config = open_config(settings)
     name = causal_class(config).__name__
-    if type(text_config(config)) is not type(config):
-        raise UnsupportedArchitecture(
-            f"{config.model_type}: config.json describes more than a language model; save its language model alone",
-            param="model",
-        )
+    path, language = language_path(config), language_part(config)
+    own_settings = part_of(settings, path)
     watched = _watched(settings, tensors)
     small_settings, small = _small_copy(watched)
     depends_on = Replay(small, watched.blocks).arguments_depend_on()
@@ -92,17 +99,19 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
             settings_of_biases(small, small_settings, blocks.name),
         ),
         inputs=groups,
-        config_keys=_config_keys(config),
-        config_defaults=_config_defaults(config, settings),
-        tied_by_default=_is_tied_by_default(config),
+        config_keys=_config_keys(language),
+        config_defaults=_config_defaults(language, own_settings),
+        tied_by_default=_is_tied_by_default(config, path),
         transposed=transposed == {True},
-        lists_by_layer=_lists_by_layer(config, stored_layers(tensors).count),
+        lists_by_layer=_lists_by_layer(language, _stored_layers(config, tensors).count),
         block_kinds=kinds if len(kinds) > 1 else (),
         arguments=depends_on,
         block_outputs=blocks.outputs,
         refused=_refused(watched, left_alone, small, small_settings),
         left_alone=left_alone,
         discovered_by=f"{DISCOVERY_VERSION}/{transformers.__version__}",
+        config_path=path,
+        beside=watched.beside,
     )
     architecture = replace(architecture, renamed=renamed(watched.stored, architecture))
     return with_units(architecture, small_settings, watched.settings), small_settings
@@ -110,14 +119,20 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
 
 def _watched(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
     """Build and run a model of as few layers as cover all kinds of the files; of all where the first ones do not."""
-    lists = [value for value in text_config(open_config(settings)).to_dict().values() if isinstance(value, list)]
-    layers = stored_layers(tensors, lists)
+    layers = _stored_layers(open_config(settings), tensors)
     if layers.covering < layers.count:
         try:
             return _run(shortened(settings, layers.count, layers.covering), tensors)
         except SecateurError:  # its config counts layers from the end
             return _run(settings, tensors)
     return _run(settings, tensors)
+
+
+def _stored_layers(config: PretrainedConfig, tensors: Mapping[str, TensorEntry]) -> StoredLayers:
+    """Return the layers that the files hold of the language model."""
+    text = text_config(config).to_dict()
+    count = getattr(language_part(config), "num_hidden_layers", None) if language_path(config) else None
+    return stored_layers(tensors, [value for value in text.values() if isinstance(value, list)], count)
 
 
 def _run(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
@@ -127,7 +142,8 @@ def _run(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
     _check_weights_of_blocks(model, blocks)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     check_shapes(model, stored, tensors, {f"{blocks.head}.weight"} if tied else set())
-    watched = _Watched(settings, model, stored, blocks, trace(model, blocks))
+    beside = modules_beside(model) if language_path(model.config) else ()
+    watched = _Watched(settings, model, stored, blocks, trace(model, blocks), beside)
     _check_stored(watched)
     return watched
 
@@ -232,8 +248,9 @@ def _config_defaults(config: PretrainedConfig, settings: Settings) -> dict[str, 
     return defaults
 
 
-def _is_tied_by_default(config: PretrainedConfig) -> bool:
-    return bool(getattr(type(config)(), "tie_word_embeddings", False))
+def _is_tied_by_default(config: PretrainedConfig, path: tuple[str, ...]) -> bool:
+    """Return whether the class ties where config.json does not say; in a config of more, its part may say it instead."""
+    return bool(getattr(config if path else type(config)(), "tie_word_embeddings", False))
 
 
 def _lists_by_layer(config: PretrainedConfig, layers: int) -> tuple[str, ...]:

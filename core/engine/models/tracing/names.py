@@ -3,7 +3,8 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from math import prod
+from typing import Final, TypeAlias
 
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -99,6 +100,10 @@ def check_shapes(
             raise MissingTensors(f"the files lack {name}", param="model")
 
 
+_Numbered: TypeAlias = Mapping[int, set[tuple[str, tuple[int, ...]]]]
+"""Names and shapes of tensors by the number of their layer."""
+
+
 @dataclass(frozen=True)
 class StoredLayers:
     """Layers that the files hold: how many, and how many of the first have a block of every kind."""
@@ -107,19 +112,23 @@ class StoredLayers:
     covering: int
 
 
-def stored_layers(tensors: Mapping[str, TensorEntry], lists: Iterable[Iterable[object]] = ()) -> StoredLayers:
+def stored_layers(
+    tensors: Mapping[str, TensorEntry], lists: Iterable[Iterable[object]] = (), among: int | None = None
+) -> StoredLayers:
     """Return the layers of files: numbers after the prefix that most names have, told apart by names and shapes.
 
-    `lists` are settings of the config; those with an entry for each layer tell layers apart too.
+    `lists` are settings of the config; those with an entry for each layer tell layers apart too. Where files have
+    layers of several models, `among` is the number of those that are meant; of several, the largest are.
     """
-    by_prefix: dict[str, dict[int, set[tuple[object, ...]]]] = {}
+    by_prefix: dict[str, dict[int, set[tuple[str, tuple[int, ...]]]]] = {}
     for key, entry in tensors.items():
         if match := _LAYER.match(key):
             prefix, number, rest = match[1], int(match[2]), match[3]
             by_prefix.setdefault(prefix, {}).setdefault(number, set()).add((rest, entry.shape))
     if not by_prefix:
         raise MissingTensors("the files hold no numbered layers", param="model")
-    layers = max(by_prefix.values(), key=lambda each: sum(map(len, each.values())))
+    of_number = [each for each in by_prefix.values() if max(each) + 1 == among]
+    layers = max(of_number or by_prefix.values(), key=_numel if of_number else lambda each: sum(map(len, each.values())))
     count = max(layers) + 1
     if len(layers) != count:
         absent = next(layer for layer in range(count) if layer not in layers)
@@ -133,3 +142,7 @@ def stored_layers(tensors: Mapping[str, TensorEntry], lists: Iterable[Iterable[o
             seen.add(signature)
             covering = layer + 1
     return StoredLayers(count, min(count, max(covering, 2)))
+
+
+def _numel(layers: _Numbered) -> int:
+    return sum(prod(shape) for tensors in layers.values() for _, shape in tensors)

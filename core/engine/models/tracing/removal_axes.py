@@ -55,7 +55,7 @@ def _with_layers_key(architecture: Architecture, differential: Differential) -> 
     others = [name for name, value in differential.integers.items() if value == count and "layer" in name]
     for key in (known, *others):
         with suppress(Exception):  # config classes validate with whatever exception their authors chose
-            if _count_blocks(architecture, Differential({**differential.raw, key: count + 1}).shapes) == count + 1:
+            if _count_blocks(architecture, Differential(differential.raw_with({key: count + 1})).shapes) == count + 1:
                 named = {} if key == COUNT_KEY else {COUNT_KEY: key}
                 kept = {common: own for common, own in architecture.config_keys.items() if common != COUNT_KEY}
                 return replace(architecture, config_keys={**kept, **named})
@@ -77,7 +77,7 @@ def _with_shared_keys(settings: Settings) -> Settings:
     keys = [name for name in differential.integers if "head" in name and ("kv" in name or "key_value" in name)]
     for key in keys:
         if type(heads) is int and heads > 3 and heads % 2 == 0 and differential.integers[key] in (1, heads):
-            shared = {**differential.raw, key: heads // 2}
+            shared = differential.raw_with({key: heads // 2})
             try:
                 model = build_random(open_config(shared))
                 with torch.inference_mode():

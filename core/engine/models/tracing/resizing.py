@@ -4,13 +4,14 @@ import copy
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
+from functools import partial, reduce
 from typing import Final
 
 from pydantic import JsonValue
 from transformers import PretrainedConfig
 
-from core.engine.models.tracing.configuration import Settings, open_config, text_config
+from core.engine.architectures.config_part import part_of, with_part
+from core.engine.models.tracing.configuration import Settings, language_path, open_config, text_config
 from core.errors import UnusableModel
 
 _COUNTS_LAYERS: Final = re.compile("layer|block|depth")
@@ -19,7 +20,7 @@ _NO_WIDTH: Final = re.compile(
     "vocab|max|window|position|kernel|conv|chunk|block|patch|image|group|num|heads|layers|state|token|experts|_type"
 )
 _VOCABULARY: Final = re.compile("vocab")
-_TOKEN: Final = re.compile("token_id$|^(pad|bos|eos)_index$")
+_TOKEN: Final = re.compile("token_(id|index)$|^(pad|bos|eos)_index$")
 _HEADS: Final = re.compile("heads?$|n_groups$")
 _OF_HEAD: Final = re.compile("head_dim|d_head|per_head|d_kv|kv_channels")
 _CHUNK: Final = re.compile("chunk_size$")
@@ -32,13 +33,17 @@ FACTORS: Final = (64, 32, 16, 8, 4, 2, 1)
 
 def shortened(settings: Settings, layers: int, kept: int) -> dict[str, JsonValue]:
     """Return the settings of the first `kept` of `layers` layers: counts of layers and lists by layer are cut alike."""
-    return _changed(settings, partial(_shorten, layers=layers, kept=tuple(range(kept))))
+    return _without(settings, layers, tuple(range(kept)))
 
 
 def without_layer(settings: Settings, layers: int, removed: int) -> dict[str, JsonValue]:
     """Return the settings of a model that lost one of its layers."""
-    kept = tuple(layer for layer in range(layers) if layer != removed)
-    return _changed(settings, partial(_shorten, layers=layers, kept=kept))
+    return _without(settings, layers, tuple(layer for layer in range(layers) if layer != removed))
+
+
+def _without(settings: Settings, layers: int, kept: tuple[int, ...]) -> dict[str, JsonValue]:
+    path = language_path(open_config(settings))
+    return _changed(settings, partial(_shorten, layers=layers, kept=kept), path)
 
 
 def narrowed(settings: Settings) -> Iterator[dict[str, JsonValue]]:
@@ -46,11 +51,33 @@ def narrowed(settings: Settings) -> Iterator[dict[str, JsonValue]]:
 
     Widths are divided by one factor, as far as they can be, and once more by that of the heads; other counts stay.
     """
-    text = text_config(open_config(settings))
+    config = open_config(settings)
+    text, path = text_config(config), language_path(config)
     for fewer in dict.fromkeys((_fewer_heads(text), 1)):
         for factor in filter(partial(_leaves_heads, text), FACTORS):
             with suppress(UnusableModel):  # the class of the config refuses such widths
-                yield _changed(settings, partial(_narrow, factor=factor, fewer=fewer))
+                narrow = _changed(settings, partial(_narrow, factor=factor, fewer=fewer), path)
+                if path:
+                    with suppress(UnusableModel):
+                        yield _narrow_beside(narrow, path)
+                yield narrow
+
+
+def _narrow_beside(settings: Settings, path: tuple[str, ...]) -> dict[str, JsonValue]:
+    """Return settings with few tokens and narrow parts beside that of the language model, each as narrow as it can be.
+
+    Raises UnusableModel where the class of the config refuses them.
+    """
+    config = open_config(settings)
+    inside = config.sub_configs
+    tokens = _narrow({name: value for name, value in settings.items() if name not in inside}, factor=1, fewer=1)
+    result = {**settings, **tokens}
+    for name in inside:
+        part = getattr(config, name, None)
+        if name != path[0] and isinstance(part, PretrainedConfig) and isinstance(result.get(name), dict):
+            factor = next(filter(partial(_leaves_heads, part), FACTORS))
+            result = _changed(result, partial(_narrow, factor=factor, fewer=_fewer_heads(part)), (name,))
+    return result
 
 
 def _fewer_heads(text: PretrainedConfig) -> int:
@@ -82,19 +109,27 @@ def _size(text: PretrainedConfig, name: str) -> JsonValue:
     return value
 
 
-def _changed(settings: Settings, change: Callable[[Settings], dict[str, JsonValue]]) -> dict[str, JsonValue]:
-    """Return changed settings: those that are given, and the defaults that matter where they are not."""
-    before = open_config(settings).to_dict()
+def _changed(
+    settings: Settings, change: Callable[[Settings], dict[str, JsonValue]], path: tuple[str, ...]
+) -> dict[str, JsonValue]:
+    """Return changed settings of one part: those that are given, and the defaults that matter where they are not."""
+
+    def derived(part: Settings) -> dict[str, JsonValue]:
+        config: PretrainedConfig = reduce(getattr, path, open_config(with_part(settings, path, part)))
+        return config.to_dict()
+
+    given = part_of(settings, path)
+    before = derived(given)
     wanted = change(before)
-    result = change(settings)
-    missing = {name: wanted[name] for name in wanted if wanted[name] != before[name] and name not in settings}
+    result = change(given)
+    missing = {name: wanted[name] for name in wanted if wanted[name] != before[name] and name not in given}
     try:
-        derived = open_config(result).to_dict()
+        after = derived(result)
     except UnusableModel:
-        derived = before
-    result |= {name: value for name, value in missing.items() if derived.get(name) != value}
-    open_config(result)
-    return result
+        after = before
+    result |= {name: value for name, value in missing.items() if after.get(name) != value}
+    derived(result)
+    return with_part(settings, path, result)
 
 
 def _shorten(settings: Settings, layers: int, kept: tuple[int, ...]) -> dict[str, JsonValue]:

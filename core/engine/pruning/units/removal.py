@@ -10,11 +10,13 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.config_part import part_of, with_part
 from core.engine.architectures.heterogeneous import layer_settings, per_layer_config
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind, axis_dimension, axis_tensors, run_name
 from core.engine.architectures.unit_registry import BLOCK_KINDS
+from core.engine.models.language_config import language_config
 from core.engine.pruning.masks import lowest
 from core.errors import NotFiniteWeights
 
@@ -234,26 +236,27 @@ def config_after_removal(
 
     Where all layers have one shape it is a plain config of the family; else it says how each layer differs.
     """
-    changed = dict(raw) | dict.fromkeys(kept.biases, True)
+    before, language = part_of(raw, family.config_path), language_config(config, family)
+    changed = dict(before) | dict.fromkeys(kept.biases, True)
     if family.config_value(raw, "num_hidden_layers") is not None:  # else lists by layer say it
         changed[family.config_key(raw, "num_hidden_layers")] = len(kept.layers)
     for name in family.lists_by_layer:
-        if entries := vars(config).get(name):  # what follows from other settings is not among them
+        if entries := vars(language).get(name):  # what follows from other settings is not among them
             changed[name] = [entries[layer] for layer in kept.layers]
     sizes = [_sizes(structure.layers[layer], kinds, each) for layer, each in kept.layers.items()]
     layers = [_settings(family, each) for each in sizes]
     shared = _first_of_each(_settings(family, each.sizes) for each in structure.layers)
     if layer_settings(raw) is not None:
-        shared = {name: raw[name] for name in shared}
+        shared = {name: before[name] for name in shared}
     alike = shared | _first_of_each(layers)
-    is_accepted = all(kind.accepts(structure, _first_of_each(sizes), config.hidden_size) for kind in BLOCK_KINDS)
+    is_accepted = all(kind.accepts(structure, _first_of_each(sizes), language.hidden_size) for kind in BLOCK_KINDS)
     if is_accepted and all(each.items() <= alike.items() for each in layers):
         shared = alike
     for kind in _offered(family):
         changed |= kind.fixed_settings(family, structure)
     own = [{name: value for name, value in each.items() if value != shared[name]} for each in layers]
-    others = {name: value for name, value in changed.items() if config.attribute_map.get(name) not in shared}
-    return per_layer_config(others | shared, family, own)
+    others = {name: value for name, value in changed.items() if language.attribute_map.get(name) not in shared}
+    return per_layer_config(with_part(raw, family.config_path, others | shared), family, own)
 
 
 def _offered(family: Architecture) -> list[UnitKind]:
