@@ -137,6 +137,7 @@ class _Subject:
                 return
             if not shrank(capability, self._folder, after):
                 raise Ended("failed", "job", f"no {capability} went")
+            _require_untouched(dense, cut, self._folder.family.blocks)
             if capability == "layers":
                 without_layers(dense, cut, self._folder.family.blocks)
             else:
@@ -206,6 +207,14 @@ def _require_zeros(dense: PreTrainedModel, cut: PreTrainedModel, result: PruneRe
                 raise ValueError(f"the weights that stay in {name} are not those of the dense model")
     if not zeros or not zeros.keys() <= modules.keys():
         raise ValueError("layers were pruned that the model does not have")
+
+
+def _require_untouched(dense: PreTrainedModel, cut: PreTrainedModel, blocks: str) -> None:
+    """Require all weights and saved buffers outside the blocks to be as they were, bit for bit."""
+    before, after = dense.state_dict(), cut.state_dict()
+    for name, weight in before.items():
+        if not name.startswith(f"{blocks}.") and not torch.equal(weight, after[name]):
+            raise ValueError(f"{name} was changed, and is outside the blocks")
 
 
 def _has_experts(model: PreTrainedModel) -> bool:
