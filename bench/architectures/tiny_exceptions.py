@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 
 # Settings without which the defaults are not a config.
-AT_FIRST: Mapping[str, dict[str, object]] = {}
+AT_FIRST: Mapping[str, dict[str, object]] = {
+    # Their defaults have neither images nor sound.
+    "gemma4": {"vision_config": {}, "audio_config": {}},
+    "gemma4_unified": {"vision_config": {}, "audio_config": {}},
+}
 
 _EXPERTS: dict[str, object] = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
 _HYBRIDS = ["hybrid_sliding", "hybrid", "hybrid_sliding", "hybrid", "hybrid_sliding"]

@@ -73,21 +73,19 @@ def _refusal(file: str, path: str, reason: str) -> UnsafeConfig:
 
 
 def _check_config(config: Mapping[str, Any]) -> None:
-    for key in ("dtype", "torch_dtype"):
-        value = config.get(key)
-        if isinstance(value, str) and value not in _DTYPES:
-            raise _refusal(
-                CONFIG_FILE, key, f"and {value[:100]!r} is none of {', '.join(_DTYPES)}: set it to the weights' dtype"
-            )
     _check_tokenizer_class(config, CONFIG_FILE)
-    architecture = config.get("architecture")
-    if isinstance(architecture, str) and not _TIMM_NAME.fullmatch(architecture):
-        raise _refusal(
-            CONFIG_FILE, "architecture", f"and {architecture[:100]!r} is no name of timm's: no hub, no path is opened"
-        )
-    for path, key, value in entries_of({"model_args": config.get("model_args")}):
-        if _TIMM_FILES.match(key) or (isinstance(value, str) and _PATH_CHARACTERS & set(value)):
-            raise _refusal(CONFIG_FILE, path, "by which timm would open another file: remove the key")
+    for path, key, value in entries_of(config):  # a config of several models has one of each inside
+        if key in ("dtype", "torch_dtype") and isinstance(value, str) and value not in _DTYPES:
+            raise _refusal(
+                CONFIG_FILE, path, f"and {value[:100]!r} is none of {', '.join(_DTYPES)}: set it to the weights' dtype"
+            )
+        if key == "architecture" and isinstance(value, str) and not _TIMM_NAME.fullmatch(value):
+            raise _refusal(
+                CONFIG_FILE, path, f"and {value[:100]!r} is no name of timm's: no hub, no path is opened"
+            )
+        for inner, argument, given in entries_of({path: value} if key == "model_args" else {}):
+            if _TIMM_FILES.match(argument) or (isinstance(given, str) and _PATH_CHARACTERS & set(given)):
+                raise _refusal(CONFIG_FILE, inner, "by which timm would open another file: remove the key")
 
 
 def _check_tokenizer_config(config: Mapping[str, Any]) -> None:

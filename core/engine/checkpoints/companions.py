@@ -10,8 +10,6 @@ from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, MOST_BYTES, TEMP
 from core.engine.checkpoints.untrusted_json import parse_json
 from core.errors import UnsafeConfig, UnusableModel
 
-_ALSO_CHECKED = ("processor_config.json", "video_preprocessor_config.json")
-"""Not taken from anywhere, but they may lie in a registered folder."""
 _TEMPLATE_FOLDER = "additional_chat_templates"
 _TEMPLATE_KEY = "chat_template"
 _ADAPTER_FILE = "adapter_config.json"
@@ -23,7 +21,7 @@ def check_companions(folder: Path) -> None:
 
     Raises UnsafeConfig where one would have other code or files opened, UnusableModel where one cannot be read.
     """
-    for name in (*CHECKED, *_ALSO_CHECKED):
+    for name in CHECKED:
         if name != CONFIG_FILE and (folder / name).is_file():
             check_companion(folder / name)
     for file in (folder / _TEMPLATE_FOLDER).glob("*.jinja"):

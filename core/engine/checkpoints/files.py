@@ -16,6 +16,8 @@ COMPANIONS = (
     CONFIG_FILE,
     "generation_config.json",
     "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
     "tokenizer.json",
     "tokenizer.model",
     TOKENIZER_CONFIG_FILE,
@@ -28,13 +30,15 @@ COMPANIONS = (
     TEMPLATE_FILE,
     "chat_template.json",
 )
-"""Config, generation config, tokenizer and what is done to images: what goes with the weights. Data all of them, no
-code: `core.engine.checkpoints.companions` sees to it."""
+"""Config, generation config, tokenizer and what is done to images and sound: what goes with the weights. Data all of
+them, no code: `core.engine.checkpoints.companions` sees to it."""
 
 _CHECKED_BYTES = {
     CONFIG_FILE: 4 * 2**20,
     "generation_config.json": 2**20,
     "preprocessor_config.json": 2**20,
+    "processor_config.json": 2**20,
+    "video_preprocessor_config.json": 2**20,
     TOKENIZER_CONFIG_FILE: 16 * 2**20,
     SPECIAL_TOKENS_FILE: 4 * 2**20,
     TEMPLATE_FILE: 2**20,

@@ -126,7 +126,8 @@ class _Model(HFLM):  # type: ignore[misc]  # the harness has no types
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         longest = max((context + answer for context, answer in (request.args for request in requests)), key=len)
         tokens = min(len(self.tok_encode(longest)), self.max_length)
-        most = device_kind(self.device.type).logits_bytes // (tokens * self.config.vocab_size * BYTES_PER_LOGIT)
+        vocabulary = self.config.get_text_config(decoder=True).vocab_size
+        most = device_kind(self.device.type).logits_bytes // (tokens * vocabulary * BYTES_PER_LOGIT)
         self.batch_size_per_gpu = min(max(most, 1), _LARGEST_BATCH)
         with counting("scoring answers", len(requests)) as count:
             self.set_cache_hook(_Counter(len(requests), self.on_progress, count))

@@ -76,7 +76,8 @@ def first_token(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) ->
     Models without one (GPT-2, Qwen) learnt texts one after another, so it is the one that ends the text before. Raises
     UnusableModel where there is neither.
     """
-    for token in (tokenizer.bos_token_id, config.bos_token_id, *sorted(end_tokens(config, tokenizer))):
+    begins = [getattr(each, "bos_token_id", None) for each in _parts(config)]
+    for token in (tokenizer.bos_token_id, *begins, *sorted(end_tokens(config, tokenizer))):
         if token is not None:
             return int(token)
     raise UnusableModel("neither tokenizer nor config names a token to begin a text from", param="model")
@@ -85,9 +86,14 @@ def first_token(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) ->
 def end_tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Return the tokens that end a text."""
     ends: set[int] = set()
-    for token in (tokenizer.eos_token_id, config.eos_token_id):
+    for token in (tokenizer.eos_token_id, *(getattr(each, "eos_token_id", None) for each in _parts(config))):
         ends.update(token if isinstance(token, list) else [] if token is None else [token])
     return ends
+
+
+def _parts(config: PretrainedConfig) -> tuple[PretrainedConfig, PretrainedConfig]:
+    """Return a config and its language model's part, either of which may name tokens."""
+    return config, config.get_text_config(decoder=True)
 
 
 class _CheckedLogits(LogitsProcessor):

@@ -7,8 +7,8 @@ from core.engine.recovery.zero_pattern import ZeroPattern, weight_names
 
 
 def every_parameter(opened: OpenedModel) -> Trainable:
-    """Train all parameters, and hold the zeros of the linear layers."""
-    parameters = dict(opened.model.named_parameters())
+    """Train all parameters of the language model, and hold the zeros of the linear layers."""
+    parameters = {name: each for name, each in opened.model.named_parameters() if each.requires_grad}
     zeros = ZeroPattern({name: parameters[name] for name in weight_names(opened.linears)})
     return Trainable(opened.model, "every parameter", list(parameters), zeros, merge=lambda: opened.model)
 

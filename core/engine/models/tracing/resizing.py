@@ -24,6 +24,8 @@ _TOKEN: Final = re.compile("token_(id|index)$|^(pad|bos|eos)_index$")
 _HEADS: Final = re.compile("heads?$|n_groups$")
 _OF_HEAD: Final = re.compile("head_dim|d_head|per_head|d_kv|kv_channels")
 _CHUNK: Final = re.compile("chunk_size$")
+_SMALL_NETWORK: Final = "test_resnet"
+"""A network for images of timm, in place of any other."""
 _LEAST_WIDTH: Final = 8
 _MOST_CHUNK: Final = 16
 _MOST_TOKENS: Final = 512
@@ -77,6 +79,9 @@ def _narrow_beside(settings: Settings, path: tuple[str, ...]) -> dict[str, JsonV
         if name != path[0] and isinstance(part, PretrainedConfig) and isinstance(result.get(name), dict):
             factor = next(filter(partial(_leaves_heads, part), FACTORS))
             result = _changed(result, partial(_narrow, factor=factor, fewer=_fewer_heads(part)), (name,))
+            inner = result[name]
+            if isinstance(inner, dict) and "architecture" in inner:  # timm's: its name says how large it is
+                result[name] = {**inner, "architecture": _SMALL_NETWORK}
     return result
 
 
