@@ -36,14 +36,14 @@ def reload_check(
     family = per_layer_architecture(config, discovered)
     if family is not None and not has_modelling_file(artifact, family):
         raise ReloadCheckFailed(f"{MODELLING_FILE} is not the file that was written for {family.title}")
-    architecture = (family or architecture_for(config["architectures"], discovered)).architecture
+    known = family or architecture_for(config["architectures"], discovered)
     with working("opening the artifact anew"):
         opened: Any = AutoModelForCausalLM.from_pretrained(
             artifact,
             local_files_only=True,
             trust_remote_code=family is not None,
             output_loading_info=True,
-            **own_implementations(getattr(transformers, architecture)),
+            **own_implementations(getattr(transformers, known.architecture), known.config_path),
         )
     model: Any = opened[0]
     loading: dict[str, Any] = opened[1]

@@ -3,7 +3,8 @@
 Otherwise the config would name them: a kernel of the hub, downloaded and run.
 """
 
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import Any, TypedDict
 
 from transformers import PreTrainedModel
 
@@ -11,13 +12,19 @@ from transformers import PreTrainedModel
 class Implementations(TypedDict):
     """Keywords of `from_pretrained` and `_from_config`."""
 
-    attn_implementation: str
+    attn_implementation: str | dict[str, str]
     experts_implementation: str
 
 
-def own_implementations(model_class: type[PreTrainedModel]) -> Implementations:
-    """Return PyTorch's scaled dot product where the class has it, else its own plain code; experts one by one."""
-    return {
-        "attn_implementation": "sdpa" if model_class._supports_sdpa else "eager",
-        "experts_implementation": "eager",
-    }
+def own_implementations(model_class: type[PreTrainedModel], config_path: Sequence[str] = ()) -> Implementations:
+    """Return PyTorch's scaled dot product where the class has it, else its own plain code; experts one by one.
+
+    Where a part of the config describes the language model, to which the path leads, all beside that runs plain code,
+    which every class has.
+    """
+    attention = "sdpa" if model_class._supports_sdpa else "eager"
+    if not config_path:
+        return {"attn_implementation": attention, "experts_implementation": "eager"}
+    config_class: Any = model_class.config_class
+    by_part = {name: attention if name == config_path[0] else "eager" for name in config_class.sub_configs}
+    return {"attn_implementation": {"": attention, **by_part}, "experts_implementation": "eager"}

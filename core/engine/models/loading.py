@@ -32,7 +32,7 @@ def build_model(folder: ModelFolder, dtype: torch.dtype) -> PreTrainedModel:
     model_class = _model_class(folder)
     with _refusals(folder):
         model: PreTrainedModel = model_class._from_config(
-            folder.config, dtype=dtype, **own_implementations(model_class)
+            folder.config, dtype=dtype, **own_implementations(model_class, folder.family.config_path)
         )
     return model
 
@@ -56,7 +56,7 @@ def load_model(folder: ModelFolder, device: torch.device, *, dtype: torch.dtype 
             generation_config=GenerationConfig(),
             local_files_only=True,
             dtype=dtype or "auto",
-            **own_implementations(model_class),
+            **own_implementations(model_class, folder.family.config_path),
         )
     opened: PreTrainedModel = model.eval().to(device)
     return opened

@@ -185,6 +185,8 @@ def random_model(
     """Build a model of the folder's family and of the config's shape, with random weights."""
     model_class = getattr(transformers, folder.family.architecture)
     with torch.device(device):
-        model = model_class._from_config(config, dtype=dtype, **own_implementations(model_class))
+        model = model_class._from_config(
+            config, dtype=dtype, **own_implementations(model_class, folder.family.config_path)
+        )
     shaped: PreTrainedModel = model.eval()
     return shaped

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from core.engine.models.implementations import own_implementations
-from core.engine.models.tracing.configuration import causal_class
+from core.engine.models.tracing.configuration import causal_class, language_path
 from core.engine.models.tracing.probe import randomise
 from core.errors import UnsupportedArchitecture
 
@@ -75,7 +75,9 @@ def _from_config(config: PretrainedConfig) -> PreTrainedModel:
     model_class: Any = causal_class(config)
     own = copy.deepcopy(config)
     own.use_cache = False
-    model: PreTrainedModel = model_class._from_config(own, dtype=torch.float32, **own_implementations(model_class))
+    model: PreTrainedModel = model_class._from_config(
+        own, dtype=torch.float32, **own_implementations(model_class, language_path(config))
+    )
     return model
 
 
