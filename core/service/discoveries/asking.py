@@ -10,9 +10,18 @@ from core import errors
 from core.database import seconds_from_now
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.discovered import discovery_key
+from core.engine.architectures.known_types import known_refusal
 from core.engine.architectures.registry import declared_architecture
 from core.engine.architectures.undiscovered import UndiscoveredModel
-from core.errors import DiscoveryFailed, NotDiscovered, NotFound, QuotaExceeded, SecateurError, Unavailable
+from core.errors import (
+    DiscoveryFailed,
+    NotDiscovered,
+    NotFound,
+    QuotaExceeded,
+    SecateurError,
+    Unavailable,
+    UnsupportedArchitecture,
+)
 from core.service.discoveries.states import OPEN
 from core.service.discoveries.tables import DiscoveryRow, DiscoveryTeamRow
 from core.service.discoveries.versions import version_for
@@ -36,7 +45,8 @@ _KINDS: Mapping[str, type[SecateurError]] = {
 def discovered(session: Session, model: UndiscoveredModel, queue: str | None) -> ModelDescription:
     """Return what a model is, as workers of a queue would find it.
 
-    Raises NotDiscovered where nobody has found out yet, and the error of a discovery that failed.
+    Raises NotDiscovered where nobody has found out yet, the error of a discovery that failed, and UnsupportedArchitecture
+    where it is known that one would.
     """
     declared = declared_architecture(model.architecture, model.family)
     if declared is not None:  # since the model was described
@@ -46,6 +56,8 @@ def discovered(session: Session, model: UndiscoveredModel, queue: str | None) ->
         raise _not_discovered(model, None)
     row = session.get(DiscoveryRow, id_of(model, version))
     if row is None or row.state in OPEN:
+        if (refusal := known_refusal(model, version)) is not None:
+            raise UnsupportedArchitecture(refusal, param="model")
         raise _not_discovered(model, version)
     session.execute(
         update(DiscoveryRow)
@@ -120,7 +132,9 @@ def ask_for(session: Session, caller: Actor, missing: NotDiscovered, settings: S
 def ask_if_possible(session: Session, caller: Actor, model: UndiscoveredModel, settings: Settings) -> None:
     """Have a model discovered as soon as it is registered; where that cannot be now, whoever needs it asks again."""
     version = version_for(session, None)
-    if version is not None and declared_architecture(model.architecture, model.family) is None:
+    if version is None or known_refusal(model, version) is not None:
+        return
+    if declared_architecture(model.architecture, model.family) is None:
         try:
             ask(session, caller, model, version, settings)
         except QuotaExceeded:

@@ -225,7 +225,7 @@ def _with_biases(sublayers: tuple[Sublayer, ...], effects: Mapping[str, frozense
 
 
 def _title(class_name: str) -> str:
-    for end in ("ForCausalLM", "LMHeadModel", "WithLMHead", "LMHead"):
+    for end in ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "WithLMHead", "LMHead"):
         class_name = class_name.removesuffix(end)
     return class_name
 

@@ -1,0 +1,64 @@
+"""Types of models that are known to be refused, so that nobody has to wait for a discovery that says so again.
+
+`known_types.json` says of every type of one version of the library what a small model of it was offered, and why not
+the rest (`make architectures`). Other settings of a type may be offered more: a type of mixtures of experts has models
+without any. So a refusal is known only where the model's own tensors show the reason too, and only of the versions of
+the library and of the discovery that gave it.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel
+
+from core.engine.architectures.discovered import DISCOVERY_VERSION
+from core.engine.architectures.undiscovered import UndiscoveredModel
+
+FILE: Final = Path(__file__).with_name("known_types.json")
+_EXPERTS: Final = "mixtures of experts are not pruned yet"
+_NUMBERED_EXPERT: Final = re.compile(r"(?:^|\.)experts\.[1-9][0-9]*\.")
+_STACKED_EXPERTS: Final = re.compile(r"(?:^|\.)experts\.(?![0-9])")
+
+
+class KnownType(BaseModel):
+    """What a type was offered, and why not the rest, by what is asked for."""
+
+    offered: list[str]
+    not_offered: dict[str, str]
+
+
+class KnownTypes(BaseModel):
+    """All types, and the versions of the library and of the discovery that they were tried with."""
+
+    transformers: str
+    discovery: int
+    types: dict[str, KnownType]
+
+
+@cache
+def known_types(file: Path) -> KnownTypes:
+    """Read a file of known types."""
+    return KnownTypes.model_validate(json.loads(file.read_bytes()))
+
+
+def known_refusal(model: UndiscoveredModel, transformers_version: str, file: Path = FILE) -> str | None:
+    """Return why a discovery with a version of the library would refuse a model; None where that is not known."""
+    known = known_types(file)
+    if (known.transformers, known.discovery) != (transformers_version, DISCOVERY_VERSION):
+        return None
+    entry = known.types.get(model.family)
+    if entry is None or entry.not_offered.get("opens") != _EXPERTS or not _has_experts(model.tensors):
+        return None
+    return f"{model.family}: {_EXPERTS}"
+
+
+def _has_experts(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bool:
+    """Return True where files hold several experts: each under its number, or all in one tensor."""
+    return any(
+        _NUMBERED_EXPERT.search(name) or (_STACKED_EXPERTS.search(name) and len(shape) == 3 and shape[0] > 1)
+        for name, (_, shape) in tensors.items()
+    )
