@@ -30,6 +30,7 @@ _INFINITY_TAG = "__float__"
 """The one such name that transformers writes itself: {"__float__": "Infinity"}."""
 
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
+_OF_ANOTHER_LIBRARY = "transformers.js_config"
 _TIMM_NAME = re.compile(r"[A-Za-z0-9_.]+")
 _TIMM_FILES = re.compile(r"pretrained|checkpoint|cache_dir")
 _PATH_CHARACTERS = frozenset("/\\:")
@@ -74,7 +75,8 @@ def _refusal(file: str, path: str, reason: str) -> UnsafeConfig:
 
 def _check_config(config: Mapping[str, Any]) -> None:
     _check_tokenizer_class(config, CONFIG_FILE)
-    for path, key, value in entries_of(config):  # a config of several models has one of each inside
+    read = {key: value for key, value in config.items() if key != _OF_ANOTHER_LIBRARY}
+    for path, key, value in entries_of(read):  # a config of several models has one of each inside
         if key in ("dtype", "torch_dtype") and isinstance(value, str) and value not in _DTYPES:
             raise _refusal(
                 CONFIG_FILE, path, f"and {value[:100]!r} is none of {', '.join(_DTYPES)}: set it to the weights' dtype"
