@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.errors import DiscoveryFailed
-from core.service.discoveries import asking
 from core.service.discoveries import queue as discoveries
 from core.service.discoveries.asking import ask
 from core.service.discoveries.tables import DiscoveryRow
@@ -234,7 +233,10 @@ def test_a_type_that_is_known_to_be_refused_is_refused_at_once_and_never_looked_
 ) -> None:
     folder = write_alien(settings.models_root / "mixture", model_type="mixtral").absolute()
     known = "mixtral: mixtures of experts are not pruned yet"
-    monkeypatch.setattr(asking, "known_refusal", lambda model, version: known if model.family == "mixtral" else None)
+    monkeypatch.setattr(
+        "core.service.discoveries.asking.known_refusal",
+        lambda model, version: known if model.family == "mixtral" else None,
+    )
     model = register(api, folder)
     assert model["discovery"] == {"state": "failed", "error": {"code": "unsupported_architecture", "message": known}}
     body = {"model": "alien", "method": "magnitude", "sparsity": 0.5}

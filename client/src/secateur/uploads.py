@@ -28,7 +28,8 @@ _HASHED_AT_ONCE: Final = 8 * 2**20
 
 _MODEL_FILES: Final = re.compile(
     r"(generation_)?config\.json|tokenizer(_config)?\.json|tokenizer\.model|special_tokens_map\.json|added_tokens\.json"
-    r"|vocab\.(json|txt)|merges\.txt|spiece\.model|chat_template\.(jinja|json)|(preprocessor|processor|video_preprocessor)_config\.json"
+    r"|vocab\.(json|txt)|merges\.txt|spiece\.model|chat_template\.(jinja|json)"
+    r"|((video_)?pre)?processor_config\.json"
     r"|model\.safetensors\.index\.json|[A-Za-z0-9][A-Za-z0-9._-]{0,199}\.safetensors"
 )
 """Files the server takes of a model folder: config, tokenizer, safetensors. Code and pickles stay here."""

@@ -12,15 +12,16 @@ def part_of(config: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]
 
     Raises UnusableModel where there is no object.
     """
-    part: Any = config
+    part = config
     for key in path:
-        part = part.get(key)
-        if not isinstance(part, Mapping):
+        inner = part.get(key)
+        if not isinstance(inner, Mapping):
             raise UnusableModel(
                 f"{CONFIG_FILE} holds no object {'.'.join(path)!r}, which the settings of its language model are read "
                 "from: save the model with save_pretrained",
                 param="model",
             )
+        part = inner
     return part
 
 

@@ -6,8 +6,8 @@ The modelling file builds them in `from_pretrained`; config.json has, beyond the
     "auto_map": {"AutoModelForCausalLM": "modeling_secateur.PerLayerLlamaForCausalLM"},
     "secateur_layers": [{}, {"intermediate_size": 1024, "num_attention_heads": 6, "num_key_value_heads": 2}, ...]
 
-`secateur_layers` has one object per decoder layer with the settings in which it differs from the rest of config.json, or
-of the language model's part of it.
+`secateur_layers` has one object per decoder layer with the settings in which it differs from the rest of config.json,
+or of the language model's part of it.
 
 Only verified artifacts of this service may have these keys; the file they name is never executed to open them as input
 (`core.engine.models.loading` builds the same layers).

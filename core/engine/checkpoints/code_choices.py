@@ -82,9 +82,7 @@ def _check_config(config: Mapping[str, Any]) -> None:
                 CONFIG_FILE, path, f"and {value[:100]!r} is none of {', '.join(_DTYPES)}: set it to the weights' dtype"
             )
         if key == "architecture" and isinstance(value, str) and not _TIMM_NAME.fullmatch(value):
-            raise _refusal(
-                CONFIG_FILE, path, f"and {value[:100]!r} is no name of timm's: no hub, no path is opened"
-            )
+            raise _refusal(CONFIG_FILE, path, f"and {value[:100]!r} is no name of timm's: no hub, no path is opened")
         for inner, argument, given in entries_of({path: value} if key == "model_args" else {}):
             if _TIMM_FILES.match(argument) or (isinstance(given, str) and _PATH_CHARACTERS & set(given)):
                 raise _refusal(CONFIG_FILE, inner, "by which timm would open another file: remove the key")

@@ -45,8 +45,8 @@ _KINDS: Mapping[str, type[SecateurError]] = {
 def discovered(session: Session, model: UndiscoveredModel, queue: str | None) -> ModelDescription:
     """Return what a model is, as workers of a queue would find it.
 
-    Raises NotDiscovered where nobody has found out yet, the error of a discovery that failed, and UnsupportedArchitecture
-    where it is known that one would.
+    Raises NotDiscovered where nobody has found out yet, the error of a discovery that failed, and
+    UnsupportedArchitecture where it is known that one would.
     """
     declared = declared_architecture(model.architecture, model.family)
     if declared is not None:  # since the model was described

@@ -97,9 +97,7 @@ def test_zeros_leave_the_config_and_all_outside_the_blocks_as_they_were(gemma: C
 
 
 @pytest.mark.parametrize("layout", ["uniform", "per_layer"])
-def test_a_cut_is_said_in_the_language_models_part_of_the_config(
-    gemma: Composite, tmp_path: Path, layout: str
-) -> None:
+def test_a_cut_is_said_in_the_language_models_part_of_the_config(gemma: Composite, tmp_path: Path, layout: str) -> None:
     own = {"protected_first": 1, "protected_last": 0} if layout == "per_layer" else {}
     artifact, _ = prune(gemma, tmp_path, "l2-structured", 0.06, parameters=own, layout=layout)
     before, after = (json.loads((each / "config.json").read_bytes()) for each in (gemma.folder, artifact))

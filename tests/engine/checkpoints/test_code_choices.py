@@ -68,8 +68,11 @@ def test_nested_quantisation_is_refused_and_null_is_none(tmp_path: Path) -> None
         ("config.json", {"model_args": {"features": "/etc/passwd"}}, "'model_args.features', by which timm"),
         ("config.json", {"vision_config": {"dtype": "hub"}}, "'vision_config.dtype', and 'hub' is none of"),
         ("config.json", {"vision_config": {"architecture": "local-dir:/tmp"}}, "'vision_config.architecture', and"),
-        ("config.json", {"vision_config": {"model_args": {"checkpoint_path": "x"}}},
-         "'vision_config.model_args.checkpoint_path', by which timm"),
+        (
+            "config.json",
+            {"vision_config": {"model_args": {"checkpoint_path": "x"}}},
+            "'vision_config.model_args.checkpoint_path', by which timm",
+        ),
         ("tokenizer_config.json", {"tokenizer_class": "BertJapaneseTokenizer"}, "'PreTrainedTokenizerFast' takes any"),
         ("tokenizer_config.json", {"tokenizer_class": ["GPT2Tokenizer"]}, "'tokenizer_class', and"),
         ("tokenizer_config.json", {"init_inputs": ["/etc/passwd"]}, "'init_inputs', which names a file"),

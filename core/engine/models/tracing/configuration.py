@@ -51,7 +51,7 @@ def _named(settings: Settings, known: type[PretrainedConfig] | None) -> dict[str
     """Return settings as a class of configs calls them, and those of the configs inside as theirs do."""
     names = {} if known is None else known.attribute_map
     inside = {} if known is None else known.sub_configs
-    named = {}
+    named: dict[str, JsonValue] = {}
     for name, value in settings.items():
         if name in inside and isinstance(value, dict):
             named[name] = _named(value, _class_inside(value.get("model_type"), inside[name]))

@@ -8,8 +8,8 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.architecture import Architecture, Sublayer
-from core.engine.architectures.config_part import part_of
 from core.engine.architectures.config_limits import check_extent, check_sizes
+from core.engine.architectures.config_part import part_of
 from core.engine.architectures.discovered import DISCOVERY_VERSION
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.models.tracing.blocks import Blocks, find_blocks, modules_beside
@@ -26,7 +26,14 @@ from core.engine.models.tracing.configuration import (
 )
 from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, Execution, trace
 from core.engine.models.tracing.merging import merged_groups, merged_sublayers
-from core.engine.models.tracing.names import StoredLayers, StoredNames, check_shapes, renamed, stored_layers, stored_names
+from core.engine.models.tracing.names import (
+    StoredLayers,
+    StoredNames,
+    check_shapes,
+    renamed,
+    stored_layers,
+    stored_names,
+)
 from core.engine.models.tracing.removal_axes import with_units
 from core.engine.models.tracing.replay import Replay
 from core.engine.models.tracing.resizing import narrowed, shortened
@@ -249,7 +256,7 @@ def _config_defaults(config: PretrainedConfig, settings: Settings) -> dict[str, 
 
 
 def _is_tied_by_default(config: PretrainedConfig, path: tuple[str, ...]) -> bool:
-    """Return whether the class ties where config.json does not say; in a config of more, its part may say it instead."""
+    """Return whether a config ties that does not say so, by its class; of one with parts, a part may say it instead."""
     return bool(getattr(config if path else type(config)(), "tie_word_embeddings", False))
 
 

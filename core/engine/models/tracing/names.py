@@ -128,7 +128,7 @@ def stored_layers(
     if not by_prefix:
         raise MissingTensors("the files hold no numbered layers", param="model")
     of_number = [each for each in by_prefix.values() if max(each) + 1 == among]
-    layers = max(of_number or by_prefix.values(), key=_numel if of_number else lambda each: sum(map(len, each.values())))
+    layers = max(of_number, key=_numel) if of_number else max(by_prefix.values(), key=_names)
     count = max(layers) + 1
     if len(layers) != count:
         absent = next(layer for layer in range(count) if layer not in layers)
@@ -142,6 +142,10 @@ def stored_layers(
             seen.add(signature)
             covering = layer + 1
     return StoredLayers(count, min(count, max(covering, 2)))
+
+
+def _names(layers: _Numbered) -> int:
+    return sum(map(len, layers.values()))
 
 
 def _numel(layers: _Numbered) -> int:
