@@ -100,8 +100,8 @@ class Architecture:
     are the versions of the discovery and of transformers; None for what is declared.
 
     `config_path` are the keys that lead to the language model's settings in config.json, where that describes more: all
-    settings named here are in that part. `beside` are the modules that such a model has beside its language model and
-    that do not run on tokens alone, as towers for images and what projects their outputs; they are saved as they are.
+    settings named here are in that part. `other_modules` are those that such a model has beside its language
+    model and that do not run on tokens alone, as towers for images and what projects their outputs; they are saved as they are.
     """
 
     model_type: str
@@ -129,7 +129,7 @@ class Architecture:
     left_alone: Mapping[str, str] = field(default_factory=dict, hash=False)
     discovered_by: str | None = None
     config_path: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    other_modules: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Group the linear layers by sublayer where nothing else is said."""
@@ -174,9 +174,9 @@ class Architecture:
         settings = part_of(config, self.config_path)
         return settings.get(self.config_key(config, setting), self.config_defaults.get(setting))
 
-    def is_beside(self, name: str) -> bool:
+    def is_of_other_module(self, name: str) -> bool:
         """Return True for a tensor of a module beside the language model, by its name in the model."""
-        return name.startswith(tuple(f"{each}." for each in self.beside))
+        return name.startswith(tuple(f"{each}." for each in self.other_modules))
 
     def module_name(self, key: str) -> str:
         """Return the model's name for a file's key: hub files of some families omit the prefix of the base model."""

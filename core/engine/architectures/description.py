@@ -34,8 +34,8 @@ class ModelDescription(BaseModel):
 
     `parameters` counts tied weights once; `bytes` is the size of its weights and `dtype` theirs, dequantised where they
     are quantised; `structure` is missing where an earlier version made the description. `layout` is 'per_layer' where
-    config.json describes each layer. `discovered` is the architecture where nobody listed it. `beside_parameters` are
-    those of modules beside the language model, which no text runs through.
+    config.json describes each layer. `discovered` is the architecture where nobody listed it. `other_module_parameters`
+    are those of modules beside the language model, which no text runs through.
     """
 
     task: Literal["language-model"] = "language-model"
@@ -53,7 +53,7 @@ class ModelDescription(BaseModel):
     linears: list[LinearShape]
     structure: ModelStructure | None = None
     layout: Layout = "uniform"
-    beside_parameters: int = Field(default=0, exclude_if=lambda parameters: not parameters)
+    other_module_parameters: int = Field(default=0, exclude_if=lambda parameters: not parameters)
     discovered: Architecture | None = Field(default=None, exclude_if=lambda discovered: discovered is None)
 
     @property
@@ -224,8 +224,10 @@ def describe_language_model(
         linears=linears,
         structure=read_structure(family, config, tensors, layers),
         layout=layout,
-        beside_parameters=sum(
-            entry.numel for name, entry in counted.items() if family.is_beside(name) and entry.dtype in WEIGHT_DTYPES
+        other_module_parameters=sum(
+            entry.numel
+            for name, entry in counted.items()
+            if family.is_of_other_module(name) and entry.dtype in WEIGHT_DTYPES
         ),
         discovered=None if family.discovered_by is None else family,
     )

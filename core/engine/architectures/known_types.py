@@ -25,7 +25,7 @@ _STACKED_EXPERTS: Final = re.compile(r"(?:^|\.)experts\.(?![0-9])")
 
 
 class KnownType(BaseModel):
-    """What a type was offered, and why not the rest, by what is asked for."""
+    """A type: what was offered of it, and why not the rest, by what is asked for."""
 
     offered: list[str]
     not_offered: dict[str, str]

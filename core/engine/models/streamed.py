@@ -71,7 +71,7 @@ class StreamedModel:
             if name in tied:
                 continue
             names.append(name)
-            if self.folder.family.is_beside(name):
+            if self.folder.family.is_of_other_module(name):
                 self._require_shape(name, self.folder.entry(name).shape, value)
                 continue
             tensor = self.folder.read(name) if outer is None else outer.state_dict(keep_vars=True)[name]

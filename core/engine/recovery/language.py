@@ -111,7 +111,7 @@ def recover(
     torch.manual_seed(recovery.seed)
     model = load_model(folder, accelerator.device, dtype=frozen_dtype if recovery.lora else torch.float32)
     _require_complete(folder, model)
-    for name in folder.family.beside:
+    for name in folder.family.other_modules:
         model.get_submodule(name).requires_grad_(False)
     if recovery.lora is not None or kept_activation_bytes(folder.description, recovery) > activation_budget_bytes:
         checkpoint_activations(model)

@@ -73,17 +73,17 @@ def changed_outside_blocks(gemma: Composite, artifact: Path) -> list[str]:
 def test_the_towers_are_known_and_never_in_memory(gemma: Composite) -> None:
     family = gemma.family
     assert family.config_path == ("text_config",) and not family.refused
-    assert family.beside == ("model.vision_tower", "model.multi_modal_projector")
+    assert family.other_modules == ("model.vision_tower", "model.multi_modal_projector")
     opened = open_model(gemma.folder, discovered=family)
     text = opened.raw_config["text_config"]
     facts = opened.description
     assert (facts.layers, facts.hidden_size) == (text["num_hidden_layers"], text["hidden_size"])
     streamed = StreamedModel(opened, dtype=torch.float32, device=CPU)
     empty = [name for name, each in streamed.model.named_parameters() if each.is_meta]
-    beside = [each for name, each in opened.tensors.items() if family.is_beside(name)]
-    assert empty and all(family.is_beside(name) for name in empty)
-    assert facts.beside_parameters == sum(each.numel for each in beside) > 0
-    assert {name for name in streamed.outer_names if family.is_beside(name)} >= set(empty)
+    beside = [each for name, each in opened.tensors.items() if family.is_of_other_module(name)]
+    assert empty and all(family.is_of_other_module(name) for name in empty)
+    assert facts.other_module_parameters == sum(each.numel for each in beside) > 0
+    assert {name for name in streamed.outer_names if family.is_of_other_module(name)} >= set(empty)
 
 
 def test_zeros_leave_the_config_and_all_outside_the_blocks_as_they_were(gemma: Composite, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_recovery_trains_the_language_model_alone(gemma: Composite, tmp_path: 
     done = recover(opened, request, gemma.tokens, linears=linears, work=tmp_path)
     artifact = tmp_path / "artifact"
     write_checkpoint(done.files, done.unchanged, gemma.folder, artifact)
-    assert done.trained_parameters == opened.description.parameters - opened.description.beside_parameters
+    assert done.trained_parameters == opened.description.parameters - opened.description.other_module_parameters
     assert {gemma.family.module_name(name) for name in changed_outside_blocks(gemma, artifact)} == {
         "model.language_model.embed_tokens.weight",
         "model.language_model.norm.weight",

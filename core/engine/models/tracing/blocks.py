@@ -126,7 +126,7 @@ def find_blocks(model: PreTrainedModel) -> Blocks:
     return Blocks(name, _base(model, name), _head(model), len(calls.modules), calls.seen[0][3])
 
 
-def modules_beside(model: PreTrainedModel) -> tuple[str, ...]:
+def modules_not_run(model: PreTrainedModel) -> tuple[str, ...]:
     """Return the outermost modules with weights of which nothing runs on tokens alone, and no weight is one that runs.
 
     The model was built without weights, and runs.
@@ -138,12 +138,12 @@ def modules_beside(model: PreTrainedModel) -> tuple[str, ...]:
     with removed_after(handles), ConstantWeights():
         run_model(model, sample_tokens(model))
     used = {id(each) for module in ran for each in module.parameters(recurse=False)}
-    beside: list[str] = []
+    outermost: list[str] = []
     for name, module in model.named_modules():
         weights = [*module.parameters(), *module.buffers()]
         if weights and not any(each in ran or id(each) in used for each in (*module.modules(), *weights)):
-            beside += [] if name.startswith(tuple(f"{each}." for each in beside)) else [name]
-    return tuple(beside)
+            outermost += [] if name.startswith(tuple(f"{each}." for each in outermost)) else [name]
+    return tuple(outermost)
 
 
 def _recorder(calls: _Calls, index: int) -> Callable[..., None]:

@@ -12,7 +12,7 @@ from core.engine.architectures.config_limits import check_extent, check_sizes
 from core.engine.architectures.config_part import part_of
 from core.engine.architectures.discovered import DISCOVERY_VERSION
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.engine.models.tracing.blocks import Blocks, find_blocks, modules_beside
+from core.engine.models.tracing.blocks import Blocks, find_blocks, modules_not_run
 from core.engine.models.tracing.build import build_random, build_traceable
 from core.engine.models.tracing.config_effects import reason_to_keep_layers, settings_of_biases
 from core.engine.models.tracing.configuration import (
@@ -59,7 +59,7 @@ class _Watched:
     stored: StoredNames
     blocks: Blocks
     execution: Execution
-    beside: tuple[str, ...]
+    not_run: tuple[str, ...]
 
 
 def discover(config_json: Settings, tensors: Mapping[str, TensorEntry]) -> Architecture:
@@ -118,7 +118,7 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         left_alone=left_alone,
         discovered_by=f"{DISCOVERY_VERSION}/{transformers.__version__}",
         config_path=path,
-        beside=watched.beside,
+        other_modules=watched.not_run,
     )
     architecture = replace(architecture, renamed=renamed(watched.stored, architecture))
     return with_units(architecture, small_settings, watched.settings), small_settings
@@ -149,8 +149,8 @@ def _run(settings: Settings, tensors: Mapping[str, TensorEntry]) -> _Watched:
     _check_weights_of_blocks(model, blocks)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     check_shapes(model, stored, tensors, {f"{blocks.head}.weight"} if tied else set())
-    beside = modules_beside(model) if language_path(model.config) else ()
-    watched = _Watched(settings, model, stored, blocks, trace(model, blocks), beside)
+    not_run = modules_not_run(model) if language_path(model.config) else ()
+    watched = _Watched(settings, model, stored, blocks, trace(model, blocks), not_run)
     _check_stored(watched)
     return watched
 

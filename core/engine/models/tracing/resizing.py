@@ -61,11 +61,11 @@ def narrowed(settings: Settings) -> Iterator[dict[str, JsonValue]]:
                 narrow = _changed(settings, partial(_narrow, factor=factor, fewer=fewer), path)
                 if path:
                     with suppress(UnusableModel):
-                        yield _narrow_beside(narrow, path)
+                        yield _narrow_other_parts(narrow, path)
                 yield narrow
 
 
-def _narrow_beside(settings: Settings, path: tuple[str, ...]) -> dict[str, JsonValue]:
+def _narrow_other_parts(settings: Settings, path: tuple[str, ...]) -> dict[str, JsonValue]:
     """Return settings with few tokens and narrow parts beside that of the language model, each as narrow as it can be.
 
     Raises UnusableModel where the class of the config refuses them.

@@ -97,8 +97,8 @@ def estimate_resources(
     forward = 4 if description.dtype == "float32" or in_float32 else 2
     lanes = 1 if refit is None else 2  # a refit has the dense block beside the other, with tokens of its own
     blocks = _largest_block(description)
-    held = description.parameters - description.prunable_parameters - description.beside_parameters
-    ends = max(held, 0) * width
+    loaded = description.parameters - description.prunable_parameters - description.other_module_parameters
+    ends = max(loaded, 0) * width
     block = sum(linear.numel for linear in blocks)
     group = max(_groups(blocks), default=0)
     widest = max(linear.in_features for linear in blocks)
