@@ -101,7 +101,8 @@ class Architecture:
 
     `config_path` are the keys that lead to the language model's settings in config.json, where that describes more: all
     settings named here are in that part. `other_modules` are those that such a model has beside its language
-    model and that do not run on tokens alone, as towers for images and what projects their outputs; they are saved as they are.
+    model and that do not run on tokens alone, as towers for images and what projects their outputs; they are
+    saved as they are.
     """
 
     model_type: str
