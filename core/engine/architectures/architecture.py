@@ -93,8 +93,9 @@ class Architecture:
     block follow from the length of the sequences alone, or from their tokens. `block_outputs` is the length of the
     tuple that a block returns; 0 for its hidden states alone. `renamed` has the module's name for each key of a file
     that is called otherwise, with `{}` for every number of a module list. `refused` says, by what is asked for, why
-    this architecture cannot be offered it: `weights`, `channels`, `heads`, `layers`, `resume`, or anything for its
-    `experts`. `left_alone` are the linear layers of blocks that are not pruned, each with the reason. `discovered_by`
+    this architecture cannot be offered it: `weights`, `channels`, `heads`, `layers`, `resume`, `uniform` or `per_layer`
+    for layers that are to be alike or to differ, or anything for its `experts`. `required` are the outputs of sublayers
+    of which a model needs one at least, in whichever block, to run. `left_alone` are the linear layers of blocks that are not pruned, each with the reason. `discovered_by`
     are the versions of the discovery and of transformers; None for what is declared.
     """
 
@@ -120,6 +121,7 @@ class Architecture:
     block_outputs: int = 0
     renamed: Mapping[str, str] = field(default_factory=dict, hash=False)
     refused: Mapping[str, str] = field(default_factory=dict, hash=False)
+    required: tuple[str, ...] = ()
     left_alone: Mapping[str, str] = field(default_factory=dict, hash=False)
     discovered_by: str | None = None
 

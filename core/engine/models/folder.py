@@ -14,8 +14,10 @@ from core.engine.architectures.description import ModelDescription, inspect_fold
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY, QuantisedEntry, plain_config, quantisation_of
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
+from core.engine.checkpoints.special_floats import with_floats
 from core.engine.models.tensors import read_tensor, write_tensors
 from core.errors import MissingTensors, UnusableModel
+from secateur_wire.base import JsonObject
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -40,6 +42,10 @@ class ModelFolder:
         if name not in self.tensors:
             raise MissingTensors(f"the files lack {name}", param="model")
         return read_tensor(self.tensors[name])
+
+    def config_of(self, raw: JsonObject) -> PretrainedConfig:
+        """Return the config object of another config.json of the same class."""
+        return type(self.config).from_dict({name: with_floats(value) for name, value in raw.items()})
 
     @property
     def is_quantised(self) -> bool:

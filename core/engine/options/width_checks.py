@@ -44,6 +44,13 @@ def check_width(
     description: ModelDescription, structure: ModelStructure, parameters: WidthOptions, layout: Layout
 ) -> None:
     """Require that the layers can get shapes of that layout."""
+    why = description.known_as.refused.get(layout)
+    if why is not None:
+        shapes, other = ("one shape", "per_layer") if layout == "uniform" else ("different shapes", "uniform")
+        raise InvalidParameters(
+            f"output.layout: layers of {description.architecture} cannot have {shapes}: {why}; use {other!r}",
+            param="output.layout",
+        )
     if layout == "uniform":
         if description.layout == "per_layer" or not structure.is_uniform:
             raise InvalidParameters(

@@ -10,6 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from core.engine.checkpoints.special_floats import with_floats
 from core.errors import UnsupportedArchitecture, UnusableModel
 
 Settings: TypeAlias = Mapping[str, JsonValue]
@@ -25,7 +26,6 @@ _NOT_READ: Final = (
     "_experts_implementation",
 )
 """Settings that say how weights are stored or which code runs, not what the model is."""
-_FLOAT: Final = "__float__"
 
 
 def config_class(settings: Settings) -> type[PretrainedConfig]:
@@ -44,18 +44,7 @@ def config_class(settings: Settings) -> type[PretrainedConfig]:
 def read_settings(config_json: Settings) -> dict[str, JsonValue]:
     """Return the settings that say what the model is, by the names that its config's class has for them."""
     names = config_class(config_json).attribute_map
-    return {names.get(name, name): _decoded(value) for name, value in config_json.items() if name not in _NOT_READ}
-
-
-def _decoded(value: JsonValue) -> JsonValue:
-    """Return a setting with the floats that JSON has no word for, as transformers writes them into objects."""
-    if isinstance(value, dict):
-        return (
-            float(str(value[_FLOAT]))
-            if set(value) == {_FLOAT}
-            else {name: _decoded(each) for name, each in value.items()}
-        )
-    return [_decoded(each) for each in value] if isinstance(value, list) else value
+    return {names.get(name, name): with_floats(value) for name, value in config_json.items() if name not in _NOT_READ}
 
 
 def open_config(settings: Settings) -> PretrainedConfig:

@@ -16,6 +16,7 @@ from core.engine.models.tracing.build import build_random, build_traceable
 from core.engine.models.tracing.config_effects import reason_to_keep_layers, settings_of_biases
 from core.engine.models.tracing.configuration import Settings, causal_class, open_config, read_settings, text_config
 from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, Execution, trace
+from core.engine.models.tracing.layer_lists import lists_by_layer
 from core.engine.models.tracing.merging import merged_groups, merged_sublayers
 from core.engine.models.tracing.names import StoredNames, check_shapes, renamed, stored_layers, stored_names
 from core.engine.models.tracing.removal_axes import with_units
@@ -96,7 +97,9 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         config_defaults=_config_defaults(config, settings),
         tied_by_default=_is_tied_by_default(config),
         transposed=transposed == {True},
-        lists_by_layer=_lists_by_layer(config, stored_layers(tensors).count),
+        lists_by_layer=tuple(
+            dict.fromkeys(("layer_types", *sorted(lists_by_layer(settings, stored_layers(tensors).count))))
+        ),
         block_kinds=kinds if len(kinds) > 1 else (),
         arguments=depends_on,
         block_outputs=blocks.outputs,
@@ -235,7 +238,3 @@ def _config_defaults(config: PretrainedConfig, settings: Settings) -> dict[str, 
 def _is_tied_by_default(config: PretrainedConfig) -> bool:
     return bool(getattr(type(config)(), "tie_word_embeddings", False))
 
-
-def _lists_by_layer(config: PretrainedConfig, layers: int) -> tuple[str, ...]:
-    lists = (name for name, value in config.to_dict().items() if isinstance(value, list) and len(value) == layers)
-    return tuple(dict.fromkeys(("layer_types", *lists)))

@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from core.engine.architectures.architecture import Architecture, UnitAxis
 from core.engine.architectures.unit_kind import UnitKind
@@ -45,6 +45,7 @@ from core.engine.pruning.units.removal import (
 
 WEIGHTS: Final = "weights"
 LAYERS: Final = "layers"
+PER_LAYER: Final = "per_layer"
 _LENGTHS: Final = (7, 12)
 _TOLERANCE: Final = 1e-4
 _CPU: Final = torch.device("cpu")
@@ -57,8 +58,11 @@ def self_tested(architecture: Architecture, small: Settings) -> Architecture:
         folder, work = Path(place, "model"), Path(place, "work")
         work.mkdir()
         build_random(open_config(small)).save_pretrained(folder)
+        required: tuple[str, ...] = ()
         try:
             failed = failed_cuts(folder, as_small, work)
+            if LAYERS not in failed and LAYERS not in as_small.refused:
+                required = required_outputs(folder, as_small, work)
         except Exception as error:  # the code of any model may fail in any way
             failed = {WEIGHTS: f"a small copy of it cannot be pruned: {type(error).__name__}: {one_line(error)}"}
     if WEIGHTS in failed:  # whatever is done stands on blocks that run one by one
@@ -70,6 +74,7 @@ def self_tested(architecture: Architecture, small: Settings) -> Architecture:
             for each in architecture.sublayers
         ),
         refused={**failed, **architecture.refused},
+        required=required,
     )
 
 
@@ -112,10 +117,14 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
             kept = _some_units(opened, kind, is_uniform)
             if kept is None:
                 continue
+            what = name if is_uniform else PER_LAYER
+            if what in failed or what in opened.family.refused:
+                continue
             reason = _difference(opened, dense, [kind], kept, work)
             if reason is not None:
-                failed[name] = f"{'' if is_uniform else 'with layers that differ, '}{reason}"
-                break
+                failed[what] = reason
+                if is_uniform:
+                    break
     if LAYERS not in opened.family.refused:
         for removed in sorted({0, len(structure.layers) // 2, len(structure.layers) - 1}):
             layers = [layer for layer in range(len(structure.layers)) if layer != removed]
@@ -124,6 +133,26 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
                 failed[LAYERS] = f"without layer {removed}, {reason}"
                 break
     return failed
+
+
+def required_outputs(folder: Path, architecture: Architecture, work: Path) -> tuple[str, ...]:
+    """Return the outputs of sublayers of which a model needs one at least: without one it does not generate text.
+
+    `folder` and `work` are what `failed_cuts` has.
+    """
+    opened = open_model(folder, discovered=architecture)
+    layers = range(opened.description.layers)
+    required = []
+    for output in (each.output for each in architecture.sublayers):
+        left = [layer for layer in layers if f"{architecture.blocks}.{layer}.{output}.weight" not in opened.tensors]
+        if left:
+            try:
+                cut = _reloaded(opened, [], KeptUnits(layers={layer: {} for layer in left}), work)
+                cut.generation_config = GenerationConfig()
+                cut.generate(sample_tokens(cut, length=_LENGTHS[0], seed=0), max_new_tokens=2, do_sample=False)
+            except Exception:  # the code of any model may fail in any way
+                required.append(output)
+    return tuple(required)
 
 
 def _streamed_difference(opened: ModelFolder, dense: PreTrainedModel) -> str | None:
@@ -154,11 +183,12 @@ def _some_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> KeptUn
     for layer, shape in enumerate(structure.layers):
         units, parts = kind.units(shape), kind.parts(shape)
         each = units // max(parts, 1)
-        fewer = each - 1 if is_uniform or layer % 2 else each
         if each < 2:
             layers[layer] = {}
             continue
-        left = fewer if each < 8 else fewer // 2 + 1
+        left = each - 1 if each < 8 else each // 2
+        if not is_uniform:  # all layers lose some and so are built anew, where there are enough for two numbers
+            left = left - layer % 2 if left > 1 else each - layer % 2
         layers[layer] = {
             kind.name: [
                 part * each + unit for part in range(parts) for unit in sorted(chooser.sample(range(each), left))
