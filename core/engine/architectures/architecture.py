@@ -17,6 +17,8 @@ HEADS_KEY: Final = "num_attention_heads"
 KV_HEADS_KEY: Final = "num_key_value_heads"
 HEAD_DIM_KEY: Final = "head_dim"
 """Common names of settings, which a config may have by others."""
+OWN_WIDTH_KEY: Final = "channels"
+"""Name of the number of channels among the settings of a layer, where the config has none for it."""
 _NUMBER: Final = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 
 
@@ -82,7 +84,9 @@ class Architecture:
     keys). `sublayers` are in order of execution; `inputs` are all linear layers of a block grouped by the tensor they
     read, in order of execution (those of the sublayers in turn, if not given). `transposed` marks weights stored as
     [in, out] (GPT-2's Conv1D). `stored_head` is the head's name in files where it is not that of the module.
-    `width_key` is the config's name for the number of channels, `config_keys` its names for other settings, by their
+    `width_key` is the config's name for the number of channels, `width_factor` how many times as many it says, and
+    `width_settings` what else it has to have so that it does; where it `has_own_widths` no setting says it, and the
+    modelling file of what is pruned makes the layers as narrow. `config_keys` its names for other settings, by their
     common names, where they differ; `config_defaults` are the values of settings, by their common names, that the
     config's class has where config.json leaves them out. `heads_divide_hidden`: the config insists that they do.
     `tied_by_default` says whether the config's class ties the head to the embeddings unless told otherwise;
@@ -109,6 +113,9 @@ class Architecture:
     sublayers: tuple[Sublayer, ...]
     inputs: tuple[tuple[str, ...], ...] = ()
     width_key: str = "intermediate_size"
+    width_factor: int = 1
+    width_settings: Mapping[str, bool] = field(default_factory=dict, hash=False)
+    has_own_widths: bool = False
     config_keys: Mapping[str, str] = field(default_factory=dict, hash=False)
     config_defaults: Mapping[str, int] = field(default_factory=dict, hash=False)
     heads_divide_hidden: bool = False

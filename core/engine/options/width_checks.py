@@ -46,9 +46,11 @@ def check_width(
     """Require that the layers can get shapes of that layout."""
     why = description.known_as.refused.get(layout)
     if why is not None:
-        shapes, other = ("one shape", "per_layer") if layout == "uniform" else ("different shapes", "uniform")
+        name = description.architecture
         raise InvalidParameters(
-            f"output.layout: layers of {description.architecture} cannot have {shapes}: {why}; use {other!r}",
+            f"output.layout: the config of {name} cannot make all layers narrower: {why}; use 'per_layer'"
+            if layout == "uniform"
+            else f"output.layout: layers of {name} cannot have shapes of their own: {why}; use 'uniform'",
             param="output.layout",
         )
     if layout == "uniform":

@@ -33,7 +33,7 @@ from core.engine.models.tracing.build import build_random
 from core.engine.models.tracing.configuration import Settings, open_config
 from core.engine.models.tracing.differential import one_line
 from core.engine.models.tracing.removal_axes import with_units
-from core.engine.models.tracing.units import CHANNELS, HEADS
+from core.engine.models.tracing.units import CHANNELS, HEADS, UNIFORM
 from core.engine.pruning.units.removal import (
     KeptUnits,
     UnitSet,
@@ -88,6 +88,9 @@ def _named_alike(small: Architecture, architecture: Architecture) -> Architectur
 
     return replace(
         small,
+        width_key=architecture.width_key,
+        width_factor=architecture.width_factor,
+        width_settings=architecture.width_settings,
         sublayers=tuple(
             replace(each, units={kind: tuple(map(named, axes)) for kind, axes in each.units.items()})
             for each in small.sublayers
@@ -117,7 +120,7 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
             kept = _some_units(opened, kind, is_uniform)
             if kept is None:
                 continue
-            what = name if is_uniform else PER_LAYER
+            what = name if is_uniform or UNIFORM in opened.family.refused else PER_LAYER
             if what in failed or what in opened.family.refused:
                 continue
             reason = _difference(opened, dense, [kind], kept, work)
