@@ -9,8 +9,10 @@ model's own code, run as it is.
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
+
+from core.engine.checkpoints.pieces import Pieces
 
 COUNT_KEY: Final = "num_hidden_layers"
 HEADS_KEY: Final = "num_attention_heads"
@@ -99,7 +101,8 @@ class Architecture:
     that is called otherwise, with `{}` for every number of a module list. `refused` says, by what is asked for, why
     this architecture cannot be offered it: `weights`, `channels`, `heads`, `layers`, `resume`, `uniform` or `per_layer`
     for layers that are to be alike or to differ, or anything for its `experts`. `required` are the outputs of sublayers
-    of which a model needs one at least, in whichever block, to run. `left_alone` are the linear layers of blocks that are not pruned, each with the reason. `discovered_by`
+    of which a model needs one at least, in whichever block, to run. `pieced` says, by the pattern of its name in the
+    model, how a tensor is made of those of files; what is pruned has it under its own name. `left_alone` are the linear layers of blocks that are not pruned, each with the reason. `discovered_by`
     are the versions of the discovery and of transformers; None for what is declared.
     """
 
@@ -129,6 +132,7 @@ class Architecture:
     renamed: Mapping[str, str] = field(default_factory=dict, hash=False)
     refused: Mapping[str, str] = field(default_factory=dict, hash=False)
     required: tuple[str, ...] = ()
+    pieced: Mapping[str, Pieces] = field(default_factory=dict, hash=False)
     left_alone: Mapping[str, str] = field(default_factory=dict, hash=False)
     discovered_by: str | None = None
 
@@ -184,6 +188,15 @@ class Architecture:
         if key.startswith((f"{self.base}.", f"{self.head}.")):
             return key
         return f"{self.base}.{key}"
+
+    def pieces_of(self, key: str) -> dict[str, Pieces]:
+        """Return the tensors that one of a file is a part of, by their names, each with the keys of all its parts."""
+        pattern, numbers = _NUMBER.sub("{}", key), _NUMBER.findall(key)
+        return {
+            name.format(*numbers): replace(each, stored=tuple(part.format(*numbers) for part in each.stored))
+            for name, each in self.pieced.items()
+            if pattern in each.stored
+        }
 
     def stored_name(self, name: str) -> str:
         """Return the key a file has for a name of the model."""

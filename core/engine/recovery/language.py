@@ -152,10 +152,7 @@ def recover(
     files = sorted((work / RECOVERED).glob("*.safetensors"))
     return Recovered(
         files=files,
-        unchanged=[
-            replace(folder.tensors[name], name=folder.family.stored_name(name))
-            for name in sorted({*parameters, *buffers} - set(changed))
-        ],
+        unchanged=folder.stored_entries({*parameters, *buffers} - set(changed), work / "untrained.safetensors"),
         zeros=_zeros(folder, files, linears),
         losses=training.losses,
         loss_seconds=training.pace.seconds,

@@ -18,7 +18,7 @@ from core.engine.models.tracing.configuration import Settings, causal_class, ope
 from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, Execution, trace
 from core.engine.models.tracing.layer_lists import lists_by_layer
 from core.engine.models.tracing.merging import merged_groups, merged_sublayers
-from core.engine.models.tracing.names import StoredNames, check_shapes, renamed, stored_layers, stored_names
+from core.engine.models.tracing.names import StoredNames, check_shapes, pieced_patterns, renamed, stored_layers, stored_names
 from core.engine.models.tracing.removal_axes import with_units
 from core.engine.models.tracing.replay import Replay
 from core.engine.models.tracing.resizing import narrowed, shortened
@@ -107,7 +107,11 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         left_alone=left_alone,
         discovered_by=f"{DISCOVERY_VERSION}/{transformers.__version__}",
     )
-    architecture = replace(architecture, renamed=renamed(watched.stored, architecture))
+    architecture = replace(
+        architecture,
+        renamed=renamed(watched.stored, architecture),
+        pieced=pieced_patterns(watched.stored, architecture),
+    )
     return with_units(architecture, small_settings, watched.settings), small_settings
 
 
