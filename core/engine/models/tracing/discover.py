@@ -94,7 +94,7 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         ),
         inputs=groups,
         config_keys=_config_keys(config),
-        config_defaults=_config_defaults(config, settings),
+        config_defaults={**_width_of_blocks(watched), **_config_defaults(config, settings)},
         tied_by_default=_is_tied_by_default(config),
         transposed=transposed == {True},
         lists_by_layer=tuple(
@@ -237,6 +237,16 @@ def _config_defaults(config: PretrainedConfig, settings: Settings) -> dict[str, 
             if type(value) is int:
                 defaults[name] = value
     return defaults
+
+
+def _width_of_blocks(watched: _Watched) -> dict[str, int]:
+    """Return the width of what blocks give, as the value of a setting that the config has for none of its parts alone."""
+    config = watched.model.config
+    if type(config.to_dict().get(config.attribute_map.get("hidden_size", "hidden_size"))) is int:
+        return {}
+    output = watched.execution.blocks[0].sublayers[0].outputs[-1]
+    weight = watched.model.get_submodule(f"{watched.blocks.name}.0").get_parameter(f"{output}.weight")
+    return {"hidden_size": weight.shape[int(watched.execution.blocks[0].transposed == {True})]}
 
 
 def _is_tied_by_default(config: PretrainedConfig) -> bool:

@@ -53,6 +53,8 @@ def stored_names(model: PreTrainedModel, keys: Iterable[str]) -> StoredNames:
     rows: dict[str, dict[str, str]] = {}
     for key in keys:
         name, source = rename_source_key(key, renamings, converters, model.base_model_prefix, own)
+        if name not in own and key in own:  # the library leaves such a key as it is
+            name, source = key, None
         if name in own:
             names[key] = name
             if source is not None:

@@ -108,6 +108,8 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
     assert structure is not None
     dense = load_model(opened, _CPU, dtype=torch.float32)
     failed: dict[str, str] = {}
+    if (reason := _failure_to_generate(dense)) is not None:
+        return {WEIGHTS: f"it does not generate text with its own cache in the library, before anything is cut: {reason}"}
     if WEIGHTS not in opened.family.refused and (reason := _streamed_difference(opened, dense)) is not None:
         failed[WEIGHTS] = reason
     modes: dict[tuple[str, str], UnitKind] = {
@@ -151,11 +153,25 @@ def required_outputs(folder: Path, architecture: Architecture, work: Path) -> tu
         if left:
             try:
                 cut = _reloaded(opened, [], KeptUnits(layers={layer: {} for layer in left}), work)
-                cut.generation_config = GenerationConfig()
-                cut.generate(sample_tokens(cut, length=_LENGTHS[0], seed=0), max_new_tokens=2, do_sample=False)
             except Exception:  # the code of any model may fail in any way
                 required.append(output)
+            else:
+                required += [] if _failure_to_generate(cut) is None else [output]
     return tuple(required)
+
+
+@torch.inference_mode()
+def _failure_to_generate(model: PreTrainedModel) -> str | None:
+    """Return why a model does not run as the check of an artifact runs it, with a cache; None where it does."""
+    try:
+        model.generation_config = GenerationConfig()
+        for length in _LENGTHS:
+            tokens = sample_tokens(model, length=length, seed=length)
+            model(input_ids=tokens)
+            model.generate(tokens[:, :4], max_new_tokens=2, min_new_tokens=2, do_sample=False)
+    except Exception as error:  # the code of any model may fail in any way
+        return f"{type(error).__name__}: {one_line(error)}"
+    return None
 
 
 def _streamed_difference(opened: ModelFolder, dense: PreTrainedModel) -> str | None:
