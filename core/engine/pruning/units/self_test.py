@@ -231,9 +231,11 @@ def _difference(
             difference = float((logits - expected).abs().max())
             if not difference <= _TOLERANCE * largest_logit(expected):
                 return f"the logits of the model that was saved and opened anew differ by {difference:g}"
+        # Other jobs may begin with it.
+        reason = _streamed_difference(open_model(work / "artifact", own_artifact=True, discovered=opened.family), cut)
     except Exception as error:  # the code of any model may fail in any way
         return f"the model cannot be saved and opened anew: {type(error).__name__}: {one_line(error)}"
-    return None
+    return reason and f"of the model that was saved and opened anew, {reason}"
 
 
 def _logits(model: PreTrainedModel, tokens_BT: Tensor) -> Tensor:
