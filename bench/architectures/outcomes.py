@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 Capability: TypeAlias = Literal["opens", "unstructured", "n:m", "channels", "heads", "per layer", "layers"]
-CAPABILITIES: Final[tuple[Capability, ...]] = ("opens", "unstructured", "n:m", "channels", "heads", "per layer", "layers")
+CAPABILITIES: Final[tuple[Capability, ...]] = (
+    "opens",
+    "unstructured",
+    "n:m",
+    "channels",
+    "heads",
+    "per layer",
+    "layers",
+)
 """What is tried of each type; `per layer`: the channels, and heads where they go, of all layers but the first."""
 STRUCTURED: Final[tuple[Capability, ...]] = ("channels", "heads", "per layer")
 

@@ -214,7 +214,9 @@ def test_a_worker_that_is_killed_while_its_child_looks_leaves_the_discovery_to_a
         "Discoverer('worker_killed', settings, command=sys.argv[1:])"
         ".discover_next(session_factory(settings, 'worker'))"
     )
-    worker = subprocess.Popen([sys.executable, "-c", script, sys.executable, str(CHILD), "hangs"], stdin=subprocess.PIPE)
+    worker = subprocess.Popen(
+        [sys.executable, "-c", script, sys.executable, str(CHILD), "hangs"], stdin=subprocess.PIPE
+    )
     try:
         assert worker.stdin is not None
         worker.stdin.write(settings.model_dump_json().encode())

@@ -71,7 +71,9 @@ def counts_for_ratio(
     naming the nearest ratio where no count reaches it.
     """
     if is_uniform and not structure.is_alike:
-        most = width_steps(structure, fullest_layer(structure, kinds), kinds, hidden_size=hidden_size, round_to=round_to)
+        most = width_steps(
+            structure, fullest_layer(structure, kinds), kinds, hidden_size=hidden_size, round_to=round_to
+        )
         slack = round_to * fine_kind(kinds).parameters(structure, 0) * len(structure.layers) + _ROUNDING
         wanted = ratio * parameters
         nearest = min(

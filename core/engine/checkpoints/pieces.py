@@ -1,6 +1,6 @@
 """Tensors of a model that files hold otherwise: several of theirs in a row, or a stretch of one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from core.engine.checkpoints.safetensors_header import TensorEntry, dtype_bytes
@@ -40,8 +40,11 @@ def pieced_entry(name: str, parts: Sequence[TensorEntry], pieces: Pieces) -> Pie
     first, dimension = parts[0], pieces.dimension
     for part in parts:
         others = [size for place, size in enumerate(part.shape) if place != dimension]
-        if part.dtype != first.dtype or len(part.shape) != len(first.shape) or dimension >= len(part.shape) or (
-            others != [size for place, size in enumerate(first.shape) if place != dimension]
+        if (
+            part.dtype != first.dtype
+            or len(part.shape) != len(first.shape)
+            or dimension >= len(part.shape)
+            or (others != [size for place, size in enumerate(first.shape) if place != dimension])
         ):
             raise CorruptSafetensors(
                 f"{part.name[:200]} is {part.dtype} {list(part.shape)} and {first.name[:200]} {first.dtype} "
@@ -58,5 +61,12 @@ def pieced_entry(name: str, parts: Sequence[TensorEntry], pieces: Pieces) -> Pie
         )
     shape = tuple(end - pieces.begin if place == dimension else each for place, each in enumerate(first.shape))
     return PiecedEntry(
-        name, first.dtype, shape, first.file, first.start, first.end, parts=tuple(parts), pieces=replace(pieces, end=end)
+        name,
+        first.dtype,
+        shape,
+        first.file,
+        first.start,
+        first.end,
+        parts=tuple(parts),
+        pieces=replace(pieces, end=end),
     )

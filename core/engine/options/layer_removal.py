@@ -64,9 +64,7 @@ def _required(description: ModelDescription) -> list[frozenset[int]]:
     """Return the layers that have each linear layer of which the architecture requires one, of those it has at all."""
     family = description.known_as
     having = [
-        frozenset(
-            each.layer for each in description.linears if each.name == f"{family.blocks}.{each.layer}.{output}"
-        )
+        frozenset(each.layer for each in description.linears if each.name == f"{family.blocks}.{each.layer}.{output}")
         for output in family.required
     ]
     return [each for each in having if each]

@@ -132,7 +132,7 @@ def _next(row: SweepRow, body: SweepBody, points: Sequence[PointState]) -> Next:
 
 
 def _coming_bodies(session: Session, sweep_id: str) -> tuple[str, list[Document]] | None:
-    """Return the team, and the body of the job that the next step will queue, or those it will check, without a lock."""
+    """Return the team, and the bodies that the next step will queue or check, as read without a lock."""
     row = session.get(SweepRow, sweep_id)
     if row is None or row.status != "running":
         return None

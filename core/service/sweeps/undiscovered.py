@@ -67,9 +67,7 @@ def requested_again(session: Session, sweep_id: str) -> list[RequestedPoint]:
     return [RequestedPoint(row.point_values, row.body, row.stage) for row in rows]
 
 
-def check_points_again(
-    session: Session, row: SweepRow, *, store: Store, settings: Settings, hub: HubFindings
-) -> bool:
+def check_points_again(session: Session, row: SweepRow, *, store: Store, settings: Settings, hub: HubFindings) -> bool:
     """Check the points of a sweep whose model may be known now; return whether it goes on at once."""
     body, requested = request_of(row), requested_again(session, row.id)
     try:

@@ -178,9 +178,7 @@ def _checked_without_model(
     session: Session, team_id: str, requested: RequestedPoint, *, store: Store, settings: Settings, hub: HubFindings
 ) -> CheckedPoint:
     body = _body(session, requested, settings)
-    check_without_model(
-        body.method, body.pattern, body.sparsity, body.parameters, has_target=body.target is not None
-    )
+    check_without_model(body.method, body.pattern, body.sparsity, body.parameters, has_target=body.target is not None)
     model = find_model(session, team_id, body.model, store, hub)
     return CheckedPoint(
         requested=requested,

@@ -175,7 +175,9 @@ def test_a_layer_of_a_kind_that_the_model_cannot_run_without_stays(described: Ca
     assert layers_that_may_go(alone) == [0, 1, 2], "what no layer has is not missed"
     middle = [each for each in whole.linears if each.layer == 1 or ".mlp." in each.name]
     with pytest.raises(InvalidParameters, match="in a row"):
-        DepthParameters(criterion="angular").check_removed_layers(whole.model_copy(update={"linears": middle, "discovered": family}), 2)
+        DepthParameters(criterion="angular").check_removed_layers(
+            whole.model_copy(update={"linears": middle, "discovered": family}), 2
+        )
 
 
 def family_requiring(description: ModelDescription, *outputs: str) -> ModelDescription:

@@ -18,7 +18,14 @@ from core.engine.models.tracing.configuration import Settings, causal_class, ope
 from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, Execution, trace
 from core.engine.models.tracing.layer_lists import lists_by_layer
 from core.engine.models.tracing.merging import merged_groups, merged_sublayers
-from core.engine.models.tracing.names import StoredNames, check_shapes, pieced_patterns, renamed, stored_layers, stored_names
+from core.engine.models.tracing.names import (
+    StoredNames,
+    check_shapes,
+    pieced_patterns,
+    renamed,
+    stored_layers,
+    stored_names,
+)
 from core.engine.models.tracing.removal_axes import with_units
 from core.engine.models.tracing.replay import Replay
 from core.engine.models.tracing.resizing import narrowed, shortened
@@ -251,4 +258,3 @@ def _width_of_blocks(watched: _Watched) -> dict[str, int]:
 
 def _is_tied_by_default(config: PretrainedConfig) -> bool:
     return bool(getattr(type(config)(), "tie_word_embeddings", False))
-

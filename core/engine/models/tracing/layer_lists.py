@@ -53,7 +53,9 @@ def _follows_in_defaults(settings: Settings, layers: int, name: str) -> bool | N
     with suppress(Exception):  # config classes validate with whatever exception their authors chose
         known = config_class(settings)
         default = known().to_dict()
-        count = next(each for each, value in open_config(settings).to_dict().items() if counts_layers(each, value, layers))
+        count = next(
+            each for each, value in open_config(settings).to_dict().items() if counts_layers(each, value, layers)
+        )
         if isinstance(default[name], list | tuple) and type(default[count]) is int:
             if len(default[name]) != default[count]:
                 return False

@@ -71,7 +71,9 @@ def stored_names(model: PreTrainedModel, keys: Iterable[str]) -> StoredNames:
     )
 
 
-def _pieces(name: str, parts: Mapping[str, str], converter: WeightConverter, model: PreTrainedModel) -> dict[str, Pieces]:
+def _pieces(
+    name: str, parts: Mapping[str, str], converter: WeightConverter, model: PreTrainedModel
+) -> dict[str, Pieces]:
     """Return how a parameter, and those made of the same tensor, are made of pieces; none where it is otherwise.
 
     `parts` are the keys of the files by the patterns of the converter that they match.

@@ -101,9 +101,7 @@ def _changed(settings: Settings, change: Callable[[Settings], dict[str, JsonValu
     return result
 
 
-def _shorten(
-    settings: Settings, layers: int, kept: tuple[int, ...], lists: frozenset[str]
-) -> dict[str, JsonValue]:
+def _shorten(settings: Settings, layers: int, kept: tuple[int, ...], lists: frozenset[str]) -> dict[str, JsonValue]:
     def short(name: str, value: JsonValue) -> JsonValue:
         if isinstance(value, dict) and value and all(str(key).isdecimal() for key in value):  # settings by layer
             places = {layer: place for place, layer in enumerate(kept)}

@@ -116,7 +116,7 @@ class _Finder:
         self._readings = _by_reader(_probed(model, blocks, sublayers, differential), blocks, differential)
 
     def channels(self) -> _Cut | str:
-        """Return the cut of the channels of the largest FFN that the config counts, or else of the largest; or why not."""
+        """Return the cut of channels of the largest FFN, of those that the config counts if any; or why there is none."""
         reasons = []
         uncounted: list[_Cut] = []
         for units in self._readings.values():
@@ -217,4 +217,3 @@ def _by_reader(
         if reader in sizes:
             sizes[reader] += prod(shape)
     return {reader: by_reader[reader] for reader in sorted(sizes, key=lambda each: (-sizes[each], each))}
-

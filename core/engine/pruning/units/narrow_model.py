@@ -17,6 +17,9 @@ def narrow_model(
     folder = streamed.folder
     raw = config_after_removal(folder.raw_config, folder.config, folder.family, structure, kinds, counts)
     narrow = StreamedModel(
-        replace(folder, config=folder.config_of(raw)), dtype=streamed.dtype, device=streamed.device, outer=streamed.model
+        replace(folder, config=folder.config_of(raw)),
+        dtype=streamed.dtype,
+        device=streamed.device,
+        outer=streamed.model,
     )
     return raw, narrow

@@ -109,7 +109,9 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
     dense = load_model(opened, _CPU, dtype=torch.float32)
     failed: dict[str, str] = {}
     if (reason := _failure_to_generate(dense)) is not None:
-        return {WEIGHTS: f"it does not generate text with its own cache in the library, before anything is cut: {reason}"}
+        return {
+            WEIGHTS: f"it does not generate text with its own cache in the library, before anything is cut: {reason}"
+        }
     if WEIGHTS not in opened.family.refused and (reason := _streamed_difference(opened, dense)) is not None:
         failed[WEIGHTS] = reason
     modes: dict[tuple[str, str], UnitKind] = {
