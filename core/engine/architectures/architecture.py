@@ -102,8 +102,9 @@ class Architecture:
     this architecture cannot be offered it: `weights`, `channels`, `heads`, `layers`, `resume`, `uniform` or `per_layer`
     for layers that are to be alike or to differ, or anything for its `experts`. `required` are the outputs of sublayers
     of which a model needs one at least, in whichever block, to run. `pieced` says, by the pattern of its name in the
-    model, how a tensor is made of those of files; what is pruned has it under its own name. `left_alone` are the linear layers of blocks that are not pruned, each with the reason. `discovered_by`
-    are the versions of the discovery and of transformers; None for what is declared.
+    model, how a tensor is made of those of files; what is pruned has it under its own name. `left_alone` are the linear
+    layers of blocks that are not pruned, each with the reason. `discovered_by` are the versions of the discovery and of
+    transformers; None for what is declared.
     """
 
     model_type: str

@@ -66,9 +66,9 @@ def counts_for_ratio(
     Where the result `is_uniform`, every layer keeps the same; else `protected` layers keep all, and the others lose the
     same share. Where only some layers have units of a kind, what is alike is the number that those keep.
 
-    In every layer, or there in all of them, the ratio is met within one aligned step of the finest units, by the step of its `width_steps` with
-    the most even shares of all kinds; or, `at_least`, by the first step that removes no less. Raises InvalidSparsity
-    naming the nearest ratio where no count reaches it.
+    In every layer, or there in all of them, the ratio is met within one aligned step of the finest units, by the step
+    of its `width_steps` with the most even shares of all kinds; or, `at_least`, by the first step that removes no less.
+    Raises InvalidSparsity naming the nearest ratio where no count reaches it.
     """
     if is_uniform and not structure.is_alike:
         most = width_steps(

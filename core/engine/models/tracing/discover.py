@@ -247,7 +247,7 @@ def _config_defaults(config: PretrainedConfig, settings: Settings) -> dict[str, 
 
 
 def _width_of_blocks(watched: _Watched) -> dict[str, int]:
-    """Return the width of what blocks give, as the value of a setting that the config has for none of its parts alone."""
+    """Return the width of what blocks give, for a config that has no such setting of its own."""
     config = watched.model.config
     if type(config.to_dict().get(config.attribute_map.get("hidden_size", "hidden_size"))) is int:
         return {}

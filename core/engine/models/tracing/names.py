@@ -98,7 +98,7 @@ def _pieces(
 
 
 def pieced_patterns(stored: StoredNames, architecture: Architecture) -> dict[str, Pieces]:
-    """Return how tensors are made of pieces, by patterns of names; raises UnsupportedArchitecture where blocks differ."""
+    """Return how tensors are made of pieces, by pattern of name; raises UnsupportedArchitecture where blocks differ."""
     patterns: dict[str, Pieces] = {}
     for name, pieces in stored.pieced.items():
         each = replace(pieces, stored=tuple(map(pattern, pieces.stored)))

@@ -29,7 +29,8 @@ UNIFORM = "uniform"
 class DiscoveredUnits:
     """Units that can be removed from a block, by the linear layer that reads it, and how the config counts it.
 
-    `units` has the axes of each kind by that layer, `width` counts channels. `refused` says why a kind of unit cannot be removed.
+    `units` has the axes of each kind by that layer, `width` counts channels. `refused` says why a kind of unit cannot
+    be removed.
     """
 
     units: Mapping[str, Mapping[str, tuple[UnitAxis, ...]]] = field(default_factory=dict)
@@ -80,8 +81,9 @@ def discover_units(
 ) -> DiscoveredUnits:
     """Return the units of a tiny model that `randomise` has been over, and whose config the differential is of.
 
-    `real` is that of the config with its own widths. `sublayers` are the linear layers of each part of a block that adds to the residual stream, in order of execution:
-    the last of each reads what the units are sought in. A block has those of them that it has.
+    `real` is that of the config with its own widths. `sublayers` are the linear layers of each part of a block that
+    adds to the residual stream, in order of execution: the last of each reads what the units are sought in. A block has
+    those of them that it has.
     """
     finder = _Finder(model, blocks, sublayers, differential, real)
     cuts = {HEADS: finder.heads(), CHANNELS: finder.channels()}
@@ -116,7 +118,7 @@ class _Finder:
         self._readings = _by_reader(_probed(model, blocks, sublayers, differential), blocks, differential)
 
     def channels(self) -> _Cut | str:
-        """Return the cut of channels of the largest FFN, of those that the config counts if any; or why there is none."""
+        """Return the cut of the channels of an FFN, the largest that the config counts; or why there is none."""
         reasons = []
         uncounted: list[_Cut] = []
         for units in self._readings.values():
