@@ -1,5 +1,6 @@
 """Checks of the matrix: a type's tiny model, opened and pruned, at two seeds and two lengths of sequences."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from bench.architectures.outcomes import CAPABILITIES, Capability, Outcome, Stat
 from bench.architectures.tiny_configs import tiny_model, tokens_of
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.discovered import discovery_key
+from core.engine.architectures.heterogeneous import MODELLING_FILE
 from core.engine.architectures.registry import declared_architecture
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.engine.evaluation.reload_check import largest_logit
@@ -121,7 +123,7 @@ class _Subject:
 
     def _prune(self, capability: Capability) -> None:
         assert self._folder is not None
-        work = self._work / capability.replace(":", "-")
+        work = self._work / re.sub("[^a-z]", "-", capability)
         calibration = tokens_of(self._folder.config, self._seed + 10, 24)
         with _stage("job"):
             artifact, result = carry_out(capability, self._folder, calibration, work, self._discovered)
@@ -154,7 +156,9 @@ class _Subject:
             _require_equal(streamed, expected)
 
     def _stock(self, folder: Path) -> PreTrainedModel:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=(folder / MODELLING_FILE).is_file()
+        )
         model.eval()
         return model
 

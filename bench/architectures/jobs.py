@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bench.architectures.outcomes import Capability
 from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import removable_parameters
 from core.engine.architectures.unit_kind import AttentionMode
@@ -41,6 +42,7 @@ JOBS: dict[Capability, Job] = {
     "n:m": Job("sparsegpt", "2:4"),
     "channels": Job("l2-structured", "structured"),
     "heads": Job("l2-structured", "structured"),
+    "per layer": Job("l2-structured", "structured"),
     "layers": Job("depth", "structured"),
 }
 
@@ -54,7 +56,7 @@ def carry_out(
     walk = walk_for(folder, request, device=_DEVICE, calibration=calibration, evaluations={}, work=work)
     result = walk.run()
     artifact = work / "artifact"
-    write_checkpoint(result.files, result.unchanged, folder.path, artifact, config=result.config)
+    write_checkpoint(result.files, result.unchanged, folder.path, artifact, config=result.config, discovered=discovered)
     reload_check(artifact, result.verification, device=_DEVICE, discovered=discovered)
     return artifact, result
 
@@ -85,6 +87,8 @@ def reopened(artifact: Path, discovered: Architecture | None) -> ModelFolder:
 
 def shrank(capability: Capability, before: ModelFolder, after: ModelFolder) -> bool:
     """Return whether there is less of what was to go."""
+    if capability == "per layer":
+        return not require_structure(after.description).is_uniform
     if capability == "layers":
         return after.description.layers < before.description.layers
     return _total(require_structure(after.description), capability) < _total(
@@ -106,12 +110,17 @@ def _request(capability: Capability, folder: ModelFolder) -> ResolvedRequest:
         layers = len(structure.layers)
         share = max(layers // 2, 1) / layers * structure.parameters / description.parameters
         return resolve_request(description, job.method, job.pattern, share, {})
-    attention = _attention(structure) if capability == "heads" else "none"
+    is_per_layer = capability == "per layer"
+    loses_heads = capability == "heads" or (is_per_layer and structure.facts["kv_group_parameters"] > 0)
+    attention = _attention(structure) if loses_heads else "none"
     kinds = removed_kinds(attention)
-    removable = sum(removable_parameters(structure, layer, kinds) for layer in range(len(structure.layers)))
+    protected = 1 if is_per_layer else 0
+    removable = sum(removable_parameters(structure, each, kinds) for each in range(protected, len(structure.layers)))
     # Where nothing can go the request is made all the same: the refusal is the service's own.
     share = _SHARE * removable / description.parameters or _SHARE
-    return resolve_request(description, job.method, job.pattern, share, {"attention": attention})
+    parameters = {"attention": attention, "protected_first": protected}
+    layout: Layout = "per_layer" if is_per_layer else "uniform"
+    return resolve_request(description, job.method, job.pattern, share, parameters, layout=layout)
 
 
 def _attention(structure: ModelStructure) -> AttentionMode:

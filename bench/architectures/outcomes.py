@@ -3,9 +3,18 @@
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-Capability: TypeAlias = Literal["opens", "unstructured", "n:m", "channels", "heads", "layers"]
-CAPABILITIES: Final[tuple[Capability, ...]] = ("opens", "unstructured", "n:m", "channels", "heads", "layers")
-STRUCTURED: Final[tuple[Capability, ...]] = ("channels", "heads")
+Capability: TypeAlias = Literal["opens", "unstructured", "n:m", "channels", "heads", "per layer", "layers"]
+CAPABILITIES: Final[tuple[Capability, ...]] = (
+    "opens",
+    "unstructured",
+    "n:m",
+    "channels",
+    "heads",
+    "per layer",
+    "layers",
+)
+"""What is tried of each type; `per layer`: the channels, and heads where they go, of all layers but the first."""
+STRUCTURED: Final[tuple[Capability, ...]] = ("channels", "heads", "per layer")
 
 Status: TypeAlias = Literal["yes", "refused", "failed", "unbuilt", "wrong"]
 _WORST_FIRST: Final[tuple[Status, ...]] = ("wrong", "failed", "unbuilt", "refused", "yes")

@@ -77,7 +77,7 @@ def _summary(found: Mapping[str, TypeOutcomes], types: Collection[str]) -> list[
             ["Offered", "Types of language models alone", "With configs of more than that", "Aim"],
             [
                 row("Unstructured", _UNSTRUCTURED_AIM, "unstructured"),
-                row("Structured: channels or heads", _STRUCTURED_AIM, *STRUCTURED),
+                row("Structured: channels or heads, per layer or not", _STRUCTURED_AIM, *STRUCTURED),
             ],
             text_columns=1,
         ),

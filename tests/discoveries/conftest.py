@@ -17,6 +17,7 @@ from core.service.discoveries.versions import note_version
 from core.service.jobs.awaiting import resolve_awaiting
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.jobs.tables import JobRow
+from core.service.sweeps.advance import advance_sweeps
 from core.settings import Settings
 from core.storage import Store
 from tests.model_folders import write_alien
@@ -51,6 +52,13 @@ class Fleet:
             self.hints.append(job_id)
 
         return resolve_awaiting(self.sessions, self.settings, store=self.store, hub=hub, send_hint=send)
+
+    def advance(self) -> int:
+        """Take sweeps as far as they go; return how many jobs they queued."""
+        hub = HubLookup(self.settings, self.sessions)
+        return advance_sweeps(
+            self.sessions, self.settings, store=self.store, hub=hub, send_hint=lambda job_id, queue: None
+        )
 
     def row(self) -> DiscoveryRow:
         with transaction(self.sessions) as session:

@@ -1,8 +1,12 @@
 """The life of a discovery: from a model that nobody listed to a job that a worker takes."""
 
 import json
+import os
+import signal
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +26,9 @@ from core.service.jobs import queue
 from core.service.jobs.queue import Claim
 from core.service.jobs.tables import JobRow
 from core.settings import Settings
-from tests.discoveries.conftest import Fleet, NoteVersion
+from tests.discoveries.conftest import CHILD, Fleet, NoteVersion
 from tests.model_folders import write_alien
+from tests.worker.conftest import eventually
 
 
 def register(api: TestClient, folder: Path, name: str = "alien") -> dict[str, Any]:
@@ -162,6 +167,66 @@ def test_the_discovery_of_a_worker_that_was_killed_is_another_ones(
     assert fleet.look() and fleet.row().state == "found"
     with transaction(sessions) as session:
         assert not discoveries.fail(session, killed, late, most_attempts=2), "whoever lost it writes nothing"
+
+
+def test_a_sweep_and_a_trigger_wait_until_it_is_discovered(api: TestClient, fleet: Fleet, alien: Path) -> None:
+    register(api, alien)
+    template = {"model": "alien", "method": "magnitude", "sparsity": 0.5}
+    trigger = api.post("/v1/triggers", json={"name": "nightly", "template": template})
+    assert trigger.status_code == 201, trigger.text
+    wrong = {"name": "wrong", "template": template | {"pattern": "structured"}}
+    assert api.post("/v1/triggers", json=wrong).json()["code"] == "invalid_pattern"
+    body = {
+        "job": {"model": "alien"},
+        "grid": {"method": ["magnitude", "depth"], "sparsity": [0.5]},
+        "skip_invalid": True,
+    }
+    sweep = api.post("/v1/sweeps", json=body)
+    assert sweep.status_code == 201 and "discovered" in sweep.json()["waiting_for"], sweep.text
+    path = f"/v1/sweeps/{sweep.json()['id']}"
+    assert fleet.advance() == 0 and "discovered" in api.get(path).json()["waiting_for"]
+    assert fleet.look() and fleet.advance() == 1
+    known = api.get(path).json()
+    assert (known["waiting_for"], known["points"]["total"]) == (None, 1)
+    assert [each["values"]["method"] for each in known["skipped"]] == ["depth"], "it needs a calibration text"
+
+
+def test_a_sweep_fails_with_the_reason_for_which_its_model_is_refused(
+    api: TestClient, fleet: Fleet, alien: Path
+) -> None:
+    register(api, alien)
+    body = {"job": {"model": "alien", "method": "magnitude"}, "grid": {"sparsity": [0.5]}}
+    path = f"/v1/sweeps/{api.post('/v1/sweeps', json=body).raise_for_status().json()['id']}"
+    assert fleet.look("refuses") and fleet.advance() == 0
+    sweep = api.get(path).json()
+    assert sweep["status"] == "failed" and "no blocks" in sweep["error"]["message"]
+
+
+def test_a_worker_that_is_killed_while_its_child_looks_leaves_the_discovery_to_another(
+    api: TestClient, fleet: Fleet, alien: Path
+) -> None:
+    register(api, alien)
+    settings = fleet.settings.model_copy(update={"lease_seconds": 1.0, "lease_renew_seconds": 0.2})
+    script = (
+        "import sys; from core.database import session_factory; from core.settings import Settings; "
+        "from worker.supervisor.discoverer import Discoverer; "
+        "settings = Settings.model_validate_json(sys.stdin.read()); "
+        "Discoverer('worker_killed', settings, command=sys.argv[1:])"
+        ".discover_next(session_factory(settings, 'worker'))"
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-c", script, sys.executable, str(CHILD), "hangs"], stdin=subprocess.PIPE
+    )
+    try:
+        assert worker.stdin is not None
+        worker.stdin.write(settings.model_dump_json().encode())
+        worker.stdin.close()
+        eventually(lambda: fleet.row().state == "running")
+    finally:
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+    eventually(fleet.look)
+    assert fleet.row().state == "found" and fleet.row().worker_id == "worker_test"
 
 
 def test_a_team_may_have_only_so_many_that_are_not_over(

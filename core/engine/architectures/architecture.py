@@ -9,16 +9,19 @@ model's own code, run as it is.
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from core.engine.architectures.config_part import part_of
+from core.engine.checkpoints.pieces import Pieces
 
 COUNT_KEY: Final = "num_hidden_layers"
 HEADS_KEY: Final = "num_attention_heads"
 KV_HEADS_KEY: Final = "num_key_value_heads"
 HEAD_DIM_KEY: Final = "head_dim"
 """Common names of settings, which a config may have by others."""
+OWN_WIDTH_KEY: Final = "channels"
+"""Name of the number of channels among the settings of a layer, where the config has none for it."""
 _NUMBER: Final = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 
 
@@ -84,7 +87,9 @@ class Architecture:
     keys). `sublayers` are in order of execution; `inputs` are all linear layers of a block grouped by the tensor they
     read, in order of execution (those of the sublayers in turn, if not given). `transposed` marks weights stored as
     [in, out] (GPT-2's Conv1D). `stored_head` is the head's name in files where it is not that of the module.
-    `width_key` is the config's name for the number of channels, `config_keys` its names for other settings, by their
+    `width_key` is the config's name for the number of channels, `width_factor` how many times as many it says, and
+    `width_settings` what else it has to have so that it does; where it `has_own_widths` no setting says it, and the
+    modelling file of what is pruned makes the layers as narrow. `config_keys` its names for other settings, by their
     common names, where they differ; `config_defaults` are the values of settings, by their common names, that the
     config's class has where config.json leaves them out. `heads_divide_hidden`: the config insists that they do.
     `tied_by_default` says whether the config's class ties the head to the embeddings unless told otherwise;
@@ -95,9 +100,12 @@ class Architecture:
     block follow from the length of the sequences alone, or from their tokens. `block_outputs` is the length of the
     tuple that a block returns; 0 for its hidden states alone. `renamed` has the module's name for each key of a file
     that is called otherwise, with `{}` for every number of a module list. `refused` says, by what is asked for, why
-    this architecture cannot be offered it: `weights`, `channels`, `heads`, `layers`, `resume`, or anything for its
-    `experts`. `left_alone` are the linear layers of blocks that are not pruned, each with the reason. `discovered_by`
-    are the versions of the discovery and of transformers; None for what is declared.
+    this architecture cannot be offered it: `weights`, `channels`, `heads`, `layers`, `resume`, `uniform` or `per_layer`
+    for layers that are to be alike or to differ, or anything for its `experts`. `required` are the outputs of sublayers
+    of which a model needs one at least, in whichever block, to run. `pieced` says, by the pattern of its name in the
+    model, how a tensor is made of those of files; what is pruned has it under its own name. `left_alone` are the linear
+    layers of blocks that are not pruned, each with the reason. `discovered_by` are the versions of the discovery and of
+    transformers; None for what is declared.
 
     `config_path` are the keys that lead to the language model's settings in config.json, where that describes more: all
     settings named here are in that part. `other_modules` are those that such a model has beside its language
@@ -115,6 +123,9 @@ class Architecture:
     sublayers: tuple[Sublayer, ...]
     inputs: tuple[tuple[str, ...], ...] = ()
     width_key: str = "intermediate_size"
+    width_factor: int = 1
+    width_settings: Mapping[str, bool] = field(default_factory=dict, hash=False)
+    has_own_widths: bool = False
     config_keys: Mapping[str, str] = field(default_factory=dict, hash=False)
     config_defaults: Mapping[str, int] = field(default_factory=dict, hash=False)
     heads_divide_hidden: bool = False
@@ -127,6 +138,8 @@ class Architecture:
     block_outputs: int = 0
     renamed: Mapping[str, str] = field(default_factory=dict, hash=False)
     refused: Mapping[str, str] = field(default_factory=dict, hash=False)
+    required: tuple[str, ...] = ()
+    pieced: Mapping[str, Pieces] = field(default_factory=dict, hash=False)
     left_alone: Mapping[str, str] = field(default_factory=dict, hash=False)
     discovered_by: str | None = None
     config_path: tuple[str, ...] = ()
@@ -189,6 +202,15 @@ class Architecture:
         if key.startswith((f"{self.base}.", f"{self.head}.")):
             return key
         return f"{self.base}.{key}"
+
+    def pieces_of(self, key: str) -> dict[str, Pieces]:
+        """Return the tensors that one of a file is a part of, by their names, each with the keys of all its parts."""
+        pattern, numbers = _NUMBER.sub("{}", key), _NUMBER.findall(key)
+        return {
+            name.format(*numbers): replace(each, stored=tuple(part.format(*numbers) for part in each.stored))
+            for name, each in self.pieced.items()
+            if pattern in each.stored
+        }
 
     def stored_name(self, name: str) -> str:
         """Return the key a file has for a name of the model."""

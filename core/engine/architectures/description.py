@@ -1,7 +1,7 @@
 """Reader of model folders as data: config.json and safetensors headers, nothing executed, no tensor loaded."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from core.engine.architectures.units import read_structure
 from core.engine.checkpoints.code_choices import refuse_choices
 from core.engine.checkpoints.companions import check_companions, read_json
 from core.engine.checkpoints.files import CONFIG_FILE, INDEX_FILE, PICKLES, SINGLE_FILE
+from core.engine.checkpoints.pieces import pieced_entry
 from core.engine.checkpoints.quantisation import (
     QUANTISATION_KEY,
     Quantisation,
@@ -149,12 +150,28 @@ def stored_tensors(folder: Path, quantisation: Quantisation | None) -> dict[str,
 def by_name(stored: Mapping[str, TensorEntry], family: Architecture | ClassifierArchitecture) -> dict[str, TensorEntry]:
     """Return tensors by their names in the model; raises CorruptSafetensors where two have the same."""
     tensors: dict[str, TensorEntry] = {}
-    for key, entry in stored.items():
+    for key, entry in _pieced(stored, family) if isinstance(family, Architecture) else stored.items():
         name = family.module_name(key)
         if name in tensors:
             raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
         tensors[name] = entry
     return tensors
+
+
+def _pieced(stored: Mapping[str, TensorEntry], family: Architecture) -> Iterator[tuple[str, TensorEntry]]:
+    """Yield tensors with what is made of them in place of those that are in pieces; raises MissingTensors."""
+    made: set[str] = set()
+    for key, entry in stored.items():
+        pieces = family.pieces_of(key)
+        if not pieces:
+            yield key, entry
+        for name, each in pieces.items():
+            if name not in made:
+                made.add(name)
+                missing = next((part for part in each.stored if part not in stored), None)
+                if missing is not None:
+                    raise MissingTensors(f"the files lack {missing}, of which {name} is made", param="model")
+                yield name, pieced_entry(name, [stored[part] for part in each.stored], each)
 
 
 def inspect_folder(

@@ -16,10 +16,11 @@ Only verified artifacts of this service may have these keys; the file they name 
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
+from core.engine.architectures.unit_kind import axis_dimension, run_name
 from core.engine.architectures.unit_registry import BLOCK_KINDS
 from core.errors import UnsafeConfig, UnusableModel
 
@@ -64,16 +65,75 @@ class {name}({architecture}):
             own._attn_implementation = self.config{part}._attn_implementation
 '''
 
+_NARROWING = '''\
+"""{title} whose decoder layers differ in width. For transformers 5; needs nothing else:
+
+    AutoModelForCausalLM.from_pretrained("path/to/this/folder", trust_remote_code=True)
+
+"{layers_key}" in config.json has one object per decoder layer: the channels of its FFN, where it lost some.
+"""
+
+from transformers import {architecture}
+
+LINEARS = {{
+    {linears}
+}}  # whether channels are outputs, the dimension of the weight that has them, and how many of its features each is
+
+
+def narrow(layer, channels):
+    for name, (is_output, dimension, features) in LINEARS.items():
+        linear = layer.get_submodule(name)
+        for attribute in ("out_features", "nf") if is_output else ("in_features", "nx"):
+            if hasattr(linear, attribute):
+                setattr(linear, attribute, channels * features)
+        for attribute in ("weight", "bias") if is_output else ("weight",):
+            parameter = getattr(linear, attribute, None)
+            if parameter is not None:
+                shape = list(parameter.shape)
+                shape[dimension if len(shape) > 1 else 0] = channels * features
+                setattr(linear, attribute, type(parameter)(parameter.new_empty(shape)))
+
+
+class {name}({architecture}):
+    def __init__(self, config):
+        super().__init__(config)
+        for layer, changes in zip(self.get_submodule("{blocks}"), config.{layers_key}):
+            if changes:
+                narrow(layer, changes["{width_key}"])
+        self.post_init()
+'''
+
+
+class ChannelFeatures(NamedTuple):
+    """The features that channels have in a linear layer: of each so many, in a `dimension` of its weight."""
+
+    is_output: bool
+    dimension: int
+    features: int
+
+
+def channel_features(family: Architecture) -> dict[str, ChannelFeatures]:
+    """Return the features that channels have in each linear layer of a block."""
+    return {
+        axis.module: ChannelFeatures(
+            axis.side == "out", axis_dimension(family, axis, 2), sum(factor for _, factor in map(run_name, axis.runs))
+        )
+        for axis in family.axes("channels")
+    }
+
 
 def modelling_file(family: Architecture) -> str:
     """Return the text of a family's modelling file, which imports nothing but transformers."""
-    return _MODELLING.format(
+    template = _NARROWING if family.has_own_widths else _MODELLING
+    return template.format(
         title=family.title,
         name=class_name(family),
         architecture=family.architecture,
         blocks=family.blocks,
         layers_key=LAYERS_KEY,
         part="".join(f".{key}" for key in family.config_path),
+        width_key=family.width_key,
+        linears="\n    ".join(f'"{name}": {tuple(each)},' for name, each in channel_features(family).items()),
     )
 
 

@@ -64,12 +64,25 @@ def counts_for_ratio(
     """Return the units each layer keeps so that `ratio` of the model's `parameters` is removed, all kinds alike.
 
     Where the result `is_uniform`, every layer keeps the same; else `protected` layers keep all, and the others lose the
-    same share.
+    same share. Where only some layers have units of a kind, what is alike is the number that those keep.
 
-    In every layer the ratio is met within one aligned step of the finest units, by the step of its `width_steps` with
-    the most even shares of all kinds; or, `at_least`, by the first step that removes no less. Raises InvalidSparsity
-    naming the nearest ratio where no count reaches it.
+    In every layer, or there in all of them, the ratio is met within one aligned step of the finest units, by the step
+    of its `width_steps` with the most even shares of all kinds; or, `at_least`, by the first step that removes no less.
+    Raises InvalidSparsity naming the nearest ratio where no count reaches it.
     """
+    if is_uniform and not structure.is_alike:
+        most = width_steps(
+            structure, fullest_layer(structure, kinds), kinds, hidden_size=hidden_size, round_to=round_to
+        )
+        slack = round_to * fine_kind(kinds).parameters(structure, 0) * len(structure.layers) + _ROUNDING
+        wanted = ratio * parameters
+        nearest = min(
+            (alike_counts(structure, kinds, each.units) for each in most),
+            key=lambda each: (at_least and _removed(each) < wanted - _ROUNDING, abs(_removed(each) - wanted)),
+        )
+        if abs(_removed(nearest) - wanted) > slack or (at_least and _removed(nearest) < wanted - _ROUNDING):
+            raise unreachable(ratio, _removed(nearest) / parameters, round_to)
+        return nearest
     # A layer with a shape of its own has a config of its own, which nothing checks.
     hidden = hidden_size if is_uniform else None
     coarse = [kind for kind in kinds if not kind.is_fine]
@@ -88,6 +101,31 @@ def counts_for_ratio(
         protected=protected,
         at_least=at_least,
     )
+
+
+def fullest_layer(structure: ModelStructure, kinds: Sequence[UnitKind]) -> int:
+    """Return the first layer that has units of the most kinds."""
+    return max(range(len(structure.layers)), key=lambda layer: sum(map(bool, _units(structure.layers[layer], kinds))))
+
+
+def alike_counts(
+    structure: ModelStructure, kinds: Sequence[UnitKind], units: Mapping[KindName, int]
+) -> tuple[LayerCounts, ...]:
+    """Return the counts of all layers where each keeps as many units of every kind that it has any of."""
+    return tuple(
+        LayerCounts.of(
+            structure, layer, kinds, {kind.name: units[kind.name] if kind.units(shape) else 0 for kind in kinds}
+        )
+        for layer, shape in enumerate(structure.layers)
+    )
+
+
+def _units(shape: LayerShape, kinds: Sequence[UnitKind]) -> list[int]:
+    return [kind.units(shape) for kind in kinds]
+
+
+def _removed(counts: Sequence[LayerCounts]) -> int:
+    return sum(each.removed for each in counts)
 
 
 def counts_among(

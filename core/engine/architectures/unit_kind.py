@@ -48,6 +48,10 @@ class UnitKind(ABC):
     def settings(self, family: Architecture) -> Mapping[str, str]:
         """Return the config's name for each size that such units make up."""
 
+    def values(self, family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Return the settings of a layer of these sizes, by their names in the family's config."""
+        return {key: sizes[size] for size, key in self.settings(family).items()}
+
     @abstractmethod
     def units(self, shape: LayerShape) -> int:
         """Return the number of units of a layer."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from core.engine.checkpoints.files import CONFIG_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE
+from core.engine.checkpoints.special_floats import FLOAT_TAG
 from core.engine.checkpoints.untrusted_json import entries_of
 from core.errors import UnsafeConfig
 
@@ -26,8 +27,6 @@ _REFUSED = frozenset(
 )
 _IMPLEMENTATION = re.compile(r"_?(attn|experts)_implementation")
 _SPECIAL_NAME = re.compile(r"__\w+__")
-_INFINITY_TAG = "__float__"
-"""The one such name that transformers writes itself: {"__float__": "Infinity"}."""
 
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 _OF_ANOTHER_LIBRARY = "transformers.js_config"
@@ -58,7 +57,7 @@ def refuse_choices(content: Mapping[str, Any], file: str, *, ours: tuple[str, ..
     """Raise UnsafeConfig naming the key where the content of a JSON file chooses code; `ours` are top keys let by."""
     for path, key, value in entries_of({key: value for key, value in content.items() if key not in ours}):
         if _names_something(value) and (
-            key in _REFUSED or _IMPLEMENTATION.match(key) or (key != _INFINITY_TAG and _SPECIAL_NAME.fullmatch(key))
+            key in _REFUSED or _IMPLEMENTATION.match(key) or (key != FLOAT_TAG and _SPECIAL_NAME.fullmatch(key))
         ):
             raise _refusal(file, path, "which selects code to run; models are data here: remove the key")
     if file in _RULES:

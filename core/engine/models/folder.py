@@ -12,10 +12,13 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import ModelDescription, inspect_folder, read_config, read_tensors
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY
+from core.engine.checkpoints.pieces import PiecedEntry
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY, QuantisedEntry, plain_config, quantisation_of
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
+from core.engine.checkpoints.special_floats import with_floats
 from core.engine.models.tensors import read_tensor, write_tensors
 from core.errors import MissingTensors, UnusableModel
+from secateur_wire.base import JsonObject
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -45,20 +48,30 @@ class ModelFolder:
             raise MissingTensors(f"the files lack {name}", param="model")
         return self.tensors[name]
 
+    def config_of(self, raw: JsonObject) -> PretrainedConfig:
+        """Return the config object of another config.json of the same class."""
+        return type(self.config).from_dict({name: with_floats(value) for name, value in raw.items()})
+
     @property
     def is_quantised(self) -> bool:
         """Return whether any of its weights is dequantised when it is read."""
-        return any(isinstance(entry, QuantisedEntry) for entry in self.tensors.values())
+        return any(
+            isinstance(part, QuantisedEntry)
+            for entry in self.tensors.values()
+            for part in (entry.parts if isinstance(entry, PiecedEntry) else (entry,))
+        )
 
     def stored_entries(self, names: Iterable[str], dequantised: Path) -> list[TensorEntry]:
         """Return where tensors lie, under the names they are saved by.
 
-        Those that are quantised are written to the file `dequantised`, which is made where there is any.
+        Those that are quantised, or in pieces, are written to the file `dequantised`, which is made where there is any.
         """
         entries = {self.family.stored_name(name): self.tensors[name] for name in sorted(names)}
-        quantised = {name: read_tensor(each) for name, each in entries.items() if isinstance(each, QuantisedEntry)}
-        if quantised:
-            write_tensors(dequantised, quantised)
+        made = {
+            name: read_tensor(each) for name, each in entries.items() if isinstance(each, QuantisedEntry | PiecedEntry)
+        }
+        if made:
+            write_tensors(dequantised, made)
             entries |= read_header(dequantised)
         return [replace(entry, name=name) for name, entry in entries.items()]
 

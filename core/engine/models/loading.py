@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.architecture import Architecture
-from core.engine.architectures.heterogeneous import LAYERS_KEY, class_name
+from core.engine.architectures.heterogeneous import LAYERS_KEY, channel_features, class_name
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.language_config import language_config
@@ -88,11 +89,28 @@ def _per_layer_class(family: Architecture) -> Any:
         base.__init__(self, config)
         layers = self.get_submodule(family.blocks)
         for index, settings in enumerate(getattr(config, LAYERS_KEY)):
-            if settings:
+            if settings and family.has_own_widths:
+                _narrow(layers[index], family, settings[family.width_key])
+            elif settings:
                 layers[index] = type(layers[index])(_with(language_config(config, family), settings), index)
         self.post_init()
 
     return type(class_name(family), (base,), {"__init__": build})
+
+
+def _narrow(layer: nn.Module, family: Architecture, channels: int) -> None:
+    """Give the linear layers of a block room for so many channels."""
+    for name, (is_output, dimension, features) in channel_features(family).items():
+        linear = layer.get_submodule(name)
+        for attribute in ("out_features", "nf") if is_output else ("in_features", "nx"):
+            if hasattr(linear, attribute):
+                setattr(linear, attribute, channels * features)
+        for attribute in ("weight", "bias") if is_output else ("weight",):
+            parameter = getattr(linear, attribute, None)
+            if parameter is not None:
+                shape = list(parameter.shape)
+                shape[dimension if len(shape) > 1 else 0] = channels * features
+                setattr(linear, attribute, nn.Parameter(parameter.new_empty(shape)))
 
 
 def _with(config: PretrainedConfig, settings: dict[str, int]) -> PretrainedConfig:

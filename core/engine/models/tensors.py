@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from core.engine.architectures.architecture import Architecture
+from core.engine.checkpoints.pieces import PiecedEntry
 from core.engine.checkpoints.quantisation import QuantisedEntry
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header
 from core.engine.models.dequantisation import dequantise
@@ -45,6 +46,9 @@ def read_tensor(entry: TensorEntry) -> Tensor:
     """
     if entry.dtype not in _STORED:
         raise CorruptSafetensors(f"tensor {entry.name!r} is stored as {entry.dtype}, not as a weight", param="model")
+    if isinstance(entry, PiecedEntry):
+        row, pieces = torch.cat([read_tensor(part) for part in entry.parts], entry.pieces.dimension), entry.pieces
+        return row.narrow(pieces.dimension, pieces.begin, entry.shape[pieces.dimension]).contiguous()
     if isinstance(entry, QuantisedEntry):
         codes, scales = (_read(each, (_STORED | _QUANTISED)[each.dtype]) for each in (entry.codes, entry.scales))
         tensor = dequantise(codes, scales, entry.block, _STORED[entry.dtype])

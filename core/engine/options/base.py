@@ -4,6 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.engine.architectures.description import ModelDescription
+from core.engine.options.layer_removal import check_layer_count
+
 
 class MethodParameters(BaseModel):
     """Parameters of all methods."""
@@ -11,6 +14,10 @@ class MethodParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random in the run.")
+
+    def check_removed_layers(self, description: ModelDescription, count: int) -> None:
+        """Require that as many whole layers of a model may go; raises InvalidSparsity or InvalidParameters."""
+        check_layer_count(description, count)
 
     def split_calibration(self, samples: int | None) -> tuple[int | None, int] | None:
         """Return how many calibration sequences are of the text and how many the model generates; None: no wish.

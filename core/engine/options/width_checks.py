@@ -10,17 +10,13 @@ from core.errors import InvalidParameters, UnsupportedArchitecture
 
 
 def attention_within(structure: ModelStructure, parameters: WidthOptions, layout: Layout) -> AttentionMode:
-    """Return the unit by which heads go; none where layers without heads would have to lose more channels instead."""
+    """Return the unit by which heads go; none unless asked for where only some layers have any and all stay alike.
+
+    There it would be the layers with heads that lose more than others.
+    """
     attention = attention_mode(parameters.attention, structure)
-    if attention == "none" or layout == "per_layer" or structure.is_alike:
-        return attention
-    if parameters.attention == "auto":
-        return "none"
-    raise InvalidParameters(
-        "parameters.attention: only some layers of this model have heads, others would lose more channels instead; use "
-        "output.layout 'per_layer', or 'none' (channels only)",
-        param="parameters.attention",
-    )
+    is_open = parameters.attention == "auto" and layout == "uniform"
+    return "none" if is_open and not structure.is_alike else attention
 
 
 def check_offered(description: ModelDescription, parameters: WidthOptions) -> None:
@@ -44,6 +40,15 @@ def check_width(
     description: ModelDescription, structure: ModelStructure, parameters: WidthOptions, layout: Layout
 ) -> None:
     """Require that the layers can get shapes of that layout."""
+    why = description.known_as.refused.get(layout)
+    if why is not None:
+        name = description.architecture
+        raise InvalidParameters(
+            f"output.layout: the config of {name} cannot make all layers narrower: {why}; use 'per_layer'"
+            if layout == "uniform"
+            else f"output.layout: layers of {name} cannot have shapes of their own: {why}; use 'uniform'",
+            param="output.layout",
+        )
     if layout == "uniform":
         if description.layout == "per_layer" or not structure.is_uniform:
             raise InvalidParameters(

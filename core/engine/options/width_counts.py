@@ -11,8 +11,10 @@ from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import (
     GlobalUnitBudget,
     LayerCounts,
+    alike_counts,
     counts_for_ratio,
     fine_kind,
+    fullest_layer,
     global_unit_budget,
     removable_parameters,
     width_steps,
@@ -244,9 +246,10 @@ def reachable_sparsities(
     round_to = parameters.round_to or device_kind(device).round_to
     steps_of = channels_first if parameters.attention == "auto" else width_steps
     if layout == "uniform":
-        having = [layer for layer in layers if removable_parameters(structure, layer, kinds)]
-        steps = steps_of(structure, having[0], kinds, hidden_size=description.hidden_size, round_to=round_to)
-        return [each.removed * len(having) / description.parameters for each in steps]
+        fullest = fullest_layer(structure, kinds)
+        steps = steps_of(structure, fullest, kinds, hidden_size=description.hidden_size, round_to=round_to)
+        every = [alike_counts(structure, kinds, each.units) for each in steps]
+        return sorted(sum(each.removed for each in counts) / description.parameters for counts in every)
     protected = parameters.protected(description.layers)
     free = [each for each in layers if each not in protected and removable_parameters(structure, each, kinds)]
     ends = [steps_of(structure, layer, kinds, hidden_size=None, round_to=round_to)[-1] for layer in free]

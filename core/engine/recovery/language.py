@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +154,7 @@ def recover(
     files = sorted((work / RECOVERED).glob("*.safetensors"))
     return Recovered(
         files=files,
-        unchanged=[
-            replace(folder.tensors[name], name=folder.family.stored_name(name))
-            for name in sorted({*parameters, *buffers} - set(changed))
-        ],
+        unchanged=folder.stored_entries({*parameters, *buffers} - set(changed), work / "untrained.safetensors"),
         zeros=_zeros(folder, files, linears),
         losses=training.losses,
         loss_seconds=training.pace.seconds,

@@ -4,8 +4,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from core.engine.architectures.description import ModelDescription
 from core.engine.options.base import BudgetOptions, MethodParameters
 from core.engine.options.compensation import RefitOptions
+from core.engine.options.layer_removal import runs_that_may_go
+from core.errors import InvalidParameters
 from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
@@ -21,6 +24,16 @@ class DepthParameters(MethodParameters, BudgetOptions, RefitOptions):
         "tried again). angular: the run of layers whose input and output point in the most similar directions. "
         "block_influence: the layers that change their input least, each for itself.",
     )
+
+    def check_removed_layers(self, description: ModelDescription, count: int) -> None:
+        super().check_removed_layers(description, count)
+        if self.criterion == "angular" and not runs_that_may_go(description, count):
+            raise InvalidParameters(
+                f"parameters.criterion: {count} layers in a row cannot go, as {description.architecture} cannot run "
+                f"without a layer that has {', '.join(description.known_as.required)}: use 'perplexity' or "
+                "'block_influence', whose layers need not be in a row",
+                param="parameters.criterion",
+            )
 
 
 class DepthCost(Cost[DepthParameters]):

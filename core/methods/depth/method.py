@@ -12,6 +12,7 @@ from torch import Tensor
 from core.counting import counted
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
+from core.engine.options.layer_removal import first_that_may_go, layers_that_may_go, runs_that_may_go
 from core.engine.pruning.layerwise.block_gradients import forward_blocks
 from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.protocols.units import UnitMethod
@@ -46,7 +47,7 @@ class Depth(UnitMethod):
 
     def _by_direction(self, context: UnitSelectionContext) -> list[int]:
         assert context.calibration is not None
-        count = context.removed_layers
+        count, description = context.removed_layers, context.folder.description
         stride = max(1, math.ceil(context.calibration.numel() / _COMPARED_TOKENS))
         seen: list[list[Tensor]] = [[] for _ in range(context.layers + 1)]
 
@@ -65,14 +66,15 @@ class Depth(UnitMethod):
             return (directions[first] * directions[second]).sum(-1).clamp(-1, 1)
 
         if self.criterion == "angular":
-            distances = [
-                float(cosine(start, start + count).arccos().mean()) / math.pi
-                for start in range(context.layers - count + 1)
-            ]
-            start = distances.index(min(distances))
+            distances = {
+                start: float(cosine(start, start + count).arccos().mean()) / math.pi
+                for start in runs_that_may_go(description, count)
+            }
+            start = min(distances, key=lambda each: distances[each])
             return list(range(start, start + count))
         influence = [float(1 - cosine(layer, layer + 1).mean()) for layer in range(context.layers)]
-        return sorted(range(context.layers), key=lambda layer: influence[layer])[:count]
+        ordered = sorted(range(context.layers), key=lambda layer: influence[layer])
+        return first_that_may_go(description, ordered, count)
 
     @torch.inference_mode()
     def _by_perplexity(self, context: UnitSelectionContext) -> list[int]:
@@ -105,7 +107,9 @@ class Depth(UnitMethod):
         remember(0, [streamed.embed(each).to(dtype) for each in tokens])
         removed: list[int] = []
         while len(removed) < context.removed_layers:
-            tried = [(place, layer) for place, layer in enumerate(kept) if layer in candidates]
+            may_go = set(layers_that_may_go(context.folder.description, removed))
+            open_ones = may_go & candidates or may_go
+            tried = [(place, layer) for place, layer in enumerate(kept) if layer in open_ones]
             what = f"layer {len(removed) + 1} of {context.removed_layers} to remove: trying the model without each"
             perplexities = {layer: without(place) for place, layer in counted(tried, what)}
             if self.is_quick and not removed:

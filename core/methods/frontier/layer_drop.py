@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.options.layer_removal import most_removable_layers
 from core.engine.options.width_counts import require_structure
 from core.methods.frontier.own_text import Budget
 
@@ -71,7 +72,7 @@ def most_layers(description: ModelDescription, sparsity: float) -> int:
         return 0
     largest = sorted((each.parameters for each in require_structure(description).layers), reverse=True)
     left, number = sparsity * description.parameters + _ROUNDING, 0
-    while number < len(largest) - 1 and largest[number] <= left:
+    while number < most_removable_layers(description) and largest[number] <= left:
         left -= largest[number]
         number += 1
     return number

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from core.engine.evaluation.divergence import divergences
+from core.engine.options.layer_removal import layers_that_may_go
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
@@ -53,11 +54,22 @@ class LayerSearch:
             dense = dense or complete
             lost = dict(zip(ends, divergences(context.streamed, batches, dense, list(ends.values())), strict=True))
             tried = sorted(lost, key=lambda layer: lost[layer])
-            going = tried[: min(at_once, number - len(removed))]
+            going = self._going(tried, removed, min(at_once, number - len(removed)))
+            if not going:  # the model cannot run without any of those that are left to try
+                break
             context.log("; ".join(f"without layer {layer}: {lost[layer]:.4f} nats" for layer in going))
             removed += going
-            tried = tried[len(going) : 2 * number]
+            tried = [layer for layer in tried[: 2 * number] if layer not in going]
         return removed
+
+    def _going(self, tried: Sequence[int], removed: Sequence[int], count: int) -> list[int]:
+        """Return so many of the layers tried, the first ones that may go."""
+        going: list[int] = []
+        for layer in tried:
+            may_go = layers_that_may_go(self.context.folder.description, [*removed, *going])
+            if len(going) < count and layer in may_go:
+                going.append(layer)
+        return going
 
     def best(self, sparsity: float) -> UnitCounts:
         """Return the counts of the best of models of which that share goes, each without another number of layers."""

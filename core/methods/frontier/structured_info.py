@@ -83,7 +83,7 @@ class StructuredFrontierParameters(WidthOptions):
                 )
             raise InvalidParameters(
                 f"parameters.drop_layers: at sparsity {ratio:g} at most {most} whole layers can go, not "
-                f"{self.drop_layers}, which have more parameters, or leave no layer",
+                f"{self.drop_layers}, which have more parameters, or leave too few layers for it to run",
                 param="parameters.drop_layers",
             )
 

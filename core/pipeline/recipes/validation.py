@@ -85,7 +85,8 @@ def resolve_request(
         plan_width_reduction(description, checked, resolved, layout=layout, at_least=at_least)
     else:
         structure = require_structure(description)
-        layer_count(structure, parameters=description.parameters, ratio=resolved, at_least=at_least)
+        count = layer_count(structure, parameters=description.parameters, ratio=resolved, at_least=at_least)
+        checked.check_removed_layers(description, count)
     return ResolvedRequest(method, parsed.text, resolved, checked, layout, at_least)
 
 

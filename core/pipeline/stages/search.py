@@ -19,6 +19,7 @@ from core.engine.evaluation.latency import DenseLatency
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import DTYPES
+from core.engine.options.layer_removal import first_that_may_go
 from core.engine.options.width_counts import reachable_sparsities, require_structure
 from core.engine.pruning.plan import model_facts
 from core.engine.pruning.units.plan import UnitRemovalPlan
@@ -170,13 +171,14 @@ def shape_config(folder: ModelFolder, plan: UnitRemovalPlan) -> PretrainedConfig
     """Return the config of a model pruned by this plan; it does not depend on which groups are chosen."""
     structure = require_structure(folder.description)
     kinds = removed_kinds(plan.attention)
-    layers = range(len(structure.layers) - plan.removed_layers)
+    removed = first_that_may_go(folder.description, range(len(structure.layers))[::-1], plan.removed_layers)
+    layers = [layer for layer in range(len(structure.layers)) if layer not in removed]
     kept = [LayerCounts.of_all(structure.layers[layer], kinds) for layer in layers]
     if plan.width_reduction is not None:
         kept = list(plan.width_reduction.counts or ())
     counts = UnitCounts(layers=dict(zip(layers, kept, strict=True)))
     raw = config_after_removal(folder.raw_config, folder.config, folder.family, structure, kinds, counts)
-    return type(folder.config).from_dict(raw)
+    return folder.config_of(raw)
 
 
 def random_model(

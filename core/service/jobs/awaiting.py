@@ -66,7 +66,7 @@ def fill_awaiting(
     row.sources = {"model": model.reference.model_dump(mode="json")}
     row.model, row.model_revision = model.reference.name, model.reference.revision
     row.labels = dict(body.metadata)
-    row.awaits_discovery, row.available_at = _request_discovery(session, caller, missing, settings), _NEVER
+    row.awaits_discovery, row.available_at = request_discovery(session, caller, missing, settings), _NEVER
 
 
 def fill_resolved(row: JobRow, resolved: ResolvedJob, estimate: Estimate) -> None:
@@ -144,7 +144,7 @@ def _resolve(session: Session, job_id: str, hub: HubFindings, store: Store, sett
         estimate, _ = estimate_that_fits(session, team_id, resolved, settings)
     except NotDiscovered as missing:
         try:
-            _look_later(session, job_id, _request_discovery(session, actor, missing, settings))
+            _look_later(session, job_id, request_discovery(session, actor, missing, settings))
         except QuotaExceeded:
             _look_later(session, job_id, row.awaits_discovery)
         return None
@@ -177,7 +177,7 @@ def _resolve(session: Session, job_id: str, hub: HubFindings, store: Store, sett
     return row.queue
 
 
-def _request_discovery(session: Session, actor: Actor, missing: NotDiscovered, settings: Settings) -> str:
+def request_discovery(session: Session, actor: Actor, missing: NotDiscovered, settings: Settings) -> str:
     """Ask for what is missing; return its id, or that of no discovery while nobody can be asked."""
     return ID_PREFIX if missing.version is None else ask_for(session, actor, missing, settings).id
 

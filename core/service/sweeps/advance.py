@@ -36,6 +36,7 @@ from core.service.sweeps.records import baseline_of, change_status, read_points,
 from core.service.sweeps.results import failure_of
 from core.service.sweeps.schemas import SweepBody
 from core.service.sweeps.tables import SweepPointRow, SweepRow
+from core.service.sweeps.undiscovered import awaits_discovery, check_points_again, requested_again
 from core.service.sweeps.validation import evaluation_key, find_on_hub, first_error
 from core.service.teams.principal import Automation
 from core.settings import Settings
@@ -80,11 +81,11 @@ def _advance(
     stepped = Stepped(goes_on=True)
     while stepped.goes_on:
         with transaction(sessions) as session:
-            coming = _coming_body(session, sweep_id)
+            coming = _coming_bodies(session, sweep_id)
         findings = None
         if coming is not None:  # the hub is asked while no row is held
-            team_id, body = coming
-            findings = find_on_hub(hub, team_id, [body])
+            team_id, bodies = coming
+            findings = find_on_hub(hub, team_id, bodies)
         with transaction(sessions) as session:
             stepped = step(session, sweep_id, store=store, settings=settings, hub=findings)
         if stepped.job is not None:
@@ -104,6 +105,9 @@ def step(
     )
     if row is None:
         return Stepped()
+    if awaits_discovery(session, sweep_id):
+        goes_on = check_points_again(session, row, store=store, settings=settings, hub=hub or HubFindings())
+        return Stepped(goes_on=goes_on)
     body, points = request_of(row), read_points(session, sweep_id)
     _keep_dense_figures(session, row, points)
     match _next(row, body, points):
@@ -127,17 +131,19 @@ def _next(row: SweepRow, body: SweepBody, points: Sequence[PointState]) -> Next:
     return next_of_search(body.search, points, measured, row.max_concurrent)
 
 
-def _coming_body(session: Session, sweep_id: str) -> tuple[str, Document] | None:
-    """Return the team, and the body of the job that the next step will queue, as read without a lock."""
+def _coming_bodies(session: Session, sweep_id: str) -> tuple[str, list[Document]] | None:
+    """Return the team, and the bodies that the next step will queue or check, as read without a lock."""
     row = session.get(SweepRow, sweep_id)
     if row is None or row.status != "running":
         return None
+    if awaits_discovery(session, sweep_id):
+        return row.team_id, [each.body for each in requested_again(session, sweep_id)]
     body, points = request_of(row), read_points(session, sweep_id)
     match _next(row, body, points):
         case Start(number):
-            return row.team_id, _point_row(session, sweep_id, number).body
+            return row.team_id, [_point_row(session, sweep_id, number).body]
         case StartVerification(number):
-            return row.team_id, _verification(row, body, _point_row(session, sweep_id, number), len(points)).body
+            return row.team_id, [_verification(row, body, _point_row(session, sweep_id, number), len(points)).body]
     return None
 
 

@@ -7,20 +7,20 @@ from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
 from core.database import new_id
-from core.errors import Conflict, InvalidRequest
+from core.errors import Conflict
 from core.pagination import Window, read_page, read_window
 from core.service.jobs.queue import request_cancel
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
-from core.service.jobs.schemas import JobBody
 from core.service.jobs.service import get_jobs
 from core.service.jobs.tables import JobRow
 from core.service.jobs.trade_off import Cost
-from core.service.sweeps.grid import SWEEP_LABEL, Document, RequestedPoint, requested_points, verifying_body
+from core.service.sweeps.grid import requested_points
 from core.service.sweeps.records import baseline_of, change_status, find_sweep, read_points, request_of
 from core.service.sweeps.results import results_of
-from core.service.sweeps.schemas import Search, Sweep, SweepBody, SweepResults
+from core.service.sweeps.schemas import Sweep, SweepBody, SweepResults
 from core.service.sweeps.tables import SweepPointRow, SweepRow
-from core.service.sweeps.validation import CheckedPoint, check_points, find_on_hub
+from core.service.sweeps.undiscovered import WAITING, check_or_ask
+from core.service.sweeps.validation import UNKNOWN_PATTERN, find_on_hub, point_row
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
@@ -47,28 +47,15 @@ def create(
 ) -> Sweep:
     """Check every point as if it was submitted, and write the sweep down; the dispatcher starts its jobs.
 
-    Raises InvalidRequest naming the points that cannot be run.
+    One on a model that is yet to be discovered waits for that (`core.service.sweeps.undiscovered`). Raises
+    InvalidRequest naming the points that cannot be run, QuotaExceeded where the team may not have more discovered.
     """
     team_id = team_of(caller)
-    param = "search" if body.search is not None else "grid" if body.grid is not None else "points"
     requested = requested_points(body)
-    findings = hub or HubFindings()
-    checked = check_points(
-        session,
-        team_id,
-        requested,
-        param=param,
-        skip_invalid=body.skip_invalid,
-        store=store,
-        settings=settings,
-        hub=findings,
+    checked = check_or_ask(
+        session, caller, body, requested, team_id=team_id, store=store, settings=settings, hub=hub or HubFindings()
     )
     first = checked.points[0]
-    if body.search is not None:  # what the limits need measured, the full evaluation must measure
-        full = [_in_full(body.job, body.search, first.requested.values)]
-        check_points(
-            session, team_id, full, param="search", skip_invalid=False, store=store, settings=settings, hub=findings
-        )
     row = SweepRow(
         id=new_id("swp"),
         team_id=team_id,
@@ -81,7 +68,8 @@ def create(
     )
     session.add(row)
     change_status(session, row, "running")
-    session.add_all(_row_of(row.id, number, each) for number, each in enumerate(checked.points))
+    session.add_all(point_row(row.id, number, each) for number, each in enumerate(checked.points))
+    row.waiting_for = WAITING if first.pattern == UNKNOWN_PATTERN else None
     session.flush()
     details = {"model": row.model, "points": len(checked.points), "kind": "search" if body.search else "grid"}
     audit.note(session, caller, "sweep.submit", row.id, details)
@@ -165,33 +153,6 @@ def resume(session: Session, caller: Actor, sweep_id: str) -> Sweep:
 def _cancel_job(session: Session, job_id: str) -> None:
     with contextlib.suppress(Conflict):  # it has just ended
         request_cancel(session, job_id)
-
-
-def _in_full(job: Document, search: Search, values: Document) -> RequestedPoint:
-    """Return the full evaluation of a point; raises InvalidRequest for a limit on a figure that nothing measures."""
-    evaluation = job.get("evaluation")
-    has_tasks = isinstance(evaluation, dict) and bool(evaluation.get("tasks"))
-    if search.subject_to.max_task_accuracy_drop is not None and not has_tasks:
-        raise InvalidRequest(
-            "search.subject_to.max_task_accuracy_drop needs tasks to measure on: name some in job.evaluation.tasks",
-            param="search.subject_to",
-        )
-    return RequestedPoint(values, verifying_body(job, search, values), "full")
-
-
-def _row_of(sweep_id: str, number: int, point: CheckedPoint) -> SweepPointRow:
-    body: JobBody = point.body
-    labelled = body.model_copy(update={"metadata": body.metadata | {SWEEP_LABEL: sweep_id}})
-    return SweepPointRow(
-        sweep_id=sweep_id,
-        number=number,
-        stage=point.requested.stage,
-        point_values=point.requested.values,
-        body=labelled.model_dump(mode="json", exclude_unset=True),
-        pattern=point.pattern,
-        measures=point.measures,
-        again=False,
-    )
 
 
 def _answer(session: Session, row: SweepRow) -> Sweep:

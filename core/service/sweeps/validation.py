@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -11,17 +12,23 @@ from sqlalchemy.orm import Session
 from core.errors import InvalidRequest, NotDiscovered, SecateurError, Unavailable
 from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Evaluation
+from core.pipeline.recipes.validation import check_without_model
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.resolution.job import resolve_job
+from core.service.jobs.resolution.model import find_model
 from core.service.jobs.schemas import JobBody
-from core.service.sweeps.grid import Document, RequestedPoint
+from core.service.sweeps.grid import SWEEP_LABEL, Document, RequestedPoint, verifying_body
+from core.service.sweeps.schemas import Search, SweepBody
+from core.service.sweeps.tables import SweepPointRow
 from core.settings import Settings
 from core.storage import Store
 from core.validation import describe_error
 from secateur_wire.sweeps import SkippedPoint
 
+UNKNOWN_PATTERN: Final = ""
+"""Pattern of a point whose model is yet to be discovered."""
 _NAMED = 5
 """Points that a refusal names; it counts the others."""
 
@@ -65,27 +72,76 @@ def find_on_hub(hub: HubLookup, team_id: str, bodies: Iterable[Document]) -> Hub
     return findings
 
 
-def check_points(
+def check_sweep(
     session: Session,
     team_id: str,
+    body: SweepBody,
     requested: Sequence[RequestedPoint],
     *,
-    param: str,
-    skip_invalid: bool,
     store: Store,
     settings: Settings,
     hub: HubFindings,
+    is_model_known: bool = True,
 ) -> CheckedPoints:
-    """Check the points of a sweep.
+    """Check the points of a sweep, and of a search the full evaluation of one of them.
 
     Raises InvalidRequest naming the points that cannot run, unless they are to be skipped and some are left;
-    NotDiscovered and Unavailable where that cannot be decided now.
+    NotDiscovered and Unavailable where that cannot be decided now. Without `is_model_known` only that is checked which
+    can be told without what the model is.
     """
+
+    def check(point: RequestedPoint) -> CheckedPoint:
+        checked = _checked if is_model_known else _checked_without_model
+        return checked(session, team_id, point, store=store, settings=settings, hub=hub)
+
+    param = "search" if body.search is not None else "grid" if body.grid is not None else "points"
+    checked = _check_points(requested, check, param=param, skip_invalid=body.skip_invalid)
+    if body.search is not None:  # what the limits need measured, the full evaluation must measure
+        full = _in_full(body.job, body.search, checked.points[0].requested.values)
+        _check_points([full], check, param="search", skip_invalid=False)
+    return checked
+
+
+def point_row(sweep_id: str, number: int, point: CheckedPoint) -> SweepPointRow:
+    """Return the row of a point of a sweep."""
+    body = point.body
+    labelled = body.model_copy(update={"metadata": body.metadata | {SWEEP_LABEL: sweep_id}})
+    return SweepPointRow(
+        sweep_id=sweep_id,
+        number=number,
+        stage=point.requested.stage,
+        point_values=point.requested.values,
+        body=labelled.model_dump(mode="json", exclude_unset=True),
+        pattern=point.pattern,
+        measures=point.measures,
+        again=False,
+    )
+
+
+def _in_full(job: Document, search: Search, values: Document) -> RequestedPoint:
+    """Return the full evaluation of a point; raises InvalidRequest for a limit on a figure that nothing measures."""
+    evaluation = job.get("evaluation")
+    has_tasks = isinstance(evaluation, dict) and bool(evaluation.get("tasks"))
+    if search.subject_to.max_task_accuracy_drop is not None and not has_tasks:
+        raise InvalidRequest(
+            "search.subject_to.max_task_accuracy_drop needs tasks to measure on: name some in job.evaluation.tasks",
+            param="search.subject_to",
+        )
+    return RequestedPoint(values, verifying_body(job, search, values), "full")
+
+
+def _check_points(
+    requested: Sequence[RequestedPoint],
+    check: Callable[[RequestedPoint], CheckedPoint],
+    *,
+    param: str,
+    skip_invalid: bool,
+) -> CheckedPoints:
     points: list[CheckedPoint] = []
     skipped: list[SkippedPoint] = []
     for each in requested:
         try:
-            points.append(_checked(session, team_id, each, store=store, settings=settings, hub=hub))
+            points.append(check(each))
         except ValidationError as error:
             skipped.append(SkippedPoint(values=each.values, reason=first_error(error)))
         except (NotDiscovered, Unavailable):
@@ -105,12 +161,7 @@ def check_points(
 def _checked(
     session: Session, team_id: str, requested: RequestedPoint, *, store: Store, settings: Settings, hub: HubFindings
 ) -> CheckedPoint:
-    body = JobBody.model_validate(requested.body)
-    if get_method(body.method).measures:
-        raise InvalidRequest(
-            f"{body.method} measures layers and makes no model: a sweep has nothing to compare", param="method"
-        )
-    require_queue(session, body.queue, settings)
+    body = _body(session, requested, settings)
     resolved = resolve_job(session, team_id, body, store, hub)
     estimate_that_fits(session, team_id, resolved, settings)
     return CheckedPoint(
@@ -121,6 +172,33 @@ def _checked(
         model=resolved.model.name,
         model_revision=resolved.model.revision,
     )
+
+
+def _checked_without_model(
+    session: Session, team_id: str, requested: RequestedPoint, *, store: Store, settings: Settings, hub: HubFindings
+) -> CheckedPoint:
+    body = _body(session, requested, settings)
+    check_without_model(body.method, body.pattern, body.sparsity, body.parameters, has_target=body.target is not None)
+    model = find_model(session, team_id, body.model, store, hub)
+    return CheckedPoint(
+        requested=requested,
+        body=body.model_copy(update={"model": model.pinned}),
+        pattern=UNKNOWN_PATTERN,
+        measures=None,
+        model=model.reference.name,
+        model_revision=model.reference.revision,
+    )
+
+
+def _body(session: Session, requested: RequestedPoint, settings: Settings) -> JobBody:
+    """Return the body of a point's job; raises pydantic's ValidationError, and InvalidRequest kinds."""
+    body = JobBody.model_validate(requested.body)
+    if get_method(body.method).measures:
+        raise InvalidRequest(
+            f"{body.method} measures layers and makes no model: a sweep has nothing to compare", param="method"
+        )
+    require_queue(session, body.queue, settings)
+    return body
 
 
 def evaluation_key(evaluation: Evaluation) -> str | None:

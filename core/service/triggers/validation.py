@@ -4,19 +4,23 @@ Its template's fields exist, its constants are valid, and, where no payload deci
 would be queued.
 """
 
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from core.errors import InvalidRequest, SecateurError
+from core.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError
 from core.methods.registry import get_method
+from core.pipeline.recipes.validation import check_without_model
+from core.service.jobs.awaiting import request_discovery
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import InspectBody, JobBody
+from core.service.teams.principal import Actor, team_of
 from core.service.triggers.bodies import body_of, labelled, samples_of
 from core.service.triggers.schemas import TriggerBody
 from core.service.triggers.templates import PAYLOAD_KEY, Mention, Place, check_mentions, dotted, fill, mentions
@@ -44,9 +48,13 @@ def look_up_template(hub: HubLookup, team_id: str, trigger: TriggerBody) -> HubF
 
 
 def check_trigger(
-    session: Session, team_id: str, trigger: TriggerBody, *, store: Store, settings: Settings, hub: HubFindings
+    session: Session, caller: Actor, trigger: TriggerBody, *, store: Store, settings: Settings, hub: HubFindings
 ) -> None:
-    """Check a trigger; raises the InvalidRequest kind that names the fault in its template, or the look-up's error."""
+    """Check a trigger; raises the InvalidRequest kind that names the fault in its template, or the look-up's error.
+
+    Where it is yet to be discovered what its model is, that is asked for, and checked what can be told without it.
+    """
+    team_id = team_of(caller)
     mentioned = check_mentions(trigger.template, trigger.placeholders)
     _check_form(trigger)
     if trigger.schedule is not None:
@@ -58,11 +66,20 @@ def check_trigger(
                 f"default: {error.message}",
                 param="schedule",
             ) from None
+    job = _job_without_payload(trigger)
     try:
-        if (job := _job_without_payload(trigger)) is not None:
-            dry_run(session, team_id, job, store=store, settings=settings, hub=hub)
-        else:
-            _check_constants(session, team_id, trigger.template, mentioned, store, settings, hub)
+        try:
+            if job is not None:
+                dry_run(session, team_id, job, store=store, settings=settings, hub=hub)
+            else:
+                _check_constants(session, team_id, trigger.template, mentioned, store, settings, hub)
+        except NotDiscovered as missing:
+            if job is not None:
+                check_without_model(
+                    job.method, job.pattern, job.sparsity, job.parameters, has_target=job.target is not None
+                )
+            with suppress(QuotaExceeded):  # its first job asks again
+                request_discovery(session, caller, missing, settings)
     except SecateurError as error:
         error.param = "template" if error.param is None else f"template.{error.param}"
         raise

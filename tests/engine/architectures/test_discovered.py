@@ -20,6 +20,7 @@ from core.engine.architectures.description import (
     read_tensors,
     weight_files,
 )
+from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.evaluation.reload_check import reload_check
@@ -27,11 +28,15 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tracing.discover import discover
+from core.engine.options.layer_removal import check_layer_count, first_that_may_go, layers_that_may_go
+from core.engine.options.width import WidthOptions
+from core.engine.options.width_counts import plan_width_reduction
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
-from core.errors import InvalidParameters, MissingTensors, UnsupportedArchitecture
+from core.errors import InvalidParameters, InvalidSparsity, MissingTensors, UnsupportedArchitecture
+from core.methods.depth.info import DepthParameters
 from core.pipeline.plans import make_plan
 from core.pipeline.recipes.validation import resolve_request
 from tests.engine.sweeping import save
@@ -129,6 +134,8 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ModelDe
         ("channels", "l2-structured", None, {}, UnsupportedArchitecture),
         ("heads", "l2-structured", None, {"attention": "kv_groups"}, InvalidParameters),
         ("layers", "depth", None, {}, UnsupportedArchitecture),
+        ("per_layer", "l2-structured", None, {}, InvalidParameters),
+        ("uniform", "l2-structured", None, {}, InvalidParameters),
         ("layers", "frontier", "structured", {"drop_layers": 1}, InvalidParameters),
         ("resume", "wanda", "unstructured", {"allocation": "fisher"}, InvalidParameters),
     ],
@@ -144,11 +151,37 @@ def test_what_an_architecture_cannot_be_offered_is_refused_with_the_reason_and_n
     sparsity = None if method == "recover" else 0.5
 
     def resolve(description: ModelDescription) -> object:
-        return resolve_request(description, method, pattern, sparsity, parameters)
+        layout: Layout | None = "per_layer" if what == "per_layer" else None
+        return resolve_request(description, method, pattern, sparsity, parameters, layout=layout)
 
     with pytest.raises(error, match="for such a reason"):
         resolve(described(**{what: "for such a reason"}))
     resolve(described())
+
+
+def test_a_layer_of_a_kind_that_the_model_cannot_run_without_stays(described: Callable[..., ModelDescription]) -> None:
+    """Layers 0 and 2 of three have attention."""
+    whole = described()
+    linears = [each for each in whole.linears if not (each.layer == 1 and ".self_attn." in each.name)]
+    family = replace(whole.known_as, required=("self_attn.o_proj",), discovered_by="a test")
+    hybrid = whole.model_copy(update={"linears": linears, "discovered": family})
+    assert layers_that_may_go(hybrid) == [0, 1, 2] and layers_that_may_go(hybrid, [0]) == [1]
+    assert first_that_may_go(hybrid, [2, 0, 1], 2) == [2, 1]
+    check_layer_count(hybrid, 2)
+    two_kinds = family_requiring(hybrid, "self_attn.o_proj", "mlp.down_proj")
+    with pytest.raises(InvalidSparsity, match=r"2 of 3 layers would go.*self_attn\.o_proj.*: 1 can go"):
+        check_layer_count(two_kinds, 2)
+    alone = hybrid.model_copy(update={"linears": [each for each in linears if each.layer == 1 or ".mlp." in each.name]})
+    assert layers_that_may_go(alone) == [0, 1, 2], "what no layer has is not missed"
+    middle = [each for each in whole.linears if each.layer == 1 or ".mlp." in each.name]
+    with pytest.raises(InvalidParameters, match="in a row"):
+        DepthParameters(criterion="angular").check_removed_layers(
+            whole.model_copy(update={"linears": middle, "discovered": family}), 2
+        )
+
+
+def family_requiring(description: ModelDescription, *outputs: str) -> ModelDescription:
+    return description.model_copy(update={"discovered": replace(description.known_as, required=outputs)})
 
 
 def test_a_layer_has_the_linear_layers_of_its_kind_and_no_other_kind_is_taken(tmp_path: Path) -> None:
@@ -167,8 +200,13 @@ def test_a_layer_has_the_linear_layers_of_its_kind_and_no_other_kind_is_taken(tm
     assert description.structure is not None
     assert [each.sizes["heads"] for each in description.structure.layers] == [4, 0, 4]
     resolve_request(description, "l2-structured", None, 0.2, {"round_to": 1})
-    with pytest.raises(InvalidParameters, match="only some layers of this model have heads"):
-        resolve_request(description, "l2-structured", None, 0.2, {"round_to": 1, "attention": "kv_groups"})
+    resolved = resolve_request(description, "l2-structured", None, 0.2, {"round_to": 1, "attention": "kv_groups"})
+    assert isinstance(resolved.parameters, WidthOptions)
+    plan = plan_width_reduction(description, resolved.parameters, 0.2)
+    assert plan.counts is not None
+    heads, channels = ([each.units[kind] for each in plan.counts] for kind in ("heads", "channels"))
+    assert heads[1] == 0 < heads[0] == heads[2] and len(set(channels)) == 1, "all alike but for what one has not"
+    assert sum(each.removed for each in plan.counts) / description.parameters == pytest.approx(0.2, abs=0.02)
     resolve_request(
         description, "l2-structured", None, 0.2, {"round_to": 1, "attention": "kv_groups"}, layout="per_layer"
     )

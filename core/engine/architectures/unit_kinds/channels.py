@@ -40,6 +40,9 @@ class Channels(UnitKind):
     def settings(self, family: Architecture) -> Mapping[str, str]:
         return {"channels": family.width_key}
 
+    def values(self, family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
+        return {family.width_key: family.width_factor * sizes["channels"]}
+
     def units(self, shape: LayerShape) -> int:
         return shape.sizes["channels"]
 
@@ -51,6 +54,9 @@ class Channels(UnitKind):
 
     def sizes(self, shape: LayerShape, units: int) -> dict[str, int]:
         return {"channels": units}
+
+    def fixed_settings(self, family: Architecture, structure: ModelStructure) -> dict[str, int]:
+        return dict(family.width_settings)
 
 
 KINDS: Final = (Channels(),)

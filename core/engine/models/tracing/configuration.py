@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from core.engine.checkpoints.special_floats import with_floats
 from core.errors import UnsupportedArchitecture, UnusableModel
 
 Settings: TypeAlias = Mapping[str, JsonValue]
@@ -26,7 +27,6 @@ _NOT_READ: Final = (
     "_experts_implementation",
 )
 """Settings that say how weights are stored or which code runs, not what the model is."""
-_FLOAT: Final = "__float__"
 
 
 def config_class(settings: Settings) -> type[PretrainedConfig]:
@@ -56,7 +56,7 @@ def _named(settings: Settings, known: type[PretrainedConfig] | None) -> dict[str
         if name in inside and isinstance(value, dict):
             named[name] = _named(value, _class_inside(value.get("model_type"), inside[name]))
         elif name not in _NOT_READ:
-            named[names.get(name, name)] = _decoded(value)
+            named[names.get(name, name)] = with_floats(value)
     return named
 
 
@@ -66,17 +66,6 @@ def _class_inside(model_type: JsonValue, expected: object) -> type[PretrainedCon
         named: type[PretrainedConfig] = CONFIG_MAPPING[model_type]
         return named
     return expected if isinstance(expected, type) and issubclass(expected, PretrainedConfig) else None
-
-
-def _decoded(value: JsonValue) -> JsonValue:
-    """Return a setting with the floats that JSON has no word for, as transformers writes them into objects."""
-    if isinstance(value, dict):
-        return (
-            float(str(value[_FLOAT]))
-            if set(value) == {_FLOAT}
-            else {name: _decoded(each) for name, each in value.items()}
-        )
-    return [_decoded(each) for each in value] if isinstance(value, list) else value
 
 
 def open_config(settings: Settings) -> PretrainedConfig:

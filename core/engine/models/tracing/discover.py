@@ -25,11 +25,13 @@ from core.engine.models.tracing.configuration import (
     text_config,
 )
 from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, Execution, trace
+from core.engine.models.tracing.layer_lists import lists_by_layer
 from core.engine.models.tracing.merging import merged_groups, merged_sublayers
 from core.engine.models.tracing.names import (
     StoredLayers,
     StoredNames,
     check_shapes,
+    pieced_patterns,
     renamed,
     stored_layers,
     stored_names,
@@ -107,10 +109,12 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         ),
         inputs=groups,
         config_keys=_config_keys(language),
-        config_defaults=_config_defaults(language, own_settings),
+        config_defaults={**_width_of_blocks(watched), **_config_defaults(language, own_settings)},
         tied_by_default=_is_tied_by_default(config, path),
         transposed=transposed == {True},
-        lists_by_layer=_lists_by_layer(language, _stored_layers(config, tensors).count),
+        lists_by_layer=tuple(
+            dict.fromkeys(("layer_types", *sorted(lists_by_layer(settings, _stored_layers(config, tensors).count))))
+        ),
         block_kinds=kinds if len(kinds) > 1 else (),
         arguments=depends_on,
         block_outputs=blocks.outputs,
@@ -120,7 +124,11 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         config_path=path,
         other_modules=watched.not_run,
     )
-    architecture = replace(architecture, renamed=renamed(watched.stored, architecture))
+    architecture = replace(
+        architecture,
+        renamed=renamed(watched.stored, architecture),
+        pieced=pieced_patterns(watched.stored, architecture),
+    )
     return with_units(architecture, small_settings, watched.settings), small_settings
 
 
@@ -255,11 +263,16 @@ def _config_defaults(config: PretrainedConfig, settings: Settings) -> dict[str, 
     return defaults
 
 
+def _width_of_blocks(watched: _Watched) -> dict[str, int]:
+    """Return the width of what blocks give, for a config that has no such setting of its own."""
+    config = language_part(watched.model.config)
+    if type(config.to_dict().get(config.attribute_map.get("hidden_size", "hidden_size"))) is int:
+        return {}
+    output = watched.execution.blocks[0].sublayers[0].outputs[-1]
+    weight = watched.model.get_submodule(f"{watched.blocks.name}.0").get_parameter(f"{output}.weight")
+    return {"hidden_size": weight.shape[int(watched.execution.blocks[0].transposed == {True})]}
+
+
 def _is_tied_by_default(config: PretrainedConfig, path: tuple[str, ...]) -> bool:
     """Return whether a config ties that does not say so, by its class; of one with parts, a part may say it instead."""
     return bool(getattr(config if path else type(config)(), "tie_word_embeddings", False))
-
-
-def _lists_by_layer(config: PretrainedConfig, layers: int) -> tuple[str, ...]:
-    lists = (name for name, value in config.to_dict().items() if isinstance(value, list) and len(value) == layers)
-    return tuple(dict.fromkeys(("layer_types", *lists)))

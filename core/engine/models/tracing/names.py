@@ -2,15 +2,22 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Final, TypeAlias
 
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.core_model_loading import (
+    Concatenate,
+    Split,
+    WeightConverter,
+    WeightRenaming,
+    rename_source_key,
+)
 
 from core.engine.architectures.architecture import Architecture
+from core.engine.checkpoints.pieces import Pieces, pieced_entry
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.errors import MissingTensors, UnsupportedArchitecture
 
@@ -22,11 +29,13 @@ _LAYER: Final = re.compile(r"^(.*?)(?<![^.])([0-9]+)\.(.+)$")
 class StoredNames:
     """Names of a model's parameters and saved buffers by the keys of its files.
 
-    `merged` are those that tensors of the files have to be made into, by the first of their keys.
+    `pieced` are those that lie in pieces in the files, by their names, `merged` those that tensors of the files have to
+    be made into in another way, by the first of their keys.
     """
 
     names: Mapping[str, str]
     merged: Mapping[str, str] = field(default_factory=dict)
+    pieced: Mapping[str, Pieces] = field(default_factory=dict)
 
 
 def pattern(name: str) -> str:
@@ -42,13 +51,65 @@ def stored_names(model: PreTrainedModel, keys: Iterable[str]) -> StoredNames:
     own = dict.fromkeys(model.state_dict(), True)
     names = {}
     merged: dict[str, str] = {}
+    rows: dict[str, dict[str, str]] = {}
     for key in keys:
-        name, converter = rename_source_key(key, renamings, converters, model.base_model_prefix, own)
+        name, source = rename_source_key(key, renamings, converters, model.base_model_prefix, own)
+        if name not in own and key in own:  # the library leaves such a key as it is
+            name, source = key, None
         if name in own:
             names[key] = name
-            if converter is not None:
+            if source is not None:
                 merged.setdefault(name, key)
-    return StoredNames(names, merged)
+                rows.setdefault(name, {})[source] = key
+    pieced: dict[str, Pieces] = {}
+    for name, parts in rows.items():
+        converter = next(each for each in converters if each.source_patterns and set(parts) & set(each.source_patterns))
+        pieced |= _pieces(name, parts, converter, model)
+    return StoredNames(
+        {key: name for key, name in names.items() if name not in pieced},
+        {name: key for name, key in merged.items() if name not in pieced},
+        pieced,
+    )
+
+
+def _pieces(
+    name: str, parts: Mapping[str, str], converter: WeightConverter, model: PreTrainedModel
+) -> dict[str, Pieces]:
+    """Return how a parameter, and those made of the same tensor, are made of pieces; none where it is otherwise.
+
+    `parts` are the keys of the files by the patterns of the converter that they match.
+    """
+    keys = tuple(parts[source] for source in converter.source_patterns if source in parts)
+    numbers = _NUMBER.findall(name)
+    if len(converter.operations) != 1 or any(_NUMBER.findall(key) != numbers for key in keys):
+        return {}
+    (operation,) = converter.operations
+    targets = converter.target_patterns
+    if isinstance(operation, Concatenate) and len(targets) == 1 and len(keys) == len(converter.source_patterns):
+        return {name: Pieces(keys, operation.dim)}
+    if not isinstance(operation, Split) or len(keys) != 1:
+        return {}
+    pieces, begin = {}, 0
+    for target in targets:
+        own = name.replace(targets[0], target)
+        end = begin + model.get_parameter(own).shape[operation.dim]
+        pieces[own] = Pieces(keys, operation.dim, begin, end)
+        begin = end
+    return pieces
+
+
+def pieced_patterns(stored: StoredNames, architecture: Architecture) -> dict[str, Pieces]:
+    """Return how tensors are made of pieces, by pattern of name; raises UnsupportedArchitecture where blocks differ."""
+    patterns: dict[str, Pieces] = {}
+    for name, pieces in stored.pieced.items():
+        each = replace(pieces, stored=tuple(map(pattern, pieces.stored)))
+        if patterns.setdefault(pattern(name), each) != each:
+            raise UnsupportedArchitecture(
+                f"{architecture.model_type}: {name[:200]} is made of other parts of {pieces.stored[0][:200]} than in "
+                "other layers",
+                param="model",
+            )
+    return patterns
 
 
 def renamed(stored: StoredNames, architecture: Architecture) -> dict[str, str]:
@@ -79,6 +140,8 @@ def check_shapes(
     parameters are parts of stored ones.
     """
     by_name = {name: tensors[key] for key, name in stored.names.items() if name not in stored.merged}
+    for name, pieces in stored.pieced.items():
+        by_name[name] = pieced_entry(name, [tensors[key] for key in pieces.stored], pieces)
     stored_ones: set[int] = set()
     for name, parameter in model.named_parameters(remove_duplicate=False):
         entry = by_name.get(name)

@@ -20,6 +20,7 @@ from core.engine.models.tracing.build import build_random
 from core.engine.models.tracing.configuration import Settings, open_config
 from core.engine.models.tracing.differential import Differential, Shapes, one_line
 from core.engine.models.tracing.units import CHANNELS, HEADS, discover_units
+from core.engine.models.tracing.width_settings import WidthSetting
 from core.errors import SecateurError
 
 _EXPERTS = "experts"
@@ -37,8 +38,9 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
             return _refusing(architecture, (CHANNELS, HEADS), architecture.refused[_EXPERTS])
         settings = _with_shared_keys(small)
         model = build_random(open_config(settings))
-        discovered = discover_units(model, architecture.blocks, sublayers, Differential(settings)).of(architecture)
         at_size = Differential(real)
+        units = discover_units(model, architecture.blocks, sublayers, Differential(settings), at_size)
+        discovered = units.of(architecture)
         for kind in (CHANNELS, HEADS):
             if discovered.axes(kind):
                 discovered = _at_size(discovered, kind, at_size)
@@ -100,7 +102,8 @@ def _at_size(architecture: Architecture, kind: str, differential: Differential) 
     reading = _features(architecture, reader, block)
     if kind == CHANNELS:
         counts = {"channel": reading}
-        fewer = [({architecture.width_key: left}, left) for left in (reading // 2, reading // 8)]
+        width = WidthSetting(architecture.width_key, architecture.width_factor, architecture.width_settings)
+        fewer = [(width.of(left), left) for left in (reading // 2, reading // 8)]
     else:
         names = {key: architecture.config_keys.get(key, key) for key in (HEADS_KEY, KV_HEADS_KEY, HEAD_DIM_KEY)}
         heads, kv_heads = (getattr(differential.config, names[key], None) for key in (HEADS_KEY, KV_HEADS_KEY))
@@ -110,7 +113,7 @@ def _at_size(architecture: Architecture, kind: str, differential: Differential) 
         counts = {"query": heads * head_dim, "head": heads, "key": kv_heads * head_dim, "kv_head": kv_heads}
         half = {names[KV_HEADS_KEY]: max(kv_heads // 2, 1), names[HEADS_KEY]: heads // 2}
         fewer = [({**half, names[HEAD_DIM_KEY]: head_dim}, heads // 2 * head_dim)]
-    for settings, left in fewer:
+    for settings, left in [] if kind == CHANNELS and architecture.has_own_widths else fewer:
         changes = differential.changes(settings)
         if isinstance(changes, str):
             return _refusing(architecture, [kind], changes)

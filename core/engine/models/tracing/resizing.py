@@ -12,9 +12,9 @@ from transformers import PretrainedConfig
 
 from core.engine.architectures.config_part import part_of, with_part
 from core.engine.models.tracing.configuration import Settings, language_path, open_config, text_config
+from core.engine.models.tracing.layer_lists import counts_layers, lists_by_layer
 from core.errors import UnusableModel
 
-_COUNTS_LAYERS: Final = re.compile("layer|block|depth")
 _WIDTH: Final = re.compile("hidden|size|dim|d_model|embd|width|inner|ffn|d_ff|rank|channels|d_head|d_kv|d_ssm")
 _NO_WIDTH: Final = re.compile(
     "vocab|max|window|position|kernel|conv|chunk|block|patch|image|group|num|heads|layers|state|token|experts|_type"
@@ -35,17 +35,18 @@ FACTORS: Final = (64, 32, 16, 8, 4, 2, 1)
 
 def shortened(settings: Settings, layers: int, kept: int) -> dict[str, JsonValue]:
     """Return the settings of the first `kept` of `layers` layers: counts of layers and lists by layer are cut alike."""
-    return _without(settings, layers, tuple(range(kept)))
+    return _with_layers(settings, layers, tuple(range(kept)))
 
 
 def without_layer(settings: Settings, layers: int, removed: int) -> dict[str, JsonValue]:
     """Return the settings of a model that lost one of its layers."""
-    return _without(settings, layers, tuple(layer for layer in range(layers) if layer != removed))
+    return _with_layers(settings, layers, tuple(layer for layer in range(layers) if layer != removed))
 
 
-def _without(settings: Settings, layers: int, kept: tuple[int, ...]) -> dict[str, JsonValue]:
+def _with_layers(settings: Settings, layers: int, kept: tuple[int, ...]) -> dict[str, JsonValue]:
     path = language_path(open_config(settings))
-    return _changed(settings, partial(_shorten, layers=layers, kept=kept), path)
+    lists = lists_by_layer(settings, layers)
+    return _changed(settings, partial(_shorten, layers=layers, kept=kept, lists=lists), path)
 
 
 def narrowed(settings: Settings) -> Iterator[dict[str, JsonValue]]:
@@ -137,16 +138,16 @@ def _changed(
     return with_part(settings, path, result)
 
 
-def _shorten(settings: Settings, layers: int, kept: tuple[int, ...]) -> dict[str, JsonValue]:
+def _shorten(settings: Settings, layers: int, kept: tuple[int, ...], lists: frozenset[str]) -> dict[str, JsonValue]:
     def short(name: str, value: JsonValue) -> JsonValue:
         if isinstance(value, dict) and value and all(str(key).isdecimal() for key in value):  # settings by layer
             places = {layer: place for place, layer in enumerate(kept)}
             return {type(key)(places[int(key)]): each for key, each in value.items() if int(key) in places}
         if isinstance(value, dict):
             return {inner: short(inner, each) for inner, each in value.items()}
-        if isinstance(value, list | tuple) and len(value) == layers:
+        if name in lists and isinstance(value, list | tuple) and len(value) == layers:
             return [value[layer] for layer in kept]
-        if type(value) is int and value == layers and _COUNTS_LAYERS.search(name):
+        if counts_layers(name, value, layers):
             return len(kept)
         return copy.deepcopy(value)
 

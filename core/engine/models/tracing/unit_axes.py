@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.engine.architectures.architecture import UnitAxis
-from core.engine.models.tracing.differential import Change, Differential
+from core.engine.models.tracing.differential import Change, Differential, Shapes
 from core.engine.models.tracing.unit_layout import Run, Units
 
 
@@ -21,6 +21,10 @@ class BlockCut:
         """Return what so many more units change in the weights that read them."""
         weight = f"{self.units.reader}.weight"
         return frozenset((prefix + weight, self.input_side, more * self.units.width) for prefix in self.prefixes)
+
+    def reads(self, shapes: Shapes) -> int:
+        """Return how much the first reader reads in a model of these shapes."""
+        return shapes[f"{self.prefixes[0]}{self.units.reader}.weight"][self.input_side]
 
 
 def block_cut(units: Units, differential: Differential, blocks: str, *, is_transposed: bool) -> BlockCut:
@@ -61,6 +65,20 @@ def unit_axes(
         return f"it does not change {missing[0]}"
     order = {name: place for place, name in enumerate(linears)}
     return tuple(sorted(axes.values(), key=lambda each: (order.get(each.module, len(order)), _rank(each))))
+
+
+def probed_axes(cut: BlockCut, linears: Sequence[str]) -> tuple[UnitAxis, ...] | str:
+    """Return the axes of channels as the probe alone tells them: of linear layers and no others; or why there are none.
+
+    Nothing that they leave out goes unnoticed: what else is as wide no longer fits.
+    """
+    axes = [UnitAxis(cut.units.reader, "in", ("channel",))]
+    for module, runs in cut.units.runs.items():
+        names = tuple(_times("channel", run.query) for run in runs if not run.key)
+        if len(names) < len(runs):
+            return f"the rows of {module} are in an order for which there is no cut"
+        axes.append(UnitAxis(module, "out", names))
+    return tuple(sorted(axes, key=lambda each: linears.index(each.module)))
 
 
 def _rank(axis: UnitAxis) -> tuple[bool, str]:

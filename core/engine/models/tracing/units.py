@@ -5,33 +5,36 @@ differential of its config, which says what another number of units makes of eve
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from math import prod
 
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from core.engine.architectures.architecture import Architecture, UnitAxis
-from core.engine.models.tracing.differential import Change, Differential
+from core.engine.architectures.architecture import OWN_WIDTH_KEY, Architecture, UnitAxis
+from core.engine.models.tracing.differential import Differential
 from core.engine.models.tracing.head_settings import HeadSettings, find_head_settings
 from core.engine.models.tracing.probe import block_kinds, probe_block
-from core.engine.models.tracing.unit_axes import BlockCut, block_cut, unit_axes
+from core.engine.models.tracing.unit_axes import BlockCut, block_cut, probed_axes, unit_axes
 from core.engine.models.tracing.unit_layout import NoUnits, Units, units_of
+from core.engine.models.tracing.width_settings import WidthSetting, width_settings
 
 CHANNELS = "channels"
 HEADS = "heads"
+UNIFORM = "uniform"
 
 
 @dataclass(frozen=True)
 class DiscoveredUnits:
     """Units that can be removed from a block, by the linear layer that reads it, and how the config counts it.
 
-    `units` has the axes of each kind by that layer. `refused` says why a kind of unit cannot be removed.
+    `units` has the axes of each kind by that layer, `width` counts channels. `refused` says why a kind of unit cannot
+    be removed.
     """
 
     units: Mapping[str, Mapping[str, tuple[UnitAxis, ...]]] = field(default_factory=dict)
-    width_key: str | None = None
+    width: WidthSetting | None = None
     heads: HeadSettings | None = None
     refused: Mapping[str, str] = field(default_factory=dict)
 
@@ -44,37 +47,56 @@ class DiscoveredUnits:
                 replace(each, units={**each.units, **self.units.get(each.output, {})})
                 for each in architecture.sublayers
             ),
-            width_key=self.width_key or architecture.width_key,
+            width_key=self._width_key(architecture),
+            width_factor=1 if self.width is None else self.width.factor,
+            width_settings={} if self.width is None else self.width.others,
+            has_own_widths=UNIFORM in self.refused,
             config_keys={**architecture.config_keys, **keys},
             heads_divide_hidden=self.heads is not None and self.heads.divide_hidden,
             refused={**architecture.refused, **self.refused},
         )
+
+    def _width_key(self, architecture: Architecture) -> str:
+        if UNIFORM in self.refused:
+            return OWN_WIDTH_KEY
+        return architecture.width_key if self.width is None else self.width.key
 
 
 @dataclass(frozen=True)
 class _Cut:
     reader: str
     axes: tuple[UnitAxis, ...]
-    width_key: str | None = None
+    width: WidthSetting | None = None
     heads: HeadSettings | None = None
+    uncounted: str | None = None
+    """Why the config does not count the units, so that the modelling file has to."""
 
 
 def discover_units(
-    model: PreTrainedModel, blocks: str, sublayers: Sequence[Sequence[str]], differential: Differential
+    model: PreTrainedModel,
+    blocks: str,
+    sublayers: Sequence[Sequence[str]],
+    differential: Differential,
+    real: Differential,
 ) -> DiscoveredUnits:
     """Return the units of a tiny model that `randomise` has been over, and whose config the differential is of.
 
-    `sublayers` are the linear layers of each part of a block that adds to the residual stream, in order of execution:
-    the last of each reads what the units are sought in. A block has those of them that it has.
+    `real` is that of the config with its own widths. `sublayers` are the linear layers of each part of a block that
+    adds to the residual stream, in order of execution: the last of each reads what the units are sought in. A block has
+    those of them that it has.
     """
-    finder = _Finder(model, blocks, sublayers, differential)
+    finder = _Finder(model, blocks, sublayers, differential, real)
     cuts = {HEADS: finder.heads(), CHANNELS: finder.channels()}
     possible = {kind: cut for kind, cut in cuts.items() if isinstance(cut, _Cut)}
+    uncounted = possible[CHANNELS].uncounted if CHANNELS in possible else None
+    refused = {kind: cut for kind, cut in cuts.items() if isinstance(cut, str)}
+    if uncounted is not None and possible.pop(HEADS, None) is not None:
+        refused[HEADS] = f"layers get as narrow by their modelling file, which leaves heads as they are: {uncounted}"
     return DiscoveredUnits(
         {cut.reader: {kind: cut.axes} for kind, cut in possible.items()},
-        possible[CHANNELS].width_key if CHANNELS in possible else None,
+        possible[CHANNELS].width if CHANNELS in possible else None,
         possible[HEADS].heads if HEADS in possible else None,
-        {kind: cut for kind, cut in cuts.items() if isinstance(cut, str)},
+        refused if uncounted is None else {**refused, UNIFORM: uncounted},
     )
 
 
@@ -82,33 +104,44 @@ class _Finder:
     """Search for the units of a model, in what its readers read, those of the largest weights first."""
 
     def __init__(
-        self, model: PreTrainedModel, blocks: str, sublayers: Sequence[Sequence[str]], differential: Differential
+        self,
+        model: PreTrainedModel,
+        blocks: str,
+        sublayers: Sequence[Sequence[str]],
+        differential: Differential,
+        real: Differential,
     ) -> None:
         self._blocks = blocks
         self._linears = [name for each in sublayers for name in each]
-        self._differential = differential
+        self._differential, self._real = differential, real
         self._is_transposed = any(isinstance(each, Conv1D) for each in model.get_submodule(blocks).modules())
         self._readings = _by_reader(_probed(model, blocks, sublayers, differential), blocks, differential)
 
     def channels(self) -> _Cut | str:
-        """Return the cut of the channels of the largest FFN; or why there is none."""
+        """Return the cut of the channels of an FFN, the largest that the config counts; or why there is none."""
+        reasons = []
+        uncounted: list[_Cut] = []
         for units in self._readings.values():
             if units.is_mixing:
                 continue
             if isinstance(units, NoUnits):
-                return units.reason
+                reasons.append(units.reason)
+                continue
             if units.width > 1:
                 continue
             cut = self._cut(units)
-            reasons = []
-            for key, changes in _width_changes(cut, units, self._differential):
+            for setting, changes in width_settings(cut, self._differential, self._real):
                 axes = unit_axes(cut, changes, 1, self._differential, self._linears)
                 if not isinstance(axes, str):
-                    return _Cut(units.reader, axes, width_key=key)
-                reasons.append(f"{key}: {axes}")
+                    return _Cut(units.reader, axes, width=setting)
+                reasons.append(f"{setting.key}: {axes}")
             reasons.append(f"no setting of its config is the number of channels that {units.reader} reads")
-            return reasons[0]
-        return "no linear layer of its blocks reads channels that can go one by one"
+            axes = probed_axes(cut, self._linears)
+            if not isinstance(axes, str) and units.units >= self._differential.config.hidden_size:
+                uncounted.append(_Cut(units.reader, axes, uncounted=reasons[-1]))
+        if uncounted:
+            return uncounted[0]
+        return reasons[0] if reasons else "no linear layer of its blocks reads channels that can go one by one"
 
     def heads(self) -> _Cut | str:
         """Return the cut of the heads of an attention; or why there is none, of the one that came nearest."""
@@ -186,17 +219,3 @@ def _by_reader(
         if reader in sizes:
             sizes[reader] += prod(shape)
     return {reader: by_reader[reader] for reader in sorted(sizes, key=lambda each: (-sizes[each], each))}
-
-
-def _width_changes(cut: BlockCut, units: Units, differential: Differential) -> Iterator[tuple[str, frozenset[Change]]]:
-    """Yield the settings that change the number of channels, with all that one channel more changes."""
-    named = [key for key, value in differential.integers.items() if value == units.units]
-    for key in (*named, *differential.unset):
-        changes = differential.changes({key: units.units + 1})
-        if isinstance(changes, str) or not cut.reading(1) <= changes:
-            continue
-        fewer = [
-            (left - units.units, differential.changes({key: left})) for left in (units.units // 2, units.units // 8)
-        ]
-        if all(isinstance(each, frozenset) and cut.reading(more) <= each for more, each in fewer):
-            yield key, changes

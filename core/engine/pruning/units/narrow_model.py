@@ -16,8 +16,10 @@ def narrow_model(
     """Return the config.json of what is left of a model, and that with empty blocks, beside embeddings and head."""
     folder = streamed.folder
     raw = config_after_removal(folder.raw_config, folder.config, folder.family, structure, kinds, counts)
-    config = type(folder.config).from_dict(raw)
     narrow = StreamedModel(
-        replace(folder, config=config), dtype=streamed.dtype, device=streamed.device, outer=streamed.model
+        replace(folder, config=folder.config_of(raw)),
+        dtype=streamed.dtype,
+        device=streamed.device,
+        outer=streamed.model,
     )
     return raw, narrow

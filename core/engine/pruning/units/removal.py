@@ -236,8 +236,8 @@ def config_after_removal(
 
     Where all layers have one shape it is a plain config of the family; else it says how each layer differs.
     """
-    before, language = part_of(raw, family.config_path), language_config(config, family)
-    changed = dict(before) | dict.fromkeys(kept.biases, True)
+    settings, language = part_of(raw, family.config_path), language_config(config, family)
+    changed = dict(settings) | dict.fromkeys(kept.biases, True)
     if family.config_value(raw, "num_hidden_layers") is not None:  # else lists by layer say it
         changed[family.config_key(raw, "num_hidden_layers")] = len(kept.layers)
     for name in family.lists_by_layer:
@@ -245,18 +245,33 @@ def config_after_removal(
             changed[name] = [entries[layer] for layer in kept.layers]
     sizes = [_sizes(structure.layers[layer], kinds, each) for layer, each in kept.layers.items()]
     layers = [_settings(family, each) for each in sizes]
-    shared = _first_of_each(_settings(family, each.sizes) for each in structure.layers)
+    in_file = {family.width_key} if family.has_own_widths else set()
+    before = {layer: _settings(family, structure.layers[layer].sizes) for layer in kept.layers}
+    shared = _without(_first_of_each(_settings(family, each.sizes) for each in structure.layers), in_file)
     if layer_settings(raw) is not None:
-        shared = {name: before[name] for name in shared}
-    alike = shared | _first_of_each(layers)
+        shared = {name: settings[name] for name in shared}
+    alike = shared | _without(_first_of_each(layers), in_file)
     is_accepted = all(kind.accepts(structure, _first_of_each(sizes), language.hidden_size) for kind in BLOCK_KINDS)
-    if is_accepted and all(each.items() <= alike.items() for each in layers):
+    if is_accepted and all(_without(each, in_file).items() <= alike.items() for each in layers):
         shared = alike
     for kind in _offered(family):
         changed |= kind.fixed_settings(family, structure)
-    own = [{name: value for name, value in each.items() if value != shared[name]} for each in layers]
+    # What the file says of a source is not known here, so that all is said again.
+    usual = [{} if layer_settings(raw) is not None else each for each in before.values()]
+    own = [
+        {
+            name: value
+            for name, value in each.items()
+            if value != (theirs.get(name) if name in in_file else shared[name])
+        }
+        for each, theirs in zip(layers, usual, strict=True)
+    ]
     others = {name: value for name, value in changed.items() if language.attribute_map.get(name) not in shared}
     return per_layer_config(with_part(raw, family.config_path, others | shared), family, own)
+
+
+def _without(settings: Mapping[str, int], names: Container[str]) -> dict[str, int]:
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def _offered(family: Architecture) -> list[UnitKind]:
@@ -277,7 +292,7 @@ def _settings(family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
 
     A layer that has nothing of a kind has no setting for it.
     """
-    return {key: sizes[size] for kind in _offered(family) for size, key in kind.settings(family).items() if sizes[size]}
+    return {key: value for kind in _offered(family) for key, value in kind.values(family, sizes).items() if value}
 
 
 def _first_of_each(layers: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from core.engine.architectures.architecture import Architecture, UnitAxis
 from core.engine.architectures.unit_kind import UnitKind
@@ -33,7 +33,7 @@ from core.engine.models.tracing.build import build_random
 from core.engine.models.tracing.configuration import Settings, open_config
 from core.engine.models.tracing.differential import one_line
 from core.engine.models.tracing.removal_axes import with_units
-from core.engine.models.tracing.units import CHANNELS, HEADS
+from core.engine.models.tracing.units import CHANNELS, HEADS, UNIFORM
 from core.engine.pruning.units.removal import (
     KeptUnits,
     UnitSet,
@@ -45,6 +45,7 @@ from core.engine.pruning.units.removal import (
 
 WEIGHTS: Final = "weights"
 LAYERS: Final = "layers"
+PER_LAYER: Final = "per_layer"
 _LENGTHS: Final = (7, 12)
 _TOLERANCE: Final = 1e-4
 _CPU: Final = torch.device("cpu")
@@ -57,8 +58,11 @@ def self_tested(architecture: Architecture, small: Settings) -> Architecture:
         folder, work = Path(place, "model"), Path(place, "work")
         work.mkdir()
         build_random(open_config(small)).save_pretrained(folder)
+        required: tuple[str, ...] = ()
         try:
             failed = failed_cuts(folder, as_small, work)
+            if LAYERS not in failed and LAYERS not in as_small.refused:
+                required = required_outputs(folder, as_small, work)
         except Exception as error:  # the code of any model may fail in any way
             failed = {WEIGHTS: f"a small copy of it cannot be pruned: {type(error).__name__}: {one_line(error)}"}
     if WEIGHTS in failed:  # whatever is done stands on blocks that run one by one
@@ -70,6 +74,7 @@ def self_tested(architecture: Architecture, small: Settings) -> Architecture:
             for each in architecture.sublayers
         ),
         refused={**failed, **architecture.refused},
+        required=required,
     )
 
 
@@ -83,6 +88,9 @@ def _named_alike(small: Architecture, architecture: Architecture) -> Architectur
 
     return replace(
         small,
+        width_key=architecture.width_key,
+        width_factor=architecture.width_factor,
+        width_settings=architecture.width_settings,
         sublayers=tuple(
             replace(each, units={kind: tuple(map(named, axes)) for kind, axes in each.units.items()})
             for each in small.sublayers
@@ -100,6 +108,10 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
     assert structure is not None
     dense = load_model(opened, _CPU, dtype=torch.float32)
     failed: dict[str, str] = {}
+    if (reason := _failure_to_generate(dense)) is not None:
+        return {
+            WEIGHTS: f"it does not generate text with its own cache in the library, before anything is cut: {reason}"
+        }
     if WEIGHTS not in opened.family.refused and (reason := _streamed_difference(opened, dense)) is not None:
         failed[WEIGHTS] = reason
     modes: dict[tuple[str, str], UnitKind] = {
@@ -112,10 +124,14 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
             kept = _some_units(opened, kind, is_uniform)
             if kept is None:
                 continue
+            what = name if is_uniform or UNIFORM in opened.family.refused else PER_LAYER
+            if what in failed or what in opened.family.refused:
+                continue
             reason = _difference(opened, dense, [kind], kept, work)
             if reason is not None:
-                failed[name] = f"{'' if is_uniform else 'with layers that differ, '}{reason}"
-                break
+                failed[what] = reason
+                if is_uniform:
+                    break
     if LAYERS not in opened.family.refused:
         for removed in sorted({0, len(structure.layers) // 2, len(structure.layers) - 1}):
             layers = [layer for layer in range(len(structure.layers)) if layer != removed]
@@ -124,6 +140,40 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
                 failed[LAYERS] = f"without layer {removed}, {reason}"
                 break
     return failed
+
+
+def required_outputs(folder: Path, architecture: Architecture, work: Path) -> tuple[str, ...]:
+    """Return the outputs of sublayers of which a model needs one at least: without one it does not generate text.
+
+    `folder` and `work` are what `failed_cuts` has.
+    """
+    opened = open_model(folder, discovered=architecture)
+    layers = range(opened.description.layers)
+    required = []
+    for output in (each.output for each in architecture.sublayers):
+        left = [layer for layer in layers if f"{architecture.blocks}.{layer}.{output}.weight" not in opened.tensors]
+        if left:
+            try:
+                cut = _reloaded(opened, [], KeptUnits(layers={layer: {} for layer in left}), work)
+            except Exception:  # the code of any model may fail in any way
+                required.append(output)
+            else:
+                required += [] if _failure_to_generate(cut) is None else [output]
+    return tuple(required)
+
+
+@torch.inference_mode()
+def _failure_to_generate(model: PreTrainedModel) -> str | None:
+    """Return why a model does not run as the check of an artifact runs it, with a cache; None where it does."""
+    try:
+        model.generation_config = GenerationConfig()
+        for length in _LENGTHS:
+            tokens = sample_tokens(model, length=length, seed=length)
+            model(input_ids=tokens)
+            model.generate(tokens[:, :4], max_new_tokens=2, min_new_tokens=2, do_sample=False)
+    except Exception as error:  # the code of any model may fail in any way
+        return f"{type(error).__name__}: {one_line(error)}"
+    return None
 
 
 def _streamed_difference(opened: ModelFolder, dense: PreTrainedModel) -> str | None:
@@ -154,11 +204,12 @@ def _some_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> KeptUn
     for layer, shape in enumerate(structure.layers):
         units, parts = kind.units(shape), kind.parts(shape)
         each = units // max(parts, 1)
-        fewer = each - 1 if is_uniform or layer % 2 else each
         if each < 2:
             layers[layer] = {}
             continue
-        left = fewer if each < 8 else fewer // 2 + 1
+        left = each - 1 if each < 8 else each // 2
+        if not is_uniform:  # all layers lose some and so are built anew, where there are enough for two numbers
+            left = left - layer % 2 if left > 1 else each - layer % 2
         layers[layer] = {
             kind.name: [
                 part * each + unit for part in range(parts) for unit in sorted(chooser.sample(range(each), left))
@@ -182,9 +233,11 @@ def _difference(
             difference = float((logits - expected).abs().max())
             if not difference <= _TOLERANCE * largest_logit(expected):
                 return f"the logits of the model that was saved and opened anew differ by {difference:g}"
+        # Other jobs may begin with it.
+        reason = _streamed_difference(open_model(work / "artifact", own_artifact=True, discovered=opened.family), cut)
     except Exception as error:  # the code of any model may fail in any way
         return f"the model cannot be saved and opened anew: {type(error).__name__}: {one_line(error)}"
-    return None
+    return reason and f"of the model that was saved and opened anew, {reason}"
 
 
 def _logits(model: PreTrainedModel, tokens_BT: Tensor) -> Tensor:

@@ -1,0 +1,72 @@
+"""Tensors of a model that files hold otherwise: several of theirs in a row, or a stretch of one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from core.engine.checkpoints.safetensors_header import TensorEntry, dtype_bytes
+from core.errors import CorruptSafetensors
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Tensors in a row, along a dimension, and the stretch of that from `begin` to `end`; to the end where it is None.
+
+    `stored` are their keys in files, or patterns of keys with `{}` for every number.
+    """
+
+    stored: tuple[str, ...]
+    dimension: int
+    begin: int = 0
+    end: int | None = None
+
+
+@dataclass(frozen=True)
+class PiecedEntry(TensorEntry):
+    """Tensor that is made of pieces: `parts` in a row, and of that a stretch, as `Pieces` have it.
+
+    The place in a file is that of the first part alone.
+    """
+
+    parts: tuple[TensorEntry, ...] = ()
+    pieces: Pieces = field(default_factory=lambda: Pieces((), 0))
+
+    @property
+    def nbytes(self) -> int:
+        return dtype_bytes(self.dtype, self.shape)
+
+
+def pieced_entry(name: str, parts: Sequence[TensorEntry], pieces: Pieces) -> PiecedEntry:
+    """Return the tensor that parts make; raises CorruptSafetensors where they do not fit one another."""
+    first, dimension = parts[0], pieces.dimension
+    for part in parts:
+        others = [size for place, size in enumerate(part.shape) if place != dimension]
+        if (
+            part.dtype != first.dtype
+            or len(part.shape) != len(first.shape)
+            or dimension >= len(part.shape)
+            or (others != [size for place, size in enumerate(first.shape) if place != dimension])
+        ):
+            raise CorruptSafetensors(
+                f"{part.name[:200]} is {part.dtype} {list(part.shape)} and {first.name[:200]} {first.dtype} "
+                f"{list(first.shape)}: they make one tensor, so all but dimension {dimension} has to be alike",
+                param="model",
+            )
+    size = sum(part.shape[dimension] for part in parts)
+    end = size if pieces.end is None else pieces.end
+    if end > size:
+        raise CorruptSafetensors(
+            f"{first.name[:200]} has shape {list(first.shape)}: {end} are needed in dimension {dimension}, for what "
+            "follows in it",
+            param="model",
+        )
+    shape = tuple(end - pieces.begin if place == dimension else each for place, each in enumerate(first.shape))
+    return PiecedEntry(
+        name,
+        first.dtype,
+        shape,
+        first.file,
+        first.start,
+        first.end,
+        parts=tuple(parts),
+        pieces=replace(pieces, end=end),
+    )

@@ -1,0 +1,70 @@
+"""Removal of whole layers: which may go, where a model cannot run without a layer of some kind."""
+
+from collections.abc import Collection, Sequence
+
+from core.engine.architectures.description import ModelDescription
+from core.errors import InvalidSparsity
+
+
+def are_enough(description: ModelDescription, left: Collection[int]) -> bool:
+    """Return whether a model can run with these layers alone: one at least, and one of each kind that it requires."""
+    return bool(left) and all(not having.isdisjoint(left) for having in _required(description))
+
+
+def layers_that_may_go(description: ModelDescription, removed: Collection[int] = ()) -> list[int]:
+    """Return the layers any one of which may go beside those that are removed."""
+    left = [layer for layer in range(description.layers) if layer not in removed]
+    return [layer for layer in left if are_enough(description, [each for each in left if each != layer])]
+
+
+def first_that_may_go(description: ModelDescription, ordered: Sequence[int], count: int) -> list[int]:
+    """Return so many layers, the first of those ordered that may go one after the other, and then any others."""
+    removed: list[int] = []
+    for layer in [*ordered, *range(description.layers)]:
+        if len(removed) < count and layer in layers_that_may_go(description, removed):
+            removed.append(layer)
+    return removed
+
+
+def runs_that_may_go(description: ModelDescription, count: int) -> list[int]:
+    """Return where the runs of so many layers begin that may go."""
+    layers = range(description.layers)
+    return [
+        start
+        for start in range(description.layers - count + 1)
+        if are_enough(description, [*layers[:start], *layers[start + count :]])
+    ]
+
+
+def most_removable_layers(description: ModelDescription) -> int:
+    """Return how many layers may go, whichever they are and however many kinds of them are required."""
+    return description.layers - max(1, len(_required(description)))
+
+
+def check_layer_count(description: ModelDescription, count: int) -> None:
+    """Require that as many layers may go; raises InvalidSparsity naming the most."""
+    most = most_removable_layers(description)
+    if count > most:
+        kinds = ", ".join(description.known_as.required)
+        raise InvalidSparsity(
+            f"sparsity: {count} of {description.layers} layers would go, and {description.architecture} cannot run "
+            f"without a layer that has {kinds}: {most} can go, which are "
+            f"{most * _layer_share(description):.4f} of the model's parameters",
+            param="sparsity",
+        )
+
+
+def _layer_share(description: ModelDescription) -> float:
+    """Return the share of the model's parameters that a layer has on average."""
+    parameters = 0 if description.structure is None else description.structure.parameters
+    return parameters / description.layers / description.parameters
+
+
+def _required(description: ModelDescription) -> list[frozenset[int]]:
+    """Return the layers that have each linear layer of which the architecture requires one, of those it has at all."""
+    family = description.known_as
+    having = [
+        frozenset(each.layer for each in description.linears if each.name == f"{family.blocks}.{each.layer}.{output}")
+        for output in family.required
+    ]
+    return [each for each in having if each]

@@ -1,0 +1,98 @@
+"""Sweeps on models that are yet to be discovered: accepted at once, their points checked when it is known what it is.
+
+Until then none has a pattern, and no job is queued. Once the discovery is over, the points are checked as those of any
+other sweep: those that cannot run are left out where that was asked for, else the sweep fails with the error that would
+have refused it.
+"""
+
+from typing import Final
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from core.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError, Unavailable
+from core.service.jobs.awaiting import request_discovery
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.sweeps.grid import RequestedPoint
+from core.service.sweeps.records import change_status, request_of
+from core.service.sweeps.schemas import SweepBody
+from core.service.sweeps.tables import SweepPointRow, SweepRow
+from core.service.sweeps.validation import UNKNOWN_PATTERN, CheckedPoints, check_sweep, point_row
+from core.service.teams.principal import Actor, Automation
+from core.settings import Settings
+from core.storage import Store
+
+WAITING: Final = "its model is yet to be discovered, and its points are checked then"
+"""What a sweep waits for meanwhile."""
+
+
+def check_or_ask(
+    session: Session,
+    caller: Actor,
+    body: SweepBody,
+    requested: list[RequestedPoint],
+    *,
+    team_id: str,
+    store: Store,
+    settings: Settings,
+    hub: HubFindings,
+) -> CheckedPoints:
+    """Check the points of a sweep, or what can be told of them without the model, which is then discovered.
+
+    Raises what `check_sweep` does, and QuotaExceeded where the team may not have more discovered.
+    """
+    try:
+        return check_sweep(session, team_id, body, requested, store=store, settings=settings, hub=hub)
+    except NotDiscovered as missing:
+        checked = check_sweep(
+            session, team_id, body, requested, store=store, settings=settings, hub=hub, is_model_known=False
+        )
+        request_discovery(session, caller, missing, settings)
+        return checked
+
+
+def awaits_discovery(session: Session, sweep_id: str) -> bool:
+    """Return whether a sweep's points are yet to be checked."""
+    waiting = select(SweepPointRow.number).where(
+        SweepPointRow.sweep_id == sweep_id, SweepPointRow.pattern == UNKNOWN_PATTERN
+    )
+    return session.scalar(waiting.limit(1)) is not None
+
+
+def requested_again(session: Session, sweep_id: str) -> list[RequestedPoint]:
+    """Return the points of a sweep as they were requested, with the model that was found then."""
+    rows = session.scalars(
+        select(SweepPointRow).where(SweepPointRow.sweep_id == sweep_id).order_by(SweepPointRow.number)
+    )
+    return [RequestedPoint(row.point_values, row.body, row.stage) for row in rows]
+
+
+def check_points_again(session: Session, row: SweepRow, *, store: Store, settings: Settings, hub: HubFindings) -> bool:
+    """Check the points of a sweep whose model may be known now; return whether it goes on at once."""
+    body, requested = request_of(row), requested_again(session, row.id)
+    try:
+        checked = check_sweep(session, row.team_id, body, requested, store=store, settings=settings, hub=hub)
+        if checked.points[0].model_revision != row.model_revision:
+            raise InvalidRequest(
+                f"model {row.model!r} is not the one this sweep began with: submit the sweep anew", param="model"
+            )
+    except NotDiscovered as missing:
+        try:
+            request_discovery(session, Automation(row.team_id, f"sweep:{row.id}"), missing, settings)
+        except QuotaExceeded as error:
+            row.waiting_for = error.message
+        else:
+            row.waiting_for = WAITING
+        return False
+    except Unavailable as error:
+        row.waiting_for = error.message
+        return False
+    except SecateurError as error:
+        change_status(session, row, "failed", error=error.problem())
+        return False
+    session.execute(delete(SweepPointRow).where(SweepPointRow.sweep_id == row.id))
+    session.add_all(point_row(row.id, number, each) for number, each in enumerate(checked.points))
+    row.skipped = [each.model_dump(mode="json") for each in checked.skipped]
+    row.waiting_for = None
+    session.flush()
+    return True
