@@ -193,18 +193,21 @@ def _require_zeros(dense: PreTrainedModel, cut: PreTrainedModel, result: PruneRe
     """
     zeros = {row.name: row.zeros for row in result.layers if isinstance(row, LayerRow)}
     modules = dict(cut.named_modules())
+    checked = set()
     for name, module in dense.named_modules():
         for own, weight in module.named_parameters(recurse=False):
             other = getattr(modules[name], own)
-            if own != "weight" or name not in zeros:
+            layer = name if own == "weight" else f"{name}.{own}"  # experts' stacks are parameters of their own
+            if layer not in zeros:
                 if not torch.equal(weight, other):
                     raise ValueError(f"{name}.{own} was changed, and no layer of that name was pruned")
                 continue
-            if int((other == 0).sum()) != zeros[name] or zeros[name] != weight.numel() // 2:
-                raise ValueError(f"{name} has {int((other == 0).sum())} zeros, {zeros[name]} were reported")
+            checked.add(layer)
+            if int((other == 0).sum()) != zeros[layer] or zeros[layer] != weight.numel() // 2:
+                raise ValueError(f"{layer} has {int((other == 0).sum())} zeros, {zeros[layer]} were reported")
             if not updates and not torch.equal(weight * (other != 0), other):
-                raise ValueError(f"the weights that stay in {name} are not those of the dense model")
-    if not zeros or not zeros.keys() <= modules.keys():
+                raise ValueError(f"the weights that stay in {layer} are not those of the dense model")
+    if not zeros or zeros.keys() != checked:
         raise ValueError("layers were pruned that the model does not have")
 
 

@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from core.engine.architectures.experts import Experts
+
 COUNT_KEY: Final = "num_hidden_layers"
 HEADS_KEY: Final = "num_attention_heads"
 KV_HEADS_KEY: Final = "num_key_value_heads"
@@ -94,8 +96,9 @@ class Architecture:
     tuple that a block returns; 0 for its hidden states alone. `renamed` has the module's name for each key of a file
     that is called otherwise, with `{}` for every number of a module list. `refused` says, by what is asked for, why
     this architecture cannot be offered it: `weights`, `channels`, `heads`, `layers`, `resume`, or anything for its
-    `experts`. `left_alone` are the linear layers of blocks that are not pruned, each with the reason. `discovered_by`
-    are the versions of the discovery and of transformers; None for what is declared.
+    `experts`. `left_alone` are the linear layers of blocks that are not pruned, each with the reason. `experts` are
+    those of its blocks, where some have any. `discovered_by` are the versions of the discovery and of transformers; None
+    for what is declared.
     """
 
     model_type: str
@@ -121,6 +124,7 @@ class Architecture:
     renamed: Mapping[str, str] = field(default_factory=dict, hash=False)
     refused: Mapping[str, str] = field(default_factory=dict, hash=False)
     left_alone: Mapping[str, str] = field(default_factory=dict, hash=False)
+    experts: Experts | None = None
     discovered_by: str | None = None
 
     def __post_init__(self) -> None:

@@ -119,6 +119,12 @@ def check_masks(description: Description, checked: LayerSelection, parsed: Patte
     if isinstance(checked, AllocationOptions):
         _check_allocation(checked, description.layers, linears, parsed.is_n_m, sparsity)
         _check_gradients(checked, description)
+    if getattr(checked, "scope", None) == "model" and any(linear.experts for linear in linears):
+        raise InvalidParameters(
+            "parameters.scope: 'model' ranks all weights together, which is not done with those of experts, each of "
+            "which is pruned alone: use 'tensor' or 'row', or skip the experts (parameters.skip_modules)",
+            param="parameters.scope",
+        )
     if getattr(checked, "scope", None) == "model" and (
         parsed.is_n_m or getattr(checked, "allocation", None) != "uniform"
     ):

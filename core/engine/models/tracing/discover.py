@@ -8,6 +8,7 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.experts import Experts
 from core.engine.architectures.config_limits import check_extent, check_sizes
 from core.engine.architectures.discovered import DISCOVERY_VERSION
 from core.engine.checkpoints.safetensors_header import TensorEntry
@@ -16,6 +17,7 @@ from core.engine.models.tracing.build import build_random, build_traceable
 from core.engine.models.tracing.config_effects import reason_to_keep_layers, settings_of_biases
 from core.engine.models.tracing.configuration import Settings, causal_class, open_config, read_settings, text_config
 from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, Execution, trace
+from core.engine.models.tracing.experts import UnknownExperts, check_stacks, discover_experts
 from core.engine.models.tracing.merging import merged_groups, merged_sublayers
 from core.engine.models.tracing.names import StoredNames, check_shapes, renamed, stored_layers, stored_names
 from core.engine.models.tracing.removal_axes import with_units
@@ -79,6 +81,10 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         raise UnsupportedArchitecture(f"{config.model_type}: its blocks have {why}", param="model")
     kinds = _block_kinds(watched)
     left_alone = dict(chain.from_iterable(each.left_alone.items() for each in execution.blocks))
+    experts = _experts(watched, left_alone, small)
+    if isinstance(experts, Experts):
+        stacks = {experts.parameter(each) for each in experts.matrices}
+        left_alone = {name: reason for name, reason in left_alone.items() if name not in stacks}
     architecture = Architecture(
         model_type=config.model_type,
         architecture=name,
@@ -100,11 +106,13 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         block_kinds=kinds if len(kinds) > 1 else (),
         arguments=depends_on,
         block_outputs=blocks.outputs,
-        refused=_refused(watched, left_alone, small, small_settings),
+        refused=_refused(watched, experts, small, small_settings),
         left_alone=left_alone,
+        experts=experts if isinstance(experts, Experts) else None,
         discovered_by=f"{DISCOVERY_VERSION}/{transformers.__version__}",
     )
     architecture = replace(architecture, renamed=renamed(watched.stored, architecture))
+    check_stacks(watched.model, architecture, tensors)
     return with_units(architecture, small_settings, watched.settings), small_settings
 
 
@@ -175,13 +183,28 @@ def _small_copy(watched: _Watched) -> tuple[Settings, PreTrainedModel]:
     )
 
 
+def _experts(watched: _Watched, left_alone: Mapping[str, str], small: PreTrainedModel) -> Experts | str | None:
+    """Return the experts of a model's blocks, or why they cannot be pruned; None where it has none."""
+    if not any(reason in (ROUTER, EXPERT, STACKED) for reason in left_alone.values()):
+        return None
+    try:
+        experts = discover_experts(small, watched.blocks.name, left_alone)
+    except UnknownExperts as reason:
+        return f"its experts are not pruned: {reason}"
+    stacks = {experts.parameter(each) for each in experts.matrices}
+    for name, key in watched.stored.merged.items():
+        layer, _, inner = name.removeprefix(f"{watched.blocks.name}.").partition(".")
+        if layer.isdecimal() and inner not in stacks:
+            return f"{name} is not stored as it is, but made of others, as {key[:200]}"
+    return experts
+
+
 def _refused(
-    watched: _Watched, left_alone: Mapping[str, str], small: PreTrainedModel, settings: Settings
+    watched: _Watched, experts: Experts | str | None, small: PreTrainedModel, settings: Settings
 ) -> dict[str, str]:
     refused = {}
-    if any(reason in (ROUTER, EXPERT, STACKED) for reason in left_alone.values()):
-        experts = sorted(name for name, reason in left_alone.items() if reason in (EXPERT, STACKED))
-        refused["experts"] = f"mixtures of experts are not pruned yet: {', '.join(experts[:3])}"
+    if isinstance(experts, str):
+        refused["experts"] = experts
     layers = reason_to_keep_layers(small, settings, watched.blocks.name)
     if layers is not None:
         refused["layers"] = layers

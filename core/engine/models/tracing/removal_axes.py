@@ -23,6 +23,7 @@ from core.engine.models.tracing.units import CHANNELS, HEADS, discover_units
 from core.errors import SecateurError
 
 _EXPERTS = "experts"
+_OF_MIXTURES = "of a mixture of experts neither channels nor heads are removed yet"
 
 
 def with_units(architecture: Architecture, small: Settings, real: Settings) -> Architecture:
@@ -35,6 +36,8 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
         architecture = _with_layers_key(architecture, Differential(small))
         if _EXPERTS in architecture.refused:
             return _refusing(architecture, (CHANNELS, HEADS), architecture.refused[_EXPERTS])
+        if architecture.experts is not None:
+            return _refusing(architecture, (CHANNELS, HEADS), _OF_MIXTURES)
         settings = _with_shared_keys(small)
         model = build_random(open_config(settings))
         discovered = discover_units(model, architecture.blocks, sublayers, Differential(settings)).of(architecture)

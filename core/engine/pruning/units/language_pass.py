@@ -15,6 +15,7 @@ import torch
 from core.counting import counted
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import require_structure
@@ -180,7 +181,8 @@ class UnitRemovalPass(BlockPass):
                 if choice:
                     choice.go_on(place, sliced)
                 prefix = narrow.block_prefix(place)
-                self.store.add(BLOCK, f"{index:05d}", {f"{prefix}.{name}": each for name, each in sliced.items()})
+                named = {f"{prefix}.{name}": each for name, each in sliced.items()}
+                self.store.add(BLOCK, f"{index:05d}", saved_tensors(family, named))
             else:
                 if refit:
                     refit.pass_by(index, tensors)

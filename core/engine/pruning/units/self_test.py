@@ -23,6 +23,7 @@ from core.engine.architectures.unit_kind import UnitKind
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.experts import stored_tensors
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.hooks import removed_after
 from core.engine.models.loading import load_model
@@ -45,6 +46,7 @@ from core.engine.pruning.units.removal import (
 
 WEIGHTS: Final = "weights"
 LAYERS: Final = "layers"
+EXPERTS: Final = "experts"
 _LENGTHS: Final = (7, 12)
 _TOLERANCE: Final = 1e-4
 _CPU: Final = torch.device("cpu")
@@ -102,6 +104,10 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
     failed: dict[str, str] = {}
     if WEIGHTS not in opened.family.refused and (reason := _streamed_difference(opened, dense)) is not None:
         failed[WEIGHTS] = reason
+    if opened.family.experts is not None:  # stacks are taken apart for the files, and put together again
+        everything = KeptUnits(layers={layer: {} for layer in range(len(structure.layers))})
+        reason = _difference(opened, dense, [], everything, work)
+        failed |= {} if reason is None else {EXPERTS: f"its experts are not pruned: {reason}"}
     modes: dict[tuple[str, str], UnitKind] = {
         (kind.name, type(kind).__name__): kind for mode in ("kv_groups", "query_heads") for kind in removed_kinds(mode)
     }
@@ -204,7 +210,7 @@ def _reloaded(opened: ModelFolder, kinds: Sequence[UnitKind], kept: KeptUnits, w
         prefix = f"{blocks}{layer}."
         block = {name.removeprefix(prefix): opened.read(name) for name in opened.tensors if name.startswith(prefix)}
         sliced = remove_units(block, layer_unit_sets(family, structure, layer, kinds), units)
-        tensors |= {family.stored_name(f"{blocks}{place}.{name}"): each for name, each in sliced.items()}
+        tensors |= stored_tensors(family, {f"{blocks}{place}.{name}": each for name, each in sliced.items()})
     unchanged = [
         replace(entry, name=family.stored_name(name))
         for name, entry in opened.tensors.items()
