@@ -22,13 +22,14 @@ class Experts:
     """The experts of a block: a module that is given tokens with the experts each goes to, and adds up what these give.
 
     `module` is its name within the block. `reading` multiplies the tokens, `giving` what becomes of its outputs.
-    `transposed`: stacks are [experts, inputs, outputs].
+    `transposed`: stacks are [experts, inputs, outputs]. Each token goes to `top_k` of them.
     """
 
     module: str
     reading: ExpertMatrix
     giving: ExpertMatrix
     transposed: bool
+    top_k: int
 
     @property
     def matrices(self) -> tuple[ExpertMatrix, ExpertMatrix]:

@@ -63,6 +63,15 @@ class RoutingRow:
     tokens: tuple[int, ...]
     pooled: tuple[int, ...]
 
+    @property
+    def summary(self) -> str:
+        """Return in words which experts were pruned by all tokens."""
+        few = ", ".join(map(str, self.pooled[:8])) + (" …" if len(self.pooled) > 8 else "")
+        return (
+            f"{self.name}: {len(self.pooled)} of {len(self.tokens)} experts ({few}) were reached by too few calibration "
+            "tokens and were pruned by the statistics of all of them."
+        )
+
 
 @dataclass(frozen=True)
 class UnitRow:

@@ -210,6 +210,10 @@ def calibrated_variant(method: str, pattern: str, parameters: MethodParameters) 
 
 def _check_measured(description: Description, options: SensitivityOptions) -> SensitivityOptions:
     """Check that a sensitivity job's method can prune the model layer by layer; returns it with its defaults."""
+    if isinstance(description, ModelDescription) and description.known_as.experts is not None:
+        raise UnsupportedArchitecture(
+            f"sensitivity: the experts of {description.architecture} are not measured yet", param="model"
+        )
     own = _at_one_rate(options.method, options.pattern, {"seed": options.seed} | options.parameters)
     for name, only in (("allocation", "uniform"), ("include_lm_head", False), ("compensation", None)):
         if own.get(name, only) != only:

@@ -1,7 +1,7 @@
 """Experts of a mixture: found in what a run left alone, tried one by one, and traced to what files hold of each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -59,8 +59,10 @@ def discover_experts(small: PreTrainedModel, blocks: str, left_alone: Mapping[st
     others = sorted(name for name, reason in left_alone.items() if reason == STACKED and name not in stacks)
     if others:
         raise UnknownExperts(f"{others[0]} is neither what its experts read with nor what they give with")
-    _try_one_by_one(small, blocks, experts)
-    return _with_parts(small, blocks, experts)
+    counts = _try_one_by_one(small, blocks, experts)
+    if len(counts) != 1:
+        raise UnknownExperts(f"its tokens go to {sorted(counts)} experts, where there is to be one number")
+    return replace(_with_parts(small, blocks, experts), top_k=counts.pop())
 
 
 def _with(model: PreTrainedModel, blocks: str, module: str) -> list[nn.Module]:
@@ -86,15 +88,21 @@ def _of_module(block: nn.Module, name: str) -> Experts:
         ExpertMatrix(reading, f"{reading}_bias" if biases else None),
         ExpertMatrix(giving, f"{giving}_bias" if biases else None),
         facts["is_transposed"],
+        top_k=0,
     )
 
 
-def _try_one_by_one(small: PreTrainedModel, blocks: str, experts: Experts) -> None:
-    """Require experts that run one by one, each on its own tokens, to add up to what their module gives."""
+def _try_one_by_one(small: PreTrainedModel, blocks: str, experts: Experts) -> set[int]:
+    """Require experts that run one by one, each on its own tokens, to add up to what their module gives.
+
+    Returns the numbers of experts that a token goes to.
+    """
     having = _with(small, blocks, experts.module)
+    counts = set()
     for length in _LENGTHS:
         for block, call in zip(having, _calls(small, having, experts.module, length), strict=True):
             stacks = ExpertStacks(block, experts)
+            counts.add(call.tokens.index_NK.shape[1])
             total = torch.zeros_like(call.tokens.hidden_NH)
             for expert in range(len(stacks)):
                 rows_n, gates_n = call.tokens.of_expert(expert)
@@ -103,6 +111,7 @@ def _try_one_by_one(small: PreTrainedModel, blocks: str, experts: Experts) -> No
             expected = call.output.reshape(total.shape)
             if not float((total - expected).abs().max()) <= _TOLERANCE * float(expected.abs().max()):
                 raise UnknownExperts(f"{experts.module} does more than to add up its experts by their gates")
+    return counts
 
 
 def _calls(small: PreTrainedModel, having: list[nn.Module], module: str, length: int) -> list[_Call]:
@@ -136,7 +145,7 @@ def _with_parts(small: PreTrainedModel, blocks: str, experts: Experts) -> Expert
     """
     stored = revert_weight_conversion(small, dict(small.state_dict()))
     matrices = [_matrix_with_parts(small, blocks, experts, matrix, stored) for matrix in experts.matrices]
-    return Experts(experts.module, *matrices, experts.transposed)
+    return replace(experts, reading=matrices[0], giving=matrices[1])
 
 
 def _matrix_with_parts(

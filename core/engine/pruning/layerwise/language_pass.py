@@ -21,26 +21,24 @@ from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
 from core.engine.options.allocation import AllocationOptions
 from core.engine.pruning.allocation.fisher import fisher_rates
-from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
 from core.engine.pruning.block_pass import BlockPass, ExpertRow, LayerRow, PruneResult, RoutingRow
 from core.engine.pruning.compensation.refit import fitted_tokens, prune_and_fit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.expert_pruning import ExpertPruner
 from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.measure import pairs
+from core.engine.pruning.layerwise.outliers import outlier_sparsities
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.layerwise.propagation import (
     DenseReference,
     ExpertBarrier,
     InputGroup,
-    collect,
     input_groups,
     prune_in_flight,
     prune_two_pass,
 )
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.layerwise.targets import PrunableLinear
-from core.engine.pruning.saliency import weight_times_norm
 from core.engine.resume.kinds import BLOCK
 
 _ERROR_SAMPLE_TOKENS = 1024
@@ -91,7 +89,11 @@ class LayerwisePass(BlockPass):
         start = self._resume()
         if start == 0:
             if self.plan.measured_allocation == "owl":
-                self.plan = self.plan.with_sparsities(self._outlier_sparsities())
+                assert self.calibration is not None
+                self.progress.log("OWL: a dense pass over the calibration tokens")
+                self.plan = self.plan.with_sparsities(
+                    outlier_sparsities(self.streamed, self.calibration, self.plan, self._groups, self._new_statistic)
+                )
             elif self.plan.measured_allocation == "fisher":
                 self.plan = self.plan.with_rates(self._fisher_rates())
         return self._walk(start)
@@ -199,6 +201,8 @@ class LayerwisePass(BlockPass):
             rows, routing = pruner.prune(prefix, block, tensors, dense, arrived)
             self.rows += rows
             self.routing.append(routing)
+            if routing.pooled:
+                self.notes.append(routing.summary)
 
         return ExpertBarrier(experts.module, prune) if pruner.prunes(prefix) else None
 
@@ -253,43 +257,6 @@ class LayerwisePass(BlockPass):
             dtype=gradient_dtype(self.plan.dtype, self.plan.device),
             cache=HiddenStateCache(self.budget, self.work / "scratch"),
         )
-
-    @torch.inference_mode()
-    def _outlier_sparsities(self) -> list[float]:
-        """Choose the sparsity of each block by OWL, from a dense pass over the calibration tokens."""
-        assert self.calibration is not None
-        self.progress.log("OWL: a dense pass over the calibration tokens")
-        self.calibration.start()
-        shares: dict[int, float] = {}
-        for index in counted(range(len(self.streamed)), "looking for outliers in blocks"):
-            tensors = self.streamed.read_block(index)
-            block = self.streamed.fill_block(index, tensors, self.calibration.dtype)
-            groups = self._groups(index)
-            if groups:
-                statistics = collect(
-                    block, index, self.calibration, groups, lambda: self._new_statistic(Statistic.NORMS)
-                )
-                shares[index] = outlier_share(
-                    (
-                        weight_times_norm(
-                            to_out_in(tensors[f"{name}.weight"].to(self.plan.device), self.folder.family).float(),
-                            statistic.norms_I,
-                        )
-                        for group, statistic in statistics.items()
-                        for name in group.linears
-                    ),
-                    self.plan.parameters.owl_outlier_ratio,  # type: ignore[attr-defined]
-                )
-            self.calibration.advance(block, index)
-            self.streamed.empty_block(index)
-        self.calibration.resume(0)
-        chosen = owl_sparsities(
-            list(shares.values()),
-            self.plan.sparsity,
-            self.plan.parameters.owl_range,  # type: ignore[attr-defined]
-        )
-        by_layer = dict(zip(shares, chosen, strict=True))
-        return [by_layer.get(index, self.plan.sparsity) for index in range(len(self.streamed))]
 
     def _finish(self, start: int) -> PruneResult:
         streamed = self.streamed
