@@ -19,6 +19,8 @@ HEADS_KEY: Final = "num_attention_heads"
 KV_HEADS_KEY: Final = "num_key_value_heads"
 HEAD_DIM_KEY: Final = "head_dim"
 """Common names of settings, which a config may have by others."""
+EXPERTS_KIND: Final = "experts"
+"""Name of the kind of unit that a whole expert is."""
 _NUMBER: Final = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 
 
@@ -143,8 +145,20 @@ class Architecture:
 
     def axes(self, kind: str) -> tuple[UnitAxis, ...]:
         """Return the axes of a kind of unit; none where it cannot be removed."""
+        if kind == EXPERTS_KIND:
+            routing = None if self.experts is None else self.experts.routing
+            return () if routing is None else tuple(UnitAxis(name, "out", ("expert",)) for name in routing.rows)
         sublayer = self.sublayer_of(kind)
         return () if sublayer is None or kind in self.refused else sublayer.units[kind]
+
+    def reading_weight(self, kind: str) -> str:
+        """Return the weight, by name within the block, that reads what units of a kind that can be removed give."""
+        if kind == EXPERTS_KIND:
+            assert self.experts is not None
+            return self.experts.parameter(self.experts.giving)
+        sublayer = self.sublayer_of(kind)
+        assert sublayer is not None
+        return f"{sublayer.output}.weight"
 
     @property
     def linears(self) -> tuple[str, ...]:

@@ -18,11 +18,43 @@ class ExpertMatrix:
 
 
 @dataclass(frozen=True)
+class Routing:
+    """The choice of experts, as far as whole experts can be removed from it.
+
+    `count` is the config's setting that says how many there are. `rows` are the tensors of a block that have an entry
+    for each expert, along their first dimension: its own and those of the router. Where experts lie in `groups`, each
+    of as many side by side, a token goes to experts of `top_k_groups` of these. `normalised`: the gates of a token sum
+    to the same whatever experts there are beside its own.
+    """
+
+    count: str
+    rows: tuple[str, ...]
+    normalised: bool
+    groups: int = 1
+    top_k_groups: int = 1
+
+    def fault(self, left: int, top_k: int) -> str | None:
+        """Return why a router cannot choose among so many experts that are left; None where it can."""
+        if left < top_k:
+            return f"each token goes to {top_k}"
+        if self.groups == 1:
+            return None
+        if left % self.groups:
+            return f"they lie in {self.groups} groups, of as many each"
+        if left // self.groups < 2:
+            return f"each of their {self.groups} groups is ranked by its best two"
+        if self.top_k_groups * left // self.groups < top_k:
+            return f"each token goes to {top_k}, of {self.top_k_groups} of their {self.groups} groups"
+        return None
+
+
+@dataclass(frozen=True)
 class Experts:
     """The experts of a block: a module that is given tokens with the experts each goes to, and adds up what these give.
 
     `module` is its name within the block. `reading` multiplies the tokens, `giving` what becomes of its outputs.
-    `transposed`: stacks are [experts, inputs, outputs]. Each token goes to `top_k` of them.
+    `transposed`: stacks are [experts, inputs, outputs]. Each token goes to `top_k` of them. `routing`
+    is what is known of their choice; None where whole experts cannot be removed, `kept_because` then says why.
     """
 
     module: str
@@ -30,6 +62,8 @@ class Experts:
     giving: ExpertMatrix
     transposed: bool
     top_k: int
+    routing: Routing | None = None
+    kept_because: str | None = None
 
     @property
     def matrices(self) -> tuple[ExpertMatrix, ExpertMatrix]:

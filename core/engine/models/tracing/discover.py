@@ -22,6 +22,7 @@ from core.engine.models.tracing.merging import merged_groups, merged_sublayers
 from core.engine.models.tracing.names import StoredNames, check_shapes, renamed, stored_layers, stored_names
 from core.engine.models.tracing.removal_axes import with_units
 from core.engine.models.tracing.replay import Replay
+from core.engine.models.tracing.routing import with_routing
 from core.engine.models.tracing.resizing import narrowed, shortened
 from core.errors import SecateurError, UnsupportedArchitecture
 
@@ -113,6 +114,7 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
     )
     architecture = replace(architecture, renamed=renamed(watched.stored, architecture))
     check_stacks(watched.model, architecture, tensors)
+    architecture = with_routing(architecture, small, small_settings)
     return with_units(architecture, small_settings, watched.settings), small_settings
 
 

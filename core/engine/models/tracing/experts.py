@@ -31,7 +31,7 @@ class UnknownExperts(Exception):
 
 
 @dataclass
-class _Call:
+class ExpertsCall:
     """One call of the experts of a block: what they were given, and what they gave."""
 
     tokens: RoutedTokens
@@ -100,7 +100,7 @@ def _try_one_by_one(small: PreTrainedModel, blocks: str, experts: Experts) -> se
     having = _with(small, blocks, experts.module)
     counts = set()
     for length in _LENGTHS:
-        for block, call in zip(having, _calls(small, having, experts.module, length), strict=True):
+        for block, call in zip(having, calls_of_experts(small, blocks, experts, length), strict=True):
             stacks = ExpertStacks(block, experts)
             counts.add(call.tokens.index_NK.shape[1])
             total = torch.zeros_like(call.tokens.hidden_NH)
@@ -114,16 +114,24 @@ def _try_one_by_one(small: PreTrainedModel, blocks: str, experts: Experts) -> se
     return counts
 
 
-def _calls(small: PreTrainedModel, having: list[nn.Module], module: str, length: int) -> list[_Call]:
+def calls_of_experts(small: PreTrainedModel, blocks: str, experts: Experts, length: int) -> list[ExpertsCall]:
+    """Run a model on sequences of that length and return the call of each block's experts.
+
+    Raises UnknownExperts where there is not one in each, or not with tokens, experts and gates.
+    """
+    return _calls(small, _with(small, blocks, experts.module), experts.module, length)
+
+
+def _calls(small: PreTrainedModel, having: list[nn.Module], module: str, length: int) -> list[ExpertsCall]:
     """Run the model and return the call of each block's experts, which is one."""
-    calls: list[list[_Call]] = [[] for _ in having]
+    calls: list[list[ExpertsCall]] = [[] for _ in having]
 
     def note(place: int) -> Any:
         def hook(experts: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object], output: object) -> None:
             tokens = RoutedTokens.of(arguments, keywords)
             if tokens is None or not isinstance(output, Tensor) or output.numel() != tokens.hidden_NH.numel():
                 raise UnknownExperts(f"{module} is not called with tokens, experts and gates")
-            calls[place].append(_Call(tokens, output))
+            calls[place].append(ExpertsCall(tokens, output))
 
         return hook
 

@@ -14,7 +14,6 @@ import torch
 
 from core.counting import counted
 from core.engine.architectures.unit_kind import KindName, UnitKind
-from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
@@ -65,7 +64,7 @@ class UnitRemovalPass(BlockPass):
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
         """The kinds of units that are removed."""
-        return removed_kinds(self.plan.attention)
+        return self.plan.kinds
 
     def run(self) -> PruneResult:
         """Choose what to remove, then process all blocks; raises UnusableModel kinds for unusable tensors."""
@@ -87,6 +86,7 @@ class UnitRemovalPass(BlockPass):
             layout=plan.layout,
             width_reduction=plan.width_reduction,
             removed_layers=plan.removed_layers,
+            experts=plan.experts,
             calibration=calibration,
             forward_dtype=plan.forward_dtype,
             micro_batch=1 if calibration is None else plan.micro_batch(calibration.shape[1]),
