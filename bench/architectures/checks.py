@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bench.architectures.jobs import carry_out, reopened, shrank, streamed_logits
-from bench.architectures.masked import Unmatched, without_layers, without_units
+from bench.architectures.masked import Unmatched, without_experts, without_layers, without_units
 from bench.architectures.outcomes import CAPABILITIES, Capability, Outcome, Status, TypeOutcomes, worst
 from bench.architectures.tiny_configs import tiny_model, tokens_of
 from core.engine.architectures.architecture import Architecture
@@ -26,7 +26,11 @@ from core.pipeline.stages.discover import discover_and_test
 
 SEEDS = (0, 1)
 LENGTHS = ((12, 1), (40, 2))
-"""Lengths of sequences, each with how many go through the blocks at once."""
+OF_MIXTURES = ((5, 1), (6, 2), (24, 2))
+"""Lengths of sequences, each with how many go through the blocks at once; and those that mixtures are tried at too.
+
+A router that is silently wrong may be so at some lengths alone.
+"""
 
 _TOLERANCE = 1e-4
 _REASON = 400
@@ -88,7 +92,8 @@ class _Subject:
         model = tiny_model(model_type, seed)
         self.has_experts = _has_experts(model)
         model.save_pretrained(self._path)
-        self._tokens = [tokens_of(model.config, seed, length) for length, _ in LENGTHS]
+        self._lengths = LENGTHS + OF_MIXTURES if self.has_experts else LENGTHS
+        self._tokens = [tokens_of(model.config, seed, length) for length, _ in self._lengths]
         self._logits = self._logits_of(model)
         self.listed = declared_architecture(type(model).__name__, model.config.model_type) is not None
         _require_equal(self._logits_of(self._stock(self._path)), self._logits)
@@ -139,6 +144,8 @@ class _Subject:
                 raise Ended("failed", "job", f"no {capability} went")
             if capability == "layers":
                 without_layers(dense, cut, self._folder.family.blocks)
+            elif capability == "experts":
+                without_experts(dense, cut)
             else:
                 without_units(dense, cut)
             _require_equal(logits, self._logits_of(dense))
@@ -147,7 +154,7 @@ class _Subject:
         with _stage(f"{stage}: stream"):
             streamed = [
                 streamed_logits(folder, tokens, micro_batch, self._work / "streams")
-                for tokens, (_, micro_batch) in zip(self._tokens, LENGTHS, strict=True)
+                for tokens, (_, micro_batch) in zip(self._tokens, self._lengths, strict=True)
             ]
         with _stage(f"{stage}: streamed logits", "wrong"):
             _require_equal(streamed, expected)

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-Capability: TypeAlias = Literal["opens", "unstructured", "n:m", "channels", "heads", "layers"]
-CAPABILITIES: Final[tuple[Capability, ...]] = ("opens", "unstructured", "n:m", "channels", "heads", "layers")
+Capability: TypeAlias = Literal["opens", "unstructured", "n:m", "channels", "heads", "layers", "experts"]
+CAPABILITIES: Final[tuple[Capability, ...]] = (
+    "opens", "unstructured", "n:m", "channels", "heads", "layers", "experts",
+)  # fmt: skip
 STRUCTURED: Final[tuple[Capability, ...]] = ("channels", "heads")
 
 Status: TypeAlias = Literal["yes", "refused", "failed", "unbuilt", "wrong"]

@@ -99,8 +99,8 @@ class Architecture:
     that is called otherwise, with `{}` for every number of a module list. `refused` says, by what is asked for, why
     this architecture cannot be offered it: `weights`, `channels`, `heads`, `layers`, `resume`, or anything for its
     `experts`. `left_alone` are the linear layers of blocks that are not pruned, each with the reason. `experts` are
-    those of its blocks, where some have any. `discovered_by` are the versions of the discovery and of transformers; None
-    for what is declared.
+    those of its blocks, where some have any. `discovered_by` are the versions of the discovery and of transformers;
+    None for what is declared.
     """
 
     model_type: str

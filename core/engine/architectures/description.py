@@ -287,11 +287,15 @@ def _expert_stacks(
         if entry is None:
             raise MissingTensors(f"the files lack {name}", param="model")
         if len(entry.shape) != 3 or 0 in entry.shape:
-            raise CorruptSafetensors(f"{name} has shape {list(entry.shape)}, three dimensions are needed", param="model")
+            raise CorruptSafetensors(
+                f"{name} has shape {list(entry.shape)}, three dimensions are needed", param="model"
+            )
         count, rows, columns = entry.shape
         if experts.transposed:
             rows, columns = columns, rows
         counts.add(count)
         yield LinearShape(name=name, layer=layer, out_features=rows, in_features=columns, experts=count)
     if len(counts) > 1:
-        raise CorruptSafetensors(f"layer {layer} has stacks of {sorted(counts)} experts, as many are needed", param="model")
+        raise CorruptSafetensors(
+            f"layer {layer} has stacks of {sorted(counts)} experts, as many are needed", param="model"
+        )

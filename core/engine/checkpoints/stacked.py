@@ -1,4 +1,4 @@
-"""Tensors of a model that files hold in parts: stacks of experts, of which each has matrices of its own in the files."""
+"""Tensors of a model that files hold in parts: stacks of experts, each of which has matrices of its own there."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

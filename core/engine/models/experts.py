@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +34,9 @@ class RoutedTokens:
         return cls(hidden_NH, index, gates) if len(hidden_NH) == len(index) else None
 
     def of_expert(self, expert: int) -> tuple[Tensor, Tensor]:
-        """Return the rows of the tokens that go to an expert, ascending, and their gates: [n] both."""
-        rows_n, places_n = torch.where(self.index_NK == expert)
-        return rows_n, self.gates_NK[rows_n, places_n]
+        """Return the rows of the tokens that go to an expert, ascending, and their gates: [tokens] both."""
+        rows_N, places_N = torch.where(self.index_NK == expert)
+        return rows_N, self.gates_NK[rows_N, places_N]
 
 
 class ExpertStacks:
@@ -43,6 +44,7 @@ class ExpertStacks:
 
     def __init__(self, block: nn.Module, experts: Experts) -> None:
         self.module = block.get_submodule(experts.module)
+        self._own: Any = self.module  # with the functions that transformers gives such modules
         self.experts = experts
 
     def __len__(self) -> int:
@@ -56,21 +58,21 @@ class ExpertStacks:
         """Return an expert's matrix as a view, [outputs, inputs]."""
         return out_in(self.stack(matrix)[expert], self.experts)
 
-    def inner(self, hidden_nH: Tensor, expert: int) -> Tensor:
-        """Return what the expert's last matrix multiplies, for tokens that it reads: [n, channels]."""
-        read = self._product(self.experts.reading, hidden_nH, expert)
-        inner: Tensor = self.module._apply_gate(read) if self.module.has_gate else self.module.act_fn(read)
+    def inner(self, hidden_NH: Tensor, expert: int) -> Tensor:
+        """Return what the expert's last matrix multiplies, for tokens that it reads: [tokens, channels]."""
+        read = self._product(self.experts.reading, hidden_NH, expert)
+        inner: Tensor = self._own._apply_gate(read) if self._own.has_gate else self._own.act_fn(read)
         return inner
 
-    def output(self, inner_nI: Tensor, expert: int) -> Tensor:
-        """Return what the expert gives, before its gate: [n, hidden_size]."""
-        given = self._product(self.experts.giving, inner_nI, expert)
-        output: Tensor = self.module.post_expert_norm(given) if self.module.has_post_expert_norm else given
+    def output(self, inner_NI: Tensor, expert: int) -> Tensor:
+        """Return what the expert gives, before its gate: [tokens, hidden_size]."""
+        given = self._product(self.experts.giving, inner_NI, expert)
+        output: Tensor = self._own.post_expert_norm(given) if self._own.has_post_expert_norm else given
         return output
 
-    def _product(self, matrix: ExpertMatrix, inputs_nI: Tensor, expert: int) -> Tensor:
+    def _product(self, matrix: ExpertMatrix, inputs_NI: Tensor, expert: int) -> Tensor:
         bias = None if matrix.bias is None else self.module.get_parameter(matrix.bias)[expert]
-        return nn.functional.linear(inputs_nI, self.matrix_OI(matrix, expert), bias)
+        return nn.functional.linear(inputs_NI, self.matrix_OI(matrix, expert), bias)
 
 
 def out_in(matrix: Tensor, experts: Experts) -> Tensor:

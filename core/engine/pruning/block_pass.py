@@ -68,8 +68,8 @@ class RoutingRow:
         """Return in words which experts were pruned by all tokens."""
         few = ", ".join(map(str, self.pooled[:8])) + (" …" if len(self.pooled) > 8 else "")
         return (
-            f"{self.name}: {len(self.pooled)} of {len(self.tokens)} experts ({few}) were reached by too few calibration "
-            "tokens and were pruned by the statistics of all of them."
+            f"{self.name}: {len(self.pooled)} of {len(self.tokens)} experts ({few}) were reached by too few "
+            "calibration tokens and were pruned by the statistics of all of them."
         )
 
 
@@ -106,8 +106,8 @@ class PruneResult:
     by; `unchanged` says where all others lie in the source; `config` is the new config.json where it is not the
     source's. `removed` counts weights that are zero or gone, `prunable` those that could have been. `verification`
     holds a few tokens and the logits the saved model must give for them. `refits` is the α chosen for each linear layer
-    that is left of a cut and was fitted to the dense model, by its name in the source. `routing` says which tokens went to
-    which experts, where there are any.
+    that is left of a cut and was fitted to the dense model, by its name in the source. `routing` says which tokens went
+    to which experts, where there are any.
     """
 
     layers: Sequence[LayerRow | UnitRow]

@@ -43,8 +43,8 @@ def complete_recovery(
     info = RECOVERIES[requested.method]
     if description.known_as.experts is not None:
         raise InvalidRequest(
-            f"recovery: mixtures of experts, as {description.architecture}, are not trained yet, since what trains them "
-            "does not hold the zeros of experts: leave recovery out",
+            f"recovery: mixtures of experts, as {description.architecture}, are not trained yet, since what trains "
+            "them does not hold the zeros of experts: leave recovery out",
             param="recovery",
         )
     _check_softening(requested)

@@ -21,9 +21,9 @@ class ExpertDropParameters(ExpertOptions):
 
     score: Literal["reap", "frequency", "random"] = Field(
         "reap",
-        description="Experts of the lowest score go. reap: the mean, over the calibration tokens routed to an expert, of "
-        "its gate times the length of what it gives. frequency: how many tokens are routed to it. random: by chance, "
-        "the baseline.",
+        description="Experts of the lowest score go. reap: the mean, over the calibration tokens routed to an expert, "
+        "of its gate times the length of what it gives. frequency: how many tokens are routed to it. random: the "
+        "baseline.",
     )
 
 

@@ -82,12 +82,12 @@ class ExpertDrop(BlockUnitMethod):
             tokens = RoutedTokens.of(arguments, keywords)
             assert tokens is not None
             for expert in range(len(stacks)):
-                rows_n, gates_n = tokens.of_expert(expert)
-                sums.tokens_E[expert] += len(rows_n)
-                if len(rows_n) and self.score == "reap":
-                    output_nH = stacks.output(stacks.inner(tokens.hidden_NH[rows_n], expert), expert)
-                    lengths_n = torch.linalg.vector_norm(output_nH.float(), dim=1)
-                    sums.given_E[expert] += float((gates_n.float().abs() * lengths_n).sum(dtype=torch.float64))
+                rows_N, gates_N = tokens.of_expert(expert)
+                sums.tokens_E[expert] += len(rows_N)
+                if len(rows_N) and self.score == "reap":
+                    output_NH = stacks.output(stacks.inner(tokens.hidden_NH[rows_N], expert), expert)
+                    lengths_N = torch.linalg.vector_norm(output_NH.float(), dim=1)
+                    sums.given_E[expert] += float((gates_N.float().abs() * lengths_N).sum(dtype=torch.float64))
 
         with removed_after([stacks.module.register_forward_pre_hook(arrive, with_kwargs=True)]):
             dense.run()

@@ -8,9 +8,9 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.architecture import Architecture, Sublayer
-from core.engine.architectures.experts import Experts
 from core.engine.architectures.config_limits import check_extent, check_sizes
 from core.engine.architectures.discovered import DISCOVERY_VERSION
+from core.engine.architectures.experts import Experts
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.models.tracing.blocks import Blocks, find_blocks
 from core.engine.models.tracing.build import build_random, build_traceable
@@ -22,8 +22,8 @@ from core.engine.models.tracing.merging import merged_groups, merged_sublayers
 from core.engine.models.tracing.names import StoredNames, check_shapes, renamed, stored_layers, stored_names
 from core.engine.models.tracing.removal_axes import with_units
 from core.engine.models.tracing.replay import Replay
-from core.engine.models.tracing.routing import with_routing
 from core.engine.models.tracing.resizing import narrowed, shortened
+from core.engine.models.tracing.routing import with_routing
 from core.errors import SecateurError, UnsupportedArchitecture
 
 _ORDER = 1000

@@ -68,7 +68,9 @@ def discover_experts(small: PreTrainedModel, blocks: str, left_alone: Mapping[st
 def _with(model: PreTrainedModel, blocks: str, module: str) -> list[nn.Module]:
     """Return the blocks that have a module of that name."""
     return [
-        block for block in model.get_submodule(blocks).children() if module in {name for name, _ in block.named_modules()}
+        block
+        for block in model.get_submodule(blocks).children()
+        if module in {name for name, _ in block.named_modules()}
     ]
 
 
@@ -105,9 +107,9 @@ def _try_one_by_one(small: PreTrainedModel, blocks: str, experts: Experts) -> se
             counts.add(call.tokens.index_NK.shape[1])
             total = torch.zeros_like(call.tokens.hidden_NH)
             for expert in range(len(stacks)):
-                rows_n, gates_n = call.tokens.of_expert(expert)
-                output_nH = stacks.output(stacks.inner(call.tokens.hidden_NH[rows_n], expert), expert)
-                total.index_add_(0, rows_n, output_nH * gates_n[:, None])
+                rows_N, gates_N = call.tokens.of_expert(expert)
+                output_NH = stacks.output(stacks.inner(call.tokens.hidden_NH[rows_N], expert), expert)
+                total.index_add_(0, rows_N, output_NH * gates_N[:, None])
             expected = call.output.reshape(total.shape)
             if not float((total - expected).abs().max()) <= _TOLERANCE * float(expected.abs().max()):
                 raise UnknownExperts(f"{experts.module} does more than to add up its experts by their gates")
@@ -127,7 +129,9 @@ def _calls(small: PreTrainedModel, having: list[nn.Module], module: str, length:
     calls: list[list[ExpertsCall]] = [[] for _ in having]
 
     def note(place: int) -> Any:
-        def hook(experts: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object], output: object) -> None:
+        def hook(
+            experts: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object], output: object
+        ) -> None:
             tokens = RoutedTokens.of(arguments, keywords)
             if tokens is None or not isinstance(output, Tensor) or output.numel() != tokens.hidden_NH.numel():
                 raise UnknownExperts(f"{module} is not called with tokens, experts and gates")

@@ -26,8 +26,8 @@ def with_routing(architecture: Architecture, small: PreTrainedModel, settings: S
         return architecture
     try:
         routing = _routing(architecture, experts, small, Differential(settings))
-    except UnknownExperts as reason:
-        return replace(architecture, experts=replace(experts, kept_because=str(reason)))
+    except UnknownExperts as error:
+        return replace(architecture, experts=replace(experts, kept_because=str(error)))
     except Exception as error:  # the code of any type may fail in any way, and weights can be pruned all the same
         reason = f"their routing cannot be found out: {type(error).__name__}: {one_line(error)}"
         return replace(architecture, experts=replace(experts, kept_because=reason))
@@ -62,7 +62,9 @@ def _routing(
         else:
             if rows >= set(stacks):
                 groups, top_k_groups = _groups(differential.integers, count)
-                return Routing(key, tuple(sorted(rows)), _are_normalised(small, architecture, experts), groups, top_k_groups)
+                return Routing(
+                    key, tuple(sorted(rows)), _are_normalised(small, architecture, experts), groups, top_k_groups
+                )
     raise UnknownExperts(reasons[-1])
 
 
@@ -86,11 +88,15 @@ def _groups(settings: Mapping[str, int], count: int) -> tuple[int, int]:
         return 1, 1
     top_k_groups = next((settings[name] for name in _TOP_K_GROUPS if name in settings), None)
     if top_k_groups is None or count % groups or top_k_groups < 1:
-        raise UnknownExperts(f"its {count} experts lie in {groups} groups, of which it is not known how many are chosen")
+        raise UnknownExperts(
+            f"its {count} experts lie in {groups} groups, of which it is not known how many are chosen"
+        )
     return groups, top_k_groups
 
 
 def _are_normalised(small: PreTrainedModel, architecture: Architecture, experts: Experts) -> bool:
     """Return True if the gates of every token have the same sum."""
-    sums = torch.cat([each.tokens.gates_NK.sum(1) for each in calls_of_experts(small, architecture.blocks, experts, 24)])
+    sums = torch.cat(
+        [each.tokens.gates_NK.sum(1) for each in calls_of_experts(small, architecture.blocks, experts, 24)]
+    )
     return bool((sums - sums[0]).abs().max() <= _SAME * sums[0].abs())

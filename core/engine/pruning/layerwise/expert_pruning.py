@@ -18,20 +18,22 @@ from core.engine.pruning.layerwise.propagation import ExpertBarrier
 from core.engine.pruning.layerwise.targets import PrunableLinear
 
 _ERROR_SAMPLE_TOKENS = 1024
+_UNSEEN = 1e-3
+"""Mean square of an input that none of an expert's tokens has anything in, as a share of that of the others."""
 _MOST_NOTES = 3
 """Notes on a block's experts that the report has, at most."""
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Tokens of a micro-batch that an expert reads, [n, hidden_size], with their gates [n], None where all are one.
+    """Tokens of a micro-batch that an expert reads, [tokens, hidden_size], with their gates [tokens]; None: all are 1.
 
-    `dense_nH` are the dense model's hidden states of the same tokens, where it runs too.
+    `dense_NH` are the dense model's hidden states of the same tokens, where it runs too.
     """
 
-    hidden_nH: Tensor
-    gates_n: Tensor | None
-    dense_nH: Tensor | None
+    hidden_NH: Tensor
+    gates_N: Tensor | None
+    dense_NH: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,12 @@ class ExpertPruner:
         return any(f"{prefix}.{self.experts.parameter(each)}" in self.linears for each in self.experts.matrices)
 
     def prune(
-        self, prefix: str, block: nn.Module, tensors: Mapping[str, Tensor], dense: nn.Module | None, arrived: ExpertBarrier
+        self,
+        prefix: str,
+        block: nn.Module,
+        tensors: Mapping[str, Tensor],
+        dense: nn.Module | None,
+        arrived: ExpertBarrier,
     ) -> tuple[list[ExpertRow], RoutingRow]:
         """Prune the experts of a block, of that full name, by the tokens that arrived; return what came of it.
 
@@ -116,22 +123,21 @@ class ExpertPruner:
         return [self._row(account, len(stacks)) for account in accounts.values()], routing
 
     def _share(self, arrived: ExpertBarrier, expert: int) -> _Share:
-        """Return the tokens an expert is pruned by: all where none is routed to it, or none on one side of a hold-out."""
+        """Return the tokens an expert is pruned by: all, where none is routed to it, or none held out."""
         routed = [tokens.of_expert(expert) for tokens in arrived.tokens]
-        total = sum(len(rows_n) for rows_n, _ in routed)
-        fitted = self._fitted([rows_n for rows_n, _ in routed], arrived.tokens)
-        is_pooled = not any(bool((gates_n != 0).any()) for _, gates_n in routed) or fitted in (0, total)
+        total = sum(len(rows_N) for rows_N, _ in routed)
+        fitted = self._fitted([rows_N for rows_N, _ in routed], arrived.tokens)
+        is_pooled = not any(bool((gates_N != 0).any()) for _, gates_N in routed) or fitted in (0, total)
         dense: Sequence[Tensor | None] = arrived.dense or [None] * len(arrived.tokens)
         if is_pooled:
             batches = [
-                _Batch(tokens.hidden_NH, None, dense_NH)
-                for tokens, dense_NH in zip(arrived.tokens, dense, strict=True)
+                _Batch(tokens.hidden_NH, None, dense_NH) for tokens, dense_NH in zip(arrived.tokens, dense, strict=True)
             ]
             return _Share(batches, total, self.fitted_tokens, is_pooled=True)
         batches = [
-            _Batch(tokens.hidden_NH[rows_n], gates_n, None if dense_NH is None else dense_NH[rows_n])
-            for tokens, (rows_n, gates_n), dense_NH in zip(arrived.tokens, routed, dense, strict=True)
-            if len(rows_n)
+            _Batch(tokens.hidden_NH[rows_N], gates_N, None if dense_NH is None else dense_NH[rows_N])
+            for tokens, (rows_N, gates_N), dense_NH in zip(arrived.tokens, routed, dense, strict=True)
+            if len(rows_N)
         ]
         return _Share(batches, total, fitted, is_pooled=False)
 
@@ -140,7 +146,9 @@ class ExpertPruner:
         if self.fitted_tokens is None:
             return None
         starts = accumulate((len(each.hidden_NH) for each in tokens), initial=0)
-        return sum(int((rows_n + start < self.fitted_tokens).sum()) for start, rows_n in zip(starts, rows, strict=False))
+        return sum(
+            int((rows_N + start < self.fitted_tokens).sum()) for start, rows_N in zip(starts, rows, strict=False)
+        )
 
     def _expert(
         self,
@@ -155,19 +163,19 @@ class ExpertPruner:
         reading, giving = self.experts.matrices
         inner: list[Tensor] | None = None
         if self.plan.propagation != "in_flight":
-            inner = [stacks.inner(each.hidden_nH, expert) for each in share.batches]
+            inner = [stacks.inner(each.hidden_NH, expert) for each in share.batches]
         if reading.name in accounts:
-            inputs = ((each.hidden_nH, each.dense_nH) for each in share.batches)
+            inputs = ((each.hidden_NH, each.dense_NH) for each in share.batches)
             self._matrix(expert, reading, share, inputs, stacks, tensors, accounts[reading.name], note)
         if giving.name in accounts:
             if inner is None:
-                inner = [stacks.inner(each.hidden_nH, expert) for each in share.batches]
+                inner = [stacks.inner(each.hidden_NH, expert) for each in share.batches]
             inputs = (
                 (
-                    inner_nI,
-                    None if before is None or each.dense_nH is None else before.inner(each.dense_nH, expert),
+                    inner_NI,
+                    None if before is None or each.dense_NH is None else before.inner(each.dense_NH, expert),
                 )
-                for each, inner_nI in zip(share.batches, inner, strict=True)
+                for each, inner_NI in zip(share.batches, inner, strict=True)
             )
             self._matrix(expert, giving, share, inputs, stacks, tensors, accounts[giving.name], note)
 
@@ -184,9 +192,10 @@ class ExpertPruner:
     ) -> None:
         """Prune one matrix of an expert by its inputs, and the dense model's, of each micro-batch."""
         statistic = self._statistic(share)
-        for batch, (inputs_nI, dense_nI) in zip(share.batches, inputs, strict=True):
-            gates_n = batch.gates_n if statistic.level is Statistic.GRAM else None
-            statistic.update(_weighted(inputs_nI, gates_n), None if dense_nI is None else _weighted(dense_nI, gates_n))
+        for batch, (inputs_NI, dense_NI) in zip(share.batches, inputs, strict=True):
+            gates_N = batch.gates_N if statistic.level is Statistic.GRAM else None
+            statistic.update(_weighted(inputs_NI, gates_N), None if dense_NI is None else _weighted(dense_NI, gates_N))
+        statistic.give_unseen_inputs(_UNSEEN)
         index, shape = self.linears[account.shape.name]
         stored = tensors[self.experts.parameter(matrix)][expert]
         dense_OI = out_in(stored.to(self.plan.device), self.experts).float()
@@ -204,7 +213,7 @@ class ExpertPruner:
         stacks.matrix_OI(matrix, expert).data.copy_(rounded_OI)
 
     def _statistic(self, share: _Share) -> InputStatistic:
-        tokens = sum(len(each.hidden_nH) for each in share.batches)
+        tokens = sum(len(each.hidden_NH) for each in share.batches)
         stride = max(1, tokens // _ERROR_SAMPLE_TOKENS)
         if self.plan.compensation is None:
             return InputStatistic(self.plan.method.statistic, sample_stride=stride)
@@ -227,6 +236,6 @@ class ExpertPruner:
         )
 
 
-def _weighted(values_nI: Tensor, gates_n: Tensor | None) -> Tensor:
+def _weighted(values_NI: Tensor, gates_N: Tensor | None) -> Tensor:
     """Return rows times their gates: an expert's error counts in its block's output by the gate of each token."""
-    return values_nI if gates_n is None else values_nI.float() * gates_n.float()[:, None]
+    return values_NI if gates_N is None else values_NI.float() * gates_N.float()[:, None]

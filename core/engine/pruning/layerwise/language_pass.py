@@ -126,7 +126,8 @@ class LayerwisePass(BlockPass):
         state = saved.state
         self.rows = [(ExpertRow if "experts" in row else LayerRow)(**row) for row in state["rows"]]
         self.routing = [
-            RoutingRow(row["name"], row["layer"], tuple(row["tokens"]), tuple(row["pooled"])) for row in state["routing"]
+            RoutingRow(row["name"], row["layer"], tuple(row["tokens"]), tuple(row["pooled"]))
+            for row in state["routing"]
         ]
         self.notes = list(state["notes"])
         self.plan = replace(self.plan, sparsities=tuple(state["sparsities"]), rates=state["rates"])
@@ -183,7 +184,9 @@ class LayerwisePass(BlockPass):
             stream.advance(block, index)
         streamed.empty_block(index)
         self.store.add(
-            BLOCK, f"{index:05d}", saved_tensors(self.folder.family, {f"{prefix}.{name}": tensors[name] for name in tensors})
+            BLOCK,
+            f"{index:05d}",
+            saved_tensors(self.folder.family, {f"{prefix}.{name}": tensors[name] for name in tensors}),
         )
 
     def _experts(

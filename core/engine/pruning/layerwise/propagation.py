@@ -58,7 +58,7 @@ class DenseReference:
 class ExpertBarrier:
     """The experts of a block, at which all tokens wait: what has arrived by micro-batch, and what to do with all of it.
 
-    `dense` are the hidden states of the same tokens, [tokens, hidden_size], at the dense model's experts, if it runs too.
+    `dense` are the hidden states of the same tokens, [tokens, hidden_size], at the dense model's experts, if it runs.
     """
 
     module: str

@@ -54,7 +54,9 @@ def reason_to_keep_experts(opened: ModelFolder, dense: PreTrainedModel, reload: 
                 if not difference <= _TOLERANCE * largest_logit(expected):
                     return f"with {left} of {before} experts the logits of {length} tokens differ by {difference:g}"
         except Exception as error:  # the code of any model may fail in any way
-            return f"with {left} of {before} experts it cannot be saved and run: {type(error).__name__}: {one_line(error)}"
+            return (
+                f"with {left} of {before} experts it cannot be saved and run: {type(error).__name__}: {one_line(error)}"
+            )
     return None
 
 

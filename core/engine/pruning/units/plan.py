@@ -15,7 +15,7 @@ from secateur_wire.base import JsonObject
 
 @dataclass(frozen=True, kw_only=True)
 class UnitRemovalPlan(PruningPlan):
-    """The choices of one pass that removes units: how layers get narrower, how many go, or how many `experts` each keeps.
+    """The choices of one pass that removes units: how layers get narrower, how many go, or what `experts` each keeps.
 
     `sparsity` is a share of all parameters of the model, `at_least` that no less is removed. `split_reads` is how often
     the weights are read to compare the splits between attention and FFN that the width reduction leaves open.

@@ -19,8 +19,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from core.engine.architectures.architecture import Architecture, UnitAxis
-from core.engine.architectures.unit_kind import UnitKind
 from core.engine.architectures.experts import Experts
+from core.engine.architectures.unit_kind import UnitKind
 from core.engine.architectures.unit_kinds.experts import WHOLE_EXPERTS
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.evaluation.reload_check import largest_logit
