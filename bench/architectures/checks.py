@@ -107,6 +107,8 @@ class _Subject:
             self._opening = _ended(self._open)
         if capability == "opens" or self._opening.status != "yes":
             return self._opening
+        if capability == "experts" and not self.has_experts:
+            return Outcome("refused", "it has none", "discover")
         return _ended(lambda: self._prune(capability))
 
     def _open(self) -> None:

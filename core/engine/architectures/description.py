@@ -1,7 +1,7 @@
 """Reader of model folders as data: config.json and safetensors headers, nothing executed, no tensor loaded."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.classifier_architecture import ClassifierArchitecture
 from core.engine.architectures.config_limits import check_extent, check_sizes
-from core.engine.architectures.expert_stacks import join_stacks
+from core.engine.architectures.expert_stacks import expert_shapes, join_stacks
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_architecture
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES, architecture_for
@@ -198,7 +198,7 @@ def describe_language_model(
         for layer in range(layers)
         for linear in (
             *(_linear(family, tensors, layer, name) for name in family.linears_of(present[layer])),
-            *_expert_stacks(family, tensors, layer, present[layer]),
+            *expert_shapes(family, tensors, layer),
         )
     ]
     head = f"{family.head}.weight"
@@ -271,31 +271,3 @@ def _linear(family: Architecture, tensors: dict[str, TensorEntry], layer: int, n
         )
     rows, columns = reversed(entry.shape) if family.transposed else entry.shape
     return LinearShape(name=full, layer=layer, out_features=rows, in_features=columns)
-
-
-def _expert_stacks(
-    family: Architecture, tensors: dict[str, TensorEntry], layer: int, present: set[str]
-) -> Iterator[LinearShape]:
-    """Yield the stacks of a layer's experts, where it has any; raises CorruptSafetensors where they do not fit."""
-    experts = family.experts
-    if experts is None or not present & {experts.parameter(each) for each in experts.matrices}:
-        return
-    counts = set()
-    for matrix in experts.matrices:
-        name = f"{family.blocks}.{layer}.{experts.parameter(matrix)}"
-        entry = tensors.get(name)
-        if entry is None:
-            raise MissingTensors(f"the files lack {name}", param="model")
-        if len(entry.shape) != 3 or 0 in entry.shape:
-            raise CorruptSafetensors(
-                f"{name} has shape {list(entry.shape)}, three dimensions are needed", param="model"
-            )
-        count, rows, columns = entry.shape
-        if experts.transposed:
-            rows, columns = columns, rows
-        counts.add(count)
-        yield LinearShape(name=name, layer=layer, out_features=rows, in_features=columns, experts=count)
-    if len(counts) > 1:
-        raise CorruptSafetensors(
-            f"layer {layer} has stacks of {sorted(counts)} experts, as many are needed", param="model"
-        )

@@ -2,10 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.checkpoints.stacked import StackedEntry
 from core.errors import CorruptSafetensors, MissingTensors
@@ -66,3 +67,34 @@ def _stack(name: str, members: Mapping[tuple[int, int], TensorEntry], parts: int
         first.end,
         parts=tuple(tuple(members[expert, part] for part in range(parts)) for expert in range(experts)),
     )
+
+
+def expert_shapes(family: Architecture, tensors: Mapping[str, TensorEntry], layer: int) -> Iterator[LinearShape]:
+    """Yield the stacks of a layer's experts, of tensors by their names in the model; none where it has no experts.
+
+    Raises MissingTensors where it lacks one of them, CorruptSafetensors where they do not fit each other.
+    """
+    experts = family.experts
+    names = (
+        [] if experts is None else [f"{family.blocks}.{layer}.{experts.parameter(each)}" for each in experts.matrices]
+    )
+    if experts is None or not any(name in tensors for name in names):
+        return
+    counts = set()
+    for name in names:
+        entry = tensors.get(name)
+        if entry is None:
+            raise MissingTensors(f"the files lack {name}", param="model")
+        if len(entry.shape) != 3 or 0 in entry.shape:
+            raise CorruptSafetensors(
+                f"{name} has shape {list(entry.shape)}, three dimensions are needed", param="model"
+            )
+        count, rows, columns = entry.shape
+        counts.add(count)
+        if experts.transposed:
+            rows, columns = columns, rows
+        yield LinearShape(name=name, layer=layer, out_features=rows, in_features=columns, experts=count)
+    if len(counts) > 1:
+        raise CorruptSafetensors(
+            f"layer {layer} has stacks of {sorted(counts)} experts, as many are needed", param="model"
+        )

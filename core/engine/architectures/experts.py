@@ -1,6 +1,6 @@
 """Experts of a mixture: the facts of them that the engine needs, as an architecture has them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Routing:
     groups: int = 1
     top_k_groups: int = 1
 
-    def fault(self, left: int, top_k: int) -> str | None:
+    def refusal(self, left: int, top_k: int) -> str | None:
         """Return why a router cannot choose among so many experts that are left; None where it can."""
         if left < top_k:
             return f"each token goes to {top_k}"
@@ -69,6 +69,10 @@ class Experts:
     def matrices(self) -> tuple[ExpertMatrix, ExpertMatrix]:
         """Return the two stacks, in the order of their use."""
         return (self.reading, self.giving)
+
+    def without_routing(self, reason: str) -> "Experts":
+        """Return the same experts, of which no whole one can be removed, for a reason."""
+        return replace(self, routing=None, kept_because=reason)
 
     def parameter(self, matrix: ExpertMatrix) -> str:
         """Return a stack's name within the block."""

@@ -27,16 +27,16 @@ def experts_left(
     """
     experts, routing, before, share = _removable(description, structure)
     exact = ratio / share
-    gone = math.ceil(exact - _ROUNDING) if at_least else round(exact)
-    left = before - gone
-    fault = None if left > 0 else "none is not a mixture"
-    if ratio > 0 and gone < 1:
-        fault = "an expert of each layer is the least that goes"
-    fault = fault or routing.fault(left, experts.top_k)
-    if fault is None or not ratio:
+    removed = math.ceil(exact - _ROUNDING) if at_least else round(exact)
+    left = before - removed
+    reason = None if left > 0 else "none is not a mixture"
+    if ratio > 0 and removed < 1:
+        reason = "an expert of each layer is the least that goes"
+    reason = reason or routing.refusal(left, experts.top_k)
+    if reason is None or not ratio:
         return left
-    allowed = [each for each in range(1, before) if routing.fault(each, experts.top_k) is None]
-    said = f"sparsity {ratio:g} leaves {left} of {before} experts a layer, and {fault}"
+    allowed = [each for each in range(1, before) if routing.refusal(each, experts.top_k) is None]
+    said = f"sparsity {ratio:g} leaves {left} of {before} experts a layer, and {reason}"
     if not allowed:
         raise InvalidSparsity(f"{said}: no experts of this model can go", param="sparsity")
     nearest = min(allowed, key=lambda each: (abs(each - left), each))
@@ -49,7 +49,7 @@ def experts_left(
 def expert_sparsities(description: ModelDescription, structure: ModelStructure) -> list[float]:
     """Return the shares of a model's parameters that go with numbers of experts that can, ascending from 0."""
     experts, routing, before, share = _removable(description, structure)
-    allowed = [each for each in range(before - 1, 0, -1) if routing.fault(each, experts.top_k) is None]
+    allowed = [each for each in range(before - 1, 0, -1) if routing.refusal(each, experts.top_k) is None]
     return [0.0, *((before - left) * share for left in allowed)]
 
 

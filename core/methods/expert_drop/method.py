@@ -31,7 +31,7 @@ class _Scores:
 
 
 class ExpertDrop(BlockUnitMethod):
-    """Score S_e = mean over the tokens x routed to e of g_e(x)·‖f_e(x)‖ (REAP, eq. 9); the highest are kept.
+    """Score S_e = mean over the tokens x routed to e of g_e(x)·‖f_e(x)‖ (REAP); the highest are kept.
 
     An expert that no token reaches has the score 0. Where experts lie in groups, as many of each go.
     """
@@ -95,9 +95,11 @@ class ExpertDrop(BlockUnitMethod):
 
     def _note(self, block: BlockToPrune, kept: list[int], score_E: Tensor, tokens_E: Tensor) -> str:
         """Return which experts went and why, for the report."""
-        gone = [expert for expert in range(len(score_E)) if expert not in set(kept)]
-        shown = ", ".join(f"{expert} ({score_E[expert]:.4g})" for expert in gone[:16]) + (" …" if gone[16:] else "")
-        share = float(tokens_E[gone].sum() / tokens_E.sum().clamp(min=1))
+        removed = [expert for expert in range(len(score_E)) if expert not in set(kept)]
+        shown = ", ".join(f"{expert} ({score_E[expert]:.4g})" for expert in removed[:16]) + (
+            " …" if removed[16:] else ""
+        )
+        share = float(tokens_E[removed].sum() / tokens_E.sum().clamp(min=1))
         return (
             f"Layer {block.layer}: experts {shown} went, by {self.score}; the least score of those kept is "
             f"{float(score_E[kept].min()):.4g}. They had {share:.1%} of the routed tokens."

@@ -188,7 +188,7 @@ ROUTING = Routing("num_experts", ("mlp.gate.weight",), normalised=True, groups=2
     ],
 )
 def test_a_router_that_could_not_choose_is_refused(left: int, top_k: int, routing: Routing, fault: str | None) -> None:
-    assert routing.fault(left, top_k) == fault
+    assert routing.refusal(left, top_k) == fault
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_kind import AttentionMode, Block, KindFacts, UnitKind
 
 
-class WholeExperts(UnitKind):
+class ExpertUnits(UnitKind):
     """One expert."""
 
     name = EXPERTS_KIND
@@ -56,5 +56,4 @@ class WholeExperts(UnitKind):
         return {"experts": units}
 
 
-WHOLE_EXPERTS: Final = WholeExperts()
-KINDS: Final = (WHOLE_EXPERTS,)
+KINDS: Final = (ExpertUnits(),)

@@ -51,10 +51,10 @@ def discover_experts(small: PreTrainedModel, blocks: str, left_alone: Mapping[st
         listed = ", ".join(sorted(modules)) or "none"
         raise UnknownExperts(f"one module of stacked experts in a block is needed, it has {listed}")
     (module,) = modules
-    found = {_of_module(each, module) for each in _with(small, blocks, module)}
-    if len(found) != 1:
+    distinct = {_of_module(each, module) for each in _with(small, blocks, module)}
+    if len(distinct) != 1:
         raise UnknownExperts(f"{module} is made of other parameters in some layers than in others")
-    (experts,) = found
+    (experts,) = distinct
     stacks = {experts.parameter(each) for each in experts.matrices}
     others = sorted(name for name, reason in left_alone.items() if reason == STACKED and name not in stacks)
     if others:
@@ -176,7 +176,6 @@ def _matrix_with_parts(
             raise UnknownExperts(f"files hold {name} in parts that are not its experts' rows")
         parts.append(pattern(key))
         row += len(stored[key])
-    made = ExpertMatrix(matrix.name, matrix.bias, tuple(parts))
     for layer in layers:
         stack = small.get_parameter(f"{blocks}.{layer}.{name}")
         for expert, rows in enumerate(stack.unbind()):
@@ -184,7 +183,7 @@ def _matrix_with_parts(
                 key = part.format(layer, expert) if part.count("{}") == 2 else ""
                 if key not in stored or not torch.equal(stored[key], share):
                     raise UnknownExperts(f"files do not hold each expert's {name} by its layer and its number")
-    return made
+    return replace(matrix, parts=tuple(parts))
 
 
 def _starts(part: Tensor, matrix: Tensor, row: int) -> bool:

@@ -27,10 +27,10 @@ def with_routing(architecture: Architecture, small: PreTrainedModel, settings: S
     try:
         routing = _routing(architecture, experts, small, Differential(settings))
     except UnknownExperts as error:
-        return replace(architecture, experts=replace(experts, kept_because=str(error)))
+        return replace(architecture, experts=experts.without_routing(str(error)))
     except Exception as error:  # the code of any type may fail in any way, and weights can be pruned all the same
         reason = f"their routing cannot be found out: {type(error).__name__}: {one_line(error)}"
-        return replace(architecture, experts=replace(experts, kept_because=reason))
+        return replace(architecture, experts=experts.without_routing(reason))
     return replace(architecture, experts=replace(experts, routing=routing))
 
 

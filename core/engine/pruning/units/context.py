@@ -11,8 +11,7 @@ from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind
-from core.engine.architectures.unit_kinds.experts import WHOLE_EXPERTS
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import WidthReduction
@@ -71,7 +70,7 @@ class UnitSelectionContext:
     def kinds(self) -> tuple[UnitKind, ...]:
         """The kinds of units within a block that a method chooses among."""
         if self.experts is not None:
-            return (WHOLE_EXPERTS,)
+            return (EXPERT_UNITS,)
         return removed_kinds("none") if self.width_reduction is None else self.width_reduction.kinds
 
     @property

@@ -1,7 +1,7 @@
 """Self-test of whole experts: a model without some gives what the dense one does when its router cannot choose them."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from core.engine.architectures.unit_kinds.experts import WHOLE_EXPERTS
+from core.engine.architectures.unit_registry import EXPERT_UNITS
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.models.folder import ModelFolder
 from core.engine.models.tracing.blocks import run_model, sample_tokens
@@ -33,11 +33,11 @@ def reason_to_keep_experts(opened: ModelFolder, dense: PreTrainedModel, reload: 
     assert structure is not None
     if experts is None or experts.routing is None:
         return None
-    counts = {WHOLE_EXPERTS.units(shape) for shape in structure.layers} - {0}
+    counts = {EXPERT_UNITS.units(shape) for shape in structure.layers} - {0}
     if len(counts) != 1:
         return f"its layers have {sorted(counts)} experts"
     (before,) = counts
-    allowed = [left for left in range(1, before) if experts.routing.fault(left, experts.top_k) is None]
+    allowed = [left for left in range(1, before) if experts.routing.refusal(left, experts.top_k) is None]
     if not allowed:
         return None
     for left in sorted({allowed[0], allowed[-1]}):
@@ -67,13 +67,13 @@ def _some_experts(opened: ModelFolder, left: int, *, seed: int) -> KeptUnits:
     chooser = random.Random(seed)
     layers: dict[int, dict[str, list[int]]] = {}
     for layer, shape in enumerate(structure.layers):
-        units, parts = WHOLE_EXPERTS.units(shape), max(WHOLE_EXPERTS.parts(shape), 1)
+        units, parts = EXPERT_UNITS.units(shape), max(EXPERT_UNITS.parts(shape), 1)
         each = units // parts
         layers[layer] = {}
         if units:
             chosen = [sorted(chooser.sample(range(each), left // parts)) for _ in range(parts)]
             layers[layer] = {
-                WHOLE_EXPERTS.name: [part * each + unit for part, members in enumerate(chosen) for unit in members]
+                EXPERT_UNITS.name: [part * each + unit for part, members in enumerate(chosen) for unit in members]
             }
     return KeptUnits(layers=layers)
 
@@ -92,7 +92,7 @@ def _unchosen(opened: ModelFolder, dense: PreTrainedModel, kept: KeptUnits) -> I
     before: list[tuple[Tensor, Tensor]] = []
     try:
         for layer, block in enumerate(dense.get_submodule(opened.family.blocks).children()):
-            units = kept.layers[layer].get(WHOLE_EXPERTS.name)
+            units = kept.layers[layer].get(EXPERT_UNITS.name)
             if units is None:
                 continue
             state = dict(block.state_dict(keep_vars=True))
@@ -100,13 +100,13 @@ def _unchosen(opened: ModelFolder, dense: PreTrainedModel, kept: KeptUnits) -> I
                 if name in own or name in biases or name not in state:
                     continue
                 rows = state[name]
-                gone = torch.ones(len(rows), dtype=torch.bool)
-                gone[units] = False
+                removed = torch.ones(len(rows), dtype=torch.bool)
+                removed[units] = False
                 if rows.dim() > 1:
-                    routers.append((rows, gone))
+                    routers.append((rows, removed))
                 else:
                     before.append((rows, rows.detach().clone()))
-                    rows.data[gone] = -torch.inf
+                    rows.data[removed] = -torch.inf
         with _Masking(routers):
             yield
     finally:
@@ -119,14 +119,14 @@ class _Masking(TorchFunctionMode):
 
     def __init__(self, routers: Sequence[tuple[Tensor, Tensor]]) -> None:
         super().__init__()
-        self._gone = {rows.data_ptr(): gone for rows, gone in routers}
+        self._removed = {rows.data_ptr(): removed for rows, removed in routers}
 
     def __torch_function__(
-        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: Mapping[str, object] | None = None
     ) -> Any:
         result = function(*arguments, **(keywords or {}))
         if function is nn.functional.linear and len(arguments) > 1:
-            gone = self._gone.get(arguments[1].data_ptr())
-            if gone is not None:
-                result = result.masked_fill(gone, -torch.inf)
+            removed = self._removed.get(arguments[1].data_ptr())
+            if removed is not None:
+                result = result.masked_fill(removed, -torch.inf)
         return result

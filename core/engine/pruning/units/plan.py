@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_kind import AttentionMode, UnitKind
-from core.engine.architectures.unit_kinds.experts import WHOLE_EXPERTS
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
 from core.engine.options.compensation import Refit, RefitOptions
 from core.engine.options.width_counts import WidthReduction
 from core.engine.pruning.plan import PruningPlan
@@ -32,7 +31,7 @@ class UnitRemovalPlan(PruningPlan):
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
         """Kinds of units within a block that are removed."""
-        return removed_kinds(self.attention) if self.experts is None else (WHOLE_EXPERTS,)
+        return removed_kinds(self.attention) if self.experts is None else (EXPERT_UNITS,)
 
     @property
     def compensation(self) -> Refit | None:

@@ -19,10 +19,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from core.engine.architectures.architecture import Architecture, UnitAxis
-from core.engine.architectures.experts import Experts
 from core.engine.architectures.unit_kind import UnitKind
-from core.engine.architectures.unit_kinds.experts import WHOLE_EXPERTS
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.experts import stored_tensors
@@ -62,14 +60,15 @@ def self_tested(architecture: Architecture, small: Settings) -> Architecture:
         folder, work = Path(place, "model"), Path(place, "work")
         work.mkdir()
         build_random(open_config(small)).save_pretrained(folder)
-        kept_because: str | None = None
+        reason: str | None = None
         try:
             failed = failed_cuts(folder, as_small, work)
-            kept_because = _reason_to_keep_experts(folder, as_small, work)
+            reason = _reason_to_keep_experts(folder, as_small, work)
         except Exception as error:  # the code of any model may fail in any way
             failed = {WEIGHTS: f"a small copy of it cannot be pruned: {type(error).__name__}: {one_line(error)}"}
     if WEIGHTS in failed:  # whatever is done stands on blocks that run one by one
         failed = dict.fromkeys((WEIGHTS, CHANNELS, HEADS, LAYERS), failed[WEIGHTS])
+    experts, reason = architecture.experts, reason or failed.get(EXPERTS)
     return replace(
         architecture,
         sublayers=tuple(
@@ -77,18 +76,14 @@ def self_tested(architecture: Architecture, small: Settings) -> Architecture:
             for each in architecture.sublayers
         ),
         refused={**failed, **architecture.refused},
-        experts=_without_routing(architecture.experts, kept_because or failed.get(EXPERTS)),
+        experts=experts if experts is None or reason is None else experts.without_routing(reason),
     )
-
-
-def _without_routing(experts: Experts | None, reason: str | None) -> Experts | None:
-    return experts if experts is None or reason is None else replace(experts, routing=None, kept_because=reason)
 
 
 def _reason_to_keep_experts(folder: Path, architecture: Architecture, work: Path) -> str | None:
     opened = open_model(folder, discovered=architecture)
     dense = load_model(opened, _CPU, dtype=torch.float32)
-    return reason_to_keep_experts(opened, dense, lambda kept: _reloaded(opened, [WHOLE_EXPERTS], kept, work))
+    return reason_to_keep_experts(opened, dense, lambda kept: _reloaded(opened, [EXPERT_UNITS], kept, work))
 
 
 def _named_alike(small: Architecture, architecture: Architecture) -> Architecture:
