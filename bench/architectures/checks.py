@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bench.architectures.jobs import carry_out, reopened, shrank, streamed_logits
-from bench.architectures.masked import Unmatched, without_layers, without_units
+from bench.architectures.masked import Unmatched, without_experts, without_layers, without_units
 from bench.architectures.outcomes import CAPABILITIES, Capability, Outcome, Status, TypeOutcomes, worst
 from bench.architectures.tiny_configs import tiny_model, tokens_of
 from core.engine.architectures.architecture import Architecture
@@ -28,7 +28,11 @@ from core.pipeline.stages.discover import discover_and_test
 
 SEEDS = (0, 1)
 LENGTHS = ((12, 1), (40, 2))
-"""Lengths of sequences, each with how many go through the blocks at once."""
+OF_MIXTURES = ((5, 1), (6, 2), (24, 2))
+"""Lengths of sequences, each with how many go through the blocks at once; and those that mixtures are tried at too.
+
+A router that is silently wrong may be so at some lengths alone.
+"""
 
 _TOLERANCE = 1e-4
 _REASON = 400
@@ -90,7 +94,8 @@ class _Subject:
         model = tiny_model(model_type, seed)
         self.has_experts = _has_experts(model)
         model.save_pretrained(self._path)
-        self._tokens = [tokens_of(model.config, seed, length) for length, _ in LENGTHS]
+        self._lengths = LENGTHS + OF_MIXTURES if self.has_experts else LENGTHS
+        self._tokens = [tokens_of(model.config, seed, length) for length, _ in self._lengths]
         self._logits = self._logits_of(model)
         self.listed = declared_architecture(type(model).__name__, model.config.model_type) is not None
         _require_equal(self._logits_of(self._stock(self._path)), self._logits)
@@ -104,6 +109,8 @@ class _Subject:
             self._opening = _ended(self._open)
         if capability == "opens" or self._opening.status != "yes":
             return self._opening
+        if capability == "experts" and not self.has_experts:
+            return Outcome("refused", "it has none", "discover")
         return _ended(lambda: self._prune(capability))
 
     def _open(self) -> None:
@@ -142,6 +149,8 @@ class _Subject:
             _require_untouched(dense, cut, self._folder.family.blocks)
             if capability == "layers":
                 without_layers(dense, cut, self._folder.family.blocks)
+            elif capability == "experts":
+                without_experts(dense, cut)
             else:
                 without_units(dense, cut)
             _require_equal(logits, self._logits_of(dense))
@@ -150,7 +159,7 @@ class _Subject:
         with _stage(f"{stage}: stream"):
             streamed = [
                 streamed_logits(folder, tokens, micro_batch, self._work / "streams")
-                for tokens, (_, micro_batch) in zip(self._tokens, LENGTHS, strict=True)
+                for tokens, (_, micro_batch) in zip(self._tokens, self._lengths, strict=True)
             ]
         with _stage(f"{stage}: streamed logits", "wrong"):
             _require_equal(streamed, expected)
@@ -198,18 +207,21 @@ def _require_zeros(dense: PreTrainedModel, cut: PreTrainedModel, result: PruneRe
     """
     zeros = {row.name: row.zeros for row in result.layers if isinstance(row, LayerRow)}
     modules = dict(cut.named_modules())
+    checked = set()
     for name, module in dense.named_modules():
         for own, weight in module.named_parameters(recurse=False):
             other = getattr(modules[name], own)
-            if own != "weight" or name not in zeros:
+            layer = name if own == "weight" else f"{name}.{own}"  # experts' stacks are parameters of their own
+            if layer not in zeros:
                 if not torch.equal(weight, other):
                     raise ValueError(f"{name}.{own} was changed, and no layer of that name was pruned")
                 continue
-            if int((other == 0).sum()) != zeros[name] or zeros[name] != weight.numel() // 2:
-                raise ValueError(f"{name} has {int((other == 0).sum())} zeros, {zeros[name]} were reported")
+            checked.add(layer)
+            if int((other == 0).sum()) != zeros[layer] or zeros[layer] != weight.numel() // 2:
+                raise ValueError(f"{layer} has {int((other == 0).sum())} zeros, {zeros[layer]} were reported")
             if not updates and not torch.equal(weight * (other != 0), other):
-                raise ValueError(f"the weights that stay in {name} are not those of the dense model")
-    if not zeros or not zeros.keys() <= modules.keys():
+                raise ValueError(f"the weights that stay in {layer} are not those of the dense model")
+    if not zeros or zeros.keys() != checked:
         raise ValueError("layers were pruned that the model does not have")
 
 

@@ -17,6 +17,7 @@ from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.streamed import StreamedModel
+from core.engine.options.experts import expert_sparsities
 from core.engine.options.width_counts import require_structure
 from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
@@ -44,6 +45,7 @@ JOBS: dict[Capability, Job] = {
     "heads": Job("l2-structured", "structured"),
     "per layer": Job("l2-structured", "structured"),
     "layers": Job("depth", "structured"),
+    "experts": Job("expert-drop", "structured"),
 }
 
 
@@ -101,7 +103,10 @@ def _total(structure: ModelStructure, size: str) -> int:
 
 
 def _request(capability: Capability, folder: ModelFolder) -> ResolvedRequest:
-    """Return the request of a job that takes half of what can go; of layers, as many as half the blocks are."""
+    """Return the request of a job that takes half of what can go; of layers, as many as half the blocks are.
+
+    Of experts it is the one in the middle of the numbers that are offered.
+    """
     job, description = JOBS[capability], folder.description
     if job.pattern != "structured":
         return resolve_request(description, job.method, job.pattern, _SHARE, {"micro_batch": 1})
@@ -110,6 +115,9 @@ def _request(capability: Capability, folder: ModelFolder) -> ResolvedRequest:
         layers = len(structure.layers)
         share = max(layers // 2, 1) / layers * structure.parameters / description.parameters
         return resolve_request(description, job.method, job.pattern, share, {})
+    if capability == "experts":
+        sparsities = expert_sparsities(description, structure)
+        return resolve_request(description, job.method, job.pattern, sparsities[len(sparsities) // 2], {})
     is_per_layer = capability == "per layer"
     loses_heads = capability == "heads" or (is_per_layer and structure.facts["kv_group_parameters"] > 0)
     attention = _attention(structure) if loses_heads else "none"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -54,6 +55,72 @@ def without_layers(dense: PreTrainedModel, cut: PreTrainedModel, blocks: str) ->
         raise Unmatched(f"{len(gone)} blocks are gone, {len(left)} of the cut model are none of the dense one")
     for block in gone:
         block.forward = _passing_on(block.forward)
+
+
+def without_experts(dense: PreTrainedModel, cut: PreTrainedModel) -> None:
+    """Make the experts that a cut model lacks ones that no token goes to.
+
+    The router's outputs for them are −∞, and so are the vectors with an entry for each. An expert is known by its
+    matrices, which stack along the first dimension.
+    """
+    parameters = dict(cut.state_dict())
+    gone: dict[int, Tensor] = {}
+    for name, module in dense.named_modules():
+        stacks = {own: each for own, each in module.named_parameters(recurse=False) if each.ndim == 3}
+        shrunk = [own for own, each in stacks.items() if parameters[f"{name}.{own}"].shape[0] != each.shape[0]]
+        if not shrunk:
+            continue
+        lost = {own: _lost(stacks[own], parameters[f"{name}.{own}"], name) for own in shrunk}
+        first = lost[shrunk[0]]
+        if shrunk != list(stacks) or not all(torch.equal(first, each) for each in lost.values()):
+            raise Unmatched(f"{name} lost other experts of one matrix than of another")
+        mixture = dense.get_submodule(name.rpartition(".")[0])
+        inner = {id(each) for each in module.parameters()}
+        for own, each in mixture.state_dict(keep_vars=True).items():
+            smaller = parameters[f"{name.rpartition('.')[0]}.{own}"]
+            if id(each) in inner or each.shape == smaller.shape:
+                continue
+            if not torch.equal(each[~first], smaller):
+                raise Unmatched(f"{own} holds other entries than those of the experts that stayed")
+            if each.ndim == 2:
+                gone[each.data_ptr()] = first
+            else:
+                each.data[first] = -torch.inf
+    if not gone:
+        raise Unmatched("no router has fewer outputs than before")
+    forward = dense.forward
+
+    def masked(*arguments: Any, **keywords: Any) -> Any:
+        with _Masking(gone):
+            return forward(*arguments, **keywords)
+
+    dense.forward = masked
+
+
+def _lost(stack: Tensor, left: Tensor, name: str) -> Tensor:
+    """Return a mask of the members of a stack that another one lacks."""
+    kept = _kept(stack.flatten(1), left.flatten(1), name)
+    if not torch.equal(kept, kept.sort().values):
+        raise Unmatched(f"{name} has its experts in another order")
+    lost = torch.ones(len(stack), dtype=torch.bool)
+    lost[kept] = False
+    return lost
+
+
+class _Masking(TorchFunctionMode):
+    """Mode in which products with some matrices, by their memory, have −∞ in the outputs that are marked."""
+
+    def __init__(self, gone: dict[int, Tensor]) -> None:
+        super().__init__()
+        self._gone = gone
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*arguments, **(keywords or {}))
+        if function is nn.functional.linear and arguments[1].data_ptr() in self._gone:
+            return result.masked_fill(self._gone[arguments[1].data_ptr()], -torch.inf)
+        return result
 
 
 def _blocks(model: PreTrainedModel, name: str) -> nn.ModuleList:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-Capability: TypeAlias = Literal["opens", "unstructured", "n:m", "channels", "heads", "per layer", "layers"]
+Capability: TypeAlias = Literal["opens", "unstructured", "n:m", "channels", "heads", "per layer", "layers", "experts"]
 CAPABILITIES: Final[tuple[Capability, ...]] = (
     "opens",
     "unstructured",
@@ -12,6 +12,7 @@ CAPABILITIES: Final[tuple[Capability, ...]] = (
     "heads",
     "per layer",
     "layers",
+    "experts",
 )
 """What is tried of each type; `per layer`: the channels, and heads where they go, of all layers but the first."""
 STRUCTURED: Final[tuple[Capability, ...]] = ("channels", "heads", "per layer")

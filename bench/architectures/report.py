@@ -81,6 +81,8 @@ def _summary(found: Mapping[str, TypeOutcomes], types: Collection[str]) -> list[
             ],
             text_columns=1,
         ),
+        f"Of {len(experts)} types with experts, {_offering(experts, 'unstructured')} lose weights inside of them and "
+        f"{_offering(experts, 'experts')} whole ones.",
         f"Wrong results, of {len(cells)} cells of all types: **{wrong}**.",
     ]
 
@@ -92,6 +94,10 @@ _STATES = "made inside of others"
 def _is_refused(outcomes: TypeOutcomes, reason: str) -> bool:
     opens = outcomes.cells["opens"]
     return opens.status == "refused" and reason in opens.reason
+
+
+def _offering(group: Collection[TypeOutcomes], capability: Capability) -> int:
+    return sum(each.cells[capability].status == "yes" for each in group)
 
 
 def _share(group: Collection[TypeOutcomes], holds: Callable[[TypeOutcomes], bool]) -> str:

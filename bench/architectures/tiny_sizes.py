@@ -4,7 +4,7 @@ _HIDDEN = 64
 _CHANNELS = 96
 _HEADS = 4
 _HEAD = 16
-_EXPERTS = 4
+_EXPERTS = 8
 _VOCABULARY = 256
 _CONTEXT = 512
 _WINDOW = 8
@@ -45,7 +45,7 @@ SIZES: dict[str, int] = {
     **_each(_CHANNELS // 3, "moe_intermediate_size", "shared_expert_intermediate_size", "expert_ffn_hidden_size",
         "shared_experts_intermediate_size", "moe_shared_expert_intermediate_size"),
     **_each(_EXPERTS, "num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"),
-    **_each(_EXPERTS // 2, "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k",
+    **_each(2, "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k",
         "top_k_experts", "n_group", "num_expert_group", "zero_expert_num"),
     **_each(1, "topk_group", "first_k_dense_replace", "num_dense_layers", "n_shared_experts", "num_shared_experts"),
     **_each(2 * _HEAD, "q_lora_rank"),

@@ -124,4 +124,4 @@ class AdapterCost(Cost[AdapterOptions]):
 
 def column_operations(description: ModelDescription) -> int:
     """Return the operations of one pass over the columns of all layers, each a product with a matrix like XᵀX."""
-    return sum(linear.out_features * linear.in_features**2 for linear in description.linears)
+    return sum(linear.numel * linear.in_features for linear in description.linears)

@@ -26,7 +26,7 @@ UNCHANGED = "None: the model keeps its size and speed."
 """Hardware gains to expect, by what a method does to a model."""
 
 
-Removed = Literal["weights", "heads_and_channels", "layers", "filters"]
+Removed = Literal["weights", "heads_and_channels", "layers", "experts", "filters"]
 """Parts that a method takes out of a model; weights become zero, all else is gone."""
 Read = Literal["none", "norms", "gram"]
 """Statistics of its inputs that a layer is pruned by, each with those before: none, norms of features, XᵀX."""

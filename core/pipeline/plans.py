@@ -7,6 +7,7 @@ from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import forward_dtype, gradient_dtype
 from core.engine.models.tensors import DTYPES
+from core.engine.options.experts import ExpertOptions, experts_left
 from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import SensitivityOptions
@@ -75,8 +76,10 @@ def make_unit_removal_plan(
             at_least=request.at_least,
             is_timed=request.is_timed,
         )
-    removed_layers = 0
-    if width_reduction is None:
+    removed_layers, experts = 0, None
+    if isinstance(checked, ExpertOptions):
+        experts = experts_left(description, structure, ratio, at_least=request.at_least)
+    elif width_reduction is None:
         removed_layers = layer_count(
             structure, parameters=description.parameters, ratio=ratio, at_least=request.at_least
         )
@@ -88,6 +91,7 @@ def make_unit_removal_plan(
         at_least=request.at_least,
         width_reduction=width_reduction,
         removed_layers=removed_layers,
+        experts=experts,
         dtype=dtype,
         forward_dtype=gradient_dtype(dtype, device),
         device=device,

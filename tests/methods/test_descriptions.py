@@ -5,6 +5,7 @@ from importlib import import_module
 
 import pytest
 
+from core.engine.options.experts import ExpertOptions
 from core.engine.options.filters import FilterParameters
 from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.width import WidthOptions
@@ -29,12 +30,14 @@ def test_no_two_methods_have_one_place() -> None:
 @pytest.mark.parametrize("method_id", METHODS)
 def test_what_it_removes_is_what_its_parameters_and_patterns_are_for(method_id: str) -> None:
     info = get_method(method_id)
-    kinds = {"weights": LayerSelection, "heads_and_channels": WidthOptions, "filters": FilterParameters}
+    kinds = {"weights": LayerSelection, "heads_and_channels": WidthOptions, "filters": FilterParameters,
+             "experts": ExpertOptions}  # fmt: skip
     assert (info.removes is not None) == info.prunes
     for removes, kind in kinds.items():
         if info.prunes:
             assert (info.removes == removes) == issubclass(info.parameters, kind)
-    assert (info.patterns == ("structured",)) == (info.removes in ("heads_and_channels", "layers", "filters"))
+    smaller = ("heads_and_channels", "layers", "experts", "filters")
+    assert (info.patterns == ("structured",)) == (info.removes in smaller)
 
 
 @pytest.mark.parametrize("method_id", PRUNING)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from core.engine.architectures.config_part import part_of
+from core.engine.architectures.experts import Experts
 from core.engine.checkpoints.pieces import Pieces
 
 COUNT_KEY: Final = "num_hidden_layers"
@@ -22,6 +23,8 @@ HEAD_DIM_KEY: Final = "head_dim"
 """Common names of settings, which a config may have by others."""
 OWN_WIDTH_KEY: Final = "channels"
 """Name of the number of channels among the settings of a layer, where the config has none for it."""
+EXPERTS_KIND: Final = "experts"
+"""Name of the kind of unit that a whole expert is."""
 _NUMBER: Final = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 
 
@@ -104,8 +107,8 @@ class Architecture:
     for layers that are to be alike or to differ, or anything for its `experts`. `required` are the outputs of sublayers
     of which a model needs one at least, in whichever block, to run. `pieced` says, by the pattern of its name in the
     model, how a tensor is made of those of files; what is pruned has it under its own name. `left_alone` are the linear
-    layers of blocks that are not pruned, each with the reason. `discovered_by` are the versions of the discovery and of
-    transformers; None for what is declared.
+    layers of blocks that are not pruned, each with the reason. `experts` are those of its blocks, where some have any.
+    `discovered_by` are the versions of the discovery and of transformers; None for what is declared.
 
     `config_path` are the keys that lead to the language model's settings in config.json, where that describes more: all
     settings named here are in that part. `other_modules` are those that such a model has beside its language
@@ -141,6 +144,7 @@ class Architecture:
     required: tuple[str, ...] = ()
     pieced: Mapping[str, Pieces] = field(default_factory=dict, hash=False)
     left_alone: Mapping[str, str] = field(default_factory=dict, hash=False)
+    experts: Experts | None = None
     discovered_by: str | None = None
     config_path: tuple[str, ...] = ()
     other_modules: tuple[str, ...] = ()
@@ -161,8 +165,20 @@ class Architecture:
 
     def axes(self, kind: str) -> tuple[UnitAxis, ...]:
         """Return the axes of a kind of unit; none where it cannot be removed."""
+        if kind == EXPERTS_KIND:
+            routing = None if self.experts is None else self.experts.routing
+            return () if routing is None else tuple(UnitAxis(name, "out", ("expert",)) for name in routing.rows)
         sublayer = self.sublayer_of(kind)
         return () if sublayer is None or kind in self.refused else sublayer.units[kind]
+
+    def reading_weight(self, kind: str) -> str:
+        """Return the weight, by name within the block, that reads what units of a kind that can be removed give."""
+        if kind == EXPERTS_KIND:
+            assert self.experts is not None
+            return self.experts.parameter(self.experts.giving)
+        sublayer = self.sublayer_of(kind)
+        assert sublayer is not None
+        return f"{sublayer.output}.weight"
 
     @property
     def linears(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.classifier_architecture import ClassifierArchitecture
 from core.engine.architectures.config_limits import check_extent, check_sizes
+from core.engine.architectures.expert_stacks import expert_shapes, join_stacks
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_architecture
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES, architecture_for
@@ -150,7 +151,8 @@ def stored_tensors(folder: Path, quantisation: Quantisation | None) -> dict[str,
 def by_name(stored: Mapping[str, TensorEntry], family: Architecture | ClassifierArchitecture) -> dict[str, TensorEntry]:
     """Return tensors by their names in the model; raises CorruptSafetensors where two have the same."""
     tensors: dict[str, TensorEntry] = {}
-    for key, entry in _pieced(stored, family) if isinstance(family, Architecture) else stored.items():
+    modelled = _pieced(join_stacks(stored, family), family) if isinstance(family, Architecture) else stored.items()
+    for key, entry in modelled:
         name = family.module_name(key)
         if name in tensors:
             raise CorruptSafetensors(f"tensor {key[:200]!r} is stored twice", param="model")
@@ -211,7 +213,12 @@ def describe_language_model(
     if present.keys() != set(range(min(layers, len(present) + 1))):
         raise MissingTensors(f"config.json says {layers} layers, the files hold {len(present)} of them", param="model")
     linears = [
-        _linear(family, tensors, layer, name) for layer in range(layers) for name in family.linears_of(present[layer])
+        linear
+        for layer in range(layers)
+        for linear in (
+            *(_linear(family, tensors, layer, name) for name in family.linears_of(present[layer])),
+            *expert_shapes(family, tensors, layer),
+        )
     ]
     head = f"{family.head}.weight"
     tied = bool(config.get("tie_word_embeddings", family.tied_by_default))

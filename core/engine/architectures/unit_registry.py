@@ -6,12 +6,16 @@ from typing import Final
 
 from core.discovery import declared
 from core.engine.architectures import unit_kinds
+from core.engine.architectures.architecture import EXPERTS_KIND
 from core.engine.architectures.unit_kind import AttentionMode, UnitKind
 
 _KINDS: Iterator[UnitKind] = chain.from_iterable(declared(unit_kinds, "KINDS"))
 _ORDERED: Final = tuple(sorted(_KINDS, key=lambda each: each.rank))
 BLOCK_KINDS: Final = tuple({each.name: each for each in reversed(_ORDERED)}.values())[::-1]
 """One kind of each name: what all ways of counting its units have in common is asked of it."""
+
+EXPERT_UNITS: Final = next(each for each in BLOCK_KINDS if each.name == EXPERTS_KIND)
+"""Kind of unit that a whole expert of a mixture is, which methods of its own remove."""
 
 
 def removed_kinds(attention: AttentionMode) -> tuple[UnitKind, ...]:

@@ -16,6 +16,7 @@ from core.engine.checkpoints.pieces import PiecedEntry
 from core.engine.checkpoints.quantisation import QUANTISATION_KEY, QuantisedEntry, plain_config, quantisation_of
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 from core.engine.checkpoints.special_floats import with_floats
+from core.engine.checkpoints.stacked import StackedEntry
 from core.engine.models.tensors import read_tensor, write_tensors
 from core.errors import MissingTensors, UnusableModel
 from secateur_wire.base import JsonObject
@@ -55,11 +56,7 @@ class ModelFolder:
     @property
     def is_quantised(self) -> bool:
         """Return whether any of its weights is dequantised when it is read."""
-        return any(
-            isinstance(part, QuantisedEntry)
-            for entry in self.tensors.values()
-            for part in (entry.parts if isinstance(entry, PiecedEntry) else (entry,))
-        )
+        return any(isinstance(part, QuantisedEntry) for entry in self.tensors.values() for part in _parts(entry))
 
     def stored_entries(self, names: Iterable[str], dequantised: Path) -> list[TensorEntry]:
         """Return where tensors lie, under the names they are saved by.
@@ -96,6 +93,12 @@ class ModelFolder:
             ) from error
         tokenizer.chat_template = None  # a program of the folder's, which nobody can come to render
         return tokenizer
+
+
+def _parts(entry: TensorEntry) -> Iterable[TensorEntry]:
+    if isinstance(entry, PiecedEntry):
+        return entry.parts
+    return entry if isinstance(entry, StackedEntry) else (entry,)
 
 
 def open_model(path: Path, *, own_artifact: bool = False, discovered: Architecture | None = None) -> ModelFolder:

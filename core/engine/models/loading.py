@@ -18,6 +18,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.heterogeneous import LAYERS_KEY, channel_features, class_name
+from core.engine.models.experts import stored_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.language_config import language_config
@@ -47,7 +48,7 @@ def load_model(folder: ModelFolder, device: torch.device, *, dtype: torch.dtype 
     model_class = _model_class(folder)
     weights = None
     if folder.is_quantised:
-        weights = {folder.family.stored_name(name): folder.read(name) for name in folder.tensors}
+        weights = stored_tensors(folder.family, {name: folder.read(name) for name in folder.tensors})
         dtype = dtype or DTYPES[folder.description.dtype]
     with _refusals(folder):
         model = model_class.from_pretrained(

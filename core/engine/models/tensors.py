@@ -16,6 +16,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.checkpoints.pieces import PiecedEntry
 from core.engine.checkpoints.quantisation import QuantisedEntry
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header
+from core.engine.checkpoints.stacked import StackedEntry
 from core.engine.models.dequantisation import dequantise
 from core.errors import CorruptSafetensors, NotFiniteWeights
 
@@ -49,6 +50,8 @@ def read_tensor(entry: TensorEntry) -> Tensor:
     if isinstance(entry, PiecedEntry):
         row, pieces = torch.cat([read_tensor(part) for part in entry.parts], entry.pieces.dimension), entry.pieces
         return row.narrow(pieces.dimension, pieces.begin, entry.shape[pieces.dimension]).contiguous()
+    if isinstance(entry, StackedEntry):
+        return _read_stack(entry)
     if isinstance(entry, QuantisedEntry):
         codes, scales = (_read(each, (_STORED | _QUANTISED)[each.dtype]) for each in (entry.codes, entry.scales))
         tensor = dequantise(codes, scales, entry.block, _STORED[entry.dtype])
@@ -59,6 +62,15 @@ def read_tensor(entry: TensorEntry) -> Tensor:
         bad = int((~torch.isfinite(tensor)).sum())
         raise NotFiniteWeights(f"tensor {entry.name!r} holds {bad} values that are NaN or infinite", param="model")
     return tensor
+
+
+def _read_stack(entry: StackedEntry) -> Tensor:
+    """Read a stack, a part at a time."""
+    stack = torch.empty(entry.shape, dtype=_STORED[entry.dtype])
+    for member, parts in zip(stack, entry.parts, strict=True):
+        for rows, part in zip(member.chunk(len(parts)), parts, strict=True):
+            rows.copy_(read_tensor(part))
+    return stack
 
 
 def _read(entry: TensorEntry, dtype: torch.dtype) -> Tensor:

@@ -1,5 +1,6 @@
 """The layers of a model that a request prunes, and the checks that pattern and allocation fit them."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -119,6 +120,12 @@ def check_masks(description: Description, checked: LayerSelection, parsed: Patte
     if isinstance(checked, AllocationOptions):
         _check_allocation(checked, description.layers, linears, parsed.is_n_m, sparsity)
         _check_gradients(checked, description)
+    if getattr(checked, "scope", None) == "model" and any(linear.experts for linear in linears):
+        raise InvalidParameters(
+            "parameters.scope: 'model' ranks all weights together, which is not done with those of experts, each of "
+            "which is pruned alone: use 'tensor' or 'row', or skip the experts (parameters.skip_modules)",
+            param="parameters.scope",
+        )
     if getattr(checked, "scope", None) == "model" and (
         parsed.is_n_m or getattr(checked, "allocation", None) != "uniform"
     ):
@@ -183,9 +190,25 @@ def _check_allocation(
                 "them agree",
                 param=where,
             )
+    elif allocation == "owl" and _are_unlike(linears):
+        raise InvalidParameters(
+            f"{where}: 'owl' gives each layer its own sparsity and keeps their mean, which is the model's only where "
+            "layers hold as many weights: some of these have experts and some none; use 'uniform' or 'fisher'",
+            param=where,
+        )
     # Re-centring can move one layer by up to twice the range from the mean.
     elif allocation == "owl" and not 2 * parameters.owl_range <= sparsity < 1 - 2 * parameters.owl_range:
         raise InvalidParameters(
             f"parameters.owl_range: {sparsity} ± 2·{parameters.owl_range} leaves [0, 1); choose a smaller range",
             param="parameters.owl_range",
         )
+
+
+def _are_unlike(linears: Iterable[LinearShape]) -> bool:
+    """Return True if some layers have experts, and not all of them as many prunable weights."""
+    weights = Counter[int]()
+    having = False
+    for linear in linears:
+        weights[linear.layer] += linear.numel
+        having = having or linear.experts is not None
+    return having and len(set(weights.values())) > 1

@@ -24,6 +24,7 @@ from core.engine.architectures.unit_kinds.heads import attention_mode
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.architectures.unit_splits import FLOOR, channels_first, splits_for_ratio
 from core.engine.options.base import MethodParameters
+from core.engine.options.experts import ExpertOptions, expert_sparsities
 from core.engine.options.width import WidthOptions
 from core.engine.options.width_checks import attention_within, check_offered, check_width
 from core.errors import InvalidParameters, InvalidSparsity, UnusableModel
@@ -240,6 +241,8 @@ def reachable_sparsities(
     """
     structure = require_structure(description)
     layers = range(len(structure.layers))
+    if isinstance(parameters, ExpertOptions):
+        return expert_sparsities(description, structure)
     if not isinstance(parameters, WidthOptions):
         return [count * structure.parameters / len(layers) / description.parameters for count in layers]
     kinds = removed_kinds(attention_within(structure, parameters, layout))

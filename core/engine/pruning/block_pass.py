@@ -40,6 +40,39 @@ class LayerRow:
     conjugate_gradient: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExpertRow(LayerRow):
+    """The stack of one matrix of each of a block's `experts` in the report: its zeros and error are those of all.
+
+    `reconstruction_error` is on the tokens routed to each, weighted by their gates where the method minimises it;
+    `refit` is the mean over the experts.
+    """
+
+    experts: int
+
+
+@dataclass(frozen=True)
+class RoutingRow:
+    """The routing in one decoder layer in the report: calibration tokens that reached each expert.
+
+    `pooled` are those experts that too few reached, so that they were pruned by the statistics of all tokens.
+    """
+
+    name: str
+    layer: int
+    tokens: tuple[int, ...]
+    pooled: tuple[int, ...]
+
+    @property
+    def summary(self) -> str:
+        """Return in words which experts were pruned by all tokens."""
+        few = ", ".join(map(str, self.pooled[:8])) + (" …" if len(self.pooled) > 8 else "")
+        return (
+            f"{self.name}: {len(self.pooled)} of {len(self.tokens)} experts ({few}) were reached by too few "
+            "calibration tokens and were pruned by the statistics of all of them."
+        )
+
+
 @dataclass(frozen=True)
 class UnitRow:
     """The heads or channels of one decoder layer in the report: numbers before and after, and parameters removed.
@@ -73,7 +106,8 @@ class PruneResult:
     by; `unchanged` says where all others lie in the source; `config` is the new config.json where it is not the
     source's. `removed` counts weights that are zero or gone, `prunable` those that could have been. `verification`
     holds a few tokens and the logits the saved model must give for them. `refits` is the α chosen for each linear layer
-    that is left of a cut and was fitted to the dense model, by its name in the source.
+    that is left of a cut and was fitted to the dense model, by its name in the source. `routing` says which tokens went
+    to which experts, where there are any.
     """
 
     layers: Sequence[LayerRow | UnitRow]
@@ -88,6 +122,7 @@ class PruneResult:
     verification: Path
     resumed_from: int
     refits: Mapping[str, float] = field(default_factory=dict)
+    routing: Sequence[RoutingRow] = ()
 
 
 class PassPlan(Protocol):

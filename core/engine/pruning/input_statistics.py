@@ -81,6 +81,16 @@ class InputStatistic:
             squares_I = torch.linalg.vector_norm(X_NI, dim=0).square()
             self._squares_I = squares_I if self._squares_I is None else self._squares_I + squares_I
 
+    def give_unseen_inputs(self, share: float) -> None:
+        """Give features that were zero in all tokens a mean square of `share` of the others' mean.
+
+        Few tokens do not show that nothing comes there ever: so weights that read these go by their size, not at once.
+        """
+        for values_I in (self._squares_I, None if self._gram_II is None else self._gram_II.diagonal()):
+            if values_I is not None and bool((values_I > 0).any()):
+                unseen_I = values_I <= 0
+                values_I[unseen_I] = share * values_I[~unseen_I].mean()
+
     def _keep_sample(self, X_NI: Tensor) -> None:
         if self.level is Statistic.GRAM:
             return

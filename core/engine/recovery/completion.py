@@ -41,6 +41,12 @@ def complete_recovery(
     Raises InvalidRequest for what does not apply to the method or the model, naming it.
     """
     info = RECOVERIES[requested.method]
+    if description.known_as.experts is not None:
+        raise InvalidRequest(
+            f"recovery: mixtures of experts, as {description.architecture}, are not trained yet, since what trains "
+            "them does not hold the zeros of experts: leave recovery out",
+            param="recovery",
+        )
     _check_softening(requested)
     if info.adapters == "never" and requested.lora is not None:
         raise _inapplicable("lora", requested.method, recoveries_where(lambda each: each.adapters != "never"))

@@ -12,6 +12,7 @@ from core.engine.architectures.heterogeneous import Layout
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.exporters.registry import OFFERED
 from core.engine.options.base import MethodParameters
+from core.engine.options.experts import ExpertOptions
 from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.patterns import STRUCTURED, parse_pattern
 from core.engine.options.width_counts import reachable_sparsities
@@ -77,6 +78,12 @@ def resolve_target(
     if zeroes and target.latency_ratio is not None:
         raise InvalidTarget(
             f"{param}: {no_speed_up(method)}",
+            param=param,
+        )
+    if isinstance(checked, ExpertOptions) and target.latency_ratio is not None:
+        raise InvalidTarget(
+            f"{param}: each token goes to as many experts as before, whichever go, so that no such ratio can be aimed "
+            "at: use target.parameters or target.bytes",
             param=param,
         )
     if zeroes and target.bytes is not None and not leaves_out_zeros:

@@ -11,6 +11,7 @@ from core.engine.architectures.unit_counts import layer_count
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import RefitOptions
+from core.engine.options.experts import ExpertOptions, experts_left
 from core.engine.options.layer_selection import LayerSelection, check_masks, prunable_linears, selection_of
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, PatternFamily, parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity import SensitivityOptions
@@ -83,6 +84,8 @@ def resolve_request(
         check_masks(description, checked, parsed, resolved)
     elif isinstance(checked, WidthOptions):
         plan_width_reduction(description, checked, resolved, layout=layout, at_least=at_least)
+    elif isinstance(checked, ExpertOptions):
+        experts_left(description, require_structure(description), resolved, at_least=at_least)
     else:
         structure = require_structure(description)
         count = layer_count(structure, parameters=description.parameters, ratio=resolved, at_least=at_least)
@@ -211,6 +214,10 @@ def calibrated_variant(method: str, pattern: str, parameters: MethodParameters) 
 
 def _check_measured(description: Description, options: SensitivityOptions) -> SensitivityOptions:
     """Check that a sensitivity job's method can prune the model layer by layer; returns it with its defaults."""
+    if isinstance(description, ModelDescription) and description.known_as.experts is not None:
+        raise UnsupportedArchitecture(
+            f"sensitivity: the experts of {description.architecture} are not measured yet", param="model"
+        )
     own = _at_one_rate(options.method, options.pattern, {"seed": options.seed} | options.parameters)
     for name, only in (("allocation", "uniform"), ("include_lm_head", False), ("compensation", None)):
         if own.get(name, only) != only:

@@ -122,6 +122,18 @@ class TargetReport(TargetReached):
     search: JsonObject | None = None
 
 
+class ReportedRouting(Record):
+    """Routing in one decoder layer: tokens that reached each of its experts, and experts that too few reached.
+
+    The latter, `pooled`, were pruned by the statistics of all tokens.
+    """
+
+    name: str
+    layer: int
+    tokens: list[int]
+    pooled: list[int]
+
+
 class Report(wire.Report):
     """Whole report of a job, with every part the service writes."""
 
@@ -129,6 +141,7 @@ class Report(wire.Report):
     attempt: int | None = None
     model: ReportedModel | None = None
     layer_sparsities: list[JsonValue] = Field(default_factory=list)
+    routing: list[ReportedRouting] = Field(default_factory=list)
     sensitivity: JsonObject | None = None
     texts: JsonObject | None = None
     images: ReportedImages | None = None

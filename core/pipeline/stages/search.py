@@ -14,7 +14,6 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
 from core.engine.architectures.unit_counts import LayerCounts
-from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.evaluation.latency import DenseLatency
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
@@ -170,7 +169,7 @@ def search_model(
 def shape_config(folder: ModelFolder, plan: UnitRemovalPlan) -> PretrainedConfig:
     """Return the config of a model pruned by this plan; it does not depend on which groups are chosen."""
     structure = require_structure(folder.description)
-    kinds = removed_kinds(plan.attention)
+    kinds = plan.kinds
     removed = first_that_may_go(folder.description, range(len(structure.layers))[::-1], plan.removed_layers)
     layers = [layer for layer in range(len(structure.layers)) if layer not in removed]
     kept = [LayerCounts.of_all(structure.layers[layer], kinds) for layer in layers]

@@ -5,7 +5,7 @@ other sweep: those that cannot run are left out where that was asked for, else t
 have refused it.
 """
 
-from typing import Final
+from typing import Final, cast
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -21,6 +21,7 @@ from core.service.sweeps.validation import UNKNOWN_PATTERN, CheckedPoints, check
 from core.service.teams.principal import Actor, Automation
 from core.settings import Settings
 from core.storage import Store
+from secateur_wire.states import PointStage
 
 WAITING: Final = "its model is yet to be discovered, and its points are checked then"
 """What a sweep waits for meanwhile."""
@@ -64,7 +65,7 @@ def requested_again(session: Session, sweep_id: str) -> list[RequestedPoint]:
     rows = session.scalars(
         select(SweepPointRow).where(SweepPointRow.sweep_id == sweep_id).order_by(SweepPointRow.number)
     )
-    return [RequestedPoint(row.point_values, row.body, row.stage) for row in rows]
+    return [RequestedPoint(row.point_values, row.body, cast(PointStage, row.stage)) for row in rows]
 
 
 def check_points_again(session: Session, row: SweepRow, *, store: Store, settings: Settings, hub: HubFindings) -> bool:

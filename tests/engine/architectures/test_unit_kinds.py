@@ -63,7 +63,7 @@ KINDS = (HEADS, Bands(), CHANNELS)
 
 
 def test_the_registry_has_each_kind_once_and_the_ways_to_count_it_by_the_attention_mode() -> None:
-    assert [each.name for each in BLOCK_KINDS] == ["heads", "channels"]
+    assert [each.name for each in BLOCK_KINDS] == ["heads", "channels", "experts"]
     counted: dict[AttentionMode, list[str]] = {
         "kv_groups": ["KVGroups", "Channels"],
         "query_heads": ["QueryHeads", "Channels"],

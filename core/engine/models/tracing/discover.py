@@ -11,6 +11,7 @@ from core.engine.architectures.architecture import Architecture, Sublayer
 from core.engine.architectures.config_limits import check_extent, check_sizes
 from core.engine.architectures.config_part import part_of
 from core.engine.architectures.discovered import DISCOVERY_VERSION
+from core.engine.architectures.experts import Experts
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.models.tracing.blocks import Blocks, find_blocks, modules_not_run
 from core.engine.models.tracing.build import build_random, build_traceable
@@ -25,6 +26,7 @@ from core.engine.models.tracing.configuration import (
     text_config,
 )
 from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, Execution, trace
+from core.engine.models.tracing.experts import UnknownExperts, check_stacks, discover_experts
 from core.engine.models.tracing.layer_lists import lists_by_layer
 from core.engine.models.tracing.merging import merged_groups, merged_sublayers
 from core.engine.models.tracing.names import (
@@ -39,6 +41,7 @@ from core.engine.models.tracing.names import (
 from core.engine.models.tracing.removal_axes import with_units
 from core.engine.models.tracing.replay import Replay
 from core.engine.models.tracing.resizing import narrowed, shortened
+from core.engine.models.tracing.routing import with_routing
 from core.errors import SecateurError, UnsupportedArchitecture
 
 _ORDER = 1000
@@ -95,6 +98,10 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         raise UnsupportedArchitecture(f"{config.model_type}: its blocks have {why}", param="model")
     kinds = _block_kinds(watched)
     left_alone = dict(chain.from_iterable(each.left_alone.items() for each in execution.blocks))
+    experts = _experts(watched, left_alone, small)
+    if isinstance(experts, Experts):
+        stacks = {experts.parameter(each) for each in experts.matrices}
+        left_alone = {name: reason for name, reason in left_alone.items() if name not in stacks}
     architecture = Architecture(
         model_type=config.model_type,
         architecture=name,
@@ -118,8 +125,9 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         block_kinds=kinds if len(kinds) > 1 else (),
         arguments=depends_on,
         block_outputs=blocks.outputs,
-        refused=_refused(watched, left_alone, small, small_settings),
+        refused=_refused(watched, experts, small, small_settings),
         left_alone=left_alone,
+        experts=experts if isinstance(experts, Experts) else None,
         discovered_by=f"{DISCOVERY_VERSION}/{transformers.__version__}",
         config_path=path,
         other_modules=watched.not_run,
@@ -129,6 +137,8 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
         renamed=renamed(watched.stored, architecture),
         pieced=pieced_patterns(watched.stored, architecture),
     )
+    check_stacks(watched.model, architecture, tensors)
+    architecture = with_routing(architecture, small, small_settings)
     return with_units(architecture, small_settings, watched.settings), small_settings
 
 
@@ -206,13 +216,28 @@ def _small_copy(watched: _Watched) -> tuple[Settings, PreTrainedModel]:
     )
 
 
+def _experts(watched: _Watched, left_alone: Mapping[str, str], small: PreTrainedModel) -> Experts | str | None:
+    """Return the experts of a model's blocks, or why they cannot be pruned; None where it has none."""
+    if not any(reason in (ROUTER, EXPERT, STACKED) for reason in left_alone.values()):
+        return None
+    try:
+        experts = discover_experts(small, watched.blocks.name, left_alone)
+    except UnknownExperts as reason:
+        return f"its experts are not pruned: {reason}"
+    stacks = {experts.parameter(each) for each in experts.matrices}
+    for name, key in watched.stored.merged.items():
+        layer, _, inner = name.removeprefix(f"{watched.blocks.name}.").partition(".")
+        if layer.isdecimal() and inner not in stacks:
+            return f"{name} is not stored as it is, but made of others, as {key[:200]}"
+    return experts
+
+
 def _refused(
-    watched: _Watched, left_alone: Mapping[str, str], small: PreTrainedModel, settings: Settings
+    watched: _Watched, experts: Experts | str | None, small: PreTrainedModel, settings: Settings
 ) -> dict[str, str]:
     refused = {}
-    if any(reason in (ROUTER, EXPERT, STACKED) for reason in left_alone.values()):
-        experts = sorted(name for name, reason in left_alone.items() if reason in (EXPERT, STACKED))
-        refused["experts"] = f"mixtures of experts are not pruned yet: {', '.join(experts[:3])}"
+    if isinstance(experts, str):
+        refused["experts"] = experts
     layers = reason_to_keep_layers(small, settings, watched.blocks.name)
     if layers is not None:
         refused["layers"] = layers

@@ -24,6 +24,7 @@ from core.engine.models.tracing.width_settings import WidthSetting
 from core.errors import SecateurError
 
 _EXPERTS = "experts"
+_OF_MIXTURES = "of a mixture of experts neither channels nor heads are removed yet"
 
 
 def with_units(architecture: Architecture, small: Settings, real: Settings) -> Architecture:
@@ -36,6 +37,8 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
         architecture = _with_layers_key(architecture, Differential(small))
         if _EXPERTS in architecture.refused:
             return _refusing(architecture, (CHANNELS, HEADS), architecture.refused[_EXPERTS])
+        if architecture.experts is not None:
+            return _refusing(architecture, (CHANNELS, HEADS), _OF_MIXTURES)
         settings = _with_shared_keys(small)
         model = build_random(open_config(settings))
         at_size = Differential(real)

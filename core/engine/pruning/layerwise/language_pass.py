@@ -14,30 +14,31 @@ from torch import Tensor, nn
 
 from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import gradient_dtype
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
 from core.engine.options.allocation import AllocationOptions
 from core.engine.pruning.allocation.fisher import fisher_rates
-from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
-from core.engine.pruning.block_pass import BlockPass, LayerRow, PruneResult
+from core.engine.pruning.block_pass import BlockPass, ExpertRow, LayerRow, PruneResult, RoutingRow
 from core.engine.pruning.compensation.refit import fitted_tokens, prune_and_fit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.expert_pruning import ExpertPruner
 from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.measure import pairs
+from core.engine.pruning.layerwise.outliers import outlier_sparsities
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.layerwise.propagation import (
     DenseReference,
+    ExpertBarrier,
     InputGroup,
-    collect,
     input_groups,
     prune_in_flight,
     prune_two_pass,
 )
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.layerwise.targets import PrunableLinear
-from core.engine.pruning.saliency import weight_times_norm
 from core.engine.resume.kinds import BLOCK
 
 _ERROR_SAMPLE_TOKENS = 1024
@@ -76,6 +77,7 @@ class LayerwisePass(BlockPass):
         self.driver = self.calibration or (self.pruned[0] if self.pruned else self.verification)
         self.followers = [each for each in [*self.pruned, self.verification] if each is not self.driver]
         self._by_module = {linear.name: (index, linear) for index, linear in enumerate(plan.linears)}
+        self.routing: list[RoutingRow] = []
 
     @property
     def streams(self) -> list[Stream]:
@@ -87,7 +89,11 @@ class LayerwisePass(BlockPass):
         start = self._resume()
         if start == 0:
             if self.plan.measured_allocation == "owl":
-                self.plan = self.plan.with_sparsities(self._outlier_sparsities())
+                assert self.calibration is not None
+                self.progress.log("OWL: a dense pass over the calibration tokens")
+                self.plan = self.plan.with_sparsities(
+                    outlier_sparsities(self.streamed, self.calibration, self.plan, self._groups, self._new_statistic)
+                )
             elif self.plan.measured_allocation == "fisher":
                 self.plan = self.plan.with_rates(self._fisher_rates())
         return self._walk(start)
@@ -106,6 +112,7 @@ class LayerwisePass(BlockPass):
                 "notes": self.notes,
                 "sparsities": self.plan.sparsities,
                 "rates": self.plan.rates,
+                "routing": [asdict(row) for row in self.routing],
             }
             self.store.save(BLOCK, index + 1, {}, state)
             self.report_block(index + 1, blocks, [row for row in self.rows if row.layer == index])
@@ -117,7 +124,11 @@ class LayerwisePass(BlockPass):
         if saved is None:
             return 0
         state = saved.state
-        self.rows = [LayerRow(**row) for row in state["rows"]]
+        self.rows = [(ExpertRow if "experts" in row else LayerRow)(**row) for row in state["rows"]]
+        self.routing = [
+            RoutingRow(row["name"], row["layer"], tuple(row["tokens"]), tuple(row["pooled"]))
+            for row in state.get("routing", [])  # an earlier release saved none
+        ]
         self.notes = list(state["notes"])
         self.plan = replace(self.plan, sparsities=tuple(state["sparsities"]), rates=state["rates"])
         return saved.position
@@ -160,9 +171,10 @@ class LayerwisePass(BlockPass):
 
         walk = prune_in_flight if plan.propagation == "in_flight" else prune_two_pass
         groups = self._groups(index)
-        if groups:
+        experts = self._experts(index, block, tensors, None if dense is None else dense.block)
+        if groups or experts is not None:
             level = self.method.statistic
-            walk(block, index, self.driver, groups, lambda: self._new_statistic(level), prune_group, dense)
+            walk(block, index, self.driver, groups, lambda: self._new_statistic(level), prune_group, dense, experts)
         else:
             self.driver.advance(block, index)
             if dense is not None:
@@ -171,7 +183,31 @@ class LayerwisePass(BlockPass):
         for stream in self.followers:
             stream.advance(block, index)
         streamed.empty_block(index)
-        self.store.add(BLOCK, f"{index:05d}", {f"{prefix}.{name}": each for name, each in tensors.items()})
+        self.store.add(
+            BLOCK,
+            f"{index:05d}",
+            saved_tensors(self.folder.family, {f"{prefix}.{name}": tensors[name] for name in tensors}),
+        )
+
+    def _experts(
+        self, index: int, block: nn.Module, tensors: dict[str, Tensor], dense: nn.Module | None
+    ) -> ExpertBarrier | None:
+        """Return the barrier at which a block's experts are pruned; None where it has none that are."""
+        experts, compensation = self.folder.family.experts, self.plan.compensation
+        prefix = self.streamed.block_prefix(index)
+        if experts is None:
+            return None
+        fitted = None if compensation is None else fitted_tokens(compensation, self.driver)
+        pruner = ExpertPruner(self.plan, experts, self._by_module, fitted_tokens=fitted, note=self.notes.append)
+
+        def prune(arrived: ExpertBarrier) -> None:
+            rows, routing = pruner.prune(prefix, block, tensors, dense, arrived)
+            self.rows += rows
+            self.routing.append(routing)
+            if routing.pooled:
+                self.notes.append(routing.summary)
+
+        return ExpertBarrier(experts.module, prune) if pruner.prunes(prefix) else None
 
     def _prune(self, modules: list[str], stored: list[Tensor], statistic: InputStatistic) -> list[Tensor]:
         """Prune linear layers that share an input and report them; return weights in stored dtype and layout."""
@@ -218,49 +254,12 @@ class LayerwisePass(BlockPass):
         self.progress.log(f"allocation: gradients of {len(chosen_NT)} sequences")
         return fisher_rates(
             self.streamed,
-            [linear for linear in self.plan.linears if linear.layer < len(self.streamed)],
+            [each for each in self.plan.linears if each.layer < len(self.streamed) and each.experts is None],
             chosen_NT,
             self.plan.sparsity,
             dtype=gradient_dtype(self.plan.dtype, self.plan.device),
             cache=HiddenStateCache(self.budget, self.work / "scratch"),
         )
-
-    @torch.inference_mode()
-    def _outlier_sparsities(self) -> list[float]:
-        """Choose the sparsity of each block by OWL, from a dense pass over the calibration tokens."""
-        assert self.calibration is not None
-        self.progress.log("OWL: a dense pass over the calibration tokens")
-        self.calibration.start()
-        shares: dict[int, float] = {}
-        for index in counted(range(len(self.streamed)), "looking for outliers in blocks"):
-            tensors = self.streamed.read_block(index)
-            block = self.streamed.fill_block(index, tensors, self.calibration.dtype)
-            groups = self._groups(index)
-            if groups:
-                statistics = collect(
-                    block, index, self.calibration, groups, lambda: self._new_statistic(Statistic.NORMS)
-                )
-                shares[index] = outlier_share(
-                    (
-                        weight_times_norm(
-                            to_out_in(tensors[f"{name}.weight"].to(self.plan.device), self.folder.family).float(),
-                            statistic.norms_I,
-                        )
-                        for group, statistic in statistics.items()
-                        for name in group.linears
-                    ),
-                    self.plan.parameters.owl_outlier_ratio,  # type: ignore[attr-defined]
-                )
-            self.calibration.advance(block, index)
-            self.streamed.empty_block(index)
-        self.calibration.resume(0)
-        chosen = owl_sparsities(
-            list(shares.values()),
-            self.plan.sparsity,
-            self.plan.parameters.owl_range,  # type: ignore[attr-defined]
-        )
-        by_layer = dict(zip(shares, chosen, strict=True))
-        return [by_layer.get(index, self.plan.sparsity) for index in range(len(self.streamed))]
 
     def _finish(self, start: int) -> PruneResult:
         streamed = self.streamed
@@ -281,7 +280,7 @@ class LayerwisePass(BlockPass):
             layers=self.rows,
             sparsities=self.plan.sparsities,
             removed=sum(row.zeros for row in self.rows),
-            prunable=sum(row.out_features * row.in_features for row in self.rows),
+            prunable=sum(self._by_module[row.name][1].numel for row in self.rows),
             perplexity=self.compare(dense, self.perplexities(streamed, self.pruned)),
             notes=self.notes,
             files=self.store.lasting(BLOCK),
@@ -289,4 +288,5 @@ class LayerwisePass(BlockPass):
             config=None,
             verification=self.write_verification(streamed, self.verification),
             resumed_from=start,
+            routing=self.routing,
         )

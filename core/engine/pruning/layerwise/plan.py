@@ -63,17 +63,20 @@ class LayerwisePlan(PruningPlan):
         """Return the pattern and sparsity of one linear layer."""
         sparsity = self.sparsities[linear.layer] if linear.layer < len(self.sparsities) else self.sparsity
         if self.rates is not None:
-            sparsity = self.rates.get(linear.name, sparsity)
+            sparsity = self.rates.get(linear.name, self.sparsity)
         return LayerTarget(self.pattern, sparsity, self.counts[linear.name] if self.counts is not None else None)
 
     def with_sparsities(self, sparsities: Sequence[float]) -> "LayerwisePlan":
         return replace(self, sparsities=tuple(sparsities))
 
     def with_rates(self, rates: dict[str, float]) -> "LayerwisePlan":
-        """Return the plan with a share for each linear layer; a block's sparsity is then the mean over its layers."""
+        """Return the plan with a share for each linear layer; a block's sparsity is then the mean over its layers.
+
+        What has no rate, as experts, keeps to the plan's own sparsity.
+        """
         weights = [[each for each in self.linears if each.layer == index] for index in range(len(self.sparsities))]
         averages = [
-            sum(rates[each.name] * each.numel for each in block) / sum(each.numel for each in block)
+            sum(rates.get(each.name, self.sparsity) * each.numel for each in block) / sum(each.numel for each in block)
             if block
             else self.sparsity
             for block in weights

@@ -9,6 +9,7 @@ from typing import Any
 from greenlet import greenlet
 from torch import Tensor, nn
 
+from core.engine.models.experts import RoutedTokens
 from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import call_block
 from core.engine.pruning.input_statistics import InputStatistic
@@ -51,6 +52,38 @@ class DenseReference:
     stream: Stream
     index: int
     added_to_stream: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class ExpertBarrier:
+    """The experts of a block, at which all tokens wait: what has arrived by micro-batch, and what to do with all of it.
+
+    `dense` are the hidden states of the same tokens, [tokens, hidden_size], at the dense model's experts, if it runs.
+    """
+
+    module: str
+    prune: Callable[["ExpertBarrier"], None]
+    tokens: list[RoutedTokens] = field(default_factory=list)
+    dense: list[Tensor] = field(default_factory=list)
+
+    def arriving(self, wait: Callable[[str], None], *, is_dense: bool) -> Callable[..., None]:
+        """Return a hook of the module that notes the tokens it is given, and waits."""
+
+        def arrive(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
+            tokens = RoutedTokens.of(arguments, keywords)
+            assert tokens is not None, f"{self.module} is not called with tokens, experts and gates"
+            if is_dense:
+                self.dense.append(tokens.hidden_NH)
+            else:
+                self.tokens.append(tokens)
+            wait(self.module)
+
+        return arrive
+
+    def release(self) -> None:
+        """Prune what has all its tokens, and let go of these."""
+        self.prune(self)
+        self.tokens, self.dense = [], []
 
 
 OnArrival = Callable[[InputGroup, Tensor], None]
@@ -124,6 +157,7 @@ def _gathering(
     new_statistic: Callable[[], InputStatistic],
     dense: DenseReference | None,
     wait: Callable[[str], None],
+    experts: ExpertBarrier | None,
 ) -> Iterator[dict[InputGroup, InputStatistic]]:
     """Yield statistics that grow as micro-batches go through the block; `wait` is called when one reaches a group.
 
@@ -163,6 +197,11 @@ def _gathering(
             hooks.enter_context(_products(dense.block, norms, arrive_dense))
             hooks.enter_context(_passing(dense.block, norms.values(), stream_ahead.__setitem__))
             hooks.enter_context(_passing(block, norms.values(), pass_norm))
+        if experts is not None:
+            for each, is_dense in ((block, False), *(() if dense is None else ((dense.block, True),))):
+                hook = experts.arriving(wait, is_dense=is_dense)
+                module = each.get_submodule(experts.module)
+                hooks.enter_context(removed_after([module.register_forward_pre_hook(hook, with_kwargs=True)]))
         yield statistics
 
 
@@ -174,6 +213,7 @@ def prune_in_flight(
     new_statistic: Callable[[], InputStatistic],
     prune_group: PruneGroup,
     dense: DenseReference | None = None,
+    experts: ExpertBarrier | None = None,
 ) -> None:
     """Run every micro-batch through block `index` once, pruning each group when all tokens have reached it.
 
@@ -194,9 +234,12 @@ def prune_in_flight(
         lanes[lane][0].store(batch, hidden)
 
     forwards = [forward(lane, batch) for batch in range(len(stream)) for lane in range(len(lanes))]
-    with _gathering(block, groups, new_statistic, dense, wait_at_barrier) as statistics:
+    with _gathering(block, groups, new_statistic, dense, wait_at_barrier, experts) as statistics:
 
         def at_barrier(name: str) -> None:
+            if experts is not None and name == experts.module:
+                experts.release()
+                return
             group = by_name[name]
             prune_group(group, statistics.pop(group))
 
@@ -212,9 +255,10 @@ def collect(
     groups: Sequence[InputGroup],
     new_statistic: Callable[[], InputStatistic],
     dense: DenseReference | None = None,
+    experts: ExpertBarrier | None = None,
 ) -> dict[InputGroup, InputStatistic]:
     """Return statistics of every group from the block as it is; the streams do not advance."""
-    with _gathering(block, groups, new_statistic, dense, lambda name: None) as statistics:
+    with _gathering(block, groups, new_statistic, dense, lambda name: None, experts) as statistics:
         for batch, hidden in stream.batches():
             if dense is not None:
                 call_block(dense.block, dense.stream.hidden(batch), dense.stream.arguments(dense.index, batch))
@@ -230,10 +274,13 @@ def prune_two_pass(
     new_statistic: Callable[[], InputStatistic],
     prune_group: PruneGroup,
     dense: DenseReference | None = None,
+    experts: ExpertBarrier | None = None,
 ) -> None:
     """Prune in two passes, as the papers do: all statistics from the dense forward, then the pruned block again."""
-    for group, statistic in collect(block, index, stream, groups, new_statistic, dense).items():
+    for group, statistic in collect(block, index, stream, groups, new_statistic, dense, experts).items():
         prune_group(group, statistic)
+    if experts is not None:
+        experts.release()
     stream.advance(block, index)
     if dense is not None:
         dense.stream.advance(dense.block, dense.index)

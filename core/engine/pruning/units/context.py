@@ -11,7 +11,7 @@ from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import WidthReduction
@@ -39,7 +39,8 @@ class UnitSelectionContext:
     `streamed` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
     for the activations that do not fit in `budget`; `trained` takes the weights a method trains while it chooses,
     `planned` what it wants to have again of a block when the pass is there.
-    `width_reduction` is None where entire layers are removed, `removed_layers` of them. Of all parameters `sparsity`
+    `width_reduction` is None where entire layers are removed, `removed_layers` of them, or whole experts, so that each
+    layer keeps `experts`. Of all parameters `sparsity`
     goes, no less where `at_least`, and the layers of what is left have the shapes the `layout` says.
     """
 
@@ -51,6 +52,7 @@ class UnitSelectionContext:
     layout: Layout
     width_reduction: WidthReduction | None
     removed_layers: int
+    experts: int | None
     calibration: Tensor | None
     forward_dtype: torch.dtype
     micro_batch: int
@@ -67,6 +69,8 @@ class UnitSelectionContext:
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
         """The kinds of units within a block that a method chooses among."""
+        if self.experts is not None:
+            return (EXPERT_UNITS,)
         return removed_kinds("none") if self.width_reduction is None else self.width_reduction.kinds
 
     @property

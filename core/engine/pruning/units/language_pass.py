@@ -14,7 +14,7 @@ import torch
 
 from core.counting import counted
 from core.engine.architectures.unit_kind import KindName, UnitKind
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import require_structure
@@ -64,7 +64,7 @@ class UnitRemovalPass(BlockPass):
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
         """The kinds of units that are removed."""
-        return removed_kinds(self.plan.attention)
+        return self.plan.kinds
 
     def run(self) -> PruneResult:
         """Choose what to remove, then process all blocks; raises UnusableModel kinds for unusable tensors."""
@@ -86,6 +86,7 @@ class UnitRemovalPass(BlockPass):
             layout=plan.layout,
             width_reduction=plan.width_reduction,
             removed_layers=plan.removed_layers,
+            experts=plan.experts,
             calibration=calibration,
             forward_dtype=plan.forward_dtype,
             micro_batch=1 if calibration is None else plan.micro_batch(calibration.shape[1]),
@@ -180,7 +181,8 @@ class UnitRemovalPass(BlockPass):
                 if choice:
                     choice.go_on(place, sliced)
                 prefix = narrow.block_prefix(place)
-                self.store.add(BLOCK, f"{index:05d}", {f"{prefix}.{name}": each for name, each in sliced.items()})
+                named = {f"{prefix}.{name}": each for name, each in sliced.items()}
+                self.store.add(BLOCK, f"{index:05d}", saved_tensors(family, named))
             else:
                 if refit:
                     refit.pass_by(index, tensors)

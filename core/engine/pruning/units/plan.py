@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.unit_kind import AttentionMode
+from core.engine.architectures.unit_kind import AttentionMode, UnitKind
+from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
 from core.engine.options.compensation import Refit, RefitOptions
 from core.engine.options.width_counts import WidthReduction
 from core.engine.pruning.plan import PruningPlan
@@ -13,7 +14,7 @@ from secateur_wire.base import JsonObject
 
 @dataclass(frozen=True, kw_only=True)
 class UnitRemovalPlan(PruningPlan):
-    """The choices of one pass that removes units: how layers get narrower, or how many layers are removed.
+    """The choices of one pass that removes units: how layers get narrower, how many go, or what `experts` each keeps.
 
     `sparsity` is a share of all parameters of the model, `at_least` that no less is removed. `split_reads` is how often
     the weights are read to compare the splits between attention and FFN that the width reduction leaves open.
@@ -25,6 +26,12 @@ class UnitRemovalPlan(PruningPlan):
     removed_layers: int
     method: UnitMethod | BlockUnitMethod = field(compare=False)
     split_reads: int = 0
+    experts: int | None = None
+
+    @property
+    def kinds(self) -> tuple[UnitKind, ...]:
+        """Kinds of units within a block that are removed."""
+        return removed_kinds(self.attention) if self.experts is None else (EXPERT_UNITS,)
 
     @property
     def compensation(self) -> Refit | None:

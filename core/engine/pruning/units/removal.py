@@ -118,9 +118,7 @@ def _unit_set(family: Architecture, structure: ModelStructure, layer: int, kind:
             for name in axis_tensors(axis):
                 dimensions = 2 if axis.module in family.linears and name.endswith(".weight") else 1
                 slices.append(UnitSlice(name, axis_dimension(family, axis, dimensions), units, runs))
-    sublayer = family.sublayer_of(kind.name)
-    assert sublayer is not None
-    return UnitSet(kind.name, units, tuple(slices), f"{sublayer.output}.weight")
+    return UnitSet(kind.name, units, tuple(slices), family.reading_weight(kind.name))
 
 
 def output_slices(family: Architecture, unit_sets: Sequence[UnitSet]) -> list[UnitSet]:

@@ -16,13 +16,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 
 from core.engine.architectures.architecture import Architecture, UnitAxis
 from core.engine.architectures.unit_kind import UnitKind
-from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.experts import stored_tensors
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.hooks import removed_after
 from core.engine.models.loading import load_model
@@ -34,6 +35,7 @@ from core.engine.models.tracing.configuration import Settings, open_config
 from core.engine.models.tracing.differential import one_line
 from core.engine.models.tracing.removal_axes import with_units
 from core.engine.models.tracing.units import CHANNELS, HEADS, UNIFORM
+from core.engine.pruning.units.expert_test import reason_to_keep_experts
 from core.engine.pruning.units.removal import (
     KeptUnits,
     UnitSet,
@@ -46,6 +48,7 @@ from core.engine.pruning.units.removal import (
 WEIGHTS: Final = "weights"
 LAYERS: Final = "layers"
 PER_LAYER: Final = "per_layer"
+EXPERTS: Final = "experts"
 _LENGTHS: Final = (7, 12)
 _TOLERANCE: Final = 1e-4
 _CPU: Final = torch.device("cpu")
@@ -59,14 +62,17 @@ def self_tested(architecture: Architecture, small: Settings) -> Architecture:
         work.mkdir()
         build_random(open_config(small)).save_pretrained(folder)
         required: tuple[str, ...] = ()
+        reason: str | None = None
         try:
             failed = failed_cuts(folder, as_small, work)
             if LAYERS not in failed and LAYERS not in as_small.refused:
                 required = required_outputs(folder, as_small, work)
+            reason = _reason_to_keep_experts(folder, as_small, work)
         except Exception as error:  # the code of any model may fail in any way
             failed = {WEIGHTS: f"a small copy of it cannot be pruned: {type(error).__name__}: {one_line(error)}"}
     if WEIGHTS in failed:  # whatever is done stands on blocks that run one by one
         failed = dict.fromkeys((WEIGHTS, CHANNELS, HEADS, LAYERS), failed[WEIGHTS])
+    experts, reason = architecture.experts, reason or failed.get(EXPERTS)
     return replace(
         architecture,
         sublayers=tuple(
@@ -75,7 +81,14 @@ def self_tested(architecture: Architecture, small: Settings) -> Architecture:
         ),
         refused={**failed, **architecture.refused},
         required=required,
+        experts=experts if experts is None or reason is None else experts.without_routing(reason),
     )
+
+
+def _reason_to_keep_experts(folder: Path, architecture: Architecture, work: Path) -> str | None:
+    opened = open_model(folder, discovered=architecture)
+    dense = load_model(opened, _CPU, dtype=torch.float32)
+    return reason_to_keep_experts(opened, dense, lambda kept: _reloaded(opened, [EXPERT_UNITS], kept, work))
 
 
 def _named_alike(small: Architecture, architecture: Architecture) -> Architecture:
@@ -114,6 +127,10 @@ def failed_cuts(folder: Path, architecture: Architecture, work: Path) -> dict[st
         }
     if WEIGHTS not in opened.family.refused and (reason := _streamed_difference(opened, dense)) is not None:
         failed[WEIGHTS] = reason
+    if opened.family.experts is not None:  # stacks are taken apart for the files, and put together again
+        everything = KeptUnits(layers={layer: {} for layer in range(len(structure.layers))})
+        reason = _difference(opened, dense, [], everything, work)
+        failed |= {} if reason is None else {EXPERTS: f"its experts are not pruned: {reason}"}
     modes: dict[tuple[str, str], UnitKind] = {
         (kind.name, type(kind).__name__): kind for mode in ("kv_groups", "query_heads") for kind in removed_kinds(mode)
     }
@@ -165,6 +182,8 @@ def required_outputs(folder: Path, architecture: Architecture, work: Path) -> tu
 @torch.inference_mode()
 def _failure_to_generate(model: PreTrainedModel) -> str | None:
     """Return why a model does not run as the check of an artifact runs it, with a cache; None where it does."""
+    if not isinstance(model, GenerationMixin):
+        return f"{type(model).__name__} generates no text"
     try:
         model.generation_config = GenerationConfig()
         for length in _LENGTHS:
@@ -257,7 +276,7 @@ def _reloaded(opened: ModelFolder, kinds: Sequence[UnitKind], kept: KeptUnits, w
         prefix = f"{blocks}{layer}."
         block = {name.removeprefix(prefix): opened.read(name) for name in opened.tensors if name.startswith(prefix)}
         sliced = remove_units(block, layer_unit_sets(family, structure, layer, kinds), units)
-        tensors |= {family.stored_name(f"{blocks}{place}.{name}"): each for name, each in sliced.items()}
+        tensors |= stored_tensors(family, {f"{blocks}{place}.{name}": each for name, each in sliced.items()})
     unchanged = [
         replace(entry, name=family.stored_name(name))
         for name, entry in opened.tensors.items()

@@ -144,11 +144,18 @@ def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
         return 0
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}
     grams = sum(width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
+    experts = description.known_as.experts
+    if experts is not None:  # each has an XᵀX, of the tokens that it is given, and a factorisation of its own
+        grams += sum(
+            each.in_features**2 * tokens.calibration * experts.top_k + each.experts * 4 * each.in_features**3 // 3
+            for each in description.linears
+            if each.experts is not None
+        )
     if compensation is not None:
         steps = compensation.conjugate_gradient if isinstance(compensation, Compensation) else 0
         products = 2 * MOST_STEPS if steps == "auto" else steps
         if compensation.refits:
             grams += sum(2 * width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)
             products += 3
-        grams += sum(2 * products * linear.out_features * linear.in_features**2 for linear in description.linears)
+        grams += sum(2 * products * linear.numel * linear.in_features for linear in description.linears)
     return grams + variant.cost.operations(facts_of(description, job, tokens))

@@ -218,9 +218,9 @@ def _largest_block(description: ModelDescription) -> list[LinearShape]:
 def _groups(linears: list[LinearShape]) -> list[int]:
     """Return the weights of each group of a block's linear layers that are pruned together.
 
-    They are those of one input width, at most three (two of an MLP, or query, key and value).
+    They are those of one input width, at most three (two of an MLP, or query, key and value); of experts one at a time.
     """
     by_width: dict[int, list[int]] = defaultdict(list)
     for linear in linears:
-        by_width[linear.in_features].append(linear.numel)
+        by_width[linear.in_features].append(linear.numel // (linear.experts or 1))
     return [sum(sorted(sizes)[-2:]) for sizes in by_width.values()]

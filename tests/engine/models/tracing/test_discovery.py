@@ -13,12 +13,13 @@ from transformers import PretrainedConfig
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import read_config, weight_files
+from core.engine.architectures.experts import Routing
 from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 from core.engine.models.tracing.__main__ import answer, main
 from core.engine.models.tracing.blocks import find_blocks
 from core.engine.models.tracing.build import build_traceable
 from core.engine.models.tracing.discover import discover
-from core.engine.models.tracing.execution import EXPERT, ROUTER, STACKED, trace
+from core.engine.models.tracing.execution import ROUTER, trace
 from core.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
 from tests.engine.crossing import partly
 from tests.engine.tiny import CONFIGS, architecture_of, make_model
@@ -79,17 +80,23 @@ def test_arguments_that_follow_from_tokens_and_outputs_in_a_tuple_are_told() -> 
     assert (found.arguments, found.block_outputs) == ("tokens", 2)
 
 
-def test_routers_and_experts_are_named_and_left_alone() -> None:
+def test_routers_are_left_alone_and_experts_are_found() -> None:
     config, tensors = tiny(
         "Qwen2MoeForCausalLM",
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, num_experts=4,
         moe_intermediate_size=16, shared_expert_intermediate_size=16,
     )  # fmt: skip
     found = discover(config, tensors)
-    assert found.left_alone == {
-        "mlp.gate": ROUTER, "mlp.experts.gate_up_proj": STACKED, "mlp.experts.down_proj": STACKED,
-    }  # fmt: skip
-    assert "experts" in found.refused and EXPERT not in found.left_alone.values()
+    assert found.left_alone == {"mlp.gate": ROUTER}
+    assert found.experts is not None and "experts" not in found.refused
+    assert (found.experts.module, found.experts.top_k, found.experts.transposed) == ("mlp.experts", 4, False)
+    assert [each.parts for each in found.experts.matrices] == [
+        tuple(f"model.layers.{{}}.mlp.experts.{{}}.{name}.weight" for name in names)
+        for names in (("gate_proj", "up_proj"), ("down_proj",))
+    ]
+    assert found.experts.routing == Routing(
+        "num_experts", ("mlp.experts.down_proj", "mlp.experts.gate_up_proj", "mlp.gate.weight"), normalised=True
+    )
     assert "mlp.shared_expert.down_proj" in found.linears
 
 

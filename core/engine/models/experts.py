@@ -1,0 +1,109 @@
+"""Experts of a block while it runs: the tokens that reach them, and what a single one does with its own."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.experts import ExpertMatrix, Experts
+
+
+@dataclass(frozen=True)
+class RoutedTokens:
+    """Tokens [tokens, hidden_size] at a block's experts, the experts each goes to and their gates [tokens, top_k]."""
+
+    hidden_NH: Tensor
+    index_NK: Tensor
+    gates_NK: Tensor
+
+    @classmethod
+    def of(cls, arguments: Sequence[object], keywords: Mapping[str, object]) -> "RoutedTokens | None":
+        """Return the tokens that an experts' module is called with; None where its arguments are others."""
+        given = [each for each in (*arguments, *keywords.values()) if isinstance(each, Tensor)]
+        if len(given) != 3:
+            return None
+        hidden, *routing = given
+        index = next((each for each in routing if not each.is_floating_point()), None)
+        gates = next((each for each in routing if each.is_floating_point()), None)
+        if index is None or gates is None or index.shape != gates.shape or index.dim() != 2:
+            return None
+        hidden_NH = hidden.reshape(-1, hidden.shape[-1])
+        return cls(hidden_NH, index, gates) if len(hidden_NH) == len(index) else None
+
+    def of_expert(self, expert: int) -> tuple[Tensor, Tensor]:
+        """Return the rows of the tokens that go to an expert, ascending, and their gates: [tokens] both."""
+        rows_N, places_N = torch.where(self.index_NK == expert)
+        return rows_N, self.gates_NK[rows_N, places_N]
+
+
+class ExpertStacks:
+    """Stacks of a block's experts, of which one expert is run at a time, by the block's own weights and functions."""
+
+    def __init__(self, block: nn.Module, experts: Experts) -> None:
+        self.module = block.get_submodule(experts.module)
+        self._own: Any = self.module  # with the functions that transformers gives such modules
+        self.experts = experts
+
+    def __len__(self) -> int:
+        return len(self.stack(self.experts.reading))
+
+    def stack(self, matrix: ExpertMatrix) -> nn.Parameter:
+        """Return a parameter of the module that has a matrix of every expert."""
+        return self.module.get_parameter(matrix.name)
+
+    def matrix_OI(self, matrix: ExpertMatrix, expert: int) -> Tensor:
+        """Return an expert's matrix as a view, [outputs, inputs]."""
+        return out_in(self.stack(matrix)[expert], self.experts)
+
+    def inner(self, hidden_NH: Tensor, expert: int) -> Tensor:
+        """Return what the expert's last matrix multiplies, for tokens that it reads: [tokens, channels]."""
+        read = self._product(self.experts.reading, hidden_NH, expert)
+        inner: Tensor = self._own._apply_gate(read) if self._own.has_gate else self._own.act_fn(read)
+        return inner
+
+    def output(self, inner_NI: Tensor, expert: int) -> Tensor:
+        """Return what the expert gives, before its gate: [tokens, hidden_size]."""
+        given = self._product(self.experts.giving, inner_NI, expert)
+        output: Tensor = self._own.post_expert_norm(given) if self._own.has_post_expert_norm else given
+        return output
+
+    def _product(self, matrix: ExpertMatrix, inputs_NI: Tensor, expert: int) -> Tensor:
+        bias = None if matrix.bias is None else self.module.get_parameter(matrix.bias)[expert]
+        return nn.functional.linear(inputs_NI, self.matrix_OI(matrix, expert), bias)
+
+
+def out_in(matrix: Tensor, experts: Experts) -> Tensor:
+    """Transpose one expert's matrix to [outputs, inputs], or back, where the stacks have it transposed."""
+    return matrix.T if experts.transposed else matrix
+
+
+def stored_tensors(family: Architecture, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors of a model by the keys that files have: of stacks of experts each expert's own, where they do.
+
+    The numbers of layers and experts are those of the names and stacks given.
+    """
+    stored: dict[str, Tensor] = {}
+    experts = family.experts
+    stacks = {} if experts is None else {experts.parameter(each): each for each in experts.matrices if each.parts}
+    prefix = f"{family.blocks}."
+    for name, tensor in tensors.items():
+        layer, _, inner = name.removeprefix(prefix).partition(".")
+        matrix = stacks.get(inner) if name.startswith(prefix) else None
+        if matrix is None:
+            stored[family.stored_name(name)] = tensor
+            continue
+        for expert, rows in enumerate(tensor.unbind()):
+            for part, share in zip(matrix.parts, rows.chunk(len(matrix.parts)), strict=True):
+                stored[part.format(layer, expert)] = share
+    return stored
+
+
+def saved_tensors(family: Architecture, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a block's tensors, given by their names in the model, by those they are saved by.
+
+    Where there are experts these are the keys of the source's own files, else the model's names, which open as well.
+    """
+    return dict(tensors) if family.experts is None else stored_tensors(family, tensors)

@@ -1,0 +1,223 @@
+"""Experts of a mixture: found in what a run left alone, tried one by one, and traced to what files hold of each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.expert_stacks import join_stacks
+from core.engine.architectures.experts import ExpertMatrix, Experts
+from core.engine.checkpoints.safetensors_header import TensorEntry
+from core.engine.models.experts import ExpertStacks, RoutedTokens
+from core.engine.models.hooks import removed_after
+from core.engine.models.tracing.blocks import run_model, sample_tokens
+from core.engine.models.tracing.execution import EXPERT, STACKED
+from core.engine.models.tracing.names import pattern
+from core.errors import MissingTensors
+
+_FLAGS: Final = ("has_gate", "has_bias", "is_transposed", "has_post_expert_norm")
+"""Facts that transformers gives every module of stacked experts whose forward can be replaced."""
+_LENGTHS: Final = (5, 12, 24)
+_TOLERANCE: Final = 1e-4
+
+
+class UnknownExperts(Exception):
+    """Reason why a mixture's experts are not such as can be pruned."""
+
+
+@dataclass
+class ExpertsCall:
+    """One call of the experts of a block: what they were given, and what they gave."""
+
+    tokens: RoutedTokens
+    output: Tensor
+
+
+def discover_experts(small: PreTrainedModel, blocks: str, left_alone: Mapping[str, str]) -> Experts:
+    """Return the experts of a small random model's blocks; raises UnknownExperts with the reason where there is one.
+
+    `left_alone` are the layers of its blocks that a run found to be no linear layers to prune, each with the reason.
+    """
+    modules = {name.rpartition(".")[0] for name, reason in left_alone.items() if reason == STACKED}
+    if EXPERT in left_alone.values():
+        named = next(name for name, reason in left_alone.items() if reason == EXPERT)
+        raise UnknownExperts(f"each of its experts is a module of its own, as {named}")
+    if len(modules) != 1:
+        listed = ", ".join(sorted(modules)) or "none"
+        raise UnknownExperts(f"one module of stacked experts in a block is needed, it has {listed}")
+    (module,) = modules
+    distinct = {_of_module(each, module) for each in _with(small, blocks, module)}
+    if len(distinct) != 1:
+        raise UnknownExperts(f"{module} is made of other parameters in some layers than in others")
+    (experts,) = distinct
+    stacks = {experts.parameter(each) for each in experts.matrices}
+    others = sorted(name for name, reason in left_alone.items() if reason == STACKED and name not in stacks)
+    if others:
+        raise UnknownExperts(f"{others[0]} is neither what its experts read with nor what they give with")
+    counts = _try_one_by_one(small, blocks, experts)
+    if len(counts) != 1:
+        raise UnknownExperts(f"its tokens go to {sorted(counts)} experts, where there is to be one number")
+    return replace(_with_parts(small, blocks, experts), top_k=counts.pop())
+
+
+def _with(model: PreTrainedModel, blocks: str, module: str) -> list[nn.Module]:
+    """Return the blocks that have a module of that name."""
+    return [
+        block
+        for block in model.get_submodule(blocks).children()
+        if module in {name for name, _ in block.named_modules()}
+    ]
+
+
+def _of_module(block: nn.Module, name: str) -> Experts:
+    """Return the experts of a block by the parameters and the facts of their module."""
+    module = block.get_submodule(name)
+    if not all(hasattr(module, flag) for flag in _FLAGS):
+        raise UnknownExperts(f"{name}, a {type(module).__name__}, has a forward that nothing is known of")
+    facts: dict[str, Any] = {flag: bool(getattr(module, flag)) for flag in _FLAGS}
+    own = {parameter: tuple(each.shape) for parameter, each in module.named_parameters(recurse=False)}
+    reading, giving = "gate_up_proj" if facts["has_gate"] else "up_proj", "down_proj"
+    biases = {f"{each}_bias" for each in (reading, giving)} if facts["has_bias"] else set()
+    if own.keys() != {reading, giving} | biases or len(own[reading]) != 3 or len(own[giving]) != 3:
+        raise UnknownExperts(f"{name} is made of {', '.join(own)}")
+    return Experts(
+        name,
+        ExpertMatrix(reading, f"{reading}_bias" if biases else None),
+        ExpertMatrix(giving, f"{giving}_bias" if biases else None),
+        facts["is_transposed"],
+        top_k=0,
+    )
+
+
+def _try_one_by_one(small: PreTrainedModel, blocks: str, experts: Experts) -> set[int]:
+    """Require experts that run one by one, each on its own tokens, to add up to what their module gives.
+
+    Returns the numbers of experts that a token goes to.
+    """
+    having = _with(small, blocks, experts.module)
+    counts = set()
+    for length in _LENGTHS:
+        for block, call in zip(having, calls_of_experts(small, blocks, experts, length), strict=True):
+            stacks = ExpertStacks(block, experts)
+            counts.add(call.tokens.index_NK.shape[1])
+            total = torch.zeros_like(call.tokens.hidden_NH)
+            for expert in range(len(stacks)):
+                rows_N, gates_N = call.tokens.of_expert(expert)
+                output_NH = stacks.output(stacks.inner(call.tokens.hidden_NH[rows_N], expert), expert)
+                total.index_add_(0, rows_N, output_NH * gates_N[:, None])
+            expected = call.output.reshape(total.shape)
+            if not float((total - expected).abs().max()) <= _TOLERANCE * float(expected.abs().max()):
+                raise UnknownExperts(f"{experts.module} does more than to add up its experts by their gates")
+    return counts
+
+
+def calls_of_experts(small: PreTrainedModel, blocks: str, experts: Experts, length: int) -> list[ExpertsCall]:
+    """Run a model on sequences of that length and return the call of each block's experts.
+
+    Raises UnknownExperts where there is not one in each, or not with tokens, experts and gates.
+    """
+    return _calls(small, _with(small, blocks, experts.module), experts.module, length)
+
+
+def _calls(small: PreTrainedModel, having: list[nn.Module], module: str, length: int) -> list[ExpertsCall]:
+    """Run the model and return the call of each block's experts, which is one."""
+    calls: list[list[ExpertsCall]] = [[] for _ in having]
+
+    def note(place: int) -> Any:
+        def hook(
+            experts: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object], output: object
+        ) -> None:
+            tokens = RoutedTokens.of(arguments, keywords)
+            if tokens is None or not isinstance(output, Tensor) or output.numel() != tokens.hidden_NH.numel():
+                raise UnknownExperts(f"{module} is not called with tokens, experts and gates")
+            calls[place].append(ExpertsCall(tokens, output))
+
+        return hook
+
+    handles = [
+        block.get_submodule(module).register_forward_hook(note(place), with_kwargs=True)
+        for place, block in enumerate(having)
+    ]
+    with removed_after(handles), torch.inference_mode():
+        run_model(small, sample_tokens(small, length=length))
+    if any(len(each) != 1 for each in calls):
+        raise UnknownExperts(f"{module} is not called once in each block")
+    return [call for (call,) in calls]
+
+
+def _with_parts(small: PreTrainedModel, blocks: str, experts: Experts) -> Experts:
+    """Return experts with the patterns of the keys by which files hold each one's matrices, where they do.
+
+    They are found by value among what transformers saves of the model, whose random weights are nowhere the same.
+    """
+    stored = revert_weight_conversion(small, dict(small.state_dict()))
+    matrices = [_matrix_with_parts(small, blocks, experts, matrix, stored) for matrix in experts.matrices]
+    return replace(experts, reading=matrices[0], giving=matrices[1])
+
+
+def _matrix_with_parts(
+    small: PreTrainedModel, blocks: str, experts: Experts, matrix: ExpertMatrix, stored: Mapping[str, Tensor]
+) -> ExpertMatrix:
+    name = experts.parameter(matrix)
+    layers = [index for index, block in enumerate(small.get_submodule(blocks).children()) if _has(block, name)]
+    stack = small.get_parameter(f"{blocks}.{layers[0]}.{name}")
+    if any(each.shape == stack.shape and torch.equal(each, stack) for each in stored.values()):
+        return matrix
+    parts: list[str] = []
+    row = 0
+    while row < stack.shape[1]:
+        key = next((key for key, each in stored.items() if _starts(each, stack[0], row)), None)
+        if key is None:
+            raise UnknownExperts(f"files hold {name} in parts that are not its experts' rows")
+        parts.append(pattern(key))
+        row += len(stored[key])
+    for layer in layers:
+        stack = small.get_parameter(f"{blocks}.{layer}.{name}")
+        for expert, rows in enumerate(stack.unbind()):
+            for part, share in zip(parts, rows.chunk(len(parts)), strict=True):
+                key = part.format(layer, expert) if part.count("{}") == 2 else ""
+                if key not in stored or not torch.equal(stored[key], share):
+                    raise UnknownExperts(f"files do not hold each expert's {name} by its layer and its number")
+    return replace(matrix, parts=tuple(parts))
+
+
+def _starts(part: Tensor, matrix: Tensor, row: int) -> bool:
+    """Return True if a tensor is the rows of a matrix that begin with one of them."""
+    return (
+        part.dim() == 2
+        and part.shape[1] == matrix.shape[1]
+        and torch.equal(part[0], matrix[row])
+        and torch.equal(part, matrix[row : row + len(part)])
+    )
+
+
+def _has(block: nn.Module, parameter: str) -> bool:
+    return parameter in dict(block.named_parameters())
+
+
+def check_stacks(model: PreTrainedModel, architecture: Architecture, stored: Mapping[str, TensorEntry]) -> None:
+    """Require the files to have the stacks of all experts of a model, in the shapes that its config gives them.
+
+    `stored` are tensors by their keys. Raises MissingTensors or CorruptSafetensors.
+    """
+    experts = architecture.experts
+    if experts is None:
+        return
+    joined = {architecture.module_name(key): entry for key, entry in join_stacks(stored, architecture).items()}
+    for index, block in enumerate(model.get_submodule(architecture.blocks).children()):
+        for name, parameter in block.named_parameters():
+            if name in {experts.parameter(each) for each in experts.matrices}:
+                entry = joined.get(f"{architecture.blocks}.{index}.{name}")
+                shape = None if entry is None else entry.shape
+                if shape != tuple(parameter.shape):
+                    has = "lack" if shape is None else f"hold as {list(shape)}"
+                    raise MissingTensors(
+                        f"the files {has} {architecture.blocks}.{index}.{name}, which the config needs as "
+                        f"{list(parameter.shape)}",
+                        param="model",
+                    )

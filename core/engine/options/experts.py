@@ -1,0 +1,74 @@
+"""Options of methods that remove whole experts, and how many a model can lose."""
+
+import math
+
+from core.engine.architectures.architecture import EXPERTS_KIND
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.experts import Experts, Routing
+from core.engine.architectures.structure import ModelStructure
+from core.engine.options.base import MethodParameters
+from core.errors import InvalidSparsity, UnsupportedArchitecture
+
+_ROUNDING = 1e-6
+"""Parameters that a ratio, a float, may mean too many or too few."""
+
+
+class ExpertOptions(MethodParameters):
+    """Options of methods that remove whole experts: as many in each layer."""
+
+
+def experts_left(
+    description: ModelDescription, structure: ModelStructure, ratio: float, *, at_least: bool = False
+) -> int:
+    """Return how many experts each layer keeps where about `ratio` of a model's parameters goes, or no less.
+
+    Raises UnsupportedArchitecture where it cannot lose any, InvalidSparsity with the nearest number that is allowed
+    where a router could not choose among what would be left.
+    """
+    experts, routing, before, share = _removable(description, structure)
+    exact = ratio / share
+    removed = math.ceil(exact - _ROUNDING) if at_least else round(exact)
+    left = before - removed
+    reason = None if left > 0 else "none is not a mixture"
+    if ratio > 0 and removed < 1:
+        reason = "an expert of each layer is the least that goes"
+    reason = reason or routing.refusal(left, experts.top_k)
+    if reason is None or not ratio:
+        return left
+    allowed = [each for each in range(1, before) if routing.refusal(each, experts.top_k) is None]
+    said = f"sparsity {ratio:g} leaves {left} of {before} experts a layer, and {reason}"
+    if not allowed:
+        raise InvalidSparsity(f"{said}: no experts of this model can go", param="sparsity")
+    nearest = min(allowed, key=lambda each: (abs(each - left), each))
+    raise InvalidSparsity(
+        f"{said}; the nearest that is allowed are {nearest}, which is sparsity {(before - nearest) * share:.6f}",
+        param="sparsity",
+    )
+
+
+def expert_sparsities(description: ModelDescription, structure: ModelStructure) -> list[float]:
+    """Return the shares of a model's parameters that go with numbers of experts that can, ascending from 0."""
+    experts, routing, before, share = _removable(description, structure)
+    allowed = [each for each in range(before - 1, 0, -1) if routing.refusal(each, experts.top_k) is None]
+    return [0.0, *((before - left) * share for left in allowed)]
+
+
+def _removable(description: ModelDescription, structure: ModelStructure) -> tuple[Experts, Routing, int, float]:
+    """Return a model's experts, their routing and number, and the share of its parameters that one a layer is."""
+    experts = description.known_as.experts
+    if experts is None:
+        raise UnsupportedArchitecture(f"{description.architecture} has no experts that could go", param="model")
+    if experts.routing is None:
+        raise UnsupportedArchitecture(
+            f"{description.architecture} cannot lose whole experts: {experts.kept_because}", param="model"
+        )
+    counts = {layer.sizes[EXPERTS_KIND] for layer in structure.layers} - {0}
+    if len(counts) != 1:
+        raise UnsupportedArchitecture(
+            f"{description.architecture} cannot lose whole experts: its layers have {sorted(counts)} of them, and its "
+            "config one number for all",
+            param="model",
+        )
+    having = sum(layer.sizes[EXPERTS_KIND] > 0 for layer in structure.layers)
+    share = having * structure.facts["expert_parameters"] / description.parameters
+    return experts, experts.routing, counts.pop(), share

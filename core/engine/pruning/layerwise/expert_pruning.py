@@ -1,0 +1,241 @@
+"""Pruning of a block's experts, one after the other, each by the statistics of the tokens that are routed to it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from math import sqrt
+
+from torch import Tensor, nn
+
+from core.engine.architectures.experts import ExpertMatrix, Experts
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.models.experts import ExpertStacks, RoutedTokens, out_in
+from core.engine.pruning.block_pass import ExpertRow, RoutingRow
+from core.engine.pruning.compensation.refit import Fitted, prune_and_fit
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.plan import LayerwisePlan
+from core.engine.pruning.layerwise.propagation import ExpertBarrier
+from core.engine.pruning.layerwise.targets import PrunableLinear
+
+_ERROR_SAMPLE_TOKENS = 1024
+_UNSEEN = 1e-3
+"""Mean square of an input that none of an expert's tokens has anything in, as a share of that of the others."""
+_MOST_NOTES = 3
+"""Notes on a block's experts that the report has, at most."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Tokens of a micro-batch that an expert reads, [tokens, hidden_size], with their gates [tokens]; None: all are 1.
+
+    `dense_NH` are the dense model's hidden states of the same tokens, where it runs too.
+    """
+
+    hidden_NH: Tensor
+    gates_N: Tensor | None
+    dense_NH: Tensor | None
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The tokens that an expert is pruned by: those that are routed to it or, `is_pooled`, all there are.
+
+    `fitted` are the first of them, to which weights are fitted where the others are held out; None: all.
+    """
+
+    batches: Sequence[_Batch]
+    routed: int
+    fitted: int | None
+    is_pooled: bool
+
+
+@dataclass
+class _Account:
+    """Account of a stack while it is pruned: zeros, the energy that its own tokens lost and had, and all fits."""
+
+    shape: LinearShape
+    zeros: int = 0
+    lost: float = 0.0
+    total: float = 0.0
+    fits: list[Fitted] = field(default_factory=list)
+
+
+class ExpertPruner:
+    """Pruner of the experts of blocks.
+
+    `linears` are the stacks that are pruned, by full name, each with its place among all prunable layers of the model.
+    `fitted_tokens` are the first of all tokens, to which weights are fitted where the others are held out.
+    """
+
+    def __init__(
+        self,
+        plan: LayerwisePlan,
+        experts: Experts,
+        linears: Mapping[str, tuple[int, LinearShape]],
+        *,
+        fitted_tokens: int | None,
+        note: Callable[[str], None],
+    ) -> None:
+        self.plan = plan
+        self.experts = experts
+        self.linears = linears
+        self.fitted_tokens = fitted_tokens
+        self.note = note
+
+    def prunes(self, prefix: str) -> bool:
+        """Return True if a block, of that full name, has experts to prune."""
+        return any(f"{prefix}.{self.experts.parameter(each)}" in self.linears for each in self.experts.matrices)
+
+    def prune(
+        self,
+        prefix: str,
+        block: nn.Module,
+        tensors: Mapping[str, Tensor],
+        dense: nn.Module | None,
+        arrived: ExpertBarrier,
+    ) -> tuple[list[ExpertRow], RoutingRow]:
+        """Prune the experts of a block, of that full name, by the tokens that arrived; return what came of it.
+
+        The block's weights are changed, and `tensors`, by name within the block, which are to be saved. In flight an
+        expert's second matrix sees what its pruned first one gives, else what the dense one does.
+        """
+        stacks = ExpertStacks(block, self.experts)
+        before = None if dense is None else ExpertStacks(dense, self.experts)
+        accounts = {
+            matrix.name: _Account(self.linears[name][1])
+            for matrix in self.experts.matrices
+            if (name := f"{prefix}.{self.experts.parameter(matrix)}") in self.linears
+        }
+        module = f"{prefix}.{self.experts.module}"
+        notes: list[str] = []
+        shares = []
+        for expert in range(len(stacks)):
+            share = self._share(arrived, expert)
+            self._expert(expert, share, stacks, before, tensors, accounts, notes.append)
+            shares.append(share)
+        for text in notes[:_MOST_NOTES]:
+            self.note(text)
+        if len(notes) > _MOST_NOTES:
+            self.note(f"{module}: {len(notes) - _MOST_NOTES} more such notes, on other experts")
+        layer = next(iter(accounts.values())).shape.layer
+        pooled = tuple(expert for expert, share in enumerate(shares) if share.is_pooled)
+        routing = RoutingRow(module, layer, tuple(share.routed for share in shares), pooled)
+        return [self._row(account, len(stacks)) for account in accounts.values()], routing
+
+    def _share(self, arrived: ExpertBarrier, expert: int) -> _Share:
+        """Return the tokens an expert is pruned by: all, where none is routed to it, or none held out."""
+        routed = [tokens.of_expert(expert) for tokens in arrived.tokens]
+        total = sum(len(rows_N) for rows_N, _ in routed)
+        fitted = self._fitted([rows_N for rows_N, _ in routed], arrived.tokens)
+        is_pooled = not any(bool((gates_N != 0).any()) for _, gates_N in routed) or fitted in (0, total)
+        dense: Sequence[Tensor | None] = arrived.dense or [None] * len(arrived.tokens)
+        if is_pooled:
+            batches = [
+                _Batch(tokens.hidden_NH, None, dense_NH) for tokens, dense_NH in zip(arrived.tokens, dense, strict=True)
+            ]
+            return _Share(batches, total, self.fitted_tokens, is_pooled=True)
+        batches = [
+            _Batch(tokens.hidden_NH[rows_N], gates_N, None if dense_NH is None else dense_NH[rows_N])
+            for tokens, (rows_N, gates_N), dense_NH in zip(arrived.tokens, routed, dense, strict=True)
+            if len(rows_N)
+        ]
+        return _Share(batches, total, fitted, is_pooled=False)
+
+    def _fitted(self, rows: Sequence[Tensor], tokens: Sequence[RoutedTokens]) -> int | None:
+        """Return how many of an expert's tokens are among those that weights are fitted to; None: all are."""
+        if self.fitted_tokens is None:
+            return None
+        starts = accumulate((len(each.hidden_NH) for each in tokens), initial=0)
+        return sum(
+            int((rows_N + start < self.fitted_tokens).sum()) for start, rows_N in zip(starts, rows, strict=False)
+        )
+
+    def _expert(
+        self,
+        expert: int,
+        share: _Share,
+        stacks: ExpertStacks,
+        before: ExpertStacks | None,
+        tensors: Mapping[str, Tensor],
+        accounts: Mapping[str, _Account],
+        note: Callable[[str], None],
+    ) -> None:
+        reading, giving = self.experts.matrices
+        inner: list[Tensor] | None = None
+        if self.plan.propagation != "in_flight":
+            inner = [stacks.inner(each.hidden_NH, expert) for each in share.batches]
+        if reading.name in accounts:
+            inputs = ((each.hidden_NH, each.dense_NH) for each in share.batches)
+            self._matrix(expert, reading, share, inputs, stacks, tensors, accounts[reading.name], note)
+        if giving.name in accounts:
+            if inner is None:
+                inner = [stacks.inner(each.hidden_NH, expert) for each in share.batches]
+            inputs = (
+                (
+                    inner_NI,
+                    None if before is None or each.dense_NH is None else before.inner(each.dense_NH, expert),
+                )
+                for each, inner_NI in zip(share.batches, inner, strict=True)
+            )
+            self._matrix(expert, giving, share, inputs, stacks, tensors, accounts[giving.name], note)
+
+    def _matrix(
+        self,
+        expert: int,
+        matrix: ExpertMatrix,
+        share: _Share,
+        inputs: Iterable[tuple[Tensor, Tensor | None]],
+        stacks: ExpertStacks,
+        tensors: Mapping[str, Tensor],
+        account: _Account,
+        note: Callable[[str], None],
+    ) -> None:
+        """Prune one matrix of an expert by its inputs, and the dense model's, of each micro-batch."""
+        statistic = self._statistic(share)
+        for batch, (inputs_NI, dense_NI) in zip(share.batches, inputs, strict=True):
+            gates_N = batch.gates_N if statistic.level is Statistic.GRAM else None
+            statistic.update(_weighted(inputs_NI, gates_N), None if dense_NI is None else _weighted(dense_NI, gates_N))
+        statistic.give_unseen_inputs(_UNSEEN)
+        index, shape = self.linears[account.shape.name]
+        stored = tensors[self.experts.parameter(matrix)][expert]
+        dense_OI = out_in(stored.to(self.plan.device), self.experts).float()
+        linear = PrunableLinear(
+            f"{account.shape.name}.{expert}", expert * len(self.plan.linears) + index, dense_OI, self.plan.target(shape)
+        )
+        (fit,) = prune_and_fit(self.plan.method, [linear], statistic, self.plan.compensation, note)
+        rounded_OI = fit.weight_OI.to(stored.dtype)
+        account.zeros += int((rounded_OI == 0).sum())
+        account.fits.append(fit)
+        if not share.is_pooled:
+            account.total += statistic.energy(dense_OI)
+            account.lost += statistic.energy(dense_OI - rounded_OI.float())
+        stored.copy_(out_in(rounded_OI, self.experts))  # from here on dense_OI, which may be a view of it, is gone
+        stacks.matrix_OI(matrix, expert).data.copy_(rounded_OI)
+
+    def _statistic(self, share: _Share) -> InputStatistic:
+        tokens = sum(len(each.hidden_NH) for each in share.batches)
+        stride = max(1, tokens // _ERROR_SAMPLE_TOKENS)
+        if self.plan.compensation is None:
+            return InputStatistic(self.plan.method.statistic, sample_stride=stride)
+        return InputStatistic(Statistic.GRAM, sample_stride=stride, fitted_tokens=share.fitted)
+
+    def _row(self, account: _Account, experts: int) -> ExpertRow:
+        shape, fits = account.shape, account.fits
+        refits = [fit.refit for fit in fits if fit.refit is not None]
+        return ExpertRow(
+            name=shape.name,
+            layer=shape.layer,
+            out_features=shape.out_features,
+            in_features=shape.in_features,
+            target=self.plan.target(shape).sparsity,
+            zeros=account.zeros,
+            sparsity=account.zeros / shape.numel,
+            reconstruction_error=sqrt(max(account.lost, 0.0) / account.total) if account.total > 0 else None,
+            refit=sum(refits) / len(refits) if refits else None,
+            experts=experts,
+        )
+
+
+def _weighted(values_NI: Tensor, gates_N: Tensor | None) -> Tensor:
+    """Return rows times their gates: an expert's error counts in its block's output by the gate of each token."""
+    return values_NI if gates_N is None else values_NI.float() * gates_N.float()[:, None]

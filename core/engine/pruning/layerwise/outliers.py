@@ -1,0 +1,56 @@
+"""Sparsities of blocks by the outliers of their scores (OWL), from a dense pass over the calibration tokens."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from core.counting import counted
+from core.engine.models.streamed import StreamedModel
+from core.engine.models.tensors import to_out_in
+from core.engine.options.allocation import AllocationOptions
+from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.layerwise.plan import LayerwisePlan
+from core.engine.pruning.layerwise.propagation import InputGroup, collect
+from core.engine.pruning.layerwise.streams import Stream
+from core.engine.pruning.saliency import weight_times_norm
+
+
+@torch.inference_mode()
+def outlier_sparsities(
+    streamed: StreamedModel,
+    calibration: Stream,
+    plan: LayerwisePlan,
+    groups_of: Callable[[int], Sequence[InputGroup]],
+    new_statistic: Callable[[Statistic], InputStatistic],
+) -> list[float]:
+    """Return the sparsity of each block; experts, of which the tokens each reads are not gathered here, follow it.
+
+    `groups_of` are the linear layers of a block that are looked at. The stream ends where it began.
+    """
+    assert isinstance(plan.parameters, AllocationOptions)
+    family = streamed.folder.family
+    calibration.start()
+    shares: dict[int, float] = {}
+    for index in counted(range(len(streamed)), "looking for outliers in blocks"):
+        tensors = streamed.read_block(index)
+        block = streamed.fill_block(index, tensors, calibration.dtype)
+        groups = groups_of(index)
+        if groups:
+            statistics = collect(block, index, calibration, groups, lambda: new_statistic(Statistic.NORMS))
+            shares[index] = outlier_share(
+                (
+                    weight_times_norm(
+                        to_out_in(tensors[f"{name}.weight"].to(plan.device), family).float(), statistic.norms_I
+                    )
+                    for group, statistic in statistics.items()
+                    for name in group.linears
+                ),
+                plan.parameters.owl_outlier_ratio,
+            )
+        calibration.advance(block, index)
+        streamed.empty_block(index)
+    calibration.resume(0)
+    chosen = owl_sparsities(list(shares.values()), plan.sparsity, plan.parameters.owl_range)
+    by_layer = dict(zip(shares, chosen, strict=True))
+    return [by_layer.get(index, plan.sparsity) for index in range(len(streamed))]

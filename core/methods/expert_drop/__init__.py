@@ -1,0 +1,1 @@
+"""Removal of whole experts: description and parameters in `info`, mathematics in `method`."""

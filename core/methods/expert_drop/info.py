@@ -1,0 +1,59 @@
+"""Expert drop: its description and parameters."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.engine.options.experts import ExpertOptions
+from core.methods.cost import Cost, CostFacts
+from core.methods.method_info import MethodInfo
+from secateur_wire.methods import Needs, Paper
+
+_GAINS = (
+    "The model gets smaller: less memory and a smaller file on any hardware, without special kernels. Each token still "
+    "goes to as many experts as before, so that it takes as many products; where memory is what limits, as with few "
+    "requests at once, runs are faster too."
+)
+
+
+class ExpertDropParameters(ExpertOptions):
+    """Parameters of `expert-drop`."""
+
+    score: Literal["reap", "frequency", "random"] = Field(
+        "reap",
+        description="Experts of the lowest score go. reap: the mean, over the calibration tokens routed to an expert, "
+        "of its gate times the length of what it gives. frequency: how many tokens are routed to it. random: the "
+        "baseline.",
+    )
+
+
+class ExpertDropCost(Cost[ExpertDropParameters]):
+    """Cost of a pass of the dense model beside the one that removes, in which experts run twice."""
+
+    def passes(self, facts: CostFacts[ExpertDropParameters]) -> int:
+        return (1 if facts.parameters.score == "random" else 2) * facts.tokens.calibration
+
+
+INFO = MethodInfo(
+    id="expert-drop",
+    rank=125,
+    title="Expert drop",
+    summary="Removes whole experts of a mixture: those that add least to what their tokens get.",
+    description="Takes whole experts out of a mixture, as many from each layer, with their rows of the router: those "
+    "that, on calibration text, add least to the tokens they are given. Forward passes only, one block in memory at a "
+    "time. What is left is an ordinary, smaller mixture. Tokens whose experts went are routed to others; where gates "
+    "are not normalised, those of all tokens change.",
+    gains=_GAINS,
+    paper=Paper(
+        title="REAP the Experts: Why Pruning Prevails for One-Shot MoE compression",
+        authors="Lasby, Lazarevich, Sinnadurai, Lie, Ioannou, Thangarasa",
+        year=2025,
+        url="https://arxiv.org/abs/2510.13999",
+    ),
+    task_families=("language-model",),
+    patterns=("structured",),
+    needs=Needs(calibration=True, gradients=False, training=False),
+    parameters=ExpertDropParameters,
+    removes="experts",
+    cost=ExpertDropCost(),
+)
