@@ -5,6 +5,8 @@ devices, and what may change an operand's size has its own function.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -42,10 +44,13 @@ def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a value with its tensors changed."""
+    if isinstance(value, Tensor):
+        return change(value)
     if isinstance(value, list | tuple):
-        return type(value)(_mapped(each, change) for each in value)
-    return change(value)
+        return [_mapped(each, change) for each in value] if isinstance(value, list) else tuple(_mapped(each, change) for each in value)
+    return value
 
 
 def _on_several(places: Iterable[object], op: object) -> RuntimeError:
@@ -53,10 +58,36 @@ def _on_several(places: Iterable[object], op: object) -> RuntimeError:
     return RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, {found}! ({op})")
 
 
-def _place(op: Any, name: str, given: Sequence[Tensor], requested: object) -> SimulatedDevice:
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of an operator: whether it returns a view, launches anything, makes the program wait, and so on."""
+
+    is_view: bool
+    is_launched: bool
+    is_waited_for: str | None
+    takes_scalars: bool
+    generator: int | None
+    """The place of its generator among its arguments."""
+
+
+@cache
+def _facts(op: Any) -> _Facts:
+    schema = op._schema
+    name = schema.name.removeprefix("aten::")
+    places = [place for place, each in enumerate(schema.arguments) if each.name == "generator"]
+    return _Facts(
+        is_view=any(each.alias_info is not None and not each.alias_info.is_write for each in schema.returns),
+        is_launched=name not in _ALLOCATE,
+        is_waited_for=name if name in _WAITED_FOR else None,
+        takes_scalars=torch.Tag.pointwise in op.tags or name in _TAKE_SCALARS,
+        generator=places[0] if places else None,
+    )
+
+
+def _place(op: Any, given: Iterable[Tensor], requested: object = None) -> SimulatedDevice:
     """Return the device an operator runs on; raises RuntimeError where its operands are on several."""
-    takes_scalars = torch.Tag.pointwise in op.tags or name in _TAKE_SCALARS
-    places = {each.device for each in given if is_simulated(each) or each.dim() or not takes_scalars}
+    takes_scalars = _facts(op).takes_scalars
+    places = {each.device for each in given if not (takes_scalars and each.device == _CPU and not each.dim())}
     if isinstance(requested, torch.device) and requested.type == NAME:
         places.add(device_of(requested).device)
     if len(places) != 1:
@@ -66,43 +97,30 @@ def _place(op: Any, name: str, given: Sequence[Tensor], requested: object) -> Si
 
 def run(op: Any, *arguments: Any, **keywords: Any) -> Any:
     """Run an operator of a device, whichever it is."""
-    schema, name = op._schema, op._schema.name.removeprefix("aten::")
-    given = list(_tensors([*arguments, *keywords.values()]))
-    device = _place(op, name, given, keywords.get("device"))
-    if any(each.alias_info is not None and not each.alias_info.is_write for each in schema.returns):
-        return op.redispatch(_CPU_KERNELS, *arguments, **keywords)  # a view: of any device
-    if not any(each.name in ("self", "input") for each in schema.arguments) and len(given) == 0 and name not in _ALLOCATE:
-        raise NotImplementedError(f"the simulated accelerator does not make tensors by {op}")
-    if name not in _ALLOCATE:
+    facts = _facts(op)
+    device = _place(op, _tensors((*arguments, *keywords.values())), keywords.get("device"))
+    if facts.is_view:
+        return op.redispatch(_CPU_KERNELS, *arguments, **keywords)  # shapes alone, of any device
+    if facts.is_launched:
         device.launch()
-    if name in _WAITED_FOR:
-        device.synchronise(name)
-    return _compute(op, device, arguments, _of_the_cpu(schema, arguments, keywords, device))
-
-
-def _of_the_cpu(schema: Any, arguments: Sequence[Any], keywords: dict[str, Any], device: SimulatedDevice) -> dict[str, Any]:
-    """Return the keywords by which the CPU computes what the device was asked for."""
-    changed = dict(keywords)
-    for place, argument in enumerate(schema.arguments):
-        if argument.name == "device" and "device" in keywords:
-            changed["device"] = _CPU
-        if argument.name == "generator":
-            requested = keywords.get("generator", None if argument.kwarg_only or place >= len(arguments) else arguments[place])
-            if requested is not None:
-                raise RuntimeError(
-                    f"Expected a '{NAME}' device type for generator but found '{requested.device.type}'"
-                )
-            if place >= len(arguments):
-                changed["generator"] = device.generator
-    return changed
+    if facts.is_waited_for is not None:
+        device.synchronise(facts.is_waited_for)
+    if "device" in keywords:
+        keywords["device"] = _CPU
+    if facts.generator is not None:
+        requested = arguments[facts.generator] if facts.generator < len(arguments) else keywords.get("generator")
+        if requested is not None:
+            raise RuntimeError(f"Expected a '{NAME}' device type for generator but found '{requested.device.type}'")
+        arguments, keywords["generator"] = arguments[: facts.generator], device.generator
+    return _compute(op, device, arguments, keywords)
 
 
 def _compute(op: Any, device: SimulatedDevice, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any:
     """Compute with the CPU's values of tensors; what is new, and outputs that were given, are the device's."""
     lowered: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def lower(value: Any) -> Any:
-        if not is_simulated(value):
+    def lower(value: Tensor) -> Tensor:
+        if value.device == _CPU:
             return value
         if id(value) not in lowered:
             lowered[id(value)] = value, beneath(value)
@@ -114,9 +132,7 @@ def _compute(op: Any, device: SimulatedDevice, arguments: Sequence[Any], keyword
         if value.shape != original.shape or value.stride() != original.stride():
             take_shape(original, value, device)
 
-    def lift(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return value
+    def lift(value: Tensor) -> Tensor:
         return originals[id(value)] if id(value) in originals else new(value, device)
 
     return _mapped(answer, lift)
@@ -225,7 +241,7 @@ def convolve_backward(gradient: Tensor, values: Tensor, weight: Tensor, *setting
 
 
 def _launched(op: Any, arguments: Sequence[Any]) -> SimulatedDevice:
-    device = _place(op, op._schema.name, list(_tensors(arguments)), None)
+    device = _place(op, _tensors(arguments))
     device.launch()
     return device
 
@@ -236,7 +252,7 @@ def attend(
 ) -> Any:  # fmt: skip
     """Attend by the operator that the CPU's own code chooses, from above autograd."""
     given = [query, key, value, *([] if attn_mask is None else [attn_mask])]
-    _place(_aten.scaled_dot_product_attention.default, "scaled_dot_product_attention", given, None)
+    _place(_aten.scaled_dot_product_attention.default, given)
     settings = {"scale": scale, "enable_gqa": enable_gqa}
     with torch.no_grad():
         low = [beneath(each.detach()) for each in given]
