@@ -63,11 +63,15 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU) -> Iterator[tuple[SimulatedDevice,
     for each in DEVICES:
         each.reset()
     Presence.is_given, Presence.current = True, 0
+    # A module that moves to CUDA keeps its parameters, which others may share; to a device of torch's extension it would
+    # get new ones, unless they are swapped.
+    torch.__future__.set_swap_module_params_on_conversion(True)
     try:
         # torch starts one thread of its autograd for the first device alone: all is done in the caller's.
         with torch.autograd.set_multithreading_enabled(False):
             yield DEVICES
     finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
         Presence.is_given, Presence.current = False, 0
         del DEVICE_KINDS[NAME], BACKENDS[NAME]
         AcceleratorState._reset_state(reset_partial_state=True)

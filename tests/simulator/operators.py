@@ -49,13 +49,15 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, list | tuple):
-        return [_mapped(each, change) for each in value] if isinstance(value, list) else tuple(_mapped(each, change) for each in value)
+        return type(value)([_mapped(each, change) for each in value])
     return value
 
 
 def _on_several(places: Iterable[object], op: object) -> RuntimeError:
     found = " and ".join(sorted({str(place) for place in places}))
-    return RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, {found}! ({op})")
+    return RuntimeError(
+        f"Expected all tensors to be on the same device, but found at least two devices, {found}! ({op})"
+    )
 
 
 @dataclass(frozen=True)
@@ -187,24 +189,32 @@ def index_put(
     device = _indexed(target)
     if values.device != target.device and (is_simulated(values) or values.dim()):
         raise _on_several([values.device, target.device], "index_put")
+    is_fill = not accumulate and values.numel() == 1 and not is_simulated(values) and all(map(_is_mask, indices))
+    places = _indices(indices, device, waits=not is_fill)  # CUDA fills by a mask without looking for its places
     lowered = beneath(values) if is_simulated(values) else values
-    _aten._index_put_impl_(beneath(target), _indices(indices, device), lowered, accumulate, unsafe)
+    _aten._index_put_impl_(beneath(target), places, lowered, accumulate, unsafe)
     return target
+
+
+def _is_mask(index: Tensor | None) -> bool:
+    return index is not None and index.dtype in (torch.bool, torch.uint8)
 
 
 def _indexed(tensor: Tensor) -> SimulatedDevice:
     if not is_simulated(tensor):
-        raise RuntimeError(f"indices should be either on cpu or on the same device as the indexed tensor ({tensor.device})")
+        raise RuntimeError(
+            f"indices should be either on cpu or on the same device as the indexed tensor ({tensor.device})"
+        )
     device = device_of(tensor.device)
     device.launch()
     return device
 
 
-def _indices(indices: Sequence[Tensor | None], device: SimulatedDevice) -> list[Tensor | None]:
+def _indices(indices: Sequence[Tensor | None], device: SimulatedDevice, *, waits: bool = True) -> list[Tensor | None]:
     """Return the CPU's values of indices. As with CUDA they may be on the CPU, and of a mask the places are looked for."""
     values: list[Tensor | None] = []
     for each in indices:
-        if each is not None and each.dtype in (torch.bool, torch.uint8):
+        if waits and _is_mask(each):
             device.synchronise("mask as index")
         if each is None or is_simulated(each):
             if each is not None and each.device != device.device:
@@ -263,6 +273,5 @@ def attend(
     if chosen == torch.nn.attention.SDPBackend.FLASH_ATTENTION.value:
         flash = _aten._scaled_dot_product_flash_attention_for_cpu
         return flash(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
-    return _aten._scaled_dot_product_attention_math(
-        query, key, value, attn_mask, dropout_p, is_causal, **settings
-    )[0]  # fmt: skip
+    composed = _aten._scaled_dot_product_attention_math
+    return composed(query, key, value, attn_mask, dropout_p, is_causal, **settings)[0]

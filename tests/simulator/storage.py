@@ -42,6 +42,8 @@ _new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
 _memory: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
 """By the address of each storage that is not empty: the CPU's storage that owns it, and one that cannot be resized."""
 _alive: set["_Allocation"] = set()
+_structures: list[object] = []
+"""What the capsules of empty tensors point to, for as long as the process lives."""
 
 
 class _Allocation(weakref.ref[torch.UntypedStorage]):
@@ -80,10 +82,8 @@ def _empty(index: int, dtype: torch.dtype, is_inference: bool) -> Tensor:
     tensor = _Tensor(None, _Device(_OWN_DEVICE, index), 1, _DataType(1, 8, 1), shape, None, 0, None, None)
     _structures.append((tensor, shape))
     made: Tensor = torch._C._from_dlpack(_new_capsule(ctypes.addressof(tensor), b"dltensor", None))
-    return made if dtype is torch.uint8 else torch.ops.aten.view.dtype.redispatch(_CPU_KERNELS, made, dtype)
-
-
-_structures: list[object] = []
+    typed: Tensor = torch.ops.aten.view.dtype.redispatch(_CPU_KERNELS, made, dtype)
+    return typed
 
 
 def on_device(values: Tensor, device: SimulatedDevice) -> Tensor:
