@@ -1,5 +1,6 @@
 """The product's interface to the simulated devices, and the context in which the product has them."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -60,6 +61,7 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU) -> Iterator[tuple[SimulatedDevice,
     """Let this machine have two simulated devices of such facts, without faults and with nothing counted."""
     SimulatorBackend.kind = kind
     DEVICE_KINDS[NAME], BACKENDS[NAME] = kind, SimulatorBackend
+    gc.collect()  # what an earlier program left is not this one's
     for each in DEVICES:
         each.reset()
     Presence.is_given, Presence.current = True, 0

@@ -100,7 +100,7 @@ def prune_network(
     pattern = pattern or get_method(method).patterns[0]
     torch.manual_seed(0)
     network = Network(
-        model, prunable_linears(folder.description, selection_of(chosen)), sparsity=0.5, device=device, batch_size=8,
+        model, prunable_linears(folder.description, selection_of(chosen)), sparsity=0.3, device=device, batch_size=8,
         pattern=parse_pattern(pattern), images=random_images(16, image_shape(name), classes=CLASSES),
     )  # fmt: skip
     build_classifier_method(method, chosen).prune(network)

@@ -189,8 +189,8 @@ def index_put(
     device = _indexed(target)
     if values.device != target.device and (is_simulated(values) or values.dim()):
         raise _on_several([values.device, target.device], "index_put")
-    is_fill = not accumulate and values.numel() == 1 and not is_simulated(values) and all(map(_is_mask, indices))
-    places = _indices(indices, device, waits=not is_fill)  # CUDA fills by a mask without looking for its places
+    is_fill = not accumulate and not values.dim() and all(map(_is_mask, indices))
+    places = _indices(indices, device, waits=not is_fill)  # of a mask that is filled with one value CUDA needs no places
     lowered = beneath(values) if is_simulated(values) else values
     _aten._index_put_impl_(beneath(target), places, lowered, accumulate, unsafe)
     return target

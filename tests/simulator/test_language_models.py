@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from core.engine.evaluation.continuations import compare_continuations
-from core.engine.evaluation.latency import measure_latency
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import open_model
 from core.engine.options.sensitivity import SensitivityOptions
@@ -129,7 +128,6 @@ def test_what_a_model_writes_and_answers_is_the_cpu_s(
         ]
 
     assert answers(simulated.device) == answers(CPU)
-    assert measure_latency(folder, folder, sequence_length=8, device=simulated.device)["device"] == "sim"
 
 
 def test_sensitivity_is_the_cpu_s(simulated: SimulatedDevice, tmp_path: Path) -> None:

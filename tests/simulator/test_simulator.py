@@ -168,9 +168,9 @@ def test_there_are_devices_only_inside_the_context() -> None:
     assert default_device().type != "sim" and not torch.accelerator.is_available()
 
 
-def test_autocast_lowers_and_raises_as_cuda_s_does(device: torch.device) -> None:
+def test_autocast_lowers_and_raises_as_cuda_s_does() -> None:
     with simulate(LIKE_CUDA), torch.autocast("sim", torch.bfloat16):
-        answer = nn.Linear(3, 3).to(device)(torch.ones(1, 3, device=device))
+        answer = nn.Linear(3, 3).to("sim:1")(torch.ones(1, 3, device="sim:1"))
         assert answer.dtype is torch.bfloat16 and answer.softmax(-1).dtype is torch.float32
 
 
