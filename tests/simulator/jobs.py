@@ -51,7 +51,7 @@ def quick_parameters(method: str, pattern: str | None, parameters: dict[str, Any
 
 
 def prune_language(
-    source: Path, work: Path, device: torch.device, method: str, pattern: str | None = None, *, samples: int = 3,
+    source: Path, work: Path, device: torch.device, method: str, pattern: str | None = None, *, budget: int = 2**30,
     **parameters: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Prune a model, write it, and check what was written; return the files' digests and the figures."""
@@ -61,8 +61,8 @@ def prune_language(
     request = request_for(folder, method, sparsity, pattern, quick_parameters(method, pattern, parameters))
     work.mkdir(parents=True)
     result = walk_for(
-        folder, request, device=device, calibration=make_tokens(samples, 16), work=work,
-        evaluations={"text": make_tokens(2, 16, seed=9)},
+        folder, request, device=device, calibration=make_tokens(3, 16), work=work,
+        evaluations={"text": make_tokens(2, 16, seed=9)}, activation_budget_bytes=budget,
     ).run()  # fmt: skip
     artifact = work / "artifact"
     write_checkpoint(result.files, result.unchanged, source, artifact, config=result.config)

@@ -65,6 +65,20 @@ def test_a_pruned_model_is_the_cpu_s(
     same_on_both(simulated, tmp_path, model_folder(tmp_path), method, pattern, **parameters)
 
 
+@pytest.mark.parametrize(
+    ("method", "pattern", "parameters"),
+    [("depth", "structured", {"criterion": "perplexity"}), ("frontier", "structured", {}), ("wanda", "2:4", {}),
+     ("random", "unstructured", {"allocation": "fisher"})],
+    ids=lambda value: str(value),
+)  # fmt: skip
+def test_hidden_states_that_waited_on_disk_are_on_the_device_again(
+    method: str, pattern: str, parameters: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    source = model_folder(tmp_path)
+    held = prune_language(source, tmp_path / "held", simulated.device, method, pattern, **parameters)
+    assert prune_language(source, tmp_path / "spilt", simulated.device, method, pattern, budget=0, **parameters) == held
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize(("method", "pattern"), _EVERY)
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
