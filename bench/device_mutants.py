@@ -3,8 +3,8 @@
 A mutant is one change of one call in `core`, found in the syntax tree: `.to(…)` or `device=…` without its device,
 `.cpu()` taken away, a generator left out, a call of the accelerator's interface about the CPU instead, or left out. The
 tests of `tests/simulator` have to notice it. A child forked from a process that has loaded the libraries runs them on
-the product with the change, which is in its memory alone; what was found is kept in `.cache/device-mutants.json`, by the
-change and the sources, and not run again. `--sample N --seed S` tries N of them; the exit status is 1 under 90 %.
+the product with the change, which is in its memory alone. What was found is kept in `.cache/device-mutants.json`, by
+the change and the sources, and not run again. `--sample N --seed S` tries N of them; the exit status is 1 under 90 %.
 """
 
 import argparse
@@ -132,7 +132,7 @@ def mutated(mutant: Mutant) -> CodeType:
     call, _, instead = list(_calls(tree))[mutant.number]
 
     class Exchange(ast.NodeTransformer):
-        def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
+        def visit_Call(self, node: ast.Call) -> ast.AST:
             return ast.copy_location(instead, node) if node is call else self.generic_visit(node)
 
     return compile(ast.fix_missing_locations(Exchange().visit(tree)), mutant.file, "exec")

@@ -4,10 +4,12 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from torch import nn
 
 import tests.simulator.registration  # noqa: F401
 from core.device_kinds import CPU, CUDA, DEVICE_KINDS, DeviceKind
@@ -56,6 +58,18 @@ class SimulatorBackend(DeviceBackend):
         return accelerator
 
 
+_move = nn.Module.to
+
+
+def _moved(module: nn.Module, *arguments: Any, **keywords: Any) -> nn.Module:
+    """Move a module as `to` does, and leave one alone that is there: a parameter in use cannot be swapped."""
+    device, dtype, *_ = torch._C._nn._parse_to(*arguments, **keywords)
+    tensors = [*module.parameters(), *module.buffers()]
+    if dtype is None and device is not None and all(each.device == device for each in tensors):
+        return module
+    return _move(module, *arguments, **keywords)
+
+
 @contextmanager
 def simulate(kind: DeviceKind = LIKE_THE_CPU) -> Iterator[tuple[SimulatedDevice, ...]]:
     """Let this machine have two simulated devices of such facts, without faults and with nothing counted."""
@@ -65,15 +79,17 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU) -> Iterator[tuple[SimulatedDevice,
     for each in DEVICES:
         each.reset()
     Presence.is_given, Presence.current = True, 0
-    # A module that moves to CUDA keeps its parameters, which others may share; to a device of torch's extension it would
-    # get new ones, unless they are swapped.
+    # A module that moves to CUDA keeps its parameters, which others may share; on a device that torch does not know it
+    # would get new ones, unless they are swapped.
     torch.__future__.set_swap_module_params_on_conversion(True)
+    nn.Module.to = _moved
     try:
         # torch starts one thread of its autograd for the first device alone: all is done in the caller's.
         with torch.autograd.set_multithreading_enabled(False):
             yield DEVICES
     finally:
         torch.__future__.set_swap_module_params_on_conversion(False)
+        nn.Module.to = _move
         Presence.is_given, Presence.current = False, 0
         del DEVICE_KINDS[NAME], BACKENDS[NAME]
         AcceleratorState._reset_state(reset_partial_state=True)

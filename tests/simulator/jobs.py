@@ -90,7 +90,13 @@ def recover_language(
 
 
 def prune_network(
-    source: Path, name: str, place: Path, device: torch.device, method: str, pattern: str | None = None, **parameters: Any
+    source: Path,
+    name: str,
+    place: Path,
+    device: torch.device,
+    method: str,
+    pattern: str | None = None,
+    **parameters: Any,
 ) -> dict[str, Any]:
     """Prune a classifier and write it; return the files' digests, notes and figures."""
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -1,7 +1,7 @@
 """Operators of the simulated devices: each is the CPU's own, on the memory beneath.
 
-`run` takes every operator that reaches a device. What has no kernel of the CPU's by that name, what moves values between
-devices, and what may change an operand's size has its own function.
+`run` takes every operator that reaches a device. What has no kernel of the CPU's by that name, what moves values
+between devices, and what may change an operand's size has its own function.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -190,7 +190,9 @@ def index_put(
     if values.device != target.device and (is_simulated(values) or values.dim()):
         raise _on_several([values.device, target.device], "index_put")
     is_fill = not accumulate and not values.dim() and all(map(_is_mask, indices))
-    places = _indices(indices, device, waits=not is_fill)  # of a mask that is filled with one value CUDA needs no places
+    places = _indices(
+        indices, device, waits=not is_fill
+    )  # of a mask that is filled with one value CUDA needs no places
     lowered = beneath(values) if is_simulated(values) else values
     _aten._index_put_impl_(beneath(target), places, lowered, accumulate, unsafe)
     return target
@@ -211,7 +213,7 @@ def _indexed(tensor: Tensor) -> SimulatedDevice:
 
 
 def _indices(indices: Sequence[Tensor | None], device: SimulatedDevice, *, waits: bool = True) -> list[Tensor | None]:
-    """Return the CPU's values of indices. As with CUDA they may be on the CPU, and of a mask the places are looked for."""
+    """Return the CPU's values of indices. As with CUDA these may be on the CPU; of a mask the places are looked for."""
     values: list[Tensor | None] = []
     for each in indices:
         if waits and _is_mask(each):

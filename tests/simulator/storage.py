@@ -99,7 +99,9 @@ def on_device(values: Tensor, device: SimulatedDevice) -> Tensor:
     _alive.add(_Allocation(storage, device, taken, address))
     if nbytes:
         _memory[address] = memory, torch._C._construct_storage_from_data_pointer(address, torch.device("cpu"), nbytes)
-    empty = torch.ops.aten.alias.default.redispatch(_CPU_KERNELS, _empty(device.index, values.dtype, torch.is_inference_mode_enabled()))
+    empty = torch.ops.aten.alias.default.redispatch(
+        _CPU_KERNELS, _empty(device.index, values.dtype, torch.is_inference_mode_enabled())
+    )
     return set_storage(empty, storage, values.storage_offset(), values.shape, values.stride())
 
 

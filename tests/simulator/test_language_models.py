@@ -1,4 +1,4 @@
-"""The engine on the simulated accelerator, from opening to artifact: what it leaves is what the CPU leaves, bit for bit."""
+"""The engine on the simulated accelerator, from opening to artifact: what it leaves is the CPU's, bit for bit."""
 
 import gc
 from pathlib import Path
@@ -98,9 +98,7 @@ def test_every_family_s_model_is_the_cpu_s(
 
 
 @pytest.mark.parametrize("recovery", _RECOVERIES, ids=lambda value: value["method"])
-def test_a_recovered_model_is_the_cpu_s(
-    recovery: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path
-) -> None:
+def test_a_recovered_model_is_the_cpu_s(recovery: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path) -> None:
     here = recover_language(tmp_path / "cpu", CPU, **recovery)
     there = recover_language(tmp_path / "sim", simulated.device, **recovery)
     assert there == here and simulated.counts.launches > 100
@@ -120,9 +118,7 @@ def wordy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_wordy_model(tmp_path_factory.mktemp("models") / "wordy")
 
 
-def test_what_a_model_writes_and_answers_is_the_cpu_s(
-    wordy: Path, simulated: SimulatedDevice, tmp_path: Path
-) -> None:
+def test_what_a_model_writes_and_answers_is_the_cpu_s(wordy: Path, simulated: SimulatedDevice, tmp_path: Path) -> None:
     from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and for this alone
 
     folder = open_model(wordy)
@@ -131,7 +127,8 @@ def test_what_a_model_writes_and_answers_is_the_cpu_s(
     def answers(device: torch.device) -> list[Any]:
         text = tmp_path / f"{device.type}.txt"
         spec = GenerateTextSpec(
-            device=str(device), threads=1, model=ModelPlace(path=wordy), target=text, samples=2, sequence_length=16, seed=3
+            device=str(device), threads=1, model=ModelPlace(path=wordy), target=text, samples=2, sequence_length=16,
+            seed=3,
         )  # fmt: skip
         run_stage(spec, Progress(), lambda: 0)
         work = tmp_path / device.type

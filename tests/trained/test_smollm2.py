@@ -57,7 +57,9 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
                 for name, method in methods.items():
                     pruned = method.prune(linears, statistic, lambda text: None)
                     errors[name] = [
-                        relative_error(*(float(statistic.energy(each)) for each in (linear.weight_OI, linear.weight_OI - weight)))
+                        relative_error(
+                            *(float(statistic.energy(each)) for each in (linear.weight_OI, linear.weight_OI - weight))
+                        )
                         for linear, weight in zip(linears, pruned, strict=True)
                     ]
                 for place, linear in enumerate(linears):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.engine.models.precision import bfloat16_matmul
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
