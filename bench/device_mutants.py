@@ -2,13 +2,15 @@
 
 A mutant is one change of one call in `core`, found in the syntax tree: `.to(…)` or `device=…` without its device,
 `.cpu()` taken away, a generator left out, a call of the accelerator's interface about the CPU instead, or left out. The
-tests of `tests/simulator` have to notice it. A child forked from a process that has loaded the libraries runs them on
-the product with the change, which is in its memory alone. What was found is kept in `.cache/device-mutants.json`, by
-the change and the sources, and not run again. `--sample N --seed S` tries N of them; the exit status is 1 under 90 %.
+tests of `tests/simulator` that reach it have to notice it. A child forked from a process that has loaded the libraries
+runs them on the product with the change, which is in its memory alone. What was found is kept in
+`.cache/device-mutants.json`, by the change and the sources, and not run again. `--sample N --seed S` tries N of them;
+the exit status is 1 under 90 %.
 """
 
 import argparse
 import ast
+import builtins
 import copy
 import hashlib
 import importlib.abc
@@ -19,13 +21,13 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import CodeType
 
 ROOT = Path(__file__).parents[1]
-TESTS = ROOT / "tests" / "simulator"
 RESULTS = ROOT / ".cache" / "device-mutants.json"
 LEAST_CAUGHT = 0.9
 _SECONDS = 300
@@ -36,6 +38,8 @@ _WITHOUT = ("core/engine/models/accelerator.py",)
 _DEVICES = ("device", "place")
 """Names that hold a device, whatever object they are attributes of."""
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "pytest")
+_NOTE = "__note_device_call__"
+_TESTS = [f"tests/simulator/{name}.py" for name in ("test_language_models", "test_classifiers", "test_memory")]
 _CPU = ast.parse('__import__("torch").device("cpu")', mode="eval").body
 
 
@@ -138,34 +142,74 @@ def mutated(mutant: Mutant) -> CodeType:
     return compile(ast.fix_missing_locations(Exchange().visit(tree)), mutant.file, "exec")
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Importer of the one module that has a change in it."""
+def watched(file: str) -> CodeType:
+    """Return the code of a file in which each call that has a mutant notes that a test reaches it."""
+    tree = ast.parse((ROOT / file).read_text())
+    numbers: dict[int, list[int]] = {}
+    for number, (call, _, _) in enumerate(_calls(tree)):
+        numbers.setdefault(id(call), []).append(number)
 
-    def __init__(self, mutant: Mutant) -> None:
-        self._name = mutant.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        self._mutant = mutant
+    class Watch(ast.NodeTransformer):
+        def visit_Call(self, node: ast.Call) -> ast.AST:
+            own = numbers.get(id(node))
+            inner = self.generic_visit(node)
+            if own is None:
+                return inner
+            assert isinstance(inner, ast.Call)
+            note = ast.Call(ast.Name(_NOTE, ast.Load()), [ast.Constant(f"{file} {each}") for each in own], [])
+            both = ast.Tuple([note, inner], ast.Load())
+            return ast.copy_location(ast.Subscript(both, ast.Constant(1), ast.Load()), node)
+
+    return compile(ast.fix_missing_locations(Watch().visit(tree)), file, "exec")
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Importer of some of the product's modules with code of ours, by the name of each."""
+
+    def __init__(self, code: Mapping[str, CodeType]) -> None:
+        self._code = {file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): code[file] for file in code}
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self._name:
+        code = self._code.get(fullname)
+        if code is None:
             return None
-        return importlib.machinery.ModuleSpec(fullname, self, origin=str(ROOT / self._mutant.file))
+        return importlib.machinery.ModuleSpec(fullname, self, origin=str(ROOT / code.co_filename))
 
     def get_code(self, fullname: str) -> CodeType:
-        return mutated(self._mutant)
+        return self._code[fullname]
 
     def get_source(self, fullname: str) -> None:
         return None
 
 
-def _tests_for(file: str) -> list[str]:
-    """Return the tests, those first that are likelier to run what is in a file."""
-    first = any(word in file for word in ("classif", "filter", "iterative", "obd", "obs", "coupled", "network"))
-    names = ["test_classifiers.py", "test_language_models.py"]
-    return [str(TESTS / name) for name in (names if first else reversed(names))]
+def reached() -> dict[str, list[str]]:
+    """Return the tests that reach each call with a mutant, by file and number; raises RuntimeError where one fails."""
+    found: dict[str, list[str]] = {}
+
+    def note(*places: str) -> None:
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
+        for place in places:
+            if test and test not in found.setdefault(place, []):
+                found[place].append(test)
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "reached.json"
+
+        def save() -> None:
+            file.write_text(json.dumps(found))
+
+        setattr(builtins, _NOTE, note)
+        failed, _ = _run({each: watched(each) for each in {mutant.file for mutant in find_mutants()}}, _TESTS, save)
+        if failed:
+            raise RuntimeError("the tests fail without any change: no mutant can be judged by them")
+        answer: dict[str, list[str]] = json.loads(file.read_text())
+        return answer
 
 
-def _run(mutant: Mutant | None) -> tuple[bool, float]:
-    """Run the tests on a change, in a child; return True where one failed, and the seconds."""
+def _run(
+    code: Mapping[str, CodeType], tests: Sequence[str], after: Callable[[], None] | None = None
+) -> tuple[bool, float]:
+    """Run tests on modules with this code, in a child; return True where one failed, and the seconds."""
     start = time.monotonic()
     child = os.fork()
     if child == 0:
@@ -175,12 +219,12 @@ def _run(mutant: Mutant | None) -> tuple[bool, float]:
             os.dup2(null, 1)
             os.dup2(null, 2)
             signal.alarm(_SECONDS)
-            if mutant is not None:
-                sys.meta_path.insert(0, _Finder(mutant))
+            sys.meta_path.insert(0, _Finder(code))
             import pytest
 
-            tests = _tests_for(mutant.file if mutant else "")
             status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *tests]))
+            if after is not None:
+                after()
         finally:
             os._exit(status)
     _, ended = os.waitpid(child, 0)
@@ -213,24 +257,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         __import__(library)
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     sources, end = _sources(), time.monotonic() + 60 * options.minutes
-    if f"{sources} unchanged" not in known:
-        failed, seconds = _run(None)
-        if failed:
-            print("the tests fail without any change: no mutant can be judged by them")
-            return 2
-        print(f"unchanged  {seconds:.0f} s", flush=True)
-        known[f"{sources} unchanged"] = False
+    tests = known.setdefault(f"{sources} reached", None) or reached()
+    known[f"{sources} reached"] = tests
+    RESULTS.write_text(json.dumps(known, indent=0))
     for each in mutants:
         key = f"{sources} {each.name} {each.before} {each.after}"
         if key not in known and time.monotonic() < end:
-            known[key], seconds = _run(each)
+            own, seconds = tests.get(f"{each.file} {each.number}", []), 0.0
+            known[key] = False
+            if own:
+                known[key], seconds = _run({each.file: mutated(each)}, own)
             RESULTS.write_text(json.dumps(known, indent=0))
-            print(f"{'caught' if known[key] else 'SURVIVED'}  {each.name}  {seconds:.0f} s", flush=True)
+            state = "caught" if known[key] else "SURVIVED" if own else "not reached"
+            print(f"{state}  {each.name}  {seconds:.0f} s", flush=True)
     results = {each: known.get(f"{sources} {each.name} {each.before} {each.after}") for each in mutants}
     tried = {each: caught for each, caught in results.items() if caught is not None}
     for each, caught in tried.items():
         if not caught:
-            print(f"survived: {each.name}: {each.before}  ->  {each.after}")
+            is_reached = f"{each.file} {each.number}" in tests
+            print(f"{'survived' if is_reached else 'not reached'}: {each.name}: {each.before}  ->  {each.after}")
     share = sum(tried.values()) / max(1, len(tried))
     print(f"{sum(tried.values())} of {len(tried)} caught, {100 * share:.1f} %, of {len(every)} there are")
     return int(share < LEAST_CAUGHT)
