@@ -173,7 +173,9 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         code = self._code.get(fullname)
         if code is None:
             return None
-        return importlib.machinery.ModuleSpec(fullname, self, origin=str(ROOT / code.co_filename))
+        spec = importlib.machinery.ModuleSpec(fullname, self, origin=str(ROOT / code.co_filename))
+        spec.has_location = True
+        return spec
 
     def get_code(self, fullname: str) -> CodeType:
         return self._code[fullname]
