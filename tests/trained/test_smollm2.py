@@ -12,7 +12,7 @@ from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.patterns import UNSTRUCTURED
-from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
 from core.engine.pruning.layerwise.propagation import InputGroup, collect
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
@@ -57,7 +57,9 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
                 for name, method in methods.items():
                     pruned = method.prune(linears, statistic, lambda text: None)
                     errors[name] = [
-                        statistic.relative_error(linear.weight_OI, weight)
+                        relative_error(
+                            *(float(statistic.energy(each)) for each in (linear.weight_OI, linear.weight_OI - weight))
+                        )
                         for linear, weight in zip(linears, pruned, strict=True)
                     ]
                 for place, linear in enumerate(linears):

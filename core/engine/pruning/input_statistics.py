@@ -125,20 +125,16 @@ class InputStatistic:
         assert self._cross_II is not None
         return self._cross_II
 
-    def relative_error(self, dense_OI: Tensor, pruned_OI: Tensor) -> float | None:
-        """Return ‖(W − Ŵ)Xᵀ‖ / ‖WXᵀ‖ over all tokens, from XᵀX, or else over the sample. None without tokens."""
-        if self.tokens == 0:
-            return None
-        total = self.energy(dense_OI)
-        if total <= 0:
-            return 0.0
-        return math.sqrt(max(self.energy(dense_OI - pruned_OI), 0.0) / total)
-
-    def energy(self, weight_OI: Tensor) -> float:
-        """Return ‖WXᵀ‖² over all tokens, from XᵀX, or else over the sample."""
+    def energy(self, weight_OI: Tensor) -> Tensor:
+        """Return ‖WXᵀ‖² over all tokens, from XᵀX, or else over the sample: a float64 on the weights' device."""
         if self.level is Statistic.GRAM:
-            return float(((weight_OI @ self.gram_II) * weight_OI).sum(dtype=torch.float64))
-        return float((weight_OI @ torch.cat(self._sample).T).square().sum(dtype=torch.float64))
+            return ((weight_OI @ self.gram_II) * weight_OI).sum(dtype=torch.float64)
+        return (weight_OI @ torch.cat(self._sample).T).square().sum(dtype=torch.float64)
+
+
+def relative_error(total: float, lost: float) -> float:
+    """Return ‖(W − Ŵ)Xᵀ‖ / ‖WXᵀ‖ from the energies of W and of W − Ŵ."""
+    return math.sqrt(max(lost, 0.0) / total) if total > 0 else 0.0
 
 
 def _rows(values: Tensor | None) -> Tensor | None:

@@ -6,6 +6,7 @@ Masks are boolean, True where a weight is removed. Ties are broken by lowest ind
 import torch
 from torch import Tensor
 
+from core.device_kinds import device_kind
 from core.engine.pruning.layerwise.targets import LayerTarget
 
 
@@ -20,7 +21,8 @@ def lowest(score: Tensor, count: int) -> Tensor:
     threshold = score.kthvalue(count, dim=-1, keepdim=True).values
     mask = score <= threshold
     excess = mask.sum(dim=-1, keepdim=True) - count
-    if excess.any():
+    waits = device_kind(score.device.type).has_own_memory  # to ask that device takes longer than to break no ties
+    if waits or excess.any():
         tied = score == threshold
         room = tied.sum(dim=-1, keepdim=True) - excess
         mask &= ~tied | (tied.cumsum(dim=-1) <= room)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.engine.models.precision import bfloat16_matmul
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
@@ -41,7 +41,7 @@ class ADMM(Method):
         gram_II.diagonal().clamp_(min=0)
         damped_II = gram_II + self.penalty * torch.eye(len(gram_II), dtype=gram_II.dtype, device=gram_II.device)
         lower_II, failed = torch.linalg.cholesky_ex(damped_II)
-        if failed or not torch.isfinite(lower_II).all():
+        if ((failed != 0) | ~torch.isfinite(lower_II).all()).item():  # the device is waited for once
             raise RunFailed(f"{linears[0].name}: its inputs are not finite, there is nothing to solve for")
         inverse_II = torch.cholesky_inverse(lower_II)
         with bfloat16_matmul(gram_II.device):  # what a turn loses the next one finds
@@ -75,4 +75,6 @@ def _without(weight_OI: Tensor, target: LayerTarget, count: int) -> Tensor:
         return weight_OI.masked_fill(removal_mask(weight_OI.abs(), target, by_row=False), 0)
     sample = weight_OI.reshape(-1)[:: max(1, weight_OI.numel() // _SAMPLE)].abs()
     rank = round(count / weight_OI.numel() * len(sample))
-    return nn.functional.hardshrink(weight_OI, float(sample.kthvalue(rank).values)) if rank else weight_OI
+    if not rank:
+        return weight_OI
+    return weight_OI.masked_fill(weight_OI.abs() <= sample.kthvalue(rank).values, 0)  # without reading the threshold

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 import core.engine.models.accelerator as interface
+import tests.simulator.registration  # noqa: F401
 from core.device_kinds import CPU, CUDA, DEVICE_KINDS, DeviceKind, device_kind, fastest_kind, kind_of_machine
 from core.engine.architectures.description import inspect_folder
 from core.engine.evaluation.timing import timed
@@ -27,8 +28,9 @@ from core.settings import Settings
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model
 from tests.recipes import recipe_of
+from tests.simulator.devices import NAME
 
-_NAME = "privateuseone"  # torch's own name for a device that it does not know
+_NAME = NAME  # that of the one device that torch can be told of in a process
 _DEVICE = torch.device(_NAME, 1)
 
 

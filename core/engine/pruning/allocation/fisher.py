@@ -7,6 +7,7 @@ rising rates is the layer's curve, and the curves of all layers give each the ra
 much as in any other. Only a sample of every layer's rows is used. No gradient of a weight is computed.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,11 +67,13 @@ class _Watch:
         squares_RI = to_out_in(weight, self.family)[:: self.stride].detach().float().square()
         order = (squares_RI * self.squares_I).flatten().argsort()
         costs = (squares_RI * self.fisher_RI).flatten()[order].cumsum(dim=0, dtype=torch.float64)
-        if not torch.isfinite(costs[-1]):
-            raise RunFailed(f"{self.shape.name}: its inputs or gradients are not finite, no rate can be chosen by them")
         rates = [highest * step / _RATES for step in range(1, _RATES + 1)]
+        places = [max(0, round(rate * len(costs)) - 1) for rate in rates]
+        *read, total = costs[torch.tensor([*places, len(costs) - 1], device=costs.device)].tolist()
+        if not math.isfinite(total):
+            raise RunFailed(f"{self.shape.name}: its inputs or gradients are not finite, no rate can be chosen by them")
         scale = self.shape.numel / len(costs)
-        increases = [scale * float(costs[max(0, round(rate * len(costs)) - 1)]) for rate in rates]
+        increases = [scale * cost for cost in read]
         self.squares_I = self.fisher_RI = None
         return LayerCosts(self.shape.name, self.shape.numel, rates, increases)
 

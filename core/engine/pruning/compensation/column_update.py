@@ -41,7 +41,7 @@ def damped_cholesky(hessian_II: Tensor, damping: float, note: Callable[[str], No
     diagonal_I += lambda_
     for doubling in range(_MAXIMUM_DOUBLINGS):
         lower_II, failed = torch.linalg.cholesky_ex(hessian_II)
-        if not failed and torch.isfinite(lower_II).all():
+        if (torch.isfinite(lower_II).all() & (failed == 0)).item():  # the device is waited for once
             if doubling:
                 note(f"Cholesky factorisation needed damping {damping * 2**doubling:g} instead of {damping:g}")
             return lower_II, dead_I

@@ -140,7 +140,7 @@ def ridge_directions(
     directions = []
     for missing_OI in missing:
         direction_OI = torch.cholesky_solve(missing_OI.T, lower_II).T
-        direction_OI[:, dead_I] = 0
+        direction_OI.masked_fill_(dead_I, 0)
         directions.append(direction_OI)
     return directions
 
@@ -166,7 +166,7 @@ def target_product(dense_OI: Tensor, inputs: InputStatistic) -> Tensor:
 
 def _shortfall(weight_OI: Tensor, inputs: InputStatistic, dense_OI: Tensor) -> Tensor:
     """Return (Y − X̂Vᵀ)ᵀX̂ for weights V, the missing part of the outputs: [out_features, in_features]."""
-    if inputs.target_OI is None and torch.equal(weight_OI, dense_OI):
+    if inputs.target_OI is None and (weight_OI is dense_OI or torch.equal(weight_OI, dense_OI)):
         return weight_OI @ (inputs.cross_II - inputs.gram_II)  # of two like terms the difference first
     return target_product(dense_OI, inputs) - weight_OI @ inputs.gram_II
 

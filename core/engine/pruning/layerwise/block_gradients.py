@@ -81,7 +81,7 @@ def backward_blocks(
         sums = {name: torch.zeros(each.shape, device=each.device) for name, each in wanted.items()}
         square_sums = {name: torch.zeros_like(each) for name, each in sums.items() if squares}
         for batch in range(len(tokens)):
-            hidden = cache.take(index, batch).to(streamed.device).requires_grad_()
+            hidden = cache.take(index, batch).requires_grad_()
             output = call_block(block, hidden, arguments.of(tokens[batch])[index])
             gradients = torch.autograd.grad(output, [hidden, *wanted.values()], upstream[batch])
             upstream[batch] = gradients[0]

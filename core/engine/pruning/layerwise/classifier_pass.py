@@ -182,8 +182,8 @@ class _ClassifierPass:
             (pruned_OI,) = self.solver.prune([linear], statistic, self.network.notes.append)
             parts.append(pruned_OI)
             if statistic.tokens:
-                lost += statistic.energy(part_OI - pruned_OI)
-                total += statistic.energy(part_OI)
+                lost += float(statistic.energy(part_OI - pruned_OI))
+                total += float(statistic.energy(part_OI))
         set_matrix(layer, torch.cat(parts))
         self.pruned.add(name)
         if total > 0:

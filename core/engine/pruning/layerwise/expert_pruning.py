@@ -207,8 +207,8 @@ class ExpertPruner:
         account.zeros += int((rounded_OI == 0).sum())
         account.fits.append(fit)
         if not share.is_pooled:
-            account.total += statistic.energy(dense_OI)
-            account.lost += statistic.energy(dense_OI - rounded_OI.float())
+            account.total += float(statistic.energy(dense_OI))
+            account.lost += float(statistic.energy(dense_OI - rounded_OI.float()))
         stored.copy_(out_in(rounded_OI, self.experts))  # from here on dense_OI, which may be a view of it, is gone
         stacks.matrix_OI(matrix, expert).data.copy_(rounded_OI)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from core.engine.models.tensors import load_tensors, write_tensors
@@ -9,12 +10,13 @@ from core.engine.pruning.layerwise.streams import ActivationBudget
 
 
 class HiddenStateCache:
-    """Hidden states by block and batch."""
+    """Hidden states by block and batch, each returned on the device that it was stored from."""
 
     def __init__(self, budget: ActivationBudget, folder: Path) -> None:
         self._budget = budget
         self._folder = folder
         self._held: dict[tuple[int, int], Tensor] = {}
+        self._devices: dict[tuple[int, int], torch.device] = {}
 
     def put(self, block: int, batch: int, tensor: Tensor) -> None:
         """Store a tensor, in place of an earlier one of this block and batch."""
@@ -26,10 +28,13 @@ class HiddenStateCache:
         else:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_tensors(self._file(block, batch), {"hidden": tensor})
+            self._devices[block, batch] = tensor.device
 
     def get(self, block: int, batch: int) -> Tensor:
         hidden = self._held.get((block, batch))
-        return load_tensors(self._file(block, batch))["hidden"] if hidden is None else hidden
+        if hidden is not None:
+            return hidden
+        return load_tensors(self._file(block, batch))["hidden"].to(self._devices[block, batch])
 
     def take(self, block: int, batch: int) -> Tensor:
         """Return a tensor and remove it from the cache."""

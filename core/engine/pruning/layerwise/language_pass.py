@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from core.counting import counted
-from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import gradient_dtype
@@ -37,6 +36,7 @@ from core.engine.pruning.layerwise.propagation import (
     prune_in_flight,
     prune_two_pass,
 )
+from core.engine.pruning.layerwise.rows import LayerRows
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.engine.resume.kinds import BLOCK
@@ -53,7 +53,7 @@ class LayerwisePass(BlockPass):
         super().__init__(folder, plan, **setting)
         self.plan = plan
         self.method = plan.method
-        self.rows: list[LayerRow] = []
+        self.rows = LayerRows()
         self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
 
         self.dense = self.dense_streams(self.streamed, plan.dtype)
@@ -108,14 +108,14 @@ class LayerwisePass(BlockPass):
         for index in counted(range(start, blocks), "pruning blocks"):
             self._block(index)
             state = {
-                "rows": [asdict(row) for row in self.rows],
+                "rows": [asdict(row) for row in self.rows.all],
                 "notes": self.notes,
                 "sparsities": self.plan.sparsities,
                 "rates": self.plan.rates,
                 "routing": [asdict(row) for row in self.routing],
             }
             self.store.save(BLOCK, index + 1, {}, state)
-            self.report_block(index + 1, blocks, [row for row in self.rows if row.layer == index])
+            self.report_block(index + 1, blocks, [row for row in self.rows.all if row.layer == index])
         self.progress.stage("evaluate")
         return self._finish(start)
 
@@ -124,7 +124,7 @@ class LayerwisePass(BlockPass):
         if saved is None:
             return 0
         state = saved.state
-        self.rows = [(ExpertRow if "experts" in row else LayerRow)(**row) for row in state["rows"]]
+        self.rows = LayerRows((ExpertRow if "experts" in row else LayerRow)(**row) for row in state["rows"])
         self.routing = [
             RoutingRow(row["name"], row["layer"], tuple(row["tokens"]), tuple(row["pooled"]))
             for row in state.get("routing", [])  # an earlier release saved none
@@ -183,6 +183,7 @@ class LayerwisePass(BlockPass):
         for stream in self.followers:
             stream.advance(block, index)
         streamed.empty_block(index)
+        self.rows.complete()
         self.store.add(
             BLOCK,
             f"{index:05d}",
@@ -202,7 +203,8 @@ class LayerwisePass(BlockPass):
 
         def prune(arrived: ExpertBarrier) -> None:
             rows, routing = pruner.prune(prefix, block, tensors, dense, arrived)
-            self.rows += rows
+            self.rows.complete()
+            self.rows.all += rows
             self.routing.append(routing)
             if routing.pooled:
                 self.notes.append(routing.summary)
@@ -220,30 +222,13 @@ class LayerwisePass(BlockPass):
         pruned_layers = prune_and_fit(self.method, linears, statistic, self.plan.compensation, self.notes.append)
         rounded = [each.weight_OI.to(weight.dtype) for each, weight in zip(pruned_layers, stored, strict=True)]
         for linear, fitted, weight_OI in zip(linears, pruned_layers, rounded, strict=True):
-            row = self._row(linear, weight_OI.float(), statistic)
-            self.rows.append(replace(row, refit=fitted.refit, ridge=fitted.ridge, conjugate_gradient=fitted.steps))
+            shape = self._by_module[linear.name][1]
+            self.rows.add(linear, shape, fitted, weight_OI.float(), statistic)
         return [to_out_in(weight_OI, family).contiguous() for weight_OI in rounded]
 
     def _in_dtype(self, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         tokens_BT, hidden_BTD = pair
         return tokens_BT, hidden_BTD.to(self.plan.dtype)
-
-    def _row(self, linear: PrunableLinear, pruned_OI: Tensor, statistic: InputStatistic) -> LayerRow:
-        shape: LinearShape = self._by_module[linear.name][1]
-        zeros = int((pruned_OI == 0).sum())
-        target = linear.target.sparsity
-        if linear.target.count is not None:
-            target = linear.target.count / shape.numel
-        return LayerRow(
-            name=linear.name,
-            layer=shape.layer,
-            out_features=shape.out_features,
-            in_features=shape.in_features,
-            target=target,
-            zeros=zeros,
-            sparsity=zeros / shape.numel,
-            reconstruction_error=statistic.relative_error(linear.weight_OI, pruned_OI),
-        )
 
     def _fisher_rates(self) -> dict[str, float]:
         """Choose the share of each linear layer by the gradients of a few of the calibration sequences."""
@@ -273,14 +258,15 @@ class LayerwisePass(BlockPass):
                 before = None if ahead is None else streamed.head_inputs(*self._in_dtype(next(ahead)))
                 statistic.update(streamed.head_inputs(*self._in_dtype((tokens_BT, hidden_BTD))), before)
             (weight,) = self._prune([family.head], [self.folder.read(head)], statistic)
+            self.rows.complete()
             streamed.set_outer(head, weight)
             self.store.add(BLOCK, HEAD, {family.stored_name(head): weight})
             unchanged.remove(head)
         return PruneResult(
-            layers=self.rows,
+            layers=self.rows.all,
             sparsities=self.plan.sparsities,
-            removed=sum(row.zeros for row in self.rows),
-            prunable=sum(self._by_module[row.name][1].numel for row in self.rows),
+            removed=sum(row.zeros for row in self.rows.all),
+            prunable=sum(self._by_module[row.name][1].numel for row in self.rows.all),
             perplexity=self.compare(dense, self.perplexities(streamed, self.pruned)),
             notes=self.notes,
             files=self.store.lasting(BLOCK),

@@ -29,14 +29,19 @@ def run_in_lockstep(
     handed to `on_output` as they are ready.
     """
     running = [greenlet(forward) for forward in forwards]
-    while not running[0].dead:
-        at: set[str] = set()
-        for index, each in enumerate(running):
-            answer = each.switch()
-            if each.dead:
-                on_output(index, answer)
-            else:
-                at.add(answer)
-        if at:
-            assert len(at) == 1 and not any(each.dead for each in running), "forwards of one block must agree"
-            at_barrier(at.pop())
+    try:
+        while not running[0].dead:
+            at: set[str] = set()
+            for index, each in enumerate(running):
+                answer = each.switch()
+                if each.dead:
+                    on_output(index, answer)
+                else:
+                    at.add(answer)
+            if at:
+                assert len(at) == 1 and not any(each.dead for each in running), "forwards of one block must agree"
+                at_barrier(at.pop())
+    finally:
+        for each in running:
+            if not each.dead:  # what a stack that waits holds is not found by the garbage collector
+                each.throw()

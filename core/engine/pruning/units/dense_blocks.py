@@ -30,7 +30,7 @@ def dense_blocks(context: UnitSelectionContext) -> Iterator[tuple[int, dict[str,
 
         def run(index: int = index, block: torch.nn.Module = block) -> None:
             for batch in range(len(batches)):
-                hidden = cache.take(index, batch).to(streamed.device)
+                hidden = cache.take(index, batch)
                 cache.put(index + 1, batch, call_block(block, hidden, arguments.of(batches[batch])[index]))
 
         yield index, tensors, TokensAtBlock(block, run)

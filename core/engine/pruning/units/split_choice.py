@@ -94,14 +94,14 @@ def _masked_perplexities(context: UnitSelectionContext, kept: Sequence[KeptUnits
             with masks.masked(masks.kept_by(KeptUnits(layers={0: each.layers[index]}))):
                 for batch, tokens in enumerate(batches):
                     place = choice * len(batches) + batch
-                    hidden = cache.take(index, place).to(streamed.device)
+                    hidden = cache.take(index, place)
                     cache.put(index + 1, place, call_block(block, hidden, arguments.of(tokens)[index]))
         streamed.empty_block(index)
     return [
         perplexity(
             streamed,
             (
-                (tokens, cache.take(len(streamed), choice * len(batches) + batch).to(streamed.device))
+                (tokens, cache.take(len(streamed), choice * len(batches) + batch))
                 for batch, tokens in enumerate(batches)
             ),
         )

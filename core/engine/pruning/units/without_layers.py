@@ -39,7 +39,7 @@ def ends_without_each(
         block = streamed.fill_block(index, streamed.read_block(index), dtype)
         for each in running:
             for batch in range(len(batches)):
-                hidden = cache.take(each, batch).to(streamed.device)
+                hidden = cache.take(each, batch)
                 cache.put(each, batch, call_block(block, hidden, arguments.of(batches[batch])[index]))
         streamed.empty_block(index)
     ends = {each: [cache.take(each, batch) for batch in range(len(batches))] for each in [*lacking, complete]}

@@ -1,0 +1,287 @@
+"""Every place where the product names a device, one at a time without it: `python -m bench.device_mutants`.
+
+A mutant is one change of one call in `core`, found in the syntax tree: `.to(…)` or `device=…` without its device,
+`.cpu()` taken away, a generator left out, a call of the accelerator's interface about the CPU instead, or left out. The
+tests of `tests/simulator` that reach it have to notice it. A child forked from a process that has loaded the libraries
+runs them on the product with the change, which is in its memory alone. What was found is kept in
+`.cache/device-mutants.json`, by the change and the sources, and not run again. `--sample N --seed S` tries N of them;
+the exit status is 1 under 90 %.
+"""
+
+import argparse
+import ast
+import builtins
+import copy
+import hashlib
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import CodeType
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / ".cache" / "device-mutants.json"
+LEAST_CAUGHT = 0.9
+_SECONDS = 300
+"""After which a mutant counts as caught: the tests take a fraction of this."""
+_PACKAGES = ("core/engine", "core/methods", "core/pipeline")
+_WITHOUT = ("core/engine/models/accelerator.py",)
+"""The interface itself, of which the simulator has its own implementation."""
+_DEVICES = ("device", "place")
+"""Names that hold a device, whatever object they are attributes of."""
+_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "pytest")
+_NOTE = "__note_device_call__"
+_TESTS = [f"tests/simulator/{name}.py" for name in ("test_language_models", "test_classifiers", "test_memory")]
+_CPU = ast.parse('__import__("torch").device("cpu")', mode="eval").body
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: `before` is the call's source, `after` what stands in its place."""
+
+    file: str
+    line: int
+    kind: str
+    before: str
+    after: str
+    number: int
+    """Place of the call, and of the change in it, in the order in which the file's tree is walked."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}:{self.line} {self.kind}"
+
+
+def _is_device(node: ast.expr) -> bool:
+    """Return True for an expression that is a device, by its name."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name in _DEVICES or name.endswith("_device")
+        case ast.BoolOp(values=values):
+            return any(map(_is_device, values))
+        case ast.Call(func=ast.Attribute(value=ast.Name("torch"), attr="device")):
+            return True
+    return False
+
+
+def _changes(call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the kind of each change of a call, and what stands in its place."""
+    named = {each.arg: each for each in call.keywords}
+    match call.func:
+        case ast.Attribute(attr="to", value=value):
+            places = [each for each in call.args if _is_device(each)]
+            if places or "device" in named:
+                rest = copy.deepcopy(call)
+                rest.args = [each for each in call.args if not _is_device(each)]
+                rest.keywords = [each for each in call.keywords if each.arg != "device"]
+                yield ".to", rest if rest.args or rest.keywords else value
+                return
+        case ast.Attribute(attr="cpu", value=value) if not call.args:
+            yield ".cpu", value
+        case ast.Attribute(value=ast.Call(func=ast.Name("backend_of")), attr="synchronise"):
+            yield "accelerator", ast.Constant(None)
+        case ast.Name("backend_of"):
+            about_cpu = copy.deepcopy(call)
+            about_cpu.args = [_CPU]
+            yield "accelerator", about_cpu
+    for name, kind in (("device", "device="), ("generator", "generator=")):
+        if name in named:
+            changed = copy.deepcopy(call)
+            changed.keywords = [each for each in changed.keywords if each.arg != name]
+            if name == "device" and not _of_torch(call.func):  # the product's own: it has to be given one
+                changed.keywords.append(ast.keyword("device", _CPU))
+            yield kind, changed
+
+
+def _of_torch(function: ast.expr) -> bool:
+    """Return True for a function of torch, or a method of a tensor that makes another."""
+    match function:
+        case ast.Attribute(value=ast.Name("torch")):
+            return True
+        case ast.Attribute(attr=name):
+            return name.startswith("new_")
+    return False
+
+
+def _calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str, ast.expr]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            for kind, instead in _changes(node):
+                yield node, kind, instead
+
+
+def find_mutants() -> list[Mutant]:
+    """Return every mutant of the product."""
+    found = []
+    for package in _PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            name = file.relative_to(ROOT).as_posix()
+            if name not in _WITHOUT:
+                for number, (call, kind, instead) in enumerate(_calls(ast.parse(file.read_text()))):
+                    found.append(Mutant(name, call.lineno, kind, ast.unparse(call), ast.unparse(instead), number))
+    return found
+
+
+def mutated(mutant: Mutant) -> CodeType:
+    """Return the code of a file with a change in it."""
+    tree = ast.parse((ROOT / mutant.file).read_text())
+    call, _, instead = list(_calls(tree))[mutant.number]
+
+    class Exchange(ast.NodeTransformer):
+        def visit_Call(self, node: ast.Call) -> ast.AST:
+            return ast.copy_location(instead, node) if node is call else self.generic_visit(node)
+
+    return compile(ast.fix_missing_locations(Exchange().visit(tree)), mutant.file, "exec")
+
+
+def watched(file: str) -> CodeType:
+    """Return the code of a file in which each call that has a mutant notes that a test reaches it."""
+    tree = ast.parse((ROOT / file).read_text())
+    numbers: dict[int, list[int]] = {}
+    for number, (call, _, _) in enumerate(_calls(tree)):
+        numbers.setdefault(id(call), []).append(number)
+
+    class Watch(ast.NodeTransformer):
+        def visit_Call(self, node: ast.Call) -> ast.AST:
+            own = numbers.get(id(node))
+            inner = self.generic_visit(node)
+            if own is None:
+                return inner
+            assert isinstance(inner, ast.Call)
+            note = ast.Call(ast.Name(_NOTE, ast.Load()), [ast.Constant(f"{file} {each}") for each in own], [])
+            both = ast.Tuple([note, inner], ast.Load())
+            return ast.copy_location(ast.Subscript(both, ast.Constant(1), ast.Load()), node)
+
+    return compile(ast.fix_missing_locations(Watch().visit(tree)), file, "exec")
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Importer of some of the product's modules with code of ours, by the name of each."""
+
+    def __init__(self, code: Mapping[str, CodeType]) -> None:
+        self._code = {file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): code[file] for file in code}
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        code = self._code.get(fullname)
+        if code is None:
+            return None
+        spec = importlib.machinery.ModuleSpec(fullname, self, origin=str(ROOT / code.co_filename))
+        spec.has_location = True
+        return spec
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self._code[fullname]
+
+    def get_source(self, fullname: str) -> None:
+        return None
+
+
+def reached() -> dict[str, list[str]]:
+    """Return the tests that reach each call with a mutant, by file and number; raises RuntimeError where one fails."""
+    found: dict[str, list[str]] = {}
+
+    def note(*places: str) -> None:
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
+        for place in places:
+            if test and test not in found.setdefault(place, []):
+                found[place].append(test)
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "reached.json"
+
+        def save() -> None:
+            file.write_text(json.dumps(found))
+
+        setattr(builtins, _NOTE, note)
+        failed, _ = _run({each: watched(each) for each in {mutant.file for mutant in find_mutants()}}, _TESTS, save)
+        if failed:
+            raise RuntimeError("the tests fail without any change: no mutant can be judged by them")
+        answer: dict[str, list[str]] = json.loads(file.read_text())
+        return answer
+
+
+def _run(
+    code: Mapping[str, CodeType], tests: Sequence[str], after: Callable[[], None] | None = None
+) -> tuple[bool, float]:
+    """Run tests on modules with this code, in a child; return True where one failed, and the seconds."""
+    start = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        status = 70
+        try:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
+            signal.alarm(_SECONDS)
+            sys.meta_path.insert(0, _Finder(code))
+            import pytest
+
+            status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *tests]))
+            if after is not None:
+                after()
+        finally:
+            os._exit(status)
+    _, ended = os.waitpid(child, 0)
+    return ended != 0, time.monotonic() - start
+
+
+def _sources() -> str:
+    """Return a hash of all that a result depends on beside the change."""
+    digest = hashlib.sha256()
+    for folder in ("core", "tests/simulator", "tests/engine"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.device_mutants", description=__doc__)
+    parser.add_argument("--sample", type=int, metavar="N", help="try so many, drawn by the seed; all where not given")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no mutant after so many")
+    parser.add_argument("--list", action="store_true", help="print the mutants and run none")
+    options = parser.parse_args(arguments)
+    every = find_mutants()
+    mutants = random.Random(options.seed).sample(every, min(options.sample or len(every), len(every)))
+    if options.list:
+        for each in mutants:
+            print(f"{each.name}: {each.before}  ->  {each.after}")
+        return 0
+    for library in _LIBRARIES:
+        __import__(library)
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    sources, end = _sources(), time.monotonic() + 60 * options.minutes
+    tests = known.setdefault(f"{sources} reached", None) or reached()
+    known[f"{sources} reached"] = tests
+    RESULTS.write_text(json.dumps(known, indent=0))
+    for each in mutants:
+        key = f"{sources} {each.name} {each.before} {each.after}"
+        if key not in known and time.monotonic() < end:
+            own, seconds = tests.get(f"{each.file} {each.number}", []), 0.0
+            known[key] = False
+            if own:
+                known[key], seconds = _run({each.file: mutated(each)}, own)
+            RESULTS.write_text(json.dumps(known, indent=0))
+            state = "caught" if known[key] else "SURVIVED" if own else "not reached"
+            print(f"{state}  {each.name}  {seconds:.0f} s", flush=True)
+    results = {each: known.get(f"{sources} {each.name} {each.before} {each.after}") for each in mutants}
+    tried = {each: caught for each, caught in results.items() if caught is not None}
+    for each, caught in tried.items():
+        if not caught:
+            is_reached = f"{each.file} {each.number}" in tests
+            print(f"{'survived' if is_reached else 'not reached'}: {each.name}: {each.before}  ->  {each.after}")
+    share = sum(tried.values()) / max(1, len(tried))
+    print(f"{sum(tried.values())} of {len(tried)} caught, {100 * share:.1f} %, of {len(every)} there are")
+    return int(share < LEAST_CAUGHT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

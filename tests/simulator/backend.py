@@ -1,0 +1,97 @@
+"""The product's interface to the simulated devices, and the context in which the product has them."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from torch import nn
+
+import tests.simulator.registration  # noqa: F401
+from core.device_kinds import CPU, CUDA, DEVICE_KINDS, DeviceKind
+from core.engine.models.accelerator import BACKENDS, CPUBackend, DeviceBackend
+from tests.simulator.devices import DEVICES, NAME, Presence, SimulatedDevice, device_of
+
+LIKE_CUDA = replace(CUDA, name=NAME, files=None, control_file=None)
+"""CUDA's facts: the product takes every choice as it does there."""
+LIKE_THE_CPU = replace(
+    CPU, name=NAME, operations_per_second=CUDA.operations_per_second, context_bytes=CUDA.context_bytes
+)
+"""The CPU's facts on a device with memory of its own: the product computes the CPU's numbers."""
+
+
+class SimulatorBackend(DeviceBackend):
+    """A simulated device."""
+
+    kind = LIKE_CUDA
+
+    @classmethod
+    def is_available(cls) -> bool:
+        return Presence.is_given
+
+    @property
+    def _state(self) -> SimulatedDevice:
+        return device_of(self.device)
+
+    def free_bytes(self) -> int:
+        return self._state.free
+
+    def peak_bytes(self) -> int:
+        return self._state.peak
+
+    def synchronise(self) -> None:
+        self._state.synchronise("synchronise")
+
+    def prefers_bfloat16(self) -> bool:
+        if self.kind is LIKE_CUDA:
+            return True
+        return CPUBackend(torch.device("cpu")).prefers_bfloat16()
+
+    def training(self, mixed_precision: str | None = None) -> Accelerator:
+        AcceleratorState._reset_state(reset_partial_state=True)  # one device and arithmetic a process; here several
+        accelerator = Accelerator(cpu=True, mixed_precision=mixed_precision)
+        PartialState().device = AcceleratorState().device = self._state.device
+        return accelerator
+
+
+_move = nn.Module.to
+
+
+def _moved(module: nn.Module, *arguments: Any, **keywords: Any) -> nn.Module:
+    """Move a module as `to` does, and leave one alone that is there: a parameter in use cannot be swapped."""
+    device, dtype, *_ = torch._C._nn._parse_to(*arguments, **keywords)
+    tensors = [*module.parameters(), *module.buffers()]
+    if dtype is None and device is not None and all(each.device == device for each in tensors):
+        return module
+    return _move(module, *arguments, **keywords)
+
+
+@contextmanager
+def simulate(kind: DeviceKind = LIKE_THE_CPU) -> Iterator[tuple[SimulatedDevice, ...]]:
+    """Let this machine have two simulated devices of such facts, without faults and with nothing counted."""
+    SimulatorBackend.kind = kind
+    DEVICE_KINDS[NAME], BACKENDS[NAME] = kind, SimulatorBackend
+    gc.collect()  # what an earlier program left is not this one's
+    for each in DEVICES:
+        each.reset()
+    Presence.is_given, Presence.current = True, 0
+    # A module that moves to CUDA keeps its parameters, which others may share; on a device that torch does not know it
+    # would get new ones, unless they are swapped.
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    nn.Module.to = _moved
+    try:
+        # torch starts one thread of its autograd for the first device alone: all is done in the caller's.
+        with torch.autograd.set_multithreading_enabled(False):
+            yield DEVICES
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+        nn.Module.to = _move
+        Presence.is_given, Presence.current = False, 0
+        del DEVICE_KINDS[NAME], BACKENDS[NAME]
+        AcceleratorState._reset_state(reset_partial_state=True)
+        for each in DEVICES:
+            each.reset()

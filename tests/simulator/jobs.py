@@ -1,0 +1,115 @@
+"""Whole pieces of work on a device, from opening a folder to what is left of it: the same calls on every device."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState
+
+from core.engine.evaluation.reload_check import reload_check
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
+from core.engine.models.classifier import load_classifier, open_classifier
+from core.engine.models.folder import open_model
+from core.engine.options.layer_selection import prunable_linears, selection_of
+from core.engine.options.patterns import parse_pattern
+from core.engine.pruning.network import Network
+from core.engine.recovery.language import recover
+from core.engine.recovery.protocols import Teacher
+from core.engine.recovery.request import Recovery
+from core.methods.engine import build_classifier_method
+from core.methods.registry import get_method
+from core.pipeline.passes import walk_for
+from tests.engine.classifier_folders import CLASSES, image_shape
+from tests.engine.classifying import random_images
+from tests.engine.recovering import linears_of, make_pruned
+from tests.engine.sweeping import request_for
+from tests.engine.tiny import make_model, make_tokens
+
+QUICK = {
+    "steps": 4, "batch_size": 2, "retrain_steps": 3, "rounds": 2, "masks_per_round": 10, "round_share": 0.5,
+    "sequences": 2, "iterations": 4, "conjugate_gradient_steps": 3, "measured_images": 8,
+}  # fmt: skip
+"""Parameters by which methods that repeat something do so a few times."""
+
+
+def model_folder(place: Path, name: str = "llama", dtype: torch.dtype = torch.float32) -> Path:
+    """A model of two layers, of which there is one copy on a device at a time."""
+    return make_model(place / name, name, dtype=dtype, **{"n_layer" if name == "gpt2" else "num_hidden_layers": 2})
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a folder but cards, which say what they were measured on."""
+    files = [each for each in folder.rglob("*") if each.is_file() and each.suffix != ".md"]
+    return {each.relative_to(folder).as_posix(): hashlib.sha256(each.read_bytes()).hexdigest() for each in files}
+
+
+def quick_parameters(method: str, pattern: str | None, parameters: dict[str, Any]) -> dict[str, Any]:
+    fields = get_method(method).variant(pattern).parameters.model_fields
+    return {name: value for name, value in QUICK.items() if name in fields} | parameters
+
+
+def prune_language(
+    source: Path, work: Path, device: torch.device, method: str, pattern: str | None = None, *, budget: int = 2**30,
+    **parameters: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Prune a model, write it, and check what was written; return the files' digests and the figures."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    folder = open_model(source)
+    sparsity = 0.25 if pattern == "structured" else 0.5
+    request = request_for(folder, method, sparsity, pattern, quick_parameters(method, pattern, parameters))
+    work.mkdir(parents=True)
+    result = walk_for(
+        folder, request, device=device, calibration=make_tokens(3, 16), work=work,
+        evaluations={"text": make_tokens(2, 16, seed=9)}, activation_budget_bytes=budget,
+    ).run()  # fmt: skip
+    artifact = work / "artifact"
+    write_checkpoint(result.files, result.unchanged, source, artifact, config=result.config)
+    checked = reload_check(artifact, result.verification, device=device)
+    return {"files": digests(artifact), "rows": result.layers, "perplexity": result.perplexity, "reload": checked}
+
+
+def recover_language(
+    place: Path, device: torch.device, dtype: torch.dtype = torch.float32, **recovery: Any
+) -> dict[str, Any]:
+    """Train a pruned model for a few steps; return the digests of what is written, and the losses."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    source = make_pruned(place / "pruned", num_hidden_layers=2, dtype=dtype)
+    dense = make_model(place / "dense", num_hidden_layers=2, dtype=dtype)
+    given = {"steps": 3, "batch_size": 2, "learning_rate": 1e-2, "checkpoint_every": 2}
+    asked = Recovery.model_validate(given | recovery)
+    work = place / "work"
+    work.mkdir()
+    recovered = recover(
+        open_model(source), asked, make_tokens(4, 16), linears=linears_of(source), work=work,
+        teacher=Teacher(open_model(dense), "dense") if asked.method == "distill" else None, device=device,
+    )  # fmt: skip
+    write_checkpoint(recovered.files, recovered.unchanged, source, place / "artifact")
+    return {"files": digests(place / "artifact"), "losses": recovered.losses, "zeros": recovered.zeros}
+
+
+def prune_network(
+    source: Path,
+    name: str,
+    place: Path,
+    device: torch.device,
+    method: str,
+    pattern: str | None = None,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """Prune a classifier and write it; return the files' digests, notes and figures."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    folder = open_classifier(source)
+    model = load_classifier(folder, device)
+    chosen = get_method(method).variant(pattern).parameters(**quick_parameters(method, pattern, parameters))
+    pattern = pattern or get_method(method).patterns[0]
+    torch.manual_seed(0)
+    network = Network(
+        model, prunable_linears(folder.description, selection_of(chosen)), sparsity=0.3, device=device, batch_size=8,
+        pattern=parse_pattern(pattern), images=random_images(16, image_shape(name), classes=CLASSES),
+    )  # fmt: skip
+    build_classifier_method(method, chosen).prune(network)
+    round_to_stored(model, folder)
+    write_classifier(model, folder, place / "artifact")
+    return {"files": digests(place / "artifact"), "notes": network.notes, "figures": network.figures}

@@ -1,0 +1,73 @@
+"""Classifiers on the simulated accelerator: what is pruned, trained and written is the CPU's, bit for bit."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.engine.evaluation.accuracy import measure_accuracy
+from core.engine.evaluation.classifier_reload_check import classifier_reload_check, write_expected
+from core.engine.exporters.huggingface_classifier import write_classifier
+from core.engine.exporters.implementations import classifier_exporter
+from core.engine.models.classifier import load_classifier, open_classifier
+from core.methods.registry import METHODS
+from tests.engine.classifier_folders import CLASSES, FAMILIES, image_shape, make_classifier
+from tests.engine.classifying import random_images
+from tests.simulator.devices import SimulatedDevice
+from tests.simulator.jobs import prune_network
+
+CPU = torch.device("cpu")
+_EVERY = [
+    (name, "2:4" if pattern == "n:m" else pattern)
+    for name, method in METHODS.items()
+    if method.prunes and "image-classification" in method.task_families
+    for pattern in method.patterns
+    if name != "obs"  # an inverse of all weights at once: minutes, and no operator that the others have not
+]
+
+
+def same_on_both(simulated: SimulatedDevice, place: Path, name: str, *how: str, **parameters: Any) -> None:
+    source = make_classifier(place / "model", name)
+    here = prune_network(source, name, place / "cpu", CPU, *how, **parameters)
+    there = prune_network(source, name, place / "sim", simulated.device, *how, **parameters)
+    assert there == here and simulated.counts.launches > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "pattern"),
+    [("resnet", "sparsegpt", "unstructured"), ("vit", "filter-taylor", "structured"), ("mlp", "obd", "unstructured"),
+     ("lenet-5", "filter-l1", "structured")],
+)  # fmt: skip
+def test_a_pruned_classifier_is_the_cpu_s(
+    name: str, method: str, pattern: str, simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    same_on_both(simulated, tmp_path, name, method, pattern)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(("method", "pattern"), _EVERY)
+def test_every_method_s_classifier_is_the_cpu_s(
+    method: str, pattern: str, name: str, simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    same_on_both(simulated, tmp_path, name, method, pattern)
+
+
+def test_accuracy_is_the_cpu_s(simulated: SimulatedDevice, tmp_path: Path) -> None:
+    folder = open_classifier(make_classifier(tmp_path / "model", "resnet"))
+    images = random_images(20, image_shape("resnet"), classes=CLASSES)
+    here, there = (load_classifier(folder, device) for device in (CPU, simulated.device))
+    assert measure_accuracy(there, images, batch_size=8) == measure_accuracy(here, images, batch_size=8)
+
+
+@pytest.mark.nightly
+def test_both_forms_of_an_artifact_give_the_device_s_logits(simulated: SimulatedDevice, tmp_path: Path) -> None:
+    source = make_classifier(tmp_path / "model", "resnet")
+    folder = open_classifier(source)
+    model = load_classifier(folder, simulated.device)
+    write_classifier(model, folder, tmp_path / "artifact")
+    classifier_exporter("onnx").export(model, image_shape("resnet"), tmp_path / "artifact")
+    images = random_images(4, image_shape("resnet"), classes=CLASSES)
+    write_expected(model, images.batch(range(4)), tmp_path / "expected.safetensors")
+    assert classifier_reload_check(tmp_path / "artifact", tmp_path / "expected.safetensors", device=simulated.device)

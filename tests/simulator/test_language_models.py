@@ -1,0 +1,156 @@
+"""The engine on the simulated accelerator, from opening to artifact: what it leaves is the CPU's, bit for bit."""
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.engine.evaluation.continuations import compare_continuations
+from core.engine.evaluation.zero_shot_tasks import TASKS
+from core.engine.models.folder import open_model
+from core.engine.options.sensitivity import SensitivityOptions
+from core.methods.registry import METHODS
+from core.methods.sensitivity.language_pass import SensitivityPass
+from core.pipeline.messages import GenerateTextSpec, ModelPlace
+from core.pipeline.plans import make_sensitivity_plan
+from core.pipeline.stages.run import run_stage
+from core.progress import Progress
+from tests.engine.sweeping import request_for
+from tests.engine.tiny import CONFIGS, make_tokens
+from tests.simulator.backend import LIKE_CUDA, simulate
+from tests.simulator.devices import SimulatedDevice
+from tests.simulator.jobs import model_folder, prune_language, recover_language
+from tests.sources.conftest import write_wordy_model
+from tests.task_questions import write_questions
+
+CPU = torch.device("cpu")
+_EVERY = [
+    (name, "2:4" if pattern == "n:m" else pattern)
+    for name, method in METHODS.items()
+    if method.prunes and "language-model" in method.task_families
+    for pattern in method.patterns
+]
+_WAYS: list[tuple[str, str, dict[str, Any]]] = [
+    ("wanda", "unstructured", {"allocation": "owl"}),
+    ("sparsegpt", "2:4", {"propagation": "two_pass"}),
+    ("frontier", "unstructured", {}),
+    ("magnitude", "unstructured", {"scope": "model", "allocation": "uniform"}),
+    ("random", "unstructured", {"allocation": "fisher"}),
+    ("llm-pruner", "structured", {}),
+    ("frontier", "structured", {}),
+    ("depth", "structured", {}),
+]
+"""One of each kind of statistic, propagation, allocation, scope and removal."""
+_RECOVERIES: list[dict[str, Any]] = [
+    {"method": "finetune"},
+    {"method": "lora", "lora": {"r": 2, "alpha": 4, "dropout": 0.1}},
+    {"method": "distill", "lora": None},
+]
+
+
+def same_on_both(simulated: SimulatedDevice, work: Path, source: Path, *how: str, **parameters: Any) -> None:
+    here = prune_language(source, work / "cpu", CPU, *how, **parameters)
+    there = prune_language(source, work / "sim", simulated.device, *how, **parameters)
+    assert there == here and simulated.counts.launches > 100
+    gc.collect()
+    assert simulated.allocated == 0, "all that was taken is given back"
+
+
+@pytest.mark.parametrize(("method", "pattern", "parameters"), _WAYS, ids=lambda value: str(value))
+def test_a_pruned_model_is_the_cpu_s(
+    method: str, pattern: str, parameters: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    same_on_both(simulated, tmp_path, model_folder(tmp_path), method, pattern, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("method", "pattern", "parameters"),
+    [("depth", "structured", {"criterion": "perplexity"}), ("frontier", "structured", {}), ("wanda", "2:4", {}),
+     ("random", "unstructured", {"allocation": "fisher"})],
+    ids=lambda value: str(value),
+)  # fmt: skip
+def test_hidden_states_that_waited_on_disk_are_on_the_device_again(
+    method: str, pattern: str, parameters: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    source = model_folder(tmp_path)
+    held = prune_language(source, tmp_path / "held", simulated.device, method, pattern, **parameters)
+    assert prune_language(source, tmp_path / "spilt", simulated.device, method, pattern, budget=0, **parameters) == held
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("method", "pattern"), _EVERY)
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_every_method_s_model_is_the_cpu_s(
+    method: str, pattern: str, name: str, simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    same_on_both(simulated, tmp_path, model_folder(tmp_path, name), method, pattern)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(("method", "pattern"), [("sparsegpt", "unstructured"), ("l2-structured", "structured")])
+def test_every_family_s_model_is_the_cpu_s(
+    method: str, pattern: str, name: str, simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    same_on_both(simulated, tmp_path, model_folder(tmp_path, name, torch.bfloat16), method, pattern)
+
+
+@pytest.mark.parametrize("recovery", _RECOVERIES, ids=lambda value: value["method"])
+def test_a_recovered_model_is_the_cpu_s(recovery: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path) -> None:
+    here = recover_language(tmp_path / "cpu", CPU, **recovery)
+    there = recover_language(tmp_path / "sim", simulated.device, **recovery)
+    assert there == here and simulated.counts.launches > 100
+
+
+def test_with_cuda_s_own_choices_a_16_bit_model_is_pruned_and_trained(tmp_path: Path) -> None:
+    with simulate(LIKE_CUDA) as (_, simulated):
+        source = model_folder(tmp_path, dtype=torch.bfloat16)
+        result = prune_language(source, tmp_path / "pruned", simulated.device, "llm-pruner", "structured")
+        assert result["reload"]["maximum_difference"] < 0.1
+        recovered = recover_language(tmp_path, simulated.device, torch.bfloat16, method="lora")
+        assert all(after >= before > 0 for before, after in recovered["zeros"].values())
+
+
+@pytest.fixture(scope="module")
+def wordy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_wordy_model(tmp_path_factory.mktemp("models") / "wordy")
+
+
+def test_what_a_model_writes_and_answers_is_the_cpu_s(wordy: Path, simulated: SimulatedDevice, tmp_path: Path) -> None:
+    from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and for this alone
+
+    folder = open_model(wordy)
+    files = {task: write_questions(tmp_path / "tasks", task) for task in list(TASKS)[:1]}
+
+    def answers(device: torch.device) -> list[Any]:
+        text = tmp_path / f"{device.type}.txt"
+        spec = GenerateTextSpec(
+            device=str(device), threads=1, model=ModelPlace(path=wordy), target=text, samples=2, sequence_length=16,
+            seed=3,
+        )  # fmt: skip
+        run_stage(spec, Progress(), lambda: 0)
+        work = tmp_path / device.type
+        return [
+            compare_continuations({"dense": folder}, ["w5 w6", "w7"], tokens=4, device=device),
+            measure_tasks(folder, files, limit=4, work=work, device=device, on_progress=lambda done: None),
+            len(text.read_text().splitlines()),  # others, as each device draws numbers of its own
+        ]
+
+    assert answers(simulated.device) == answers(CPU)
+
+
+def test_sensitivity_is_the_cpu_s(simulated: SimulatedDevice, tmp_path: Path) -> None:
+    folder = open_model(model_folder(tmp_path))
+    options = request_for(folder, "sensitivity", parameters={"method": "wanda", "rates": [0.3, 0.6]}).parameters
+    assert isinstance(options, SensitivityOptions)
+
+    def curves(device: torch.device) -> Any:
+        work = tmp_path / device.type
+        work.mkdir()
+        plan = make_sensitivity_plan(folder, options, device=device)
+        setting = {"calibration": make_tokens(3, 16), "evaluations": {"text": make_tokens(2, 16, seed=9)}}
+        return SensitivityPass(folder, plan, work=work, **setting).run()
+
+    assert curves(simulated.device) == curves(CPU)
