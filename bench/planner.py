@@ -27,7 +27,7 @@ from bench.machine import describe_machine
 from bench.page import table, write_section
 from core.database import transaction
 from core.service.plans.evidence import Question
-from core.service.plans.figures import Knowledge
+from core.service.plans.figures import LossEstimates
 from core.service.plans.outcomes import shipped_outcomes
 from core.service.plans.service import plan
 from core.settings import Settings
@@ -204,7 +204,7 @@ def rows_page() -> str:
     for row in shipped:
         setting = row.setting
         asked = Question(setting, row.subject, None, row.calibration_tokens, None)
-        figure = Knowledge.of(asked, [], [each for each in shipped if each is not row]).ratio(row.share)
+        figure = LossEstimates.of(asked, [], [each for each in shipped if each is not row]).ratio(row.share)
         for text, excess in row.excess.items():
             ratio = math.exp(excess)
             pairs.append((figure, ratio))

@@ -11,7 +11,7 @@ from core.service.plans.curves import (
     LEAST_EXCESS,
     LEAST_SLOPE_DEVIATION,
     Expected,
-    Point,
+    MeasuredPoint,
     Slope,
     expected_excess,
     logit,
@@ -19,13 +19,15 @@ from core.service.plans.curves import (
 )
 
 SLOPE = Slope(1.5, 0.4)
-HALF = Point(0.5, 0.4, 0.05)
-MORE = Point(0.7, 1.2, 0.05)
+HALF = MeasuredPoint(0.5, 0.4, 0.05)
+MORE = MeasuredPoint(0.7, 1.2, 0.05)
 shares = st.floats(0.01, 0.95)
-measured = st.lists(st.builds(Point, shares, st.floats(0.0, 20.0), st.floats(0.01, 0.5)), min_size=1, max_size=6)
+measured = st.lists(
+    st.builds(MeasuredPoint, shares, st.floats(0.0, 20.0), st.floats(0.01, 0.5)), min_size=1, max_size=6
+)
 
 
-def at(share: float, *points: Point) -> Expected:
+def at(share: float, *points: MeasuredPoint) -> Expected:
     expected = expected_excess(points, share, SLOPE)
     assert expected is not None
     return expected
@@ -38,7 +40,9 @@ def width(expected: Expected) -> float:
 def test_a_measured_share_is_expected_as_it_was_measured() -> None:
     assert at(0.5, HALF, MORE).excess == pytest.approx(0.4)
     assert at(0.7, HALF, MORE).excess == pytest.approx(1.2)
-    assert at(0.5, HALF, Point(0.5, 0.8, 0.05)).excess == pytest.approx(math.sqrt(0.4 * 0.8)), "the mean of logarithms"
+    assert at(0.5, HALF, MeasuredPoint(0.5, 0.8, 0.05)).excess == pytest.approx(math.sqrt(0.4 * 0.8)), (
+        "the mean of logarithms"
+    )
 
 
 def test_between_two_shares_it_is_straight_in_logits() -> None:
@@ -53,13 +57,13 @@ def test_between_two_shares_it_is_straight_in_logits() -> None:
         ((0.4, (HALF,)), (0.3, (HALF,))),
         ((0.55, (HALF,)), (0.65, (HALF,))),
         ((0.6, (HALF, MORE)), (0.6, (HALF,))),
-        ((0.5, (HALF,)), (0.5, (Point(0.5, 0.4, 0.2),))),
-        ((0.5, (HALF,)), (0.5, (HALF, Point(0.5, 0.8, 0.05)))),
+        ((0.5, (HALF,)), (0.5, (MeasuredPoint(0.5, 0.4, 0.2),))),
+        ((0.5, (HALF,)), (0.5, (HALF, MeasuredPoint(0.5, 0.8, 0.05)))),
     ],
     ids=["at it", "below", "above", "between two", "noise", "two that differ"],
 )
 def test_a_band_widens_with_what_is_less_sure(
-    nearer: tuple[float, tuple[Point, ...]], farther: tuple[float, tuple[Point, ...]]
+    nearer: tuple[float, tuple[MeasuredPoint, ...]], farther: tuple[float, tuple[MeasuredPoint, ...]]
 ) -> None:
     assert width(at(nearer[0], *nearer[1])) < width(at(farther[0], *farther[1]))
 
@@ -81,12 +85,12 @@ def test_less_never_costs_more_than_its_proportion_and_more_never_less() -> None
 
 
 def test_shares_that_fell_back_are_taken_together() -> None:
-    back = Point(0.6, 0.2, 0.05)
+    back = MeasuredPoint(0.6, 0.2, 0.05)
     assert at(0.5, HALF, back).excess == pytest.approx(at(0.6, HALF, back).excess) == pytest.approx(math.sqrt(0.08))
 
 
 @given(measured, shares, shares)
-def test_removing_more_never_costs_less(points: list[Point], one: float, other: float) -> None:
+def test_removing_more_never_costs_less(points: list[MeasuredPoint], one: float, other: float) -> None:
     less, more = (expected_excess(points, share, SLOPE) for share in sorted((one, other)))
     if less is not None and more is not None:
         assert less.excess <= more.excess * (1 + 1e-9)
@@ -102,4 +106,6 @@ def test_slopes_are_those_of_curves_with_two_shares() -> None:
     both = slope_of([line, steep])
     assert both.mean == pytest.approx(3.0) and both.deviation > math.sqrt(2)
     assert slope_of([[(0.5, 0.4)]], assumed=SLOPE) == SLOPE and slope_of([]).deviation > LEAST_SLOPE_DEVIATION
-    assert at(0.5, Point(0.5, -0.1, 0.05)).excess == pytest.approx(LEAST_EXCESS), "better than dense: nothing lost"
+    assert at(0.5, MeasuredPoint(0.5, -0.1, 0.05)).excess == pytest.approx(LEAST_EXCESS), (
+        "better than dense: nothing lost"
+    )

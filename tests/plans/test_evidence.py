@@ -9,7 +9,7 @@ import pytest
 from core.measurements.reader import measurements
 from core.service.plans import evidence
 from core.service.plans.evidence import Question, evidence_for
-from core.service.plans.figures import Knowledge
+from core.service.plans.figures import LossEstimates
 from core.service.plans.outcomes import Outcome, Setting, Subject, setting_of, shipped_outcomes
 
 FRONTIER = setting_of("frontier", "unstructured", "uniform", {})
@@ -70,7 +70,7 @@ def test_what_is_believed(asked: Subject, own: list[Outcome], shipped: list[Outc
 def test_what_is_farther_makes_a_wider_band(surer: tuple[Subject, Outcome], less_sure: tuple[Subject, Outcome]) -> None:
     widths = []
     for subject, outcome in (surer, less_sure):
-        ratio = Knowledge.of(question(subject), [outcome], []).ratio(0.5)
+        ratio = LossEstimates.of(question(subject), [outcome], []).ratio(0.5)
         assert ratio is not None
         widths.append(ratio.high / ratio.low)
     assert widths[0] < widths[1]
@@ -78,7 +78,7 @@ def test_what_is_farther_makes_a_wider_band(surer: tuple[Subject, Outcome], less
 
 def test_a_model_pruned_before_and_text_of_its_own_are_less_sure() -> None:
     plain, cut, own = (
-        Knowledge.of(question(LARGE, **more), [], [ROW]).ratio(0.5)
+        LossEstimates.of(question(LARGE, **more), [], [ROW]).ratio(0.5)
         for more in ({}, {"was_pruned": True}, {"writes_own_text": True, "calibration": "self"})
     )
     assert plain is not None and cut is not None and own is not None
@@ -87,7 +87,7 @@ def test_a_model_pruned_before_and_text_of_its_own_are_less_sure() -> None:
 
 def test_the_nearest_source_that_reaches_an_amount_is_taken() -> None:
     low = replace(JOB, share=0.2, excess={"articles": 0.02})
-    known = Knowledge.of(question(), [low], shipped_outcomes())
+    known = LossEstimates.of(question(), [low], shipped_outcomes())
     near, far = known.ratio(0.3), known.ratio(0.6)
     assert near is not None and far is not None
     assert (near.source, far.source) == ("jobs", "measurements")
@@ -95,7 +95,7 @@ def test_the_nearest_source_that_reaches_an_amount_is_taken() -> None:
 
 
 def test_what_an_artifact_lost_before_is_taken_off() -> None:
-    fresh, again = (Knowledge.of(question(), [], shipped_outcomes(), lost) for lost in (0.0, 0.5))
+    fresh, again = (LossEstimates.of(question(), [], shipped_outcomes(), lost) for lost in (0.0, 0.5))
     whole, rest = fresh.ratio(0.65), again.ratio(0.65)
     before = fresh.ratio(0.5)
     assert whole is not None and rest is not None and before is not None
@@ -107,12 +107,13 @@ def test_what_an_artifact_lost_before_is_taken_off() -> None:
 def test_speed_is_told_between_what_was_timed_and_the_dense_model_alone() -> None:
     setting = Setting("frontier", "structured", "uniform", "{}")
     timed = Outcome(setting, SMOL, "jobs", 0.3, {"articles": 0.6}, latency={"prefill": 0.7}, latency_spread=0.02)
-    known = Knowledge.of(question(setting=setting), [timed], [])
+    known = LossEstimates.of(question(setting=setting), [timed], [])
     half = known.latency(0.15)["prefill_ratio"]
     assert half.estimate == pytest.approx(0.85) and half.low < 0.85 < half.high and half.count == 1
     assert known.latency(0.5) == {} and "decode_ratio" not in known.latency(0.3)
     assert (
-        Knowledge.of(question(LARGE, setting=setting), [], [replace(timed, source="measurements")]).latency(0.2) == {}
+        LossEstimates.of(question(LARGE, setting=setting), [], [replace(timed, source="measurements")]).latency(0.2)
+        == {}
     )
 
 
@@ -121,7 +122,7 @@ def test_rows_that_are_left_out_lie_in_the_band_of_the_others() -> None:
     rows, inside, estimated = shipped_outcomes(), 0, 0
     for row in rows:
         asked = Question(row.setting, row.subject, None, row.calibration_tokens, None)
-        ratio = Knowledge.of(asked, [], [each for each in rows if each is not row]).ratio(row.share)
+        ratio = LossEstimates.of(asked, [], [each for each in rows if each is not row]).ratio(row.share)
         for excess in row.excess.values():
             if ratio is not None:
                 estimated += 1

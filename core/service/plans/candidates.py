@@ -10,7 +10,7 @@ from secateur_wire.plans import Goal
 
 
 @dataclass(frozen=True)
-class Candidate:
+class JobCandidate:
     """A method with its pattern and parameters, and why it is taken. `sequences` are those to calibrate on.
 
     `usual` is the share to remove where nothing is known of the outcome.
@@ -26,23 +26,23 @@ class Candidate:
 
 
 _ZEROS: Final = (
-    Candidate(
+    JobCandidate(
         "frontier",
         "it loses least of all methods measured here, and needs neither labels nor training",
         parameters={"budget": "quick"},
     ),
-    Candidate(
+    JobCandidate(
         "frontier",
         "it loses least of all methods measured here; every layer loses the same share, as gradients cannot be taken "
         "layer by layer in this architecture",
         parameters={"budget": "quick", "allocation": "uniform"},
     ),
-    Candidate("sparsegpt", "it loses least of the methods that hold one model in memory"),
-    Candidate("wanda", "it needs the least memory of the methods that look at activations"),
-    Candidate("magnitude", "it needs no text and the least memory"),
+    JobCandidate("sparsegpt", "it loses least of the methods that hold one model in memory"),
+    JobCandidate("wanda", "it needs the least memory of the methods that look at activations"),
+    JobCandidate("magnitude", "it needs no text and the least memory"),
 )
 _SMALLER: Final = (
-    Candidate(
+    JobCandidate(
         "frontier",
         "of what removes whole channels, it loses least at a size; all layers get one shape, which every engine loads",
         pattern=STRUCTURED.text,
@@ -50,7 +50,7 @@ _SMALLER: Final = (
         sequences=128,
         usual=0.2,
     ),
-    Candidate(
+    JobCandidate(
         "frontier",
         "of what removes whole channels, it loses least at a size; the layers of this model differ in shape already",
         pattern=STRUCTURED.text,
@@ -59,7 +59,7 @@ _SMALLER: Final = (
         sequences=128,
         usual=0.2,
     ),
-    Candidate(
+    JobCandidate(
         "flap",
         "it removes channels by forward passes alone, which takes less memory",
         pattern=STRUCTURED.text,
@@ -67,7 +67,7 @@ _SMALLER: Final = (
         sequences=128,
         usual=0.2,
     ),
-    Candidate(
+    JobCandidate(
         "depth",
         "it removes whole layers, which leaves the shapes of the others alone",
         pattern=STRUCTURED.text,
@@ -76,19 +76,21 @@ _SMALLER: Final = (
     ),
 )
 _MEASURED: Final = (
-    Candidate("sensitivity", "wanda is the cheapest method that looks at activations", parameters={"method": "wanda"}),
-    Candidate("sensitivity", "magnitude can be measured on any model", parameters={"method": "magnitude"}),
+    JobCandidate(
+        "sensitivity", "wanda is the cheapest method that looks at activations", parameters={"method": "wanda"}
+    ),
+    JobCandidate("sensitivity", "magnitude can be measured on any model", parameters={"method": "magnitude"}),
 )
-_OF_LANGUAGE_MODELS: Final[Mapping[Goal, Sequence[Candidate]]] = {
+_OF_LANGUAGE_MODELS: Final[Mapping[Goal, Sequence[JobCandidate]]] = {
     "speed": _SMALLER,
     "size": _ZEROS,
     "sparsity": _ZEROS,
     "sensitivity": _MEASURED,
 }
-_MAGNITUDE: Final = Candidate("magnitude", "image classifiers take it well up to about half of their weights")
-_OF_CLASSIFIERS: Final[Mapping[Goal, Sequence[Candidate]]] = {
+_MAGNITUDE: Final = JobCandidate("magnitude", "image classifiers take it well up to about half of their weights")
+_OF_CLASSIFIERS: Final[Mapping[Goal, Sequence[JobCandidate]]] = {
     "speed": (
-        Candidate(
+        JobCandidate(
             "filter-l1",
             "it removes filters by their weights alone, and training afterwards wins back what that costs",
             pattern=STRUCTURED.text,
@@ -101,6 +103,6 @@ _OF_CLASSIFIERS: Final[Mapping[Goal, Sequence[Candidate]]] = {
 }
 
 
-def candidates_for(goal: Goal, task: str) -> Sequence[Candidate]:
+def candidates_for(goal: Goal, task: str) -> Sequence[JobCandidate]:
     """Return the candidates for a goal and a model's task, best first."""
     return (_OF_LANGUAGE_MODELS if task == "language-model" else _OF_CLASSIFIERS)[goal]

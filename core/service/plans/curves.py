@@ -31,7 +31,7 @@ _SAME: Final = 0.005
 
 
 @dataclass(frozen=True)
-class Point:
+class MeasuredPoint:
     """A measured excess at a share, and the deviation of its logarithm from the one that is asked for."""
 
     share: float
@@ -89,7 +89,7 @@ def slope_of(curves: Iterable[Sequence[tuple[float, float]]], *, assumed: Slope 
     return Slope(fmean(slopes), max(deviation, LEAST_SLOPE_DEVIATION))
 
 
-def expected_excess(points: Sequence[Point], share: float, slope: Slope) -> Expected | None:
+def expected_excess(points: Sequence[MeasuredPoint], share: float, slope: Slope) -> Expected | None:
     """Return the excess to expect at a share above 0; None where no point is near enough."""
     if not points:
         return None
@@ -128,9 +128,9 @@ class _Place:
     deviation: float
 
 
-def _merged(points: Sequence[Point]) -> list[_Place]:
+def _merged(points: Sequence[MeasuredPoint]) -> list[_Place]:
     """Return a place for each share: the mean of its points, whose differences add to its deviation."""
-    groups: list[list[Point]] = []
+    groups: list[list[MeasuredPoint]] = []
     for point in sorted(points, key=lambda each: each.share):
         if groups and point.share - groups[-1][0].share <= _SAME:
             groups[-1].append(point)

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Final
 
 from core.engine.options.patterns import family_of
-from core.service.plans.curves import Expected, Point, Slope, expected_excess, log_excess, slope_of
+from core.service.plans.curves import Expected, MeasuredPoint, Slope, expected_excess, log_excess, slope_of
 from core.service.plans.outcomes import Outcome, Setting, Subject
 from secateur_wire.plans import FigureSource
 
@@ -34,7 +34,7 @@ _LARGEST_TOKENS: Final = 0.5
 
 @dataclass(frozen=True)
 class Question:
-    """What is planned, as far as it decides the outcome.
+    """Facts of a plan that decide the outcome.
 
     `was_pruned`: the model lost parts of another kind before.
     """
@@ -75,12 +75,12 @@ def evidence_for(question: Question, own: Iterable[Outcome], shipped: Iterable[O
         for each in shipped
         if each.setting == question.setting and _size_distance(each, question) <= math.log(FARTHEST_SIZE)
     ]
-    found = [
+    ordered = [
         Evidence("jobs", "of this team on this model", same),
         Evidence("jobs", "of this team on models of its family and about its size", near),
         Evidence("measurements", _whose(rows, question.subject), rows),
     ]
-    return [each for each in found if each.outcomes]
+    return [each for each in ordered if each.outcomes]
 
 
 def slope_for(question: Question, own: Iterable[Outcome], shipped: Iterable[Outcome]) -> Slope:
@@ -104,7 +104,7 @@ def _curves(outcomes: Iterable[Outcome]) -> list[list[tuple[float, float]]]:
     return [curve for curve in curves.values() if len(curve) > 1]
 
 
-def _points(outcome: Outcome, question: Question) -> list[Point]:
+def _points(outcome: Outcome, question: Question) -> list[MeasuredPoint]:
     """Return the excess on each text of an outcome, on the planned one alone where that is among them."""
     known = outcome.excess
     is_same_text = question.evaluation in known and outcome.calibration == question.calibration
@@ -120,7 +120,8 @@ def _points(outcome: Outcome, question: Question) -> list[Point]:
         doublings = abs(math.log2(question.calibration_tokens / outcome.calibration_tokens))
         deviation = math.hypot(deviation, min(TOKENS_DEVIATION * doublings, _LARGEST_TOKENS))
     return [
-        Point(outcome.share, value, math.hypot(deviation, _seed_deviation(outcome, value))) for value in excess.values()
+        MeasuredPoint(outcome.share, value, math.hypot(deviation, _seed_deviation(outcome, value)))
+        for value in excess.values()
     ]
 
 

@@ -32,7 +32,7 @@ _LEAST_SECONDS_DEVIATION: Final = 0.1
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class LossEstimates:
     """All that is known of the loss in one setting of a model: evidence in the order in which it is believed.
 
     `lost` is the share of the same kind that the model has lost before.
@@ -46,10 +46,10 @@ class Knowledge:
     @classmethod
     def of(
         cls, question: Question, own: Iterable[Outcome], shipped: Iterable[Outcome], lost: float = 0.0
-    ) -> "Knowledge":
+    ) -> "LossEstimates":
         own, shipped = list(own), list(shipped)
-        found = evidence_for(question, own, shipped)
-        return cls(question, found, slope_for(question, own, shipped), lost)
+        evidence = evidence_for(question, own, shipped)
+        return cls(question, evidence, slope_for(question, own, shipped), lost)
 
     def expected(self, share: float) -> tuple[Expected, Evidence] | None:
         """Return the excess that a further removal adds, and what that rests on; None where nothing near is known."""
@@ -70,10 +70,10 @@ class Knowledge:
 
     def ratio(self, share: float) -> PlanFigure | None:
         """Return the perplexity to expect, as a ratio to that of the model that is given."""
-        found = self.expected(share)
-        if found is None:
+        expectation = self.expected(share)
+        if expectation is None:
             return None
-        expected, evidence = found
+        expected, evidence = expectation
         count = len(evidence.outcomes)
         kind = "job" if evidence.source == "jobs" else "measurement"
         shares = sorted({round(each.share, 2) for each in evidence.outcomes})

@@ -11,7 +11,7 @@ from core.methods.registry import get_method, parse_parameters
 from core.service.jobs.resolution.text import SELF
 from core.service.plans import texts
 from core.service.plans.amounts import PACKED
-from core.service.plans.candidates import Candidate
+from core.service.plans.candidates import JobCandidate
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import ModelSummary
@@ -58,7 +58,7 @@ def summary_of(description: Description) -> ModelSummary:
     return ModelSummary.model_validate({name: getattr(description, name) for name in shared})
 
 
-def variant_of(candidate: Candidate) -> Variant:
+def variant_of(candidate: JobCandidate) -> Variant:
     """Return the method that reads the calibration set: the candidate's, or the one whose sensitivity it measures."""
     checked = parse_parameters(candidate.method, candidate.parameters, candidate.pattern)
     if isinstance(checked, SensitivityOptions):
@@ -67,7 +67,7 @@ def variant_of(candidate: Candidate) -> Variant:
 
 
 def choose_texts(
-    candidate: Candidate, description: Description, datasets: Sequence[Dataset], dataset: str | None
+    candidate: JobCandidate, description: Description, datasets: Sequence[Dataset], dataset: str | None
 ) -> Texts:
     """Choose what to calibrate and measure on: `dataset` where it is given, else what is registered."""
     model = summary_of(description)
@@ -96,7 +96,7 @@ def choose_texts(
 
 
 def _calibration(
-    candidate: Candidate, model: ModelSummary, fitting: Sequence[Dataset], dataset: str | None
+    candidate: JobCandidate, model: ModelSummary, fitting: Sequence[Dataset], dataset: str | None
 ) -> tuple[JsonObject | None, PlanChoice | None]:
     registered = {each.name: each for each in fitting}
     chosen = registered.get(dataset) if dataset else texts.choose_set(fitting, texts.CALIBRATION_WORDS)
@@ -166,7 +166,7 @@ def recovery_body(task: str) -> JsonObject:
 def body_of(
     model: str,
     goal: Goal,
-    candidate: Candidate,
+    candidate: JobCandidate,
     chosen: Texts,
     *,
     sparsity: float | None,

@@ -19,11 +19,11 @@ from core.service.jobs.resolution.text import SELF
 from core.service.jobs.schemas import JobBody
 from core.service.plans import wording
 from core.service.plans.amounts import Scale, scale_for
-from core.service.plans.candidates import Candidate
-from core.service.plans.choices import choice, size_choices
+from core.service.plans.candidates import JobCandidate
+from core.service.plans.choices import CLOSE_TO_DENSE, choice, choose_recovery, size_choices
 from core.service.plans.evidence import Question
-from core.service.plans.figures import Knowledge, seconds_figure, size_figure
-from core.service.plans.job_bodies import Texts, body_of, choose_texts, recovery_body
+from core.service.plans.figures import LossEstimates, seconds_figure, size_figure
+from core.service.plans.job_bodies import Texts, body_of, choose_texts
 from core.service.plans.outcomes import recovery_of, setting_of, shipped_outcomes
 from core.service.plans.past_jobs import Lost, descent_of, outcomes_of_jobs, subject_of
 from core.settings import Settings
@@ -33,8 +33,6 @@ from secateur_wire.datasets import Dataset
 from secateur_wire.jobs import Estimate
 from secateur_wire.plans import Plan, PlanBody, PlanChoice, PlanFigure, PlanPoint
 
-CLOSE_TO_DENSE: Final = 1.2
-"""Perplexity, as a ratio to the dense model's, up to which a model is close to it: what the usual amount keeps to."""
 POINTS_STEP: Final = 0.05
 """Step between the amounts whose outcomes are told."""
 _STEP: Final = 0.01
@@ -55,8 +53,8 @@ class Planner:
     settings: Settings
     hub: HubFindings
     model: ResolvedModel
-    candidate: Candidate
-    refusals: Sequence[tuple[Candidate, SecateurError]]
+    candidate: JobCandidate
+    refusals: Sequence[tuple[JobCandidate, SecateurError]]
     exports: Sequence[JsonObject] = ()
     until: datetime | None = None
 
@@ -72,9 +70,11 @@ class Planner:
             return self._measuring(chosen)
         request = self._fits(chosen)
         scale = scale_for(body.goal, description, request)
-        knowledge, recovered = self._knowledge(request, chosen)
-        amount, why = self._amount(scale, knowledge)
-        recovery, recovery_choice = self._recovery(knowledge.ratio(scale.share(amount)), chosen)
+        losses, recovered = self._loss_estimates(request, chosen)
+        amount, why = self._amount(scale, losses)
+        recovery, recovery_choice = choose_recovery(
+            description, body.goal, losses.ratio(scale.share(amount)), chosen.calibrated_on
+        )
         try:
             resolved, estimate = self._resolved(chosen, scale.sparsity(amount), recovery)
         except DoesNotFit:
@@ -84,8 +84,8 @@ class Planner:
             resolved, estimate = self._resolved(chosen, scale.sparsity(amount), None)
         is_measured = recovery_of(recovery) in recovered
         if is_measured:
-            knowledge = recovered[str(recovery_of(recovery))]
-        points = self._points(request, scale, knowledge, amount)
+            losses = recovered[str(recovery_of(recovery))]
+        points = self._points(request, scale, losses, amount)
         figures = next(point.figures for point in points if point.amount == amount)
         seconds = seconds_figure(estimate)
         if seconds is not None:
@@ -139,7 +139,9 @@ class Planner:
             is_calibrated=chosen.calibration is not None,
         )
 
-    def _knowledge(self, request: ResolvedRequest, chosen: Texts) -> tuple[Knowledge, dict[str, Knowledge]]:
+    def _loss_estimates(
+        self, request: ResolvedRequest, chosen: Texts
+    ) -> tuple[LossEstimates, dict[str, LossEstimates]]:
         """Return what is known of the loss, and the same after each recovery that was measured."""
         setting = setting_of(
             request.method, request.pattern, request.layout, request.parameters.model_dump(mode="json")
@@ -165,16 +167,16 @@ class Planner:
         own = outcomes_of_jobs(self.session, self.team_id, request.method, subject, self.until)
         shipped = list(shipped_outcomes())
         unrecovered = [each for outcome in own if (each := outcome.before_recovery) is not None]
-        known = Knowledge.of(question, [*own, *unrecovered], shipped, descent.lost.get(kind, 0.0))
+        known = LossEstimates.of(question, [*own, *unrecovered], shipped, descent.lost.get(kind, 0.0))
         recoveries = {each.setting.recovery for each in [*own, *shipped] if each.setting.recovery is not None}
         return known, {
-            name: Knowledge.of(
+            name: LossEstimates.of(
                 replace(question, setting=replace(setting, recovery=name)), own, shipped, descent.lost.get(kind, 0.0)
             )
             for name in recoveries
         }
 
-    def _amount(self, scale: Scale, knowledge: Knowledge) -> tuple[float, str]:
+    def _amount(self, scale: Scale, losses: LossEstimates) -> tuple[float, str]:
         """Return how much to remove and why; raises InvalidRequest where that is out of reach."""
         body, candidate = self.body, self.candidate
         if body.amount is not None:
@@ -190,7 +192,7 @@ class Planner:
                     param="amount",
                 )
             return body.amount, "as asked for"
-        known = [(each, knowledge.ratio(scale.share(each))) for each in scale.amounts(_STEP)]
+        known = [(each, losses.ratio(scale.share(each))) for each in scale.amounts(_STEP)]
         rated = [(amount, figure) for amount, figure in known if figure is not None]
         if body.keep_quality is not None:
             return self._kept(body.keep_quality, rated)
@@ -225,24 +227,6 @@ class Planner:
             param="keep_quality",
         )
 
-    def _recovery(self, expected: PlanFigure | None, chosen: Texts) -> tuple[JsonObject | None, PlanChoice]:
-        """Return the training to plan, if any, and why."""
-        task = self.model.description.task
-        body = recovery_body(task)
-        if self.body.goal != "speed":
-            return None, choice("recovery", None, "zeros cost less than parts that are gone: see the job first")
-        if task != "language-model":
-            return body, choice("recovery", body, "filters cost accuracy that training wins back")
-        if chosen.calibrated_on in (None, SELF):
-            return None, choice("recovery", None, "there is no text to train on: register one of your use")
-        if expected is None:
-            return None, choice("recovery", None, "it is not known yet that this amount needs it: see the job first")
-        if expected.estimate <= CLOSE_TO_DENSE + 5e-3:
-            return None, choice("recovery", None, "the model is expected to stay close to the dense one without")
-        return body, choice(
-            "recovery", body, "more is lost than stays close to the dense model, and training wins back a part of it"
-        )
-
     def _job(self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None) -> JsonObject:
         return body_of(
             self.body.model,
@@ -269,17 +253,17 @@ class Planner:
         estimate, _ = estimate_that_fits(self.session, self.team_id, resolved, self.settings)
         return resolved, estimate
 
-    def _points(self, request: ResolvedRequest, scale: Scale, knowledge: Knowledge, amount: float) -> list[PlanPoint]:
+    def _points(self, request: ResolvedRequest, scale: Scale, losses: LossEstimates, amount: float) -> list[PlanPoint]:
         """Return what to expect of the amount, and of others."""
         points = []
         for each in sorted({*scale.amounts(POINTS_STEP), amount}):
             figures: dict[str, PlanFigure] = {}
-            ratio = knowledge.ratio(scale.share(each))
+            ratio = losses.ratio(scale.share(each))
             if ratio is not None:
                 figures["perplexity_ratio"] = ratio
             figures["bytes_ratio"] = size_figure(self.model.description, request, self.body.goal, scale, each)
             if request.pattern == STRUCTURED.text:
-                figures |= knowledge.latency(scale.share(each))
+                figures |= losses.latency(scale.share(each))
             points.append(PlanPoint(amount=each, figures=figures))
         return points
 

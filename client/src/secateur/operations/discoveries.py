@@ -15,7 +15,7 @@ OnWait = Callable[[Discovery], None]
 
 LOOK_SECONDS = 1.0
 
-Found = TypeVar("Found", bound=BaseModel)
+Described = TypeVar("Described", bound=BaseModel)
 
 
 class DiscoveryOperations(Calls):
@@ -28,10 +28,10 @@ class DiscoveryOperations(Calls):
     async def _once_discovered(
         self,
         path: str,
-        answer: type[RootModel[Found | Discovery]],
+        answer: type[RootModel[Described | Discovery]],
         body: Mapping[str, JsonValue],
         on_wait: OnWait | None,
-    ) -> Found:
+    ) -> Described:
         """Return the answer of a call about a model, asked again until the server knows what the model is."""
         while True:
             given = (await self._transport.call("POST", path, answer, body=body, slow=True)).root
