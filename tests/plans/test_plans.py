@@ -148,6 +148,7 @@ def test_what_is_not_known_is_named_and_not_guessed(desk: Desk) -> None:
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("smol", {"goal": "sensitivity", "amount": 0.5}, "amount", "removes nothing"),
     ("smol", {"goal": "speed", "pattern": "2:4"}, "pattern", "belongs to goal 'sparsity'"),
+    ("smol", {"goal": "sparsity", "pattern": "structured"}, "pattern", "use goal 'speed'"),
     ("smol", {"goal": "sparsity", "pattern": "two of four"}, "pattern", "use 'unstructured'"),
     ("smol", {"goal": "sparsity", "pattern": "2:4", "amount": 0.6}, "amount", "removes 0.5"),
     ("smol", {"goal": "sparsity", "dataset": "nowhere"}, "dataset", "there is no dataset 'nowhere'"),
