@@ -156,7 +156,7 @@ def compare_jobs(
     session: DatabaseSession,
     job: Annotated[list[str], Query(min_length=FEWEST, max_length=MOST, description="Ids of jobs, each once.")],
     quality: Quality = None,
-    cost: Cost = "parameters",
+    cost: Cost | None = None,
 ) -> Comparison:
     """Jobs beside one another: every field and figure with whether they differ, quality against cost with the Pareto
     front, and what was removed of each layer. A job without a report is shown with what there is.

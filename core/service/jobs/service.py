@@ -199,7 +199,7 @@ def get_report(session: Session, team_id: str, job_id: str) -> Report:
 
 
 def compare_jobs(
-    session: Session, team_id: str, job_ids: Sequence[str], *, quality: str | None = None, cost: Cost = "parameters"
+    session: Session, team_id: str, job_ids: Sequence[str], *, quality: str | None = None, cost: Cost | None = None
 ) -> Comparison:
     """Compare jobs, each once. Raises NotFound, InvalidRequest where they are too few or too many."""
     ids = list(dict.fromkeys(job_ids))
