@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from api.dependencies import DatabaseSession, State
 from api.events.after_commit import hint_after_commit
 from api.events.stream import LARGEST_SEQUENCE, event_stream, last_event
+from api.http.archives import artifact_archive
 from api.http.downloads import Conditions, artifact_file
 from api.portal.rendering import address_of, page
 from api.portal.session import COOKIE, Member, Viewer
@@ -140,6 +141,13 @@ def download_file(
 ) -> Response:
     """Download a file of the artifact, as REST sends it."""
     return artifact_file(request, state, caller.team_id, job_id, path, conditions)
+
+
+@router.head("/{job_id}/artifacts.tar")
+@router.get("/{job_id}/artifacts.tar")
+def download_artifact(request: Request, job_id: str, caller: Viewer, state: State) -> Response:
+    """Download all files of the artifact as one archive, as REST sends it."""
+    return artifact_archive(request, state, caller.team_id, job_id)
 
 
 @router.get("/{job_id}/layers.svg")

@@ -15,7 +15,7 @@ from api.portal.views.summary import summarize
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
 from core.methods.registry import METHODS
-from core.pipeline.reports.how_to_run import FOLDER, ways_to_run
+from core.pipeline.reports.how_to_run import ways_to_run
 from core.pipeline.reports.report import Report
 from core.service.jobs import service
 from core.service.jobs.schemas import Job, JobBody
@@ -133,9 +133,8 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         "generations": report.generations,
         "publications": list_publications(session, team_id, job.id, limit=_PUBLICATIONS, after=None).data,
         "files": files,
-        "ways": ways_to_run(report, metrics, [file.path for file in files]),
+        "ways": ways_to_run(report, metrics, [file.path for file in files], job.id),
         "restored": metrics.bytes is not None and metrics.bytes.restored_from is not None,
-        "folder": FOLDER,
         "advice": None if job.error is None else advice_for(job.error.code),
         "error_title": None if job.error is None else title_of(job.error.code),
         "last_lines": last_lines,
