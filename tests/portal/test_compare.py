@@ -72,9 +72,7 @@ def test_jobs_are_compared_in_words_charts_and_tables(portal: Page, jobs: list[s
     expect(portal.get_by_role("row", name="tiny, dense")).to_contain_text("25.00")
     plot = portal.get_by_role("group", name="perplexity on numbers (lower is better), against parameters")
     expect(plot.get_by_role("link")).to_have_count(2)
-    expect(
-        plot.get_by_role("img", name="tiny, dense: perplexity on numbers 25.00")
-    ).to_be_visible()
+    expect(plot.get_by_role("img", name="tiny, dense: perplexity on numbers 25.00")).to_be_visible()
     better = plot.get_by_role("link", name=f"{first}: perplexity on numbers 27.40, 60 parameters, on the Pareto front")
     x, y = (float(better.locator("circle").last.get_attribute(name) or "") for name in ("cx", "cy"))
     assert f"{x:.1f},{y:.1f}" in (plot.locator("polyline").get_attribute("points") or "")

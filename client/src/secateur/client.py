@@ -181,6 +181,7 @@ class Client:
     fire_trigger = _waits(Operations.fire_trigger)
     preview_trigger = _waits(Operations.preview_trigger)
     firings = _iterates(Operations.firings)
+    trigger_versions = _iterates(Operations.trigger_versions)
 
     publish = _waits(Operations.publish)
     publications = _iterates(Operations.publications)
