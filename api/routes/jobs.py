@@ -32,7 +32,7 @@ from core.errors import (
     UnknownQueue,
 )
 from core.pipeline.reports.how_to_run import FOLDER
-from core.service.jobs import service
+from core.service.jobs import comparing, service
 from core.service.jobs.comparison import FEWEST, MOST, Comparison
 from core.service.jobs.listing import JobSort
 from core.service.jobs.random_baseline import with_random_baseline
@@ -163,7 +163,7 @@ def compare_jobs(
     """Jobs beside one another: every field and figure with whether they differ, quality against cost with the Pareto
     front, and what was removed of each layer. A job without a report is shown with what there is.
     """
-    return service.compare_jobs(session, caller.team_id, job, quality=quality, cost=cost)
+    return comparing.compare_jobs(session, caller.team_id, job, quality=quality, cost=cost)
 
 
 @router.get("/{job_id}", responses=problems(Unauthenticated, NotFound))

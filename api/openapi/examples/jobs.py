@@ -2,7 +2,18 @@
 
 from typing import Any, Final
 
-from api.openapi.examples.common import BODY, FULL_BODY, JOB, JOB_ANSWER, LATER, METRICS, MOMENT, OTHER_JOB, SHA256
+from api.openapi.examples.common import (
+    BODY,
+    FULL_BODY,
+    JOB,
+    JOB_ANSWER,
+    LATER,
+    METRICS,
+    MOMENT,
+    OTHER_JOB,
+    SHA256,
+    WAY_TO_RUN,
+)  # fmt: skip
 
 _UPLOAD = "upload_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
 _DESCRIPTION = {
@@ -99,13 +110,7 @@ EXAMPLES: Final[dict[str, Any]] = {
         "discovery": None,
     },
     "InspectBody": BODY,
-    "WayToRun": {
-        "object": "way_to_run",
-        "runtime": "transformers",
-        "about": "Continues a text with the likeliest words",
-        "packages": ["transformers", "torch"],
-        "commands": "python - <<'END'\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n…\nEND",
-    },
+    "WayToRun": WAY_TO_RUN,
     "Inspection": {
         "object": "inspection",
         "model": "smollm2-135m",

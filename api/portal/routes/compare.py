@@ -14,6 +14,7 @@ from api.portal.views.charts import IfNoneMatch, chart
 from api.portal.views.tables import csv_file
 from api.portal.views.trade_off import COSTS, pareto_plot, quality_in_words, trade_off_answer
 from core.service.jobs import service
+from core.service.jobs.comparing import compare_jobs
 from core.service.jobs.comparison import FEWEST, MOST, Comparison, LayerFigures, LayerQuantity, is_same_in_all
 from core.service.jobs.trade_off import Cost
 
@@ -41,7 +42,7 @@ def compare_page(
     ids = _distinct(job)
     if len(ids) < FEWEST:
         return page(request, "compare/choose.html", {"jobs": service.get_jobs(session, caller.team_id, ids)})
-    comparison = service.compare_jobs(session, caller.team_id, ids, quality=quality, cost=cost)
+    comparison = compare_jobs(session, caller.team_id, ids, quality=quality, cost=cost)
     labels = dict(zip(ids, comparison.labels, strict=True))
     context = {
         "comparison": comparison,
@@ -70,7 +71,7 @@ def compare_page(
 @router.get("/compare.csv")
 def compare_csv(caller: Viewer, session: DatabaseSession, job: Jobs) -> Response:
     """Download every field and figure of the jobs as CSV, one column a job."""
-    comparison = service.compare_jobs(session, caller.team_id, _distinct(job))
+    comparison = compare_jobs(session, caller.team_id, _distinct(job))
     rows = [[each.name, each.kind, "yes" if each.differs else "no", *each.values] for each in comparison.fields]
     return csv_file("comparison.csv", [["field", "kind", "differs", *(each.id for each in comparison.jobs)], *rows])
 
@@ -86,7 +87,7 @@ def trade_off_file(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Download quality against cost, with the Pareto front, as a picture or a table."""
-    trade_off = service.compare_jobs(session, caller.team_id, _distinct(job), quality=quality, cost=cost).trade_off
+    trade_off = compare_jobs(session, caller.team_id, _distinct(job), quality=quality, cost=cost).trade_off
     return trade_off_answer(trade_off, form, if_none_match)
 
 
@@ -99,7 +100,7 @@ def layers_svg(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Draw one figure of every layer, the jobs' lines over one another."""
-    comparison = service.compare_jobs(session, caller.team_id, _distinct(job))
+    comparison = compare_jobs(session, caller.team_id, _distinct(job))
     return chart(figure + comparison.model_dump_json(), if_none_match, lambda: _draw_layers(comparison, figure))
 
 

@@ -16,7 +16,6 @@ from core.pipeline.reports.how_to_run import FOLDER, ways_to_run
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import verdict_on
 from core.service.jobs.awaiting import fill_awaiting, fill_resolved
-from core.service.jobs.comparison import FEWEST, MOST, Comparison, compare
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.listing import ORDERS, JobFilters, JobSort, having_words, matching
 from core.service.jobs.queue import request_cancel, submitted
@@ -34,7 +33,6 @@ from core.service.jobs.tables import (
     WorkerRow,
     kept_attempt,
 )
-from core.service.jobs.trade_off import Cost
 from core.service.jobs.waiting import waiting_reason
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
@@ -188,7 +186,7 @@ def report_document(session: Session, team_id: str, job_id: str) -> JsonObject:
     """
     job = find_job(session, team_id, job_id)
     report: JsonObject | None = session.scalar(
-        select(JobReportRow.report).join(JobRow, _of_kept_attempt(JobReportRow)).where(JobRow.id == job.id)
+        select(JobReportRow.report).join(JobRow, of_kept_attempt(JobReportRow)).where(JobRow.id == job.id)
     )
     if report is None:
         raise NotFound(f"job {job_id!r} has no report: it is {job.status}")
@@ -198,21 +196,6 @@ def report_document(session: Session, team_id: str, job_id: str) -> JsonObject:
 def get_report(session: Session, team_id: str, job_id: str) -> Report:
     """Return the report as `report_document` does."""
     return Report.model_validate(report_document(session, team_id, job_id))
-
-
-def compare_jobs(
-    session: Session, team_id: str, job_ids: Sequence[str], *, quality: str | None = None, cost: Cost | None = None
-) -> Comparison:
-    """Compare jobs, each once. Raises NotFound, InvalidRequest where they are too few or too many."""
-    ids = list(dict.fromkeys(job_ids))
-    jobs = get_jobs(session, team_id, ids[: MOST + 1])
-    if not FEWEST <= len(ids) <= MOST:
-        raise InvalidRequest(f"job: name {FEWEST} to {MOST} different jobs, not {len(ids)}", param="job")
-    reports = select(JobReportRow.job_id, JobReportRow.report["layers"]).join(JobRow, _of_kept_attempt(JobReportRow))
-    layers = {
-        job_id: rows for job_id, rows in session.execute(reports.where(JobRow.id.in_(ids))) if isinstance(rows, list)
-    }
-    return compare(jobs, layers, quality=quality, cost=cost)
 
 
 def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job]:
@@ -233,7 +216,7 @@ def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
     job = find_job(session, team_id, job_id)
     rows = session.scalars(
         select(ArtifactFileRow)
-        .join(JobRow, _of_kept_attempt(ArtifactFileRow))
+        .join(JobRow, of_kept_attempt(ArtifactFileRow))
         .where(JobRow.id == job.id)
         .order_by(ArtifactFileRow.path)
     )
@@ -261,7 +244,7 @@ def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tup
     job = find_job(session, team_id, job_id)
     row = session.scalar(
         select(ArtifactFileRow)
-        .join(JobRow, _of_kept_attempt(ArtifactFileRow))
+        .join(JobRow, of_kept_attempt(ArtifactFileRow))
         .where(JobRow.id == job.id, ArtifactFileRow.path == path)
     )
     if row is None:
@@ -269,7 +252,7 @@ def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tup
     return row.attempt, ArtifactFile(path=row.path, bytes=row.bytes, sha256=row.sha256)
 
 
-def _of_kept_attempt(table: type[JobReportRow] | type[ArtifactFileRow]) -> ColumnElement[bool]:
+def of_kept_attempt(table: type[JobReportRow] | type[ArtifactFileRow]) -> ColumnElement[bool]:
     """Return the condition that joins a job with the attempt whose report and artifact it shows."""
     return and_(JobRow.id == table.job_id, table.attempt == kept_attempt())
 
