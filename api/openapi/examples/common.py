@@ -142,11 +142,3 @@ COMPARISON: Final[dict[str, Any]] = {
     },
     "layers": [{"job": JOB, "layers": ["layer 0", "layer 1"], "sparsity": [0.5, 0.5], "error": [0.071, 0.093]}],
 }
-
-WAY_TO_RUN: Final[dict[str, Any]] = {
-    "object": "way_to_run",
-    "runtime": "transformers",
-    "about": "Continues a text with the likeliest words",
-    "packages": ["transformers", "torch"],
-    "commands": "python - <<'END'\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n…\nEND",
-}

@@ -2,18 +2,7 @@
 
 from typing import Any, Final
 
-from api.openapi.examples.common import (
-    BODY,
-    FULL_BODY,
-    JOB,
-    JOB_ANSWER,
-    LATER,
-    METRICS,
-    MOMENT,
-    OTHER_JOB,
-    SHA256,
-    WAY_TO_RUN,
-)  # fmt: skip
+from api.openapi.examples.common import BODY, FULL_BODY, JOB, JOB_ANSWER, LATER, METRICS, MOMENT, OTHER_JOB, SHA256
 
 _UPLOAD = "upload_01JNB2V6H7Q8R9S0T1V2W3X4Y5"
 _DESCRIPTION = {
@@ -110,7 +99,6 @@ EXAMPLES: Final[dict[str, Any]] = {
         "discovery": None,
     },
     "InspectBody": BODY,
-    "WayToRun": WAY_TO_RUN,
     "Inspection": {
         "object": "inspection",
         "model": "smollm2-135m",
