@@ -31,9 +31,11 @@ from core.errors import (
     UnknownModel,
     UnknownQueue,
 )
-from core.service.jobs import service
+from core.pipeline.reports.how_to_run import FOLDER
+from core.service.jobs import comparing, service
 from core.service.jobs.comparison import FEWEST, MOST, Comparison
 from core.service.jobs.listing import JobSort
+from core.service.jobs.random_baseline import with_random_baseline
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.trade_off import Cost
@@ -42,6 +44,7 @@ from core.service.publications.retry import retry
 from secateur_wire.base import Page
 from secateur_wire.jobs import AttemptPage
 from secateur_wire.states import JobStatus
+from secateur_wire.ways import WayToRun
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -155,18 +158,19 @@ def compare_jobs(
     session: DatabaseSession,
     job: Annotated[list[str], Query(min_length=FEWEST, max_length=MOST, description="Ids of jobs, each once.")],
     quality: Quality = None,
-    cost: Cost = "parameters",
+    cost: Cost | None = None,
 ) -> Comparison:
     """Jobs beside one another: every field and figure with whether they differ, quality against cost with the Pareto
     front, and what was removed of each layer. A job without a report is shown with what there is.
     """
-    return service.compare_jobs(session, caller.team_id, job, quality=quality, cost=cost)
+    return comparing.compare_jobs(session, caller.team_id, job, quality=quality, cost=cost)
 
 
 @router.get("/{job_id}", responses=problems(Unauthenticated, NotFound))
 def get_job(job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Job:
     """One job."""
-    return with_waiting_reason(session, service.get_job(session, caller.team_id, job_id), state.settings)
+    job = with_random_baseline(session, caller.team_id, service.get_job(session, caller.team_id, job_id))
+    return with_waiting_reason(session, job, state.settings)
 
 
 @router.post("/{job_id}/cancel", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))
@@ -203,3 +207,14 @@ def list_attempts(
 def get_report(job_id: str, caller: Viewer, session: DatabaseSession) -> dict[str, Any]:
     """The whole report, per layer."""
     return service.report_document(session, caller.team_id, job_id)
+
+
+@router.get("/{job_id}/ways-to-run", responses=problems(Unauthenticated, NotFound, InvalidRequest))
+def list_ways_to_run(
+    job_id: str,
+    caller: Viewer,
+    session: DatabaseSession,
+    folder: Annotated[str, Query(min_length=1, max_length=500, description="Where the artifact was put.")] = FOLDER,
+) -> Page[WayToRun]:
+    """Commands that run a job's artifact, one for each runtime that takes it; none where there is no model yet."""
+    return service.list_ways_to_run(session, caller.team_id, job_id, folder)

@@ -64,7 +64,7 @@ def get_sweep(sweep_id: str, caller: Viewer, session: DatabaseSession) -> Sweep:
 
 @router.get("/{sweep_id}/results", responses=problems(Unauthenticated, NotFound, InvalidRequest))
 def get_sweep_results(
-    sweep_id: str, caller: Viewer, session: DatabaseSession, quality: Quality = None, cost: Cost = "parameters"
+    sweep_id: str, caller: Viewer, session: DatabaseSession, quality: Quality = None, cost: Cost | None = None
 ) -> SweepResults:
     """Every point with its job and figures so far, quality against cost with the Pareto front, the best by each
     objective, and what a search found.

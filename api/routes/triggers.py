@@ -29,6 +29,7 @@ from core.service.triggers.schemas import (
 )
 from core.service.triggers.validation import look_up_template
 from secateur_wire.base import Page
+from secateur_wire.triggers import TriggerVersion
 
 router = APIRouter(prefix="/v1/triggers", tags=["triggers"])
 
@@ -162,3 +163,11 @@ def list_firings(
 ) -> Page[Firing]:
     """A trigger's history, newest first: what came, from where, and what became of it."""
     return service.list_firings(session, caller.team_id, trigger_id, limit=limit, after=after)
+
+
+@router.get("/{trigger_id}/versions", responses=problems(Unauthenticated, NotFound, InvalidRequest))
+def list_versions(
+    trigger_id: str, caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None
+) -> Page[TriggerVersion]:
+    """The definitions a trigger had, newest first: who gave each, when, and what it changed."""
+    return service.list_versions(session, caller.team_id, trigger_id, limit=limit, after=after)

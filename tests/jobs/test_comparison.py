@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.openapi.examples import EXAMPLES
-from core.service.jobs.comparison import compare, compared_fields, layer_figures, names_of
+from core.service.jobs.comparison import compare, compared_fields, is_same_in_all, layer_figures, names_of
 from core.service.jobs.schemas import Job
 from core.service.jobs.trade_off import beaten_by
 from core.storage import Store
@@ -112,6 +112,42 @@ def test_quality_against_cost_has_the_dense_model_and_says_what_is_not_comparabl
     assert [point.beaten_by for point in accurate.points] == [None, None, None]
     assert accurate.points[2].cost == 101.3
     assert not compare([_job(), running], {}, quality="accuracy:boolq", cost="bytes").trade_off.points
+
+
+def test_what_measuring_cannot_tell_apart_is_no_difference() -> None:
+    latency = _job().measured.latency
+    assert latency is not None and latency.pruned_ms is not None
+    errors = {"dense_stderr": 0.0469, "pruned_stderr": 0.0488, "metric": "acc", "samples": 100}
+    one, near, far = (
+        _job(
+            id=f"job_{number}",
+            metrics__sparsity={"prunable": share, "model": 0.39},
+            metrics__latency__pruned_ms=time,
+            metrics__tasks={"piqa": {"dense": 0.68, "pruned": accuracy, **errors}},
+        )
+        for number, (share, time, accuracy) in enumerate(
+            ((0.5, latency.pruned_ms, 0.62), (0.5000001, latency.pruned_ms * 1.02, 0.64), (0.6, 1.0, 0.5))
+        )
+    )
+    for other, differing in ((near, set()), (far, {"sparsity.prunable", "latency.pruned_ms", "tasks.piqa.pruned"})):
+        fields = {each.name: each for each in compared_fields([one, other])}
+        assert {name for name, each in fields.items() if each.kind == "figure" and each.differs} == differing
+    row = {"name": "q", "layer": 0, "in_features": 4, "out_features": 4}
+    layers = [layer_figures("job", [row | {"sparsity": share}]) for share in (0.5, 0.5000001, 0.6)]
+    assert is_same_in_all(layers[:2], "sparsity") and not is_same_in_all(layers, "sparsity")
+
+
+def test_the_axes_are_those_in_which_jobs_differ() -> None:
+    packed = _job(id="job_2", metrics__bytes={"dense": 200, "artifact": 200, "packed": 100})
+    plain = _job(metrics__bytes={"dense": 200, "artifact": 200})
+    assert compare([plain, packed], {}, quality=None, cost=None).trade_off.cost == "bytes"
+    assert compare([plain, plain], {}, quality=None, cost=None).trade_off.cost == "parameters"
+    two = {name: {"dense": 20.0, "pruned": 30.0} for name in ("a", "b")}
+    other = _job(id="job_2", metrics__perplexity=two | {"b": {"dense": 20.0, "pruned": 40.0}}, metrics__tasks={})
+    found = compare([_job(metrics__perplexity=two, metrics__tasks={}), other], {}, quality=None, cost="bytes").trade_off
+    assert found.quality == "perplexity:b" and not found.notes
+    same = compare([plain, packed], {}, quality="perplexity:wikipedia-articles", cost=None).trade_off
+    assert same.notes == ["All jobs have the same quality, as far as it was measured: none is better than another."]
 
 
 def test_a_layer_is_one_figure_whatever_was_cut() -> None:

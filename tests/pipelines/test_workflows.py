@@ -1,21 +1,24 @@
 """The workflows for GitHub Actions and GitLab CI: valid, and their scripts executed as they stand."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
 from junitparser import JUnitXml
 
 from tests.client.command_line import RunHere
+from tests.pipelines.forges import TOKEN, Forge, serving_forge
 from tests.pipelines.service import EXAMPLES, PROGRAMS, Service
 
 GITHUB, GITLAB = EXAMPLES / "github-actions.yml", EXAMPLES / "gitlab-ci.yml"
+COMMENT = EXAMPLES / "comment.py"
 CLIENT = {"SECATEUR_CLIENT": "secateur", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 """The client is installed already, and pip finds that out without asking anybody."""
 
@@ -25,9 +28,25 @@ def without_pip(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     """Installing the client takes pip seconds to find nothing to do: one workflow does it, the others only ask."""
     folder = tmp_path_factory.mktemp("bin")
     stub = folder / "python"
-    stub.write_text(f'#!/bin/sh\n[ "$*" = "-m pip install {CLIENT["SECATEUR_CLIENT"]}" ]\n')
+    install = f"-m pip install {CLIENT['SECATEUR_CLIENT']}"
+    stub.write_text(f'#!/bin/sh\n[ "$*" = "{install}" ] || exec {sys.executable} "$@"\n')
     stub.chmod(0o700)
     monkeypatch.setattr("tests.pipelines.service.PROGRAMS", [str(folder), *PROGRAMS])
+
+
+@pytest.mark.parametrize("kind", ["github", "gitlab"])
+def test_the_first_comment_is_written_and_the_next_changes_it(
+    kind: Literal["github", "gitlab"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (text := tmp_path / "summary.md").write_text("### it went")
+    with serving_forge(kind) as forge:
+        for name, value in {**forge.variables, "PULL_REQUEST": "7", "GITHUB_TOKEN": TOKEN}.items():
+            monkeypatch.setenv(name, value)
+        for name in ("prune", "prune", "other"):
+            monkeypatch.setenv("COMMENT_NAME", name)
+            subprocess.run([sys.executable, COMMENT, text], check=True, timeout=60)
+    assert sorted(forge.comments.values()) == [f"<!-- secateur:{name} -->\n### it went" for name in ("other", "prune")]
+    assert forge.calls == ["GET", "POST", "GET", "PUT" if kind == "gitlab" else "PATCH", "GET", "POST"]
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -63,10 +82,15 @@ class Actions:
     code: int = 0
     said: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
+    forge: Forge | None = None
+    """Where the pull request is that the run is of; None for a push."""
     uploaded: dict[str, str] = field(default_factory=dict)
 
     def run(self, workflow: Mapping[str, Any]) -> "Actions":
         (job,) = workflow["jobs"].values()
+        place = self.folder / ".github" / "workflows"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(COMMENT, place)
         shared = {name: self._filled(value) for name, value in job["env"].items()}
         for number, step in enumerate(job["steps"]):
             condition = step.get("if", "${{ success() }}")
@@ -89,8 +113,10 @@ class Actions:
         output.touch()
         own = {name: self._filled(value) for name, value in step.get("env", {}).items()}
         files = {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(self.folder / "step-summary.md")}
-        done = self.service.step(["bash", "-e", str(script)], self.folder, {**CLIENT, **shared, **own, **files})
-        self.code = self.code or done.code
+        variables = {**CLIENT, **shared, **own, **files, **({} if self.forge is None else self.forge.variables)}
+        done = self.service.step(["bash", "-e", str(script)], self.folder, variables)
+        if step.get("continue-on-error") != "true":
+            self.code = self.code or done.code
         self.said += done.out + done.err
         for line in output.read_text().splitlines():
             name, _, value = line.partition("=")
@@ -104,6 +130,8 @@ class Actions:
             "github.sha": "c0ffee",
             "github.run_id": self.folder.name,
             "github.run_attempt": "1",
+            "github.token": TOKEN,
+            "github.event.pull_request.number": "" if self.forge is None else "7",
         }
         return re.sub(r"\$\{\{ (\S+) \}\}", lambda found: {**known, **self.outputs}.get(found[1], ""), text)
 
@@ -140,14 +168,46 @@ def test_a_cancelled_github_workflow_stops_its_job(service: Service, secateur: R
 
 
 @pytest.mark.usefixtures("without_pip")
+def test_the_github_workflow_says_on_the_pull_request_how_it_went_and_changes_what_it_said(
+    service: Service, tmp_path: Path
+) -> None:
+    with serving_forge("github") as forge:
+        theirs = [forge.add(f"remark {number}") for number in range(130)]
+        for number, ratio in enumerate((3.0, 2.0)):
+            (folder := tmp_path / str(number)).mkdir()
+            service.behave(ratio=ratio)
+            done = Actions(service, folder, forge=forge).run(read(GITHUB))
+            assert done.code == (3 if number == 0 else 0), done.said
+        (own,) = forge.comments.keys() - set(theirs)
+    assert "1 of 2 gates missed" not in forge.comments[own] and "2 gates kept" in forge.comments[own]
+    assert "**Noticeably worse**" in forge.comments[own] and f"{service.url}/portal/jobs/" in forge.comments[own]
+    assert forge.calls == ["GET", "GET", "POST", "GET", "GET", "PATCH"], "the second page has it"
+
+
+@pytest.mark.usefixtures("without_pip")
+def test_a_pull_request_that_cannot_be_told_fails_no_run(service: Service, tmp_path: Path) -> None:
+    with serving_forge("github") as forge:
+        forge.address += "/gone"
+        done = Actions(service, tmp_path, forge=forge).run(read(GITHUB))
+    assert done.code == 0 and "404" in done.said
+
+
+@pytest.mark.usefixtures("without_pip")
 @pytest.mark.parametrize(("ratio", "code"), [pytest.param(2.0, 0, marks=pytest.mark.nightly), (3.0, 3)])
 def test_the_gitlab_job_ends_as_its_gates_do(service: Service, tmp_path: Path, ratio: float, code: int) -> None:
     service.behave(ratio=ratio)
     job = read(GITLAB)["prune"]
     script = "\n".join(["set -eo pipefail", *job["before_script"], *job["script"]])  # as GitLab's runner joins them
-    variables = {**CLIENT, "CI_COMMIT_SHA": "c0ffee", "CI_JOB_ID": tmp_path.name}
-    done = service.step(["bash", "-c", script], tmp_path, variables)
+    (tmp_path / "ci").mkdir()
+    shutil.copy(COMMENT, tmp_path / "ci")
+    with serving_forge("gitlab") as forge:
+        variables = {**CLIENT, **forge.variables, "CI_COMMIT_SHA": "c0ffee", "CI_JOB_ID": tmp_path.name}
+        own = forge.add("<!-- secateur:prune -->\nof the run before")
+        forge.add("somebody's")
+        done = service.step(["bash", "-c", script], tmp_path, variables)
     assert done.code == code, done.err
+    assert forge.calls == ["GET", "PUT"] and len(forge.comments) == 2
+    assert ("1 of 2 gates missed" if code else "2 gates kept") in forge.comments[own]
     assert all((tmp_path / path).exists() == (code == 0 or path != "pruned") for path in job["artifacts"]["paths"])
     (suite,) = JUnitXml.fromfile(str(tmp_path / job["artifacts"]["reports"]["junit"]))
     assert (suite.tests, suite.failures) == (2, int(code == 3))

@@ -67,14 +67,23 @@ class Running:
         data = {"name": name, "step": step, "value": value}
         self._write(lambda session: append_event(session, self.id, self.attempt, "metric", data))
 
-    def succeed(self, folder: Path, metrics: Mapping[str, Any] = METRICS, report: Mapping[str, Any] = REPORT) -> None:
+    def succeed(
+        self,
+        folder: Path,
+        metrics: Mapping[str, Any] = METRICS,
+        report: Mapping[str, Any] = REPORT,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """`files` are those of the artifact beside weights and manifest."""
         folder.mkdir()
+        for name, content in (files or {}).items():
+            (folder / name).write_bytes(content)
         (folder / "model.safetensors").write_bytes(b"weights")
         (folder / "secateur.json").write_text("{}")
-        files = self.store.publish(folder, artifact_prefix(self.id, self.attempt))
+        stored = self.store.publish(folder, artifact_prefix(self.id, self.attempt))
         self._write(
             lambda session: finish_succeeded(
-                session, self.id, self.attempt, metrics=metrics, report=report, files=files, stages={"prune": 3.0}
+                session, self.id, self.attempt, metrics=metrics, report=report, files=stored, stages={"prune": 3.0}
             )
         )
 

@@ -70,11 +70,21 @@ def test_jobs_are_compared_in_words_charts_and_tables(portal: Page, jobs: list[s
     expect(portal.get_by_text("Not in the chart, for want of these figures: wanda 50%.")).to_be_visible()
     portal.get_by_text("Data", exact=True).click()
     expect(portal.get_by_role("row", name="tiny, dense")).to_contain_text("25.00")
-    for chart in portal.locator("img.chart").all():
-        assert chart.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
-    assert portal.locator("img.chart").count() == 3
+    plot = portal.get_by_role("group", name="perplexity on numbers (lower is better), against parameters")
+    expect(plot.get_by_role("link")).to_have_count(2)
+    expect(plot.get_by_role("img", name="tiny, dense: perplexity on numbers 25.00")).to_be_visible()
+    better = plot.get_by_role("link", name=f"{first}: perplexity on numbers 27.40, 60 parameters, on the Pareto front")
+    x, y = (float(better.locator("circle").last.get_attribute(name) or "") for name in ("cx", "cy"))
+    assert f"{x:.1f},{y:.1f}" in (plot.locator("polyline").get_attribute("points") or "")
+    shares = portal.locator("img.chart")
+    assert shares.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100, "the errors are the same"
+    expect(portal.get_by_text("The relative reconstruction error is the same in every layer of all")).to_be_visible()
     assert portal.title() == "Compare · Secateur"
     require_accessible(portal)
+    better.focus()
+    portal.keyboard.press("Enter")
+    portal.wait_for_url(f"**/portal/jobs/{jobs[0]}")
+    portal.go_back()
     portal.get_by_label("Cost").select_option("latency")
     portal.locator("form", has=portal.get_by_label("Cost")).get_by_role("button").click()
     expect(portal.get_by_text("None of these jobs has measured perplexity on numbers and latency")).to_be_visible()
@@ -108,7 +118,14 @@ def test_the_comparison_is_a_csv_that_runs_nothing_and_stays_in_its_team(
     assert rows["field"] == ["kind", "differs", *jobs]
     assert rows["perplexity.numbers.pruned"] == ["figure", "yes", "27.4", "30.0", ""]
     assert rows["metadata.note"] == ["request", "yes", "", "", f"'={_SCRIPT}"]
-    addresses = [f"/portal/compare{kind}{query}" for kind in ("", ".csv", "/trade-off.svg")]
+    answer = viewer.http.get(f"/portal/compare/trade-off.csv{query}")
+    header, *points = csv.reader(io.StringIO(answer.text))
+    assert header[2] == "perplexity:numbers" and header[4] == "parameters"
+    assert [(row[1], row[2], row[4]) for row in points] == [
+        (jobs[0], "27.4", "60.0"), (jobs[1], "30.0", "70.0"), ("", "25.0", "100.0"),
+    ]  # fmt: skip
+    assert viewer.http.get(f"/portal/compare/trade-off.png{query}").content.startswith(b"\x89PNG")
+    addresses = [f"/portal/compare{kind}{query}" for kind in ("", ".csv", "/trade-off.png", "/trade-off.csv")]
     addresses += [f"/portal/compare/layers.svg{query}&figure=error"]
     for somebody, status in ((viewer, 200), (stranger, 404)):
         assert [address for address in addresses if somebody.http.get(address).status_code != status] == []

@@ -4,6 +4,7 @@ tests and with the product's own runner, in a night on the service as it is serv
 
 import hashlib
 import json
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from tests.conftest import bearer
 from tests.portal.conftest import DESKTOP, require_accessible
 from tests.runner.conftest import at_once, begin_work
 from tests.runner.models import write_model, write_words
+from tests.shown_ways import run_in_shell
 from tests.worker.test_serve import House, a_home, settings_of
 from worker.embedded.instance import open_instance
 from worker.embedded.register import add_dataset, add_model
@@ -114,7 +116,9 @@ def _fill(page: Page, label: str, text: str) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_model_is_pruned_understood_and_downloaded_with_the_keyboard(browser: Browser, place: Place) -> None:
+def test_a_model_is_pruned_understood_downloaded_and_run_with_the_keyboard(
+    browser: Browser, place: Place, tmp_path: Path
+) -> None:
     width, height = DESKTOP
     page = browser.new_context(base_url=place.url, viewport={"width": width, "height": height}).new_page()
     page.set_default_timeout(30_000)
@@ -148,6 +152,15 @@ def test_a_model_is_pruned_understood_and_downloaded_with_the_keyboard(browser: 
     expect(page.locator(".badge.succeeded").first).to_be_visible()
     expect(page.get_by_role("heading", name="The capital of France is")).to_be_visible()
     require_accessible(page)
+
+    with page.expect_download() as whole:
+        page.get_by_role("link", name="Download everything").press("Enter")
+    with tarfile.open(whole.value.path()) as archive:
+        assert f"{job}/model.safetensors" in archive.getnames()
+    for label in ("Command that downloads", "Commands for transformers"):
+        commands = page.get_by_role("region", name=label).inner_text()
+        written = run_in_shell(commands, tmp_path, SECATEUR_API_KEY=place.key)
+    assert len(written.split()) > 5, "both commands that the page shows work, one after the other"
 
     row = page.get_by_role("row").filter(has_text="model.safetensors")
     link = row.get_by_role("link")

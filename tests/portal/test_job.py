@@ -50,6 +50,8 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
     assert logged(portal) == ["line 0", "line 1", "line 2"]
     expect(portal.locator("#head progress")).to_have_attribute("value", "0.75")
     expect(portal.locator("#head")).to_contain_text("about")
+    expect(portal.locator("#head")).to_contain_text("Prune. The calibration text goes through the model")
+    expect(portal.locator("figure.curve").first).to_contain_text("0 is nothing, and a block that stands out lost most")
     expect(portal.locator("#announce")).to_have_text("The job is running, stage prune.")
     expect(portal.get_by_role("region", name="Stages")).to_contain_text("since")
     expect(portal.locator("figure.curve")).to_have_count(2)
@@ -58,7 +60,10 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
     expect(portal.get_by_text("<b>own</b>")).not_to_have_count(0)
     require_accessible(portal)
     submitted.succeed(tmp_path / "artifact")
-    expect(portal.locator(".verdict")).to_have_text("3.1× smaller, perplexity 25.0 → 27.4, no speed-up expected.")
+    expect(portal.locator(".verdict")).to_have_text(
+        "Close to dense: 3.1× smaller, perplexity 25.0 → 27.4, no speed-up expected."
+    )
+    expect(portal.get_by_text("Close to dense: perplexity on numbers is 1.09 times the dense model's")).to_be_visible()
     expect(portal.get_by_text("A note with <b>markup</b>.")).to_be_visible()
     expect(portal.get_by_role("heading", name="Once <i>upon</i>")).to_be_visible()
     expect(portal.locator("#actions")).not_to_contain_text("Cancel")

@@ -51,6 +51,7 @@ def test_a_job_is_published_and_the_page_follows_it(
     portal.get_by_role("button", name="Publish to the hub").click()
     row = portal.get_by_role("row", name="hub:acme/pruned")
     expect(row).to_contain_text("queued")
+    expect(row).to_contain_text("it waits for the dispatcher, which sends one artifact after another")
     require_accessible(portal)
     publish_waiting(sessions, settings)
     portal.clock.run_for(POLLED_WITHIN)

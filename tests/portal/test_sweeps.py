@@ -44,9 +44,11 @@ def test_a_sweep_is_started_followed_and_read(
     row = portal.get_by_role("region", name="Points").get_by_role("row", name="magnitude · 50%")
     expect(row).to_contain_text("Fewest parameters")
     expect(portal.get_by_text("was measured once, by")).to_be_visible()
-    chart = portal.locator("img.chart")
-    assert chart.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
-    require_accessible(portal)
+    plot = portal.get_by_role("group", name="every point opens its job")
+    expect(plot.get_by_role("link")).to_have_count(2)
+    with portal.expect_download() as download:
+        portal.get_by_role("link", name="Its figures as CSV").click()
+    assert len(download.value.path().read_text().splitlines()) == 4, "two points, and the dense model"
     portal.goto("/portal/sweeps")
     expect(portal.get_by_role("row", name="how far tiny goes")).to_contain_text("2 of 2")
     require_accessible(portal)
@@ -84,7 +86,7 @@ def test_a_search_says_what_it_found_and_is_cancelled_and_resumed(
     )
 
 
-@pytest.mark.parametrize("path", ["/portal/sweeps/swp_none", "/portal/sweeps/swp_none/trade-off.svg"])
+@pytest.mark.parametrize("path", ["/portal/sweeps/swp_none", "/portal/sweeps/swp_none/trade-off.png"])
 def test_there_is_no_page_of_what_is_not_there(live_api: httpx.Client, admin_key: str, path: str) -> None:
     admin = Browserless(live_api, admin_key)
     assert admin.http.get(path).status_code == 404

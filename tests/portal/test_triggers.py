@@ -60,6 +60,27 @@ def test_a_trigger_is_made_fired_refused_disabled_and_deleted(
     portal.get_by_role("button", name="Disable").click()
     expect(portal.get_by_role("button", name="Enable")).to_be_visible()
     require_accessible(portal)
+    portal.get_by_role("link", name="Change…").click()
+    require_accessible(portal)
+    portal.get_by_label("Cron expression").fill("30 4 * * *")
+    portal.get_by_label("Template").fill(json.dumps({**template, "sparsity": 2}))
+    portal.get_by_role("button", name="Save the changes").click()
+    expect(portal.locator("[id='field-template-error'], .notice.error").first).to_contain_text("sparsity")
+    portal.get_by_label("Template").fill(json.dumps({**template, "sparsity": 0.25}))
+    stale = portal.locator("input[name=since]").input_value()
+    portal.get_by_role("button", name="Save the changes").click()
+    newest = portal.get_by_role("region", name="Versions").get_by_role("row").nth(1)
+    expect(newest).to_contain_text("3 now")
+    expect(newest).to_contain_text("template.sparsity: 0.5 0.25")
+    expect(newest).to_contain_text('schedule.cron: "0 3 * * *" "30 4 * * *"')
+    expect(newest).to_contain_text("key:key_")
+    require_accessible(portal)
+    portal.get_by_role("link", name="Go back to version 1").click()
+    expect(portal.get_by_label("Cron expression")).to_have_value("0 3 * * *")
+    portal.locator("input[name=since]").evaluate("(input, value) => input.value = value", stale)
+    portal.get_by_role("button", name="Save the changes").click()
+    expect(portal.get_by_text("somebody changed this trigger meanwhile")).to_be_visible()
+    portal.goto(f"/portal/triggers/{live_api.get('/v1/triggers/nightly').json()['id']}")
     portal.get_by_text("Delete…").click()
     portal.get_by_role("button", name="Delete nightly").click()
     expect(portal.get_by_role("heading", name="No triggers yet")).to_be_visible()
@@ -75,9 +96,10 @@ def test_viewers_look_and_change_nothing(
     expect(visitor.get_by_role("button", name="Fire")).to_have_count(0)
     require_accessible(visitor)
     viewer = Browserless(live_api, viewer_key)
-    assert viewer.http.get("/portal/triggers/new").status_code == 403
+    for form in ("new", f"{issued['id']}/edit"):
+        assert viewer.http.get(f"/portal/triggers/{form}").status_code == 403
     assert f'href="/portal/triggers/{issued["id"]}"' in viewer.main("/portal/triggers")
-    for action in ("fire", "enable", "disable", "rotate", "delete"):
+    for action in ("edit", "fire", "enable", "disable", "rotate", "delete"):
         path = f"/portal/triggers/{issued['id']}"
         assert viewer.post(path, f"{path}/{action}", {}).status_code == 403
     viewer.close()

@@ -280,6 +280,7 @@ PARAMETERS: Final[dict[str, Any]] = {
     "offset": 524_288,
     "status": "succeeded",
     "list_uploads kind": "model",
+    "folder": "pruned",
     "list_uploads status": "open",
     "method": "wanda",
     "model": "smollm2-135m",

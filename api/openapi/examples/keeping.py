@@ -12,6 +12,13 @@ _POLICY = {
 }
 
 EXAMPLES: Final[dict[str, Any]] = {
+    "WayToRun": {
+        "object": "way_to_run",
+        "runtime": "transformers",
+        "about": "Continues a text with the likeliest words",
+        "packages": ["transformers", "torch"],
+        "commands": "python - <<'END'\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n…\nEND",
+    },
     "PublicationBody": {
         "to": "hub:acme/smollm2-135m-wanda",
         "token": "hf_…, that may write there",

@@ -6,7 +6,7 @@ from typing import Any, Final
 from api.http.body_limits import check_json
 from api.portal.session import Form
 from core.errors import InvalidRequest
-from core.service.triggers.schemas import TriggerBody
+from core.service.triggers.schemas import TriggerBody, TriggerChanges
 
 FIELDS: Final = (
     "name",
@@ -51,6 +51,23 @@ def trigger_of(form: Form) -> TriggerBody:
     if form.get("hub.repository"):
         body["hub"] = {"repository": form.get("hub.repository"), "type": form.get("hub.type", "model")}
     return TriggerBody.model_validate(body)
+
+
+def form_of(body: TriggerBody) -> dict[str, str]:
+    """Return the values of a form that means a trigger's definition."""
+    document = body.model_dump(mode="json", exclude_none=True)
+    values = {name: str(document.get(name, "")) for name in ("name", "description", "event_id")}
+    values |= {name: json.dumps(document.get(name, {}), indent=2, ensure_ascii=False) for name in _WRITTEN}
+    for part in ("schedule", "hub"):
+        values |= {f"{part}.{name}": str(value) for name, value in document.get(part, {}).items()}
+    return values | {"signing": "1" if body.signing else ""}
+
+
+def changes_of(form: Form, now: TriggerBody) -> TriggerChanges | None:
+    """Return what a form changes in a trigger's definition, None where it changes nothing; raises as `trigger_of`."""
+    wanted = trigger_of(form).model_copy(update={"enabled": now.enabled})
+    fields = {name: value for name, value in dict(wanted).items() if value != getattr(now, name)}
+    return TriggerChanges.model_validate(fields) if fields else None
 
 
 def typed(form: Form) -> dict[str, str]:

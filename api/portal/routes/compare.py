@@ -1,9 +1,7 @@
 """Jobs beside one another: where they differ, quality against cost, layer by layer; as a page, charts and CSV."""
 
-import csv
-import io
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
@@ -13,16 +11,17 @@ from api.dependencies import DatabaseSession, Quality
 from api.portal.rendering import page
 from api.portal.session import Viewer
 from api.portal.views.charts import IfNoneMatch, chart
-from api.portal.views.trade_off import COSTS, draw_trade_off, quality_in_words
+from api.portal.views.tables import csv_file
+from api.portal.views.trade_off import COSTS, pareto_plot, quality_in_words, trade_off_answer
 from core.service.jobs import service
-from core.service.jobs.comparison import FEWEST, MOST, Comparison
+from core.service.jobs.comparing import compare_jobs
+from core.service.jobs.comparison import FEWEST, MOST, Comparison, LayerFigures, LayerQuantity, is_same_in_all
 from core.service.jobs.trade_off import Cost
 
 router = APIRouter()
 
 HERE = "/portal/compare"
-_LayerFigure = Literal["sparsity", "error"]
-_LAYER_FIGURES: Final[dict[_LayerFigure, str]] = {
+_LAYER_FIGURES: Final[dict[LayerQuantity, str]] = {
     "sparsity": "share removed",
     "error": "relative reconstruction error",
 }
@@ -36,14 +35,14 @@ def compare_page(
     session: DatabaseSession,
     job: Jobs = [],  # noqa: B006 - FastAPI copies it
     quality: Quality = None,
-    cost: Cost = "parameters",
+    cost: Cost | None = None,
     all_fields: Annotated[bool, Query(alias="all")] = False,
 ) -> Response:
     """Show the whole comparison; with fewer than two jobs, a page to choose some."""
     ids = _distinct(job)
     if len(ids) < FEWEST:
         return page(request, "compare/choose.html", {"jobs": service.get_jobs(session, caller.team_id, ids)})
-    comparison = service.compare_jobs(session, caller.team_id, ids, quality=quality, cost=cost)
+    comparison = compare_jobs(session, caller.team_id, ids, quality=quality, cost=cost)
     labels = dict(zip(ids, comparison.labels, strict=True))
     context = {
         "comparison": comparison,
@@ -55,9 +54,10 @@ def compare_page(
         "quality_options": [(each, quality_in_words(each)) for each in comparison.trade_off.qualities],
         "quality_words": quality_in_words(comparison.trade_off.quality) if comparison.trade_off.quality else None,
         "cost_options": list(COSTS.items()),
-        "cost_words": COSTS[cost],
+        "cost_words": COSTS[comparison.trade_off.cost],
+        "plot": pareto_plot(comparison.trade_off),
         "layer_figures": [
-            (name, title)
+            (name, title, is_same_in_all(comparison.layers, name))
             for name, title in _LAYER_FIGURES.items()
             if any(_known(each, name) for each in comparison.layers)
         ],
@@ -71,30 +71,24 @@ def compare_page(
 @router.get("/compare.csv")
 def compare_csv(caller: Viewer, session: DatabaseSession, job: Jobs) -> Response:
     """Download every field and figure of the jobs as CSV, one column a job."""
-    comparison = service.compare_jobs(session, caller.team_id, _distinct(job))
-    target = io.StringIO()
-    writer = csv.writer(target, lineterminator="\r\n")
-    writer.writerow(["field", "kind", "differs", *(each.id for each in comparison.jobs)])
-    for each in comparison.fields:
-        writer.writerow(
-            [_cell(each.name), each.kind, "yes" if each.differs else "no", *(_cell(value) for value in each.values)]
-        )
-    headers = {"Content-Disposition": 'attachment; filename="comparison.csv"'}
-    return Response(target.getvalue().encode(), media_type="text/csv; charset=utf-8", headers=headers)
+    comparison = compare_jobs(session, caller.team_id, _distinct(job))
+    rows = [[each.name, each.kind, "yes" if each.differs else "no", *each.values] for each in comparison.fields]
+    return csv_file("comparison.csv", [["field", "kind", "differs", *(each.id for each in comparison.jobs)], *rows])
 
 
-@router.get("/compare/trade-off.svg")
-def trade_off_svg(
+@router.get("/compare/trade-off.{form}")
+def trade_off_file(
     caller: Viewer,
     session: DatabaseSession,
     job: Jobs,
+    form: Literal["png", "csv"],
     quality: Quality = None,
-    cost: Cost = "parameters",
+    cost: Cost | None = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Draw quality against cost, with the Pareto front."""
-    trade_off = service.compare_jobs(session, caller.team_id, _distinct(job), quality=quality, cost=cost).trade_off
-    return chart(trade_off.model_dump_json(), if_none_match, lambda: draw_trade_off(trade_off))
+    """Download quality against cost, with the Pareto front, as a picture or a table."""
+    trade_off = compare_jobs(session, caller.team_id, _distinct(job), quality=quality, cost=cost).trade_off
+    return trade_off_answer(trade_off, form, if_none_match)
 
 
 @router.get("/compare/layers.svg")
@@ -102,20 +96,20 @@ def layers_svg(
     caller: Viewer,
     session: DatabaseSession,
     job: Jobs,
-    figure: _LayerFigure,
+    figure: LayerQuantity,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Draw one figure of every layer, the jobs' lines over one another."""
-    comparison = service.compare_jobs(session, caller.team_id, _distinct(job))
+    comparison = compare_jobs(session, caller.team_id, _distinct(job))
     return chart(figure + comparison.model_dump_json(), if_none_match, lambda: _draw_layers(comparison, figure))
 
 
 class _Address:
     """Addresses of this comparison, changed in one thing."""
 
-    def __init__(self, ids: Sequence[str], quality: str | None, cost: Cost, all_fields: bool) -> None:
+    def __init__(self, ids: Sequence[str], quality: str | None, cost: Cost | None, all_fields: bool) -> None:
         self._ids = ids
-        self._shown = {"quality": quality, "cost": cost if cost != "parameters" else None}
+        self._shown = {"quality": quality, "cost": cost}
         self._all = {"all": "1" if all_fields else None}
 
     def page(self, **changes: str | None) -> str:
@@ -123,11 +117,10 @@ class _Address:
 
     def without(self, job_id: str) -> str:
         ids = [each for each in self._ids if each != job_id]
-        return _Address(ids, self._shown["quality"], "parameters", False)._of(HERE, self._shown | self._all)
+        return _Address(ids, None, None, False)._of(HERE, self._shown | self._all)
 
-    @property
-    def trade_off(self) -> str:
-        return self._of(f"{HERE}/trade-off.svg", self._shown)
+    def trade_off(self, form: str) -> str:
+        return self._of(f"{HERE}/trade-off.{form}", self._shown)
 
     def layers(self, figure: str) -> str:
         return self._of(f"{HERE}/layers.svg", {"figure": figure})
@@ -145,15 +138,8 @@ def _distinct(ids: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(each.strip() for each in ids if each.strip()))
 
 
-def _cell(value: Any) -> Any:
-    """Return a cell's value, escaped so that no spreadsheet takes it for a formula."""
-    if isinstance(value, list):
-        value = "; ".join(map(str, value))
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-
-
-def _known(layers: Any, figure: _LayerFigure) -> bool:
-    return any(value is not None for value in getattr(layers, figure))
+def _known(layers: LayerFigures, figure: LayerQuantity) -> bool:
+    return any(value is not None for value in layers.values(figure))
 
 
 def _layer_names(comparison: Comparison) -> list[str]:
@@ -162,7 +148,7 @@ def _layer_names(comparison: Comparison) -> list[str]:
     return list(dict.fromkeys(name for each in longest_first for name in each.layers))
 
 
-def _draw_layers(comparison: Comparison, figure: _LayerFigure) -> str:
+def _draw_layers(comparison: Comparison, figure: LayerQuantity) -> str:
     from core.pipeline.reports.charts import Series, line_chart
 
     labels = {job.id: label for job, label in zip(comparison.jobs, comparison.labels, strict=True)}
@@ -171,7 +157,7 @@ def _draw_layers(comparison: Comparison, figure: _LayerFigure) -> str:
     for each in comparison.layers:
         points = [
             (places[name], value)
-            for name, value in zip(each.layers, getattr(each, figure), strict=True)
+            for name, value in zip(each.layers, each.values(figure), strict=True)
             if value is not None
         ]
         if points:
@@ -183,6 +169,7 @@ def _draw_layers(comparison: Comparison, figure: _LayerFigure) -> str:
         title=f"{title[0].upper()}{title[1:]} by layer",
         x_label="layer",
         y_label=title,
+        y_from_zero=True,
         legend_outside=True,
         size=(8.4, 4.0),
     )

@@ -13,8 +13,9 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from api.dependencies import DatabaseSession, State
 from api.events.after_commit import hint_after_commit
 from api.events.stream import LARGEST_SEQUENCE, event_stream, last_event
+from api.http.archives import artifact_archive
 from api.http.downloads import Conditions, artifact_file
-from api.portal.rendering import page
+from api.portal.rendering import address_of, page
 from api.portal.session import COOKIE, Member, Viewer
 from api.portal.views import job_page
 from api.portal.views.charts import IfNoneMatch, chart
@@ -27,6 +28,7 @@ from core.errors import NotFound
 from core.methods.registry import METHODS
 from core.pipeline.reports.report import unit_rows
 from core.service.jobs import service
+from core.service.jobs.random_baseline import with_random_baseline
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.snapshots import take_snapshot
 from core.service.jobs.waiting import with_waiting_reason
@@ -46,7 +48,8 @@ _LAST_EVENTS = 20
 def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Response:
     """Show everything up to the job's newest event; the page's stream goes on from there."""
     now = take_snapshot(session, caller.team_id, job_id)
-    now = replace(now, job=with_waiting_reason(session, now.job, state.settings))
+    job = with_random_baseline(session, caller.team_id, now.job)
+    now = replace(now, job=with_waiting_reason(session, job, state.settings))
     before = max(now.last_event - _LAST_EVENTS, 0)
     newest = service.read_events(session, caller.team_id, job_id, after=before, limit=now.last_event - before).data
     context = {
@@ -57,6 +60,7 @@ def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSes
         "method": METHODS.get(now.job.method),
         "curves": job_page.curves(session, caller.team_id, now),
         "recipe": job_page.recipe_of(now.job),
+        "url": address_of(request),
         "stream": f"/portal/jobs/{job_id}/stream?after={now.last_event}",
         "over": OVER,
     }
@@ -80,7 +84,7 @@ async def stream_job(
     def require_signed_in(session: Session) -> None:
         signed_in(session, token, state.secret)
 
-    known = {"who": request.state.signed_in, "csrf": request.state.csrf}
+    known = {"who": request.state.signed_in, "csrf": request.state.csrf, "url": address_of(request)}
     turn = page_turn(caller.team_id, job_id, known, require_signed_in)
     return event_stream(state, caller.team_id, job_id, last, turn, gather_seconds=_GATHER_SECONDS)
 
@@ -137,6 +141,13 @@ def download_file(
 ) -> Response:
     """Download a file of the artifact, as REST sends it."""
     return artifact_file(request, state, caller.team_id, job_id, path, conditions)
+
+
+@router.head("/{job_id}/artifacts.tar")
+@router.get("/{job_id}/artifacts.tar")
+def download_artifact(request: Request, job_id: str, caller: Viewer, state: State) -> Response:
+    """Download all files of the artifact as one archive, as REST sends it."""
+    return artifact_archive(request, state, caller.team_id, job_id)
 
 
 @router.get("/{job_id}/layers.svg")

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
@@ -13,9 +13,9 @@ from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.forms.sweep import FIELDS, LIMITS, field_of, read_sweep
 from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Member, Posted, Viewer
-from api.portal.views.charts import IfNoneMatch, chart
+from api.portal.views.charts import IfNoneMatch
 from api.portal.views.method_cards import method_groups
-from api.portal.views.trade_off import COSTS, draw_trade_off, quality_in_words
+from api.portal.views.trade_off import COSTS, pareto_plot, quality_in_words, trade_off_answer
 from api.state import ApiState
 from core.database import transaction
 from core.errors import InvalidRequest, SecateurError
@@ -85,12 +85,12 @@ def show_sweep(
     caller: Viewer,
     session: DatabaseSession,
     quality: Quality = None,
-    cost: Cost = "parameters",
+    cost: Cost | None = None,
 ) -> Response:
     """Show a sweep with its points; htmx polls for changes."""
     results = service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost)
     trade = results.trade_off
-    shown = {"quality": quality or "", "cost": cost}
+    shown = {"quality": quality or "", "cost": cost or ""}
     query = "&".join(f"{name}={value}" for name, value in shown.items() if value)
     best: dict[int, list[str]] = {}
     for each in results.best:
@@ -102,10 +102,12 @@ def show_sweep(
         "best": best,
         "trade": trade,
         "quality_words": quality_in_words(trade.quality) if trade.quality else None,
-        "cost_words": COSTS[cost],
+        "cost_words": COSTS[trade.cost],
+        "plot": pareto_plot(trade),
         "quality_options": [(each, quality_in_words(each)) for each in trade.qualities],
         "cost_options": list(COSTS.items()),
-        "chart_address": f"/portal/sweeps/{sweep_id}/trade-off.svg?{query}",
+        "png": f"/portal/sweeps/{sweep_id}/trade-off.png?{query}",
+        "csv": f"/portal/sweeps/{sweep_id}/trade-off.csv?{query}",
         "here": f"/portal/sweeps/{sweep_id}?{query}",
         "limits": LIMITS,
         "objectives": _OBJECTIVE_WORDS,
@@ -114,18 +116,19 @@ def show_sweep(
     return page(request, "sweeps/live.html" if is_partial(request) else "sweeps/page.html", context)
 
 
-@router.get("/{sweep_id}/trade-off.svg")
-def trade_off_svg(
+@router.get("/{sweep_id}/trade-off.{form}")
+def trade_off_file(
     sweep_id: str,
     caller: Viewer,
     session: DatabaseSession,
+    form: Literal["png", "csv"],
     quality: Quality = None,
-    cost: Cost = "parameters",
+    cost: Cost | None = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """Draw quality against cost, with the Pareto front."""
+    """Download quality against cost, with the Pareto front, as a picture or a table."""
     trade_off = service.get_results(session, caller.team_id, sweep_id, quality=quality, cost=cost).trade_off
-    return chart(trade_off.model_dump_json(), if_none_match, lambda: draw_trade_off(trade_off))
+    return trade_off_answer(trade_off, form, if_none_match)
 
 
 @router.post("/{sweep_id}/cancel")

@@ -1,5 +1,7 @@
 """The team's triggers: what there is, what fired them, and for members making, changing and firing them."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, BackgroundTasks, Request
@@ -10,19 +12,20 @@ from starlette.responses import RedirectResponse, Response
 from api.dependencies import After, DatabaseSession, State
 from api.events.after_commit import hint_after_commit
 from api.portal.forms.errors import errors_by_field, status_of
-from api.portal.forms.trigger import EXAMPLE, FIELDS, payload_of, trigger_of, typed
-from api.portal.rendering import page
+from api.portal.forms.trigger import EXAMPLE, FIELDS, changes_of, form_of, payload_of, trigger_of, typed
+from api.portal.rendering import address_of, page
 from api.portal.session import Member, Posted, Viewer
 from api.state import ApiState
 from core.database import transaction
-from core.errors import NotFound, SecateurError
+from core.errors import Conflict, InvalidRequest, NotFound, SecateurError
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.teams.principal import Principal
-from core.service.triggers import service
+from core.service.triggers import service, versions
 from core.service.triggers.authentication import SentHeaders
-from core.service.triggers.definitions import trigger_answer
+from core.service.triggers.definitions import definition_of, trigger_answer
 from core.service.triggers.firing import TriggerDelivery, fire_by_hand
 from core.service.triggers.schemas import IssuedTrigger, RotateTriggerBody, TriggerChanges
+from core.service.triggers.tables import TriggerRow
 from core.service.triggers.validation import look_up_template
 
 router = APIRouter(prefix="/triggers")
@@ -38,7 +41,7 @@ def list_triggers(request: Request, caller: Viewer, session: DatabaseSession, af
 
 @router.get("/new")
 def new_trigger(request: Request, caller: Member) -> Response:
-    return page(request, "triggers/new.html", {"values": EXAMPLE, "errors": {}})
+    return _form_page(request, EXAMPLE)
 
 
 @router.post("/new")
@@ -48,11 +51,10 @@ def create_trigger(request: Request, caller: Member, state: State, posted: Poste
         body = trigger_of(posted)
         findings = look_up_template(state.hub, caller.team_id, body)
         with transaction(state.sessions) as session:
-            base_url = _base_url(request)
+            base_url = f"{address_of(request)}/"
             issued = service.create(session, caller, body, context=state.triggers, findings=findings, base_url=base_url)
     except (SecateurError, ValidationError) as error:
-        context = {"values": typed(posted), "errors": errors_by_field(error, FIELDS)}
-        return page(request, "triggers/new.html", context, status=status_of(error))
+        return _form_page(request, typed(posted), error=error)
     return _shown_once(request, issued)
 
 
@@ -61,6 +63,44 @@ def show_trigger(
     request: Request, trigger_id: str, caller: Viewer, session: DatabaseSession, after: After = None
 ) -> Response:
     return _trigger_page(request, session, caller, trigger_id, after=after)
+
+
+@router.get("/{trigger_id}/edit")
+def edit_trigger(
+    request: Request, trigger_id: str, caller: Member, session: DatabaseSession, version: int | None = None
+) -> Response:
+    """Show a trigger's definition to be changed, or that of an earlier version to go back to."""
+    row = service.find(session, caller.team_id, trigger_id)
+    definition = definition_of(row) if version is None else versions.find_version(session, row, version)
+    return _form_page(request, form_of(definition), row, version=version)
+
+
+@router.post("/{trigger_id}/edit")
+def change_trigger(request: Request, trigger_id: str, caller: Member, state: State, posted: Posted) -> Response:
+    """Change a trigger, unless somebody else did since the form was shown."""
+    with transaction(state.sessions) as session:
+        row = service.find(session, caller.team_id, trigger_id)
+    try:
+        changes = changes_of(posted, definition_of(row))
+        if changes is None:
+            return RedirectResponse(f"/portal/triggers/{row.id}", 303)
+        findings = look_up_template(state.hub, caller.team_id, changes.applied_to(definition_of(row)))
+        with transaction(state.sessions) as session:
+            issued = service.update(
+                session,
+                caller,
+                row.id,
+                changes,
+                context=state.triggers,
+                findings=findings,
+                base_url=f"{address_of(request)}/",
+                unchanged_since=_moment(posted.get("since")),
+            )
+    except (Conflict, SecateurError, ValidationError) as error:
+        return _form_page(request, typed(posted), row, error=error, since=posted.get("since"))
+    if issued.signing_secret or issued.hub_secret:
+        return _shown_once(request, issued)
+    return RedirectResponse(f"/portal/triggers/{row.id}#versions", 303)
 
 
 @router.post("/{trigger_id}/fire")
@@ -101,7 +141,7 @@ def rotate_trigger(request: Request, trigger_id: str, caller: Member, state: Sta
     body = RotateTriggerBody.model_validate({"secrets": [posted.get("secret", "url")]})
     with transaction(state.sessions) as session:
         issued = service.rotate(
-            session, caller, trigger_id, body.secrets, secret=state.secret, base_url=_base_url(request)
+            session, caller, trigger_id, body.secrets, secret=state.secret, base_url=f"{address_of(request)}/"
         )
     return _shown_once(request, issued)
 
@@ -121,14 +161,37 @@ def _switch(request: Request, trigger_id: str, caller: Principal, state: ApiStat
             TriggerChanges(enabled=enabled),
             context=state.triggers,
             findings=HubFindings(),  # its template is not looked at again
-            base_url=_base_url(request),
+            base_url=f"{address_of(request)}/",
         )
     return RedirectResponse(f"/portal/triggers/{trigger_id}", 303)
 
 
-def _base_url(request: Request) -> str:
-    """Return the base URL of the service, within which the portal is mounted."""
-    return f"{request.url.scheme}://{request.url.netloc}/"
+def _moment(text: str) -> datetime:
+    """Return the time that a form says; raises InvalidRequest where it says none."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest("the form does not say which version it changes: open it again") from None
+
+
+def _form_page(
+    request: Request,
+    values: Mapping[str, str],
+    row: TriggerRow | None = None,
+    *,
+    version: int | None = None,
+    error: SecateurError | ValidationError | None = None,
+    since: str | None = None,
+) -> Response:
+    """Render the form of a new trigger, or of the changes of one; `since` is of which state the form was shown."""
+    context = {
+        "values": values,
+        "errors": {} if error is None else errors_by_field(error, FIELDS),
+        "trigger": row,
+        "version": version,
+        "since": since or (None if row is None else row.updated_at.isoformat()),
+    }
+    return page(request, "triggers/form.html", context, status=200 if error is None else status_of(error))
 
 
 def _shown_once(request: Request, issued: IssuedTrigger) -> Response:
@@ -150,6 +213,7 @@ def _trigger_page(
     context: dict[str, Any] = {
         "trigger": trigger_answer(row),
         "firings": service.list_firings(session, caller.team_id, row.id, limit=_PAGE, after=after),
+        "versions": service.list_versions(session, caller.team_id, row.id, limit=_PAGE, after=None),
         "after": after,
         "values": values or {},
         "refused": error,

@@ -14,8 +14,10 @@ IfNoneMatch = Annotated[str | None, Header()]
 """ETag of the chart that a browser has."""
 
 
-def chart(figures: str, if_none_match: str | None, draw: Callable[[], str]) -> Response:
-    """Answer with an SVG of `figures`, drawn only where the browser does not have it yet.
+def chart(
+    figures: str, if_none_match: str | None, draw: Callable[[], str | bytes], *, media_type: str = "image/svg+xml"
+) -> Response:
+    """Answer with a chart of `figures`, drawn only where the browser does not have it yet.
 
     Its own styles apply when it is opened alone. `draw` imports its drawing library itself: that is slow to load, and
     the API starts without it.
@@ -28,4 +30,4 @@ def chart(figures: str, if_none_match: str | None, draw: Callable[[], str]) -> R
     }
     if if_none_match is not None and is_listed(etag, if_none_match):
         return Response(status_code=304, headers=headers)
-    return Response(draw(), headers=headers, media_type="image/svg+xml")
+    return Response(draw(), headers=headers, media_type=media_type)

@@ -162,6 +162,7 @@ class Client:
     report = _waits(Operations.report)
     artifacts = _waits(Operations.artifacts)
     download = _waits(Operations.download)
+    ways_to_run = _waits(Operations.ways_to_run)
     delete_artifacts = _waits(Operations.delete_artifacts)
 
     submit_sweep = _waits(Operations.submit_sweep)
@@ -181,6 +182,7 @@ class Client:
     fire_trigger = _waits(Operations.fire_trigger)
     preview_trigger = _waits(Operations.preview_trigger)
     firings = _iterates(Operations.firings)
+    trigger_versions = _iterates(Operations.trigger_versions)
 
     publish = _waits(Operations.publish)
     publications = _iterates(Operations.publications)

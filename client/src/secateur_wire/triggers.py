@@ -88,6 +88,29 @@ class Firing(WireModel, Generic[Error]):
     created_at: datetime
 
 
+class TriggerChange(WireModel):
+    """Field of a trigger's definition, by its dotted path, before and after a change; null where it had no value."""
+
+    field: str
+    before: Annotated[JsonValue, WithJsonSchema({"title": "Before"})]
+    after: Annotated[JsonValue, WithJsonSchema({"title": "After"})]
+
+
+class TriggerVersion(WireModel):
+    """Definition that a trigger had from `created_at` on, and what it changed in the one before.
+
+    `actor` gave it, as in the audit trail; null where that is not known.
+    """
+
+    object: Literal["trigger_version"] = "trigger_version"
+    trigger_id: str
+    number: int
+    actor: str | None
+    definition: JsonObject
+    changes: list[TriggerChange]
+    created_at: datetime
+
+
 class TriggerPreview(WireModel, Generic[Body, Needs]):
     """The job a payload would make, and what it would need."""
 

@@ -1,4 +1,4 @@
-"""Charts of trade-offs, of layers and of sensitivity, as SVG."""
+"""Charts of trade-offs, as PNG, and of layers and of sensitivity, as SVG."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import EngFormatter, LogFormatter, MaxNLocator, PercentFormatter
 
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve
-from core.pipeline.reports.drawing import COLOURS, MARKERS, as_svg, dress, open_figure
+from core.pipeline.reports.drawing import COLOURS, MARKERS, as_png, as_svg, dress, open_figure
 
 _QUIET = "#C8C8C8"
 _NAMED = 3
@@ -38,12 +38,14 @@ def line_chart(
     y_label: str,
     x_is_share: bool = False,
     y_is_log: bool = False,
+    y_from_zero: bool = False,
     legend_outside: bool = False,
     size: tuple[float, float] = (6.4, 4.0),
 ) -> str:
     """Draw lines over one pair of axes, as SVG.
 
-    With `x_is_share`, x is from 0 to 1 and shown in per cent. `size` is in inches.
+    With `x_is_share`, x is from 0 to 1 and shown in per cent; with `y_from_zero` the axis begins there, so that small
+    differences look small. `size` is in inches.
     """
     with open_figure(size) as figure:
         axes = figure.add_subplot()
@@ -55,8 +57,12 @@ def line_chart(
                 high = [y + by for y, by in zip(each.y, each.spread, strict=True)]
                 axes.fill_between(each.x, low, high, color=colour, alpha=0.15, linewidth=0)
         dress(axes, title, x_label, y_label, x_is_share=x_is_share)
+        if all(isinstance(x, int) for each in series for x in each.x):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if y_is_log:
             _scale_y(axes)
+        if y_from_zero:
+            axes.set_ylim(bottom=0)
         if legend_outside:
             _draw_legend_outside(axes)
         elif len(series) > 1:
@@ -66,17 +72,22 @@ def line_chart(
 
 @dataclass(frozen=True)
 class Spot:
-    """One model of a trade-off; `on_front`: no other dominates it. `is_reference` marks what the others began with."""
+    """One model of a trade-off; `on_front`: no other dominates it. `is_reference` marks what the others began with.
+
+    `x_noise` and `y_noise` are by how much the figures may be off, up and down; 0 where that is not known.
+    """
 
     label: str
     x: float
     y: float
     on_front: bool
     is_reference: bool = False
+    x_noise: float = 0.0
+    y_noise: float = 0.0
 
 
-def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label: str, y_is_log: bool = False) -> str:
-    """Draw models by cost and quality, numbered as in the legend, as SVG.
+def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label: str, y_is_log: bool = False) -> bytes:
+    """Draw models by cost and quality, numbered as in the legend, as PNG.
 
     Models on the Pareto front are filled and joined, all others hollow; squares are references.
     """
@@ -85,9 +96,11 @@ def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label:
         front = sorted((spot.x, spot.y) for spot in spots if spot.on_front)
         axes.plot(*zip(*front, strict=True), color=COLOURS[0], linewidth=1.2, linestyle="--", zorder=1)
         for number, spot in enumerate(spots, 1):
-            axes.plot(
+            axes.errorbar(
                 [spot.x],
                 [spot.y],
+                xerr=spot.x_noise or None,
+                yerr=spot.y_noise or None,
                 linestyle="none",
                 marker="s" if spot.is_reference else "o",
                 markersize=7,
@@ -102,7 +115,7 @@ def trade_off_chart(spots: Sequence[Spot], *, title: str, x_label: str, y_label:
         if y_is_log:
             _scale_y(axes)
         _draw_legend_outside(axes)
-        return as_svg(figure, title)
+        return as_png(figure)
 
 
 def layers_chart(sparsities: Sequence[Series], errors: Sequence[Series], *, title: str) -> str:

@@ -1,4 +1,4 @@
-"""Means to draw charts as SVG: the same bytes for the same figures, whoever draws them and when.
+"""Means to draw charts as SVG and PNG: the same bytes for the same figures, whoever draws them and when.
 
 Text stays text, in the reader's own sans-serif; colours are those of Okabe and Ito, which people with any kind of
 colour vision can tell apart, and markers differ too.
@@ -55,4 +55,11 @@ def as_svg(figure: Figure, title: str) -> str:
     """Return the figure as SVG without a date, so that equal figures give equal bytes."""
     target = io.StringIO()
     figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
+    return target.getvalue()
+
+
+def as_png(figure: Figure) -> bytes:
+    """Return the figure as PNG, sharp enough for a slide."""
+    target = io.BytesIO()
+    figure.savefig(target, format="png", dpi=200, metadata={"Software": None})
     return target.getvalue()

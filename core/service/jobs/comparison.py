@@ -11,12 +11,16 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from core.methods.registry import get_method
+from core.service.jobs.noise import differs_measurably, is_same_share
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.trade_off import TASK_MEAN, Cost, TradeOff, short_name, trade_off
 from secateur_wire.base import JsonObject
 
 Row = Mapping[str, Any]
 """One layer of a report."""
+
+LayerQuantity = Literal["sparsity", "error"]
+"""Figures that layers are compared by."""
 
 FEWEST, MOST = 2, 20
 """Fewest and most jobs that can be compared at once."""
@@ -38,7 +42,7 @@ _FIGURES = (
 
 class ComparedField(BaseModel):
     """One field of the requests (dotted, as in the job body), or one figure, of every job in turn; null where a job has
-    none.
+    none. Figures differ where they do by more than measuring them does.
     """
 
     name: str
@@ -57,6 +61,10 @@ class LayerFigures(BaseModel):
     sparsity: list[float | None]
     error: list[float | None]
 
+    def values(self, quantity: LayerQuantity) -> list[float | None]:
+        """Return one of the figures, by layer."""
+        return self.sparsity if quantity == "sparsity" else self.error
+
 
 class Comparison(BaseModel):
     """Jobs beside one another, in the order they were named."""
@@ -69,11 +77,13 @@ class Comparison(BaseModel):
     layers: list[LayerFigures]
 
 
-def compare(jobs: Sequence[Job], layers: Mapping[str, Sequence[Row]], *, quality: str | None, cost: Cost) -> Comparison:
+def compare(
+    jobs: Sequence[Job], layers: Mapping[str, Sequence[Row]], *, quality: str | None, cost: Cost | None
+) -> Comparison:
     """Compare jobs by their fields, one quality against one cost, and the figures of their layers.
 
     `layers` has the rows of each job with a report; `quality` is perplexity:SET, accuracy:SET or accuracy:TASK, or None
-    for the one that most jobs have.
+    for the one that most jobs have; `cost` None for the first in which they differ.
     """
     labels = names_of(jobs)
     figures = [layer_figures(job.id, layers[job.id]) for job in jobs if layers.get(job.id)]
@@ -85,6 +95,15 @@ def compare(jobs: Sequence[Job], layers: Mapping[str, Sequence[Row]], *, quality
         trade_off=trade_off(jobs, labels, quality=quality, cost=cost),
         layers=[each for each in figures if each.layers],
     )
+
+
+def is_same_in_all(layers: Sequence[LayerFigures], quantity: LayerQuantity) -> bool:
+    """Tell whether jobs have the same figure in every layer, as far as it was measured and can be told apart."""
+    by_layer: dict[str, list[float | None]] = {}
+    for each in layers:
+        for name, value in zip(each.layers, each.values(quantity), strict=True):
+            by_layer.setdefault(name, []).append(value)
+    return all(map(is_same_share, by_layer.values()))
 
 
 def compared_fields(jobs: Sequence[Job]) -> list[ComparedField]:
@@ -99,6 +118,8 @@ def _compared(kind: Literal["request", "figure"], documents: Sequence[Mapping[st
         values = [document.get(name) for document in flat]
         if any(value is not None for value in values):
             differs = any(value != values[0] for value in values[1:])
+            if differs and kind == "figure":
+                differs = differs_measurably(name, flat)
             yield ComparedField(name=name, kind=kind, values=values, differs=differs)
 
 

@@ -12,9 +12,10 @@ from core.database import new_id
 from core.errors import InvalidRequest, NotDiscovered, NotFound
 from core.pagination import Window, read_page, read_window
 from core.pipeline.reports.dense_figures import KnownDenseFigures
+from core.pipeline.reports.how_to_run import FOLDER, ways_to_run
 from core.pipeline.reports.report import Report
+from core.pipeline.reports.verdict import verdict_on
 from core.service.jobs.awaiting import fill_awaiting, fill_resolved
-from core.service.jobs.comparison import FEWEST, MOST, Comparison, compare
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.listing import ORDERS, JobFilters, JobSort, having_words, matching
 from core.service.jobs.queue import request_cancel, submitted
@@ -32,7 +33,6 @@ from core.service.jobs.tables import (
     WorkerRow,
     kept_attempt,
 )
-from core.service.jobs.trade_off import Cost
 from core.service.jobs.waiting import waiting_reason
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
@@ -40,6 +40,9 @@ from core.settings import Settings
 from core.storage import Store
 from secateur_wire.base import JsonObject, Page
 from secateur_wire.jobs import ArtifactFile, ArtifactList, AttemptPage, EventPage, JobAttempt, JobEvent
+from secateur_wire.metrics import Metrics
+from secateur_wire.verdicts import Verdict
+from secateur_wire.ways import WayToRun
 
 
 def submit(
@@ -183,7 +186,7 @@ def report_document(session: Session, team_id: str, job_id: str) -> JsonObject:
     """
     job = find_job(session, team_id, job_id)
     report: JsonObject | None = session.scalar(
-        select(JobReportRow.report).join(JobRow, _of_kept_attempt(JobReportRow)).where(JobRow.id == job.id)
+        select(JobReportRow.report).join(JobRow, of_kept_attempt(JobReportRow)).where(JobRow.id == job.id)
     )
     if report is None:
         raise NotFound(f"job {job_id!r} has no report: it is {job.status}")
@@ -193,21 +196,6 @@ def report_document(session: Session, team_id: str, job_id: str) -> JsonObject:
 def get_report(session: Session, team_id: str, job_id: str) -> Report:
     """Return the report as `report_document` does."""
     return Report.model_validate(report_document(session, team_id, job_id))
-
-
-def compare_jobs(
-    session: Session, team_id: str, job_ids: Sequence[str], *, quality: str | None = None, cost: Cost = "parameters"
-) -> Comparison:
-    """Compare jobs, each once. Raises NotFound, InvalidRequest where they are too few or too many."""
-    ids = list(dict.fromkeys(job_ids))
-    jobs = get_jobs(session, team_id, ids[: MOST + 1])
-    if not FEWEST <= len(ids) <= MOST:
-        raise InvalidRequest(f"job: name {FEWEST} to {MOST} different jobs, not {len(ids)}", param="job")
-    reports = select(JobReportRow.job_id, JobReportRow.report["layers"]).join(JobRow, _of_kept_attempt(JobReportRow))
-    layers = {
-        job_id: rows for job_id, rows in session.execute(reports.where(JobRow.id.in_(ids))) if isinstance(rows, list)
-    }
-    return compare(jobs, layers, quality=quality, cost=cost)
 
 
 def get_jobs(session: Session, team_id: str, job_ids: Sequence[str]) -> list[Job]:
@@ -228,7 +216,7 @@ def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
     job = find_job(session, team_id, job_id)
     rows = session.scalars(
         select(ArtifactFileRow)
-        .join(JobRow, _of_kept_attempt(ArtifactFileRow))
+        .join(JobRow, of_kept_attempt(ArtifactFileRow))
         .where(JobRow.id == job.id)
         .order_by(ArtifactFileRow.path)
     )
@@ -236,12 +224,27 @@ def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
     return ArtifactList(data=files, has_more=False, next_after=None)
 
 
+def list_ways_to_run(session: Session, team_id: str, job_id: str, folder: str = FOLDER) -> Page[WayToRun]:
+    """Return the ways to run a job's artifact once it is in `folder`; none where there is none, or it is no model.
+
+    Raises NotFound, and InvalidRequest for a folder that commands could not name.
+    """
+    if not folder.isprintable() or set(folder) & set('"\\{}'):
+        raise InvalidRequest(
+            f"folder: {folder!r} has quotes, braces or backslashes, or is not printable", param="folder"
+        )
+    job = get_job(session, team_id, job_id)
+    files = [file.path for file in list_artifacts(session, team_id, job_id).data]
+    ways = ways_to_run(get_report(session, team_id, job_id), job.measured, files, folder) if files else []
+    return Page(data=ways, has_more=False, next_after=None)
+
+
 def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tuple[int, ArtifactFile]:
     """Return the attempt and the facts of one file. Raises NotFound."""
     job = find_job(session, team_id, job_id)
     row = session.scalar(
         select(ArtifactFileRow)
-        .join(JobRow, _of_kept_attempt(ArtifactFileRow))
+        .join(JobRow, of_kept_attempt(ArtifactFileRow))
         .where(JobRow.id == job.id, ArtifactFileRow.path == path)
     )
     if row is None:
@@ -249,7 +252,7 @@ def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tup
     return row.attempt, ArtifactFile(path=row.path, bytes=row.bytes, sha256=row.sha256)
 
 
-def _of_kept_attempt(table: type[JobReportRow] | type[ArtifactFileRow]) -> ColumnElement[bool]:
+def of_kept_attempt(table: type[JobReportRow] | type[ArtifactFileRow]) -> ColumnElement[bool]:
     """Return the condition that joins a job with the attempt whose report and artifact it shows."""
     return and_(JobRow.id == table.job_id, table.attempt == kept_attempt())
 
@@ -282,7 +285,13 @@ def job_answer(row: JobRow, waiting: str | None = None) -> Job:
     )
     also = {
         "waiting_reason": waiting,
+        "verdict": None if row.metrics is None else _verdict(row, row.metrics),
         "model_revision": row.model_revision,
         "warnings": [] if row.estimate is None else row.estimate.get("warnings", []),  # older jobs have none
     }
     return Job.model_validate(row.body | {name: getattr(row, name) for name in own} | also, extra="ignore")
+
+
+def _verdict(row: JobRow, metrics: JsonObject) -> Verdict | None:
+    pattern, sparsity = row.body.get("pattern"), row.body.get("sparsity")
+    return verdict_on(row.method, pattern, sparsity, Metrics.model_validate(metrics))

@@ -6,10 +6,12 @@ Plain functions of jobs as they are answered.
 from collections import Counter
 from collections.abc import Sequence
 from statistics import median
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel
 
+from core.engine.options.latency_budget import latency_noise
+from core.service.jobs.noise import SAME_SHARE, is_same
 from core.service.jobs.schemas import Job
 from secateur_wire.metrics import Accuracy, Metrics, Perplexity, TaskAccuracy, TaskMean
 
@@ -19,7 +21,8 @@ TASK_MEAN = "task_mean"
 
 
 class TradeOffPoint(BaseModel):
-    """A model by what it costs and how good it is. `job` is null for a dense model. `beaten_by` is the place in the
+    """A model by what it costs and how good it is, each with the noise it was measured with, up and down, null where
+    none is known. `job` is null for a dense model. `beaten_by` is the place in the
     list of a point that is at least as good in both and better in one; null for a point on the Pareto front.
     """
 
@@ -27,6 +30,8 @@ class TradeOffPoint(BaseModel):
     job: str | None
     quality: float
     cost: float
+    quality_noise: float | None = None
+    cost_noise: float | None = None
     beaten_by: int | None
 
 
@@ -43,10 +48,15 @@ class TradeOff(BaseModel):
     notes: list[str]
 
 
-def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None, cost: Cost) -> TradeOff:
-    """Return the chosen quality of each job, and of each dense model they began with, against the chosen cost."""
+def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None, cost: Cost | None) -> TradeOff:
+    """Return the chosen quality of each job, and of each dense model they began with, against the chosen cost.
+
+    `quality` None: the one that most jobs have, of equals one in which they differ; `cost` None: the first of
+    parameters, bytes and latency in which they differ.
+    """
     measured = Counter(name for job in jobs for name in _qualities(job))
-    chosen = quality or next((name for name, _ in measured.most_common(1)), None)
+    chosen = quality or max(measured, key=lambda name: (measured[name], _differs(jobs, name)), default=None)
+    cost = cost or _differing_cost(jobs)
     points: list[TradeOffPoint] = []
     dense: dict[tuple[str, float], list[tuple[float, str]]] = {}
     used: list[Job] = []
@@ -56,7 +66,18 @@ def trade_off(jobs: Sequence[Job], labels: Sequence[str], *, quality: str | None
         if figures is None or figures.pruned is None or after is None:
             continue
         used.append(job)
-        points.append(TradeOffPoint(label=label, job=job.id, quality=figures.pruned, cost=after, beaten_by=None))
+        noise = latency_noise(job.measured.latency.spread) if cost == "latency" and job.measured.latency else None
+        points.append(
+            TradeOffPoint(
+                label=label,
+                job=job.id,
+                quality=figures.pruned,
+                cost=after,
+                quality_noise=getattr(figures, "pruned_stderr", None),
+                cost_noise=None if noise is None else noise * after,
+                beaten_by=None,
+            )
+        )
         if figures.dense is not None and before is not None:
             dense.setdefault((job.model, figures.dense), []).append((before, label))
     measurements = Counter(model for model, _ in dense)
@@ -98,6 +119,21 @@ def beaten_by(points: Sequence[tuple[float, float]]) -> list[int | None]:
     ]
 
 
+def _differing_cost(jobs: Sequence[Job]) -> Cost:
+    """Return the first cost by which at least two of the jobs differ measurably; parameters where there is none."""
+    for cost in get_args(Cost):
+        known = [spent for job in jobs if (spent := _costs(job.measured, cost)[1]) is not None]
+        noise = max((latency_noise(job.measured.latency.spread) for job in jobs if job.measured.latency), default=0.0)
+        if len(known) > 1 and not is_same(known, noise if cost == "latency" else SAME_SHARE):
+            chosen: Cost = cost
+            return chosen
+    return "parameters"
+
+
+def _differs(jobs: Sequence[Job], quality: str) -> bool:
+    return not is_same([figures.pruned for job in jobs if (figures := _qualities(job).get(quality)) is not None])
+
+
 def short_name(model: str) -> str:
     """Return the name of a model as a label has it: that of a job's artifact is cut short."""
     return f"job:…{model[-5:]}" if model.startswith("job:") else model
@@ -109,7 +145,7 @@ def _costs(metrics: Metrics, cost: Cost) -> tuple[float | None, float | None]:
         case "parameters" if metrics.parameters is not None:
             return metrics.parameters.dense, metrics.parameters.nonzero
         case "bytes" if metrics.bytes is not None:
-            return metrics.bytes.dense, metrics.bytes.artifact
+            return metrics.bytes.dense, metrics.bytes.stored
         case "latency" if metrics.latency is not None:
             return metrics.latency.dense_ms, metrics.latency.pruned_ms
         case _:
@@ -129,6 +165,8 @@ def _qualities(job: Job) -> dict[str, Quality]:
 def _notes(jobs: Sequence[Job], quality: str | None, cost: Cost) -> list[str]:
     """Return notes on all that makes the figures less comparable than they look."""
     notes = []
+    if len(jobs) > 1 and quality and not _differs(jobs, quality):
+        notes.append("All jobs have the same quality, as far as it was measured: none is better than another.")
     if len({job.model_revision for job in jobs}) > 1:
         notes.append(
             "The jobs began with different models"

@@ -21,7 +21,7 @@ def results_of(
     errors: Mapping[int, JobError],
     *,
     quality: str | None,
-    cost: Cost,
+    cost: Cost | None,
 ) -> SweepResults:
     """Return the results of a sweep so far.
 

@@ -102,7 +102,7 @@ def look_through_sweeps(
 
 
 def get_results(
-    session: Session, team_id: str, sweep_id: str, *, quality: str | None = None, cost: Cost = "parameters"
+    session: Session, team_id: str, sweep_id: str, *, quality: str | None = None, cost: Cost | None = None
 ) -> SweepResults:
     """Return the points with their figures so far. Raises NotFound."""
     row = find_sweep(session, team_id, sweep_id)

@@ -17,7 +17,7 @@ from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.schemas import Job, JobBody
 from core.service.teams import audit
 from core.service.teams.principal import Automation
-from core.service.triggers import history
+from core.service.triggers import history, versions
 from core.service.triggers.bodies import body_of
 from core.service.triggers.context import TriggerContext
 from core.service.triggers.definitions import definition_of
@@ -115,11 +115,13 @@ def _count_failure(session: Session, row: TriggerRow, refusal: SecateurError) ->
     row.failures += 1
     if row.failures < MOST_FAILURES:
         return
+    before = definition_of(row)
     row.enabled = False
     row.next_fire_at = None
     row.disabled_reason = f"{MOST_FAILURES} scheduled firings in a row were refused, the last: {refusal.message}"
     session.flush()
     actor = Automation(row.team_id, f"trigger:{row.id}")
+    versions.record(session, actor, row, before)
     audit.note(session, actor, "trigger.disable", row.id, {"name": row.name, "reason": row.disabled_reason})
 
 

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from secateur.operations.calls import Calls, new_key
 from secateur.transport import segment
-from secateur_wire.triggers import Firing, IssuedTrigger, Trigger, TriggerPreview, TriggerSecret
+from secateur_wire.triggers import Firing, IssuedTrigger, Trigger, TriggerPreview, TriggerSecret, TriggerVersion
 
 
 class TriggerOperations(Calls):
@@ -63,3 +63,7 @@ class TriggerOperations(Calls):
     def firings(self, trigger: str) -> AsyncIterator[Firing]:
         """Iterate over a trigger's firings, newest first."""
         return self._list(f"triggers/{segment(trigger)}/firings", Firing)
+
+    def trigger_versions(self, trigger: str) -> AsyncIterator[TriggerVersion]:
+        """Iterate over the definitions a trigger had, newest first: who gave each, and what it changed."""
+        return self._list(f"triggers/{segment(trigger)}/versions", TriggerVersion)

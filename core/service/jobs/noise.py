@@ -1,0 +1,66 @@
+"""Noise of the figures of jobs: the difference up to which two of them are one measurement made twice."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from math import hypot
+from typing import Final
+
+from pydantic import JsonValue
+
+from core.engine.options.latency_budget import latency_noise
+
+SAME_SHARE: Final = 5e-4
+"""Difference of two shares, such as sparsities, up to which they are equal: half a tenth of a per cent."""
+ROUNDING: Final = 1e-4
+"""Relative difference of two figures that are computed, up to which it is rounding."""
+_OF_NOISE: Final = frozenset({"latency.spread", "latency.dense_spread", "latency.noise"})
+_SHARES: Final = frozenset({"sparsity.prunable", "sparsity.model"})
+
+
+def is_same(values: Sequence[float | None], noise: float = ROUNDING) -> bool:
+    """Tell whether figures are equal, up to a noise that is relative to the largest; one that lacks is different."""
+    known = [value for value in values if value is not None]
+    if len(known) != len(values):
+        return not known
+    return max(known) - min(known) <= noise * max(map(abs, known))
+
+
+def is_same_share(values: Sequence[float | None]) -> bool:
+    """Tell whether shares are equal as they can be told apart; those that lack count for nothing."""
+    known = [value for value in values if value is not None]
+    return not known or max(known) - min(known) <= SAME_SHARE
+
+
+def differs_measurably(name: str, documents: Sequence[Mapping[str, JsonValue]]) -> bool:
+    """Tell whether a figure, by its dotted name, differs between jobs' figures by more than measuring it does."""
+    values = [document.get(name) for document in documents]
+    if all(value == values[0] for value in values[1:]):
+        return False
+    if name in _OF_NOISE:
+        return False
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) < len(values):
+        return True
+    if name in _SHARES:
+        return not is_same_share(numbers)
+    if name.startswith("latency.") and name.endswith("_ms"):
+        return not is_same(numbers, max(_latency_noise(document) for document in documents))
+    if all(isinstance(value, int) for value in numbers):
+        return True
+    errors = [_error(document, name) for document in documents]
+    if all(errors):
+        return any(
+            abs(numbers[a] - numbers[b]) > hypot(errors[a], errors[b]) for a, b in combinations(range(len(numbers)), 2)
+        )
+    return not is_same(numbers)
+
+
+def _latency_noise(document: Mapping[str, JsonValue]) -> float:
+    spread = document.get("latency.spread")
+    return latency_noise(float(spread) if isinstance(spread, int | float) else None)
+
+
+def _error(document: Mapping[str, JsonValue], name: str) -> float:
+    """Return the standard error that lies beside a figure; 0 where there is none."""
+    error = document.get(f"{name}_stderr")
+    return float(error) if isinstance(error, int | float) else 0.0

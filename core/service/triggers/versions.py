@@ -1,0 +1,127 @@
+"""Versions of a trigger: each definition it had, who gave it, and what that changed."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from pydantic import JsonValue
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.database import new_id
+from core.errors import Conflict, NotFound
+from core.pagination import read_page
+from core.service.teams.principal import Actor, name_of
+from core.service.triggers.definitions import definition_of
+from core.service.triggers.schemas import TriggerBody
+from core.service.triggers.tables import TriggerRow, TriggerVersionRow
+from secateur_wire.base import JsonObject, Page
+from secateur_wire.triggers import TriggerChange, TriggerVersion
+
+
+def record(session: Session, actor: Actor, row: TriggerRow, before: TriggerBody | None) -> None:
+    """Write the definition of a locked trigger's row down as its newest version, unless it is that already.
+
+    `before` is what it was until now, None for a new trigger; it is written first where no version says so, which is of
+    a trigger that a release without versions made or changed, by somebody unknown.
+    """
+    newest = _newest(session, row.id)
+    if before is not None and (newest is None or newest.definition != document(before)):
+        newest = _add(session, row, document(before), None, newest)
+    definition = document(definition_of(row))
+    if newest is None or newest.definition != definition:
+        _add(session, row, definition, name_of(actor), newest)
+
+
+def list_versions(session: Session, row: TriggerRow, *, limit: int, after: str | None) -> Page[TriggerVersion]:
+    """Return the versions of a trigger, newest first, each with what it changed in the one before."""
+    query = select(TriggerVersionRow).where(TriggerVersionRow.trigger_id == row.id)
+    page = read_page(session, query, TriggerVersionRow, limit=limit, after=after, answer=_answer)
+    if not page.data:
+        return page
+    oldest = page.data[-1]
+    earlier = session.scalar(
+        select(TriggerVersionRow.definition).where(
+            TriggerVersionRow.trigger_id == row.id, TriggerVersionRow.number == oldest.number - 1
+        )
+    )
+    definitions = [each.definition for each in page.data] + [earlier]
+    return page.model_copy(
+        update={
+            "data": [
+                each.model_copy(update={"changes": [] if before is None else list(changes(before, each.definition))})
+                for each, before in zip(page.data, definitions[1:], strict=True)
+            ]
+        }
+    )
+
+
+def find_version(session: Session, row: TriggerRow, number: int) -> TriggerBody:
+    """Return the definition that a trigger had by the number of the version; raises NotFound."""
+    definition = session.scalar(
+        select(TriggerVersionRow.definition).where(
+            TriggerVersionRow.trigger_id == row.id, TriggerVersionRow.number == number
+        )
+    )
+    if definition is None:
+        raise NotFound(f"the trigger {row.name!r} has no version {number}")
+    return TriggerBody.model_validate(definition)
+
+
+def require_unchanged(row: TriggerRow, since: datetime) -> None:
+    """Require that nobody changed a trigger after `since`; raises Conflict."""
+    if row.updated_at != since:
+        raise Conflict(
+            "somebody changed this trigger meanwhile: look at its versions, then make your changes in the newest"
+        )
+
+
+def document(body: TriggerBody) -> JsonObject:
+    """Return a definition as JSON, which is how versions keep it."""
+    return body.model_dump(mode="json", exclude_none=True)
+
+
+def changes(before: JsonObject, after: JsonObject) -> Iterator[TriggerChange]:
+    """Yield every field that differs, by its dotted path, with both values; null where there was or is none."""
+    old, new = dict(_leaves(before)), dict(_leaves(after))
+    for field in dict.fromkeys([*old, *new]):
+        if old.get(field) != new.get(field):
+            yield TriggerChange(field=field, before=old.get(field), after=new.get(field))
+
+
+def _leaves(value: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
+    for name, each in value.items():
+        if isinstance(each, dict) and each:
+            yield from _leaves(each, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", each
+
+
+def _newest(session: Session, trigger_id: str) -> TriggerVersionRow | None:
+    query = select(TriggerVersionRow).where(TriggerVersionRow.trigger_id == trigger_id)
+    return session.scalar(query.order_by(TriggerVersionRow.number.desc()).limit(1))
+
+
+def _add(
+    session: Session, row: TriggerRow, definition: JsonObject, actor: str | None, newest: TriggerVersionRow | None
+) -> TriggerVersionRow:
+    version = TriggerVersionRow(
+        id=new_id("tver"),
+        trigger_id=row.id,
+        number=1 if newest is None else newest.number + 1,
+        actor=actor,
+        definition=definition,
+    )
+    session.add(version)
+    session.flush()
+    return version
+
+
+def _answer(row: TriggerVersionRow) -> TriggerVersion:
+    return TriggerVersion(
+        trigger_id=row.trigger_id,
+        number=row.number,
+        actor=row.actor,
+        definition=row.definition,
+        changes=[],
+        created_at=row.created_at,
+    )

@@ -1,0 +1,116 @@
+"""Stand-ins for GitHub and GitLab on loopback, as far as comments on pull requests go, written from what they document:
+docs.github.com/rest/issues/comments and docs.gitlab.com/api/notes.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Literal
+from urllib.parse import parse_qs, urlsplit
+
+TOKEN = "the-run-s-own"
+_MOST = 100
+_PULLS = {
+    "github": (r"/repos/acme/oak/issues/7/comments", r"/repos/acme/oak/issues/comments/(\d+)", "PATCH"),
+    "gitlab": (r"/projects/41/merge_requests/7/notes", r"/projects/41/merge_requests/7/notes/(\d+)", "PUT"),
+}
+"""Of each: the list of a pull request's comments, one of them, and the method that changes it."""
+
+
+@dataclass
+class Forge:
+    """One of the two, with the comments of pull request 7 of its one project, by id in the order they came."""
+
+    kind: Literal["github", "gitlab"]
+    address: str = ""
+    comments: dict[int, str] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a run for the pull request has in its environment."""
+        if self.kind == "github":
+            return {"GITHUB_API_URL": self.address, "GITHUB_REPOSITORY": "acme/oak"}
+        own = {"CI_API_V4_URL": self.address, "CI_PROJECT_ID": "41", "CI_MERGE_REQUEST_IID": "7"}
+        return {**own, "GITLAB_TOKEN": TOKEN}
+
+    def add(self, body: str) -> int:
+        """A comment; newer ones have higher ids."""
+        number = 1000 + len(self.comments)
+        self.comments[number] = body
+        return number
+
+    def answer(self, method: str, target: str, token: str, body: Any) -> tuple[int, Any, dict[str, str]]:
+        """Status, document and headers of the answer to a call."""
+        self.calls.append(method)
+        address = urlsplit(target)
+        if token != TOKEN:
+            return 401, {"message": "Bad credentials" if self.kind == "github" else "401 Unauthorized"}, {}
+        listed, one, change = _PULLS[self.kind]
+        if re.fullmatch(listed, address.path):
+            if method == "GET":
+                return self._page(address.path, parse_qs(address.query))
+            if method == "POST" and body.get("body"):
+                return 201, self._shown(self.add(body["body"])), {}
+            return 422 if self.kind == "github" else 400, {"message": "body is missing"}, {}
+        found = re.fullmatch(one, address.path)
+        if found is None or int(found[1]) not in self.comments:
+            return 404, {"message": "Not Found"}, {}
+        if method != change:
+            return 404 if self.kind == "github" else 405, {"message": "Method Not Allowed"}, {}
+        self.comments[int(found[1])] = body["body"]
+        return 200, self._shown(int(found[1])), {}
+
+    def _page(self, path: str, query: dict[str, list[str]]) -> tuple[int, Any, dict[str, str]]:
+        """GitHub lists by ascending id, GitLab the newest first; both say in Link where the next page is."""
+        number = int(query.get("page", ["1"])[0])
+        size = min(int(query.get("per_page", ["30" if self.kind == "github" else "20"])[0]), _MOST)
+        ids = sorted(self.comments, reverse=self.kind == "gitlab")
+        shown = [self._shown(each) for each in ids[(number - 1) * size : number * size]]
+        following = f'<{self.address}{path}?per_page={size}&page={number + 1}>; rel="next"'
+        first = f'<{self.address}{path}?per_page={size}&page=1>; rel="first"'
+        return 200, shown, {"Link": f"{following}, {first}" if number * size < len(ids) else first}
+
+    def _shown(self, number: int) -> dict[str, Any]:
+        return {"id": number, "body": self.comments[number]}
+
+
+@contextmanager
+def serving_forge(kind: Literal["github", "gitlab"]) -> Iterator[Forge]:
+    forge = Forge(kind)
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            sent = self.rfile.read(length)
+            body = json.loads(sent) if sent and self.headers["Content-Type"] == "application/json" else {}
+            token = self.headers.get("Private-Token") or ""
+            if kind == "github":
+                token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+            status, document, headers = forge.answer(self.command, self.path, token, body)
+            content = json.dumps(document).encode()
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = _answer
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    forge.address = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield forge
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
