@@ -13,6 +13,7 @@ from api.portal.routes import (
     audit,
     compare,
     datasets,
+    full_form,
     job,
     jobs,
     models,
@@ -61,7 +62,7 @@ def create_portal() -> FastAPI:
     add_handlers(portal, _error_page)
     portal.mount("/static", StaticFolder(directory=STATIC), name="static")
     for each in (
-        *(adding, audit, compare, datasets, job, jobs, models, new, publish, retention),
+        *(adding, audit, compare, datasets, full_form, job, jobs, models, new, publish, retention),
         *(sign_in, sweeps, team, triggers, uploads, webhooks, workers),
     ):
         portal.include_router(each.router)

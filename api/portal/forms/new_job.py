@@ -100,13 +100,20 @@ def shown_variant(form: Form) -> Variant | None:
 
 def form_of_job(job: Job) -> Form:
     """Return the form of a job's request; what its target or pattern implies is not filled in."""
-    body = minimal(JobBody.model_validate(job.model_dump(include=set(JobBody.model_fields))))
-    method = METHODS.get(job.method)
-    if job.target is not None or ":" in job.pattern:
-        body.pop("sparsity", None)
+    return form_of_body(JobBody.model_validate(job.model_dump(include=set(JobBody.model_fields))))
+
+
+def form_of_body(body: JobBody) -> Form:
+    """Return the form of a complete body, to which nothing is to be filled in; what its target or pattern implies is
+    not in it.
+    """
+    least = minimal(body)
+    method = METHODS.get(body.method)
+    if body.target is not None or ":" in (body.pattern or ""):
+        least.pop("sparsity", None)
     if method is None or not method.prunes:
-        body.pop("pattern", None)
-    return form_of(body).but({FILLED_FOR: AS_IS})
+        least.pop("pattern", None)
+    return form_of(least).but({FILLED_FOR: AS_IS})
 
 
 def draft_job(state: ApiState, caller: Principal, form: Form, datasets: Sequence[Dataset]) -> Draft:
