@@ -10,6 +10,7 @@ from secateur_wire.base import JsonObject, OneOf, Page, WireModel
 from secateur_wire.metrics import Metrics
 from secateur_wire.models import ModelSummary
 from secateur_wire.states import FINISHED, AttemptOutcome, EventType, JobStatus, Stage
+from secateur_wire.verdicts import Verdict
 
 Figures = TypeVar("Figures", default=Metrics)
 Body = TypeVar("Body", default=JsonObject)
@@ -28,6 +29,7 @@ class JobState(WireModel, Generic[Figures]):
     """A job without the parts of its request that have fields of their own.
 
     `progress` runs from 0 to 1. `waiting_reason` says why no worker can take a job that waits, None where one can.
+    `verdict` puts in words how the model compares with the dense one, None where no quality was measured.
     """
 
     id: str
@@ -42,6 +44,7 @@ class JobState(WireModel, Generic[Figures]):
     waiting_reason: str | None = None
     error: JobError | None
     metrics: Figures | None
+    verdict: Verdict | None = None
     model: str
     model_revision: str = ""
     warnings: list[str] = Field(default_factory=list)
