@@ -20,6 +20,7 @@ from api.portal.routes import (
     new,
     publish,
     retention,
+    samples,
     sign_in,
     sweeps,
     team,
@@ -63,7 +64,7 @@ def create_portal() -> FastAPI:
     portal.mount("/static", StaticFolder(directory=STATIC), name="static")
     for each in (
         *(adding, audit, compare, datasets, full_form, job, jobs, models, new, publish, retention),
-        *(sign_in, sweeps, team, triggers, uploads, webhooks, workers),
+        *(samples, sign_in, sweeps, team, triggers, uploads, webhooks, workers),
     ):
         portal.include_router(each.router)
     return portal

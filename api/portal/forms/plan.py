@@ -13,8 +13,7 @@ from core.engine.architectures.describe import Description
 from core.errors import InvalidRequest, NotDiscovered, SecateurError
 from core.service.discoveries.asking import ask_for
 from core.service.jobs.resolution.model import resolve_model
-from core.service.jobs.schemas import InspectBody
-from core.service.plans import planner
+from core.service.plans.service import looked_up, plan
 from core.service.teams.principal import Principal
 from core.validation import describe_error
 from secateur_wire.discoveries import Discovery
@@ -97,13 +96,11 @@ def plan_job(state: ApiState, caller: Principal, answers: Answers) -> PlannedJob
     team_id = caller.team_id
     try:
         wanted = PlanBody(model=answers.model, goal=answers.goal, amount=answers.amount)
-        findings = state.hub.of(team_id, InspectBody(model=answers.model))
+        findings = state.hub.of(team_id, looked_up(wanted))
         with transaction(state.sessions) as session:
             planned.description = resolve_model(session, team_id, answers.model, state.store, findings).description
         with transaction(state.sessions) as session:
-            planned.plan = planner.plan(
-                session, team_id, wanted, store=state.store, settings=state.settings, hub=findings
-            )
+            planned.plan = plan(session, team_id, wanted, store=state.store, settings=state.settings, hub=findings)
     except NotDiscovered as missing:
         _have_discovered(planned, state, caller, missing)
     except SecateurError as error:

@@ -22,7 +22,7 @@ from api.portal.forms.plan import (
 from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Viewer, read_form
 from api.portal.views.model_choices import ModelChoice, facts_of, model_choices
-from api.portal.views.outcome import estimates_from, outcome_axis, outcome_figures
+from api.portal.views.outcome import estimates_from, expected_quality, outcome_axis, outcome_figures
 from core.database import transaction
 from core.errors import InvalidRequest
 from core.service.jobs.schemas import JobBody
@@ -62,6 +62,7 @@ def _context(form: Form, planned: PlannedJob, choices: list[ModelChoice]) -> dic
         "model_facts": None if model is None else facts_of(model),
         "figures": [] if plan is None else outcome_figures(plan, None if model is None else model.bytes),
         "axis": None if plan is None else outcome_axis(plan),
+        "quality": None if plan is None else expected_quality(plan),
         "estimates_from": "" if plan is None else estimates_from(plan),
         "fields": [*fields, (ONCE, secrets.token_hex(8))],
         "change": f"/portal/new/full?{urlencode(fields or [(MODEL, planned.answers.model)])}",

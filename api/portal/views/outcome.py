@@ -3,17 +3,20 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
 from api.portal.formatting import number, percent, size
+from core.pipeline.reports.verdict import PERPLEXITY_BANDS, band_of
 from secateur_wire.plans import FigureName, FigureSource, Plan, PlanFigure, PlanPoint
+from secateur_wire.verdicts import Band
 
 SOURCES: Final[dict[FigureSource, str]] = {
     "jobs": "your team's own jobs",
     "measurements": "measurements of this release",
     "account": "what the files will hold",
 }
-LIMITS: Final = ((1.0, "as good as dense"), (1.05, "close to dense"), (1.2, "noticeably worse"), (2.0, "much worse"), (5.0, "unusable"))
+LIMITS: Final = tuple(zip(PERPLEXITY_BANDS, get_args(Band)[1:], strict=True))
+"""Perplexity ratios from which on a model is called by the next word."""
 _TICK: Final = 8.5
 _PHONE_TICK: Final = 35.0
 """Least distance of two amounts below the axis, in per cent of it, on a desk and on a phone."""
@@ -80,8 +83,8 @@ class OutcomeAxis:
 _NAMES: Final[dict[FigureName, str]] = {
     "perplexity_ratio": "Perplexity",
     "bytes_ratio": "Size",
-    "prefill_ratio": "Reading a prompt",
-    "decode_ratio": "Writing",
+    "prefill_ratio": "Reading speed",
+    "decode_ratio": "Writing speed",
     "seconds": "The job takes",
 }
 _ROWS: Final[dict[FigureName, str]] = {
@@ -121,7 +124,7 @@ def _value(name: FigureName, estimate: float, dense_bytes: int | None) -> str:
 
 
 def _speed(ratio: float) -> str:
-    return f"{number(1 / ratio, 2)} × as fast" if ratio > 0 else "–"
+    return f"× {number(1 / ratio, 2)}" if ratio > 0 else "–"
 
 
 def _range(name: FigureName, figure: PlanFigure, dense_bytes: int | None) -> str:
@@ -137,7 +140,16 @@ def _range(name: FigureName, figure: PlanFigure, dense_bytes: int | None) -> str
         case "perplexity_ratio":
             return f"{number(figure.low)} to {number(figure.high)}"
         case "prefill_ratio" | "decode_ratio":
-            return f"{number(1 / figure.high, 2)} to {number(1 / figure.low, 2)} ×"
+            return f"{number(1 / figure.high, 2)} to {number(1 / figure.low, 2)}"
+
+
+def expected_quality(plan: Plan) -> str | None:
+    """Return in words how the model should compare with the dense one; None where nothing is known of that."""
+    figure = plan.figures.get("perplexity_ratio")
+    if figure is None:
+        return None
+    best, middle, worst = (band_of(each) for each in (figure.low, figure.estimate, figure.high))
+    return middle if best == worst else f"{best} to {worst}"
 
 
 def estimates_from(plan: Plan) -> str:
