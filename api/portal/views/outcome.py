@@ -17,6 +17,7 @@ SOURCES: Final[dict[FigureSource, str]] = {
 }
 LIMITS: Final = tuple(zip(PERPLEXITY_BANDS, get_args(Band)[1:], strict=True))
 """Perplexity ratios from which on a model is called by the next word."""
+_UNKNOWN: Final = "?"
 _TICK: Final = 8.5
 _PHONE_TICK: Final = 35.0
 """Least distance of two amounts below the axis, in per cent of it, on a desk and on a phone."""
@@ -27,6 +28,9 @@ _NAME_HEIGHT: Final = 14
 """Share of the chart's height, in per cent, that a name takes."""
 _LEAST_TOP: Final = 1.5
 """Least perplexity ratio at the top of the chart, so that a hair's breadth does not look like a cliff."""
+
+_MOST_TOP: Final = 8.0
+"""Most at the top: what is worse than that is of no use, however much worse."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,15 @@ def estimates_from(plan: Plan) -> str:
         said += ", by " + " and ".join(SOURCES[source] for source in SOURCES if source in by_source)
     if not plan.unknown:
         return f"{said}."
-    return f"{said}. Not known: {'; '.join(each.rstrip('.') for each in plan.unknown)}."
+    unknown = "; ".join(_in_words(each) for each in plan.unknown)
+    return f"{said}. Not known: {unknown}."
+
+
+def _in_words(text: str) -> str:
+    """Return a sentence of the planner with the names of figures as the page has them."""
+    for name, shown in _NAMES.items():
+        text = text.replace(name, shown.lower())
+    return text.rstrip(".")
 
 
 def outcome_axis(plan: Plan) -> OutcomeAxis | None:
@@ -176,7 +188,7 @@ def outcome_axis(plan: Plan) -> OutcomeAxis | None:
     def across(amount: float) -> float:
         return round((amount - low) / (high - low) * 100, 2)
 
-    rows = [name for name in _ROWS if any(name in each.figures for each in points)]
+    rows = [name for name in _ROWS if _tells_apart([_cell(each, name) for each in points])]
     shown, narrow = (_thinned([across(each.amount) for each in points], least) for least in (_TICK, _PHONE_TICK))
     ticks = tuple(
         Tick(
@@ -192,6 +204,12 @@ def outcome_axis(plan: Plan) -> OutcomeAxis | None:
     return OutcomeAxis(low, high, tuple(_ROWS[name] for name in rows), ticks, band, line, limits, across(plan.amount))
 
 
+def _tells_apart(cells: Sequence[str]) -> bool:
+    """Tell whether a row says something of most amounts, and not the same of all."""
+    known = [each for each in cells if each != _UNKNOWN]
+    return len(known) * 2 > len(cells) and len(set(known)) > 1
+
+
 def _thinned(places: Sequence[float], least: float) -> set[float]:
     """Return the places that have room: both ends, and between them those that are far enough from the one before."""
     kept = [places[0]]
@@ -204,7 +222,7 @@ def _thinned(places: Sequence[float], least: float) -> set[float]:
 def _cell(point: PlanPoint, name: FigureName) -> str:
     figure = point.figures.get(name)
     if figure is None:
-        return "?"
+        return _UNKNOWN
     match name:
         case "seconds":
             return _minutes(figure.estimate)
@@ -225,7 +243,7 @@ def _quality(points: Sequence[PlanPoint], across: Callable[[float], float]) -> t
     known = [(each.amount, figure) for each in points if (figure := each.figures.get("perplexity_ratio")) is not None]
     if not known:
         return "", "", ()
-    top = math.log(max(_LEAST_TOP, *(figure.high for _, figure in known)))
+    top = math.log(min(_MOST_TOP, max(_LEAST_TOP, *(figure.high for _, figure in known))))
     bottom = min(0.0, *(math.log(figure.low) for _, figure in known))
 
     def down(ratio: float) -> float:
