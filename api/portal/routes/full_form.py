@@ -134,6 +134,7 @@ def _changes(request: Request, sent: Form, draft: Draft, choices: _Choices) -> R
         "methods": "method" in filled,
         "parameters": draft.variant is not shown_variant(sent),
         "target": "sparsity" in filled,
+        "recovery": any(name.startswith("recovery.") for name in filled),
         "data": is_new_task or any(name.startswith(("calibration.", "evaluation.")) for name in filled),
     }
     return page(request, "full_form/changes.html", _context(request, draft, choices) | {"changed": changed})

@@ -1,5 +1,6 @@
-"""Writing down a new job: what the page shows while it is written, and what is submitted."""
+"""A new job by its full form: what the page shows while it is written down, and what is submitted."""
 
+import html
 import json
 import re
 import subprocess
@@ -34,8 +35,28 @@ def _csrf(page: str) -> str:
 
 
 def _post(client: httpx.Client, fields: dict[str, Any], **headers: str) -> httpx.Response:
-    csrf = _csrf(client.get("/portal/new").text)
-    return client.post("/portal/new", data={"csrf": csrf, **fields}, headers=headers)
+    csrf = _csrf(client.get("/portal/new/full").text)
+    return client.post("/portal/new/full", data={"csrf": csrf, **fields}, headers=headers)
+
+
+def _shown_fields(page: str) -> dict[str, Any]:
+    """Return what a browser would send of a page's fields."""
+    tags = re.findall(r"<(?:input|select|textarea|option)[^>]*>(?:[^<]*</textarea>)?", page)
+    fields: dict[str, Any] = {}
+    name = ""
+    for tag in tags:
+        found = {key: html.unescape(value) for key, value in re.findall(r'([a-z-]+)="([^"]*)"', tag)}
+        if tag.startswith("<option"):
+            value = found.get("value", "") if " selected" in tag else ""
+        else:
+            name = found.get("name", "")
+            value = tag.partition(">")[2].removesuffix("</textarea>") if tag.startswith("<textarea") else ""
+            value = html.unescape(value) or found.get("value", "")
+        is_off = found.get("type") in ("radio", "checkbox") and not re.search(r"\schecked", tag)
+        if not name or not value or is_off or name == "csrf":
+            continue
+        fields[name] = [*fields.get(name, []), value] if name == "filled" else value
+    return fields
 
 
 def _submitted(client: httpx.Client, live_api: httpx.Client, fields: dict[str, Any]) -> dict[str, Any]:
@@ -80,9 +101,9 @@ def test_a_filled_form_is_exactly_that_body(
     from_form = _submitted(browserless, live_api, fields)
     own = {"id", "created_at"}
     assert {k: v for k, v in from_form.items() if k not in own} == {k: v for k, v in from_rest.items() if k not in own}
-    again = browserless.get(f"/portal/new?from={from_rest['id']}&sparsity=0.25").text
+    again = browserless.get(f"/portal/new/full?from={from_rest['id']}&sparsity=0.25").text
     assert 'name="sparsity" value="0.25"' in again and 'value="wanda"' in again
-    assert browserless.get("/portal/new?from=job_nothing").status_code == 404
+    assert browserless.get("/portal/new/full?from=job_nothing").status_code == 404
 
 
 @pytest.mark.usefixtures("two_ways")
@@ -107,10 +128,24 @@ def test_a_pattern_with_which_a_method_is_another_thing_swaps_its_parameters(
     del shown["parameters.first"]
     job = _submitted(browserless, live_api, shown | {"parameters.last": "false"})
     assert (job["pattern"], job["parameters"]["last"]) == ("structured", False) and "first" not in job["parameters"]
-    again = browserless.get(f"/portal/new?from={job['id']}").text
+    again = browserless.get(f"/portal/new/full?from={job['id']}").text
     assert 'id="field-parameters.last"' in again and 'id="field-parameters.first"' not in again
     refused = _post(browserless, shown | {"parameters.first": "1"})
     assert refused.status_code == 422 and "belongs to pattern &#39;unstructured&#39; or &#39;n:m&#39;" in refused.text
+
+
+def test_fields_that_nobody_touched_follow_the_method(browserless: httpx.Client, model: str, dataset: str) -> None:
+    partial = {"HX-Request-Type": "partial"}
+    shown = _shown_fields(browserless.get("/portal/new/full", params={"model": model}).text)
+    assert (shown["method"], shown["sparsity"], shown["calibration.dataset"]) == ("frontier", "0.5", dataset)
+    assert "recovery.method" not in shown
+    looked = _post(browserless, shown | {"method": "llm-pruner", "check": "1"}, **partial).text
+    followed = _shown_fields(looked)
+    assert (followed["sparsity"], followed["recovery.method"]) == ("0.2", "distill"), "as its own advice has it"
+    back = _shown_fields(_post(browserless, shown | followed | {"method": "magnitude", "check": "1"}).text)
+    assert back["sparsity"] == "0.5" and "recovery.method" not in back and "calibration.dataset" not in back
+    chosen = shown | {"method": "llm-pruner", "sparsity": "0.4", "check": "1"}
+    assert _shown_fields(_post(browserless, chosen).text)["sparsity"] == "0.4", "somebody's own is left alone"
 
 
 def test_a_fault_is_told_at_its_field_and_nothing_typed_is_lost(
@@ -140,7 +175,7 @@ def test_a_fault_is_told_at_its_field_and_nothing_typed_is_lost(
 def test_the_commands_beside_the_form_make_the_same_job(
     browserless: httpx.Client, live_api: httpx.Client, admin_key: str, model: str, dataset: str
 ) -> None:
-    page = browserless.get("/portal/new", params={"model": model, "method": "sparsegpt", "pattern": "2:4"}).text
+    page = browserless.get("/portal/new/full", params={"model": model, "method": "sparsegpt", "pattern": "2:4"}).text
     found = re.search(r'id="as-curl">(.*?)</pre>', page, re.DOTALL)
     assert found is not None
     command = found[1].replace("&#34;", '"').replace("&#39;", "'").replace("&amp;", "&")
@@ -154,7 +189,7 @@ def test_the_commands_beside_the_form_make_the_same_job(
 def test_a_viewer_may_look_and_not_submit(live_api: httpx.Client, viewer_key: str, model: str) -> None:
     client = httpx.Client(base_url=live_api.base_url)
     client.post("/portal/sign-in", data={"key": viewer_key})
-    page = client.get(f"/portal/new?model={model}").text
+    page = client.get(f"/portal/new/full?model={model}").text
     assert "Submit job" not in page
     assert 'name="calibration.dataset" value="self"' in page, "without any text, what the model itself writes"
     assert _post(client, {"model": model, "check": "1"}).status_code == 200
@@ -164,7 +199,7 @@ def test_a_viewer_may_look_and_not_submit(live_api: httpx.Client, viewer_key: st
 
 def test_the_page_follows_what_is_chosen_and_submits_it(portal: Page, model: str, dataset: str) -> None:
     portal.clock.install()
-    portal.goto("/portal/new")
+    portal.goto("/portal/new/full")
     require_accessible(portal)
     portal.get_by_label("Model", exact=True).fill(model)
     portal.clock.run_for(TYPED)
@@ -202,7 +237,7 @@ def test_without_scripts_check_shows_the_same_and_a_lost_session_loses_nothing(
         java_script_enabled=False, storage_state=portal.context.storage_state()
     )
     page = context.new_page()
-    page.goto(f"{live_api.base_url}/portal/new")
+    page.goto(f"{live_api.base_url}/portal/new/full")
     page.get_by_label("Model", exact=True).fill(model)
     page.get_by_role("button", name="Check").click()
     expect(page.locator("#outlook")).to_contain_text("Peak memory")
