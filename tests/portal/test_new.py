@@ -1,0 +1,107 @@
+"""A new job in three answers: what each amount would come to, and what is submitted."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.portal.browserless import Browserless
+from tests.portal.conftest import DESKTOP, require_accessible
+
+ASKED = 200
+"""Milliseconds of a page's own clock after an answer, before the page asks what it comes to."""
+_FITS = "document.documentElement.scrollHeight <= window.innerHeight"
+
+
+@pytest.fixture
+def somebody(live_api: httpx.Client, admin_key: str) -> Iterator[Browserless]:
+    with closing(Browserless(live_api, admin_key)) as opened:
+        yield opened
+
+
+def _hidden(page: str) -> dict[str, str]:
+    """Return the fields of the one form that submits."""
+    form = page.partition('<form method="post" action="/portal/new/full">')[2].partition("</form>")[0]
+    return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', form))
+
+
+def _submitted(portal: Page, live_api: httpx.Client) -> dict[str, Any]:
+    portal.wait_for_url("**/portal/jobs/job_*")
+    job: dict[str, Any] = live_api.get(f"/v1/jobs/{portal.url.rsplit('/', 1)[-1]}").raise_for_status().json()
+    return job
+
+
+def test_three_answers_on_one_screen_become_a_job(
+    portal: Page, live_api: httpx.Client, model: str, dataset: str
+) -> None:
+    width, height = DESKTOP
+    portal.set_viewport_size({"width": width, "height": height})
+    portal.clock.install()
+    portal.goto("/portal/new")
+    expect(portal.get_by_role("radio", name=model)).to_be_checked()
+    expect(portal.get_by_text("parameters, 72")).to_be_visible()
+    expect(portal.locator(".sentence")).to_contain_text(dataset)
+    assert portal.evaluate(_FITS), "all of it is on one screen"
+    require_accessible(portal)
+    portal.get_by_role("radio", name="Sparse for a runtime of mine").check()
+    portal.clock.run_for(ASKED)
+    expect(portal.locator(".sentence")).to_contain_text("prunable weights")
+    slider = portal.get_by_label("Remove")
+    slider.focus()
+    portal.keyboard.press("End")
+    chosen = float(slider.input_value())
+    expect(portal.locator("#amount-shown")).to_have_text(f"{chosen:.0%}".replace("%", " %"))
+    portal.clock.run_for(ASKED)
+    expect(portal.locator(".sentence")).to_contain_text(f"{chosen:.0%}".replace("%", " %"))
+    expect(slider).to_be_focused()
+    assert portal.evaluate(_FITS), "all of it is on one screen"
+    require_accessible(portal)
+    portal.get_by_text("Why so").click()
+    expect(portal.locator(".why li").filter(has_text="method").first).to_be_visible()
+    portal.get_by_role("button", name="Prune it").click()
+    job = _submitted(portal, live_api)
+    assert (job["model"], job["pattern"], job["sparsity"]) == (model, "unstructured", chosen)
+    planned = live_api.post("/v1/plans", json={"model": model, "goal": "sparsity", "amount": chosen}).json()["job"]
+    assert job["method"] == planned["method"] and job["calibration"]["dataset"] == dataset
+
+
+def test_without_scripts_the_answers_are_steps_of_a_form(
+    somebody: Browserless, live_api: httpx.Client, model: str, dataset: str
+) -> None:
+    speed = somebody.main("/portal/new")
+    shown = re.search(r'name="shown"[^>]* value="([^"]*)"', speed)
+    assert shown is not None and shown[1] == f"speed {model}"
+    other = somebody.main(f"/portal/new?model={model}&for=size&amount=0.9&shown={shown[1]}")
+    assert 'value="0.9"' not in other, "an amount that was shown for another goal is not meant for this one"
+    page = f"/portal/new?model={model}&for=size"
+    answer = somebody.post(page, "/portal/new/full", _hidden(somebody.main(page)))
+    assert answer.status_code == 303, answer.text
+    job = live_api.get(f"/v1/jobs/{answer.headers['location'].rpartition('/')[2]}").json()
+    assert job["output"]["format"] == "packed" and job["calibration"]["dataset"] == dataset
+    change = re.search(r'href="(/portal/new/full\?[^"]+)"', somebody.main(page))
+    assert change is not None
+    full = somebody.main(change[1].replace("&amp;", "&"))
+    assert 'value="packed" selected' in full and f'name="model" value="{model}"' in full
+
+
+def test_models_are_searched_for_and_others_named(somebody: Browserless, live_api: httpx.Client, model: str) -> None:
+    assert f'value="{model}"' in somebody.main(f"/portal/new?search={model[:3]}")
+    nothing = somebody.main("/portal/new?search=nothing-like-it")
+    assert "No model of your team has that name" in nothing and f'value="{model}"' not in nothing
+    assert 'value="org/name"' in somebody.main("/portal/new?search=org/name")
+    unknown = somebody.main("/portal/new?model=nothing-like-it")
+    assert "there is no model &#39;nothing-like-it&#39;" in unknown and "Prune it" not in unknown
+    share = somebody.main(f"/portal/new?model={model}&amount=many")
+    assert "no share: give one above 0 and below 1" in share
+    moved = somebody.http.get(f"/portal/new?model={model}&method=wanda")
+    assert (moved.status_code, moved.headers["location"]) == (303, f"/portal/new/full?model={model}&method=wanda")
+
+
+def test_what_removes_nothing_asks_for_no_amount(somebody: Browserless, live_api: httpx.Client, model: str) -> None:
+    page = somebody.main(f"/portal/new?model={model}&for=sensitivity")
+    assert "Nothing to choose" in page and 'type="range"' not in page
+    assert _hidden(page)["method"] == "sensitivity" and "Measure it" in page
