@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from api.dependencies import DatabaseSession, Member, State, Viewer
+from api.http.archives import MEDIA_TYPE, artifact_archive
 from api.http.downloads import Conditions, artifact_file
 from api.http.problem_documents import problems
 from api.http.ranges import DOWNLOAD_ANSWERS
@@ -21,6 +22,28 @@ router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
 def list_artifacts(job_id: str, caller: Viewer, session: DatabaseSession) -> ArtifactList:
     """Every file with its size and SHA-256; none before the job is over."""
     return service.list_artifacts(session, caller.team_id, job_id)
+
+
+@router.head("/{job_id}/artifacts.tar", include_in_schema=False)
+@router.get(
+    "/{job_id}/artifacts.tar",
+    response_class=StreamingResponse,
+    responses=problems(
+        Unauthenticated,
+        NotFound,
+        StoreUnavailable,
+        besides={
+            200: {
+                "description": "A tar archive: the files of the artifact in a folder named after the job.",
+                "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}, "example": "…"}},
+                "headers": {"Content-Length": {"description": "Bytes of all of it.", "schema": {"type": "string"}}},
+            }
+        },
+    ),
+)
+def download_archive(request: Request, job_id: str, caller: Viewer, state: State) -> Response:
+    """Download all of an artifact at once, as a tar archive that is made while it is sent; it has no ranges."""
+    return artifact_archive(request, state, caller.team_id, job_id)
 
 
 @router.delete(

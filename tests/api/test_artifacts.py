@@ -1,14 +1,21 @@
 import hashlib
+import io
+import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import NotFound
 from core.service.jobs.queue import claim, finish_succeeded
+from core.service.jobs.tables import ArtifactFileRow
+from core.service.retention.reads import being_read
 from core.settings import Settings
 from core.storage import LocalStore, artifact_prefix
 
@@ -60,6 +67,61 @@ def test_a_download_is_whole_and_names_its_hash(api: TestClient, artifact: str) 
     assert api.get(f"{artifact}/original/empty.txt").content == b""
     head = api.head(f"{artifact}/model.safetensors")
     assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(CONTENT)))
+
+
+def test_a_whole_artifact_is_one_archive_of_known_length(
+    api: TestClient, artifact: str, store: LocalStore, sessions: sessionmaker[Session]
+) -> None:
+    response = api.get(f"{artifact}.tar")
+    assert (response.status_code, response.headers["content-length"]) == (200, str(len(response.content)))
+    assert response.headers["content-type"] == "application/x-tar"
+    job = artifact.split("/")[3]
+    assert response.headers["content-disposition"].endswith(f"{job}.tar")
+    with tarfile.open(fileobj=io.BytesIO(response.content)) as archive:
+        held = {each.name: (taken := archive.extractfile(each)) and taken.read() for each in archive}
+        assert all(each.isfile() and each.mode == 0o644 and each.mtime > 0 for each in archive)
+    assert held == {
+        f"{job}/model.safetensors": CONTENT,
+        f"{job}/original/empty.txt": b"",
+        f"{job}/secateur.json": b"{}",
+    }
+    head = api.head(f"{artifact}.tar")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == response.headers["content-length"]
+    with transaction(sessions) as session:
+        assert being_read(session, [job]) == {job}
+    store.delete(artifact_prefix(job, 1))
+    assert api.get(f"{artifact}.tar").json()["code"] == "not_found", "before anything of it was sent"
+
+
+def test_a_job_without_an_artifact_has_no_archive(api: TestClient, job_body: dict[str, Any]) -> None:
+    job = api.post("/v1/jobs", json=job_body).raise_for_status().json()["id"]
+    answer = api.get(f"/v1/jobs/{job}/artifacts.tar")
+    assert answer.status_code == 404 and "no artifact: it is queued" in answer.json()["detail"]
+
+
+def test_an_archive_is_made_while_it_is_sent(
+    live_api: httpx.Client, artifact: str, sessions: sessionmaker[Session], settings: Settings
+) -> None:
+    """Its file is far larger than what is held of it at once, and one that shrank breaks off before its length."""
+    job, size = artifact.split("/")[3], 2**26
+    stored = settings.store_root / artifact_prefix(job, 1) / "model.safetensors"
+    with stored.open("r+b") as file:
+        file.truncate(size)
+    with transaction(sessions) as session:
+        session.execute(update(ArtifactFileRow).where(ArtifactFileRow.bytes == len(CONTENT)).values(bytes=size))
+    tracemalloc.start()
+    with live_api.stream("GET", f"{artifact}.tar") as response:
+        assert int(response.headers["content-length"]) > size
+        assert sum(map(len, response.iter_raw())) == int(response.headers["content-length"])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < size / 4
+    with stored.open("r+b") as file:
+        file.truncate(size // 2)
+    with pytest.raises(httpx.RemoteProtocolError), live_api.stream("GET", f"{artifact}.tar") as response:
+        for _ in response.iter_raw():
+            pass
 
 
 @pytest.mark.parametrize(
