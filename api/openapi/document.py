@@ -24,6 +24,7 @@ from secateur_wire.problems import Problem
 
 TAGS = [
     {"name": "jobs", "description": "Submit a model and a method, follow the job, read its report."},
+    {"name": "plans", "description": "A goal turned into a job, with reasons, and estimates that name their source."},
     {"name": "sweeps", "description": "Many jobs on one model as one thing: a grid, or a search for the cheapest."},
     {"name": "artifacts", "description": "The pruned checkpoint a job leaves, file by file."},
     {"name": "publications", "description": "Artifacts pushed to the hub or to a bucket of their owner's."},

@@ -2,16 +2,16 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from secateur_wire.base import JsonObject, WireModel
+from secateur_wire.base import JsonObject, OneOf, WireModel
 
 Goal = Literal["speed", "size", "sparsity", "sensitivity"]
 FigureName = Literal["perplexity_ratio", "bytes_ratio", "prefill_ratio", "decode_ratio", "seconds"]
 FigureSource = Literal["jobs", "measurements", "account"]
 
 
-class PlanBody(WireModel):
+class PlanBody(BaseModel):
     """Request for a plan.
 
     `goal`: `speed` makes a smaller model that is faster on ordinary hardware (structured), `size` one with fewer bytes
@@ -51,16 +51,16 @@ class PlanFigure(WireModel):
     estimate: float
     low: float
     high: float
-    source: FigureSource
+    source: Annotated[str, OneOf(FigureSource)]
     count: int
     basis: str
 
 
 class PlanPoint(WireModel):
-    """Outcome to expect of one amount; figures that nothing is known of are left out."""
+    """Outcome to expect of one amount, by `FigureName`; figures that nothing is known of are left out."""
 
     amount: float
-    figures: dict[FigureName, PlanFigure]
+    figures: dict[str, PlanFigure]
 
 
 class PlanChoice(WireModel):
@@ -74,19 +74,19 @@ class PlanChoice(WireModel):
 class Plan(WireModel):
     """Plan for a model: the complete body of a job to submit, and what it should come to.
 
-    `summary` says in one sentence what will be done. `figures` are those of the amount taken, `points` those of others,
-    by amount, for the choice of another. `unknown` says which figures cannot be estimated, and why. `warnings` are
-    those that the job will have.
+    `summary` says in one sentence what will be done. `figures` are those of the amount taken, by `FigureName`, `points`
+    those of others too, by amount, for the choice of another. `unknown` says which figures cannot be estimated, and
+    why. `warnings` are those that the job will have.
     """
 
     object: Literal["plan"] = "plan"
     model: str
-    goal: Goal
+    goal: Annotated[str, OneOf(Goal)]
     amount: float | None
     job: JsonObject
     summary: str
     choices: list[PlanChoice]
-    figures: dict[FigureName, PlanFigure]
+    figures: dict[str, PlanFigure]
     points: list[PlanPoint]
     unknown: list[str]
     warnings: list[str]

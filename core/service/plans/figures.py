@@ -89,9 +89,9 @@ class Knowledge:
             basis=basis,
         )
 
-    def latency(self, share: float) -> dict[FigureName, PlanFigure]:
+    def latency(self, share: float) -> dict[str, PlanFigure]:
         """Return the speed to expect, between what was timed and the dense model's; nothing beyond."""
-        figures: dict[FigureName, PlanFigure] = {}
+        figures: dict[str, PlanFigure] = {}
         for kind, name in _LATENCY_FIGURES.items():
             for evidence in self.evidence:
                 timed = [

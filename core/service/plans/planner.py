@@ -30,7 +30,7 @@ from core.storage import Store
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
 from secateur_wire.jobs import Estimate
-from secateur_wire.plans import FigureName, Plan, PlanBody, PlanChoice, PlanFigure, PlanPoint
+from secateur_wire.plans import Plan, PlanBody, PlanChoice, PlanFigure, PlanPoint
 
 CLOSE_TO_DENSE: Final = 1.2
 """Perplexity, as a ratio to the dense model's, up to which a model is close to it: what the usual amount keeps to."""
@@ -105,7 +105,7 @@ class Planner:
         """Return the plan of a job that measures and removes nothing."""
         resolved, estimate = self._resolved(chosen, None, None)
         seconds = seconds_figure(estimate)
-        figures: dict[FigureName, PlanFigure] = {} if seconds is None else {"seconds": seconds}
+        figures: dict[str, PlanFigure] = {} if seconds is None else {"seconds": seconds}
         return Plan(
             model=self.body.model,
             goal=self.body.goal,
@@ -267,7 +267,7 @@ class Planner:
         """Return what to expect of the amount, and of others."""
         points = []
         for each in sorted({*scale.amounts(POINTS_STEP), amount}):
-            figures: dict[FigureName, PlanFigure] = {}
+            figures: dict[str, PlanFigure] = {}
             ratio = knowledge.ratio(scale.share(each))
             if ratio is not None:
                 figures["perplexity_ratio"] = ratio

@@ -6,13 +6,13 @@ from core.engine.architectures.describe import Description
 from core.engine.options.patterns import STRUCTURED, UNSTRUCTURED
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
-from secateur_wire.plans import FigureName, Goal, PlanFigure
+from secateur_wire.plans import Goal, PlanFigure
 
 _PARTS = {"speed": "parameters", "size": "bytes", "sparsity": "prunable weights"}
 _MINUTE, _HOUR = 60, 3600
 
 
-def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: Mapping[FigureName, PlanFigure]) -> str:
+def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: Mapping[str, PlanFigure]) -> str:
     """Return in one sentence what will be done, and what it should come to."""
     title = get_method(job.method).title
     text = "" if job.calibration is None else f", calibrated on {_text(job.calibration.dataset)}"
@@ -38,7 +38,7 @@ def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: 
 
 
 def unknown(
-    figures: Mapping[FigureName, PlanFigure], description: Description, job: Recipe, *, is_recovered: bool
+    figures: Mapping[str, PlanFigure], description: Description, job: Recipe, *, is_recovered: bool
 ) -> list[str]:
     """Return for each figure that is not known why it is not."""
     missing = []

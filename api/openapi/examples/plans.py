@@ -1,0 +1,63 @@
+"""Plans."""
+
+from typing import Any, Final
+
+_PERPLEXITY: Final = {
+    "estimate": 1.19,
+    "low": 1.14,
+    "high": 1.28,
+    "source": "measurements",
+    "count": 2,
+    "basis": "2 measurements on smollm2-135m, as this model is, at 50% to 70% of the weights",
+}
+_BYTES: Final = {
+    "estimate": 1.0,
+    "low": 1.0,
+    "high": 1.0,
+    "source": "account",
+    "count": 0,
+    "basis": "counted: what is left of every tensor, in its own type",
+}
+_SECONDS: Final = {
+    "estimate": 230.0,
+    "low": 153.0,
+    "high": 345.0,
+    "source": "jobs",
+    "count": 12,
+    "basis": "a formula, corrected by 12 jobs of the same method and queue",
+}
+EXAMPLES: Final[dict[str, Any]] = {
+    "PlanBody": {"model": "smollm2-135m", "goal": "sparsity", "keep_quality": 1.3},
+    "Plan": {
+        "object": "plan",
+        "model": "smollm2-135m",
+        "goal": "sparsity",
+        "amount": 0.35,
+        "job": {
+            "model": "smollm2-135m",
+            "method": "frontier",
+            "pattern": "unstructured",
+            "sparsity": 0.35,
+            "parameters": {"budget": "quick"},
+            "calibration": {"dataset": "wikipedia-calibration", "samples": 32, "sequence_length": 512},
+            "evaluation": {"datasets": ["wikipedia-articles"], "samples": 64, "sequence_length": 512},
+            "gates": {"max_perplexity_ratio": 1.3},
+        },
+        "summary": "Set to zero 35 % of the prunable weights of smollm2-135m with Frontier (unstructured), calibrated "
+        "on wikipedia-calibration in about 4 min: expect perplexity of 1.19 times the dense model's (1.14 to 1.28).",
+        "choices": [
+            {
+                "field": "amount",
+                "value": 0.35,
+                "reason": "the largest amount whose whole band stays within 1.3 times the perplexity",
+            }
+        ],
+        "figures": {"perplexity_ratio": _PERPLEXITY, "bytes_ratio": _BYTES, "seconds": _SECONDS},
+        "points": [{"amount": 0.35, "figures": {"perplexity_ratio": _PERPLEXITY, "bytes_ratio": _BYTES}}],
+        "unknown": [
+            "prefill_ratio and decode_ratio: zeros are faster only in runtimes and on devices made for them",
+        ],
+        "warnings": [],
+    },
+}
+PARAMETERS: Final[dict[str, Any]] = {}
