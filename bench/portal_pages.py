@@ -57,12 +57,13 @@ def take(page: Page, name: str, address: str, folder: Path) -> list[Path]:
             page.evaluate("document.querySelectorAll('img').forEach((each) => (each.loading = 'eager'))")
             page.wait_for_timeout(1500)  # charts arrive, curves draw themselves
             file = folder / f"{name}-{width_name}{'-dark' if scheme == 'dark' else ''}.png"
-            _save(page.screenshot(full_page=True), file)
+            save_picture(page.screenshot(full_page=True), file)
             taken.append(file)
     return taken
 
 
-def _save(picture: bytes, file: Path) -> None:
+def save_picture(picture: bytes, file: Path) -> None:
+    """Write a picture as a small PNG: pages have few colours."""
     with Image.open(io.BytesIO(picture)) as image:
         image.convert("RGB").quantize(_COLOURS).save(file, optimize=True)
 

@@ -28,9 +28,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=_NOW, nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint(
-            "state IN ('waiting', 'running', 'ready', 'failed')", name=op.f("ck_sample_requests_state")
-        ),
+        sa.CheckConstraint("state IN ('waiting', 'running', 'ready', 'failed')", name=op.f("ck_sample_requests_state")),
         sa.CheckConstraint(
             "(state = 'running') = (lease_expires_at IS NOT NULL)", name=op.f("ck_sample_requests_lease_while_running")
         ),

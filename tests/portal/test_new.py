@@ -43,7 +43,7 @@ def test_three_answers_on_one_screen_become_a_job(
     portal.clock.install()
     portal.goto("/portal/new")
     expect(portal.get_by_role("radio", name=model)).to_be_checked()
-    expect(portal.get_by_text("parameters, 72")).to_be_visible()
+    expect(portal.locator(".model-choice")).to_contain_text("LlamaForCausalLM")
     expect(portal.locator(".sentence")).to_contain_text(dataset)
     assert portal.evaluate(_FITS), "all of it is on one screen"
     require_accessible(portal)

@@ -163,9 +163,7 @@ def _body(kind: type[Body], **fields: str | None) -> Body:
         raise invalid_request(error) from None
 
 
-def _run_in_runner(
-    settings: Settings, spec: Spec, log: str, on_wait: Callable[[], None] = lambda: None
-) -> None:
+def _run_in_runner(settings: Settings, spec: Spec, log: str, on_wait: Callable[[], None] = lambda: None) -> None:
     run_task(
         spec,
         log=settings.home / "logs" / log,

@@ -57,7 +57,7 @@ def fetch_model(folder: Path, say: Say) -> Path:
 
 
 def fetch_texts(folder: Path, say: Say) -> dict[str, Path]:
-    """Return the texts as JSONL files in a folder, by their names; what they come from is kept. Raises DownloadFailed."""
+    """Return the texts as JSONL files in a folder, by their names, fetching what they are of. Raises DownloadFailed."""
     export = fetch(WIKIPEDIA, folder / "enwiki-articles.xml.bz2", say)
     say("Reading the articles' prose…")
     prose = articles(export.read_bytes())

@@ -44,7 +44,8 @@ class Draft:
     """Draft of a job.
 
     `inspection` is of the model, `discovery` what has to end before there is one, `trial` the dry run of the whole;
-    `filled` are the fields that the page filled in, with what it put there, where nobody changed them since. `errors` are by field, `general_errors` of no field.
+    `filled` are the fields that the page filled in, with what it put there, where nobody changed them since. `errors`
+    are by field, `general_errors` of no field.
     """
 
     form: Form
@@ -109,9 +110,7 @@ def form_of_job(job: Job) -> Form:
 
 
 def form_of_body(body: JobBody) -> Form:
-    """Return the form of a complete body, to which nothing is to be filled in; what its target or pattern implies is
-    not in it.
-    """
+    """Return the form of a complete body, to which nothing is filled in, without what its target or pattern implies."""
     least = minimal(body)
     method = METHODS.get(body.method)
     if body.target is not None or ":" in (body.pattern or ""):
@@ -169,8 +168,9 @@ def _inspect(state: ApiState, team_id: str, body: InspectBody) -> Inspection:
 
 
 def _filled(draft: Draft, inspection: Inspection, datasets: Sequence[Dataset]) -> Form:
-    """Return the form with what the page fills in: all for a new kind of model, and for another method what was filled
-    in for the one before and touched by nobody.
+    """Return the form with what the page fills in.
+
+    That is all for a new kind of model, and for another method what was filled in for the one before and nobody touched.
     """
     form, shown = draft.form, shown_variant(draft.form)
     draft.filled = _untouched(form)

@@ -56,7 +56,9 @@ def _ordered(models: Sequence[Model], jobs: Sequence[Job]) -> list[ModelChoice]:
         if each in registered or "/" in each
     ]
     artifacts = [
-        ModelChoice(f"{JOB_PREFIX}{each.id}", f"{each.model}, pruned", _result(each)) for each in jobs if _left_model(each)
+        ModelChoice(f"{JOB_PREFIX}{each.id}", f"{each.model}, pruned", _result(each))
+        for each in jobs
+        if _left_model(each)
     ]
     return [*used, *registered.values(), *artifacts]
 

@@ -239,7 +239,7 @@ def _minutes(seconds: float) -> str:
 
 
 def _quality(points: Sequence[PlanPoint], across: Callable[[float], float]) -> tuple[str, str, tuple[Limit, ...]]:
-    """Return the band and the line of perplexity along the axis, and the limits between them, on a logarithmic scale."""
+    """Return the band, the line and the limits of perplexity along the axis, on a logarithmic scale."""
     known = [(each.amount, figure) for each in points if (figure := each.figures.get("perplexity_ratio")) is not None]
     if not known:
         return "", "", ()

@@ -69,8 +69,9 @@ class TakingIn:
 
     @contextmanager
     def _stored(self, prefix: str, files: Mapping[str, Path]) -> Iterator[tuple[dict[str, Any], Session]]:
-        """Store files, and yield the columns that name them with the transaction that registers them; where that
-        fails, nothing is left of them.
+        """Store files, and yield the columns that name them with the transaction that registers them.
+
+        Where that fails, nothing is left of them.
         """
         with transaction(self.sessions) as session:
             reserve_stored(session, team_of(self.actor), sum(file.stat().st_size for file in files.values()))

@@ -30,9 +30,7 @@ def claim(session: Session, *, worker_id: str, lease_seconds: float) -> ClaimedS
 
     One that workers lost too often fails.
     """
-    is_lost = and_(
-        SampleRequestRow.state == "running", SampleRequestRow.lease_expires_at < func.clock_timestamp()
-    )
+    is_lost = and_(SampleRequestRow.state == "running", SampleRequestRow.lease_expires_at < func.clock_timestamp())
     row = session.scalars(
         select(SampleRequestRow)
         .where(or_(SampleRequestRow.state == "waiting", is_lost))

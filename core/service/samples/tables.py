@@ -17,8 +17,8 @@ _IS_OPEN = f"state IN ({any_of(OPEN)})"
 class SampleRequestRow(Base):
     """A request for the samples, of which a team has one at a time.
 
-    `goal` is what to prune the model for once it is there, None where it is only to be registered; `attempts` counts how
-    often a worker took it, and `step` is what it did last.
+    `goal` is what to prune the model for once it is there, None where it is only to be registered; `attempts` counts
+    how often a worker took it, and `step` is what it did last.
     """
 
     __tablename__ = "sample_requests"
