@@ -170,7 +170,7 @@ def _inspect(state: ApiState, team_id: str, body: InspectBody) -> Inspection:
 def _filled(draft: Draft, inspection: Inspection, datasets: Sequence[Dataset]) -> Form:
     """Return the form with what the page fills in.
 
-    That is all for a new kind of model, and for another method what was filled in for the one before and nobody touched.
+    That is all for a new kind of model, and for another method what nobody touched of what it filled in before.
     """
     form, shown = draft.form, shown_variant(draft.form)
     draft.filled = _untouched(form)

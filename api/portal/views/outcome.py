@@ -7,10 +7,10 @@ from typing import Final, get_args
 
 from api.portal.formatting import number, percent, size
 from core.pipeline.reports.verdict import PERPLEXITY_BANDS, band_of
-from secateur_wire.plans import FigureName, FigureSource, Plan, PlanFigure, PlanPoint
+from secateur_wire.plans import FigureName, Plan, PlanFigure, PlanPoint
 from secateur_wire.verdicts import Band
 
-SOURCES: Final[dict[FigureSource, str]] = {
+SOURCES: Final[dict[str, str]] = {
     "jobs": "your team's own jobs",
     "measurements": "measurements of this release",
     "account": "what the files will hold",
