@@ -50,7 +50,7 @@ def test_three_answers_on_one_screen_become_a_job(
     portal.get_by_role("radio", name="Sparse for a runtime of mine").check()
     portal.clock.run_for(ASKED)
     expect(portal.locator(".sentence")).to_contain_text("prunable weights")
-    slider = portal.get_by_label("Remove")
+    slider = portal.get_by_role("slider", name="Remove")
     slider.focus()
     portal.keyboard.press("End")
     chosen = float(slider.input_value())
