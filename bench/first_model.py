@@ -79,7 +79,7 @@ def prune_first_model(page: Page, url: str, key: str, pictures: Path, downloads:
     page.evaluate("window.scrollTo(0, 0)")
     visit.look("finished")
     with page.expect_download(timeout=_WAIT_SECONDS * 1000) as started:
-        visit.click(page.locator('a[href$="artifacts.tar"]'))
+        visit.click(page.get_by_role("link", name="Download everything"))
     archive = downloads / started.value.suggested_filename
     started.value.save_as(archive)
     with tarfile.open(archive) as opened:
