@@ -3,12 +3,13 @@
 REST fills in less: a program says what it means.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from api.portal.session import Form
 from core.engine.options.patterns import STRUCTURED, family_of
 from core.methods.registry import METHODS
 from core.service.jobs.resolution.text import SELF
+from core.service.plans import texts
 from core.service.plans.job_bodies import recovery_body
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import ModelSummary
@@ -18,14 +19,7 @@ METHOD = {"language-model": "frontier", "image-classification": "magnitude"}
 SPARSITY = {"structured": "0.2"}
 """Usual sparsity with a pattern; half with any other."""
 SAMPLES = 128
-LENGTH = 512
-EVALUATION_SAMPLES = 64
-IMAGES = 1024
-PROMPTS = ("The capital of France is", "To keep a rose healthy, prune it")
-"""Prompts that dense and pruned continue, side by side in the report."""
 _SELF_SAMPLES = 32
-_CHARACTERS_PER_TOKEN = 6
-"""More than tokenizers make of most texts, so that a text is not asked for more than it has."""
 
 
 def with_method(form: Form, model: ModelSummary) -> Form:
@@ -54,11 +48,11 @@ def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset
         return form
     if not method.variant(form.get("pattern")).needs.calibration:
         return form
-    chosen = _choose(_fitting(model, datasets), ("calibration", "train"))
+    chosen = texts.choose_set(texts.fitting_sets(model, datasets), texts.CALIBRATION_WORDS)
     if chosen is None:
         if model.task != "language-model":
             return form
-        length = min(LENGTH, model.context_length or LENGTH)
+        length = texts.sequence_length(model, None)
         return form.or_else(
             {
                 "calibration.dataset": SELF,
@@ -67,13 +61,13 @@ def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset
             }
         )
     if chosen.images is not None:
-        samples = str(min(IMAGES, chosen.images))
+        samples = str(min(texts.IMAGES, chosen.images))
         return form.or_else({"calibration.dataset": chosen.name, "calibration.samples": samples})
-    length = _length(model, chosen)
+    length = texts.sequence_length(model, chosen)
     return form.or_else(
         {
             "calibration.dataset": chosen.name,
-            "calibration.samples": str(_windows(chosen, length, SAMPLES)),
+            "calibration.samples": str(texts.sequences_of(chosen, length, SAMPLES)),
             "calibration.sequence_length": str(length),
         }
     )
@@ -102,39 +96,19 @@ def with_evaluation(form: Form, model: ModelSummary, datasets: Sequence[Dataset]
     """
     if form.get("evaluation.datasets") or form.get("evaluation.tasks"):
         return form
-    fitting = _fitting(model, datasets)
+    fitting = texts.fitting_sets(model, datasets)
     others = [each for each in fitting if each.name != form.get("calibration.dataset")]
-    chosen = _choose(others or fitting, ("evaluation", "test", "validation"))
+    chosen = texts.choose_set(others or fitting, texts.EVALUATION_WORDS)
     if chosen is None:
         return form
     filled = {"evaluation.datasets": chosen.name}
     if chosen.images is None:
         given = form.get("calibration.sequence_length")
-        length = int(given) if given.isdecimal() else _length(model, chosen)
+        length = int(given) if given.isdecimal() else texts.sequence_length(model, chosen)
         if not given:
             filled["evaluation.sequence_length"] = str(length)
-        filled["evaluation.samples"] = str(_windows(chosen, length, EVALUATION_SAMPLES))
+        filled["evaluation.samples"] = str(texts.sequences_of(chosen, length, texts.EVALUATION_SAMPLES))
         method = METHODS.get(form.get("method"))
         if method is not None and not method.measures:
-            filled["evaluation.prompts"] = "\n".join(PROMPTS)
+            filled["evaluation.prompts"] = "\n".join(texts.PROMPTS)
     return form.or_else(filled)
-
-
-def _fitting(model: ModelSummary, datasets: Iterable[Dataset]) -> list[Dataset]:
-    if model.task == "language-model":
-        return [each for each in datasets if each.images is None]
-    return [each for each in datasets if each.images is not None and each.classes == model.classes]
-
-
-def _choose(datasets: Sequence[Dataset], words: Sequence[str]) -> Dataset | None:
-    named = [each for each in datasets if any(word in each.name for word in words)]
-    return max(named or datasets, key=lambda each: (each.images or 0, each.characters), default=None)
-
-
-def _length(model: ModelSummary, text: Dataset) -> int:
-    """Return the tokens of a sequence: no longer than the model's context, nor than the text."""
-    return max(2, min(LENGTH, model.context_length or LENGTH, text.characters // _CHARACTERS_PER_TOKEN))
-
-
-def _windows(text: Dataset, length: int, most: int) -> int:
-    return max(1, min(most, text.characters // (_CHARACTERS_PER_TOKEN * length)))

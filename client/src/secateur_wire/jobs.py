@@ -136,10 +136,13 @@ class MethodFit(WireModel):
 class EstimateBasis(WireModel):
     """Basis of an estimate: `formula` from the model's headers and the job body, corrected by what so many
     `jobs` of the same queue and method took (0: the formula alone).
+
+    `seconds_deviation` is by how much these differ: the standard deviation of ln(measured / formula) of their seconds.
     """
 
     jobs: int
     formula: dict[str, float | None]
+    seconds_deviation: float | None = None
 
 
 class Estimate(WireModel):

@@ -18,8 +18,10 @@ FARTHEST: Final = 1.0
 """Distance in logits above the largest measured share up to which a curve is continued: 2.7 times its odds."""
 BAND: Final = NormalDist().inv_cdf(0.95)
 """Deviations on each side of an estimate: nine outcomes of ten should lie between."""
-LEAST_SLOPE_DEVIATION: Final = 0.25
-"""Deviation of slopes that is assumed at least, as few were measured."""
+LEAST_SLOPE_DEVIATION: Final = 0.35
+"""Deviation of slopes that is assumed at least: about that of one shipped curve of zeros from the others."""
+OTHER_FAMILY: Final = 1.5
+"""Factor of the deviation where slopes of other patterns have to do."""
 USUAL_SLOPE: Final = 1.5
 """Slope where none was measured."""
 LEAST_SLOPE: Final = 1.0
@@ -42,7 +44,12 @@ class Slope:
     """Slopes of curves like the one that is asked for: their mean, and by how much they deviate from it."""
 
     mean: float = USUAL_SLOPE
-    deviation: float = 2 * LEAST_SLOPE_DEVIATION
+    deviation: float = OTHER_FAMILY * LEAST_SLOPE_DEVIATION
+
+    @property
+    def of_others(self) -> "Slope":
+        """Return it as it stands in for slopes of other patterns."""
+        return Slope(self.mean, OTHER_FAMILY * self.deviation)
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ def slope_of(curves: Iterable[Sequence[tuple[float, float]]], *, assumed: Slope 
                 slopes.append((log_excess(more) - log_excess(excess)) / distance)
     if not slopes:
         return assumed or Slope()
-    deviation = stdev(slopes) if len(slopes) > 1 else 0.0
+    deviation = stdev(slopes) * math.sqrt(1 + 1 / len(slopes)) if len(slopes) > 1 else 0.0
     return Slope(fmean(slopes), max(deviation, LEAST_SLOPE_DEVIATION))
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Final
 
 from core.engine.options.patterns import family_of
@@ -85,22 +86,22 @@ def evidence_for(question: Question, own: Iterable[Outcome], shipped: Iterable[O
 def slope_for(question: Question, own: Iterable[Outcome], shipped: Iterable[Outcome]) -> Slope:
     """Return how steeply the loss rises in settings of the same family of patterns, else of any.
 
-    Curves are of one model, setting and text.
+    Curves are of one model and setting, the mean over its texts.
     """
     outcomes = [*own, *shipped]
     family = family_of(question.setting.pattern)
     anywhere = slope_of(_curves(outcomes))
-    wider = Slope(anywhere.mean, 2 * anywhere.deviation)
-    return slope_of(_curves(each for each in outcomes if family_of(each.setting.pattern) == family), assumed=wider)
+    alike = [each for each in outcomes if family_of(each.setting.pattern) == family]
+    return slope_of(_curves(alike), assumed=anywhere.of_others)
 
 
 def _curves(outcomes: Iterable[Outcome]) -> list[list[tuple[float, float]]]:
     curves: dict[tuple[object, ...], list[tuple[float, float]]] = {}
     for outcome in outcomes:
-        subject = (outcome.subject.family, outcome.subject.parameters, outcome.calibration_tokens)
-        for text, excess in outcome.excess.items():
-            curves.setdefault((outcome.setting, subject, text), []).append((outcome.share, excess))
-    return [curve for curve in curves.values() if len({share for share, _ in curve}) > 1]
+        key = (outcome.setting, outcome.subject.family, outcome.subject.parameters, outcome.calibration_tokens)
+        if outcome.excess:
+            curves.setdefault(key, []).append((outcome.share, fmean(outcome.excess.values())))
+    return [curve for curve in curves.values() if len(curve) > 1]
 
 
 def _points(outcome: Outcome, question: Question) -> list[Point]:

@@ -11,7 +11,7 @@ from core.engine.options.patterns import STRUCTURED
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import ResolvedRequest
 from core.service.plans.amounts import PACKED, Scale
-from core.service.plans.curves import Expected, Slope
+from core.service.plans.curves import BAND, Expected, Slope
 from core.service.plans.evidence import Evidence, Question, evidence_for, slope_for
 from core.service.plans.outcomes import Latency, Outcome
 from secateur_wire.jobs import Estimate
@@ -27,8 +27,8 @@ _LARGEST_TIMED_RATIO: Final = 2.0
 """Ratio of sizes up to which timings of another model say anything of a model's."""
 _FORMULA_ERROR: Final = 5.0
 """Factor by which a time may differ from the formula alone, which no job has corrected yet."""
-_CORRECTED_ERROR: Final = 1.5
-"""Factor by which a time may differ from the formula corrected by jobs of the same method."""
+_LEAST_SECONDS_DEVIATION: Final = 0.1
+"""Deviation of a time's logarithm at least, also where all jobs before took the formula's."""
 
 
 @dataclass(frozen=True)
@@ -127,15 +127,18 @@ def seconds_figure(estimate: Estimate) -> PlanFigure | None:
     if estimate.seconds is None:
         return None
     jobs = estimate.basis.jobs
-    error = _CORRECTED_ERROR if jobs else _FORMULA_ERROR
+    deviation = estimate.basis.seconds_deviation
+    error = _FORMULA_ERROR
+    if deviation is not None:
+        error = math.exp(BAND * max(deviation, _LEAST_SECONDS_DEVIATION))
     return PlanFigure(
         estimate=estimate.seconds,
         low=estimate.seconds / error,
         high=estimate.seconds * error,
-        source="jobs" if jobs else "account",
+        source="jobs" if deviation is not None else "account",
         count=jobs,
         basis=f"a formula, corrected by {jobs} jobs of the same method and queue"
-        if jobs
+        if deviation is not None
         else "a formula alone, which no job of this method and queue has corrected yet",
     )
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
 from sqlalchemy import or_, select
@@ -77,10 +78,12 @@ def subject_of(description: Description, revision: str, name: str) -> Subject:
     return Subject(description.family, description.parameters, description.prunable_parameters, revision, name)
 
 
-def outcomes_of_jobs(session: Session, team_id: str, method: str, subject: Subject) -> list[Outcome]:
+def outcomes_of_jobs(
+    session: Session, team_id: str, method: str, subject: Subject, until: datetime | None = None
+) -> list[Outcome]:
     """Return the outcomes of the team's newest jobs of a method that ran to their end, on this model or about its size.
 
-    A job that missed a gate was measured like any other.
+    A job that missed a gate was measured like any other. With `until`, only those count that had ended by then.
     """
     ended = or_(JobRow.status == "succeeded", JobRow.error["code"].astext == GateMissed.code)
     query = (
@@ -89,6 +92,8 @@ def outcomes_of_jobs(session: Session, team_id: str, method: str, subject: Subje
         .order_by(JobRow.created_at.desc(), JobRow.id.desc())
         .limit(_MOST)
     )
+    if until is not None:
+        query = query.where(JobRow.finished_at < until)
     rows = session.scalars(query).all()
     others = [row.id for row in rows if row.model_revision != subject.revision and _is_near(row, subject)]
     subjects = _reported_subjects(session, others)

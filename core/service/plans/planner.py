@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy.orm import Session
@@ -43,7 +44,8 @@ _STEP: Final = 0.01
 class Planner:
     """Planner of one candidate for a request.
 
-    `refusals` are the candidates before it and why they were not taken; `exports` the files to add.
+    `refusals` are the candidates before it and why they were not taken; `exports` the files to add. Jobs
+    count that had ended by `until`, None: all that have.
     """
 
     session: Session
@@ -56,6 +58,7 @@ class Planner:
     candidate: Candidate
     refusals: Sequence[tuple[Candidate, SecateurError]]
     exports: Sequence[JsonObject] = ()
+    until: datetime | None = None
 
     def plan(self, datasets: Sequence[Dataset]) -> Plan:
         """Return the plan; raises the error for which the candidate is not taken."""
@@ -156,7 +159,7 @@ class Planner:
             writes_own_text=chosen.calibrated_on == SELF,
             was_pruned=is_other,
         )
-        own = outcomes_of_jobs(self.session, self.team_id, request.method, subject)
+        own = outcomes_of_jobs(self.session, self.team_id, request.method, subject, self.until)
         shipped = list(shipped_outcomes())
         unrecovered = [each for outcome in own if (each := outcome.before_recovery) is not None]
         known = Knowledge.of(question, [*own, *unrecovered], shipped, descent.lost.get(kind, 0.0))

@@ -1,6 +1,7 @@
 """Service of plans: a goal and a model, and the job that serves it best as far as anything is known."""
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import select
@@ -49,8 +50,11 @@ def plan(
     store: Store,
     settings: Settings,
     hub: HubFindings | None = None,
+    until: datetime | None = None,
 ) -> Plan:
     """Return the plan for a goal: a job body that a submit takes, the reasons for it, and what to expect of it.
+
+    `until` looks back: the team's jobs count that had ended by then.
 
     Raises InvalidRequest kinds that name what cannot be: a goal that the model cannot be offered, an amount or a
     quality out of reach, with the nearest there is; the errors of a submit for the model and the dataset; and
@@ -68,7 +72,7 @@ def plan(
         planner = Planner(session, team_id, body, store, settings, findings, model, taken, tuple(refusals))
         for exports in written:
             try:
-                return replace(planner, exports=exports).plan(datasets)
+                return replace(planner, exports=exports, until=until).plan(datasets)
             except (InvalidRequest, UnusableModel) as error:
                 if error.param in _OF_REQUEST:
                     raise

@@ -5,6 +5,7 @@ and method that ran to their end last, whether or not they missed a gate there, 
 than three of them the formula stands alone.
 """
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -87,17 +88,19 @@ def estimate_job(
             activation_budget_bytes=settings.activation_budget_bytes,
             is_fetched=is_fetched,
         )
-    factors, jobs = _fleet_factors(session, job, formula)
+    ratios, jobs = _fleet_ratios(session, job, formula)
+    factors = {name: statistics.median(each) for name, each in ratios.items()}
     expected = {
         name: None if value is None else type(value)(value * factors.get(name, 1.0))
         for name, value in formula.model_dump().items()
     }
+    deviation = statistics.stdev(map(math.log, ratios["seconds"])) if "seconds" in ratios else None
     return Estimate(
         **expected,
         forward_tokens=passes,
         floating_point_operations=work.operations,
         warnings=warnings_for(job, {worker.device for worker in workers}),
-        basis=EstimateBasis(jobs=jobs, formula=formula.model_dump()),
+        basis=EstimateBasis(jobs=jobs, formula=formula.model_dump(), seconds_deviation=deviation),
     )
 
 
@@ -123,19 +126,19 @@ _NEAREST_ATTEMPTS = (
 )
 
 
-def _fleet_factors(session: Session, job: Recipe, formula: ResourceEstimate) -> tuple[dict[str, float], int]:
-    """Return for each figure the median of measured ÷ formula among the nearest jobs, and how many there were.
+def _fleet_ratios(session: Session, job: Recipe, formula: ResourceEstimate) -> tuple[dict[str, list[float]], int]:
+    """Return for each figure measured ÷ formula of the nearest jobs, where enough have it, and how many there were.
 
     The database picks these, so that a submission reads no more of the history than it uses.
     """
     job_facts = {"queue": job.queue, "method": job.method, "seconds": formula.seconds}
     nearest = session.execute(_NEAREST_ATTEMPTS, job_facts).all()
-    factors = {}
-    for name in FIGURES:
-        ratios = [taken[name] / said[name] for said, taken in nearest if said.get(name) and taken.get(name)]
-        if len(ratios) >= FEWEST:
-            factors[name] = statistics.median(ratios)
-    return factors, len(nearest) if factors else 0
+    ratios = {
+        name: [taken[name] / said[name] for said, taken in nearest if said.get(name) and taken.get(name)]
+        for name in FIGURES
+    }
+    enough = {name: each for name, each in ratios.items() if len(each) >= FEWEST}
+    return enough, len(nearest) if enough else 0
 
 
 def _tokens(session: Session, team_id: str, job: Recipe, own_text: int) -> Tokens:
