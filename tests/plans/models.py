@@ -1,16 +1,20 @@
 """Models of which there are headers alone: a plan reads no weights."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from core.database import new_id
+from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription, describe_language_model
+from core.engine.architectures.layer_shape import LinearShape
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.service.registry.tables import DatasetRow, ModelRow
+from secateur_wire.models import ImageShape
 
 
 def llama(
@@ -94,4 +98,33 @@ def add_set(session: Session, team_id: str, name: str, *, characters: int = 4_00
             sha256="0" * 64,
             **images,
         )
+    )
+
+
+def refusing(**reasons: str) -> ModelDescription:
+    """Return a small Llama that cannot be offered what is named, for these reasons."""
+    small = llama(layers=4, hidden=64, intermediate=128, heads=4, groups=2, words=128)
+    return small.model_copy(update={"discovered": replace(small.known_as, refused=reasons)})
+
+
+def convolutions(classes: int = 10) -> ClassifierDescription:
+    """Return the description of a classifier of two convolutions and a linear layer, in float32."""
+    shapes = (("first", 16, 3, 9), ("second", 32, 16, 9), ("classifier", classes, 32, 1))
+    linears = [
+        LinearShape(name=name, layer=number, out_features=rows, in_features=inputs * kernel, kernel=kernel)
+        for number, (name, rows, inputs, kernel) in enumerate(shapes)
+    ]
+    prunable = sum(each.numel for each in linears)
+    return ClassifierDescription(
+        family="ResNet",
+        architecture="ResNetForImageClassification",
+        parameters=prunable + 200,
+        prunable_parameters=prunable,
+        bytes=4 * (prunable + 200),
+        dtype="float32",
+        layers=3,
+        linears=linears,
+        classes=classes,
+        labels=[str(number) for number in range(classes)],
+        image=ImageShape(channels=3, height=32, width=32),
     )

@@ -114,7 +114,7 @@ def _points(outcome: Outcome, question: Question) -> list[Point]:
         deviation = math.hypot(deviation, TEXT_DEVIATION)
     if question.writes_own_text and outcome.calibration != question.calibration:
         deviation = math.hypot(deviation, OWN_TEXT_DEVIATION)
-    if question.was_pruned and not _is_same(outcome.subject, question.subject):
+    if question.was_pruned and outcome.subject.revision != question.subject.revision:
         deviation = math.hypot(deviation, PRUNED_DEVIATION)
     if outcome.calibration_tokens and question.calibration_tokens:
         doublings = abs(math.log2(question.calibration_tokens / outcome.calibration_tokens))

@@ -82,7 +82,8 @@ class Planner:
                 raise
             recovery, recovery_choice = None, choice("recovery", None, "no worker has the memory to train this model")
             resolved, estimate = self._resolved(chosen, scale.sparsity(amount), None)
-        if recovery is not None and recovery_of(recovery) in recovered:
+        is_measured = recovery_of(recovery) in recovered
+        if is_measured:
             knowledge = recovered[str(recovery_of(recovery))]
         points = self._points(request, scale, knowledge, amount)
         figures = next(point.figures for point in points if point.amount == amount)
@@ -100,7 +101,9 @@ class Planner:
             choices=choices,
             figures=figures,
             points=points,
-            unknown=wording.unknown(figures, description, resolved.recipe, is_recovered=recovery is not None),
+            unknown=wording.unknown(
+                figures, description, resolved.recipe, is_recovered=recovery is not None and not is_measured
+            ),
             warnings=estimate.warnings,
         )
 

@@ -1,0 +1,329 @@
+"""Plans: what is chosen for a goal and a model, what is refused, and that a submit takes every job that is planned."""
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.engine.architectures.describe import Description
+from core.errors import InvalidRequest, SecateurError
+from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.queue import claim, finish_succeeded, heartbeat
+from core.service.jobs.resolution.job import resolve_job
+from core.service.jobs.schemas import JobBody
+from core.service.jobs.service import submit
+from core.service.plans.service import plan
+from core.settings import Settings
+from core.storage import Store, StoredFile
+from secateur_wire.plans import Goal, Plan, PlanBody
+from tests.client.command_line import RunHere
+from tests.plans.models import add_model, add_set, convolutions, llama, refusing
+
+Sessions = sessionmaker[Session]
+MODELS: dict[str, Description] = {
+    "smol": llama(),
+    "large": llama(layers=32, hidden=4096, intermediate=11008, heads=32, groups=8, words=32000),
+    "odd": llama(layers=3, hidden=66, intermediate=198, heads=3, groups=3, words=100),
+    "narrow": llama(layers=1, hidden=16, intermediate=8, heads=2, groups=2, words=64),
+    "channels": refusing(channels="they are shared"),
+    "layers": refusing(channels="they are shared", layers="their numbers count"),
+    "weights": refusing(weights="they are shared", channels="they are shared", layers="their numbers count"),
+    "gradients": refusing(resume="a state goes from block to block"),
+    "images": convolutions(),
+    "other-images": convolutions(classes=7),
+}
+
+
+class Desk:
+    """A team with header-only models, for which plans are made."""
+
+    def __init__(self, sessions: Sessions, settings: Settings, store: Store, team: str) -> None:
+        self.sessions, self.settings, self.store, self.team = sessions, settings, store, team
+        with transaction(sessions) as session:
+            for name, description in MODELS.items():
+                add_model(session, team, name, description)
+
+    def register(self, *texts: str, **images: int) -> None:
+        with transaction(self.sessions) as session:
+            for name in texts:
+                add_set(session, self.team, name)
+            if images:
+                add_set(session, self.team, "photos-train", **images)
+
+    def plan(self, model: str, goal: Goal, **asked: Any) -> Plan:
+        body = PlanBody(model=model, goal=goal, **asked)
+        with transaction(self.sessions) as session:
+            return plan(session, self.team, body, store=self.store, settings=self.settings)
+
+    def refusal(self, model: str, goal: Goal, **asked: Any) -> SecateurError:
+        with pytest.raises(SecateurError) as raised:
+            self.plan(model, goal, **asked)
+        return raised.value
+
+    def ended_job(self, body: Mapping[str, Any], metrics: Mapping[str, Any], model: str = "smol") -> str:
+        """Id of a job that ended with these figures."""
+        with transaction(self.sessions) as session:
+            job = submit(session, self.team, JobBody.model_validate(body), store=self.store, settings=self.settings).id
+            claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
+            described = MODELS[model].model_dump(mode="json", exclude={"linears", "structure"})
+            report = {"model": described, "artifact": MODELS[model].model_dump(mode="json"), "layers": []}
+            files = [StoredFile("secateur.json", 2, "0" * 64)]
+            assert finish_succeeded(session, job, 1, metrics=metrics, report=report, files=files)
+        return job
+
+
+@pytest.fixture
+def desk(sessions: Sessions, settings: Settings, store: Store, team: str) -> Desk:
+    return Desk(sessions, settings, store, team)
+
+
+def job_of(planned: Plan) -> Any:
+    return planned.job
+
+
+def choice(planned: Plan, field: str) -> Any:
+    return next(each for each in planned.choices if each.field == field)
+
+
+def test_the_goals_of_a_language_model(desk: Desk) -> None:
+    desk.register("my-calibration", "my-articles")
+    speed, size, sparsity, curves = (desk.plan("smol", goal) for goal in ("speed", "size", "sparsity", "sensitivity"))
+    for planned in (speed, size, sparsity, curves):
+        assert job_of(planned)["calibration"]["dataset"] == "my-calibration"
+        assert job_of(planned)["evaluation"]["datasets"] == ["my-articles"]
+        assert planned.figures["seconds"].source == "account"
+    assert (speed.job["method"], speed.job["pattern"]) == ("frontier", "structured")
+    assert (sparsity.job["method"], sparsity.job["pattern"]) == ("frontier", "unstructured")
+    assert size.job["output"] == {"format": "packed"} and curves.job["method"] == "sensitivity"
+    for planned in (speed, size, sparsity):
+        ratio = planned.figures["perplexity_ratio"]
+        assert planned.amount is not None and ratio.estimate <= 1.2 and ratio.source == "measurements"
+        more = next(each for each in planned.points if each.amount > planned.amount + 0.01)
+        assert more.figures["perplexity_ratio"].estimate > 1.2, "the largest amount that stays close"
+        assert choice(planned, "amount").value == planned.amount
+    assert size.figures["bytes_ratio"].estimate == pytest.approx(1 - (size.amount or 0), abs=1e-3)
+    assert sparsity.figures["bytes_ratio"].estimate == 1
+    assert any(each.startswith("prefill_ratio and decode_ratio: no job") for each in speed.unknown)
+    assert curves.amount is None and not curves.points and "perplexity_ratio" not in curves.figures
+
+
+def test_more_than_stays_close_is_recovered_where_parts_go_and_there_is_text(desk: Desk) -> None:
+    assert "recovery" not in desk.plan("smol", "speed", amount=0.2).job
+    desk.register("my-calibration", "my-articles")
+    planned = desk.plan("smol", "speed", amount=0.2)
+    assert planned.job["recovery"] == {"method": "distill", "minutes": 10}
+    assert any(each.startswith("what training wins back") for each in planned.unknown)
+    assert "recovery" not in desk.plan("smol", "sparsity", amount=0.6).job
+
+
+def test_quality_is_kept_by_the_whole_band_and_by_a_gate(desk: Desk) -> None:
+    desk.register("my-calibration", "my-articles")
+    kept = desk.plan("smol", "sparsity", keep_quality=1.3)
+    assert kept.figures["perplexity_ratio"].high <= 1.3 < kept.figures["perplexity_ratio"].high * 1.05
+    assert kept.job["gates"] == {"max_perplexity_ratio": 1.3}
+    refused = desk.refusal("smol", "sparsity", keep_quality=1.5, pattern="2:4")
+    assert refused.param == "keep_quality" and "out of reach: the nearest is 2.7" in refused.message
+    unknown = desk.refusal("narrow", "sparsity", keep_quality=1.5)
+    assert (unknown.param, unknown.status) == ("keep_quality", 422) and "give amount" in unknown.message
+
+
+def test_what_is_not_known_is_named_and_not_guessed(desk: Desk) -> None:
+    small = desk.plan("narrow", "sparsity")
+    assert small.amount == 0.5 and "usual amount" in choice(small, "amount").reason
+    assert "perplexity_ratio" not in small.figures and small.unknown[0].startswith("perplexity_ratio: no job")
+    far = desk.plan("smol", "sparsity", amount=0.93)
+    assert "perplexity_ratio" not in far.figures
+    other = desk.plan("smol", "sparsity", pattern="4:8")
+    assert other.amount == 0.5 and "perplexity_ratio" not in other.figures
+    large, own = desk.plan("large", "sparsity", amount=0.5), desk.plan("smol", "sparsity", amount=0.5)
+    bands = [each.figures["perplexity_ratio"] for each in (large, own)]
+    assert bands[0].high / bands[0].low > 2 * bands[1].high / bands[1].low and "times smaller" in bands[0].basis
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "param", "said"),
+    [
+        ("smol", {"goal": "sensitivity", "amount": 0.5}, "amount", "removes nothing"),
+        ("smol", {"goal": "speed", "pattern": "2:4"}, "pattern", "belongs to goal 'sparsity'"),
+        ("smol", {"goal": "sparsity", "pattern": "two of four"}, "pattern", "use 'unstructured'"),
+        ("smol", {"goal": "sparsity", "pattern": "2:4", "amount": 0.6}, "amount", "removes 0.5"),
+        ("smol", {"goal": "sparsity", "dataset": "nowhere"}, "dataset", "there is no dataset 'nowhere'"),
+        ("smol", {"goal": "speed", "amount": 0.95}, "amount", "at most"),
+        ("smol", {"goal": "size", "amount": 0.9}, "amount", "at most"),
+        ("odd", {"goal": "sparsity", "pattern": "2:4"}, "pattern", "which 4 does not divide"),
+        ("layers", {"goal": "speed"}, "model", "cannot lose channels: they are shared"),
+        ("weights", {"goal": "sparsity"}, "model", "cannot lose weights"),
+        ("images", {"goal": "sparsity", "keep_quality": 1.1}, "keep_quality", "max_accuracy_drop"),
+        ("images", {"goal": "speed"}, "calibration", "labelled images"),
+        ("images", {"goal": "sparsity", "dataset": "self"}, "dataset", "leave it out"),
+        ("nobody", {"goal": "speed"}, "model", "there is no model 'nobody'"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(desk: Desk, model: str, asked: Any, param: str, said: str) -> None:
+    error = desk.refusal(model, **asked)
+    assert error.param == param and said in error.message and error.status == 422
+
+
+def test_the_next_candidate_is_taken_where_the_first_cannot_be(desk: Desk) -> None:
+    channels, gradients = desk.plan("channels", "speed"), desk.plan("gradients", "sparsity")
+    assert channels.job["method"] == "depth"
+    assert "frontier was not taken: LlamaForCausalLM cannot lose channels" in choice(channels, "method").reason
+    assert gradients.job["parameters"] == {"budget": "quick", "allocation": "uniform"}
+    first = desk.plan("smol", "sparsity", amount=0.5)
+    with transaction(desk.sessions) as session:
+        resolved = resolve_job(session, desk.team, JobBody.model_validate(first.job), desk.store)
+        estimate, _ = estimate_that_fits(session, desk.team, resolved, desk.settings)
+        facts: Any = {"queue": "default", "device": "cpu", "hostname": "bed", "pid": 1}
+        heartbeat(session, "worker_1", **facts, memory_bytes=estimate.peak_memory_bytes - 1)
+    smaller = desk.plan("smol", "sparsity", amount=0.5)
+    assert (first.job["method"], smaller.job["method"]) == ("frontier", "sparsegpt")
+    assert "frontier was not taken: no worker of queue 'default' can hold" in choice(smaller, "method").reason
+
+
+def test_classifiers_get_filters_and_training_or_zeros(desk: Desk) -> None:
+    desk.register("a-text", images=5000, classes=10)
+    speed = desk.plan("images", "speed")
+    assert (speed.job["method"], speed.amount) == ("filter-l1", 0.2)
+    assert speed.job["calibration"] == {"dataset": "photos-train", "samples": 1024}
+    assert job_of(speed)["recovery"]["method"] == "finetune"
+    assert any(each.startswith("accuracy:") for each in speed.unknown)
+    size = desk.plan("images", "size", amount=0.3)
+    assert size.job["method"] == "magnitude" and "calibration" not in size.job
+    assert size.figures["bytes_ratio"].estimate == pytest.approx(0.7, abs=0.01)
+    assert desk.plan("images", "sensitivity").job["evaluation"] == {"datasets": ["photos-train"]}
+    assert desk.refusal("other-images", "speed").param == "calibration", "the set has other classes"
+
+
+BODY = {
+    "model": "smol",
+    "method": "frontier",
+    "sparsity": 0.4,
+    "calibration": {"dataset": "my-calibration", "samples": 32, "sequence_length": 512},
+    "evaluation": {"datasets": ["my-articles"], "samples": 64},
+}
+METRICS = {
+    "perplexity": {"my-articles": {"dense": 20.0, "pruned": 23.0, "ratio": 1.15}},
+    "sparsity": {"prunable": 0.4, "model": 0.316},
+    "parameters": {"dense": 134_515_008, "nonzero": 92_047_680},
+}
+
+
+def test_jobs_of_the_team_come_first_and_an_artifact_goes_on_where_it_stands(desk: Desk, other_team: str) -> None:
+    desk.register("my-calibration", "my-articles")
+    shipped = desk.plan("smol", "sparsity", amount=0.4).figures["perplexity_ratio"]
+    job = desk.ended_job(BODY, METRICS)
+    own = desk.plan("smol", "sparsity", amount=0.4).figures["perplexity_ratio"]
+    assert (shipped.source, own.source, own.count) == ("measurements", "jobs", 1)
+    assert own.estimate == pytest.approx(1.15, abs=0.005) and own.high / own.low < shipped.high / shipped.low
+    again = desk.plan(f"job:{job}", "sparsity", amount=0.5)
+    fresh = desk.plan("smol", "sparsity", amount=0.5)
+    ratios = [each.figures["perplexity_ratio"].estimate for each in (again, fresh)]
+    assert ratios[0] == pytest.approx(ratios[1] / 1.15, rel=0.01), "that much was lost before"
+    assert desk.plan(f"job:{job}", "sparsity", amount=0.3).figures["perplexity_ratio"].estimate == 1
+    cut = desk.plan(f"job:{job}", "speed", amount=0.1).figures["perplexity_ratio"]
+    plain = desk.plan("smol", "speed", amount=0.1).figures["perplexity_ratio"]
+    assert cut.high / cut.low > plain.high / plain.low, "parts of another kind went before"
+    with transaction(desk.sessions) as session:
+        add_model(session, other_team, "smol", MODELS["smol"])
+        body = PlanBody(model="smol", goal="sparsity", amount=0.4)
+        theirs = plan(session, other_team, body, store=desk.store, settings=desk.settings)
+    assert theirs.figures["perplexity_ratio"].source == "measurements"
+
+
+def test_a_measured_recovery_and_written_files_are_known_to_later_plans(desk: Desk) -> None:
+    desk.register("my-calibration", "my-articles")
+    figures = {"dense": 20.0, "before_recovery": 44.0, "pruned": 26.0, "ratio": 1.3}
+    body = {
+        **BODY,
+        "pattern": "structured",
+        "sparsity": 0.2,
+        "calibration": {"dataset": "my-calibration", "samples": 128, "sequence_length": 512},
+        "recovery": {"method": "distill", "minutes": 10},
+    }
+    removed = {"dense": 134_515_008, "nonzero": round(0.8 * 134_515_008)}
+    latency = {"dense_ms": 100.0, "pruned_ms": 82.0, "decode_dense_ms": 10.0, "decode_pruned_ms": 8.0, "spread": 0.02}
+    desk.ended_job(
+        body,
+        {
+            "perplexity": {"my-articles": figures},
+            "parameters": removed,
+            "latency": latency,
+            "exports": [{"file": "model-Q8_0.gguf", "format": "gguf", "type": "Q8_0", "bytes": 1}],
+        },
+    )
+    trained = desk.plan("smol", "speed", amount=0.2)
+    ratio = trained.figures["perplexity_ratio"]
+    assert (ratio.source, round(ratio.estimate, 2)) == ("jobs", 1.3) and trained.job["recovery"]
+    assert trained.figures["prefill_ratio"].estimate == pytest.approx(0.82, abs=1e-3)
+    assert trained.figures["decode_ratio"].estimate == pytest.approx(0.8, abs=1e-3) and not trained.unknown
+    less = desk.plan("smol", "speed", amount=0.1).figures
+    assert less["perplexity_ratio"].estimate > 1.1, "before recovery it was 2.2"
+    size = desk.plan("smol", "size", amount=0.2)
+    assert size.job["output"] == {"format": "packed", "exports": [{"format": "gguf", "types": ["Q8_0"]}]}
+    assert "53% of the bytes" in str(choice(size, "output.exports").value)
+    assert "exports" not in str(desk.plan("gradients", "size", amount=0.2).job["output"]), "llama.cpp has it not"
+
+
+PATTERNS = st.sampled_from([None, "unstructured", "2:4", "1:4", "4:8"])
+AMOUNTS = st.one_of(st.none(), st.floats(0.001, 0.999))
+QUALITIES = st.one_of(st.none(), st.floats(1.001, 20))
+GOALS: list[Goal] = ["speed", "size", "sparsity", "sensitivity"]
+
+
+@budget(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.sampled_from(list(MODELS)), st.sampled_from(GOALS), AMOUNTS, QUALITIES, PATTERNS, st.booleans())
+def test_a_submit_takes_every_job_that_is_planned(
+    desk: Desk, model: str, goal: Goal, amount: float | None, keep: float | None, pattern: str | None, has_text: bool
+) -> None:
+    with desk.sessions() as session:
+        if has_text:
+            add_set(session, desk.team, "my-calibration", characters=3000)
+            add_set(session, desk.team, "photos-train", images=50, classes=10)
+        body = PlanBody(model=model, goal=goal, amount=amount, keep_quality=None if amount else keep, pattern=pattern)
+        refused: InvalidRequest | None = None
+        try:
+            planned = plan(session, desk.team, body, store=desk.store, settings=desk.settings)
+        except InvalidRequest as error:
+            refused = error
+        if refused is not None:
+            assert refused.message and refused.param, refused
+        else:
+            job = JobBody.model_validate(planned.job)
+            resolved = resolve_job(session, desk.team, job, desk.store)
+            estimate_that_fits(session, desk.team, resolved, desk.settings)
+            assert planned.summary and planned.choices and (planned.amount is None) == (goal == "sensitivity")
+            for each in [*planned.points, planned]:
+                assert all(figure.low <= figure.estimate <= figure.high for figure in each.figures.values())
+            ratios = [
+                point.figures["perplexity_ratio"] for point in planned.points if "perplexity_ratio" in point.figures
+            ]
+            assert [each.estimate for each in ratios] == sorted(each.estimate for each in ratios)
+            assert not keep or amount or goal == "sensitivity" or planned.figures["perplexity_ratio"].high <= keep
+        session.rollback()
+
+
+def test_a_plan_loads_no_torch() -> None:
+    program = "import sys, core.service.plans.service; assert not {'torch', 'transformers'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_command_plans_submits_and_says_what_is_unclear(here: RunHere, model: str, dataset: str) -> None:
+    ended = here("plan", model, "--for", "sparsity", "--amount", "0.5")
+    assert ended.code == 0 and "Set to zero 50 % of the prunable weights of tiny with Frontier" in ended.out
+    assert "calibration.dataset" in ended.out and "Not known: perplexity_ratio" in ended.out
+    planned = here("plan", model, "--for", "sparsity", "--amount", "0.5", "--json").json
+    assert planned["object"] == "plan" and planned["job"]["calibration"]["dataset"] == dataset
+    job = here("plan", model, "--for", "sparsity", "--amount", "0.5", "--submit", "--json").json
+    assert (job["status"], job["sparsity"]) == ("queued", 0.5)
+    assert "Follow it with" in here("plan", model, "--for", "sparsity", "--submit").out
+    refused = here("plan", model, "--for", "sparsity", "--keep-quality", "1.1")
+    assert refused.code == 2 and "keep_quality: nothing was measured yet" in refused.err
+    both = here("plan", model, "--for", "speed", "--keep-quality", "1.1", "--amount", "0.1")
+    assert both.code == 2 and "not both" in both.err
