@@ -28,6 +28,7 @@ def pages(rest: httpx.Client) -> Iterator[tuple[str, str]]:
     datasets = rest.get("/v1/datasets").raise_for_status().json()["data"]
     if models:
         yield "new-job", f"/portal/new?model={models[0]['name']}"
+        yield "new-job-full", f"/portal/new/full?model={models[0]['name']}"
         yield "model", f"/portal/models/{models[0]['name']}"
     if datasets:
         yield "dataset", f"/portal/datasets/{datasets[0]['name']}"
