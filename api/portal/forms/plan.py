@@ -48,13 +48,13 @@ class Answers:
 
     @property
     def shown(self) -> str:
-        """Return what the page remembers of them with the amount it shows."""
+        """Return the text by which the page remembers for which answers it shows an amount."""
         return f"{self.goal} {self.model}"
 
 
 @dataclass
 class PlannedJob:
-    """What is known of the answers.
+    """A job on its way from answers to a plan.
 
     `description` is of the model, `discovery` what has to end before there is one, `plan` what the planner would do,
     `error` why it cannot.

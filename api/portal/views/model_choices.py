@@ -44,8 +44,8 @@ def model_choices(session: Session, team_id: str, search: str, chosen: str) -> l
         offered[search] = ModelChoice(search, search, "on the hub")
     if chosen and chosen not in offered:
         offered[chosen] = ModelChoice(chosen, chosen, "on the hub" if "/" in chosen else "")
-    found = [each for each in offered.values() if each.has(words)]
-    return sorted(found, key=lambda each: each.name != chosen)[:_MOST_SHOWN]
+    matching = [each for each in offered.values() if each.has(words)]
+    return sorted(matching, key=lambda each: each.name != chosen)[:_MOST_SHOWN]
 
 
 def _ordered(models: Sequence[Model], jobs: Sequence[Job]) -> list[ModelChoice]:

@@ -1,4 +1,4 @@
-"""What a plan should come to, as a page shows it: figures with their ranges, and a chart along the amounts."""
+"""Outcome of a plan as a page shows it: figures with their ranges, and a chart along the amounts."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -188,7 +188,7 @@ def outcome_axis(plan: Plan) -> OutcomeAxis | None:
     def across(amount: float) -> float:
         return round((amount - low) / (high - low) * 100, 2)
 
-    rows = [name for name in _ROWS if _tells_apart([_cell(each, name) for each in points])]
+    rows = [name for name in _ROWS if _is_informative([_cell(each, name) for each in points])]
     shown, narrow = (_thinned([across(each.amount) for each in points], least) for least in (_TICK, _PHONE_TICK))
     ticks = tuple(
         Tick(
@@ -204,7 +204,7 @@ def outcome_axis(plan: Plan) -> OutcomeAxis | None:
     return OutcomeAxis(low, high, tuple(_ROWS[name] for name in rows), ticks, band, line, limits, across(plan.amount))
 
 
-def _tells_apart(cells: Sequence[str]) -> bool:
+def _is_informative(cells: Sequence[str]) -> bool:
     """Tell whether a row says something of most amounts, and not the same of all."""
     known = [each for each in cells if each != _UNKNOWN]
     return len(known) * 2 > len(cells) and len(set(known)) > 1
@@ -256,10 +256,10 @@ def _quality(points: Sequence[PlanPoint], across: Callable[[float], float]) -> t
     lower = [place(amount, figure.low) for amount, figure in reversed(known)]
     line = [place(amount, figure.estimate) for amount, figure in known]
     limits = [Limit(round(down(ratio), 1), text) for ratio, text in LIMITS if bottom < math.log(ratio) < top]
-    return " ".join((*upper, *lower)), " ".join(line), tuple(_apart(limits))
+    return " ".join((*upper, *lower)), " ".join(line), tuple(_without_overlaps(limits))
 
 
-def _apart(limits: Iterable[Limit]) -> Iterator[Limit]:
+def _without_overlaps(limits: Iterable[Limit]) -> Iterator[Limit]:
     """Yield the limits whose names do not lie on one another."""
     free = float(_HEIGHT)
     for each in limits:
