@@ -1,4 +1,4 @@
-"""What the portal's pages weigh, and when they can be used: `python -m bench.portal_budget [--url URL] [--key-file FILE]`.
+"""Weight of the portal's pages, and when they can be used: `python -m bench.portal_budget [--url URL] [--key-file FILE]`.
 
 Of a running service, with an empty cache and a processor slowed down four times: the bytes of everything a page brings
 (as gzip sends them), and the milliseconds until all of its scripts have run. Ends with 1 where a page is over its
@@ -15,8 +15,8 @@ import httpx
 from playwright.sync_api import Browser, Response
 
 from bench.browser import chromium
-from bench.portal_pages import pages
 from bench.page import table
+from bench.portal_pages import pages
 
 MOST_BYTES = 150_000
 MOST_MILLISECONDS = 1000
