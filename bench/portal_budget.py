@@ -1,4 +1,4 @@
-"""Weight of the portal's pages, and when they can be used: `python -m bench.portal_budget [--url URL] [--key-file FILE]`.
+"""Weight of the portal's pages, and when they can be used: `python -m bench.portal_budget [--url URL]`.
 
 Of a running service, with an empty cache and a processor slowed down four times: the bytes of everything a page brings
 (as gzip sends them), and the milliseconds until all of its scripts have run. Ends with 1 where a page is over its
@@ -27,19 +27,23 @@ _INTERACTIVE = "performance.getEntriesByType('navigation')[0].domContentLoadedEv
 
 def weigh(browser: Browser, url: str, key: str, address: str) -> tuple[int, float]:
     """Return the bytes of a page with all it brings, and the milliseconds until it can be used (the best of some)."""
-    weights, times = [], []
-    for _ in range(_REPEATS):
-        context = browser.new_context(base_url=url)
-        context.request.post("/portal/sign-in", form={"key": key}, max_redirects=0)
-        page = context.new_page()
-        context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": SLOWDOWN})
-        came: list[Response] = []
-        page.on("response", lambda response: came.append(response))
-        page.goto(address, wait_until="load")
-        times.append(float(page.evaluate(_INTERACTIVE)))
-        weights.append(sum(len(gzip.compress(each.body())) for each in came if each.status == 200))
-        context.close()
-    return max(weights), min(times)
+    loads = [_load(browser, url, key, address) for _ in range(_REPEATS)]
+    return max(weight for weight, _ in loads), min(milliseconds for _, milliseconds in loads)
+
+
+def _load(browser: Browser, url: str, key: str, address: str) -> tuple[int, float]:
+    """Load a page as somebody does who never came before."""
+    context = browser.new_context(base_url=url)
+    context.request.post("/portal/sign-in", form={"key": key}, max_redirects=0)
+    page = context.new_page()
+    context.new_cdp_session(page).send("Emulation.setCPUThrottlingRate", {"rate": SLOWDOWN})
+    came: list[Response] = []
+    page.on("response", lambda response: came.append(response))
+    page.goto(address, wait_until="load")
+    milliseconds = float(page.evaluate(_INTERACTIVE))
+    weight = sum(len(gzip.compress(each.body())) for each in came if each.status == 200)
+    context.close()
+    return weight, milliseconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
