@@ -3,14 +3,14 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from secateur_wire.base import OneOf, WireModel
 from secateur_wire.plans import Goal
 from secateur_wire.states import SampleState
 
 
-class SampleBody(WireModel):
+class SampleBody(BaseModel):
     """Request to have the samples registered; with a `goal`, the model is then pruned as planned for it."""
 
     model_config = ConfigDict(extra="forbid")
