@@ -8,7 +8,11 @@ from typing import Any
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
+from sqlalchemy import func, update
+from sqlalchemy.orm import Session, sessionmaker
 
+from core.database import transaction
+from core.service.jobs.tables import JobRow
 from tests.portal.browserless import Browserless
 from tests.portal.conftest import DESKTOP, require_accessible
 
@@ -105,3 +109,15 @@ def test_what_removes_nothing_asks_for_no_amount(somebody: Browserless, live_api
     page = somebody.main(f"/portal/new?model={model}&for=sensitivity")
     assert "Nothing to choose" in page and 'type="range"' not in page
     assert _hidden(page)["method"] == "sensitivity" and "Measure it" in page
+
+
+def test_what_a_job_made_is_offered_with_its_size(
+    somebody: Browserless, live_api: httpx.Client, sessions: sessionmaker[Session], job_body: dict[str, Any]
+) -> None:
+    job = live_api.post("/v1/jobs", json=job_body).raise_for_status().json()["id"]
+    metrics = {"parameters": {"dense": 20_000, "nonzero": 11_500}, "bytes": {"dense": 4096, "artifact": 2048}}
+    with transaction(sessions) as session:
+        values = {"status": "succeeded", "metrics": metrics, "finished_at": func.clock_timestamp()}
+        session.execute(update(JobRow).where(JobRow.id == job).values(**values))
+    page = somebody.main("/portal/new?search=pruned")
+    assert f'value="job:{job}"' in page and "11.5 k parameters not zero, 2.0 KiB" in page

@@ -12,6 +12,7 @@ from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.schemas import Job
 from core.service.jobs.service import list_jobs
 from core.service.registry.service import list_models
+from secateur_wire.metrics import Metrics
 from secateur_wire.models import Model, ModelSummary
 
 _MOST_READ = 100
@@ -79,9 +80,9 @@ def _facts(model: Model) -> str:
 
 
 def _result(job: Job) -> str:
-    parts = [METHODS[job.method].title]
-    if job.metrics is not None and job.metrics.parameters is not None:
-        parts.append(f"{count(job.metrics.parameters.nonzero)} parameters not zero")
-    if job.metrics is not None and job.metrics.bytes is not None and job.metrics.bytes.artifact:
-        parts.append(size(job.metrics.bytes.artifact))
+    parts, metrics = [METHODS[job.method].title], Metrics.model_validate(job.metrics or {})
+    if metrics.parameters is not None:
+        parts.append(f"{count(metrics.parameters.nonzero)} parameters not zero")
+    if metrics.bytes is not None and metrics.bytes.artifact:
+        parts.append(size(metrics.bytes.artifact))
     return ", ".join(parts)
