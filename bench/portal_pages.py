@@ -28,6 +28,7 @@ def pages(rest: httpx.Client) -> Iterator[tuple[str, str]]:
     datasets = rest.get("/v1/datasets").raise_for_status().json()["data"]
     if models:
         yield "new-job", f"/portal/new?model={models[0]['name']}"
+        yield "new-job-full", f"/portal/new/full?model={models[0]['name']}"
         yield "model", f"/portal/models/{models[0]['name']}"
     if datasets:
         yield "dataset", f"/portal/datasets/{datasets[0]['name']}"
@@ -57,12 +58,13 @@ def take(page: Page, name: str, address: str, folder: Path) -> list[Path]:
             page.evaluate("document.querySelectorAll('img').forEach((each) => (each.loading = 'eager'))")
             page.wait_for_timeout(1500)  # charts arrive, curves draw themselves
             file = folder / f"{name}-{width_name}{'-dark' if scheme == 'dark' else ''}.png"
-            _save(page.screenshot(full_page=True), file)
+            save_picture(page.screenshot(full_page=True), file)
             taken.append(file)
     return taken
 
 
-def _save(picture: bytes, file: Path) -> None:
+def save_picture(picture: bytes, file: Path) -> None:
+    """Write a picture as a small PNG: pages have few colours."""
     with Image.open(io.BytesIO(picture)) as image:
         image.convert("RGB").quantize(_COLOURS).save(file, optimize=True)
 

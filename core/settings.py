@@ -130,6 +130,7 @@ class Settings(BaseSettings):
         2, ge=1, description="Looks at an architecture before one that ends without an answer is final."
     )
     discovery_poll_seconds: float = Field(2, gt=0, description="Between a worker's own looks for discoveries.")
+    sample_poll_seconds: float = Field(2, gt=0, description="Between a worker's own looks for requested samples.")
     discoveries_per_team: int = Field(8, ge=1, description="Discoveries of one team that are not over.")
     discovery_keep_days: float = Field(180, gt=0, description="Discoveries nobody used for so long are removed.")
 

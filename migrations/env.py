@@ -9,6 +9,7 @@ import core.service.jobs.tables
 import core.service.publications.tables
 import core.service.registry.tables
 import core.service.retention.tables
+import core.service.samples.tables
 import core.service.sources.hub_tables
 import core.service.sweeps.tables
 import core.service.teams.tables

@@ -43,6 +43,7 @@ from worker.runner.client import RUNNER
 from worker.supervisor.discoverer import Discoverer
 from worker.supervisor.heartbeat import Heartbeat
 from worker.supervisor.job_poller import JobPoller
+from worker.supervisor.sample_fetcher import SampleFetcher
 from worker.supervisor.supervisor import Supervisor
 
 WORKER_ID = new_id("worker")
@@ -63,6 +64,7 @@ _CLAIM_RETRY_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 _heartbeat: Heartbeat | None = None
 _poller: JobPoller | None = None
 _discoverer: Discoverer | None = None
+_sample_fetcher: SampleFetcher | None = None
 _connections: Connections | None = None
 _is_draining = mmap.mmap(-1, 1)
 """Shared with the pool's process: 1 once this worker takes no more jobs. A pool's process that was forked since, or has
@@ -160,7 +162,7 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
     requires: Sequence[str] = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        global _heartbeat, _poller, _discoverer
+        global _heartbeat, _poller, _discoverer, _sample_fetcher
         settings = get_settings()
         _log_seclusion()
         pool: BasePool = parent.pool
@@ -170,6 +172,8 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
         _poller.start()
         _discoverer = Discoverer(WORKER_ID, settings)
         _discoverer.start()
+        _sample_fetcher = SampleFetcher(WORKER_ID, settings)
+        _sample_fetcher.start()
 
 
 def _log_seclusion() -> None:
@@ -193,6 +197,8 @@ def _drain(**_: Any) -> None:
         _poller.stop()
     if _discoverer is not None:
         _discoverer.stop()
+    if _sample_fetcher is not None:
+        _sample_fetcher.stop()
     if _heartbeat is not None:
         _heartbeat.drain()
     for child in psutil.Process().children() if _is_looking[0] else ():
@@ -205,5 +211,8 @@ def _leave_parent(**_: Any) -> None:
     if _discoverer is not None:
         _discoverer.stop()
         _discoverer.wait(5)
+    if _sample_fetcher is not None:
+        _sample_fetcher.stop()
+        _sample_fetcher.wait(5)
     if _heartbeat is not None:
         _heartbeat.stop(5)

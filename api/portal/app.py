@@ -13,12 +13,14 @@ from api.portal.routes import (
     audit,
     compare,
     datasets,
+    full_form,
     job,
     jobs,
     models,
     new,
     publish,
     retention,
+    samples,
     sign_in,
     sweeps,
     team,
@@ -61,8 +63,8 @@ def create_portal() -> FastAPI:
     add_handlers(portal, _error_page)
     portal.mount("/static", StaticFolder(directory=STATIC), name="static")
     for each in (
-        *(adding, audit, compare, datasets, job, jobs, models, new, publish, retention),
-        *(sign_in, sweeps, team, triggers, uploads, webhooks, workers),
+        *(adding, audit, compare, datasets, full_form, job, jobs, models, new, publish, retention),
+        *(samples, sign_in, sweeps, team, triggers, uploads, webhooks, workers),
     ):
         portal.include_router(each.router)
     return portal

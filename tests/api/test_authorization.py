@@ -35,7 +35,19 @@ _ORDER = ("get", "put", "post", "patch", "delete")
 """What looks comes before what changes, and what deletes comes last."""
 OTHERS = tuple(caller for caller in CALLERS if caller not in ("member", "admin"))
 """Callers who change nothing of the team."""
-NAMED = ("discovery", "job", "model", "dataset", "upload", "publication", "spare_key", "sweep", "trigger", "webhook")
+NAMED = (
+    "discovery",
+    "sample",
+    "job",
+    "model",
+    "dataset",
+    "upload",
+    "publication",
+    "spare_key",
+    "sweep",
+    "trigger",
+    "webhook",
+)
 """Of a garden, what no other team may see."""
 
 
@@ -44,6 +56,7 @@ class Garden:
     """One of each thing a call can name."""
 
     discovery: str
+    sample: str
     job: str
     model: str
     dataset: str
@@ -62,6 +75,7 @@ class Garden:
         """Values of the parameters in a path."""
         return {
             "discovery_id": self.discovery,
+            "request_id": self.sample,
             "job_id": self.job,
             "name": self.dataset if "datasets" in path else self.model,
             "key_id": self.spare_key,
@@ -85,6 +99,7 @@ class Garden:
             "submit_sweep": {"job": job, "grid": {"sparsity": [0.4, 0.5]}},
             "inspect_model": job,
             "make_plan": {"model": self.model, "goal": "sparsity"},
+            "ask_for_samples": {},
             "register_model": {"name": "again", "path": self.model_path},
             "register_dataset": {"name": "again", "path": self.dataset_path},
             "create_key": {"name": "another"},
@@ -143,6 +158,7 @@ def garden(api: TestClient, settings: Settings, sessions: Sessions, store: Store
     unknown = {"name": "alien", "path": str(write_alien(settings.models_root / "alien").resolve())}
     api.post("/v1/models", json=unknown).raise_for_status()
     return Garden(
+        sample=api.post("/v1/samples", json={}).raise_for_status().json()["id"],
         discovery=api.post("/v1/models/inspect", json={"model": "alien"}).raise_for_status().json()["id"],
         job=job,
         model="oak",
@@ -258,6 +274,7 @@ def test_what_is_another_teams_answers_exactly_as_what_does_not_exist(
 ) -> None:
     absent = Garden(
         discovery="discovery_0",
+        sample="sample_0",
         job=garden.job[:-4] + "AAAA",
         model="ash",
         dataset="flakes",

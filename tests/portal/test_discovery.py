@@ -18,7 +18,7 @@ def test_pages_of_a_model_show_what_it_is_once_it_is_discovered(
     portal.goto("/portal/models")
     expect(portal.get_by_role("table")).to_contain_text("being discovered")
     job = portal.context.new_page()
-    job.goto("/portal/new")
+    job.goto("/portal/new/full")
     job.get_by_label("Model", exact=True).fill("alien")
     expect(job.locator("#model-found")).to_contain_text("AlienForCausalLM is being discovered.")
     portal.goto("/portal/models/alien")

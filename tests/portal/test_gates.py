@@ -48,7 +48,7 @@ def test_a_gate_that_nothing_would_measure_is_said_beside_its_field(
 ) -> None:
     somebody = Browserless(live_api, admin_key)
     name = "gates.max_task_accuracy_drop"
-    page = f"/portal/new?model={model}&evaluation.datasets={dataset}&{name}=0.02"
+    page = f"/portal/new/full?model={model}&evaluation.datasets={dataset}&{name}=0.02"
 
     def field(shown: str) -> str:
         [found] = re.findall(rf'<input[^>]*id="field-{name}"[^>]*>', shown)
@@ -56,7 +56,7 @@ def test_a_gate_that_nothing_would_measure_is_said_beside_its_field(
         return str(found)
 
     field(somebody.main(page))
-    refused = somebody.post(page, "/portal/new", {"model": model, "evaluation.datasets": dataset, name: "0.02"})
+    refused = somebody.post(page, "/portal/new/full", {"model": model, "evaluation.datasets": dataset, name: "0.02"})
     assert refused.status_code == 422
     assert 'aria-invalid="true"' in field(refused.text) and f'aria-describedby="field-{name}-error' in field(
         refused.text

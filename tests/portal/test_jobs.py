@@ -30,12 +30,6 @@ def _shown(page: Page) -> list[str]:
     return [row.get_attribute("id") or "" for row in page.locator("#jobs tbody tr").all()]
 
 
-def test_the_first_job_is_where_the_empty_list_leads(portal: Page) -> None:
-    portal.goto("/portal/jobs")
-    expect(portal.get_by_role("link", name="Prune a first model")).to_have_attribute("href", "/portal/new")
-    require_accessible(portal)
-
-
 def test_jobs_are_found_sorted_and_paged(
     portal: Page, live_api: httpx.Client, sessions: sessionmaker[Session], job_body: dict[str, Any]
 ) -> None:

@@ -1,218 +1,123 @@
-"""Writing down a new job: what the page shows while it is written, and what is submitted."""
+"""A new job in three answers: what each amount would come to, and what is submitted."""
 
-import json
 import re
-import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
+from sqlalchemy import func, update
+from sqlalchemy.orm import Session, sessionmaker
 
-from tests.methods.two_ways import TWO_WAYS, two_ways
-from tests.portal.conftest import require_accessible
+from core.database import transaction
+from core.service.jobs.tables import JobRow
+from tests.portal.browserless import Browserless
+from tests.portal.conftest import DESKTOP, require_accessible
 
-__all__ = ["two_ways"]
-
-TYPED = 400
-"""Milliseconds of a page's own clock after the last key, before it asks what the form comes to."""
+ASKED = 200
+"""Milliseconds of a page's own clock after an answer, before the page asks what it comes to."""
+_FITS = "document.documentElement.scrollHeight <= window.innerHeight"
 
 
 @pytest.fixture
-def browserless(live_api: httpx.Client, admin_key: str) -> Iterator[httpx.Client]:
-    """Signed in, without a browser."""
-    with httpx.Client(base_url=live_api.base_url, timeout=30) as client:
-        assert client.post("/portal/sign-in", data={"key": admin_key}).status_code == 303
-        yield client
+def somebody(live_api: httpx.Client, admin_key: str) -> Iterator[Browserless]:
+    with closing(Browserless(live_api, admin_key)) as opened:
+        yield opened
 
 
-def _csrf(page: str) -> str:
-    found = re.search(r'name="csrf" value="([^"]+)"', page)
-    assert found is not None
-    return found[1]
+def _hidden(page: str) -> dict[str, str]:
+    """Return the fields of the one form that submits."""
+    form = page.partition('<form method="post" action="/portal/new/full">')[2].partition("</form>")[0]
+    return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', form))
 
 
-def _post(client: httpx.Client, fields: dict[str, Any], **headers: str) -> httpx.Response:
-    csrf = _csrf(client.get("/portal/new").text)
-    return client.post("/portal/new", data={"csrf": csrf, **fields}, headers=headers)
-
-
-def _submitted(client: httpx.Client, live_api: httpx.Client, fields: dict[str, Any]) -> dict[str, Any]:
-    answer = _post(client, fields)
-    assert answer.status_code == 303, answer.text
-    job: dict[str, Any] = live_api.get(f"/v1/jobs/{answer.headers['location'].rpartition('/')[2]}").json()
+def _submitted(portal: Page, live_api: httpx.Client) -> dict[str, Any]:
+    portal.wait_for_url("**/portal/jobs/job_*")
+    job: dict[str, Any] = live_api.get(f"/v1/jobs/{portal.url.rsplit('/', 1)[-1]}").raise_for_status().json()
     return job
 
 
-def test_only_a_model_named_makes_a_job_that_is_worth_running(
-    browserless: httpx.Client, live_api: httpx.Client, model: str, dataset: str
+def test_three_answers_on_one_screen_become_a_job(
+    portal: Page, live_api: httpx.Client, model: str, dataset: str
 ) -> None:
-    job = _submitted(browserless, live_api, {"model": model, "once": "a"})
-    assert _submitted(browserless, live_api, {"model": model, "once": "a"})["id"] == job["id"], "a button pressed twice"
-    assert (job["method"], job["sparsity"], job["pattern"]) == ("frontier", 0.5, "unstructured")
-    calibration = {"dataset": dataset, "samples": 20, "generated": 6, "sequence_length": 64, "seed": 0}
-    assert job["calibration"] == calibration and job["evaluation"]["datasets"] == [dataset]
-    without_text = _submitted(browserless, live_api, {"model": model, "method": "magnitude"})
-    assert without_text["calibration"] is None
-
-
-def test_a_filled_form_is_exactly_that_body(
-    browserless: httpx.Client, live_api: httpx.Client, job_body: dict[str, Any]
-) -> None:
-    from_rest = live_api.post("/v1/jobs", json=job_body).raise_for_status().json()
-    fields = {
-        "model": job_body["model"],
-        "method": "wanda",
-        "goal": "sparsity",
-        "sparsity": "0.5",
-        "target.bytes": "1000",
-        "calibration.dataset": job_body["calibration"]["dataset"],
-        "calibration.samples": "8",
-        "calibration.sequence_length": "32",
-        "evaluation.datasets": job_body["evaluation"]["datasets"],
-        "evaluation.samples": "4",
-        "metadata": "commit=abc",
-        "shown_for": "sparsegpt",
-        "parameters.damping": "0.5",
-        "filled_for": "language-model",
-    }
-    from_form = _submitted(browserless, live_api, fields)
-    own = {"id", "created_at"}
-    assert {k: v for k, v in from_form.items() if k not in own} == {k: v for k, v in from_rest.items() if k not in own}
-    again = browserless.get(f"/portal/new?from={from_rest['id']}&sparsity=0.25").text
-    assert 'name="sparsity" value="0.25"' in again and 'value="wanda"' in again
-    assert browserless.get("/portal/new?from=job_nothing").status_code == 404
-
-
-@pytest.mark.usefixtures("two_ways")
-def test_a_pattern_with_which_a_method_is_another_thing_swaps_its_parameters(
-    browserless: httpx.Client, live_api: httpx.Client, model: str, dataset: str
-) -> None:
-    fields = {
-        "model": model,
-        "method": TWO_WAYS,
-        "pattern": "structured",
-        "sparsity": "0.3",
-        "shown_for": TWO_WAYS,
-        "shown_pattern": "",
-        "parameters.first": "1",
-        "filled_for": "language-model",
-    }
-    looked = _post(browserless, fields | {"check": "1"}, **{"HX-Request-Type": "partial"}).text
-    assert "Parameters of Two ways with pattern structured" in looked and 'id="field-parameters.last"' in looked
-    assert 'name="shown_pattern" value="structured"' in looked and 'id="field-parameters.first"' not in looked
-    assert f'name="calibration.dataset" value="{dataset}"' in looked, "which it needs with this pattern alone"
-    shown = fields | {"shown_pattern": "structured", "calibration.dataset": dataset}
-    del shown["parameters.first"]
-    job = _submitted(browserless, live_api, shown | {"parameters.last": "false"})
-    assert (job["pattern"], job["parameters"]["last"]) == ("structured", False) and "first" not in job["parameters"]
-    again = browserless.get(f"/portal/new?from={job['id']}").text
-    assert 'id="field-parameters.last"' in again and 'id="field-parameters.first"' not in again
-    refused = _post(browserless, shown | {"parameters.first": "1"})
-    assert refused.status_code == 422 and "belongs to pattern &#39;unstructured&#39; or &#39;n:m&#39;" in refused.text
-
-
-def test_a_fault_is_told_at_its_field_and_nothing_typed_is_lost(
-    browserless: httpx.Client, live_api: httpx.Client, model: str, dataset: str
-) -> None:
-    markup = "<script>alert(1)</script>"
-    fields = {
-        "model": model,
-        "method": "wanda",
-        "sparsity": "1.5",
-        "calibration.dataset": dataset,
-        "calibration.samples": "many",
-        "metadata": f"note={markup}",
-        "filled_for": "language-model",
-    }
-    answer = _post(browserless, fields)
-    assert answer.status_code == 422
-    assert 'href="#field-calibration.samples"' in answer.text and 'id="field-calibration.samples-error"' in answer.text
-    for typed in ('value="1.5"', 'value="many"', f'value="{dataset}"'):
-        assert typed in answer.text
-    assert markup not in answer.text and "&lt;script&gt;" in answer.text
-    answer = _post(browserless, fields | {"calibration.samples": "4", "calibration.sequence_length": "16"})
-    assert 'id="field-sparsity-error"' in answer.text and "0 ≤ sparsity &lt; 1" in answer.text
-    assert live_api.get("/v1/jobs").json()["data"] == []
-
-
-def test_the_commands_beside_the_form_make_the_same_job(
-    browserless: httpx.Client, live_api: httpx.Client, admin_key: str, model: str, dataset: str
-) -> None:
-    page = browserless.get("/portal/new", params={"model": model, "method": "sparsegpt", "pattern": "2:4"}).text
-    found = re.search(r'id="as-curl">(.*?)</pre>', page, re.DOTALL)
-    assert found is not None
-    command = found[1].replace("&#34;", '"').replace("&#39;", "'").replace("&amp;", "&")
-    environment = {"SECATEUR_API_KEY": admin_key, "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, check=True, timeout=60)
-    job = json.loads(done.stdout)
-    assert (job["status"], job["pattern"], job["sparsity"]) == ("queued", "2:4", 0.5)
-    assert job["calibration"]["dataset"] == dataset
-
-
-def test_a_viewer_may_look_and_not_submit(live_api: httpx.Client, viewer_key: str, model: str) -> None:
-    client = httpx.Client(base_url=live_api.base_url)
-    client.post("/portal/sign-in", data={"key": viewer_key})
-    page = client.get(f"/portal/new?model={model}").text
-    assert "Submit job" not in page
-    assert 'name="calibration.dataset" value="self"' in page, "without any text, what the model itself writes"
-    assert _post(client, {"model": model, "check": "1"}).status_code == 200
-    assert _post(client, {"model": model}).status_code == 403
-    client.close()
-
-
-def test_the_page_follows_what_is_chosen_and_submits_it(portal: Page, model: str, dataset: str) -> None:
+    width, height = DESKTOP
+    portal.set_viewport_size({"width": width, "height": height})
     portal.clock.install()
     portal.goto("/portal/new")
+    expect(portal.get_by_role("radio", name=model)).to_be_checked()
+    expect(portal.locator(".model-choice")).to_contain_text("LlamaForCausalLM")
+    expect(portal.locator(".sentence")).to_contain_text(dataset)
+    assert portal.evaluate(_FITS), "all of it is on one screen"
     require_accessible(portal)
-    portal.get_by_label("Model", exact=True).fill(model)
-    portal.clock.run_for(TYPED)
-    expect(portal.locator("#model-found")).to_contain_text("LlamaForCausalLM")
-    expect(portal.get_by_label("Frontier", exact=True)).to_be_checked()
-    expect(portal.locator("#outlook")).to_contain_text("Peak memory")
-    expect(portal.locator("#as-curl")).to_contain_text('"calibration"')
-    portal.get_by_label("Sparsity, as a slider").fill("0.25")
-    portal.clock.run_for(TYPED)
-    expect(portal.locator("#outlook")).to_contain_text("25.0 %")
-    expect(portal.get_by_label("Sparsity", exact=True)).to_have_value("0.25")
-    portal.get_by_label("Seed").first.fill("7")
-    portal.get_by_label("SparseGPT", exact=True).check()
-    portal.clock.run_for(TYPED)
-    expect(portal.get_by_text("Parameters of SparseGPT")).to_be_visible()
-    portal.get_by_text("Parameters of SparseGPT").click()
-    portal.get_by_label("Damping").fill("0.02")
-    portal.clock.run_for(TYPED)
-    expect(portal.locator("#as-curl")).to_contain_text('"damping": 0.02')
-    portal.get_by_label("Dataset", exact=True).first.fill("nothing-of-this-name")
-    portal.clock.run_for(TYPED)
-    expect(portal.locator("[id='field-calibration.dataset-error']")).to_contain_text("there is no dataset")
+    portal.get_by_role("radio", name="Sparse for a runtime of mine").check()
+    portal.clock.run_for(ASKED)
+    expect(portal.locator(".sentence")).to_contain_text("prunable weights")
+    slider = portal.get_by_role("slider", name="Remove")
+    slider.focus()
+    portal.keyboard.press("End")
+    chosen = float(slider.input_value())
+    expect(portal.locator("#amount-shown")).to_have_text(f"{chosen:.0%}".replace("%", " %"))
+    portal.clock.run_for(ASKED)
+    expect(portal.locator(".sentence")).to_contain_text(f"{chosen:.0%}".replace("%", " %"))
+    expect(slider).to_be_focused()
+    assert portal.evaluate(_FITS), "all of it is on one screen"
     require_accessible(portal)
-    portal.get_by_label("Dataset", exact=True).first.fill(dataset)
-    portal.clock.run_for(TYPED)
-    expect(portal.locator("[id='field-calibration.dataset-error']")).to_have_count(0)
-    portal.get_by_role("button", name="Submit job").click()
-    portal.wait_for_url("**/portal/jobs/job_*")
+    portal.get_by_text("Why so").click()
+    expect(portal.locator(".why li").filter(has_text="method").first).to_be_visible()
+    portal.get_by_role("button", name="Prune it").click()
+    job = _submitted(portal, live_api)
+    assert (job["model"], job["pattern"], job["sparsity"]) == (model, "unstructured", chosen)
+    planned = live_api.post("/v1/plans", json={"model": model, "goal": "sparsity", "amount": chosen}).json()["job"]
+    assert job["method"] == planned["method"] and job["calibration"]["dataset"] == dataset
 
 
-def test_without_scripts_check_shows_the_same_and_a_lost_session_loses_nothing(
-    portal: Page, live_api: httpx.Client, admin_key: str, model: str, dataset: str
+def test_without_scripts_the_answers_are_steps_of_a_form(
+    somebody: Browserless, live_api: httpx.Client, model: str, dataset: str
 ) -> None:
-    context = portal.context.browser.new_context(
-        java_script_enabled=False, storage_state=portal.context.storage_state()
-    )
-    page = context.new_page()
-    page.goto(f"{live_api.base_url}/portal/new")
-    page.get_by_label("Model", exact=True).fill(model)
-    page.get_by_role("button", name="Check").click()
-    expect(page.locator("#outlook")).to_contain_text("Peak memory")
-    expect(page.get_by_label("Frontier", exact=True)).to_be_checked()
-    page.get_by_label("Sparsity", exact=True).fill("0.3")
-    context.clear_cookies()
-    page.get_by_role("button", name="Submit job").click()
-    page.get_by_label("API key").fill(admin_key)
-    page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_label("Sparsity", exact=True)).to_have_value("0.3")
-    page.get_by_role("button", name="Submit job").click()
-    page.wait_for_url("**/portal/jobs/job_*")
-    context.close()
+    speed = somebody.main("/portal/new")
+    shown = re.search(r'name="shown"[^>]* value="([^"]*)"', speed)
+    assert shown is not None and shown[1] == f"speed {model}"
+    other = somebody.main(f"/portal/new?model={model}&for=size&amount=0.9&shown={shown[1]}")
+    assert 'value="0.9"' not in other, "an amount that was shown for another goal is not meant for this one"
+    page = f"/portal/new?model={model}&for=size"
+    answer = somebody.post(page, "/portal/new/full", _hidden(somebody.main(page)))
+    assert answer.status_code == 303, answer.text
+    job = live_api.get(f"/v1/jobs/{answer.headers['location'].rpartition('/')[2]}").json()
+    assert job["output"]["format"] == "packed" and job["calibration"]["dataset"] == dataset
+    change = re.search(r'href="(/portal/new/full\?[^"]+)"', somebody.main(page))
+    assert change is not None
+    full = somebody.main(change[1].replace("&amp;", "&"))
+    assert 'value="packed" selected' in full and f'name="model" value="{model}"' in full
+
+
+def test_models_are_searched_for_and_others_named(somebody: Browserless, live_api: httpx.Client, model: str) -> None:
+    assert f'value="{model}"' in somebody.main(f"/portal/new?search={model[:3]}")
+    nothing = somebody.main("/portal/new?search=nothing-like-it")
+    assert "No model of your team has that name" in nothing and f'value="{model}"' not in nothing
+    assert 'value="org/name"' in somebody.main("/portal/new?search=org/name")
+    unknown = somebody.main("/portal/new?model=nothing-like-it")
+    assert "there is no model &#39;nothing-like-it&#39;" in unknown and "Prune it" not in unknown
+    share = somebody.main(f"/portal/new?model={model}&amount=many")
+    assert "no share: give one above 0 and below 1" in share
+    moved = somebody.http.get(f"/portal/new?model={model}&method=wanda")
+    assert (moved.status_code, moved.headers["location"]) == (303, f"/portal/new/full?model={model}&method=wanda")
+
+
+def test_what_removes_nothing_asks_for_no_amount(somebody: Browserless, live_api: httpx.Client, model: str) -> None:
+    page = somebody.main(f"/portal/new?model={model}&for=sensitivity")
+    assert "Nothing to choose" in page and 'type="range"' not in page
+    assert _hidden(page)["method"] == "sensitivity" and "Measure it" in page
+
+
+def test_what_a_job_made_is_offered_with_its_size(
+    somebody: Browserless, live_api: httpx.Client, sessions: sessionmaker[Session], job_body: dict[str, Any]
+) -> None:
+    job = live_api.post("/v1/jobs", json=job_body).raise_for_status().json()["id"]
+    metrics = {"parameters": {"dense": 20_000, "nonzero": 11_500}, "bytes": {"dense": 4096, "artifact": 2048}}
+    with transaction(sessions) as session:
+        values = {"status": "succeeded", "metrics": metrics, "finished_at": func.clock_timestamp()}
+        session.execute(update(JobRow).where(JobRow.id == job).values(**values))
+    page = somebody.main("/portal/new?search=pruned")
+    assert f'value="job:{job}"' in page and "11.5 k parameters not zero, 2.0 KiB" in page

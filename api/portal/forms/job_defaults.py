@@ -6,10 +6,11 @@ REST fills in less: a program says what it means.
 from collections.abc import Sequence
 
 from api.portal.session import Form
-from core.engine.options.patterns import family_of
+from core.engine.options.patterns import STRUCTURED, family_of
 from core.methods.registry import METHODS
 from core.service.jobs.resolution.text import SELF
 from core.service.plans import texts
+from core.service.plans.job_bodies import recovery_body
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import ModelSummary
 
@@ -70,6 +71,21 @@ def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset
             "calibration.sequence_length": str(length),
         }
     )
+
+
+def with_recovery(form: Form, model: ModelSummary) -> Form:
+    """Return the form with the recovery that is planned elsewhere too, where whole units go and none is named.
+
+    A language model without a text to calibrate on has none to recover on either.
+    """
+    method = METHODS.get(form.get("method"))
+    if method is None or not method.prunes or form.get("recovery.method"):
+        return form
+    given = family_of(form.get("pattern"))
+    is_structured = (given if given in method.patterns else method.patterns[0]) == STRUCTURED.text
+    if not is_structured or method.needs.training or not form.get("calibration.dataset"):
+        return form
+    return form.or_else({f"recovery.{name}": str(value) for name, value in recovery_body(model.task).items()})
 
 
 def with_evaluation(form: Form, model: ModelSummary, datasets: Sequence[Dataset]) -> Form:

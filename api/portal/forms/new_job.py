@@ -31,6 +31,10 @@ SHOWN_PATTERN = "shown_pattern"
 FILLED_FOR = "filled_for"
 """The task of the model for which the rest was filled in; `AS_IS` where nothing is to be."""
 AS_IS = "nothing"
+FILLED = "filled"
+"""Fields that the page filled in, each as name=value: those nobody touched follow when another method is chosen."""
+_OF_THE_METHOD = ("sparsity", "target.", "calibration.", "recovery.")
+"""Beginnings of the fields whose usual values depend on the method."""
 ONCE = "once"
 """A random text of the page: the same job sent twice from it is one job."""
 
@@ -40,7 +44,8 @@ class Draft:
     """Draft of a job.
 
     `inspection` is of the model, `discovery` what has to end before there is one, `trial` the dry run of the whole;
-    `errors` are by field, `general_errors` of no field.
+    `filled` are the fields that the page filled in, with what it put there, where nobody changed them since. `errors`
+    are by field, `general_errors` of no field.
     """
 
     form: Form
@@ -48,6 +53,7 @@ class Draft:
     inspection: Inspection | None = None
     discovery: Discovery | None = None
     trial: Inspection | None = None
+    filled: dict[str, str] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     general_errors: list[str] = field(default_factory=list)
     status: int = 200
@@ -100,13 +106,18 @@ def shown_variant(form: Form) -> Variant | None:
 
 def form_of_job(job: Job) -> Form:
     """Return the form of a job's request; what its target or pattern implies is not filled in."""
-    body = minimal(JobBody.model_validate(job.model_dump(include=set(JobBody.model_fields))))
-    method = METHODS.get(job.method)
-    if job.target is not None or ":" in job.pattern:
-        body.pop("sparsity", None)
+    return form_of_body(JobBody.model_validate(job.model_dump(include=set(JobBody.model_fields))))
+
+
+def form_of_body(body: JobBody) -> Form:
+    """Return the form of a complete body, to which nothing is filled in, without what its target or pattern implies."""
+    least = minimal(body)
+    method = METHODS.get(body.method)
+    if body.target is not None or ":" in (body.pattern or ""):
+        least.pop("sparsity", None)
     if method is None or not method.prunes:
-        body.pop("pattern", None)
-    return form_of(body).but({FILLED_FOR: AS_IS})
+        least.pop("pattern", None)
+    return form_of(least).but({FILLED_FOR: AS_IS})
 
 
 def draft_job(state: ApiState, caller: Principal, form: Form, datasets: Sequence[Dataset]) -> Draft:
@@ -157,15 +168,38 @@ def _inspect(state: ApiState, team_id: str, body: InspectBody) -> Inspection:
 
 
 def _filled(draft: Draft, inspection: Inspection, datasets: Sequence[Dataset]) -> Form:
+    """Return the form with what the page fills in.
+
+    That is all for a new kind of model, and for another method what nobody touched of what it filled in before.
+    """
     form, shown = draft.form, shown_variant(draft.form)
+    draft.filled = _untouched(form)
     is_new_task = form.get(FILLED_FOR) not in (AS_IS, inspection.task)
+    is_new_variant = shown is not None and shown is not draft.variant
     if is_new_task:
-        form = job_defaults.with_target(job_defaults.with_method(form, inspection)).but({FILLED_FOR: inspection.task})
-    if is_new_task or (shown is not None and shown is not draft.variant):
+        form = job_defaults.with_method(form, inspection).but({FILLED_FOR: inspection.task})
+    if is_new_variant:
+        form = form.without([name for name in draft.filled if name.startswith(_OF_THE_METHOD)])
+    if is_new_task or (is_new_variant and form.get(FILLED_FOR) != AS_IS):
+        form = job_defaults.with_target(form)
+    if is_new_task or is_new_variant:
         form = job_defaults.with_calibration(form, inspection, datasets)
+    if is_new_task or (is_new_variant and form.get(FILLED_FOR) != AS_IS):
+        form = job_defaults.with_recovery(form, inspection)
     if is_new_task:
         form = job_defaults.with_evaluation(form, inspection, datasets)
+    draft.filled = {
+        name: form.get(name)
+        for name in form.lists
+        if name.startswith(_OF_THE_METHOD) and (name in draft.filled or form.get(name) != draft.form.get(name))
+    }
     return form
+
+
+def _untouched(form: Form) -> dict[str, str]:
+    """Return the fields that the page filled in and that still hold what it put there."""
+    pairs = (each.partition("=") for each in form.lists.get(FILLED, []))
+    return {name: value for name, _, value in pairs if form.get(name) == value}
 
 
 def _meant(drafted: Draft) -> Form:

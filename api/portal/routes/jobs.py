@@ -19,6 +19,8 @@ from core.service.jobs.listing import JobFilters, JobSort
 from core.service.jobs.states import STATUSES
 from core.service.jobs.waiting import with_waiting_reasons
 from core.service.publications.retry import retry
+from core.service.registry.service import list_models
+from core.service.samples.requests import latest_request
 from secateur_wire.states import JobStatus
 
 router = APIRouter(prefix="/jobs")
@@ -69,6 +71,7 @@ def list_jobs(
         return f"/portal/jobs?{query}" if query else "/portal/jobs"
 
     states = Counter(job.status for job in jobs.data)
+    sampling = None if jobs.data else latest_request(session, caller.team_id)
     context = {
         "jobs": jobs,
         "counted": [(state, states[state]) for state in STATUSES if state in states],
@@ -76,6 +79,8 @@ def list_jobs(
         "filtered": any(filters.values()),
         "paged": bool(after or before),
         "may_change": caller.may("member"),
+        "has_models": not jobs.data and bool(list_models(session, caller.team_id, limit=1, after=None).data),
+        "sampling": sampling if sampling is not None and sampling.finished_at is None else None,
         "state_options": [("", "any"), *((each, each) for each in STATUSES)],
         "method_options": [("", "any"), *((each, METHODS[each].title) for each in METHODS)],
         "sort_options": list(_SORTS.items()),

@@ -1,159 +1,69 @@
-"""A new job: one page that shows what it would mean while it is written down."""
+"""A new job in three answers, on one page: which model, what for, how much."""
 
-import hashlib
 import secrets
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
+from urllib.parse import urlencode
 
-from fastapi import APIRouter, BackgroundTasks, Query, Request
-from sqlalchemy.orm import Session
+from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import State
-from api.events.after_commit import hint_after_commit
-from api.portal.forms import job_defaults
-from api.portal.forms.job import lines_of, minimal
-from api.portal.forms.new_job import FILLED_FOR, ONCE, Draft, draft_job, form_of_job, shown_variant
+from api.portal.forms.new_job import ONCE, form_of_body
+from api.portal.forms.plan import (
+    FIELDS,
+    GOALS,
+    MODEL,
+    SEARCH,
+    Answers,
+    PlannedJob,
+    plan_job,
+    read_answers,
+)
 from api.portal.rendering import is_partial, page
-from api.portal.session import Form, Posted, Viewer, read_form
-from api.portal.views.method_cards import method_groups
-from api.portal.views.reproduce import commands_for
-from api.state import ApiState
+from api.portal.session import Form, Viewer, read_form
+from api.portal.views.model_choices import ModelChoice, facts_of, model_choices
+from api.portal.views.outcome import estimates_from, expected_quality, outcome_axis, outcome_figures
 from core.database import transaction
-from core.engine.evaluation.zero_shot_tasks import TASKS
-from core.errors import SecateurError
-from core.methods.registry import METHODS
-from core.service.jobs import service
-from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
-from core.service.jobs.resolution.hub_lookup import HubFindings
-from core.service.jobs.schemas import Job, JobBody
-from core.service.registry.service import list_datasets, list_models
-from core.service.teams.principal import Principal
-from secateur_wire.datasets import Dataset
-from secateur_wire.models import Model
+from core.errors import InvalidRequest
+from core.service.jobs.schemas import JobBody
 
 router = APIRouter(prefix="/new")
 
-CHECK = "check"
-_MOST_CHOICES = 100
-"""Most models, datasets and jobs that are offered; others can be named."""
-
 
 @router.get("")
-def new_job_page(
-    request: Request,
-    caller: Viewer,
-    state: State,
-    job_id: Annotated[str | None, Query(alias="from", max_length=100)] = None,
-) -> Response:
-    """Show the form, filled in from the query, and from the job that `from` names if any."""
-    form = read_form(request.query_params).without({CHECK})
-    if job_id is not None:
-        with transaction(state.sessions) as session:
-            form = form.over(form_of_job(service.get_job(session, caller.team_id, job_id)))
-    choices = _choices(state, caller)
-    return _page(request, draft_job(state, caller, form, choices.datasets), choices)
-
-
-@router.post("")
-def submit_job(request: Request, caller: Viewer, state: State, posted: Posted, background: BackgroundTasks) -> Response:
-    """Submit the job, or with `check` only show what it would mean."""
-    form = posted.without({CHECK})
-    choices = _choices(state, caller)
-    if posted.get(CHECK):
-        draft = draft_job(state, caller, form, choices.datasets)
-        return _changes(request, form, draft, choices) if is_partial(request) else _page(request, draft, choices)
-    caller.require("member")
-    draft = draft_job(state, caller, form, choices.datasets)
-    if draft.body is not None and not draft.is_refused:
-        try:
-            on_hub = state.hub.of(caller.team_id, draft.body)
-            with transaction(state.sessions) as session:
-                job, is_new = _submit_once(session, caller, state, posted.get(ONCE), draft.body, on_hub)
-            if is_new:
-                hint_after_commit(background, state, job)
-            return RedirectResponse(f"/portal/jobs/{job.id}", 303)
-        except SecateurError as error:
-            draft.refuse(error)
-    return _page(request, draft, choices, status=draft.status)
-
-
-def _submit_once(
-    session: Session, caller: Principal, state: ApiState, once: str, body: JobBody, hub: HubFindings
-) -> tuple[Job, bool]:
-    """Return the job, and whether it is new: a button pressed twice submits once."""
-
-    def submit() -> Job:
-        return service.submit(session, caller, body, store=state.store, settings=state.settings, hub=hub)
-
-    if not once:
-        return submit(), True
-    said = body.model_dump_json().encode()
-    key = f"portal-{hashlib.sha256(once.encode() + said).hexdigest()}"
-    request = IdempotentRequest(team_id=caller.team_id, key=key, request=said, secret=state.secret)
-    answer, is_replayed = answer_once(
-        session, request, lambda: Answer(201, submit().model_dump_json().encode()), state.settings.idempotency_seconds
-    )
-    return Job.model_validate_json(answer.body), not is_replayed
-
-
-@dataclass(frozen=True)
-class _Choices:
-    """Choices the team has in the form: the newest of each kind."""
-
-    models: list[Model]
-    datasets: list[Dataset]
-    jobs: list[Job]
-
-
-def _choices(state: ApiState, caller: Principal) -> _Choices:
+def new_job_page(request: Request, caller: Viewer, state: State) -> Response:
+    """Show the three answers and what they come to; with any other field of a job, the full form filled in with it."""
+    form = read_form(request.query_params)
+    if form.lists.keys() - FIELDS:
+        return RedirectResponse(f"/portal/new/full?{request.url.query}", 303)
     with transaction(state.sessions) as session:
-        team = caller.team_id
-        models = list_models(session, team, limit=_MOST_CHOICES, after=None).data
-        datasets = list_datasets(session, team, limit=_MOST_CHOICES, after=None).data
-        jobs = service.list_jobs(session, team, limit=_MOST_CHOICES, after=None, status="succeeded").data
-    pruning_jobs = [each for each in jobs if each.method in METHODS and not METHODS[each.method].measures]
-    return _Choices(models, datasets, pruning_jobs)
+        choices = model_choices(session, caller.team_id, form.get(SEARCH), form.get(MODEL))
+    try:
+        answers = read_answers(form, choices[0].name if choices else "")
+        planned = plan_job(state, caller, answers)
+    except InvalidRequest as error:
+        answers = Answers(form.get(MODEL), "speed")
+        planned = PlannedJob(answers, error=error.message)
+    template = "new/answers.html" if is_partial(request) else "new/page.html"
+    return page(request, template, _context(form, planned, choices))
 
 
-def _page(request: Request, draft: Draft, choices: _Choices, *, status: int | None = None) -> Response:
-    """Render the whole page; before a submit, fields that are still empty are no errors."""
-    if status is None and not draft.form.get("model"):
-        draft.errors.clear()
-    context = _context(request, draft, choices) | {"was_submitted": status is not None}
-    return page(request, "new/page.html", context, status=status or 200)
-
-
-def _changes(request: Request, sent: Form, draft: Draft, choices: _Choices) -> Response:
-    """Render the parts that htmx replaces: the model's description, and only those fields that were filled in."""
-    if not sent.get("model"):
-        draft.errors.clear()
-    filled = {name for name in draft.fields if draft.form.lists.get(name) != sent.lists.get(name)}
-    is_new_task = draft.form.get(FILLED_FOR) != sent.get(FILLED_FOR)
-    changed = {
-        "methods": "method" in filled,
-        "parameters": draft.variant is not shown_variant(sent),
-        "target": "sparsity" in filled,
-        "data": is_new_task or any(name.startswith(("calibration.", "evaluation.")) for name in filled),
-    }
-    return page(request, "new/changes.html", _context(request, draft, choices) | {"changed": changed})
-
-
-def _context(request: Request, draft: Draft, choices: _Choices) -> dict[str, Any]:
-    url = f"{request.url.scheme}://{request.url.netloc}"
-    used = draft.form.lists.keys() | draft.errors.keys()
+def _context(form: Form, planned: PlannedJob, choices: list[ModelChoice]) -> dict[str, Any]:
+    plan, model = planned.plan, planned.description
+    body = None if plan is None else form_of_body(JobBody.model_validate(plan.job))
+    fields = [] if body is None else [(name, value) for name, values in body.lists.items() for value in values]
     return {
-        "names_of": lambda part: [name for name in draft.fields if name.startswith(part)],
-        "is_used": lambda names: not used.isdisjoint(names),
-        "lines_of": lines_of,
-        "once": draft.form.get(ONCE) or secrets.token_hex(8),
-        "draft": draft,
-        "form": draft.form,
-        "fields": draft.fields,
+        "search": form.get(SEARCH),
         "choices": choices,
-        "groups": method_groups(),
-        "fits": {each.method: each for each in draft.inspection.methods} if draft.inspection else {},
-        "tasks": TASKS.values(),
-        "usual_methods": {task: METHODS[each].title for task, each in job_defaults.METHOD.items()},
-        "commands": commands_for(minimal(draft.body), url) if draft.body else None,
+        "goals": GOALS,
+        "answers": planned.answers,
+        "planned": planned,
+        "plan": plan,
+        "model_facts": None if model is None else facts_of(model),
+        "figures": [] if plan is None else outcome_figures(plan, None if model is None else model.bytes),
+        "axis": None if plan is None else outcome_axis(plan),
+        "quality": None if plan is None else expected_quality(plan),
+        "estimates_from": "" if plan is None else estimates_from(plan),
+        "fields": [*fields, (ONCE, secrets.token_hex(8))],
+        "change": f"/portal/new/full?{urlencode(fields or [(MODEL, planned.answers.model)])}",
     }

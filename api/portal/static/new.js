@@ -1,70 +1,14 @@
-// The new job page, live: the slider beside the sparsity, and errors at their fields. The page works without either.
+// A new job in three answers: the amount is shown while the slider moves. The page works without.
 "use strict";
 
-(() => {
-  const form = document.getElementById("job-form");
-
-  const follow = (slider) => {
-    const number = document.getElementById(slider.dataset.follows);
-    slider.hidden = false;
-    if (number.value) slider.value = number.value;
-  };
-  const followAll = () => form.querySelectorAll("[data-follows]").forEach(follow);
-
-  form.addEventListener("input", (event) => {
-    const field = event.target;
-    if (field.dataset.follows) {
-      const number = document.getElementById(field.dataset.follows);
-      number.value = field.value;
-    } else {
-      form.querySelectorAll(`[data-follows="${CSS.escape(field.id)}"]`).forEach(follow);
-    }
-    // Whoever fills one of the ways to say how much goes means that one.
-    const goal = field.closest(".goal")?.querySelector("input[name=goal]");
-    if (goal && field !== goal) goal.checked = true;
-  });
-
-  const tell = (id, message) => {
-    const field = document.getElementById(id);
-    const box = field?.closest(".field");
-    if (!box) return;
-    const error = document.createElement("p");
-    error.className = "error";
-    error.id = `${id}-error`;
-    error.textContent = message;
-    box.append(error);
-    box.classList.add("has-error");
-    if (field.matches("input, select, textarea")) {
-      field.setAttribute("aria-invalid", "true");
-      field.setAttribute("aria-describedby", `${error.id} ${field.getAttribute("aria-describedby") ?? ""}`.trim());
-    }
-  };
-
-  const tellAll = () => {
-    form.querySelectorAll(".field > .error").forEach((error) => {
-      const box = error.parentElement;
-      box.classList.remove("has-error");
-      const field = box.querySelector("[aria-invalid]");
-      if (field) {
-        field.removeAttribute("aria-invalid");
-        const others = (field.getAttribute("aria-describedby") ?? "").split(" ").filter((id) => id && id !== error.id);
-        if (others.length) field.setAttribute("aria-describedby", others.join(" "));
-        else field.removeAttribute("aria-describedby");
-      }
-      error.remove();
-    });
-    document.querySelectorAll("#outlook [data-field]").forEach((link) => tell(`field-${link.dataset.field}`, link.textContent));
-  };
-
-  document.addEventListener("htmx:after:swap", () => { followAll(); tellAll(); });
-  // A link to a field inside closed details opens them.
-  document.addEventListener("click", (event) => {
-    const link = event.target.closest("a[data-field]");
-    if (!link) return;
-    const field = document.getElementById(link.hash.slice(1));
-    for (let each = field?.parentElement; each; each = each.parentElement) if (each instanceof HTMLDetailsElement) each.open = true;
-    field?.focus();
-  });
-  followAll();
-  document.getElementById("refused")?.focus();
-})();
+document.addEventListener("input", (event) => {
+  const slider = event.target;
+  if (slider.id !== "amount") return;
+  const share = `${Math.round(slider.value * 100)} %`;
+  slider.setAttribute("aria-valuetext", `${share} ${slider.dataset.shown}`);
+  const along = (100 * (slider.value - slider.min)) / (slider.max - slider.min);
+  const marker = document.getElementById("marker");
+  marker?.setAttribute("x1", `${along}%`);
+  marker?.setAttribute("x2", `${along}%`);
+  document.getElementById("amount-shown").textContent = share;
+});

@@ -1,4 +1,4 @@
-"""States of jobs, sweeps and publications, stages of a job and types of its events."""
+"""States of jobs, sweeps, publications and samples, stages of a job and types of its events."""
 
 from typing import Final, Literal
 
@@ -10,6 +10,7 @@ AttemptOutcome = Literal["succeeded", "failed", "cancelled", "released", "lost"]
 EventType = Literal["status", "stage", "progress", "log", "metric"]
 
 DiscoveryState = Literal["waiting", "running", "found", "failed"]
+SampleState = Literal["waiting", "running", "ready", "failed"]
 
 SweepStatus = Literal["running", "succeeded", "failed", "cancelled"]
 PointStatus = Literal["waiting", "queued", "running", "cancelling", "succeeded", "failed", "cancelled", "not_run"]

@@ -1,0 +1,88 @@
+"""Models that a new job offers: those the team used last, those it registered, and what its jobs made."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from api.portal.formatting import count, size
+from core.engine.architectures.describe import Description
+from core.methods.registry import METHODS
+from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
+from core.service.jobs.schemas import Job
+from core.service.jobs.service import list_jobs
+from core.service.registry.service import list_models
+from secateur_wire.metrics import Metrics
+from secateur_wire.models import Model, ModelSummary
+
+_MOST_READ = 100
+_MOST_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """One model: `name` as a job's body has it, `title` as people know it, and what is known of it so far."""
+
+    name: str
+    title: str
+    about: str
+
+    def has(self, words: Iterable[str]) -> bool:
+        text = f"{self.name} {self.title} {self.about}".casefold()
+        return all(word in text for word in words)
+
+
+def model_choices(session: Session, team_id: str, search: str, chosen: str) -> list[ModelChoice]:
+    """Return what matches a search, last used first; a name of the hub that is typed whole is a choice of its own.
+
+    The model that is chosen already comes first, unless something else is searched for.
+    """
+    models = list_models(session, team_id, limit=_MOST_READ, after=None).data
+    jobs = list_jobs(session, team_id, limit=_MOST_READ, after=None).data
+    words = search.casefold().split()
+    offered = {each.name: each for each in _ordered(models, jobs)}
+    if "/" in search.strip("/") and search not in offered:
+        offered[search] = ModelChoice(search, search, "on the hub")
+    if chosen and chosen not in offered:
+        offered[chosen] = ModelChoice(chosen, chosen, "on the hub" if "/" in chosen else "")
+    matching = [each for each in offered.values() if each.has(words)]
+    return sorted(matching, key=lambda each: each.name != chosen)[:_MOST_SHOWN]
+
+
+def _ordered(models: Sequence[Model], jobs: Sequence[Job]) -> list[ModelChoice]:
+    registered = {each.name: ModelChoice(each.name, each.name, _facts(each)) for each in models}
+    used = [
+        registered.get(each, ModelChoice(each, each, "on the hub, used before"))
+        for each in dict.fromkeys(job.model for job in jobs)
+        if each in registered or "/" in each
+    ]
+    artifacts = [
+        ModelChoice(f"{JOB_PREFIX}{each.id}", f"{each.model}, pruned", _result(each))
+        for each in jobs
+        if _left_model(each)
+    ]
+    return [*used, *registered.values(), *artifacts]
+
+
+def _left_model(job: Job) -> bool:
+    return job.status == "succeeded" and job.method in METHODS and not METHODS[job.method].measures
+
+
+def facts_of(model: ModelSummary | Description) -> str:
+    """Return size and architecture of a model in a line."""
+    return f"{count(model.parameters)} parameters, {size(model.bytes)}, {model.architecture}"
+
+
+def _facts(model: Model) -> str:
+    if model.discovery is not None and model.discovery.state == "failed":
+        return "cannot be pruned"
+    return facts_of(model)
+
+
+def _result(job: Job) -> str:
+    parts, metrics = [METHODS[job.method].title], Metrics.model_validate(job.metrics or {})
+    if metrics.parameters is not None:
+        parts.append(f"{count(metrics.parameters.nonzero)} parameters not zero")
+    if metrics.bytes is not None and metrics.bytes.artifact:
+        parts.append(size(metrics.bytes.artifact))
+    return ", ".join(parts)

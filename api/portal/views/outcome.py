@@ -1,0 +1,268 @@
+"""Outcome of a plan as a page shows it: figures with their ranges, and a chart along the amounts."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, get_args
+
+from api.portal.formatting import number, percent, size
+from core.pipeline.reports.verdict import PERPLEXITY_BANDS, band_of
+from secateur_wire.plans import FigureName, Plan, PlanFigure, PlanPoint
+from secateur_wire.verdicts import Band
+
+SOURCES: Final[dict[str, str]] = {
+    "jobs": "your team's own jobs",
+    "measurements": "measurements of this release",
+    "account": "what the files will hold",
+}
+LIMITS: Final = tuple(zip(PERPLEXITY_BANDS, get_args(Band)[1:], strict=True))
+"""Perplexity ratios from which on a model is called by the next word."""
+_UNKNOWN: Final = "?"
+_TICK: Final = 8.5
+_PHONE_TICK: Final = 35.0
+"""Least distance of two amounts below the axis, in per cent of it, on a desk and on a phone."""
+_WIDTH: Final = 1000
+_HEIGHT: Final = 100
+"""Units of the chart's drawing, which the page stretches over the axis."""
+_NAME_HEIGHT: Final = 14
+"""Share of the chart's height, in per cent, that a name takes."""
+_LEAST_TOP: Final = 1.5
+"""Least perplexity ratio at the top of the chart, so that a hair's breadth does not look like a cliff."""
+
+_MOST_TOP: Final = 8.0
+"""Most at the top: what is worse than that is of no use, however much worse."""
+
+
+@dataclass(frozen=True)
+class OutcomeFigure:
+    """One figure of the amount taken: the estimate, the range it should lie in, and what it rests on."""
+
+    label: str
+    value: str
+    range: str
+    source: str
+    basis: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One amount below the axis, at `x` per cent of it, with what is known of it by row.
+
+    Only those of `is_shown` have room, and on a phone only those that are not `is_wide`.
+    """
+
+    x: float
+    amount: str
+    cells: tuple[str, ...]
+    is_shown: bool
+    is_wide: bool
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A line of the chart at a perplexity ratio, at `y` per cent from the top."""
+
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
+class OutcomeAxis:
+    """The axis of amounts: its ends, its ticks, and perplexity along it as a band and a line (SVG points)."""
+
+    low: float
+    high: float
+    rows: tuple[str, ...]
+    ticks: tuple[Tick, ...]
+    band: str
+    line: str
+    limits: tuple[Limit, ...]
+    marker: float
+
+    @property
+    def shown_ticks(self) -> list[Tick]:
+        return [each for each in self.ticks if each.is_shown]
+
+
+_NAMES: Final[dict[FigureName, str]] = {
+    "perplexity_ratio": "Perplexity",
+    "bytes_ratio": "Size",
+    "prefill_ratio": "Reading speed",
+    "decode_ratio": "Writing speed",
+    "seconds": "The job takes",
+}
+_ROWS: Final[dict[FigureName, str]] = {
+    "perplexity_ratio": "Perplexity",
+    "bytes_ratio": "Size",
+    "prefill_ratio": "Time to read",
+    "decode_ratio": "Time to write",
+    "seconds": "Job takes",
+}
+
+
+def outcome_figures(plan: Plan, dense_bytes: int | None) -> list[OutcomeFigure]:
+    """Return the figures of the amount taken, in the order in which people ask for them."""
+    return [
+        OutcomeFigure(
+            _NAMES[name],
+            _value(name, figure.estimate, dense_bytes),
+            _range(name, figure, dense_bytes),
+            SOURCES[figure.source],
+            figure.basis,
+        )
+        for name in _NAMES
+        if (figure := plan.figures.get(name)) is not None
+    ]
+
+
+def _value(name: FigureName, estimate: float, dense_bytes: int | None) -> str:
+    match name:
+        case "seconds":
+            return _minutes(estimate)
+        case "bytes_ratio":
+            return percent(estimate) if dense_bytes is None else size(estimate * dense_bytes)
+        case "perplexity_ratio":
+            return f"× {number(estimate)}"
+        case "prefill_ratio" | "decode_ratio":
+            return _speed(estimate)
+
+
+def _speed(ratio: float) -> str:
+    return f"× {number(1 / ratio, 2)}" if ratio > 0 else "–"
+
+
+def _range(name: FigureName, figure: PlanFigure, dense_bytes: int | None) -> str:
+    match name:
+        case "seconds":
+            return f"{_minutes(figure.low)} to {_minutes(figure.high)}"
+        case "bytes_ratio":
+            dense = "" if dense_bytes is None else f" of {size(dense_bytes)}"
+            share = percent(figure.estimate)
+            if percent(figure.low) != percent(figure.high):
+                share = f"{number(figure.low * 100, 2)} to {percent(figure.high)}"
+            return f"{share}{dense}"
+        case "perplexity_ratio":
+            return f"{number(figure.low)} to {number(figure.high)}"
+        case "prefill_ratio" | "decode_ratio":
+            return f"{number(1 / figure.high, 2)} to {number(1 / figure.low, 2)}"
+
+
+def expected_quality(plan: Plan) -> str | None:
+    """Return in words how the model should compare with the dense one; None where nothing is known of that."""
+    figure = plan.figures.get("perplexity_ratio")
+    if figure is None:
+        return None
+    best, middle, worst = (band_of(each) for each in (figure.low, figure.estimate, figure.high))
+    return middle if best == worst else f"{best} to {worst}"
+
+
+def estimates_from(plan: Plan) -> str:
+    """Return a sentence that says that the figures are estimates, what they rest on, and what nobody knows."""
+    by_source = {each.source: each.basis for each in plan.figures.values()}
+    said = "Estimates, not promises"
+    if by_source:
+        said += ", by " + " and ".join(SOURCES[source] for source in SOURCES if source in by_source)
+    if not plan.unknown:
+        return f"{said}."
+    unknown = "; ".join(_in_words(each) for each in plan.unknown)
+    return f"{said}. Not known: {unknown}."
+
+
+def _in_words(text: str) -> str:
+    """Return a sentence of the planner with the names of figures as the page has them."""
+    for name, shown in _NAMES.items():
+        text = text.replace(name, shown.lower())
+    return text.rstrip(".")
+
+
+def outcome_axis(plan: Plan) -> OutcomeAxis | None:
+    """Return the axis along which an amount is chosen; None where there is nothing to choose."""
+    points = sorted(plan.points, key=lambda each: each.amount)
+    if plan.amount is None or not points:
+        return None
+    low = min(points[0].amount, plan.amount)
+    high = max(points[-1].amount, plan.amount)
+    if low == high:
+        return None
+
+    def across(amount: float) -> float:
+        return round((amount - low) / (high - low) * 100, 2)
+
+    rows = [name for name in _ROWS if _is_informative([_cell(each, name) for each in points])]
+    shown, narrow = (_thinned([across(each.amount) for each in points], least) for least in (_TICK, _PHONE_TICK))
+    ticks = tuple(
+        Tick(
+            across(each.amount),
+            percent(each.amount),
+            tuple(_cell(each, name) for name in rows),
+            is_shown=across(each.amount) in shown,
+            is_wide=across(each.amount) not in narrow,
+        )
+        for each in points
+    )
+    band, line, limits = _quality(points, across)
+    return OutcomeAxis(low, high, tuple(_ROWS[name] for name in rows), ticks, band, line, limits, across(plan.amount))
+
+
+def _is_informative(cells: Sequence[str]) -> bool:
+    """Tell whether a row says something of most amounts, and not the same of all."""
+    known = [each for each in cells if each != _UNKNOWN]
+    return len(known) * 2 > len(cells) and len(set(known)) > 1
+
+
+def _thinned(places: Sequence[float], least: float) -> set[float]:
+    """Return the places that have room: both ends, and between them those that are far enough from the one before."""
+    kept = [places[0]]
+    for each in places[1:-1]:
+        if each >= kept[-1] + least and each <= places[-1] - least:
+            kept.append(each)
+    return {*kept, places[-1]}
+
+
+def _cell(point: PlanPoint, name: FigureName) -> str:
+    figure = point.figures.get(name)
+    if figure is None:
+        return _UNKNOWN
+    match name:
+        case "seconds":
+            return _minutes(figure.estimate)
+        case "perplexity_ratio":
+            return f"× {number(figure.estimate, 3 if figure.estimate < 10 else 2)}"
+        case _:
+            return percent(figure.estimate)
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _quality(points: Sequence[PlanPoint], across: Callable[[float], float]) -> tuple[str, str, tuple[Limit, ...]]:
+    """Return the band, the line and the limits of perplexity along the axis, on a logarithmic scale."""
+    known = [(each.amount, figure) for each in points if (figure := each.figures.get("perplexity_ratio")) is not None]
+    if not known:
+        return "", "", ()
+    top = math.log(min(_MOST_TOP, max(_LEAST_TOP, *(figure.high for _, figure in known))))
+    bottom = min(0.0, *(math.log(figure.low) for _, figure in known))
+
+    def down(ratio: float) -> float:
+        return (top - math.log(ratio)) / (top - bottom) * _HEIGHT
+
+    def place(amount: float, ratio: float) -> str:
+        return f"{across(amount) / 100 * _WIDTH:.1f},{down(ratio):.1f}"
+
+    upper = [place(amount, figure.high) for amount, figure in known]
+    lower = [place(amount, figure.low) for amount, figure in reversed(known)]
+    line = [place(amount, figure.estimate) for amount, figure in known]
+    limits = [Limit(round(down(ratio), 1), text) for ratio, text in LIMITS if bottom < math.log(ratio) < top]
+    return " ".join((*upper, *lower)), " ".join(line), tuple(_without_overlaps(limits))
+
+
+def _without_overlaps(limits: Iterable[Limit]) -> Iterator[Limit]:
+    """Yield the limits whose names do not lie on one another."""
+    free = float(_HEIGHT)
+    for each in limits:
+        if each.y <= free - _NAME_HEIGHT and each.y >= _NAME_HEIGHT:
+            free = each.y
+            yield each

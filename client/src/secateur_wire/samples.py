@@ -1,0 +1,43 @@
+"""Requests for the samples: a real model and texts for a first job."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from secateur_wire.base import OneOf, WireModel
+from secateur_wire.plans import Goal
+from secateur_wire.states import SampleState
+
+
+class SampleBody(BaseModel):
+    """Request to have the samples registered; with a `goal`, the model is then pruned as planned for it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    goal: Goal | None = None
+
+
+class SampleError(WireModel):
+    """Reason that the samples could not be had."""
+
+    code: str
+    message: str
+
+
+class SampleRequest(WireModel):
+    """A request for the samples, for which a worker fetches them. `step` is what it is at, or was last.
+
+    `job_id` is the first job, where one was asked for. `error` is why it failed.
+    """
+
+    id: str
+    object: Literal["sample_request"] = "sample_request"
+    state: Annotated[str, OneOf(SampleState)]
+    goal: Annotated[str, OneOf(Goal)] | None
+    step: str | None
+    job_id: str | None
+    error: SampleError | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None

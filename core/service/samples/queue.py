@@ -1,0 +1,103 @@
+"""Queue of requests for the samples: a worker takes one under a lease, and writes what came of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from core.database import seconds_from_now
+from core.errors import Problem, Unavailable
+from core.service.samples.tables import SampleRequestRow
+from secateur_wire.plans import Goal, PlanBody
+
+MOST_ATTEMPTS = 2
+"""Workers that take a request before one that ended without an answer is final."""
+
+
+@dataclass(frozen=True)
+class ClaimedSample:
+    """Request that a worker has taken; `attempt` goes with every later write."""
+
+    id: str
+    attempt: int
+    team_id: str
+    goal: Goal | None
+
+
+def claim(session: Session, *, worker_id: str, lease_seconds: float) -> ClaimedSample | None:
+    """Take the oldest request that waits, or whose worker stopped renewing; None where there is none.
+
+    One that workers lost too often fails.
+    """
+    is_lost = and_(SampleRequestRow.state == "running", SampleRequestRow.lease_expires_at < func.clock_timestamp())
+    row = session.scalars(
+        select(SampleRequestRow)
+        .where(or_(SampleRequestRow.state == "waiting", is_lost))
+        .order_by(SampleRequestRow.created_at, SampleRequestRow.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    ).one_or_none()
+    if row is None:
+        return None
+    claimed = ClaimedSample(row.id, row.attempts + 1, row.team_id, _goal(row.goal))
+    if row.attempts >= MOST_ATTEMPTS:
+        lost = Unavailable(f"{row.attempts} workers that fetched the samples ended before they had them")
+        row.state, row.lease_expires_at, row.error = "failed", None, _kept(lost.problem())
+        row.finished_at = func.clock_timestamp()
+        return None
+    row.state, row.attempts, row.worker_id = "running", claimed.attempt, worker_id
+    row.started_at, row.lease_expires_at = func.clock_timestamp(), seconds_from_now(lease_seconds)
+    session.flush()
+    return claimed
+
+
+def renew(session: Session, claimed: ClaimedSample, lease_seconds: float) -> bool:
+    """Keep a request; False where it is no longer this attempt's, or is over."""
+    return _write(session, claimed, {"lease_expires_at": seconds_from_now(lease_seconds)})
+
+
+def note_step(session: Session, claimed: ClaimedSample, step: str) -> bool:
+    """Note what is done now; False as of `renew`."""
+    return _write(session, claimed, {"step": step})
+
+
+def release(session: Session, claimed: ClaimedSample) -> bool:
+    """Give a request back unharmed: the attempt does not count."""
+    values = {"state": "waiting", "worker_id": None, "lease_expires_at": None, "attempts": claimed.attempt - 1}
+    return _write(session, claimed, values)
+
+
+def succeed(session: Session, claimed: ClaimedSample, job_id: str | None) -> bool:
+    return _end(session, claimed, {"state": "ready", "job_id": job_id})
+
+
+def fail(session: Session, claimed: ClaimedSample, problem: Problem) -> bool:
+    return _end(session, claimed, {"state": "failed", "error": _kept(problem)})
+
+
+def _end(session: Session, claimed: ClaimedSample, values: dict[str, Any]) -> bool:
+    return _write(session, claimed, values | {"lease_expires_at": None, "finished_at": func.clock_timestamp()})
+
+
+def _write(session: Session, claimed: ClaimedSample, values: dict[str, Any]) -> bool:
+    written = session.scalar(
+        update(SampleRequestRow)
+        .where(
+            SampleRequestRow.id == claimed.id,
+            SampleRequestRow.attempts == claimed.attempt,
+            SampleRequestRow.state == "running",
+        )
+        .values(**values)
+        .returning(SampleRequestRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return written is not None
+
+
+def _kept(problem: Problem) -> dict[str, str]:
+    return {"code": problem["code"], "message": problem["message"]}
+
+
+def _goal(text: str | None) -> Goal | None:
+    return None if text is None else PlanBody.model_validate({"model": "sample", "goal": text}).goal

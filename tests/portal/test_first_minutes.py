@@ -1,0 +1,137 @@
+"""A portal in which there is nothing yet: each page says what will be there, and one click makes a first model."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.service.samples import queue
+from core.settings import Settings
+from core.storage import Store
+from tests.portal.browserless import Browserless
+from tests.portal.conftest import require_accessible
+from tests.runner.models import write_model, write_words
+from worker.samples.language import CALIBRATION, EVALUATION, MODEL
+from worker.samples.requested import Samples, fulfil
+
+POLLED = 2_000
+"""Milliseconds of a page's own clock until it asks how far the samples are."""
+EMPTY = {
+    "/portal/jobs": "No jobs yet",
+    "/portal/models": "No models yet",
+    "/portal/datasets": "No datasets yet",
+    "/portal/sweeps": "No sweeps yet",
+    "/portal/triggers": "No triggers yet",
+    "/portal/webhooks": "No webhooks yet",
+    "/portal/compare": "No jobs are chosen yet",
+    "/portal/workers": "No worker is alive",
+}
+"""What each page says first where there is nothing."""
+
+
+@pytest.fixture
+def somebody(live_api: httpx.Client, admin_key: str) -> Iterator[Browserless]:
+    with closing(Browserless(live_api, admin_key)) as opened:
+        yield opened
+
+
+def tiny_samples() -> Samples:
+    """A model and texts of the samples' names, that need no network."""
+
+    def texts(folder: Path, say: Callable[[str], None]) -> dict[str, Path]:
+        return {name: write_words(folder / f"{name}.txt") for name in (CALIBRATION, EVALUATION)}
+
+    return Samples(
+        model_name=MODEL,
+        model_source="tiny",
+        model=lambda folder, say: write_model(folder / "model", 2),
+        text_names=(CALIBRATION, EVALUATION),
+        text_source="tiny",
+        texts=texts,
+    )
+
+
+def _claim(sessions: sessionmaker[Session]) -> queue.ClaimedSample:
+    with transaction(sessions) as session:
+        claimed = queue.claim(session, worker_id="worker_1", lease_seconds=60)
+    assert claimed is not None
+    return claimed
+
+
+def test_every_empty_page_says_what_will_be_there_and_how_to_get_it(
+    live_api: httpx.Client, admin_key: str, viewer_key: str
+) -> None:
+    for key, pages in ((admin_key, EMPTY), (viewer_key, dict(list(EMPTY.items())[:-1]))):
+        with closing(Browserless(live_api, key)) as somebody:
+            for path, title in pages.items():
+                page = somebody.main(path)
+                said = page.partition('<div class="empty">')[2].partition("</div>")[0]
+                assert f"<h2>{title}</h2>" in said and said.count("<p") >= 2, path
+                is_offered = key == admin_key and path.rpartition("/")[2] in ("jobs", "models", "datasets")
+                assert ("/portal/samples" in page) == is_offered, path
+
+
+def test_one_click_in_an_empty_portal_leads_to_the_first_job(
+    portal: Page,
+    live_api: httpx.Client,
+    settings: Settings,
+    sessions: sessionmaker[Session],
+    store: Store,
+) -> None:
+    portal.clock.install()
+    portal.goto("/portal/jobs")
+    require_accessible(portal)
+    portal.get_by_role("button", name="Prune a sample model").click()
+    expect(portal.get_by_role("heading", name="A first pruned model")).to_be_visible()
+    require_accessible(portal)
+    claimed = _claim(sessions)
+    with transaction(sessions) as session:
+        assert queue.note_step(session, claimed, "Converting the model to safetensors…")
+    portal.clock.run_for(POLLED)
+    expect(portal.get_by_text("Converting the model")).to_be_visible()
+    fulfil(settings, sessions, store, claimed, tiny_samples())
+    portal.clock.run_for(POLLED)
+    portal.wait_for_url("**/portal/jobs/job_*")
+    job = live_api.get(f"/v1/jobs/{portal.url.rsplit('/', 1)[-1]}").json()
+    assert (job["model"], job["pattern"], job["status"]) == (MODEL, "structured", "queued")
+    assert job["evaluation"]["datasets"] == [EVALUATION]
+    models, texts = (live_api.get(f"/v1/{noun}").json()["data"] for noun in ("models", "datasets"))
+    assert [each["name"] for each in models] == [MODEL]
+    assert {each["name"] for each in texts} == {CALIBRATION, EVALUATION}
+    again = live_api.post("/v1/samples", json={}).raise_for_status().json()
+    fulfil(settings, sessions, store, _claim(sessions), tiny_samples())
+    ended = live_api.get(f"/v1/samples/{again['id']}").json()
+    assert (ended["state"], ended["job_id"]) == ("ready", None), "what is there already is left as it is"
+
+
+def test_samples_that_cannot_be_had_say_why_and_are_asked_for_again(
+    live_api: httpx.Client,
+    somebody: Browserless,
+    settings: Settings,
+    sessions: sessionmaker[Session],
+    store: Store,
+) -> None:
+    first = live_api.post("/v1/samples", json={"goal": "size"}).json()
+    assert live_api.post("/v1/samples", json={}).json()["id"] == first["id"], "one at a time"
+    unusable = tiny_samples()
+    broken = Samples(**{**vars(unusable), "model": lambda folder, say: write_words(folder / "model").parent})
+    fulfil(settings, sessions, store, _claim(sessions), broken)
+    page = somebody.main(f"/portal/samples/{first['id']}")
+    assert "The samples could not be had." in page and "config.json" in page and "Try again" in page
+    answer = somebody.post("/portal/models", "/portal/samples", {"goal": "size"})
+    again = answer.headers["location"].rpartition("/")[2]
+    assert again != first["id"] and live_api.get(f"/v1/samples/{again}").json()["state"] == "waiting"
+    for _ in range(queue.MOST_ATTEMPTS):
+        lost = _claim(sessions)
+        with transaction(sessions) as session:
+            assert queue.renew(session, lost, -1)
+    with transaction(sessions) as session:
+        assert queue.claim(session, worker_id="worker_2", lease_seconds=60) is None
+    assert "ended before they had them" in live_api.get(f"/v1/samples/{again}").json()["error"]["message"]
+    with transaction(sessions) as session:
+        assert not queue.succeed(session, lost, None), "what was given up is over"

