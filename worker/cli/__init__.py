@@ -13,6 +13,7 @@ import typer
 from pydantic import BaseModel
 
 from core.engine.architectures.classifier_architecture import NetworkName
+from secateur.cli.identifiers import only_one
 from secateur.cli.keys import (
     DaysOption,
     KeyArgument,
@@ -274,8 +275,12 @@ def _keys_revoke(key_id: KeyArgument, team: TeamOption = None, as_json: JsonOpti
         revoke_key_there(key_id, as_json)
         return
     from core.database import transaction
+    from core.service.identifiers import identifiers
     from core.service.teams.keys import revoke_key
+    from core.service.teams.principal import Principal
 
     with local_instance() as instance, transaction(instance.sessions) as session:
-        revoked = revoke_key(session, _team(session, instance, team), key_id)
+        team_id = _team(session, instance, team)
+        found = identifiers(session, Principal(team_id, "operator", "admin"), "key", key_id)
+        revoked = revoke_key(session, team_id, only_one("key", key_id, found))
     show_revoked(_as_client_sees(revoked, Key), as_json)

@@ -12,6 +12,7 @@ _POLICY = {
 }
 
 EXAMPLES: Final[dict[str, Any]] = {
+    "Identifier": {"id": JOB, "object": "identifier", "kind": "job", "created_at": MOMENT},
     "PublicationBody": {
         "to": "hub:acme/smollm2-135m-wanda",
         "token": "hf_…, that may write there",
@@ -81,4 +82,6 @@ EXAMPLES: Final[dict[str, Any]] = {
 
 PARAMETERS: Final[dict[str, Any]] = {
     "publication_id": "pub_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
+    "list_identifiers kind": "job",
+    "list_identifiers shortened": "job_01jnb",
 }

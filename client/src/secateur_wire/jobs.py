@@ -28,6 +28,7 @@ class JobState(WireModel, Generic[Figures]):
     """A job without the parts of its request that have fields of their own.
 
     `progress` runs from 0 to 1. `waiting_reason` says why no worker can take a job that waits, None where one can.
+    `estimated_seconds` is how long an attempt was expected to take when the job was submitted.
     """
 
     id: str
@@ -40,6 +41,7 @@ class JobState(WireModel, Generic[Figures]):
     started_at: datetime | None
     finished_at: datetime | None
     waiting_reason: str | None = None
+    estimated_seconds: float | None = None
     error: JobError | None
     metrics: Figures | None
     model: str

@@ -283,6 +283,7 @@ def job_answer(row: JobRow, waiting: str | None = None) -> Job:
     also = {
         "waiting_reason": waiting,
         "model_revision": row.model_revision,
+        "estimated_seconds": None if row.estimate is None else row.estimate["seconds"],
         "warnings": [] if row.estimate is None else row.estimate.get("warnings", []),  # older jobs have none
     }
     return Job.model_validate(row.body | {name: getattr(row, name) for name in own} | also, extra="ignore")

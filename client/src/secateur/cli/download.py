@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from pydantic import JsonValue
 
-from secateur.cli.output import JobArgument, JsonOption, connect, print_json, say
+from secateur.cli.identifiers import JobArgument
+from secateur.cli.output import JsonOption, connect, print_json, say
 from secateur.cli.transfer import transfer_bars
 from secateur.errors import DownloadError
 from secateur.formatting import size

@@ -22,7 +22,6 @@ from secateur_wire.discoveries import Discovery
 from secateur_wire.metrics import Metrics, TargetReached
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
-JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job, for example job_01ARZ3NDEKTSV4RRFFQ69G5FAV.")]
 
 RETRIES: Final = 3
 WORTH_TELLING_SECONDS: Final = 1.0

@@ -9,7 +9,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from secateur.cli.end_options import JunitOption, MarkdownOption, SummaryOption
-from secateur.cli.output import JobArgument, JsonOption, connect, explain, print_job, print_json
+from secateur.cli.identifiers import JobArgument
+from secateur.cli.output import JsonOption, connect, explain, print_job, print_json
 from secateur.cli.summary import SummaryFiles
 from secateur.client import Client
 from secateur.jobs import Job
