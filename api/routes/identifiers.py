@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from api.dependencies import DatabaseSession, Viewer
 from api.http.problem_documents import problems
-from core.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from core.errors import InvalidRequest, NotFound, Unauthenticated
 from core.service import identifiers as service
 from secateur_wire.base import Page
 from secateur_wire.identifiers import Identifier, IdentifierKind
@@ -14,7 +14,7 @@ from secateur_wire.identifiers import Identifier, IdentifierKind
 router = APIRouter(prefix="/v1/identifiers", tags=["team"])
 
 
-@router.get("", responses=problems(Unauthenticated, Forbidden, NotFound, InvalidRequest))
+@router.get("", responses=problems(Unauthenticated, NotFound, InvalidRequest))
 def list_identifiers(
     caller: Viewer,
     session: DatabaseSession,
@@ -25,7 +25,7 @@ def list_identifiers(
     ],
     limit: Annotated[int, Query(ge=1, le=200, description="Items in the list.")] = service.CANDIDATES,
 ) -> Page[Identifier]:
-    """Identifiers that a shortened one may stand for, newest first: one where it is unique. Those of keys need an
-    admin.
+    """Identifiers that a shortened one may stand for, newest first: one where it is unique. Those of keys are
+    there for admins alone.
     """
     return service.identifiers(session, caller, kind, shortened, limit=limit)

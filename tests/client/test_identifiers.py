@@ -53,7 +53,7 @@ def test_only_the_callers_own_things_are_found(
     few = live_api.get("/v1/identifiers", params=asked | {"limit": 2}).json()
     assert [each["id"] for each in few["data"]] == jobs[:0:-1] and few["has_more"]
     keys = live_api.get("/v1/identifiers", params={"kind": "key", "shortened": "0"}, headers=bearer(viewer_key))
-    assert keys.status_code == 403
+    assert keys.json()["data"] == [], "who may not list keys finds none"
     for faulty in ({"shortened": "job_%"}, {"kind": "sweep", "shortened": "-"}, {"shortened": "0" * 27}):
         assert live_api.get("/v1/identifiers", params=asked | faulty).json()["code"] == "invalid_request", faulty
 
