@@ -25,6 +25,7 @@ from importlib.metadata import entry_points
 import typer
 
 from secateur.cli.download import download
+from secateur.cli.groups import GroupedCommands
 from secateur.cli.hub_token import hub_token_app
 from secateur.cli.inspection import inspect
 from secateur.cli.jobs import cancel, jobs_app, report, retry, show
@@ -68,7 +69,9 @@ ENTRY_POINT_GROUP = "secateur.commands"
 
 app = typer.Typer(
     name="secateur",
-    help="Prune neural networks: submit a model, get a smaller checkpoint and a report of what the cut cost.",
+    cls=GroupedCommands,
+    help="Begin with `secateur prune MODEL -o FOLDER`: it makes a model smaller, from start to end.\n\nThe other "
+    "commands are its steps, one by one, and what a team needs around them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
