@@ -34,6 +34,7 @@ from core.errors import (
 from core.service.jobs import service
 from core.service.jobs.comparison import FEWEST, MOST, Comparison
 from core.service.jobs.listing import JobSort
+from core.service.jobs.random_baseline import with_random_baseline
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.trade_off import Cost
@@ -166,7 +167,8 @@ def compare_jobs(
 @router.get("/{job_id}", responses=problems(Unauthenticated, NotFound))
 def get_job(job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Job:
     """One job."""
-    return with_waiting_reason(session, service.get_job(session, caller.team_id, job_id), state.settings)
+    job = with_random_baseline(session, caller.team_id, service.get_job(session, caller.team_id, job_id))
+    return with_waiting_reason(session, job, state.settings)
 
 
 @router.post("/{job_id}/cancel", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict))

@@ -63,11 +63,13 @@ class MethodInfo(Variant):
     """Description of a method. `patterns` lists pattern families, the default first; none: nothing is pruned.
 
     It is itself the variant for its patterns, except for those of them that have one of their own in `variants`.
-    `summary` is a line. Lists of methods go by `rank`, lowest first.
+    `summary` is a line. Lists of methods go by `rank`, lowest first. `is_baseline`: it leaves what goes to chance, for
+    others to be compared with.
     """
 
     id: str
     rank: int = Field(exclude=True)
+    is_baseline: bool = Field(False, exclude=True)
     title: str
     summary: str
     paper: Paper | None

@@ -58,7 +58,9 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
     expect(portal.get_by_text("<b>own</b>")).not_to_have_count(0)
     require_accessible(portal)
     submitted.succeed(tmp_path / "artifact")
-    expect(portal.locator(".verdict")).to_have_text("3.1× smaller, perplexity 25.0 → 27.4, no speed-up expected.")
+    expect(portal.locator(".verdict")).to_have_text(
+        "Close to dense: 3.1× smaller, perplexity 25.0 → 27.4, no speed-up expected."
+    )
     expect(portal.get_by_text("A note with <b>markup</b>.")).to_be_visible()
     expect(portal.get_by_role("heading", name="Once <i>upon</i>")).to_be_visible()
     expect(portal.locator("#actions")).not_to_contain_text("Cancel")

@@ -13,7 +13,7 @@ from core.service.jobs import queue
 from core.service.jobs.tables import JobRow
 from tests.portal.browserless import Browserless
 from tests.portal.conftest import hand_in_key, require_accessible
-from tests.portal.running_job import Running
+from tests.portal.running_job import METRICS, Running
 
 
 def test_a_failed_job_says_what_happened_why_and_what_to_try(portal: Page, submitted: Running) -> None:
@@ -33,6 +33,29 @@ def test_a_failed_job_says_what_happened_why_and_what_to_try(portal: Page, submi
     portal.once("dialog", lambda dialog: dialog.accept())
     portal.get_by_role("button", name="Cancel").click()
     expect(portal.locator("#head")).to_contain_text("cancelled")
+
+
+def test_a_model_worse_than_the_team_s_own_random_one_is_said_to_be(
+    submitted: Running, live_api: httpx.Client, admin_key: str, job_body: dict[str, Any], tmp_path: Path
+) -> None:
+    live_api.post(f"/v1/jobs/{submitted.id}/cancel").raise_for_status()
+    random = {"method": "random", "calibration": None}
+    for number, (changes, ratio) in enumerate(
+        [({}, 9.0), (random, 5.0), (random | {"sparsity": 0.6}, 1.1), (random | {"pattern": "2:4"}, 1.2)]
+    ):
+        job = live_api.post("/v1/jobs", json=job_body | changes).raise_for_status().json()["id"]
+        figures = {**METRICS["perplexity"]["numbers"], "pruned": 25.04 * ratio, "ratio": ratio}
+        measured = METRICS | {"perplexity": {"numbers": figures}}
+        Running(submitted.sessions, submitted.store, job).begin().succeed(tmp_path / str(number), measured)
+    first, *others = reversed(live_api.get("/v1/jobs?status=succeeded").json()["data"])
+    assert first["verdict"]["words"] == "unusable" and not first["verdict"]["worse_than_random"]
+    alone = live_api.get(f"/v1/jobs/{first['id']}").json()["verdict"]
+    assert alone["words"] == "unusable, and worse than random would do"
+    assert alone["reason"].endswith("after removing as much at random it was measured to be 5 times the dense model's")
+    assert all("random" not in live_api.get(f"/v1/jobs/{each['id']}").json()["verdict"]["words"] for each in others)
+    somebody = Browserless(live_api, admin_key)
+    assert "Unusable, and worse than random would do: 3.1× smaller" in somebody.main(f"/portal/jobs/{first['id']}")
+    somebody.close()
 
 
 def test_the_recipe_is_downloaded_run_again_and_changed(

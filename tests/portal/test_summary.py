@@ -144,16 +144,16 @@ def test_added_files_have_their_bytes_and_speed_beside_the_dense_model_s() -> No
 def test_a_verdict_is_one_sentence_of_what_was_measured(
     recipe: dict[str, Any], report: dict[str, Any], others: dict[str, Any], sentence: str
 ) -> None:
-    assert summarize(recipe, metrics(**others), Report.model_validate(report)).sentence == sentence
+    assert summarize(recipe, metrics(**others), Report.model_validate(report), None).sentence == sentence
 
 
 def test_zeros_that_save_nothing_and_gains_that_are_noise_are_said() -> None:
-    (stored,) = summarize(MASKED, metrics(), NOT_SMALLER).remarks
+    (stored,) = summarize(MASKED, metrics(), NOT_SMALLER, None).remarks
     assert "files are no smaller" in stored and "packed" in stored and "kernels for sparse weights" in stored
-    (pattern,) = summarize(MASKED | {"pattern": "2:4"}, metrics(), NOT_SMALLER).remarks
+    (pattern,) = summarize(MASKED | {"pattern": "2:4"}, metrics(), NOT_SMALLER, None).remarks
     assert "kernels for 2:4" in pattern
     noisy = metrics(latency={"dense_ms": 100.0, "pruned_ms": 95.0, "spread": 0.08})
-    (noise,) = summarize(STRUCTURED, noisy, SMALLER).remarks
+    (noise,) = summarize(STRUCTURED, noisy, SMALLER, None).remarks
     assert "tells no difference" in noise and "8 %" in noise
 
 

@@ -24,9 +24,9 @@ _FIRST_WORDS = re.compile(
 )
 _WORDS = re.compile(
     r"told|tell|trail|hollow|held|shelf|knowledge|scene|surgeon|heart|chore|made|asked|found|whole|beside|apart|aside|"
-    r"means|faults?|news|verdict|keeping|patience|gone"
+    r"means|faults?|news|keeping|patience|gone"
 )
-_PUBLIC = frozenset({"ArtifactVerdict", "NotFound", "connection_made", "held_aside", "hub_patience_seconds", "tell"})
+_PUBLIC = frozenset({"NotFound", "connection_made", "held_aside", "hub_patience_seconds", "tell"})
 """Names that stay: those of REST, the client's errors, the environment, and Python's files and connections."""
 _DEVICES = ("core/device_kinds.py", "core/engine/models/accelerator.py")
 """The modules that may tell kinds of devices apart: facts of each without torch, and the interface to each."""

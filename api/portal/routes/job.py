@@ -27,6 +27,7 @@ from core.errors import NotFound
 from core.methods.registry import METHODS
 from core.pipeline.reports.report import unit_rows
 from core.service.jobs import service
+from core.service.jobs.random_baseline import with_random_baseline
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.snapshots import take_snapshot
 from core.service.jobs.waiting import with_waiting_reason
@@ -46,7 +47,8 @@ _LAST_EVENTS = 20
 def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSession, state: State) -> Response:
     """Show everything up to the job's newest event; the page's stream goes on from there."""
     now = take_snapshot(session, caller.team_id, job_id)
-    now = replace(now, job=with_waiting_reason(session, now.job, state.settings))
+    job = with_random_baseline(session, caller.team_id, now.job)
+    now = replace(now, job=with_waiting_reason(session, job, state.settings))
     before = max(now.last_event - _LAST_EVENTS, 0)
     newest = service.read_events(session, caller.team_id, job_id, after=before, limit=now.last_event - before).data
     context = {

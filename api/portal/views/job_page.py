@@ -109,7 +109,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         "is_over": True,
         "method": METHODS.get(job.method),
         "notes": report.notes,
-        "summary": summarize(recipe, metrics, report) if metrics.model_fields_set else None,
+        "summary": summarize(recipe, metrics, report, job.verdict) if metrics.model_fields_set else None,
         "cards": cards(metrics),
         "rows": evaluation_rows(metrics),
         "gates": gate_rows(report),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -11,6 +12,7 @@ from api.events.stream import KEEP_ALIVE_SECONDS, Turn
 from api.portal.rendering import fragment
 from api.portal.views import job_page
 from api.portal.views.metric_curves import curves_of
+from core.service.jobs.random_baseline import with_random_baseline
 from core.service.jobs.snapshots import metric_names, take_snapshot
 from secateur_wire.jobs import EventPage
 
@@ -45,6 +47,7 @@ def page_turn(
         if is_changed:
             context |= job_page.stages(session, team_id, now)
         if is_over:
+            now = replace(now, job=with_random_baseline(session, team_id, now.job))
             context |= job_page.result(session, team_id, now)
         curves = curves_of(page.data)
         if curves and drawn is None:

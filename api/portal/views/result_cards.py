@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from api.portal.formatting import count, duration, number, percent, size
-from api.portal.views.summary import difference_within_noise, format_distinct
+from api.portal.views.summary import format_distinct
 from core.engine.options.latency_budget import latency_noise
 from core.pipeline.reports.report import Report
+from core.pipeline.reports.verdict import within_error
 from core.service.jobs.gates import TASK_MEAN
 from secateur_wire.metrics import MeasuredAccuracy, Metrics, TaskMean
 
@@ -135,7 +136,7 @@ def _tasks(metrics: Metrics) -> Iterator[Row]:
 def _accuracy(what: str, figure: MeasuredAccuracy, note: str) -> Row:
     dense = f"{percent(figure.dense, 2)} ± {percent(figure.dense_stderr, 2)}"
     pruned = f"{percent(figure.pruned, 2)} ± {percent(figure.pruned_stderr, 2)}"
-    within = difference_within_noise(figure)
+    within = within_error(figure)
     return Row(what, dense, pruned, _points(figure), f"{note}; within its error" if within else note)
 
 

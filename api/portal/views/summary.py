@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import hypot
 from typing import Any, TypeVar
 
 from api.portal.formatting import number, percent
 from core.engine.options.latency_budget import latency_noise
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
+from core.pipeline.reports.verdict import mean_of_tasks, within_error
 from secateur_wire.metrics import MeasuredAccuracy, Metrics, Perplexity
+from secateur_wire.verdicts import Verdict
 
 Figures = TypeVar("Figures")
 Body = Mapping[str, Any]
@@ -29,17 +30,22 @@ class ResultSummary:
     remarks: tuple[str, ...] = ()
 
 
-def summarize(recipe: Body, metrics: Metrics, report: Report) -> ResultSummary:
-    """Return the summary of a job that has figures, from its body, metrics and report.
+def summarize(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | None) -> ResultSummary:
+    """Return the summary of a job that has figures, from its body, metrics, report and verdict.
 
-    The sentence says what was not measured; a difference within the noise of its measurement counts as none.
+    The sentence begins with the verdict and says what was not measured; a difference within the noise of its
+    measurement counts as none.
     """
     method = get_method(recipe["method"])
     if method.measures:
         return _of_sensitivity(metrics)
     parts = [_size(metrics), _quality(metrics), _speed(recipe, metrics, report)]
-    sentence = ", ".join(part for part in parts if part)
-    return ResultSummary(f"{sentence[:1].upper()}{sentence[1:]}.", tuple(_remarks(recipe, metrics, report)))
+    figures = ", ".join(part for part in parts if part)
+    sentence = figures if verdict is None else f"{verdict.words}: {figures}"
+    remarks = _remarks(recipe, metrics, report)
+    if verdict is not None:
+        remarks = [f"{_capitalized(verdict.words)}: {verdict.reason}.", *remarks]
+    return ResultSummary(f"{_capitalized(sentence)}.", tuple(remarks))
 
 
 def format_distinct(dense: float | None, pruned: float | None) -> tuple[str, str]:
@@ -49,6 +55,10 @@ def format_distinct(dense: float | None, pruned: float | None) -> tuple[str, str
         if shown[0] != shown[1]:
             return shown
     return _shown(dense, 3), _shown(pruned, 3)
+
+
+def _capitalized(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _shown(figure: float | None, digits: int) -> str:
@@ -62,12 +72,6 @@ def is_smaller_network(recipe: Body, metrics: Metrics, report: Report) -> bool:
     if not isinstance(left, int) or dense is None:
         return bool(recipe.get("pattern") == "structured")
     return left < dense
-
-
-def difference_within_noise(figure: MeasuredAccuracy) -> bool:
-    """Tell whether an accuracy, with its standard errors, is no different from the dense model's."""
-    error = hypot(figure.dense_stderr or 0.0, figure.pruned_stderr or 0.0)
-    return figure.change is not None and abs(figure.change) <= error
 
 
 def _size(metrics: Metrics) -> str:
@@ -105,25 +109,18 @@ def _perplexity(figure: Perplexity, where: str) -> str:
 
 
 def _accuracy(figure: MeasuredAccuracy, where: str) -> str:
-    noise = " (no difference within its error)" if difference_within_noise(figure) else ""
+    noise = " (no difference within its error)" if within_error(figure) else ""
     return f"accuracy{where} {percent(figure.dense, 1)} → {percent(figure.pruned, 1)}{noise}"
 
 
 def _tasks(metrics: Metrics) -> str:
-    tasks, mean = metrics.tasks, metrics.task_mean
+    tasks = metrics.tasks
     if not tasks:
         return ""
     if len(tasks) == 1:
         ((name, figure),) = tasks.items()
         return _accuracy(figure, f" on {name}")
-    if mean is None:
-        return ""
-    errors = [hypot(each.dense_stderr or 0.0, each.pruned_stderr or 0.0) for each in tasks.values()]
-    error = hypot(*errors) / len(errors)
-    average = MeasuredAccuracy(
-        dense=mean.dense, pruned=mean.pruned, dense_stderr=error, pruned_stderr=None, samples=None
-    )
-    return _accuracy(average, f" on {len(tasks)} tasks")
+    return _accuracy(mean_of_tasks(metrics), f" on {len(tasks)} tasks") if metrics.task_mean is not None else ""
 
 
 def _speed(recipe: Body, metrics: Metrics, report: Report) -> str:

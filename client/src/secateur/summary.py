@@ -17,6 +17,7 @@ from secateur.formatting import number, percent, printable
 from secateur.jobs import Job
 from secateur.metrics_table import Figure, figures
 from secateur_wire.reports import GateResult, Report
+from secateur_wire.verdicts import Verdict
 
 Outcome = Literal["passed", "gate_missed", "failed", "cancelled", "unfinished"]
 
@@ -44,6 +45,11 @@ class Summary:
     def exit_code(self) -> int:
         return EXIT_CODES[self.outcome]
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """Return how the model compares with the dense one; None where that was not measured, or it is not over."""
+        return None if self.outcome == "unfinished" else self.job.verdict
+
     def document(self) -> dict[str, JsonValue]:
         """Return the summary as a JSON document."""
         job = self.job.model_dump(mode="json", include=_JOB_FIELDS)
@@ -51,6 +57,7 @@ class Summary:
             "outcome": self.outcome,
             "exit_code": self.exit_code,
             "job": job,
+            "verdict": None if self.verdict is None else self.verdict.model_dump(mode="json"),
             "figures": [figure.document() for figure in self.figures],
             "gates": [gate.model_dump(mode="json") for gate in self.gates],
             "links": dict(self.links),
@@ -60,6 +67,8 @@ class Summary:
         """Render the summary, short enough for a comment on a pull request: a line, two tables, a link."""
         mark = {"passed": "✓", "unfinished": "…"}.get(self.outcome, "✗")
         lines = [f"### {mark} {_plain(self._what())}: {_plain(self._end())}", ""]
+        if self.verdict is not None:
+            lines += [f"**{self.verdict.words.capitalize()}**: {_plain(self.verdict.reason)}.", ""]
         if self.figures:
             lines += ["| | dense | pruned | ratio |", "|---|--:|--:|--:|"]
             lines += [f"| {' | '.join(map(_plain, figure.row))} |" for figure in self.figures]
@@ -109,6 +118,8 @@ class Summary:
         }
         properties |= {f"metadata.{name}": value for name, value in job.metadata.items()}
         properties |= {f"link.{name}": place for name, place in self.links.items()}
+        if self.verdict is not None:
+            properties["verdict"] = self.verdict.words
         for figure in self.figures:
             properties |= {f"{figure.label}, dense": str(figure.dense), f"{figure.label}, pruned": str(figure.pruned)}
         return properties

@@ -10,6 +10,7 @@ from secateur_wire.base import JsonObject, OneOf, Page, WireModel
 from secateur_wire.metrics import Metrics
 from secateur_wire.models import ModelSummary
 from secateur_wire.states import FINISHED, AttemptOutcome, EventType, JobStatus, Stage
+from secateur_wire.verdicts import Verdict
 
 Figures = TypeVar("Figures", default=Metrics)
 Body = TypeVar("Body", default=JsonObject)
@@ -29,6 +30,7 @@ class JobState(WireModel, Generic[Figures]):
 
     `progress` runs from 0 to 1. `waiting_reason` says why no worker can take a job that waits, None where one can.
     `estimated_seconds` is how long an attempt was expected to take when the job was submitted.
+    `verdict` puts in words how the model compares with the dense one, None where no quality was measured.
     """
 
     id: str
@@ -44,6 +46,7 @@ class JobState(WireModel, Generic[Figures]):
     estimated_seconds: float | None = None
     error: JobError | None
     metrics: Figures | None
+    verdict: Verdict | None = None
     model: str
     model_revision: str = ""
     warnings: list[str] = Field(default_factory=list)

@@ -15,6 +15,7 @@ class RandomParameters(LayerSelection, AllocationOptions, PropagationOptions, Co
 INFO = MethodInfo(
     id="random",
     rank=10,
+    is_baseline=True,
     title="Random",
     summary="Weights removed at random: the baseline every other method must beat.",
     description="Which weights go is left to chance, within each layer. It is here to compare with: a method that "

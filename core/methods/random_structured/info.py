@@ -14,6 +14,7 @@ class RandomStructuredParameters(RankedWidthOptions):
 INFO = MethodInfo(
     id="random-structured",
     rank=70,
+    is_baseline=True,
     title="Random, structured",
     summary="Heads and channels removed at random: the baseline every other structured method must beat.",
     description="Which heads and channels go is left to chance. Like Random it is here to compare with: a "

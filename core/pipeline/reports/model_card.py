@@ -11,6 +11,7 @@ from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports import classifier_card
 from core.pipeline.reports.markdown import fenced, plain
 from core.pipeline.reports.report import RecoveryReport, Report, Verification, unit_rows
+from core.pipeline.reports.verdict import verdict_on
 from secateur_wire.metrics import Latency, Metrics, Parameters, Perplexity, Sizes, Sparsity, TokenRate
 from secateur_wire.reports import Generation
 
@@ -36,6 +37,7 @@ def model_card(recipe: Recipe, report: Report) -> str:
         "",
         f"# {plain(recipe.model)}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
         "",
+        *_verdict(recipe, metrics),
         _what_went(metrics.sparsity or Sparsity(), recipe.pattern if method.prunes else None, report.layers),
         "",
         *([f"![What each layer keeps]({SHAPE_CHART})", ""] if unit_rows(report.layers) else []),
@@ -70,6 +72,12 @@ def model_card(recipe: Recipe, report: Report) -> str:
         *_generations(report.generations, names),
     ]
     return "\n".join(lines)
+
+
+def _verdict(recipe: Recipe, metrics: Metrics) -> list[str]:
+    """Return how the model compares with the dense one, in words; none where no quality was measured."""
+    verdict = verdict_on(recipe.method, recipe.pattern, recipe.sparsity, metrics)
+    return [] if verdict is None else [f"**{verdict.words.capitalize()}**: {plain(verdict.reason)}.", ""]
 
 
 def _added_files(metrics: Metrics) -> list[str]:

@@ -13,6 +13,7 @@ from core.errors import InvalidRequest, NotDiscovered, NotFound
 from core.pagination import Window, read_page, read_window
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import Report
+from core.pipeline.reports.verdict import verdict_on
 from core.service.jobs.awaiting import fill_awaiting, fill_resolved
 from core.service.jobs.comparison import FEWEST, MOST, Comparison, compare
 from core.service.jobs.estimates.history import estimate_that_fits
@@ -40,6 +41,8 @@ from core.settings import Settings
 from core.storage import Store
 from secateur_wire.base import JsonObject, Page
 from secateur_wire.jobs import ArtifactFile, ArtifactList, AttemptPage, EventPage, JobAttempt, JobEvent
+from secateur_wire.metrics import Metrics
+from secateur_wire.verdicts import Verdict
 
 
 def submit(
@@ -282,8 +285,14 @@ def job_answer(row: JobRow, waiting: str | None = None) -> Job:
     )
     also = {
         "waiting_reason": waiting,
+        "verdict": None if row.metrics is None else _verdict(row, row.metrics),
         "model_revision": row.model_revision,
         "estimated_seconds": None if row.estimate is None else row.estimate["seconds"],
         "warnings": [] if row.estimate is None else row.estimate.get("warnings", []),  # older jobs have none
     }
     return Job.model_validate(row.body | {name: getattr(row, name) for name in own} | also, extra="ignore")
+
+
+def _verdict(row: JobRow, metrics: JsonObject) -> Verdict | None:
+    pattern, sparsity = row.body.get("pattern"), row.body.get("sparsity")
+    return verdict_on(row.method, pattern, sparsity, Metrics.model_validate(metrics))

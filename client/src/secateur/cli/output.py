@@ -121,6 +121,7 @@ def print_job(job: Job) -> None:
             ),
             ("target", _target(job.target, job.metrics.target if job.metrics else None)),
             ("recovery", _recovery(job.recovery)),
+            ("verdict", f"{job.verdict.words}: {job.verdict.reason}" if job.verdict else None),
             ("attempt", str(job.attempt) if job.attempt > 1 else None),
             ("submitted", moment(job.created_at)),
             ("finished", moment(job.finished_at) if job.finished_at else None),

@@ -1,0 +1,169 @@
+"""Verdict on a pruned model in words, by stated bands: pages, cards, REST and the command line take it from here."""
+
+from collections.abc import Mapping
+from math import hypot
+from typing import Final, get_args
+
+from core.measurements.measurement import Measurement
+from core.measurements.reader import measurements
+from core.methods.registry import METHODS
+from secateur_wire.metrics import MeasuredAccuracy, Metrics, Perplexity
+from secateur_wire.verdicts import Band, Verdict
+
+PERPLEXITY_BANDS: Final = (1.05, 1.2, 2.0, 5.0)
+"""Largest ratio of pruned to dense perplexity of each band but the last, which has all that is beyond."""
+ACCURACY_BANDS: Final = (0.01, 0.03, 0.1, 0.25)
+"""Largest fall of accuracy of each band but the last: 0.01 is a point."""
+SAME_AMOUNT: Final = 0.01
+"""Difference of two sparsities that count as the same amount removed."""
+
+
+def verdict_on(
+    method: str,
+    pattern: str | None,
+    sparsity: float | None,
+    metrics: Metrics,
+    random: Mapping[str, float] | None = None,
+) -> Verdict | None:
+    """Return the verdict on a job's model; None where nothing was pruned, or no quality measured.
+
+    Perplexity decides where it was measured, else the accuracy on image sets, else that on tasks; of several texts or
+    sets the one that lost most. `random` are ratios of perplexity, by text, of jobs that removed as much of the same
+    model at random; what this release brings of such measurements is compared with too.
+    """
+    info = METHODS.get(method)
+    if info is None or not info.prunes:
+        return None
+    if metrics.perplexity:
+        return _by_perplexity(info.is_baseline, method, pattern, sparsity, metrics, random or {})
+    if metrics.accuracy:
+        on, worst = min(metrics.accuracy.items(), key=lambda each: each[1].change or 0.0)
+        return _by_accuracy(on, worst)
+    if len(metrics.tasks) == 1:
+        return _by_accuracy(*next(iter(metrics.tasks.items())))
+    return _by_accuracy(None, mean_of_tasks(metrics))
+
+
+def band_of(ratio: float | None) -> Band:
+    """Return the band of a ratio of perplexities; of one that is no finite number, the worst."""
+    return _band(ratio, PERPLEXITY_BANDS)
+
+
+def within_error(figure: MeasuredAccuracy) -> bool:
+    """Tell whether an accuracy, with its standard errors, is no different from the dense model's."""
+    error = hypot(figure.dense_stderr or 0.0, figure.pruned_stderr or 0.0)
+    return figure.change is not None and abs(figure.change) <= error
+
+
+def mean_of_tasks(metrics: Metrics) -> MeasuredAccuracy:
+    """Return the mean accuracy of the tasks with its standard error."""
+    errors = [hypot(each.dense_stderr or 0.0, each.pruned_stderr or 0.0) for each in metrics.tasks.values()]
+    mean = metrics.task_mean
+    if mean is None or not errors:
+        return MeasuredAccuracy()
+    return MeasuredAccuracy(dense=mean.dense, pruned=mean.pruned, dense_stderr=hypot(*errors) / len(errors))
+
+
+def _by_perplexity(
+    is_baseline: bool,
+    method: str,
+    pattern: str | None,
+    sparsity: float | None,
+    metrics: Metrics,
+    random: Mapping[str, float],
+) -> Verdict:
+    on, worst = max(metrics.perplexity.items(), key=lambda each: _ratio(each[1]))
+    ratio = worst.ratio
+    like = [] if sparsity is None else _measured(pattern, sparsity)
+    spread = _spread([each for each in like if each.method == method])
+    is_same = ratio is not None and spread is not None and abs(ratio - 1) <= spread
+    own = {name: other for name, other in random.items() if _ratio(metrics.perplexity.get(name)) > other}
+    shipped = _random_bound(like, metrics)
+    beaten_by = own.get(on) or next(iter(own.values()), None)
+    if beaten_by is None and shipped is not None and (ratio is None or ratio > shipped):
+        beaten_by = shipped
+    worse = beaten_by is not None and not is_baseline
+    band = "as good as dense" if is_same else band_of(ratio)
+    reason = f"perplexity on {on} is no longer a number" if ratio is None else f"perplexity on {on} is {_times(ratio)}"
+    if is_same and spread is not None:
+        reason += f", which is within the ± {spread:.1%} by which such jobs differ from seed to seed"
+    if worse and beaten_by is not None:
+        reason += f"; after removing as much at random it was measured to be {_times(beaten_by)}"
+    return Verdict(
+        band=band,
+        within_noise=is_same,
+        worse_than_random=worse,
+        figure="perplexity",
+        on=on,
+        ratio=ratio,
+        change=None,
+        words=f"{band}, and worse than random would do" if worse else band,
+        reason=reason,
+    )
+
+
+def _by_accuracy(on: str | None, figure: MeasuredAccuracy) -> Verdict | None:
+    change = figure.change
+    if change is None:
+        return None
+    is_same = within_error(figure)
+    band = "as good as dense" if is_same else _band(-change, ACCURACY_BANDS)
+    where = "on the mean of the tasks" if on is None else f"on {on}"
+    reason = f"accuracy {where} {'rose' if change > 0 else 'fell'} by {abs(change) * 100:.1f} points"
+    return Verdict(
+        band=band,
+        within_noise=is_same,
+        worse_than_random=False,
+        figure="accuracy",
+        on=on,
+        ratio=None,
+        change=change,
+        words=band,
+        reason=f"{reason}, which is within the error of measuring it" if is_same else reason,
+    )
+
+
+def _band(loss: float | None, limits: tuple[float, ...]) -> Band:
+    bands: tuple[Band, ...] = get_args(Band)
+    if loss is None:
+        return bands[-1]
+    rounded = round(loss, 9)  # a limit itself is within its band, also where it came of a subtraction
+    return next((band for band, limit in zip(bands, limits, strict=False) if rounded <= limit), bands[-1])
+
+
+def _ratio(figure: Perplexity | None) -> float:
+    """Return the ratio; infinite where the pruned perplexity is no finite number."""
+    return float("inf") if figure is None or figure.ratio is None else figure.ratio
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f} times the dense model's" if ratio >= 100 else f"{ratio:.3g} times the dense model's"
+
+
+def _measured(pattern: str | None, sparsity: float) -> list[Measurement]:
+    """Return this release's measurements of as much removed in the same pattern, without training afterwards."""
+    return [
+        each
+        for each in (*measurements("zeros"), *measurements("structured"))
+        if each.pattern == pattern and each.recovery is None and abs(each.sparsity - sparsity) <= SAME_AMOUNT
+    ]
+
+
+def _spread(rows: list[Measurement]) -> float | None:
+    """Return the largest standard deviation over seeds, relative to its mean; None where no row has several seeds."""
+    known = [
+        text.deviation / text.mean for row in rows for text in row.perplexity.values() if text.deviation is not None
+    ]
+    return max(known, default=None)
+
+
+def _random_bound(rows: list[Measurement], metrics: Metrics) -> float | None:
+    """Return the ratio that removing at random kept below on every text, of a model of just as many parameters."""
+    dense = None if metrics.parameters is None else metrics.parameters.dense
+    ratios = [
+        text.mean + (text.deviation or 0.0)
+        for row in rows
+        if row.model.parameters == dense and METHODS[row.method].is_baseline
+        for text in row.perplexity.values()
+    ]
+    return max(ratios, default=None)

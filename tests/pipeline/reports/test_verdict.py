@@ -1,0 +1,127 @@
+"""Verdicts: the word that each figure gets, and what has to be measured before a model counts as worse than chance."""
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from core.measurements.measurement import Measurement
+from core.pipeline.reports import verdict as verdicts
+from core.pipeline.reports.model_card import model_card
+from core.pipeline.reports.report import Report
+from core.pipeline.reports.verdict import verdict_on
+from secateur_wire.metrics import Metrics
+from tests.recipes import recipe_of
+
+
+def perplexity(*ratios: float | None) -> Metrics:
+    figures = {f"text-{n}": {"dense": 20.0, "pruned": r and 20.0 * r, "ratio": r} for n, r in enumerate(ratios)}
+    return Metrics.model_validate({"perplexity": figures, "parameters": {"dense": 1000, "nonzero": 500}})
+
+
+def accuracy(dense: float, pruned: float, error: float = 0.001) -> dict[str, Any]:
+    return {"dense": dense, "pruned": pruned, "dense_stderr": error, "pruned_stderr": error}
+
+
+def row(method: str, mean: float, deviation: float, **others: Any) -> Measurement:
+    spread = {"mean": mean, "deviation": deviation, "seeds": 3}
+    body = {
+        "model": {"name": "oak", "family": "Llama", "parameters": 1000}, "method": method, "pattern": "unstructured",
+        "parameters": {}, "calibration_tokens": 0, "sparsity": 0.5, "perplexity": {"in_domain": spread},
+        "seconds": spread, "processor_seconds": spread, "peak_bytes": 1, "machine": "m", "threads": 1,
+        "measured": date(2026, 3, 2), "releases": "r",
+    }  # fmt: skip
+    return Measurement.model_validate(body | others)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "band"),
+    [
+        ([0.97], "as good as dense"),
+        ([1.05], "as good as dense"),
+        ([1.06], "close to dense"),
+        ([1.2], "close to dense"),
+        ([1.21], "noticeably worse"),
+        ([2.0, 1.1], "noticeably worse"),
+        ([1.1, 2.01], "much worse"),
+        ([5.0], "much worse"),
+        ([1635 / 24.4], "unusable"),
+        ([1.0, None], "unusable"),
+    ],
+)
+def test_the_worst_text_decides_the_word(ratios: list[float | None], band: str) -> None:
+    verdict = verdict_on("wanda", "unstructured", 0.6, perplexity(*ratios))
+    assert verdict is not None and (verdict.band, verdict.words) == (band, band)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "band", "reason"),
+    [
+        (
+            {"accuracy": {"digits": accuracy(0.98, 0.979, 0.004), "letters": accuracy(0.9, 0.87)}},
+            "close to dense",
+            "accuracy on letters fell by 3.0 points",
+        ),
+        (
+            {"tasks": {"boolq": accuracy(0.62, 0.6, 0.05)}},
+            "as good as dense",
+            "accuracy on boolq fell by 2.0 points, which is within the error of measuring it",
+        ),
+        (
+            {"tasks": {"a": accuracy(0.6, 0.3), "b": accuracy(0.6, 0.5)}, "task_mean": {"dense": 0.6, "pruned": 0.4}},
+            "much worse",
+            "accuracy on the mean of the tasks fell by 20.0 points",
+        ),
+    ],
+)
+def test_without_perplexity_accuracy_decides(metrics: dict[str, Any], band: str, reason: str) -> None:
+    verdict = verdict_on("wanda", "unstructured", 0.5, Metrics.model_validate(metrics))
+    assert verdict is not None and (verdict.band, verdict.reason) == (band, reason)
+
+
+def test_nothing_is_said_of_what_was_not_measured_or_not_pruned() -> None:
+    assert verdict_on("wanda", "unstructured", 0.5, Metrics()) is None
+    assert verdict_on("recover", None, None, perplexity(0.5)) is None
+
+
+def test_a_difference_within_the_spread_between_seeds_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "measurements", lambda table: (row("wanda", 2.0, 0.16),) if table == "zeros" else ())
+    inside, outside, other = (
+        verdict_on(method, "unstructured", 0.5, perplexity(ratio))
+        for method, ratio in (("wanda", 1.07), ("wanda", 1.09), ("sparsegpt", 1.07))
+    )
+    assert inside is not None and inside.within_noise and inside.words == "as good as dense"
+    assert inside.reason.endswith("within the ± 8.0% by which such jobs differ from seed to seed")
+    assert outside is not None and not outside.within_noise and outside.words == "close to dense"
+    assert other is not None and not other.within_noise, "the spread is another method's"
+
+
+def test_worse_than_random_needs_a_measurement_of_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = row("random", 90.0, 10.0)
+    monkeypatch.setattr(verdicts, "measurements", lambda table: (random,) if table == "zeros" else ())
+    said = {
+        (sparsity, ratio): verdict_on("wanda", "unstructured", sparsity, perplexity(ratio))
+        for sparsity in (0.5, 0.6)
+        for ratio in (99.0, 101.0, None)
+    }
+    assert {key for key, each in said.items() if each is not None and each.worse_than_random} == {
+        (0.5, 101.0),
+        (0.5, None),
+    }
+    worse = said[0.5, 101.0]
+    assert worse is not None and worse.words == "unusable, and worse than random would do"
+    assert worse.reason.endswith("after removing as much at random it was measured to be 100 times the dense model's")
+    own = verdict_on("random", "unstructured", 0.5, perplexity(200.0))
+    assert own is not None and not own.worse_than_random
+    beside = verdict_on("wanda", "unstructured", 0.6, perplexity(3.0, 1.5), {"text-1": 1.4, "text-0": 4.0})
+    assert beside is not None and beside.words == "much worse, and worse than random would do"
+
+
+def test_the_card_begins_with_it() -> None:
+    metrics = perplexity(1.1).document() | {
+        "sparsity": {"prunable": 0.5, "model": 0.4},
+        "bytes": {"dense": 2, "artifact": 2},
+    }
+    metrics["perplexity"]["text-0"]["sequence_length"] = 8
+    shown = model_card(recipe_of("wanda"), Report.model_validate({"metrics": metrics}))
+    assert "**Close to dense**: perplexity on text-0 is 1.1 times the dense model's." in shown
