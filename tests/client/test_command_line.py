@@ -315,7 +315,7 @@ def test_progress_on_a_terminal_is_bars(url: str, script: Script) -> None:
         assert process.stdout is not None and JOB_ID in process.stdout.read().decode()
     assert process.returncode == 0
     for text in ("succeeded", "100 %", "━", "4 of 4", "left", "prune, 0.0 s", "warning: a remark [1, 2]"):
-        assert text in drawn
+        assert text in drawn, drawn[-3000:]
 
 
 def test_an_interrupted_watch_leaves_the_job_and_says_so(url: str, script: Script) -> None:

@@ -184,7 +184,7 @@ class _Bars:
             case "stage":
                 stage = str(event.data.get("stage"))
                 self._unit = _unit(stage)
-                self._bars.reset(self._stage, description=stage, total=None, visible=False, blocks="")
+                self._bars.reset(self._stage, description=stage, total=None, visible=False, blocks="", left="")
                 self._bars.update(self._job, description=stage)
             case "progress":
                 self._bars.update(self._job, completed=_progress(event))
