@@ -1,6 +1,6 @@
 """Discoveries of architectures that nobody listed."""
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path
 from starlette.responses import Response
@@ -16,6 +16,16 @@ router = APIRouter(prefix="/v1/discoveries", tags=["models"])
 
 POLL_SECONDS = 2
 """Seconds after which whoever waits for a discovery should ask again."""
+
+LATER: Final[dict[str, Any]] = {
+    "model": Discovery,
+    "description": "What the model is has to be discovered first: ask again once this discovery is over",
+    "headers": {
+        "Location": {"description": "Path of the discovery.", "schema": {"type": "string"}},
+        "Retry-After": {"description": "Seconds to wait before asking for it.", "schema": {"type": "integer"}},
+    },
+}
+"""Answer of what has to wait for a discovery, for the OpenAPI document."""
 
 
 @router.get("/{discovery_id}", responses=problems(Unauthenticated, NotFound))

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
 from api.http.problem_documents import as_invalid_request, problems
-from api.routes.discoveries import answer_later
+from api.routes.discoveries import LATER, answer_later
 from core.database import transaction
 from core.errors import (
     Conflict,
@@ -47,7 +47,6 @@ from core.service.registry.tables import ModelRow
 from core.service.retention.deletion import delete_registered
 from core.storage.removal import remove_prefixes
 from secateur_wire.base import Page
-from secateur_wire.discoveries import Discovery
 from secateur_wire.models import Model
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -111,19 +110,7 @@ def register_model(body: ModelBody, caller: Admin, state: State, once: CreateOnc
         DiscoveryFailed,
         QuotaExceeded,
         *HUB_ERRORS,
-        besides={
-            202: {
-                "model": Discovery,
-                "description": "What the model is has to be discovered first: ask again once this discovery is over",
-                "headers": {
-                    "Location": {"description": "Path of the discovery.", "schema": {"type": "string"}},
-                    "Retry-After": {
-                        "description": "Seconds to wait before asking for it.",
-                        "schema": {"type": "integer"},
-                    },
-                },
-            }
-        },
+        besides={202: LATER},
     ),
 )
 def inspect_model(body: InspectBody, caller: Viewer, session: DatabaseSession, state: State) -> Inspection | Response:

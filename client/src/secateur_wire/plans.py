@@ -15,21 +15,24 @@ class PlanBody(WireModel):
     """Request for a plan.
 
     `goal`: `speed` makes a smaller model that is faster on ordinary hardware (structured), `size` one with fewer bytes
-    to store and ship (packed, or GGUF), `sparsity` zeros for a runtime that uses them (unstructured or n:m),
-    `sensitivity` finds out what the model can lose. How much is given by `amount`, the share to remove (of the model's
-    parameters with `speed`, of its bytes with `size`, of the prunable weights with `sparsity`), or by `keep_quality`,
-    the largest perplexity allowed as a ratio to the dense model's; where both are left out, the planner takes the
-    largest amount whose estimate stays close to the dense model. `dataset` is the text to calibrate on; left out, the
-    planner takes one that is registered, else text that the model writes itself.
+    to store and ship (packed, and GGUF where the workers write it), `sparsity` zeros for a runtime that uses them
+    (unstructured or n:m), `sensitivity` finds out what the model can lose. How much is given by `amount`, the share to
+    remove (of the model's parameters with `speed`, of its bytes with `size`, of the prunable weights with `sparsity`),
+    or by `keep_quality`, the largest perplexity allowed as a ratio to the dense model's: the planner takes the largest
+    amount whose whole band stays within it. Where both are left out, it takes the largest amount whose estimate stays
+    close to the dense model. `dataset` is the text to calibrate on; left out, the planner takes one that is registered,
+    else text that the model writes itself. `pattern` is for `sparsity`: 2:4 or another n:m, which fixes the amount;
+    left out, zeros may be anywhere.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str, Field(min_length=1, max_length=500)]
+    model: Annotated[str, Field(min_length=1, max_length=300)]
     goal: Goal
     amount: Annotated[float | None, Field(gt=0, lt=1)] = None
     keep_quality: Annotated[float | None, Field(gt=1, le=100)] = None
-    dataset: Annotated[str | None, Field(min_length=1, max_length=500)] = None
+    dataset: Annotated[str | None, Field(min_length=1, max_length=300)] = None
+    pattern: Annotated[str | None, Field(min_length=1, max_length=100)] = None
 
     @model_validator(mode="after")
     def _asks_for_one(self) -> Self:

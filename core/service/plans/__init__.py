@@ -1,0 +1,7 @@
+"""Plans: a goal turned into a complete job body, with a reason for each choice and an estimate of the outcome.
+
+`service.py` makes a plan. `candidates.py` has what may be done for a goal, best first, `texts.py` the choice among the
+team's texts and image sets. `outcomes.py` brings jobs and shipped measurements into one form, `past_jobs.py` reads the
+team's own, `curves.py` interpolates between measured amounts, and `figures.py` makes figures of all that. It is plain
+code over measured tables: docs/planning.md has the rules.
+"""

@@ -1,0 +1,79 @@
+"""Amounts: what a share of a goal means as sparsity of a job, and how far it can go."""
+
+import math
+from dataclasses import dataclass
+
+from core.engine.architectures.describe import Description
+from core.engine.architectures.description import ModelDescription
+from core.engine.options.base import MethodParameters
+from core.engine.options.layer_selection import LayerSelection
+from core.engine.options.patterns import STRUCTURED, parse_pattern
+from core.engine.options.width_counts import reachable_sparsities
+from core.pipeline.recipes.sizes import expected_size
+from core.pipeline.recipes.validation import ResolvedRequest
+from secateur_wire.plans import Goal
+
+PACKED = "packed"
+_MOST_ZEROS = 0.95
+_MOST_FILTERS = 0.9
+_DIGITS = 4
+"""Decimal digits of a sparsity that follows from bytes."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Amounts of a goal for a model: the `least` and the `most` that can be asked for, as far as headers tell.
+
+    The sparsity of a job is `offset + slope * amount`, and `reach` of that is the share of what can go. `fixed` is the
+    only amount there is, with a pattern n:m.
+    """
+
+    least: float
+    most: float
+    offset: float = 0.0
+    slope: float = 1.0
+    reach: float = 1.0
+    fixed: float | None = None
+
+    def sparsity(self, amount: float) -> float:
+        """Return the sparsity of a job that removes an amount; a little more where bytes are counted."""
+        if not self.offset:
+            return amount
+        return math.ceil(round((self.offset + self.slope * amount) * 10**_DIGITS, 6)) / 10**_DIGITS
+
+    def share(self, amount: float) -> float:
+        """Return the share of what can go."""
+        return self.sparsity(amount) * self.reach
+
+    def amounts(self, step: float) -> list[float]:
+        """Return the amounts that can be asked for, in steps."""
+        if self.fixed is not None:
+            return [self.fixed]
+        steps = (round(number * step, 6) for number in range(1, math.ceil(1 / step)))
+        return [each for each in steps if self.least <= each <= self.most]
+
+
+def scale_for(goal: Goal, description: Description, request: ResolvedRequest) -> Scale:
+    """Return the scale of a goal, of a request that fits the model."""
+    parameters = request.parameters
+    if request.pattern == STRUCTURED.text:
+        return _of_parameters(description, parameters, request)
+    fixed = parse_pattern(request.pattern).sparsity
+    if goal == "size":
+        dense = description.bytes
+        start, half = (expected_size(description, each, parameters, PACKED)[1] for each in (0.0, 0.5))
+        slope = dense / (2 * (start - half))
+        offset = (start - dense) / (2 * (start - half))
+        least = max(math.ceil(-100 * offset / slope) / 100, 0.0) + 0.01
+        most = (_MOST_ZEROS - offset) / slope
+        return Scale(least, most, offset, slope)
+    return Scale(0.01, _MOST_ZEROS, fixed=fixed)
+
+
+def _of_parameters(description: Description, parameters: MethodParameters, request: ResolvedRequest) -> Scale:
+    if not isinstance(description, ModelDescription):
+        return Scale(0.01, _MOST_FILTERS)
+    reachable = reachable_sparsities(description, parameters, layout=request.layout)
+    assert not isinstance(parameters, LayerSelection)
+    least = reachable[1] if len(reachable) > 2 else 0.01
+    return Scale(least, reachable[-1], reach=description.parameters / description.prunable_parameters)

@@ -1,0 +1,174 @@
+"""Curves of the loss over the share removed: between measured shares, and how far beyond them.
+
+The excess y of a model is ln(perplexity / dense perplexity), its share s what is gone of what can go. A curve is
+straight in ln y over the logit of s, ln(s / (1 - s)): nothing is lost at 0, all at 1, and more wherever more goes.
+Every deviation here is one of ln y: a band is a factor of the excess, and narrows to nothing as less is removed.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import NormalDist, fmean, stdev
+from typing import Final
+
+LEAST_EXCESS: Final = 0.005
+"""Excess that counts for any below it: half a per cent of perplexity cannot be told from nothing."""
+FARTHEST: Final = 1.0
+"""Distance in logits above the largest measured share up to which a curve is continued: 2.7 times its odds."""
+BAND: Final = NormalDist().inv_cdf(0.95)
+"""Deviations on each side of an estimate: nine outcomes of ten should lie between."""
+LEAST_SLOPE_DEVIATION: Final = 0.25
+"""Deviation of slopes that is assumed at least, as few were measured."""
+USUAL_SLOPE: Final = 1.5
+"""Slope where none was measured."""
+LEAST_SLOPE: Final = 1.0
+"""Slope beyond measured shares at least: what costs least goes first, so half as much never costs more than half."""
+_SAME: Final = 0.005
+"""Difference of shares up to which they are one."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measured excess at a share, and the deviation of its logarithm from the one that is asked for."""
+
+    share: float
+    excess: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Slope:
+    """Slopes of curves like the one that is asked for: their mean, and by how much they deviate from it."""
+
+    mean: float = USUAL_SLOPE
+    deviation: float = 2 * LEAST_SLOPE_DEVIATION
+
+
+@dataclass(frozen=True)
+class Expected:
+    """An excess to expect, and the band that it should lie in."""
+
+    excess: float
+    low: float
+    high: float
+
+    def less(self, before: float) -> "Expected":
+        """Return what is left of it where so much was lost before; the band is that of the whole."""
+        return Expected(*(max(each - before, 0.0) for each in (self.excess, self.low, self.high)))
+
+
+def logit(share: float) -> float:
+    """Return ln(s / (1 - s)) of a share between 0 and 1."""
+    return math.log(share / (1 - share))
+
+
+def log_excess(excess: float) -> float:
+    """Return the logarithm of an excess, of the least there is where it is less."""
+    return math.log(max(excess, LEAST_EXCESS))
+
+
+def slope_of(curves: Iterable[Sequence[tuple[float, float]]], *, assumed: Slope | None = None) -> Slope:
+    """Return the slopes of curves of (share, excess) with two shares or more; `assumed` where there is none."""
+    slopes = []
+    for curve in curves:
+        for (share, excess), (further, more) in pairwise(sorted(curve)):
+            distance = logit(further) - logit(share)
+            if further - share > _SAME:
+                slopes.append((log_excess(more) - log_excess(excess)) / distance)
+    if not slopes:
+        return assumed or Slope()
+    deviation = stdev(slopes) if len(slopes) > 1 else 0.0
+    return Slope(fmean(slopes), max(deviation, LEAST_SLOPE_DEVIATION))
+
+
+def expected_excess(points: Sequence[Point], share: float, slope: Slope) -> Expected | None:
+    """Return the excess to expect at a share above 0; None where no point is near enough."""
+    if not points:
+        return None
+    places = _rising(_merged(points))
+    where = logit(share)
+    below = [each for each in places if each.where <= where]
+    above = [each for each in places if each.where > where]
+    if below and above:
+        mean, deviation = _between(below[-1], above[0], where, slope)
+    else:
+        nearest, next_one = (places[0], places[1:2]) if above else (places[-1], places[-2:-1])
+        distance = where - nearest.where
+        if distance > FARTHEST:
+            return None
+        steepness = max(_slope_at(nearest, next_one, slope), LEAST_SLOPE)
+        mean = nearest.value + steepness * distance
+        deviation = math.hypot(nearest.deviation, slope.deviation * distance)
+        proportional = nearest.value + LEAST_SLOPE * distance
+        limit = BAND * nearest.deviation
+        if distance > 0:
+            return _expected(mean, max(mean - BAND * deviation, proportional - limit), mean + BAND * deviation)
+        return _expected(mean, mean - BAND * deviation, min(mean + BAND * deviation, proportional + limit))
+    return _expected(mean, mean - BAND * deviation, mean + BAND * deviation)
+
+
+def _expected(mean: float, low: float, high: float) -> Expected:
+    return Expected(math.exp(mean), math.exp(low), math.exp(high))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Logarithm of the excess at the logit of a share."""
+
+    where: float
+    value: float
+    deviation: float
+
+
+def _merged(points: Sequence[Point]) -> list[_Place]:
+    """Return a place for each share: the mean of its points, whose differences add to its deviation."""
+    groups: list[list[Point]] = []
+    for point in sorted(points, key=lambda each: each.share):
+        if groups and point.share - groups[-1][0].share <= _SAME:
+            groups[-1].append(point)
+        else:
+            groups.append([point])
+    places = []
+    for group in groups:
+        values = [log_excess(each.excess) for each in group]
+        own = math.sqrt(fmean(each.deviation**2 for each in group))
+        between = stdev(values) if len(values) > 1 else 0.0
+        places.append(_Place(logit(fmean(each.share for each in group)), fmean(values), math.hypot(own, between)))
+    return places
+
+
+def _rising(places: Sequence[_Place]) -> list[_Place]:
+    """Return the places with values that never fall: those that do have the mean of both (pool adjacent violators)."""
+    blocks: list[list[_Place]] = []
+
+    def value(block: Sequence[_Place]) -> float:
+        return fmean(each.value for each in block)
+
+    for place in places:
+        blocks.append([place])
+        while len(blocks) > 1 and value(blocks[-2]) > value(blocks[-1]):
+            last = blocks.pop()
+            blocks[-1] += last
+    return [_Place(each.where, value(block), each.deviation) for block in blocks for each in block]
+
+
+def _between(below: _Place, above: _Place, where: float, slope: Slope) -> tuple[float, float]:
+    """Return the value between two places, and its deviation: theirs, and that of a slope that changes on the way."""
+    before, after = where - below.where, above.where - where
+    weight = after / (before + after)
+    mean = weight * below.value + (1 - weight) * above.value
+    own = weight * below.deviation + (1 - weight) * above.deviation
+    return mean, math.hypot(own, slope.deviation * before * after / (before + after))
+
+
+def _slope_at(nearest: _Place, next_one: Sequence[_Place], slope: Slope) -> float:
+    """Return the slope beyond a place: its own as far as that is known, else that of other curves."""
+    if not next_one:
+        return slope.mean
+    (other,) = next_one
+    distance = other.where - nearest.where
+    own = (other.value - nearest.value) / distance
+    uncertain = (nearest.deviation**2 + other.deviation**2) / distance**2
+    weight = slope.deviation**2 / (slope.deviation**2 + uncertain)
+    return max(weight * own + (1 - weight) * slope.mean, 0.0)

@@ -1,0 +1,178 @@
+"""Figures of a plan: each with its band, its source and what it rests on, or the reason why it is not known."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from core.engine.architectures.describe import Description
+from core.engine.architectures.description import ModelDescription
+from core.engine.exporters.registry import OFFERED
+from core.engine.options.patterns import STRUCTURED
+from core.engine.options.width import WidthOptions
+from core.engine.options.width_counts import rounding_cost
+from core.pipeline.recipes.sizes import expected_size
+from core.pipeline.recipes.validation import ResolvedRequest
+from core.service.plans.amounts import PACKED
+from core.service.plans.curves import Expected, Slope
+from core.service.plans.evidence import Evidence, Question, evidence_for, slope_for
+from core.service.plans.outcomes import Latency, Outcome
+from secateur_wire.jobs import Estimate
+from secateur_wire.plans import FigureName, Goal, PlanFigure
+
+_LATENCY_FIGURES: Final[Mapping[Latency, FigureName]] = {"prefill": "prefill_ratio", "decode": "decode_ratio"}
+_LATENCY_REACH: Final = 0.05
+"""Share beyond the largest one that was timed, up to which a line to it is continued."""
+_LEAST_TIMING_ERROR: Final = 0.03
+_TIMING_ERROR: Final = 0.15
+"""Error of the gain in speed, as a share of it: assumed, as shapes between measured ones run differently."""
+_LARGEST_TIMED_RATIO: Final = 2.0
+"""Ratio of sizes up to which timings of another model say anything of a model's."""
+_FORMULA_ERROR: Final = 5.0
+"""Factor by which a time may differ from the formula alone, which no job has corrected yet."""
+_CORRECTED_ERROR: Final = 1.5
+"""Factor by which a time may differ from the formula corrected by jobs of the same method."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """All that is known of the loss in one setting of a model: evidence in the order in which it is believed.
+
+    `lost` is the share of the same kind that the model has lost before.
+    """
+
+    question: Question
+    evidence: Sequence[Evidence]
+    slope: Slope
+    lost: float = 0.0
+
+    @classmethod
+    def of(
+        cls, question: Question, own: Iterable[Outcome], shipped: Iterable[Outcome], lost: float = 0.0
+    ) -> "Knowledge":
+        own, shipped = list(own), list(shipped)
+        found = evidence_for(question, own, shipped)
+        return cls(question, found, slope_for(question, own, shipped), lost)
+
+    def expected(self, share: float) -> tuple[Expected, Evidence] | None:
+        """Return the excess that a further removal adds, and what that rests on; None where nothing near is known."""
+        total = self._total(share)
+        for each in self.evidence:
+            expected = each.expected(self.question, total, self.slope) if 0 < total < 1 else None
+            if expected is None:
+                continue
+            before = each.expected(self.question, self.lost, self.slope) if self.lost else None
+            return (expected if before is None else expected.less(before.excess)), each
+        return None
+
+    def _total(self, share: float) -> float:
+        """Return the share that is gone afterwards: zeros are counted again, of units what is left can go."""
+        if self.question.setting.pattern == STRUCTURED.text:
+            return 1 - (1 - self.lost) * (1 - share)
+        return max(share, self.lost)
+
+    def ratio(self, share: float) -> PlanFigure | None:
+        """Return the perplexity to expect, as a ratio to that of the model that is given."""
+        found = self.expected(share)
+        if found is None:
+            return None
+        expected, evidence = found
+        count = len(evidence.outcomes)
+        kind = "job" if evidence.source == "jobs" else "measurement"
+        shares = sorted({round(each.share, 2) for each in evidence.outcomes})
+        measured = f"{shares[0]:.0%}" if len(shares) == 1 else f"{shares[0]:.0%} to {shares[-1]:.0%}"
+        what = "the blocks' parameters" if self.question.setting.pattern == STRUCTURED.text else "the weights"
+        basis = f"{count} {kind}{'s' if count > 1 else ''} {evidence.words}, at {measured} of {what}"
+        return PlanFigure(
+            estimate=math.exp(expected.excess),
+            low=math.exp(expected.low),
+            high=math.exp(expected.high),
+            source=evidence.source,
+            count=count,
+            basis=basis,
+        )
+
+    def latency(self, share: float) -> dict[FigureName, PlanFigure]:
+        """Return the speed to expect, between what was timed and the dense model's; nothing beyond."""
+        figures: dict[FigureName, PlanFigure] = {}
+        for kind, name in _LATENCY_FIGURES.items():
+            for evidence in self.evidence:
+                timed = [
+                    each
+                    for each in evidence.outcomes
+                    if kind in each.latency and _is_about_as_large(each, self.question)
+                ]
+                figure = _interpolated(kind, timed, self._total(share), evidence)
+                if figure is not None:
+                    figures[name] = figure
+                    break
+        return figures
+
+
+def size_figure(description: Description, request: ResolvedRequest, goal: Goal, sparsity: float) -> PlanFigure:
+    """Return the bytes of the artifact's weights, as its files will hold them."""
+    form = PACKED if goal == "size" else "dense"
+    _, expected = expected_size(description, sparsity, request.parameters, form)
+    ratio, error = expected / description.bytes, 0.0
+    if isinstance(request.parameters, WidthOptions) and isinstance(description, ModelDescription):
+        removed = 1 - ratio
+        error = removed * rounding_cost(description, request.parameters, sparsity, layout=request.layout)
+    basis = "counted: what is left of every tensor, in its own type"
+    if OFFERED[form].leaves_out_zeros:
+        basis = "counted: a bit for every weight that may be zero, and the others in their own type"
+    return PlanFigure(
+        estimate=ratio,
+        low=max(ratio - error, 0.0),
+        high=min(ratio + error, 1.0),
+        source="account",
+        count=0,
+        basis=basis,
+    )
+
+
+def seconds_figure(estimate: Estimate) -> PlanFigure | None:
+    """Return the time of the job, of which the fleet's estimate is a formula that jobs correct."""
+    if estimate.seconds is None:
+        return None
+    jobs = estimate.basis.jobs
+    error = _CORRECTED_ERROR if jobs else _FORMULA_ERROR
+    return PlanFigure(
+        estimate=estimate.seconds,
+        low=estimate.seconds / error,
+        high=estimate.seconds * error,
+        source="jobs" if jobs else "account",
+        count=jobs,
+        basis=f"a formula, corrected by {jobs} jobs of the same method and queue"
+        if jobs
+        else "a formula alone, which no job of this method and queue has corrected yet",
+    )
+
+
+def _is_about_as_large(outcome: Outcome, question: Question) -> bool:
+    ratio = outcome.subject.parameters / question.subject.parameters
+    return 1 / _LARGEST_TIMED_RATIO <= ratio <= _LARGEST_TIMED_RATIO
+
+
+def _interpolated(kind: Latency, timed: Sequence[Outcome], share: float, evidence: Evidence) -> PlanFigure | None:
+    if not timed or share > max(each.share for each in timed) + _LATENCY_REACH:
+        return None
+    by_share: dict[float, list[Outcome]] = {}
+    for each in timed:
+        by_share.setdefault(round(each.share, 3), []).append(each)
+    line = [(0.0, 1.0)] + [
+        (at, sum(each.latency[kind] for each in group) / len(group)) for at, group in sorted(by_share.items())
+    ]
+    end = next((number for number in range(1, len(line)) if line[number][0] >= share), len(line) - 1)
+    (left, before), (right, after) = line[end - 1], line[end]
+    ratio = before + (after - before) * (share - left) / (right - left)
+    spread = max(each.latency_spread for each in timed)
+    error = ratio * max(spread, _LEAST_TIMING_ERROR) + _TIMING_ERROR * abs(1 - ratio)
+    word = "job" if evidence.source == "jobs" else "measurement"
+    return PlanFigure(
+        estimate=ratio,
+        low=max(ratio - error, 0.0),
+        high=ratio + error,
+        source=evidence.source,
+        count=len(timed),
+        basis=f"{len(timed)} {word}{'s' if len(timed) > 1 else ''} {evidence.words} that timed it",
+    )

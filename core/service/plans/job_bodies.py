@@ -1,0 +1,200 @@
+"""Job bodies of plans: texts, measurements, recovery and form of the artifact, as a goal needs them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.engine.architectures.describe import Description
+from core.engine.options.sensitivity import SensitivityOptions
+from core.methods.method_info import Variant
+from core.methods.registry import get_method, parse_parameters
+from core.service.jobs.resolution.text import SELF
+from core.service.plans import texts
+from core.service.plans.amounts import PACKED
+from core.service.plans.candidates import Candidate
+from secateur_wire.base import JsonObject
+from secateur_wire.datasets import Dataset
+from secateur_wire.models import ModelSummary
+from secateur_wire.plans import Goal, PlanChoice
+
+RECOVERY_MINUTES = 10
+_OWN_SEQUENCES = 32
+_OWN_EVALUATION = 16
+_LAYER_SAMPLES = 8
+"""Sequences that every layer is measured on at every rate."""
+_IMAGE_STEPS, _IMAGE_BATCH = 300, 64
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts or images of a job as the body names them, with the reasons; None where it needs none, or there is none."""
+
+    calibration: JsonObject | None
+    evaluation: JsonObject
+    choices: Sequence[PlanChoice]
+
+    @property
+    def evaluated_on(self) -> str | None:
+        """Return the set that the model is measured on."""
+        datasets = self.evaluation.get("datasets")
+        return str(datasets[0]) if isinstance(datasets, list) and datasets else None
+
+    @property
+    def calibrated_on(self) -> str | None:
+        return None if self.calibration is None else str(self.calibration["dataset"])
+
+    @property
+    def tokens(self) -> int:
+        """Return the tokens that are calibrated on, 0 where that is not text."""
+        if self.calibration is None:
+            return 0
+        samples, length = self.calibration.get("samples"), self.calibration.get("sequence_length")
+        return samples * length if isinstance(samples, int) and isinstance(length, int) else 0
+
+
+def summary_of(description: Description) -> ModelSummary:
+    """Return the facts of a model that texts are chosen by."""
+    shared = ModelSummary.model_fields.keys() & type(description).model_fields.keys()
+    return ModelSummary.model_validate({name: getattr(description, name) for name in shared})
+
+
+def variant_of(candidate: Candidate) -> Variant:
+    """Return the method that reads the calibration set: the candidate's, or the one whose sensitivity it measures."""
+    checked = parse_parameters(candidate.method, candidate.parameters, candidate.pattern)
+    if isinstance(checked, SensitivityOptions):
+        return get_method(checked.method).variant(checked.pattern)
+    return get_method(candidate.method).variant(candidate.pattern)
+
+
+def choose_texts(
+    candidate: Candidate, description: Description, datasets: Sequence[Dataset], dataset: str | None
+) -> Texts:
+    """Choose what to calibrate and measure on: `dataset` where it is given, else what is registered."""
+    model = summary_of(description)
+    fitting = texts.fitting_sets(model, datasets)
+    choices: list[PlanChoice] = []
+    calibration: JsonObject | None = None
+    measures = get_method(candidate.method).measures
+    if variant_of(candidate).needs.calibration:
+        calibration, choice = _calibration(candidate, model, fitting, dataset)
+        choices += [] if choice is None else [choice]
+    used = None if calibration is None else calibration["dataset"]
+    others = [each for each in fitting if each.name != used]
+    chosen = texts.choose_set(others or fitting, texts.EVALUATION_WORDS)
+    if chosen is None:
+        evaluation, why = _unregistered_evaluation(calibration, dataset, measures=measures)
+    else:
+        evaluation = _registered_evaluation(model, chosen, calibration, _LAYER_SAMPLES if measures else None)
+        why = "a registered set that the job does not calibrate on"
+        if chosen.name == used:
+            why = "the only registered set, which the job calibrates on too: figures will be better than on other text"
+    if evaluation:
+        if model.task == "language-model" and not measures:
+            evaluation["prompts"] = list(texts.PROMPTS)
+        choices.append(PlanChoice(field="evaluation.datasets", value=evaluation["datasets"], reason=why))
+    return Texts(calibration, evaluation, choices)
+
+
+def _calibration(
+    candidate: Candidate, model: ModelSummary, fitting: Sequence[Dataset], dataset: str | None
+) -> tuple[JsonObject | None, PlanChoice | None]:
+    registered = {each.name: each for each in fitting}
+    chosen = registered.get(dataset) if dataset else texts.choose_set(fitting, texts.CALIBRATION_WORDS)
+    name = chosen.name if chosen is not None else dataset
+    if name is None and model.task != "language-model":
+        return None, None
+    why = "the text that was asked for" if dataset else "a registered set"
+    if chosen is not None and not dataset:
+        why = (
+            "registered, and its name says what it is for"
+            if any(word in chosen.name for word in texts.CALIBRATION_WORDS)
+            else "the largest registered set that fits the model"
+        )
+    if model.task != "language-model":
+        samples = texts.IMAGES if chosen is None else min(texts.IMAGES, chosen.images or texts.IMAGES)
+        return {"dataset": name, "samples": samples}, PlanChoice(field="calibration.dataset", value=name, reason=why)
+    length = texts.sequence_length(model, chosen)
+    samples = candidate.sequences if chosen is None else texts.sequences_of(chosen, length, candidate.sequences)
+    if name in (None, SELF):
+        name, samples = SELF, _OWN_SEQUENCES
+        why = why if dataset else "no text is registered, so the model writes its own; text of your use serves better"
+    return (
+        {"dataset": name, "samples": samples, "sequence_length": length},
+        PlanChoice(field="calibration.dataset", value=name, reason=why),
+    )
+
+
+def _registered_evaluation(
+    model: ModelSummary, chosen: Dataset, calibration: JsonObject | None, most: int | None
+) -> JsonObject:
+    if chosen.images is not None:
+        return {"datasets": [chosen.name]}
+    length = texts.sequence_length(model, chosen)
+    given = None if calibration is None else calibration.get("sequence_length")
+    if isinstance(given, int):
+        length = min(length, given)
+    samples = texts.sequences_of(chosen, length, most or texts.EVALUATION_SAMPLES)
+    return {"datasets": [chosen.name], "sequence_length": length, "samples": samples}
+
+
+def _unregistered_evaluation(
+    calibration: JsonObject | None, dataset: str | None, *, measures: bool
+) -> tuple[JsonObject, str]:
+    """Return what to measure on where nothing is registered: the text of the calibration, or of the same source."""
+    if calibration is None or measures:
+        return {}, ""
+    length, samples = calibration.get("sequence_length"), _OWN_EVALUATION
+    if calibration["dataset"] == SELF:
+        evaluation: JsonObject = {"datasets": [SELF], "sequence_length": length, "samples": samples}
+        return (
+            evaluation,
+            "no text is registered: other text that the model writes, so that the loss is measured at all",
+        )
+    if length is None:
+        return {"datasets": [dataset]}, "no other set is registered"
+    evaluation = {"datasets": [dataset], "sequence_length": length, "samples": texts.EVALUATION_SAMPLES}
+    return evaluation, "no text is registered: the evaluation part of the same source"
+
+
+def recovery_body(task: str) -> JsonObject:
+    """Return the training that is planned for such a model."""
+    if task == "language-model":
+        return {"method": "distill", "minutes": RECOVERY_MINUTES}
+    return {"method": "finetune", "steps": _IMAGE_STEPS, "batch_size": _IMAGE_BATCH}
+
+
+def body_of(
+    model: str,
+    goal: Goal,
+    candidate: Candidate,
+    chosen: Texts,
+    *,
+    sparsity: float | None,
+    recovery: JsonObject | None = None,
+    keep_quality: float | None = None,
+    exports: Sequence[JsonObject] = (),
+) -> dict[str, Any]:
+    """Return the body of a job, without what defaults fill in."""
+    body: dict[str, Any] = {"model": model, "method": candidate.method}
+    if sparsity is not None:
+        body |= {"pattern": candidate.pattern, "sparsity": sparsity}
+    if candidate.parameters:
+        body["parameters"] = dict(candidate.parameters)
+    if chosen.calibration is not None:
+        body["calibration"] = dict(chosen.calibration)
+    if chosen.evaluation:
+        body["evaluation"] = dict(chosen.evaluation)
+    if recovery is not None:
+        body["recovery"] = dict(recovery)
+    if keep_quality is not None and chosen.evaluated_on is not None:
+        body["gates"] = {"max_perplexity_ratio": keep_quality}
+    output: dict[str, Any] = {}
+    if goal == "size":
+        output["format"] = PACKED
+    if candidate.layout != "uniform":
+        output["layout"] = candidate.layout
+    if exports:
+        output["exports"] = list(exports)
+    if output:
+        body["output"] = output
+    return body

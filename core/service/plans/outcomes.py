@@ -1,0 +1,138 @@
+"""Outcomes of jobs in one form, whether they come with the release or are the team's own."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Final, Literal, TypeAlias
+
+from core.engine.options.compensation import RefitOptions
+from core.engine.options.patterns import STRUCTURED, family_of
+from core.errors import InvalidParameters
+from core.measurements.measurement import Measurement
+from core.measurements.reader import measurements
+from core.methods.registry import METHODS, parse_parameters
+from secateur_wire.plans import FigureSource
+
+Latency: TypeAlias = Literal["prefill", "decode"]
+_UNIMPORTANT: Final = frozenset({"seed", "round_to"})
+"""Parameters that outcomes may differ in."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """All that decides what a removal costs, besides how much of which model goes."""
+
+    method: str
+    pattern: str
+    layout: str
+    parameters: str
+    recovery: str | None = None
+
+    @property
+    def unrecovered(self) -> "Setting":
+        return Setting(self.method, self.pattern, self.layout, self.parameters)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Model that an outcome is of, or asked for. `prunable` are the parameters that can go."""
+
+    family: str
+    parameters: int
+    prunable: int
+    revision: str | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Figures of a job: the share that went of what could, and the excess, ln(pruned / dense perplexity), by text.
+
+    `unrecovered` is the excess before a recovery. `deviation` is that of the excess over seeds, None where it is of
+    one. `latency` is pruned / dense.
+    """
+
+    setting: Setting
+    subject: Subject
+    source: FigureSource
+    share: float
+    excess: Mapping[str, float]
+    unrecovered: Mapping[str, float] = field(default_factory=dict)
+    deviation: float | None = None
+    latency: Mapping[Latency, float] = field(default_factory=dict)
+    latency_spread: float = 0.0
+    device: str | None = None
+    calibration_tokens: int = 0
+    calibration: str | None = None
+
+    @property
+    def before_recovery(self) -> "Outcome | None":
+        """Return the outcome as it was before a recovery, None where there was none."""
+        if not self.unrecovered:
+            return None
+        return replace(self, setting=self.setting.unrecovered, excess=self.unrecovered, unrecovered={}, latency={})
+
+
+def setting_of(
+    method: str,
+    pattern: str,
+    layout: str,
+    parameters: Mapping[str, object],
+    recovery: Mapping[str, object] | None = None,
+) -> Setting | None:
+    """Return the setting of a job with calibration, its parameters with their defaults; None for an unknown one."""
+    if method not in METHODS:
+        return None
+    try:
+        checked = parse_parameters(method, parameters, pattern)
+    except InvalidParameters:  # of an earlier release
+        return None
+    if isinstance(checked, RefitOptions):
+        checked = checked.with_refit()
+    unimportant = _UNIMPORTANT | ({"allocation"} if family_of(pattern) == "n:m" else set())
+    chosen = {name: value for name, value in checked.model_dump(mode="json").items() if name not in unimportant}
+    return Setting(method, pattern, layout, json.dumps(chosen, sort_keys=True), recovery_of(recovery))
+
+
+def recovery_of(recovery: Mapping[str, object] | None) -> str | None:
+    """Return the method of a recovery and how long it trains, None where there is none."""
+    if recovery is None:
+        return None
+    minutes, steps = recovery.get("minutes"), recovery.get("steps")
+    return f"{recovery.get('method')}, {f'{minutes:g} minutes' if minutes is not None else f'{steps} steps'}"
+
+
+@cache
+def shipped_outcomes() -> tuple[Outcome, ...]:
+    """Return the outcomes that come with this release."""
+    rows = (*measurements("structured"), *measurements("zeros"))
+    return tuple(outcome for row in rows if (outcome := outcome_of(row)) is not None)
+
+
+def outcome_of(row: Measurement) -> Outcome | None:
+    """Return a measured row as an outcome; None where its setting is none of this release."""
+    setting = setting_of(row.method, row.pattern, row.layout, row.parameters, row.recovery)
+    share = row.blocks if row.pattern == STRUCTURED.text else row.sparsity
+    if setting is None or share is None:
+        return None
+    model = row.model
+    prunable = round(row.sparsity / share * model.parameters) if row.pattern == STRUCTURED.text else model.parameters
+    deviations = [each.deviation / each.mean for each in row.perplexity.values() if each.deviation is not None]
+    latency: dict[Latency, float] = {}
+    if row.prefill is not None:
+        latency["prefill"] = row.prefill.ratio
+    if row.decode is not None:
+        latency["decode"] = row.decode.ratio
+    return Outcome(
+        setting=setting,
+        subject=Subject(model.family, model.parameters, prunable, name=model.name),
+        source="measurements",
+        share=share,
+        excess={text: math.log(each.mean) for text, each in row.perplexity.items()},
+        deviation=max(deviations, default=None),
+        latency=latency,
+        latency_spread=max((each.spread for each in (row.prefill, row.decode) if each is not None), default=0.0),
+        calibration_tokens=row.calibration_tokens,
+    )

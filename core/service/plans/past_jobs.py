@@ -1,0 +1,193 @@
+"""Outcomes of a team's own jobs, and what a model lost in the jobs that it comes from."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, TypeAlias
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from core.engine.architectures.describe import Description
+from core.engine.options.patterns import STRUCTURED
+from core.errors import GateMissed
+from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
+from core.service.jobs.resolution.model import ResolvedModel
+from core.service.jobs.service import job_answer
+from core.service.jobs.tables import JobReportRow, JobRow, kept_attempt
+from core.service.plans.evidence import NEAR_SIZE
+from core.service.plans.outcomes import Latency, Outcome, Subject, setting_of
+from secateur_wire.metrics import Metrics
+
+Lost: TypeAlias = Literal["weights", "units"]
+_MOST: Final = 100
+"""Newest jobs of a method that are looked at."""
+_MOST_GENERATIONS: Final = 10
+"""Jobs, each on the artifact of the one before, that are followed back."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """The model that an artifact comes from, and the share of what could go that it has lost since, by kind.
+
+    For a model that no job made it is the model itself.
+    """
+
+    subject: Subject
+    lost: Mapping[Lost, float] = field(default_factory=dict)
+
+
+def descent_of(session: Session, team_id: str, model: ResolvedModel) -> Descent:
+    """Return what a model comes from; a model whose jobs are gone, or went without figures, is its own origin."""
+    description = model.description
+    subject = subject_of(description, model.revision, model.name)
+    lost: dict[Lost, float] = {}
+    prunable, reference = description.prunable_parameters, model.name
+    for _ in range(_MOST_GENERATIONS):
+        if not reference.startswith(JOB_PREFIX):
+            break
+        row = session.scalar(
+            select(JobRow).where(JobRow.id == reference.removeprefix(JOB_PREFIX), JobRow.team_id == team_id)
+        )
+        if row is None or row.metrics is None:
+            break
+        job = job_answer(row)
+        metrics = job.measured
+        reference = job.model
+        if metrics.parameters is None or metrics.parameters.dense is None or metrics.parameters.nonzero is None:
+            break
+        if job.pattern == STRUCTURED.text:
+            removed = metrics.parameters.dense - metrics.parameters.nonzero
+            lost["units"] = 1 - (1 - lost.get("units", 0.0)) * prunable / (prunable + removed)
+            prunable += removed
+        elif metrics.sparsity is not None and metrics.sparsity.prunable:
+            lost["weights"] = max(lost.get("weights", 0.0), float(metrics.sparsity.prunable))
+        subject = replace(
+            subject,
+            parameters=metrics.parameters.dense,
+            prunable=prunable,
+            revision=job.model_revision,
+            name=job.model,
+        )
+    return Descent(subject, lost)
+
+
+def subject_of(description: Description, revision: str, name: str) -> Subject:
+    """Return a model as outcomes name it."""
+    return Subject(description.family, description.parameters, description.prunable_parameters, revision, name)
+
+
+def outcomes_of_jobs(session: Session, team_id: str, method: str, subject: Subject) -> list[Outcome]:
+    """Return the outcomes of the team's newest jobs of a method that ran to their end, on this model or about its size.
+
+    A job that missed a gate was measured like any other.
+    """
+    ended = or_(JobRow.status == "succeeded", JobRow.error["code"].astext == GateMissed.code)
+    query = (
+        select(JobRow)
+        .where(JobRow.team_id == team_id, JobRow.method == method, JobRow.metrics.is_not(None), ended)
+        .order_by(JobRow.created_at.desc(), JobRow.id.desc())
+        .limit(_MOST)
+    )
+    rows = session.scalars(query).all()
+    others = [row.id for row in rows if row.model_revision != subject.revision and _is_near(row, subject)]
+    subjects = _reported_subjects(session, others)
+    outcomes = []
+    for row in rows:
+        of = subject if row.model_revision == subject.revision else subjects.get(row.id)
+        outcome = None if of is None else _outcome_of(row, of)
+        if outcome is not None:
+            outcomes.append(outcome)
+    return outcomes
+
+
+def _is_near(row: JobRow, subject: Subject) -> bool:
+    dense = Metrics.model_validate(row.metrics).parameters
+    if dense is None or not dense.dense:
+        return False
+    return 1 / NEAR_SIZE <= dense.dense / subject.parameters <= NEAR_SIZE
+
+
+def _reported_subjects(session: Session, job_ids: Sequence[str]) -> dict[str, Subject]:
+    """Return the models of jobs, as their reports describe them."""
+    if not job_ids:
+        return {}
+    reported = JobReportRow.report["model"]
+    query = (
+        select(
+            JobRow.id,
+            JobRow.model,
+            JobRow.model_revision,
+            reported["family"].astext,
+            reported["parameters"].as_integer(),
+            reported["prunable_parameters"].as_integer(),
+        )
+        .join(JobReportRow, (JobReportRow.job_id == JobRow.id) & (JobReportRow.attempt == kept_attempt()))
+        .where(JobRow.id.in_(job_ids))
+    )
+    return {
+        job_id: Subject(family, parameters, prunable, revision, name)
+        for job_id, name, revision, family, parameters, prunable in session.execute(query)
+        if family and parameters and prunable
+    }
+
+
+def _outcome_of(row: JobRow, subject: Subject) -> Outcome | None:
+    """Return the outcome of a job; None where its figures do not say how much went."""
+    job = job_answer(row)
+    metrics = job.measured
+    recovery = None if job.recovery is None else job.recovery.model_dump(mode="json")
+    setting = setting_of(job.method, job.pattern, job.output.layout, job.parameters, recovery)
+    share = _share_of(metrics, job.pattern, subject)
+    if setting is None or share is None or not 0 < share < 1:
+        return None
+    before = {
+        name: math.log(each.before_recovery / each.dense)
+        for name, each in metrics.perplexity.items()
+        if recovery is not None and each.before_recovery and each.dense
+    }
+    excess = {name: math.log(each.ratio) for name, each in metrics.perplexity.items() if each.ratio}
+    calibration = job.calibration
+    tokens = 0
+    if calibration is not None and calibration.samples is not None:
+        tokens = (calibration.samples + (calibration.generated or 0)) * (calibration.sequence_length or 0)
+    latency: dict[Latency, float] = {}
+    timed = metrics.latency
+    if timed is not None and timed.ratio is not None:
+        latency["prefill"] = timed.ratio
+        if timed.decode_pruned_ms and timed.decode_dense_ms:
+            latency["decode"] = timed.decode_pruned_ms / timed.decode_dense_ms
+    return Outcome(
+        setting=setting,
+        subject=subject,
+        source="jobs",
+        share=share,
+        excess=excess,
+        unrecovered=before,
+        latency=latency,
+        latency_spread=float((timed.spread if timed is not None else None) or 0.0),
+        device=None if timed is None else timed.device,
+        calibration_tokens=tokens,
+        calibration=None if calibration is None else calibration.dataset,
+    )
+
+
+def _share_of(metrics: Metrics, pattern: str, subject: Subject) -> float | None:
+    """Return the share that went of what could go."""
+    if pattern != STRUCTURED.text:
+        return None if metrics.sparsity is None else metrics.sparsity.prunable
+    parameters = metrics.parameters
+    if parameters is None or parameters.dense is None or parameters.nonzero is None:
+        return None
+    return (parameters.dense - parameters.nonzero) / subject.prunable
+
+
+def wrote_forms(session: Session, team_id: str) -> set[str]:
+    """Return the forms of added files that the team's newest jobs wrote: their workers have what writes them."""
+    query = (
+        select(JobRow.metrics["exports"])
+        .where(JobRow.team_id == team_id, JobRow.status == "succeeded", JobRow.metrics.has_key("exports"))
+        .order_by(JobRow.created_at.desc())
+        .limit(_MOST)
+    )
+    return {str(each["format"]) for exports in session.scalars(query) for each in exports or [] if "format" in each}

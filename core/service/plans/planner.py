@@ -1,0 +1,299 @@
+"""Planner of one candidate: the amount, the texts, the recovery and the form of a job, and what to expect of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from core.engine.options.patterns import STRUCTURED
+from core.errors import DoesNotFit, InvalidRequest, SecateurError
+from core.methods.registry import get_method
+from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+from core.service.jobs.estimates.history import estimate_that_fits
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.job import ResolvedJob, resolve_job
+from core.service.jobs.resolution.model import ResolvedModel
+from core.service.jobs.resolution.text import SELF
+from core.service.jobs.schemas import JobBody
+from core.service.plans import wording
+from core.service.plans.amounts import Scale, scale_for
+from core.service.plans.candidates import Candidate
+from core.service.plans.choices import choice, size_choices
+from core.service.plans.evidence import Question
+from core.service.plans.figures import Knowledge, seconds_figure, size_figure
+from core.service.plans.job_bodies import Texts, body_of, choose_texts, recovery_body
+from core.service.plans.outcomes import recovery_of, setting_of, shipped_outcomes
+from core.service.plans.past_jobs import Lost, descent_of, outcomes_of_jobs, subject_of
+from core.settings import Settings
+from core.storage import Store
+from secateur_wire.base import JsonObject
+from secateur_wire.datasets import Dataset
+from secateur_wire.jobs import Estimate
+from secateur_wire.plans import FigureName, Plan, PlanBody, PlanChoice, PlanFigure, PlanPoint
+
+CLOSE_TO_DENSE: Final = 1.2
+"""Perplexity, as a ratio to the dense model's, up to which a model is close to it: what the usual amount keeps to."""
+POINTS_STEP: Final = 0.05
+"""Step between the amounts whose outcomes are told."""
+_STEP: Final = 0.01
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Planner of one candidate for a request.
+
+    `refusals` are the candidates before it and why they were not taken; `exports` the files to add.
+    """
+
+    session: Session
+    team_id: str
+    body: PlanBody
+    store: Store
+    settings: Settings
+    hub: HubFindings
+    model: ResolvedModel
+    candidate: Candidate
+    refusals: Sequence[tuple[Candidate, SecateurError]]
+    exports: Sequence[JsonObject] = ()
+
+    def plan(self, datasets: Sequence[Dataset]) -> Plan:
+        """Return the plan; raises the error for which the candidate is not taken."""
+        body, candidate, description = self.body, self.candidate, self.model.description
+        chosen = choose_texts(candidate, description, datasets, body.dataset)
+        if body.dataset is not None and chosen.calibration is None:
+            raise InvalidRequest(
+                f"dataset: {candidate.method} reads no text and no images: leave it out", param="dataset"
+            )
+        if not get_method(candidate.method).prunes:
+            return self._measuring(chosen)
+        request = self._fits(chosen)
+        scale = scale_for(body.goal, description, request)
+        knowledge, recovered = self._knowledge(request, chosen)
+        amount, why = self._amount(scale, knowledge)
+        recovery, recovery_choice = self._recovery(knowledge.ratio(scale.share(amount)), chosen)
+        try:
+            resolved, estimate = self._resolved(chosen, scale.sparsity(amount), recovery)
+        except DoesNotFit:
+            if recovery is None:
+                raise
+            recovery, recovery_choice = None, choice("recovery", None, "no worker has the memory to train this model")
+            resolved, estimate = self._resolved(chosen, scale.sparsity(amount), None)
+        if recovery is not None and recovery_of(recovery) in recovered:
+            knowledge = recovered[str(recovery_of(recovery))]
+        points = self._points(request, scale, knowledge, amount)
+        figures = next(point.figures for point in points if point.amount == amount)
+        seconds = seconds_figure(estimate)
+        if seconds is not None:
+            figures["seconds"] = seconds
+        job = self._job(chosen, scale.sparsity(amount), recovery)
+        choices = [*self._choices(request, amount, why, chosen), recovery_choice]
+        return Plan(
+            model=body.model,
+            goal=body.goal,
+            amount=amount,
+            job=job,
+            summary=wording.summary(self.model.name, body.goal, resolved.recipe, amount, figures),
+            choices=choices,
+            figures=figures,
+            points=points,
+            unknown=wording.unknown(figures, description, resolved.recipe, is_recovered=recovery is not None),
+            warnings=estimate.warnings,
+        )
+
+    def _measuring(self, chosen: Texts) -> Plan:
+        """Return the plan of a job that measures and removes nothing."""
+        resolved, estimate = self._resolved(chosen, None, None)
+        seconds = seconds_figure(estimate)
+        figures: dict[FigureName, PlanFigure] = {} if seconds is None else {"seconds": seconds}
+        return Plan(
+            model=self.body.model,
+            goal=self.body.goal,
+            amount=None,
+            job=self._job(chosen, None, None),
+            summary=wording.summary(self.model.name, self.body.goal, resolved.recipe, None, figures),
+            choices=[*self._method_choices(), *chosen.choices],
+            figures=figures,
+            points=[],
+            unknown=[],
+            warnings=estimate.warnings,
+        )
+
+    def _fits(self, chosen: Texts) -> ResolvedRequest:
+        """Return the request as it fits the model, with nothing removed yet; raises why it does not."""
+        candidate = self.candidate
+        is_layered = candidate.pattern == STRUCTURED.text and self.model.description.task == "language-model"
+        return resolve_request(
+            self.model.description,
+            candidate.method,
+            candidate.pattern,
+            0.0 if candidate.pattern in ("unstructured", STRUCTURED.text) else None,
+            candidate.parameters,
+            layout="per_layer" if is_layered and candidate.layout == "per_layer" else None,
+            is_calibrated=chosen.calibration is not None,
+        )
+
+    def _knowledge(self, request: ResolvedRequest, chosen: Texts) -> tuple[Knowledge, dict[str, Knowledge]]:
+        """Return what is known of the loss, and the same after each recovery that was measured."""
+        setting = setting_of(
+            request.method, request.pattern, request.layout, request.parameters.model_dump(mode="json")
+        )
+        assert setting is not None
+        kind: Lost = "units" if request.pattern == STRUCTURED.text else "weights"
+        descent = descent_of(self.session, self.team_id, self.model)
+        is_other = bool(descent.lost.keys() - {kind})
+        subject = (
+            descent.subject
+            if kind in descent.lost
+            else subject_of(self.model.description, self.model.revision, self.model.name)
+        )
+        question = Question(
+            setting=setting,
+            subject=subject,
+            calibration=chosen.calibrated_on,
+            calibration_tokens=chosen.tokens,
+            evaluation=chosen.evaluated_on,
+            writes_own_text=chosen.calibrated_on == SELF,
+            was_pruned=is_other,
+        )
+        own = outcomes_of_jobs(self.session, self.team_id, request.method, subject)
+        shipped = list(shipped_outcomes())
+        unrecovered = [each for outcome in own if (each := outcome.before_recovery) is not None]
+        known = Knowledge.of(question, [*own, *unrecovered], shipped, descent.lost.get(kind, 0.0))
+        recoveries = {each.setting.recovery for each in [*own, *shipped] if each.setting.recovery is not None}
+        return known, {
+            name: Knowledge.of(
+                replace(question, setting=replace(setting, recovery=name)), own, shipped, descent.lost.get(kind, 0.0)
+            )
+            for name in recoveries
+        }
+
+    def _amount(self, scale: Scale, knowledge: Knowledge) -> tuple[float, str]:
+        """Return how much to remove and why; raises InvalidRequest where that is out of reach."""
+        body, candidate = self.body, self.candidate
+        if body.amount is not None:
+            if scale.fixed is not None and abs(body.amount - scale.fixed) > 1e-6:
+                raise InvalidRequest(
+                    f"amount: pattern {candidate.pattern} removes {scale.fixed:g} of the weights: leave amount out",
+                    param="amount",
+                )
+            if body.amount > scale.most:
+                raise InvalidRequest(
+                    f"amount: {candidate.method} can remove {scale.most:.4g} of this model at most, not "
+                    f"{body.amount:g}: ask for less",
+                    param="amount",
+                )
+            return body.amount, "as asked for"
+        known = [(each, knowledge.ratio(scale.share(each))) for each in scale.amounts(_STEP)]
+        rated = [(amount, figure) for amount, figure in known if figure is not None]
+        if body.keep_quality is not None:
+            return self._kept(body.keep_quality, rated)
+        if scale.fixed is not None:
+            return scale.fixed, f"pattern {candidate.pattern} leaves no choice"
+        close = [amount for amount, figure in rated if figure.estimate <= CLOSE_TO_DENSE]
+        if close:
+            return max(close), (
+                f"the largest amount whose estimate stays close to the dense model, at {CLOSE_TO_DENSE:g} times its "
+                "perplexity"
+            )
+        if rated:
+            return rated[0][0], "the least there is: even that is not expected to stay close to the dense model"
+        usual = min(max(candidate.usual, scale.least), scale.most)
+        return usual, "the usual amount of this method: nothing is known yet of what it costs a model like this"
+
+    def _kept(self, limit: float, rated: Sequence[tuple[float, PlanFigure]]) -> tuple[float, str]:
+        """Return the largest amount whose whole band stays within a limit of perplexity."""
+        if not rated:
+            raise InvalidRequest(
+                "keep_quality: nothing was measured yet that says what a model like this loses: give amount in its "
+                "place; what that job measures is known to the next plan",
+                param="keep_quality",
+            )
+        kept = [amount for amount, figure in rated if figure.high <= limit]
+        if kept:
+            return max(kept), f"the largest amount whose whole band stays within {limit:g} times the perplexity"
+        amount, figure = min(rated, key=lambda each: each[1].high)
+        raise InvalidRequest(
+            f"keep_quality: {limit:g} is out of reach: the nearest is {figure.high:.3g}, with {amount:.0%} removed "
+            f"({figure.estimate:.3g} expected, {figure.low:.3g} to {figure.high:.3g})",
+            param="keep_quality",
+        )
+
+    def _recovery(self, expected: PlanFigure | None, chosen: Texts) -> tuple[JsonObject | None, PlanChoice]:
+        """Return the training to plan, if any, and why."""
+        task = self.model.description.task
+        body = recovery_body(task)
+        if self.body.goal != "speed":
+            return None, choice("recovery", None, "zeros cost less than parts that are gone: see the job first")
+        if task != "language-model":
+            return body, choice("recovery", body, "filters cost accuracy that training wins back")
+        if chosen.calibrated_on in (None, SELF):
+            return None, choice("recovery", None, "there is no text to train on: register one of your use")
+        if expected is None:
+            return None, choice("recovery", None, "it is not known yet that this amount needs it: see the job first")
+        if expected.estimate <= CLOSE_TO_DENSE + 5e-3:
+            return None, choice("recovery", None, "the model is expected to stay close to the dense one without")
+        return body, choice(
+            "recovery", body, "more is lost than stays close to the dense model, and training wins back a part of it"
+        )
+
+    def _job(self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None) -> JsonObject:
+        return body_of(
+            self.body.model,
+            self.body.goal,
+            self.candidate,
+            chosen,
+            sparsity=sparsity,
+            recovery=recovery,
+            keep_quality=self.body.keep_quality,
+            exports=self.exports,
+        )
+
+    def _resolved(
+        self, chosen: Texts, sparsity: float | None, recovery: JsonObject | None
+    ) -> tuple[ResolvedJob, Estimate]:
+        """Return the job as a submit resolves it, with its estimate; raises what a submit does."""
+        job = JobBody.model_validate(self._job(chosen, sparsity, recovery))
+        try:
+            resolved = resolve_job(self.session, self.team_id, job, self.store, self.hub)
+        except SecateurError as error:
+            if self.body.dataset is not None and error.param in ("calibration.dataset", "calibration.samples"):
+                error.param = "dataset"
+            raise
+        estimate, _ = estimate_that_fits(self.session, self.team_id, resolved, self.settings)
+        return resolved, estimate
+
+    def _points(self, request: ResolvedRequest, scale: Scale, knowledge: Knowledge, amount: float) -> list[PlanPoint]:
+        """Return what to expect of the amount, and of others."""
+        points = []
+        for each in sorted({*scale.amounts(POINTS_STEP), amount}):
+            figures: dict[FigureName, PlanFigure] = {}
+            ratio = knowledge.ratio(scale.share(each))
+            if ratio is not None:
+                figures["perplexity_ratio"] = ratio
+            figures["bytes_ratio"] = size_figure(self.model.description, request, self.body.goal, scale.sparsity(each))
+            if request.pattern == STRUCTURED.text:
+                figures |= knowledge.latency(scale.share(each))
+            points.append(PlanPoint(amount=each, figures=figures))
+        return points
+
+    def _choices(self, request: ResolvedRequest, amount: float, why: str, chosen: Texts) -> list[PlanChoice]:
+        candidate, body = self.candidate, self.body
+        choices = [
+            *self._method_choices(),
+            choice("pattern", request.pattern, wording.pattern_reason(request.pattern, body.goal)),
+            choice("amount", amount, why),
+            *chosen.choices,
+        ]
+        if "budget" in candidate.parameters:
+            budget = candidate.parameters["budget"]
+            choices.append(choice("parameters.budget", budget, "what was measured; others take longer"))
+        if body.goal == "size":
+            choices += size_choices(self.model.description, self.exports)
+        if body.keep_quality is not None and chosen.evaluated_on is not None:
+            choices.append(choice("gates.max_perplexity_ratio", body.keep_quality, "the quality that was asked for"))
+        return choices
+
+    def _method_choices(self) -> list[PlanChoice]:
+        passed = "".join(f"; {each.method} was not taken: {error.message}" for each, error in self.refusals[:1])
+        return [choice("method", self.candidate.method, self.candidate.reason + passed)]

@@ -1,0 +1,103 @@
+"""Service of plans: a goal and a model, and the job that serves it best as far as anything is known."""
+
+from dataclasses import replace
+from typing import Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.engine.architectures.describe import Description
+from core.engine.options.patterns import parse_pattern
+from core.errors import InvalidRequest, SecateurError, UnusableModel
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.model import resolve_model
+from core.service.jobs.schemas import InspectBody
+from core.service.plans.candidates import Candidate, candidates_for
+from core.service.plans.past_jobs import wrote_forms
+from core.service.plans.planner import Planner
+from core.service.registry.service import dataset_answer
+from core.service.registry.tables import DatasetRow
+from core.settings import Settings
+from core.storage import Store
+from secateur_wire.base import JsonObject
+from secateur_wire.datasets import Dataset
+from secateur_wire.plans import Plan, PlanBody
+
+_MOST_SETS: Final = 1000
+_FILES: Final[JsonObject] = {"format": "gguf", "types": ["Q8_0"]}
+"""Files that are added where the workers are known to write them."""
+_OF_REQUEST: Final = frozenset({"keep_quality", "dataset", "pattern"})
+"""Fields of a request whose faults no other candidate mends."""
+
+
+def looked_up(body: PlanBody) -> InspectBody:
+    """Return the request whose names on the hub have to be looked up for a plan (`HubLookup.of`)."""
+    named = {"model": body.model}
+    if body.dataset is None:
+        return InspectBody.model_validate(named)
+    return InspectBody.model_validate(
+        {**named, "method": "wanda", "sparsity": 0.5, "calibration": {"dataset": body.dataset}}
+        | {"evaluation": {"datasets": [body.dataset]}}
+    )
+
+
+def plan(
+    session: Session,
+    team_id: str,
+    body: PlanBody,
+    *,
+    store: Store,
+    settings: Settings,
+    hub: HubFindings | None = None,
+) -> Plan:
+    """Return the plan for a goal: a job body that a submit takes, the reasons for it, and what to expect of it.
+
+    Raises InvalidRequest kinds that name what cannot be: a goal that the model cannot be offered, an amount or a
+    quality out of reach, with the nearest there is; the errors of a submit for the model and the dataset; and
+    NotDiscovered where it is not known yet what the model is.
+    """
+    findings = hub or HubFindings()
+    model = resolve_model(session, team_id, body.model, store, findings)
+    _check(body, model.description)
+    datasets = _datasets(session, team_id)
+    is_shipped = body.goal == "size" and _FILES["format"] in wrote_forms(session, team_id)
+    written: list[list[JsonObject]] = [[_FILES], []] if is_shipped else [[]]
+    refusals: list[tuple[Candidate, SecateurError]] = []
+    for candidate in candidates_for(body.goal, model.description.task):
+        taken = candidate if body.pattern is None else replace(candidate, pattern=parse_pattern(body.pattern).text)
+        planner = Planner(session, team_id, body, store, settings, findings, model, taken, tuple(refusals))
+        for exports in written:
+            try:
+                return replace(planner, exports=exports).plan(datasets)
+            except (InvalidRequest, UnusableModel) as error:
+                if error.param in _OF_REQUEST:
+                    raise
+                refused = error
+                if not (error.param or "").startswith("output.exports"):
+                    break
+        refusals.append((candidate, refused))
+    error = refusals[0][1]
+    if error.param in ("sparsity", "parameters.drop_layers"):
+        error.param = "amount"
+    raise error
+
+
+def _check(body: PlanBody, description: Description) -> None:
+    """Raise InvalidRequest for what the goal, or the kind of model, has no use for."""
+    if body.goal == "sensitivity":
+        for name in ("amount", "keep_quality"):
+            if getattr(body, name) is not None:
+                raise InvalidRequest(f"{name}: goal 'sensitivity' removes nothing: leave {name} out", param=name)
+    if body.pattern is not None and body.goal != "sparsity":
+        raise InvalidRequest(f"pattern belongs to goal 'sparsity', not to {body.goal!r}: leave it out", param="pattern")
+    if body.keep_quality is not None and description.task != "language-model":
+        raise InvalidRequest(
+            f"keep_quality is a perplexity, which {description.architecture} does not have: give amount, and bound "
+            "what is lost by the job's gates.max_accuracy_drop",
+            param="keep_quality",
+        )
+
+
+def _datasets(session: Session, team_id: str) -> list[Dataset]:
+    query = select(DatasetRow).where(DatasetRow.team_id == team_id).order_by(DatasetRow.created_at.desc())
+    return [dataset_answer(row) for row in session.scalars(query.limit(_MOST_SETS))]

@@ -1,0 +1,94 @@
+"""Words of plans: what will be done, why, and what is not known."""
+
+from collections.abc import Mapping
+
+from core.engine.architectures.describe import Description
+from core.engine.options.patterns import STRUCTURED, UNSTRUCTURED
+from core.methods.registry import get_method
+from core.pipeline.recipes.recipe import Recipe
+from secateur_wire.plans import FigureName, Goal, PlanFigure
+
+_PARTS = {"speed": "parameters", "size": "bytes", "sparsity": "prunable weights"}
+_MINUTE, _HOUR = 60, 3600
+
+
+def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: Mapping[FigureName, PlanFigure]) -> str:
+    """Return in one sentence what will be done, and what it should come to."""
+    title = get_method(job.method).title
+    text = "" if job.calibration is None else f", calibrated on {_text(job.calibration.dataset)}"
+    if amount is None:
+        what = f"Measure what each layer of {model} can lose ({title}){text}"
+    else:
+        verb = "Remove" if goal != "sparsity" else "Set to zero"
+        form = " and pack what is left" if goal == "size" else ""
+        what = f"{verb} {_share(amount)} of the {_PARTS[goal]} of {model} with {title} ({job.pattern}){form}{text}"
+        if job.recovery is not None:
+            what += f", then train ({job.recovery.method})"
+    expected = []
+    if "perplexity_ratio" in figures:
+        figure = figures["perplexity_ratio"]
+        expected.append(
+            f"perplexity of {figure.estimate:.2f} times the dense model's ({figure.low:.2f} to {figure.high:.2f})"
+        )
+    if "bytes_ratio" in figures and goal != "sparsity":
+        expected.append(f"{_share(figures['bytes_ratio'].estimate)} of its bytes")
+    took = f" in about {_duration(figures['seconds'].estimate)}" if "seconds" in figures else ""
+    outcome = f": expect {' and '.join(expected)}" if expected else ""
+    return f"{what}{took}{outcome}."
+
+
+def unknown(
+    figures: Mapping[FigureName, PlanFigure], description: Description, job: Recipe, *, is_recovered: bool
+) -> list[str]:
+    """Return for each figure that is not known why it is not."""
+    missing = []
+    setting = f"{get_method(job.method).title} with pattern {job.pattern}"
+    if description.task != "language-model":
+        missing.append(f"accuracy: what {setting} costs an image classifier was not measured here")
+    elif "perplexity_ratio" not in figures:
+        missing.append(
+            f"perplexity_ratio: no job of this team, and no measurement of this release, is of {setting} at about this "
+            "amount on a model like this"
+        )
+    elif is_recovered:
+        missing.append("what training wins back: the perplexity is that before it, where no job has shown more")
+    if job.pattern == STRUCTURED.text:
+        names = [name for name in ("prefill_ratio", "decode_ratio") if name not in figures]
+        if names:
+            missing.append(
+                f"{' and '.join(names)}: no job of this team, and no measurement of this release, has timed {setting} "
+                "at about this amount on a model of about this size"
+            )
+    else:
+        missing.append("prefill_ratio and decode_ratio: zeros are faster only in runtimes and on devices made for them")
+    if "seconds" not in figures:
+        missing.append("seconds: no time can be told for this job")
+    return missing
+
+
+def pattern_reason(pattern: str, goal: Goal) -> str:
+    """Return why a job has its pattern."""
+    if pattern == STRUCTURED.text:
+        return "parts that are gone make a model smaller and faster on any hardware, zeros do not"
+    if goal == "size":
+        return "zeros anywhere cost less quality than removed channels at the same bytes"
+    if pattern == UNSTRUCTURED.text:
+        return "zeros anywhere cost the least quality; ask for 2:4 if your runtime needs that"
+    return "as asked for"
+
+
+def _text(dataset: str) -> str:
+    return "text that the model writes itself" if dataset == "self" else dataset
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in words, no more exact than an estimate is."""
+    if seconds < 2 * _MINUTE:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 2 * _HOUR:
+        return f"{seconds / _MINUTE:.0f} min"
+    return f"{seconds / _HOUR:.1f} h"
