@@ -28,6 +28,17 @@ from secateur.cli.keys import create_key as create_key_there
 from secateur.cli.keys import list_keys as list_keys_there
 from secateur.cli.keys import revoke_key as revoke_key_there
 from secateur.cli.output import JsonOption, explain
+from secateur.cli.prune import (
+    AmountOption,
+    GoalOption,
+    KeepQualityOption,
+    LocalCalibrationOption,
+    OutputOption,
+    PlanPatternOption,
+    PruneModelArgument,
+    prune_request,
+)
+from secateur.cli.prune import prune as prune_there
 from secateur.cli.registry import (
     FormatOption,
     ImageFieldOption,
@@ -63,6 +74,7 @@ def register(app: typer.Typer) -> None:
     `models add`, `datasets add` and those of `keys` replace the client's, which they call where the environment names
     another server.
     """
+    app.command("prune")(_prune)
     app.command("serve")(_serve)
     app.command("stop")(_stop)
     app.command("samples")(_samples)
@@ -129,6 +141,32 @@ def _demo() -> None:
 
     with print_errors():
         demo(Settings(), Console())
+
+
+def _prune(
+    model: PruneModelArgument,
+    output: OutputOption,
+    goal: GoalOption = "speed",
+    amount: AmountOption = None,
+    keep_quality: KeepQualityOption = None,
+    pattern: PlanPatternOption = None,
+    calibration: LocalCalibrationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a model smaller, from start to end: plan, prune, measure, download. Cut off, the same command goes on.
+
+    Where no server is configured, and none of this home runs, one is started for as long as this takes.
+    """
+    if _is_elsewhere():
+        prune_there(model, output, goal, amount, keep_quality, pattern, calibration, as_json)
+        return
+    from core.settings import Settings
+    from worker.cli.prune import prune_here
+
+    settings = Settings()
+    request = prune_request(str(settings.home.resolve()), model, goal, amount, keep_quality, pattern, calibration)
+    with print_errors():
+        prune_here(settings, request, output, as_json)
 
 
 def _models_add(

@@ -1,6 +1,4 @@
-"""Server of a home for commands that need one: the server that runs there, else one of their own for as long as it
-takes.
-"""
+"""Server of a home for a command that needs one: what runs there, else one of its own for as long as it takes."""
 
 import contextlib
 import fcntl

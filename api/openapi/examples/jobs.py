@@ -117,6 +117,7 @@ EXAMPLES: Final[dict[str, Any]] = {
             "basis": {"jobs": 12, "formula": {**_NEEDS, "seconds": 90.0}},
         },
         "artifact": {"parameters": 81430848, "bytes": 269030016},
+        "assumed": [],
     },
     "DatasetBody": {"name": "wikipedia-articles", "path": "/srv/texts/articles.jsonl", "text_field": "text"},
     "Dataset": _DATASET,

@@ -9,11 +9,10 @@ from api.portal.session import Form
 from core.engine.options.patterns import family_of
 from core.methods.registry import METHODS
 from core.service.jobs.resolution.text import SELF
+from core.service.plans.assumptions import USUAL_METHODS
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import ModelSummary
 
-METHOD = {"language-model": "frontier", "image-classification": "magnitude"}
-"""Usual method of the model's task, where none is named."""
 SPARSITY = {"structured": "0.2"}
 """Usual sparsity with a pattern; half with any other."""
 SAMPLES = 128
@@ -29,7 +28,7 @@ _CHARACTERS_PER_TOKEN = 6
 
 def with_method(form: Form, model: ModelSummary) -> Form:
     """Return the form with the usual method for such a model, where it names none."""
-    return form if form.get("method") else form.but({"method": METHOD[model.task]})
+    return form if form.get("method") else form.but({"method": USUAL_METHODS[model.task]})
 
 
 def with_target(form: Form) -> Form:

@@ -171,7 +171,7 @@ class Inspection(ModelSummary, Generic[Body]):
     """Description of a model and which methods fit.
 
     For a job body there are also the body with defaults (`job`), an estimate, and the size of the artifact where it is
-    known before.
+    known before. `assumed` says what a job has to have that the body left out, and what was taken instead.
     """
 
     object: Literal["inspection"] = "inspection"
@@ -181,3 +181,4 @@ class Inspection(ModelSummary, Generic[Body]):
     job: Body | None
     estimate: Estimate | None
     artifact: ExpectedArtifact | None = None
+    assumed: list[str] = Field(default_factory=list)

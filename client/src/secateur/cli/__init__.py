@@ -32,6 +32,7 @@ from secateur.cli.jobs import cancel, jobs_app, report, retry, show
 from secateur.cli.keys import keys_app
 from secateur.cli.methods import methods
 from secateur.cli.output import explain, print_job
+from secateur.cli.prune import prune
 from secateur.cli.publish import publications_app, publish
 from secateur.cli.registry import (
     add_dataset,
@@ -77,7 +78,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    *(methods, inspect, submit, show, report, summary, watch, cancel, retry, download, publish),
+    *(prune, methods, inspect, submit, show, report, summary, watch, cancel, retry, download, publish),
     *(sweeps, team, workers, queues, audit),
 ):
     app.command()(command)
