@@ -21,6 +21,7 @@ from secateur_wire.jobs import JobEvent as Event
 from secateur_wire.methods import Method
 from secateur_wire.metrics import Metrics
 from secateur_wire.models import Model
+from secateur_wire.plans import Plan
 from secateur_wire.publications import Publication
 from secateur_wire.reports import GateResult, Report
 from secateur_wire.retention import Retention, RetentionPolicy, RetentionPreview
@@ -54,6 +55,7 @@ __all__ = [
     "Method",
     "Metrics",
     "Model",
+    "Plan",
     "Publication",
     "Queue",
     "Report",

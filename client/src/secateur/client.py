@@ -139,6 +139,7 @@ class Client:
     delete_model = _waits(Operations.delete_model)
     inspect = _waits(Operations.inspect)
     discovery = _waits(Operations.discovery)
+    plan = _waits(Operations.plan)
 
     datasets = _iterates(Operations.datasets)
     dataset = _waits(Operations.dataset)

@@ -1,6 +1,8 @@
 """Amounts: what a share of a goal means as sparsity of a job, and how far it can go."""
 
 import math
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.engine.architectures.describe import Description
@@ -16,8 +18,8 @@ from secateur_wire.plans import Goal
 PACKED = "packed"
 _MOST_ZEROS = 0.95
 _MOST_FILTERS = 0.9
-_DIGITS = 4
-"""Decimal digits of a sparsity that follows from bytes."""
+_PRECISION = 1e-4
+"""Step of a sparsity that follows from bytes."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Scale:
     """Amounts of a goal for a model: the `least` and the `most` that can be asked for, as far as headers tell.
 
     The sparsity of a job is `offset + slope * amount`, and `reach` of that is the share of what can go. `fixed` is the
-    only amount there is, with a pattern n:m.
+    only amount there is, with a pattern n:m; `steps` are all there are where units go from every layer alike.
     """
 
     least: float
@@ -34,16 +36,26 @@ class Scale:
     slope: float = 1.0
     reach: float = 1.0
     fixed: float | None = None
+    steps: Sequence[float] = ()
 
     def sparsity(self, amount: float) -> float:
         """Return the sparsity of a job that removes an amount; a little more where bytes are counted."""
         if not self.offset:
             return amount
-        return math.ceil(round((self.offset + self.slope * amount) * 10**_DIGITS, 6)) / 10**_DIGITS
+        scale = 1 / _PRECISION
+        return math.ceil(round((self.offset + self.slope * amount) * scale, 6)) / scale
 
     def share(self, amount: float) -> float:
         """Return the share of what can go."""
         return self.sparsity(amount) * self.reach
+
+    def rounded(self, amount: float) -> tuple[float, float]:
+        """Return the amount that comes nearest among the steps, and how far apart they are there."""
+        if len(self.steps) < 2:
+            return amount, 0.0
+        after = min(max(bisect_left(self.steps, amount), 1), len(self.steps) - 1)
+        below, above = self.steps[after - 1], self.steps[after]
+        return (below if amount - below < above - amount else above), above - below
 
     def amounts(self, step: float) -> list[float]:
         """Return the amounts that can be asked for, in steps."""
@@ -75,5 +87,6 @@ def _of_parameters(description: Description, parameters: MethodParameters, reque
         return Scale(0.01, _MOST_FILTERS)
     reachable = reachable_sparsities(description, parameters, layout=request.layout)
     assert not isinstance(parameters, LayerSelection)
-    least = reachable[1] if len(reachable) > 2 else 0.01
-    return Scale(least, reachable[-1], reach=description.parameters / description.prunable_parameters)
+    steps = reachable if request.layout == "uniform" else ()
+    reach = description.parameters / description.prunable_parameters
+    return Scale(steps[1] if len(steps) > 1 else 0.01, reachable[-1], reach=reach, steps=steps)

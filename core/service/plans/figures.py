@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription
 from core.engine.exporters.registry import OFFERED
 from core.engine.options.patterns import STRUCTURED
-from core.engine.options.width import WidthOptions
-from core.engine.options.width_counts import rounding_cost
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import ResolvedRequest
-from core.service.plans.amounts import PACKED
+from core.service.plans.amounts import PACKED, Scale
 from core.service.plans.curves import Expected, Slope
 from core.service.plans.evidence import Evidence, Question, evidence_for, slope_for
 from core.service.plans.outcomes import Latency, Outcome
@@ -109,24 +106,19 @@ class Knowledge:
         return figures
 
 
-def size_figure(description: Description, request: ResolvedRequest, goal: Goal, sparsity: float) -> PlanFigure:
+def size_figure(
+    description: Description, request: ResolvedRequest, goal: Goal, scale: Scale, amount: float
+) -> PlanFigure:
     """Return the bytes of the artifact's weights, as its files will hold them."""
     form = PACKED if goal == "size" else "dense"
-    _, expected = expected_size(description, sparsity, request.parameters, form)
-    ratio, error = expected / description.bytes, 0.0
-    if isinstance(request.parameters, WidthOptions) and isinstance(description, ModelDescription):
-        removed = 1 - ratio
-        error = removed * rounding_cost(description, request.parameters, sparsity, layout=request.layout)
+    nearest, step = scale.rounded(amount)
+    _, expected = expected_size(description, scale.sparsity(nearest), request.parameters, form)
+    ratio = expected / description.bytes
     basis = "counted: what is left of every tensor, in its own type"
     if OFFERED[form].leaves_out_zeros:
         basis = "counted: a bit for every weight that may be zero, and the others in their own type"
     return PlanFigure(
-        estimate=ratio,
-        low=max(ratio - error, 0.0),
-        high=min(ratio + error, 1.0),
-        source="account",
-        count=0,
-        basis=basis,
+        estimate=ratio, low=max(ratio - step, 0.0), high=min(ratio + step, 1.0), source="account", count=0, basis=basis
     )
 
 

@@ -271,7 +271,7 @@ class Planner:
             ratio = knowledge.ratio(scale.share(each))
             if ratio is not None:
                 figures["perplexity_ratio"] = ratio
-            figures["bytes_ratio"] = size_figure(self.model.description, request, self.body.goal, scale.sparsity(each))
+            figures["bytes_ratio"] = size_figure(self.model.description, request, self.body.goal, scale, each)
             if request.pattern == STRUCTURED.text:
                 figures |= knowledge.latency(scale.share(each))
             points.append(PlanPoint(amount=each, figures=figures))

@@ -76,10 +76,10 @@ def plan(
                 if not (error.param or "").startswith("output.exports"):
                     break
         refusals.append((candidate, refused))
-    error = refusals[0][1]
-    if error.param in ("sparsity", "parameters.drop_layers"):
-        error.param = "amount"
-    raise error
+    first = refusals[0][1]
+    if first.param in ("sparsity", "parameters.drop_layers"):
+        first.param = "amount"
+    raise first
 
 
 def _check(body: PlanBody, description: Description) -> None:

@@ -32,6 +32,7 @@ from secateur.cli.jobs import cancel, jobs_app, report, retry, show
 from secateur.cli.keys import keys_app
 from secateur.cli.methods import methods
 from secateur.cli.output import explain, print_job
+from secateur.cli.plan import plan
 from secateur.cli.prune import prune
 from secateur.cli.publish import publications_app, publish
 from secateur.cli.registry import (
@@ -78,7 +79,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    *(prune, methods, inspect, submit, show, report, summary, watch, cancel, retry, download, publish),
+    *(prune, plan, methods, inspect, submit, show, report, summary, watch, cancel, retry, download, publish),
     *(sweeps, team, workers, queues, audit),
 ):
     app.command()(command)

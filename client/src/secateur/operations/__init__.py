@@ -5,6 +5,7 @@ thread.
 """
 
 from secateur.operations.jobs import JobOperations
+from secateur.operations.plans import PlanOperations
 from secateur.operations.registry import RegistryOperations
 from secateur.operations.retention import RetentionOperations
 from secateur.operations.sweeps import SweepOperations
@@ -17,6 +18,7 @@ __all__ = ["Operations"]
 
 class Operations(
     RegistryOperations,
+    PlanOperations,
     JobOperations,
     SweepOperations,
     TriggerOperations,

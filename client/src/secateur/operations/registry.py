@@ -1,13 +1,14 @@
 """Methods, models, datasets and uploads."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, RootModel
 
-from secateur.errors import NotFound, UploadError
-from secateur.operations.calls import Calls, Item, given, ignore, new_key
+from secateur.errors import UploadError
+from secateur.operations.calls import Item, given, ignore, new_key
+from secateur.operations.discoveries import DiscoveryOperations, OnWait
 from secateur.transport import segment
 from secateur.uploads import OnUpload, model_files, send_upload, sendable_name
 from secateur_wire.datasets import Dataset
@@ -20,19 +21,13 @@ from secateur_wire.uploads import Upload, UploadKind, UploadStatus
 DatasetFormat = Literal["text", "jsonl", "parquet", "image_folder", "image_parquet"]
 
 
-OnWait = Callable[[Discovery], None]
-"""Function that is told of a discovery that is waited for."""
-
-LOOK_SECONDS = 1.0
-
-
 class _Inspected(RootModel[Inspection | Discovery]):
     """Answer of an inspection: the model, or the discovery that has to be waited for."""
 
     root: Inspection | Discovery = Field(union_mode="left_to_right")
 
 
-class RegistryOperations(Calls):
+class RegistryOperations(DiscoveryOperations):
     """Operations on methods, models, datasets and uploads: what jobs are made of."""
 
     async def methods(self) -> list[Method]:
@@ -76,26 +71,7 @@ class RegistryOperations(Calls):
         Where the server has to discover what the model is, this waits until a worker has, and `on_wait` is told of the
         discovery whenever it is looked at.
         """
-        body = {"model": model, **body}
-        while True:
-            answer = await self._transport.call("POST", "models/inspect", _Inspected, body=body, slow=True)
-            if isinstance(answer.root, Inspection):
-                return answer.root
-            await self._over(answer.root, on_wait or ignore)
-
-    async def discovery(self, discovery_id: str) -> Discovery:
-        """Return how far the discovery of a model's architecture is. Raises NotFound once it was forgotten."""
-        return await self._transport.call("GET", f"discoveries/{segment(discovery_id)}", Discovery)
-
-    async def _over(self, discovery: Discovery, on_wait: OnWait) -> None:
-        """Wait until a discovery is over, well or not."""
-        while discovery.state in ("waiting", "running"):
-            on_wait(discovery)
-            await self._transport.sleep(LOOK_SECONDS)
-            try:
-                discovery = await self.discovery(discovery.id)
-            except NotFound:
-                return
+        return await self._once_discovered("models/inspect", _Inspected, {"model": model, **body}, on_wait)
 
     def datasets(self) -> AsyncIterator[Dataset]:
         """Iterate over the team's texts and image sets, newest first."""
