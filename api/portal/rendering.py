@@ -49,6 +49,11 @@ def page(
     return HTMLResponse(fragment(template, **known, **(context or {})), status, dict(headers or {}))
 
 
+def address_of(request: Request) -> str:
+    """Return the address of the service, within which the portal is mounted, without a slash at its end."""
+    return f"{request.url.scheme}://{request.url.netloc}"
+
+
 def is_partial(request: Request) -> bool:
     """Tell whether htmx asks for a part of a page, which it swaps into the page that is there."""
     return request.headers.get("HX-Request-Type") == "partial"

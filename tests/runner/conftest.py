@@ -11,11 +11,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
+from core.pipeline.reports.how_to_run import WayToRun, ways_to_run
+from core.pipeline.reports.report import Report
 from core.service.jobs import queue
 from core.service.jobs.tables import JobRow
 from core.service.teams.bootstrap import create_team
 from core.settings import Settings
 from core.storage import LocalStore, Store, artifact_prefix, open_store
+from secateur_wire.metrics import Metrics
 from tests.conftest import settings_for
 from tests.databases import fresh_database
 from tests.worker.conftest import Queue, impatient
@@ -70,6 +73,12 @@ def work(jobs: Queue) -> Work:
         return begin_work(jobs.settings, jobs.sessions, jobs.store, stop or threading.Event())
 
     return start
+
+
+def shown_ways(jobs: Queue, job_id: str) -> list[WayToRun]:
+    """The ways to run its artifact that the page of a finished job shows."""
+    metrics = Metrics.model_validate(jobs.job(job_id).metrics)
+    return ways_to_run(Report.model_validate(jobs.report(job_id)), metrics, jobs.artifact_names(job_id))
 
 
 def begin_work(

@@ -1,7 +1,9 @@
 """Jobs on image classifiers with the real runner: a network trained by a job, pruned by others, killed, refused."""
 
 import os
+import re
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +22,8 @@ from core.service.jobs import service
 from core.service.jobs.schemas import JobBody
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
-from tests.runner.conftest import Finish, Work, artifact
+from tests.runner.conftest import Finish, Work, artifact, shown_ways
+from tests.shown_ways import run_here
 from tests.worker.conftest import Queue, eventually, runner_of
 from worker.samples.images import digits
 
@@ -92,7 +95,12 @@ def test_a_job_killed_while_it_trains_goes_on_after_its_last_step(jobs: Queue, t
 
 
 def test_a_network_trained_by_a_job_is_pruned_by_others_and_what_they_leave_runs_anywhere(
-    jobs: Queue, trained: str, pruned: str, finish: Finish
+    jobs: Queue,
+    trained: str,
+    pruned: str,
+    finish: Finish,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     metrics = jobs.job(trained).metrics
     assert metrics is not None
@@ -114,6 +122,10 @@ def test_a_network_trained_by_a_job_is_pruned_by_others_and_what_they_leave_runs
     ours = load_classifier(open_classifier(folder))
     images_NCHW = torch.randn(3, 1, 8, 8)
     assert torch.equal(opened(pixel_values=images_NCHW).logits, ours(pixel_values=images_NCHW).logits)
+
+    (way,) = shown_ways(jobs, pruned)
+    assert way.runtime == "ONNX Runtime", "what is not of transformers itself is not opened by it"
+    assert re.fullmatch(r"\[\d\]\n", run_here(way, folder, tmp_path, monkeypatch))
 
     filters = {
         "model": f"job:{trained}", "method": "filter-l1", "sparsity": 0.4, "evaluation": {"datasets": ["test"]},

@@ -22,8 +22,9 @@ from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from core.service.sources.references import StoredModel
 from tests.gguf.trained import LINES, save_trained
-from tests.runner.conftest import Work, artifact
+from tests.runner.conftest import Work, artifact, shown_ways
 from tests.runner.models import write_model
+from tests.shown_ways import lay_out, run_in_shell
 from tests.worker.conftest import Queue, runner_of
 from worker.runner.client import run_task
 
@@ -95,6 +96,10 @@ def test_a_job_killed_while_it_exports_leaves_the_files_of_an_undisturbed_one(
         reference = resolve_model(session, jobs.team, f"job:{job_id}", jobs.store, HubFindings()).reference
     assert isinstance(reference, StoredModel) and not [each for each in reference.files if "gguf" in each.path]
     _chat_as_the_card_says(card, folder)
+    transformers, llama_cpp = shown_ways(jobs, job_id)
+    assert (transformers.runtime, llama_cpp.runtime) == ("transformers", "llama.cpp, Q8_0")
+    lay_out(llama_cpp, folder, tmp_path)
+    assert len(run_in_shell(llama_cpp.commands, tmp_path).split()) > 5
 
 
 def _chat_as_the_card_says(card: str, folder: Path) -> None:

@@ -25,8 +25,9 @@ from core.service.jobs.states import STAGES
 from core.service.registry.schemas import ModelBody
 from core.service.registry.service import register_model
 from secateur_wire.weights.packed import unpack_folder
-from tests.runner.conftest import Finish, Work, artifact
+from tests.runner.conftest import Finish, Work, artifact, shown_ways
 from tests.runner.models import LAYERS, register_layers, write_model
+from tests.shown_ways import run_here
 from tests.worker.conftest import Queue, runner_of
 from worker.runner.client import run_task
 from worker.supervisor.stages.artifact import VerifyArtifact
@@ -66,6 +67,17 @@ def test_a_job_prunes_reports_and_leaves_a_model_that_loads(jobs: Queue, dense: 
     figures = {name: report["estimate"][name] for name in ("peak_memory_bytes", "disk_bytes", "seconds")}
     assert all(figure["ratio"] == figure["actual"] / figure["estimated"] for figure in figures.values())
     assert 0.3 < figures["peak_memory_bytes"]["ratio"] < 3, "a formula that far off refuses jobs that fit"
+
+
+@pytest.mark.parametrize("of", ["dense", "thinner"])
+def test_a_model_runs_as_its_page_says(
+    of: str, jobs: Queue, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job: str = request.getfixturevalue(of)
+    (way,) = shown_ways(jobs, job)
+    assert way.runtime == "transformers"
+    written = run_here(way, artifact(jobs, job), tmp_path, monkeypatch)
+    assert len(written.split()) > 5, written
 
 
 def test_a_structured_job_leaves_a_smaller_model(jobs: Queue, thinner: str) -> None:

@@ -14,7 +14,7 @@ from api.dependencies import DatabaseSession, State
 from api.events.after_commit import hint_after_commit
 from api.events.stream import LARGEST_SEQUENCE, event_stream, last_event
 from api.http.downloads import Conditions, artifact_file
-from api.portal.rendering import page
+from api.portal.rendering import address_of, page
 from api.portal.session import COOKIE, Member, Viewer
 from api.portal.views import job_page
 from api.portal.views.charts import IfNoneMatch, chart
@@ -59,6 +59,7 @@ def show_job(request: Request, job_id: str, caller: Viewer, session: DatabaseSes
         "method": METHODS.get(now.job.method),
         "curves": job_page.curves(session, caller.team_id, now),
         "recipe": job_page.recipe_of(now.job),
+        "url": address_of(request),
         "stream": f"/portal/jobs/{job_id}/stream?after={now.last_event}",
         "over": OVER,
     }
@@ -82,7 +83,7 @@ async def stream_job(
     def require_signed_in(session: Session) -> None:
         signed_in(session, token, state.secret)
 
-    known = {"who": request.state.signed_in, "csrf": request.state.csrf}
+    known = {"who": request.state.signed_in, "csrf": request.state.csrf, "url": address_of(request)}
     turn = page_turn(caller.team_id, job_id, known, require_signed_in)
     return event_stream(state, caller.team_id, job_id, last, turn, gather_seconds=_GATHER_SECONDS)
 

@@ -11,7 +11,7 @@ from api.dependencies import After, DatabaseSession, State
 from api.events.after_commit import hint_after_commit
 from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.forms.trigger import EXAMPLE, FIELDS, payload_of, trigger_of, typed
-from api.portal.rendering import page
+from api.portal.rendering import address_of, page
 from api.portal.session import Member, Posted, Viewer
 from api.state import ApiState
 from core.database import transaction
@@ -48,7 +48,7 @@ def create_trigger(request: Request, caller: Member, state: State, posted: Poste
         body = trigger_of(posted)
         findings = look_up_template(state.hub, caller.team_id, body)
         with transaction(state.sessions) as session:
-            base_url = _base_url(request)
+            base_url = f"{address_of(request)}/"
             issued = service.create(session, caller, body, context=state.triggers, findings=findings, base_url=base_url)
     except (SecateurError, ValidationError) as error:
         context = {"values": typed(posted), "errors": errors_by_field(error, FIELDS)}
@@ -101,7 +101,7 @@ def rotate_trigger(request: Request, trigger_id: str, caller: Member, state: Sta
     body = RotateTriggerBody.model_validate({"secrets": [posted.get("secret", "url")]})
     with transaction(state.sessions) as session:
         issued = service.rotate(
-            session, caller, trigger_id, body.secrets, secret=state.secret, base_url=_base_url(request)
+            session, caller, trigger_id, body.secrets, secret=state.secret, base_url=f"{address_of(request)}/"
         )
     return _shown_once(request, issued)
 
@@ -121,14 +121,9 @@ def _switch(request: Request, trigger_id: str, caller: Principal, state: ApiStat
             TriggerChanges(enabled=enabled),
             context=state.triggers,
             findings=HubFindings(),  # its template is not looked at again
-            base_url=_base_url(request),
+            base_url=f"{address_of(request)}/",
         )
     return RedirectResponse(f"/portal/triggers/{trigger_id}", 303)
-
-
-def _base_url(request: Request) -> str:
-    """Return the base URL of the service, within which the portal is mounted."""
-    return f"{request.url.scheme}://{request.url.netloc}/"
 
 
 def _shown_once(request: Request, issued: IssuedTrigger) -> Response:

@@ -9,12 +9,13 @@ from sqlalchemy.orm import Session
 from api.portal.views.error_advice import advice_for, title_of
 from api.portal.views.layer_table import chart_height, layer_figures
 from api.portal.views.metric_curves import MetricCurve, curves_of
-from api.portal.views.progress import stage_times
+from api.portal.views.progress import STAGE_WORDS, stage_times
 from api.portal.views.result_cards import cards, evaluation_rows, gate_rows
 from api.portal.views.summary import summarize
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.errors import NotFound
 from core.methods.registry import METHODS
+from core.pipeline.reports.how_to_run import FOLDER, ways_to_run
 from core.pipeline.reports.report import Report
 from core.service.jobs import service
 from core.service.jobs.schemas import Job, JobBody
@@ -41,7 +42,14 @@ def head(now: Snapshot, newest: Sequence[JobEvent]) -> dict[str, Any]:
     browser counts on from them.
     """
     job = now.job
-    context: dict[str, Any] = {"job": job, "elapsed": None, "remaining": None, "estimated": job.estimated_seconds}
+    stage_words = next((words for stage, words in STAGE_WORDS.items() if stage == job.stage), None)
+    context: dict[str, Any] = {
+        "job": job,
+        "elapsed": None,
+        "remaining": None,
+        "estimated": job.estimated_seconds,
+        "stage_words": stage_words,
+    }
     if job.status in LEASED and job.started_at is not None:
         moment = datetime.now(UTC)
         elapsed = (moment - job.started_at).total_seconds()
@@ -77,7 +85,13 @@ def stages(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
             session, team_id, job.id, "stage", up_to=now.last_event, attempt=newest.attempt, limit=_METRIC_EVENTS
         )
         times = stage_times(newest, events, datetime.now(UTC))
-    return {"job": job, "attempts": attempts, "stage_times": times, "title_of": title_of}
+    return {
+        "job": job,
+        "attempts": attempts,
+        "stage_times": times,
+        "title_of": title_of,
+        "all_stage_words": STAGE_WORDS,
+    }
 
 
 def log(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
@@ -102,6 +116,7 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         return {"is_over": False}
     recipe, metrics = recipe_of(job), job.measured
     report = _report(session, team_id, job)
+    files = service.list_artifacts(session, team_id, job.id).data
     last_lines: Sequence[JobEvent] = []
     if job.status == "failed":
         last_lines = newest_events(session, team_id, job.id, "log", up_to=now.last_event, limit=_LAST_LINES)
@@ -118,7 +133,10 @@ def result(session: Session, team_id: str, now: Snapshot) -> dict[str, Any]:
         "sensitivity": Sensitivity.model_validate(report.sensitivity) if report.sensitivity else None,
         "generations": report.generations,
         "publications": list_publications(session, team_id, job.id, limit=_PUBLICATIONS, after=None).data,
-        "files": service.list_artifacts(session, team_id, job.id).data,
+        "files": files,
+        "ways": ways_to_run(report, metrics, [file.path for file in files]),
+        "restored": metrics.bytes is not None and metrics.bytes.restored_from is not None,
+        "folder": FOLDER,
         "advice": None if job.error is None else advice_for(job.error.code),
         "error_title": None if job.error is None else title_of(job.error.code),
         "last_lines": last_lines,

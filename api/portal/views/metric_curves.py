@@ -12,17 +12,33 @@ MOST_POINTS = 500
 _LOSS_UNIT = "nats"
 
 _NAMES = {
-    "recovery_loss": ("Training loss during recovery", "step", _LOSS_UNIT),
-    "training_loss": ("Training loss before pruning", "step", _LOSS_UNIT),
-    "retraining_loss": ("Training loss between cuts", "step", _LOSS_UNIT),
-    "reconstruction_error": ("Reconstruction error by block", "block", "‖(W−Ŵ)X‖ ⁄ ‖WX‖"),
-    "perplexity": ("Perplexity by block", "block", "perplexity"),
-    "parameters": ("Parameters left by round", "round", "parameters"),
-    "flops": ("FLOPs left by round", "round", "FLOPs for an image"),
-    "latency_ratio": ("Latency of the shapes tried", "shape", "pruned ÷ dense"),
-    "target_sparsity": ("Sparsity found for the target", "shapes timed", "sparsity"),
-}
-"""Title, what a step is, what a value is."""
+    "recovery_loss": (
+        "Training loss during recovery", "step", _LOSS_UNIT,
+        "How surprised the model is by the text it is trained on: lower is better, and level means done.",
+    ),
+    "training_loss": (
+        "Training loss before pruning", "step", _LOSS_UNIT, "How wrong it is on what it trains on: lower is better."
+    ),
+    "retraining_loss": (
+        "Training loss between cuts", "step", _LOSS_UNIT,
+        "Each cut makes it rise, and the training after it fall: where it stays up, too much goes at once.",
+    ),
+    "reconstruction_error": (
+        "Reconstruction error by block", "block", "‖(W−Ŵ)X‖ ⁄ ‖WX‖",
+        "Share of what a block's layers put out that pruning changed: 0 is nothing, and a block that stands out lost "
+        "most.",
+    ),
+    "perplexity": ("Perplexity by block", "block", "perplexity", "Lower is better."),
+    "parameters": ("Parameters left by round", "round", "parameters", "How small the network is after each round."),
+    "flops": ("FLOPs left by round", "round", "FLOPs for an image", "How much an image costs to compute."),
+    "latency_ratio": (
+        "Latency of the shapes tried", "shape", "pruned ÷ dense", "Below 1 is faster than the dense model."
+    ),
+    "target_sparsity": (
+        "Sparsity found for the target", "shapes timed", "sparsity", "How much has to go for the latency asked for."
+    ),
+}  # fmt: skip
+"""Title, what a step is, what a value is, and how it is read."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +56,7 @@ class Point:
 class MetricCurve:
     """Curve of one metric; `id` is its name as an HTML id, `left_out` says whether points were left out.
 
-    `pace` is, of a loss, what the newest attempt won and in how long.
+    `meaning` says how it is read. `pace` is, of a loss, what the newest attempt won and in how long.
     """
 
     name: str
@@ -49,6 +65,7 @@ class MetricCurve:
     step: str
     value: str
     points: Sequence[Point]
+    meaning: str = ""
     left_out: bool = False
     pace: str | None = None
 
@@ -70,11 +87,11 @@ def curve_id(name: str) -> str:
 
 
 def _curve(name: str, points: Sequence[Point]) -> MetricCurve:
-    title, step, value = _NAMES.get(name, (name.replace("_", " ").capitalize(), "step", "value"))
+    title, step, value, meaning = _NAMES.get(name, (name.replace("_", " ").capitalize(), "step", "value", ""))
     every = -(-len(points) // MOST_POINTS)
     shown = [point for place, point in enumerate(points) if (len(points) - 1 - place) % every == 0]
     pace = _pace(points) if value == _LOSS_UNIT else None
-    return MetricCurve(name, curve_id(name), title, step, value, shown, left_out=every > 1, pace=pace)
+    return MetricCurve(name, curve_id(name), title, step, value, shown, meaning, left_out=every > 1, pace=pace)
 
 
 def _pace(points: Sequence[Point]) -> str | None:

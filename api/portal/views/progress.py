@@ -3,11 +3,25 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from core.errors import GateMissed
 from core.service.jobs.states import STAGES
 from secateur_wire.jobs import JobAttempt, JobEvent
 from secateur_wire.states import Stage
+
+STAGE_WORDS: Final[Mapping[Stage, str]] = {
+    "fetch": "The model's files and the texts come onto the worker, and are checked against their hashes.",
+    "open": "The model is read and described, and the calibration text is cut into windows of tokens.",
+    "prune": "The calibration text goes through the model block by block, and from each block goes what its output "
+    "depends on least. The reconstruction error says how much of that output changed: 0 % is nothing.",
+    "recover": "What is left is trained further. The loss should fall; once it is level, more training wins little.",
+    "evaluate": "The dense and the pruned model are measured alike. Perplexity says between how many tokens a model "
+    "wavers at each place of a text: lower is better, and the ratio to the dense model is what pruning cost.",
+    "verify": "A fresh process opens the result as you will, and compares what it computes with what was measured.",
+    "store": "The files go to the store; they can be downloaded once all are there.",
+}
+"""What each stage does, and what its numbers say, for somebody who sees it for the first time."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """Summary of a job's result: dense against pruned, in one plain sentence."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from api.portal.formatting import number, percent
+from api.portal.formatting import count, duration, number, percent, size
 from core.engine.options.latency_budget import latency_noise
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
@@ -28,6 +28,8 @@ class ResultSummary:
 
     sentence: str
     remarks: tuple[str, ...] = ()
+    points: tuple[tuple[str, str], ...] = ()
+    """What a reader without knowledge of the field asks first, each with its answer."""
 
 
 def summarize(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | None) -> ResultSummary:
@@ -43,9 +45,7 @@ def summarize(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict |
     figures = ", ".join(part for part in parts if part)
     sentence = figures if verdict is None else f"{verdict.words}: {figures}"
     remarks = _remarks(recipe, metrics, report)
-    if verdict is not None:
-        remarks = [f"{_capitalized(verdict.words)}: {verdict.reason}.", *remarks]
-    return ResultSummary(f"{_capitalized(sentence)}.", tuple(remarks))
+    return ResultSummary(f"{_capitalized(sentence)}.", tuple(remarks), tuple(_points(recipe, metrics, report, verdict)))
 
 
 def format_distinct(dense: float | None, pruned: float | None) -> tuple[str, str]:
@@ -133,6 +133,39 @@ def _speed(recipe: Body, metrics: Metrics, report: Report) -> str:
     times = 1 / ratio if ratio < 1 else ratio
     factor = f"{times:.1f}×" if times >= 1.15 else percent(times - 1)
     return f"{factor} {'faster' if ratio < 1 else 'slower'}"
+
+
+def _points(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | None) -> Iterator[tuple[str, str]]:
+    """Yield what became smaller, what faster, what it costs, and what it took, as far as each was measured."""
+    sizes, parameters = metrics.bytes, metrics.parameters
+    if sizes is not None and sizes.dense and sizes.stored:
+        counted = ""
+        if parameters is not None and parameters.dense and parameters.nonzero is not None:
+            counted = f"; {count(parameters.dense)} → {count(parameters.nonzero)} parameters that are not zero"
+        yield "Smaller", f"{_capitalized(_size(metrics))}: {size(sizes.dense)} → {size(sizes.stored)}{counted}"
+    yield "Faster", f"{_capitalized(_speed(recipe, metrics, report))}{_timed(metrics)}"
+    if verdict is not None:
+        yield "Costs", f"{_capitalized(verdict.words)}: {verdict.reason}"
+    else:
+        yield "Costs", "Quality was not measured: name evaluation sets, and the next job will tell"
+    if metrics.seconds is not None and metrics.seconds.total:
+        memory = f", {size(metrics.peak_memory_bytes)} of memory" if metrics.peak_memory_bytes else ""
+        yield "Took", f"{duration(metrics.seconds.total)}{memory}"
+
+
+def _timed(metrics: Metrics) -> str:
+    """Return what was timed, of files for other runtimes too; nothing where nothing was."""
+    latency = metrics.latency
+    shown = []
+    if latency is not None and latency.dense_ms is not None and latency.pruned_ms is not None:
+        where = f" on {latency.device}" if latency.device else ""
+        shown.append(f"{number(latency.dense_ms)} → {number(latency.pruned_ms)} ms a forward{where}")
+    for each in metrics.exports:
+        if each.speed is not None:
+            rate = each.speed.decode
+            doubt = " (within the noise)" if abs(rate.ratio - 1) <= rate.noise else ""
+            shown.append(f"{each.file}: {number(rate.dense)} → {number(rate.pruned)} tokens/s written{doubt}")
+    return f": {'; '.join(shown)}" if shown else ""
 
 
 def _remarks(recipe: Body, metrics: Metrics, report: Report) -> list[str]:

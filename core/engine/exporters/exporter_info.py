@@ -41,12 +41,22 @@ class AddedCost:
 
 
 @dataclass(frozen=True)
+class RuntimeExample:
+    """Python that runs the `{file}` of an added form on a `{prompt}` in its runtime, from `packages`; tests run it."""
+
+    runtime: str
+    about: str
+    packages: tuple[str, ...]
+    script: str
+
+
+@dataclass(frozen=True)
 class ExporterInfo:
     """Description of a form of artifact. `summary` is a sentence for whoever has to choose.
 
     Lists go by `rank`, lowest first. What `replaces_weights` is restored by the client; `opening` goes before the
     card's lines on how to open the model. `ways_to_run` the `{file}` of a form that is added are pairs, of a sentence
-    and shell commands.
+    and shell commands; `example` is the one that a job's page shows.
     `types` are those that an added form has, `suffix` ends the names of its files, which no job reads back.
     Files of models of up to `most_timed_parameters` are timed against the dense model's, where weights were removed.
     `changes_weights`: to values the form can hold, before the model is measured. `default_compression` is there where a
@@ -65,6 +75,7 @@ class ExporterInfo:
     has_known_size: bool = True
     default_compression: float | None = None
     ways_to_run: tuple[tuple[str, str], ...] = ()
+    example: RuntimeExample | None = None
     types: tuple[str, ...] = ()
     suffix: str = ""
     most_timed_parameters: int = 0

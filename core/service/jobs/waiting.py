@@ -1,6 +1,6 @@
-"""Message about a job that waits because no worker can run it as the fleet is now."""
+"""Message about a job that waits because no worker can run it as the fleet is now, or its team runs enough."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -9,11 +9,15 @@ from core.service.jobs.admission import gibibytes, largest, memory_of, needs_of
 from core.service.jobs.queue import workers_of
 from core.service.jobs.schemas import Job
 from core.service.jobs.tables import JobRow, WorkerRow
+from core.service.teams.tables import TeamRow
 from core.settings import Settings
 
 
 def with_waiting_reasons(session: Session, jobs: Sequence[Job], settings: Settings) -> list[Job]:
-    """Return the jobs with `waiting_reason` set on those that are queued and that no worker of their queue can take."""
+    """Return the jobs with `waiting_reason` set on those that are queued and may not start.
+
+    That is where no worker of their queue can take them, or their team runs as many as it may.
+    """
     queued = [job.id for job in jobs if job.status == "queued"]
     if not queued:
         return list(jobs)
@@ -21,7 +25,8 @@ def with_waiting_reasons(session: Session, jobs: Sequence[Job], settings: Settin
     workers: Mapping[str, list[WorkerRow]] = {row.queue: [] for row in rows}
     for worker in workers_of(session, workers, settings.worker_fresh_seconds):
         workers[worker.queue].append(worker)
-    reasons = {row.id: waiting_reason(row, workers[row.queue], settings) for row in rows}
+    full = _full_teams(session, {row.team_id for row in rows})
+    reasons = {row.id: waiting_reason(row, workers[row.queue], settings) or full.get(row.team_id) for row in rows}
     return [job.model_copy(update={"waiting_reason": reasons.get(job.id)}) for job in jobs]
 
 
@@ -49,6 +54,17 @@ def waiting_reason(job: JobRow, workers: Sequence[WorkerRow], settings: Settings
         f"no worker of queue {job.queue!r} has room for it: {needs.lack(largest(of_enough_memory))}, the "
         f"largest there is; that one tries it once the job has waited {settings.admission_max_wait_seconds:g} s"
     )
+
+
+def _full_teams(session: Session, team_ids: Collection[str]) -> dict[str, str]:
+    """Return the reason why no job of a team starts, for each that runs as many as it may."""
+    rows = session.execute(
+        select(TeamRow.id, TeamRow.max_running).where(TeamRow.id.in_(team_ids), TeamRow.running >= TeamRow.max_running)
+    )
+    return {
+        team_id: f"the team runs {most} job{'' if most == 1 else 's'} already, as many as its quota allows at once"
+        for team_id, most in rows
+    }
 
 
 def _has_outgrown(job: JobRow, worker: WorkerRow) -> bool:

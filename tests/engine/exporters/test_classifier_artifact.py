@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,14 @@ from core.engine.exporters.onnx.graph import export_onnx
 from core.engine.exporters.packed.files import pack_folder
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.errors import ReloadCheckFailed, UnsupportedArchitecture
+from core.pipeline.reports.classifier_card import TASK
+from core.pipeline.reports.how_to_run import ways_to_run
+from core.pipeline.reports.report import Report
+from secateur_wire.metrics import Metrics
 from secateur_wire.weights.packed import unpack_folder
 from tests.engine.classifier_folders import FAMILIES, image_shape, images, make_classifier, remove_channels, zero_half
 from tests.engine.crossing import partly
+from tests.shown_ways import run_here
 
 CPU = torch.device("cpu")
 
@@ -217,7 +223,9 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
 
 
-def test_the_check_of_half_precision_is_as_strict(tmp_path: Path) -> None:
+def test_the_check_of_half_precision_is_as_strict_and_it_runs_as_a_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = make_classifier(tmp_path / "model", "vit", dtype=torch.float16)
     model = load_classifier(open_classifier(source))
     zero_half(model)
@@ -227,6 +235,12 @@ def test_the_check_of_half_precision_is_as_strict(tmp_path: Path) -> None:
     figures = classifier_reload_check(artifact, tmp_path / "expected.safetensors", device=CPU)
     assert figures["dtype"] == "float16" and figures["from_pretrained"]
     assert figures["maximum_difference"] <= figures["tolerance"]
+    report = Report.model_validate({"model": {"task": TASK}, "verification": figures})
+    ways = ways_to_run(report, Metrics(), [file.name for file in artifact.iterdir()])
+    assert [way.runtime for way in ways] == ["transformers", "ONNX Runtime"]
+    for way in ways:
+        (place := tmp_path / way.runtime).mkdir()
+        assert re.fullmatch(r"(tensor\()?\[\d\]\)?\n", run_here(way, artifact, place, monkeypatch))
 
 
 def test_a_weight_changed_in_the_onnx_file_is_noticed(digits: tuple[Path, Path], tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.exporters.exporter_info import AddedCost, Cut, ExporterInfo
+from core.engine.exporters.exporter_info import AddedCost, Cut, ExporterInfo, RuntimeExample
 from core.engine.exporters.gguf.cells import written_form
 from core.engine.exporters.gguf.file_types import FILE_TYPES, FIRST
 from core.engine.exporters.gguf.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
@@ -82,6 +82,15 @@ INFO = _GgufInfo(
             "line typed is answered, Ctrl-D ends it. (The package's own `chat` leaves out the model's template.)",
             f"pip install llama-cpp-py-sync\n{_CHAT}",
         ),
+    ),
+    example=RuntimeExample(
+        runtime="llama.cpp",
+        about="Continues a text with the likeliest words, in the package that the worker tried this file in; other "
+        "programs built on llama.cpp take the file too",
+        packages=("llama-cpp-py-sync",),
+        script="from llama_cpp_py_sync import Llama\n\n"
+        'model = Llama("{file}", n_ctx=2048)\n'
+        'print("{prompt}" + model.generate("{prompt}", max_tokens=24, temperature=0.0))',
     ),
     types=tuple(FILE_TYPES),
     suffix=".gguf",
