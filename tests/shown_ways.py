@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from core.pipeline.reports.how_to_run import FOLDER, WayToRun
+from core.pipeline.reports.how_to_run import FOLDER
+from secateur_wire.ways import WayToRun
 
 
 def run_here(way: WayToRun, artifact: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -31,6 +31,7 @@ from core.errors import (
     UnknownModel,
     UnknownQueue,
 )
+from core.pipeline.reports.how_to_run import FOLDER
 from core.service.jobs import service
 from core.service.jobs.comparison import FEWEST, MOST, Comparison
 from core.service.jobs.listing import JobSort
@@ -43,6 +44,7 @@ from core.service.publications.retry import retry
 from secateur_wire.base import Page
 from secateur_wire.jobs import AttemptPage
 from secateur_wire.states import JobStatus
+from secateur_wire.ways import WayToRun
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -205,3 +207,14 @@ def list_attempts(
 def get_report(job_id: str, caller: Viewer, session: DatabaseSession) -> dict[str, Any]:
     """The whole report, per layer."""
     return service.report_document(session, caller.team_id, job_id)
+
+
+@router.get("/{job_id}/ways-to-run", responses=problems(Unauthenticated, NotFound, InvalidRequest))
+def list_ways_to_run(
+    job_id: str,
+    caller: Viewer,
+    session: DatabaseSession,
+    folder: Annotated[str, Query(min_length=1, max_length=500, description="Where the artifact was put.")] = FOLDER,
+) -> Page[WayToRun]:
+    """Commands that run a job's artifact, one for each runtime that takes it; none where there is no model yet."""
+    return service.list_ways_to_run(session, caller.team_id, job_id, folder)

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
-from core.pipeline.reports.how_to_run import WayToRun, ways_to_run
+from core.pipeline.reports.how_to_run import ways_to_run
 from core.pipeline.reports.report import Report
 from core.service.jobs import queue
 from core.service.jobs.tables import JobRow
@@ -19,6 +19,7 @@ from core.service.teams.bootstrap import create_team
 from core.settings import Settings
 from core.storage import LocalStore, Store, artifact_prefix, open_store
 from secateur_wire.metrics import Metrics
+from secateur_wire.ways import WayToRun
 from tests.conftest import settings_for
 from tests.databases import fresh_database
 from tests.worker.conftest import Queue, impatient

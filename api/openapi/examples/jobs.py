@@ -99,6 +99,13 @@ EXAMPLES: Final[dict[str, Any]] = {
         "discovery": None,
     },
     "InspectBody": BODY,
+    "WayToRun": {
+        "object": "way_to_run",
+        "runtime": "transformers",
+        "about": "Continues a text with the likeliest words",
+        "packages": ["transformers", "torch"],
+        "commands": "python - <<'END'\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n…\nEND",
+    },
     "Inspection": {
         "object": "inspection",
         "model": "smollm2-135m",
@@ -281,6 +288,7 @@ PARAMETERS: Final[dict[str, Any]] = {
     "offset": 524_288,
     "status": "succeeded",
     "list_uploads kind": "model",
+    "folder": "pruned",
     "list_uploads status": "open",
     "method": "wanda",
     "model": "smollm2-135m",

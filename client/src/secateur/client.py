@@ -162,6 +162,7 @@ class Client:
     report = _waits(Operations.report)
     artifacts = _waits(Operations.artifacts)
     download = _waits(Operations.download)
+    ways_to_run = _waits(Operations.ways_to_run)
     delete_artifacts = _waits(Operations.delete_artifacts)
 
     submit_sweep = _waits(Operations.submit_sweep)

@@ -12,6 +12,7 @@ from core.database import new_id
 from core.errors import InvalidRequest, NotDiscovered, NotFound
 from core.pagination import Window, read_page, read_window
 from core.pipeline.reports.dense_figures import KnownDenseFigures
+from core.pipeline.reports.how_to_run import FOLDER, ways_to_run
 from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import verdict_on
 from core.service.jobs.awaiting import fill_awaiting, fill_resolved
@@ -43,6 +44,7 @@ from secateur_wire.base import JsonObject, Page
 from secateur_wire.jobs import ArtifactFile, ArtifactList, AttemptPage, EventPage, JobAttempt, JobEvent
 from secateur_wire.metrics import Metrics
 from secateur_wire.verdicts import Verdict
+from secateur_wire.ways import WayToRun
 
 
 def submit(
@@ -237,6 +239,21 @@ def list_artifacts(session: Session, team_id: str, job_id: str) -> ArtifactList:
     )
     files = [ArtifactFile(path=row.path, bytes=row.bytes, sha256=row.sha256) for row in rows]
     return ArtifactList(data=files, has_more=False, next_after=None)
+
+
+def list_ways_to_run(session: Session, team_id: str, job_id: str, folder: str = FOLDER) -> Page[WayToRun]:
+    """Return the ways to run a job's artifact once it is in `folder`; none where there is none, or it is no model.
+
+    Raises NotFound, and InvalidRequest for a folder that commands could not name.
+    """
+    if not folder.isprintable() or set(folder) & set('"\\{}'):
+        raise InvalidRequest(
+            f"folder: {folder!r} has quotes, braces or backslashes, or is not printable", param="folder"
+        )
+    job = get_job(session, team_id, job_id)
+    files = [file.path for file in list_artifacts(session, team_id, job_id).data]
+    ways = ways_to_run(get_report(session, team_id, job_id), job.measured, files, folder) if files else []
+    return Page(data=ways, has_more=False, next_after=None)
 
 
 def find_artifact(session: Session, team_id: str, job_id: str, path: str) -> tuple[int, ArtifactFile]:

@@ -13,6 +13,7 @@ from secateur.transport import segment
 from secateur_wire.jobs import ArtifactFile, JobAttempt, JobEvent
 from secateur_wire.reports import Report
 from secateur_wire.states import JobStatus
+from secateur_wire.ways import WayToRun
 
 
 class JobOperations(Calls):
@@ -130,6 +131,11 @@ class JobOperations(Calls):
             raise DownloadError(f"{job_id} has no artifact: it is {(await self.job(job_id)).status}")
         path = f"jobs/{segment(job_id)}/artifacts"
         return await download_files(self._transport, path, files, Path(folder), on_progress or ignore)
+
+    async def ways_to_run(self, job_id: str, folder: str | Path) -> list[WayToRun]:
+        """Return commands that run a job's artifact from `folder`, one for each runtime that takes it."""
+        path, params = f"jobs/{segment(job_id)}/ways-to-run", {"folder": str(folder)}
+        return [way async for way in self._list(path, WayToRun, params)]
 
     async def delete_artifacts(self, job_id: str) -> None:
         """Delete a job's artifact, freeing what it stores; a Conflict while another job needs it."""
