@@ -248,7 +248,7 @@ def list_ways_to_run(session: Session, team_id: str, job_id: str, folder: str = 
     """
     if not folder.isprintable() or set(folder) & set('"\\{}'):
         raise InvalidRequest(
-            f"folder: {folder!r} has quotes, braces or backslashes, or is not printable", param="folder"
+            f"folder: {folder!r} has quotes, braces, backslashes or control characters", param="folder"
         )
     job = get_job(session, team_id, job_id)
     files = [file.path for file in list_artifacts(session, team_id, job_id).data]

@@ -24,7 +24,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from secateur.cli.download import download
+from secateur.cli.download import download, unpack
 from secateur.cli.groups import GroupedCommands
 from secateur.cli.hub_token import hub_token_app
 from secateur.cli.inspection import inspect
@@ -79,7 +79,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    *(prune, plan, methods, inspect, submit, show, report, summary, watch, cancel, retry, download, publish),
+    *(prune, plan, methods, inspect, submit, show, report, summary, watch, cancel, retry, download, unpack, publish),
     *(sweeps, team, workers, queues, audit),
 ):
     app.command()(command)

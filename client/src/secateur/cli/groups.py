@@ -8,8 +8,8 @@ from typer.core import TyperGroup
 
 GROUPS: Final[Mapping[str, Sequence[str]]] = {
     "Jobs": (
-        *("prune", "plan", "submit", "jobs", "show", "watch", "report", "summary", "cancel", "retry", "download"),
-        *("publish", "publications", "sweep", "sweeps"),
+        *("prune", "plan", "submit", "jobs", "show", "watch", "report", "summary", "cancel", "retry"),
+        *("download", "unpack", "publish", "publications", "sweep", "sweeps"),
     ),
     "Models and data": ("inspect", "methods", "models", "datasets", "samples"),
     "Automation": ("triggers", "webhooks", "retention"),

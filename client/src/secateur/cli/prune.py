@@ -12,10 +12,9 @@ from types import FrameType
 from typing import Annotated, Final
 
 import typer
-from pydantic import JsonValue
 
 from secateur.cli.identifiers import whole_model
-from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_json, print_metrics, print_pairs
+from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_json, print_metrics, print_pairs, say
 from secateur.cli.plan import print_plan
 from secateur.cli.transfer import UploadBars, transfer_bars
 from secateur.cli.unfinished import OutputFolder, PruneRequest, output_folder
@@ -177,7 +176,7 @@ def run(client: Client, request: PruneRequest, output: Path, taking_in: TakingIn
             else:
                 explain("nothing is lost: the same command goes on from here")
             raise
-        _show(job, folder, files, as_json)
+        _show(client, job, folder, files, as_json)
         if job.status == "succeeded" or job.missed_gate:
             folder.forget()
     raise typer.Exit(exit_code(job))
@@ -318,17 +317,28 @@ def _stop(client: Client, folder: OutputFolder) -> None:
     explain("stopped; the same command goes on from here")
 
 
-def _show(job: Job, folder: OutputFolder, files: list[ArtifactFile], as_json: bool) -> None:
+def _show(client: Client, job: Job, folder: OutputFolder, files: list[ArtifactFile], as_json: bool) -> None:
+    """Print how the job ended: figures, verdict, where the model is, and how to run it."""
+    ways = client.ways_to_run(job.id, folder.path) if files else []
+    stored = None if job.metrics is None else job.metrics.bytes
     if as_json:
-        document: dict[str, JsonValue] = {"job": job.model_dump(mode="json", exclude_unset=True)}
-        document["folder"] = str(folder.path.resolve()) if files else None
-        print_json(document)
+        print_json(
+            {
+                "job": job.model_dump(mode="json", exclude_unset=True),
+                "folder": str(folder.path.resolve()) if files else None,
+                "ways_to_run": [way.model_dump(mode="json") for way in ways],
+            }
+        )
     elif job.status == "succeeded":
         if job.metrics is not None:
             print_metrics(job.metrics)
-        verdict = f"{job.verdict.words}: {job.verdict.reason}" if job.verdict else None
         total = size(sum(file.bytes for file in files))
-        print_pairs([("verdict", verdict), ("in", f"{folder.path} ({len(files)} files, {total})")])
+        verdict = f"{job.verdict.words}: {job.verdict.reason}" if job.verdict else None
+        print_pairs([("verdict", verdict), ("folder", f"{folder.path}, {len(files)} files, {total}")])
+        if ways and stored is not None and stored.restored_from is not None:
+            say(f"\nIts weights are packed; restore them before it is run: secateur unpack {folder.path}")
+        for way in ways:
+            say(f"\n{way.runtime} (pip install {' '.join(way.packages)}): {way.about}\n\n{way.commands}")
     else:
         show_end(job, as_json)
     if job.missed_gate:
