@@ -10,7 +10,7 @@ from core.settings import Settings
 from secateur import Client
 from secateur.cli.output import RETRIES, explain
 from secateur.cli.prune import TakingIn, run
-from secateur.cli.unfinished import PruneRequest
+from secateur.cli.unfinished import PruneRequest, output_folder
 from secateur.cli.watch import INTERRUPTED
 from secateur.errors import NotFound
 from worker.embedded.instance import open_instance
@@ -21,14 +21,15 @@ from worker.samples.language import MODEL, add_samples
 
 def prune_here(settings: Settings, request: PruneRequest, output: Path, as_json: bool) -> None:
     """Make what is asked for, and end what was started for it; see `secateur.cli.prune.run`."""
-    try:
-        with serving(settings, explain) as url:
-            key = (settings.home.resolve() / "api-key").read_text().strip()
-            with Client(url, key, retries=RETRIES) as client:
-                run(client, request, output, _taking_in(settings), as_json)
-    except KeyboardInterrupt:
-        explain("stopped while the server was starting or ending; the same command goes on")
-        raise typer.Exit(INTERRUPTED) from None
+    with output_folder(output, request) as folder:
+        try:
+            with serving(settings, explain) as url:
+                key = (settings.home.resolve() / "api-key").read_text().strip()
+                with Client(url, key, retries=RETRIES) as client:
+                    run(client, folder, _taking_in(settings), as_json)
+        except KeyboardInterrupt:
+            explain("stopped while the server was starting or ending; the same command goes on")
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def _taking_in(settings: Settings) -> TakingIn:

@@ -105,7 +105,8 @@ def prune(
     """
     with connect() as client:
         request = prune_request(client.url, model, goal, amount, keep_quality, pattern, calibration)
-        run(client, request, output, TakingIn(_upload_model, _upload_text, lambda client, name: None), as_json)
+        with output_folder(output, request) as folder:
+            run(client, folder, TakingIn(_upload_model, _upload_text, lambda client, name: None), as_json)
 
 
 def prune_request(
@@ -157,40 +158,42 @@ def local_text(calibration: str | None) -> Path | None:
     return path.resolve() if path is not None and path.is_file() else None
 
 
-def run(client: Client, request: PruneRequest, output: Path, taking_in: TakingIn, as_json: bool) -> None:
-    """Make what is asked for in the folder `output`, or go on with it, and print what came out.
+def run(client: Client, folder: OutputFolder, taking_in: TakingIn, as_json: bool) -> None:
+    """Make what is asked for in the folder, or go on with it, and print what came out.
 
     Ends with the exit code of the job. Ctrl-C cancels the job; nothing that is done is lost.
     """
-    with output_folder(output, request) as folder:
-        try:
-            with _terminations_as_interrupts():
-                job = _ended_job(client, folder, taking_in, show_plan=not as_json)
-                files = _download(client, job, folder) if job.status == "succeeded" else []
-        except KeyboardInterrupt:
-            _stop(client, folder)
-            raise typer.Exit(INTERRUPTED) from None
-        except Exception:
-            if folder.unfinished.job is None:
-                folder.forget()
-            else:
-                explain("nothing is lost: the same command goes on from here")
-            raise
-        _show(client, job, folder, files, as_json)
-        if job.status == "succeeded" or job.missed_gate:
+    try:
+        with _terminations_as_interrupts():
+            job = _ended_job(client, folder, taking_in, show_plan=not as_json)
+            files = _download(client, job, folder) if job.status == "succeeded" else []
+    except KeyboardInterrupt:
+        _stop(client, folder)
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception:
+        if folder.unfinished.job is None:
             folder.forget()
+        else:
+            explain("nothing is lost: the same command goes on from here")
+        raise
+    _show(client, job, folder, files, as_json)
+    if job.status == "succeeded" or job.missed_gate:
+        folder.forget()
     raise typer.Exit(exit_code(job))
 
 
 def _ended_job(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_plan: bool) -> Job:
     """Return the job of the command once it has ended: planned and submitted now, or found as it was left."""
-    unfinished = folder.unfinished
-    job = None if unfinished.job is None else _left_job(client, folder, unfinished.job)
+    left = folder.unfinished.job
+    job = None if left is None else _left_job(client, folder, left)
+    from_attempt = 0
     if job is None:
         job = _submit(client, folder, taking_in, show_plan=show_plan)
+    elif not job.finished:
+        from_attempt = job.attempt if job.status == "running" else job.attempt + 1
     if job.waiting_reason is not None:
         explain(f"it waits: {job.waiting_reason}")
-    return job if job.finished else show_progress(client, job.id)
+    return job if job.finished else show_progress(client, job.id, from_attempt=from_attempt)
 
 
 def _left_job(client: Client, folder: OutputFolder, job_id: str) -> Job | None:

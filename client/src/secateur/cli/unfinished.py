@@ -50,10 +50,9 @@ class Unfinished(BaseModel):
 class OutputFolder:
     """Folder that a pruned model comes into, which one command at a time writes to, with the record of what is done."""
 
-    def __init__(self, path: Path, unfinished: Unfinished, *, is_new: bool) -> None:
+    def __init__(self, path: Path, unfinished: Unfinished) -> None:
         self.path = path
         self.unfinished = unfinished
-        self._is_new = is_new
 
     def note(self, **done: Any) -> None:
         """Write down what is done, so that it outlives any end of this process."""
@@ -66,18 +65,16 @@ class OutputFolder:
         new_file.replace(self.path / RECORD)
 
     def forget(self) -> None:
-        """Remove the record: the command is done, or has come to nothing; so is an empty folder that it made."""
+        """Remove the record: the command is done, or has come to nothing."""
         for name in (RECORD, f"{RECORD}.new"):
             (self.path / name).unlink(missing_ok=True)
-        if self._is_new:
-            with contextlib.suppress(OSError):  # it has files, which stay
-                self.path.rmdir()
 
 
 @contextlib.contextmanager
 def output_folder(path: Path, request: PruneRequest) -> Iterator[OutputFolder]:
     """Yield the folder, made where it is missing, with the record of the same command where it was cut off.
 
+    A folder that was made for the command, and is empty at its end, is removed.
     Raises typer.BadParameter where the folder holds something else, or is written to by another command.
     """
     is_new = not path.exists()
@@ -86,7 +83,12 @@ def output_folder(path: Path, request: PruneRequest) -> Iterator[OutputFolder]:
     path.mkdir(parents=True, exist_ok=True)
     with _alone_in(path):
         unfinished = _read(path, request)
-        yield OutputFolder(path, unfinished or Unfinished(request=request), is_new=is_new or unfinished is not None)
+        try:
+            yield OutputFolder(path, unfinished or Unfinished(request=request))
+        finally:
+            if is_new or unfinished is not None:
+                with contextlib.suppress(OSError):  # it has files, which stay
+                    path.rmdir()
 
 
 def _read(path: Path, request: PruneRequest) -> Unfinished | None:

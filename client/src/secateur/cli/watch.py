@@ -55,13 +55,24 @@ def follow(client: Client, job_id: str) -> Job:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def show_progress(client: Client, job_id: str) -> Job:
-    """Show a job's stages, progress and time left until it has ended, as `follow` does, and return it."""
+def show_progress(client: Client, job_id: str, *, from_attempt: int = 0) -> Job:
+    """Show a job's stages, progress and time left until it has ended, as `follow` does, and return it.
+
+    Of attempts before `from_attempt` nothing is shown.
+    """
     clock = _Clock(lambda: client.job(job_id).estimated_seconds)
     if sys.stderr.isatty():
         with _Bars(clock) as bars:
-            return client.wait(job_id, on_event=bars.show)
-    return client.wait(job_id, on_event=_Lines(clock).show)
+            return client.wait(job_id, on_event=_since(from_attempt, bars.show))
+    return client.wait(job_id, on_event=_since(from_attempt, _Lines(clock).show))
+
+
+def _since(attempt: int, show: Callable[[JobEvent], None]) -> Callable[[JobEvent], None]:
+    def show_later(event: JobEvent) -> None:
+        if event.attempt >= attempt:
+            show(event)
+
+    return show_later
 
 
 def show_end(job: Job, as_json: bool, *, quiet: bool = False) -> None:
