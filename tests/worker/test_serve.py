@@ -308,7 +308,12 @@ def test_one_command_prunes_with_a_server_of_its_own_that_ends_with_the_last_tha
 
     def told(process: subprocess.Popen[str], words: str) -> None:
         assert process.stderr is not None
-        assert any(words in line for line in process.stderr), words
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if words in line:
+                return
+        raise AssertionError("".join(lines))
 
     with prune("first") as first:
         told(first, "starting a server of its own")
