@@ -21,7 +21,7 @@ from playwright.sync_api import Locator, Page, expect
 from bench.browser import chromium
 from bench.portal_pages import save_picture
 from core.settings import Settings
-from worker.cli.demo import serving
+from worker.embedded.serving import serving
 
 MOST_CLICKS = 6
 PROMPT = "The capital of France is"
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         home, downloads = Path(temporary, "home"), Path(temporary, "downloads")
         downloads.mkdir()
         os.environ["SECATEUR_HOME"] = str(home)  # of the service's processes
-        with serving(Settings(home=home)) as url, chromium() as browser:
+        with serving(Settings(home=home), print) as url, chromium() as browser:
             page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
             key = (home / "api-key").read_text().strip()
             visit, folder = prune_first_model(page, url, key, options.write, downloads)

@@ -36,9 +36,9 @@ from secateur import Client
 from secateur.errors import NotFound
 from secateur_wire.jobs import JobEvent
 from secateur_wire.plans import Goal, PlanBody, PlanFigure
-from worker.cli.demo import serving
 from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.embedded.register import add_dataset
+from worker.embedded.serving import serving
 from worker.samples.language import EVALUATION, MODEL, add_samples
 
 JOBS_SECTION, ROWS_SECTION = "bench-planner", "bench-planner-rows"
@@ -253,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.cases:
         return 0
     settings = Settings()
-    with serving(settings) as url, open_instance(settings) as home:
+    with serving(settings, print) as url, open_instance(settings) as home:
         add_samples(home, console.print)
         _add_texts(home)
         with Client(url, (settings.home / "api-key").read_text().strip()) as client:

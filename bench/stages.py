@@ -23,9 +23,9 @@ from bench.page import table, write_section
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.settings import Settings
 from secateur import Client
-from worker.cli.demo import serving
 from worker.embedded.instance import EmbeddedInstance, open_instance
 from worker.embedded.register import add_dataset
+from worker.embedded.serving import serving
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
 from worker.samples.zero_shot import add_task_samples
 
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console, settings = Console(highlight=False, soft_wrap=True), Settings()
     found: dict[str, dict[str, Any] | None] = {}
-    with serving(settings) as url:
+    with serving(settings, print) as url:
         add_task_samples(settings, console.print)
         with open_instance(settings) as home:
             add_samples(home, console.print)

@@ -22,8 +22,8 @@ from bench.machine import describe_machine
 from bench.page import table, write_section
 from core.settings import Settings
 from secateur import Client, Sweep
-from worker.cli.demo import serving
 from worker.embedded.instance import open_instance
+from worker.embedded.serving import serving
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
 
 SECTION = "bench-sweeps"
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console(highlight=False, soft_wrap=True)
     settings = Settings()
-    with serving(settings) as url:
+    with serving(settings, print) as url:
         with open_instance(settings) as home:
             add_samples(home, console.print)
         with Client(url, (settings.home / "api-key").read_text().strip()) as client:

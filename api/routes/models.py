@@ -38,9 +38,9 @@ from core.errors import (
     UnusableModel,
 )
 from core.service.discoveries.asking import ask_for
-from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
 from core.service.jobs.schemas import InspectBody, Inspection
+from core.service.plans.assumptions import inspect_assuming
 from core.service.registry import service
 from core.service.registry.schemas import ModelBody
 from core.service.registry.tables import ModelRow
@@ -114,14 +114,15 @@ def register_model(body: ModelBody, caller: Admin, state: State, once: CreateOnc
     ),
 )
 def inspect_model(body: InspectBody, caller: Viewer, session: DatabaseSession, state: State) -> Inspection | Response:
-    """Describe a model and the methods that fit. With a whole job body: a dry run of submit, with rough estimates.
+    """Describe a model and the methods that fit. With a job body: a dry run of submit, with rough estimates; a
+    method, or a calibration that the method needs, is assumed where none is named, and `assumed` says so.
 
     Where nobody listed the model's architecture, a worker discovers what it is, once for everybody: the answer is 202
     until then, and the error of the discovery where the architecture cannot be taken.
     """
     findings = state.hub.of(caller.team_id, body)
     try:
-        return inspect(session, caller.team_id, body, store=state.store, settings=state.settings, hub=findings)
+        return inspect_assuming(session, caller.team_id, body, store=state.store, settings=state.settings, hub=findings)
     except NotDiscovered as missing:
         return answer_later(ask_for(session, caller, missing, state.settings))
     except ValidationError as error:

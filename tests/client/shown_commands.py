@@ -10,6 +10,8 @@ from pathlib import Path
 import typer
 from typer.core import TyperGroup
 
+from secateur.errors import ConfigurationError
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = [path for path in sorted((ROOT / "examples" / "pipelines").iterdir()) if path.suffix in (".sh", ".yml")]
@@ -128,6 +130,8 @@ def reader(app: typer.Typer) -> Callable[[Shown], None]:
     def read(shown: Shown) -> None:
         words = [word.strip("[]") for word in shown.words if word != _AND_SO_ON]
         command = line
+        if words == ["--help"]:
+            return
         while isinstance(command, TyperGroup) and words and not words[0].startswith("-"):
             name, *words = words
             assert name in command.commands, f"there is no command {name}"
@@ -137,6 +141,8 @@ def reader(app: typer.Typer) -> Callable[[Shown], None]:
             return
         try:
             command.make_context("secateur", words)
+        except ConfigurationError:
+            pass  # it was read so far that a shortened id is asked for
         except typer.BadParameter as refused:
             if shown.is_whole or not refused.format_message().startswith("Missing"):
                 raise

@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,6 @@ def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -
         ("submit m --method wanda --recovery-steps 5", "--recovery METHOD"),
         ("submit m --method wanda --recovery lora --recovery-steps 5 --recovery-parameter steps=6", "steps"),
         ("submit m --method depth --target 1e8", "NAME=VALUE"),
-        ("inspect m --sparsity 0.5", "--method"),
-        ("inspect m --target bytes=5", "--method"),
-        ("inspect m --prompt Once", "--method"),
         ("jobs --status sleeping", "sleeping"),
         ("jobs --metadata commit", "KEY=VALUE"),
         ("jobs --sort colour", "colour"),
@@ -283,6 +281,25 @@ def test_progress_without_a_terminal_is_lines_on_stderr(url: str, script: Script
     assert "block" not in watched.out and "perplexity on articles" in watched.out
 
 
+def test_the_time_left_is_told_from_the_estimate_and_then_from_the_pace(scripted: RunHere, script: Script) -> None:
+    script.job = job(estimated_seconds=300.0)
+    seconds = (0, 0, 0, 60, 60, 120, 120, 120, 130)
+    script.events = [
+        each | {"created_at": f"2025-01-02T03:0{after // 60}:{after % 60:02}Z"}
+        for each, after in zip(life("succeeded"), seconds, strict=True)
+    ]
+    told = [line.split("  ", 1)[1] for line in scripted("watch", JOB_ID).err.splitlines()]
+    assert told[:3] == ["queued", "running, about 5 min left", "prune, about 5 min left"]
+    assert told[3:6] == [
+        " 25%  block 1 of 4, about 3 min left",
+        " 50%  block 2 of 4, about 60 s left",
+        " 75%  block 3 of 4, about 40 s left",
+    ]
+    began = datetime.now(UTC).isoformat()
+    script.job = job(status="running", progress=0.0, started_at=began, estimated_seconds=300.0, finished_at=None)
+    assert "0%, about 5 min left" in scripted("show", JOB_ID).out
+
+
 def test_progress_on_a_terminal_is_bars(url: str, script: Script) -> None:
     script.events = life("succeeded")
     script.event_pause = 0.15
@@ -294,8 +311,8 @@ def test_progress_on_a_terminal_is_bars(url: str, script: Script) -> None:
         drawn = _read_all(ours)
         assert process.stdout is not None and JOB_ID in process.stdout.read().decode()
     assert process.returncode == 0
-    for text in ("succeeded", "100 %", "━", "4 of 4", "warning: a remark [1, 2]"):
-        assert text in drawn
+    for text in ("succeeded", "100 %", "━", "4 of 4", "left", "prune, 0.0 s", "warning: a remark [1, 2]"):
+        assert text in drawn, drawn[-3000:]
 
 
 def test_an_interrupted_watch_leaves_the_job_and_says_so(url: str, script: Script) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,38 @@ def test_a_job_body_with_a_name_for_an_object_is_told_the_option(here: RunHere, 
     body.write_text(json.dumps({"model": "oak", "method": "wanda", "sparsity": 0.5, "calibration": "x"}))
     done = here("submit", "--body", str(body))
     assert done.code == 2 and '{"dataset": "x"}' in done.err and "--calibration NAME" in done.err
+
+
+def test_an_inspection_assumes_what_a_job_has_to_have_and_says_so(here: RunHere, model: str, tmp_path: Path) -> None:
+    own = here("inspect", model, "--sparsity", "0.5")
+    assert own.code == 0, own.err
+    assert "method frontier, the usual one" in own.out and "that the model writes itself" in own.out
+    text = write_text(tmp_path / "leaves.txt", words=40_000)
+    assert here("datasets", "upload", "leaves", str(text)).code == 0
+    tried = here("inspect", model, "--method", "wanda", "--sparsity", "0.5", "--json").json
+    assert tried["job"]["calibration"]["dataset"] == "leaves" and len(tried["assumed"]) == 1
+    named = here("inspect", model, "--method", "magnitude", "--sparsity", "0.5", "--json").json
+    assert named["assumed"] == [] and here("inspect", model, "--json").json["job"] is None
+    assert here("inspect", model, "--method", "wanda").code == 2
+
+
+def test_a_job_without_the_calibration_it_needs_is_offered_what_there_is(
+    here: RunHere, model: str, tmp_path: Path
+) -> None:
+    text = write_text(tmp_path / "leaves.txt", words=40_000)
+    assert here("datasets", "upload", "leaves", str(text)).code == 0
+    refused = here("submit", model, "--method", "wanda", "--sparsity", "0.5", "--sequence-length", "32")
+    assert refused.code == 2 and "--sequence-length needs" in refused.err
+    refused = here("submit", model, "--method", "wanda", "--sparsity", "0.5", "--prompt", "Once upon")
+    assert refused.code == 2 and refused.out == ""
+    assert "calibration is required" in refused.err and "datasets add NAME PATH" in refused.err
+    ways = [line for line in refused.err.splitlines() if line.startswith("  secateur ")]
+    assert [way.rpartition(" --calibration ")[2] for way in ways] == ["leaves", "self --calibration-samples 32"]
+    for way in ways:
+        program, *words = shlex.split(way)
+        done = here(*words)
+        assert program == "secateur" and done.code == 0, done.err
+    assert here("jobs", "--json").json[0]["calibration"]["dataset"] == "self"
 
 
 def test_tasks_without_a_hub_are_refused_at_once_with_the_command_that_helps(

@@ -99,12 +99,12 @@ LATER: dict[str, set[str]] = {
     },
     "GateResult": {"figure", "kept", "margin", "message", "on"},
     "Inspection": {
-        *("artifact", "classes", "context_length", "hidden_size", "image", "layers", "model_revision", "task"),
-        *("tied_embeddings", "vocabulary_size"),
+        *("artifact", "assumed", "classes", "context_length", "hidden_size", "image", "layers", "model_revision"),
+        *("task", "tied_embeddings", "vocabulary_size"),
     },
     "Job": {
         *("gates", "metadata", "model_revision", "priority", "queue", "recovery", "sparsity", "target"),
-        *("verdict", "waiting_reason", "warnings"),
+        *("estimated_seconds", "verdict", "waiting_reason", "warnings"),
     },
     "JobAttempt": {"measured", "needs", "stages"},
     "JobError": {"param", "retryable"},

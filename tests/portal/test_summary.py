@@ -9,7 +9,7 @@ import pytest
 from api.portal.views.error_advice import ADVICE, title_of
 from api.portal.views.layer_table import by_kind, layer_figures
 from api.portal.views.metric_curves import MOST_POINTS, curves_of
-from api.portal.views.progress import remaining_seconds, stage_times
+from api.portal.views.progress import stage_times
 from api.portal.views.result_cards import Row, cards, evaluation_rows
 from api.portal.views.summary import summarize
 from core import errors
@@ -17,6 +17,7 @@ from core.pipeline.reports.report import Report
 from secateur.metrics_table import figures
 from secateur_wire.jobs import JobAttempt, JobEvent
 from secateur_wire.metrics import Metrics
+from secateur_wire.progress import remaining_seconds
 from secateur_wire.states import AttemptOutcome
 
 MASKED = {"method": "wanda", "pattern": "unstructured"}

@@ -19,6 +19,7 @@ import pytest
 
 from bench.parts import free_port
 from core.settings import Settings
+from tests.runner.models import write_model, write_words
 from tests.worker.conftest import eventually, is_alive
 from tests.worker.forked_parts import fork_part
 from worker.embedded.serve import stop
@@ -285,3 +286,44 @@ def test_a_signal_ends_all(house: House, home: Path, light: ChildProcess, number
     assert light.wait(90) == 0, house.output
     eventually(lambda: not any(map(is_alive, pids)))
     assert not (home / "serve.json").exists()
+
+
+def test_one_command_prunes_with_a_server_of_its_own_that_ends_with_the_last_that_uses_it(
+    house: House, home: Path, tmp_path: Path
+) -> None:
+    house.end()
+    model, text = write_model(tmp_path / "elm", 2), write_words(tmp_path / "words.txt")
+
+    def prune(name: str) -> subprocess.Popen[str]:
+        arguments = command("prune", str(model), "-o", name, "--for", "sparsity", "--calibration", str(text))
+        return subprocess.Popen(
+            ["env", "--default-signal=INT", *arguments, "--amount", "0.5"],
+            env=environment(home),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def told(process: subprocess.Popen[str], words: str) -> None:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if words in line:
+                return
+        raise AssertionError("".join(lines))
+
+    with prune("first") as first:
+        told(first, "starting a server of its own")
+        with prune("second") as second:
+            told(first, "running")
+            first.send_signal(signal.SIGINT)
+            out, err = second.communicate(timeout=300)
+            assert second.returncode == 0, err
+            assert "starting a server" not in err and "AutoModelForCausalLM" in out
+        _, err = first.communicate(timeout=120)
+    assert first.returncode == 130 and "the same command goes on" in err, err
+    assert (tmp_path / "second" / "model.safetensors").is_file()
+    assert not (home / "url").exists() and "Nothing was running." in secateur(home, "stop").stdout

@@ -13,6 +13,7 @@ import typer
 from pydantic import BaseModel
 
 from core.engine.architectures.classifier_architecture import NetworkName
+from secateur.cli.identifiers import only_one
 from secateur.cli.keys import (
     DaysOption,
     KeyArgument,
@@ -27,6 +28,17 @@ from secateur.cli.keys import create_key as create_key_there
 from secateur.cli.keys import list_keys as list_keys_there
 from secateur.cli.keys import revoke_key as revoke_key_there
 from secateur.cli.output import JsonOption, explain
+from secateur.cli.prune import (
+    AmountOption,
+    GoalOption,
+    KeepQualityOption,
+    LocalCalibrationOption,
+    OutputOption,
+    PlanPatternOption,
+    PruneModelArgument,
+    prune_request,
+)
+from secateur.cli.prune import prune as prune_there
 from secateur.cli.registry import (
     FormatOption,
     ImageFieldOption,
@@ -62,6 +74,7 @@ def register(app: typer.Typer) -> None:
     `models add`, `datasets add` and those of `keys` replace the client's, which they call where the environment names
     another server.
     """
+    app.command("prune")(_prune)
     app.command("serve")(_serve)
     app.command("stop")(_stop)
     app.command("samples")(_samples)
@@ -128,6 +141,32 @@ def _demo() -> None:
 
     with print_errors():
         demo(Settings(), Console())
+
+
+def _prune(
+    model: PruneModelArgument,
+    output: OutputOption,
+    goal: GoalOption = "speed",
+    amount: AmountOption = None,
+    keep_quality: KeepQualityOption = None,
+    pattern: PlanPatternOption = None,
+    calibration: LocalCalibrationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a model smaller, from start to end: plan, prune, measure, download. Cut off, the same command goes on.
+
+    Where no server is configured, and none of this home runs, one is started for as long as this takes.
+    """
+    if _is_elsewhere():
+        prune_there(model, output, goal, amount, keep_quality, pattern, calibration, as_json)
+        return
+    from core.settings import Settings
+    from worker.cli.prune import prune_here
+
+    settings = Settings()
+    request = prune_request(str(settings.home.resolve()), model, goal, amount, keep_quality, pattern, calibration)
+    with print_errors():
+        prune_here(settings, request, output, as_json)
 
 
 def _models_add(
@@ -274,8 +313,12 @@ def _keys_revoke(key_id: KeyArgument, team: TeamOption = None, as_json: JsonOpti
         revoke_key_there(key_id, as_json)
         return
     from core.database import transaction
+    from core.service.identifiers import identifiers
     from core.service.teams.keys import revoke_key
+    from core.service.teams.principal import Principal
 
     with local_instance() as instance, transaction(instance.sessions) as session:
-        revoked = revoke_key(session, _team(session, instance, team), key_id)
+        team_id = _team(session, instance, team)
+        found = identifiers(session, Principal(team_id, "operator", "admin"), "key", key_id)
+        revoked = revoke_key(session, team_id, only_one("key", key_id, found))
     show_revoked(_as_client_sees(revoked, Key), as_json)

@@ -1,11 +1,6 @@
 """`secateur demo`: the main job end to end, through the doors a user has, on a real model and real text."""
 
-import contextlib
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +14,11 @@ from core.settings import Settings
 from secateur import Client, Job
 from secateur.cli.watch import follow
 from worker.embedded.instance import open_instance
+from worker.embedded.serving import serving
 from worker.failures import CommandFailed
-from worker.processes import spawn
 from worker.runner.client import run_task
 from worker.samples.language import CALIBRATION, EVALUATION, MODEL, add_samples
 
-START_SECONDS = 90
-STOP_SECONDS = 60
-COMMAND_LINE = "from secateur.cli import main; main()"
 PROMPT = "The capital of France is"
 TOKENS = 24
 
@@ -52,7 +44,7 @@ def demo(settings: Settings, console: Console) -> None:
     home = settings.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
     console.print("[bold]Server[/]")
-    with serving(settings) as url, Client(url, (home / "api-key").read_text().strip()) as client:
+    with serving(settings, lambda _: None) as url, Client(url, (home / "api-key").read_text().strip()) as client:
         console.print(f"  {url}", highlight=False, soft_wrap=True)
         console.print("[bold]Samples[/]")
         with open_instance(settings) as opened:
@@ -72,36 +64,6 @@ def demo(settings: Settings, console: Console) -> None:
     console.print(
         f"Done in {time.monotonic() - began:.0f} s; nothing is left running.", highlight=False, soft_wrap=True
     )
-
-
-@contextlib.contextmanager
-def serving(settings: Settings) -> Iterator[str]:
-    """Yield the URL of this home's server; where none runs, of one on a free port that ends with the demo."""
-    home = settings.home.resolve()
-    log = home / "logs" / "serve.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        url = (home / "url").read_text().strip()
-        if _answers(url):
-            yield url
-            return
-    (home / "url").unlink(missing_ok=True)
-    with open(log, "wb") as output:
-        command = [sys.executable, "-c", COMMAND_LINE, "serve", "--port", str(_free_port())]
-        server = spawn(command, name="serve", stdout=output, stderr=subprocess.STDOUT)
-    try:
-        yield _wait_for_url(home, server.is_running, log)
-    finally:
-        server.end(STOP_SECONDS)
-
-
-def _wait_for_url(home: Path, is_running: Callable[[], bool], log: Path) -> str:
-    deadline = time.monotonic() + START_SECONDS
-    while is_running() and time.monotonic() < deadline:
-        with contextlib.suppress(FileNotFoundError):
-            return (home / "url").read_text().strip()
-        time.sleep(0.1)
-    raise DemoFailed(f"The server did not start:\n{log.read_text()}")
 
 
 def _figures(job: Job) -> Table:
@@ -139,17 +101,3 @@ def _sentences(folders: dict[str, Path], settings: Settings) -> dict[str, str]:
     (written,) = GenerationOutput.model_validate(result).generations
     texts = written.document()
     return {name: " ".join(f"{PROMPT}{texts[name] or ''}".split()) for name in folders}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _answers(url: str) -> bool:
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((host, int(port))) == 0

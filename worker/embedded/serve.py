@@ -115,6 +115,16 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
+def is_serving(home: Path) -> bool:
+    """Tell whether a server of this home runs, or is about to."""
+    with contextlib.suppress(FileNotFoundError), open(home / "serve.lock") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 @contextlib.contextmanager
 def _alone(home: Path) -> Iterator[None]:
     """Hold the lock of the one server per home; the kernel releases it when its holder ends, however it ends."""

@@ -102,6 +102,7 @@ JOB_ANSWER: Final[dict[str, Any]] = {
     "started_at": MOMENT,
     "finished_at": LATER,
     "waiting_reason": None,
+    "estimated_seconds": 118.0,
     "error": None,
     "metrics": METRICS,
     "verdict": {

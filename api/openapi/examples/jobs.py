@@ -99,6 +99,13 @@ EXAMPLES: Final[dict[str, Any]] = {
         "discovery": None,
     },
     "InspectBody": BODY,
+    "WayToRun": {
+        "object": "way_to_run",
+        "runtime": "transformers",
+        "about": "Continues a text with the likeliest words",
+        "packages": ["transformers", "torch"],
+        "commands": "python - <<'END'\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n…\nEND",
+    },
     "Inspection": {
         "object": "inspection",
         "model": "smollm2-135m",
@@ -117,6 +124,7 @@ EXAMPLES: Final[dict[str, Any]] = {
             "basis": {"jobs": 12, "formula": {**_NEEDS, "seconds": 90.0}, "seconds_deviation": 0.12},
         },
         "artifact": {"parameters": 81430848, "bytes": 269030016},
+        "assumed": [],
     },
     "DatasetBody": {"name": "wikipedia-articles", "path": "/srv/texts/articles.jsonl", "text_field": "text"},
     "Dataset": _DATASET,

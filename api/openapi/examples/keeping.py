@@ -19,6 +19,7 @@ EXAMPLES: Final[dict[str, Any]] = {
         "packages": ["transformers", "torch"],
         "commands": "python - <<'END'\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n…\nEND",
     },
+    "Identifier": {"id": JOB, "object": "identifier", "kind": "job", "created_at": MOMENT},
     "PublicationBody": {
         "to": "hub:acme/smollm2-135m-wanda",
         "token": "hf_…, that may write there",
@@ -88,4 +89,6 @@ EXAMPLES: Final[dict[str, Any]] = {
 
 PARAMETERS: Final[dict[str, Any]] = {
     "publication_id": "pub_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
+    "list_identifiers kind": "job",
+    "list_identifiers shortened": "job_01jnb",
 }

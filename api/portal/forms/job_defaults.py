@@ -8,23 +8,19 @@ from collections.abc import Sequence
 from api.portal.session import Form
 from core.engine.options.patterns import STRUCTURED, family_of
 from core.methods.registry import METHODS
-from core.service.jobs.resolution.text import SELF
 from core.service.plans import texts
+from core.service.plans.assumptions import USUAL_METHODS
 from core.service.plans.job_bodies import recovery_body
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import ModelSummary
 
-METHOD = {"language-model": "frontier", "image-classification": "magnitude"}
-"""Usual method of the model's task, where none is named."""
 SPARSITY = {"structured": "0.2"}
 """Usual sparsity with a pattern; half with any other."""
-SAMPLES = 128
-_SELF_SAMPLES = 32
 
 
 def with_method(form: Form, model: ModelSummary) -> Form:
     """Return the form with the usual method for such a model, where it names none."""
-    return form if form.get("method") else form.but({"method": METHOD[model.task]})
+    return form if form.get("method") else form.but({"method": USUAL_METHODS[model.task]})
 
 
 def with_target(form: Form) -> Form:
@@ -49,28 +45,8 @@ def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset
     if not method.variant(form.get("pattern")).needs.calibration:
         return form
     chosen = texts.choose_set(texts.fitting_sets(model, datasets), texts.CALIBRATION_WORDS)
-    if chosen is None:
-        if model.task != "language-model":
-            return form
-        length = texts.sequence_length(model, None)
-        return form.or_else(
-            {
-                "calibration.dataset": SELF,
-                "calibration.samples": str(_SELF_SAMPLES),
-                "calibration.sequence_length": str(length),
-            }
-        )
-    if chosen.images is not None:
-        samples = str(min(texts.IMAGES, chosen.images))
-        return form.or_else({"calibration.dataset": chosen.name, "calibration.samples": samples})
-    length = texts.sequence_length(model, chosen)
-    return form.or_else(
-        {
-            "calibration.dataset": chosen.name,
-            "calibration.samples": str(texts.sequences_of(chosen, length, SAMPLES)),
-            "calibration.sequence_length": str(length),
-        }
-    )
+    body = texts.calibration_body(model, chosen) or {}
+    return form.or_else({f"calibration.{name}": str(value) for name, value in body.items()})
 
 
 def with_recovery(form: Form, model: ModelSummary) -> Form:

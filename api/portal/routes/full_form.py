@@ -11,7 +11,6 @@ from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import State
 from api.events.after_commit import hint_after_commit
-from api.portal.forms import job_defaults
 from api.portal.forms.job import lines_of, minimal
 from api.portal.forms.new_job import FILLED_FOR, ONCE, Draft, draft_job, form_of_job, shown_variant
 from api.portal.rendering import is_partial, page
@@ -27,6 +26,7 @@ from core.service.jobs import service
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.schemas import Job, JobBody
+from core.service.plans.assumptions import USUAL_METHODS
 from core.service.registry.service import list_datasets, list_models
 from core.service.teams.principal import Principal
 from secateur_wire.datasets import Dataset
@@ -155,6 +155,6 @@ def _context(request: Request, draft: Draft, choices: _Choices) -> dict[str, Any
         "groups": method_groups(),
         "fits": {each.method: each for each in draft.inspection.methods} if draft.inspection else {},
         "tasks": TASKS.values(),
-        "usual_methods": {task: METHODS[each].title for task, each in job_defaults.METHOD.items()},
+        "usual_methods": {task: METHODS[each].title for task, each in USUAL_METHODS.items()},
         "commands": commands_for(minimal(draft.body), url) if draft.body else None,
     }

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from api.portal.views.error_advice import advice_for, title_of
 from api.portal.views.layer_table import chart_height, layer_figures
 from api.portal.views.metric_curves import MetricCurve, curves_of
-from api.portal.views.progress import STAGE_WORDS, remaining_seconds, stage_times
+from api.portal.views.progress import STAGE_WORDS, stage_times
 from api.portal.views.result_cards import cards, evaluation_rows, gate_rows
 from api.portal.views.summary import summarize
 from core.engine.options.sensitivity_curves import Sensitivity
@@ -23,6 +23,7 @@ from core.service.jobs.snapshots import Snapshot, newest_events
 from core.service.jobs.states import LEASED, TERMINAL
 from core.service.publications.service import list_publications
 from secateur_wire.jobs import JobEvent
+from secateur_wire.progress import remaining_seconds
 
 LOG_LINES = 500
 """Lines of the log in the page; all of it is a file."""
@@ -46,7 +47,7 @@ def head(now: Snapshot, newest: Sequence[JobEvent]) -> dict[str, Any]:
         "job": job,
         "elapsed": None,
         "remaining": None,
-        "estimated": now.estimated_seconds,
+        "estimated": job.estimated_seconds,
         "stage_words": stage_words,
     }
     if job.status in LEASED and job.started_at is not None:
@@ -55,7 +56,7 @@ def head(now: Snapshot, newest: Sequence[JobEvent]) -> dict[str, Any]:
         heard_at = newest[-1].created_at if newest else job.started_at
         context |= {
             "elapsed": elapsed,
-            "remaining": remaining_seconds(job.progress, elapsed, now.estimated_seconds),
+            "remaining": remaining_seconds(job.progress, elapsed, job.estimated_seconds),
             "silent": max((moment - heard_at).total_seconds(), 0.0),
             "doing": _doing(newest),
         }

@@ -1,4 +1,4 @@
-"""Progress of a job: its stages with their times, and roughly how long it will still take."""
+"""Progress of a job: its stages with their times."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +22,6 @@ STAGE_WORDS: Final[Mapping[Stage, str]] = {
     "store": "The files go to the store; they can be downloaded once all are there.",
 }
 """What each stage does, and what its numbers say, for somebody who sees it for the first time."""
-_TRUSTED = 0.25
-"""Progress from which an attempt's own pace counts alone; before, the estimate does too, less and less."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +36,6 @@ class StageTime:
     seconds: float | None
     running_since: datetime | None
     is_cut_short: bool = False
-
-
-def remaining_seconds(progress: float, elapsed: float, estimated: float | None) -> float | None:
-    """Return how many seconds an attempt will still take that has come so far after `elapsed` seconds.
-
-    `estimated` is how long it was expected to take. None where nothing can be said, as for an attempt that takes longer
-    than expected and has not come far enough to have a pace.
-    """
-    pace = elapsed / progress if progress >= 0.02 else None
-    if pace is None:
-        return None if estimated is None or estimated <= elapsed else estimated - elapsed
-    weight = 1.0 if estimated is None else min(progress / _TRUSTED, 1.0)
-    total = weight * pace + (1 - weight) * max(estimated or 0.0, elapsed)
-    return max(total - elapsed, 0.0)
 
 
 def stage_times(attempt: JobAttempt, events: Sequence[JobEvent], now: datetime) -> list[StageTime]:

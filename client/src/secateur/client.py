@@ -205,6 +205,7 @@ class Client:
     audit = _iterates(Operations.audit)
     workers = _iterates(Operations.workers)
     queues = _iterates(Operations.queues)
+    identifiers = _waits(Operations.identifiers)
 
     webhooks = _iterates(Operations.webhooks)
     webhook = _waits(Operations.webhook)

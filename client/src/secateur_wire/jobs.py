@@ -29,6 +29,7 @@ class JobState(WireModel, Generic[Figures]):
     """A job without the parts of its request that have fields of their own.
 
     `progress` runs from 0 to 1. `waiting_reason` says why no worker can take a job that waits, None where one can.
+    `estimated_seconds` is how long an attempt was expected to take when the job was submitted.
     `verdict` puts in words how the model compares with the dense one, None where no quality was measured.
     """
 
@@ -42,6 +43,7 @@ class JobState(WireModel, Generic[Figures]):
     started_at: datetime | None
     finished_at: datetime | None
     waiting_reason: str | None = None
+    estimated_seconds: float | None = None
     error: JobError | None
     metrics: Figures | None
     verdict: Verdict | None = None
@@ -172,7 +174,7 @@ class Inspection(ModelSummary, Generic[Body]):
     """Description of a model and which methods fit.
 
     For a job body there are also the body with defaults (`job`), an estimate, and the size of the artifact where it is
-    known before.
+    known before. `assumed` says what a job has to have that the body left out, and what was taken instead.
     """
 
     object: Literal["inspection"] = "inspection"
@@ -182,3 +184,4 @@ class Inspection(ModelSummary, Generic[Body]):
     job: Body | None
     estimate: Estimate | None
     artifact: ExpectedArtifact | None = None
+    assumed: list[str] = Field(default_factory=list)

@@ -10,7 +10,9 @@ from core.methods.registry import METHODS
 from secateur_wire.metrics import MeasuredAccuracy, Metrics, Perplexity
 from secateur_wire.verdicts import Band, Verdict
 
-PERPLEXITY_BANDS: Final = (1.05, 1.2, 2.0, 5.0)
+CLOSE_TO_DENSE: Final = 1.2
+"""Largest ratio of perplexities of a model that is close to the dense one."""
+PERPLEXITY_BANDS: Final = (1.05, CLOSE_TO_DENSE, 2.0, 5.0)
 """Largest ratio of pruned to dense perplexity of each band but the last, which has all that is beyond."""
 ACCURACY_BANDS: Final = (0.01, 0.03, 0.1, 0.25)
 """Largest fall of accuracy of each band but the last: 0.01 is a point."""

@@ -65,6 +65,7 @@ def inspect(
         job=job,
         estimate=estimate,
         artifact=artifact,
+        assumed=[],
     )
 
 

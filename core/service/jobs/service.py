@@ -231,7 +231,7 @@ def list_ways_to_run(session: Session, team_id: str, job_id: str, folder: str = 
     """
     if not folder.isprintable() or set(folder) & set('"\\{}'):
         raise InvalidRequest(
-            f"folder: {folder!r} has quotes, braces or backslashes, or is not printable", param="folder"
+            f"folder: {folder!r} has quotes, braces, backslashes or control characters", param="folder"
         )
     job = get_job(session, team_id, job_id)
     files = [file.path for file in list_artifacts(session, team_id, job_id).data]
@@ -287,6 +287,7 @@ def job_answer(row: JobRow, waiting: str | None = None) -> Job:
         "waiting_reason": waiting,
         "verdict": None if row.metrics is None else _verdict(row, row.metrics),
         "model_revision": row.model_revision,
+        "estimated_seconds": None if row.estimate is None else row.estimate["seconds"],
         "warnings": [] if row.estimate is None else row.estimate.get("warnings", []),  # older jobs have none
     }
     return Job.model_validate(row.body | {name: getattr(row, name) for name in own} | also, extra="ignore")

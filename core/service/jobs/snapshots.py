@@ -18,13 +18,11 @@ from secateur_wire.states import EventType
 class Snapshot:
     """A job when event `last_event` was its newest: what comes after that number is not in here, all before is.
 
-    `estimated_seconds` is how long an attempt was expected to take when the job was submitted; `events_removed_at` is
-    when retention took its events.
+    `events_removed_at` is when retention took its events.
     """
 
     job: Job
     last_event: int
-    estimated_seconds: float | None
     events_removed_at: datetime | None
 
 
@@ -34,7 +32,6 @@ def take_snapshot(session: Session, team_id: str, job_id: str) -> Snapshot:
     return Snapshot(
         job=job_answer(row),
         last_event=row.last_event,
-        estimated_seconds=None if row.estimate is None else row.estimate["seconds"],
         events_removed_at=row.events_removed_at,
     )
 

@@ -1,21 +1,18 @@
 """Choices of plans: fields of a job, what the planner put there, and why."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from pydantic import JsonValue
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.exporters.registry import ADDED
+from core.pipeline.reports.verdict import CLOSE_TO_DENSE
 from core.service.jobs.resolution.text import SELF
 from core.service.plans.amounts import PACKED
 from core.service.plans.job_bodies import recovery_body
 from secateur_wire.base import JsonObject
 from secateur_wire.plans import Goal, PlanChoice, PlanFigure
-
-CLOSE_TO_DENSE: Final = 1.2
-"""Perplexity, as a ratio to the dense model's, up to which a model is close to it: what the usual amount keeps to."""
 
 
 def choice(field: str, value: JsonValue, reason: str) -> PlanChoice:

@@ -18,7 +18,6 @@ from secateur_wire.models import ModelSummary
 from secateur_wire.plans import Goal, PlanChoice
 
 RECOVERY_MINUTES = 10
-_OWN_SEQUENCES = 32
 _OWN_EVALUATION = 16
 _LAYER_SAMPLES = 8
 """Sequences that every layer is measured on at every rate."""
@@ -100,9 +99,6 @@ def _calibration(
 ) -> tuple[JsonObject | None, PlanChoice | None]:
     registered = {each.name: each for each in fitting}
     chosen = registered.get(dataset) if dataset else texts.choose_set(fitting, texts.CALIBRATION_WORDS)
-    name = chosen.name if chosen is not None else dataset
-    if name is None and model.task != "language-model":
-        return None, None
     why = "the text that was asked for" if dataset else "a registered set"
     if chosen is not None and not dataset:
         why = (
@@ -110,18 +106,18 @@ def _calibration(
             if any(word in chosen.name for word in texts.CALIBRATION_WORDS)
             else "the largest registered set that fits the model"
         )
-    if model.task != "language-model":
-        samples = texts.IMAGES if chosen is None else min(texts.IMAGES, chosen.images or texts.IMAGES)
-        return {"dataset": name, "samples": samples}, PlanChoice(field="calibration.dataset", value=name, reason=why)
-    length = texts.sequence_length(model, chosen)
-    samples = candidate.sequences if chosen is None else texts.sequences_of(chosen, length, candidate.sequences)
-    if name in (None, SELF):
-        name, samples = SELF, _OWN_SEQUENCES
-        why = why if dataset else "no text is registered, so the model writes its own; text of your use serves better"
-    return (
-        {"dataset": name, "samples": samples, "sequence_length": length},
-        PlanChoice(field="calibration.dataset", value=name, reason=why),
-    )
+    if chosen is None and dataset not in (None, SELF):  # not registered, so that nothing is known of it
+        body: JsonObject | None = {"dataset": dataset, "samples": texts.IMAGES}
+        if model.task == "language-model":
+            length = texts.sequence_length(model, None)
+            body = {"dataset": dataset, "samples": candidate.sequences, "sequence_length": length}
+    else:
+        body = texts.calibration_body(model, chosen, candidate.sequences)
+    if body is None:
+        return None, None
+    if chosen is None and dataset is None:
+        why = "no text is registered, so the model writes its own; text of your use serves better"
+    return body, PlanChoice(field="calibration.dataset", value=body["dataset"], reason=why)
 
 
 def _registered_evaluation(

@@ -11,6 +11,7 @@ from core.engine.options.patterns import STRUCTURED
 from core.errors import DoesNotFit, InvalidRequest, SecateurError
 from core.methods.registry import get_method
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+from core.pipeline.reports.verdict import CLOSE_TO_DENSE
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.job import ResolvedJob, resolve_job
@@ -20,7 +21,7 @@ from core.service.jobs.schemas import JobBody
 from core.service.plans import wording
 from core.service.plans.amounts import Scale, scale_for
 from core.service.plans.candidates import JobCandidate
-from core.service.plans.choices import CLOSE_TO_DENSE, choice, choose_recovery, size_choices
+from core.service.plans.choices import choice, choose_recovery, size_choices
 from core.service.plans.evidence import Question
 from core.service.plans.figures import LossEstimates, seconds_figure, size_figure
 from core.service.plans.job_bodies import Texts, body_of, choose_texts

@@ -2,11 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 
+from core.service.jobs.resolution.text import SELF
+from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import ModelSummary
 
 LENGTH = 512
 """Tokens of a sequence, where the model's context is not shorter."""
+CALIBRATION_SAMPLES = 128
+"""Sequences to calibrate on, at most."""
+OWN_SAMPLES = 32
+"""Sequences to calibrate on that the model writes itself."""
 EVALUATION_SAMPLES = 64
 """Sequences to measure on, at most."""
 IMAGES = 1024
@@ -42,3 +48,16 @@ def sequence_length(model: ModelSummary, text: Dataset | None) -> int:
 def sequences_of(text: Dataset, length: int, most: int) -> int:
     """Return how many sequences of a length are taken of a text."""
     return max(1, min(most, text.characters // (_CHARACTERS_PER_TOKEN * length)))
+
+
+def calibration_body(model: ModelSummary, chosen: Dataset | None, most: int = CALIBRATION_SAMPLES) -> JsonObject | None:
+    """Return a job's calibration on a set, at most so many sequences of it; without one, on the model's own text.
+
+    None where there is no set and the model writes no text.
+    """
+    if model.task != "language-model":
+        return None if chosen is None else {"dataset": chosen.name, "samples": min(IMAGES, chosen.images or IMAGES)}
+    length = sequence_length(model, chosen)
+    if chosen is None:
+        return {"dataset": SELF, "samples": OWN_SAMPLES, "sequence_length": length}
+    return {"dataset": chosen.name, "samples": sequences_of(chosen, length, most), "sequence_length": length}

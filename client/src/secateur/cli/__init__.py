@@ -24,7 +24,8 @@ from importlib.metadata import entry_points
 
 import typer
 
-from secateur.cli.download import download
+from secateur.cli.download import download, unpack
+from secateur.cli.groups import GroupedCommands
 from secateur.cli.hub_token import hub_token_app
 from secateur.cli.inspection import inspect
 from secateur.cli.jobs import cancel, jobs_app, report, retry, show
@@ -32,6 +33,7 @@ from secateur.cli.keys import keys_app
 from secateur.cli.methods import methods
 from secateur.cli.output import explain, print_job
 from secateur.cli.plan import plan
+from secateur.cli.prune import prune
 from secateur.cli.publish import publications_app, publish
 from secateur.cli.registry import (
     add_dataset,
@@ -69,13 +71,15 @@ ENTRY_POINT_GROUP = "secateur.commands"
 
 app = typer.Typer(
     name="secateur",
-    help="Prune neural networks: submit a model, get a smaller checkpoint and a report of what the cut cost.",
+    cls=GroupedCommands,
+    help="Begin with `secateur prune MODEL -o FOLDER`: it makes a model smaller, from start to end.\n\nThe other "
+    "commands are its steps, one by one, and what a team needs around them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 for command in (
-    *(methods, inspect, plan, submit, show, report, summary, watch, cancel, retry, download, publish),
+    *(prune, plan, methods, inspect, submit, show, report, summary, watch, cancel, retry, download, unpack, publish),
     *(sweeps, team, workers, queues, audit),
 ):
     app.command()(command)

@@ -1,4 +1,4 @@
-"""`secateur download`: an artifact onto this machine."""
+"""`secateur download` and `unpack`: an artifact onto this machine, and its weights as libraries read them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from pydantic import JsonValue
 
-from secateur.cli.output import JobArgument, JsonOption, connect, print_json, say
+from secateur.cli.identifiers import JobArgument
+from secateur.cli.output import JsonOption, connect, print_json, say
 from secateur.cli.transfer import transfer_bars
 from secateur.errors import DownloadError
 from secateur.formatting import size
@@ -74,3 +75,18 @@ def _unpacked(folder: Path) -> list[Path]:
         return unpack_folder(folder)
     except CorruptPackedFile as error:
         raise DownloadError(str(error)) from error
+
+
+def unpack(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the artifact was downloaded to.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Restore the packed weights of a downloaded artifact to plain safetensors, bit by bit. No server is asked."""
+    if not folder.is_dir():
+        raise typer.BadParameter(f"{folder} is not a folder")
+    unpacked = _unpacked(folder)
+    if as_json:
+        print_json({"folder": str(folder.resolve()), "unpacked": [path.name for path in unpacked]})
+        return
+    total = size(sum(path.stat().st_size for path in unpacked))
+    say(f"{len(unpacked)} files unpacked to {total}" if unpacked else "There is no packed file.")

@@ -1,6 +1,6 @@
 """`secateur inspect`: a model looked at, or a job body tried without submitting it."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import JsonValue
@@ -34,7 +34,10 @@ from secateur_wire.jobs import Inspection
 
 def inspect(
     model: ModelArgument,
-    method: Annotated[str | None, typer.Option(help="How to prune. Unset: only the model is looked at.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="How to prune. Unset: the usual method for the model, if there are options of a job."),
+    ] = None,
     sparsity: SparsityOption = None,
     target: TargetOption = None,
     pattern: PatternOption = None,
@@ -55,38 +58,34 @@ def inspect(
     export: ExportOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a model is and which methods fit; with --method try a job without submitting it."""
-    body: dict[str, Any] = {}
-    if method is not None:
-        options = JobOptions(
-            model=model,
-            method=method,
-            sparsity=sparsity,
-            target=target,
-            pattern=pattern,
-            parameters=parameter or [],
-            calibration=calibration,
-            calibration_samples=calibration_samples,
-            calibration_generated=calibration_generated,
-            sequence_length=sequence_length,
-            seed=seed,
-            evaluation=evaluation or [],
-            evaluation_samples=evaluation_samples,
-            tasks=task or [],
-            task_limit=task_limit,
-            prompts=prompt or [],
-            prompt_tokens=prompt_tokens,
-            format=format,
-            layout=layout,
-            exports=export or [],
-        )
-        body = options.body()
-        del body["model"]
-    elif any(
-        value is not None
-        for value in (sparsity, target, pattern, parameter, calibration, evaluation, task, prompt, export)
-    ):
-        raise typer.BadParameter("a job is tried only with --method; `secateur methods` lists them")
+    """Show what a model is and which methods fit; with options of a job, what that would need, without submitting it.
+
+    A method, and a calibration that the method needs, are assumed where none is named.
+    """
+    options = JobOptions(
+        model=model,
+        method=method or "",
+        sparsity=sparsity,
+        target=target,
+        pattern=pattern,
+        parameters=parameter or [],
+        calibration=calibration,
+        calibration_samples=calibration_samples,
+        calibration_generated=calibration_generated,
+        sequence_length=sequence_length,
+        seed=seed,
+        evaluation=evaluation or [],
+        evaluation_samples=evaluation_samples,
+        tasks=task or [],
+        task_limit=task_limit,
+        prompts=prompt or [],
+        prompt_tokens=prompt_tokens,
+        format=format,
+        layout=layout,
+        exports=export or [],
+    )
+    body = options.body()
+    del body["model"]
     with connect() as client:
         inspection = client.inspect(model, on_wait=WaitShown(), **body)
     if as_json:
@@ -122,7 +121,8 @@ def _print_inspection(inspection: Inspection) -> None:
     if inspection.estimate is not None:
         print_pairs(
             [
-                ("the job", "would be taken"),
+                ("the job", "would be taken" if not inspection.assumed else "would be taken, with what is assumed"),
+                *(("assumed", each) for each in inspection.assumed),
                 ("sparsity", _meant(inspection.job)),
                 ("channels left", _rounded(inspection.job)),
                 *_artifact_size(inspection),

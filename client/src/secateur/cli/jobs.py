@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from pydantic import JsonValue
 
+from secateur.cli.identifiers import JobArgument
 from secateur.cli.output import (
-    JobArgument,
     JsonOption,
     age,
     connect,

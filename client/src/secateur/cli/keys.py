@@ -5,10 +5,14 @@ from typing import Annotated
 
 import typer
 
+from secateur.cli.identifiers import whole_identifier
 from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_table, say
 from secateur_wire.teams import CreatedKey, Key, Role
 
-KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="The key, for example key_01ARZ3NDEKTSV4RRFFQ69G5FAV.")]
+KeyArgument = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="The key, such as key_01ARZ3NDEKTSV4RRFFQ69G5FAV, or the beginning of its id."),
+]
 KeyNameOption = Annotated[str, typer.Option("--name", help="What the key is for.")]
 RoleOption = Annotated[Role, typer.Option(help="What it may do: look, submit, or administer.")]
 DaysOption = Annotated[float | None, typer.Option(min=0, help="Days until it expires; unset: never.")]
@@ -47,7 +51,9 @@ def rotate_key(
 ) -> None:
     """Make a successor of a key, with its name and role, and print it, this once."""
     with connect() as client:
-        key = client.rotate_key(key_id, grace_seconds=None if grace_hours is None else grace_hours * 3600)
+        key = client.rotate_key(
+            whole_identifier("key", key_id), grace_seconds=None if grace_hours is None else grace_hours * 3600
+        )
     show_created(key, as_json)
 
 
@@ -55,7 +61,7 @@ def rotate_key(
 def revoke_key(key_id: KeyArgument, as_json: JsonOption = False) -> None:
     """End a key for good."""
     with connect() as client:
-        revoked = client.revoke_key(key_id)
+        revoked = client.revoke_key(whole_identifier("key", key_id))
     show_revoked(revoked, as_json)
 
 

@@ -15,14 +15,14 @@ from rich.text import Text
 
 from secateur.client import Client
 from secateur.errors import ApiError
-from secateur.formatting import duration, percent, size
+from secateur.formatting import duration, percent, roughly, size
 from secateur.jobs import Job
 from secateur.metrics_table import figures
 from secateur_wire.discoveries import Discovery
 from secateur_wire.metrics import Metrics, TargetReached
+from secateur_wire.progress import remaining_seconds
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
-JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job, for example job_01ARZ3NDEKTSV4RRFFQ69G5FAV.")]
 
 RETRIES: Final = 3
 WORTH_TELLING_SECONDS: Final = 1.0
@@ -113,7 +113,7 @@ def print_job(job: Job) -> None:
             ("job", job.id),
             ("status", job.status if job.finished or not job.stage else f"{job.status}, stage {job.stage}"),
             ("waits", job.waiting_reason),
-            ("progress", None if job.finished else f"{job.progress:.0%}"),
+            ("progress", None if job.finished else f"{job.progress:.0%}{_left(job)}"),
             ("error", f"{job.error.message} ({job.error.code})" if job.error else None),
             ("model", job.model),
             (
@@ -131,6 +131,15 @@ def print_job(job: Job) -> None:
     )
     if job.metrics is not None:
         print_metrics(job.metrics)
+
+
+def _left(job: Job) -> str:
+    """Return the time that a running job has left, where anything is known of it."""
+    if job.status != "running" or job.started_at is None:
+        return ""
+    elapsed = (datetime.now(UTC) - job.started_at).total_seconds()
+    left = remaining_seconds(job.progress, elapsed, job.estimated_seconds)
+    return "" if left is None else f", about {roughly(left)} left"
 
 
 def _target(target: Mapping[str, float] | None, reached: TargetReached | None) -> str | None:

@@ -7,8 +7,8 @@ from typing import Annotated, Final
 import typer
 
 from secateur.cli.credentials import credential, needed_credential
+from secateur.cli.identifiers import JobArgument, whole
 from secateur.cli.output import (
-    JobArgument,
     JsonOption,
     age,
     connect,
@@ -27,7 +27,12 @@ FAILED: Final = 1
 INTERRUPTED: Final = 130
 
 PublicationArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The publication, for example pub_01ARZ3NDEKTSV4RRFFQ69G5FAV.")
+    str,
+    typer.Argument(
+        metavar="ID",
+        callback=whole("publication"),
+        help="The publication, such as pub_01ARZ3NDEKTSV4RRFFQ69G5FAV, or the beginning of its id.",
+    ),
 ]
 
 publications_app = typer.Typer(help="Artifacts on their way.", no_args_is_help=True, rich_markup_mode=None)

@@ -1,9 +1,11 @@
 """`secateur submit`: a job from options, or from a body that is written down."""
 
 import json
+import shlex
 import sys
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -20,19 +22,30 @@ from secateur.cli.end_options import (
     SummaryOption,
     TaskDropOption,
 )
+from secateur.cli.identifiers import whole_model
 from secateur.cli.job_options import JobOptions
 from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_json, say
 from secateur.cli.summary import SummaryFiles
 from secateur.cli.watch import follow, show_end
 from secateur.client import Client
+from secateur.errors import InvalidRequest
+from secateur.jobs import Job
 from secateur.summary import exit_code
 
 _MODEL_HELP = "A registered model, org/name[@revision] on the hub, or job:ID for the artifact of a job."
 ModelArgument = Annotated[
     str,
-    typer.Argument(help=_MODEL_HELP),
+    typer.Argument(callback=whole_model, help=_MODEL_HELP),
 ]
 USUAL_METHOD = "frontier"
+OWN_TEXT: Final = "self"
+"""Name of the text that the model writes itself."""
+OWN_SAMPLES: Final = 32
+"""Sequences of it to calibrate on, where it is offered."""
+MOST_OFFERED: Final = 20
+"""Datasets among which those to calibrate on are offered."""
+USAGE: Final = 2
+"""Exit code of a call that lacks something."""
 MethodOption = Annotated[
     str | None,
     typer.Option(
@@ -122,7 +135,7 @@ BodyOption = Annotated[
 
 
 def submit(
-    model: Annotated[str | None, typer.Argument(help=_MODEL_HELP)] = None,
+    model: Annotated[str | None, typer.Argument(callback=whole_model, help=_MODEL_HELP)] = None,
     method: MethodOption = None,
     sparsity: SparsityOption = None,
     target: TargetOption = None,
@@ -217,7 +230,7 @@ def submit(
     with connect() as client:
         if "method" not in job_body:
             job_body["method"] = _usual_method(client, job_body["model"])
-        job = client.submit(idempotency_key=idempotency_key, **job_body)
+        job = _submitted(client, job_body, idempotency_key)
         for each in job.warnings:
             explain(f"warning: {each}")
         if only_id:
@@ -240,6 +253,37 @@ def _usual_method(client: Client, model: str) -> str:
     if USUAL_METHOD not in fitting:
         raise typer.BadParameter(f"name the method with --method; for this model: {', '.join(fitting) or 'none fits'}")
     return USUAL_METHOD
+
+
+def _submitted(client: Client, body: dict[str, Any], idempotency_key: str | None) -> Job:
+    """Submit the job; where it lacks a calibration, name what there is to calibrate on, or ask on a terminal.
+
+    Where there is nobody to ask, a command for each is shown, and this exits.
+    """
+    try:
+        return client.submit(idempotency_key=idempotency_key, **body)
+    except InvalidRequest as error:
+        if error.param != "calibration" or body.get("calibration") is not None:
+            raise
+        reason = error.detail.partition(", for example")[0]
+    is_text = client.inspect(body["model"], on_wait=WaitShown()).task == "language-model"
+    names = [each.name for each in islice(client.datasets(), MOST_OFFERED) if (each.images is None) is is_text]
+    offered = [*names, OWN_TEXT] if is_text else names
+    if offered and sys.stdin.isatty() and sys.stderr.isatty():
+        explain(reason)
+        chosen = typer.prompt(f"Calibrate on ({', '.join(offered)})", default=offered[0], err=True)
+        calibration = {"dataset": chosen} | ({"samples": OWN_SAMPLES} if chosen == OWN_TEXT else {})
+        return client.submit(idempotency_key=idempotency_key, **body, calibration=calibration)
+    command = shlex.join(["secateur", *sys.argv[1:]])
+    ways = [
+        f"{command} --calibration {name}" + (f" --calibration-samples {OWN_SAMPLES}" if name == OWN_TEXT else "")
+        for name in offered
+    ]
+    added = "secateur datasets add NAME PATH"
+    explain(f"{reason}. Write one of these, or register {'text' if is_text else 'images'} of yours with `{added}`:")
+    for way in ways:
+        print(f"  {way}", file=sys.stderr)
+    raise typer.Exit(USAGE)
 
 
 def _read_body(file: Path, options: JobOptions) -> dict[str, Any]:

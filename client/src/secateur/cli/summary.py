@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from secateur.cli.end_options import JunitOption, MarkdownOption
-from secateur.cli.output import JobArgument, JsonOption, connect, explain, print_json
+from secateur.cli.identifiers import JobArgument
+from secateur.cli.output import JsonOption, connect, explain, print_json
 from secateur.client import Client
 from secateur.errors import NotFound
 from secateur.jobs import Job

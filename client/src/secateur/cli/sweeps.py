@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from pydantic import JsonValue
 
+from secateur.cli.identifiers import whole, whole_model
 from secateur.cli.job_options import JobOptions
 from secateur.cli.output import (
     JsonOption,
@@ -44,7 +45,12 @@ sweep_app = typer.Typer(
     help="Many jobs on one model as one thing: a grid, or a search.", no_args_is_help=True, rich_markup_mode=None
 )
 SweepArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The sweep, for example swp_01ARZ3NDEKTSV4RRFFQ69G5FAV.")
+    str,
+    typer.Argument(
+        metavar="ID",
+        callback=whole("sweep"),
+        help="The sweep, such as swp_01ARZ3NDEKTSV4RRFFQ69G5FAV, or the beginning of its id.",
+    ),
 ]
 CONSTRAINTS_NOT_MET: Final = "constraints_not_met"
 
@@ -60,7 +66,8 @@ def run(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A registered model, org/name[@revision] on the hub, or job:ID.")
+        str | None,
+        typer.Option(callback=whole_model, help="A registered model, org/name[@revision] on the hub, or job:ID."),
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="A method. Repeatable.")] = None,
     sparsity: Annotated[list[float] | None, typer.Option(help="A sparsity. Repeatable.")] = None,

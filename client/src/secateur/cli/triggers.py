@@ -9,10 +9,18 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from secateur.cli.identifiers import whole
 from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_pairs, print_table, say
 from secateur_wire.triggers import Firing, IssuedTrigger, Trigger, TriggerChange
 
-TriggerArgument = Annotated[str, typer.Argument(metavar="TRIGGER", help="A trigger by name or id.")]
+TriggerArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRIGGER",
+        callback=whole("trigger", is_name_too=True),
+        help="A trigger by name, id, or the beginning of its id.",
+    ),
+]
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help='JSON: {"name": …, "template": {…}, …}; - reads stdin.', allow_dash=True)
 ]

@@ -1,6 +1,8 @@
 """`secateur watch`: a job's life as progress bars, and the exit code its end deserves."""
 
 import sys
+from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
 import typer
@@ -9,12 +11,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from secateur.cli.end_options import JunitOption, MarkdownOption, SummaryOption
-from secateur.cli.output import JobArgument, JsonOption, connect, explain, print_job, print_json
+from secateur.cli.identifiers import JobArgument
+from secateur.cli.output import JsonOption, connect, explain, print_job, print_json
 from secateur.cli.summary import SummaryFiles
 from secateur.client import Client
+from secateur.formatting import duration, roughly
 from secateur.jobs import Job
 from secateur.summary import exit_code
 from secateur_wire.jobs import JobEvent
+from secateur_wire.progress import remaining_seconds
 
 INTERRUPTED: Final = 130
 
@@ -44,13 +49,30 @@ def follow(client: Client, job_id: str) -> Job:
     An interrupt leaves the job running, says so and exits.
     """
     try:
-        if sys.stderr.isatty():
-            with _Bars() as bars:
-                return client.wait(job_id, on_event=bars.show)
-        return client.wait(job_id, on_event=_Lines().show)
+        return show_progress(client, job_id)
     except KeyboardInterrupt:
         explain(f"{job_id} goes on; see it with `secateur watch {job_id}`, end it with `secateur cancel {job_id}`")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def show_progress(client: Client, job_id: str, *, from_attempt: int = 0) -> Job:
+    """Show a job's stages, progress and time left until it has ended, as `follow` does, and return it.
+
+    Of attempts before `from_attempt` nothing is shown.
+    """
+    clock = _Clock(lambda: client.job(job_id).estimated_seconds)
+    if sys.stderr.isatty():
+        with _Bars(clock) as bars:
+            return client.wait(job_id, on_event=_since(from_attempt, bars.show))
+    return client.wait(job_id, on_event=_since(from_attempt, _Lines(clock).show))
+
+
+def _since(attempt: int, show: Callable[[JobEvent], None]) -> Callable[[JobEvent], None]:
+    def show_later(event: JobEvent) -> None:
+        if event.attempt >= attempt:
+            show(event)
+
+    return show_later
 
 
 def show_end(job: Job, as_json: bool, *, quiet: bool = False) -> None:
@@ -93,20 +115,59 @@ def _remark(event: JobEvent) -> str | None:
     return None
 
 
-class _Bars:
-    """Two bars: the whole job under the name of its stage, and the blocks or steps of the stage that runs."""
+class _Clock:
+    """Time of the attempt that runs, by the times of its events: what it has left, and what each stage took."""
 
-    def __init__(self) -> None:
+    def __init__(self, estimated: Callable[[], float | None]) -> None:
+        self._estimated_now = estimated
+        self._estimated: float | None = None
+        self._attempt: datetime | None = None
+        self._stage: tuple[str, datetime] | None = None
+        self._progress = 0.0
+        self._left: float | None = None
+
+    def note(self, event: JobEvent) -> str | None:
+        """Take in an event; return the stage that it ends, with the time it took, if it ends one."""
+        status, ended = event.data.get("status"), None
+        if event.type in ("status", "stage") and self._stage is not None:
+            stage, began = self._stage
+            ended, self._stage = f"{stage}, {duration((event.created_at - began).total_seconds())}", None
+        if event.type == "status":
+            self._attempt, self._progress = (event.created_at if status == "running" else None), 0.0
+            self._estimated = self._estimated_now() if status == "running" else None
+        elif event.type == "stage":
+            self._stage = str(event.data.get("stage")), event.created_at
+        self._progress = _progress(event) or self._progress
+        self._left = None
+        if self._attempt is not None:
+            elapsed = (event.created_at - self._attempt).total_seconds()
+            self._left = remaining_seconds(self._progress, elapsed, self._estimated)
+        return ended
+
+    def left(self) -> str:
+        """Return the time left in words, none where nothing is known of it."""
+        return "" if self._left is None else f"about {roughly(self._left)} left"
+
+
+class _Bars:
+    """Two bars: the whole job under the name of its stage, and the blocks or steps of the stage that runs.
+
+    Above them is a line for each stage that is over, with the time it took.
+    """
+
+    def __init__(self, clock: _Clock) -> None:
+        self._clock = clock
         self._bars = Progress(
             TextColumn("{task.description:<10}", markup=False),
-            BarColumn(bar_width=40),
+            BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.fields[blocks]}", markup=False),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}", markup=False),
             console=Console(stderr=True, highlight=False, markup=False, emoji=False),
         )
-        self._job = self._bars.add_task("queued", total=1.0, blocks="")
-        self._stage = self._bars.add_task("", total=None, visible=False, blocks="")
+        self._job = self._bars.add_task("queued", total=1.0, blocks="", left="")
+        self._stage = self._bars.add_task("", total=None, visible=False, blocks="", left="")
         self._unit = _unit("")
 
     def __enter__(self) -> "_Bars":
@@ -117,9 +178,11 @@ class _Bars:
         self._bars.stop()
 
     def show(self, event: JobEvent) -> None:
-        remark = _remark(event)
-        if remark is not None:
-            self._bars.console.print(Text(remark))
+        ended, remark = self._clock.note(event), _remark(event)
+        for line in (ended, remark):
+            if line is not None:
+                self._bars.console.print(Text(line))
+        self._bars.update(self._job, left=self._clock.left())
         match event.type:
             case "status":
                 status = str(event.data.get("status"))
@@ -132,7 +195,7 @@ class _Bars:
             case "stage":
                 stage = str(event.data.get("stage"))
                 self._unit = _unit(stage)
-                self._bars.reset(self._stage, description=stage, total=None, visible=False, blocks="")
+                self._bars.reset(self._stage, description=stage, total=None, visible=False, blocks="", left="")
                 self._bars.update(self._job, description=stage)
             case "progress":
                 self._bars.update(self._job, completed=_progress(event))
@@ -149,23 +212,30 @@ class _Bars:
 
 
 class _Lines:
-    """A line for each state and stage, and one for every tenth of the way."""
+    """A line for each state and stage, and one for every tenth of the way, with the time left."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: _Clock) -> None:
+        self._clock = clock
         self._shown = 0.0
         self._unit = _unit("")
 
     def show(self, event: JobEvent) -> None:
+        self._clock.note(event)
         line = _remark(event)
         if line is None and event.type in {"status", "stage"}:
             line = str(event.data.get(event.type))
             if event.type == "status":
                 self._shown = 0.0
             self._unit = _unit(line)
+            line = self._with_time_left(line)
         progress = _progress(event) if event.type == "progress" else None
         if progress is not None and progress >= self._shown + PLAIN_STEP:
             self._shown = progress
             blocks = _blocks(event)
             line = f"{progress:4.0%}" + (f"  {self._unit} {blocks[0]} of {blocks[1]}" if blocks else "")
+            line = self._with_time_left(line)
         if line is not None:
             print(f"{event.created_at.astimezone():%H:%M:%S}  {line}", file=sys.stderr, flush=True)
+
+    def _with_time_left(self, line: str) -> str:
+        return f"{line}, {left}" if (left := self._clock.left()) else line

@@ -6,13 +6,26 @@ from typing import Annotated
 
 import typer
 
+from secateur.cli.identifiers import whole
 from secateur.cli.job_options import pairs
 from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_pairs, print_table, say
 from secateur.formatting import printable
 from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryState, Webhook
 
-WebhookArgument = Annotated[str, typer.Argument(metavar="ID", help="The webhook, such as webhook_01ARZ3NDEKTSV4RRFFQ.")]
-DeliveryArgument = Annotated[str, typer.Argument(metavar="DELIVERY", help="The delivery: its webhook-id.")]
+WebhookArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        callback=whole("webhook"),
+        help="The webhook, such as webhook_01ARZ3NDEKTSV4RRFFQ69G5FAV, or the beginning of its id.",
+    ),
+]
+DeliveryArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="DELIVERY", callback=whole("delivery"), help="The delivery: its webhook-id, or the beginning of it."
+    ),
+]
 UrlArgument = Annotated[str, typer.Argument(metavar="URL", help="Where to send: https://example.com/hook.")]
 TypeOption = Annotated[list[str] | None, typer.Option("--type", help="Only events of this type; may be repeated.")]
 MetadataOption = Annotated[
@@ -198,7 +211,9 @@ def show_delivery(webhook_id: WebhookArgument, delivery_id: DeliveryArgument, as
 @webhooks_app.command("replay")
 def replay(
     webhook_id: WebhookArgument,
-    delivery_id: Annotated[str | None, typer.Argument(metavar="[DELIVERY]", help="This one alone.")] = None,
+    delivery_id: Annotated[
+        str | None, typer.Argument(metavar="[DELIVERY]", callback=whole("delivery"), help="This one alone.")
+    ] = None,
     failed_since: Annotated[
         datetime | None, typer.Option(help="All that were given up, of events since then (UTC).")
     ] = None,

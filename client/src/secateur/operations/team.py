@@ -1,11 +1,13 @@
-"""The team, its keys, its audit trail, and the fleet."""
+"""The team, its keys, its audit trail, the fleet, and the ids of all it has."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
 
 from secateur.operations.calls import Calls, given
 from secateur.transport import segment
+from secateur_wire.base import Page
 from secateur_wire.fleet import Queue, Worker
+from secateur_wire.identifiers import Identifier, IdentifierKind
 from secateur_wire.teams import AuditEntry, CreatedKey, HubToken, Key, Role, Team
 
 
@@ -57,3 +59,11 @@ class TeamOperations(Calls):
     def queues(self) -> AsyncIterator[Queue]:
         """Iterate over the queues: what waits and runs in each."""
         return self._list("queues", Queue)
+
+    async def identifiers(self, kind: IdentifierKind, shortened: str) -> Page[Identifier]:
+        """Return the ids of this kind that begin so, newest first, with or without the word before the underscore.
+
+        `-` in place of a beginning is the job that this key submitted last.
+        """
+        params: dict[str, str | int] = {"kind": kind, "shortened": shortened}
+        return await self._transport.call("GET", "identifiers", Page[Identifier], params=params)

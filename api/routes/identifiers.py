@@ -1,0 +1,31 @@
+"""Shortened identifiers, as people type them, and the identifiers they stand for."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api.dependencies import DatabaseSession, Viewer
+from api.http.problem_documents import problems
+from core.errors import InvalidRequest, NotFound, Unauthenticated
+from core.service import identifiers as service
+from secateur_wire.base import Page
+from secateur_wire.identifiers import Identifier, IdentifierKind
+
+router = APIRouter(prefix="/v1/identifiers", tags=["team"])
+
+
+@router.get("", responses=problems(Unauthenticated, NotFound, InvalidRequest))
+def list_identifiers(
+    caller: Viewer,
+    session: DatabaseSession,
+    kind: IdentifierKind,
+    shortened: Annotated[
+        str,
+        Query(max_length=100, description="How the id begins, or `-`: the job that the caller's key submitted last."),
+    ],
+    limit: Annotated[int, Query(ge=1, le=200, description="Items in the list.")] = service.CANDIDATES,
+) -> Page[Identifier]:
+    """Identifiers that a shortened one may stand for, newest first: one where it is unique. Those of keys are
+    there for admins alone.
+    """
+    return service.identifiers(session, caller, kind, shortened, limit=limit)

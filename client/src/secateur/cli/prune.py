@@ -1,0 +1,382 @@
+"""`secateur prune`: a model made smaller by one command, which goes on where it was cut off."""
+
+import contextlib
+import errno
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Final
+
+import typer
+
+from secateur.cli.identifiers import whole_model
+from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_json, print_metrics, print_pairs, say
+from secateur.cli.plan import print_plan
+from secateur.cli.transfer import UploadBars, transfer_bars
+from secateur.cli.unfinished import OutputFolder, PruneRequest, output_folder
+from secateur.cli.watch import INTERRUPTED, show_end, show_progress
+from secateur.client import Client
+from secateur.errors import Conflict, DownloadError, NotFound, SecateurError
+from secateur.formatting import size
+from secateur.jobs import Job
+from secateur.operations.calls import new_key
+from secateur.summary import exit_code
+from secateur_wire.jobs import ArtifactFile
+from secateur_wire.plans import Goal
+
+PruneModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        callback=whole_model,
+        help="A model folder or .gguf file of this machine, a registered model, org/name[@revision] on the hub, or "
+        "job:ID.",
+    ),
+]
+OutputOption = Annotated[
+    Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the pruned model goes; made if missing.")
+]
+GoalOption = Annotated[
+    Goal,
+    typer.Option(
+        "--for",
+        help="speed: smaller and faster on ordinary hardware. size: fewer bytes to store and ship. sparsity: zeros for "
+        "a runtime that uses them. sensitivity: find out what the model can lose.",
+    ),
+]
+AmountOption = Annotated[
+    float | None,
+    typer.Option(help="Share to remove, 0 to below 1. Unset: as much as is expected to stay close to the dense model."),
+]
+KeepQualityOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="RATIO", help="In place of --amount: the largest perplexity allowed ÷ the dense model's, such as 1.1."
+    ),
+]
+PlanPatternOption = Annotated[str | None, typer.Option(help="For sparsity: n:m, such as 2:4. Unset: zeros anywhere.")]
+LocalCalibrationOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="The text to calibrate on: a registered one, or a .txt, .jsonl or .parquet file of this machine. Unset: a "
+        "registered one, else text that the model writes itself.",
+    ),
+]
+
+MOST_NAMES: Final = 100
+STOP_SECONDS: Final = 60
+"""Longest wait for a cancelled job to let go."""
+
+
+TakeIn = Callable[[Client, str, Path], bool]
+"""Function that makes a file or folder of this machine known to the server under a name; False where that is taken."""
+
+
+@dataclass(frozen=True)
+class TakingIn:
+    """Functions that make known to the server what it may not know yet: models and texts of this machine.
+
+    `named` is told of the name of a model, and fetches it where it is one that only has to be fetched.
+    """
+
+    model: TakeIn
+    text: TakeIn
+    named: Callable[[Client, str], None]
+
+
+def prune(
+    model: PruneModelArgument,
+    output: OutputOption,
+    goal: GoalOption = "speed",
+    amount: AmountOption = None,
+    keep_quality: KeepQualityOption = None,
+    pattern: PlanPatternOption = None,
+    calibration: LocalCalibrationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a model smaller, from start to end: plan, prune, measure, download. Cut off, the same command goes on.
+
+    Where no server is configured, and the server is installed here, it is started for as long as this takes.
+    """
+    with connect() as client:
+        request = prune_request(client.url, model, goal, amount, keep_quality, pattern, calibration)
+        with output_folder(output, request) as folder:
+            run(client, folder, TakingIn(_upload_model, _upload_text, lambda client, name: None), as_json)
+
+
+def prune_request(
+    server: str,
+    model: str,
+    goal: Goal,
+    amount: float | None,
+    keep_quality: float | None,
+    pattern: str | None,
+    calibration: str | None,
+) -> PruneRequest:
+    """Return what is asked for, files of this machine by their whole paths.
+
+    Raises typer.BadParameter for what could never be made, before any server is asked.
+    """
+    if amount is not None and keep_quality is not None:
+        raise typer.BadParameter("give --amount or --keep-quality, not both: each decides how much is removed")
+    local, text = local_model(model), local_text(calibration)
+    return PruneRequest(
+        server=server,
+        model=model if local is None else str(local),
+        goal=goal,
+        amount=amount,
+        keep_quality=keep_quality,
+        pattern=pattern,
+        calibration=calibration if text is None else str(text),
+    )
+
+
+def local_model(model: str) -> Path | None:
+    """Return the whole path of a model folder or GGUF file of this machine, None where `model` is a name.
+
+    Raises typer.BadParameter where it is a path, and there is no model.
+    """
+    path = Path(model).expanduser()
+    is_model = (path / "config.json").is_file() or (path.suffix == ".gguf" and path.is_file())
+    if is_model:
+        return path.resolve()
+    if path.is_dir():
+        raise typer.BadParameter(f"MODEL {model}: that folder has no config.json, so it holds no model")
+    if path.suffix == ".gguf" or model.startswith(("/", "./", "../", "~")):
+        raise typer.BadParameter(f"MODEL {model}: there is no such model folder or file")
+    return None
+
+
+def local_text(calibration: str | None) -> Path | None:
+    """Return the whole path of a text of this machine, None where it is the name of one."""
+    path = None if calibration is None else Path(calibration).expanduser()
+    return path.resolve() if path is not None and path.is_file() else None
+
+
+def run(client: Client, folder: OutputFolder, taking_in: TakingIn, as_json: bool) -> None:
+    """Make what is asked for in the folder, or go on with it, and print what came out.
+
+    Ends with the exit code of the job. Ctrl-C cancels the job; nothing that is done is lost.
+    """
+    try:
+        with _terminations_as_interrupts():
+            job = _ended_job(client, folder, taking_in, show_plan=not as_json)
+            files = _download(client, job, folder) if job.status == "succeeded" else []
+    except KeyboardInterrupt:
+        _stop(client, folder)
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception:
+        if folder.unfinished.job is None:
+            folder.forget()
+        else:
+            explain("nothing is lost: the same command goes on from here")
+        raise
+    _show(client, job, folder, files, as_json)
+    if job.status == "succeeded" or job.missed_gate:
+        folder.forget()
+    raise typer.Exit(exit_code(job))
+
+
+def _ended_job(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_plan: bool) -> Job:
+    """Return the job of the command once it has ended: planned and submitted now, or found as it was left."""
+    left = folder.unfinished.job
+    job = None if left is None else _left_job(client, folder, left)
+    from_attempt = 0
+    if job is None:
+        job = _submit(client, folder, taking_in, show_plan=show_plan)
+    elif not job.finished:
+        from_attempt = job.attempt if job.status == "running" else job.attempt + 1
+    if job.waiting_reason is not None:
+        explain(f"it waits: {job.waiting_reason}")
+    return job if job.finished else show_progress(client, job.id, from_attempt=from_attempt)
+
+
+def _left_job(client: Client, folder: OutputFolder, job_id: str) -> Job | None:
+    """Return the job of a command that was cut off, running again if it was stopped; None where it is gone."""
+    try:
+        job = client.job(job_id)
+        if job.status == "cancelling":
+            job = client.wait(job_id)
+    except NotFound:
+        explain(f"{job_id} is gone from the server; beginning anew")
+        folder.note(key=new_key(), job=None, body=None)
+        return None
+    explain(f"going on with {job.id}, which is {job.status}")
+    if job.status == "cancelled" or (job.status == "failed" and not job.missed_gate):
+        job = client.retry(job_id)
+    return job
+
+
+def _submit(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_plan: bool) -> Job:
+    if folder.unfinished.body is None:
+        _take_in(client, folder, taking_in)
+        request = folder.unfinished.request
+        planned = client.plan(
+            folder.unfinished.model or request.model,
+            request.goal,
+            amount=request.amount,
+            keep_quality=request.keep_quality,
+            pattern=request.pattern,
+            dataset=folder.unfinished.calibration or request.calibration,
+            on_wait=WaitShown(),
+        )
+        if show_plan:
+            print_plan(planned)
+        else:
+            explain(planned.summary)
+        folder.note(body=planned.job)
+    body = folder.unfinished.body
+    assert body is not None
+    with _uninterrupted():
+        job = client.submit(idempotency_key=folder.unfinished.key, **body)
+        folder.note(job=job.id)
+    explain(f"submitted as {job.id}")
+    return job
+
+
+def _take_in(client: Client, folder: OutputFolder, taking_in: TakingIn) -> None:
+    """Make the model and the text known to the server where they are files of this machine."""
+    request = folder.unfinished.request
+    model, text = local_model(request.model), local_text(request.calibration)
+    if model is None:
+        taking_in.named(client, request.model)
+    elif folder.unfinished.model is None:
+        folder.note(model=_named(client, model, taking_in.model))
+        explain(f"{model} is known to the server as model {folder.unfinished.model}")
+    if text is not None and folder.unfinished.calibration is None:
+        folder.note(calibration=_named(client, text, taking_in.text))
+        explain(f"{text} is known to the server as dataset {folder.unfinished.calibration}")
+
+
+def _named(client: Client, path: Path, take_in: TakeIn) -> str:
+    """Return the name that a file or folder is taken in under: its own, with a number where another has that."""
+    own = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.is_file() else path.name).strip("-._") or "model"
+    for number in range(1, MOST_NAMES):
+        name = own if number == 1 else f"{own}-{number}"
+        if take_in(client, name, path):
+            return name
+    raise typer.BadParameter(f"{path}: {MOST_NAMES} others have its name on the server; rename it")
+
+
+def _upload_model(client: Client, name: str, path: Path) -> bool:
+    if path.is_file():
+        raise typer.BadParameter(f"MODEL {path}: only a folder can be uploaded; GGUF files are taken on the server")
+    with transfer_bars() as bars, contextlib.suppress(Conflict):
+        client.upload_model(name, path, on_progress=UploadBars(bars).show)
+        return True
+    return False
+
+
+def _upload_text(client: Client, name: str, path: Path) -> bool:
+    with transfer_bars() as bars, contextlib.suppress(Conflict):
+        client.upload_dataset(name, path, on_progress=UploadBars(bars).show)
+        return True
+    return False
+
+
+def _download(client: Client, job: Job, folder: OutputFolder) -> list[ArtifactFile]:
+    """Bring the artifact into the folder; what is there already, whole or in part, is not fetched again.
+
+    Raises DownloadError where the disk is too small for it.
+    """
+    files = client.artifacts(job.id)
+    missing = sum(file.bytes for file in files) - _bytes_in(folder.path)
+    free = shutil.disk_usage(folder.path).free
+    if missing > free:
+        raise DownloadError(f"{folder.path}: {size(missing)} are to come, and {size(free)} are free on its disk")
+    with transfer_bars() as bars:
+        tasks = {file.path: bars.add_task(file.path, total=file.bytes) for file in files}
+        try:
+            client.download(job.id, folder.path, lambda file, here: bars.update(tasks[file.path], completed=here))
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise DownloadError(f"{folder.path}: its disk is full; what has arrived stays there") from error
+            raise
+    return files
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _stop(client: Client, folder: OutputFolder) -> None:
+    """Cancel the job that is under way, and say how to go on."""
+    job_id = folder.unfinished.job
+    if job_id is None:
+        folder.forget()
+        explain("stopped; nothing was submitted yet")
+        return
+    with contextlib.suppress(KeyboardInterrupt, SecateurError):
+        job = client.job(job_id)
+        if not job.finished:
+            explain(f"cancelling {job_id}; it keeps the blocks it has finished")
+            client.cancel(job_id)
+            client.wait(job_id)
+    explain("stopped; the same command goes on from here")
+
+
+def _show(client: Client, job: Job, folder: OutputFolder, files: list[ArtifactFile], as_json: bool) -> None:
+    """Print how the job ended: figures, verdict, where the model is, and how to run it."""
+    ways = client.ways_to_run(job.id, folder.path) if files else []
+    stored = None if job.metrics is None else job.metrics.bytes
+    if as_json:
+        print_json(
+            {
+                "job": job.model_dump(mode="json", exclude_unset=True),
+                "folder": str(folder.path.resolve()) if files else None,
+                "ways_to_run": [way.model_dump(mode="json") for way in ways],
+            }
+        )
+    elif job.status == "succeeded":
+        if job.metrics is not None:
+            print_metrics(job.metrics)
+        total = size(sum(file.bytes for file in files))
+        verdict = f"{job.verdict.words}: {job.verdict.reason}" if job.verdict else None
+        print_pairs([("verdict", verdict), ("folder", f"{folder.path}, {len(files)} files, {total}")])
+        if ways and stored is not None and stored.restored_from is not None:
+            say(f"\nIts weights are packed; restore them before it is run: secateur unpack {folder.path}")
+        for way in ways:
+            say(f"\n{way.runtime} (pip install {' '.join(way.packages)}): {way.about}\n\n{way.commands}")
+    else:
+        show_end(job, as_json)
+    if job.missed_gate:
+        explain(f"not downloaded; `secateur download {job.id} {folder.path}` takes it all the same")
+    elif job.status == "failed":
+        explain("the same command tries again, from the last block that was finished")
+
+
+@contextlib.contextmanager
+def _terminations_as_interrupts() -> Iterator[None]:
+    """Have SIGTERM, and the end of the terminal, cancel the job as Ctrl-C does."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put off one Ctrl-C to the end of what follows, so that no job is submitted that is not written down."""
+    arrived: list[int] = []
+
+    def put_off(number: int, frame: FrameType | None) -> None:
+        if arrived:
+            raise KeyboardInterrupt
+        arrived.append(number)
+
+    before = {number: signal.signal(number, put_off) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if arrived:
+        raise KeyboardInterrupt

@@ -1,0 +1,80 @@
+"""Assumptions of an inspection: what a job body has to have and leaves out, while one is only asking what it needs.
+
+A submit assumes nothing of this: a program says what it means.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.errors import InvalidRequest
+from core.service.jobs.inspection import inspect
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.text import SELF
+from core.service.jobs.schemas import InspectBody, Inspection
+from core.service.plans import texts
+from core.service.registry.service import dataset_answer
+from core.service.registry.tables import DatasetRow
+from core.settings import Settings
+from core.storage import Store
+from secateur_wire.base import JsonObject
+from secateur_wire.models import ModelSummary
+
+USUAL_METHODS: Final[Mapping[str, str]] = {"language-model": "frontier", "image-classification": "magnitude"}
+"""Usual method of a model's task, where none is named."""
+_MOST_SETS: Final = 1000
+
+
+def inspect_assuming(
+    session: Session,
+    team_id: str,
+    body: InspectBody,
+    *,
+    store: Store,
+    settings: Settings,
+    hub: HubFindings | None = None,
+) -> Inspection:
+    """Do what `inspect` does; of a job body that names no method, or no calibration that it needs, with the usual one.
+
+    `assumed` of the answer says what was filled in. Raises what `inspect` does.
+    """
+    request: dict[str, Any] = body.model_dump()
+    assumed: list[str] = []
+
+    def inspected() -> Inspection:
+        tried = InspectBody.model_validate(request)
+        found = inspect(session, team_id, tried, store=store, settings=settings, hub=hub)
+        return found.model_copy(update={"assumed": assumed})
+
+    if set(request) == {"model"}:
+        return inspected()
+    if request.get("method") is None:
+        alone = InspectBody(model=body.model)
+        task = inspect(session, team_id, alone, store=store, settings=settings, hub=hub).task
+        request["method"] = USUAL_METHODS[task]
+        assumed.append(f"method {request['method']}, the usual one, as none is named")
+    try:
+        return inspected()
+    except InvalidRequest as error:
+        if error.param != "calibration" or request.get("calibration") is not None:
+            raise
+        described = inspect(session, team_id, InspectBody(model=body.model), store=store, settings=settings, hub=hub)
+        calibration = usual_calibration(session, team_id, described)
+        if calibration is None:
+            raise
+        request["calibration"] = calibration
+        amount = f"{calibration['samples']} samples"
+        if calibration.get("sequence_length") is not None:
+            amount = f"{calibration['samples']} sequences of {calibration['sequence_length']} tokens"
+        source = "that the model writes itself" if calibration["dataset"] == SELF else f"of {calibration['dataset']}"
+        assumed.append(f"calibration on {amount} {source}, as none is named; a job has to name it")
+    return inspected()
+
+
+def usual_calibration(session: Session, team_id: str, model: ModelSummary) -> JsonObject | None:
+    """Return the calibration on a registered set, else on the model's own text; None where there is nothing."""
+    rows = session.scalars(select(DatasetRow).where(DatasetRow.team_id == team_id).limit(_MOST_SETS))
+    chosen = texts.choose_set(texts.fitting_sets(model, [dataset_answer(row) for row in rows]), texts.CALIBRATION_WORDS)
+    return texts.calibration_body(model, chosen)

@@ -1,0 +1,103 @@
+"""Server of a home for a command that needs one: what runs there, else one of its own for as long as it takes."""
+
+import contextlib
+import fcntl
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Final
+
+from core.settings import Settings
+from worker.embedded.serve import ServeFailed, is_serving
+from worker.processes import ChildProcess, spawn
+
+START_SECONDS: Final = 90
+STOP_SECONDS: Final = 60
+COMMAND_LINE: Final = "from secateur.cli import main; main()"
+LOOK_SECONDS: Final = 0.1
+
+
+@contextlib.contextmanager
+def serving(settings: Settings, say: Callable[[str], None]) -> Iterator[str]:
+    """Yield the URL of this home's server; where none runs, of one on a free port that ends with this.
+
+    Other commands that come meanwhile use the same server: it ends once they have ended too. `say` is told of a start,
+    and of others that are waited for. Raises ServeFailed where the server does not start.
+    """
+    home = settings.home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    with open(home / "users.lock", "w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        server: ChildProcess | None = None
+        try:
+            with open(home / "starting.lock", "w") as starting:
+                fcntl.flock(starting, fcntl.LOCK_EX)
+                url = _running(home)
+                if url is None:
+                    say(f"starting a server of its own in {home}, which ends with this command")
+                    server = _start(home)
+                    url = _wait_for_url(home, server)
+            yield url
+        finally:
+            if server is not None:
+                if server.is_running():
+                    _wait_for_others(users, say)
+                server.end(STOP_SECONDS)
+
+
+def _start(home: Path) -> ChildProcess:
+    (home / "url").unlink(missing_ok=True)
+    log = _log(home)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "wb") as output:
+        command = [sys.executable, "-c", COMMAND_LINE, "serve", "--port", str(_free_port())]
+        return spawn(command, name="serve", stdout=output, stderr=subprocess.STDOUT)
+
+
+def _wait_for_url(home: Path, server: ChildProcess) -> str:
+    """Return the URL once the server answers; that of another which was started at the same time is as good."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and (server.is_running() or is_serving(home)):
+        if (url := _running(home)) is not None:
+            return url
+        time.sleep(LOOK_SECONDS)
+    raise ServeFailed(f"The server did not start:\n{_log(home).read_text()}")
+
+
+def _wait_for_others(users: IO[str], say: Callable[[str], None]) -> None:
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say("another command uses the server that this one started; it ends once that is done (Ctrl-C ends both)")
+        with contextlib.suppress(KeyboardInterrupt):
+            fcntl.flock(users, fcntl.LOCK_EX)
+
+
+def _running(home: Path) -> str | None:
+    """Return the URL that the server of a home has written down, if it answers."""
+    with contextlib.suppress(FileNotFoundError):
+        url = (home / "url").read_text().strip()
+        if _answers(url):
+            return url
+    return None
+
+
+def _log(home: Path) -> Path:
+    return home / "logs" / "serve.log"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _answers(url: str) -> bool:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, int(port))) == 0
