@@ -51,10 +51,10 @@ class {name}({architecture}):
         self._layer_configs = []
         for index, changes in enumerate(config.{layers_key}):
             if changes:
-                own = copy.deepcopy(config{part})
+                own = copy.deepcopy(self.config{part})
                 for setting, value in changes.items():
                     setattr(own, setting, value)
-                own._attn_implementation = config{part}._attn_implementation
+                own._attn_implementation = self.config{part}._attn_implementation
                 self._layer_configs.append(own)
                 layers[index] = type(layers[index])(own, index)
         self.post_init()

@@ -93,7 +93,7 @@ def _per_layer_class(family: Architecture) -> Any:
             if settings and family.has_own_widths:
                 _narrow(layers[index], family, settings[family.width_key])
             elif settings:
-                layers[index] = type(layers[index])(_with(language_config(config, family), settings), index)
+                layers[index] = type(layers[index])(_with(language_config(self.config, family), settings), index)
         self.post_init()
 
     return type(class_name(family), (base,), {"__init__": build})
