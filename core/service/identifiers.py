@@ -64,8 +64,8 @@ def identifiers(
         .order_by(table.created_at.desc(), table.id.desc())
         .limit(limit + 1)
     ).all()
-    found = [Identifier(id=row.id, kind=kind, created_at=row.created_at) for row in rows[:limit]]
-    return Page(data=found, has_more=len(rows) > limit, next_after=None)
+    matches = [Identifier(id=row.id, kind=kind, created_at=row.created_at) for row in rows[:limit]]
+    return Page(data=matches, has_more=len(rows) > limit, next_after=None)
 
 
 def _range(kind: IdentifierKind, shortened: str) -> tuple[str, str]:

@@ -38,7 +38,7 @@ def test_a_webhook_is_made_tried_looked_into_changed_and_removed(
 ) -> None:
     portal.goto("/portal/jobs")
     portal.get_by_role("link", name="Webhooks").click()
-    expect(portal.get_by_text("No address is told anything yet.")).to_be_visible()
+    expect(portal.get_by_role("heading", name="No webhooks yet")).to_be_visible()
     portal.get_by_label("Address").fill("https://[::1]/hook")
     portal.get_by_label("job.failed").check()
     portal.get_by_label("Only of jobs with these labels").fill("branch=<b>main</b>")
@@ -93,7 +93,7 @@ def test_a_webhook_is_made_tried_looked_into_changed_and_removed(
     portal.get_by_text("Delete…").click()
     require_accessible(portal)
     portal.get_by_role("button", name="Delete the webhook").click()
-    expect(portal.get_by_text("No address is told anything yet.")).to_be_visible()
+    expect(portal.get_by_role("heading", name="No webhooks yet")).to_be_visible()
 
 
 def test_viewers_look_members_try_and_others_see_nothing(

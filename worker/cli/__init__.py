@@ -5,28 +5,13 @@ They act on SECATEUR_HOME of this machine, as its first team; no server need be 
 Every `secateur` command loads this file, the client's too: what only some of these need is loaded by them.
 """
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
-from pydantic import BaseModel
 
 from core.engine.architectures.classifier_architecture import NetworkName
-from secateur.cli.identifiers import only_one
-from secateur.cli.keys import (
-    DaysOption,
-    KeyArgument,
-    RoleOption,
-    expiry,
-    keys_app,
-    show_created,
-    show_keys,
-    show_revoked,
-)
-from secateur.cli.keys import create_key as create_key_there
-from secateur.cli.keys import list_keys as list_keys_there
-from secateur.cli.keys import revoke_key as revoke_key_there
+from secateur.cli.keys import keys_app
 from secateur.cli.output import JsonOption, explain
 from secateur.cli.prune import (
     AmountOption,
@@ -53,19 +38,12 @@ from secateur.cli.registry import (
     show_dataset,
     show_model,
 )
-from secateur.configuration import embedded_url
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import Model
-from secateur_wire.teams import CreatedKey, Key
 from worker.cli.errors import local_instance, print_errors
+from worker.cli.installation import as_client_sees, is_elsewhere
+from worker.cli.keys import keys_create, keys_list, keys_revoke
 from worker.cli.teams import teams_app
-
-if TYPE_CHECKING:
-    from sqlalchemy.orm import Session
-
-    from worker.embedded.instance import EmbeddedInstance
-
-Answer = TypeVar("Answer", bound=BaseModel)
 
 
 def register(app: typer.Typer) -> None:
@@ -82,9 +60,9 @@ def register(app: typer.Typer) -> None:
     models_app.command("add")(_models_add)
     models_app.command("new")(_models_new)
     datasets_app.command("add")(_datasets_add)
-    keys_app.command("create")(_keys_create)
-    keys_app.command("list")(_keys_list)
-    keys_app.command("revoke")(_keys_revoke)
+    keys_app.command("create")(keys_create)
+    keys_app.command("list")(keys_list)
+    keys_app.command("revoke")(keys_revoke)
     app.add_typer(teams_app, name="teams")
 
 
@@ -157,7 +135,7 @@ def _prune(
 
     Where no server is configured, and none of this home runs, one is started for as long as this takes.
     """
-    if _is_elsewhere():
+    if is_elsewhere():
         prune_there(model, output, goal, amount, keep_quality, pattern, calibration, as_json)
         return
     from core.settings import Settings
@@ -176,14 +154,14 @@ def _models_add(
     as_json: JsonOption = False,
 ) -> None:
     """Register a model folder or a GGUF file; for the embedded server it is taken into its home first."""
-    if _is_elsewhere():
+    if is_elsewhere():
         add_model(name, str(path), source, as_json)
         return
     from worker.embedded.register import add_model as take_in_model
 
     with local_instance() as instance:
         added = take_in_model(instance, name, path, source=source, say=explain)
-    show_model(_as_client_sees(added, Model), as_json)
+    show_model(as_client_sees(added, Model), as_json)
 
 
 def _models_new(
@@ -212,7 +190,7 @@ def _models_new(
             hidden_sizes=hidden_size or [],
             seed=seed,
         )
-    show_model(_as_client_sees(model, Model), as_json)
+    show_model(as_client_sees(model, Model), as_json)
 
 
 def _datasets_add(
@@ -230,7 +208,7 @@ def _datasets_add(
     """Register a text, JSONL or Parquet file, or a folder of images; for the embedded server it is taken into its home
     first.
     """
-    if _is_elsewhere():
+    if is_elsewhere():
         add_dataset(name, str(path), file_format, text_field, image_field, label_field, source, as_json)
         return
     from worker.embedded.register import add_dataset as take_in_dataset
@@ -246,79 +224,4 @@ def _datasets_add(
             label_field=label_field or "label",
             source=source,
         )
-    show_dataset(_as_client_sees(added, Dataset), as_json)
-
-
-def _is_elsewhere() -> bool:
-    """Tell whether the environment names another server than the one of this home: no files can be copied to that."""
-    return "SECATEUR_URL" in os.environ and os.environ["SECATEUR_URL"].rstrip("/") != embedded_url()
-
-
-def _as_client_sees(answer: BaseModel, kind: type[Answer]) -> Answer:
-    return kind.model_validate(answer.model_dump(mode="json"))
-
-
-TeamOption = Annotated[str | None, typer.Option(help="The team; unset: the first one.")]
-
-
-def _team(session: "Session", instance: "EmbeddedInstance", name: str | None) -> str:
-    from core.service.teams.administration import team_named
-
-    return instance.team_id if name is None else team_named(session, name)
-
-
-def _keys_create(
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "command line",
-    role: RoleOption = "member",
-    days: DaysOption = None,
-    team: TeamOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Make a key and print it, this once."""
-    if team is None and _is_elsewhere():
-        create_key_there(name, role, days, as_json)
-        return
-    from core.database import transaction
-    from core.service.teams.keys import create_key
-    from core.service.teams.server_secret import server_secret
-
-    with local_instance() as instance, transaction(instance.sessions) as session:
-        key = create_key(
-            session,
-            _team(session, instance, team),
-            role=role,
-            name=name,
-            expires_at=expiry(days),
-            secret=server_secret(instance.settings),
-        )
-    show_created(_as_client_sees(key, CreatedKey), as_json)
-
-
-def _keys_list(team: TeamOption = None, as_json: JsonOption = False) -> None:
-    """List all keys, newest first, without their secret part."""
-    if team is None and _is_elsewhere():
-        list_keys_there(as_json)
-        return
-    from core.database import transaction
-    from core.service.teams.keys import list_keys
-
-    with local_instance() as instance, transaction(instance.sessions) as session:
-        keys = list_keys(session, _team(session, instance, team), limit=200, after=None).data
-    show_keys([_as_client_sees(key, Key) for key in keys], as_json)
-
-
-def _keys_revoke(key_id: KeyArgument, team: TeamOption = None, as_json: JsonOption = False) -> None:
-    """End a key for good."""
-    if team is None and _is_elsewhere():
-        revoke_key_there(key_id, as_json)
-        return
-    from core.database import transaction
-    from core.service.identifiers import identifiers
-    from core.service.teams.keys import revoke_key
-    from core.service.teams.principal import Principal
-
-    with local_instance() as instance, transaction(instance.sessions) as session:
-        team_id = _team(session, instance, team)
-        found = identifiers(session, Principal(team_id, "operator", "admin"), "key", key_id)
-        revoked = revoke_key(session, team_id, only_one("key", key_id, found))
-    show_revoked(_as_client_sees(revoked, Key), as_json)
+    show_dataset(as_client_sees(added, Dataset), as_json)

@@ -9,7 +9,8 @@ from core.errors import Conflict
 from core.settings import Settings
 from secateur import Client
 from secateur.cli.output import RETRIES, explain
-from secateur.cli.prune import TakingIn, run
+from secateur.cli.prune import run
+from secateur.cli.taking_in import TakingIn
 from secateur.cli.unfinished import PruneRequest, output_folder
 from secateur.cli.watch import INTERRUPTED
 from secateur.errors import NotFound

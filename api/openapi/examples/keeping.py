@@ -89,6 +89,10 @@ EXAMPLES: Final[dict[str, Any]] = {
 
 PARAMETERS: Final[dict[str, Any]] = {
     "publication_id": "pub_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
+    "list_uploads kind": "model",
+    "list_uploads status": "open",
+    "send_part path": "articles.jsonl",
+    "offset": 524_288,
     "list_identifiers kind": "job",
     "list_identifiers shortened": "job_01jnb",
 }

@@ -27,7 +27,7 @@ _MARGIN = 0.08
 
 
 @dataclass(frozen=True)
-class Tick:
+class AxisTick:
     """Place on an axis in pixels of the drawing, and what is written there."""
 
     at: float
@@ -57,8 +57,8 @@ class ParetoPlot:
     right: int
     top: int
     bottom: int
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
+    x_ticks: list[AxisTick]
+    y_ticks: list[AxisTick]
     x_label: str
     y_label: str
     front: str
@@ -105,8 +105,8 @@ def pareto_plot(trade_off: TradeOff) -> ParetoPlot | None:
         right=_WIDTH - _RIGHT,
         top=_TOP,
         bottom=_HEIGHT - _BOTTOM,
-        x_ticks=[Tick(x_axis.at(value), shown_cost(value)) for value in x_axis.ticks],
-        y_ticks=[Tick(y_axis.at(value), number(value)) for value in y_axis.ticks],
+        x_ticks=[AxisTick(x_axis.at(value), shown_cost(value)) for value in x_axis.ticks],
+        y_ticks=[AxisTick(y_axis.at(value), number(value)) for value in y_axis.ticks],
         x_label=words.x,
         y_label=words.y,
         front=" ".join(f"{x:.1f},{y:.1f}" for x, y in front),

@@ -162,14 +162,14 @@ def by_name(stored: Mapping[str, TensorEntry], family: Architecture | Classifier
 
 def _pieced(stored: Mapping[str, TensorEntry], family: Architecture) -> Iterator[tuple[str, TensorEntry]]:
     """Yield tensors with what is made of them in place of those that are in pieces; raises MissingTensors."""
-    made: set[str] = set()
+    joined: set[str] = set()
     for key, entry in stored.items():
         pieces = family.pieces_of(key)
         if not pieces:
             yield key, entry
         for name, each in pieces.items():
-            if name not in made:
-                made.add(name)
+            if name not in joined:
+                joined.add(name)
                 missing = next((part for part in each.stored if part not in stored), None)
                 if missing is not None:
                     raise MissingTensors(f"the files lack {missing}, of which {name} is made", param="model")

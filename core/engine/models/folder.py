@@ -64,11 +64,11 @@ class ModelFolder:
         Those that are quantised, or in pieces, are written to the file `dequantised`, which is made where there is any.
         """
         entries = {self.family.stored_name(name): self.tensors[name] for name in sorted(names)}
-        made = {
+        written = {
             name: read_tensor(each) for name, each in entries.items() if isinstance(each, QuantisedEntry | PiecedEntry)
         }
-        if made:
-            write_tensors(dequantised, made)
+        if written:
+            write_tensors(dequantised, written)
             entries |= read_header(dequantised)
         return [replace(entry, name=name) for name, entry in entries.items()]
 

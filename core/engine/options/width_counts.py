@@ -6,16 +6,15 @@ from typing import TypedDict
 
 from core.device_kinds import CPU, device_kind
 from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.global_budget import GlobalUnitBudget, global_unit_budget
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import (
-    GlobalUnitBudget,
     LayerCounts,
     alike_counts,
     counts_for_ratio,
     fine_kind,
     fullest_layer,
-    global_unit_budget,
     removable_parameters,
     width_steps,
 )

@@ -22,7 +22,8 @@ from core.engine.options.layer_removal import first_that_may_go
 from core.engine.options.width_counts import reachable_sparsities, require_structure
 from core.engine.pruning.plan import model_facts
 from core.engine.pruning.units.plan import UnitRemovalPlan
-from core.engine.pruning.units.removal import UnitCounts, config_after_removal
+from core.engine.pruning.units.removal import UnitCounts
+from core.engine.pruning.units.removal_config import config_after_removal
 from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Saved

@@ -4,6 +4,7 @@ With the event loop everything between a worker and its pool's process passes th
 while Redis is away. Read this way the pool has threads of its own, so that a worker can look for jobs by itself.
 """
 
+import gc
 from typing import Any
 
 from kombu.transport import redis
@@ -25,6 +26,7 @@ class RedisChannel(redis.Channel):
         if "client" in self.__dict__:
             self.client.connection.disconnect()
         super()._after_fork()  # type: ignore[no-untyped-call]
+        gc.collect()  # pools forget their connections in a forked process, and are parts of cycles
 
 
 class RedisTransport(redis.Transport):

@@ -45,8 +45,8 @@ def inspect_assuming(
 
     def inspected() -> Inspection:
         tried = InspectBody.model_validate(request)
-        found = inspect(session, team_id, tried, store=store, settings=settings, hub=hub)
-        return found.model_copy(update={"assumed": assumed})
+        inspection = inspect(session, team_id, tried, store=store, settings=settings, hub=hub)
+        return inspection.model_copy(update={"assumed": assumed})
 
     if set(request) == {"model"}:
         return inspected()

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
+from core.engine.architectures.global_budget import GlobalUnitBudget, global_unit_budget
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_counts import GlobalUnitBudget, counts_for_ratio, global_unit_budget
+from core.engine.architectures.unit_counts import counts_for_ratio
 from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.architectures.unit_splits import MOST_SPLITS, splits_for_ratio

@@ -11,8 +11,9 @@ import torch
 
 from core.engine.architectures import unit_kinds
 from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.global_budget import global_unit_budget
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_counts import counts_for_ratio, global_unit_budget, removable_parameters
+from core.engine.architectures.unit_counts import counts_for_ratio, removable_parameters
 from core.engine.architectures.unit_kind import AttentionMode, Block, KindFacts, UnitKind
 from core.engine.architectures.unit_registry import BLOCK_KINDS, removed_kinds
 from core.engine.pruning.schedule import counts_at

@@ -1,4 +1,4 @@
-"""Shortened identifiers: what a command takes in place of a whole id, made whole before the command begins.
+"""Shortened identifiers: what a command takes in place of an id, completed before the command begins.
 
 An id may be shortened to any beginning that is its alone, with or without the word before the underscore, and `-` is
 the job that the caller's key submitted last.
@@ -19,33 +19,33 @@ JOB_MODEL: Final = "job:"
 """Begins a model that is the artifact of a job."""
 
 
-def whole(kind: IdentifierKind, *, is_name_too: bool = False) -> Callable[[str | None], str | None]:
+def complete(kind: IdentifierKind, *, is_name_too: bool = False) -> Callable[[str | None], str | None]:
     """Return a callback of an argument that is an id of this kind; `is_name_too` where names are taken as well."""
 
-    def make_whole(given: str | None) -> str | None:
+    def complete_argument(given: str | None) -> str | None:
         is_name = is_name_too and given is not None and not given.startswith(f"{PREFIXES[kind]}_")
-        return given if given is None or is_name else whole_identifier(kind, given)
+        return given if given is None or is_name else complete_identifier(kind, given)
 
-    return make_whole
+    return complete_argument
 
 
-def whole_object(given: str | None) -> str | None:
-    """Make an id of any kind whole whose word before the underscore says which."""
+def complete_object(given: str | None) -> str | None:
+    """Complete an id of any kind whose word before the underscore says which."""
     for kind, word in PREFIXES.items():
         if given is not None and given.startswith(f"{word}_"):
-            return whole_identifier(kind, given)
+            return complete_identifier(kind, given)
     return given
 
 
-def whole_model(given: str | None) -> str | None:
-    """Make the id whole in a model that is the artifact of a job."""
+def complete_model(given: str | None) -> str | None:
+    """Complete the id in a model that is the artifact of a job."""
     if given is None or not given.startswith(JOB_MODEL):
         return given
-    return JOB_MODEL + whole_identifier("job", given.removeprefix(JOB_MODEL))
+    return JOB_MODEL + complete_identifier("job", given.removeprefix(JOB_MODEL))
 
 
-def whole_identifier(kind: IdentifierKind, given: str) -> str:
-    """Return the one id that begins as given; what is whole, or no beginning of any id, is left for the server to say.
+def complete_identifier(kind: IdentifierKind, given: str) -> str:
+    """Return the one id that begins as given; an id that is complete, or no beginning of any, is left to the server.
 
     Raises typer.BadParameter where none begins so, or several do.
     """
@@ -55,23 +55,23 @@ def whole_identifier(kind: IdentifierKind, given: str) -> str:
         return given
     with connect() as client:
         try:
-            found = client.identifiers(kind, NEWEST if is_newest else begun)
+            matches = client.identifiers(kind, NEWEST if is_newest else begun)
         except NotFound:
             if is_newest:
                 raise
             return given  # a server of a release before this call
-    return only_one(kind, given, found)
+    return only_one(kind, given, matches)
 
 
-def only_one(kind: IdentifierKind, given: str, found: Page[Identifier]) -> str:
+def only_one(kind: IdentifierKind, given: str, matches: Page[Identifier]) -> str:
     """Return the one id that was found; raises typer.BadParameter where there is none, or more."""
-    if len(found.data) == 1:
-        return found.data[0].id
-    if not found.data:
+    if len(matches.data) == 1:
+        return matches.data[0].id
+    if not matches.data:
         raise typer.BadParameter(f"no {kind} has an id that begins with {given!r}")
-    candidates = ", ".join(f"{each.id} ({age(each.created_at)})" for each in found.data)
+    candidates = ", ".join(f"{each.id} ({age(each.created_at)})" for each in matches.data)
     raise typer.BadParameter(
-        f"several have an id that begins with {given!r}: {candidates}{' and more' if found.has_more else ''}; "
+        f"several have an id that begins with {given!r}: {candidates}{' and more' if matches.has_more else ''}; "
         "write more of it"
     )
 
@@ -80,7 +80,7 @@ JobArgument = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        callback=whole("job"),
+        callback=complete("job"),
         help="The job, such as job_01ARZ3NDEKTSV4RRFFQ69G5FAV, or the beginning of its id; - is your newest.",
     ),
 ]

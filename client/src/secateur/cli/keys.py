@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.identifiers import whole_identifier
+from secateur.cli.identifiers import complete_identifier
 from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_table, say
 from secateur_wire.teams import CreatedKey, Key, Role
 
@@ -52,7 +52,7 @@ def rotate_key(
     """Make a successor of a key, with its name and role, and print it, this once."""
     with connect() as client:
         key = client.rotate_key(
-            whole_identifier("key", key_id), grace_seconds=None if grace_hours is None else grace_hours * 3600
+            complete_identifier("key", key_id), grace_seconds=None if grace_hours is None else grace_hours * 3600
         )
     show_created(key, as_json)
 
@@ -61,7 +61,7 @@ def rotate_key(
 def revoke_key(key_id: KeyArgument, as_json: JsonOption = False) -> None:
     """End a key for good."""
     with connect() as client:
-        revoked = client.revoke_key(whole_identifier("key", key_id))
+        revoked = client.revoke_key(complete_identifier("key", key_id))
     show_revoked(revoked, as_json)
 
 

@@ -2,25 +2,22 @@
 
 import contextlib
 import errno
-import re
 import shutil
-import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Final
 
 import typer
 
-from secateur.cli.identifiers import whole_model
+from secateur.cli.identifiers import complete_model
+from secateur.cli.interrupts import terminations_as_interrupts, uninterrupted
 from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_json, print_metrics, print_pairs, say
 from secateur.cli.plan import print_plan
-from secateur.cli.transfer import UploadBars, transfer_bars
+from secateur.cli.taking_in import TakingIn, local_model, local_text, take_in, upload_model, upload_text
+from secateur.cli.transfer import transfer_bars
 from secateur.cli.unfinished import OutputFolder, PruneRequest, output_folder
 from secateur.cli.watch import INTERRUPTED, show_end, show_progress
 from secateur.client import Client
-from secateur.errors import Conflict, DownloadError, NotFound, SecateurError
+from secateur.errors import DownloadError, NotFound, SecateurError
 from secateur.formatting import size
 from secateur.jobs import Job
 from secateur.operations.calls import new_key
@@ -32,7 +29,7 @@ PruneModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        callback=whole_model,
+        callback=complete_model,
         help="A model folder or .gguf file of this machine, a registered model, org/name[@revision] on the hub, or "
         "job:ID.",
     ),
@@ -68,25 +65,8 @@ LocalCalibrationOption = Annotated[
     ),
 ]
 
-MOST_NAMES: Final = 100
 STOP_SECONDS: Final = 60
 """Longest wait for a cancelled job to let go."""
-
-
-TakeIn = Callable[[Client, str, Path], bool]
-"""Function that makes a file or folder of this machine known to the server under a name; False where that is taken."""
-
-
-@dataclass(frozen=True)
-class TakingIn:
-    """Functions that make known to the server what it may not know yet: models and texts of this machine.
-
-    `named` is told of the name of a model, and fetches it where it is one that only has to be fetched.
-    """
-
-    model: TakeIn
-    text: TakeIn
-    named: Callable[[Client, str], None]
 
 
 def prune(
@@ -106,7 +86,7 @@ def prune(
     with connect() as client:
         request = prune_request(client.url, model, goal, amount, keep_quality, pattern, calibration)
         with output_folder(output, request) as folder:
-            run(client, folder, TakingIn(_upload_model, _upload_text, lambda client, name: None), as_json)
+            run(client, folder, TakingIn(upload_model, upload_text, lambda client, name: None), as_json)
 
 
 def prune_request(
@@ -136,35 +116,13 @@ def prune_request(
     )
 
 
-def local_model(model: str) -> Path | None:
-    """Return the whole path of a model folder or GGUF file of this machine, None where `model` is a name.
-
-    Raises typer.BadParameter where it is a path, and there is no model.
-    """
-    path = Path(model).expanduser()
-    is_model = (path / "config.json").is_file() or (path.suffix == ".gguf" and path.is_file())
-    if is_model:
-        return path.resolve()
-    if path.is_dir():
-        raise typer.BadParameter(f"MODEL {model}: that folder has no config.json, so it holds no model")
-    if path.suffix == ".gguf" or model.startswith(("/", "./", "../", "~")):
-        raise typer.BadParameter(f"MODEL {model}: there is no such model folder or file")
-    return None
-
-
-def local_text(calibration: str | None) -> Path | None:
-    """Return the whole path of a text of this machine, None where it is the name of one."""
-    path = None if calibration is None else Path(calibration).expanduser()
-    return path.resolve() if path is not None and path.is_file() else None
-
-
 def run(client: Client, folder: OutputFolder, taking_in: TakingIn, as_json: bool) -> None:
     """Make what is asked for in the folder, or go on with it, and print what came out.
 
     Ends with the exit code of the job. Ctrl-C cancels the job; nothing that is done is lost.
     """
     try:
-        with _terminations_as_interrupts():
+        with terminations_as_interrupts():
             job = _ended_job(client, folder, taking_in, show_plan=not as_json)
             files = _download(client, job, folder) if job.status == "succeeded" else []
     except KeyboardInterrupt:
@@ -214,7 +172,7 @@ def _left_job(client: Client, folder: OutputFolder, job_id: str) -> Job | None:
 
 def _submit(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_plan: bool) -> Job:
     if folder.unfinished.body is None:
-        _take_in(client, folder, taking_in)
+        take_in(client, folder, taking_in)
         request = folder.unfinished.request
         planned = client.plan(
             folder.unfinished.model or request.model,
@@ -232,51 +190,11 @@ def _submit(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_p
         folder.note(body=planned.job)
     body = folder.unfinished.body
     assert body is not None
-    with _uninterrupted():
+    with uninterrupted():
         job = client.submit(idempotency_key=folder.unfinished.key, **body)
         folder.note(job=job.id)
     explain(f"submitted as {job.id}")
     return job
-
-
-def _take_in(client: Client, folder: OutputFolder, taking_in: TakingIn) -> None:
-    """Make the model and the text known to the server where they are files of this machine."""
-    request = folder.unfinished.request
-    model, text = local_model(request.model), local_text(request.calibration)
-    if model is None:
-        taking_in.named(client, request.model)
-    elif folder.unfinished.model is None:
-        folder.note(model=_named(client, model, taking_in.model))
-        explain(f"{model} is known to the server as model {folder.unfinished.model}")
-    if text is not None and folder.unfinished.calibration is None:
-        folder.note(calibration=_named(client, text, taking_in.text))
-        explain(f"{text} is known to the server as dataset {folder.unfinished.calibration}")
-
-
-def _named(client: Client, path: Path, take_in: TakeIn) -> str:
-    """Return the name that a file or folder is taken in under: its own, with a number where another has that."""
-    own = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.is_file() else path.name).strip("-._") or "model"
-    for number in range(1, MOST_NAMES):
-        name = own if number == 1 else f"{own}-{number}"
-        if take_in(client, name, path):
-            return name
-    raise typer.BadParameter(f"{path}: {MOST_NAMES} others have its name on the server; rename it")
-
-
-def _upload_model(client: Client, name: str, path: Path) -> bool:
-    if path.is_file():
-        raise typer.BadParameter(f"MODEL {path}: only a folder can be uploaded; GGUF files are taken on the server")
-    with transfer_bars() as bars, contextlib.suppress(Conflict):
-        client.upload_model(name, path, on_progress=UploadBars(bars).show)
-        return True
-    return False
-
-
-def _upload_text(client: Client, name: str, path: Path) -> bool:
-    with transfer_bars() as bars, contextlib.suppress(Conflict):
-        client.upload_dataset(name, path, on_progress=UploadBars(bars).show)
-        return True
-    return False
 
 
 def _download(client: Client, job: Job, folder: OutputFolder) -> list[ArtifactFile]:
@@ -348,35 +266,3 @@ def _show(client: Client, job: Job, folder: OutputFolder, files: list[ArtifactFi
         explain(f"not downloaded; `secateur download {job.id} {folder.path}` takes it all the same")
     elif job.status == "failed":
         explain("the same command tries again, from the last block that was finished")
-
-
-@contextlib.contextmanager
-def _terminations_as_interrupts() -> Iterator[None]:
-    """Have SIGTERM, and the end of the terminal, cancel the job as Ctrl-C does."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Put off one Ctrl-C to the end of what follows, so that no job is submitted that is not written down."""
-    arrived: list[int] = []
-
-    def put_off(number: int, frame: FrameType | None) -> None:
-        if arrived:
-            raise KeyboardInterrupt
-        arrived.append(number)
-
-    before = {number: signal.signal(number, put_off) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if arrived:
-        raise KeyboardInterrupt

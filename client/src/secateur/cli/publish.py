@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from secateur.cli.credentials import credential, needed_credential
-from secateur.cli.identifiers import JobArgument, whole
+from secateur.cli.identifiers import JobArgument, complete
 from secateur.cli.output import (
     JsonOption,
     age,
@@ -30,7 +30,7 @@ PublicationArgument = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        callback=whole("publication"),
+        callback=complete("publication"),
         help="The publication, such as pub_01ARZ3NDEKTSV4RRFFQ69G5FAV, or the beginning of its id.",
     ),
 ]

@@ -22,7 +22,7 @@ from secateur.cli.end_options import (
     SummaryOption,
     TaskDropOption,
 )
-from secateur.cli.identifiers import whole_model
+from secateur.cli.identifiers import complete_model
 from secateur.cli.job_options import JobOptions
 from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_json, say
 from secateur.cli.summary import SummaryFiles
@@ -35,7 +35,7 @@ from secateur.summary import exit_code
 _MODEL_HELP = "A registered model, org/name[@revision] on the hub, or job:ID for the artifact of a job."
 ModelArgument = Annotated[
     str,
-    typer.Argument(callback=whole_model, help=_MODEL_HELP),
+    typer.Argument(callback=complete_model, help=_MODEL_HELP),
 ]
 USUAL_METHOD = "frontier"
 OWN_TEXT: Final = "self"
@@ -135,7 +135,7 @@ BodyOption = Annotated[
 
 
 def submit(
-    model: Annotated[str | None, typer.Argument(callback=whole_model, help=_MODEL_HELP)] = None,
+    model: Annotated[str | None, typer.Argument(callback=complete_model, help=_MODEL_HELP)] = None,
     method: MethodOption = None,
     sparsity: SparsityOption = None,
     target: TargetOption = None,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import typer
 from pydantic import JsonValue
 
-from secateur.cli.identifiers import whole, whole_model
+from secateur.cli.identifiers import complete, complete_model
 from secateur.cli.job_options import JobOptions
 from secateur.cli.output import (
     JsonOption,
@@ -48,7 +48,7 @@ SweepArgument = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        callback=whole("sweep"),
+        callback=complete("sweep"),
         help="The sweep, such as swp_01ARZ3NDEKTSV4RRFFQ69G5FAV, or the beginning of its id.",
     ),
 ]
@@ -67,7 +67,7 @@ def run(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(callback=whole_model, help="A registered model, org/name[@revision] on the hub, or job:ID."),
+        typer.Option(callback=complete_model, help="A registered model, org/name[@revision] on the hub, or job:ID."),
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="A method. Repeatable.")] = None,
     sparsity: Annotated[list[float] | None, typer.Option(help="A sparsity. Repeatable.")] = None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.identifiers import whole_object
+from secateur.cli.identifiers import complete_object
 from secateur.cli.output import JsonOption, age, connect, explain, moment, print_json, print_pairs, print_table, say
 from secateur.formatting import size
 from secateur_wire.fleet import Worker
@@ -92,7 +92,7 @@ def queues(as_json: JsonOption = False) -> None:
 def audit(
     action: Annotated[str | None, typer.Option(help="Only this kind of change, for example key.rotate.")] = None,
     object_id: Annotated[
-        str | None, typer.Option("--object", callback=whole_object, help="Only changes to this.")
+        str | None, typer.Option("--object", callback=complete_object, help="Only changes to this.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
     as_json: JsonOption = False,

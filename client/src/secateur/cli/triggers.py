@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from secateur.cli.identifiers import whole
+from secateur.cli.identifiers import complete
 from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_pairs, print_table, say
 from secateur_wire.triggers import Firing, IssuedTrigger, Trigger, TriggerChange
 
@@ -17,7 +17,7 @@ TriggerArgument = Annotated[
     str,
     typer.Argument(
         metavar="TRIGGER",
-        callback=whole("trigger", is_name_too=True),
+        callback=complete("trigger", is_name_too=True),
         help="A trigger by name, id, or the beginning of its id.",
     ),
 ]

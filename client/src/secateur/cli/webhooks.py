@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.identifiers import whole
+from secateur.cli.identifiers import complete
 from secateur.cli.job_options import pairs
 from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_pairs, print_table, say
 from secateur.formatting import printable
@@ -16,14 +16,14 @@ WebhookArgument = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        callback=whole("webhook"),
+        callback=complete("webhook"),
         help="The webhook, such as webhook_01ARZ3NDEKTSV4RRFFQ69G5FAV, or the beginning of its id.",
     ),
 ]
 DeliveryArgument = Annotated[
     str,
     typer.Argument(
-        metavar="DELIVERY", callback=whole("delivery"), help="The delivery: its webhook-id, or the beginning of it."
+        metavar="DELIVERY", callback=complete("delivery"), help="The delivery: its webhook-id, or the beginning of it."
     ),
 ]
 UrlArgument = Annotated[str, typer.Argument(metavar="URL", help="Where to send: https://example.com/hook.")]
@@ -212,7 +212,7 @@ def show_delivery(webhook_id: WebhookArgument, delivery_id: DeliveryArgument, as
 def replay(
     webhook_id: WebhookArgument,
     delivery_id: Annotated[
-        str | None, typer.Argument(metavar="[DELIVERY]", callback=whole("delivery"), help="This one alone.")
+        str | None, typer.Argument(metavar="[DELIVERY]", callback=complete("delivery"), help="This one alone.")
     ] = None,
     failed_since: Annotated[
         datetime | None, typer.Option(help="All that were given up, of events since then (UTC).")

@@ -16,6 +16,7 @@ from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.models.tracing.blocks import Blocks, find_blocks, modules_not_run
 from core.engine.models.tracing.build import build_random, build_traceable
 from core.engine.models.tracing.config_effects import reason_to_keep_layers, settings_of_biases
+from core.engine.models.tracing.config_facts import config_defaults, config_keys, is_tied_by_default
 from core.engine.models.tracing.configuration import (
     Settings,
     causal_class,
@@ -48,11 +49,6 @@ _ORDER = 1000
 """Place in lists of architectures: behind all that are declared."""
 _MOST_SMALL = 100_000_000
 """Parameters of a small copy, at most."""
-_READ_FROM_CONFIG = (
-    "num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings", "num_attention_heads",
-)  # fmt: skip
-_NO_LIMIT = 2**15
-"""Context length of a model that has no positions."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +111,9 @@ def discover_with_copy(config_json: Settings, tensors: Mapping[str, TensorEntry]
             settings_of_biases(small, small_settings, blocks.name),
         ),
         inputs=groups,
-        config_keys=_config_keys(language),
-        config_defaults={**_width_of_blocks(watched), **_config_defaults(language, own_settings)},
-        tied_by_default=_is_tied_by_default(config, path),
+        config_keys=config_keys(language),
+        config_defaults={**_width_of_blocks(watched), **config_defaults(language, own_settings)},
+        tied_by_default=is_tied_by_default(config, path),
         transposed=transposed == {True},
         lists_by_layer=tuple(
             dict.fromkeys(("layer_types", *sorted(lists_by_layer(settings, _stored_layers(config, tensors).count))))
@@ -270,24 +266,6 @@ def _title(class_name: str) -> str:
     return class_name
 
 
-def _config_keys(config: PretrainedConfig) -> dict[str, str]:
-    """Return the config's names for settings that are read, where they are not the common ones."""
-    keys = {name: config.attribute_map[name] for name in _READ_FROM_CONFIG if name in config.attribute_map}
-    return {name: key for name, key in keys.items() if key != name}
-
-
-def _config_defaults(config: PretrainedConfig, settings: Settings) -> dict[str, int]:
-    """Return the values of settings that are read and that config.json leaves out."""
-    keys = _config_keys(config)
-    defaults = {}
-    for name in _READ_FROM_CONFIG:
-        if keys.get(name, name) not in settings:
-            value = config.to_dict().get(keys.get(name, name), _NO_LIMIT if name == "max_position_embeddings" else None)
-            if type(value) is int:
-                defaults[name] = value
-    return defaults
-
-
 def _width_of_blocks(watched: _Watched) -> dict[str, int]:
     """Return the width of what blocks give, for a config that has no such setting of its own."""
     config = language_part(watched.model.config)
@@ -296,8 +274,3 @@ def _width_of_blocks(watched: _Watched) -> dict[str, int]:
     output = watched.execution.blocks[0].sublayers[0].outputs[-1]
     weight = watched.model.get_submodule(f"{watched.blocks.name}.0").get_parameter(f"{output}.weight")
     return {"hidden_size": weight.shape[int(watched.execution.blocks[0].transposed == {True})]}
-
-
-def _is_tied_by_default(config: PretrainedConfig, path: tuple[str, ...]) -> bool:
-    """Return whether a config ties that does not say so, by its class; of one with parts, a part may say it instead."""
-    return bool(getattr(config if path else type(config)(), "tie_word_embeddings", False))

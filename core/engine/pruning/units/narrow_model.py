@@ -6,7 +6,8 @@ from dataclasses import replace
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_kind import UnitKind
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.units.removal import UnitCounts, config_after_removal
+from core.engine.pruning.units.removal import UnitCounts
+from core.engine.pruning.units.removal_config import config_after_removal
 from secateur_wire.base import JsonObject
 
 

@@ -1,0 +1,96 @@
+"""Models and texts of this machine that a server is to know: registered, or uploaded where it is elsewhere."""
+
+import contextlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import typer
+
+from secateur.cli.output import explain
+from secateur.cli.transfer import UploadBars, transfer_bars
+from secateur.cli.unfinished import OutputFolder
+from secateur.client import Client
+from secateur.errors import Conflict
+
+MOST_NAMES: Final = 100
+
+
+TakeIn = Callable[[Client, str, Path], bool]
+"""Function that makes a file or folder of this machine known to the server under a name; False where that is taken."""
+
+
+@dataclass(frozen=True)
+class TakingIn:
+    """Functions that make known to the server what it may not know yet: models and texts of this machine.
+
+    `named` is told of the name of a model, and fetches it where it is one that only has to be fetched.
+    """
+
+    model: TakeIn
+    text: TakeIn
+    named: Callable[[Client, str], None]
+
+
+def take_in(client: Client, folder: OutputFolder, taking_in: TakingIn) -> None:
+    """Make the model and the text known to the server where they are files of this machine."""
+    request = folder.unfinished.request
+    model, text = local_model(request.model), local_text(request.calibration)
+    if model is None:
+        taking_in.named(client, request.model)
+    elif folder.unfinished.model is None:
+        folder.note(model=_named(client, model, taking_in.model))
+        explain(f"{model} is known to the server as model {folder.unfinished.model}")
+    if text is not None and folder.unfinished.calibration is None:
+        folder.note(calibration=_named(client, text, taking_in.text))
+        explain(f"{text} is known to the server as dataset {folder.unfinished.calibration}")
+
+
+def _named(client: Client, path: Path, take_in: TakeIn) -> str:
+    """Return the name that a file or folder is taken in under: its own, with a number where another has that."""
+    own = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem if path.is_file() else path.name).strip("-._") or "model"
+    for number in range(1, MOST_NAMES):
+        name = own if number == 1 else f"{own}-{number}"
+        if take_in(client, name, path):
+            return name
+    raise typer.BadParameter(f"{path}: {MOST_NAMES} others have its name on the server; rename it")
+
+
+def upload_model(client: Client, name: str, path: Path) -> bool:
+    if path.is_file():
+        raise typer.BadParameter(f"MODEL {path}: only a folder can be uploaded; GGUF files are taken on the server")
+    with transfer_bars() as bars, contextlib.suppress(Conflict):
+        client.upload_model(name, path, on_progress=UploadBars(bars).show)
+        return True
+    return False
+
+
+def upload_text(client: Client, name: str, path: Path) -> bool:
+    with transfer_bars() as bars, contextlib.suppress(Conflict):
+        client.upload_dataset(name, path, on_progress=UploadBars(bars).show)
+        return True
+    return False
+
+
+def local_model(model: str) -> Path | None:
+    """Return the whole path of a model folder or GGUF file of this machine, None where `model` is a name.
+
+    Raises typer.BadParameter where it is a path, and there is no model.
+    """
+    path = Path(model).expanduser()
+    is_model = (path / "config.json").is_file() or (path.suffix == ".gguf" and path.is_file())
+    if is_model:
+        return path.resolve()
+    if path.is_dir():
+        raise typer.BadParameter(f"MODEL {model}: that folder has no config.json, so it holds no model")
+    if path.suffix == ".gguf" or model.startswith(("/", "./", "../", "~")):
+        raise typer.BadParameter(f"MODEL {model}: there is no such model folder or file")
+    return None
+
+
+def local_text(calibration: str | None) -> Path | None:
+    """Return the whole path of a text of this machine, None where it is the name of one."""
+    path = None if calibration is None else Path(calibration).expanduser()
+    return path.resolve() if path is not None and path.is_file() else None

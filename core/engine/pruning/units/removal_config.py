@@ -1,0 +1,95 @@
+"""The config.json of a model that lost units: plain where its layers are alike, else with what differs in each."""
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.config_part import part_of, with_part
+from core.engine.architectures.heterogeneous import layer_settings, per_layer_config
+from core.engine.architectures.structure import LayerShape, ModelStructure
+from core.engine.architectures.unit_counts import LayerCounts
+from core.engine.architectures.unit_kind import UnitKind
+from core.engine.architectures.unit_registry import BLOCK_KINDS
+from core.engine.models.language_config import language_config
+from core.engine.pruning.units.removal import UnitCounts
+
+
+def config_after_removal(
+    raw: Mapping[str, Any],
+    config: PretrainedConfig,
+    family: Architecture,
+    structure: ModelStructure,
+    kinds: Sequence[UnitKind],
+    kept: UnitCounts,
+) -> dict[str, Any]:
+    """Return the config.json after the removal of units of these kinds, from the source's raw and its parsed config.
+
+    Where all layers have one shape it is a plain config of the family; else it says how each layer differs.
+    """
+    settings, language = part_of(raw, family.config_path), language_config(config, family)
+    changed = dict(settings) | dict.fromkeys(kept.biases, True)
+    if family.config_value(raw, "num_hidden_layers") is not None:  # else lists by layer say it
+        changed[family.config_key(raw, "num_hidden_layers")] = len(kept.layers)
+    for name in family.lists_by_layer:
+        if entries := vars(language).get(name):  # what follows from other settings is not among them
+            changed[name] = [entries[layer] for layer in kept.layers]
+    sizes = [_sizes(structure.layers[layer], kinds, each) for layer, each in kept.layers.items()]
+    layers = [_settings(family, each) for each in sizes]
+    in_file = {family.width_key} if family.has_own_widths else set()
+    before = {layer: _settings(family, structure.layers[layer].sizes) for layer in kept.layers}
+    shared = _without(_first_of_each(_settings(family, each.sizes) for each in structure.layers), in_file)
+    if layer_settings(raw) is not None:
+        shared = {name: settings[name] for name in shared}
+    alike = shared | _without(_first_of_each(layers), in_file)
+    is_accepted = all(kind.accepts(structure, _first_of_each(sizes), language.hidden_size) for kind in BLOCK_KINDS)
+    if is_accepted and all(_without(each, in_file).items() <= alike.items() for each in layers):
+        shared = alike
+    for kind in _offered(family):
+        changed |= kind.fixed_settings(family, structure)
+    # What the file says of a source is not known here, so that all is said again.
+    usual = [{} if layer_settings(raw) is not None else each for each in before.values()]
+    own = [
+        {
+            name: value
+            for name, value in each.items()
+            if value != (theirs.get(name) if name in in_file else shared[name])
+        }
+        for each, theirs in zip(layers, usual, strict=True)
+    ]
+    others = {name: value for name, value in changed.items() if language.attribute_map.get(name) not in shared}
+    return per_layer_config(with_part(raw, family.config_path, others | shared), family, own)
+
+
+def _without(settings: Mapping[str, int], names: Container[str]) -> dict[str, int]:
+    return {name: value for name, value in settings.items() if name not in names}
+
+
+def _offered(family: Architecture) -> list[UnitKind]:
+    """Return the kinds of units of which a family's blocks can lose some."""
+    return [kind for kind in BLOCK_KINDS if family.axes(kind.name)]
+
+
+def _sizes(shape: LayerShape, kinds: Sequence[UnitKind], counts: LayerCounts) -> dict[str, int]:
+    """Return the sizes of a layer that keeps so many units."""
+    sizes = dict(shape.sizes)
+    for kind in kinds:
+        sizes |= kind.sizes(shape, counts.units[kind.name])
+    return sizes
+
+
+def _settings(family: Architecture, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return the settings of a layer of these sizes, by their names in the family's config.
+
+    A layer that has nothing of a kind has no setting for it.
+    """
+    return {key: value for kind in _offered(family) for key, value in kind.values(family, sizes).items() if value}
+
+
+def _first_of_each(layers: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return each number of the first layer that has one above 0."""
+    first: dict[str, int] = {}
+    for each in layers:
+        first = {name: number for name, number in each.items() if number} | first
+    return first
