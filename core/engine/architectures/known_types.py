@@ -19,7 +19,7 @@ from core.engine.architectures.discovered import DISCOVERY_VERSION
 from core.engine.architectures.undiscovered import UndiscoveredModel
 
 FILE: Final = Path(__file__).with_name("known_types.json")
-_EXPERTS: Final = "mixtures of experts are not pruned yet"
+_EXPERTS: Final = "its experts are not pruned: "
 _NUMBERED_EXPERT: Final = re.compile(r"(?:^|\.)experts\.[1-9][0-9]*\.")
 _STACKED_EXPERTS: Final = re.compile(r"(?:^|\.)experts\.(?![0-9])")
 
@@ -51,9 +51,8 @@ def known_refusal(model: UndiscoveredModel, transformers_version: str, file: Pat
     if (known.transformers, known.discovery) != (transformers_version, DISCOVERY_VERSION):
         return None
     entry = known.types.get(model.family)
-    if entry is None or entry.not_offered.get("opens") != _EXPERTS or not _has_experts(model.tensors):
-        return None
-    return f"{model.family}: {_EXPERTS}"
+    reason = "" if entry is None else entry.not_offered.get("opens", "")
+    return f"{model.family}: {reason}" if reason.startswith(_EXPERTS) and _has_experts(model.tensors) else None
 
 
 def _has_experts(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> bool:
