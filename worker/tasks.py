@@ -43,6 +43,7 @@ from worker.runner.client import RUNNER
 from worker.supervisor.discoverer import Discoverer
 from worker.supervisor.heartbeat import Heartbeat
 from worker.supervisor.job_poller import JobPoller
+from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.sample_fetcher import SampleFetcher
 from worker.supervisor.supervisor import Supervisor
 
@@ -63,8 +64,8 @@ _CLAIM_RETRY_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 _heartbeat: Heartbeat | None = None
 _poller: JobPoller | None = None
-_discoverer: Discoverer | None = None
-_sample_fetcher: SampleFetcher | None = None
+_takers: list[RequestTaker] = []
+"""Threads that take requests besides jobs: of discoveries, and of samples."""
 _connections: Connections | None = None
 _is_draining = mmap.mmap(-1, 1)
 """Shared with the pool's process: 1 once this worker takes no more jobs. A pool's process that was forked since, or has
@@ -162,7 +163,7 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
     requires: Sequence[str] = ("celery.worker.components:Pool",)
 
     def start(self, parent: Any) -> None:
-        global _heartbeat, _poller, _discoverer, _sample_fetcher
+        global _heartbeat, _poller
         settings = get_settings()
         _log_seclusion()
         pool: BasePool = parent.pool
@@ -170,10 +171,9 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
         _heartbeat = Heartbeat(WORKER_ID, settings, on_space=_poller.poll_now)
         _heartbeat.start()
         _poller.start()
-        _discoverer = Discoverer(WORKER_ID, settings)
-        _discoverer.start()
-        _sample_fetcher = SampleFetcher(WORKER_ID, settings)
-        _sample_fetcher.start()
+        _takers.extend([Discoverer(WORKER_ID, settings), SampleFetcher(WORKER_ID, settings)])
+        for taker in _takers:
+            taker.start()
 
 
 def _log_seclusion() -> None:
@@ -195,10 +195,8 @@ def _drain(**_: Any) -> None:
     _is_draining[0] = 1
     if _poller is not None:
         _poller.stop()
-    if _discoverer is not None:
-        _discoverer.stop()
-    if _sample_fetcher is not None:
-        _sample_fetcher.stop()
+    for taker in _takers:
+        taker.stop()
     if _heartbeat is not None:
         _heartbeat.drain()
     for child in psutil.Process().children() if _is_looking[0] else ():
@@ -208,11 +206,9 @@ def _drain(**_: Any) -> None:
 
 @worker_shutdown.connect  # type: ignore[untyped-decorator]
 def _leave_parent(**_: Any) -> None:
-    if _discoverer is not None:
-        _discoverer.stop()
-        _discoverer.wait(5)
-    if _sample_fetcher is not None:
-        _sample_fetcher.stop()
-        _sample_fetcher.wait(5)
+    for taker in _takers:
+        taker.stop()
+    for taker in _takers:
+        taker.wait(5)
     if _heartbeat is not None:
         _heartbeat.stop(5)

@@ -39,7 +39,7 @@ class Fleet:
         """Take the next discovery, with the stand-in doing `what`."""
         settings = self.settings.model_copy(update=changes)
         discoverer = Discoverer("worker_test", settings, command=[sys.executable, str(CHILD), what, *arguments])
-        return discoverer.discover_next(self.sessions)
+        return discoverer.take_next(self.sessions)
 
     def resolve(self) -> int:
         """Do the dispatcher's duty; no time passes between two looks."""

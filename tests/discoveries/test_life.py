@@ -212,7 +212,7 @@ def test_a_worker_that_is_killed_while_its_child_looks_leaves_the_discovery_to_a
         "from worker.supervisor.discoverer import Discoverer; "
         "settings = Settings.model_validate_json(sys.stdin.read()); "
         "Discoverer('worker_killed', settings, command=sys.argv[1:])"
-        ".discover_next(session_factory(settings, 'worker'))"
+        ".take_next(session_factory(settings, 'worker'))"
     )
     worker = subprocess.Popen(
         [sys.executable, "-c", script, sys.executable, str(CHILD), "hangs"], stdin=subprocess.PIPE

@@ -38,7 +38,7 @@ def test_a_model_that_nobody_listed_is_discovered_and_pruned(api: TestClient, fl
     api.post("/v1/models", json={"name": "mixtral", "path": str(mixtral)}).raise_for_status()
     body = {"model": "mixtral", "method": "magnitude", "sparsity": 0.5}
     job_id = api.post("/v1/jobs", json=body).raise_for_status().json()["id"]
-    assert Discoverer("worker_test", fleet.settings).discover_next(fleet.sessions)
+    assert Discoverer("worker_test", fleet.settings).take_next(fleet.sessions)
     assert fleet.row().state == "found", fleet.row().error
     assert fleet.resolve() == 1
     with transaction(fleet.sessions) as session:

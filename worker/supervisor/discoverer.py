@@ -6,7 +6,6 @@ and shapes of tensors; it has no network, no credentials and no database, a limi
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import session_factory, transaction
+from core.database import transaction
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import ModelDescription
 from core.errors import DiscoveryFailed, Problem, SecateurError
@@ -28,6 +27,7 @@ from core.service.discoveries.versions import note_version
 from core.settings import Settings
 from worker.processes import ChildProcess, spawn
 from worker.runner.client import memory_kills, runner_environment, unexplained_end
+from worker.supervisor.request_taker import RequestTaker
 
 DISCOVERER: tuple[str, ...] = (sys.executable, "-m", "core.pipeline.stages.discover")
 
@@ -61,43 +61,17 @@ class _Stopped(Exception):
     """Signal that the worker ends, or that the discovery is another worker's."""
 
 
-class Discoverer:
+class Discoverer(RequestTaker):
     """Thread that takes discoveries, one at a time, once it is started."""
 
     def __init__(self, worker_id: str, settings: Settings, *, command: Sequence[str] = DISCOVERER) -> None:
+        super().__init__("discoverer", settings, settings.discovery_poll_seconds)
         self._worker_id = worker_id
-        self._settings = settings
         self._command = command
         self._version = version("transformers")
         self._noted_at: float | None = None
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._live, name="discoverer", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Take no more; a discovery under way is given back. Returns at once."""
-        self._ended.set()
-
-    def wait(self, seconds: float) -> None:
-        """Wait for the end after a stop."""
-        self._thread.join(seconds)
-
-    def _live(self) -> None:
-        """Take discoveries until ended, with an engine of its own, which no forked process inherits."""
-        sessions = session_factory(self._settings, "worker")
-        while not self._ended.is_set():
-            try:
-                took_one = self.discover_next(sessions)
-            except SQLAlchemyError as error:  # the next look comes
-                logger.warning("no discoveries", error=str(error).partition("\n")[0])
-                took_one = False
-            if not took_one:
-                self._ended.wait(self._settings.discovery_poll_seconds)
-        sessions.kw["bind"].dispose()
-
-    def discover_next(self, sessions: sessionmaker[Session]) -> bool:
+    def take_next(self, sessions: sessionmaker[Session]) -> bool:
         """Take the next discovery and see it through; False where none waits."""
         settings = self._settings
         with transaction(sessions) as session:

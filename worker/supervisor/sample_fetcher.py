@@ -6,21 +6,20 @@ stores; here its lease is kept, and its time limited.
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import session_factory, transaction
+from core.database import transaction
 from core.errors import Unavailable
 from core.service.samples import queue
 from core.service.samples.queue import ClaimedSample
 from core.settings import Settings
 from worker.processes import ChildProcess, spawn
+from worker.supervisor.request_taker import RequestTaker
 
 FULFILLER: tuple[str, ...] = (sys.executable, "-m", "worker.samples.requested")
 """Command of the child; the claim comes as its argument."""
@@ -31,40 +30,15 @@ _LOOK_SECONDS = 0.5
 logger = structlog.get_logger()
 
 
-class SampleFetcher:
+class SampleFetcher(RequestTaker):
     """Thread that takes requests for the samples, one at a time, once it is started."""
 
     def __init__(self, worker_id: str, settings: Settings, *, command: Sequence[str] = FULFILLER) -> None:
+        super().__init__("sample-fetcher", settings, settings.sample_poll_seconds)
         self._worker_id = worker_id
-        self._settings = settings
         self._command = command
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._live, name="sample-fetcher", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Take no more; a request under way is given back. Returns at once."""
-        self._ended.set()
-
-    def wait(self, seconds: float) -> None:
-        """Wait for the end after a stop."""
-        self._thread.join(seconds)
-
-    def _live(self) -> None:
-        sessions = session_factory(self._settings, "worker")
-        while not self._ended.is_set():
-            try:
-                took_one = self.fulfil_next(sessions)
-            except SQLAlchemyError as error:  # the next look comes
-                logger.warning("no samples", error=str(error).partition("\n")[0])
-                took_one = False
-            if not took_one:
-                self._ended.wait(self._settings.sample_poll_seconds)
-        sessions.kw["bind"].dispose()
-
-    def fulfil_next(self, sessions: sessionmaker[Session]) -> bool:
+    def take_next(self, sessions: sessionmaker[Session]) -> bool:
         """Take the next request and see it through; False where none waits."""
         with transaction(sessions) as session:
             claimed = queue.claim(session, worker_id=self._worker_id, lease_seconds=self._settings.lease_seconds)
