@@ -9,15 +9,15 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 from typing import Final
+
+from secateur_wire.progress import BAND
 
 LEAST_EXCESS: Final = 0.005
 """Excess that counts for any below it: half a per cent of perplexity cannot be told from nothing."""
 FARTHEST: Final = 1.0
 """Distance in logits above the largest measured share up to which a curve is continued: 2.7 times its odds."""
-BAND: Final = NormalDist().inv_cdf(0.95)
-"""Deviations on each side of an estimate: nine outcomes of ten should lie between."""
 LEAST_SLOPE_DEVIATION: Final = 0.35
 """Deviation of slopes that is assumed at least: about that of one shipped curve of zeros from the others."""
 OTHER_FAMILY: Final = 1.5

@@ -11,11 +11,12 @@ from core.engine.options.patterns import STRUCTURED
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import ResolvedRequest
 from core.service.plans.amounts import PACKED, Scale
-from core.service.plans.curves import BAND, Expected, Slope
+from core.service.plans.curves import Expected, Slope
 from core.service.plans.evidence import Evidence, Question, evidence_for, slope_for
 from core.service.plans.outcomes import Latency, Outcome
 from secateur_wire.jobs import Estimate
 from secateur_wire.plans import FigureName, Goal, PlanFigure
+from secateur_wire.progress import seconds_range
 
 _LATENCY_FIGURES: Final[Mapping[Latency, FigureName]] = {"prefill": "prefill_ratio", "decode": "decode_ratio"}
 _LATENCY_REACH: Final = 0.05
@@ -27,8 +28,6 @@ _LARGEST_TIMED_RATIO: Final = 2.0
 """Ratio of sizes up to which timings of another model say anything of a model's."""
 _FORMULA_ERROR: Final = 5.0
 """Factor by which a time may differ from the formula alone, which no job has corrected yet."""
-_LEAST_SECONDS_DEVIATION: Final = 0.1
-"""Deviation of a time's logarithm at least, also where all jobs before took the formula's."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +127,13 @@ def seconds_figure(estimate: Estimate) -> PlanFigure | None:
         return None
     jobs = estimate.basis.jobs
     deviation = estimate.basis.seconds_deviation
-    error = _FORMULA_ERROR
+    low, high = estimate.seconds / _FORMULA_ERROR, estimate.seconds * _FORMULA_ERROR
     if deviation is not None:
-        error = math.exp(BAND * max(deviation, _LEAST_SECONDS_DEVIATION))
+        low, high = seconds_range(estimate.seconds, deviation)
     return PlanFigure(
         estimate=estimate.seconds,
-        low=estimate.seconds / error,
-        high=estimate.seconds * error,
+        low=low,
+        high=high,
         source="jobs" if deviation is not None else "account",
         count=jobs,
         basis=f"a formula, corrected by {jobs} jobs of the same method and queue"
