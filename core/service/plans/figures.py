@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from core.engine.architectures.describe import Description
@@ -11,7 +12,7 @@ from core.engine.options.patterns import STRUCTURED
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import ResolvedRequest
 from core.service.plans.amounts import PACKED, Scale
-from core.service.plans.curves import Expected, Slope
+from core.service.plans.curves import Expected, Place, Slope, expected_excess
 from core.service.plans.evidence import Evidence, Question, evidence_for, slope_for
 from core.service.plans.outcomes import Latency, Outcome
 from secateur_wire.jobs import Estimate
@@ -53,13 +54,18 @@ class LossEstimates:
     def expected(self, share: float) -> tuple[Expected, Evidence] | None:
         """Return the excess that a further removal adds, and what that rests on; None where nothing near is known."""
         total = self._total(share)
-        for each in self.evidence:
-            expected = each.expected(self.question, total, self.slope) if 0 < total < 1 else None
+        for each, places in zip(self.evidence, self._places, strict=True):
+            expected = expected_excess(places, total, self.slope) if 0 < total < 1 else None
             if expected is None:
                 continue
-            before = each.expected(self.question, self.lost, self.slope) if self.lost else None
+            before = expected_excess(places, self.lost, self.slope) if self.lost else None
             return (expected if before is None else expected.less(before.excess)), each
         return None
+
+    @cached_property
+    def _places(self) -> list[list[Place]]:
+        """Places of each evidence: the same for every share."""
+        return [each.places(self.question) for each in self.evidence]
 
     def _total(self, share: float) -> float:
         """Return the share that is gone afterwards: zeros are counted again, of units what is left can go."""
