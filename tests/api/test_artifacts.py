@@ -109,7 +109,10 @@ def test_ways_to_run_name_the_folder_and_every_runtime_that_takes_the_artifact(
     made = {"files": files, "metrics": {"exports": [exported]}}
     job = succeeded_job(api, sessions, store, tmp_path / "artifact", model=model, **made)
     ways = api.get(f"/v1/jobs/{job}/ways-to-run").raise_for_status().json()
-    assert ways["has_more"] is False and [each["runtime"] for each in ways["data"]] == ["transformers", "llama.cpp, Q8_0"]
+    assert ways["has_more"] is False and [each["runtime"] for each in ways["data"]] == [
+        "transformers",
+        "llama.cpp, Q8_0",
+    ]
     assert all(each["packages"] and '"pruned' in each["commands"] for each in ways["data"])
     named = api.get(f"/v1/jobs/{job}/ways-to-run", params={"folder": "/models/mine"}).json()["data"]
     assert '"/models/mine/model-Q8_0.gguf"' in named[1]["commands"]

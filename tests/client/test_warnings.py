@@ -76,7 +76,9 @@ def test_commands_and_pages_show_time_and_warnings(
     tried = here("inspect", job_body["model"], *options, "--json").json["estimate"]
     shown = here("inspect", job_body["model"], *options).out
     (time,) = (line for line in shown.splitlines() if line.startswith("time "))
-    assert time.split(maxsplit=1)[1].rstrip() == between(tried["seconds"], tried["seconds"]), "no job has shown the spread"
+    assert time.split(maxsplit=1)[1].rstrip() == between(tried["seconds"], tried["seconds"]), (
+        "no job has shown the spread"
+    )
     assert "parameters.forward_dtype float16" in " ".join(shown.split())
     sent = here("submit", job_body["model"], *options, "--max-latency-ratio", "0.9", "--id")
     assert sent.code == 0 and sent.out.startswith("job_") and len(sent.out.splitlines()) == 1

@@ -14,8 +14,8 @@ from core.service.plans.curves import (
     MeasuredPoint,
     Slope,
     expected_excess,
-    places_of,
     logit,
+    places_of,
     slope_of,
 )
 

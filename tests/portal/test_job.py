@@ -63,7 +63,7 @@ def test_a_page_follows_its_job_from_the_queue_to_the_report(portal: Page, submi
     expect(portal.locator(".verdict")).to_have_text(
         "Close to dense: 3.1× smaller, perplexity 25.0 → 27.4, no speed-up expected."
     )
-    expect(portal.get_by_text("Close to dense: perplexity on numbers is 1.09 times the dense model's")).to_be_visible()
+    expect(portal.get_by_text("Perplexity on numbers is 1.09 times the dense model's")).to_be_visible()
     expect(portal.get_by_text("A note with <b>markup</b>.")).to_be_visible()
     expect(portal.get_by_role("heading", name="Once <i>upon</i>")).to_be_visible()
     expect(portal.locator("#actions")).not_to_contain_text("Cancel")

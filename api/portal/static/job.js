@@ -13,6 +13,9 @@
     return [steps, steps.map((step) => values.get(step))];
   };
 
+  // Of one point alone the axis would go up to 100.
+  const fromOnePointOn = ({ data: [steps] }, least, most) => (steps.length === 1 ? [steps[0], steps[0] + 1] : [least, most]);
+
   const options = (figure, place) => {
     const style = getComputedStyle(place);
     const axis = {
@@ -25,7 +28,7 @@
       width: place.clientWidth,
       height: HEIGHT,
       legend: { live: true },
-      scales: { x: { time: false, range: (_, least, most) => (least === most ? [least, least + 1] : [least, most]) } },
+      scales: { x: { time: false, range: fromOnePointOn } },
       axes: [{ ...axis, size: 32, incrs: WHOLE }, { ...axis, size: 64 }],
       series: [
         { label: figure.dataset.step },

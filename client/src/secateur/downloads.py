@@ -64,8 +64,8 @@ async def download_whole(transport: Transport, path: str, target: Path) -> Path:
                         await transport.in_thread(part.write, chunk)
             except httpx.TransportError as error:
                 raise DownloadInterrupted(
-                    f"{target.name}: {part.tell()} bytes came, then no more ({transport.unreachable(error)}); an archive "
-                    "begins anew, `download` goes on where it was cut off"
+                    f"{target.name}: {part.tell()} bytes came, then no more ({transport.unreachable(error)}); an "
+                    "archive begins anew, `download` goes on where it was cut off"
                 ) from error
         part_file.replace(target)
     finally:

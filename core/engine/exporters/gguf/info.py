@@ -76,9 +76,9 @@ INFO = _GgufInfo(
     "predict what the artifact does.",
     ways_to_run=(
         (
-            "A chat in llama.cpp, in the package that this file was tried in on the worker, which needs nothing else of "
-            "this folder: each line typed is answered, Ctrl-D ends it. (The package's own `chat` leaves out the model's "
-            "template.) Other programs built on llama.cpp take the file too, and were not tried here.",
+            "A chat in llama.cpp, in the package that this file was tried in on the worker, which needs nothing else "
+            "of this folder: each line typed is answered, Ctrl-D ends it. (The package's own `chat` leaves out the "
+            "model's template.) Other programs built on llama.cpp take the file too, and were not tried here.",
             f"pip install llama-cpp-py-sync\n{_CHAT}",
         ),
     ),
