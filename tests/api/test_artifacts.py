@@ -18,7 +18,7 @@ from core.service.jobs.tables import ArtifactFileRow
 from core.service.retention.reads import being_read
 from core.settings import Settings
 from core.storage import LocalStore, artifact_prefix
-from tests.api.ended_job import succeeded_job
+from tests.api.ended_job import FILES, succeeded_job
 
 CONTENT = bytes(range(256)) * 10
 
@@ -105,7 +105,7 @@ def test_ways_to_run_name_the_folder_and_every_runtime_that_takes_the_artifact(
     api: TestClient, sessions: sessionmaker[Session], store: LocalStore, tmp_path: Path, model: str
 ) -> None:
     exported = {"file": "model-Q8_0.gguf", "format": "gguf", "type": "Q8_0", "bytes": 4, "kl": 0.001, "top_1": 0.99}
-    files = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"weights", exported["file"]: b"GGUF"}
+    files = {**FILES, "config.json": b"{}", "tokenizer.json": b"{}", str(exported["file"]): b"GGUF"}
     made = {"files": files, "metrics": {"exports": [exported]}}
     job = succeeded_job(api, sessions, store, tmp_path / "artifact", model=model, **made)
     ways = api.get(f"/v1/jobs/{job}/ways-to-run").raise_for_status().json()
