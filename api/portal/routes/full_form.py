@@ -35,8 +35,8 @@ from secateur_wire.models import Model
 router = APIRouter(prefix="/new/full")
 
 CHECK = "check"
-ASKED = "asked"
-"""Value of a check that somebody asked for; the page checks by itself at each change."""
+BY_HAND = "by-hand"
+"""Value of a check that a person starts; the page checks by itself at each change."""
 _MOST_CHOICES = 100
 """Most models, datasets and jobs that are offered; others can be named."""
 
@@ -64,7 +64,7 @@ def submit_job(request: Request, caller: Viewer, state: State, posted: Posted, b
     choices = _choices(state, caller)
     if posted.get(CHECK):
         draft = draft_job(state, caller, form, choices.datasets)
-        was_checked = ASKED in posted.lists[CHECK]
+        was_checked = BY_HAND in posted.lists[CHECK]
         if is_partial(request):
             return _changes(request, form, draft, choices, was_checked=was_checked)
         return _page(request, draft, choices, was_checked=was_checked)

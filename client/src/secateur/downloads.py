@@ -52,7 +52,7 @@ async def download_files(
     return targets
 
 
-async def download_whole(transport: Transport, path: str, target: Path) -> Path:
+async def fetch_archive(transport: Transport, path: str, target: Path) -> Path:
     """Fetch what has neither ranges nor a hash; `target` is there once all of it is. Raises DownloadInterrupted."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part_file = target.with_name(f".{target.name}.part")

@@ -76,7 +76,7 @@ def log_excess(excess: float) -> float:
 
 
 @dataclass(frozen=True)
-class Place:
+class CurvePlace:
     """Logarithm of the excess at the logit of a share."""
 
     where: float
@@ -84,7 +84,7 @@ class Place:
     deviation: float
 
 
-def places_of(points: Sequence[MeasuredPoint]) -> list[Place]:
+def places_of(points: Sequence[MeasuredPoint]) -> list[CurvePlace]:
     """Return the places that measured points come to, one for each share, whose values never fall."""
     return _rising(_merged(points))
 
@@ -103,7 +103,7 @@ def slope_of(curves: Iterable[Sequence[tuple[float, float]]], *, assumed: Slope 
     return Slope(fmean(slopes), max(deviation, LEAST_SLOPE_DEVIATION))
 
 
-def expected_excess(places: Sequence[Place], share: float, slope: Slope) -> Expected | None:
+def expected_excess(places: Sequence[CurvePlace], share: float, slope: Slope) -> Expected | None:
     """Return the excess to expect at a share above 0; None where no place is near enough."""
     if not places:
         return None
@@ -132,7 +132,7 @@ def _expected(mean: float, low: float, high: float) -> Expected:
     return Expected(math.exp(mean), math.exp(low), math.exp(high))
 
 
-def _merged(points: Sequence[MeasuredPoint]) -> list[Place]:
+def _merged(points: Sequence[MeasuredPoint]) -> list[CurvePlace]:
     """Return a place for each share: the mean of its points, whose differences add to its deviation."""
     groups: list[list[MeasuredPoint]] = []
     for point in sorted(points, key=lambda each: each.share):
@@ -145,15 +145,15 @@ def _merged(points: Sequence[MeasuredPoint]) -> list[Place]:
         values = [log_excess(each.excess) for each in group]
         own = math.sqrt(fmean(each.deviation**2 for each in group))
         between = stdev(values) if len(values) > 1 else 0.0
-        places.append(Place(logit(fmean(each.share for each in group)), fmean(values), math.hypot(own, between)))
+        places.append(CurvePlace(logit(fmean(each.share for each in group)), fmean(values), math.hypot(own, between)))
     return places
 
 
-def _rising(places: Sequence[Place]) -> list[Place]:
+def _rising(places: Sequence[CurvePlace]) -> list[CurvePlace]:
     """Return the places with values that never fall: those that do have the mean of both (pool adjacent violators)."""
-    blocks: list[list[Place]] = []
+    blocks: list[list[CurvePlace]] = []
 
-    def value(block: Sequence[Place]) -> float:
+    def value(block: Sequence[CurvePlace]) -> float:
         return fmean(each.value for each in block)
 
     for place in places:
@@ -161,10 +161,10 @@ def _rising(places: Sequence[Place]) -> list[Place]:
         while len(blocks) > 1 and value(blocks[-2]) > value(blocks[-1]):
             last = blocks.pop()
             blocks[-1] += last
-    return [Place(each.where, value(block), each.deviation) for block in blocks for each in block]
+    return [CurvePlace(each.where, value(block), each.deviation) for block in blocks for each in block]
 
 
-def _between(below: Place, above: Place, where: float, slope: Slope) -> tuple[float, float]:
+def _between(below: CurvePlace, above: CurvePlace, where: float, slope: Slope) -> tuple[float, float]:
     """Return the value between two places, and its deviation: theirs, and that of a slope that changes on the way."""
     before, after = where - below.where, above.where - where
     weight = after / (before + after)
@@ -173,7 +173,7 @@ def _between(below: Place, above: Place, where: float, slope: Slope) -> tuple[fl
     return mean, math.hypot(own, slope.deviation * before * after / (before + after))
 
 
-def _slope_at(nearest: Place, next_one: Sequence[Place], slope: Slope) -> float:
+def _slope_at(nearest: CurvePlace, next_one: Sequence[CurvePlace], slope: Slope) -> float:
     """Return the slope beyond a place: its own as far as that is known, else that of other curves."""
     if not next_one:
         return slope.mean

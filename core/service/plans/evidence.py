@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Final
 
 from core.engine.options.patterns import family_of
-from core.service.plans.curves import MeasuredPoint, Place, Slope, log_excess, places_of, slope_of
+from core.service.plans.curves import CurvePlace, MeasuredPoint, Slope, log_excess, places_of, slope_of
 from core.service.plans.outcomes import Outcome, Setting, Subject
 from secateur_wire.plans import FigureSource
 
@@ -56,7 +56,7 @@ class Evidence:
     words: str
     outcomes: Sequence[Outcome]
 
-    def places(self, question: Question) -> list[Place]:
+    def places(self, question: Question) -> list[CurvePlace]:
         """Return the places of its outcomes on the curve of what is planned."""
         return places_of([point for each in self.outcomes for point in _points(each, question)])
 

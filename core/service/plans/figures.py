@@ -12,7 +12,7 @@ from core.engine.options.patterns import STRUCTURED
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import ResolvedRequest
 from core.service.plans.amounts import PACKED, Scale
-from core.service.plans.curves import Expected, Place, Slope, expected_excess
+from core.service.plans.curves import CurvePlace, Expected, Slope, expected_excess
 from core.service.plans.evidence import Evidence, Question, evidence_for, slope_for
 from core.service.plans.outcomes import Latency, Outcome
 from secateur_wire.jobs import Estimate
@@ -63,7 +63,7 @@ class LossEstimates:
         return None
 
     @cached_property
-    def _places(self) -> list[list[Place]]:
+    def _places(self) -> list[list[CurvePlace]]:
         """Places of each evidence: the same for every share."""
         return [each.places(self.question) for each in self.evidence]
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.downloads import OnProgress, added_files, download_files, download_whole
+from secateur.downloads import OnProgress, added_files, download_files, fetch_archive
 from secateur.errors import DownloadError
 from secateur.events import stream_events
 from secateur.jobs import Job, JobSort
@@ -138,7 +138,7 @@ class JobOperations(Calls):
         It is made while it is sent, so one that is cut off begins anew: `download` goes on instead, and verifies each
         file. Raises NotFound where there is no artifact, DownloadInterrupted where the connection broke.
         """
-        return await download_whole(self._transport, f"jobs/{segment(job_id)}/artifacts.tar", Path(file))
+        return await fetch_archive(self._transport, f"jobs/{segment(job_id)}/artifacts.tar", Path(file))
 
     async def ways_to_run(self, job_id: str, folder: str | Path) -> list[WayToRun]:
         """Return commands that run a job's artifact from `folder`, one for each runtime that takes it."""
