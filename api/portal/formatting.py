@@ -6,6 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from secateur_wire.progress import between, seconds_range
+
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _NONE = "–"
 
@@ -95,6 +97,8 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "percent": percent,
     "duration": duration,
+    "between": lambda limits: between(*limits),
+    "seconds_range": seconds_range,
     "moment": moment,
     "clock": clock,
     "since": since,

@@ -18,6 +18,7 @@ from core.service.jobs.tables import ArtifactFileRow
 from core.service.retention.reads import being_read
 from core.settings import Settings
 from core.storage import LocalStore, artifact_prefix
+from tests.api.ended_job import FILES, succeeded_job
 
 CONTENT = bytes(range(256)) * 10
 
@@ -98,6 +99,27 @@ def test_a_job_without_an_artifact_has_no_archive(api: TestClient, job_body: dic
     job = api.post("/v1/jobs", json=job_body).raise_for_status().json()["id"]
     answer = api.get(f"/v1/jobs/{job}/artifacts.tar")
     assert answer.status_code == 404 and "no artifact: it is queued" in answer.json()["detail"]
+
+
+def test_ways_to_run_name_the_folder_and_every_runtime_that_takes_the_artifact(
+    api: TestClient, sessions: sessionmaker[Session], store: LocalStore, tmp_path: Path, model: str
+) -> None:
+    exported = {"file": "model-Q8_0.gguf", "format": "gguf", "type": "Q8_0", "bytes": 4, "kl": 0.001, "top_1": 0.99}
+    files = {**FILES, "config.json": b"{}", "tokenizer.json": b"{}", str(exported["file"]): b"GGUF"}
+    made = {"files": files, "metrics": {"exports": [exported]}}
+    job = succeeded_job(api, sessions, store, tmp_path / "artifact", model=model, **made)
+    ways = api.get(f"/v1/jobs/{job}/ways-to-run").raise_for_status().json()
+    assert ways["has_more"] is False and [each["runtime"] for each in ways["data"]] == [
+        "transformers",
+        "llama.cpp, Q8_0",
+    ]
+    assert all(each["packages"] and '"pruned' in each["commands"] for each in ways["data"])
+    named = api.get(f"/v1/jobs/{job}/ways-to-run", params={"folder": "/models/mine"}).json()["data"]
+    assert '"/models/mine/model-Q8_0.gguf"' in named[1]["commands"]
+    refused = api.get(f"/v1/jobs/{job}/ways-to-run", params={"folder": 'a"; import os'})
+    assert (refused.status_code, refused.json()["param"]) == (422, "folder")
+    api.delete(f"/v1/jobs/{job}/artifacts").raise_for_status()
+    assert api.get(f"/v1/jobs/{job}/ways-to-run").json()["data"] == [], "there is nothing to run any more"
 
 
 def test_an_archive_is_made_while_it_is_sent(

@@ -1,5 +1,6 @@
 """Both clients against the real service, over connections that break: nothing is made twice, nothing is lost."""
 
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,17 @@ def test_everything_of_a_team_can_be_looked_at(
     cuts.of_answers = [0, 300]
     paths = service.download(job, tmp_path / "downloaded")
     assert [path.read_bytes() for path in paths] == [b"weights", b"{}"]
+    archive = service.download_archive(job, tmp_path / "archives" / "all.tar")
+    with tarfile.open(archive) as opened:
+        assert {name.partition("/")[2] for name in opened.getnames()} >= {"model.safetensors", "secateur.json"}
+    assert [each.name for each in archive.parent.iterdir()] == ["all.tar"]
+    cuts.of_answers = [2000]
+    cuts.break_open()
+    with pytest.raises(errors.DownloadInterrupted, match="begins anew"):
+        service.download_archive(job, tmp_path / "cut" / "all.tar")
+    assert not list((tmp_path / "cut").iterdir())
+    requested = service.request_samples("size")
+    assert service.request_samples().id == requested.id == service.sample_request(requested.id).id
     [attempt] = service.attempts(job)
     assert (attempt.attempt, attempt.outcome, attempt.worker_id) == (1, "succeeded", "worker_1")
     assert [worker.id for worker in service.workers()] == ["worker_1"]

@@ -298,6 +298,8 @@ def test_the_time_left_is_told_from_the_estimate_and_then_from_the_pace(scripted
     began = datetime.now(UTC).isoformat()
     script.job = job(status="running", progress=0.0, started_at=began, estimated_seconds=300.0, finished_at=None)
     assert "0%, about 5 min left" in scripted("show", JOB_ID).out
+    script.job["estimated_seconds_deviation"] = 0.3
+    assert "0%, 3 to 8 min left" in scripted("show", JOB_ID).out
 
 
 def test_progress_on_a_terminal_is_bars(url: str, script: Script) -> None:

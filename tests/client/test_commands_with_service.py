@@ -113,6 +113,27 @@ def test_a_job_without_the_calibration_it_needs_is_offered_what_there_is(
     assert here("jobs", "--json").json[0]["calibration"]["dataset"] == "self"
 
 
+def test_on_a_terminal_a_job_without_calibration_asks_for_it(
+    here: RunHere, live_api: httpx.Client, admin_key: str, model: str, tmp_path: Path
+) -> None:
+    assert here("datasets", "upload", "leaves", str(write_text(tmp_path / "leaves.txt", words=40_000))).code == 0
+    environment = {**os.environ, "SECATEUR_URL": str(live_api.base_url), "SECATEUR_API_KEY": admin_key}
+    command = [COMMAND, "submit", model, "--method", "wanda", "--sparsity", "0.5", "--id"]
+    for typed, chosen in ((b"\n", "leaves"), (b"self\n", "self")):
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(command, env=environment, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs) as process:
+            os.close(theirs)
+            shown = b""
+            while b"]: " not in shown:
+                shown += os.read(ours, 65536)
+            os.write(ours, typed)
+            assert process.stdout is not None
+            job = process.stdout.read().decode().strip()
+        os.close(ours)
+        assert process.returncode == 0 and b"Calibrate on (leaves, self) [leaves]: " in shown, shown
+        assert live_api.get(f"/v1/jobs/{job}").json()["calibration"]["dataset"] == chosen
+
+
 def test_tasks_without_a_hub_are_refused_at_once_with_the_command_that_helps(
     here: RunHere, job_body: dict[str, Any]
 ) -> None:

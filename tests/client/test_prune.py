@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -192,6 +193,21 @@ def test_what_cannot_be_done_is_said_and_leaves_nothing(
     refused = here("prune", *words)
     assert refused.code == 2 and said in " ".join(refused.err.replace("│", " ").split()), refused.err
     assert not out.exists() and [each.name for each in full.iterdir()] == ["notes.txt"]
+
+
+def test_a_disk_that_is_too_small_is_said_before_anything_comes(
+    here: RunHere, oak: Path, out: Path, finish: Callable[[], str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = shutil.disk_usage
+    full = real(out.parent)._replace(free=5)
+    command = ["prune", str(oak), "-o", str(out), *ASKED]
+    with monkeypatch.context() as small, working(finish):
+        small.setattr(shutil, "disk_usage", lambda path: full if Path(path) == out else real(path))
+        refused = here(*command)
+    assert refused.code == 1 and "10 B are to come, and 5 B are free on its disk" in " ".join(refused.err.split())
+    assert [each.name for each in out.iterdir()] == [RECORD]
+    assert here(*command).code == 0, "with room, it goes on with the job that ended"
+    assert (out / "model.safetensors").read_bytes() == FILES["model.safetensors"]
 
 
 def test_one_command_at_a_time_writes_into_a_folder(here: RunHere, oak: Path, out: Path) -> None:

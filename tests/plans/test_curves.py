@@ -15,6 +15,7 @@ from core.service.plans.curves import (
     Slope,
     expected_excess,
     logit,
+    places_of,
     slope_of,
 )
 
@@ -28,7 +29,7 @@ measured = st.lists(
 
 
 def at(share: float, *points: MeasuredPoint) -> Expected:
-    expected = expected_excess(points, share, SLOPE)
+    expected = expected_excess(places_of(points), share, SLOPE)
     assert expected is not None
     return expected
 
@@ -70,15 +71,15 @@ def test_a_band_widens_with_what_is_less_sure(
 
 def test_far_beyond_the_largest_share_nothing_is_said_and_below_the_least_always_something() -> None:
     odds = math.exp(FARTHEST)
-    assert expected_excess([HALF], odds / (1 + odds) - 0.01, SLOPE) is not None
-    assert expected_excess([HALF], odds / (1 + odds) + 0.01, SLOPE) is None
+    assert expected_excess(places_of([HALF]), odds / (1 + odds) - 0.01, SLOPE) is not None
+    assert expected_excess(places_of([HALF]), odds / (1 + odds) + 0.01, SLOPE) is None
     assert expected_excess([], 0.5, SLOPE) is None
     assert 0 < at(0.001, HALF).excess < 1e-3
 
 
 def test_less_never_costs_more_than_its_proportion_and_more_never_less() -> None:
     unsure = Slope(1.5, 5.0)
-    below, above = (expected_excess([HALF], share, unsure) for share in (0.2, 0.6))
+    below, above = (expected_excess(places_of([HALF]), share, unsure) for share in (0.2, 0.6))
     assert below is not None and above is not None
     top = at(0.5, HALF).high
     assert below.high == pytest.approx(top * 0.25) and above.low == pytest.approx(at(0.5, HALF).low * 1.5)
@@ -91,7 +92,7 @@ def test_shares_that_fell_back_are_taken_together() -> None:
 
 @given(measured, shares, shares)
 def test_removing_more_never_costs_less(points: list[MeasuredPoint], one: float, other: float) -> None:
-    less, more = (expected_excess(points, share, SLOPE) for share in sorted((one, other)))
+    less, more = (expected_excess(places_of(points), share, SLOPE) for share in sorted((one, other)))
     if less is not None and more is not None:
         assert less.excess <= more.excess * (1 + 1e-9)
     for each in (less, more):

@@ -251,3 +251,23 @@ def test_without_scripts_check_shows_the_same_and_a_lost_session_loses_nothing(
     page.get_by_role("button", name="Submit job").click()
     page.wait_for_url("**/portal/jobs/job_*")
     context.close()
+
+
+def test_check_says_what_it_found_where_somebody_hears_it(portal: Page, model: str, dataset: str) -> None:
+    portal.goto(f"/portal/new/full?model={model}")
+    found, check = portal.locator("#found"), portal.get_by_role("button", name="Check")
+    expect(found).to_be_hidden()
+    check.focus()
+    portal.keyboard.press("Enter")
+    expect(found).to_contain_text(f"This job can run. Frontier fits {model}. It takes about")
+    expect(found).to_contain_text("of memory")
+    expect(found).to_be_focused()
+    require_accessible(portal)
+    portal.get_by_label("Dataset", exact=True).first.fill("nothing-of-this-name")
+    expect(found).to_be_hidden()  # what a check found is not true of another job
+    check.press("Enter")
+    expect(found).to_have_text("Not yet a job that can run: 1 thing is to be changed, listed below.")
+    expect(found).to_be_focused()
+    portal.keyboard.press("Tab")
+    expect(portal.locator("#outlook a[data-field]")).to_be_focused()
+    assert portal.url.endswith(f"?model={model}"), "the page is the same one"

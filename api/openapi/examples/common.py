@@ -103,6 +103,7 @@ JOB_ANSWER: Final[dict[str, Any]] = {
     "finished_at": LATER,
     "waiting_reason": None,
     "estimated_seconds": 118.0,
+    "estimated_seconds_deviation": 0.12,
     "error": None,
     "metrics": METRICS,
     "verdict": {

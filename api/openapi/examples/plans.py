@@ -44,7 +44,7 @@ EXAMPLES: Final[dict[str, Any]] = {
             "gates": {"max_perplexity_ratio": 1.3},
         },
         "summary": "Set to zero 35 % of the prunable weights of smollm2-135m with Frontier (unstructured), calibrated "
-        "on wikipedia-calibration in about 4 min: expect perplexity of 1.19 times the dense model's (1.14 to 1.28).",
+        "on wikipedia-calibration in 3 to 7 min: expect perplexity of 1.19 times the dense model's (1.14 to 1.28).",
         "choices": [
             {
                 "field": "amount",

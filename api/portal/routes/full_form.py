@@ -35,6 +35,8 @@ from secateur_wire.models import Model
 router = APIRouter(prefix="/new/full")
 
 CHECK = "check"
+BY_HAND = "by-hand"
+"""Value of a check that a person starts; the page checks by itself at each change."""
 _MOST_CHOICES = 100
 """Most models, datasets and jobs that are offered; others can be named."""
 
@@ -62,7 +64,10 @@ def submit_job(request: Request, caller: Viewer, state: State, posted: Posted, b
     choices = _choices(state, caller)
     if posted.get(CHECK):
         draft = draft_job(state, caller, form, choices.datasets)
-        return _changes(request, form, draft, choices) if is_partial(request) else _page(request, draft, choices)
+        was_checked = BY_HAND in posted.lists[CHECK]
+        if is_partial(request):
+            return _changes(request, form, draft, choices, was_checked=was_checked)
+        return _page(request, draft, choices, was_checked=was_checked)
     caller.require("member")
     draft = draft_job(state, caller, form, choices.datasets)
     if draft.body is not None and not draft.is_refused:
@@ -116,15 +121,20 @@ def _choices(state: ApiState, caller: Principal) -> _Choices:
     return _Choices(models, datasets, pruning_jobs)
 
 
-def _page(request: Request, draft: Draft, choices: _Choices, *, status: int | None = None) -> Response:
+def _page(
+    request: Request, draft: Draft, choices: _Choices, *, status: int | None = None, was_checked: bool = False
+) -> Response:
     """Render the whole page; before a submit, fields that are still empty are no errors."""
     if status is None and not draft.form.get("model"):
         draft.errors.clear()
-    context = _context(request, draft, choices) | {"was_submitted": status is not None}
+    context = _context(request, draft, choices) | {
+        "was_submitted": status is not None,
+        "was_checked": was_checked,
+    }
     return page(request, "full_form/page.html", context, status=status or 200)
 
 
-def _changes(request: Request, sent: Form, draft: Draft, choices: _Choices) -> Response:
+def _changes(request: Request, sent: Form, draft: Draft, choices: _Choices, *, was_checked: bool) -> Response:
     """Render the parts that htmx replaces: the model's description, and only those fields that were filled in."""
     if not sent.get("model"):
         draft.errors.clear()
@@ -137,7 +147,8 @@ def _changes(request: Request, sent: Form, draft: Draft, choices: _Choices) -> R
         "recovery": any(name.startswith("recovery.") for name in filled),
         "data": is_new_task or any(name.startswith(("calibration.", "evaluation.")) for name in filled),
     }
-    return page(request, "full_form/changes.html", _context(request, draft, choices) | {"changed": changed})
+    context = _context(request, draft, choices) | {"changed": changed, "was_checked": was_checked}
+    return page(request, "full_form/changes.html", context)
 
 
 def _context(request: Request, draft: Draft, choices: _Choices) -> dict[str, Any]:

@@ -57,6 +57,10 @@
   };
 
   document.addEventListener("htmx:after:swap", () => { followAll(); tellAll(); });
+  // Whoever asked for the check hears and sees what it found, wherever on the page the button is.
+  document.addEventListener("htmx:finally:request", (event) => {
+    if (event.target.id === "check") document.getElementById("found").focus();
+  });
   // A link to a field inside closed details opens them.
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-field]");

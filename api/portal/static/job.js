@@ -13,6 +13,9 @@
     return [steps, steps.map((step) => values.get(step))];
   };
 
+  // Of one point alone the axis would go up to 100.
+  const fromOnePointOn = ({ data: [steps] }, least, most) => (steps.length === 1 ? [steps[0], steps[0] + 1] : [least, most]);
+
   const options = (figure, place) => {
     const style = getComputedStyle(place);
     const axis = {
@@ -25,7 +28,7 @@
       width: place.clientWidth,
       height: HEIGHT,
       legend: { live: true },
-      scales: { x: { time: false } },
+      scales: { x: { time: false, range: fromOnePointOn } },
       axes: [{ ...axis, size: 32, incrs: WHOLE }, { ...axis, size: 64 }],
       series: [
         { label: figure.dataset.step },
@@ -95,24 +98,36 @@
     if (whole < 48 * 3600) return `${Math.floor(whole / 3600)} h ${padded(Math.floor((whole % 3600) / 60))} min`;
     return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
   };
+  // The words of an estimated time are those of the server, `secateur_wire.progress.between`.
+  const roughly = (seconds) => {
+    if (seconds < 90) return `${Math.max(seconds, 1).toFixed(0)} s`;
+    return seconds < 5400 ? `${(seconds / 60).toFixed(0)} min` : `${(seconds / 3600).toFixed(1)} h`;
+  };
+  const between = (low, high) => {
+    const [least, most] = [roughly(low), roughly(high)];
+    if (least === most) return `about ${most}`;
+    if (low < 1) return `up to ${most}`;
+    const [number, unit] = least.split(" ");
+    return `${unit === most.split(" ")[1] ? number : least} to ${most}`;
+  };
   let saidAt = Date.now();
   let heardAt = null; // of an event that left the head as it was
   const words = {
     elapsed: (said, since) => span(said + since),
-    left: (said, since) => (said > since ? `about ${span(Math.ceil(said - since))} left` : "takes longer than expected"),
+    left: (said, since, least) => (said > since ? `${between(Math.max(least - since, 0), said - since)} left` : "takes longer than expected"),
     silent: (said, since) => `${span(heardAt === null ? said + since : (Date.now() - heardAt) / 1000)} ago`,
   };
   const tick = () => {
     const since = (Date.now() - saidAt) / 1000;
     for (const each of head.querySelectorAll("[data-clock]")) {
-      each.firstChild.data = words[each.dataset.clock](Number(each.dataset.seconds), since);
+      each.firstChild.data = words[each.dataset.clock](Number(each.dataset.seconds), since, Number(each.dataset.least));
     }
   };
   new MutationObserver(() => {
     saidAt = Date.now();
     heardAt = null;
     tick();
-  }).observe(head, { attributes: true, attributeFilter: ["data-seconds"], childList: true, subtree: true });
+  }).observe(head, { attributes: true, attributeFilter: ["data-seconds", "data-least"], childList: true, subtree: true });
   setInterval(tick, 1000);
 
   const live = document.getElementById("live");

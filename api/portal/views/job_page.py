@@ -23,7 +23,7 @@ from core.service.jobs.snapshots import Snapshot, newest_events
 from core.service.jobs.states import LEASED, TERMINAL
 from core.service.publications.service import list_publications
 from secateur_wire.jobs import JobEvent
-from secateur_wire.progress import remaining_seconds
+from secateur_wire.progress import between, remaining_range, seconds_range
 
 LOG_LINES = 500
 """Lines of the log in the page; all of it is a file."""
@@ -42,12 +42,13 @@ def head(now: Snapshot, newest: Sequence[JobEvent]) -> dict[str, Any]:
     browser counts on from them.
     """
     job = now.job
+    seconds, deviation = job.estimated_seconds, job.estimated_seconds_deviation
     stage_words = next((words for stage, words in STAGE_WORDS.items() if stage == job.stage), None)
     context: dict[str, Any] = {
         "job": job,
         "elapsed": None,
         "remaining": None,
-        "estimated": job.estimated_seconds,
+        "estimated": None if seconds is None else between(*seconds_range(seconds, deviation)),
         "stage_words": stage_words,
     }
     if job.status in LEASED and job.started_at is not None:
@@ -56,7 +57,7 @@ def head(now: Snapshot, newest: Sequence[JobEvent]) -> dict[str, Any]:
         heard_at = newest[-1].created_at if newest else job.started_at
         context |= {
             "elapsed": elapsed,
-            "remaining": remaining_seconds(job.progress, elapsed, job.estimated_seconds),
+            "remaining": remaining_range(job.progress, elapsed, seconds, deviation),
             "silent": max((moment - heard_at).total_seconds(), 0.0),
             "doing": _doing(newest),
         }

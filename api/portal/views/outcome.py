@@ -8,6 +8,7 @@ from typing import Final, get_args
 from api.portal.formatting import number, percent, size
 from core.pipeline.reports.verdict import PERPLEXITY_BANDS, band_of
 from secateur_wire.plans import FigureName, Plan, PlanFigure, PlanPoint
+from secateur_wire.progress import between, roughly
 from secateur_wire.verdicts import Band
 
 SOURCES: Final[dict[str, str]] = {
@@ -118,7 +119,7 @@ def outcome_figures(plan: Plan, dense_bytes: int | None) -> list[OutcomeFigure]:
 def _value(name: FigureName, estimate: float, dense_bytes: int | None) -> str:
     match name:
         case "seconds":
-            return _minutes(estimate)
+            return roughly(estimate)
         case "bytes_ratio":
             return percent(estimate) if dense_bytes is None else size(estimate * dense_bytes)
         case "perplexity_ratio":
@@ -134,7 +135,7 @@ def _speed(ratio: float) -> str:
 def _range(name: FigureName, figure: PlanFigure, dense_bytes: int | None) -> str:
     match name:
         case "seconds":
-            return f"{_minutes(figure.low)} to {_minutes(figure.high)}"
+            return between(figure.low, figure.high)
         case "bytes_ratio":
             dense = "" if dense_bytes is None else f" of {size(dense_bytes)}"
             share = percent(figure.estimate)
@@ -225,17 +226,11 @@ def _cell(point: PlanPoint, name: FigureName) -> str:
         return _UNKNOWN
     match name:
         case "seconds":
-            return _minutes(figure.estimate)
+            return roughly(figure.estimate)
         case "perplexity_ratio":
             return f"× {number(figure.estimate, 3 if figure.estimate < 10 else 2)}"
         case _:
             return percent(figure.estimate)
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _quality(points: Sequence[PlanPoint], across: Callable[[float], float]) -> tuple[str, str, tuple[Limit, ...]]:

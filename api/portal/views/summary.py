@@ -142,10 +142,10 @@ def _points(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | N
         counted = ""
         if parameters is not None and parameters.dense and parameters.nonzero is not None:
             counted = f"; {count(parameters.dense)} → {count(parameters.nonzero)} parameters that are not zero"
-        yield "Smaller", f"{_capitalized(_size(metrics))}: {size(sizes.dense)} → {size(sizes.stored)}{counted}"
-    yield "Faster", f"{_capitalized(_speed(recipe, metrics, report))}{_timed(metrics)}"
+        yield "Smaller", f"{size(sizes.dense)} → {size(sizes.stored)}{counted}"
+    yield "Faster", _timed(metrics) or _capitalized(_speed(recipe, metrics, report))
     if verdict is not None:
-        yield "Costs", f"{_capitalized(verdict.words)}: {verdict.reason}"
+        yield "Costs", _capitalized(verdict.reason)
     else:
         yield "Costs", "Quality was not measured: name evaluation sets, and the next job will tell"
     if metrics.seconds is not None and metrics.seconds.total:
@@ -165,7 +165,7 @@ def _timed(metrics: Metrics) -> str:
             rate = each.speed.decode
             doubt = " (within the noise)" if abs(rate.ratio - 1) <= rate.noise else ""
             shown.append(f"{each.file}: {number(rate.dense)} → {number(rate.pruned)} tokens/s written{doubt}")
-    return f": {'; '.join(shown)}" if shown else ""
+    return "; ".join(shown)
 
 
 def _remarks(recipe: Body, metrics: Metrics, report: Report) -> list[str]:

@@ -25,6 +25,7 @@ from secateur_wire.plans import Plan
 from secateur_wire.publications import Publication
 from secateur_wire.reports import GateResult, Report
 from secateur_wire.retention import Retention, RetentionPolicy, RetentionPreview
+from secateur_wire.samples import SampleRequest
 from secateur_wire.states import JobStatus
 from secateur_wire.sweeps import Sweep, SweepResults
 from secateur_wire.teams import AuditEntry, CreatedKey, HubToken, Key, Role, Team
@@ -63,6 +64,7 @@ __all__ = [
     "RetentionPolicy",
     "RetentionPreview",
     "Role",
+    "SampleRequest",
     "Summary",
     "Sweep",
     "SweepResults",

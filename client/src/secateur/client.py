@@ -141,6 +141,10 @@ class Client:
     discovery = _waits(Operations.discovery)
     plan = _waits(Operations.plan)
 
+    request_samples = _waits(Operations.request_samples)
+    sample_request = _waits(Operations.sample_request)
+    wait_for_samples = _waits(Operations.wait_for_samples)
+
     datasets = _iterates(Operations.datasets)
     dataset = _waits(Operations.dataset)
     add_dataset = _waits(Operations.add_dataset)
@@ -162,6 +166,7 @@ class Client:
     report = _waits(Operations.report)
     artifacts = _waits(Operations.artifacts)
     download = _waits(Operations.download)
+    download_archive = _waits(Operations.download_archive)
     ways_to_run = _waits(Operations.ways_to_run)
     delete_artifacts = _waits(Operations.delete_artifacts)
 

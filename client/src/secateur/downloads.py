@@ -52,6 +52,27 @@ async def download_files(
     return targets
 
 
+async def fetch_archive(transport: Transport, path: str, target: Path) -> Path:
+    """Fetch what has neither ranges nor a hash; `target` is there once all of it is. Raises DownloadInterrupted."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part_file = target.with_name(f".{target.name}.part")
+    try:
+        with open(part_file, "wb") as part:
+            try:
+                async with transport.stream(path, headers={"Accept-Encoding": "identity"}) as stream:
+                    async for chunk in stream.chunks():
+                        await transport.in_thread(part.write, chunk)
+            except httpx.TransportError as error:
+                raise DownloadInterrupted(
+                    f"{target.name}: {part.tell()} bytes came, then no more ({transport.unreachable(error)}); an "
+                    "archive begins anew, `download` goes on where it was cut off"
+                ) from error
+        part_file.replace(target)
+    finally:
+        part_file.unlink(missing_ok=True)
+    return target
+
+
 def added_files(exports: Sequence[ExportedFile], format: str, types: Sequence[str] | None) -> set[str]:
     """Return the names of the files of a form, of all its types or of those that are wanted.
 

@@ -17,13 +17,6 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else f"{minutes} min {rest} s"
 
 
-def roughly(seconds: float) -> str:
-    """Format a time that is only estimated, in the largest unit that fits."""
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def percent(value: float | None) -> str | None:
     return None if value is None else f"{value:.2%}"
 

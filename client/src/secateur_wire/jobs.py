@@ -29,7 +29,8 @@ class JobState(WireModel, Generic[Figures]):
     """A job without the parts of its request that have fields of their own.
 
     `progress` runs from 0 to 1. `waiting_reason` says why no worker can take a job that waits, None where one can.
-    `estimated_seconds` is how long an attempt was expected to take when the job was submitted.
+    `estimated_seconds` is how long an attempt was expected to take when the job was submitted, and
+    `estimated_seconds_deviation` the standard deviation of its logarithm, None where no jobs say how exact it is.
     `verdict` puts in words how the model compares with the dense one, None where no quality was measured.
     """
 
@@ -44,6 +45,7 @@ class JobState(WireModel, Generic[Figures]):
     finished_at: datetime | None
     waiting_reason: str | None = None
     estimated_seconds: float | None = None
+    estimated_seconds_deviation: float | None = None
     error: JobError | None
     metrics: Figures | None
     verdict: Verdict | None = None

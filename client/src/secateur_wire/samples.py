@@ -41,3 +41,7 @@ class SampleRequest(WireModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+    @property
+    def finished(self) -> bool:
+        return self.state in ("ready", "failed")

@@ -112,12 +112,19 @@ def alike_counts(
     structure: ModelStructure, kinds: Sequence[UnitKind], units: Mapping[KindName, int]
 ) -> tuple[LayerCounts, ...]:
     """Return the counts of all layers where each keeps as many units of every kind that it has any of."""
-    return tuple(
-        LayerCounts.of(
-            structure, layer, kinds, {kind.name: units[kind.name] if kind.units(shape) else 0 for kind in kinds}
-        )
-        for layer, shape in enumerate(structure.layers)
-    )
+    likenesses = _likenesses(structure)
+    counts: dict[int, LayerCounts] = {}
+    for layer in set(likenesses):
+        shape = structure.layers[layer]
+        kept = {kind.name: units[kind.name] if kind.units(shape) else 0 for kind in kinds}
+        counts[layer] = LayerCounts.of(structure, layer, kinds, kept)
+    return tuple(counts[layer] for layer in likenesses)
+
+
+def _likenesses(structure: ModelStructure) -> list[int]:
+    """Return for each layer the first one of its sizes, on which all that units count depends."""
+    first: dict[tuple[tuple[str, int], ...], int] = {}
+    return [first.setdefault(tuple(shape.sizes.items()), layer) for layer, shape in enumerate(structure.layers)]
 
 
 def _units(shape: LayerShape, kinds: Sequence[UnitKind]) -> list[int]:
@@ -155,9 +162,13 @@ def counts_among(
     share = ratio * parameters / sum(removable)
     counts: list[LayerCounts] = []
     missed = False
-    for layer, (shape, most) in enumerate(zip(structure.layers, removable, strict=True)):
+    chosen: dict[int, LayerCounts] = {}
+    for layer, like, shape, most in zip(layers, _likenesses(structure), structure.layers, removable, strict=True):
         if not most:
             counts.append(LayerCounts.of_all(shape, kinds))
+            continue
+        if like in chosen:
+            counts.append(chosen[like])
             continue
         wanted = share * most
         slack = round_to * fine_kind(kinds).parameters(structure, layer) + _ROUNDING
@@ -172,7 +183,8 @@ def counts_among(
         ) -> tuple[tuple[float, ...], float]:
             return preference(each, shape, share), abs(each.removed - wanted)
 
-        counts.append(min(reached, key=rank) if reached else min(steps, key=lambda each: abs(each.removed - wanted)))
+        chosen[like] = min(reached, key=rank) if reached else min(steps, key=lambda each: abs(each.removed - wanted))
+        counts.append(chosen[like])
     if missed:
         raise unreachable(ratio, sum(each.removed for each in counts) / parameters, round_to)
     return tuple(counts)

@@ -67,8 +67,10 @@ class Job(JobState[dict[str, Any]]):
     `model_revision` is the hash of the content that `model` meant when the job was submitted, `warnings` those of its
     estimate then. `waiting_reason` says why no worker of its queue can take a job that waits, as the fleet is now; null
     where one can, or the job does not wait. `estimated_seconds` is how long an attempt was expected to take when the
-    job was submitted. `verdict` also compares with the team's own jobs that removed as much of
-    the same model at random, where one job is asked for; in lists it knows this release's measurements alone.
+    job was submitted; `estimated_seconds_deviation` is the standard deviation of its natural logarithm, null until jobs
+    of this queue and method have shown how exact the formula is. `verdict` also compares with the team's own jobs that
+    removed as much of the same model at random, where one job is asked for; in lists it knows this release's
+    measurements alone.
     """
 
     not_promised = frozenset({"time_limit_seconds"})

@@ -9,15 +9,15 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 from typing import Final
+
+from secateur_wire.progress import BAND
 
 LEAST_EXCESS: Final = 0.005
 """Excess that counts for any below it: half a per cent of perplexity cannot be told from nothing."""
 FARTHEST: Final = 1.0
 """Distance in logits above the largest measured share up to which a curve is continued: 2.7 times its odds."""
-BAND: Final = NormalDist().inv_cdf(0.95)
-"""Deviations on each side of an estimate: nine outcomes of ten should lie between."""
 LEAST_SLOPE_DEVIATION: Final = 0.35
 """Deviation of slopes that is assumed at least: about that of one shipped curve of zeros from the others."""
 OTHER_FAMILY: Final = 1.5
@@ -75,6 +75,20 @@ def log_excess(excess: float) -> float:
     return math.log(max(excess, LEAST_EXCESS))
 
 
+@dataclass(frozen=True)
+class CurvePlace:
+    """Logarithm of the excess at the logit of a share."""
+
+    where: float
+    value: float
+    deviation: float
+
+
+def places_of(points: Sequence[MeasuredPoint]) -> list[CurvePlace]:
+    """Return the places that measured points come to, one for each share, whose values never fall."""
+    return _rising(_merged(points))
+
+
 def slope_of(curves: Iterable[Sequence[tuple[float, float]]], *, assumed: Slope | None = None) -> Slope:
     """Return the slopes of curves of (share, excess) with two shares or more; `assumed` where there is none."""
     slopes = []
@@ -89,11 +103,10 @@ def slope_of(curves: Iterable[Sequence[tuple[float, float]]], *, assumed: Slope 
     return Slope(fmean(slopes), max(deviation, LEAST_SLOPE_DEVIATION))
 
 
-def expected_excess(points: Sequence[MeasuredPoint], share: float, slope: Slope) -> Expected | None:
-    """Return the excess to expect at a share above 0; None where no point is near enough."""
-    if not points:
+def expected_excess(places: Sequence[CurvePlace], share: float, slope: Slope) -> Expected | None:
+    """Return the excess to expect at a share above 0; None where no place is near enough."""
+    if not places:
         return None
-    places = _rising(_merged(points))
     where = logit(share)
     below = [each for each in places if each.where <= where]
     above = [each for each in places if each.where > where]
@@ -119,16 +132,7 @@ def _expected(mean: float, low: float, high: float) -> Expected:
     return Expected(math.exp(mean), math.exp(low), math.exp(high))
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Logarithm of the excess at the logit of a share."""
-
-    where: float
-    value: float
-    deviation: float
-
-
-def _merged(points: Sequence[MeasuredPoint]) -> list[_Place]:
+def _merged(points: Sequence[MeasuredPoint]) -> list[CurvePlace]:
     """Return a place for each share: the mean of its points, whose differences add to its deviation."""
     groups: list[list[MeasuredPoint]] = []
     for point in sorted(points, key=lambda each: each.share):
@@ -141,15 +145,15 @@ def _merged(points: Sequence[MeasuredPoint]) -> list[_Place]:
         values = [log_excess(each.excess) for each in group]
         own = math.sqrt(fmean(each.deviation**2 for each in group))
         between = stdev(values) if len(values) > 1 else 0.0
-        places.append(_Place(logit(fmean(each.share for each in group)), fmean(values), math.hypot(own, between)))
+        places.append(CurvePlace(logit(fmean(each.share for each in group)), fmean(values), math.hypot(own, between)))
     return places
 
 
-def _rising(places: Sequence[_Place]) -> list[_Place]:
+def _rising(places: Sequence[CurvePlace]) -> list[CurvePlace]:
     """Return the places with values that never fall: those that do have the mean of both (pool adjacent violators)."""
-    blocks: list[list[_Place]] = []
+    blocks: list[list[CurvePlace]] = []
 
-    def value(block: Sequence[_Place]) -> float:
+    def value(block: Sequence[CurvePlace]) -> float:
         return fmean(each.value for each in block)
 
     for place in places:
@@ -157,10 +161,10 @@ def _rising(places: Sequence[_Place]) -> list[_Place]:
         while len(blocks) > 1 and value(blocks[-2]) > value(blocks[-1]):
             last = blocks.pop()
             blocks[-1] += last
-    return [_Place(each.where, value(block), each.deviation) for block in blocks for each in block]
+    return [CurvePlace(each.where, value(block), each.deviation) for block in blocks for each in block]
 
 
-def _between(below: _Place, above: _Place, where: float, slope: Slope) -> tuple[float, float]:
+def _between(below: CurvePlace, above: CurvePlace, where: float, slope: Slope) -> tuple[float, float]:
     """Return the value between two places, and its deviation: theirs, and that of a slope that changes on the way."""
     before, after = where - below.where, above.where - where
     weight = after / (before + after)
@@ -169,7 +173,7 @@ def _between(below: _Place, above: _Place, where: float, slope: Slope) -> tuple[
     return mean, math.hypot(own, slope.deviation * before * after / (before + after))
 
 
-def _slope_at(nearest: _Place, next_one: Sequence[_Place], slope: Slope) -> float:
+def _slope_at(nearest: CurvePlace, next_one: Sequence[CurvePlace], slope: Slope) -> float:
     """Return the slope beyond a place: its own as far as that is known, else that of other curves."""
     if not next_one:
         return slope.mean

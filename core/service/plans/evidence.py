@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Final
 
 from core.engine.options.patterns import family_of
-from core.service.plans.curves import Expected, MeasuredPoint, Slope, expected_excess, log_excess, slope_of
+from core.service.plans.curves import CurvePlace, MeasuredPoint, Slope, log_excess, places_of, slope_of
 from core.service.plans.outcomes import Outcome, Setting, Subject
 from secateur_wire.plans import FigureSource
 
@@ -56,10 +56,9 @@ class Evidence:
     words: str
     outcomes: Sequence[Outcome]
 
-    def expected(self, question: Question, share: float, slope: Slope) -> Expected | None:
-        """Return the excess to expect at a share; None where nothing near was measured."""
-        points = [point for each in self.outcomes for point in _points(each, question)]
-        return expected_excess(points, share, slope)
+    def places(self, question: Question) -> list[CurvePlace]:
+        """Return the places of its outcomes on the curve of what is planned."""
+        return places_of([point for each in self.outcomes for point in _points(each, question)])
 
 
 def evidence_for(question: Question, own: Iterable[Outcome], shipped: Iterable[Outcome]) -> list[Evidence]:

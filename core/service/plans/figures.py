@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from core.engine.architectures.describe import Description
@@ -11,11 +12,12 @@ from core.engine.options.patterns import STRUCTURED
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import ResolvedRequest
 from core.service.plans.amounts import PACKED, Scale
-from core.service.plans.curves import BAND, Expected, Slope
+from core.service.plans.curves import CurvePlace, Expected, Slope, expected_excess
 from core.service.plans.evidence import Evidence, Question, evidence_for, slope_for
 from core.service.plans.outcomes import Latency, Outcome
 from secateur_wire.jobs import Estimate
 from secateur_wire.plans import FigureName, Goal, PlanFigure
+from secateur_wire.progress import seconds_range
 
 _LATENCY_FIGURES: Final[Mapping[Latency, FigureName]] = {"prefill": "prefill_ratio", "decode": "decode_ratio"}
 _LATENCY_REACH: Final = 0.05
@@ -27,8 +29,6 @@ _LARGEST_TIMED_RATIO: Final = 2.0
 """Ratio of sizes up to which timings of another model say anything of a model's."""
 _FORMULA_ERROR: Final = 5.0
 """Factor by which a time may differ from the formula alone, which no job has corrected yet."""
-_LEAST_SECONDS_DEVIATION: Final = 0.1
-"""Deviation of a time's logarithm at least, also where all jobs before took the formula's."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,18 @@ class LossEstimates:
     def expected(self, share: float) -> tuple[Expected, Evidence] | None:
         """Return the excess that a further removal adds, and what that rests on; None where nothing near is known."""
         total = self._total(share)
-        for each in self.evidence:
-            expected = each.expected(self.question, total, self.slope) if 0 < total < 1 else None
+        for each, places in zip(self.evidence, self._places, strict=True):
+            expected = expected_excess(places, total, self.slope) if 0 < total < 1 else None
             if expected is None:
                 continue
-            before = each.expected(self.question, self.lost, self.slope) if self.lost else None
+            before = expected_excess(places, self.lost, self.slope) if self.lost else None
             return (expected if before is None else expected.less(before.excess)), each
         return None
+
+    @cached_property
+    def _places(self) -> list[list[CurvePlace]]:
+        """Places of each evidence: the same for every share."""
+        return [each.places(self.question) for each in self.evidence]
 
     def _total(self, share: float) -> float:
         """Return the share that is gone afterwards: zeros are counted again, of units what is left can go."""
@@ -128,13 +133,13 @@ def seconds_figure(estimate: Estimate) -> PlanFigure | None:
         return None
     jobs = estimate.basis.jobs
     deviation = estimate.basis.seconds_deviation
-    error = _FORMULA_ERROR
+    low, high = estimate.seconds / _FORMULA_ERROR, estimate.seconds * _FORMULA_ERROR
     if deviation is not None:
-        error = math.exp(BAND * max(deviation, _LEAST_SECONDS_DEVIATION))
+        low, high = seconds_range(estimate.seconds, deviation)
     return PlanFigure(
         estimate=estimate.seconds,
-        low=estimate.seconds / error,
-        high=estimate.seconds * error,
+        low=low,
+        high=high,
         source="jobs" if deviation is not None else "account",
         count=jobs,
         basis=f"a formula, corrected by {jobs} jobs of the same method and queue"

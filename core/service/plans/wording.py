@@ -7,9 +7,9 @@ from core.engine.options.patterns import STRUCTURED, UNSTRUCTURED
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from secateur_wire.plans import Goal, PlanFigure
+from secateur_wire.progress import between
 
 _PARTS = {"speed": "parameters", "size": "bytes", "sparsity": "prunable weights"}
-_MINUTE, _HOUR = 60, 3600
 
 
 def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: Mapping[str, PlanFigure]) -> str:
@@ -32,7 +32,7 @@ def summary(model: str, goal: Goal, job: Recipe, amount: float | None, figures: 
         )
     if "bytes_ratio" in figures and goal != "sparsity":
         expected.append(f"{_share(figures['bytes_ratio'].estimate)} of its bytes")
-    took = f" in about {_duration(figures['seconds'].estimate)}" if "seconds" in figures else ""
+    took = f" in {between(seconds.low, seconds.high)}" if (seconds := figures.get("seconds")) is not None else ""
     outcome = f": expect {' and '.join(expected)}" if expected else ""
     return f"{what}{took}{outcome}."
 
@@ -83,12 +83,3 @@ def _text(dataset: str) -> str:
 
 def _share(share: float) -> str:
     return f"{100 * share:.3g} %"
-
-
-def _duration(seconds: float) -> str:
-    """Return a time in words, no more exact than an estimate is."""
-    if seconds < 2 * _MINUTE:
-        return f"{max(seconds, 1):.0f} s"
-    if seconds < 2 * _HOUR:
-        return f"{seconds / _MINUTE:.0f} min"
-    return f"{seconds / _HOUR:.1f} h"

@@ -28,8 +28,9 @@ from secateur.cli.submit import (
     TaskLimitOption,
     TaskOption,
 )
-from secateur.formatting import count, duration, size
-from secateur_wire.jobs import Inspection
+from secateur.formatting import count, size
+from secateur_wire.jobs import Estimate, Inspection
+from secateur_wire.progress import between, seconds_range
 
 
 def inspect(
@@ -128,7 +129,7 @@ def _print_inspection(inspection: Inspection) -> None:
                 *_artifact_size(inspection),
                 ("peak memory, about", size(inspection.estimate.peak_memory_bytes)),
                 ("disk, about", size(inspection.estimate.disk_bytes)),
-                ("time, about", None if inspection.estimate.seconds is None else duration(inspection.estimate.seconds)),
+                ("time", _time(inspection.estimate)),
                 *(("warning", each) for each in inspection.estimate.warnings),
             ]
         )
@@ -156,3 +157,9 @@ def _rounded(job: dict[str, JsonValue] | None) -> str | None:
     parameters = (job or {}).get("parameters")
     multiple = parameters.get("round_to") if isinstance(parameters, dict) else None
     return None if multiple is None else f"a multiple of {multiple} in each layer"
+
+
+def _time(estimate: Estimate) -> str | None:
+    if estimate.seconds is None:
+        return None
+    return between(*seconds_range(estimate.seconds, estimate.basis.seconds_deviation))

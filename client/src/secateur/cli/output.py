@@ -15,12 +15,12 @@ from rich.text import Text
 
 from secateur.client import Client
 from secateur.errors import ApiError
-from secateur.formatting import duration, percent, roughly, size
+from secateur.formatting import duration, percent, size
 from secateur.jobs import Job
 from secateur.metrics_table import figures
 from secateur_wire.discoveries import Discovery
 from secateur_wire.metrics import Metrics, TargetReached
-from secateur_wire.progress import remaining_seconds
+from secateur_wire.progress import between, remaining_range
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
@@ -138,8 +138,8 @@ def _left(job: Job) -> str:
     if job.status != "running" or job.started_at is None:
         return ""
     elapsed = (datetime.now(UTC) - job.started_at).total_seconds()
-    left = remaining_seconds(job.progress, elapsed, job.estimated_seconds)
-    return "" if left is None else f", about {roughly(left)} left"
+    left = remaining_range(job.progress, elapsed, job.estimated_seconds, job.estimated_seconds_deviation)
+    return "" if left is None else f", {between(*left)} left"
 
 
 def _target(target: Mapping[str, float] | None, reached: TargetReached | None) -> str | None:

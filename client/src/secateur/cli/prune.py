@@ -14,7 +14,7 @@ from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_j
 from secateur.cli.plan import print_plan
 from secateur.cli.taking_in import TakingIn, local_model, local_text, take_in, upload_model, upload_text
 from secateur.cli.transfer import transfer_bars
-from secateur.cli.unfinished import OutputFolder, PruneRequest, output_folder
+from secateur.cli.unfinished import RECORD, OutputFolder, PruneRequest, output_folder
 from secateur.cli.watch import INTERRUPTED, show_end, show_progress
 from secateur.client import Client
 from secateur.errors import DownloadError, NotFound, SecateurError
@@ -219,7 +219,8 @@ def _download(client: Client, job: Job, folder: OutputFolder) -> list[ArtifactFi
 
 
 def _bytes_in(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """Return the bytes of the artifact that have arrived: the record of what is under way is none of it."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.name != RECORD)
 
 
 def _stop(client: Client, folder: OutputFolder) -> None:

@@ -15,11 +15,11 @@ from secateur.cli.identifiers import JobArgument
 from secateur.cli.output import JsonOption, connect, explain, print_job, print_json
 from secateur.cli.summary import SummaryFiles
 from secateur.client import Client
-from secateur.formatting import duration, roughly
+from secateur.formatting import duration
 from secateur.jobs import Job
 from secateur.summary import exit_code
 from secateur_wire.jobs import JobEvent
-from secateur_wire.progress import remaining_seconds
+from secateur_wire.progress import between, remaining_range
 
 INTERRUPTED: Final = 130
 
@@ -60,7 +60,7 @@ def show_progress(client: Client, job_id: str, *, from_attempt: int = 0) -> Job:
 
     Of attempts before `from_attempt` nothing is shown.
     """
-    clock = _Clock(lambda: client.job(job_id).estimated_seconds)
+    clock = _Clock(lambda: client.job(job_id))
     if sys.stderr.isatty():
         with _Bars(clock) as bars:
             return client.wait(job_id, on_event=_since(from_attempt, bars.show))
@@ -118,13 +118,13 @@ def _remark(event: JobEvent) -> str | None:
 class _Clock:
     """Time of the attempt that runs, by the times of its events: what it has left, and what each stage took."""
 
-    def __init__(self, estimated: Callable[[], float | None]) -> None:
-        self._estimated_now = estimated
-        self._estimated: float | None = None
+    def __init__(self, job_now: Callable[[], Job]) -> None:
+        self._job_now = job_now
+        self._job: Job | None = None
         self._attempt: datetime | None = None
         self._stage: tuple[str, datetime] | None = None
         self._progress = 0.0
-        self._left: float | None = None
+        self._left: tuple[float, float] | None = None
 
     def note(self, event: JobEvent) -> str | None:
         """Take in an event; return the stage that it ends, with the time it took, if it ends one."""
@@ -134,19 +134,22 @@ class _Clock:
             ended, self._stage = f"{stage}, {duration((event.created_at - began).total_seconds())}", None
         if event.type == "status":
             self._attempt, self._progress = (event.created_at if status == "running" else None), 0.0
-            self._estimated = self._estimated_now() if status == "running" else None
+            self._job = self._job_now() if status == "running" else None
         elif event.type == "stage":
             self._stage = str(event.data.get("stage")), event.created_at
         self._progress = _progress(event) or self._progress
         self._left = None
-        if self._attempt is not None:
+        if self._attempt is not None and self._job is not None:
+            job = self._job
             elapsed = (event.created_at - self._attempt).total_seconds()
-            self._left = remaining_seconds(self._progress, elapsed, self._estimated)
+            self._left = remaining_range(
+                self._progress, elapsed, job.estimated_seconds, job.estimated_seconds_deviation
+            )
         return ended
 
     def left(self) -> str:
         """Return the time left in words, none where nothing is known of it."""
-        return "" if self._left is None else f"about {roughly(self._left)} left"
+        return "" if self._left is None else f"{between(*self._left)} left"
 
 
 class _Bars:

@@ -8,6 +8,7 @@ from secateur.operations.jobs import JobOperations
 from secateur.operations.plans import PlanOperations
 from secateur.operations.registry import RegistryOperations
 from secateur.operations.retention import RetentionOperations
+from secateur.operations.samples import SampleOperations
 from secateur.operations.sweeps import SweepOperations
 from secateur.operations.team import TeamOperations
 from secateur.operations.triggers import TriggerOperations
@@ -18,6 +19,7 @@ __all__ = ["Operations"]
 
 class Operations(
     RegistryOperations,
+    SampleOperations,
     PlanOperations,
     JobOperations,
     SweepOperations,

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.downloads import OnProgress, added_files, download_files
+from secateur.downloads import OnProgress, added_files, download_files, fetch_archive
 from secateur.errors import DownloadError
 from secateur.events import stream_events
 from secateur.jobs import Job, JobSort
@@ -131,6 +131,14 @@ class JobOperations(Calls):
             raise DownloadError(f"{job_id} has no artifact: it is {(await self.job(job_id)).status}")
         path = f"jobs/{segment(job_id)}/artifacts"
         return await download_files(self._transport, path, files, Path(folder), on_progress or ignore)
+
+    async def download_archive(self, job_id: str, file: str | Path) -> Path:
+        """Bring all of an artifact into one tar archive, its files in a folder named after the job; returns its path.
+
+        It is made while it is sent, so one that is cut off begins anew: `download` goes on instead, and verifies each
+        file. Raises NotFound where there is no artifact, DownloadInterrupted where the connection broke.
+        """
+        return await fetch_archive(self._transport, f"jobs/{segment(job_id)}/artifacts.tar", Path(file))
 
     async def ways_to_run(self, job_id: str, folder: str | Path) -> list[WayToRun]:
         """Return commands that run a job's artifact from `folder`, one for each runtime that takes it."""

@@ -75,11 +75,10 @@ INFO = _GgufInfo(
     summary="gguf: files for llama.cpp, and what is built on it. Each is run there before the job ends, and has to "
     "predict what the artifact does.",
     ways_to_run=(
-        ("A chat in llama.cpp, which needs nothing else of this folder:", "llama-cli --model {file}"),
-        ("An API for programs, and a page to chat on:", "llama-server --model {file}"),
         (
-            "A chat where llama.cpp is not installed, in the package that this file was tried in on the worker: each "
-            "line typed is answered, Ctrl-D ends it. (The package's own `chat` leaves out the model's template.)",
+            "A chat in llama.cpp, in the package that this file was tried in on the worker, which needs nothing else "
+            "of this folder: each line typed is answered, Ctrl-D ends it. (The package's own `chat` leaves out the "
+            "model's template.) Other programs built on llama.cpp take the file too, and were not tried here.",
             f"pip install llama-cpp-py-sync\n{_CHAT}",
         ),
     ),
