@@ -19,6 +19,7 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import require_structure
 from core.engine.pruning.block_pass import BlockPass, PruneResult, UnitRow
+from core.engine.pruning.compensation.expert_refit import ExpertRefit
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_choice import BlockChoice
@@ -219,7 +220,7 @@ class UnitRemovalPass(BlockPass):
         if plan.compensation is None:
             return None
         assert self.calibration_tokens is not None
-        return UnitRefit(
+        return (UnitRefit if plan.experts is None else ExpertRefit)(
             plan.compensation,
             self.streamed,
             self.stream("dense-calibration", self.calibration_tokens, self.streamed, plan.forward_dtype),
