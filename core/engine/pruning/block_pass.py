@@ -74,6 +74,35 @@ class RoutingRow:
 
 
 @dataclass(frozen=True)
+class FittedRouting:
+    """The routing of the calibration tokens in one decoder layer: how many reach each expert, dense and what is left.
+
+    `error` and `refitted` are ‖Y − Ŷ‖/‖Y‖ of what the experts give, before their refit and after, on the tokens held
+    aside, or on all where none are; Y is what they are fitted to, so that 0 is the dense model's output.
+    """
+
+    tokens: tuple[int, ...]
+    tokens_left: tuple[int, ...]
+    error: float | None
+    refitted: float | None
+
+
+@dataclass(frozen=True)
+class ExpertsLeftRow:
+    """The experts that one decoder layer keeps, in the report: which, by what scores of all, and how they are reached.
+
+    There are no scores where the choice was by chance, no routing where nothing was fitted. `kept` are numbers of the
+    source; `routing` has the tokens that are left in their order.
+    """
+
+    name: str
+    layer: int
+    kept: tuple[int, ...]
+    scores: tuple[float, ...]
+    routing: FittedRouting | None = None
+
+
+@dataclass(frozen=True)
 class UnitRow:
     """The heads or channels of one decoder layer in the report: numbers before and after, and parameters removed.
 
@@ -107,7 +136,7 @@ class PruneResult:
     source's. `removed` counts weights that are zero or gone, `prunable` those that could have been. `verification`
     holds a few tokens and the logits the saved model must give for them. `refits` is the α chosen for each linear layer
     that is left of a cut and was fitted to the dense model, by its name in the source. `routing` says which tokens went
-    to which experts, where there are any.
+    to which experts, where there are any; `experts` which of them each layer keeps, where some went.
     """
 
     layers: Sequence[LayerRow | UnitRow]
@@ -123,6 +152,7 @@ class PruneResult:
     resumed_from: int
     refits: Mapping[str, float] = field(default_factory=dict)
     routing: Sequence[RoutingRow] = ()
+    experts: Sequence[ExpertsLeftRow] = ()
 
 
 class PassPlan(Protocol):

@@ -69,7 +69,11 @@ class ExpertDrop(BlockUnitMethod):
         sums = self._sums(block, dense)
         score_E = sums.tokens_E if self.score == "frequency" else sums.given_E / sums.tokens_E.clamp(min=1)
         kept = block.keep_highest({EXPERTS_KIND: score_E})
-        return PrunedBlock(kept, notes=[self._note(block, kept[EXPERTS_KIND], score_E, sums.tokens_E)])
+        return PrunedBlock(
+            kept,
+            notes=[self._note(block, kept[EXPERTS_KIND], score_E, sums.tokens_E)],
+            scores={EXPERTS_KIND: score_E.tolist()},
+        )
 
     def _sums(self, block: BlockToPrune, dense: TokensAtBlock) -> _Scores:
         """Run the dense tokens and return the sums over those of each expert."""

@@ -9,7 +9,7 @@ error, by the model's own routing, a few steps.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
@@ -23,6 +23,7 @@ from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import call_block
 from core.engine.options.compensation import Refit
 from core.engine.options.experts import ROUTER_STEPS, SWEEPS
+from core.engine.pruning.block_pass import FittedRouting
 from core.engine.pruning.compensation.refit import fitted_tokens, refit
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
@@ -37,24 +38,11 @@ _MOST_NOTES = 3
 """Notes on a block's experts that the report has, at most."""
 
 
-@dataclass(frozen=True)
-class FittedRouting:
-    """The routing of the calibration tokens in one layer: how many reach each expert, dense and of what is left.
-
-    `error` and `refitted` are ‖Y − Ŷ‖/‖Y‖ of what the experts give, before the refit and after, on the tokens held
-    aside, or on all where none are; Y is what they are fitted to. None where nothing was fitted.
-    """
-
-    dense: tuple[int, ...]
-    left: tuple[int, ...]
-    error: float | None = None
-    refitted: float | None = None
-
-
 class ExpertRefit(UnitRefit):
     """Refit of the experts and routers that are left, block by block.
 
-    `routing` is that of each layer that has experts. The α in `chosen` is the mean over a block's experts.
+    `routing` is that of each layer whose experts were fitted. The α in `chosen` is the mean over a block's experts, in
+    the first sweep.
     """
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
@@ -85,14 +73,21 @@ class ExpertRefit(UnitRefit):
         for name in (giving, *_router(self.experts, left)):
             fitted[name] = left[name].clone()  # the dense block may hold the same memory
         dense = self.streamed.fill_block(index, tensors, self.dense_stream.dtype)
-        with _watched(dense, self.experts) as dense_calls:
+        given: list[Tensor] = []
+        reached_E = torch.zeros(len(tensors[giving]), dtype=torch.long)
+
+        def note(call: _Call) -> None:
+            given.append(call.given_NH)
+            reached_E.add_(_reached(call.tokens, len(reached_E)))
+
+        with _watched(dense, self.experts, note):
             self.dense_stream.advance(dense, index)
         self.streamed.empty_block(index)
         block = self.narrow.fill_block(place, fitted, self.stream.dtype)
         fitting = _Fitting(
             self.experts,
             block,
-            self._calls(block, place, [each.given_NH for each in dense_calls]),
+            self._batches(block, place, given),
             fitted,
             self.compensation,
             fitted_tokens(self.compensation, self.stream),
@@ -104,43 +99,44 @@ class ExpertRefit(UnitRefit):
         for text in fitting.notes[:_MOST_NOTES]:
             self.note(f"Layer {index}: {text}")
         self.routing[index] = FittedRouting(
-            _reached([each.tokens for each in dense_calls], len(tensors[giving])),
-            _reached(fitting.routed, len(left[giving])),
+            tuple(reached_E.tolist()),
+            fitting.reached,
             before,
             fitting.error,
         )
         self.stream.advance(block, place)
         return fitted
 
-    def _calls(self, block: nn.Module, place: int, dense: Sequence[Tensor]) -> "list[_Call]":
+    def _batches(self, block: nn.Module, place: int, given: Sequence[Tensor]) -> "list[_Batch]":
         """Run the pruned tokens through the block as it is, and return each micro-batch with its target.
 
         Where the block adds what its experts give to the rest, the target is what would make its output that of the
-        dense one, which the dense stream holds by now; else it is what the dense model's experts give.
+        dense one, which the dense stream holds by now; else it is what the dense model's experts have `given`.
         """
+        batches: list[_Batch] = []
         calls: list[_Call] = []
         is_added: bool | None = None
         for batch, hidden in self.stream.batches():
             arguments = self.stream.arguments(place, batch)
-            with _watched(block, self.experts) as seen:
+            with _watched(block, self.experts, calls.append):
                 output = call_block(block, hidden, arguments)
-            (call,) = seen
+            call = calls.pop()
             if is_added is None:
                 twice = block.get_submodule(self.experts.module).register_forward_hook(lambda *given: 2 * given[-1])
                 with removed_after([twice]):
                     doubled = call_block(block, hidden, arguments)
                 is_added = _is_sum(output, doubled, call.given_NH)
-            call.target_NH = dense[batch].float()
+            target_NH = given[batch].float()
             if is_added:
-                rest = _rows(self.dense_stream.hidden(batch), call) - _rows(output, call)
-                call.target_NH = rest + call.given_NH.float()
-            calls.append(call)
-        return calls
+                rest = self.dense_stream.hidden(batch).float() - output.float()
+                target_NH = rest.reshape(call.given_NH.shape) + call.given_NH.float()
+            batches.append(_Batch(call.tokens, target_NH, call.arguments, call.keywords))
+        return batches
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Call:
-    """One micro-batch at a block's experts: what these were given, gave, and are to give.
+    """Call of a block's experts with one micro-batch, and what they gave.
 
     `arguments` and `keywords` are those of the mixture, the module that has both experts and router.
     """
@@ -148,8 +144,17 @@ class _Call:
     tokens: RoutedTokens
     given_NH: Tensor
     arguments: tuple[object, ...]
-    keywords: dict[str, object]
-    target_NH: Tensor = field(default_factory=lambda: torch.empty(0))
+    keywords: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One micro-batch at a block's experts, and what these are to give; arguments as those of `_Call`."""
+
+    tokens: RoutedTokens
+    target_NH: Tensor
+    arguments: tuple[object, ...]
+    keywords: Mapping[str, object]
 
 
 class _Routed(Exception):
@@ -171,7 +176,7 @@ class _Fitting:
         self,
         experts: Experts,
         block: nn.Module,
-        calls: Sequence[_Call],
+        batches: Sequence[_Batch],
         tensors: dict[str, Tensor],
         compensation: Refit,
         fitted: int | None,
@@ -180,25 +185,33 @@ class _Fitting:
         self.block = block
         self.stacks = ExpertStacks(block, experts)
         self.mixture = block.get_submodule(_mixture(experts))
-        self.calls = calls
+        self.batches = batches
         self.tensors = tensors
         self.compensation = compensation
         self.notes: list[str] = []
-        starts = torch.tensor([0, *(len(call.target_NH) for call in calls)]).cumsum(0).tolist()
+        starts = torch.tensor([0, *(len(batch.target_NH) for batch in batches)]).cumsum(0).tolist()
         total = starts.pop()
         self.fitted = [(total if fitted is None else fitted) - start for start in starts]
         self._decides_held = fitted is not None
-        self.routed = [call.tokens for call in calls]
+        self.routed = [batch.tokens for batch in batches]
         self.missing = self._missing(self.routed)
 
     @property
     def error(self) -> float | None:
         """‖Y − Ŷ‖/‖Y‖ on the tokens that decide."""
-        lost, total = self._squares(self.missing), self._squares([call.target_NH for call in self.calls])
+        lost, total = self._squares(self.missing), self._squares([batch.target_NH for batch in self.batches])
         return sqrt(lost[-1] / total[-1]) if total[-1] > 0 else None
 
+    @property
+    def reached(self) -> tuple[int, ...]:
+        """How many tokens are routed to each expert by now."""
+        total_E = torch.zeros(len(self.stacks), dtype=torch.long)
+        for tokens in self.routed:
+            total_E += _reached(tokens, len(total_E))
+        return tuple(total_E.tolist())
+
     def run(self) -> list[float]:
-        """Fit the last matrices in sweeps, then the router in steps; return the α of the former."""
+        """Fit the last matrices in sweeps, then the router in steps; return the α of each matrix in the first sweep."""
         shares: list[float] = []
         if getattr(self.stacks.module, "has_post_expert_norm", False):
             self.notes.append("a norm follows each expert's last matrix, so that the router alone was refitted.")
@@ -207,12 +220,12 @@ class _Fitting:
                 found = self._sweep()
                 if found is None:
                     break
-                shares = found
+                shares = shares or found
         self._fit_router()
         return shares
 
     def _sweep(self) -> list[float] | None:
-        """Fit each expert's last matrix to what the others leave missing; None, and nothing done, where it is no use."""
+        """Fit each expert's last matrix to what the others leave missing; None, and undone, where that is no use."""
         name = self.experts.parameter(self.experts.giving)
         before, missing = self.tensors[name].clone(), [each.clone() for each in self.missing]
         errors = self._squares(missing)
@@ -278,7 +291,7 @@ class _Fitting:
             for name, gradient in gradients.items():
                 moved = before[name].float() - (step * size / length) * gradient.to(before[name].device)
                 self._set(name, moved.to(before[name].dtype))
-            routed = [self._route(call) for call in self.calls]
+            routed = [self._route(batch) for batch in self.batches]
             missing = self._missing(routed)
             if _helps(self._squares(self.missing), self._squares(missing)):
                 self.routed, self.missing = routed, missing
@@ -302,8 +315,8 @@ class _Fitting:
             state = [*self.mixture.named_parameters(), *self.mixture.named_buffers()]
             own = {name: value.detach().clone() for name, value in state if id(value) not in stacks}
             leaves = {name: own[key].requires_grad_() for name, key in inner.items()}
-            for call, gradient_NK in zip(self.calls, per_gate, strict=True):
-                gates_NK = self._route(call, own).gates_NK
+            for batch, gradient_NK in zip(self.batches, per_gate, strict=True):
+                gates_NK = self._route(batch, own).gates_NK
                 if not gates_NK.requires_grad:
                     return {}
                 found = torch.autograd.grad(
@@ -327,7 +340,7 @@ class _Fitting:
             gradient_NK[max(most, 0) :] = 0
         return gradients
 
-    def _route(self, call: _Call, state: Mapping[str, Tensor] | None = None) -> RoutedTokens:
+    def _route(self, batch: _Batch, state: Mapping[str, Tensor] | None = None) -> RoutedTokens:
         """Return where a micro-batch's tokens go, by the mixture's own code, with tensors of a `state` in place of its.
 
         With a state the arguments are copied, as autograd keeps none that were made for inference alone.
@@ -341,10 +354,10 @@ class _Fitting:
         with removed_after([self.stacks.module.register_forward_pre_hook(stop, with_kwargs=True)]):
             try:
                 if state is None:
-                    self.mixture(*call.arguments, **call.keywords)
+                    self.mixture(*batch.arguments, **batch.keywords)
                 else:
-                    arguments = tuple(_copied(each) for each in call.arguments)
-                    keywords = {name: _copied(each) for name, each in call.keywords.items()}
+                    arguments = tuple(_copied(each) for each in batch.arguments)
+                    keywords = {name: _copied(each) for name, each in batch.keywords.items()}
                     functional_call(self.mixture, dict(state), arguments, keywords)
             except _Routed as routed:
                 return routed.tokens
@@ -352,7 +365,7 @@ class _Fitting:
 
     def _missing(self, routed: Sequence[RoutedTokens]) -> list[Tensor]:
         """Return what the experts as they are leave missing of the target, by micro-batch, in float32."""
-        missing = [call.target_NH.clone() for call in self.calls]
+        missing = [batch.target_NH.clone() for batch in self.batches]
         for expert in range(len(self.stacks)):
             for tokens, missing_NH in zip(routed, missing, strict=True):
                 rows_N, gates_N = tokens.of_expert(expert)
@@ -386,11 +399,7 @@ class _Fitting:
 def _router(experts: Experts, present: Mapping[str, Tensor]) -> list[str]:
     """Return the router's tensors of a block that have an entry for each expert."""
     assert experts.routing is not None, "no whole experts can go"
-    return [
-        name
-        for name in experts.routing.rows
-        if name in present and not name.startswith(f"{experts.module}.")
-    ]
+    return [name for name in experts.routing.rows if name in present and not name.startswith(f"{experts.module}.")]
 
 
 def _mixture(experts: Experts) -> str:
@@ -405,9 +414,8 @@ def _mixture(experts: Experts) -> str:
 
 
 @contextmanager
-def _watched(block: nn.Module, experts: Experts) -> Iterator[list[_Call]]:
-    """Yield a list that grows by each call of a block's experts."""
-    calls: list[_Call] = []
+def _watched(block: nn.Module, experts: Experts, on_call: Callable[[_Call], None]) -> Iterator[None]:
+    """Call `on_call` with each call of a block's experts."""
     outer: list[tuple[tuple[object, ...], dict[str, object]]] = []
 
     def enter(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
@@ -416,7 +424,7 @@ def _watched(block: nn.Module, experts: Experts) -> Iterator[list[_Call]]:
     def leave(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object], output: Tensor) -> None:
         tokens = RoutedTokens.of(arguments, keywords)
         assert tokens is not None
-        calls.append(_Call(tokens, output.reshape(tokens.hidden_NH.shape), *outer.pop()))
+        on_call(_Call(tokens, output.reshape(tokens.hidden_NH.shape), *outer.pop()))
 
     mixture, own = block.get_submodule(_mixture(experts)), block.get_submodule(experts.module)
     handles = [
@@ -424,7 +432,7 @@ def _watched(block: nn.Module, experts: Experts) -> Iterator[list[_Call]]:
         own.register_forward_hook(leave, with_kwargs=True),
     ]
     with removed_after(handles):
-        yield calls
+        yield
 
 
 def _is_sum(output: Tensor, doubled: Tensor, given_NH: Tensor) -> bool:
@@ -435,14 +443,9 @@ def _is_sum(output: Tensor, doubled: Tensor, given_NH: Tensor) -> bool:
     return bool((added_NH - given_NH.float()).norm() <= _ADDED * given_NH.float().norm())
 
 
-def _rows(hidden: Tensor, call: _Call) -> Tensor:
-    return hidden.float().reshape(call.given_NH.shape)
-
-
-def _reached(routed: Sequence[RoutedTokens], experts: int) -> tuple[int, ...]:
-    """Return how many tokens are routed to each expert."""
-    total = sum(torch.bincount(tokens.index_NK.flatten(), minlength=experts).cpu() for tokens in routed)
-    return tuple(torch.as_tensor(total).tolist())
+def _reached(tokens: RoutedTokens, experts: int) -> Tensor:
+    """Return how many of the tokens are routed to each expert: [experts]."""
+    return torch.bincount(tokens.index_NK.flatten(), minlength=experts).cpu()
 
 
 def _helps(before: Sequence[float], after: Sequence[float]) -> bool:
