@@ -24,7 +24,6 @@ from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.resume.store import ResumeStore
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
-from secateur_wire.base import JsonObject
 
 _DEVICE = torch.device("cpu")
 _MEMORY = 2**28
@@ -39,8 +38,6 @@ class Job:
     pattern: str
 
 
-EXACT: JsonObject = {"compensation": {"refit": 0}}
-"""Parameters by which whole experts go and the others stay as they are."""
 JOBS: dict[Capability, Job] = {
     "unstructured": Job("wanda", "unstructured"),
     "n:m": Job("sparsegpt", "2:4"),
@@ -120,7 +117,7 @@ def _request(capability: Capability, folder: ModelFolder) -> ResolvedRequest:
         return resolve_request(description, job.method, job.pattern, share, {})
     if capability == "experts":
         sparsities = expert_sparsities(description, structure)
-        return resolve_request(description, job.method, job.pattern, sparsities[len(sparsities) // 2], EXACT)
+        return resolve_request(description, job.method, job.pattern, sparsities[len(sparsities) // 2], {})
     is_per_layer = capability == "per layer"
     loses_heads = capability == "heads" or (is_per_layer and structure.facts["kv_group_parameters"] > 0)
     attention = _attention(structure) if loses_heads else "none"

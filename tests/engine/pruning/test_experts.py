@@ -44,7 +44,6 @@ from tests.engine.tiny import make_tokens
 WEIGHTS = "model.safetensors"
 CPU = torch.device("cpu")
 LENGTHS = (5, 6, 12, 24)
-NO_REFIT = {"refit": 0}
 PER_EXPERT, GROUPED, STACKED = "mixtral", "deepseek_v3", "gpt_oss"
 """Mixtures whose files hold each expert's matrices; with groups of experts; and with stacks, transposed, and biases."""
 
@@ -148,7 +147,7 @@ def test_whole_experts_go_and_the_router_chooses_among_the_others(model_type: st
     folder = opened(model_type)
     description = folder.description
     *_, some, _ = expert_sparsities(description, require_structure(description))
-    result = pruned(folder, tmp_path, "expert-drop", "structured", some, compensation=NO_REFIT)
+    result = pruned(folder, tmp_path, "expert-drop", "structured", some)
     dense, cut = stock(folder.path), stock(tmp_path / "artifact")
     without_experts(dense, cut)
     assert max(differences(cut, dense)) <= 1e-4
@@ -167,7 +166,7 @@ def test_an_expert_that_gives_nothing_goes_first(tmp_path: Path) -> None:
     folder = open_model(tmp_path / "model", discovered=discovered(PER_EXPERT)[1])
     least = expert_sparsities(folder.description, require_structure(folder.description))[1]
     (tmp_path / "work").mkdir()
-    pruned(folder, tmp_path / "work", "expert-drop", "structured", least, compensation=NO_REFIT)
+    pruned(folder, tmp_path / "work", "expert-drop", "structured", least)
     cut = stock(tmp_path / "work" / "artifact")
     for index in range(folder.description.layers):
         name = f"model.layers.{index}.mlp.experts.down_proj"

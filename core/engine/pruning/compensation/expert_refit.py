@@ -455,5 +455,3 @@ def _helps(before: Sequence[float], after: Sequence[float]) -> bool:
 
 def _copied(value: object) -> object:
     return value.clone() if isinstance(value, Tensor) else value
-
-
