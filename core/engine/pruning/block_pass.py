@@ -12,6 +12,7 @@ from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
+from core.engine.pruning.expert_rows import ExpertsLeftRow
 from core.engine.pruning.layerwise.measure import pairs, verification_tokens, write_verification
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK
@@ -71,35 +72,6 @@ class RoutingRow:
             f"{self.name}: {len(self.pooled)} of {len(self.tokens)} experts ({few}) were reached by too few "
             "calibration tokens and were pruned by the statistics of all of them."
         )
-
-
-@dataclass(frozen=True)
-class FittedRouting:
-    """The routing of the calibration tokens in one decoder layer: how many reach each expert, dense and what is left.
-
-    `error` and `refitted` are ‖Y − Ŷ‖/‖Y‖ of what the experts give, before their refit and after, on the tokens held
-    aside, or on all where none are; Y is what they are fitted to, so that 0 is the dense model's output.
-    """
-
-    tokens: tuple[int, ...]
-    tokens_left: tuple[int, ...]
-    error: float | None
-    refitted: float | None
-
-
-@dataclass(frozen=True)
-class ExpertsLeftRow:
-    """The experts that one decoder layer keeps, in the report: which, by what scores of all, and how they are reached.
-
-    There are no scores where the choice was by chance, no routing where nothing was fitted. `kept` are numbers of the
-    source; `routing` has the tokens that are left in their order.
-    """
-
-    name: str
-    layer: int
-    kept: tuple[int, ...]
-    scores: tuple[float, ...]
-    routing: FittedRouting | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ _GAINS = (
     "goes to as many experts as before, so that it takes as many products; where memory is what limits, as with few "
     "requests at once, runs are faster too."
 )
-_HELD_STATES = 4
+_STATES = 4
 """Hidden states of all tokens that a refit holds: what experts read, gave, are to give, and what is missing."""
 
 
@@ -37,8 +37,8 @@ class ExpertDropCost(Cost[ExpertDropParameters]):
         return (scoring + (SWEEPS + 2 * ROUTER_STEPS if _refits(facts) else 0)) * facts.tokens.calibration
 
     def memory(self, facts: CostFacts[ExpertDropParameters], sizes: PassSizes) -> ChoiceMemory:
-        held = _HELD_STATES * 4 * facts.description.hidden_size * facts.tokens.calibration
-        return ChoiceMemory(during=held if _refits(facts) else 0)
+        states = _STATES * 4 * facts.description.hidden_size * facts.tokens.calibration
+        return ChoiceMemory(during=states if _refits(facts) else 0)
 
 
 def _refits(facts: CostFacts[ExpertDropParameters]) -> bool:

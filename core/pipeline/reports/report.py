@@ -135,7 +135,7 @@ class ReportedRouting(Record):
 
 
 class ReportedFittedRouting(Record):
-    """How many calibration tokens reach each expert of the dense layer, and of what is left of it once refitted.
+    """Number of calibration tokens that reach each expert of a dense layer, and of what is left of it once refitted.
 
     `error` and `refitted` are the relative errors of what the experts give before and after the refit.
     """

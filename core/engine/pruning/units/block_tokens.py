@@ -87,5 +87,5 @@ class PrunedBlock:
     units: KeptLayerUnits
     changed: Mapping[str, Tensor] = field(default_factory=dict)
     costs: Mapping[KindName, float] = field(default_factory=dict)
-    scores: Mapping[KindName, Sequence[float]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    scores: Mapping[KindName, Sequence[float]] = field(default_factory=dict)

@@ -19,9 +19,10 @@ from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import require_structure
-from core.engine.pruning.block_pass import BlockPass, ExpertsLeftRow, FittedRouting, PruneResult, UnitRow
+from core.engine.pruning.block_pass import BlockPass, PruneResult, UnitRow
 from core.engine.pruning.compensation.expert_refit import ExpertRefit
 from core.engine.pruning.compensation.unit_refit import UnitRefit
+from core.engine.pruning.expert_rows import ExpertsLeftRow
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_choice import BlockChoice
 from core.engine.pruning.units.block_tokens import PrunedBlock
@@ -151,7 +152,7 @@ class UnitRemovalPass(BlockPass):
             start, state = saved.position, saved.state
             self.rows = [UnitRow(**row) for row in state["rows"]]
             self.notes = list(state["notes"])
-            self.experts = [_experts_left(row) for row in state["experts"]]
+            self.experts = [ExpertsLeftRow.saved(row) for row in state["experts"]]
             if refit:
                 refit.chosen = dict(state["refits"])
         places = {layer: place for place, layer in enumerate(counts.layers)}
@@ -291,12 +292,3 @@ class UnitRemovalPass(BlockPass):
             before, after = kind.units(shape), kept[kind.name]
             removed = (before - after) * kind.parameters(self.structure, index)
             self.rows.append(UnitRow(name, index, kind.name, before, after, removed, costs.get(kind.name)))
-
-
-def _experts_left(row: Mapping[str, Any]) -> ExpertsLeftRow:
-    """Return a row that was saved as JSON."""
-    routing = row["routing"]
-    if routing is not None:
-        tokens = {name: tuple(routing[name]) for name in ("tokens", "tokens_left")}
-        routing = FittedRouting(**routing | tokens)
-    return ExpertsLeftRow(row["name"], row["layer"], tuple(row["kept"]), tuple(row["scores"]), routing)
