@@ -27,13 +27,18 @@ class ExpertDropParameters(ExpertOptions):
         "of its gate times the length of what it gives. frequency: how many tokens are routed to it. random: the "
         "baseline.",
     )
+    merge: bool = Field(
+        False,
+        description="An expert that goes is first merged into that, of those that stay, whose weights are most like "
+        "its own: both become the mean of them, weighted by how many tokens are routed to each.",
+    )
 
 
 class ExpertDropCost(Cost[ExpertDropParameters]):
     """Cost of a pass of the dense model beside the one that removes, in which experts run twice, and of their refit."""
 
     def passes(self, facts: CostFacts[ExpertDropParameters]) -> int:
-        scoring = 1 if facts.parameters.score == "random" else 2
+        scoring = 1 if facts.parameters.score == "random" and not facts.parameters.merge else 2
         return (scoring + (SWEEPS + 2 * ROUTER_STEPS if _refits(facts) else 0)) * facts.tokens.calibration
 
     def memory(self, facts: CostFacts[ExpertDropParameters], sizes: PassSizes) -> ChoiceMemory:

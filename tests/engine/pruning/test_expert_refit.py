@@ -170,3 +170,34 @@ def test_the_report_says_which_stay_by_what_scores_and_where_tokens_go(tmp_path:
         assert went and max(went) <= min(row.scores[expert] for expert in row.kept if expert in group)
     (by_chance,) = dropped(folder, tmp_path / "random", score="random", compensation=NO_REFIT).experts
     assert by_chance.scores == () and by_chance.routing is None
+
+
+@pytest.mark.parametrize("model_type", [PER_EXPERT, STACKED])
+def test_merged_experts_are_the_mean_by_the_tokens_of_each(model_type: str, tmp_path: Path) -> None:
+    folder = opened(model_type)
+    given = {"score": "frequency", "compensation": NO_REFIT}
+    result = dropped(folder, tmp_path, merge=True, **given)
+    save(result, folder, tmp_path / "artifact")
+    dense, cut = stock(folder.path).state_dict(), stock(tmp_path / "artifact").state_dict()
+    assert result.experts
+    for row in result.experts:
+        prefix = f"{row.name}.mlp.experts."
+        own = [name for name in dense if name.startswith(prefix)]
+        flat = torch.cat([dense[f"{prefix}{name}"].flatten(1) for name in ("gate_up_proj", "down_proj")], dim=1)
+        groups = {expert: [expert] for expert in row.kept}
+        for expert in set(range(len(flat))) - set(row.kept):
+            likeness = torch.cosine_similarity(flat[expert], flat[list(row.kept)])
+            groups[row.kept[int(likeness.argmax())]].append(expert)
+        assert any(len(members) > 1 for members in groups.values()) and any("merged" in note for note in result.notes)
+        for name in own:
+            for left, members in zip(cut[name], groups.values(), strict=True):
+                tokens = torch.tensor([row.scores[member] for member in members])
+                mean = torch.tensordot(tokens / tokens.sum(), dense[name][members], dims=1)
+                torch.testing.assert_close(left, mean if len(members) > 1 and tokens.sum() else dense[name][members[0]])
+
+
+def test_what_was_merged_is_refitted_too(tmp_path: Path) -> None:
+    folder = opened(PER_EXPERT)
+    (first, *_) = dropped(folder, tmp_path, score="random", merge=True, compensation=ALL_THE_WAY).experts
+    assert first.routing is not None and first.routing.error is not None and first.routing.refitted is not None
+    assert first.routing.refitted < first.routing.error
