@@ -15,6 +15,7 @@ from core.engine.models.folder import ModelFolder, open_model
 from core.engine.options.experts import expert_sparsities
 from core.engine.options.width_counts import require_structure
 from core.engine.pruning.block_pass import PruneResult
+from core.engine.pruning.compensation import expert_fit
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import WorkStopped
@@ -141,6 +142,25 @@ def test_a_walk_that_was_cut_off_ends_with_the_same_bytes_and_report(tmp_path: P
     assert again.resumed_from == 1
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
     assert again.experts == whole.experts and again.refits == whole.refits and again.notes == whole.notes
+
+
+def test_where_all_text_is_held_aside_nothing_is_fitted(tmp_path: Path) -> None:
+    folder = opened(PER_EXPERT)
+    plain, fitted = (
+        tensors_of(dropped(folder, tmp_path / name, tokens=make_tokens(1), **given))
+        for name, given in (("plain", {"compensation": NO_REFIT}), ("fitted", {}))
+    )
+    assert all(torch.equal(tensor, fitted[name]) for name, tensor in plain.items())
+
+
+def test_a_router_that_nothing_is_known_of_stays_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expert_fit, "router_tensors", lambda experts, present: [])
+    folder = opened(PER_EXPERT)
+    plain = tensors_of(dropped(folder, tmp_path / "plain", compensation=NO_REFIT))
+    result = dropped(folder, tmp_path / "fitted", compensation=ALL_THE_WAY)
+    changed = {name for name, tensor in tensors_of(result).items() if not torch.equal(tensor, plain[name])}
+    assert changed and all(".w2." in name for name in changed)
+    assert any("experts alone were refitted" in note for note in result.notes)
 
 
 def test_half_precision_is_fitted_as_it_is_saved(tmp_path: Path) -> None:

@@ -168,9 +168,11 @@ class ExpertFit:
         gradients: dict[str, Tensor] | None = None
         for _ in range(ROUTER_STEPS + _MOST_HALVINGS):
             gradients = gradients or self._router_gradients(names)
+            if not gradients:
+                self.notes.append("its router has no weights that the gates follow: its experts alone were refitted.")
+                return
             length = sqrt(sum(float(each.square().sum(dtype=torch.float64)) for each in gradients.values()))
             if not length:
-                self.notes.append("its router has no weights that the gates follow: its experts alone were refitted.")
                 return
             before = {name: self.tensors[name].clone() for name in gradients}
             size = sqrt(sum(float(each.double().square().sum()) for each in before.values()))
