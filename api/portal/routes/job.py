@@ -170,7 +170,7 @@ def layers_chart(
         if units:
             from core.pipeline.reports.shape_chart import shape_chart
 
-            return shape_chart(units, title=title)
+            return shape_chart(units, title=title, experts=report.experts)
         from core.pipeline.reports.charts import Series, layers_chart
 
         errors = {

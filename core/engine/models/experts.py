@@ -38,6 +38,10 @@ class RoutedTokens:
         rows_N, places_N = torch.where(self.index_NK == expert)
         return rows_N, self.gates_NK[rows_N, places_N]
 
+    def reached(self, experts: int) -> Tensor:
+        """Return how many of the tokens go to each of so many experts: [experts], on the CPU."""
+        return torch.bincount(self.index_NK.flatten(), minlength=experts).cpu()
+
 
 class ExpertStacks:
     """Stacks of a block's experts, of which one expert is run at a time, by the block's own weights and functions."""
@@ -78,6 +82,23 @@ class ExpertStacks:
 def out_in(matrix: Tensor, experts: Experts) -> Tensor:
     """Transpose one expert's matrix to [outputs, inputs], or back, where the stacks have it transposed."""
     return matrix.T if experts.transposed else matrix
+
+
+def router_tensors(experts: Experts, present: Mapping[str, Tensor]) -> list[str]:
+    """Return the router's tensors of a block that have an entry for each expert."""
+    assert experts.routing is not None, "no whole experts can go"
+    return [name for name in experts.routing.rows if name in present and not name.startswith(f"{experts.module}.")]
+
+
+def mixture_module(experts: Experts) -> str:
+    """Return the name of the innermost module of a block that has its experts and its router."""
+    assert experts.routing is not None
+    common = experts.module.split(".")[:-1]
+    for name in experts.routing.rows:
+        parts = name.split(".")[:-1]
+        while parts[: len(common)] != common:
+            common.pop()
+    return ".".join(common)
 
 
 def stored_tensors(family: Architecture, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
+from core.engine.pruning.expert_rows import ExpertsLeftRow
 from core.engine.pruning.layerwise.measure import pairs, verification_tokens, write_verification
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK
@@ -107,7 +108,7 @@ class PruneResult:
     source's. `removed` counts weights that are zero or gone, `prunable` those that could have been. `verification`
     holds a few tokens and the logits the saved model must give for them. `refits` is the α chosen for each linear layer
     that is left of a cut and was fitted to the dense model, by its name in the source. `routing` says which tokens went
-    to which experts, where there are any.
+    to which experts, where there are any; `experts` which of them each layer keeps, where some went.
     """
 
     layers: Sequence[LayerRow | UnitRow]
@@ -123,6 +124,7 @@ class PruneResult:
     resumed_from: int
     refits: Mapping[str, float] = field(default_factory=dict)
     routing: Sequence[RoutingRow] = ()
+    experts: Sequence[ExpertsLeftRow] = ()
 
 
 class PassPlan(Protocol):

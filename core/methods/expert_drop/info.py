@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.engine.options.experts import ExpertOptions
-from core.methods.cost import Cost, CostFacts
+from core.engine.options.experts import ROUTER_STEPS, SWEEPS, ExpertOptions
+from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -14,6 +14,8 @@ _GAINS = (
     "goes to as many experts as before, so that it takes as many products; where memory is what limits, as with few "
     "requests at once, runs are faster too."
 )
+_STATES = 4
+"""Hidden states of all tokens that a refit holds: what experts read, gave, are to give, and what is missing."""
 
 
 class ExpertDropParameters(ExpertOptions):
@@ -25,13 +27,28 @@ class ExpertDropParameters(ExpertOptions):
         "of its gate times the length of what it gives. frequency: how many tokens are routed to it. random: the "
         "baseline.",
     )
+    merge: bool = Field(
+        False,
+        description="An expert that goes is first merged into that, of those that stay, whose weights are most like "
+        "its own: both become the mean of them, weighted by how many tokens are routed to each.",
+    )
 
 
 class ExpertDropCost(Cost[ExpertDropParameters]):
-    """Cost of a pass of the dense model beside the one that removes, in which experts run twice."""
+    """Cost of a pass of the dense model beside the one that removes, in which experts run twice, and of their refit."""
 
     def passes(self, facts: CostFacts[ExpertDropParameters]) -> int:
-        return (1 if facts.parameters.score == "random" else 2) * facts.tokens.calibration
+        scoring = 1 if facts.parameters.score == "random" and not facts.parameters.merge else 2
+        return (scoring + (SWEEPS + 2 * ROUTER_STEPS if _refits(facts) else 0)) * facts.tokens.calibration
+
+    def memory(self, facts: CostFacts[ExpertDropParameters], sizes: PassSizes) -> ChoiceMemory:
+        states = _STATES * 4 * facts.description.hidden_size * facts.tokens.calibration
+        return ChoiceMemory(during=states if _refits(facts) else 0)
+
+
+def _refits(facts: CostFacts[ExpertDropParameters]) -> bool:
+    compensation = facts.parameters.compensation
+    return compensation is not None and compensation.refits
 
 
 INFO = MethodInfo(

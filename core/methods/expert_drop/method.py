@@ -1,7 +1,7 @@
 """Expert drop by REAP (Lasby et al. 2025, arXiv:2510.13999), by how often experts are chosen, or at random."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ _NOT_NORMALISED = (
     "with fewer experts: what tokens get changes even where none of their own experts went."
 )
 
+_COLUMNS = 2**16
+"""Weights of each expert that are compared at a time."""
+
 
 @dataclass
 class _Scores:
@@ -33,13 +36,16 @@ class _Scores:
 class ExpertDrop(BlockUnitMethod):
     """Score S_e = mean over the tokens x routed to e of g_e(x)·‖f_e(x)‖ (REAP); the highest are kept.
 
-    An expert that no token reaches has the score 0. Where experts lie in groups, as many of each go.
+    An expert that no token reaches has the score 0. Where experts lie in groups, as many of each go. Merged are, with
+    expert k that stays, those that go and whose weights have their largest cosine with its: W_k = Σ n_e·W_e / Σ n_e
+    over these and itself, n_e being the tokens routed to e, channels taken as they lie.
     """
 
     weight_reads = 0
 
     def __init__(self, parameters: ExpertDropParameters) -> None:
         self.score = parameters.score
+        self.merge = parameters.merge
         self.seed = parameters.seed
 
     def plan(self, context: UnitSelectionContext) -> UnitCounts:
@@ -65,11 +71,19 @@ class ExpertDrop(BlockUnitMethod):
         experts = block.shape.sizes[EXPERTS_KIND]
         if self.score == "random":
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + block.layer)
-            return PrunedBlock(block.keep_highest({EXPERTS_KIND: torch.rand(experts, generator=generator)}))
+            kept = block.keep_highest({EXPERTS_KIND: torch.rand(experts, generator=generator)})
+            return (
+                self._merged(block, kept[EXPERTS_KIND], self._sums(block, dense)) if self.merge else PrunedBlock(kept)
+            )
         sums = self._sums(block, dense)
         score_E = sums.tokens_E if self.score == "frequency" else sums.given_E / sums.tokens_E.clamp(min=1)
         kept = block.keep_highest({EXPERTS_KIND: score_E})
-        return PrunedBlock(kept, notes=[self._note(block, kept[EXPERTS_KIND], score_E, sums.tokens_E)])
+        merged = self._merged(block, kept[EXPERTS_KIND], sums) if self.merge else PrunedBlock(kept)
+        return replace(
+            merged,
+            notes=[self._note(block, kept[EXPERTS_KIND], score_E, sums.tokens_E), *merged.notes],
+            scores={EXPERTS_KIND: score_E.tolist()},
+        )
 
     def _sums(self, block: BlockToPrune, dense: TokensAtBlock) -> _Scores:
         """Run the dense tokens and return the sums over those of each expert."""
@@ -93,6 +107,32 @@ class ExpertDrop(BlockUnitMethod):
             dense.run()
         return sums
 
+    def _merged(self, block: BlockToPrune, kept: list[int], sums: _Scores) -> PrunedBlock:
+        """Merge each expert that goes into the one most like it of those that stay."""
+        experts = block.family.experts
+        assert experts is not None
+        stacks = [block.tensors[experts.parameter(each)] for each in experts.matrices]
+        cosine_EE = _cosines(stacks)
+        groups: dict[int, list[int]] = {expert: [expert] for expert in kept}
+        for expert in sorted(set(range(len(cosine_EE))) - set(kept)):
+            groups[kept[int(cosine_EE[expert, kept].argmax())]].append(expert)
+        names = [experts.parameter(each) for each in experts.matrices]
+        names += [f"{experts.module}.{each.bias}" for each in experts.matrices if each.bias is not None]
+        changed = {name: block.tensors[name][kept] for name in names}
+        pairs = []
+        for place, (expert, members) in enumerate(groups.items()):
+            tokens_M = sums.tokens_E[members]
+            if len(members) == 1 or not bool(tokens_M.sum() > 0):
+                continue
+            pairs.append(f"{', '.join(map(str, members[1:]))} into {expert}")
+            for name in names:
+                mean = torch.zeros_like(changed[name][place], dtype=torch.float32)
+                for member, share in zip(members, (tokens_M / tokens_M.sum()).tolist(), strict=True):
+                    mean.add_(block.tensors[name][member].float(), alpha=share)
+                changed[name][place] = mean.to(changed[name].dtype)
+        notes = [f"Layer {block.layer}: merged were experts {'; '.join(pairs)}."] if pairs else []
+        return PrunedBlock({EXPERTS_KIND: kept}, changed, notes=notes)
+
     def _note(self, block: BlockToPrune, kept: list[int], score_E: Tensor, tokens_E: Tensor) -> str:
         """Return which experts went and why, for the report."""
         removed = [expert for expert in range(len(score_E)) if expert not in set(kept)]
@@ -104,3 +144,13 @@ class ExpertDrop(BlockUnitMethod):
             f"Layer {block.layer}: experts {shown} went, by {self.score}; the least score of those kept is "
             f"{float(score_E[kept].min()):.4g}. They had {share:.1%} of the routed tokens."
         )
+
+
+def _cosines(stacks: Sequence[Tensor]) -> Tensor:
+    """Return the cosine of all weights of each expert with those of each other, -1 where all of one are 0: [E, E]."""
+    products_EE = torch.zeros(len(stacks[0]), len(stacks[0]), dtype=torch.float64)
+    for stack in stacks:
+        for columns_EN in stack.flatten(1).split(_COLUMNS, dim=1):  # a float32 copy of one part at a time
+            products_EE += columns_EN.float() @ columns_EN.float().T
+    lengths_E = products_EE.diagonal().sqrt()
+    return (products_EE / (lengths_E[:, None] * lengths_E)).nan_to_num(nan=-1.0)

@@ -134,6 +134,28 @@ class ReportedRouting(Record):
     pooled: list[int]
 
 
+class ReportedFittedRouting(Record):
+    """Number of calibration tokens that reach each expert of a dense layer, and of what is left of it once refitted.
+
+    `error` and `refitted` are the relative errors of what the experts give before and after the refit.
+    """
+
+    tokens: list[int]
+    tokens_left: list[int]
+    error: float | None
+    refitted: float | None
+
+
+class ReportedExperts(Record):
+    """Experts that one decoder layer keeps, by their numbers in the source, the scores of all, and their routing."""
+
+    name: str
+    layer: int
+    kept: list[int]
+    scores: list[float]
+    routing: ReportedFittedRouting | None = None
+
+
 class Report(wire.Report):
     """Whole report of a job, with every part the service writes."""
 
@@ -142,6 +164,7 @@ class Report(wire.Report):
     model: ReportedModel | None = None
     layer_sparsities: list[JsonValue] = Field(default_factory=list)
     routing: list[ReportedRouting] = Field(default_factory=list)
+    experts: list[ReportedExperts] = Field(default_factory=list)
     sensitivity: JsonObject | None = None
     texts: JsonObject | None = None
     images: ReportedImages | None = None

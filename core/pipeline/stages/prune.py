@@ -81,7 +81,7 @@ def _draw_shapes(report: Report, spec: LanguageSpec) -> None:
 
     spec.artifact.mkdir(parents=True, exist_ok=True)
     title = f"Layers of {spec.recipe.model} after {spec.recipe.method}"
-    (spec.artifact / SHAPE_CHART).write_text(shape_chart(rows, title=title), "utf-8")
+    (spec.artifact / SHAPE_CHART).write_text(shape_chart(rows, title=title, experts=report.experts), "utf-8")
 
 
 class _Pruning(PartialProgress):

@@ -75,6 +75,7 @@ def prune_result(
         ),
         peak_memory=peak,
         **({"routing": [asdict(row) for row in result.routing]} if result.routing else {}),
+        **({"experts": [asdict(row) for row in result.experts]} if result.experts else {}),
         versions=versions("secateur-server", "torch", "transformers", "safetensors"),
     )
     return PruneOutput(metrics=metrics, report=report, expected=Path(result.verification))

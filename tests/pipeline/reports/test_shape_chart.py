@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ElementTree
 
+from core.pipeline.reports.report import ReportedExperts
 from core.pipeline.reports.shape_chart import shape_chart
 
 
@@ -26,3 +27,14 @@ def test_equal_figures_give_equal_bytes_and_a_narrower_layer_another_picture() -
     rows = [_row(0, "channels", 64, 32), _row(1, "channels", 64, 48)]
     assert shape_chart(rows, title="Layers") == shape_chart(rows, title="Layers")
     assert shape_chart(rows, title="Layers") != shape_chart([rows[0], _row(1, "channels", 64, 40)], title="Layers")
+
+
+def test_experts_have_a_panel_of_their_tokens_where_these_are_known() -> None:
+    rows = [_row(0, "experts", 3, 2)]
+    routing = {"tokens": [5, 1, 4], "tokens_left": [4, 6], "error": 0.3, "refitted": 0.1}
+    fields = {"name": "model.layers.0", "layer": 0, "kept": [0, 2], "scores": [0.5, 0.1, 0.4]}
+    known, unknown = (ReportedExperts.model_validate(fields | {"routing": each}) for each in (routing, None))
+    assert {"tokens of an expert", "before, goes", "after"} <= set(
+        _words(shape_chart(rows, title="Layers", experts=[known]))
+    )
+    assert shape_chart(rows, title="Layers", experts=[unknown]) == shape_chart(rows, title="Layers")

@@ -79,16 +79,11 @@ class UnitRefit:
         no error to make up for.
         """
         fitted = dict(left)
-        is_dense = self.stream.equals(self.dense_stream) and all(
-            torch.equal(left[name], tensors[name]) for name in tensors
-        )
+        if self._is_dense(tensors, left):
+            self._advance(index, tensors, place, fitted)
+            return fitted
         dense_block = self.streamed.fill_block(index, tensors, self.dense_stream.dtype)
         block = self.narrow.fill_block(place, fitted, self.stream.dtype)
-        if is_dense:
-            self.dense_stream.advance(dense_block, index)
-            self.stream.advance(block, place)
-            self.streamed.empty_block(index)
-            return fitted
         prefix = self.streamed.block_prefix(index)
         outputs = output_slices(self.family, unit_sets)
 
@@ -122,6 +117,16 @@ class UnitRefit:
         )
         self.streamed.empty_block(index)
         return fitted
+
+    def _is_dense(self, tensors: Mapping[str, Tensor], left: Mapping[str, Tensor]) -> bool:
+        """Return True if nothing is gone up to here: there is no error to make up for."""
+        return self.stream.equals(self.dense_stream) and all(torch.equal(left[name], tensors[name]) for name in tensors)
+
+    def _advance(self, index: int, tensors: dict[str, Tensor], place: int, left: dict[str, Tensor]) -> None:
+        """Advance both streams through a layer of which nothing is fitted."""
+        self.dense_stream.advance(self.streamed.fill_block(index, tensors, self.dense_stream.dtype), index)
+        self.stream.advance(self.narrow.fill_block(place, left, self.stream.dtype), place)
+        self.streamed.empty_block(index)
 
     def _new_statistic(self) -> InputStatistic:
         fitted = fitted_tokens(self.compensation, self.stream)

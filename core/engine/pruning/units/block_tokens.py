@@ -80,10 +80,12 @@ class BlockToPrune:
 class PrunedBlock:
     """The units a block keeps, and its tensors that changed, in the shape they have without the others.
 
-    `costs` is the increase of the loss expected of what goes, by kind, in nats a token, where there is an estimate.
+    `scores` are those by which they were chosen, of all there were, by kind, where there are some. `costs` is the
+    increase of the loss expected of what goes, by kind, in nats a token, where there is an estimate.
     """
 
     units: KeptLayerUnits
     changed: Mapping[str, Tensor] = field(default_factory=dict)
     costs: Mapping[KindName, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    scores: Mapping[KindName, Sequence[float]] = field(default_factory=dict)

@@ -13,13 +13,16 @@ from typing import Any
 import torch
 
 from core.counting import counted
+from core.engine.architectures.architecture import EXPERTS_KIND
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import require_structure
 from core.engine.pruning.block_pass import BlockPass, PruneResult, UnitRow
+from core.engine.pruning.compensation.expert_refit import ExpertRefit
 from core.engine.pruning.compensation.unit_refit import UnitRefit
+from core.engine.pruning.expert_rows import ExpertsLeftRow
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_choice import BlockChoice
 from core.engine.pruning.units.block_tokens import PrunedBlock
@@ -57,6 +60,7 @@ class UnitRemovalPass(BlockPass):
             )
         self.structure = require_structure(folder.description)
         self.rows: list[UnitRow] = []
+        self.experts: list[ExpertsLeftRow] = []
         self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
         self.trained = TrainedWeights(self.store)
         self.planned = PlannedTensors(self.store)
@@ -148,6 +152,7 @@ class UnitRemovalPass(BlockPass):
             start, state = saved.position, saved.state
             self.rows = [UnitRow(**row) for row in state["rows"]]
             self.notes = list(state["notes"])
+            self.experts = [ExpertsLeftRow.saved(row) for row in state["experts"]]
             if refit:
                 refit.chosen = dict(state["refits"])
         places = {layer: place for place, layer in enumerate(counts.layers)}
@@ -174,6 +179,7 @@ class UnitRemovalPass(BlockPass):
                 sliced = {**remove_units(complete, unit_sets, answer.units), **answer.changed}
                 if refit:
                     sliced = refit.fit(index, tensors, place, sliced, unit_sets, answer.units)
+                self._report_experts(index, answer, refit)
                 block = narrow.fill_block(place, sliced, plan.dtype)
                 for stream in [*pruned, verification]:
                     stream.advance(block, place)
@@ -192,7 +198,12 @@ class UnitRemovalPass(BlockPass):
                     stream.skip_block()
             self._report(index, counts, costs)
             refits = refit.chosen if refit else {}
-            state = {"rows": [asdict(row) for row in self.rows], "notes": self.notes, "refits": refits}
+            state = {
+                "rows": [asdict(row) for row in self.rows],
+                "notes": self.notes,
+                "refits": refits,
+                "experts": [asdict(row) for row in self.experts],
+            }
             self.store.save(BLOCK, index + 1, {}, state)
             self.report_block(index + 1, len(streamed), [row for row in self.rows if row.layer == index])
         self.progress.stage("evaluate")
@@ -212,6 +223,7 @@ class UnitRemovalPass(BlockPass):
             verification=self.write_verification(narrow, verification),
             resumed_from=start,
             refits=refit.chosen if refit else {},
+            experts=self.experts,
         )
 
     def _refit(self, narrow: StreamedModel) -> UnitRefit | None:
@@ -219,7 +231,7 @@ class UnitRemovalPass(BlockPass):
         if plan.compensation is None:
             return None
         assert self.calibration_tokens is not None
-        return UnitRefit(
+        return (UnitRefit if plan.experts is None else ExpertRefit)(
             plan.compensation,
             self.streamed,
             self.stream("dense-calibration", self.calibration_tokens, self.streamed, plan.forward_dtype),
@@ -259,6 +271,15 @@ class UnitRemovalPass(BlockPass):
             for name, parameter in narrow.blocks[place].named_parameters()
             if f"{self.streamed.block_prefix(index)}.{name}" not in self.folder.tensors
         )
+
+    def _report_experts(self, index: int, answer: PrunedBlock, refit: UnitRefit | None) -> None:
+        """Report which experts a layer keeps, where it lost some."""
+        kept = answer.units.get(EXPERTS_KIND)
+        if kept is not None:
+            routing = refit.routing.get(index) if isinstance(refit, ExpertRefit) else None
+            scores = tuple(answer.scores.get(EXPERTS_KIND, ()))
+            name = self.streamed.block_prefix(index)
+            self.experts.append(ExpertsLeftRow(name, index, tuple(kept), scores, routing))
 
     def _report(self, index: int, counts: UnitCounts, costs: Mapping[KindName, float]) -> None:
         name = self.streamed.block_prefix(index)
