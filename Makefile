@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 SETUP := $(VENV)/.installed
 PORT ?= 8000
 PYTEST_FLAGS ?=
+# Files of tests that run at a time. More hide what tests wait for, and cost the loading of libraries of each.
+PROCESSES ?= 3
 SEED ?= 1
 FAULTS ?= 100
 # Hundreds of processes start in a run of the suite: what they load is compiled once, not by each.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve stop test nightly check format bench bench-frontier bench-structured architectures claims mutants chaos lock clean
+.PHONY: help setup demo serve stop test nightly check lint types imports migrations format bench bench-frontier bench-structured architectures claims mutants chaos lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -35,8 +37,8 @@ serve: $(SETUP) ## database, API, worker and dispatcher, until Ctrl-C; PORT=8000
 stop: $(SETUP) ## end everything embedded, the database too
 	@$(BIN)/secateur stop
 
-test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, three files at a time; PYTEST_FLAGS=…
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, three files at a time; PROCESSES=3 PYTEST_FLAGS=…
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size; then the mutants, a thousand faults and the benches, which go on where they were ended
 	$(BIN)/python -m pytest -m nightly $(PYTEST_FLAGS)
@@ -51,11 +53,19 @@ nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all 
 	$(BIN)/python -m bench.gguf_cells --write docs/gguf.md
 	$(BIN)/python -m bench.gguf_converter
 
-check: $(SETUP) ## lint, format, types, import rules, migrations
+check: lint types imports migrations ## lint, format, types, import rules, migrations
+
+lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(SETUP)
 	$(BIN)/mypy
+
+imports: $(SETUP)
 	$(BIN)/lint-imports
+
+migrations: $(SETUP)
 	$(BIN)/python -m worker.migration_check
 
 format: $(SETUP) ## apply the formatter and the safe lint fixes

@@ -58,9 +58,12 @@ LONG = (
     "tests/api/test_schemathesis",
     *TOGETHER["runners"],
     *TOGETHER["apart"],
+    "tests/worker/test_serve",
     *("tests/trained/", "tests/worker/", "tests/load/", "tests/production/", "tests/sources/"),
     "tests/publications/test_killed",
     "tests/pipelines/",
+    *("tests/methods/test_adapter_model", "tests/simulator/", "tests/gguf/", "tests/fuzz/", "tests/stores/"),
+    *("tests/webhooks/test_processes", "tests/sweeps/test_processes", "tests/plans/", "tests/client/test_prune"),
 )
 
 

@@ -14,7 +14,6 @@ from core.service.jobs import queue
 from core.settings import Settings
 from tests.discoveries.conftest import Fleet
 from tests.model_folders import write_llama
-from worker.runner.client import RUNNER
 from worker.supervisor.discoverer import Discoverer
 from worker.supervisor.supervisor import Supervisor
 
@@ -44,7 +43,7 @@ def test_a_model_that_nobody_listed_is_discovered_and_pruned(api: TestClient, fl
     with transaction(fleet.sessions) as session:
         claim = queue.claim(session, queue="default", worker_id="worker_test", lease_seconds=600)
     assert claim is not None
-    supervisor = Supervisor(fleet.settings, fleet.sessions, fleet.store, stop=threading.Event(), runner=RUNNER)
+    supervisor = Supervisor(fleet.settings, fleet.sessions, fleet.store, stop=threading.Event())
     assert supervisor.run(claim) == "succeeded", api.get(f"/v1/jobs/{job_id}").json()["error"]
     job = api.get(f"/v1/jobs/{job_id}").json()
     assert job["metrics"]["sparsity"]["prunable"] == pytest.approx(0.5, abs=0.01)

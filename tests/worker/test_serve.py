@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
 import httpx
@@ -27,7 +27,17 @@ from worker.processes import ChildProcess, spawn
 
 
 def secateur(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), env=environment(home), capture_output=True, text=True, timeout=120)
+    """Run a command to its end, forked: the server of the house is what is started by its command line."""
+    module = (sys.executable, "-m", "tests.worker.secateur_command")
+    with TemporaryFile() as said:
+        part = fork_part((*module, *arguments), name="secateur", log=said, environment=environment(home), has_pipe=True)
+        try:
+            printed, code = part.stdout.read().decode(), part.wait(120)
+        finally:
+            part.end()
+        assert code is not None, f"secateur {' '.join(arguments)} does not end"
+        said.seek(0)
+        return subprocess.CompletedProcess(arguments, code, printed, said.read().decode())
 
 
 def command(*arguments: str) -> list[str]:
