@@ -5,6 +5,7 @@ import os
 import pty
 import shlex
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -123,12 +124,15 @@ def test_on_a_terminal_a_job_without_calibration_asks_for_it(
         ours, theirs = pty.openpty()
         with subprocess.Popen(command, env=environment, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs) as process:
             os.close(theirs)
+            ended = threading.Timer(60, process.kill)
+            ended.start()
             shown = b""
             while b"]: " not in shown:
                 shown += os.read(ours, 65536)
             os.write(ours, typed)
             assert process.stdout is not None
             job = process.stdout.read().decode().strip()
+            ended.cancel()
         os.close(ours)
         assert process.returncode == 0 and b"Calibrate on (leaves, self) [leaves]: " in shown, shown
         assert live_api.get(f"/v1/jobs/{job}").json()["calibration"]["dataset"] == chosen
