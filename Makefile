@@ -6,7 +6,7 @@ SETUP := $(VENV)/.installed
 PORT ?= 8000
 PYTEST_FLAGS ?=
 # Files of tests that run at a time. More hide what tests wait for, and cost the loading of libraries of each.
-PROCESSES ?= 3
+PROCESSES ?= 4
 SEED ?= 1
 FAULTS ?= 100
 # Hundreds of processes start in a run of the suite: what they load is compiled once, not by each.
@@ -37,7 +37,7 @@ serve: $(SETUP) ## database, API, worker and dispatcher, until Ctrl-C; PORT=8000
 stop: $(SETUP) ## end everything embedded, the database too
 	@$(BIN)/secateur stop
 
-test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, three files at a time; PROCESSES=3 PYTEST_FLAGS=…
+test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, four files at a time; PROCESSES=4 PYTEST_FLAGS=…
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size; then the mutants, a thousand faults and the benches, which go on where they were ended

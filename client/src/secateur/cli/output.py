@@ -189,3 +189,12 @@ def _console() -> Console:
     """Return a new console, bound to the current stdout."""
     console = Console(highlight=False, markup=False, emoji=False)
     return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=WIDE)
+
+
+def answer_to(question: str, default: str) -> str:
+    """Return the answer to a question that is put to a terminal by stderr alone: stdout is for the result."""
+    print(f"{question} [{default}]: ", end="", file=sys.stderr, flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise typer.Abort
+    return line.strip() or default

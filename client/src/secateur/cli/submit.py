@@ -24,7 +24,7 @@ from secateur.cli.end_options import (
 )
 from secateur.cli.identifiers import complete_model
 from secateur.cli.job_options import JobOptions
-from secateur.cli.output import JsonOption, WaitShown, connect, explain, print_json, say
+from secateur.cli.output import JsonOption, WaitShown, answer_to, connect, explain, print_json, say
 from secateur.cli.summary import SummaryFiles
 from secateur.cli.watch import follow, show_end
 from secateur.client import Client
@@ -271,7 +271,7 @@ def _submitted(client: Client, body: dict[str, Any], idempotency_key: str | None
     offered = [*names, OWN_TEXT] if is_text else names
     if offered and sys.stdin.isatty() and sys.stderr.isatty():
         explain(reason)
-        chosen = _asked(f"Calibrate on ({', '.join(offered)})", offered[0])
+        chosen = answer_to(f"Calibrate on ({', '.join(offered)})", offered[0])
         calibration = {"dataset": chosen} | ({"samples": OWN_SAMPLES} if chosen == OWN_TEXT else {})
         return client.submit(idempotency_key=idempotency_key, **body, calibration=calibration)
     command = shlex.join(["secateur", *sys.argv[1:]])
@@ -284,15 +284,6 @@ def _submitted(client: Client, body: dict[str, Any], idempotency_key: str | None
     for way in ways:
         print(f"  {way}", file=sys.stderr)
     raise typer.Exit(USAGE)
-
-
-def _asked(question: str, default: str) -> str:
-    """Return the answer to a question that is put to a terminal by stderr alone: stdout is for the result."""
-    print(f"{question} [{default}]: ", end="", file=sys.stderr, flush=True)
-    line = sys.stdin.readline()
-    if not line:
-        raise typer.Abort
-    return line.strip() or default
 
 
 def _read_body(file: Path, options: JobOptions) -> dict[str, Any]:
