@@ -19,6 +19,7 @@ from tests.engine.crossing import partly
 KNOWN = json.loads(Path(registry.__file__).with_name("known_types.json").read_text())
 IN_EVERY_RUN = (
     "bloom",  # positions by a bias that depends on the tokens, queries, keys and values interleaved
+    "exaone",  # a config of its own for Llama's class
     "falcon",  # attention and FFN read one tensor, one key and value head
     "gpt_bigcode",  # one key and value head beside the queries
     "mamba",

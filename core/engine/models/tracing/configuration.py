@@ -84,7 +84,7 @@ def open_config(settings: Settings) -> PretrainedConfig:
 def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     """Return the class that a config names in `architectures`, transformers' own; raises UnsupportedArchitecture.
 
-    The class is of the entire config: what one of its parts describes alone would be opened without the others.
+    Of a config with parts the class is of all of it: what one part describes alone would be opened without the others.
     """
     expected = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     named = [str(each) for each in config.architectures or ()]
@@ -96,7 +96,7 @@ def causal_class(config: PretrainedConfig) -> type[PreTrainedModel]:
         )
     model_class: type[PreTrainedModel] = getattr(transformers, expected)
     taken: Any = model_class.config_class
-    if not isinstance(config, taken):
+    if language_path(config) and not isinstance(config, taken):
         raise UnsupportedArchitecture(
             f"{config.model_type}: config.json describes more than a language model, and {expected} opens its language "
             "model alone: save that alone",
