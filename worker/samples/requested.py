@@ -77,22 +77,19 @@ def fulfil(
 ) -> None:
     """See a request through to its end, which is written into its row."""
     try:
-        job_id = _fulfil(settings, sessions, store, claimed, samples)
+        _fulfil(settings, sessions, store, claimed, samples)
     except _Stopped:
         return
     except (SecateurError, CommandFailed) as error:
         with transaction(sessions) as session:
             queue.fail(session, claimed, _problem(error))
         logger.warning("no samples", sample=claimed.id, reason=str(error)[:500])
-        return
-    with transaction(sessions) as session:
-        queue.succeed(session, claimed, job_id)
 
 
 def _fulfil(
     settings: Settings, sessions: sessionmaker[Session], store: Store, claimed: ClaimedSample, samples: Samples
-) -> str | None:
-    """Take in what is missing; return the id of the first job, where one is asked for."""
+) -> None:
+    """Take in what is missing, and end the request with the first job, where one is asked for, in one transaction."""
     actor = Automation(claimed.team_id, f"sample:{claimed.id}")
     taking_in = TakingIn(sessions, store, actor, settings)
 
@@ -114,14 +111,17 @@ def _fulfil(
             for name, file in samples.texts(folder, say).items():
                 if name in missing:
                     taking_in.text(name, file, samples.text_source)
-    if claimed.goal is None:
-        return None
-    say("Planning the first job…")
+    if claimed.goal is not None:
+        say("Planning the first job…")
     with transaction(sessions) as session:
-        wanted = PlanBody(model=samples.model_name, goal=claimed.goal)
-        planned = plan(session, claimed.team_id, wanted, store=store, settings=settings)
-        body = JobBody.model_validate(planned.job)
-        return service.submit(session, actor, body, store=store, settings=settings).id
+        job_id = None
+        if claimed.goal is not None:
+            wanted = PlanBody(model=samples.model_name, goal=claimed.goal)
+            planned = plan(session, claimed.team_id, wanted, store=store, settings=settings)
+            body = JobBody.model_validate(planned.job)
+            job_id = service.submit(session, actor, body, store=store, settings=settings).id
+        if not queue.succeed(session, claimed, job_id):
+            raise _Stopped
 
 
 def _problem(error: SecateurError | CommandFailed) -> Problem:
