@@ -72,6 +72,15 @@ def reload_check(
     }
 
 
+def difference_beyond(logits: Tensor, expected: Tensor, tolerance: float) -> float | None:
+    """Return the largest difference of logits where it is beyond `tolerance` times the largest expected one, else None.
+
+    Raises ReloadCheckFailed as `largest_logit` does.
+    """
+    difference = float((logits - expected).abs().max())
+    return None if difference <= tolerance * largest_logit(expected) else difference
+
+
 def largest_logit(logits: Tensor) -> float:
     """Return the largest magnitude among the expected logits, at least 1.
 

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from core.engine.architectures.unit_registry import EXPERT_UNITS
-from core.engine.evaluation.reload_check import largest_logit
+from core.engine.evaluation.reload_check import difference_beyond
 from core.engine.models.folder import ModelFolder
 from core.engine.models.tracing.blocks import run_model, sample_tokens
 from core.engine.models.tracing.differential import one_line
@@ -50,8 +50,8 @@ def reason_to_keep_experts(opened: ModelFolder, dense: PreTrainedModel, reload: 
                     with _unchosen(opened, dense, kept):
                         expected: Tensor = run_model(dense, tokens).logits.float()
                     logits: Tensor = run_model(cut, tokens).logits.float()
-                difference = float((logits - expected).abs().max())
-                if not difference <= _TOLERANCE * largest_logit(expected):
+                difference = difference_beyond(logits, expected, _TOLERANCE)
+                if difference is not None:
                     return f"with {left} of {before} experts the logits of {length} tokens differ by {difference:g}"
         except Exception as error:  # the code of any model may fail in any way
             return (

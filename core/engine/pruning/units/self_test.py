@@ -18,7 +18,7 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from core.engine.architectures.architecture import Architecture, UnitAxis
 from core.engine.architectures.unit_kind import UnitKind
 from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
-from core.engine.evaluation.reload_check import largest_logit
+from core.engine.evaluation.reload_check import difference_beyond
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.experts import stored_tensors
 from core.engine.models.folder import ModelFolder, open_model
@@ -63,6 +63,7 @@ def self_tested(architecture: Architecture, small: Settings) -> Architecture:
             failed = {WEIGHTS: f"a small copy of it cannot be pruned: {type(error).__name__}: {one_line(error)}"}
     if WEIGHTS in failed:  # whatever is done stands on blocks that run one by one
         failed = dict.fromkeys((WEIGHTS, CHANNELS, HEADS, LAYERS), failed[WEIGHTS])
+        reason = failed[WEIGHTS]
     experts, reason = architecture.experts, reason or failed.get(EXPERTS)
     return replace(
         architecture,
@@ -199,8 +200,8 @@ def _streamed_difference(opened: ModelFolder, dense: PreTrainedModel) -> str | N
                 streamed.empty_block(index)
             logits = streamed.logits(tokens, hidden, torch.arange(length)).float()
             expected = _logits(dense, tokens)
-        difference = float((logits - expected).abs().max())
-        if not difference <= _TOLERANCE * largest_logit(expected):
+        difference = difference_beyond(logits, expected, _TOLERANCE)
+        if difference is not None:
             return f"its logits differ by {difference:g} where its blocks run one by one"
     return None
 
@@ -240,8 +241,8 @@ def _difference(
                 with silenced(opened, dense, kinds, kept):
                     expected = _logits(dense, tokens)
                 logits = _logits(cut, tokens)
-            difference = float((logits - expected).abs().max())
-            if not difference <= _TOLERANCE * largest_logit(expected):
+            difference = difference_beyond(logits, expected, _TOLERANCE)
+            if difference is not None:
                 return f"the logits of the model that was saved and opened anew differ by {difference:g}"
         # Other jobs may begin with it.
         reason = _streamed_difference(open_model(work / "artifact", own_artifact=True, discovered=opened.family), cut)
