@@ -9,26 +9,18 @@ from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, Quality, Search, State, Viewer
 from api.events.after_commit import hint_after_commit
+from api.http.body_errors import BODY_ERRORS
 from api.http.problem_documents import problems
 from core import telemetry
 from core.errors import (
     Conflict,
-    DoesNotFit,
     Forbidden,
     IdempotencyConflict,
-    IndivisibleWidth,
-    InvalidParameters,
-    InvalidPattern,
     InvalidRequest,
-    InvalidSparsity,
     NotFound,
     QuotaExceeded,
-    TooFewImages,
-    TooLittleText,
     Unauthenticated,
-    UnknownDataset,
     UnknownMethod,
-    UnknownModel,
     UnknownQueue,
 )
 from core.pipeline.reports.how_to_run import FOLDER
@@ -54,15 +46,7 @@ _METADATA = "metadata."
 SUBMIT_ERRORS = (
     InvalidRequest,
     UnknownMethod,
-    UnknownModel,
-    UnknownDataset,
-    InvalidSparsity,
-    InvalidPattern,
-    InvalidParameters,
-    IndivisibleWidth,
-    TooFewImages,
-    TooLittleText,
-    DoesNotFit,
+    *BODY_ERRORS,
     UnknownQueue,
     QuotaExceeded,
     *HUB_ERRORS,

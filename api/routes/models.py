@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
+from api.http.body_errors import BODY_ERRORS
 from api.http.problem_documents import as_invalid_request, problems
 from api.routes.discoveries import LATER, answer_later
 from core.database import transaction
@@ -13,26 +14,17 @@ from core.errors import (
     Conflict,
     CorruptSafetensors,
     DiscoveryFailed,
-    DoesNotFit,
     Forbidden,
     IdempotencyConflict,
-    IndivisibleWidth,
-    InvalidParameters,
-    InvalidPattern,
     InvalidRequest,
-    InvalidSparsity,
     MissingTensors,
     NotDiscovered,
     NotFound,
     PathEscapes,
     PickleCheckpoint,
     QuotaExceeded,
-    TooFewImages,
-    TooLittleText,
     Unauthenticated,
-    UnknownDataset,
     UnknownMethod,
-    UnknownModel,
     UnsafeConfig,
     UnsupportedArchitecture,
     UnusableModel,
@@ -98,15 +90,7 @@ def register_model(body: ModelBody, caller: Admin, state: State, once: CreateOnc
         Unauthenticated,
         InvalidRequest,
         UnknownMethod,
-        UnknownModel,
-        UnknownDataset,
-        InvalidSparsity,
-        InvalidPattern,
-        InvalidParameters,
-        IndivisibleWidth,
-        TooFewImages,
-        TooLittleText,
-        DoesNotFit,
+        *BODY_ERRORS,
         DiscoveryFailed,
         QuotaExceeded,
         *HUB_ERRORS,

@@ -4,23 +4,15 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.dependencies import DatabaseSession, State, Viewer
+from api.http.body_errors import BODY_ERRORS
 from api.http.problem_documents import problems
 from api.routes.discoveries import LATER, answer_later
 from core.errors import (
     DiscoveryFailed,
-    DoesNotFit,
-    IndivisibleWidth,
-    InvalidParameters,
-    InvalidPattern,
     InvalidRequest,
-    InvalidSparsity,
     NotDiscovered,
     QuotaExceeded,
-    TooFewImages,
-    TooLittleText,
     Unauthenticated,
-    UnknownDataset,
-    UnknownModel,
 )
 from core.service.discoveries.asking import ask_for
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
@@ -36,15 +28,7 @@ router = APIRouter(prefix="/v1/plans", tags=["plans"])
     responses=problems(
         Unauthenticated,
         InvalidRequest,
-        UnknownModel,
-        UnknownDataset,
-        InvalidSparsity,
-        InvalidPattern,
-        InvalidParameters,
-        IndivisibleWidth,
-        TooFewImages,
-        TooLittleText,
-        DoesNotFit,
+        *BODY_ERRORS,
         DiscoveryFailed,
         QuotaExceeded,
         *HUB_ERRORS,

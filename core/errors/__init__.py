@@ -51,6 +51,7 @@ SecateurError
 from core.errors.base import (
     Problem,
     SecateurError,
+    summary_of_problem,
 )
 from core.errors.inputs import (
     CorruptSafetensors,
@@ -188,4 +189,5 @@ __all__ = [
     "UnusableModel",
     "UploadRefused",
     "ZerosRefilled",
+    "summary_of_problem",
 ]

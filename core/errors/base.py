@@ -12,6 +12,11 @@ class Problem(TypedDict):
     retryable: bool
 
 
+def summary_of_problem(problem: Problem) -> dict[str, str]:
+    """Return what is kept of an error that several people may be shown: not the parameter of somebody's request."""
+    return {"code": problem["code"], "message": problem["message"]}
+
+
 class SecateurError(Exception):
     """Base of all errors a user can meet.
 

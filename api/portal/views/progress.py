@@ -21,7 +21,7 @@ STAGE_WORDS: Final[Mapping[Stage, str]] = {
     "verify": "A fresh process opens the result as you will, and compares what it computes with what was measured.",
     "store": "The files go to the store; they can be downloaded once all are there.",
 }
-"""What each stage does, and what its numbers say, for somebody who sees it for the first time."""
+"""Each stage: its work, and the meaning of its numbers, for somebody who sees it for the first time."""
 
 
 @dataclass(frozen=True)

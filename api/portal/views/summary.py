@@ -29,7 +29,7 @@ class ResultSummary:
     sentence: str
     remarks: tuple[str, ...] = ()
     points: tuple[tuple[str, str], ...] = ()
-    """What a reader without knowledge of the field asks first, each with its answer."""
+    """Return the questions of a reader without knowledge of the field, each with its answer."""
 
 
 def summarize(recipe: Body, metrics: Metrics, report: Report, verdict: Verdict | None) -> ResultSummary:

@@ -7,13 +7,13 @@ share one statistic and one factorisation. Everything else (rotary embeddings, m
 model's own code, run as it is.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from core.engine.architectures.config_part import part_of
 from core.engine.architectures.experts import Experts
+from core.engine.checkpoints.key_patterns import numbers_of, pattern_of
 from core.engine.checkpoints.pieces import Pieces
 
 COUNT_KEY: Final = "num_hidden_layers"
@@ -25,7 +25,6 @@ OWN_WIDTH_KEY: Final = "channels"
 """Name of the number of channels among the settings of a layer, where the config has none for it."""
 EXPERTS_KIND: Final = "experts"
 """Name of the kind of unit that a whole expert is."""
-_NUMBER: Final = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 
 
 @dataclass(frozen=True)
@@ -221,7 +220,7 @@ class Architecture:
 
     def pieces_of(self, key: str) -> dict[str, Pieces]:
         """Return the tensors that one of a file is a part of, by their names, each with the keys of all its parts."""
-        pattern, numbers = _NUMBER.sub("{}", key), _NUMBER.findall(key)
+        pattern, numbers = pattern_of(key), numbers_of(key)
         return {
             name.format(*numbers): replace(each, stored=tuple(part.format(*numbers) for part in each.stored))
             for name, each in self.pieced.items()
@@ -240,5 +239,5 @@ class Architecture:
 
 def _translated(name: str, patterns: Mapping[str, str]) -> str | None:
     """Return another name for one that has a pattern, its numbers put in order where that has `{}`; else None."""
-    pattern = patterns.get(_NUMBER.sub("{}", name))
-    return None if pattern is None else pattern.format(*_NUMBER.findall(name))
+    pattern = patterns.get(pattern_of(name))
+    return None if pattern is None else pattern.format(*numbers_of(name))

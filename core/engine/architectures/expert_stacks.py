@@ -1,17 +1,14 @@
 """Stacks of experts: what files hold of each expert as one tensor, under the name that it has in the model."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Final
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.checkpoints.key_patterns import numbers_of, pattern_of
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.checkpoints.stacked import StackedEntry
 from core.errors import CorruptSafetensors, MissingTensors
-
-_NUMBER: Final = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 
 
 def join_stacks(stored: Mapping[str, TensorEntry], family: Architecture) -> dict[str, TensorEntry]:
@@ -25,12 +22,12 @@ def join_stacks(stored: Mapping[str, TensorEntry], family: Architecture) -> dict
     stacks: dict[str, dict[tuple[int, int], TensorEntry]] = {}
     widths: dict[str, int] = {}
     for key, entry in stored.items():
-        pattern = _NUMBER.sub("{}", key)
+        pattern = pattern_of(key)
         place = places.get(pattern) or places.get(f"{family.base}.{pattern}")
         if place is None or family.experts is None:
             joined[key] = entry
             continue
-        layer, expert = _NUMBER.findall(key)
+        layer, expert = numbers_of(key)
         name = f"{family.blocks}.{layer}.{family.experts.parameter(place[0])}"
         members = stacks.setdefault(name, {})
         if (int(expert), place[1]) in members:

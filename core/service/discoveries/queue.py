@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased
 from core.database import seconds_from_now
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.undiscovered import UndiscoveredModel
-from core.errors import DiscoveryFailed, Problem
+from core.errors import DiscoveryFailed, Problem, summary_of_problem
 from core.service.discoveries.states import OPEN
 from core.service.discoveries.tables import DiscoveryRow, DiscoveryTotalRow
 from core.service.teams import audit
@@ -65,7 +65,7 @@ def claim(
     claimed = ClaimedDiscovery(row.id, row.attempts + 1, worker_id, _model_of(row))
     if row.attempts >= most_attempts:
         lost = DiscoveryFailed(f"{row.attempts} workers that looked at the model ended before they had an answer")
-        _end(session, row.id, row.attempts, {"state": "failed", "error": _kept(lost.problem())}, worker_id)
+        _end(session, row.id, row.attempts, {"state": "failed", "error": summary_of_problem(lost.problem())}, worker_id)
         return None
     row.state, row.attempts, row.worker_id = "running", claimed.attempt, worker_id
     row.started_at, row.lease_expires_at = func.clock_timestamp(), seconds_from_now(lease_seconds)
@@ -96,7 +96,7 @@ def fail(session: Session, claimed: ClaimedDiscovery, problem: Problem, *, most_
     """
     if problem["code"] == DiscoveryFailed.code and claimed.attempt < most_attempts:
         return _write(session, claimed.id, claimed.attempt, _waiting())
-    values = {"state": "failed", "error": _kept(problem)}
+    values = {"state": "failed", "error": summary_of_problem(problem)}
     return _end(session, claimed.id, claimed.attempt, values, claimed.worker_id)
 
 
@@ -133,10 +133,6 @@ def _model_of(row: DiscoveryRow) -> UndiscoveredModel:
     unknown = {"family": "", "parameters": 0, "bytes": 0, "dtype": ""}
     known = {"architecture": row.architecture, "config": row.config, "tensors": row.tensors}
     return UndiscoveredModel.model_validate(unknown | known)
-
-
-def _kept(problem: Problem) -> dict[str, str]:
-    return {"code": problem["code"], "message": problem["message"]}
 
 
 def _end(session: Session, discovery_id: str, attempt: int, values: Mapping[str, Any], worker_id: str) -> bool:

@@ -56,6 +56,11 @@ class Evidence:
     words: str
     outcomes: Sequence[Outcome]
 
+    def described(self, count: int) -> str:
+        """Return in words that so many of its outcomes are meant."""
+        kind = "job" if self.source == "jobs" else "measurement"
+        return f"{count} {kind}{'s' if count > 1 else ''} {self.words}"
+
     def places(self, question: Question) -> list[CurvePlace]:
         """Return the places of its outcomes on the curve of what is planned."""
         return places_of([point for each in self.outcomes for point in _points(each, question)])

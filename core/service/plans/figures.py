@@ -80,11 +80,10 @@ class LossEstimates:
             return None
         expected, evidence = expectation
         count = len(evidence.outcomes)
-        kind = "job" if evidence.source == "jobs" else "measurement"
         shares = sorted({round(each.share, 2) for each in evidence.outcomes})
         measured = f"{shares[0]:.0%}" if len(shares) == 1 else f"{shares[0]:.0%} to {shares[-1]:.0%}"
         what = "the blocks' parameters" if self.question.setting.pattern == STRUCTURED.text else "the weights"
-        basis = f"{count} {kind}{'s' if count > 1 else ''} {evidence.words}, at {measured} of {what}"
+        basis = f"{evidence.described(count)}, at {measured} of {what}"
         return PlanFigure(
             estimate=math.exp(expected.excess),
             low=math.exp(expected.low),
@@ -131,21 +130,14 @@ def seconds_figure(estimate: Estimate) -> PlanFigure | None:
     """Return the time of the job, of which the fleet's estimate is a formula that jobs correct."""
     if estimate.seconds is None:
         return None
-    jobs = estimate.basis.jobs
-    deviation = estimate.basis.seconds_deviation
-    low, high = estimate.seconds / _FORMULA_ERROR, estimate.seconds * _FORMULA_ERROR
-    if deviation is not None:
-        low, high = seconds_range(estimate.seconds, deviation)
-    return PlanFigure(
-        estimate=estimate.seconds,
-        low=low,
-        high=high,
-        source="jobs" if deviation is not None else "account",
-        count=jobs,
-        basis=f"a formula, corrected by {jobs} jobs of the same method and queue"
-        if deviation is not None
-        else "a formula alone, which no job of this method and queue has corrected yet",
-    )
+    seconds, jobs, deviation = estimate.seconds, estimate.basis.jobs, estimate.basis.seconds_deviation
+    if deviation is None:
+        basis = "a formula alone, which no job of this method and queue has corrected yet"
+        low, high = seconds / _FORMULA_ERROR, seconds * _FORMULA_ERROR
+        return PlanFigure(estimate=seconds, low=low, high=high, source="account", count=jobs, basis=basis)
+    basis = f"a formula, corrected by {jobs} jobs of the same method and queue"
+    low, high = seconds_range(seconds, deviation)
+    return PlanFigure(estimate=seconds, low=low, high=high, source="jobs", count=jobs, basis=basis)
 
 
 def _is_about_as_large(outcome: Outcome, question: Question) -> bool:
@@ -167,12 +159,11 @@ def _interpolated(kind: Latency, timed: Sequence[Outcome], share: float, evidenc
     ratio = before + (after - before) * (share - left) / (right - left)
     spread = max(each.latency_spread for each in timed)
     error = ratio * max(spread, _LEAST_TIMING_ERROR) + _TIMING_ERROR * abs(1 - ratio)
-    word = "job" if evidence.source == "jobs" else "measurement"
     return PlanFigure(
         estimate=ratio,
         low=max(ratio - error, 0.0),
         high=ratio + error,
         source=evidence.source,
         count=len(timed),
-        basis=f"{len(timed)} {word}{'s' if len(timed) > 1 else ''} {evidence.words} that timed it",
+        basis=f"{evidence.described(len(timed))} that timed it",
     )

@@ -1,15 +1,15 @@
 """Queue of requests for the samples: a worker takes one under a lease, and writes what came of it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
-from core.errors import Problem, Unavailable
+from core.errors import Problem, Unavailable, summary_of_problem
 from core.service.samples.tables import SampleRequestRow
-from secateur_wire.plans import Goal, PlanBody
+from secateur_wire.plans import Goal
 
 MOST_ATTEMPTS = 2
 """Workers that take a request before one that ended without an answer is final."""
@@ -40,10 +40,10 @@ def claim(session: Session, *, worker_id: str, lease_seconds: float) -> ClaimedS
     ).one_or_none()
     if row is None:
         return None
-    claimed = ClaimedSample(row.id, row.attempts + 1, row.team_id, _goal(row.goal))
+    claimed = ClaimedSample(row.id, row.attempts + 1, row.team_id, cast(Goal | None, row.goal))
     if row.attempts >= MOST_ATTEMPTS:
         lost = Unavailable(f"{row.attempts} workers that fetched the samples ended before they had them")
-        row.state, row.lease_expires_at, row.error = "failed", None, _kept(lost.problem())
+        row.state, row.lease_expires_at, row.error = "failed", None, summary_of_problem(lost.problem())
         row.finished_at = func.clock_timestamp()
         return None
     row.state, row.attempts, row.worker_id = "running", claimed.attempt, worker_id
@@ -73,7 +73,7 @@ def succeed(session: Session, claimed: ClaimedSample, job_id: str | None) -> boo
 
 
 def fail(session: Session, claimed: ClaimedSample, problem: Problem) -> bool:
-    return _end(session, claimed, {"state": "failed", "error": _kept(problem)})
+    return _end(session, claimed, {"state": "failed", "error": summary_of_problem(problem)})
 
 
 def _end(session: Session, claimed: ClaimedSample, values: dict[str, Any]) -> bool:
@@ -93,11 +93,3 @@ def _write(session: Session, claimed: ClaimedSample, values: dict[str, Any]) -> 
         .execution_options(synchronize_session=False)
     )
     return written is not None
-
-
-def _kept(problem: Problem) -> dict[str, str]:
-    return {"code": problem["code"], "message": problem["message"]}
-
-
-def _goal(text: str | None) -> Goal | None:
-    return None if text is None else PlanBody.model_validate({"model": "sample", "goal": text}).goal

@@ -24,7 +24,7 @@ from core.storage import Store
 from secateur_wire.states import PointStage
 
 WAITING: Final = "its model is yet to be discovered, and its points are checked then"
-"""What a sweep waits for meanwhile."""
+"""Reason why a sweep waits meanwhile."""
 
 
 def check_or_ask(

@@ -42,7 +42,6 @@ class Unfinished(BaseModel):
     key: str = Field(default_factory=new_key)
     model: str | None = None
     calibration: str | None = None
-    summary: str | None = None
     body: JsonObject | None = None
     job: str | None = None
 

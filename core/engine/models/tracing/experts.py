@@ -12,12 +12,12 @@ from transformers.core_model_loading import revert_weight_conversion
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.expert_stacks import join_stacks
 from core.engine.architectures.experts import ExpertMatrix, Experts
+from core.engine.checkpoints.key_patterns import pattern_of
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.hooks import removed_after
 from core.engine.models.tracing.blocks import run_model, sample_tokens
 from core.engine.models.tracing.execution import EXPERT, STACKED
-from core.engine.models.tracing.names import pattern
 from core.errors import MissingTensors
 
 _FLAGS: Final = ("has_gate", "has_bias", "is_transposed", "has_post_expert_norm")
@@ -174,7 +174,7 @@ def _matrix_with_parts(
         key = next((key for key, each in stored.items() if _starts(each, stack[0], row)), None)
         if key is None:
             raise UnknownExperts(f"files hold {name} in parts that are not its experts' rows")
-        parts.append(pattern(key))
+        parts.append(pattern_of(key))
         row += len(stored[key])
     for layer in layers:
         stack = small.get_parameter(f"{blocks}.{layer}.{name}")

@@ -17,11 +17,11 @@ from transformers.core_model_loading import (
 )
 
 from core.engine.architectures.architecture import Architecture
+from core.engine.checkpoints.key_patterns import numbers_of, pattern_of
 from core.engine.checkpoints.pieces import Pieces, pieced_entry
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.errors import MissingTensors, UnsupportedArchitecture
 
-_NUMBER: Final = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 _LAYER: Final = re.compile(r"^(.*?)(?<![^.])([0-9]+)\.(.+)$")
 
 
@@ -36,11 +36,6 @@ class StoredNames:
     names: Mapping[str, str]
     merged: Mapping[str, str] = field(default_factory=dict)
     pieced: Mapping[str, Pieces] = field(default_factory=dict)
-
-
-def pattern(name: str) -> str:
-    """Return a name with `{}` for each of its numbers."""
-    return _NUMBER.sub("{}", name)
 
 
 def stored_names(model: PreTrainedModel, keys: Iterable[str]) -> StoredNames:
@@ -80,8 +75,8 @@ def _pieces(
     `parts` are the keys of the files by the patterns of the converter that they match.
     """
     keys = tuple(parts[source] for source in converter.source_patterns if source in parts)
-    numbers = _NUMBER.findall(name)
-    if len(converter.operations) != 1 or any(_NUMBER.findall(key) != numbers for key in keys):
+    numbers = numbers_of(name)
+    if len(converter.operations) != 1 or any(numbers_of(key) != numbers for key in keys):
         return {}
     (operation,) = converter.operations
     targets = converter.target_patterns
@@ -102,8 +97,8 @@ def pieced_patterns(stored: StoredNames, architecture: Architecture) -> dict[str
     """Return how tensors are made of pieces, by pattern of name; raises UnsupportedArchitecture where blocks differ."""
     patterns: dict[str, Pieces] = {}
     for name, pieces in stored.pieced.items():
-        each = replace(pieces, stored=tuple(map(pattern, pieces.stored)))
-        if patterns.setdefault(pattern(name), each) != each:
+        each = replace(pieces, stored=tuple(map(pattern_of, pieces.stored)))
+        if patterns.setdefault(pattern_of(name), each) != each:
             raise UnsupportedArchitecture(
                 f"{architecture.model_type}: {name[:200]} is made of other parts of {pieces.stored[0][:200]} than in "
                 "other layers",
@@ -121,13 +116,13 @@ def renamed(stored: StoredNames, architecture: Architecture) -> dict[str, str]:
     for key, name in stored.names.items():
         if name in stored.merged or architecture.module_name(key) == name:
             continue
-        if _NUMBER.findall(key) != _NUMBER.findall(name):
+        if numbers_of(key) != numbers_of(name):
             raise UnsupportedArchitecture(
                 f"{architecture.model_type}: {key[:200]!r} of the files is the model's {name[:200]!r}, which has other "
                 "numbers",
                 param="model",
             )
-        patterns[pattern(key)] = pattern(name)
+        patterns[pattern_of(key)] = pattern_of(name)
     return patterns
 
 

@@ -31,15 +31,13 @@ class ExpertRefit(UnitRefit):
     the first sweep.
     """
 
+    refitted = "The last matrices of the experts left"
+
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         assert self.family.experts is not None
         self.experts: Experts = self.family.experts
         self.routing: dict[int, FittedRouting] = {}
-
-    @property
-    def summary(self) -> str:
-        return super().summary.replace("The linear layers that are left", "The last matrices of the experts left", 1)
 
     def fit(
         self,

@@ -5,6 +5,7 @@ are fitted to the dense outputs, so that they make up for what was removed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,9 @@ class UnitRefit:
     which differ in number and width. `chosen` is the α of every linear layer that was fitted, where hold-out tokens
     chose it, by its name in the dense model.
     """
+
+    refitted: ClassVar[str] = "The linear layers that are left"
+    """Weights that are refitted, as the report names them."""
 
     def __init__(
         self,
@@ -55,7 +59,7 @@ class UnitRefit:
             mean = sum(self.chosen.values()) / len(self.chosen)
             least, most = min(self.chosen.values()), max(self.chosen.values())
             share = f"each by an α chosen on tokens held aside, {least:g} to {most:g}, {mean:.2f} on average"
-        return f"The linear layers that are left were refitted to what the dense model gives: {share}."
+        return f"{self.refitted} were refitted to what the dense model gives: {share}."
 
     def pass_by(self, index: int, tensors: dict[str, Tensor]) -> None:
         """Advance the streams past the removed layer `index`: the dense one goes through it, the other skips it."""
