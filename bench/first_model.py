@@ -1,4 +1,4 @@
-"""From an empty portal to a pruned model that runs: `python -m bench.first_model [--write docs/portal]`.
+"""Way from an empty portal to a pruned model that runs: `python -m bench.first_model [--write docs/portal]`.
 
 A service of its own in a folder that is thrown away, and a real browser: nothing is typed but the key. Prints each step
 with its seconds and how many clicks it took, and writes a picture of each. Ends with 1 where it takes more than six

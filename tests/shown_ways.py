@@ -15,7 +15,7 @@ from secateur_wire.ways import WayToRun
 
 
 def run_here(way: WayToRun, artifact: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What the program among the commands prints, in this process, which has loaded the libraries."""
+    """Return the output of the program among the commands, run in this process, which has loaded the libraries."""
     program, printed = _program(way, artifact, place), io.StringIO()
     monkeypatch.chdir(place)
     with contextlib.redirect_stdout(printed):
@@ -24,7 +24,7 @@ def run_here(way: WayToRun, artifact: Path, place: Path, monkeypatch: pytest.Mon
 
 
 def run_in_shell(commands: str, place: Path, **variables: str) -> str:
-    """What a shell prints that is given the commands."""
+    """Return the output of a shell that is given the commands."""
     search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-e"],

@@ -14,7 +14,7 @@ CAPABILITIES: Final[tuple[Capability, ...]] = (
     "layers",
     "experts",
 )
-"""What is tried of each type; `per layer`: the channels, and heads where they go, of all layers but the first."""
+"""Things tried of each type; `per layer`: the channels, and heads where they go, of all layers but the first."""
 STRUCTURED: Final[tuple[Capability, ...]] = ("channels", "heads", "per layer")
 
 Status: TypeAlias = Literal["yes", "refused", "failed", "unbuilt", "wrong"]

@@ -43,7 +43,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def finish(sessions: sessionmaker[Session], store: Store, tmp_path: Path) -> Callable[[], str | None]:
-    """What ends the next job well."""
+    """Something that ends the next job well."""
     return lambda: finish_next(sessions, store, tmp_path / "made", files={**FILES, "README.md": b"#"}, metrics=METRICS)
 
 

@@ -18,7 +18,7 @@ _PULLS = {
     "github": (r"/repos/acme/oak/issues/7/comments", r"/repos/acme/oak/issues/comments/(\d+)", "PATCH"),
     "gitlab": (r"/projects/41/merge_requests/7/notes", r"/projects/41/merge_requests/7/notes/(\d+)", "PUT"),
 }
-"""Of each: the list of a pull request's comments, one of them, and the method that changes it."""
+"""Addresses of each forge: the list of a pull request's comments, one of them, and the method that changes it."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Forge:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What a run for the pull request has in its environment."""
+        """Return the environment of a run for the pull request."""
         if self.kind == "github":
             return {"GITHUB_API_URL": self.address, "GITHUB_REPOSITORY": "acme/oak"}
         own = {"CI_API_V4_URL": self.address, "CI_PROJECT_ID": "41", "CI_MERGE_REQUEST_IID": "7"}

@@ -83,7 +83,7 @@ class Actions:
     said: str = ""
     outputs: dict[str, str] = field(default_factory=dict)
     forge: Forge | None = None
-    """Where the pull request is that the run is of; None for a push."""
+    """Return the address of the run's pull request; None for a push."""
     uploaded: dict[str, str] = field(default_factory=dict)
 
     def run(self, workflow: Mapping[str, Any]) -> "Actions":

@@ -31,7 +31,7 @@ EMPTY = {
     "/portal/compare": "No jobs are chosen yet",
     "/portal/workers": "No worker is alive",
 }
-"""What each page says first where there is nothing."""
+"""Heading of each page where there is nothing."""
 
 
 @pytest.fixture

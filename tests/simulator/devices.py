@@ -16,7 +16,7 @@ _ROUNDING = 512
 
 @dataclass
 class Counts:
-    """What was done on a device; bytes are those of copies. `synchronisations` are by what made the program wait."""
+    """Counts of work on a device; bytes are those of copies. `synchronisations` are by what made the program wait."""
 
     launches: int = 0
     synchronisations: Counter[str] = field(default_factory=Counter)
@@ -143,7 +143,7 @@ def device_of(device: torch.device) -> SimulatedDevice:
 
 
 class DeviceModule:
-    """What torch and libraries call as `torch.sim`."""
+    """Module that torch and libraries call as `torch.sim`."""
 
     @staticmethod
     def is_initialized() -> bool:

@@ -62,7 +62,7 @@ def _on_several(places: Iterable[object], op: object) -> RuntimeError:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is known of an operator: whether it returns a view, launches anything, makes the program wait, and so on."""
+    """Facts of an operator: whether it returns a view, launches anything, makes the program wait, and so on."""
 
     is_view: bool
     is_launched: bool

@@ -84,4 +84,4 @@ def _register() -> list[torch.library.Library]:
 
 
 LIBRARIES = _register()
-"""What was registered, for as long as the process lives."""
+"""Registrations, kept for as long as the process lives."""

@@ -43,7 +43,7 @@ _memory: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
 """By the address of each storage that is not empty: the CPU's storage that owns it, and one that cannot be resized."""
 _alive: set["_Allocation"] = set()
 _structures: list[object] = []
-"""What the capsules of empty tensors point to, for as long as the process lives."""
+"""Memory that the capsules of empty tensors point to, for as long as the process lives."""
 
 
 class _Allocation(weakref.ref[torch.UntypedStorage]):

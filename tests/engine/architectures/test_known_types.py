@@ -1,4 +1,4 @@
-"""What a type was refused says ahead what a discovery would refuse, and never more."""
+"""Known refusals of types: those that a discovery would give, and never more."""
 
 import json
 from pathlib import Path

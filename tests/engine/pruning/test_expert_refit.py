@@ -83,7 +83,7 @@ def test_on_the_tokens_it_is_fitted_to_a_layer_comes_closer(model_type: str, tmp
     "compensation", [{"refit": "auto"}, {"refit": 0.1, "ridge": 10}, {"refit": 1.0, "ridge": 1e-6}], ids=str
 )
 def test_no_fit_is_kept_that_makes_the_error_grow(compensation: dict[str, Any], tmp_path: Path) -> None:
-    """On the tokens that are fitted to or, where α is chosen, on those held aside; of noise there is little to fit."""
+    """The error counts on the tokens fitted to or, with a chosen α, on those held aside; noise leaves little to fit."""
     result = dropped(opened(STACKED), tmp_path, compensation=compensation)
     assert len(result.experts) == 2
     for row in result.experts:
