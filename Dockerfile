@@ -43,7 +43,7 @@ ENV UVICORN_HOST=0.0.0.0 UVICORN_PORT=8000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"UVICORN_PORT\"]}/healthz')"]
-CMD ["uvicorn", "--factory", "api.app:create_app", "--http", "api.slow_clients:BoundedConnection", "--no-access-log", \
+CMD ["uvicorn", "--factory", "api.start:create_app", "--http", "api.slow_clients:BoundedConnection", "--no-access-log", \
      "--no-proxy-headers", "--timeout-graceful-shutdown", "10"]
 
 FROM runtime AS worker

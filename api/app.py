@@ -1,4 +1,4 @@
-"""The application: `uvicorn --factory api.app:create_app --http api.slow_clients:BoundedConnection`."""
+"""The application; `api.start` starts it as a process."""
 
 import gc
 from collections.abc import AsyncIterator
@@ -71,7 +71,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.state.api = portal.state.api = state
         server = _serve_metrics(current, state)
         if settings is None:  # a process of its own: what is loaded by now stays, and need not be looked through again
-            gc.collect()
             gc.freeze()
         try:
             async with state.listener.running(), state.refused_keys.running():

@@ -98,7 +98,7 @@ def api_process(settings: Settings, log: Path) -> Iterator[tuple[subprocess.Pope
     }
     given |= {"slow_client_seconds": settings.slow_client_seconds, "requests_per_minute": 0}
     environment = os.environ | {f"SECATEUR_{name.upper()}": str(value) for name, value in given.items()}
-    command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(port)]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "api.start:create_app", "--port", str(port)]
     options = ["--http", "api.slow_clients:BoundedConnection", "--log-level", "warning", "--no-access-log"]
     with log.open("wb") as output:
         process = subprocess.Popen([*command, *options], env=environment, stdout=output, stderr=output)

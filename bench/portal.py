@@ -76,7 +76,7 @@ def serving(folder: Path, *, jobs: int, waiting: int) -> Iterator[Portal]:
             "SECATEUR_REQUESTS_PER_MINUTE": "0",
         }
         command = [
-            *(sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(port)),
+            *(sys.executable, "-m", "uvicorn", "--factory", "api.start:create_app", "--port", str(port)),
             *("--http", "api.slow_clients:BoundedConnection", "--log-level", "warning"),
         ]
         with open(folder / "api.log", "wb") as log:

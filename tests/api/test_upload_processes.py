@@ -54,7 +54,7 @@ def start_api(settings: Settings, admin_key: str) -> Iterator[StartApi]:
             "SECATEUR_SECRET_KEY": str(settings.secret_key),
             "SECATEUR_UPLOAD_PART_BYTES": str(settings.upload_part_bytes),
         }
-        command = [sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app", "--port", str(port)]
+        command = [sys.executable, "-m", "uvicorn", "--factory", "api.start:create_app", "--port", str(port)]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=bearer(admin_key), timeout=30)
         started.append((process, client))

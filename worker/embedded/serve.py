@@ -140,7 +140,7 @@ def _alone(home: Path) -> Iterator[None]:
 def part_commands(host: str, port: int, settings: Settings) -> dict[str, list[str]]:
     return {
         "api": [
-            *(sys.executable, "-m", "uvicorn", "--factory", "api.app:create_app"),
+            *(sys.executable, "-m", "uvicorn", "--factory", "api.start:create_app"),
             *("--http", "api.slow_clients:BoundedConnection", "--no-proxy-headers"),
             *("--host", host, "--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "3"),
         ],

@@ -1,0 +1,16 @@
+"""Start of the API: `uvicorn --factory api.start:create_app --http api.slow_clients:BoundedConnection`."""
+
+import gc
+
+from starlette.types import ASGIApp
+
+
+def create_app() -> ASGIApp:
+    """Return the application of this process, with what it was loaded with kept out of every garbage collection."""
+    gc.disable()  # what is imported stays, and looking through it again and again would be a quarter of the start
+    from api.app import create_app
+
+    app = create_app()
+    gc.freeze()
+    gc.enable()
+    return app
