@@ -6,12 +6,13 @@ import fcntl
 import gc
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import execnet
 import httpx
 import hypothesis
 import pytest
@@ -31,6 +32,7 @@ from secateur_wire.teams import Role
 from tests.client.command_line import RunHere, run_here
 from tests.databases import administrator, fresh_database, make_template
 from tests.distribution import TOGETHER, ByWhatIsShared
+from tests.forked_processes import forking
 from tests.model_folders import write_llama, write_text
 from tests.one_dialect import share_dialect
 from tests.one_trust import share_trust
@@ -45,7 +47,7 @@ share_dialect()
 share_trust()
 hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("suite")  # a machine that has much to do makes no property false
-gc.disable()  # until all is collected: what is imported stays
+gc.disable()  # until all tests are found: what is imported stays
 
 CORES = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 """Of each process of the run, and of what it starts: threads that wait for each other on cores others use take several
@@ -78,14 +80,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[execnet.XSpec]) -> None:
+    """Fork the processes of the run from one, where they would be started on this machine."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, CORES // len(specs))))
+    forks = ExitStack()
+    config.add_cleanup(forks.close)
+    python = forks.enter_context(forking())
+    for spec in specs:
+        if spec.popen:
+            spec.python = python
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByWhatIsShared | None:
     """Take the place of `--dist loadfile`, and of no other."""
     return ByWhatIsShared(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_finish() -> None:
-    """Leave all that was imported out of every later look for garbage: it would be most of each."""
-    gc.collect()
+    """Leave all that was imported out of every look for garbage: it would be most of each."""
     gc.freeze()
     gc.enable()
 
