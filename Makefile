@@ -9,11 +9,11 @@ PYTEST_FLAGS ?=
 PROCESSES ?= 4
 SEED ?= 1
 FAULTS ?= 100
-# Hundreds of processes start in a run of the suite: what they load is compiled once, not by each.
+# What is loaded is compiled once, by the first process that loads it.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve stop test nightly check lint types imports migrations format bench bench-frontier bench-structured architectures claims mutants chaos lock clean
+.PHONY: help setup demo serve stop test coverage nightly check lint types imports migrations format bench bench-frontier bench-structured architectures claims mutants chaos lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -24,8 +24,8 @@ $(SETUP): pyproject.toml client/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Secateur needs Python 3.11 or newer; set PYTHON=…" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) 2>/dev/null || \
 		{ $(PYTHON) -m venv --without-pip --clear $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable client --editable '.[worker,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt \
+		--editable client --editable '.[worker,dev]' # what is never loaded, most of it, is never compiled
 	@touch $(SETUP)
 
 demo: $(SETUP) ## prune a real language model end to end: sample model, server, job, report, reload
@@ -39,6 +39,10 @@ stop: $(SETUP) ## end everything embedded, the database too
 
 test: $(SETUP) ## the whole suite, on real PostgreSQL, processes and files, four files at a time; PROCESSES=4 PYTEST_FLAGS=…
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+
+coverage: $(SETUP) ## branches of the product that the suite runs, by package, in runners and servers too; AGAINST=FILE compares with an earlier run's
+	$(BIN)/python -m tests.branch_coverage $(if $(AGAINST),--against $(AGAINST)) -- \
+		-n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 nightly: $(SETUP) ## the tests that are long by nature, one file at a time: all they do at full size; then the mutants, a thousand faults and the benches, which go on where they were ended
 	$(BIN)/python -m pytest -m nightly $(PYTEST_FLAGS)
