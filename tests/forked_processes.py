@@ -56,8 +56,7 @@ def forking() -> Iterator[str]:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
             assert server.stdout is not None
             assert server.stdout.readline(), "the libraries do not load"
-            yield f"{sys.executable} -I -S {__file__} {address}"
-            server.kill()  # of what it forked each ends with its streams
+            yield f"{sys.executable} -I -S {__file__} {address}"  # at the end its stdin is closed, and it is waited for
 
 
 def _join(address: str, code: str) -> None:
