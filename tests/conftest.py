@@ -52,6 +52,7 @@ gc.disable()  # until all tests are found: what is imported stays
 CORES = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 """Of each process of the run, and of what it starts: threads that wait for each other on cores others use take several
 times as long as one alone."""
+_CHOSEN_THREADS = os.environ.get("OMP_NUM_THREADS")
 os.environ.setdefault("OMP_NUM_THREADS", str(CORES))
 
 LONG = (
@@ -82,7 +83,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_xdist_setupnodes(config: pytest.Config, specs: list[execnet.XSpec]) -> None:
     """Fork the processes of the run from one, where they would be started on this machine."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, CORES // len(specs))))
+    if _CHOSEN_THREADS is None:  # they inherit what was set above, for this process alone
+        os.environ["OMP_NUM_THREADS"] = str(max(1, CORES // len(specs)))
     forks = ExitStack()
     config.add_cleanup(forks.close)
     python = forks.enter_context(forking())
