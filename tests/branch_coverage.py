@@ -12,6 +12,7 @@ import argparse
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -164,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--against", type=Path, metavar="FILE", help="counts of another revision, to compare with")
     parser.add_argument("pytest", nargs="*", help="options and files, after --")
     asked = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended early"))  # so that interpreters are as they were
     with measuring():
         code = subprocess.run([sys.executable, "-m", "pytest", *asked.pytest], cwd=ROOT, check=False).returncode
     found = counts()
