@@ -5,7 +5,7 @@ the counts in `.cache/coverage/REVISION.json`, which a later run is compared wit
 
 While it runs, a `.pth` file in the virtual environment has every interpreter of it measure itself: one that was forked,
 too, and one whose environment is an allow-list, as a runner's. What is ended by SIGTERM or leaves by `os._exit` keeps
-its counts; what is killed by SIGKILL loses them.
+its counts; what is killed by SIGKILL loses those since it last forked.
 """
 
 import argparse
@@ -57,9 +57,11 @@ class Measured:
         self._exit = os._exit
 
     def start(self) -> None:
+        if os._exit.__name__ == self._leave.__name__:  # some interpreters read `.pth` files twice
+            return
         self._begin()
         atexit.register(self._save)
-        os.register_at_fork(after_in_child=self._begin)
+        os.register_at_fork(before=self._keep, after_in_child=self._begin)
         os._exit = self._leave
 
     def _begin(self) -> None:
@@ -67,6 +69,12 @@ class Measured:
             self._coverage.stop()
         self._coverage = _coverage(data_suffix=True)
         self._coverage.start()
+
+    def _keep(self) -> None:
+        """Write down what was measured so far: what others are forked from is killed when nobody needs it any more."""
+        with suppress(Exception):
+            if self._coverage is not None:
+                self._coverage.save()
 
     def _leave(self, code: int) -> NoReturn:
         self._save()
