@@ -155,14 +155,14 @@ def load(libraries: list[str]) -> None:
     missing = [name for name in libraries if name not in sys.modules]
     if not missing or kind_of_machine().has_own_memory:
         return
-    with _keeping():
+    with _uncollected():
         for name in missing:
             with suppress(Exception):
                 import_module(name)
 
 
 @contextmanager
-def _keeping() -> Iterator[None]:
+def _uncollected() -> Iterator[None]:
     """Keep all that is loaded meanwhile out of every collection: no copy's first one writes to what all share.
 
     Nothing is collected before: next to nothing of it is garbage, and looking takes longer than many a library's load.
@@ -178,7 +178,7 @@ def _keeping() -> Iterator[None]:
 def main(modules: Sequence[str], run: Callable[[], NoReturn] = run_task) -> int:
     """Serve whoever holds the other end of stdin; 1 where a fork would not be a runner."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    with _keeping():
+    with _uncollected():
         for name in modules:
             import_module(name)
     if any(kind.files and has_opened(kind.files) for kind in DEVICE_KINDS.values()):
