@@ -17,6 +17,7 @@ from core.http.address_policy import AddressPolicy
 from core.service.jobs.broker import celery_app
 from core.service.jobs.hints import SendHint, hint_sender
 from core.service.jobs.resolution.hub_lookup import HubLookup
+from core.service.sources.hub_search import HubSearch
 from core.service.teams.server_secret import server_secret
 from core.service.triggers.context import TriggerContext
 from core.settings import Settings
@@ -28,8 +29,8 @@ class ApiState:
     """State that the routes share.
 
     `send_hint` tells workers of a new job, `watch` wakes those who follow a job's events, `rates` limits callers,
-    `refused_keys` records refused keys, `hub` is asked before a request's transaction begins, `address_policy` checks
-    whether a URL may be called, and `triggers` is what firing one works with.
+    `refused_keys` records refused keys, `hub` is asked before a request's transaction begins, `hub_search` finds
+    models there, `address_policy` checks whether a URL may be called, and `triggers` is what firing one works with.
     """
 
     settings: Settings
@@ -44,6 +45,7 @@ class ApiState:
     readiness: ReadinessChecks
     metrics: CollectorRegistry
     hub: HubLookup
+    hub_search: HubSearch
     address_policy: AddressPolicy
     triggers: TriggerContext
     part_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
@@ -71,6 +73,7 @@ def build_state(settings: Settings) -> ApiState:
         readiness=ReadinessChecks(sessions, store, broker, worker_fresh_seconds=settings.worker_fresh_seconds),
         metrics=metrics_registry(settings, sessions, store, broker),
         hub=hub,
+        hub_search=HubSearch(settings),
         address_policy=AddressPolicy(tuple(settings.webhook_allowed_networks)),
         triggers=TriggerContext(sessions=sessions, store=store, settings=settings, hub=hub, secret=secret),
     )

@@ -96,8 +96,11 @@ class Bench:
         return Windows(self.model, self.calibration, "calibration", drawn, self.length, cell.seed, generated)
 
     def _asked(self, cell: Cell) -> tuple[Job, Contender, Stage, dict[str, str]]:
-        job = TARGETS[cell.target].job(SETTINGS[cell.setting].method)
-        return (job, self.contenders[cell.setting], *self._stage(cell, self.plan.is_asked(cell)))
+        setting, contender = SETTINGS[cell.setting], self.contenders[cell.setting]
+        job = TARGETS[cell.target].job(setting.method)
+        if setting.draws:
+            contender = own_contender(setting.title, {**setting.parameters, "seed": cell.seed})
+        return (job, contender, *self._stage(cell, self.plan.is_asked(cell)))
 
     def _stage(self, cell: Cell, has_tasks: bool) -> tuple[Stage, dict[str, str]]:
         """The ground of a cell with hashes of what is in it, which takes a while and is done once for each."""

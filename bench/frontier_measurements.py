@@ -34,7 +34,7 @@ def measured(
                     "method": setting.method,
                     "pattern": target.pattern,
                     "parameters": dict(setting.parameters),
-                    "calibration_tokens": sum(setting.sequences(plan.samples)) * length,
+                    "calibration_tokens": 0 if setting.draws else sum(setting.sequences(plan.samples)) * length,
                     "sparsity": target.sparsity,
                     "perplexity": {
                         key: spread([each.perplexity[text] / dense.perplexity[text] for each in figures])

@@ -12,7 +12,8 @@ from core.methods.frontier.info import FrontierParameters
 class Setting:
     """A row: a method and its parameters, by Secateur's engine or by the peer. `frontier`, and what `generates`,
     calibrates on text of the model's own too, as much as the service takes where a job does not say. One of a `grid`,
-    beside which what is chosen by itself is set, is run only where it is named.
+    beside which what is chosen by itself is set, is run only where it is named. What `draws` reads no text: its seed is
+    that of the mask.
     """
 
     title: str
@@ -21,6 +22,7 @@ class Setting:
     is_peer: bool = False
     generates: bool = False
     grid: bool = False
+    draws: bool = False
 
     def fits(self, target: "Target") -> bool:
         """Whether there is such a job: where a pattern fixes all rates there is nothing to allocate."""
@@ -41,6 +43,7 @@ REFERENCE = "sparsegpt"
 SETTINGS = {
     each.title: each
     for each in (
+        Setting("random", "random", draws=True),
         Setting("wanda", "wanda"),
         Setting(REFERENCE, "sparsegpt"),
         Setting(PEER, "sparsegpt", is_peer=True),

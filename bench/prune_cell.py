@@ -12,6 +12,7 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
+from core.methods.registry import get_method
 from core.pipeline.plans import make_plan
 from core.pipeline.recipes.validation import resolve_request
 
@@ -25,7 +26,8 @@ def prune(spec: dict[str, Any]) -> dict[str, Any]:
     folder = open_model(Path(spec["model"]))
     request = resolve_request(folder.description, spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
     plan = make_plan(folder, request, device=torch.device("cpu"))
-    calibration = load_tensors(Path(spec["tokens"]))["tokens"] if plan.method_id != "magnitude" else None
+    needs = get_method(plan.method_id).needs
+    calibration = load_tensors(Path(spec["tokens"]))["tokens"] if needs.calibration else None
     sweep = LayerwisePass(folder, plan, calibration=calibration, evaluations={}, work=work)
     loaded = time.perf_counter()
     pruned = sweep.run()

@@ -157,6 +157,9 @@ class Settings(BaseSettings):
         description="Names of the teams the operator's token is used for where they have none of their own, separated "
         "by commas; `*`: all. `secateur serve` with the embedded database: `default` where this is unset.",
     )
+    hub_search_seconds: float = Field(
+        2, description="How long a search for models on the hub may take, for the page of a new job; 0: none is made."
+    )
     hub_max_bytes: int = Field(500 * 10**9, description="Largest repository that is fetched.")
     hub_patience_seconds: float = Field(
         60, description="How long a fetch waits for bytes from a hub that gives none before its attempt ends."

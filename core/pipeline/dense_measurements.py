@@ -3,7 +3,7 @@
 Else they are measured; the report says which was which.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from core.pipeline.reports.dense_figures import DenseFigure, DenseKind, Facts, KnownDenseFigures
 from core.pipeline.reports.report import DenseUse, Report
@@ -30,23 +30,38 @@ class DenseMeasurements:
         self._figures: list[DenseFigure] = []
         self._measured = 0
 
-    def take(self, kind: DenseKind, name: str, facts: Facts) -> Mapping[str, float] | None:
-        """Return an earlier job's figures for exactly these facts; None: measure them."""
+    def take(self, kind: DenseKind, name: str, facts: Facts) -> DenseFigure | None:
+        """Return an earlier job's figure for exactly these facts; None: measure it."""
         figure = self._baseline.find(kind, facts)
         if figure is None:
             return None
         self._figures.append(figure.model_copy(update={"name": name}))
         self._log(f"The dense model's {kind} on {name} was taken from job {figure.job}: the same measurement.")
-        return figure.values
+        return figure
 
     def add(
-        self, kind: DenseKind, name: str, facts: Facts, values: Mapping[str, float], *, measured: bool = True
+        self,
+        kind: DenseKind,
+        name: str,
+        facts: Facts,
+        values: Mapping[str, float],
+        *,
+        window_losses: Sequence[float] = (),
+        measured: bool = True,
     ) -> None:
         """Add figures that this job measured, or that were kept on its node (not `measured`)."""
         if measured:
             self._count(kind, name, self._measured)
             self._measured += 1
-        self._figures.append(DenseFigure(kind=kind, name=name, facts=facts, values=dict(values), job=self._job))
+        figure = DenseFigure(
+            kind=kind,
+            name=name,
+            facts=facts,
+            values=dict(values),
+            window_losses=tuple(window_losses),
+            job=self._job,
+        )
+        self._figures.append(figure)
 
     def write_to(self, report: Report) -> None:
         """Fill `dense` of the report: every figure with its facts, how many were measured here and how many reused."""

@@ -28,10 +28,12 @@ class PruneOutput(TaskOutput):
 class RecoveryOutput(TaskOutput):
     """A model that was trained. `perplexity` is by text, None where it is no finite number.
 
+    `window_losses` are by text too, the mean of each window in nats, none where one is no finite number;
     `zeros` are those of each layer before and after; `expected` is what the reload check compares with.
     """
 
     perplexity: dict[str, Number | None]
+    window_losses: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     zeros: dict[str, tuple[int, int]]
     expected: Path
     recovery: RecoveryReport

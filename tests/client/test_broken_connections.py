@@ -153,11 +153,17 @@ def test_everything_of_a_team_can_be_looked_at(
     with tarfile.open(archive) as opened:
         assert {name.partition("/")[2] for name in opened.getnames()} >= {"model.safetensors", "secateur.json"}
     assert [each.name for each in archive.parent.iterdir()] == ["all.tar"]
-    cuts.of_answers = [2000]
-    cuts.break_open()
-    with pytest.raises(errors.DownloadInterrupted, match="begins anew"):
-        service.download_archive(job, tmp_path / "cut" / "all.tar")
-    assert not list((tmp_path / "cut").iterdir())
+    whole = archive.read_bytes()
+    for before in (None, b"an older one"):
+        cut = tmp_path / "cut" / "all.tar"
+        if before is not None:
+            cut.write_bytes(before)
+        cuts.of_answers = [2000]
+        cuts.break_open()
+        with pytest.raises(errors.DownloadInterrupted, match="begins anew"):
+            service.download_archive(job, cut)
+        assert [each.read_bytes() for each in cut.parent.iterdir()] == ([] if before is None else [before])
+    assert service.download_archive(job, cut).read_bytes() == whole
     requested = service.request_samples("size")
     assert service.request_samples().id == requested.id == service.sample_request(requested.id).id
     [attempt] = service.attempts(job)

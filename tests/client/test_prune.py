@@ -16,12 +16,13 @@ import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import GateMissed
+from core.errors import GateMissed, TooLittleText
 from core.service.jobs.queue import claim, finish_failed
 from core.storage import Store
 from secateur.cli.unfinished import RECORD
 from tests.api.ended_job import FILES, finish_next
-from tests.client.command_line import COMMAND, RunHere
+from tests.client.command_line import COMMAND, RunHere, run_here
+from tests.client.cutting_proxy import Cuts, cutting
 from tests.model_folders import write_llama, write_text
 
 METRICS = {
@@ -149,6 +150,40 @@ def test_a_job_that_finished_after_a_kill_is_downloaded_and_a_half_file_complete
     assert len(live_api.get("/v1/jobs").json()["data"]) == 1, "its key stands for the same job"
 
 
+def test_a_submission_whose_answer_never_came_is_no_second_job(
+    live_api: httpx.Client,
+    admin_key: str,
+    oak: Path,
+    out: Path,
+    finish: Callable[[], str | None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cuts, port = Cuts(unanswered=b"POST /v1/jobs HTTP"), live_api.base_url.port
+    assert port is not None
+    command = ["prune", str(oak), "-o", str(out), *ASKED]
+    with cutting(port, cuts) as url:
+        here = run_here(url, admin_key, monkeypatch, capsys)
+        broken = here(*command)
+        assert broken.code == 1 and "the same command goes on" in broken.err and cuts.made > 1, broken.err
+        (job,) = live_api.get("/v1/jobs").json()["data"]
+        assert job["status"] == "queued" and json.loads((out / RECORD).read_text())["job"] is None
+        cuts.unanswered = None
+        with working(finish):
+            done = here(*command)
+    assert done.code == 0 and f"submitted as {job['id']}" in done.err, done.err
+    assert len(live_api.get("/v1/jobs").json()["data"]) == 1 and (out / "model.safetensors").is_file()
+
+
+def test_a_submission_that_the_server_refused_leaves_nothing(
+    live_api: httpx.Client, model: str, out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    viewer = live_api.post("/v1/keys", json={"name": "looks on", "role": "viewer"}).json()["key"]
+    refused = run_here(str(live_api.base_url), viewer, monkeypatch, capsys)("prune", model, "-o", str(out), *ASKED)
+    assert refused.code == 2 and "forbidden" in refused.err and "goes on" not in refused.err, refused.err
+    assert not out.exists()
+
+
 def test_a_job_that_ends_badly_leaves_what_goes_on(
     here: RunHere, sessions: sessionmaker[Session], oak: Path, out: Path, finish: Callable[[], str | None]
 ) -> None:
@@ -163,6 +198,9 @@ def test_a_job_that_ends_badly_leaves_what_goes_on(
     with working(lambda: fail("out_of_memory")):
         failed = here(*command)
     assert failed.code == 1 and "too much went" in failed.err and (out / RECORD).exists()
+    with working(lambda: fail(TooLittleText.code)):
+        refused = here(*command)
+    assert refused.code == 1 and "the same command would end so again" in refused.err and not out.exists()
     with working(lambda: fail(GateMissed.code)):
         missed = here(*command)
     assert missed.code == 3 and "secateur download job_" in missed.err, missed.err

@@ -79,6 +79,17 @@ def test_a_comment_shows_dense_beside_pruned_and_every_gate(scripted: RunHere, m
         assert line in shown.splitlines()
 
 
+def test_a_ratio_of_perplexities_has_its_standard_error(scripted: RunHere, script: Script) -> None:
+    texts = {"a": {"dense": 25.0, "pruned": 26.0, "ratio": 1.04, "ratio_stderr": 0.0104}}
+    texts["b"] = {"dense": 25.0, "pruned": 25.01, "ratio": 1.0004, "ratio_stderr": 0.0005}
+    script.job = job(metrics=job()["metrics"] | {"perplexity": texts})
+    shown = scripted("summary", JOB_ID).out.splitlines()
+    assert "| perplexity on a | 25 | 26 | × 1.04 ± 1.0% |" in shown
+    assert "| perplexity on b | 25 | 25.01 | × 1 ± 0.05%, unproven |" in shown
+    rows = {each["on"]: each for each in scripted("summary", JOB_ID, "--json").json["figures"]}
+    assert rows["a"]["noise"] == 0.01 and not rows["a"]["unproven"] and rows["b"]["unproven"]
+
+
 def test_a_ratio_of_times_within_the_noise_is_called_unproven(scripted: RunHere, script: Script) -> None:
     message = "the latency ratio is 0.903 …, which is unproven"
     row = {"gate": "max_latency_ratio", "limit": 0.95, "figure": 0.903, "on": None, "kept": False, "margin": 0.12}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.unit_kinds.heads import attention_mode
+from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.streamed import StreamedModel, call_block
@@ -53,7 +54,7 @@ def sweep(
     previous: Sequence[Path] = (),
     progress: Progress | None = None,
     budget: int = 2**30,
-    dense_perplexity: dict[str, float] | None = None,
+    dense_perplexity: dict[str, MeasuredPerplexity] | None = None,
     **request: Any,
 ) -> PruneResult:
     """Prune a folder; `request` is what `request_for` takes."""

@@ -118,20 +118,34 @@ def test_what_measuring_cannot_tell_apart_is_no_difference() -> None:
     latency = _job().measured.latency
     assert latency is not None and latency.pruned_ms is not None
     errors = {"dense_stderr": 0.0469, "pruned_stderr": 0.0488, "metric": "acc", "samples": 100}
+    text = next(iter(_job().measured.perplexity))
     one, near, far = (
         _job(
             id=f"job_{number}",
             metrics__sparsity={"prunable": share, "model": 0.39},
             metrics__latency__pruned_ms=time,
             metrics__tasks={"piqa": {"dense": 0.68, "pruned": accuracy, **errors}},
+            metrics__perplexity={
+                text: {"dense": 20.0, "pruned": 20 * ratio, "ratio": ratio, "ratio_stderr": 0.01 + ratio / 1e4}
+            },
         )
-        for number, (share, time, accuracy) in enumerate(
-            ((0.5, latency.pruned_ms, 0.62), (0.5000001, latency.pruned_ms * 1.02, 0.64), (0.6, 1.0, 0.5))
+        for number, (share, time, accuracy, ratio) in enumerate(
+            (
+                (0.5, latency.pruned_ms, 0.62, 1.1),
+                (0.5000001, latency.pruned_ms * 1.02, 0.64, 1.11),
+                (0.6, 1.0, 0.5, 1.2),
+            )
         )
     )
-    for other, differing in ((near, set()), (far, {"sparsity.prunable", "latency.pruned_ms", "tasks.piqa.pruned"})):
+    apart = {"sparsity.prunable", "latency.pruned_ms", "tasks.piqa.pruned"}
+    apart |= {f"perplexity.{text}.pruned", f"perplexity.{text}.ratio"}
+    for other, differing in ((near, set()), (far, apart)):
         fields = {each.name: each for each in compared_fields([one, other])}
         assert {name for name, each in fields.items() if each.kind == "figure" and each.differs} == differing
+    quality = f"perplexity:{text}"
+    same, different = (compare([one, each], {}, quality=quality, cost=None).trade_off for each in (near, far))
+    assert [any("same quality" in note for note in each.notes) for each in (same, different)] == [True, False]
+    assert same.points[0].quality_noise == pytest.approx(20 * (0.01 + 1.1e-4))
     row = {"name": "q", "layer": 0, "in_features": 4, "out_features": 4}
     layers = [layer_figures("job", [row | {"sparsity": share}]) for share in (0.5, 0.5000001, 0.6)]
     assert is_same_in_all(layers[:2], "sparsity") and not is_same_in_all(layers, "sparsity")

@@ -9,11 +9,13 @@ import httpx
 import pytest
 from sqlalchemy.orm import Session, sessionmaker
 
+from api.portal.views.error_advice import ADVICE
 from core.database import transaction
 from core.pipeline.recipes.parts import Gates
 from core.service.jobs.gates import evaluate_gates, gates_report
 from core.service.jobs.queue import finish_cancelled
 from core.storage import Store, artifact_prefix
+from secateur_wire.jobs import NEEDS_CHANGE
 from secateur_wire.metrics import Metrics
 from tests.portal.browserless import Browserless
 from tests.portal.running_job import METRICS, REPORT, Running
@@ -47,6 +49,16 @@ def test_the_first_thing_to_do_is_to_change_it_not_to_run_it_again(somebody: Bro
     change = actions.index(f'<a class="button primary" href="/portal/new?from={missed.id}">Duplicate and change</a>')
     assert change < actions.index("Retry") and actions.count("primary") == 1
     assert actions.count(f"/portal/new?from={missed.id}") == 1
+
+
+def test_what_would_fail_again_is_changed_and_not_retried(somebody: Browserless, submitted: Running) -> None:
+    submitted.begin().fail("too_little_text", "the text has 3 tokens")
+    for address in (f"/portal/jobs/{submitted.id}", "/portal/jobs"):
+        shown = somebody.http.get(address).text
+        assert f'href="/portal/new?from={submitted.id}"' in shown and "Duplicate and change" in shown
+        assert f"/portal/jobs/{submitted.id}/retry" not in shown
+    assert ADVICE.keys() >= NEEDS_CHANGE
+    assert not any("retry the job" in " ".join(ADVICE[code].try_).lower() for code in NEEDS_CHANGE)
 
 
 def test_figures_and_files_stay_on_the_page_through_a_cancelled_retry(somebody: Browserless, missed: Running) -> None:

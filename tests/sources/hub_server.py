@@ -106,6 +106,8 @@ class Handler(BaseHTTPRequestHandler):
     def _route(self, path: str) -> None:
         if match := re.fullmatch(r"/content/([0-9a-f]{64})/(.+)", path):
             self._content(match[1], match[2])
+        elif path == "/api/models":
+            self._search()
         elif match := re.fullmatch(r"/api/(model|dataset)s/([^/]+/[^/]+)(?:/(.+))?", path):
             self._api(match[1], match[2], match[3] or "")
         elif match := re.fullmatch(r"/(?:(dataset)s/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -161,6 +163,15 @@ class Handler(BaseHTTPRequestHandler):
             self._json(found + [{"type": "directory", "path": path, "oid": "0" * 40} for path in folders])
         else:
             raise Refusal(404, None)
+
+    def _search(self) -> None:
+        words, most = self._query["search"][0].split(), int(self._query["limit"][0])
+        found = [
+            {"id": name, "downloads": 1000 * place, "gated": "manual" if each.gated else False, "tags": []}
+            for place, ((kind, name), each) in enumerate(self.state.repositories.items())
+            if kind == "model" and not each.private and all(word in name.casefold() for word in words)
+        ]
+        self._json(sorted(found, key=lambda each: -int(str(each["downloads"])))[:most])
 
     def _resolve(self, kind: str, name: str, revision: str, path: str) -> None:
         repository = self._repository(kind, name, content=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
@@ -75,7 +76,7 @@ def test_what_knows_its_inputs_keeps_what_magnitude_loses_and_a_pattern_costs(
     smollm2: ModelFolder, little_calibration: Tensor, little_text: Tensor, tmp_path: Path
 ) -> None:
     """The orders that are far apart: little text tells them too, and one layer in three."""
-    known: dict[str, float] = {}
+    known: dict[str, MeasuredPerplexity] = {}
     dense = [layer for layer in range(smollm2.description.layers) if layer % 3]
 
     def pruned(method: str, pattern: str) -> float:
@@ -85,7 +86,7 @@ def test_what_knows_its_inputs_keeps_what_magnitude_loses_and_a_pattern_costs(
             evaluations={"text": little_text[:1]}, sparsity=0.5, dense_perplexity=known,
             parameters={"skip_layers": dense},
         )  # fmt: skip
-        known["text"] = result.perplexity["text"].dense
+        known["text"] = result.perplexity["text"].measured_dense
         return result.perplexity["text"].pruned
 
     wanda, wanda_2_4, magnitude_2_4 = (
@@ -93,9 +94,9 @@ def test_what_knows_its_inputs_keeps_what_magnitude_loses_and_a_pattern_costs(
         pruned("wanda", "2:4"),
         pruned("magnitude", "2:4"),
     )
-    print(f"perplexity: dense {known['text']:.2f}, wanda {wanda:.2f}, its 2:4 {wanda_2_4:.2f}, "
+    print(f"perplexity: dense {known['text'].value:.2f}, wanda {wanda:.2f}, its 2:4 {wanda_2_4:.2f}, "
           f"magnitude's {magnitude_2_4:.2f}")  # fmt: skip
-    assert known["text"] * 1.5 < wanda < wanda_2_4 / 1.5
+    assert known["text"].value * 1.5 < wanda < wanda_2_4 / 1.5
     assert wanda_2_4 * 2 < magnitude_2_4
 
 
@@ -103,7 +104,7 @@ def test_what_knows_its_inputs_keeps_what_magnitude_loses_and_a_pattern_costs(
 def test_methods_and_patterns_stand_in_the_papers_order(
     smollm2: ModelFolder, calibration: Tensor, evaluation: Tensor, tmp_path: Path
 ) -> None:
-    known: dict[str, float] = {}
+    known: dict[str, MeasuredPerplexity] = {}
 
     def pruned(method: str, pattern: str, **parameters: str) -> float:
         result = sweep(
@@ -111,7 +112,7 @@ def test_methods_and_patterns_stand_in_the_papers_order(
             calibration=None if method == "magnitude" else calibration, evaluations={"text": evaluation},
             method=method, pattern=pattern, sparsity=0.5, dense_perplexity=known,
         )  # fmt: skip
-        known["text"] = result.perplexity["text"].dense
+        known["text"] = result.perplexity["text"].measured_dense
         return result.perplexity["text"].pruned
 
     wanda = pruned("wanda", "unstructured")
@@ -119,9 +120,9 @@ def test_methods_and_patterns_stand_in_the_papers_order(
     sparsegpt = pruned("sparsegpt", "unstructured")
     sparsegpt_2_4 = pruned("sparsegpt", "2:4")
     magnitude = pruned("magnitude", "unstructured")
-    print(f"perplexity: dense {known['text']:.2f}, wanda {wanda:.2f}, with allocation {allocated:.2f}, "
+    print(f"perplexity: dense {known['text'].value:.2f}, wanda {wanda:.2f}, with allocation {allocated:.2f}, "
           f"sparsegpt {sparsegpt:.2f}, its 2:4 {sparsegpt_2_4:.2f}, magnitude {magnitude:.2f}")  # fmt: skip
-    assert known["text"] < wanda / 1.2 < sparsegpt < wanda * 1.2, "about the same, on as few tokens as these"
+    assert known["text"].value < wanda / 1.2 < sparsegpt < wanda * 1.2, "about the same, on as few tokens as these"
     assert allocated < wanda * 0.97
     assert wanda * 3 < magnitude
     assert sparsegpt < sparsegpt_2_4

@@ -39,7 +39,7 @@ def removed(
     """Remove a fifth of the model; the dense figures are known where another method was measured on the same text."""
     work.mkdir()
     request = request_for(model, method, 0.2, parameters=with_heads(model, method, parameters))
-    known = None if alike is None else {"text": alike.perplexity["text"].dense}
+    known = None if alike is None else {"text": alike.perplexity["text"].measured_dense}
     return walk_for(
         model, request, device=torch.device("cpu"), calibration=calibration, evaluations={"text": evaluation},
         work=work, dense_perplexity=known,

@@ -14,7 +14,8 @@ from core.settings import Settings
 from worker.embedded.serve import ServeFailed, is_serving
 from worker.processes import ChildProcess, spawn
 
-START_SECONDS: Final = 90
+START_SECONDS: Final = 600
+"""Longest wait for a server that has not ended: where all processors are busy, it takes minutes to load."""
 STOP_SECONDS: Final = 60
 COMMAND_LINE: Final = "from secateur.cli import main; main()"
 LOOK_SECONDS: Final = 0.1

@@ -21,7 +21,7 @@ from api.portal.forms.plan import (
 )
 from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Viewer, read_form
-from api.portal.views.model_choices import ModelChoice, facts_of, model_choices
+from api.portal.views.model_choices import ModelChoice, facts_of, hub_choices, model_choices
 from api.portal.views.outcome import estimates_from, expected_quality, outcome_axis, outcome_figures
 from core.database import transaction
 from core.errors import InvalidRequest
@@ -45,7 +45,19 @@ def new_job_page(request: Request, caller: Viewer, state: State) -> Response:
         answers = Answers(form.get(MODEL), "speed")
         planned = PlannedJob(answers, error=error.message)
     template = "new/answers.html" if is_partial(request) else "new/page.html"
-    return page(request, template, _context(form, planned, choices))
+    known = state.hub_search.known(form.get(SEARCH))
+    on_hub = None if known is None else hub_choices(known, choices)
+    return page(request, template, _context(form, planned, choices) | {"on_hub": on_hub})
+
+
+@router.get("/hub")
+def hub_models(request: Request, caller: Viewer, state: State) -> Response:
+    """Show what a search finds on the hub; the page asks for it once it is there, so that it waits for no network."""
+    form = read_form(request.query_params)
+    with transaction(state.sessions) as session:
+        choices = model_choices(session, caller.team_id, form.get(SEARCH), form.get(MODEL))
+    on_hub = hub_choices(state.hub_search.search(form.get(SEARCH)), choices)
+    return page(request, "new/on_hub.html", {"on_hub": on_hub})
 
 
 def _context(form: Form, planned: PlannedJob, choices: list[ModelChoice]) -> dict[str, Any]:

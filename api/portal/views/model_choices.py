@@ -12,6 +12,7 @@ from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.schemas import Job
 from core.service.jobs.service import list_jobs
 from core.service.registry.service import list_models
+from core.service.sources.hub_search import HubMatch
 from secateur_wire.metrics import Metrics
 from secateur_wire.models import Model, ModelSummary
 
@@ -47,6 +48,17 @@ def model_choices(session: Session, team_id: str, search: str, chosen: str) -> l
         offered[chosen] = ModelChoice(chosen, chosen, "on the hub" if "/" in chosen else "")
     matching = [each for each in offered.values() if each.has(words)]
     return sorted(matching, key=lambda each: each.name != chosen)[:_MOST_SHOWN]
+
+
+def hub_choices(matches: Iterable[HubMatch], offered: Iterable[ModelChoice]) -> list[ModelChoice]:
+    """Return what was found on the hub and is not offered already."""
+    there = {each.name for each in offered}
+    return [ModelChoice(each.name, each.name, _popularity(each)) for each in matches if each.name not in there]
+
+
+def _popularity(model: HubMatch) -> str:
+    downloads = "" if model.downloads is None else f", {count(model.downloads)} downloads a month"
+    return f"on the hub{downloads}{', gated' if model.is_gated else ''}"
 
 
 def _ordered(models: Sequence[Model], jobs: Sequence[Job]) -> list[ModelChoice]:

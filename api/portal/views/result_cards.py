@@ -108,6 +108,9 @@ def _perplexities(metrics: Metrics) -> Iterator[Row]:
         if figure.before_recovery is not None:
             note += f"; {number(figure.before_recovery)} before recovery"
         change = "–" if figure.ratio is None else f"× {number(figure.ratio)}"
+        if figure.ratio is not None and figure.ratio_stderr is not None:
+            change += f" ± {number(figure.ratio_stderr, 2)}"
+            note += "; within its error" if figure.is_within_error else ""
         yield Row(f"perplexity, {name}", dense, pruned, change, note)
 
 

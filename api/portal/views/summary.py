@@ -105,7 +105,8 @@ def _perplexity(figure: Perplexity, where: str) -> str:
     dense, pruned = format_distinct(figure.dense, figure.pruned)
     before = figure.before_recovery
     recovered = f" ({number(before)} before recovery)" if before is not None else ""
-    return f"perplexity{where} {dense} → {pruned}{recovered}"
+    noise = " (no difference within its error)" if figure.is_within_error else ""
+    return f"perplexity{where} {dense} → {pruned}{recovered}{noise}"
 
 
 def _accuracy(figure: MeasuredAccuracy, where: str) -> str:

@@ -1,8 +1,10 @@
 """Artifact files onto this machine: continued where they were cut off, verified, and only then given their names."""
 
+import contextlib
 import hashlib
 import os
 import re
+import tarfile
 from collections.abc import Callable, Sequence
 from io import BufferedRandom
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -52,12 +54,16 @@ async def download_files(
     return targets
 
 
-async def fetch_archive(transport: Transport, path: str, target: Path) -> Path:
-    """Fetch what has neither ranges nor a hash; `target` is there once all of it is. Raises DownloadInterrupted."""
+async def fetch_archive(transport: Transport, path: str, files: Sequence[ArtifactFile], target: Path) -> Path:
+    """Fetch an archive of `files`, which has no ranges; `target` is there once each of them is verified.
+
+    What was under its name before stays until then, and nothing is left of a download that failed.
+    Raises DownloadInterrupted and ChecksumMismatch.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     part_file = target.with_name(f".{target.name}.part")
     try:
-        with open(part_file, "wb") as part:
+        with open(part_file, "w+b") as part:
             try:
                 async with transport.stream(path, headers={"Accept-Encoding": "identity"}) as stream:
                     async for chunk in stream.chunks():
@@ -67,10 +73,30 @@ async def fetch_archive(transport: Transport, path: str, target: Path) -> Path:
                     f"{target.name}: {part.tell()} bytes came, then no more ({transport.unreachable(error)}); an "
                     "archive begins anew, `download` goes on where it was cut off"
                 ) from error
+            await transport.in_thread(_check_archive, part, target.name, files)
         part_file.replace(target)
     finally:
         part_file.unlink(missing_ok=True)
     return target
+
+
+def _check_archive(part: BufferedRandom, name: str, files: Sequence[ArtifactFile]) -> None:
+    """Flush an archive to disk and raise ChecksumMismatch unless it holds the files of the list, each of them whole."""
+    part.flush()
+    os.fsync(part.fileno())
+    part.seek(0)
+    hashes: dict[str, str] = {}
+    with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=part, mode="r:") as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            if content is not None:
+                hashes[member.name.partition("/")[2]] = hashlib.file_digest(content, "sha256").hexdigest()
+    wrong = [file.path for file in files if hashes.get(file.path) != file.sha256]
+    if wrong:
+        raise ChecksumMismatch(
+            f"{name}: {', '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''} did not come whole, or is not what the "
+            "server lists; the archive was thrown away, download again"
+        )
 
 
 def added_files(exports: Sequence[ExportedFile], format: str, types: Sequence[str] | None) -> set[str]:

@@ -20,6 +20,10 @@ _SHOWN: Final[Mapping[Unit, Callable[[float | None], str]]] = {
 }
 
 
+LEAST_IN_TENTHS: Final = 1e-3
+"""Least noise that is written with one digit after the point of its per cent."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """One figure of both models.
@@ -76,7 +80,8 @@ class Figure:
     def _doubt(self) -> str:
         if self.noise is None or self.ratio is None:
             return ""
-        return f" ± {self.noise:.1%}{', unproven' if self.unproven else ''}"
+        shown = f"{self.noise:.1%}" if self.noise >= LEAST_IN_TENTHS else f"{100 * self.noise:.1g}%"
+        return f" ± {shown}{', unproven' if self.unproven else ''}"
 
     def _shown(self, value: float | None, stderr: float | None) -> str:
         return _SHOWN[self.unit](value) if stderr is None else share(value, stderr)
@@ -91,7 +96,8 @@ def _perplexities(metrics: Metrics) -> Iterator[Figure]:
     for on, each in metrics.perplexity.items():
         if each.before_recovery is not None:
             yield Figure("perplexity_before_recovery", "number", each.dense, each.before_recovery, on)
-        yield Figure("perplexity", "number", each.dense, each.pruned, on)
+        noise = each.ratio_stderr / each.ratio if each.ratio and each.ratio_stderr is not None else None
+        yield Figure("perplexity", "number", each.dense, each.pruned, on, noise=noise)
 
 
 def _accuracies(metrics: Metrics) -> Iterator[Figure]:

@@ -1,7 +1,7 @@
 """Jobs: their state, events, attempts and artifacts, and what a job would need."""
 
 from datetime import datetime
-from typing import Annotated, Generic, Literal
+from typing import Annotated, Final, Generic, Literal
 
 from pydantic import Field, WithJsonSchema
 from typing_extensions import TypeVar
@@ -16,6 +16,18 @@ Figures = TypeVar("Figures", default=Metrics)
 Body = TypeVar("Body", default=JsonObject)
 
 
+NEEDS_CHANGE: Final = frozenset(
+    {
+        *("gate_missed", "recovery_diverged", "conflict", "not_found"),
+        *("invalid_request", "invalid_sparsity", "invalid_target", "invalid_pattern", "invalid_parameters"),
+        *("indivisible_width", "unsupported_architecture", "too_little_text", "too_few_images"),
+        *("unusable_dataset", "unusable_model", "unsafe_config", "pickle_checkpoint", "corrupt_safetensors"),
+        *("missing_tensors", "not_finite_weights", "path_escapes"),
+    }
+)
+"""Codes of errors that the same job would end with again: what was asked for, or what it was asked of, is at fault."""
+
+
 class JobError(WireModel):
     """Error that ended a job. `retryable`: another attempt could end differently."""
 
@@ -23,6 +35,11 @@ class JobError(WireModel):
     message: str
     param: str | None = None
     retryable: bool = False
+
+    @property
+    def needs_change(self) -> bool:
+        """Tell whether the same job would end so again: it has to be changed, not retried."""
+        return self.code in NEEDS_CHANGE
 
 
 class JobState(WireModel, Generic[Figures]):
@@ -64,6 +81,11 @@ class JobState(WireModel, Generic[Figures]):
     def missed_gate(self) -> bool:
         """Tell whether it was pruned and stored, but is worse than a gate of the job allows."""
         return self.status == "failed" and self.error is not None and self.error.code == "gate_missed"
+
+    @property
+    def needs_change(self) -> bool:
+        """Tell whether it failed as it would fail again: it has to be changed, not retried."""
+        return self.status == "failed" and self.error is not None and self.error.needs_change
 
 
 class JobEvent(WireModel):

@@ -8,14 +8,26 @@ from secateur_wire.base import JsonObject, Number, Record
 class Perplexity(Record):
     """Perplexity on one evaluation set: `ratio` is pruned over dense; `before_recovery` is pruned, before training.
 
-    What is no finite number is None.
+    `ratio_stderr` is the standard error of the ratio over the windows of text, each paired with itself, None where they
+    are too few. What is no finite number is None.
     """
 
     dense: Number | None = None
     before_recovery: Number | None = None
     pruned: Number | None = None
     ratio: Number | None = None
+    ratio_stderr: Number | None = None
     sequence_length: int | None = None
+
+    @property
+    def pruned_stderr(self) -> float | None:
+        """Return the standard error of the pruned perplexity, given the dense one."""
+        return None if self.dense is None or self.ratio_stderr is None else self.dense * self.ratio_stderr
+
+    @property
+    def is_within_error(self) -> bool:
+        """Tell whether the ratio is no different from 1, by its standard error."""
+        return self.ratio is not None and self.ratio_stderr is not None and abs(self.ratio - 1) <= self.ratio_stderr
 
 
 class TaskMean(Record):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,20 +12,39 @@ from core.engine.models.streamed import StreamedModel
 _CHUNK = 256
 
 
-@torch.inference_mode()
-def perplexity(streamed: StreamedModel, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Compute perplexity from pairs of tokens [batch, time] and the last block's output [batch, time, hidden_size].
+@dataclass(frozen=True)
+class MeasuredPerplexity:
+    """Perplexity of a model on a text, with the mean loss of each window (nats), none where one is not finite."""
 
+    value: float
+    window_losses: tuple[float, ...] = ()
+
+
+def perplexity(streamed: StreamedModel, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Compute perplexity from pairs of tokens [batch, time] and the last block's output [batch, time, hidden_size]."""
+    return measure_perplexity(streamed, batches).value
+
+
+@torch.inference_mode()
+def measure_perplexity(streamed: StreamedModel, batches: Iterable[tuple[Tensor, Tensor]]) -> MeasuredPerplexity:
+    """Compute perplexity, and the loss of each window, from pairs of tokens [batch, time] and hidden states.
+
+    Hidden states are the last block's output [batch, time, hidden_size].
     Logits are computed for one window and a few positions at a time, never for all.
     """
     total, count = 0.0, 0
+    losses: list[float] = []
     for tokens_BT, hidden_BTD in batches:
         for window in range(len(tokens_BT)):
             tokens_1T, hidden_1TD = tokens_BT[window : window + 1], streamed.sequence_of(hidden_BTD, window)
             targets_T = tokens_1T[0, 1:].to(streamed.device)
+            of_window = 0.0
             for positions in torch.arange(len(targets_T)).split(_CHUNK):
                 logits_PV = streamed.logits(tokens_1T, hidden_1TD, positions)[0].float()
                 loss = torch.nn.functional.cross_entropy(logits_PV, targets_T[positions], reduction="sum")
                 total += float(loss.double())
+                of_window += float(loss.double())
             count += len(targets_T)
-    return math.exp(min(total / count, 700.0))
+            losses.append(of_window / len(targets_T))
+    are_finite = all(map(math.isfinite, losses))
+    return MeasuredPerplexity(math.exp(min(total / count, 700.0)), tuple(losses) if are_finite else ())

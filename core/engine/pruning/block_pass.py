@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.engine.evaluation.perplexity import perplexity
+from core.engine.evaluation.perplexity import MeasuredPerplexity, measure_perplexity
+from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.expert_rows import ExpertsLeftRow
@@ -93,10 +94,19 @@ class UnitRow:
 
 @dataclass(frozen=True)
 class PerplexityPair:
-    """Perplexity of the dense and the pruned model on the same windows."""
+    """Perplexity of the dense and the pruned model on the same windows, with the standard error of their ratio.
+
+    `dense_losses` are the dense model's mean losses of the windows (nats).
+    """
 
     dense: float
     pruned: float
+    ratio_stderr: float | None = None
+    dense_losses: tuple[float, ...] = ()
+
+    @property
+    def measured_dense(self) -> MeasuredPerplexity:
+        return MeasuredPerplexity(self.dense, self.dense_losses)
 
 
 @dataclass(frozen=True)
@@ -162,7 +172,7 @@ class BlockPass:
         revision: str = "",
         activation_budget_bytes: int = 4 * 2**30,
         progress: Progress | None = None,
-        dense_perplexity: Mapping[str, float] | None = None,
+        dense_perplexity: Mapping[str, MeasuredPerplexity] | None = None,
     ) -> None:
         self.folder = folder
         self.progress = progress or Progress()
@@ -233,19 +243,26 @@ class BlockPass:
             if name not in self._known
         ]
 
-    def dense_perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[float]:
+    def dense_perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[MeasuredPerplexity]:
         """Return the dense perplexity of each evaluation, known before or measured from its stream at the end."""
         measured = iter(self.perplexities(streamed, streams))
         return [self._known[name] if name in self._known else next(measured) for name in self.evaluations]
 
-    def perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[float]:
+    def perplexities(self, streamed: StreamedModel, streams: Iterable[Stream]) -> list[MeasuredPerplexity]:
         """Return the perplexity of each stream, at the end of all blocks."""
-        return [perplexity(streamed, pairs(stream)) for stream in streams]
+        return [measure_perplexity(streamed, pairs(stream)) for stream in streams]
 
-    def compare(self, dense: Sequence[float], pruned: Sequence[float]) -> dict[str, PerplexityPair]:
+    def compare(
+        self, dense: Sequence[MeasuredPerplexity], pruned: Sequence[MeasuredPerplexity]
+    ) -> dict[str, PerplexityPair]:
         """Return the dense and the pruned perplexity of each evaluation set, by its name."""
         return {
-            name: PerplexityPair(before, after)
+            name: PerplexityPair(
+                before.value,
+                after.value,
+                ratio_stderr(before.window_losses, after.window_losses),
+                before.window_losses,
+            )
             for name, before, after in zip(self.evaluations, dense, pruned, strict=True)
         }
 

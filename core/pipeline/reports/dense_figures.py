@@ -16,7 +16,8 @@ class DenseFigure(BaseModel):
     """Figures that `job` measured of a dense model on one evaluation set or task.
 
     `facts`: the model's revision, the set's hash, how much of it was read and how, dtype, kind of device, and releases
-    of the libraries that computed it.
+    of the libraries that computed it. `window_losses` are a perplexity's mean losses of its windows (nats), none where
+    an earlier release measured it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -25,6 +26,7 @@ class DenseFigure(BaseModel):
     name: str
     facts: Facts
     values: dict[str, float | int]
+    window_losses: tuple[float, ...] = ()
     job: str
 
 

@@ -118,7 +118,7 @@ def _figures(metrics: Metrics, *, pruned: bool) -> list[str]:
     lines = [
         f"| perplexity, {plain(name)}, {figures.sequence_length}-token windows "
         f"| {figures.dense:.3f} | {figures.pruned:.3f} (× {figures.ratio:.3f}"
-        f"{_before(figures) if pruned else ''}) |"
+        f"{_error(figures)}{_before(figures) if pruned else ''}) |"
         for name, figures in metrics.perplexity.items()
     ]
     return lines + _tasks(metrics)
@@ -226,6 +226,10 @@ def _recovery(recovery: RecoveryReport, *, has_zeros: bool) -> list[str]:
         f"{recovery.steps:,} steps, {recovery.tokens:,} tokens of {texts}. {zeros}",
         "",
     ]
+
+
+def _error(figures: Perplexity) -> str:
+    return "" if figures.ratio_stderr is None else f" ± {figures.ratio_stderr:.2g}"
 
 
 def _before(figures: Perplexity) -> str:

@@ -78,7 +78,9 @@ def _by_perplexity(
     ratio = worst.ratio
     like = [] if sparsity is None else _measured(pattern, sparsity)
     spread = _spread([each for each in like if each.method == method])
-    is_same = ratio is not None and spread is not None and abs(ratio - 1) <= spread
+    is_within_spread = ratio is not None and spread is not None and abs(ratio - 1) <= spread
+    is_within_error = worst.is_within_error and ratio is not None and ratio <= CLOSE_TO_DENSE
+    is_same = is_within_spread or is_within_error
     own = {name: other for name, other in random.items() if _ratio(metrics.perplexity.get(name)) > other}
     shipped = _random_bound(like, metrics)
     beaten_by = own.get(on) or next(iter(own.values()), None)
@@ -87,7 +89,11 @@ def _by_perplexity(
     worse = beaten_by is not None and not is_baseline
     band = "as good as dense" if is_same else band_of(ratio)
     reason = f"perplexity on {on} is no longer a number" if ratio is None else f"perplexity on {on} is {_times(ratio)}"
-    if is_same and spread is not None:
+    if ratio is not None and worst.ratio_stderr is not None:
+        reason += f" (± {worst.ratio_stderr:.2g})"
+    if is_within_error:
+        reason += ", which is within the error of measuring it"
+    elif is_within_spread and spread is not None:
         reason += f", which is within the ± {spread:.1%} by which such jobs differ from seed to seed"
     if worse and beaten_by is not None:
         reason += f"; after removing as much at random it was measured to be {_times(beaten_by)}"

@@ -73,7 +73,8 @@ def dense_accuracy(
         }
         known = figures.take("accuracy", name, facts)
         if known is not None:
-            accuracies[name] = Accuracy(known["top1"], known["loss"], int(known["samples"]))
+            values = known.values
+            accuracies[name] = Accuracy(values["top1"], values["loss"], int(values["samples"]))
             continue
         accuracies[name] = measure_accuracy(model, images)
         figures.add("accuracy", name, facts, asdict(accuracies[name]))

@@ -1,6 +1,7 @@
 """Pruning of a language model: open, prune, evaluate and write one job's checkpoint."""
 
 from core.engine.datasets.token_windows import starts_with_bos
+from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.pipeline.messages import LanguageSpec
 from core.pipeline.passes import walk_for
@@ -28,7 +29,11 @@ def prune_model(spec: LanguageSpec, context: StageContext) -> PruneOutput:
 
     dense = dense_figures(spec, progress)
     facts = text_facts(spec, folder, evaluations, device)
-    known = {name: taken["perplexity"] for name in facts if (taken := dense.take("perplexity", name, facts[name]))}
+    known = {
+        name: MeasuredPerplexity(taken.values["perplexity"], taken.window_losses)
+        for name in facts
+        if (taken := dense.take("perplexity", name, facts[name]))
+    }
 
     walk = walk_for(
         folder,
@@ -46,7 +51,8 @@ def prune_model(spec: LanguageSpec, context: StageContext) -> PruneOutput:
     result = walk.run()
     for name, pair in result.perplexity.items():
         if name not in known:
-            dense.add("perplexity", name, facts[name], {"perplexity": pair.dense})
+            values = {"perplexity": pair.dense}
+            dense.add("perplexity", name, facts[name], values, window_losses=pair.dense_losses)
     peak = context.peak_memory()
     artifact_bytes = write_checkpoint(
         result.files,

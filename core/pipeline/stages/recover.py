@@ -85,6 +85,7 @@ def recover_model(spec: LanguageSpec, context: StageContext) -> RecoveryOutput:
     )
     return RecoveryOutput(
         perplexity=measured.perplexity,
+        window_losses=measured.window_losses,
         zeros=recovered.zeros,
         expected=measured.verification,
         peak_memory=context.peak_memory(),

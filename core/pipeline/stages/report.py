@@ -39,6 +39,7 @@ def prune_result(
                 dense=pair.dense,
                 pruned=pair.pruned,
                 ratio=pair.pruned / pair.dense,
+                ratio_stderr=pair.ratio_stderr,
                 sequence_length=evaluation_shapes[name][1],
             )
             for name, pair in result.perplexity.items()

@@ -13,6 +13,7 @@ SAME_SHARE: Final = 5e-4
 """Difference of two shares, such as sparsities, up to which they are equal: half a tenth of a per cent."""
 ROUNDING: Final = 1e-4
 """Relative difference of two figures that are computed, up to which it is rounding."""
+_OF_ERROR: Final = "ratio_stderr"
 _OF_NOISE: Final = frozenset({"latency.spread", "latency.dense_spread", "latency.noise"})
 _SHARES: Final = frozenset({"sparsity.prunable", "sparsity.model"})
 
@@ -31,12 +32,20 @@ def is_same_share(values: Sequence[float | None]) -> bool:
     return not known or max(known) - min(known) <= SAME_SHARE
 
 
+def differs_beyond_errors(values: Sequence[float], errors: Sequence[float | None]) -> bool:
+    """Tell whether two of the figures differ by more than their standard errors; where one has none, by rounding."""
+    known = [each for each in errors if each]
+    if len(known) < len(values):
+        return not is_same(values)
+    return any(abs(values[a] - values[b]) > hypot(known[a], known[b]) for a, b in combinations(range(len(values)), 2))
+
+
 def differs_measurably(name: str, documents: Sequence[Mapping[str, JsonValue]]) -> bool:
     """Tell whether a figure, by its dotted name, differs between jobs' figures by more than measuring it does."""
     values = [document.get(name) for document in documents]
     if all(value == values[0] for value in values[1:]):
         return False
-    if name in _OF_NOISE:
+    if name in _OF_NOISE or name.endswith(_OF_ERROR):
         return False
     numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) < len(values):
@@ -47,12 +56,7 @@ def differs_measurably(name: str, documents: Sequence[Mapping[str, JsonValue]]) 
         return not is_same(numbers, max(_latency_noise(document) for document in documents))
     if all(isinstance(value, int) for value in numbers):
         return True
-    errors = [_error(document, name) for document in documents]
-    if all(errors):
-        return any(
-            abs(numbers[a] - numbers[b]) > hypot(errors[a], errors[b]) for a, b in combinations(range(len(numbers)), 2)
-        )
-    return not is_same(numbers)
+    return differs_beyond_errors(numbers, [_error(document, name) for document in documents])
 
 
 def _latency_noise(document: Mapping[str, JsonValue]) -> float:
@@ -62,5 +66,9 @@ def _latency_noise(document: Mapping[str, JsonValue]) -> float:
 
 def _error(document: Mapping[str, JsonValue], name: str) -> float:
     """Return the standard error that lies beside a figure; 0 where there is none."""
+    if name.startswith("perplexity.") and name.endswith(".pruned"):
+        text = name.removesuffix(".pruned")
+        error, dense = document.get(f"{text}.ratio_stderr"), document.get(f"{text}.dense")
+        return float(error) * float(dense) if isinstance(error, int | float) and isinstance(dense, int | float) else 0.0
     error = document.get(f"{name}_stderr")
     return float(error) if isinstance(error, int | float) else 0.0

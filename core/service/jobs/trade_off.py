@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel
 
 from core.engine.options.latency_budget import latency_noise
-from core.service.jobs.noise import SAME_SHARE, is_same
+from core.service.jobs.noise import SAME_SHARE, differs_beyond_errors, is_same
 from core.service.jobs.schemas import Job
 from secateur_wire.metrics import Accuracy, Metrics, Perplexity, TaskAccuracy, TaskMean
 
@@ -131,7 +131,9 @@ def _differing_cost(jobs: Sequence[Job]) -> Cost:
 
 
 def _differs(jobs: Sequence[Job], quality: str) -> bool:
-    return not is_same([figures.pruned for job in jobs if (figures := _qualities(job).get(quality)) is not None])
+    figures = [each for job in jobs if (each := _qualities(job).get(quality)) is not None]
+    values = [each.pruned for each in figures if each.pruned is not None]
+    return differs_beyond_errors(values, [getattr(each, "pruned_stderr", None) for each in figures])
 
 
 def short_name(model: str) -> str:

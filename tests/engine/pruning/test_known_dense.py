@@ -1,5 +1,6 @@
 """Where the dense model's perplexity is known, its tokens do not go through that model; nothing else changes."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from core.engine.evaluation.perplexity import MeasuredPerplexity
+from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.engine.models.folder import open_model
 from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.streams import Stream
@@ -16,10 +19,11 @@ from tests.engine.sweeping import request_for, tensors_of
 from tests.engine.tiny import make_model, make_tokens
 from tests.engine.watching import Watching
 
+Known = dict[str, MeasuredPerplexity]
 SETS = {"first": make_tokens(seed=1), "second": make_tokens(seed=2)}
 
 
-def prune(folder: Path, work: Path, method: str, known: dict[str, float] | None = None, **setting: Any) -> PruneResult:
+def prune(folder: Path, work: Path, method: str, known: Known | None = None, **setting: Any) -> PruneResult:
     opened = open_model(folder)
     work.mkdir(parents=True)
     return walk_for(
@@ -49,19 +53,30 @@ def test_only_what_is_not_known_goes_through_the_dense_model(tmp_path: Path, met
     assert {"dense-0", "dense-1"} <= set(advanced)
     for known, left in (({"first"}, {"dense-1"}), ({"first", "second"}, set())):
         advanced.clear()
-        figures = {name: alone.perplexity[name].dense for name in known}
+        figures = {name: alone.perplexity[name].measured_dense for name in known}
         told = prune(folder, tmp_path / "-".join(sorted(known)), method, figures)
         assert {name for name in advanced if name.startswith("dense")} == left
         assert told.perplexity == alone.perplexity
+        assert all((each.ratio_stderr or 0) > 0 for each in told.perplexity.values())
         ours, theirs = tensors_of(told), tensors_of(alone)
         assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_error_of_a_ratio_is_that_of_its_windows_in_pairs() -> None:
+    dense, gains = [2.0, 3.0, 2.5, 4.0], [0.1, 0.2, 0.1, 0.2]
+    pruned = [loss + gain for loss, gain in zip(dense, gains, strict=True)]
+    # Of the logarithm: a deviation of 0.1 / √3 over √4 windows, around a mean of 0.15.
+    assert ratio_stderr(dense, pruned) == pytest.approx(math.exp(0.15) * 0.1 / math.sqrt(3) / 2)
+    assert ratio_stderr(dense, dense) == 0.0
+    for other in (pruned[:3], [], [*pruned[:3], math.inf]):
+        assert ratio_stderr(dense, other) is None and ratio_stderr(dense[:3], pruned[:3]) is None
 
 
 def test_an_attempt_that_knew_more_or_less_is_not_continued(tmp_path: Path) -> None:
     """Its records lack streams that are needed now, or have others."""
     folder = make_model(tmp_path / "model")
     alone = prune(folder, tmp_path / "alone", "wanda")
-    known = {"first": alone.perplexity["first"].dense}
+    known = {"first": alone.perplexity["first"].measured_dense}
 
     with pytest.raises(WorkStopped):
         prune(folder, tmp_path / "before", "wanda", known, progress=Watching(stop_after=1))

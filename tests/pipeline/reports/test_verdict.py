@@ -96,6 +96,19 @@ def test_a_difference_within_the_spread_between_seeds_is_none(monkeypatch: pytes
     assert other is not None and not other.within_noise, "the spread is another method's"
 
 
+def test_a_difference_within_its_own_error_is_none_unless_it_is_large() -> None:
+    said = {}
+    for ratio, error in ((1.08, 0.09), (1.08, 0.07), (1.5, 0.6)):
+        metrics = perplexity(ratio)
+        metrics.perplexity["text-0"].ratio_stderr = error
+        said[ratio, error] = verdict_on("wanda", "unstructured", 0.6, metrics)
+    inside, outside, vague = said.values()
+    assert inside is not None and (inside.words, inside.within_noise) == ("as good as dense", True)
+    assert inside.reason.endswith("is 1.08 times the dense model's (± 0.09), which is within the error of measuring it")
+    assert outside is not None and (outside.words, outside.within_noise) == ("close to dense", False)
+    assert vague is not None and (vague.words, vague.within_noise) == ("noticeably worse", False)
+
+
 def test_worse_than_random_needs_a_measurement_of_random(monkeypatch: pytest.MonkeyPatch) -> None:
     random = row("random", 90.0, 10.0)
     monkeypatch.setattr(verdicts, "measurements", lambda table: (random,) if table == "zeros" else ())
@@ -123,5 +136,7 @@ def test_the_card_begins_with_it() -> None:
         "bytes": {"dense": 2, "artifact": 2},
     }
     metrics["perplexity"]["text-0"]["sequence_length"] = 8
+    metrics["perplexity"]["text-0"]["ratio_stderr"] = 0.0123
     shown = model_card(recipe_of("wanda"), Report.model_validate({"metrics": metrics}))
-    assert "**Close to dense**: perplexity on text-0 is 1.1 times the dense model's." in shown
+    assert "**Close to dense**: perplexity on text-0 is 1.1 times the dense model's (± 0.012)." in shown
+    assert "| 20.000 | 22.000 (× 1.100 ± 0.012) |" in shown

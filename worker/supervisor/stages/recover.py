@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.pipeline.messages import JobSpec, LanguageSpec
 from core.pipeline.reports.report import Report
 from core.pipeline.results import RecoveryOutput
@@ -28,10 +29,12 @@ class RecoverModel(JobStage):
 
 def add_recovery(metrics: Metrics, report: Report, recovered: RecoveryOutput) -> None:
     """Make metrics and report those of the recovered model; the pruned one's perplexity stays as `before_recovery`."""
+    dense_losses = {each.name: each.window_losses for each in report.dense_figures if each.kind == "perplexity"}
     for name, after in recovered.perplexity.items():
         figures = metrics.perplexity[name]
         figures.before_recovery, figures.pruned = figures.pruned, after
         figures.ratio = after / figures.dense if after is not None and figures.dense else None
+        figures.ratio_stderr = ratio_stderr(dense_losses.get(name, ()), recovered.window_losses.get(name, ()))
     rows: list[dict[str, Any]] = report.layers
     if recovered.zeros and "zeros" in rows[0]:  # else groups are gone, and nothing was to stay zero
         for row in rows:

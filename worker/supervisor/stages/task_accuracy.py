@@ -98,7 +98,8 @@ class TaskAccuracy:
         facts = {each.name: self._facts(each, report) for each in self._questions}
         if baseline is None or not all(baseline.find("task", each) for each in facts.values()):
             return None
-        tasks = {name: dict(figures.take("task", name, each) or {}) for name, each in facts.items()}
+        taken = {name: figures.take("task", name, each) for name, each in facts.items()}
+        tasks = {name: {} if each is None else dict(each.values) for name, each in taken.items()}
         return TasksOutput(tasks=tasks, lm_eval=version("lm_eval"))
 
     def _facts(self, questions: TextSource, report: Report) -> Facts:

@@ -17,7 +17,7 @@ from secateur.cli.transfer import transfer_bars
 from secateur.cli.unfinished import RECORD, OutputFolder, PruneRequest, output_folder
 from secateur.cli.watch import INTERRUPTED, show_end, show_progress
 from secateur.client import Client
-from secateur.errors import DownloadError, NotFound, SecateurError
+from secateur.errors import ApiError, DownloadError, NotFound, SecateurError
 from secateur.formatting import size
 from secateur.jobs import Job
 from secateur.operations.calls import new_key
@@ -65,6 +65,8 @@ LocalCalibrationOption = Annotated[
     ),
 ]
 
+SERVER_ERROR: Final = 500
+"""Least HTTP status that says nothing of what the server did with a request; those below refuse it."""
 STOP_SECONDS: Final = 60
 """Longest wait for a cancelled job to let go."""
 
@@ -129,13 +131,13 @@ def run(client: Client, folder: OutputFolder, taking_in: TakingIn, as_json: bool
         _stop(client, folder)
         raise typer.Exit(INTERRUPTED) from None
     except Exception:
-        if folder.unfinished.job is None:
+        if folder.unfinished.body is None:
             folder.forget()
         else:
             explain("nothing is lost: the same command goes on from here")
         raise
     _show(client, job, folder, files, as_json)
-    if job.status == "succeeded" or job.missed_gate:
+    if job.status == "succeeded" or job.needs_change:
         folder.forget()
     raise typer.Exit(exit_code(job))
 
@@ -165,13 +167,14 @@ def _left_job(client: Client, folder: OutputFolder, job_id: str) -> Job | None:
         folder.note(key=new_key(), job=None, body=None)
         return None
     explain(f"going on with {job.id}, which is {job.status}")
-    if job.status == "cancelled" or (job.status == "failed" and not job.missed_gate):
+    if job.status == "cancelled" or (job.status == "failed" and not job.needs_change):
         job = client.retry(job_id)
     return job
 
 
 def _submit(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_plan: bool) -> Job:
-    if folder.unfinished.body is None:
+    was_sent = folder.unfinished.body is not None
+    if not was_sent:
         take_in(client, folder, taking_in)
         request = folder.unfinished.request
         planned = client.plan(
@@ -191,7 +194,13 @@ def _submit(client: Client, folder: OutputFolder, taking_in: TakingIn, *, show_p
     body = folder.unfinished.body
     assert body is not None
     with uninterrupted():
-        job = client.submit(idempotency_key=folder.unfinished.key, **body)
+        try:
+            job = client.submit(idempotency_key=folder.unfinished.key, **body)
+        except ApiError as error:
+            # The key stays where the server may have taken the job, now or when an earlier command sent it.
+            if error.status < SERVER_ERROR and not error.repeated and not was_sent:
+                folder.note(body=None)
+            raise
         folder.note(job=job.id)
     explain(f"submitted as {job.id}")
     return job
@@ -226,9 +235,12 @@ def _bytes_in(folder: Path) -> int:
 def _stop(client: Client, folder: OutputFolder) -> None:
     """Cancel the job that is under way, and say how to go on."""
     job_id = folder.unfinished.job
-    if job_id is None:
+    if folder.unfinished.body is None:
         folder.forget()
         explain("stopped; nothing was submitted yet")
+        return
+    if job_id is None:
+        explain("stopped; it is not known whether the job was submitted: the same command goes on with it if so")
         return
     with contextlib.suppress(KeyboardInterrupt, SecateurError):
         job = client.job(job_id)
@@ -265,5 +277,7 @@ def _show(client: Client, job: Job, folder: OutputFolder, files: list[ArtifactFi
         show_end(job, as_json)
     if job.missed_gate:
         explain(f"not downloaded; `secateur download {job.id} {folder.path}` takes it all the same")
+    elif job.needs_change:
+        explain("the same command would end so again: change what is asked for, or the model or text it is asked of")
     elif job.status == "failed":
         explain("the same command tries again, from the last block that was finished")

@@ -135,10 +135,12 @@ class JobOperations(Calls):
     async def download_archive(self, job_id: str, file: str | Path) -> Path:
         """Bring all of an artifact into one tar archive, its files in a folder named after the job; returns its path.
 
-        It is made while it is sent, so one that is cut off begins anew: `download` goes on instead, and verifies each
-        file. Raises NotFound where there is no artifact, DownloadInterrupted where the connection broke.
+        Each file's SHA-256 is verified before the archive gets its name. It is made while it is sent, so one that is
+        cut off begins anew: `download` goes on instead. Raises NotFound where there is no artifact, DownloadInterrupted
+        where the connection broke, ChecksumMismatch where something else came.
         """
-        return await fetch_archive(self._transport, f"jobs/{segment(job_id)}/artifacts.tar", Path(file))
+        listed = await self.artifacts(job_id)
+        return await fetch_archive(self._transport, f"jobs/{segment(job_id)}/artifacts.tar", listed, Path(file))
 
     async def ways_to_run(self, job_id: str, folder: str | Path) -> list[WayToRun]:
         """Return commands that run a job's artifact from `folder`, one for each runtime that takes it."""

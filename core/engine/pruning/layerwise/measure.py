@@ -12,7 +12,7 @@ from torch import Tensor
 
 from core.counting import counted
 from core.engine.architectures.description import ModelDescription
-from core.engine.evaluation.perplexity import perplexity
+from core.engine.evaluation.perplexity import measure_perplexity
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES, write_tensors
@@ -26,9 +26,13 @@ VERIFICATION_TOKENS = 64
 
 @dataclass(frozen=True)
 class Measured:
-    """Perplexity by evaluation set; `verification` holds a few tokens and the logits the model gives for them."""
+    """Perplexity by evaluation set, and the mean losses of its windows (nats).
+
+    `verification` holds a few tokens and the logits the model gives for them.
+    """
 
     perplexity: dict[str, float]
+    window_losses: dict[str, tuple[float, ...]]
     verification: Path
 
 
@@ -69,7 +73,12 @@ def measure(
         store.forget(BLOCK, index)
     verification = work / "verification.safetensors"
     write_verification(streamed, probe, verification)
-    return Measured({name: perplexity(streamed, pairs(each)) for name, each in texts.items()}, verification)
+    measured = {name: measure_perplexity(streamed, pairs(each)) for name, each in texts.items()}
+    return Measured(
+        {name: each.value for name, each in measured.items()},
+        {name: each.window_losses for name, each in measured.items()},
+        verification,
+    )
 
 
 def verification_tokens(description: ModelDescription) -> Tensor:
