@@ -23,8 +23,10 @@ def perplexity(streamed: StreamedModel, batches: Iterable[tuple[Tensor, Tensor]]
             tokens_1T, hidden_1TD = tokens_BT[window : window + 1], streamed.sequence_of(hidden_BTD, window)
             targets_T = tokens_1T[0, 1:].to(streamed.device)
             for positions in torch.arange(len(targets_T)).split(_CHUNK):
-                logits_PV = streamed.logits(tokens_1T, hidden_1TD, positions)[0].float()
-                loss = torch.nn.functional.cross_entropy(logits_PV, targets_T[positions], reduction="sum")
-                total += float(loss.double())
+                total += _loss(streamed.logits(tokens_1T, hidden_1TD, positions)[0].float(), targets_T[positions])
             count += len(targets_T)
     return math.exp(min(total / count, 700.0))
+
+
+def _loss(logits_PV: Tensor, targets_P: Tensor) -> float:
+    return float(torch.nn.functional.cross_entropy(logits_PV, targets_P, reduction="sum").double())
