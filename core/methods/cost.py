@@ -106,6 +106,10 @@ class Cost(Generic[_P]):
         """
         return in_turn(sizes, MASK_BYTES)
 
+    def gradient_sums(self, facts: CostFacts[_P]) -> int:
+        """Return how many sums there are of the gradients of a block's weights, as of themselves or of their squares."""
+        return 0
+
     def training(self, facts: CostFacts[_P]) -> Recovery | None:
         """Return the training that is part of the choice."""
         return None

@@ -9,18 +9,24 @@ Letters: D is the hidden size, I the inputs of a linear layer, V the vocabulary,
 of a value in the calibration forward.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Compensation, Refit
+from core.engine.options.patterns import STRUCTURED
 from core.engine.options.propagation import PropagationOptions
-from core.methods.cost import Cost, CostFacts
+from core.methods.cost import Cost, CostFacts, Tokens
+from core.methods.registry import get_method
+from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.recipes.validation import calibrated_variant
+from core.service.jobs.estimates.block_shape import BlockShape, InputGroup
+from core.service.jobs.estimates.compute import allocating_tokens, compared_tokens, compensation_of, facts_of
+from core.service.jobs.estimates.ledger import Ledger
 
 _FLOAT = 4
 _MICRO_BATCH_TOKENS = 4096
@@ -34,106 +40,6 @@ _SMALL_TENSORS = 1.02
 """All there is, to what is counted: biases, norms, indices, sums, and what an allocator rounds up."""
 
 
-class Ledger:
-    """Bytes held, and the most that were."""
-
-    def __init__(self) -> None:
-        self.held = 0
-        self.peak = 0
-
-    def reach(self, nbytes: float) -> None:
-        """Note that so many bytes are taken beside what is held, and given back."""
-        self.peak = max(self.peak, self.held + ceil(nbytes))
-
-    def take(self, nbytes: float) -> None:
-        """Hold so many bytes more."""
-        self.held += ceil(nbytes)
-        self.peak = max(self.peak, self.held)
-
-    @contextmanager
-    def holding(self, nbytes: float) -> Iterator[None]:
-        """Hold so many bytes inside the context, and at its end what was held at its beginning."""
-        before = self.held
-        self.take(nbytes)
-        try:
-            yield
-        finally:
-            self.held = before
-
-
-@dataclass(frozen=True)
-class InputGroup:
-    """Linear layers that read one tensor of `inputs` features, of so many weights each.
-
-    `waiting` are the values of each token that a forward holds while it waits before them, beside the block's input;
-    `arriving` the most on the way there from the group before. `is_added`: what they give goes to the residual stream.
-    """
-
-    inputs: int
-    sizes: tuple[int, ...]
-    waiting: int
-    arriving: int
-    is_added: bool
-
-    @property
-    def weights(self) -> int:
-        return sum(self.sizes)
-
-
-@dataclass(frozen=True)
-class BlockShape:
-    """Largest decoder block of a model: its weights, and its groups in the order in which tokens come to them."""
-
-    weights: int
-    hidden_size: int
-    groups: tuple[InputGroup, ...]
-
-    @classmethod
-    def of(cls, description: ModelDescription) -> "BlockShape":
-        blocks: dict[int, list[LinearShape]] = defaultdict(list)
-        for linear in description.linears:
-            blocks[linear.layer].append(linear)
-        largest = max(blocks.values(), key=lambda block: sum(linear.numel for linear in block))
-        return cls(
-            weights=sum(linear.numel for linear in largest),
-            hidden_size=description.hidden_size,
-            groups=tuple(_groups(description, largest)),
-        )
-
-    @property
-    def passing(self) -> int:
-        """Values of each token at the most while a micro-batch goes through the block, its input among them."""
-        return self.hidden_size + max(each.arriving for each in self.groups)
-
-
-def _groups(description: ModelDescription, linears: Sequence[LinearShape]) -> Iterator[InputGroup]:
-    """Yield the groups of a block, sublayer by sublayer.
-
-    A sublayer holds the residual stream, if that is not the block's input, and its normed input. Before attention's
-    output there are queries, keys and values beside what it reads; on the way rotated copies of them. Before that of an
-    FFN there is its input alone; on the way two more as wide.
-    """
-    family, hidden = description.known_as, description.hidden_size
-    by_name = {linear.name.partition(f"{family.blocks}.{linear.layer}.")[2]: linear for linear in linears}
-    for place, sublayer in enumerate(family.sublayers):
-        residual = hidden if place == 0 else 2 * hidden
-        before: list[LinearShape] = []
-        for names in sublayer.groups:
-            group = [by_name[name] for name in names if name in by_name]
-            if not group:
-                continue
-            inputs, given = group[0].in_features, sum(each.out_features for each in before)
-            is_attention = "channels" not in sublayer.units
-            waiting, arriving = residual, residual + 2 * hidden
-            if before and is_attention:
-                waiting, arriving = residual + given + inputs, residual + given + 3 * inputs
-            elif before:
-                waiting, arriving = residual + inputs, residual + 3 * inputs
-            sizes = tuple(each.numel // (each.experts or 1) for each in group)
-            yield InputGroup(inputs, sizes, waiting, arriving, names[-1] == sublayer.output)
-            before = group
-
-
 @dataclass(frozen=True)
 class PassFacts:
     """Facts of a pass over the blocks, which all its stages share.
@@ -142,8 +48,8 @@ class PassFacts:
     through side by side.
     """
 
-    facts: CostFacts
-    cost: Cost
+    facts: CostFacts[MethodParameters]
+    cost: Cost[MethodParameters]
     reads: str
     compensation: Refit | None
     forward_bytes: int
@@ -193,12 +99,45 @@ class PassFacts:
         return used
 
 
-def layerwise_bytes(given: PassFacts) -> int:
-    """Return the peak of a pass that sets weights to zero, block by block."""
+def pass_bytes(
+    description: ModelDescription, job: Recipe, tokens: Tokens, *, device: DeviceKind, activation_budget_bytes: int
+) -> int:
+    """Return the peak of the pass over the blocks, with what a method takes to choose as far as passes have it alike."""
+    given = PassFacts(
+        facts_of(description, job, tokens),
+        get_method(job.method).variant(job.pattern).cost,
+        calibrated_variant(job.method, job.pattern, job.parameters).reads,
+        compensation_of(job.parameters),
+        forward_bytes(description, job.parameters, device),
+        activation_budget_bytes,
+    )
+    if job.pattern == STRUCTURED.text:
+        return unit_removal_bytes(given, compared_tokens(job, tokens))
+    return layerwise_bytes(given, allocating_tokens(job, tokens))
+
+
+def forward_bytes(description: ModelDescription, parameters: MethodParameters, device: DeviceKind) -> int:
+    """Return the bytes of a value in the calibration forward on such a device, as `forward_dtype` chooses it."""
+    stored = WEIGHT_BYTES[description.dtype]
+    if not isinstance(parameters, PropagationOptions):
+        return stored if device.prefers_16_bit else _FLOAT
+    requested = parameters.forward_dtype
+    if requested != "auto" or description.discovered is not None:
+        return WEIGHT_BYTES[description.dtype if requested == "auto" else requested]
+    return 2 if device.prefers_16_bit else stored
+
+
+def layerwise_bytes(given: PassFacts, allocating: int = 0) -> int:
+    """Return the peak of a pass that sets weights to zero, block by block.
+
+    `allocating` are the tokens whose gradients give every layer its rate before.
+    """
     ledger, block = Ledger(), BlockShape.of(given.description)
     tokens, w, f = given.facts.tokens, given.weight_bytes, given.forward_bytes
     evaluated = [(tokens.evaluation, w)] * 2
     with ledger.holding(given.outer_bytes):
+        if allocating:
+            _gradients(ledger, given, block, 0, allocating)
         calibrated = [(tokens.calibration, f)] * given.lanes
         _measure(ledger, given, [*calibrated, *evaluated])
         with ledger.holding(given.kept_bytes([*calibrated, *evaluated])):
@@ -220,41 +159,41 @@ def _prune_block(ledger: Ledger, given: PassFacts, block: BlockShape) -> None:
     with ledger.holding(given.lanes * block.weights * f):
         if not waits:
             ledger.take(sum(_statistic(given, group) for group in block.groups))
-        before = 0
+        waited = 0
         for group in block.groups:
-            arrived = _forward_bytes(given, group, f) * batch
-            others = max(before, group.waiting) * (tokens - batch) if waits else 0
-            with ledger.holding(_statistic(given, group) if waits else 0):
-                ledger.reach(given.lanes * f * others + arrived + given.lanes * f * batch * group.waiting * (waits and given.lanes > 1))
-                with ledger.holding(_waiting(given, group) if waits else 0):
-                    _prune_group(ledger, given, group)
+            arriving = batch * _arriving(given, group)
+            if not waits:
+                ledger.reach(arriving)
+                _prune_group(ledger, given, group)
+            else:
+                waiting = _waiting(given, group)
+                with ledger.holding(_statistic(given, group)):
+                    ledger.reach(max(waited, waiting) * (tokens - batch) + arriving)
+                    with ledger.holding(waiting * tokens):
+                        _prune_group(ledger, given, group)
+                waited = waiting
             if w != f:  # else the block has the pruned weights themselves
                 ledger.take(group.weights * w)
-            before = group.waiting
 
 
 def _waiting(given: PassFacts, group: InputGroup) -> int:
-    """Return the bytes of all tokens that wait before a group; in the dense model they have passed an added one."""
-    passed = block_outputs(given, group) if given.lanes > 1 and group.is_added else 0
-    values = given.lanes * group.waiting + passed
-    return given.forward_bytes * given.facts.tokens.calibration * values
+    """Return the bytes of a token that waits before a group; in the dense model it has passed one that is added."""
+    passed = given.description.hidden_size if given.lanes > 1 and group.is_added else 0
+    return given.forward_bytes * (given.lanes * group.waiting + passed)
 
 
-def block_outputs(given: PassFacts, group: InputGroup) -> int:
-    return given.description.hidden_size if group.is_added else 0
-
-
-def _forward_bytes(given: PassFacts, group: InputGroup, f: int) -> int:
+def _arriving(given: PassFacts, group: InputGroup) -> int:
     """Return the most bytes of a token on its way to a group, beside the block's input: there its statistic is taken.
 
-    That reads inputs in float32: those of 16 bits, and the dense model's, are copied.
+    That reads inputs in float32: those of 16 bits, and the dense model's, are copied. Of a group that is added to the
+    residual stream it reads both models' streams, their difference and the target.
     """
-    statistic = _FLOAT * group.inputs * (f < _FLOAT) * (given.reads != "none" or given.lanes > 1)
-    if given.lanes > 1 and group.is_added:  # both streams, their difference and the target
-        statistic += 4 * _FLOAT * given.description.hidden_size
-    elif given.lanes > 1:
-        statistic += _FLOAT * group.inputs * (f < _FLOAT)
-    return max(f * group.arriving, f * group.waiting + statistic)
+    f, is_copied = given.forward_bytes, given.forward_bytes < _FLOAT
+    statistic = _FLOAT * group.inputs * is_copied * (given.reads != "none" or given.lanes > 1)
+    if given.lanes > 1:
+        statistic += _FLOAT * (4 * given.description.hidden_size if group.is_added else group.inputs * is_copied)
+    dense = _waiting(given, group) - f * group.waiting
+    return max(f * group.arriving, f * group.waiting + statistic) + dense
 
 
 def _statistic(given: PassFacts, group: InputGroup) -> int:
@@ -316,35 +255,53 @@ def _measure(ledger: Ledger, given: PassFacts, streams: Sequence[tuple[int, int]
         ledger.reach(normed + logits * max(w + (_FLOAT if w < _FLOAT else 0), 2 * _FLOAT))
 
 
-def unit_removal_bytes(given: PassFacts) -> int:
-    """Return the peak of a pass that removes units which were chosen before it, by what was on the CPU alone."""
+def unit_removal_bytes(given: PassFacts, compared: int = 0) -> int:
+    """Return the peak of a pass that removes units, and of the gradients by which they are chosen, if by any.
+
+    `compared` are the tokens that go through all the splits of what goes between attention and FFN.
+    """
     ledger, block = Ledger(), BlockShape.of(given.description)
     tokens, w, f = given.facts.tokens, given.weight_bytes, given.forward_bytes
     evaluated = [(tokens.evaluation, w)] * 2
-    calibrated = [(tokens.calibration, f)] * 2 if given.compensation is not None else []
     with ledger.holding(given.outer_bytes):
+        calibrated = [(tokens.calibration, f)] * given.lanes if given.lanes > 1 else []
         _measure(ledger, given, [*evaluated, *calibrated])
         with ledger.holding(given.kept_bytes([*evaluated, *calibrated])):
             _forward(ledger, given, block, min(given.micro_batch, tokens.evaluation), w)
+        if given.lanes > 1:
+            used = given.kept_bytes([*calibrated, *evaluated]) - given.kept_bytes(calibrated)
+            with ledger.holding(used + given.lanes * tokens.calibration * block.hidden_size * f):
+                _prune_block(ledger, given, block)
+        if compared:
+            with ledger.holding(given.kept_bytes([(compared, f)])):
+                _forward(ledger, given, block, min(given.micro_batch, compared), f)
+        if sums := given.cost.gradient_sums(given.facts):
+            _gradients(ledger, given, block, sums, tokens.calibration)
     return ceil(ledger.peak * _SMALL_TENSORS)
 
 
-def gradient_bytes(given: PassFacts, *, squares: bool) -> int:
-    """Return the peak of gradients taken block by block, a sequence at a time.
+def _gradients(ledger: Ledger, given: PassFacts, block: BlockShape, sums: int, tokens: int) -> None:
+    """Account for gradients taken block by block, a sequence at a time, of so many tokens.
 
-    There are a block, the sums of its gradients and of their squares, and the inputs of all blocks up to the budget.
+    There are a block, the sums of its gradients, and the inputs of all blocks up to the budget; then the gradients of a
+    sequence beside what its forward kept for them, or the weights in float32 beside the importance of a layer's. Before
+    these there are gradients of a few positions' logits.
     """
-    ledger, block = Ledger(), BlockShape.of(given.description)
-    tokens, f, hidden = given.facts.tokens, given.forward_bytes, given.description.hidden_size
-    inputs = min(given.description.layers * tokens.calibration * hidden * f, given.activation_budget_bytes)
-    sums = _FLOAT * block.weights * (2 if squares else 1)
-    largest = max(size for group in block.groups for size in group.sizes)
-    with ledger.holding(given.outer_bytes + inputs + tokens.calibration * hidden * f + block.weights * f + sums):
-        passing = sum(each.arriving for each in block.groups) + hidden
-        ledger.reach(block.weights * f + tokens.window * passing * f + (2 * _FLOAT * largest if squares else 0))
-        converted = _FLOAT * block.weights if f < _FLOAT else 0
-        ledger.reach(converted + _FLOAT * largest * (3 if squares else 2))
-    return ceil(ledger.peak * _SMALL_TENSORS)
+    description, f, window = given.description, given.forward_bytes, given.facts.tokens.window
+    inputs = min(description.layers * tokens * block.hidden_size * f, given.activation_budget_bytes)
+    largest = _FLOAT * max(size for group in block.groups for size in group.sizes)
+    with ledger.holding(inputs + tokens * block.hidden_size * f):
+        positions = min(_LOGIT_POSITIONS, window - 1)
+        logits = positions * description.vocabulary_size * (f + (2 if f < _FLOAT else 1) * _FLOAT + _FLOAT)
+        ledger.reach(logits + 3 * window * block.hidden_size * _FLOAT)
+        with ledger.holding(block.weights * (f + _FLOAT * sums)):
+            read = sum(group.inputs * len(group.sizes) for group in block.groups)
+            passed = f * (block.hidden_size + sum(each.arriving for each in block.groups))
+            kept = window * (passed + (0 if sums else _FLOAT * read))  # squares of what each layer reads
+            ledger.reach(kept + (block.weights * f if sums else 0) + (2 * largest if sums > 1 else 0))
+            if sums:
+                converted = _FLOAT * block.weights if f < _FLOAT else 0
+                ledger.reach(converted + largest * (1 + sums))
 
 
 def reload_bytes(description: ModelDescription) -> int:
