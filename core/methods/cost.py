@@ -107,7 +107,11 @@ class Cost(Generic[_P]):
         return in_turn(sizes, MASK_BYTES)
 
     def gradient_sums(self, facts: CostFacts[_P]) -> int:
-        """Return how many sums there are of the gradients of a block's weights, as of themselves or of their squares."""
+        """Return how many sums there are of a block's gradients: of themselves, and of their squares."""
+        return 0
+
+    def calibration_lanes(self, facts: CostFacts[_P]) -> int:
+        """Return how many models calibration tokens go through while a pass chooses units block by block."""
         return 0
 
     def training(self, facts: CostFacts[_P]) -> Recovery | None:

@@ -88,7 +88,7 @@ def test_a_job_takes_what_it_was_estimated_to(
     [
         (name, "2:4" if pattern == "n:m" else pattern)
         for name, method in METHODS.items()
-        if method.prunes and "language-model" in method.task_families and issubclass(method.parameters, AllocationOptions)
+        if "language-model" in method.task_families and issubclass(method.parameters, AllocationOptions)
         for pattern in method.patterns
         if pattern != "structured"
     ],

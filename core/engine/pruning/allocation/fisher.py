@@ -111,7 +111,8 @@ def fisher_rates(
 
     def on_block(index: int, *unused: Mapping[str, Tensor]) -> None:
         if watches := by_block.get(index):
-            read = torch.stack([watch.increases(highest) for watch in watches]).tolist()  # the device is waited for once
+            # The device is waited for once.
+            read = torch.stack([watch.increases(highest) for watch in watches]).tolist()
             costs.update({each.shape.name: each.curve(own, highest) for each, own in zip(watches, read, strict=True)})
 
     watches = [watch for block in by_block.values() for watch in block]

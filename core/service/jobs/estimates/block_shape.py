@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
@@ -46,6 +46,10 @@ class BlockShape:
             hidden_size=description.hidden_size,
             groups=tuple(_groups(description, largest)),
         )
+
+    def adding_alone(self) -> "BlockShape":
+        """Return the block with those groups alone whose outputs are added to the residual stream."""
+        return replace(self, groups=tuple(group for group in self.groups if group.is_added))
 
     @property
     def passing(self) -> int:

@@ -65,7 +65,8 @@ class PassFacts:
 
     @property
     def lanes(self) -> int:
-        return 2 if self.compensation is not None and self.compensation.refits else 1
+        refitted = 2 if self.compensation is not None and self.compensation.refits else 1
+        return max(refitted, self.cost.calibration_lanes(self.facts))
 
     @property
     def micro_batch(self) -> int:
@@ -102,7 +103,7 @@ class PassFacts:
 def pass_bytes(
     description: ModelDescription, job: Recipe, tokens: Tokens, *, device: DeviceKind, activation_budget_bytes: int
 ) -> int:
-    """Return the peak of the pass over the blocks, with what a method takes to choose as far as passes have it alike."""
+    """Return the peak of the pass over the blocks, and of choices made block by block before it."""
     given = PassFacts(
         facts_of(description, job, tokens),
         get_method(job.method).variant(job.pattern).cost,
@@ -186,12 +187,12 @@ def _arriving(given: PassFacts, group: InputGroup) -> int:
     """Return the most bytes of a token on its way to a group, beside the block's input: there its statistic is taken.
 
     That reads inputs in float32: those of 16 bits, and the dense model's, are copied. Of a group that is added to the
-    residual stream it reads both models' streams, their difference and the target.
+    residual stream there are the difference of both models' streams and the target beside.
     """
     f, is_copied = given.forward_bytes, given.forward_bytes < _FLOAT
     statistic = _FLOAT * group.inputs * is_copied * (given.reads != "none" or given.lanes > 1)
     if given.lanes > 1:
-        statistic += _FLOAT * (4 * given.description.hidden_size if group.is_added else group.inputs * is_copied)
+        statistic += _FLOAT * (2 * given.description.hidden_size if group.is_added else group.inputs * is_copied)
     dense = _waiting(given, group) - f * group.waiting
     return max(f * group.arriving, f * group.waiting + statistic) + dense
 
@@ -200,13 +201,16 @@ def _statistic(given: PassFacts, group: InputGroup) -> int:
     """Return the bytes of the statistic of a group's inputs."""
     tokens = given.facts.tokens.calibration
     if given.compensation is None and given.reads != "gram":
-        stride = max(1, tokens // _SAMPLED_TOKENS)
-        return _FLOAT * group.inputs * (1 + ceil(tokens / stride))
+        return _FLOAT * group.inputs * (1 + _sampled(tokens))
     gram = _FLOAT * group.inputs**2
     if given.lanes > 1:
         gram += _FLOAT * group.inputs * (given.description.hidden_size if group.is_added else group.inputs)
     chooses = given.compensation is not None and given.compensation.chooses
     return gram * (2 if chooses else 1)  # of the tokens that are held out as well
+
+
+def _sampled(tokens: int) -> int:
+    return ceil(tokens / max(1, tokens // _SAMPLED_TOKENS))
 
 
 def _prune_group(ledger: Ledger, given: PassFacts, group: InputGroup) -> None:
@@ -224,14 +228,14 @@ def _prune_group(ledger: Ledger, given: PassFacts, group: InputGroup) -> None:
             with ledger.holding(weights if compensation.refits else 0):
                 ledger.reach(solver)
                 if isinstance(compensation, Compensation) and compensation.conjugate_gradient:
-                    # The pruned weights; the mask, residual, its scaled copy, search, image, and the fit before and now.
+                    # The pruned weights; mask, residual, its scaled copy, search, image, and the fit before and now.
                     done = weights - largest
                     ledger.reach(weights + done + largest * 25 // 4)
         rounded = 0 if w == _FLOAT else w * group.weights + largest
         if given.reads == "gram" or compensation is not None:
             measured = 2 * largest  # (W − Ŵ)XᵀX, and that times W − Ŵ
         else:
-            sample = _FLOAT * min(given.facts.tokens.calibration, 2 * _SAMPLED_TOKENS)
+            sample = _FLOAT * _sampled(given.facts.tokens.calibration)
             measured = sample * (group.inputs + 2 * max(group.sizes) // group.inputs)
         ledger.reach(weights + rounded + largest + measured)
 
@@ -264,20 +268,32 @@ def unit_removal_bytes(given: PassFacts, compared: int = 0) -> int:
     tokens, w, f = given.facts.tokens, given.weight_bytes, given.forward_bytes
     evaluated = [(tokens.evaluation, w)] * 2
     with ledger.holding(given.outer_bytes):
-        calibrated = [(tokens.calibration, f)] * given.lanes if given.lanes > 1 else []
+        chooses = given.cost.calibration_lanes(given.facts)
+        calibrated = [(tokens.calibration, f)] * given.lanes if given.lanes > 1 or chooses else []
         _measure(ledger, given, [*evaluated, *calibrated])
         with ledger.holding(given.kept_bytes([*evaluated, *calibrated])):
             _forward(ledger, given, block, min(given.micro_batch, tokens.evaluation), w)
+            if chooses == 1:
+                batch = min(given.micro_batch, tokens.calibration)
+                with ledger.holding(block.weights * f):
+                    ledger.reach(batch * max(_moments(given, group) for group in block.groups))
         if given.lanes > 1:
             used = given.kept_bytes([*calibrated, *evaluated]) - given.kept_bytes(calibrated)
             with ledger.holding(used + given.lanes * tokens.calibration * block.hidden_size * f):
-                _prune_block(ledger, given, block)
+                _prune_block(ledger, given, block.adding_alone() if chooses else block)
         if compared:
             with ledger.holding(given.kept_bytes([(compared, f)])):
                 _forward(ledger, given, block, min(given.micro_batch, compared), f)
         if sums := given.cost.gradient_sums(given.facts):
             _gradients(ledger, given, block, sums, tokens.calibration)
     return ceil(ledger.peak * _SMALL_TENSORS)
+
+
+def _moments(given: PassFacts, group: InputGroup) -> int:
+    """Return the most bytes of a token on its way to a group whose inputs' mean and variance are taken, in float32."""
+    f = given.forward_bytes
+    moments = _FLOAT * group.inputs * (2 if f < _FLOAT else 1)
+    return f * given.description.hidden_size + max(f * group.arriving, f * group.waiting + moments)
 
 
 def _gradients(ledger: Ledger, given: PassFacts, block: BlockShape, sums: int, tokens: int) -> None:
