@@ -110,6 +110,10 @@ class Cost(Generic[_P]):
         """Return how many sums there are of a block's gradients: of themselves, and of their squares."""
         return 0
 
+    def gradient_tokens(self, facts: CostFacts[_P]) -> int:
+        """Return the calibration tokens whose gradients are taken block by block before the pass."""
+        return 0
+
     def calibration_lanes(self, facts: CostFacts[_P]) -> int:
         """Return how many models calibration tokens go through while a pass chooses units block by block."""
         return 0
@@ -124,6 +128,9 @@ class GradientCost(Cost[_P]):
 
     def passes(self, facts: CostFacts[_P]) -> int:
         return GRADIENT_PASSES * facts.tokens.calibration
+
+    def gradient_tokens(self, facts: CostFacts[_P]) -> int:
+        return facts.tokens.calibration
 
     def memory(self, facts: CostFacts[_P], sizes: PassSizes) -> ChoiceMemory:
         inputs = 4 * facts.description.layers * facts.description.hidden_size * facts.tokens.calibration

@@ -148,6 +148,8 @@ def _compute(op: Any, device: SimulatedDevice, arguments: Sequence[Any], keyword
 
 def _shaped(op: Any, device: SimulatedDevice, arguments: Sequence[Any], keywords: dict[str, Any]) -> list[Any] | None:
     """Return the one answer of an operator that reads or gives a large tensor, in shapes alone; None for another."""
+    if _facts(op).is_waited_for is not None:
+        return None
     metas: dict[int, tuple[Tensor, Tensor]] = {}
 
     def lower(value: Tensor) -> Tensor:
@@ -161,16 +163,20 @@ def _shaped(op: Any, device: SimulatedDevice, arguments: Sequence[Any], keywords
     if not any(_is_large(each) for each in [*answers, *(original for original, _ in metas.values())]):
         return None
     originals = {id(meta): original for original, meta in metas.values()}
+    for original, meta in metas.values():
+        if meta.shape != original.shape:
+            take_shape(original, _unwritten(meta), device)
 
     def lift(value: Tensor) -> Tensor:
-        if id(value) in originals:
-            return originals[id(value)]
-        values = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
-        if not _is_large(value):
-            values.fill_(value.dtype is torch.bool)
-        return on_device(values, device)
+        return originals[id(value)] if id(value) in originals else on_device(_unwritten(value), device)
 
     return [_mapped(answer, lift)]
+
+
+def _unwritten(meta: Tensor) -> Tensor:
+    """Return memory of the CPU for a tensor, which nobody writes to; a small one is zero, or true."""
+    values = torch.empty_strided(meta.shape, meta.stride(), dtype=meta.dtype)
+    return values if _is_large(values) else values.fill_(meta.dtype is torch.bool)
 
 
 def _is_large(tensor: Tensor) -> bool:

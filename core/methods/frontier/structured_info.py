@@ -124,6 +124,9 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         predicted = search.scanned + 2 * search.trials * search.seen
         return total + 2 * hidden * description.vocabulary_size * predicted
 
+    def gradient_tokens(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
+        return _measured_tokens(facts)
+
     def calibration_lanes(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
         return 2
 

@@ -15,6 +15,7 @@ from math import ceil
 
 from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.unit_splits import MOST_SPLITS, SPLIT_TOKENS
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Compensation, Refit
@@ -77,6 +78,18 @@ class PassFacts:
         return window * (chosen or max(1, _MICRO_BATCH_TOKENS // window))
 
     @property
+    def driving(self) -> int:
+        """Tokens with which blocks are pruned: to calibrate, else to evaluate, else to verify."""
+        tokens = self.facts.tokens
+        return tokens.calibration or tokens.evaluation or _VERIFIED_POSITIONS
+
+    @property
+    def waits(self) -> bool:
+        """True where all of these tokens wait in a block for its weights; else they go through it twice."""
+        options = self.facts.parameters
+        return not isinstance(options, PropagationOptions) or options.propagation == "in_flight"
+
+    @property
     def outer_bytes(self) -> int:
         """Bytes of embeddings, final norm and head."""
         description = self.description
@@ -109,11 +122,11 @@ def pass_bytes(
         get_method(job.method).variant(job.pattern).cost,
         calibrated_variant(job.method, job.pattern, job.parameters).reads,
         compensation_of(job.parameters),
-        forward_bytes(description, job.parameters, device),
+        forward_bytes(description, job.parameters, device) if tokens.calibration else WEIGHT_BYTES[description.dtype],
         activation_budget_bytes,
     )
     if job.pattern == STRUCTURED.text:
-        return unit_removal_bytes(given, compared_tokens(job, tokens))
+        return unit_removal_bytes(given, compares=compared_tokens(job, tokens) > 0)
     return layerwise_bytes(given, allocating_tokens(job, tokens))
 
 
@@ -143,21 +156,24 @@ def layerwise_bytes(given: PassFacts, allocating: int = 0) -> int:
         _measure(ledger, given, [*calibrated, *evaluated])
         with ledger.holding(given.kept_bytes([*calibrated, *evaluated])):
             _forward(ledger, given, block, min(given.micro_batch, tokens.evaluation), w)
-        # All calibration tokens are in the block at once, whether they fit the budget or not.
-        used = given.kept_bytes([*calibrated, *evaluated]) - given.kept_bytes(calibrated)
-        if tokens.calibration:
-            with ledger.holding(used + given.lanes * tokens.calibration * block.hidden_size * f):
-                _prune_block(ledger, given, block)
+        _prune_block(ledger, given, block, evaluated)
     return ceil(ledger.peak * _SMALL_TENSORS)
 
 
-def _prune_block(ledger: Ledger, given: PassFacts, block: BlockShape) -> None:
-    """Account for a block that is pruned: in flight all tokens wait in front of each group, else none does."""
-    tokens, w, f = given.facts.tokens.calibration, given.weight_bytes, given.forward_bytes
-    options = given.facts.parameters
-    waits = not isinstance(options, PropagationOptions) or options.propagation == "in_flight"
+def _prune_block(
+    ledger: Ledger, given: PassFacts, block: BlockShape, evaluated: Sequence[tuple[int, int]]
+) -> None:
+    """Account for a block that is pruned: in flight all tokens wait in front of each group, else none does.
+
+    Those that wait have their hidden states on the device, whether these fit the budget or not.
+    """
+    tokens, w, f, waits = given.driving, given.weight_bytes, given.forward_bytes, given.waits
     batch = min(given.micro_batch, tokens)
-    with ledger.holding(given.lanes * block.weights * f):
+    driving = [(tokens, f)] * given.lanes
+    states = given.kept_bytes([*driving, *evaluated])
+    if waits:
+        states += given.lanes * tokens * block.hidden_size * f - given.kept_bytes(driving)
+    with ledger.holding(states + given.lanes * block.weights * f):
         if not waits:
             ledger.take(sum(_statistic(given, group) for group in block.groups))
         waited = 0
@@ -199,9 +215,8 @@ def _arriving(given: PassFacts, group: InputGroup) -> int:
 
 def _statistic(given: PassFacts, group: InputGroup) -> int:
     """Return the bytes of the statistic of a group's inputs."""
-    tokens = given.facts.tokens.calibration
     if given.compensation is None and given.reads != "gram":
-        return _FLOAT * group.inputs * (1 + _sampled(tokens))
+        return _FLOAT * group.inputs * (1 + _sampled(given.driving))
     gram = _FLOAT * group.inputs**2
     if given.lanes > 1:
         gram += _FLOAT * group.inputs * (given.description.hidden_size if group.is_added else group.inputs)
@@ -235,7 +250,7 @@ def _prune_group(ledger: Ledger, given: PassFacts, group: InputGroup) -> None:
         if given.reads == "gram" or compensation is not None:
             measured = 2 * largest  # (W − Ŵ)XᵀX, and that times W − Ŵ
         else:
-            sample = _FLOAT * _sampled(given.facts.tokens.calibration)
+            sample = _FLOAT * _sampled(given.driving)
             measured = sample * (group.inputs + 2 * max(group.sizes) // group.inputs)
         ledger.reach(weights + rounded + largest + measured)
 
@@ -259,10 +274,10 @@ def _measure(ledger: Ledger, given: PassFacts, streams: Sequence[tuple[int, int]
         ledger.reach(normed + logits * max(w + (_FLOAT if w < _FLOAT else 0), 2 * _FLOAT))
 
 
-def unit_removal_bytes(given: PassFacts, compared: int = 0) -> int:
+def unit_removal_bytes(given: PassFacts, *, compares: bool) -> int:
     """Return the peak of a pass that removes units, and of the gradients by which they are chosen, if by any.
 
-    `compared` are the tokens that go through all the splits of what goes between attention and FFN.
+    `compares`: splits of what goes between attention and FFN are compared first, all of them block by block.
     """
     ledger, block = Ledger(), BlockShape.of(given.description)
     tokens, w, f = given.facts.tokens, given.weight_bytes, given.forward_bytes
@@ -278,14 +293,16 @@ def unit_removal_bytes(given: PassFacts, compared: int = 0) -> int:
                 with ledger.holding(block.weights * f):
                     ledger.reach(batch * max(_moments(given, group) for group in block.groups))
         if given.lanes > 1:
-            used = given.kept_bytes([*calibrated, *evaluated]) - given.kept_bytes(calibrated)
-            with ledger.holding(used + given.lanes * tokens.calibration * block.hidden_size * f):
-                _prune_block(ledger, given, block.adding_alone() if chooses else block)
-        if compared:
-            with ledger.holding(given.kept_bytes([(compared, f)])):
-                _forward(ledger, given, block, min(given.micro_batch, compared), f)
-        if sums := given.cost.gradient_sums(given.facts):
-            _gradients(ledger, given, block, sums, tokens.calibration)
+            _prune_block(ledger, given, block.adding_alone() if chooses else block, evaluated)
+        if compares:
+            seen = min(tokens.calibration, SPLIT_TOKENS)
+            batch = min(given.micro_batch, seen)
+            with ledger.holding(block.weights * f + given.kept_bytes([(seen, f)])):
+                ledger.reach(batch * max(_moments(given, group) for group in block.groups))
+            with ledger.holding(given.kept_bytes([((1 + MOST_SPLITS) * seen, f)])):
+                _forward(ledger, given, block, batch, f)
+        if measured := given.cost.gradient_tokens(given.facts):
+            _gradients(ledger, given, block, given.cost.gradient_sums(given.facts), measured)
     return ceil(ledger.peak * _SMALL_TENSORS)
 
 

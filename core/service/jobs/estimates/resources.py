@@ -144,8 +144,8 @@ def estimate_resources(
         on_device = pass_bytes(
             description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes
         )
-        is_counted = cost.gradient_sums(facts) or cost.calibration_lanes(facts)
-        engine = max(on_device + (0 if is_counted else memory.during), ends + memory.before, trained)
+        is_counted = cost.gradient_tokens(facts) or cost.calibration_lanes(facts)
+        engine = max(on_device if is_counted else max(on_device + memory.during, ends + memory.before), trained)
         model_peak = max(reload_bytes(description), questions)
     if seeks_latency(job):
         model_peak = max(model_peak, bytes_in_turn(description.bytes, description.bytes))
