@@ -31,7 +31,7 @@ class ADMMCost(Cost[ADMMParameters]):
         return 2 * facts.parameters.iterations * column_operations(facts.description)
 
     def solver_bytes(self, facts: CostFacts[ADMMParameters], inputs: int, sizes: Sequence[int]) -> int:
-        """Return the bytes of XᵀX scaled, its sum with ρI and its factor; then of the first, its inverse and six layers.
+        """Return the bytes of XᵀX scaled, its sum with ρI and its factor; or of the first, its inverse, six layers.
 
         The six are W, WXᵀX, V + U, Z, and two on the way from one turn to the next.
         """

@@ -178,14 +178,17 @@ def _prune_block(
             ledger.take(sum(_statistic(given, group) for group in block.groups))
         waited = 0
         for group in block.groups:
-            arriving = batch * _arriving(given, group)
+            passing, arriving = (batch * each for each in _arriving(given, group))
             if not waits:
-                ledger.reach(arriving)
+                ledger.reach(max(passing, arriving))
                 _prune_group(ledger, given, group)
             else:
-                waiting = _waiting(given, group)
-                with ledger.holding(_statistic(given, group)):
-                    ledger.reach(max(waited, waiting) * (tokens - batch) + arriving)
+                waiting, statistic = _waiting(given, group), _statistic(given, group)
+                others = max(waited, waiting) * (tokens - batch)
+                # Of one micro-batch alone there is no statistic before it arrives.
+                ledger.reach(others + passing + (statistic if tokens > batch else 0))
+                with ledger.holding(statistic):
+                    ledger.reach(others + arriving)
                     with ledger.holding(waiting * tokens):
                         _prune_group(ledger, given, group)
                 waited = waiting
@@ -199,18 +202,18 @@ def _waiting(given: PassFacts, group: InputGroup) -> int:
     return given.forward_bytes * (given.lanes * group.waiting + passed)
 
 
-def _arriving(given: PassFacts, group: InputGroup) -> int:
-    """Return the most bytes of a token on its way to a group, beside the block's input: there its statistic is taken.
+def _arriving(given: PassFacts, group: InputGroup) -> tuple[int, int]:
+    """Return the most bytes of a token on its way to a group, beside the block's input, and while it is taken in there.
 
-    That reads inputs in float32: those of 16 bits, and the dense model's, are copied. Of a group that is added to the
-    residual stream there are the difference of both models' streams and the target beside.
+    The statistic reads inputs in float32: those of 16 bits, and the dense model's, are copied. Of a group that is added
+    to the residual stream there are the difference of both models' streams and the target beside.
     """
     f, is_copied = given.forward_bytes, given.forward_bytes < _FLOAT
     statistic = _FLOAT * group.inputs * is_copied * (given.reads != "none" or given.lanes > 1)
     if given.lanes > 1:
         statistic += _FLOAT * (2 * given.description.hidden_size if group.is_added else group.inputs * is_copied)
     dense = _waiting(given, group) - f * group.waiting
-    return max(f * group.arriving, f * group.waiting + statistic) + dense
+    return f * group.arriving + dense, f * group.waiting + statistic + dense
 
 
 def _statistic(given: PassFacts, group: InputGroup) -> int:

@@ -23,7 +23,7 @@ from core.engine.exporters.registry import ADDED
 from core.engine.options.latency_budget import bytes_in_turn
 from core.engine.options.patterns import STRUCTURED
 from core.engine.options.sensitivity import SensitivityOptions
-from core.methods.cost import PassSizes, Tokens
+from core.methods.cost import ChoiceMemory, PassSizes, Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant
@@ -144,8 +144,9 @@ def estimate_resources(
         on_device = pass_bytes(
             description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes
         )
-        is_counted = cost.gradient_tokens(facts) or cost.calibration_lanes(facts)
-        engine = max(on_device if is_counted else max(on_device + memory.during, ends + memory.before), trained)
+        # Choices that the account does not follow are taken to hold what they do on a CPU.
+        is_counted = cost.gradient_tokens(facts) or cost.calibration_lanes(facts) or memory == ChoiceMemory()
+        engine = on_device if is_counted and choosing is None else max(on_device, engine)
         model_peak = max(reload_bytes(description), questions)
     if seeks_latency(job):
         model_peak = max(model_peak, bytes_in_turn(description.bytes, description.bytes))
