@@ -130,9 +130,7 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
     def calibration_lanes(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
         return 2
 
-    def solver_bytes(
-        self, facts: CostFacts[StructuredFrontierParameters], inputs: int, sizes: Sequence[int]
-    ) -> int:
+    def solver_bytes(self, facts: CostFacts[StructuredFrontierParameters], inputs: int, sizes: Sequence[int]) -> int:
         """Return the bytes of a metric, H⁻¹ and a factor; or of H⁻¹ and, of what is left, G twice and its factor.
 
         Of the layer there are the best weights, those they become, their product with the metric, and what is missing.

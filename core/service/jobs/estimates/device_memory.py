@@ -160,9 +160,7 @@ def layerwise_bytes(given: PassFacts, allocating: int = 0) -> int:
     return ceil(ledger.peak * _SMALL_TENSORS)
 
 
-def _prune_block(
-    ledger: Ledger, given: PassFacts, block: BlockShape, evaluated: Sequence[tuple[int, int]]
-) -> None:
+def _prune_block(ledger: Ledger, given: PassFacts, block: BlockShape, evaluated: Sequence[tuple[int, int]]) -> None:
     """Account for a block that is pruned: in flight all tokens wait in front of each group, else none does.
 
     Those that wait have their hidden states on the device, whether these fit the budget or not.

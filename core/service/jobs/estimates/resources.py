@@ -141,9 +141,7 @@ def estimate_resources(
     questions = description.bytes + max(device.logits_bytes, one) if tokens.tasks else 0
     model_peak = max(model_peak, questions)
     if device.has_own_memory and not isinstance(options, SensitivityOptions):
-        on_device = pass_bytes(
-            description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes
-        )
+        on_device = pass_bytes(description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes)
         # Choices that the account does not follow are taken to hold what they do on a CPU.
         is_counted = cost.gradient_tokens(facts) or cost.calibration_lanes(facts) or memory == ChoiceMemory()
         engine = on_device if is_counted and choosing is None else max(on_device, engine)
