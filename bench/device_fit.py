@@ -15,6 +15,7 @@ from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.estimates.device_memory import pass_bytes, reload_bytes
 from core.service.jobs.schemas import JobBody
+from secateur_wire.base import JsonObject
 
 CARDS: Final = (8, 24, 48, 80)
 """Memory of cards, in GB; all of a card's but the context is a job's."""
@@ -27,7 +28,7 @@ _LLAMAS: Final = {  # layers, hidden size, channels, width of keys
     "13B": (40, 5120, 13824, 5120),
     "70B": (80, 8192, 28672, 1024),
 }
-_ROWS: Final = (
+_ROWS: Final[tuple[tuple[str, str, JsonObject], ...]] = (
     ("magnitude", "unstructured", {}),
     ("wanda", "unstructured", {}),
     ("wanda, two_pass", "unstructured", {"propagation": "two_pass"}),
@@ -88,7 +89,7 @@ def table() -> Iterator[str]:
     yield "| check of what was saved | " + " | ".join(cells) + " |"
 
 
-def _pass(description: ModelDescription, method: str, pattern: str, parameters: dict[str, object]) -> int:
+def _pass(description: ModelDescription, method: str, pattern: str, parameters: JsonObject) -> int:
     body = JobBody.model_validate({"model": "m", "method": method, "sparsity": 0.5, "parameters": parameters})
     recipe = Recipe.model_validate(dict(body) | {"pattern": pattern})
     assert get_method(method).prunes

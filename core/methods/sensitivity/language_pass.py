@@ -211,9 +211,9 @@ class SensitivityPass(BlockPass):
         self.streamed.fill_block(index, pruned, self.plan.dtype)
         stream.advance_from(self.dense, block, index)
         self.streamed.fill_block(index, {name: tensors[name] for name in pruned}, self.plan.dtype)
-        counts = [torch.stack([(weight == 0).sum(), weight.isfinite().all()]) for weight in pruned.values()]
+        counts = [torch.stack([(weight == 0).sum(), (~weight.isfinite()).sum()]) for weight in pruned.values()]
         figures = torch.stack(counts).tolist()  # the device is waited for once
-        if not all(is_finite for _, is_finite in figures):
+        if any(not_finite for _, not_finite in figures):
             raise RunFailed(f"{unit}: its inputs are not finite, there is nothing to solve for")
         zeros = sum(each for each, _ in figures)
         return _Variant(unit, rate, zeros / sum(weight.numel() for weight in pruned.values()), stream)
