@@ -67,7 +67,6 @@ def _check(place: Path, method: str, pattern: str, *, sequences: int = 16, dtype
     ("method", "pattern", "dtype", "parameters"),
     [
         ("wanda", "unstructured", torch.float32, {}),
-        ("sparsegpt", "2:4", torch.bfloat16, {}),
         ("admm", "unstructured", torch.bfloat16, {"propagation": "two_pass"}),
         ("frontier", "unstructured", torch.bfloat16, {}),
         ("llm-pruner", "structured", torch.bfloat16, {"compensation": {"refit": 0}}),
@@ -120,7 +119,7 @@ def _check_large(place: Path, size: str, method: str, monkeypatch: pytest.Monkey
 
 
 def test_a_block_of_llama_7b_takes_what_it_was_estimated_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _check_large(tmp_path, "7B", "admm", monkeypatch)
+    _check_large(tmp_path, "7B", "wanda", monkeypatch)
 
 
 @pytest.mark.nightly
