@@ -136,8 +136,8 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         Of the layer there are the best weights, those they become, their product with the metric, and what is missing.
         """
         metric = _STATE_BYTES * facts.description.hidden_size**2
-        left = round(inputs * (1 - facts.sparsity))
-        squares = max(2 * inputs**2, inputs**2 + 3 * left**2)
+        kept = round(inputs * (1 - facts.sparsity))
+        squares = max(2 * inputs**2, inputs**2 + 3 * kept**2)
         return metric + _STATE_BYTES * (squares + 4 * max(sizes))
 
     def memory(self, facts: CostFacts[StructuredFrontierParameters], sizes: PassSizes) -> ChoiceMemory:

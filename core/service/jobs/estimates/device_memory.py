@@ -104,12 +104,12 @@ class PassFacts:
         """
         used = 0
         for tokens, width in streams:
-            left = tokens
-            while left > 0:
-                nbytes = min(left, self.micro_batch) * self.description.hidden_size * width
+            remaining = tokens
+            while remaining > 0:
+                nbytes = min(remaining, self.micro_batch) * self.description.hidden_size * width
                 if used + nbytes <= self.activation_budget_bytes:
                     used += nbytes
-                left -= self.micro_batch
+                remaining -= self.micro_batch
         return used
 
 

@@ -9,24 +9,24 @@ class Ledger:
     """Bytes held, and the most that were."""
 
     def __init__(self) -> None:
-        self.held = 0
+        self.current = 0
         self.peak = 0
 
     def reach(self, nbytes: float) -> None:
-        """Note that so many bytes are taken beside what is held, and given back."""
-        self.peak = max(self.peak, self.held + ceil(nbytes))
+        """Note that so many bytes are taken beside those held, and given back."""
+        self.peak = max(self.peak, self.current + ceil(nbytes))
 
     def take(self, nbytes: float) -> None:
         """Hold so many bytes more."""
-        self.held += ceil(nbytes)
-        self.peak = max(self.peak, self.held)
+        self.current += ceil(nbytes)
+        self.peak = max(self.peak, self.current)
 
     @contextmanager
     def holding(self, nbytes: float) -> Iterator[None]:
         """Hold so many bytes inside the context, and at its end what was held at its beginning."""
-        before = self.held
+        before = self.current
         self.take(nbytes)
         try:
             yield
         finally:
-            self.held = before
+            self.current = before
