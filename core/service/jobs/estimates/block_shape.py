@@ -9,7 +9,7 @@ from core.engine.architectures.layer_shape import LinearShape
 
 
 @dataclass(frozen=True)
-class InputGroup:
+class GroupShape:
     """Linear layers that read one tensor of `inputs` features, of so many weights each.
 
     `waiting` are the values of each token that a forward holds while it waits before them, beside the block's input;
@@ -33,7 +33,7 @@ class BlockShape:
 
     weights: int
     hidden_size: int
-    groups: tuple[InputGroup, ...]
+    groups: tuple[GroupShape, ...]
 
     @classmethod
     def of(cls, description: ModelDescription) -> "BlockShape":
@@ -57,7 +57,7 @@ class BlockShape:
         return self.hidden_size + max(each.arriving for each in self.groups)
 
 
-def _groups(description: ModelDescription, linears: Sequence[LinearShape]) -> Iterator[InputGroup]:
+def _groups(description: ModelDescription, linears: Sequence[LinearShape]) -> Iterator[GroupShape]:
     """Yield the groups of a block, sublayer by sublayer.
 
     A sublayer holds the residual stream, if that is not the block's input, and its normed input. Before attention's
@@ -81,5 +81,5 @@ def _groups(description: ModelDescription, linears: Sequence[LinearShape]) -> It
             elif before:
                 waiting, arriving = residual + inputs, residual + 3 * inputs
             sizes = tuple(each.numel // (each.experts or 1) for each in group)
-            yield InputGroup(inputs, sizes, waiting, arriving, names[-1] == sublayer.output)
+            yield GroupShape(inputs, sizes, waiting, arriving, names[-1] == sublayer.output)
             before = group

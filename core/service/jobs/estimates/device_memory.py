@@ -10,7 +10,6 @@ of a value in the calibration forward.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
 
 from core.device_kinds import DeviceKind
@@ -18,99 +17,24 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.unit_splits import MOST_SPLITS, SPLIT_TOKENS
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import Compensation, Refit
+from core.engine.options.compensation import Compensation
 from core.engine.options.patterns import STRUCTURED
 from core.engine.options.propagation import PropagationOptions
-from core.methods.cost import Cost, CostFacts, Tokens
+from core.methods.cost import Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant
-from core.service.jobs.estimates.block_shape import BlockShape, InputGroup
+from core.service.jobs.estimates.block_shape import BlockShape, GroupShape
 from core.service.jobs.estimates.compute import allocating_tokens, compared_tokens, compensation_of, facts_of
 from core.service.jobs.estimates.ledger import Ledger
+from core.service.jobs.estimates.pass_facts import VERIFIED_POSITIONS, PassFacts
 
 _FLOAT = 4
-_MICRO_BATCH_TOKENS = 4096
 _LOGIT_POSITIONS = 256
-_VERIFIED_POSITIONS = 64
 _SAMPLED_TOKENS = 1024
 """Tokens by whose inputs reconstruction errors are measured, about."""
-_ROTARY_FEATURES = 256
-"""Cosines and sines of a position, of the widest heads."""
 _SMALL_TENSORS = 1.02
 """All there is, to what is counted: biases, norms, indices, sums, and what an allocator rounds up."""
-
-
-@dataclass(frozen=True)
-class PassFacts:
-    """Facts of a pass over the blocks, which all its stages share.
-
-    `forward_bytes` are those of a value in the calibration forward; `lanes` are the models that calibration tokens go
-    through side by side.
-    """
-
-    facts: CostFacts[MethodParameters]
-    cost: Cost[MethodParameters]
-    reads: str
-    compensation: Refit | None
-    forward_bytes: int
-    activation_budget_bytes: int
-
-    @property
-    def description(self) -> ModelDescription:
-        return self.facts.description
-
-    @property
-    def weight_bytes(self) -> int:
-        return WEIGHT_BYTES[self.description.dtype]
-
-    @property
-    def lanes(self) -> int:
-        refitted = 2 if self.compensation is not None and self.compensation.refits else 1
-        return max(refitted, self.cost.calibration_lanes(self.facts))
-
-    @property
-    def micro_batch(self) -> int:
-        """Tokens of a forward."""
-        window = max(1, self.facts.tokens.window)
-        options = self.facts.parameters
-        chosen = options.micro_batch if isinstance(options, PropagationOptions) else None
-        return window * (chosen or max(1, _MICRO_BATCH_TOKENS // window))
-
-    @property
-    def driving(self) -> int:
-        """Tokens with which blocks are pruned: to calibrate, else to evaluate, else to verify."""
-        tokens = self.facts.tokens
-        return tokens.calibration or tokens.evaluation or _VERIFIED_POSITIONS
-
-    @property
-    def waits(self) -> bool:
-        """True where all of these tokens wait in a block for its weights; else they go through it twice."""
-        options = self.facts.parameters
-        return not isinstance(options, PropagationOptions) or options.propagation == "in_flight"
-
-    @property
-    def outer_bytes(self) -> int:
-        """Bytes of embeddings, final norm and head."""
-        description = self.description
-        outer = description.parameters - description.prunable_parameters - description.other_module_parameters
-        rotary = 4 * _ROTARY_FEATURES * self.facts.tokens.window * self.weight_bytes
-        return max(outer, 0) * self.weight_bytes + rotary
-
-    def kept_bytes(self, streams: Sequence[tuple[int, int]]) -> int:
-        """Return the bytes of hidden states that stay, of streams each of so many tokens and bytes of a value.
-
-        They are kept micro-batch by micro-batch, as long as the next one fits the budget.
-        """
-        used = 0
-        for tokens, width in streams:
-            remaining = tokens
-            while remaining > 0:
-                nbytes = min(remaining, self.micro_batch) * self.description.hidden_size * width
-                if used + nbytes <= self.activation_budget_bytes:
-                    used += nbytes
-                remaining -= self.micro_batch
-        return used
 
 
 def pass_bytes(
@@ -194,13 +118,13 @@ def _prune_block(ledger: Ledger, given: PassFacts, block: BlockShape, evaluated:
                 ledger.take(group.weights * w)
 
 
-def _waiting(given: PassFacts, group: InputGroup) -> int:
+def _waiting(given: PassFacts, group: GroupShape) -> int:
     """Return the bytes of a token that waits before a group; in the dense model it has passed one that is added."""
     passed = given.description.hidden_size if given.lanes > 1 and group.is_added else 0
     return given.forward_bytes * (given.lanes * group.waiting + passed)
 
 
-def _arriving(given: PassFacts, group: InputGroup) -> tuple[int, int]:
+def _arriving(given: PassFacts, group: GroupShape) -> tuple[int, int]:
     """Return the most bytes of a token on its way to a group, beside the block's input, and while it is taken in there.
 
     The statistic reads inputs in float32: those of 16 bits, and the dense model's, are copied. Of a group that is added
@@ -214,7 +138,7 @@ def _arriving(given: PassFacts, group: InputGroup) -> tuple[int, int]:
     return f * group.arriving + dense, f * group.waiting + statistic + dense
 
 
-def _statistic(given: PassFacts, group: InputGroup) -> int:
+def _statistic(given: PassFacts, group: GroupShape) -> int:
     """Return the bytes of the statistic of a group's inputs."""
     if given.compensation is None and given.reads != "gram":
         return _FLOAT * group.inputs * (1 + _sampled(given.driving))
@@ -229,7 +153,7 @@ def _sampled(tokens: int) -> int:
     return ceil(tokens / max(1, tokens // _SAMPLED_TOKENS))
 
 
-def _prune_group(ledger: Ledger, given: PassFacts, group: InputGroup) -> None:
+def _prune_group(ledger: Ledger, given: PassFacts, group: GroupShape) -> None:
     """Account for linear layers of one input that are pruned, fitted, rounded and measured."""
     w, weights, largest = given.weight_bytes, _FLOAT * group.weights, _FLOAT * max(group.sizes)
     squares = _FLOAT * group.inputs**2
@@ -307,7 +231,7 @@ def unit_removal_bytes(given: PassFacts, *, compares: bool) -> int:
     return ceil(ledger.peak * _SMALL_TENSORS)
 
 
-def _moments(given: PassFacts, group: InputGroup) -> int:
+def _moments(given: PassFacts, group: GroupShape) -> int:
     """Return the most bytes of a token on its way to a group whose inputs' mean and variance are taken, in float32."""
     f = given.forward_bytes
     moments = _FLOAT * group.inputs * (2 if f < _FLOAT else 1)
@@ -341,6 +265,6 @@ def _gradients(ledger: Ledger, given: PassFacts, block: BlockShape, sums: int, t
 def reload_bytes(description: ModelDescription) -> int:
     """Return the peak of the check of the saved model, which loads all of it, and computes a few logits."""
     width = WEIGHT_BYTES[description.dtype]
-    positions = min(_VERIFIED_POSITIONS, description.context_length)
+    positions = min(VERIFIED_POSITIONS, description.context_length)
     logits = positions * description.vocabulary_size * (width + (_FLOAT if width < _FLOAT else 0))
     return ceil((description.bytes + logits) * _SMALL_TENSORS)
