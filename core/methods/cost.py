@@ -3,7 +3,9 @@
 A method whose cost is like no other's has it in its `info`. Costs are read off headers and the recipe alone; no torch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Generic, TypeVar
 
 from core.engine.architectures.description import ModelDescription
@@ -20,6 +22,8 @@ WAITING_FOR_MEMORY = 10
 
 Each number is read for one product only.
 """
+MASK_BYTES = 12
+"""Bytes of a weight while a device's mask of the lowest scores is made: its score, a count of ties, four masks."""
 _GRADIENT_BYTES = 16
 """Bytes of a weight, the sums of its gradients and of their squares, and one gradient, in float32."""
 
@@ -94,6 +98,26 @@ class Cost(Generic[_P]):
         """Return the bytes that are held to choose."""
         return ChoiceMemory()
 
+    def solver_bytes(self, facts: CostFacts[_P], inputs: int, sizes: Sequence[int]) -> int:
+        """Return the most bytes that a device holds while linear layers are pruned which read the same `inputs`.
+
+        `sizes` are their numbers of weights. The weights in float32 and the statistic of their inputs are left out;
+        what the solver makes of both, and the layers it is done with, are counted.
+        """
+        return in_turn(sizes, MASK_BYTES)
+
+    def gradient_sums(self, facts: CostFacts[_P]) -> int:
+        """Return how many sums there are of a block's gradients: of themselves, and of their squares."""
+        return 0
+
+    def gradient_tokens(self, facts: CostFacts[_P]) -> int:
+        """Return the calibration tokens whose gradients are taken block by block before the pass."""
+        return 0
+
+    def calibration_lanes(self, facts: CostFacts[_P]) -> int:
+        """Return how many models calibration tokens go through while a pass chooses units block by block."""
+        return 0
+
     def training(self, facts: CostFacts[_P]) -> Recovery | None:
         """Return the training that is part of the choice."""
         return None
@@ -104,6 +128,9 @@ class GradientCost(Cost[_P]):
 
     def passes(self, facts: CostFacts[_P]) -> int:
         return GRADIENT_PASSES * facts.tokens.calibration
+
+    def gradient_tokens(self, facts: CostFacts[_P]) -> int:
+        return facts.tokens.calibration
 
     def memory(self, facts: CostFacts[_P], sizes: PassSizes) -> ChoiceMemory:
         inputs = 4 * facts.description.layers * facts.description.hidden_size * facts.tokens.calibration
@@ -120,6 +147,15 @@ class AdapterCost(Cost[AdapterOptions]):
 
     def training(self, facts: CostFacts[AdapterOptions]) -> Recovery:
         return facts.parameters.training(max(2, facts.tokens.window))
+
+
+def in_turn(sizes: Sequence[int], workspace: float) -> int:
+    """Return the most bytes held while layers of so many weights are solved, one after the other.
+
+    Of each there are `workspace` bytes for a weight while it is solved, and its weights in float32 from then on.
+    """
+    done = accumulate((4 * size for size in sizes), initial=0)
+    return max(round(before + workspace * size) for before, size in zip(done, sizes, strict=False))
 
 
 def column_operations(description: ModelDescription) -> int:

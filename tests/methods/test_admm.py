@@ -4,9 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern
+from core.engine.pruning.compensation.refit import Fitted
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
+from core.engine.pruning.layerwise.rows import LayerRows
 from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.errors import RunFailed
 from core.methods.engine import build_method
@@ -77,9 +80,15 @@ def test_inputs_that_are_always_zero_do_no_harm(method: str) -> None:
     assert torch.isfinite(found).all()
 
 
-@BOTH
-def test_inputs_that_are_no_numbers_are_refused(method: str) -> None:
+def test_inputs_that_are_no_numbers_are_refused() -> None:
     seen = statistic(3)
     seen.gram_II[0, 0] = torch.nan
     with pytest.raises(RunFailed, match="layer"):
-        pruned(method, seen, LayerTarget(UNSTRUCTURED, 0.5))
+        pruned("alps", seen, LayerTarget(UNSTRUCTURED, 0.5))
+    target = LayerTarget(UNSTRUCTURED, 0.5)
+    weight, found = pruned("admm", seen, target)
+    rows = LayerRows()
+    shape = LinearShape(name="layer", layer=0, out_features=len(weight), in_features=weight.shape[1])
+    rows.add(PrunableLinear("layer", 0, weight, target), shape, Fitted(found), found, seen)
+    with pytest.raises(RunFailed, match="layer: its inputs are not finite"):  # said where figures are read
+        rows.complete()

@@ -14,7 +14,7 @@ from torch import nn
 import tests.simulator.registration  # noqa: F401
 from core.device_kinds import CPU, CUDA, DEVICE_KINDS, DeviceKind
 from core.engine.models.accelerator import BACKENDS, CPUBackend, DeviceBackend
-from tests.simulator.devices import DEVICES, NAME, Presence, SimulatedDevice, device_of
+from tests.simulator.devices import DEVICES, NAME, USUAL_CAPACITY, Presence, SimulatedDevice, device_of
 
 LIKE_CUDA = replace(CUDA, name=NAME, files=None, control_file=None)
 """CUDA's facts: the product takes every choice as it does there."""
@@ -71,14 +71,19 @@ def _moved(module: nn.Module, *arguments: Any, **keywords: Any) -> nn.Module:
 
 
 @contextmanager
-def simulate(kind: DeviceKind = LIKE_THE_CPU) -> Iterator[tuple[SimulatedDevice, ...]]:
-    """Let this machine have two simulated devices of such facts, without faults and with nothing counted."""
+def simulate(kind: DeviceKind = LIKE_THE_CPU, *, has_values: bool = True) -> Iterator[tuple[SimulatedDevice, ...]]:
+    """Let this machine have two simulated devices of such facts, without faults and with nothing counted.
+
+    Without values a device has memory for models that the machine has none for, as nothing is ever written there.
+    """
     SimulatorBackend.kind = kind
     DEVICE_KINDS[NAME], BACKENDS[NAME] = kind, SimulatorBackend
     gc.collect()  # what an earlier program left is not this one's
     for each in DEVICES:
         each.reset()
-    Presence.is_given, Presence.current = True, 0
+    Presence.is_given, Presence.current, Presence.has_values = True, 0, has_values
+    for each in DEVICES:
+        each.capacity = USUAL_CAPACITY if has_values else 2**50
     # A module that moves to CUDA keeps its parameters, which others may share; on a device that torch does not know it
     # would get new ones, unless they are swapped.
     torch.__future__.set_swap_module_params_on_conversion(True)
@@ -90,7 +95,7 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU) -> Iterator[tuple[SimulatedDevice,
     finally:
         torch.__future__.set_swap_module_params_on_conversion(False)
         nn.Module.to = _move
-        Presence.is_given, Presence.current = False, 0
+        Presence.is_given, Presence.current, Presence.has_values = False, 0, True
         del DEVICE_KINDS[NAME], BACKENDS[NAME]
         AcceleratorState._reset_state(reset_partial_state=True)
         for each in DEVICES:

@@ -128,10 +128,14 @@ DEVICES = tuple(SimulatedDevice(index) for index in range(COUNT))
 
 
 class Presence:
-    """The devices as a whole: whether the product sees any, and which is the current one."""
+    """The devices as a whole: whether the product sees any, which is the current one, and whether they compute.
+
+    Where `has_values` is False tensors have shapes alone but for small ones: what is computed of large ones is zero.
+    """
 
     is_given = False
     current = 0
+    has_values = True
 
 
 def device_of(device: torch.device) -> SimulatedDevice:

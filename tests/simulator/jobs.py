@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
+from torch import Tensor
 
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.huggingface import write_checkpoint
@@ -52,7 +53,7 @@ def quick_parameters(method: str, pattern: str | None, parameters: dict[str, Any
 
 def prune_language(
     source: Path, work: Path, device: torch.device, method: str, pattern: str | None = None, *, budget: int = 2**30,
-    **parameters: Any,
+    calibration: Tensor | None = None, evaluation: Tensor | None = None, **parameters: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Prune a model, write it, and check what was written; return the files' digests and the figures."""
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -61,8 +62,9 @@ def prune_language(
     request = request_for(folder, method, sparsity, pattern, quick_parameters(method, pattern, parameters))
     work.mkdir(parents=True)
     result = walk_for(
-        folder, request, device=device, calibration=make_tokens(3, 16), work=work,
-        evaluations={"text": make_tokens(2, 16, seed=9)}, activation_budget_bytes=budget,
+        folder, request, device=device, calibration=make_tokens(3, 16) if calibration is None else calibration,
+        evaluations={"text": make_tokens(2, 16, seed=9) if evaluation is None else evaluation}, work=work,
+        activation_budget_bytes=budget,
     ).run()  # fmt: skip
     artifact = work / "artifact"
     write_checkpoint(result.files, result.unchanged, source, artifact, config=result.config)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.simulator.devices import NAME, SimulatedDevice, device_of
+from tests.simulator.devices import NAME, Presence, SimulatedDevice, device_of
 from tests.simulator.storage import beneath, on_device, set_storage
 
 _CPU = torch.device("cpu")
@@ -30,6 +30,10 @@ _TAKE_SCALARS = {"masked_fill", "masked_fill_", "index_fill", "index_fill_", "wh
 
 _ALLOCATE = {"empty", "empty_strided", "resize_", "set_"}
 """Operators that launch nothing."""
+
+
+_LARGE = 2**16
+"""Most elements of a tensor that has values where the others have none."""
 
 
 def is_simulated(value: object) -> bool:
@@ -119,6 +123,8 @@ def run(op: Any, *arguments: Any, **keywords: Any) -> Any:
 
 def _compute(op: Any, device: SimulatedDevice, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any:
     """Compute with the CPU's values of tensors; what is new, and outputs that were given, are the device's."""
+    if not Presence.has_values and (shaped := _shaped(op, device, arguments, keywords)) is not None:
+        return shaped[0]
     lowered: dict[int, tuple[Tensor, Tensor]] = {}
 
     def lower(value: Tensor) -> Tensor:
@@ -140,6 +146,43 @@ def _compute(op: Any, device: SimulatedDevice, arguments: Sequence[Any], keyword
     return _mapped(answer, lift)
 
 
+def _shaped(op: Any, device: SimulatedDevice, arguments: Sequence[Any], keywords: dict[str, Any]) -> list[Any] | None:
+    """Return the one answer of an operator that reads or gives a large tensor, in shapes alone; None for another."""
+    if _facts(op).is_waited_for is not None:
+        return None
+    metas: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def lower(value: Tensor) -> Tensor:
+        meta = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+        return metas.setdefault(id(value), (value, meta))[1]
+
+    given = {name: _mapped(each, lower) for name, each in keywords.items()}
+    given |= {"device": "meta"} if "device" in given else {}
+    answer = op(*_mapped(arguments, lower), **given)
+    answers = [*_tensors(answer if isinstance(answer, tuple | list) else [answer])]
+    if not any(_is_large(each) for each in [*answers, *(original for original, _ in metas.values())]):
+        return None
+    originals = {id(meta): original for original, meta in metas.values()}
+    for original, meta in metas.values():
+        if meta.shape != original.shape:
+            take_shape(original, _unwritten(meta), device)
+
+    def lift(value: Tensor) -> Tensor:
+        return originals[id(value)] if id(value) in originals else on_device(_unwritten(value), device)
+
+    return [_mapped(answer, lift)]
+
+
+def _unwritten(meta: Tensor) -> Tensor:
+    """Return memory of the CPU for a tensor, which nobody writes to; a small one is zero, or true."""
+    values = torch.empty_strided(meta.shape, meta.stride(), dtype=meta.dtype)
+    return values if _is_large(values) else values.fill_(meta.dtype is torch.bool)
+
+
+def _is_large(tensor: Tensor) -> bool:
+    return tensor.numel() > _LARGE
+
+
 def new(value: Tensor, device: SimulatedDevice) -> Tensor:
     """Return the tensor of a device that takes over what an operator of the CPU has made."""
     spare = value.untyped_storage().nbytes() - value.nbytes
@@ -159,22 +202,26 @@ def copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Ten
     """Copy between the host and a device, two devices, or within one."""
     device = device_of((source if is_simulated(source) else target).device)
     device.launch()
+    has_values = Presence.has_values or not _is_large(target)
     if not is_simulated(source):
         device.counts.copies_to_device += 1
         device.counts.bytes_to_device += source.nbytes
-        beneath(target).copy_(source)
+        if has_values:
+            beneath(target).copy_(source)
     elif not is_simulated(target):
         if non_blocking:
             raise NotImplementedError("the simulated accelerator copies to the host only while the program waits")
         device.synchronise("copy to host")
         device.counts.copies_to_host += 1
         device.counts.bytes_to_host += source.nbytes
-        target.copy_(beneath(source))
+        if has_values:
+            target.copy_(beneath(source))
     else:
         if source.device != target.device:
             device_of(target.device).launch()
             device.counts.bytes_between_devices += source.nbytes
-        beneath(target).copy_(beneath(source))
+        if has_values:
+            beneath(target).copy_(beneath(source))
     return target
 
 
@@ -193,6 +240,8 @@ def index_put(
     places = _indices(
         indices, device, waits=not is_fill
     )  # of a mask that is filled with one value CUDA needs no places
+    if not Presence.has_values and _is_large(target):
+        return target
     lowered = beneath(values) if is_simulated(values) else values
     _aten._index_put_impl_(beneath(target), places, lowered, accumulate, unsafe)
     return target

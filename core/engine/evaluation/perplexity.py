@@ -40,11 +40,14 @@ def measure_perplexity(streamed: StreamedModel, batches: Iterable[tuple[Tensor, 
             targets_T = tokens_1T[0, 1:].to(streamed.device)
             of_window = 0.0
             for positions in torch.arange(len(targets_T)).split(_CHUNK):
-                logits_PV = streamed.logits(tokens_1T, hidden_1TD, positions)[0].float()
-                loss = torch.nn.functional.cross_entropy(logits_PV, targets_T[positions], reduction="sum")
-                total += float(loss.double())
-                of_window += float(loss.double())
+                loss = _loss(streamed.logits(tokens_1T, hidden_1TD, positions)[0].float(), targets_T[positions])
+                total += loss
+                of_window += loss
             count += len(targets_T)
             losses.append(of_window / len(targets_T))
     are_finite = all(map(math.isfinite, losses))
     return MeasuredPerplexity(math.exp(min(total / count, 700.0)), tuple(losses) if are_finite else ())
+
+
+def _loss(logits_PV: Tensor, targets_P: Tensor) -> float:
+    return float(torch.nn.functional.cross_entropy(logits_PV, targets_P, reduction="sum").double())

@@ -25,7 +25,8 @@ def lowest(score: Tensor, count: int) -> Tensor:
     if waits or excess.any():
         tied = score == threshold
         room = tied.sum(dim=-1, keepdim=True) - excess
-        mask &= ~tied | (tied.cumsum(dim=-1) <= room)
+        counts = torch.int32 if size < 2**31 else torch.int64  # of what is counted nothing else is as large
+        mask &= ~tied | (tied.cumsum(dim=-1, dtype=counts) <= room)
     return mask
 
 

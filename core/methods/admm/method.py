@@ -10,7 +10,6 @@ from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.engine.pruning.masks import removal_mask
 from core.engine.pruning.protocols.layerwise import Method
-from core.errors import RunFailed
 from core.methods.admm.info import ADMMParameters
 
 _RAMP = 0.75
@@ -39,11 +38,14 @@ class ADMM(Method):
         norms_I = torch.where(norms_I > 0, norms_I, 1)
         gram_II = inputs.gram_II / (norms_I * norms_I.unsqueeze(1))
         gram_II.diagonal().clamp_(min=0)
-        damped_II = gram_II + self.penalty * torch.eye(len(gram_II), dtype=gram_II.dtype, device=gram_II.device)
+        damped_II = gram_II.clone()
+        damped_II.diagonal().add_(self.penalty)
         lower_II, failed = torch.linalg.cholesky_ex(damped_II)
-        if ((failed != 0) | ~torch.isfinite(lower_II).all()).item():  # the device is waited for once
-            raise RunFailed(f"{linears[0].name}: its inputs are not finite, there is nothing to solve for")
+        del damped_II
+        # Where inputs are not finite no weight is: the device is not waited for here, but where rows are read.
+        lower_II.masked_fill_(failed != 0, torch.nan)
         inverse_II = torch.cholesky_inverse(lower_II)
+        del lower_II
         with bfloat16_matmul(gram_II.device):  # what a turn loses the next one finds
             return [
                 self._solve(linear.weight_OI * norms_I, gram_II, inverse_II, linear.target) / norms_I
@@ -63,6 +65,8 @@ class ADMM(Method):
             # U is V + U − Z, so that Z − U is 2Z − (V + U).
             solved_OI = torch.add(wanted_OI, 2 * sparse_OI - sum_OI, alpha=self.penalty) @ inverse_II
             sum_OI = solved_OI.add_(sum_OI).sub_(sparse_OI)
+            del sparse_OI
+        del wanted_OI
         return sum_OI.masked_fill(removal_mask(sum_OI.abs(), target, by_row=False), 0)
 
 

@@ -1,5 +1,6 @@
 """Frontier for a smaller model: its variant of the method's description, its parameters and what it costs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -122,6 +123,22 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
             total += search.trials * ((2 * hidden + width) * width * search.fitted + 4 * width**3 // 3 + removal)
         predicted = search.scanned + 2 * search.trials * search.seen
         return total + 2 * hidden * description.vocabulary_size * predicted
+
+    def gradient_tokens(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
+        return _measured_tokens(facts)
+
+    def calibration_lanes(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
+        return 2
+
+    def solver_bytes(self, facts: CostFacts[StructuredFrontierParameters], inputs: int, sizes: Sequence[int]) -> int:
+        """Return the bytes of a metric, H⁻¹ and a factor; or of H⁻¹ and, of what is left, G twice and its factor.
+
+        Of the layer there are the best weights, those they become, their product with the metric, and what is missing.
+        """
+        metric = _STATE_BYTES * facts.description.hidden_size**2
+        kept = round(inputs * (1 - facts.sparsity))
+        squares = max(2 * inputs**2, inputs**2 + 3 * kept**2)
+        return metric + _STATE_BYTES * (squares + 4 * max(sizes))
 
     def memory(self, facts: CostFacts[StructuredFrontierParameters], sizes: PassSizes) -> ChoiceMemory:
         description, tokens = facts.description, facts.tokens

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.engine.options.width import RankedWidthOptions
-from core.methods.cost import GradientCost
+from core.methods.cost import CostFacts, GradientCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -23,6 +23,13 @@ class LLMPrunerParameters(RankedWidthOptions):
         description="element_wise: the sum of every weight's importance; vector_wise: the signed importances of a row "
         "or column are added up before the absolute value is taken.",
     )
+
+
+class LLMPrunerCost(GradientCost[LLMPrunerParameters]):
+    """Cost of gradients, and for mixed importance of their squares."""
+
+    def gradient_sums(self, facts: CostFacts[LLMPrunerParameters]) -> int:
+        return 2 if facts.parameters.importance == "mixed" else 1
 
 
 INFO = MethodInfo(
@@ -46,5 +53,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=False),
     parameters=LLMPrunerParameters,
     removes="heads_and_channels",
-    cost=GradientCost(),
+    cost=LLMPrunerCost(),
 )

@@ -28,6 +28,7 @@ from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
+from core.errors import RunFailed
 from core.methods.sensitivity.plan import SensitivityPlan
 
 _VARIANTS = "variants"
@@ -210,7 +211,11 @@ class SensitivityPass(BlockPass):
         self.streamed.fill_block(index, pruned, self.plan.dtype)
         stream.advance_from(self.dense, block, index)
         self.streamed.fill_block(index, {name: tensors[name] for name in pruned}, self.plan.dtype)
-        zeros = sum(int((weight == 0).sum()) for weight in pruned.values())
+        counts = [torch.stack([(weight == 0).sum(), (~weight.isfinite()).sum()]) for weight in pruned.values()]
+        figures = torch.stack(counts).tolist()  # the device is waited for once
+        if any(not_finite for _, not_finite in figures):
+            raise RunFailed(f"{unit}: its inputs are not finite, there is nothing to solve for")
+        zeros = sum(each for each, _ in figures)
         return _Variant(unit, rate, zeros / sum(weight.numel() for weight in pruned.values()), stream)
 
     def _later_block(self, index: int) -> nn.Module:

@@ -23,9 +23,8 @@ class SparseGPT(Method):
     def prune(
         self, linears: Sequence[PrunableLinear], inputs: InputStatistic, note: Callable[[str], None]
     ) -> list[Tensor]:
-        hessian_II = inputs.gram_II * (2 / inputs.tokens)
         factor_II, dead_I = damped_inverse_factor(
-            hessian_II, self.damping, lambda text: note(f"{linears[0].name}: {text}")
+            inputs.gram_II * (2 / inputs.tokens), self.damping, lambda text: note(f"{linears[0].name}: {text}")
         )
         return prune_columns(
             [linear.weight_OI for linear in linears],

@@ -1,11 +1,14 @@
 """Wanda: its description and parameters."""
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions
 from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.propagation import PropagationOptions
+from core.methods.cost import MASK_BYTES, Cost, CostFacts, in_turn
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -18,6 +21,14 @@ class WandaParameters(LayerSelection, AllocationOptions, PropagationOptions, Com
         description="Compare weights of different rows by the cumulative share of their row's score (the paper's "
         "variant) instead of pruning the same number in every row.",
     )
+
+
+class WandaCost(Cost[WandaParameters]):
+    """Cost of scores, which the variant sorts."""
+
+    def solver_bytes(self, facts: CostFacts[WandaParameters], inputs: int, sizes: Sequence[int]) -> int:
+        """Return the bytes of scores and a mask; of the variant, of their order and three sums in float64 beside."""
+        return in_turn(sizes, MASK_BYTES + (4 + 8 + 3 * 8 if facts.parameters.variant else 0))
 
 
 INFO = MethodInfo(
@@ -40,6 +51,7 @@ INFO = MethodInfo(
     patterns=("unstructured", "n:m"),
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=WandaParameters,
+    cost=WandaCost(),
     removes="weights",
     reads="norms",
 )

@@ -23,6 +23,7 @@ from core.engine.recovery.precision import training_precision
 from core.errors import InternalError, OutOfMemory
 from core.methods.cost import Tokens
 from core.pipeline.plans import make_plan, make_unit_removal_plan
+from core.service.jobs.estimates.device_memory import pass_bytes, reload_bytes
 from core.service.jobs.estimates.resources import estimate_resources
 from core.settings import Settings
 from tests.engine.sweeping import request_for
@@ -201,7 +202,9 @@ def test_memory_and_time_come_from_the_device_s_own_interface(made_up: type[Made
 
     there, here = needs(fastest_kind([f"{_NAME}:1", "cpu"])), needs(CPU)
     assert here.peak_device_memory_bytes is None
-    assert there.peak_device_memory_bytes - 7 * 2**20 == here.peak_memory_bytes - CPU.process_bytes > 0
+    assert 0 < there.peak_device_memory_bytes - 7 * 2**20 < here.peak_memory_bytes - CPU.process_bytes
+    taken = pass_bytes(description, job, tokens, device=fastest_kind([f"{_NAME}:1"]), activation_budget_bytes=0)
+    assert there.peak_device_memory_bytes == 7 * 2**20 + max(taken, reload_bytes(description))
     assert there.peak_memory_bytes > 3 * 2**30 and there.seconds < here.seconds
 
     timed(made_up.is_available, _DEVICE)

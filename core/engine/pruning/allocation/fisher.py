@@ -56,8 +56,8 @@ class _Watch:
 
         output.register_hook(see)
 
-    def costs(self, highest: float) -> LayerCosts:
-        """Return the curve up to the rate `highest`; raises RunFailed where it is not finite.
+    def increases(self, highest: float) -> Tensor:
+        """Return the increase of the loss at rates up to `highest`, then that of all weights, on the device.
 
         The block's weights must be loaded.
         """
@@ -67,15 +67,21 @@ class _Watch:
         squares_RI = to_out_in(weight, self.family)[:: self.stride].detach().float().square()
         order = (squares_RI * self.squares_I).flatten().argsort()
         costs = (squares_RI * self.fisher_RI).flatten()[order].cumsum(dim=0, dtype=torch.float64)
-        rates = [highest * step / _RATES for step in range(1, _RATES + 1)]
-        places = [max(0, round(rate * len(costs)) - 1) for rate in rates]
-        *read, total = costs[torch.tensor([*places, len(costs) - 1], device=costs.device)].tolist()
+        places = [max(0, round(rate * len(costs)) - 1) for rate in _rates(highest)]
+        self.squares_I = self.fisher_RI = None
+        return costs[torch.tensor([*places, len(costs) - 1], device=costs.device)]
+
+    def curve(self, increases: Sequence[float], highest: float) -> LayerCosts:
+        """Return the curve of `increases` as they were read; raises RunFailed where it is not finite."""
+        *read, total = increases
         if not math.isfinite(total):
             raise RunFailed(f"{self.shape.name}: its inputs or gradients are not finite, no rate can be chosen by them")
-        scale = self.shape.numel / len(costs)
-        increases = [scale * cost for cost in read]
-        self.squares_I = self.fisher_RI = None
-        return LayerCosts(self.shape.name, self.shape.numel, rates, increases)
+        scale = self.shape.out_features / len(range(0, self.shape.out_features, self.stride))
+        return LayerCosts(self.shape.name, self.shape.numel, _rates(highest), [scale * cost for cost in read])
+
+
+def _rates(highest: float) -> list[float]:
+    return [highest * step / _RATES for step in range(1, _RATES + 1)]
 
 
 def fisher_rates(
@@ -104,7 +110,10 @@ def fisher_rates(
     costs: dict[str, LayerCosts] = {}
 
     def on_block(index: int, *unused: Mapping[str, Tensor]) -> None:
-        costs.update({watch.shape.name: watch.costs(highest) for watch in by_block.get(index, [])})
+        if watches := by_block.get(index):
+            # The device is waited for once.
+            read = torch.stack([watch.increases(highest) for watch in watches]).tolist()
+            costs.update({each.shape.name: each.curve(own, highest) for each, own in zip(watches, read, strict=True)})
 
     watches = [watch for block in by_block.values() for watch in block]
     with removed_after(watch.module.register_forward_hook(watch.hook) for watch in watches):

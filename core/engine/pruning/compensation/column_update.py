@@ -21,10 +21,15 @@ def damped_inverse_factor(hessian_II: Tensor, damping: float, note: Callable[[st
     reversed, one triangular inverse instead of an inverse and a second factorisation. Raises RunFailed if no damping
     helps.
     """
-    lower_II, dead_I = damped_cholesky(hessian_II.flip(0, 1), damping, note)
-    identity_II = torch.eye(len(hessian_II), dtype=hessian_II.dtype, device=hessian_II.device)
+    reversed_II = hessian_II.flip(0, 1)
+    del hessian_II  # matrices of this size are the most that a job holds: each is let go of as soon as it was read
+    lower_II, dead_I = _factorise(reversed_II, damping, note)
+    del reversed_II
+    identity_II = torch.eye(len(lower_II), dtype=lower_II.dtype, device=lower_II.device)
     inverse_II = torch.linalg.solve_triangular(lower_II, identity_II, upper=False)
-    return inverse_II.flip(0, 1).contiguous(), dead_I.flip(0)
+    del lower_II, identity_II
+    inverse_II = inverse_II.flip(0, 1)
+    return inverse_II.contiguous(), dead_I.flip(0)
 
 
 def damped_cholesky(hessian_II: Tensor, damping: float, note: Callable[[str], None]) -> tuple[Tensor, Tensor]:
@@ -33,15 +38,20 @@ def damped_cholesky(hessian_II: Tensor, damping: float, note: Callable[[str], No
     λ = damping·mean(diag H), doubled and noted where the sum cannot be factorised. Raises RunFailed if no damping
     helps.
     """
-    dead_I = hessian_II.diagonal() <= 0
-    hessian_II = hessian_II.clone()
+    return _factorise(hessian_II.clone(), damping, note)
+
+
+def _factorise(hessian_II: Tensor, damping: float, note: Callable[[str], None]) -> tuple[Tensor, Tensor]:
+    """Return what `damped_cholesky` does; H is changed in place."""
     diagonal_I = hessian_II.diagonal()
+    dead_I = diagonal_I <= 0
     diagonal_I[dead_I] = 1
     lambda_ = damping * diagonal_I.mean()
     diagonal_I += lambda_
     for doubling in range(_MAXIMUM_DOUBLINGS):
         lower_II, failed = torch.linalg.cholesky_ex(hessian_II)
-        if (torch.isfinite(lower_II).all() & (failed == 0)).item():  # the device is waited for once
+        # The diagonal has the squares of all of a row: it is finite if these are. The device is waited for once.
+        if (torch.isfinite(lower_II.diagonal()).all() & (failed == 0)).item():
             if doubling:
                 note(f"Cholesky factorisation needed damping {damping * 2**doubling:g} instead of {damping:g}")
             return lower_II, dead_I

@@ -92,8 +92,8 @@ def backward_blocks(
         on_block(
             index,
             {name: each.detach().float() for name, each in wanted.items()},
-            {name: each / len(tokens) for name, each in sums.items()},
-            {name: each / len(tokens) for name, each in square_sums.items()},
+            {name: each.div_(len(tokens)) for name, each in sums.items()},
+            {name: each.div_(len(tokens)) for name, each in square_sums.items()},
         )
         streamed.empty_block(index)
     return sum(losses) / len(losses)

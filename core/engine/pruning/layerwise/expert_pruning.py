@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from math import sqrt
+from math import isfinite, sqrt
 
+import torch
 from torch import Tensor, nn
 
 from core.engine.architectures.experts import ExpertMatrix, Experts
@@ -16,6 +17,7 @@ from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.layerwise.propagation import ExpertBarrier
 from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.errors import RunFailed
 
 _ERROR_SAMPLE_TOKENS = 1024
 _UNSEEN = 1e-3
@@ -204,7 +206,11 @@ class ExpertPruner:
         )
         (fit,) = prune_and_fit(self.plan.method, [linear], statistic, self.plan.compensation, note)
         rounded_OI = fit.weight_OI.to(stored.dtype)
-        account.zeros += int((rounded_OI == 0).sum())
+        counted = (rounded_OI == 0).sum(dtype=torch.float64), rounded_OI.sum(dtype=torch.float64)
+        zeros, total = torch.stack(counted).tolist()
+        if not isfinite(total):
+            raise RunFailed(f"{linear.name}: its inputs are not finite, there is nothing to solve for")
+        account.zeros += int(zeros)
         account.fits.append(fit)
         if not share.is_pooled:
             account.total += float(statistic.energy(dense_OI))

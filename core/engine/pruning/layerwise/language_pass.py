@@ -165,9 +165,9 @@ class LayerwisePass(BlockPass):
             pruned = self._prune([f"{prefix}.{name}" for name in group.linears], [tensors[n] for n in names], statistic)
             for linear, name, weight in zip(group.linears, names, pruned, strict=True):
                 tensors[name] = weight
-                parameter = block.get_submodule(linear).weight
-                assert isinstance(parameter, nn.Parameter)
-                parameter.data.copy_(weight)
+                module = block.get_submodule(linear)
+                assert isinstance(module.weight, nn.Parameter)
+                module.weight = nn.Parameter(weight.to(module.weight.dtype), requires_grad=False)
 
         walk = prune_in_flight if plan.propagation == "in_flight" else prune_two_pass
         groups = self._groups(index)

@@ -1,5 +1,6 @@
 """Rows of the report, one for each linear layer that was pruned."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from core.engine.pruning.block_pass import LayerRow
 from core.engine.pruning.compensation.refit import Fitted
 from core.engine.pruning.input_statistics import InputStatistic, relative_error
 from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.errors import RunFailed
 
 
 class LayerRows:
@@ -42,15 +44,19 @@ class LayerRows:
             ridge=fitted.ridge,
             conjugate_gradient=fitted.steps,
         )
-        zeros = (saved_OI == 0).sum(dtype=torch.float64)
-        measured = () if inputs.tokens == 0 else (linear.weight_OI, linear.weight_OI - saved_OI)
-        self._unread.append((row, torch.stack([zeros, *(inputs.energy(each) for each in measured)])))
+        zeros, total = (saved_OI == 0).sum(dtype=torch.float64), saved_OI.sum(dtype=torch.float64)
+        energies: list[Tensor] = []
+        if inputs.tokens:
+            energies = [inputs.energy(linear.weight_OI), inputs.energy(linear.weight_OI - saved_OI)]
+        self._unread.append((row, torch.stack([zeros, total, *energies])))
 
     def complete(self) -> None:
-        """Read the figures of the layers that were added since."""
+        """Read the figures of the layers that were added since; raises RunFailed where weights are not finite."""
         figures = torch.cat([each for _, each in self._unread]).tolist() if self._unread else []
         for row, own in self._unread:
-            zeros, *energies = (figures.pop(0) for _ in range(len(own)))
+            zeros, total, *energies = (figures.pop(0) for _ in range(len(own)))
+            if not math.isfinite(total):
+                raise RunFailed(f"{row.name}: its inputs are not finite, there is nothing to solve for")
             error = relative_error(*energies) if energies else None
             sparsity = zeros / (row.out_features * row.in_features)
             self.all.append(replace(row, zeros=int(zeros), sparsity=sparsity, reconstruction_error=error))

@@ -23,7 +23,7 @@ from core.engine.exporters.registry import ADDED
 from core.engine.options.latency_budget import bytes_in_turn
 from core.engine.options.patterns import STRUCTURED
 from core.engine.options.sensitivity import SensitivityOptions
-from core.methods.cost import PassSizes, Tokens
+from core.methods.cost import ChoiceMemory, PassSizes, Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant
@@ -37,6 +37,7 @@ from core.service.jobs.estimates.compute import (
     is_after_a_cut,
     seeks_latency,
 )
+from core.service.jobs.estimates.device_memory import pass_bytes, reload_bytes
 from core.service.jobs.estimates.training import training_bytes
 from secateur_wire.base import JsonObject, Number
 
@@ -123,8 +124,9 @@ def estimate_resources(
     engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
     facts = facts_of(description, job, tokens)
     choosing = cost.training(facts)
-    if choosing is not None:  # beside the whole model, what the walk holds throughout
-        engine = max(engine, ends + training_bytes(description, choosing, device=device).memory)
+    # Beside the whole model, what the walk holds throughout.
+    trained = 0 if choosing is None else ends + training_bytes(description, choosing, device=device).memory
+    engine = max(engine, trained)
     sizes = PassSizes(block, forward, max(forward_pass, logits), activation_budget_bytes)
     memory = cost.memory(facts, sizes)
     engine = max(engine + memory.during, ends + memory.before)
@@ -135,9 +137,15 @@ def estimate_resources(
         allocation_bytes = block * (width + 4) + min(given, activation_budget_bytes)
         engine = max(engine, ends + allocation_bytes + sizes.forward_bytes)
     model_peak = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
-    if tokens.tasks:
-        one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
-        model_peak = max(model_peak, description.bytes + max(device.logits_bytes, one))
+    one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
+    questions = description.bytes + max(device.logits_bytes, one) if tokens.tasks else 0
+    model_peak = max(model_peak, questions)
+    if device.has_own_memory and not isinstance(options, SensitivityOptions):
+        on_device = pass_bytes(description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes)
+        # Choices that the account does not follow are taken to hold what they do on a CPU.
+        is_counted = cost.gradient_tokens(facts) or cost.calibration_lanes(facts) or memory == ChoiceMemory()
+        engine = on_device if is_counted and choosing is None else max(on_device, engine)
+        model_peak = max(reload_bytes(description), questions)
     if seeks_latency(job):
         model_peak = max(model_peak, bytes_in_turn(description.bytes, description.bytes))
     if method.measures:  # no model is made, verified or timed
@@ -152,7 +160,8 @@ def estimate_resources(
     stored += 0 if choosing is None else description.prunable_parameters * width  # as trained
     added = _added_cost(description, job)
     processes += added.processes
-    model_peak = max(model_peak, added.memory_bytes)
+    if not device.has_own_memory:  # else forms are added in main memory
+        model_peak = max(model_peak, added.memory_bytes)
     stored += 2 * added.bytes + added.temporary_bytes
     moved = stored + 6 * description.bytes + 4 * streams
     host = max(block * width + streams // 8, training.checkpoint, added.memory_bytes)

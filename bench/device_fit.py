@@ -1,0 +1,108 @@
+"""Table of docs/gpu.md: the card that a pass over a model of real size needs, by the estimate that jobs get.
+
+`python -m bench.device_fit` prints it. Nothing is run: the estimate reads shapes alone.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from core.device_kinds import CUDA
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.layer_shape import LinearShape
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.methods.cost import Tokens
+from core.methods.registry import get_method
+from core.pipeline.recipes.recipe import Recipe
+from core.service.jobs.estimates.device_memory import pass_bytes, reload_bytes
+from core.service.jobs.schemas import JobBody
+from secateur_wire.base import JsonObject
+
+CARDS: Final = (8, 24, 48, 80)
+"""Memory of cards, in GB; all of a card's but the context is a job's."""
+_BUDGET: Final = 4 * 2**30
+_WINDOW: Final = 2048
+_TOKENS: Final = Tokens(calibration=128 * _WINDOW, evaluation=64 * _WINDOW, window=_WINDOW)
+_VOCABULARY: Final = 32000
+_LLAMAS: Final = {  # layers, hidden size, channels, width of keys
+    "7B": (32, 4096, 11008, 4096),
+    "13B": (40, 5120, 13824, 5120),
+    "70B": (80, 8192, 28672, 1024),
+}
+_ROWS: Final[tuple[tuple[str, str, JsonObject], ...]] = (
+    ("magnitude", "unstructured", {}),
+    ("wanda", "unstructured", {}),
+    ("wanda, two_pass", "unstructured", {"propagation": "two_pass"}),
+    ("sparsegpt", "unstructured", {}),
+    ("sparsegpt, two_pass", "unstructured", {"propagation": "two_pass"}),
+    ("admm", "unstructured", {}),
+    ("alps", "unstructured", {}),
+    ("frontier", "unstructured", {}),
+    ("l2-structured", "structured", {"compensation": {"refit": 0}}),
+    ("llm-pruner", "structured", {"compensation": {"refit": 0}}),
+)
+
+
+def describe_llama(size: str, dtype: str) -> ModelDescription:
+    """Return the description of a Llama of this size."""
+    layers, hidden, channels, keys = _LLAMAS[size]
+    within = {
+        "self_attn.q_proj": (hidden, hidden),
+        "self_attn.k_proj": (keys, hidden),
+        "self_attn.v_proj": (keys, hidden),
+        "self_attn.o_proj": (hidden, hidden),
+        "mlp.gate_proj": (channels, hidden),
+        "mlp.up_proj": (channels, hidden),
+        "mlp.down_proj": (hidden, channels),
+    }
+    linears = [
+        LinearShape(name=f"model.layers.{layer}.{name}", layer=layer, out_features=rows, in_features=columns)
+        for layer in range(layers)
+        for name, (rows, columns) in within.items()
+    ]
+    prunable = sum(linear.numel for linear in linears)
+    parameters = prunable + 2 * _VOCABULARY * hidden
+    return ModelDescription(
+        family="Llama",
+        architecture="LlamaForCausalLM",
+        parameters=parameters,
+        prunable_parameters=prunable,
+        bytes=WEIGHT_BYTES[dtype] * parameters,
+        dtype=dtype,
+        layers=layers,
+        hidden_size=hidden,
+        vocabulary_size=_VOCABULARY,
+        context_length=4096,
+        tied_embeddings=False,
+        linears=linears,
+    )
+
+
+def table() -> Iterator[str]:
+    """Yield the lines of the table."""
+    models = [(size, dtype) for size in _LLAMAS for dtype in ("bfloat16", "float32")]
+    yield "| method | " + " | ".join(f"{size}, {dtype}" for size, dtype in models) + " |"
+    yield "| :--- |" + " ---: |" * len(models)
+    for name, pattern, parameters in _ROWS:
+        cells = [_cell(_pass(describe_llama(*model), name.partition(",")[0], pattern, parameters)) for model in models]
+        yield f"| {name} | " + " | ".join(cells) + " |"
+    cells = [_cell(reload_bytes(describe_llama(*model))) for model in models]
+    yield "| check of what was saved | " + " | ".join(cells) + " |"
+
+
+def _pass(description: ModelDescription, method: str, pattern: str, parameters: JsonObject) -> int:
+    body = JobBody.model_validate({"model": "m", "method": method, "sparsity": 0.5, "parameters": parameters})
+    recipe = Recipe.model_validate(dict(body) | {"pattern": pattern})
+    assert get_method(method).prunes
+    return pass_bytes(description, recipe, _TOKENS, device=CUDA, activation_budget_bytes=_BUDGET)
+
+
+def _cell(nbytes: int) -> str:
+    """Return the gigabytes with those of the smallest card that has them."""
+    assert CUDA.context_bytes is not None
+    needed = (nbytes + CUDA.context_bytes) / 1e9
+    card = next((f"{card} GB" for card in CARDS if needed <= card), "none")
+    return f"{needed:.1f}: {card}"
+
+
+if __name__ == "__main__":
+    print("\n".join(table()))

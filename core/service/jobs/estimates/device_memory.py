@@ -1,0 +1,270 @@
+"""Account of the bytes that a device of its own memory holds at the peak of each stage of a job on a language model.
+
+It follows the engine, allocation by allocation: a stage holds some tensors throughout and others in turn, and its peak
+is the most that there is at a time. Widths are those of the largest block, so that nothing grows with depth but what
+loads whole models. What the libraries beneath torch take for themselves, the fragments of the allocator and the
+device's context are not in it.
+
+Letters: D is the hidden size, I the inputs of a linear layer, V the vocabulary, w the bytes of a stored weight, f those
+of a value in the calibration forward.
+"""
+
+from collections.abc import Sequence
+from math import ceil
+
+from core.device_kinds import DeviceKind
+from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.unit_splits import MOST_SPLITS, SPLIT_TOKENS
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.options.base import MethodParameters
+from core.engine.options.compensation import Compensation
+from core.engine.options.patterns import STRUCTURED
+from core.engine.options.propagation import PropagationOptions
+from core.methods.cost import Tokens
+from core.methods.registry import get_method
+from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.recipes.validation import calibrated_variant
+from core.service.jobs.estimates.block_shape import BlockShape, GroupShape
+from core.service.jobs.estimates.compute import allocating_tokens, compared_tokens, compensation_of, facts_of
+from core.service.jobs.estimates.ledger import Ledger
+from core.service.jobs.estimates.pass_facts import VERIFIED_POSITIONS, PassFacts
+
+_FLOAT = 4
+_LOGIT_POSITIONS = 256
+_SAMPLED_TOKENS = 1024
+"""Tokens by whose inputs reconstruction errors are measured, about."""
+_SMALL_TENSORS = 1.02
+"""All there is, to what is counted: biases, norms, indices, sums, and what an allocator rounds up."""
+
+
+def pass_bytes(
+    description: ModelDescription, job: Recipe, tokens: Tokens, *, device: DeviceKind, activation_budget_bytes: int
+) -> int:
+    """Return the peak of the pass over the blocks, and of choices made block by block before it."""
+    given = PassFacts(
+        facts_of(description, job, tokens),
+        get_method(job.method).variant(job.pattern).cost,
+        calibrated_variant(job.method, job.pattern, job.parameters).reads,
+        compensation_of(job.parameters),
+        forward_bytes(description, job.parameters, device) if tokens.calibration else WEIGHT_BYTES[description.dtype],
+        activation_budget_bytes,
+    )
+    if job.pattern == STRUCTURED.text:
+        return unit_removal_bytes(given, compares=compared_tokens(job, tokens) > 0)
+    return layerwise_bytes(given, allocating_tokens(job, tokens))
+
+
+def forward_bytes(description: ModelDescription, parameters: MethodParameters, device: DeviceKind) -> int:
+    """Return the bytes of a value in the calibration forward on such a device, as `forward_dtype` chooses it."""
+    stored = WEIGHT_BYTES[description.dtype]
+    if not isinstance(parameters, PropagationOptions):
+        return stored if device.prefers_16_bit else _FLOAT
+    requested = parameters.forward_dtype
+    if requested != "auto" or description.discovered is not None:
+        return WEIGHT_BYTES[description.dtype if requested == "auto" else requested]
+    return 2 if device.prefers_16_bit else stored
+
+
+def layerwise_bytes(given: PassFacts, allocating: int = 0) -> int:
+    """Return the peak of a pass that sets weights to zero, block by block.
+
+    `allocating` are the tokens whose gradients give every layer its rate before.
+    """
+    ledger, block = Ledger(), BlockShape.of(given.description)
+    tokens, w, f = given.facts.tokens, given.weight_bytes, given.forward_bytes
+    evaluated = [(tokens.evaluation, w)] * 2
+    with ledger.holding(given.outer_bytes):
+        if allocating:
+            _gradients(ledger, given, block, 0, allocating)
+        calibrated = [(tokens.calibration, f)] * given.lanes
+        _measure(ledger, given, [*calibrated, *evaluated])
+        with ledger.holding(given.kept_bytes([*calibrated, *evaluated])):
+            _forward(ledger, given, block, min(given.micro_batch, tokens.evaluation), w)
+        _prune_block(ledger, given, block, evaluated)
+    return ceil(ledger.peak * _SMALL_TENSORS)
+
+
+def _prune_block(ledger: Ledger, given: PassFacts, block: BlockShape, evaluated: Sequence[tuple[int, int]]) -> None:
+    """Account for a block that is pruned: in flight all tokens wait in front of each group, else none does.
+
+    Those that wait have their hidden states on the device, whether these fit the budget or not.
+    """
+    tokens, w, f, waits = given.driving, given.weight_bytes, given.forward_bytes, given.waits
+    batch = min(given.micro_batch, tokens)
+    driving = [(tokens, f)] * given.lanes
+    states = given.kept_bytes([*driving, *evaluated])
+    if waits:
+        states += given.lanes * tokens * block.hidden_size * f - given.kept_bytes(driving)
+    with ledger.holding(states + given.lanes * block.weights * f):
+        if not waits:
+            ledger.take(sum(_statistic(given, group) for group in block.groups))
+        waited = 0
+        for group in block.groups:
+            passing, arriving = (batch * each for each in _arriving(given, group))
+            if not waits:
+                ledger.reach(max(passing, arriving))
+                _prune_group(ledger, given, group)
+            else:
+                waiting, statistic = _waiting(given, group), _statistic(given, group)
+                others = max(waited, waiting) * (tokens - batch)
+                # Of one micro-batch alone there is no statistic before it arrives.
+                ledger.reach(others + passing + (statistic if tokens > batch else 0))
+                with ledger.holding(statistic):
+                    ledger.reach(others + arriving)
+                    with ledger.holding(waiting * tokens):
+                        _prune_group(ledger, given, group)
+                waited = waiting
+            if w != f:  # else the block has the pruned weights themselves
+                ledger.take(group.weights * w)
+
+
+def _waiting(given: PassFacts, group: GroupShape) -> int:
+    """Return the bytes of a token that waits before a group; in the dense model it has passed one that is added."""
+    passed = given.description.hidden_size if given.lanes > 1 and group.is_added else 0
+    return given.forward_bytes * (given.lanes * group.waiting + passed)
+
+
+def _arriving(given: PassFacts, group: GroupShape) -> tuple[int, int]:
+    """Return the most bytes of a token on its way to a group, beside the block's input, and while it is taken in there.
+
+    The statistic reads inputs in float32: those of 16 bits, and the dense model's, are copied. Of a group that is added
+    to the residual stream there are the difference of both models' streams and the target beside.
+    """
+    f, is_copied = given.forward_bytes, given.forward_bytes < _FLOAT
+    statistic = _FLOAT * group.inputs * is_copied * (given.reads != "none" or given.lanes > 1)
+    if given.lanes > 1:
+        statistic += _FLOAT * (2 * given.description.hidden_size if group.is_added else group.inputs * is_copied)
+    dense = _waiting(given, group) - f * group.waiting
+    return f * group.arriving + dense, f * group.waiting + statistic + dense
+
+
+def _statistic(given: PassFacts, group: GroupShape) -> int:
+    """Return the bytes of the statistic of a group's inputs."""
+    if given.compensation is None and given.reads != "gram":
+        return _FLOAT * group.inputs * (1 + _sampled(given.driving))
+    gram = _FLOAT * group.inputs**2
+    if given.lanes > 1:
+        gram += _FLOAT * group.inputs * (given.description.hidden_size if group.is_added else group.inputs)
+    chooses = given.compensation is not None and given.compensation.chooses
+    return gram * (2 if chooses else 1)  # of the tokens that are held out as well
+
+
+def _sampled(tokens: int) -> int:
+    return ceil(tokens / max(1, tokens // _SAMPLED_TOKENS))
+
+
+def _prune_group(ledger: Ledger, given: PassFacts, group: GroupShape) -> None:
+    """Account for linear layers of one input that are pruned, fitted, rounded and measured."""
+    w, weights, largest = given.weight_bytes, _FLOAT * group.weights, _FLOAT * max(group.sizes)
+    squares = _FLOAT * group.inputs**2
+    with ledger.holding(weights):
+        solver = given.cost.solver_bytes(given.facts, group.inputs, group.sizes)
+        compensation = given.compensation
+        if compensation is None:
+            ledger.reach(solver)
+        else:
+            if compensation.refits:  # a factor, DᵀX − XᵀX, what is missing; the directions, and what is moved by them
+                ledger.reach(max(2 * squares + weights + largest, 2 * weights + largest))
+            with ledger.holding(weights if compensation.refits else 0):
+                ledger.reach(solver)
+                if isinstance(compensation, Compensation) and compensation.conjugate_gradient:
+                    # The pruned weights; mask, residual, its scaled copy, search, image, and the fit before and now.
+                    done = weights - largest
+                    ledger.reach(weights + done + largest * 25 // 4)
+        rounded = 0 if w == _FLOAT else w * group.weights + largest
+        if given.reads == "gram" or compensation is not None:
+            measured = 2 * largest  # (W − Ŵ)XᵀX, and that times W − Ŵ
+        else:
+            sample = _FLOAT * _sampled(given.driving)
+            measured = sample * (group.inputs + 2 * max(group.sizes) // group.inputs)
+        ledger.reach(weights + rounded + largest + measured)
+
+
+def _forward(ledger: Ledger, given: PassFacts, block: BlockShape, batch: int, width: int) -> None:
+    """Account for a micro-batch that goes through a block as it is."""
+    with ledger.holding(block.weights * width):
+        ledger.reach(batch * block.passing * width)
+
+
+def _measure(ledger: Ledger, given: PassFacts, streams: Sequence[tuple[int, int]]) -> None:
+    """Account for perplexity, from the last block's outputs of one window and a few positions at a time."""
+    tokens, w = given.facts.tokens, given.weight_bytes
+    if not tokens.evaluation:
+        return
+    description = given.description
+    positions = min(_LOGIT_POSITIONS, tokens.window - 1)
+    normed = min(tokens.window, tokens.evaluation) * description.hidden_size * (w + 2 * _FLOAT)
+    logits = positions * description.vocabulary_size
+    with ledger.holding(given.kept_bytes(streams)):
+        ledger.reach(normed + logits * max(w + (_FLOAT if w < _FLOAT else 0), 2 * _FLOAT))
+
+
+def unit_removal_bytes(given: PassFacts, *, compares: bool) -> int:
+    """Return the peak of a pass that removes units, and of the gradients by which they are chosen, if by any.
+
+    `compares`: splits of what goes between attention and FFN are compared first, all of them block by block.
+    """
+    ledger, block = Ledger(), BlockShape.of(given.description)
+    tokens, w, f = given.facts.tokens, given.weight_bytes, given.forward_bytes
+    evaluated = [(tokens.evaluation, w)] * 2
+    with ledger.holding(given.outer_bytes):
+        chooses = given.cost.calibration_lanes(given.facts)
+        calibrated = [(tokens.calibration, f)] * given.lanes if given.lanes > 1 or chooses else []
+        _measure(ledger, given, [*evaluated, *calibrated])
+        with ledger.holding(given.kept_bytes([*evaluated, *calibrated])):
+            _forward(ledger, given, block, min(given.micro_batch, tokens.evaluation), w)
+            if chooses == 1:
+                batch = min(given.micro_batch, tokens.calibration)
+                with ledger.holding(block.weights * f):
+                    ledger.reach(batch * max(_moments(given, group) for group in block.groups))
+        if given.lanes > 1:
+            _prune_block(ledger, given, block.adding_alone() if chooses else block, evaluated)
+        if compares:
+            seen = min(tokens.calibration, SPLIT_TOKENS)
+            batch = min(given.micro_batch, seen)
+            with ledger.holding(block.weights * f + given.kept_bytes([(seen, f)])):
+                ledger.reach(batch * max(_moments(given, group) for group in block.groups))
+            with ledger.holding(given.kept_bytes([((1 + MOST_SPLITS) * seen, f)])):
+                _forward(ledger, given, block, batch, f)
+        if measured := given.cost.gradient_tokens(given.facts):
+            _gradients(ledger, given, block, given.cost.gradient_sums(given.facts), measured)
+    return ceil(ledger.peak * _SMALL_TENSORS)
+
+
+def _moments(given: PassFacts, group: GroupShape) -> int:
+    """Return the most bytes of a token on its way to a group whose inputs' mean and variance are taken, in float32."""
+    f = given.forward_bytes
+    moments = _FLOAT * group.inputs * (2 if f < _FLOAT else 1)
+    return f * given.description.hidden_size + max(f * group.arriving, f * group.waiting + moments)
+
+
+def _gradients(ledger: Ledger, given: PassFacts, block: BlockShape, sums: int, tokens: int) -> None:
+    """Account for gradients taken block by block, a sequence at a time, of so many tokens.
+
+    There are a block, the sums of its gradients, and the inputs of all blocks up to the budget; then the gradients of a
+    sequence beside what its forward kept for them, or the weights in float32 beside the importance of a layer's. Before
+    these there are gradients of a few positions' logits.
+    """
+    description, f, window = given.description, given.forward_bytes, given.facts.tokens.window
+    inputs = min(description.layers * tokens * block.hidden_size * f, given.activation_budget_bytes)
+    largest = _FLOAT * max(size for group in block.groups for size in group.sizes)
+    with ledger.holding(inputs + tokens * block.hidden_size * f):
+        positions = min(_LOGIT_POSITIONS, window - 1)
+        logits = positions * description.vocabulary_size * (f + (2 if f < _FLOAT else 1) * _FLOAT + _FLOAT)
+        ledger.reach(logits + 3 * window * block.hidden_size * _FLOAT)
+        with ledger.holding(block.weights * (f + _FLOAT * sums)):
+            read = sum(group.inputs * len(group.sizes) for group in block.groups)
+            passed = f * (block.hidden_size + sum(each.arriving for each in block.groups))
+            kept = window * (passed + (0 if sums else _FLOAT * read))  # squares of what each layer reads
+            ledger.reach(kept + (block.weights * f if sums else 0) + (2 * largest if sums > 1 else 0))
+            if sums:
+                converted = _FLOAT * block.weights if f < _FLOAT else 0
+                ledger.reach(converted + largest * (1 + sums))
+
+
+def reload_bytes(description: ModelDescription) -> int:
+    """Return the peak of the check of the saved model, which loads all of it, and computes a few logits."""
+    width = WEIGHT_BYTES[description.dtype]
+    positions = min(VERIFIED_POSITIONS, description.context_length)
+    logits = positions * description.vocabulary_size * (width + (_FLOAT if width < _FLOAT else 0))
+    return ceil((description.bytes + logits) * _SMALL_TENSORS)

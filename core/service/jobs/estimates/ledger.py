@@ -1,0 +1,32 @@
+"""Ledger of the bytes that a device holds."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
+
+
+class Ledger:
+    """Bytes held, and the most that were."""
+
+    def __init__(self) -> None:
+        self.current = 0
+        self.peak = 0
+
+    def reach(self, nbytes: float) -> None:
+        """Note that so many bytes are taken beside those held, and given back."""
+        self.peak = max(self.peak, self.current + ceil(nbytes))
+
+    def take(self, nbytes: float) -> None:
+        """Hold so many bytes more."""
+        self.current += ceil(nbytes)
+        self.peak = max(self.peak, self.current)
+
+    @contextmanager
+    def holding(self, nbytes: float) -> Iterator[None]:
+        """Hold so many bytes inside the context, and at its end what was held at its beginning."""
+        before = self.current
+        self.take(nbytes)
+        try:
+            yield
+        finally:
+            self.current = before

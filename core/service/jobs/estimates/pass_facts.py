@@ -1,0 +1,88 @@
+"""Facts of a pass over a model's blocks, by which the memory that it takes on a device is accounted for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.engine.architectures.description import ModelDescription
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.options.base import MethodParameters
+from core.engine.options.compensation import Refit
+from core.engine.options.propagation import PropagationOptions
+from core.methods.cost import Cost, CostFacts
+
+_MICRO_BATCH_TOKENS = 4096
+VERIFIED_POSITIONS = 64
+_ROTARY_FEATURES = 256
+"""Cosines and sines of a position, of the widest heads."""
+
+
+@dataclass(frozen=True)
+class PassFacts:
+    """Facts of a pass over the blocks, which all its stages share.
+
+    `forward_bytes` are those of a value in the calibration forward; `lanes` are the models that calibration tokens go
+    through side by side.
+    """
+
+    facts: CostFacts[MethodParameters]
+    cost: Cost[MethodParameters]
+    reads: str
+    compensation: Refit | None
+    forward_bytes: int
+    activation_budget_bytes: int
+
+    @property
+    def description(self) -> ModelDescription:
+        return self.facts.description
+
+    @property
+    def weight_bytes(self) -> int:
+        return WEIGHT_BYTES[self.description.dtype]
+
+    @property
+    def lanes(self) -> int:
+        refitted = 2 if self.compensation is not None and self.compensation.refits else 1
+        return max(refitted, self.cost.calibration_lanes(self.facts))
+
+    @property
+    def micro_batch(self) -> int:
+        """Tokens of a forward."""
+        window = max(1, self.facts.tokens.window)
+        options = self.facts.parameters
+        chosen = options.micro_batch if isinstance(options, PropagationOptions) else None
+        return window * (chosen or max(1, _MICRO_BATCH_TOKENS // window))
+
+    @property
+    def driving(self) -> int:
+        """Tokens with which blocks are pruned: to calibrate, else to evaluate, else to verify."""
+        tokens = self.facts.tokens
+        return tokens.calibration or tokens.evaluation or VERIFIED_POSITIONS
+
+    @property
+    def waits(self) -> bool:
+        """True where all of these tokens wait in a block for its weights; else they go through it twice."""
+        options = self.facts.parameters
+        return not isinstance(options, PropagationOptions) or options.propagation == "in_flight"
+
+    @property
+    def outer_bytes(self) -> int:
+        """Bytes of embeddings, final norm and head."""
+        description = self.description
+        outer = description.parameters - description.prunable_parameters - description.other_module_parameters
+        rotary = 4 * _ROTARY_FEATURES * self.facts.tokens.window * self.weight_bytes
+        return max(outer, 0) * self.weight_bytes + rotary
+
+    def kept_bytes(self, streams: Sequence[tuple[int, int]]) -> int:
+        """Return the bytes of hidden states that stay, of streams each of so many tokens and bytes of a value.
+
+        They are kept micro-batch by micro-batch, as long as the next one fits the budget.
+        """
+        used = 0
+        for tokens, width in streams:
+            remaining = tokens
+            while remaining > 0:
+                nbytes = min(remaining, self.micro_batch) * self.description.hidden_size * width
+                if used + nbytes <= self.activation_budget_bytes:
+                    used += nbytes
+                remaining -= self.micro_batch
+        return used

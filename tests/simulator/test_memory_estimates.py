@@ -1,0 +1,132 @@
+"""Estimates of device memory: never below what a job takes, and at most 15 % above."""
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from core.engine.models.folder import ModelFolder, open_model
+from core.engine.options.allocation import AllocationOptions
+from core.engine.resume.store import ResumeStore
+from core.methods.cost import Tokens
+from core.methods.registry import METHODS
+from core.pipeline.passes import walk_for
+from core.service.jobs.estimates.device_memory import reload_bytes
+from core.service.jobs.estimates.resources import estimate_resources
+from tests.engine.sweeping import request_for
+from tests.engine.tiny import make_model, make_tokens
+from tests.recipes import recipe_of
+from tests.simulator.backend import LIKE_CUDA, simulate
+from tests.simulator.jobs import prune_language, quick_parameters
+from tests.simulator.large_models import write_large_model
+
+_MOST = 1.15
+"""Largest estimate, to the peak."""
+_VOCABULARY = 1024
+_EVALUATION = 2 * 128
+
+
+def _estimate(
+    folder: ModelFolder, method: str, pattern: str, calibration: int, window: int, parameters: dict[str, Any],
+    budget: int = 2**30,
+) -> int:  # fmt: skip
+    """Return the bytes that the product says a job takes on a device, beside the device's context."""
+    recipe = recipe_of(method=method, pattern=pattern, sparsity=_sparsity(pattern), parameters=parameters)
+    tokens = Tokens(calibration=calibration, evaluation=_EVALUATION, window=window)
+    needs = estimate_resources(
+        folder.description, recipe, tokens, device=LIKE_CUDA, activation_budget_bytes=budget, is_fetched=False
+    )
+    assert needs.peak_device_memory_bytes is not None and LIKE_CUDA.context_bytes is not None
+    return needs.peak_device_memory_bytes - LIKE_CUDA.context_bytes
+
+
+def _sparsity(pattern: str) -> float:
+    return 0.25 if pattern == "structured" else 0.5
+
+
+def _check(place: Path, method: str, pattern: str, *, sequences: int = 16, dtype: Any, **parameters: Any) -> None:
+    source = make_model(
+        place / "model", "llama", dtype=dtype, vocab_size=_VOCABULARY, hidden_size=128, intermediate_size=344,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, head_dim=32, max_position_embeddings=4096,
+    )  # fmt: skip
+    parameters = quick_parameters(method, pattern, parameters)
+    with simulate(LIKE_CUDA) as (_, simulated):
+        prune_language(
+            source, place / "work", simulated.device, method, pattern,
+            calibration=make_tokens(sequences, 128, vocabulary=_VOCABULARY),
+            evaluation=make_tokens(2, 128, seed=9, vocabulary=_VOCABULARY), **parameters,
+        )  # fmt: skip
+        peak = simulated.peak
+    estimate = _estimate(open_model(source), method, pattern, sequences * 128, 128, parameters)
+    assert peak <= estimate <= _MOST * peak, f"{estimate:,} of {peak:,} bytes, {estimate / peak:.3f}"
+
+
+@pytest.mark.parametrize(
+    ("method", "pattern", "dtype", "parameters"),
+    [
+        ("wanda", "unstructured", torch.float32, {}),
+        ("admm", "unstructured", torch.bfloat16, {"propagation": "two_pass"}),
+        ("frontier", "unstructured", torch.bfloat16, {}),
+        ("llm-pruner", "structured", torch.bfloat16, {"compensation": {"refit": 0}}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_job_takes_what_it_was_estimated_to(
+    method: str, pattern: str, dtype: torch.dtype, parameters: dict[str, Any], tmp_path: Path
+) -> None:
+    _check(tmp_path, method, pattern, dtype=dtype, **parameters)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sequences", [2, 48])
+@pytest.mark.parametrize(
+    ("method", "pattern"),
+    [
+        (name, "2:4" if pattern == "n:m" else pattern)
+        for name, method in METHODS.items()
+        if "language-model" in method.task_families and issubclass(method.parameters, AllocationOptions)
+        for pattern in method.patterns
+        if pattern != "structured"
+    ],
+)
+def test_every_method_that_zeroes_takes_what_it_was_estimated_to(
+    method: str, pattern: str, sequences: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    _check(tmp_path, method, pattern, sequences=sequences, dtype=dtype)
+
+
+def _check_large(place: Path, size: str, method: str, monkeypatch: pytest.MonkeyPatch, **parameters: Any) -> None:
+    """Check the pass over one block of a large model, of which a device without values has the shapes."""
+    folder = open_model(write_large_model(place / "model", size))
+    parameters = quick_parameters(method, "unstructured", parameters)
+    request = request_for(folder, method, 0.5, "unstructured", parameters)
+    monkeypatch.setattr(ResumeStore, "add", lambda *block: None)  # so large a block is not written
+    (place / "work").mkdir()
+    with simulate(LIKE_CUDA, has_values=False) as (_, simulated):
+        walk_for(
+            folder, request, device=simulated.device, calibration=make_tokens(8, 2048, vocabulary=32000),
+            work=place / "work", evaluations={"text": make_tokens(2, 128, seed=9, vocabulary=32000)},
+            activation_budget_bytes=2**32,
+        ).run()  # fmt: skip
+        gc.collect()
+        peak = simulated.peak
+    estimate = _estimate(folder, method, "unstructured", 8 * 2048, 2048, parameters, 2**32)
+    assert reload_bytes(folder.description) < estimate, "the pass takes more than the check of so few blocks"
+    assert peak <= estimate <= _MOST * peak, f"{estimate:,} of {peak:,} bytes, {estimate / peak:.3f}"
+
+
+def test_a_block_of_llama_7b_takes_what_it_was_estimated_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _check_large(tmp_path, "7B", "wanda", monkeypatch)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "sparsegpt", "admm", "frontier"])
+@pytest.mark.parametrize("size", ["7B", "13B", "70B"])
+def test_a_block_of_any_size_takes_what_it_was_estimated_to(
+    size: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _check_large(tmp_path, size, method, monkeypatch)
