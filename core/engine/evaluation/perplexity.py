@@ -20,7 +20,7 @@ def perplexity(streamed: StreamedModel, batches: Iterable[tuple[Tensor, Tensor]]
     total, count = 0.0, 0
     for tokens_BT, hidden_BTD in batches:
         for window in range(len(tokens_BT)):
-            tokens_1T, hidden_1TD = tokens_BT[window : window + 1], streamed.sequence_of(hidden_BTD, window)
+            tokens_1T, hidden_1TD = tokens_BT[window : window + 1], streamed.sequences_of(hidden_BTD, window, 1)
             targets_T = tokens_1T[0, 1:].to(streamed.device)
             for positions in torch.arange(len(targets_T)).split(_CHUNK):
                 logits_PV = streamed.logits(tokens_1T, hidden_1TD, positions)[0].float()
