@@ -55,7 +55,7 @@ def quick_parameters(method: str, pattern: str | None, parameters: dict[str, Any
 
 def prune_language(
     source: Path, work: Path, device: torch.device, method: str, pattern: str | None = None, *, budget: int = 2**30,
-    previous: Sequence[Path] = (), progress: Progress | None = None, **parameters: Any,
+    sequences: int = 3, previous: Sequence[Path] = (), progress: Progress | None = None, **parameters: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Prune a model, write it, and check what was written; return the files' digests and the figures."""
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -63,10 +63,10 @@ def prune_language(
     sparsity = 0.25 if pattern == "structured" else 0.5
     request = request_for(folder, method, sparsity, pattern, quick_parameters(method, pattern, parameters))
     work.mkdir(parents=True)
-    walk, result = run_within_memory(
+    _, result = run_within_memory(
         lambda: walk_for(
-            folder, request, device=device, calibration=make_tokens(3, 16), work=work, previous=previous,
-            evaluations={"text": make_tokens(2, 16, seed=9)}, activation_budget_bytes=budget, progress=progress,
+            folder, request, device=device, calibration=make_tokens(sequences, 16), work=work, progress=progress,
+            evaluations={"text": make_tokens(2, 16, seed=9)}, previous=previous, activation_budget_bytes=budget,
         ),
         lambda walk: walk.run(),
     )  # fmt: skip

@@ -31,14 +31,20 @@ class _Killed(BaseException):
 
 
 class _Boundaries(Progress):
-    """The number of allocations when each block was saved."""
+    """The number of allocations when each block was saved, the most bytes until the last was, and a bound of these."""
 
     def __init__(self, simulated: SimulatedDevice) -> None:
         self.at: list[int] = []
+        self.peak, self.capacity = 0, simulated.capacity
         self._simulated = simulated
+        self._usual = simulated.capacity
+
+    def stage(self, name: str) -> None:
+        self._simulated.capacity = self.capacity if name == "prune" else self._usual
 
     def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
         self.at.append(self._simulated.counts.allocations)
+        self.peak = self._simulated.peak
 
 
 class _RunsOut(Progress):
@@ -71,6 +77,10 @@ def _failing(simulated: SimulatedDevice, fails: Fails, source: Path, work: Path,
         simulated.fails_allocation = None
 
 
+def _once(at: int) -> Fails:
+    return lambda number, nbytes: number == at
+
+
 def _require_nothing_left(simulated: SimulatedDevice) -> None:
     # What a backward pass that failed had still to do, torch keeps until the next one.
     torch.ones(1, requires_grad=True).sum().backward()
@@ -86,17 +96,17 @@ def _require_close(result: dict[str, Any], undisturbed: dict[str, Any]) -> None:
     assert kept[0] == kept[1]
 
 
-@pytest.mark.parametrize(("method", "pattern"), _WAYS)
+@pytest.mark.parametrize(("way", "places"), zip(_WAYS, [(0.0, 0.4, 1.0), (0.6,)], strict=True))
 def test_wherever_in_a_block_memory_runs_out_the_job_goes_on_from_its_start_with_less_at_a_time(
-    method: str, pattern: str, simulated: SimulatedDevice, tmp_path: Path
+    way: tuple[str, str], places: tuple[float, ...], simulated: SimulatedDevice, tmp_path: Path
 ) -> None:
     source = model_folder(tmp_path)
-    undisturbed, block, _ = _counted(simulated, source, tmp_path / "undisturbed", method, pattern)
-    assert not undisturbed["micro_batches"] and len(block) > 500
+    undisturbed, block, _ = _counted(simulated, source, tmp_path / "undisturbed", *way)
+    assert not undisturbed["micro_batches"] and len(block) > 200
     results = []
-    for place in (0, 40, -1):
-        at = block[place * len(block) // 100 if place > 0 else place]
-        once = _failing(simulated, lambda n, _, at=at: n == at, source, tmp_path / str(at), method, pattern)
+    for place in places:
+        at = block[round(place * (len(block) - 1))]
+        once = _failing(simulated, _once(at), source, tmp_path / str(at), *way)
         _require_nothing_left(simulated)
         results.append(once)
     assert results[0]["micro_batches"] == [
@@ -106,7 +116,7 @@ def test_wherever_in_a_block_memory_runs_out_the_job_goes_on_from_its_start_with
     assert all(each == results[0] for each in results), "the block began anew"
     assert any(note.startswith("Memory ran out after block 1") for note in results[0]["notes"])
     _require_close(results[0], undisturbed)
-    assert prune_language(source, tmp_path / "next", simulated.device, method, pattern) == undisturbed
+    assert prune_language(source, tmp_path / "next", simulated.device, *way) == undisturbed
 
 
 def test_a_resumed_job_repeats_the_sizes_of_the_one_that_was_killed(simulated: SimulatedDevice, tmp_path: Path) -> None:
@@ -114,17 +124,14 @@ def test_a_resumed_job_repeats_the_sizes_of_the_one_that_was_killed(simulated: S
     how = ("sparsegpt", "2:4")
     _, block, _ = _counted(simulated, source, tmp_path / "counted", *how)
 
-    def once(number: int, nbytes: int) -> bool:
-        return number == block[-20]
-
     def once_and_killed_in_the_same_block(number: int, nbytes: int) -> bool:
         if number > block[-20] + len(block):
             raise _Killed
-        return once(number, nbytes)
+        return number == block[-20]
 
-    whole = _failing(simulated, once, source, tmp_path / "whole", *how, micro_batch=2)
+    whole = _failing(simulated, _once(block[-20]), source, tmp_path / "whole", *how, micro_batch=2)
+    killed = tmp_path / "killed"
     with pytest.raises(_Killed):
-        killed = tmp_path / "killed"
         _failing(simulated, once_and_killed_in_the_same_block, source, killed, *how, micro_batch=2)
     resumed = prune_language(source, tmp_path / "resumed", simulated.device, *how, previous=[killed], micro_batch=2)
     assert resumed == whole and [each["calibration"] for each in whole["micro_batches"]] == [2, 1]
@@ -135,7 +142,7 @@ def test_before_the_first_block_is_done_it_begins_anew_with_less(simulated: Simu
     source = model_folder(tmp_path)
     _, block, _ = _counted(simulated, source, tmp_path / "counted", "wanda")
     at = block[0] - 100
-    result = _failing(simulated, lambda n, _: n == at, source, tmp_path / "work", "wanda", budget=0)
+    result = _failing(simulated, _once(at), source, tmp_path / "work", "wanda", budget=0)
     assert result["micro_batches"] == [{"from_block": 0, "calibration": 1, "evaluation": {"text": 1}}]
     again = prune_language(source, tmp_path / "again", simulated.device, "wanda", micro_batch=1)
     assert again["files"] == result["files"], "that is what it would be with such sizes from the beginning"
@@ -154,13 +161,22 @@ def test_where_one_sequence_is_too_much_the_job_ends_with_what_was_asked_and_wha
 
 def test_less_at_a_time_takes_less_memory(simulated: SimulatedDevice, tmp_path: Path) -> None:
     source = model_folder(tmp_path)
-    prune_language(source, tmp_path / "enough", simulated.device, "wanda", budget=0)
-    simulated.capacity = simulated.peak - 1
-    assert prune_language(source, tmp_path / "less", simulated.device, "wanda", budget=0)["micro_batches"]
+    blocks = _Boundaries(simulated)
+
+    def sizes(work: str) -> list[int]:
+        result = prune_language(
+            source, tmp_path / work, simulated.device, "wanda", budget=0, sequences=24, progress=blocks
+        )
+        return [each["calibration"] for each in result["micro_batches"]]
+
+    assert sizes("enough") == []
+    blocks.capacity = blocks.peak - 1
+    assert 1 <= sizes("less")[-1] <= 12
 
 
 def test_the_program_s_own_memory_is_no_other(tmp_path: Path) -> None:
-    result = prune_language(model_folder(tmp_path), tmp_path / "work", torch.device("cpu"), "wanda", progress=_RunsOut())
+    source = model_folder(tmp_path)
+    result = prune_language(source, tmp_path / "work", torch.device("cpu"), "wanda", progress=_RunsOut())
     assert result["micro_batches"] == [*_SIZES, {"from_block": 1, "calibration": 1, "evaluation": {"text": 1}}]
 
 
@@ -180,7 +196,7 @@ def test_larger_micro_batches_are_made_of_smaller_ones(planned: int) -> None:
     [
         (MemoryError(), True),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (torch.AcceleratorError("CUDA error: device-side assert triggered"), False),
         (ValueError("can't allocate memory"), False),
@@ -206,9 +222,8 @@ def test_a_device_that_fails_ends_the_runner_and_no_more(tmp_path: Path) -> None
             device="sim:1", threads=1, model=model, target=tmp_path / fault, samples=2, sequence_length=16, seed=3
         )
         command = [sys.executable, "-m", "tests.simulator.failing_runner", fault]
-        return run_task(
-            spec, log=tmp_path / "log", on_message=lambda _: None, on_wait=lambda: None, grace_seconds=1, command=command
-        )
+        calls = {"on_message": lambda _: None, "on_wait": lambda: None}
+        return run_task(spec, log=tmp_path / "log", grace_seconds=1, command=command, **calls)
 
     for fault, code, message in (
         ("memory", OutOfMemory.code, _MESSAGE),
@@ -228,7 +243,7 @@ def test_at_every_allocation_of_a_block(method: str, pattern: str, simulated: Si
     _, block, _ = _counted(simulated, source, tmp_path / "counted", method, pattern)
     first = None
     for at in block:
-        result = _failing(simulated, lambda n, _, at=at: n == at, source, tmp_path / str(at), method, pattern)
+        result = _failing(simulated, _once(at), source, tmp_path / str(at), method, pattern)
         _require_nothing_left(simulated)
         first = first or result
         assert result == first, at
@@ -243,9 +258,9 @@ def test_at_two_hundred_places_of_a_job(method: str, pattern: str, simulated: Si
     went_on = 0
     for place in torch.randperm(every, generator=torch.Generator().manual_seed(0))[:200].tolist():
         try:
-            result = _failing(simulated, lambda n, _: n == place + 1, source, tmp_path / str(place), method, pattern)
-        except (torch.OutOfMemoryError, OutOfMemory) as error:
-            assert "Tried to allocate" in str(error)
+            result = _failing(simulated, _once(place + 1), source, tmp_path / str(place), method, pattern)
+        except torch.OutOfMemoryError:  # whose message the simulated device writes
+            pass
         else:
             went_on += 1
             _require_close(result, undisturbed)
