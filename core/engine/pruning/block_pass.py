@@ -235,9 +235,9 @@ class BlockPass:
         """
         if not self._can_go_on or self.micro_batches.are_smallest(self.calibration_tokens, self.evaluation_tokens):
             return False
-        found = self.store.load(BLOCK)
-        saved = found if isinstance(found, Saved) else None
-        notes = [found.reason] if isinstance(found, Rejected) else []
+        newest = self.store.load(BLOCK)
+        saved = newest if isinstance(newest, Saved) else None
+        notes = [newest.reason] if isinstance(newest, Rejected) else []
         position, state = (0, {"notes": notes}) if saved is None else (saved.position, saved.state)
         note = f"Memory ran out after block {position}: from there on micro-batches were half as large."
         self.progress.log(f"{note} {error}")
