@@ -222,8 +222,14 @@ def test_a_device_that_fails_ends_the_runner_and_no_more(tmp_path: Path) -> None
             device="sim:1", threads=1, model=model, target=tmp_path / fault, samples=2, sequence_length=16, seed=3
         )
         command = [sys.executable, "-m", "tests.simulator.failing_runner", fault]
-        calls = {"on_message": lambda _: None, "on_wait": lambda: None}
-        return run_task(spec, log=tmp_path / "log", grace_seconds=1, command=command, **calls)
+        return run_task(
+            spec,
+            log=tmp_path / "log",
+            on_message=lambda _: None,
+            on_wait=lambda: None,
+            grace_seconds=1,
+            command=command,
+        )
 
     for fault, code, message in (
         ("memory", OutOfMemory.code, _MESSAGE),
