@@ -223,7 +223,7 @@ class BlockPass:
         self.progress.log(f"continuing after block {saved.position} of {blocks}")
         return saved
 
-    def save(self, done: int, state: JsonObject) -> None:
+    def save(self, done: int, state: Mapping[str, object]) -> None:
         """Complete the record of so many blocks with the pass's state."""
         halved_at = self.micro_batches.halved_at
         self.store.save(BLOCK, done, {}, {**state, "halved_at": halved_at} if halved_at else state)
