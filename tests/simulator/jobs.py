@@ -1,6 +1,7 @@
 """Whole pieces of work on a device, from opening a folder to what is left of it: the same calls on every device."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.models.folder import open_model
 from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
+from core.engine.pruning.micro_batches import run_within_memory
 from core.engine.pruning.network import Network
 from core.engine.recovery.language import recover
 from core.engine.recovery.protocols import Teacher
@@ -22,6 +24,7 @@ from core.engine.recovery.request import Recovery
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
 from core.pipeline.passes import walk_for
+from core.progress import Progress
 from tests.engine.classifier_folders import CLASSES, image_shape
 from tests.engine.classifying import random_images
 from tests.engine.recovering import linears_of, make_pruned
@@ -53,7 +56,8 @@ def quick_parameters(method: str, pattern: str | None, parameters: dict[str, Any
 
 def prune_language(
     source: Path, work: Path, device: torch.device, method: str, pattern: str | None = None, *, budget: int = 2**30,
-    calibration: Tensor | None = None, evaluation: Tensor | None = None, **parameters: Any,
+    calibration: Tensor | None = None, evaluation: Tensor | None = None, previous: Sequence[Path] = (),
+    progress: Progress | None = None, **parameters: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Prune a model, write it, and check what was written; return the files' digests and the figures."""
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -61,15 +65,22 @@ def prune_language(
     sparsity = 0.25 if pattern == "structured" else 0.5
     request = request_for(folder, method, sparsity, pattern, quick_parameters(method, pattern, parameters))
     work.mkdir(parents=True)
-    result = walk_for(
-        folder, request, device=device, calibration=make_tokens(3, 16) if calibration is None else calibration,
-        evaluations={"text": make_tokens(2, 16, seed=9) if evaluation is None else evaluation}, work=work,
-        activation_budget_bytes=budget,
-    ).run()  # fmt: skip
+    calibration = make_tokens(3, 16) if calibration is None else calibration
+    evaluation = make_tokens(2, 16, seed=9) if evaluation is None else evaluation
+    _, result = run_within_memory(
+        lambda: walk_for(
+            folder, request, device=device, calibration=calibration, evaluations={"text": evaluation}, work=work,
+            previous=previous, progress=progress, activation_budget_bytes=budget,
+        ),
+        lambda walk: walk.run(),
+    )  # fmt: skip
     artifact = work / "artifact"
     write_checkpoint(result.files, result.unchanged, source, artifact, config=result.config)
     checked = reload_check(artifact, result.verification, device=device)
-    return {"files": digests(artifact), "rows": result.layers, "perplexity": result.perplexity, "reload": checked}
+    return {
+        "files": digests(artifact), "rows": result.layers, "perplexity": result.perplexity, "reload": checked,
+        "micro_batches": result.micro_batches, "notes": result.notes,
+    }  # fmt: skip
 
 
 def recover_language(

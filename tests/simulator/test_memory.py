@@ -1,55 +1,209 @@
-"""A device without room: the job ends with what was asked and what there was, and nothing of it is left."""
+"""A device whose memory runs out: the job goes on with less at a time, or ends and leaves nothing to the next."""
 
 import gc
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from core.errors import OutOfMemory
+from core.engine.models.accelerator import ran_out_of_memory
+from core.engine.pruning.micro_batches import MicroBatches
+from core.errors import OutOfMemory, SecateurError
+from core.pipeline.messages import GenerateTextSpec, ModelPlace
+from core.progress import Progress
 from tests.simulator.devices import SimulatedDevice
 from tests.simulator.jobs import model_folder, prune_language
+from tests.sources.conftest import write_wordy_model
+from worker.runner.client import run_task
 
 _MESSAGE = r"Tried to allocate \d+ bytes.* of which \d+ bytes are free"
+_WAYS = [("sparsegpt", "unstructured"), ("frontier", "structured")]
+_SIZES = [{"from_block": 0, "calibration": 3, "evaluation": {"text": 2}}]
+"""Sizes of micro-batches of the jobs here: all sequences in one."""
+Fails = Callable[[int, int], bool]
 
 
-def _allocations(simulated: SimulatedDevice, source: Path, work: Path, *how: str) -> int:
+class _Killed(BaseException):
+    """The end of a process in the midst of its work."""
+
+
+class _Boundaries(Progress):
+    """The number of allocations when each block was saved, the most bytes until the last was, and a bound of these."""
+
+    def __init__(self, simulated: SimulatedDevice) -> None:
+        self.at: list[int] = []
+        self.peak, self.capacity = 0, simulated.capacity
+        self._simulated = simulated
+        self._usual = simulated.capacity
+
+    def stage(self, name: str) -> None:
+        self._simulated.capacity = self.capacity if name == "prune" else self._usual
+
+    def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
+        self.at.append(self._simulated.counts.allocations)
+        self.peak = self._simulated.peak
+
+
+class _RunsOut(Progress):
+    """A program whose own memory runs out once, when a figure of the first block is reported."""
+
+    def __init__(self) -> None:
+        self.has_run_out = False
+
+    def metric(self, name: str, step: int, value: float) -> None:
+        if not self.has_run_out:
+            self.has_run_out = True
+            raise MemoryError
+
+
+def _counted(simulated: SimulatedDevice, source: Path, work: Path, *how: str) -> tuple[dict[str, Any], range, int]:
+    """Return what a job leaves, the numbers of the allocations of its second block, and how many there are in all."""
+    boundaries = _Boundaries(simulated)
     with simulated.counting() as counts:
-        prune_language(source, work, simulated.device, *how)
-    return counts.allocations
+        result = prune_language(source, work, simulated.device, *how, progress=boundaries)
+    return result, range(boundaries.at[0] + 1, boundaries.at[1] + 1), counts.allocations
 
 
-def _ends_and_leaves_nothing(simulated: SimulatedDevice, source: Path, work: Path, at: int, *how: str) -> None:
-    with simulated.counting():
-        simulated.fails_allocation = lambda number, nbytes: number == at
-        with pytest.raises((torch.OutOfMemoryError, OutOfMemory), match=_MESSAGE):
-            prune_language(source, work, simulated.device, *how)
+def _failing(simulated: SimulatedDevice, fails: Fails, source: Path, work: Path, *how: str, **more: Any) -> Any:
+    """Return what a job leaves on a device where such allocations fail, and that nothing of it stays there."""
+    simulated.fails_allocation = fails
+    try:
+        with simulated.counting():
+            return prune_language(source, work, simulated.device, *how, **more)
+    finally:
         simulated.fails_allocation = None
+
+
+def _once(at: int) -> Fails:
+    return lambda number, nbytes: number == at
+
+
+def _require_nothing_left(simulated: SimulatedDevice) -> None:
+    # What a backward pass that failed had still to do, torch keeps until the next one.
+    torch.ones(1, requires_grad=True).sum().backward()
     gc.collect()
-    assert simulated.allocated == 0, at
+    assert simulated.allocated == 0
 
 
-@pytest.mark.parametrize(("method", "pattern"), [("sparsegpt", "unstructured"), ("llm-pruner", "structured")])
-def test_memory_that_runs_out_anywhere_ends_the_job_and_leaves_nothing_to_the_next(
-    method: str, pattern: str, simulated: SimulatedDevice, tmp_path: Path
+def _require_close(result: dict[str, Any], undisturbed: dict[str, Any]) -> None:
+    """Require that results differ by the order of sums alone."""
+    one, other = (each["perplexity"]["text"] for each in (result, undisturbed))
+    assert one.dense == pytest.approx(other.dense, rel=1e-5) and one.pruned == pytest.approx(other.pruned, rel=1e-2)
+    kept = [[getattr(row, "zeros", None) or row.after for row in each["rows"]] for each in (result, undisturbed)]
+    assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(("way", "places"), zip(_WAYS, [(0.0, 0.4, 1.0), (0.6,)], strict=True))
+def test_wherever_in_a_block_memory_runs_out_the_job_goes_on_from_its_start_with_less_at_a_time(
+    way: tuple[str, str], places: tuple[float, ...], simulated: SimulatedDevice, tmp_path: Path
 ) -> None:
     source = model_folder(tmp_path)
-    every = _allocations(simulated, source, tmp_path / "counted", method, pattern)
-    places = torch.linspace(1, every, 4).long().tolist()
-    for at in places:
-        _ends_and_leaves_nothing(simulated, source, tmp_path / str(at), at, method, pattern)
-    before = prune_language(source, tmp_path / "before", torch.device("cpu"), method, pattern)
-    assert prune_language(source, tmp_path / "after", simulated.device, method, pattern) == before
+    undisturbed, block, _ = _counted(simulated, source, tmp_path / "undisturbed", *way)
+    assert not undisturbed["micro_batches"] and len(block) > 200
+    results = []
+    for place in places:
+        at = block[round(place * (len(block) - 1))]
+        once = _failing(simulated, _once(at), source, tmp_path / str(at), *way)
+        _require_nothing_left(simulated)
+        results.append(once)
+    assert results[0]["micro_batches"] == [
+        *_SIZES,
+        {"from_block": 1, "calibration": 1, "evaluation": {"text": 1}},
+    ]
+    assert all(each == results[0] for each in results), "the block began anew"
+    assert any(note.startswith("Memory ran out after block 1") for note in results[0]["notes"])
+    _require_close(results[0], undisturbed)
+    assert prune_language(source, tmp_path / "next", simulated.device, *way) == undisturbed
 
 
-@pytest.mark.nightly
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("method", "pattern"), [("sparsegpt", "unstructured"), ("llm-pruner", "structured")])
-def test_at_two_hundred_places_of_a_job(method: str, pattern: str, simulated: SimulatedDevice, tmp_path: Path) -> None:
+def test_a_resumed_job_repeats_the_sizes_of_the_one_that_was_killed(simulated: SimulatedDevice, tmp_path: Path) -> None:
     source = model_folder(tmp_path)
-    every = _allocations(simulated, source, tmp_path / "counted", method, pattern)
-    for at in sorted(set(torch.randperm(every, generator=torch.Generator().manual_seed(0))[:200].tolist())):
-        _ends_and_leaves_nothing(simulated, source, tmp_path / str(at), at + 1, method, pattern)
+    how = ("sparsegpt", "2:4")
+    _, block, _ = _counted(simulated, source, tmp_path / "counted", *how)
+
+    def once_and_killed_in_the_same_block(number: int, nbytes: int) -> bool:
+        if number > block[-20] + len(block):
+            raise _Killed
+        return number == block[-20]
+
+    whole = _failing(simulated, _once(block[-20]), source, tmp_path / "whole", *how, micro_batch=2)
+    killed = tmp_path / "killed"
+    with pytest.raises(_Killed):
+        _failing(simulated, once_and_killed_in_the_same_block, source, killed, *how, micro_batch=2)
+    resumed = prune_language(source, tmp_path / "resumed", simulated.device, *how, previous=[killed], micro_batch=2)
+    assert resumed == whole and [each["calibration"] for each in whole["micro_batches"]] == [2, 1]
+    assert [each["from_block"] for each in whole["micro_batches"]] == [0, 1]
+
+
+def test_before_the_first_block_is_done_it_begins_anew_with_less(simulated: SimulatedDevice, tmp_path: Path) -> None:
+    source = model_folder(tmp_path)
+    _, block, _ = _counted(simulated, source, tmp_path / "counted", "wanda")
+    at = block[0] - 100
+    result = _failing(simulated, _once(at), source, tmp_path / "work", "wanda", budget=0)
+    assert result["micro_batches"] == [{"from_block": 0, "calibration": 1, "evaluation": {"text": 1}}]
+    again = prune_language(source, tmp_path / "again", simulated.device, "wanda", micro_batch=1)
+    assert again["files"] == result["files"], "that is what it would be with such sizes from the beginning"
+
+
+def test_where_one_sequence_is_too_much_the_job_ends_with_what_was_asked_and_what_there_was(
+    simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    source = model_folder(tmp_path)
+    undisturbed, block, _ = _counted(simulated, source, tmp_path / "undisturbed", "wanda")
+    with pytest.raises(torch.OutOfMemoryError, match=_MESSAGE):
+        _failing(simulated, lambda n, _: n > block[0] + 9, source, tmp_path / "work", "wanda")
+    _require_nothing_left(simulated)
+    assert prune_language(source, tmp_path / "next", simulated.device, "wanda") == undisturbed
+
+
+def test_less_at_a_time_takes_less_memory(simulated: SimulatedDevice, tmp_path: Path) -> None:
+    source = model_folder(tmp_path)
+    blocks = _Boundaries(simulated)
+
+    def sizes(work: str) -> list[int]:
+        result = prune_language(
+            source, tmp_path / work, simulated.device, "wanda", budget=0, calibration=make_tokens(24, 16), progress=blocks
+        )
+        return [each["calibration"] for each in result["micro_batches"]]
+
+    assert sizes("enough") == []
+    blocks.capacity = blocks.peak - 1
+    assert 1 <= sizes("less")[-1] <= 12
+
+
+def test_the_program_s_own_memory_is_no_other(tmp_path: Path) -> None:
+    source = model_folder(tmp_path)
+    result = prune_language(source, tmp_path / "work", torch.device("cpu"), "wanda", progress=_RunsOut())
+    assert result["micro_batches"] == [*_SIZES, {"from_block": 1, "calibration": 1, "evaluation": {"text": 1}}]
+
+
+@pytest.mark.parametrize("planned", range(1, 14))
+def test_larger_micro_batches_are_made_of_smaller_ones(planned: int) -> None:
+    sizes = MicroBatches(lambda length: planned)
+    while not sizes.are_smallest(torch.zeros(9, 4), []):
+        block = len(sizes.halved_at)
+        sizes = MicroBatches(sizes.planned, (*sizes.halved_at, block))
+        before, after = (sizes.size((9, 4), each) for each in (block - 1, block))
+        assert after <= before / 2 and before % after == 0
+    assert sizes.size((9, 4), -1) == min(planned, 9)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+)
+def test_errors_of_memory_are_known(error: Exception, is_one: bool) -> None:
+    assert ran_out_of_memory(error) is is_one
 
 
 def test_a_fault_of_the_device_ends_the_job_when_it_next_waits(simulated: SimulatedDevice, tmp_path: Path) -> None:
@@ -57,3 +211,65 @@ def test_a_fault_of_the_device_ends_the_job_when_it_next_waits(simulated: Simula
     simulated.fault_after(500)
     with pytest.raises(torch.AcceleratorError, match="device-side assert triggered on device 1"):
         prune_language(source, tmp_path / "work", simulated.device, "wanda")
+
+
+@pytest.mark.nightly
+def test_a_device_that_fails_ends_the_runner_and_no_more(tmp_path: Path) -> None:
+    model = ModelPlace(path=write_wordy_model(tmp_path / "wordy"))
+
+    def run(fault: str) -> Any:
+        spec = GenerateTextSpec(
+            device="sim:1", threads=1, model=model, target=tmp_path / fault, samples=2, sequence_length=16, seed=3
+        )
+        command = [sys.executable, "-m", "tests.simulator.failing_runner", fault]
+        return run_task(
+            spec,
+            log=tmp_path / "log",
+            on_message=lambda _: None,
+            on_wait=lambda: None,
+            grace_seconds=1,
+            command=command,
+        )
+
+    for fault, code, message in (
+        ("memory", OutOfMemory.code, _MESSAGE),
+        ("fault", "internal_error", "AcceleratorError: .*device-side assert triggered on device 1"),
+    ):
+        with pytest.raises(SecateurError, match=message) as caught:
+            run(fault)
+        assert caught.value.problem()["code"] == code
+    assert run("none")["documents"]
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(("method", "pattern"), _WAYS)
+def test_at_every_allocation_of_a_block(method: str, pattern: str, simulated: SimulatedDevice, tmp_path: Path) -> None:
+    source = model_folder(tmp_path)
+    _, block, _ = _counted(simulated, source, tmp_path / "counted", method, pattern)
+    first = None
+    for at in block:
+        result = _failing(simulated, _once(at), source, tmp_path / str(at), method, pattern)
+        _require_nothing_left(simulated)
+        first = first or result
+        assert result == first, at
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(("method", "pattern"), [*_WAYS, ("llm-pruner", "structured")])
+def test_at_two_hundred_places_of_a_job(method: str, pattern: str, simulated: SimulatedDevice, tmp_path: Path) -> None:
+    source = model_folder(tmp_path)
+    undisturbed, _, every = _counted(simulated, source, tmp_path / "undisturbed", method, pattern)
+    went_on = 0
+    for place in torch.randperm(every, generator=torch.Generator().manual_seed(0))[:200].tolist():
+        try:
+            result = _failing(simulated, _once(place + 1), source, tmp_path / str(place), method, pattern)
+        except torch.OutOfMemoryError:  # whose message the simulated device writes
+            pass
+        else:
+            went_on += 1
+            _require_close(result, undisturbed)
+        _require_nothing_left(simulated)
+    assert 20 < went_on < 200
+    assert prune_language(source, tmp_path / "next", simulated.device, method, pattern) == undisturbed

@@ -17,6 +17,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_P
 import torch
 import transformers
 
+from core.engine.models.accelerator import CPUBackend, ran_out_of_memory
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
 from core.pipeline.messages import DeviceSpec, spec_adapter
 from core.pipeline.stages.run import run_stage
@@ -36,8 +37,11 @@ def _classify(error: BaseException) -> SecateurError:
     """Return the error as one of the error tree."""
     if isinstance(error, SecateurError):
         return error
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return OutOfMemory(f"memory ran out: {str(error)[:300]}")
+    if ran_out_of_memory(error):
+        if isinstance(error, torch.OutOfMemoryError):  # it says itself what was asked for and what there was
+            return OutOfMemory(f"memory ran out: {str(error)[:300]}")
+        free = CPUBackend(torch.device("cpu")).free_bytes()
+        return OutOfMemory(f"memory ran out: {str(error)[:300] or type(error).__name__}. {free} bytes are free.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(f"no space left on the worker's disk: {error.filename or error.strerror}")
     return InternalError(f"{type(error).__name__}: {str(error)[:500]}")

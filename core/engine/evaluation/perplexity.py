@@ -36,7 +36,7 @@ def measure_perplexity(streamed: StreamedModel, batches: Iterable[tuple[Tensor, 
     losses: list[float] = []
     for tokens_BT, hidden_BTD in batches:
         for window in range(len(tokens_BT)):
-            tokens_1T, hidden_1TD = tokens_BT[window : window + 1], streamed.sequence_of(hidden_BTD, window)
+            tokens_1T, hidden_1TD = tokens_BT[window : window + 1], streamed.sequences_of(hidden_BTD, window, 1)
             targets_T = tokens_1T[0, 1:].to(streamed.device)
             of_window = 0.0
             for positions in torch.arange(len(targets_T)).split(_CHUNK):

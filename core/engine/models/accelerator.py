@@ -108,6 +108,17 @@ class CUDABackend(DeviceBackend):
         return Accelerator(cpu=False, mixed_precision=mixed_precision)
 
 
+_MEMORY_MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+"""Words of errors without a class of their own: of torch's CPU allocator, of CUDA itself, and of its libraries."""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return True for an error that says that the machine or a device has not the memory for something."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_MESSAGES)
+
+
 BACKENDS: dict[str, type[DeviceBackend]] = {backend.kind.name: backend for backend in (CPUBackend, CUDABackend)}
 
 

@@ -157,12 +157,12 @@ class StreamedModel:
             self._run(self._backbone(), tokens_BT)
             return self._recorder(0).seen[0][0]
 
-    def sequence_of(self, hidden: Tensor, window: int) -> Tensor:
-        """Return the hidden states of one sequence of a batch.
+    def sequences_of(self, hidden: Tensor, start: int, count: int) -> Tensor:
+        """Return the hidden states of some sequences of a batch.
 
         Some models have several streams of them, [streams, batch, time, hidden_size], some have time before batch.
         """
-        return hidden.narrow(self._batch_dimension, window, 1)
+        return hidden.narrow(self._batch_dimension, start, count)
 
     @cached_property
     def _batch_dimension(self) -> int:

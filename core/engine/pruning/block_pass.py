@@ -16,9 +16,11 @@ from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.expert_rows import ExpertsLeftRow
 from core.engine.pruning.layerwise.measure import pairs, verification_tokens, write_verification
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
+from core.engine.pruning.micro_batches import MicroBatches
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import Rejected, ResumeStore, Saved
 from core.progress import Progress
+from secateur_wire.base import JsonObject
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ class PruneResult:
     source's. `removed` counts weights that are zero or gone, `prunable` those that could have been. `verification`
     holds a few tokens and the logits the saved model must give for them. `refits` is the α chosen for each linear layer
     that is left of a cut and was fitted to the dense model, by its name in the source. `routing` says which tokens went
-    to which experts, where there are any; `experts` which of them each layer keeps, where some went.
+    to which experts, where there are any; `experts` which of them each layer keeps, where some went. `micro_batches` is
+    the history of their sizes, where memory ran out.
     """
 
     layers: Sequence[LayerRow | UnitRow]
@@ -135,6 +138,7 @@ class PruneResult:
     refits: Mapping[str, float] = field(default_factory=dict)
     routing: Sequence[RoutingRow] = ()
     experts: Sequence[ExpertsLeftRow] = ()
+    micro_batches: Sequence[JsonObject] = ()
 
 
 class PassPlan(Protocol):
@@ -191,7 +195,10 @@ class BlockPass:
         self.work = work
         self.store = ResumeStore(work, plan.fingerprint(folder, revision, tokens), previous)
         self.budget = ActivationBudget(activation_budget_bytes)
-        self._micro_batch = plan.micro_batch
+        self._saved = None if "resume" in folder.family.refused else self.store.load(BLOCK)
+        halved_at = self._saved.state.get("halved_at", ()) if isinstance(self._saved, Saved) else ()
+        self.micro_batches = MicroBatches(plan.micro_batch, tuple(halved_at))
+        self._can_go_on = False
 
     def stream(self, name: str, tokens_NT: Tensor, streamed: StreamedModel, dtype: torch.dtype) -> Stream:
         """Return a stream of these tokens through the blocks of `streamed`."""
@@ -202,7 +209,7 @@ class BlockPass:
             self.store,
             self.budget,
             dtype=dtype,
-            micro_batch=self._micro_batch(tokens_NT.shape[1]),
+            micro_batch=self.micro_batches.size(tokens_NT.shape),
         )
 
     def resume(self, streams: Iterable[Stream], blocks: int) -> Saved | None:
@@ -211,17 +218,48 @@ class BlockPass:
         if why is not None:
             self.progress.log(f"a pass over this architecture starts anew: {why}")
             return None
-        saved = self.store.load(BLOCK)
+        saved, self._can_go_on = self._saved, True
         if isinstance(saved, Rejected):
             self.notes.append(saved.reason)
             self.progress.log(saved.reason)
         if not isinstance(saved, Saved):
             return None
         self.store.adopt(BLOCK, saved)
+        if saved.position == 0:  # memory ran out before a block was done
+            self.notes += saved.state["notes"]
+            return None
         for stream in streams:
-            stream.resume(saved.position)
+            stream.resume(saved.position, self.micro_batches.size(stream.shape, saved.position - 1))
         self.progress.log(f"continuing after block {saved.position} of {blocks}")
         return saved
+
+    def save(self, done: int, state: Mapping[str, object]) -> None:
+        """Complete the record of so many blocks with the pass's state."""
+        halved_at = self.micro_batches.halved_at
+        self.store.save(BLOCK, done, {}, {**state, "halved_at": halved_at} if halved_at else state)
+
+    def halve_micro_batches(self, error: str) -> bool:
+        """Save that from the newest record on micro-batches are half as large, and say so; `error` is what memory said.
+
+        False, and nothing saved, where no record can be gone on from, or all micro-batches have one sequence.
+        """
+        if not self._can_go_on or self.micro_batches.are_smallest(self.calibration_tokens, self.evaluation_tokens):
+            return False
+        newest = self.store.load(BLOCK)
+        saved = newest if isinstance(newest, Saved) else None
+        notes = [newest.reason] if isinstance(newest, Rejected) else []
+        position, state = (0, {"notes": notes}) if saved is None else (saved.position, saved.state)
+        note = f"Memory ran out after block {position}: from there on micro-batches were half as large."
+        self.progress.log(f"{note} {error}")
+        halved_at = (*state.get("halved_at", ()), position)
+        self.store.save_again(BLOCK, saved, {**state, "notes": [*state["notes"], note], "halved_at": halved_at})
+        return True
+
+    @property
+    def micro_batch_history(self) -> list[JsonObject]:
+        """The history of the sizes of micro-batches, for the report; none where memory never ran out."""
+        evaluations = dict(zip(self.evaluations, self.evaluation_tokens, strict=True))
+        return self.micro_batches.history(self.calibration_tokens, evaluations)
 
     def report_block(self, done: int, blocks: int, rows: Sequence[LayerRow | UnitRow]) -> None:
         """Report that so many blocks are done and saved, and the mean error of the last one's layers.

@@ -93,6 +93,11 @@ class ResumeStore:
             if each not in saved[: kind.keep]:
                 shutil.rmtree(each, ignore_errors=True)
 
+    def save_again(self, kind: Kind, saved: Saved | None, state: JsonObject) -> None:
+        """Save a record of this attempt with another state, or one of no files at 0, and forget what came after it."""
+        self._hashes[kind.name] = {} if saved is None else dict(saved.hashes)
+        self.save(kind, 0 if saved is None else saved.position, {}, state)
+
     def read(self, kind: Kind, position: int, name: str) -> dict[str, Tensor]:
         """Load tensors that were written for this position, in this attempt or the one that was adopted."""
         return load_tensors(self._own / kind.name / _file(position, name))

@@ -30,18 +30,23 @@ from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
 from core.errors import RunFailed
 from core.methods.sensitivity.plan import SensitivityPlan
+from secateur_wire.base import JsonObject
 
 _VARIANTS = "variants"
 
 
 @dataclass(frozen=True)
 class SensitivityResult:
-    """Curves of all layers; `dense` is the model at rate 0, `resumed_from` the layers an earlier attempt measured."""
+    """Curves of all layers; `dense` is the model at rate 0, `resumed_from` the layers an earlier attempt measured.
+
+    `micro_batches` is the history of their sizes, where memory ran out.
+    """
 
     dense: SensitivityPoint
     curves: list[SensitivityCurve]
     notes: list[str]
     resumed_from: int
+    micro_batches: Sequence[JsonObject]
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class SensitivityPass(BlockPass):
         for index in counted(range(start, blocks), "measuring layers"):
             self._layer(index)
             state = {"curves": [curve.model_dump() for curve in self.curves], "notes": self.notes}
-            self.store.save(BLOCK, index + 1, {}, state)
+            self.save(index + 1, state)
             self.progress.advance(_share_done(index + 1, blocks), index + 1, blocks)
             self.progress.raise_if_stopped()
         dense = self._measured(self.dense)
@@ -106,6 +111,7 @@ class SensitivityPass(BlockPass):
             curves=[_with_ratios(curve, dense) for curve in self.curves],
             notes=self.notes,
             resumed_from=start,
+            micro_batches=self.micro_batch_history,
         )
 
     def _resume(self) -> int:
@@ -205,7 +211,7 @@ class SensitivityPass(BlockPass):
             self._spilled,
             self.budget,
             dtype=self.plan.dtype,
-            micro_batch=self.plan.micro_batch(self._tokens_NT.shape[1]),
+            micro_batch=self.micro_batches.size(self._tokens_NT.shape),
             resumable=False,
         )
         self.streamed.fill_block(index, pruned, self.plan.dtype)

@@ -3,6 +3,7 @@
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.pruning.micro_batches import run_within_memory
 from core.pipeline.messages import LanguageSpec
 from core.pipeline.passes import walk_for
 from core.pipeline.reports.model_card import SHAPE_CHART
@@ -35,20 +36,22 @@ def prune_model(spec: LanguageSpec, context: StageContext) -> PruneOutput:
         if (taken := dense.take("perplexity", name, facts[name]))
     }
 
-    walk = walk_for(
-        folder,
-        recipe.request,
-        device=device,
-        calibration=calibration,
-        evaluations=evaluations,
-        work=spec.work,
-        previous=spec.previous,
-        revision=spec.model.revision,
-        activation_budget_bytes=spec.activation_budget_bytes,
-        progress=_Pruning(progress, is_last=recipe.recovery is None),
-        dense_perplexity=known,
+    walk, result = run_within_memory(
+        lambda: walk_for(
+            folder,
+            recipe.request,
+            device=device,
+            calibration=calibration,
+            evaluations=evaluations,
+            work=spec.work,
+            previous=spec.previous,
+            revision=spec.model.revision,
+            activation_budget_bytes=spec.activation_budget_bytes,
+            progress=_Pruning(progress, is_last=recipe.recovery is None),
+            dense_perplexity=known,
+        ),
+        lambda walk: walk.run(),
     )
-    result = walk.run()
     for name, pair in result.perplexity.items():
         if name not in known:
             values = {"perplexity": pair.dense}

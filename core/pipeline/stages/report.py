@@ -71,6 +71,7 @@ def prune_result(
             {
                 **plan.facts(),
                 **({"refits": dict(result.refits)} if result.refits else {}),
+                **({"micro_batches": list(result.micro_batches)} if result.micro_batches else {}),
                 "resumed_from_block": result.resumed_from,
             }
         ),

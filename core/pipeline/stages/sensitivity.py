@@ -5,6 +5,7 @@ from pathlib import Path
 from core.engine.datasets.token_windows import starts_with_bos
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
+from core.engine.pruning.micro_batches import run_within_memory
 from core.methods.sensitivity.language_pass import SensitivityPass
 from core.pipeline.messages import LanguageSpec
 from core.pipeline.plans import make_sensitivity_plan
@@ -38,18 +39,20 @@ def measure_sensitivity(spec: LanguageSpec, context: StageContext) -> PruneOutpu
     ((text, tokens_NT),) = evaluations.items()
 
     plan = make_sensitivity_plan(folder, parameters, device=device)
-    walk = SensitivityPass(
-        folder,
-        plan,
-        calibration=calibration,
-        evaluations=evaluations,
-        work=spec.work,
-        previous=spec.previous,
-        revision=spec.model.revision,
-        activation_budget_bytes=spec.activation_budget_bytes,
-        progress=PartialProgress(progress, end=0.98),
+    walk, result = run_within_memory(
+        lambda: SensitivityPass(
+            folder,
+            plan,
+            calibration=calibration,
+            evaluations=evaluations,
+            work=spec.work,
+            previous=spec.previous,
+            revision=spec.model.revision,
+            activation_budget_bytes=spec.activation_budget_bytes,
+            progress=PartialProgress(progress, end=0.98),
+        ),
+        SensitivityPass.run,
     )
-    result = walk.run()
     windows, length = tokens_NT.shape
     sensitivity = Sensitivity(
         task="language-model",
@@ -86,6 +89,7 @@ def measure_sensitivity(spec: LanguageSpec, context: StageContext) -> PruneOutpu
                 "model_dtype": str(plan.dtype).removeprefix("torch."),
                 "device": device.type,
                 "resumed_from_block": result.resumed_from,
+                **({"micro_batches": list(result.micro_batches)} if result.micro_batches else {}),
             }
         ),
         peak_memory=peak,

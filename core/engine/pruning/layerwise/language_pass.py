@@ -114,7 +114,7 @@ class LayerwisePass(BlockPass):
                 "rates": self.plan.rates,
                 "routing": [asdict(row) for row in self.routing],
             }
-            self.store.save(BLOCK, index + 1, {}, state)
+            self.save(index + 1, state)
             self.report_block(index + 1, blocks, [row for row in self.rows.all if row.layer == index])
         self.progress.stage("evaluate")
         return self._finish(start)
@@ -275,4 +275,5 @@ class LayerwisePass(BlockPass):
             verification=self.write_verification(streamed, self.verification),
             resumed_from=start,
             routing=self.routing,
+            micro_batches=self.micro_batch_history,
         )

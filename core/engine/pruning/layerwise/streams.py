@@ -48,6 +48,7 @@ class Stream:
     ) -> None:
         self.name = name
         self.tokens = list(tokens_NT.split(micro_batch))
+        self.shape = tokens_NT.shape
         self.length = tokens_NT.shape[1]
         self.token_count = tokens_NT.numel()
         self.dtype = dtype
@@ -56,6 +57,8 @@ class Stream:
         self._store = store
         self._budget = budget
         self._resumable = resumable
+        self._micro_batch = micro_batch
+        self._saved_by: dict[int, int] = {}
         self._held: list[Tensor | None] = [None] * len(self.tokens)
         self._arguments = RecordedArguments(streamed, dtype)
 
@@ -67,9 +70,13 @@ class Stream:
         for index, tokens_BT in enumerate(self.tokens):
             self._keep(index, self._streamed.embed(tokens_BT).to(self.dtype), done=0)
 
-    def resume(self, done: int) -> None:
-        """Continue from the state after `done` blocks in the work folder."""
+    def resume(self, done: int, saved_by: int | None = None) -> None:
+        """Continue from the state after `done` blocks in the work folder.
+
+        There it is by micro-batches of `saved_by` sequences, where these were larger than now.
+        """
         self.done = done
+        self._saved_by = {} if saved_by is None else {done: saved_by}
 
     def arguments(self, block: int, batch: int) -> BlockArguments:
         """Return a micro-batch's arguments of block `block` beside the hidden states, in this stream's dtype."""
@@ -80,7 +87,12 @@ class Stream:
         in_memory = self._held[index]
         if in_memory is not None:
             return in_memory
-        return self._store.read(BLOCK, self.done, self._activation(index))["hidden"].to(self._streamed.device)
+        saved_by = self._saved_by.get(self.done, self._micro_batch)
+        file, start = divmod(index * self._micro_batch, saved_by)
+        hidden = self._store.read(BLOCK, self.done, self._activation(file))["hidden"]
+        if saved_by != self._micro_batch:
+            hidden = self._streamed.sequences_of(hidden, start, len(self.tokens[index])).clone()
+        return hidden.to(self._streamed.device)
 
     def store(self, index: int, hidden: Tensor) -> None:
         """Store a micro-batch's output of the current block; `step` follows once all are stored."""

@@ -205,7 +205,7 @@ class UnitRemovalPass(BlockPass):
                 "refits": refits,
                 "experts": [asdict(row) for row in self.experts],
             }
-            self.store.save(BLOCK, index + 1, {}, state)
+            self.save(index + 1, state)
             self.report_block(index + 1, len(streamed), [row for row in self.rows if row.layer == index])
         self.progress.stage("evaluate")
         if refit:
@@ -225,6 +225,7 @@ class UnitRemovalPass(BlockPass):
             resumed_from=start,
             refits=refit.chosen if refit else {},
             experts=self.experts,
+            micro_batches=self.micro_batch_history,
         )
 
     def _refit(self, narrow: StreamedModel) -> UnitRefit | None:

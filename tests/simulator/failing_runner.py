@@ -1,0 +1,18 @@
+"""The runner on simulated devices, one of which fails: `python -m tests.simulator.failing_runner FAULT`.
+
+FAULT is `memory` (that of sim:1 is too small), `fault` (an operator on it fails) or `none`.
+"""
+
+import sys
+
+from tests.simulator.backend import simulate
+from worker.runner.__main__ import finish
+
+if __name__ == "__main__":
+    with simulate() as (_, device):
+        match sys.argv[1]:
+            case "memory":
+                device.capacity = 2**14
+            case "fault":
+                device.fault_after(20)
+        finish()
