@@ -14,6 +14,7 @@ from core.engine.pruning.micro_batches import MicroBatches
 from core.errors import OutOfMemory, SecateurError
 from core.pipeline.messages import GenerateTextSpec, ModelPlace
 from core.progress import Progress
+from tests.engine.tiny import make_tokens
 from tests.simulator.devices import SimulatedDevice
 from tests.simulator.jobs import model_folder, prune_language
 from tests.sources.conftest import write_wordy_model
@@ -165,7 +166,13 @@ def test_less_at_a_time_takes_less_memory(simulated: SimulatedDevice, tmp_path: 
 
     def sizes(work: str) -> list[int]:
         result = prune_language(
-            source, tmp_path / work, simulated.device, "wanda", budget=0, calibration=make_tokens(24, 16), progress=blocks
+            source,
+            tmp_path / work,
+            simulated.device,
+            "wanda",
+            budget=0,
+            calibration=make_tokens(24, 16),
+            progress=blocks,
         )
         return [each["calibration"] for each in result["micro_batches"]]
 

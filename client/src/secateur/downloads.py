@@ -6,7 +6,7 @@ import os
 import re
 import tarfile
 from collections.abc import Callable, Sequence
-from io import BufferedRandom
+from io import BufferedRandom, BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 from urllib.parse import quote
@@ -89,7 +89,7 @@ def _check_archive(part: BufferedRandom, name: str, files: Sequence[ArtifactFile
     with contextlib.suppress(tarfile.TarError), tarfile.open(fileobj=part, mode="r:") as archive:
         for member in archive:
             content = archive.extractfile(member)
-            if content is not None:
+            if isinstance(content, BufferedReader):
                 hashes[member.name.partition("/")[2]] = hashlib.file_digest(content, "sha256").hexdigest()
     wrong = [file.path for file in files if hashes.get(file.path) != file.sha256]
     if wrong:

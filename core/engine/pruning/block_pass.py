@@ -236,7 +236,7 @@ class BlockPass:
     def save(self, done: int, state: Mapping[str, object]) -> None:
         """Complete the record of so many blocks with the pass's state."""
         halved_at = self.micro_batches.halved_at
-        self.store.save(BLOCK, done, {}, {**state, "halved_at": halved_at} if halved_at else state)
+        self.store.save(BLOCK, done, {}, {**state, **({"halved_at": halved_at} if halved_at else {})})
 
     def halve_micro_batches(self, error: str) -> bool:
         """Save that from the newest record on micro-batches are half as large, and say so; `error` is what memory said.

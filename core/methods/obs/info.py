@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from core.device_kinds import CUDA
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions
@@ -13,7 +14,7 @@ from core.engine.options.iteration import CurvatureOptions
 from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.propagation import PropagationOptions
 from core.errors import InvalidParameters
-from core.methods.cost import WAITING_FOR_MEMORY, Cost, CostFacts
+from core.methods.cost import WAITING_FOR_MEMORY, Cost, CostFacts, in_turn
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -21,6 +22,8 @@ LARGEST_EXACT = 10_000
 """Prunable weights up to which one inverse Hessian of the whole network is held."""
 _EXACT_BYTES = 8
 """Bytes of each entry of the exact inverse Hessian: float64."""
+_ROW_BYTES = 9 * 4
+"""Bytes of a weight while its row is solved, beside what the row's deletions took from H⁻¹."""
 
 
 class OBSParameters(LayerSelection, AllocationOptions, PropagationOptions, CompensationOptions, CurvatureOptions):
@@ -81,6 +84,18 @@ class OBSCost(Cost[OBSParameters]):
         deleted = facts.sparsity**2
         rows = sum(linear.out_features * deleted * linear.in_features**3 for linear in facts.description.linears)
         return ceil(WAITING_FOR_MEMORY * rows)
+
+    def solver_bytes(self, facts: CostFacts[OBSParameters], inputs: int, sizes: Sequence[int]) -> int:
+        """Return the bytes of H, its factor, H⁻¹ and their product; or of H⁻¹, and of rows what was deleted of them.
+
+        As many rows are solved at once as the device's bound allows. Of each weight of these there are nine values and
+        masks beside, of each of the layer its new value, its mask and its share of what deletions cost, twice.
+        """
+        squares, steps = 4 * inputs**2, ceil(facts.sparsity * inputs) + 1
+        rows = max(sizes) // inputs
+        at_once = min(rows, max(1, CUDA.solver_elements // (steps * inputs)))
+        solving = at_once * inputs * (4 * steps + _ROW_BYTES) + 2 * rows * (5 * inputs + 4 * steps)
+        return max(4 * squares, 2 * squares + in_turn(sizes, 0) + solving)
 
 
 INFO = MethodInfo(

@@ -68,7 +68,12 @@ class HubSearch:
         import httpx2
         from huggingface_hub import get_session
 
-        wanted = {"search": words, "filter": "safetensors", "sort": "downloads", "limit": MOST_MATCHES}
+        wanted: dict[str, str | int] = {
+            "search": words,
+            "filter": "safetensors",
+            "sort": "downloads",
+            "limit": MOST_MATCHES,
+        }
         try:
             answer = get_session().get(self._address, params=wanted, timeout=self._seconds)  # without any token
             answer.raise_for_status()
