@@ -90,7 +90,11 @@ def reopened(artifact: Path, discovered: Architecture | None) -> ModelFolder:
 def shrank(capability: Capability, before: ModelFolder, after: ModelFolder) -> bool:
     """Return whether there is less of what was to go."""
     if capability == "per layer":
-        return not require_structure(after.description).is_uniform
+        structure = require_structure(after.description)
+        having = sum(layer.sizes["channels"] > 0 for layer in structure.layers)
+        # Where one layer alone has any, as where the others have no experts, it differs from none.
+        fewer = _total(structure, "channels") < _total(require_structure(before.description), "channels")
+        return not structure.is_uniform or (having == 1 and fewer)
     if capability == "layers":
         return after.description.layers < before.description.layers
     return _total(require_structure(after.description), capability) < _total(

@@ -64,9 +64,17 @@ class ExpertStacks:
 
     def inner(self, hidden_NH: Tensor, expert: int) -> Tensor:
         """Return what the expert's last matrix multiplies, for tokens that it reads: [tokens, channels]."""
-        read = self._product(self.experts.reading, hidden_NH, expert)
-        inner: Tensor = self._own._apply_gate(read) if self._own.has_gate else self._own.act_fn(read)
-        return inner
+        return self.gated(self._product(self.experts.reading, hidden_NH, expert))
+
+    def gated(self, read_NF: Tensor) -> Tensor:
+        """Return what becomes of the outputs of an expert's first matrix: [tokens, channels]."""
+        inner_NI: Tensor = self._own._apply_gate(read_NF) if self.has_gate else self._own.act_fn(read_NF)
+        return inner_NI
+
+    @property
+    def has_gate(self) -> bool:
+        """Return True if half of the first matrix's outputs are gates of the others."""
+        return bool(self._own.has_gate)
 
     def output(self, inner_NI: Tensor, expert: int) -> Tensor:
         """Return what the expert gives, before its gate: [tokens, hidden_size]."""

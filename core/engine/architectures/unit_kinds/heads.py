@@ -9,8 +9,9 @@ runs of query features, then key features, then value features (which count as k
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from core.engine.architectures.architecture import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY, Architecture, UnitAxis
+from core.engine.architectures.architecture import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY, Architecture
 from core.engine.architectures.structure import LayerShape, ModelStructure
+from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.architectures.unit_kind import (
     AttentionChoice,
     AttentionMode,
@@ -55,8 +56,8 @@ class _Heads(UnitKind):
             {
                 "head_dim": head_dim,
                 "heads_divide_hidden": family.heads_divide_hidden,
-                "head_parameters": axis_parameters(family, blocks[first], self.name, {"query": head_dim, "head": 1}),
-                "kv_group_parameters": axis_parameters(family, blocks[first], self.name, rows),
+                "head_parameters": axis_parameters(family, blocks[first], family.axes(self.name), {"query": head_dim, "head": 1}),
+                "kv_group_parameters": axis_parameters(family, blocks[first], family.axes(self.name), rows),
             },
             [
                 {"heads": heads[layer], "kv_heads": kv_heads[layer]} if layer in heads else dict(_NO_HEADS)

@@ -8,10 +8,12 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.architecture import CHANNELS_KIND, Architecture
+from core.engine.architectures.experts import ExpertChannels, Experts
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind, axis_dimension, axis_tensors, run_name
+from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.pruning.masks import lowest
 from core.errors import NotFiniteWeights
 
@@ -66,18 +68,88 @@ class UnitSlice:
             start = end
         return total
 
+    def taken(self, tensor: Tensor, kept: Tensor) -> Tensor:
+        """Return a tensor with the features of the units `kept` alone."""
+        return tensor.index_select(self.dimension, self.features(kept).to(tensor.device)).contiguous()
+
+
+@dataclass(frozen=True)
+class SetSlice(UnitSlice):
+    """A slice that has units of some of a layer's sets: so many, from unit `first` on, of `total` in all.
+
+    Values of units are those of all sets.
+    """
+
+    first: int
+    total: int
+
+    def features(self, kept: Tensor) -> Tensor:
+        return super().features(self._own(kept))
+
+    def spread(self, values_U: Tensor, unowned: float) -> Tensor:
+        return super().spread(values_U[self.first : self.first + self.units], unowned)
+
+    def per_unit(self, features: Tensor) -> Tensor:
+        return self._among_all(super().per_unit(features))
+
+    def _own(self, kept: Tensor) -> Tensor:
+        return kept[(kept >= self.first) & (kept < self.first + self.units)] - self.first
+
+    def _among_all(self, own_U: Tensor) -> Tensor:
+        all_U = own_U.new_zeros(self.total)
+        all_U[self.first : self.first + self.units] = own_U
+        return all_U
+
+
+@dataclass(frozen=True)
+class StackSlice(SetSlice):
+    """A slice of a stack of the matrices of all experts, or of their biases: `dimension` and `runs` are of one of them.
+
+    Its units are those of each expert in turn. Features are [experts, features].
+    """
+
+    experts: int
+
+    def features(self, kept: Tensor) -> Tensor:
+        own_EU = self._own(kept).reshape(self.experts, -1) % (self.units // self.experts)
+        return torch.stack([self._of_one.features(each) for each in own_EU])
+
+    def per_feature(self, values: Tensor) -> Tensor:
+        return values if values.dim() == 2 else values.sum(2 - self.dimension)
+
+    def spread(self, values_U: Tensor, unowned: float) -> Tensor:
+        own_EU = values_U[self.first : self.first + self.units].reshape(self.experts, -1)
+        return torch.stack([self._of_one.spread(each, unowned) for each in own_EU])
+
+    def per_unit(self, features: Tensor) -> Tensor:
+        return self._among_all(torch.cat([self._of_one.per_unit(each) for each in features]))
+
+    def taken(self, tensor: Tensor, kept: Tensor) -> Tensor:
+        rows_EF = self.features(kept).to(tensor.device)
+        dimension = 0 if tensor.dim() == 2 else self.dimension
+        return torch.stack(
+            [one.index_select(dimension, rows) for one, rows in zip(tensor.unbind(), rows_EF.unbind(), strict=True)]
+        )
+
+    @property
+    def _of_one(self) -> UnitSlice:
+        return UnitSlice(self.name, self.dimension, self.units // self.experts, self.runs)
+
 
 @dataclass(frozen=True)
 class UnitSet:
     """The removable units of one kind in a decoder layer: how many there are, and the slices they own.
 
-    `output` is the weight that reads what the units give.
+    `output` is the weight that reads what the units give. They are `sets` of as many units, one after the other, of
+    each of which as many stay; where some are those of experts, `beside` is the weight that reads what others give.
     """
 
     kind: KindName
     units: int
     slices: tuple[UnitSlice, ...]
     output: str
+    sets: int = 1
+    beside: str | None = None
 
     @property
     def linear(self) -> str:
@@ -88,6 +160,11 @@ class UnitSet:
     def reading_slice(self) -> UnitSlice:
         """Return the slice of the weight that reads what the units give."""
         return next(each for each in self.slices if each.name == self.output)
+
+    @property
+    def reading_slices(self) -> list[UnitSlice]:
+        """Return the slices of all weights that read what the units give."""
+        return [each for each in self.slices if each.name in (self.output, self.beside)]
 
     def sum(self, per_feature: Callable[[UnitSlice], Tensor], present: Container[str]) -> Tensor:
         """Sum a value of each feature over each unit, in all tensors that are `present`: [units]."""
@@ -104,6 +181,8 @@ def layer_unit_sets(
 
 
 def _unit_set(family: Architecture, structure: ModelStructure, layer: int, kind: UnitKind) -> UnitSet:
+    if kind.name == CHANNELS_KIND and family.experts is not None and family.experts.channels is not None:
+        return _channels_of_experts(family, family.experts, family.experts.channels, structure.layers[layer], kind)
     units, sizes = kind.units(structure.layers[layer]), kind.runs(structure, layer)
     slices = []
     for axis in family.axes(kind.name):
@@ -114,6 +193,32 @@ def _unit_set(family: Architecture, structure: ModelStructure, layer: int, kind:
                 dimensions = 2 if axis.module in family.linears and name.endswith(".weight") else 1
                 slices.append(UnitSlice(name, axis_dimension(family, axis, dimensions), units, runs))
     return UnitSet(kind.name, units, tuple(slices), family.reading_weight(kind.name))
+
+
+def _channels_of_experts(
+    family: Architecture, experts: Experts, channels: ExpertChannels, shape: LayerShape, kind: UnitKind
+) -> UnitSet:
+    """Return the channels of all experts of a layer, and of what is as wide beside them."""
+    width, count, sets = kind.units(shape), shape.sizes["expert_sets"], kind.sets(shape)
+    total, in_stacks = width * sets, width * count
+    slices: list[UnitSlice] = []
+    for axis in channels.stacks if count else ():
+        dimension = int((axis.side == "in") != experts.transposed)
+        slices.append(StackSlice(axis.module, dimension, in_stacks, _runs_of_channels(axis), 0, total, count))
+    if channels.beside is not None and sets > count:
+        for axis in channels.beside.axes:
+            for name in axis_tensors(axis):
+                dimension = axis_dimension(family, axis, 2) if name.endswith(".weight") else 0
+                runs = _runs_of_channels(axis)
+                slices.append(SetSlice(name, dimension, total - in_stacks, runs, in_stacks, total))
+    beside = f"{channels.beside.axes[-1].module}.weight" if channels.beside is not None and sets > count else None
+    output = family.reading_weight(kind.name) if count else beside
+    assert output is not None
+    return UnitSet(kind.name, total, tuple(slices), output, sets, beside if count else None)
+
+
+def _runs_of_channels(axis: UnitAxis) -> tuple[tuple[int, int], ...]:
+    return tuple((factor, 0) for _, factor in map(run_name, axis.runs))
 
 
 def output_slices(family: Architecture, unit_sets: Sequence[UnitSet]) -> list[UnitSet]:
@@ -147,7 +252,8 @@ class KeptUnits(BaseModel):
         layers = {}
         for layer, kept in self.layers.items():
             units = LayerCounts.of_all(structure.layers[layer], kinds).units
-            units = {kind: len(kept[kind]) if kind in kept else number for kind, number in units.items()}
+            sets = {kind.name: kind.sets(structure.layers[layer]) for kind in kinds}
+            units = {kind: len(kept[kind]) // sets[kind] if kind in kept else each for kind, each in units.items()}
             layers[layer] = LayerCounts.of(structure, layer, kinds, units)
         return UnitCounts(layers=layers)
 
@@ -182,14 +288,14 @@ def require_finite(scores: Mapping[int, Mapping[KindName, Tensor]]) -> None:
 def highest(
     shape: LayerShape, kinds: Sequence[UnitKind], scores: Mapping[KindName, Tensor], counts: LayerCounts
 ) -> KeptLayerUnits:
-    """Return the units of highest score of a layer, as many as `counts` says; ties keep the later ones."""
+    """Return the units of highest score of a layer, as many of each set as `counts` says; ties keep the later ones."""
     kept: KeptLayerUnits = {}
     for kind in kinds:
         units, keep, parts = kind.units(shape), counts.units[kind.name], kind.parts(shape)
         if keep < units:
             kept[kind.name] = [
                 unit + number * (units // parts)
-                for number, score_U in enumerate(scores[kind.name].chunk(parts))
+                for number, score_U in enumerate(scores[kind.name].chunk(parts * kind.sets(shape)))
                 for unit in _highest(score_U, keep // parts)
             ]
     return kept
@@ -212,6 +318,5 @@ def remove_units(
         index = torch.tensor(kept)
         for unit_slice in each.slices:
             if unit_slice.name in sliced:
-                rows = unit_slice.features(index).to(sliced[unit_slice.name].device)
-                sliced[unit_slice.name] = sliced[unit_slice.name].index_select(unit_slice.dimension, rows).contiguous()
+                sliced[unit_slice.name] = unit_slice.taken(sliced[unit_slice.name], index)
     return sliced
