@@ -11,7 +11,6 @@ from typing import Any, Final
 from core.engine.architectures.architecture import CHANNELS_KIND, Architecture
 from core.engine.architectures.experts import ExpertChannels, Experts
 from core.engine.architectures.structure import LayerShape, ModelStructure
-from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.architectures.unit_kind import (
     AttentionMode,
     Block,

@@ -3,7 +3,7 @@
 In which order a stack has gates and what they gate is seen in what the experts' own function makes of numbers.
 """
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Set
 from dataclasses import replace
 from typing import Final
 
@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from core.engine.architectures.architecture import CHANNELS_KIND, Architecture
-from core.engine.architectures.experts import ExpertChannels, ExpertMatrix, Experts, NetworkBeside
+from core.engine.architectures.experts import ExpertChannels, Experts, NetworkBeside
 from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.models.experts import ExpertStacks
 from core.engine.models.tracing.differential import Change, Differential, Shapes
@@ -96,7 +96,9 @@ def _settings(architecture: Architecture, experts: Experts, differential: Differ
     """Yield the settings that have the right value, then those that have none, so that others decide."""
     width = _width(architecture, experts, differential.shapes)
     for factor in _FACTORS:
-        yield from (WidthSetting(key, factor) for key, value in differential.integers.items() if value == factor * width)
+        yield from (
+            WidthSetting(key, factor) for key, value in differential.integers.items() if value == factor * width
+        )
     yield from (WidthSetting(key) for key in differential.unset if "size" in key or "dim" in key)
 
 

@@ -14,13 +14,8 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.unit_kind import UnitKind
 from core.engine.models.folder import ModelFolder
 from core.engine.models.hooks import removed_after
-from core.engine.pruning.units.removal import (
-    KeptUnits,
-    StackSlice,
-    UnitSet,
-    UnitSlice,
-    layer_unit_sets,
-)
+from core.engine.pruning.units.removal import KeptUnits, UnitSet, layer_unit_sets
+from core.engine.pruning.units.unit_slices import StackSlice, UnitSlice
 
 
 @contextmanager
