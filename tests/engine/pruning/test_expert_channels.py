@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.hooks import removed_after
 from core.engine.options.width_counts import require_structure
 from core.engine.pruning.block_pass import PruneResult
+from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.units.removal import UnitSet, layer_unit_sets, remove_units
 from core.engine.pruning.units.self_test import failed_cuts
 from core.errors import UnsupportedArchitecture
@@ -35,6 +37,8 @@ from tests.engine.watching import Watching
 
 NO_REFIT = {"refit": 0}
 TYPES = [PER_EXPERT, GROUPED, STACKED]
+_WIDTH = 96
+"""Channels of an expert of the first of them, which nothing else reads as many of."""
 DENSE_AND_MIXED = "jamba"
 """Mixture of which some blocks have experts, and others a network as wide as one."""
 
@@ -180,6 +184,33 @@ def test_the_frontier_of_layers_that_differ_is_the_same_after_a_walk_was_cut_off
     assert again.resumed_from == 1 and first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert whole.layers == again.layers
+
+
+@pytest.mark.parametrize(("method", "pattern"), [("sparsegpt", "unstructured"), ("frontier", "structured")])
+def test_the_statistics_of_one_expert_exist_at_a_time(
+    method: str, pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the account of a job's memory has it: of eight experts one, of the width of what it reads."""
+    folder = opened(PER_EXPERT)
+    experts = folder.family.experts
+    assert experts is not None
+    alive = WeakSet[InputStatistic]()
+    widths: dict[int, int] = {}
+    original = InputStatistic.update
+
+    def update(self: InputStatistic, *given: Any, **named: Any) -> None:
+        alive.add(self)
+        original(self, *given, **named)
+        of_experts = [each for each in alive if each._gram_II is not None and len(each._gram_II) == _WIDTH]
+        widths[_WIDTH] = max(widths.get(_WIDTH, 0), len(of_experts))
+
+    monkeypatch.setattr(InputStatistic, "update", update)
+    if pattern == "structured":
+        cut(folder, tmp_path, method)
+    else:
+        request = resolve_request(folder.description, method, pattern, 0.5, {})
+        walk_for(folder, request, device=CPU, calibration=make_tokens(), evaluations={}, work=tmp_path).run()
+    assert widths == {_WIDTH: 1}
 
 
 def test_gates_in_another_order_fail_the_self_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
