@@ -78,6 +78,11 @@ def experts_account(
     )
 
 
+def expert_parameters(description: ModelDescription) -> int:
+    """Return the weights in experts, which are not trained."""
+    return sum(linear.numel for linear in description.linears if linear.experts is not None)
+
+
 def active_parameters(description: ModelDescription) -> int:
     """Return the prunable parameters that a token meets: of stacks of experts those that it goes to."""
     experts = description.known_as.experts
