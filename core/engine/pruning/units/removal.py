@@ -90,10 +90,10 @@ def _channels_of_experts(
         slices.append(StackSlice(axis.module, dimension, in_stacks, _runs_of_channels(axis), 0, total, count))
     if channels.beside is not None and sets > count:
         for axis in channels.beside.axes:
-            for name in axis_tensors(axis):
-                dimension = axis_dimension(family, axis, 2) if name.endswith(".weight") else 0
+            for tensor in axis_tensors(axis):
+                dimension = axis_dimension(family, axis, 2) if tensor.endswith(".weight") else 0
                 runs = _runs_of_channels(axis)
-                slices.append(SetSlice(name, dimension, total - in_stacks, runs, in_stacks, total))
+                slices.append(SetSlice(tensor, dimension, total - in_stacks, runs, in_stacks, total))
     beside = f"{channels.beside.axes[-1].module}.weight" if channels.beside is not None and sets > count else None
     output = family.reading_weight(kind.name) if count else beside
     assert output is not None
