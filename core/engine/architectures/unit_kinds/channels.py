@@ -80,7 +80,8 @@ def _of_experts(family: Architecture, experts: Experts, channels: ExpertChannels
     facts = {"expert_channel_parameters": 0, "channel_parameters": 0}
     sizes = []
     for block in blocks:
-        widths, in_stacks, in_linears = set(), 0, 0
+        widths: set[int] = set()
+        in_stacks = in_linears = 0
         if giving in block:
             in_stacks, *matrix = block[giving].shape
             widths.add(matrix[0 if experts.transposed else 1])

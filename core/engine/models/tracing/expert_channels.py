@@ -49,15 +49,18 @@ def with_expert_channels(
         if not expected <= changes:
             continue
         beside = _beside(architecture, changes - expected)
-        at_size = isinstance(beside, str) or _says_at_size(setting, architecture, experts, stacks, real)
-        if not isinstance(beside, str) and at_size is True:
+        if isinstance(beside, str):
+            reasons.append(f"{setting.key}: {beside}")
+            continue
+        reason = _reason_at_size(setting, architecture, experts, stacks, real)
+        if reason is None:
             return replace(
                 architecture,
                 width_key=setting.key,
                 width_factor=setting.factor,
                 experts=replace(experts, channels=ExpertChannels(tuple(stacks), beside)),
             )
-        reasons.append(f"{setting.key}: {beside if isinstance(beside, str) else at_size}")
+        reasons.append(f"{setting.key}: {reason}")
     return _refusing(architecture, reasons[-1])
 
 
@@ -123,10 +126,10 @@ def _changes_of_stacks(
     return frozenset(changes)
 
 
-def _says_at_size(
+def _reason_at_size(
     setting: WidthSetting, architecture: Architecture, experts: Experts, stacks: list[UnitAxis], real: Differential
-) -> bool | str:
-    """Return True if fewer channels, as the config would say it, leave as much of the stacks; else why not."""
+) -> str | None:
+    """Return why fewer channels, as the config would say it, do not leave as much of the stacks; None if they do."""
     width = _width(architecture, experts, real.shapes)
     for left in (width // 2, width // 8):
         changes = real.changes(setting.of(left))
@@ -134,7 +137,7 @@ def _says_at_size(
             return changes
         if not _changes_of_stacks(architecture, experts, stacks, real.shapes, left - width) <= changes:
             return "it does not say how wide they are"
-    return True
+    return None
 
 
 def _beside(architecture: Architecture, changes: Set[Change]) -> NetworkBeside | str | None:

@@ -119,6 +119,11 @@ def fit_last_matrices(
     name = experts.parameter(experts.giving)
     fitting = LastMatrices(experts, block, batches, {name: tensors[name].clone()}, None)
     for expert in range(len(fitting.stacks)):
-        statistic = None if fitting.is_normed else fitting.statistic(expert)
-        own = statistic or fitting.own_statistic(expert)
-        fitting.change(expert, fit_expert(expert, fitting.weight_OI(expert), own, statistic is not None))
+        _fit_one(fitting, expert, fit_expert)
+
+
+def _fit_one(fitting: LastMatrices, expert: int, fit_expert: FitExpert) -> None:
+    """Fit one expert; its statistic is gone before that of the next is taken."""
+    statistic = None if fitting.is_normed else fitting.statistic(expert)
+    own = statistic or fitting.own_statistic(expert)
+    fitting.change(expert, fit_expert(expert, fitting.weight_OI(expert), own, statistic is not None))
