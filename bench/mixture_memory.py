@@ -157,8 +157,8 @@ _ACCOUNTS = (
 
 
 def _recipe() -> Recipe:
-    asked = JobBody.model_validate({"model": "m", "method": "sparsegpt", "sparsity": 0.5})
-    return Recipe.model_validate(dict(asked) | {"pattern": "unstructured"})
+    body = JobBody.model_validate({"model": "m", "method": "sparsegpt", "sparsity": 0.5})
+    return Recipe.model_validate(dict(body) | {"pattern": "unstructured"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

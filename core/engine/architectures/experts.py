@@ -51,7 +51,7 @@ class Routing:
 
 
 @dataclass(frozen=True)
-class NetworkBeside:
+class LinearNetwork:
     """A network of linear layers whose width follows the setting of the experts: as wide as `sets` of them together.
 
     So a shared expert is, or the FFN of blocks that have no experts. The last of its `axes` is that of the layer that
@@ -67,16 +67,16 @@ class ExpertChannels:
     """Channels of experts: every expert of a block keeps as many, each its own.
 
     `stacks` are the axes of the experts' stacks, those of one expert; the last is that of the stack that reads its
-    channels. What is `beside` the experts loses as many of each set of so many channels.
+    channels. What is `linear` beside the experts loses as many of each set of so many channels.
     """
 
     stacks: tuple[UnitAxis, ...]
-    beside: NetworkBeside | None = None
+    linear: LinearNetwork | None = None
 
     @property
     def axes(self) -> tuple[UnitAxis, ...]:
         """Return all axes, those of the stacks first."""
-        return self.stacks if self.beside is None else (*self.stacks, *self.beside.axes)
+        return self.stacks if self.linear is None else (*self.stacks, *self.linear.axes)
 
 
 @dataclass(frozen=True)

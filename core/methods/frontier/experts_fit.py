@@ -36,9 +36,9 @@ class ExpertsFit:
         self._tokens = 0
         self._notes: list[str] = []
 
-    def choose_beside(self, pruned: PrunedTokens) -> dict[str, Tensor]:
+    def choose_linear(self, pruned: PrunedTokens) -> dict[str, Tensor]:
         """Choose by ½E[z_j²]·w_jᵀMw_j, and return the weight that reads the channels beside, zero where they go."""
-        name = self._unit_set.beside
+        name = self._unit_set.linear_output
         assert name is not None
         (unit_slice,) = (each for each in self._unit_set.slices if each.name == name)
         assert isinstance(unit_slice, SetSlice)

@@ -87,7 +87,7 @@ class StructuredFrontier(BlockUnitMethod):
         if keep * unit_set.sets == unit_set.units and pruned.are_dense():
             return PrunedBlock({})
         fit = ExpertsFit(self.parameters, block, unit_set, experts)
-        before = fit.choose_beside(pruned) if unit_set.beside is not None else {}
+        before = fit.choose_linear(pruned) if unit_set.linear_output is not None else {}
         pruned.fit_experts(before, fit)
         return fit.result()
 

@@ -88,11 +88,11 @@ def _of_experts(family: Architecture, experts: Experts, channels: ExpertChannels
             names = [name for axis in channels.stacks for name in axis_tensors(axis) if name in block]
             of_all = sum(block[name].numel for name in names)
             facts["expert_channel_parameters"] = of_all // (in_stacks * max(widths))
-        beside = channels.beside
-        if beside is not None and f"{beside.axes[-1].module}.weight" in block:
-            in_linears = beside.sets
-            widths.add(features(family, block, beside.axes[-1]) // beside.sets)
-            facts["channel_parameters"] = axis_parameters(family, block, beside.axes, {"channel": 1})
+        linear = channels.linear
+        if linear is not None and f"{linear.axes[-1].module}.weight" in block:
+            in_linears = linear.sets
+            widths.add(features(family, block, linear.axes[-1]) // linear.sets)
+            facts["channel_parameters"] = axis_parameters(family, block, linear.axes, {"channel": 1})
         if len(widths) > 1:
             raise UnusableModel(f"experts of {sorted(widths)} channels in one block", param="model")
         width = widths.pop() if widths else 0

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from core.engine.architectures.architecture import CHANNELS_KIND, Architecture
-from core.engine.architectures.experts import ExpertChannels, Experts, NetworkBeside
+from core.engine.architectures.experts import ExpertChannels, Experts, LinearNetwork
 from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.models.experts import ExpertStacks
 from core.engine.models.tracing.differential import Change, Differential, Shapes
@@ -48,9 +48,9 @@ def with_expert_channels(
         expected = _changes_of_stacks(architecture, experts, stacks, differential.shapes, 1)
         if not expected <= changes:
             continue
-        beside = _beside(architecture, changes - expected)
-        if isinstance(beside, str):
-            reasons.append(f"{setting.key}: {beside}")
+        linear = _linear_network(architecture, changes - expected)
+        if isinstance(linear, str):
+            reasons.append(f"{setting.key}: {linear}")
             continue
         reason = _reason_at_size(setting, architecture, experts, stacks, real)
         if reason is None:
@@ -58,7 +58,7 @@ def with_expert_channels(
                 architecture,
                 width_key=setting.key,
                 width_factor=setting.factor,
-                experts=replace(experts, channels=ExpertChannels(tuple(stacks), beside)),
+                experts=replace(experts, channels=ExpertChannels(tuple(stacks), linear)),
             )
         reasons.append(f"{setting.key}: {reason}")
     return _refusing(architecture, reasons[-1])
@@ -140,7 +140,7 @@ def _reason_at_size(
     return None
 
 
-def _beside(architecture: Architecture, changes: Set[Change]) -> NetworkBeside | str | None:
+def _linear_network(architecture: Architecture, changes: Set[Change]) -> LinearNetwork | str | None:
     """Return the network of linear layers that one channel more changes beside the stacks; or what is no such."""
     differences: dict[tuple[str, int], int] = {}
     for name, dimension, difference in changes:
@@ -163,4 +163,4 @@ def _beside(architecture: Architecture, changes: Set[Change]) -> NetworkBeside |
         if difference not in (sets, 2 * sets):
             return f"it changes {module} by {difference}"
         axes.append(UnitAxis(module, "out", (_CHANNEL,) * (difference // sets)))
-    return NetworkBeside((*axes, UnitAxis(readers[0], "in", (_CHANNEL,))), sets)
+    return LinearNetwork((*axes, UnitAxis(readers[0], "in", (_CHANNEL,))), sets)

@@ -24,7 +24,8 @@ class UnitSet:
     """The removable units of one kind in a decoder layer: how many there are, and the slices they own.
 
     `output` is the weight that reads what the units give. They are `sets` of as many units, one after the other, of
-    each of which as many stay; where some are those of experts, `beside` is the weight that reads what others give.
+    each of which as many stay; where some are those of experts, `linear_output` is the weight that reads what others
+    give.
     """
 
     kind: KindName
@@ -32,7 +33,7 @@ class UnitSet:
     slices: tuple[UnitSlice, ...]
     output: str
     sets: int = 1
-    beside: str | None = None
+    linear_output: str | None = None
 
     @property
     def linear(self) -> str:
@@ -47,7 +48,7 @@ class UnitSet:
     @property
     def reading_slices(self) -> list[UnitSlice]:
         """Return the slices of all weights that read what the units give."""
-        return [each for each in self.slices if each.name in (self.output, self.beside)]
+        return [each for each in self.slices if each.name in (self.output, self.linear_output)]
 
     def sum(self, per_feature: Callable[[UnitSlice], Tensor], present: Container[str]) -> Tensor:
         """Sum a value of each feature over each unit, in all tensors that are `present`: [units]."""
@@ -88,16 +89,18 @@ def _channels_of_experts(
     for axis in channels.stacks if count else ():
         dimension = int((axis.side == "in") != experts.transposed)
         slices.append(StackSlice(axis.module, dimension, in_stacks, _runs_of_channels(axis), 0, total, count))
-    if channels.beside is not None and sets > count:
-        for axis in channels.beside.axes:
+    if channels.linear is not None and sets > count:
+        for axis in channels.linear.axes:
             for tensor in axis_tensors(axis):
                 dimension = axis_dimension(family, axis, 2) if tensor.endswith(".weight") else 0
                 runs = _runs_of_channels(axis)
                 slices.append(SetSlice(tensor, dimension, total - in_stacks, runs, in_stacks, total))
-    beside = f"{channels.beside.axes[-1].module}.weight" if channels.beside is not None and sets > count else None
-    output = family.reading_weight(kind.name) if count else beside
+    linear_output = (
+        f"{channels.linear.axes[-1].module}.weight" if channels.linear is not None and sets > count else None
+    )
+    output = family.reading_weight(kind.name) if count else linear_output
     assert output is not None
-    return UnitSet(kind.name, total, tuple(slices), output, sets, beside if count else None)
+    return UnitSet(kind.name, total, tuple(slices), output, sets, linear_output if count else None)
 
 
 def _runs_of_channels(axis: UnitAxis) -> tuple[tuple[int, int], ...]:

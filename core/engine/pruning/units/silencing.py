@@ -62,9 +62,9 @@ def _silencing(block: nn.Module, units: UnitSet, kept: Tensor, family: Architect
 def _zero_columns(stack: Tensor, unit_slice: StackSlice, kept: Tensor) -> None:
     """Set what the experts' last matrices multiply of channels that are not kept to zero."""
     for matrix, columns in zip(stack.data, unit_slice.features(kept), strict=True):
-        gone = torch.ones(matrix.shape[unit_slice.dimension], dtype=torch.bool)
-        gone[columns] = False
-        matrix[(slice(None),) * unit_slice.dimension + (gone,)] = 0
+        removed = torch.ones(matrix.shape[unit_slice.dimension], dtype=torch.bool)
+        removed[columns] = False
+        matrix[(slice(None),) * unit_slice.dimension + (removed,)] = 0
 
 
 def _zeroing(kept_F: Tensor) -> Callable[..., Any]:
