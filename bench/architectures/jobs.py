@@ -90,7 +90,11 @@ def reopened(artifact: Path, discovered: Architecture | None) -> ModelFolder:
 def shrank(capability: Capability, before: ModelFolder, after: ModelFolder) -> bool:
     """Return whether there is less of what was to go."""
     if capability == "per layer":
-        return not require_structure(after.description).is_uniform
+        structure = require_structure(after.description)
+        having = sum(layer.sizes["channels"] > 0 for layer in structure.layers)
+        # Where one layer alone has any, as where the others have no experts, it differs from none.
+        fewer = _total(structure, "channels") < _total(require_structure(before.description), "channels")
+        return not structure.is_uniform or (having == 1 and fewer)
     if capability == "layers":
         return after.description.layers < before.description.layers
     return _total(require_structure(after.description), capability) < _total(
@@ -122,13 +126,19 @@ def _request(capability: Capability, folder: ModelFolder) -> ResolvedRequest:
     loses_heads = capability == "heads" or (is_per_layer and structure.facts["kv_group_parameters"] > 0)
     attention = _attention(structure) if loses_heads else "none"
     kinds = removed_kinds(attention)
-    protected = 1 if is_per_layer else 0
+    protected = _protected(structure) if is_per_layer else 0
     removable = sum(removable_parameters(structure, each, kinds) for each in range(protected, len(structure.layers)))
     # Where nothing can go the request is made all the same: the refusal is the service's own.
     share = _SHARE * removable / description.parameters or _SHARE
     parameters = {"attention": attention, "protected_first": protected}
     layout: Layout = "per_layer" if is_per_layer else "uniform"
     return resolve_request(description, job.method, job.pattern, share, parameters, layout=layout)
+
+
+def _protected(structure: ModelStructure) -> int:
+    """Return how many first layers are left alone: up to one that has channels, unless no other has any."""
+    having = [layer for layer, shape in enumerate(structure.layers) if shape.sizes["channels"]]
+    return having[0] + 1 if len(having) > 1 else min([1, *having])
 
 
 def _attention(structure: ModelStructure) -> AttentionMode:

@@ -37,8 +37,33 @@ def without_units(dense: PreTrainedModel, cut: PreTrainedModel) -> None:
                 shrunk += 1
         elif weight.ndim == 1:
             _norm_what_is_left(module, modules[name], _kept(weight[:, None], other[:, None], name))
+    shrunk += _without_channels_of_experts(dense, modules)
     if not shrunk:
         raise Unmatched("no linear layer reads fewer features than before")
+
+
+def _without_channels_of_experts(dense: PreTrainedModel, modules: dict[str, nn.Module]) -> int:
+    """Zero what the second matrices of experts multiply of the channels they lost; return how many experts lost any.
+
+    All experts of a module lose as many. The first matrix holds of each channel that stays what the dense one does.
+    """
+    shrunk = 0
+    for name, module in dense.named_modules():
+        own = {each: stack for each, stack in module.named_parameters(recurse=False) if stack.ndim == 3}
+        smaller = {each: modules[name].get_parameter(each) for each in own if name in modules}
+        for each, left in smaller.items():
+            sides = [side for side in (1, 2) if own[each].shape[side] != left.shape[side]]
+            if len(sides) > 1:
+                raise Unmatched(f"{name}.{each} lost inputs and outputs at once")
+            for matrix, kept in zip(own[each].data, left.data, strict=True) if sides else ():
+                rows, kept_rows = (matrix, kept) if sides == [1] else (matrix.T, kept.T)
+                places = _kept(rows, kept_rows, f"{name}.{each}")
+                if each == "down_proj":
+                    gone = torch.ones(len(rows), dtype=torch.bool)
+                    gone[places] = False
+                    rows[gone] = 0
+                    shrunk += 1
+    return shrunk
 
 
 def without_layers(dense: PreTrainedModel, cut: PreTrainedModel, blocks: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from core.engine.architectures.config_part import part_of
 from core.engine.architectures.experts import Experts
+from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.checkpoints.key_patterns import numbers_of, pattern_of
 from core.engine.checkpoints.pieces import Pieces
 
@@ -23,21 +24,10 @@ HEAD_DIM_KEY: Final = "head_dim"
 """Common names of settings, which a config may have by others."""
 OWN_WIDTH_KEY: Final = "channels"
 """Name of the number of channels among the settings of a layer, where the config has none for it."""
+CHANNELS_KIND: Final = "channels"
+"""Name of the kind of unit that a channel of an FFN, or of an expert, is."""
 EXPERTS_KIND: Final = "experts"
 """Name of the kind of unit that a whole expert is."""
-
-
-@dataclass(frozen=True)
-class UnitAxis:
-    """A linear layer, norm or parameter that is cut along with a unit.
-
-    `side`: its output features with their bias, or its input features. `runs` says what these are, run after run, by
-    the names that the kind of unit gives them; `name:3` has three times as many features of each unit, side by side.
-    """
-
-    module: str
-    side: Literal["out", "in"]
-    runs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -167,13 +157,15 @@ class Architecture:
         if kind == EXPERTS_KIND:
             routing = None if self.experts is None else self.experts.routing
             return () if routing is None else tuple(UnitAxis(name, "out", ("expert",)) for name in routing.rows)
+        if kind == CHANNELS_KIND and self.experts is not None:
+            channels = None if kind in self.refused else self.experts.channels
+            return () if channels is None else channels.axes
         sublayer = self.sublayer_of(kind)
         return () if sublayer is None or kind in self.refused else sublayer.units[kind]
 
     def reading_weight(self, kind: str) -> str:
         """Return the weight, by name within the block, that reads what units of a kind that can be removed give."""
-        if kind == EXPERTS_KIND:
-            assert self.experts is not None
+        if self.experts is not None and kind in (CHANNELS_KIND, EXPERTS_KIND):
             return self.experts.parameter(self.experts.giving)
         sublayer = self.sublayer_of(kind)
         assert sublayer is not None

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from core.engine.architectures.unit_axis import UnitAxis
+
 
 @dataclass(frozen=True)
 class ExpertMatrix:
@@ -49,12 +51,42 @@ class Routing:
 
 
 @dataclass(frozen=True)
+class LinearNetwork:
+    """A network of linear layers whose width follows the setting of the experts: as wide as `sets` of them together.
+
+    So a shared expert is, or the FFN of blocks that have no experts. The last of its `axes` is that of the layer that
+    reads its channels.
+    """
+
+    axes: tuple[UnitAxis, ...]
+    sets: int
+
+
+@dataclass(frozen=True)
+class ExpertChannels:
+    """Channels of experts: every expert of a block keeps as many, each its own.
+
+    `stacks` are the axes of the experts' stacks, those of one expert; the last is that of the stack that reads its
+    channels. What is `linear` beside the experts loses as many of each set of so many channels.
+    """
+
+    stacks: tuple[UnitAxis, ...]
+    linear: LinearNetwork | None = None
+
+    @property
+    def axes(self) -> tuple[UnitAxis, ...]:
+        """Return all axes, those of the stacks first."""
+        return self.stacks if self.linear is None else (*self.stacks, *self.linear.axes)
+
+
+@dataclass(frozen=True)
 class Experts:
     """The experts of a block: a module that is given tokens with the experts each goes to, and adds up what these give.
 
     `module` is its name within the block. `reading` multiplies the tokens, `giving` what becomes of its outputs.
     `transposed`: stacks are [experts, inputs, outputs]. Each token goes to `top_k` of them. `routing`
     is what is known of their choice; None where whole experts cannot be removed, `kept_because` then says why.
+    `channels` are those that every one can lose; None where none can.
     """
 
     module: str
@@ -64,6 +96,7 @@ class Experts:
     top_k: int
     routing: Routing | None = None
     kept_because: str | None = None
+    channels: ExpertChannels | None = None
 
     @property
     def matrices(self) -> tuple[ExpertMatrix, ExpertMatrix]:

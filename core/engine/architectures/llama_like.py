@@ -1,6 +1,7 @@
 """Parts that many architectures have as Llama has them: separate projections, a gated FFN, a norm before either."""
 
-from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
+from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.unit_axis import UnitAxis
 
 PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 CHANNELS = (

@@ -45,6 +45,11 @@ def fine_kind(kinds: Sequence[UnitKind]) -> UnitKind:
     return next(kind for kind in kinds if kind.is_fine)
 
 
+def fine_parameters(structure: ModelStructure, kinds: Sequence[UnitKind]) -> int:
+    """Return the parameters of one of the finest units, in the layer where that is the most."""
+    return max(fine_kind(kinds).parameters(structure, layer) for layer in range(len(structure.layers)))
+
+
 _ROUNDING = 1e-6
 """Parameters of a layer that a ratio, a float, may mean too many or too few."""
 
@@ -74,7 +79,7 @@ def counts_for_ratio(
         most = width_steps(
             structure, fullest_layer(structure, kinds), kinds, hidden_size=hidden_size, round_to=round_to
         )
-        slack = round_to * fine_kind(kinds).parameters(structure, 0) * len(structure.layers) + _ROUNDING
+        slack = round_to * fine_parameters(structure, kinds) * len(structure.layers) + _ROUNDING
         wanted = ratio * parameters
         nearest = min(
             (alike_counts(structure, kinds, each.units) for each in most),

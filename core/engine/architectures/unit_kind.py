@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
-from core.engine.architectures.architecture import Architecture, UnitAxis
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.structure import LayerShape, ModelStructure
+from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.errors import UnusableModel
 
@@ -54,11 +55,11 @@ class UnitKind(ABC):
 
     @abstractmethod
     def units(self, shape: LayerShape) -> int:
-        """Return the number of units of a layer."""
+        """Return the number of units of a layer, in each of its sets."""
 
     @abstractmethod
     def parameters(self, structure: ModelStructure, layer: int) -> int:
-        """Return the parameters of one unit of a layer."""
+        """Return the parameters of one unit of a layer, of one in each set together."""
 
     @abstractmethod
     def runs(self, structure: ModelStructure, layer: int) -> Mapping[str, tuple[int, int]]:
@@ -70,6 +71,10 @@ class UnitKind(ABC):
 
     def parts(self, shape: LayerShape) -> int:
         """Return the number of equal parts of a layer's units of which each must keep as many."""
+        return 1
+
+    def sets(self, shape: LayerShape) -> int:
+        """Return how many sets of so many units a layer has, of each of which as many stay: one for each expert."""
         return 1
 
     def all_parameters(self, structure: ModelStructure, layer: int) -> int:
@@ -110,13 +115,13 @@ def features(family: Architecture, block: Block, axis: UnitAxis) -> int:
     return _size(family, axis, block[f"{axis.module}.weight"])
 
 
-def axis_parameters(family: Architecture, block: Block, kind: KindName, rows: Mapping[str, int]) -> int:
-    """Return the parameters of one unit: of all axes of a kind, with so many features in each run."""
+def axis_parameters(family: Architecture, block: Block, axes: Sequence[UnitAxis], rows: Mapping[str, int]) -> int:
+    """Return the parameters of one unit: of all its axes, with so many features in each run."""
     return sum(
         block[name].numel
         // _size(family, axis, block[name])
         * sum(rows.get(name, 0) * factor for name, factor in map(run_name, axis.runs))
-        for axis in family.axes(kind)
+        for axis in axes
         for name in axis_tensors(axis)
         if name in block
     )

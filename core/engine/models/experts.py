@@ -38,6 +38,15 @@ class RoutedTokens:
         rows_N, places_N = torch.where(self.index_NK == expert)
         return rows_N, self.gates_NK[rows_N, places_N]
 
+    def gated_inner(self, stacks: "ExpertStacks", expert: int) -> tuple[Tensor, Tensor]:
+        """Return the rows of the tokens that go to an expert, and what its last matrix multiplies times their gates.
+
+        In float32, [tokens, channels]: a mixture is one wide network of these features, zero for all other tokens.
+        """
+        rows_N, gates_N = self.of_expert(expert)
+        inner_NI = stacks.inner(self.hidden_NH[rows_N], expert)
+        return rows_N, inner_NI.float() * gates_N.float()[:, None]
+
     def reached(self, experts: int) -> Tensor:
         """Return how many of the tokens go to each of so many experts: [experts], on the CPU."""
         return torch.bincount(self.index_NK.flatten(), minlength=experts).cpu()
@@ -64,9 +73,17 @@ class ExpertStacks:
 
     def inner(self, hidden_NH: Tensor, expert: int) -> Tensor:
         """Return what the expert's last matrix multiplies, for tokens that it reads: [tokens, channels]."""
-        read = self._product(self.experts.reading, hidden_NH, expert)
-        inner: Tensor = self._own._apply_gate(read) if self._own.has_gate else self._own.act_fn(read)
-        return inner
+        return self.gated(self._product(self.experts.reading, hidden_NH, expert))
+
+    def gated(self, read_NF: Tensor) -> Tensor:
+        """Return what becomes of the outputs of an expert's first matrix: [tokens, channels]."""
+        inner_NI: Tensor = self._own._apply_gate(read_NF) if self.has_gate else self._own.act_fn(read_NF)
+        return inner_NI
+
+    @property
+    def has_gate(self) -> bool:
+        """Return True if half of the first matrix's outputs are gates of the others."""
+        return bool(self._own.has_gate)
 
     def output(self, inner_NI: Tensor, expert: int) -> Tensor:
         """Return what the expert gives, before its gate: [tokens, hidden_size]."""
@@ -85,14 +102,18 @@ def out_in(matrix: Tensor, experts: Experts) -> Tensor:
 
 
 def router_tensors(experts: Experts, present: Mapping[str, Tensor]) -> list[str]:
-    """Return the router's tensors of a block that have an entry for each expert."""
-    assert experts.routing is not None, "no whole experts can go"
-    return [name for name in experts.routing.rows if name in present and not name.startswith(f"{experts.module}.")]
+    """Return the router's tensors of a block that have an entry for each expert; none where it is not known."""
+    rows = () if experts.routing is None else experts.routing.rows
+    return [name for name in rows if name in present and not name.startswith(f"{experts.module}.")]
 
 
 def mixture_module(experts: Experts) -> str:
-    """Return the name of the innermost module of a block that has its experts and its router."""
-    assert experts.routing is not None
+    """Return the name of the innermost module of a block that has its experts and its router.
+
+    Where nothing is known of that it is the experts' own.
+    """
+    if experts.routing is None:
+        return experts.module
     common = experts.module.split(".")[:-1]
     for name in experts.routing.rows:
         parts = name.split(".")[:-1]

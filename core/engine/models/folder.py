@@ -62,8 +62,13 @@ class ModelFolder:
         """Return where tensors lie, under the names they are saved by.
 
         Those that are quantised, or in pieces, are written to the file `dequantised`, which is made where there is any.
+        Of a stack these are the tensors of each expert.
         """
-        entries = {self.family.stored_name(name): self.tensors[name] for name in sorted(names)}
+        entries: dict[str, TensorEntry] = {}
+        for name in sorted(names):
+            entry = self.tensors[name]
+            parts = entry if isinstance(entry, StackedEntry) else ()
+            entries |= {part.name: part for part in parts} or {self.family.stored_name(name): entry}
         written = {
             name: read_tensor(each) for name, each in entries.items() if isinstance(each, QuantisedEntry | PiecedEntry)
         }

@@ -15,11 +15,13 @@ class WidthOptions(MethodParameters, RefitOptions):
     """Options for removable groups, and the multiples to which their counts are rounded.
 
     `paper_protects`: of 32 layers, how many first and last ones the method's paper leaves alone. `cuts_behind_norms`:
-    heads go while what all of them gave is there, so that a norm must not span them.
+    heads go while what all of them gave is there, so that a norm must not span them. `cuts_experts`: of a mixture the
+    channels of its experts go.
     """
 
     paper_protects: ClassVar[tuple[int, int]] = (0, 0)
     cuts_behind_norms: ClassVar[bool] = False
+    cuts_experts: ClassVar[bool] = False
 
     attention: Annotated[AttentionChoice, BeforeValidator(lambda given: given or "auto")] = Field(
         "auto",
@@ -70,6 +72,8 @@ class WidthOptions(MethodParameters, RefitOptions):
 
 class RankedWidthOptions(WidthOptions):
     """Parameters of methods that score every group: the scope within which their scores are compared."""
+
+    cuts_experts: ClassVar[bool] = True
 
     scope: Literal["layer", "model"] = Field(
         "layer",

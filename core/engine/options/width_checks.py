@@ -28,6 +28,12 @@ def check_offered(description: ModelDescription, parameters: WidthOptions) -> No
             f"{description.architecture} cannot lose channels: {why}; use a method that sets weights to zero",
             param="model",
         )
+    if family.experts is not None and not parameters.cuts_experts:
+        raise UnsupportedArchitecture(
+            f"{description.architecture} is a mixture of experts, from which this method takes no channels; use "
+            "frontier, flap or llm-pruner, or a method that takes whole experts or weights",
+            param="model",
+        )
     kept = family.refused.get("heads")
     if kept is not None and parameters.attention not in ("auto", "none"):
         raise InvalidParameters(

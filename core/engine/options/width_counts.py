@@ -14,6 +14,7 @@ from core.engine.architectures.unit_counts import (
     alike_counts,
     counts_for_ratio,
     fine_kind,
+    fine_parameters,
     fullest_layer,
     removable_parameters,
     width_steps,
@@ -202,7 +203,7 @@ def rounding_cost(
     if plan.counts is not None:
         return abs(sum(each.removed for each in plan.counts) - wanted) / wanted if wanted else 0.0
     structure = require_structure(description)
-    step = plan.round_to * fine_kind(plan.kinds).parameters(structure, 0)
+    step = plan.round_to * fine_parameters(structure, plan.kinds)
     return step / wanted if wanted else 0.0
 
 

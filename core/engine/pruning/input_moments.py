@@ -1,5 +1,7 @@
 """Mean and variance of a linear layer's inputs over the calibration tokens, gathered by micro-batches."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,20 @@ class InputMoments:
             self._squares_I += squares_I + shift_I.square() * (self.tokens * share)
         self.tokens += tokens
 
+    def add_zeros(self, tokens: int) -> None:
+        """Take in so many tokens whose inputs are zero, after others."""
+        if tokens:
+            share = tokens / (self.tokens + tokens)
+            self._squares_I = self.squares_I + self.mean_I.square() * (self.tokens * share)
+            self._mean_I = self.mean_I * (1 - share)
+            self.tokens += tokens
+
+    @property
+    def squares_I(self) -> Tensor:
+        """Sum of the squares of each input feature about its mean, in float64."""
+        assert self._squares_I is not None
+        return self._squares_I
+
     @property
     def mean_I(self) -> Tensor:
         """Mean of each input feature, in float64."""
@@ -41,11 +57,18 @@ class InputMoments:
     @property
     def variance_I(self) -> Tensor:
         """Sample variance of each input feature, in float64; 0 of a single token."""
-        assert self._squares_I is not None
-        return self._squares_I.clamp(min=0) / max(self.tokens - 1, 1)
+        return self.squares_I.clamp(min=0) / max(self.tokens - 1, 1)
 
     @property
     def mean_square_I(self) -> Tensor:
         """Mean of each input feature's square, in float64."""
-        assert self._squares_I is not None
-        return self._squares_I.clamp(min=0) / self.tokens + self.mean_I.square()
+        return self.squares_I.clamp(min=0) / self.tokens + self.mean_I.square()
+
+
+class StackedMoments:
+    """Means and variances of what the last matrix of each expert reads: [experts, features] each."""
+
+    def __init__(self, experts: Sequence[InputMoments]) -> None:
+        self.mean_I = torch.stack([each.mean_I for each in experts])
+        self.variance_I = torch.stack([each.variance_I for each in experts])
+        self.mean_square_I = torch.stack([each.mean_square_I for each in experts])

@@ -41,12 +41,6 @@ def complete_recovery(
     Raises InvalidRequest for what does not apply to the method or the model, naming it.
     """
     info = RECOVERIES[requested.method]
-    if description.known_as.experts is not None:
-        raise InvalidRequest(
-            f"recovery: mixtures of experts, as {description.architecture}, are not trained yet, since what trains "
-            "them does not hold the zeros of experts: leave recovery out",
-            param="recovery",
-        )
     _check_softening(requested)
     if info.adapters == "never" and requested.lora is not None:
         raise _inapplicable("lora", requested.method, recoveries_where(lambda each: each.adapters != "never"))
@@ -60,11 +54,12 @@ def complete_recovery(
             "recovery.train_embeddings belongs to training without adapters: leave it out, or lora null",
             param="recovery.train_embeddings",
         )
+    adaptable = [linear for linear in description.linears if linear.experts is None]  # experts are not trained
     for target in (lora and lora.targets) or []:
-        if not any(linear.matches([target]) for linear in description.linears):
+        if not any(linear.matches([target]) for linear in adaptable):
             raise InvalidRequest(
-                f"recovery.lora.targets: {target!r} matches no linear layer; layer 0 has "
-                f"{', '.join(linear.name for linear in description.linears if linear.layer == 0)}",
+                f"recovery.lora.targets: {target!r} matches no linear layer that adapters go on; layer 0 has "
+                f"{', '.join(linear.name for linear in adaptable if linear.layer == 0)}",
                 param="recovery.lora.targets",
             )
     length = requested.sequence_length or min(sequence_length or DEFAULT_SEQUENCE_LENGTH, description.context_length)

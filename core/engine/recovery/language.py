@@ -26,6 +26,7 @@ from core.engine.models.tensors import DTYPES, read_tensor, write_tensors
 from core.engine.recovery.activations import kept_activation_bytes
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.implementations import language_recovery
+from core.engine.recovery.mixtures import freeze_experts, trained_of
 from core.engine.recovery.pace import Ending
 from core.engine.recovery.precision import (
     cast_weights,
@@ -113,6 +114,7 @@ def recover(
     _require_complete(folder, model)
     for name in folder.family.other_modules:
         model.get_submodule(name).requires_grad_(False)
+    freeze_experts(model, folder.family)
     if recovery.lora is not None or kept_activation_bytes(folder.description, recovery) > activation_budget_bytes:
         checkpoint_activations(model)
     parameters = [name for name, _ in model.named_parameters()]
@@ -160,7 +162,7 @@ def recover(
         loss_seconds=training.pace.seconds,
         gains=training.pace.gains,
         ending=training.pace.ending(len(training.losses)) or "steps",
-        trained=trainable.trained,
+        trained=trained_of(trainable, folder.family),
         trained_parameters=trained_parameters,
         tokens=len(training.losses) * recovery.batch_size * windows_NT.shape[1],
         seconds=time.monotonic() - began,

@@ -1,6 +1,6 @@
 """FLAP: its description and parameters."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ _STATE_BYTES = 4
 
 class FLAPParameters(WidthOptions):
     """Parameters of `flap`."""
+
+    cuts_experts: ClassVar[bool] = True
 
     scope: Literal["layer", "model"] | None = Field(
         None,

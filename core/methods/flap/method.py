@@ -1,20 +1,20 @@
 """FLAP (An, Zhao, Yu, Tang, Wang 2023, arXiv:2312.11983): heads and channels that fluctuate least go."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from core.engine.architectures.unit_kind import KindName
 from core.engine.models.tensors import to_out_in
-from core.engine.pruning.input_moments import InputMoments
 from core.engine.pruning.protocols.units import BlockUnitMethod
-from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, TokensAtBlock
+from core.engine.pruning.units.block_tokens import BlockToPrune, Moments, PrunedBlock, TokensAtBlock
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.dense_blocks import dense_blocks
 from core.engine.pruning.units.output_biases import output_biases
 from core.engine.pruning.units.ranking import threshold_counts
-from core.engine.pruning.units.removal import UnitCounts, UnitSlice, kept_mask, require_finite
+from core.engine.pruning.units.removal import UnitCounts, kept_mask, require_finite
+from core.engine.pruning.units.unit_slices import UnitSlice
 from core.methods.flap.info import FLAPParameters
 
 _TINY = torch.finfo(torch.float64).tiny
@@ -52,44 +52,52 @@ class FLAP(BlockUnitMethod):
     ) -> PrunedBlock:
         if not block.counts.removed:
             return PrunedBlock({})
-        slices = {each.kind: each.reading_slice for each in block.unit_sets}
-        moments = dense.moments(each.linear for each in slices.values())
-        scores: dict[KindName, Tensor] = {}
-        for kind, unit_slice in slices.items():
-            features_I = self._feature_scores(unit_slice, block.tensors, moments[unit_slice.linear])
-            scores[kind] = _unit_averages(unit_slice, features_I)
-        units = block.keep_highest(scores)
+        moments = dense.moments_of_units(block.family.experts, block.unit_sets)
+        units = block.keep_highest(
+            {
+                unit_set.kind: _summed(
+                    _unit_averages(each, self._feature_scores(each, block.tensors, moments[each.name]))
+                    for each in unit_set.reading_slices
+                )
+                for unit_set in block.unit_sets
+            }
+        )
         changed = {}
         for unit_set in block.unit_sets:
-            unit_slice = slices[unit_set.kind]
-            name = f"{unit_slice.linear}.bias"
-            if self.bias and unit_set.kind in units and name in block.tensors:
-                kept_U = kept_mask(units[unit_set.kind], unit_set.units).double()
-                removed_I = 1 - unit_slice.spread(kept_U, unowned=1.0)
-                mean_I = (moments[unit_slice.linear].mean_I.cpu() * removed_I).float()
-                weight_OI = to_out_in(block.tensors[unit_slice.name].float(), block.family)
-                before_O = block.tensors[name]
-                changed[name] = (before_O.float() + weight_OI @ mean_I).to(before_O.dtype)
+            for unit_slice in unit_set.reading_slices:
+                name = f"{unit_slice.linear}.bias"
+                if self.bias and unit_set.kind in units and name in block.tensors:
+                    kept_U = kept_mask(units[unit_set.kind], unit_set.units).double()
+                    removed_I = 1 - unit_slice.spread(kept_U, unowned=1.0)
+                    mean_I = (moments[unit_slice.name].mean_I.cpu() * removed_I).float()
+                    weight_OI = to_out_in(block.tensors[unit_slice.name].float(), block.family)
+                    before_O = block.tensors[name]
+                    changed[name] = (before_O.float() + weight_OI @ mean_I).to(before_O.dtype)
         return PrunedBlock(units, changed)
 
     def _standardised_scores(self, context: UnitSelectionContext) -> list[dict[KindName, Tensor]]:
         scores: list[dict[KindName, Tensor]] = []
         for layer, tensors, tokens in dense_blocks(context):
-            slices = {each.kind: each.reading_slice for each in context.unit_sets(layer)}
-            moments = tokens.moments(each.linear for each in slices.values())
+            unit_sets = context.unit_sets(layer)
+            moments = tokens.moments_of_units(context.folder.family.experts, unit_sets)
             scores.append({})
-            for kind, unit_slice in slices.items():
-                features_I = self._feature_scores(unit_slice, tensors, moments[unit_slice.linear])
-                require_finite({layer: {kind: features_I}})
-                features_I = (features_I - features_I.mean()) / features_I.std(correction=0).clamp(min=_TINY)
-                scores[layer][kind] = _unit_averages(unit_slice, features_I)
+            for unit_set in unit_sets:
+                slices = unit_set.reading_slices
+                features = [self._feature_scores(each, tensors, moments[each.name]) for each in slices]
+                of_all_F = torch.cat([each.flatten() for each in features])
+                require_finite({layer: {unit_set.kind: of_all_F}})
+                mean, deviation = of_all_F.mean(), of_all_F.std(correction=0).clamp(min=_TINY)
+                scores[layer][unit_set.kind] = _summed(
+                    _unit_averages(unit_slice, (each - mean) / deviation)
+                    for unit_slice, each in zip(slices, features, strict=True)
+                )
         return scores
 
-    def _feature_scores(self, unit_slice: UnitSlice, tensors: Mapping[str, Tensor], moments: InputMoments) -> Tensor:
+    def _feature_scores(self, unit_slice: UnitSlice, tensors: Mapping[str, Tensor], moments: Moments) -> Tensor:
         weight = tensors[unit_slice.name].float()
         if self.metric == "wifn":
             mean_square_I = moments.mean_square_I.cpu()
-            outputs = weight.numel() // len(mean_square_I)
+            outputs = weight.numel() // mean_square_I.numel()
             return unit_slice.per_feature(weight.abs()).double() / outputs * mean_square_I.sqrt()
         variance_I = moments.variance_I.cpu()
         return variance_I if self.metric == "ifv" else variance_I * unit_slice.per_feature(weight.square()).double()
@@ -107,4 +115,10 @@ class FLAP(BlockUnitMethod):
 
 
 def _unit_averages(unit_slice: UnitSlice, features_I: Tensor) -> Tensor:
-    return unit_slice.per_unit(features_I) / unit_slice.per_unit(torch.ones_like(features_I))
+    """Return the mean over the features of each unit; 0 of a unit that has none in this tensor: [units]."""
+    return unit_slice.per_unit(features_I) / unit_slice.per_unit(torch.ones_like(features_I)).clamp(min=1)
+
+
+def _summed(scores: Iterable[Tensor]) -> Tensor:
+    """Return the scores of all units of a set, each of which one tensor has."""
+    return torch.stack(list(scores)).sum(dim=0)

@@ -5,55 +5,90 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.unit_kind import KindName
+from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.hooks import removed_after
 from core.engine.models.tensors import to_out_in
 from core.engine.pruning.layerwise.block_gradients import backward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import UnitSet
+from core.engine.pruning.units.unit_slices import SetSlice, StackSlice, UnitSlice
 from core.methods.frontier.structured_info import MEASURED_SEQUENCES
 
 
 class _Watch:
     """A layer that reads what units give: sums over forwards and backwards, of gradients g of its output.
 
-    `metric_OO` is Σ ggᵀ, `costs_U` is Σ (g·W_u z_u)² for the part W_u z_u of the output that is a unit's.
+    `metric_OO` is Σ ggᵀ, `costs_U` is Σ (g·W_u z_u)² for the part W_u z_u of the output that is a unit's; of experts
+    z_u is times the gates of the tokens routed to them.
     """
 
-    def __init__(self, unit_set: UnitSet, module: nn.Module, family: Architecture) -> None:
-        self.unit_set = unit_set
-        self.module = module
+    def __init__(self, unit_slice: UnitSlice, block: nn.Module, family: Architecture) -> None:
+        self.unit_slice = unit_slice
+        self.block = block
         self.family = family
         self.metric_OO: Tensor | None = None
         self.costs_U: Tensor | None = None
 
-    def hook(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+    def register(self) -> RemovableHandle:
+        """Watch the module of the block: a linear layer, or that of the experts."""
+        if isinstance(self.unit_slice, StackSlice):
+            assert self.family.experts is not None
+            experts = self.block.get_submodule(self.family.experts.module)
+            return experts.register_forward_hook(self._at_experts, with_kwargs=True)
+        return self.block.get_submodule(self.unit_slice.linear).register_forward_hook(self._at_linear)
+
+    def _at_linear(self, module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
         """Accumulate once the output's gradient arrives; a forward hook, idle in forwards without gradients."""
         if not output.requires_grad:
             return
         inputs_NI = arguments[0].detach().flatten(0, -2).float()
-        weight = self.module.weight
+        weight = module.weight
         assert isinstance(weight, Tensor)
         weight_OI = to_out_in(weight.detach().float(), self.family)
 
         def see(gradient: Tensor) -> None:
             gradient_NO = gradient.flatten(0, -2).float()
             parts_NI = (gradient_NO @ weight_OI).mul_(inputs_NI)
-            costs_U = parts_NI.unflatten(1, (self.unit_set.units, -1)).sum(dim=2).square().sum(dim=0)
-            metric_OO = gradient_NO.T @ gradient_NO
-            self.costs_U = costs_U if self.costs_U is None else self.costs_U + costs_U
-            self.metric_OO = metric_OO if self.metric_OO is None else self.metric_OO + metric_OO
+            own_U = parts_NI.unflatten(1, (self.unit_slice.units, -1)).sum(dim=2).square().sum(dim=0)
+            self._add(self.unit_slice.among_all(own_U) if isinstance(self.unit_slice, SetSlice) else own_U, gradient_NO)
 
         output.register_hook(see)
+
+    def _at_experts(
+        self, module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object], output: Tensor
+    ) -> None:
+        """Accumulate as `_at_linear` does, expert by expert."""
+        tokens, experts, unit_slice = RoutedTokens.of(arguments, keywords), self.family.experts, self.unit_slice
+        assert tokens is not None and experts is not None and isinstance(unit_slice, StackSlice)
+        if not output.requires_grad:
+            return
+
+        def see(gradient: Tensor) -> None:
+            gradient_NO, stacks = gradient.flatten(0, -2).float(), ExpertStacks(self.block, experts)
+            own = []
+            with torch.no_grad():
+                for expert in range(len(stacks)):
+                    rows_N, inner_NI = tokens.gated_inner(stacks, expert)
+                    weight_OI = stacks.matrix_OI(experts.giving, expert).float()
+                    own.append((gradient_NO[rows_N] @ weight_OI).mul_(inner_NI).square().sum(dim=0))
+                self._add(unit_slice.among_all(torch.cat(own)), gradient_NO)
+
+        output.register_hook(see)
+
+    def _add(self, costs_U: Tensor, gradient_NO: Tensor) -> None:
+        metric_OO = gradient_NO.T @ gradient_NO
+        self.costs_U = costs_U if self.costs_U is None else self.costs_U + costs_U
+        self.metric_OO = metric_OO if self.metric_OO is None else self.metric_OO + metric_OO
 
 
 def measure_outputs(context: UnitSelectionContext, seed: int) -> list[dict[KindName, Tensor]]:
     """Write the metric of the layers that read units, and return what each unit costs, of every layer, by kind.
 
     The metric E[ggᵀ] over tokens, g the gradient in an output of the summed loss of tokens that the model draws, is
-    written as a block's planned tensor by the layer's name: an error e of the output costs ½·E[(g·e)²] nats a token.
+    written as a block's planned tensor by the weight's name: an error e of the output costs ½·E[(g·e)²] nats a token.
     All blocks run forward and backward, one after the other.
     """
     assert context.calibration is not None
@@ -62,24 +97,27 @@ def measure_outputs(context: UnitSelectionContext, seed: int) -> list[dict[KindN
     tokens_NT = context.calibration[::step][:MEASURED_SEQUENCES]
     scale = (tokens_NT.shape[1] - 1) / len(tokens_NT)  # gradients are those of the mean over so many predictions
     watches = [
-        [
-            _Watch(unit_set, streamed.blocks[layer].get_submodule(unit_set.linear), family)
+        {
+            unit_set.kind: [_Watch(each, streamed.blocks[layer], family) for each in unit_set.reading_slices]
             for unit_set in context.unit_sets(layer)
-        ]
+        }
         for layer in range(context.layers)
     ]
     costs: list[dict[KindName, Tensor]] = [{} for _ in watches]
 
     def on_block(index: int, *unused: Mapping[str, Tensor]) -> None:
         metrics = {}
-        for watch in watches[index]:
-            assert watch.costs_U is not None and watch.metric_OO is not None
-            costs[index][watch.unit_set.kind] = watch.costs_U.double().cpu() * scale / 2
-            metrics[watch.unit_set.linear] = watch.metric_OO * scale
-            watch.costs_U = watch.metric_OO = None
+        for kind, of_kind in watches[index].items():
+            summed = []
+            for watch in of_kind:
+                assert watch.costs_U is not None and watch.metric_OO is not None
+                summed.append(watch.costs_U.double().cpu())
+                metrics[watch.unit_slice.name] = watch.metric_OO * scale
+                watch.costs_U = watch.metric_OO = None
+            costs[index][kind] = torch.stack(summed).sum(dim=0) * scale / 2
         context.planned.write(index, metrics)
 
-    with removed_after(watch.module.register_forward_hook(watch.hook) for each in watches for watch in each):
+    with removed_after(watch.register() for each in watches for of_kind in each.values() for watch in of_kind):
         backward_blocks(
             streamed,
             tokens_NT,

@@ -9,22 +9,20 @@ from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName
 from core.engine.models.tensors import to_out_in
 from core.engine.options.width_counts import reduction_of_rest
-from core.engine.pruning.compensation.column_update import damped_cholesky
-from core.engine.pruning.compensation.refit import refit_directions, ridge_directions, target_product
+from core.engine.pruning.compensation.refit import refit_directions
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens, TokensAtBlock
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.ranking import threshold_counts
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitCounts, UnitSet, require_finite
-from core.methods.frontier.group_surgeon import remove_groups
+from core.engine.pruning.units.unit_slices import StackSlice
+from core.methods.frontier.experts_fit import ExpertsFit
+from core.methods.frontier.input_removal import output_metric, without_inputs
 from core.methods.frontier.layer_drop import LAYER_DROP
 from core.methods.frontier.layer_search import LayerSearch
 from core.methods.frontier.output_metric import measure_outputs
 from core.methods.frontier.structured_info import StructuredFrontierParameters
-
-_AT_ONCE = 32
-"""Number of single inputs that go in one step; groups of several go one by one."""
 
 
 class StructuredFrontier(BlockUnitMethod):
@@ -65,6 +63,8 @@ class StructuredFrontier(BlockUnitMethod):
     ) -> PrunedBlock:
         assert pruned is not None
         losing = {each.linear: each for each in block.unit_sets if block.counts.units[each.kind] < each.units}
+        if any(isinstance(each.reading_slice, StackSlice) for each in block.unit_sets):
+            return self._prune_experts(block, pruned)
         outputs = [each.output for each in block.family.sublayers]
         linears = [name for name in outputs if f"{name}.weight" in block.tensors]
         if pruned.are_dense():  # nothing before has to be made up for
@@ -74,6 +74,22 @@ class StructuredFrontier(BlockUnitMethod):
         fit = _Fit(self.parameters, block, losing)
         pruned.fit(linears, fit)
         return PrunedBlock(fit.units, fit.changed, fit.costs, fit.notes)
+
+    def _prune_experts(self, block: BlockToPrune, pruned: PrunedTokens) -> PrunedBlock:
+        """Prune a block with experts, one after the other, each as a layer that reads the tokens routed to it.
+
+        What is beside them loses the channels that cost least alone before, and the experts make up for it.
+        """
+        (unit_set,) = block.unit_sets
+        experts = block.family.experts
+        assert experts is not None
+        keep = block.counts.units[unit_set.kind]
+        if keep * unit_set.sets == unit_set.units and pruned.are_dense():
+            return PrunedBlock({})
+        fit = ExpertsFit(self.parameters, block, unit_set, experts)
+        before = fit.choose_linear(pruned) if unit_set.linear_output is not None else {}
+        pruned.fit_experts(before, fit)
+        return fit.result()
 
 
 def _counts_without(
@@ -156,36 +172,17 @@ class _Fit:
         self, unit_set: UnitSet, dense_OI: Tensor, inputs: InputStatistic, note: Callable[[str], None]
     ) -> tuple[Tensor, Tensor]:
         """Return the weights with columns of zeros where inputs go, and the places of those that stay."""
-        gram_II, target_OI = inputs.gram_II, target_product(dense_OI, inputs)
-        lower_II, dead_I = damped_cholesky(gram_II, self._parameters.damping, note)
-        inverse_II = torch.cholesky_inverse(lower_II)
-        del lower_II
-        weight_OI = dense_OI + (target_OI - dense_OI @ gram_II) @ inverse_II
-        best_OI, metric_OO = weight_OI.clone(), self._metric(unit_set, weight_OI)
-        weight_OI[:, dead_I] = 0  # whatever is multiplied by them, their loss costs nothing
-        size = weight_OI.shape[1] // unit_set.units
-        kept = remove_groups(
-            weight_OI,
-            inverse_II,
-            metric_OO,
-            size=size,
+        removal = without_inputs(
+            dense_OI,
+            inputs,
+            self._parameters,
+            units=unit_set.units,
             keep=self._block.counts.units[unit_set.kind],
-            at_once=_AT_ONCE if size == 1 else 1,
+            features=unit_set.reading_slice.features,
+            metric_OO=output_metric(self._parameters, self._block, unit_set.output, dense_OI),
+            note=note,
         )
-        self.units[unit_set.kind] = kept
-        features = unit_set.reading_slice.features(torch.tensor(kept)).to(weight_OI.device)
-        left_OI, gram_LL = weight_OI[:, features], gram_II[features][:, features]
-        missing_OL = target_OI[:, features] - left_OI @ gram_LL
-        left_OI = left_OI + ridge_directions([missing_OL], gram_LL, self._parameters.ridge, note)[0]
-        left_OI = torch.where(dead_I[features], dense_OI[:, features], left_OI)
-        fitted_OI = torch.zeros_like(dense_OI).index_copy_(1, features, left_OI)
-        if metric_OO is not None:
-            error_OI = best_OI - fitted_OI
-            energy_OI = (metric_OO @ error_OI) * (error_OI @ gram_II)
-            self.costs[unit_set.kind] = float(energy_OI.sum(dtype=torch.float64)) / (2 * inputs.tokens)
-        return fitted_OI, features
-
-    def _metric(self, unit_set: UnitSet, weight_OI: Tensor) -> Tensor | None:
-        if not self._parameters.metric:
-            return None
-        return self._block.planned[unit_set.linear].to(weight_OI.device)
+        self.units[unit_set.kind] = removal.kept
+        if removal.energy is not None:
+            self.costs[unit_set.kind] = removal.energy / (2 * inputs.tokens)
+        return removal.weight_OI, removal.features

@@ -26,6 +26,7 @@ class StructuredFrontierParameters(WidthOptions):
     """Parameters of `frontier` where heads and channels go."""
 
     cuts_behind_norms: ClassVar[bool] = True
+    cuts_experts: ClassVar[bool] = True
 
     budget: Budget = Field(
         "quick",

@@ -11,7 +11,8 @@ from core.engine.architectures.unit_kind import KindName
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits, UnitSlice
+from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.unit_slices import UnitSlice
 
 
 class L2Structured(UnitMethod):

@@ -21,7 +21,8 @@ from core.engine.pruning.units.adapter_model import (
     mask_removed,
 )
 from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits, UnitSet, UnitSlice, kept_mask
+from core.engine.pruning.units.removal import KeptUnits, UnitSet, kept_mask
+from core.engine.pruning.units.unit_slices import UnitSlice
 from core.engine.recovery.adapters import MaskedLoraLinear
 from core.methods.lorashear.bundle_damage import UnitBundle
 

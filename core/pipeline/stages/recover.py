@@ -51,9 +51,8 @@ def recover_model(spec: LanguageSpec, context: StageContext) -> RecoveryOutput:
     else:
         windows_NT = recovery_set(spec, recovery, tokenizer)
     evaluations = evaluation_sets(spec.recipe.evaluation, spec.evaluation, tokenizer)
-    linears = prunable_linears(
-        folder.description, LayerSelection(include_lm_head=not folder.description.tied_embeddings)
-    )
+    selection = LayerSelection(include_lm_head=not folder.description.tied_embeddings)
+    linears = [each for each in prunable_linears(folder.description, selection) if each.experts is None]
     recovered = recover(
         folder,
         recovery,

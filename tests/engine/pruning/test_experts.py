@@ -27,6 +27,7 @@ from core.engine.options.experts import expert_sparsities
 from core.engine.options.width_counts import require_structure
 from core.engine.pruning.block_pass import ExpertRow, PruneResult
 from core.engine.recovery.completion import complete_recovery
+from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
 from core.errors import (
     CorruptSafetensors,
@@ -213,7 +214,8 @@ def test_a_number_of_experts_that_cannot_stay_is_refused_with_the_nearest(
         ("magnitude", 0.5, {"scope": "model"}, InvalidParameters, "which is not done with those of experts"),
         ("wanda", 0.5, {"allocation": "owl"}, InvalidParameters, "some of these have experts and some none"),
         ("sensitivity", None, {"method": "magnitude"}, UnsupportedArchitecture, "are not measured yet"),
-        ("l2-structured", 0.2, {}, UnsupportedArchitecture, "neither channels nor heads"),
+        ("l2-structured", 0.2, {"attention": "kv_groups"}, InvalidParameters, "no heads are removed yet"),
+        ("bonsai", 0.2, {}, UnsupportedArchitecture, "takes no channels"),
     ],
 )
 def test_what_mixtures_are_not_offered_is_refused_before_anything_is_queued(
@@ -223,9 +225,38 @@ def test_what_mixtures_are_not_offered_is_refused_before_anything_is_queued(
         resolve_request(opened(GROUPED).description, method, None, sparsity, parameters)
 
 
-def test_a_mixture_is_not_trained() -> None:
-    with pytest.raises(InvalidRequest, match="leave recovery out"):
-        complete_recovery(Recovery(method="lora", dataset="text"), opened(PER_EXPERT).description)
+def test_adapters_on_experts_are_refused() -> None:
+    lora = {"targets": ["*.experts.*"]}
+    with pytest.raises(InvalidRequest, match="matches no linear layer that adapters go on"):
+        complete_recovery(
+            Recovery.model_validate({"method": "lora", "dataset": "text", "lora": lora}),
+            opened(PER_EXPERT).description,
+        )
+
+
+@pytest.mark.parametrize("method", ["lora", "finetune"])
+def test_a_recovery_leaves_experts_and_routers_as_they_were_pruned(method: str, tmp_path: Path) -> None:
+    source = opened(PER_EXPERT)
+    pruned(source, tmp_path, "sparsegpt", "unstructured", 0.5)
+    folder = open_model(tmp_path / "artifact", own_artifact=True, discovered=source.family)
+    recovery = {"method": method, "steps": 4, "batch_size": 4, "learning_rate": 3e-3, "checkpoint_every": 100}
+    (tmp_path / "work").mkdir()
+    recovered = recover(
+        folder,
+        Recovery.model_validate(recovery),
+        make_tokens(10),
+        linears=[linear.name for linear in folder.description.linears if linear.experts is None],
+        work=tmp_path / "work",
+        device=CPU,
+    )
+    write_checkpoint(recovered.files, recovered.unchanged, folder.path, tmp_path / "recovered")
+    before, after = stock(folder.path).state_dict(), stock(tmp_path / "recovered").state_dict()
+    assert read_header(tmp_path / "recovered" / WEIGHTS).keys() == read_header(folder.path / WEIGHTS).keys()
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert any("self_attn" in name for name in changed)
+    assert not any(".experts." in name or ".gate." in name for name in changed)
+    assert all(counts[0] == counts[1] for counts in recovered.zeros.values())
+    assert recovered.trained.endswith("outside experts and routers")
 
 
 def test_experts_whose_tensors_are_missing_or_unlike_are_refused() -> None:

@@ -4,7 +4,8 @@ Discovery finds the same, the head's name in files as a renamed key; it is decla
 once.
 """
 
-from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
+from core.engine.architectures.architecture import Architecture, Sublayer
+from core.engine.architectures.unit_axis import UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="gpt_neox",

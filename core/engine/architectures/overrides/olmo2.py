@@ -3,8 +3,8 @@
 Discovery finds the same; it is declared so that such a model is known at once.
 """
 
-from core.engine.architectures.architecture import UnitAxis
 from core.engine.architectures.llama_like import HEADS, llama_like
+from core.engine.architectures.unit_axis import UnitAxis
 
 ARCHITECTURE = llama_like(
     "olmo2",

@@ -3,8 +3,9 @@
 Discovery knows the norms of one config, and here it is the config that says where they are.
 """
 
-from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
+from core.engine.architectures.architecture import Architecture, Sublayer
 from core.engine.architectures.llama_like import PROJECTIONS
+from core.engine.architectures.unit_axis import UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="opt",

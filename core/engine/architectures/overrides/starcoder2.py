@@ -3,8 +3,9 @@
 Discovery finds the same; it is declared so that such a model is known at once.
 """
 
-from core.engine.architectures.architecture import Architecture, Sublayer, UnitAxis
+from core.engine.architectures.architecture import Architecture, Sublayer
 from core.engine.architectures.llama_like import ATTENTION_NORM, FFN_NORM, HEADS, PROJECTIONS
+from core.engine.architectures.unit_axis import UnitAxis
 
 ARCHITECTURE = Architecture(
     model_type="starcoder2",

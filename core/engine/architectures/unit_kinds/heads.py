@@ -9,8 +9,9 @@ runs of query features, then key features, then value features (which count as k
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from core.engine.architectures.architecture import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY, Architecture, UnitAxis
+from core.engine.architectures.architecture import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY, Architecture
 from core.engine.architectures.structure import LayerShape, ModelStructure
+from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.architectures.unit_kind import (
     AttentionChoice,
     AttentionMode,
@@ -38,7 +39,7 @@ class _Heads(UnitKind):
         having = [layer for layer, block in enumerate(blocks) if sublayer and f"{sublayer.output}.weight" in block]
         if sublayer is None or not having:
             return KindFacts(dict.fromkeys(_FACTS, 0), [dict(_NO_HEADS) for _ in blocks])
-        first = having[0]
+        first, axes = having[0], family.axes(self.name)
         heads = {layer: family.config_value(configs[layer], HEADS_KEY) for layer in having}
         if not all(type(each) is int and each > 0 for each in heads.values()):
             raise UnusableModel(f"config.json lacks {HEADS_KEY!r} as a whole number above 0", param="model")
@@ -55,8 +56,10 @@ class _Heads(UnitKind):
             {
                 "head_dim": head_dim,
                 "heads_divide_hidden": family.heads_divide_hidden,
-                "head_parameters": axis_parameters(family, blocks[first], self.name, {"query": head_dim, "head": 1}),
-                "kv_group_parameters": axis_parameters(family, blocks[first], self.name, rows),
+                "head_parameters": axis_parameters(
+                    family, blocks[first], family.axes(self.name), {"query": head_dim, "head": 1}
+                ),
+                "kv_group_parameters": axis_parameters(family, blocks[first], axes, rows),
             },
             [
                 {"heads": heads[layer], "kv_heads": kv_heads[layer]} if layer in heads else dict(_NO_HEADS)

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from core.engine.architectures.architecture import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY, UnitAxis
+from core.engine.architectures.architecture import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY
+from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.models.tracing.differential import Differential
 from core.engine.models.tracing.unit_axes import BlockCut, unit_axes
 from core.engine.models.tracing.unit_layout import Units

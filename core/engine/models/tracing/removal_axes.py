@@ -7,24 +7,19 @@ from dataclasses import replace
 
 import torch
 
-from core.engine.architectures.architecture import (
-    COUNT_KEY,
-    HEAD_DIM_KEY,
-    HEADS_KEY,
-    KV_HEADS_KEY,
-    Architecture,
-    UnitAxis,
-)
+from core.engine.architectures.architecture import COUNT_KEY, HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY, Architecture
+from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.architectures.unit_kind import axis_dimension, run_name
 from core.engine.models.tracing.build import build_random
 from core.engine.models.tracing.configuration import Settings, open_config
 from core.engine.models.tracing.differential import Differential, Shapes, one_line
+from core.engine.models.tracing.expert_channels import with_expert_channels
 from core.engine.models.tracing.units import CHANNELS, HEADS, discover_units
 from core.engine.models.tracing.width_settings import WidthSetting
 from core.errors import SecateurError
 
 _EXPERTS = "experts"
-_OF_MIXTURES = "of a mixture of experts neither channels nor heads are removed yet"
+_OF_MIXTURES = "of a mixture of experts no heads are removed yet"
 
 
 def with_units(architecture: Architecture, small: Settings, real: Settings) -> Architecture:
@@ -38,7 +33,9 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
         if _EXPERTS in architecture.refused:
             return _refusing(architecture, (CHANNELS, HEADS), architecture.refused[_EXPERTS])
         if architecture.experts is not None:
-            return _refusing(architecture, (CHANNELS, HEADS), _OF_MIXTURES)
+            model = build_random(open_config(small))
+            of_experts = with_expert_channels(architecture, model, Differential(small), Differential(real))
+            return _refusing(of_experts, (HEADS,), _OF_MIXTURES)
         settings = _with_shared_keys(small)
         model = build_random(open_config(settings))
         at_size = Differential(real)

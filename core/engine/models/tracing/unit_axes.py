@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.engine.architectures.architecture import UnitAxis
+from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.models.tracing.differential import Change, Differential, Shapes
 from core.engine.models.tracing.unit_layout import Run, Units
 

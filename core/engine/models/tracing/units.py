@@ -12,7 +12,8 @@ from math import prod
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from core.engine.architectures.architecture import OWN_WIDTH_KEY, Architecture, UnitAxis
+from core.engine.architectures.architecture import OWN_WIDTH_KEY, Architecture
+from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.models.tracing.differential import Differential
 from core.engine.models.tracing.head_settings import HeadSettings, find_head_settings
 from core.engine.models.tracing.probe import block_kinds, probe_block

@@ -8,7 +8,6 @@ steps.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import sqrt
 
 import torch
@@ -16,29 +15,17 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from core.engine.architectures.experts import Experts
-from core.engine.models.experts import ExpertStacks, RoutedTokens, mixture_module, out_in, router_tensors
+from core.engine.models.experts import RoutedTokens, mixture_module, router_tensors
 from core.engine.models.hooks import removed_after
 from core.engine.options.compensation import Refit
 from core.engine.options.experts import ROUTER_STEPS, SWEEPS
+from core.engine.pruning.compensation.last_matrices import LastMatrices
+from core.engine.pruning.compensation.mixture_batches import MixtureBatch
 from core.engine.pruning.compensation.refit import refit
-from core.engine.pruning.input_statistics import InputStatistic, Statistic
 
 _FIRST_STEP = 0.05
 """Length of the router's first step, as a share of the length of its rows; a step that does not help is halved."""
 _MOST_HALVINGS = 3
-
-
-@dataclass(frozen=True)
-class MixtureBatch:
-    """One micro-batch at a block's experts, and what these are to give.
-
-    `arguments` and `keywords` are those of the mixture, the module that has both experts and router.
-    """
-
-    tokens: RoutedTokens
-    target_NH: Tensor
-    arguments: tuple[object, ...]
-    keywords: Mapping[str, object]
 
 
 class _Routed(Exception):
@@ -49,13 +36,10 @@ class _Routed(Exception):
         self.tokens = tokens
 
 
-class ExpertFit:
+class ExpertFit(LastMatrices):
     """Fit of one block of a mixture: its last matrices and router as they are by now.
 
-    They are changed in the block and, as they are to be saved, in `tensors`.
-
-    `fitted` are the first of all tokens, to which weights are fitted; the others decide whether the fit is kept. None:
-    all are fitted to, and decide.
+    Where some tokens are not fitted to these decide whether the fit is kept, else all do.
     """
 
     def __init__(
@@ -67,20 +51,11 @@ class ExpertFit:
         compensation: Refit,
         fitted: int | None,
     ) -> None:
-        self.experts = experts
+        super().__init__(experts, block, batches, tensors, fitted)
         self.block = block
-        self.stacks = ExpertStacks(block, experts)
         self.mixture = block.get_submodule(mixture_module(experts))
-        self.batches = batches
-        self.tensors = tensors
         self.compensation = compensation
         self.notes: list[str] = []
-        starts = torch.tensor([0, *(len(batch.target_NH) for batch in batches)]).cumsum(0).tolist()
-        total = starts.pop()
-        self.fitted = [(total if fitted is None else fitted) - start for start in starts]
-        self._others_decide = fitted is not None
-        self.routed = [batch.tokens for batch in batches]
-        self.missing = self._missing(self.routed)
 
     @property
     def error(self) -> float | None:
@@ -99,7 +74,7 @@ class ExpertFit:
     def run(self) -> list[float]:
         """Fit the last matrices in sweeps, then the router in steps; return the α of each matrix in the first sweep."""
         shares: list[float] = []
-        if getattr(self.stacks.module, "has_post_expert_norm", False):
+        if self.is_normed:
             self.notes.append("a norm follows each expert's last matrix, so that the router alone was refitted.")
         else:
             for _ in range(SWEEPS):
@@ -127,34 +102,13 @@ class ExpertFit:
         return shares
 
     def _fit_expert(self, expert: int) -> float | None:
-        """Fit one expert's last matrix, keep account of what is missing, and return α; None where no tokens tell."""
-        stored = self.tensors[self.experts.parameter(self.experts.giving)][expert]
-        device = self.missing[0].device
-        weight_OI = out_in(stored.to(device), self.experts).float()
-        reached = [tokens.of_expert(expert) for tokens in self.routed]
-        fitted = sum(int((rows_N < most).sum()) for (rows_N, _), most in zip(reached, self.fitted, strict=True))
-        total = sum(len(rows_N) for rows_N, _ in reached)
-        if not fitted or (self._others_decide and fitted == total):
+        """Fit one expert's last matrix and return α; None where no tokens tell."""
+        statistic = self.statistic(expert)
+        if statistic is None:
             return None
-        statistic = InputStatistic(
-            Statistic.GRAM, sample_stride=1, fitted_tokens=fitted if self._others_decide else None
-        )
-        for tokens, missing_NH, (rows_N, gates_N) in zip(self.routed, self.missing, reached, strict=True):
-            regressors_NI = self._regressors(tokens, rows_N, gates_N, expert)
-            statistic.update(regressors_NI, target=missing_NH[rows_N] + regressors_NI @ weight_OI.T)
-        (fit,) = refit([weight_OI], statistic, self.compensation, self.notes.append)
-        changed = out_in(fit.weight_OI, self.experts).to(stored.dtype)
-        change_OI = out_in(changed, self.experts).float() - weight_OI
-        for tokens, missing_NH, (rows_N, gates_N) in zip(self.routed, self.missing, reached, strict=True):
-            regressors_NI = self._regressors(tokens, rows_N, gates_N, expert)
-            missing_NH.index_add_(0, rows_N, regressors_NI @ change_OI.T, alpha=-1)
-        stored.copy_(changed)
-        self.stacks.stack(self.experts.giving).data[expert].copy_(changed)
+        (fit,) = refit([self.weight_OI(expert)], statistic, self.compensation, self.notes.append)
+        self.change(expert, fit.weight_OI)
         return fit.refit
-
-    def _regressors(self, tokens: RoutedTokens, rows_N: Tensor, gates_N: Tensor, expert: int) -> Tensor:
-        inner_NI = self.stacks.inner(tokens.hidden_NH[rows_N], expert)
-        return inner_NI.float() * gates_N.float()[:, None]
 
     def _fit_router(self) -> None:
         """Move the router's rows along the gradient of the error, while the error falls on all tokens that count."""
@@ -180,7 +134,7 @@ class ExpertFit:
                 moved = before[name].float() - (step * size / length) * gradient.to(before[name].device)
                 self._set(name, moved.to(before[name].dtype))
             routed = [self._route(batch) for batch in self.batches]
-            missing = self._missing(routed)
+            missing = self.missing_with(routed)
             if _helps(self._squares(self.missing), self._squares(missing)):
                 self.routed, self.missing = routed, missing
                 gradients = None
@@ -222,7 +176,7 @@ class ExpertFit:
             for tokens, missing_NH, gradient_NK in zip(self.routed, self.missing, gradients, strict=True):
                 rows_N, places_N = torch.where(tokens.index_NK == expert)
                 if len(rows_N):
-                    output_NH = self._outputs(tokens, rows_N, expert)
+                    output_NH = self.outputs(tokens, rows_N, expert)
                     gradient_NK[rows_N, places_N] = -(missing_NH[rows_N] * output_NH).sum(1)
         for gradient_NK, most in zip(gradients, self.fitted, strict=True):
             gradient_NK[max(most, 0) :] = 0
@@ -251,27 +205,13 @@ class ExpertFit:
                 return routed.tokens
         raise AssertionError(f"{self.experts.module} was not reached")
 
-    def _missing(self, routed: Sequence[RoutedTokens]) -> list[Tensor]:
-        """Return what the experts as they are leave missing of the target, by micro-batch, in float32."""
-        missing = [batch.target_NH.clone() for batch in self.batches]
-        for expert in range(len(self.stacks)):
-            for tokens, missing_NH in zip(routed, missing, strict=True):
-                rows_N, gates_N = tokens.of_expert(expert)
-                if len(rows_N):
-                    output_NH = self._outputs(tokens, rows_N, expert)
-                    missing_NH.index_add_(0, rows_N, output_NH * gates_N.float()[:, None], alpha=-1)
-        return missing
-
-    def _outputs(self, tokens: RoutedTokens, rows_N: Tensor, expert: int) -> Tensor:
-        return self.stacks.output(self.stacks.inner(tokens.hidden_NH[rows_N], expert), expert).float()
-
     def _squares(self, values: Sequence[Tensor]) -> list[float]:
         """Return the sums of squares over the fitted tokens and, where some decide, over those held aside."""
         fitted = sum(
             float(each[: max(most, 0)].square().sum(dtype=torch.float64))
             for each, most in zip(values, self.fitted, strict=True)
         )
-        if not self._others_decide:
+        if not self.others_decide:
             return [fitted]
         others = sum(
             float(each[max(most, 0) :].square().sum(dtype=torch.float64))

@@ -20,7 +20,7 @@ from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.errors import RunFailed
 
 _ERROR_SAMPLE_TOKENS = 1024
-_UNSEEN = 1e-3
+UNSEEN = 1e-3
 """Mean square of an input that none of an expert's tokens has anything in, as a share of that of the others."""
 _MOST_NOTES = 3
 """Notes on a block's experts that the report has, at most."""
@@ -197,7 +197,7 @@ class ExpertPruner:
         for batch, (inputs_NI, dense_NI) in zip(share.batches, inputs, strict=True):
             gates_N = batch.gates_N if statistic.level is Statistic.GRAM else None
             statistic.update(_weighted(inputs_NI, gates_N), None if dense_NI is None else _weighted(dense_NI, gates_N))
-        statistic.give_unseen_inputs(_UNSEEN)
+        statistic.give_unseen_inputs(UNSEEN)
         index, shape = self.linears[account.shape.name]
         stored = tensors[self.experts.parameter(matrix)][expert]
         dense_OI = out_in(stored.to(self.plan.device), self.experts).float()

@@ -14,7 +14,8 @@ from core.engine.architectures.unit_kind import KindName
 from core.engine.models.loading import load_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.removal import KeptUnits, UnitSet, UnitSlice, kept_mask
+from core.engine.pruning.units.removal import KeptUnits, UnitSet, kept_mask
+from core.engine.pruning.units.unit_slices import UnitSlice
 from core.engine.recovery.adapters import ADAPTER, MaskedLoraLinear, add_adapters, merge_adapters
 from core.engine.recovery.losses import next_token_loss
 from core.engine.recovery.precision import checkpoint_activations, training_precision

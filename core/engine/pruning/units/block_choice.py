@@ -3,18 +3,28 @@
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_kind import UnitKind
 from core.engine.models.streamed import StreamedModel, call_block
+from core.engine.pruning.compensation.last_matrices import fit_last_matrices
+from core.engine.pruning.compensation.mixture_batches import mixture_batches, watched_experts
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, prune_in_flight
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.protocols.units import BlockUnitMethod
-from core.engine.pruning.units.block_tokens import BlockToPrune, FitLinear, PrunedBlock, PrunedTokens, TokensAtBlock
+from core.engine.pruning.units.block_tokens import (
+    BlockToPrune,
+    FitExpert,
+    FitLinear,
+    PrunedBlock,
+    PrunedTokens,
+    TokensAtBlock,
+)
 from core.engine.pruning.units.planned_tensors import PlannedTensors
 from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets
 
@@ -103,7 +113,27 @@ class BlockChoice:
                 DenseReference(module, self.dense, block.layer, block.family.added_to_stream),
             )
 
-        return PrunedTokens(module, lambda: _run(stream, module, place), lambda: stream.equals(self.dense), fit)
+        def fit_experts(before: Mapping[str, Tensor], fit_expert: FitExpert) -> None:
+            assert self.refit is None and self.dense.done == block.layer, "the tokens are fitted to once"
+            experts = block.family.experts
+            assert experts is not None
+            changing = deepcopy(module)
+            for name, weight in before.items():
+                changing.get_parameter(name).data.copy_(weight)
+            given: list[Tensor] = []
+            with watched_experts(module, experts, lambda call: given.append(call.given_NH)):
+                self.dense.advance(module, block.layer)
+            fit_last_matrices(
+                experts,
+                changing,
+                mixture_batches(experts, changing, stream, place, self.dense, given),
+                block.tensors,
+                fit_expert,
+            )
+            stream.advance(changing, place)
+
+        are_dense = partial(stream.equals, self.dense)
+        return PrunedTokens(module, lambda: _run(stream, module, place), are_dense, fit, fit_experts)
 
     def go_on(self, place: int, left: dict[str, Tensor]) -> None:
         """Let the pruned tokens go through what is left of a block, where they have not gone on with the dense ones."""

@@ -7,13 +7,20 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.experts import Experts
 from core.engine.architectures.structure import LayerShape
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind
-from core.engine.pruning.input_moments import InputMoments
+from core.engine.models.experts import ExpertStacks, RoutedTokens
+from core.engine.models.hooks import removed_after
+from core.engine.pruning.input_moments import InputMoments, StackedMoments
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.layerwise.propagation import InputGroup, arrivals
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, highest, require_finite
+from core.engine.pruning.units.unit_slices import StackSlice
+
+Moments: TypeAlias = InputMoments | StackedMoments
+"""Mean and variance of what a weight reads, of a stack those of each expert."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +38,58 @@ class TokensAtBlock:
             self.run()
         return moments
 
+    def moments_of_units(self, experts: Experts | None, unit_sets: Iterable[UnitSet]) -> dict[str, Moments]:
+        """Run the tokens; return mean and variance of what the weights read that read units, by their names.
+
+        Of experts these are what the last matrix of each multiplies times the tokens' gates, zero for tokens that go to
+        others; an expert that none goes to has those of all tokens, without gates.
+        """
+        slices = [each for unit_set in unit_sets for each in unit_set.reading_slices]
+        stacks = [each.name for each in slices if isinstance(each, StackSlice)]
+        linears = [each.linear for each in slices if not isinstance(each, StackSlice)]
+        if not stacks:
+            of_linears = self.moments(linears)
+            return {f"{linear}.weight": each for linear, each in of_linears.items()}
+        assert experts is not None
+        own, calls = ExpertStacks(self.block, experts), list[RoutedTokens]()
+
+        def arrive(module: nn.Module, arguments: tuple[object, ...], keywords: Mapping[str, object]) -> None:
+            tokens = RoutedTokens.of(arguments, keywords)
+            assert tokens is not None
+            calls.append(tokens)
+
+        with removed_after([own.module.register_forward_pre_hook(arrive, with_kwargs=True)]):
+            of_linears = self.moments(linears)
+        of_experts = StackedMoments([_moments_of_expert(own, calls, expert) for expert in range(len(own))])
+        return {f"{linear}.weight": each for linear, each in of_linears.items()} | dict.fromkeys(stacks, of_experts)
+
+
+def _moments_of_expert(stacks: ExpertStacks, calls: Sequence[RoutedTokens], expert: int) -> InputMoments:
+    moments = InputMoments()
+    total = sum(len(tokens.hidden_NH) for tokens in calls)
+    for tokens in calls:
+        rows_N, inner_NI = tokens.gated_inner(stacks, expert)
+        if len(rows_N):
+            moments.update(inner_NI)
+    if not moments.tokens:
+        for tokens in calls:
+            moments.update(stacks.inner(tokens.hidden_NH, expert))
+    moments.add_zeros(total - moments.tokens)
+    return moments
+
 
 FitLinear: TypeAlias = Callable[[str, InputStatistic], Tensor]
 """Function of a linear layer's name and of what it reads behind the pruned blocks: the weight it is to have instead.
 
 Both weights have the shape and layout of the dense model's; a column that is to go is zero. The statistic has XᵀX and
 either the `target_OI`, or the dense inputs' `cross_II`.
+"""
+FitExpert: TypeAlias = Callable[[int, Tensor, InputStatistic, bool], Tensor]
+"""Function of an expert's number, its last matrix and what that reads behind the pruned blocks: the one to have.
+
+Both are [outputs, inputs], a column that is to go is zero. Inputs are times the tokens' gates, and the `target_OI` is
+what the other experts leave missing. Last is said whether any token reaches the expert: else inputs are those of all
+tokens, without gates, and the target is what the matrix gives.
 """
 
 
@@ -46,11 +99,13 @@ class PrunedTokens(TokensAtBlock):
 
     `are_dense` says whether they are still those of the dense model. `fit` lets them go through it side by side with
     the dense ones, once, instead of `run`: each of the named linear layers, in the order of execution, gets its new
-    weight when all tokens have reached it, and they go on through that.
+    weight when all tokens have reached it, and they go on through that. `fit_experts` does the same of the last matrix
+    of each expert, one after the other, in a block that has some weights changed before, by name.
     """
 
     are_dense: Callable[[], bool]
     fit: Callable[[Sequence[str], FitLinear], None]
+    fit_experts: Callable[[Mapping[str, Tensor], FitExpert], None]
 
 
 @dataclass(frozen=True)

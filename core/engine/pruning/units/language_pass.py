@@ -233,7 +233,8 @@ class UnitRemovalPass(BlockPass):
         if plan.compensation is None:
             return None
         assert self.calibration_tokens is not None
-        return (UnitRefit if plan.experts is None else ExpertRefit)(
+        cuts = plan.experts is not None or plan.width_reduction is not None
+        return (ExpertRefit if cuts and self.folder.family.experts is not None else UnitRefit)(
             plan.compensation,
             self.streamed,
             self.stream("dense-calibration", self.calibration_tokens, self.streamed, plan.forward_dtype),

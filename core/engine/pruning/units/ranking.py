@@ -13,7 +13,7 @@ from torch import Tensor
 
 from core.engine.architectures.global_budget import GlobalUnitBudget
 from core.engine.architectures.structure import ModelStructure
-from core.engine.architectures.unit_counts import LayerCounts, fine_kind, unreachable
+from core.engine.architectures.unit_counts import LayerCounts, fine_parameters, unreachable
 from core.engine.architectures.unit_kind import KindName, UnitKind
 
 _ROUNDING = 0.5
@@ -40,7 +40,7 @@ def ranked_counts(
     kinds: Sequence[UnitKind],
     ranking: GlobalUnitBudget,
 ) -> tuple[LayerCounts, ...]:
-    """Return the counts each layer keeps, from the score of each of its units, by kind: [units].
+    """Return the counts each layer keeps, from the score of each of its units, by kind: [sets × units].
 
     Raises InvalidSparsity where no counts meet the ranking.
     """
@@ -54,7 +54,7 @@ def threshold_counts(
     kinds: Sequence[UnitKind],
     ranking: GlobalUnitBudget,
 ) -> tuple[LayerCounts, ...]:
-    """Return the counts each layer keeps, from importances that are comparable across layers and kinds: [units].
+    """Return the counts each layer keeps, from importances comparable across layers and kinds: [sets × units].
 
     Units are removed as far as they are among the lowest of all steps that make up `ranking.removed`; the finest ones
     make up the rest, so that the entire model meets it within half a step of these, or, with `at_least`, within one.
@@ -68,7 +68,7 @@ def threshold_counts(
     ]
     steps.sort(key=lambda step: step.importance)
     wanted = ranking.removed
-    size = fine_kind(kinds).parameters(structure, 0)
+    size = fine_parameters(structure, kinds)
     taken: list[_Step] = []
     total = 0
     for step in steps:
@@ -115,8 +115,9 @@ def _steps(
         if not kind.units(structure.layers[layer]):
             continue
         each, size = importances[kind.name], kind.parameters(structure, layer)
-        if kind.is_fine:
-            ascending = each.sort().values
+        if kind.is_fine:  # of the sets of a layer each loses as many
+            sets = kind.sets(structure.layers[layer])
+            ascending = each.reshape(sets, -1).sort(dim=1).values.sum(dim=0)
             odd = len(ascending) % round_to
             parts = [(round_to, mean) for mean in ascending[odd:].view(-1, round_to).mean(dim=1).tolist()]
             parts[:0] = [(odd, float(ascending[:odd].mean()))] if odd else []

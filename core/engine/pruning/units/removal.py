@@ -8,76 +8,32 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.architecture import CHANNELS_KIND, Architecture
+from core.engine.architectures.experts import ExpertChannels, Experts
 from core.engine.architectures.structure import LayerShape, ModelStructure
+from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind, axis_dimension, axis_tensors, run_name
 from core.engine.pruning.masks import lowest
+from core.engine.pruning.units.unit_slices import SetSlice, StackSlice, UnitSlice
 from core.errors import NotFiniteWeights
-
-
-@dataclass(frozen=True)
-class UnitSlice:
-    """A tensor of a block and the dimension of it that holds units.
-
-    `runs` are stretches of that dimension: (features of one unit, 0), or (0, features no unit owns).
-    """
-
-    name: str
-    dimension: int
-    units: int
-    runs: tuple[tuple[int, int], ...]
-
-    @property
-    def linear(self) -> str:
-        """Return the name of the layer whose weight or bias it is of."""
-        return self.name.rpartition(".")[0]
-
-    def features(self, kept: Tensor) -> Tensor:
-        """Return the indices, along the dimension, of the features of the units `kept`, in stored order."""
-        stretches, start = [], 0
-        for size, unowned in self.runs:
-            if size:
-                stretches.append((start + kept[:, None] * size + torch.arange(size)).flatten())
-            else:
-                stretches.append(torch.arange(start, start + unowned))
-            start += size * self.units + unowned
-        return torch.cat(stretches)
-
-    def per_feature(self, values: Tensor) -> Tensor:
-        """Sum a tensor's values over every other dimension: [features]."""
-        return values if values.dim() == 1 else values.sum(1 - self.dimension)
-
-    def spread(self, values_U: Tensor, unowned: float) -> Tensor:
-        """Expand a value of each unit to the features it owns, with `unowned` at those no unit owns: [features]."""
-        stretches = [
-            values_U.repeat_interleave(size) if size else values_U.new_full((rest,), unowned)
-            for size, rest in self.runs
-        ]
-        return torch.cat(stretches)
-
-    def per_unit(self, features: Tensor) -> Tensor:
-        """Sum a value of each feature over the unit it belongs to: [units]."""
-        total, start = features.new_zeros(self.units), 0
-        for size, unowned in self.runs:
-            end = start + size * self.units + unowned
-            if size:
-                total += features[start:end].reshape(self.units, size).sum(1)
-            start = end
-        return total
 
 
 @dataclass(frozen=True)
 class UnitSet:
     """The removable units of one kind in a decoder layer: how many there are, and the slices they own.
 
-    `output` is the weight that reads what the units give.
+    `output` is the weight that reads what the units give. They are `sets` of as many units, one after the other, of
+    each of which as many stay; where some are those of experts, `linear_output` is the weight that reads what others
+    give.
     """
 
     kind: KindName
     units: int
     slices: tuple[UnitSlice, ...]
     output: str
+    sets: int = 1
+    linear_output: str | None = None
 
     @property
     def linear(self) -> str:
@@ -88,6 +44,11 @@ class UnitSet:
     def reading_slice(self) -> UnitSlice:
         """Return the slice of the weight that reads what the units give."""
         return next(each for each in self.slices if each.name == self.output)
+
+    @property
+    def reading_slices(self) -> list[UnitSlice]:
+        """Return the slices of all weights that read what the units give."""
+        return [each for each in self.slices if each.name in (self.output, self.linear_output)]
 
     def sum(self, per_feature: Callable[[UnitSlice], Tensor], present: Container[str]) -> Tensor:
         """Sum a value of each feature over each unit, in all tensors that are `present`: [units]."""
@@ -104,6 +65,8 @@ def layer_unit_sets(
 
 
 def _unit_set(family: Architecture, structure: ModelStructure, layer: int, kind: UnitKind) -> UnitSet:
+    if kind.name == CHANNELS_KIND and family.experts is not None and family.experts.channels is not None:
+        return _channels_of_experts(family, family.experts, family.experts.channels, structure.layers[layer], kind)
     units, sizes = kind.units(structure.layers[layer]), kind.runs(structure, layer)
     slices = []
     for axis in family.axes(kind.name):
@@ -114,6 +77,34 @@ def _unit_set(family: Architecture, structure: ModelStructure, layer: int, kind:
                 dimensions = 2 if axis.module in family.linears and name.endswith(".weight") else 1
                 slices.append(UnitSlice(name, axis_dimension(family, axis, dimensions), units, runs))
     return UnitSet(kind.name, units, tuple(slices), family.reading_weight(kind.name))
+
+
+def _channels_of_experts(
+    family: Architecture, experts: Experts, channels: ExpertChannels, shape: LayerShape, kind: UnitKind
+) -> UnitSet:
+    """Return the channels of all experts of a layer, and of what is as wide beside them."""
+    width, count, sets = kind.units(shape), shape.sizes["expert_sets"], kind.sets(shape)
+    total, in_stacks = width * sets, width * count
+    slices: list[UnitSlice] = []
+    for axis in channels.stacks if count else ():
+        dimension = int((axis.side == "in") != experts.transposed)
+        slices.append(StackSlice(axis.module, dimension, in_stacks, _runs_of_channels(axis), 0, total, count))
+    if channels.linear is not None and sets > count:
+        for axis in channels.linear.axes:
+            for tensor in axis_tensors(axis):
+                dimension = axis_dimension(family, axis, 2) if tensor.endswith(".weight") else 0
+                runs = _runs_of_channels(axis)
+                slices.append(SetSlice(tensor, dimension, total - in_stacks, runs, in_stacks, total))
+    linear_output = (
+        f"{channels.linear.axes[-1].module}.weight" if channels.linear is not None and sets > count else None
+    )
+    output = family.reading_weight(kind.name) if count else linear_output
+    assert output is not None
+    return UnitSet(kind.name, total, tuple(slices), output, sets, linear_output if count else None)
+
+
+def _runs_of_channels(axis: UnitAxis) -> tuple[tuple[int, int], ...]:
+    return tuple((factor, 0) for _, factor in map(run_name, axis.runs))
 
 
 def output_slices(family: Architecture, unit_sets: Sequence[UnitSet]) -> list[UnitSet]:
@@ -147,7 +138,8 @@ class KeptUnits(BaseModel):
         layers = {}
         for layer, kept in self.layers.items():
             units = LayerCounts.of_all(structure.layers[layer], kinds).units
-            units = {kind: len(kept[kind]) if kind in kept else number for kind, number in units.items()}
+            sets = {kind.name: kind.sets(structure.layers[layer]) for kind in kinds}
+            units = {kind: len(kept[kind]) // sets[kind] if kind in kept else each for kind, each in units.items()}
             layers[layer] = LayerCounts.of(structure, layer, kinds, units)
         return UnitCounts(layers=layers)
 
@@ -182,14 +174,14 @@ def require_finite(scores: Mapping[int, Mapping[KindName, Tensor]]) -> None:
 def highest(
     shape: LayerShape, kinds: Sequence[UnitKind], scores: Mapping[KindName, Tensor], counts: LayerCounts
 ) -> KeptLayerUnits:
-    """Return the units of highest score of a layer, as many as `counts` says; ties keep the later ones."""
+    """Return the units of highest score of a layer, as many of each set as `counts` says; ties keep the later ones."""
     kept: KeptLayerUnits = {}
     for kind in kinds:
         units, keep, parts = kind.units(shape), counts.units[kind.name], kind.parts(shape)
         if keep < units:
             kept[kind.name] = [
                 unit + number * (units // parts)
-                for number, score_U in enumerate(scores[kind.name].chunk(parts))
+                for number, score_U in enumerate(scores[kind.name].chunk(parts * kind.sets(shape)))
                 for unit in _highest(score_U, keep // parts)
             ]
     return kept
@@ -212,6 +204,5 @@ def remove_units(
         index = torch.tensor(kept)
         for unit_slice in each.slices:
             if unit_slice.name in sliced:
-                rows = unit_slice.features(index).to(sliced[unit_slice.name].device)
-                sliced[unit_slice.name] = sliced[unit_slice.name].index_select(unit_slice.dimension, rows).contiguous()
+                sliced[unit_slice.name] = unit_slice.taken(sliced[unit_slice.name], index)
     return sliced

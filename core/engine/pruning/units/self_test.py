@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 
-from core.engine.architectures.architecture import Architecture, UnitAxis
+from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.architectures.unit_kind import UnitKind
 from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
 from core.engine.evaluation.reload_check import difference_beyond
@@ -41,6 +42,8 @@ LAYERS: Final = "layers"
 PER_LAYER: Final = "per_layer"
 EXPERTS: Final = "experts"
 _LENGTHS: Final = (7, 12)
+_OF_MIXTURES: Final = (5, 6, 12, 24)
+"""Lengths of sequences; and those of mixtures, whose router may be silently wrong at some alone."""
 _TOLERANCE: Final = 1e-4
 _CPU: Final = torch.device("cpu")
 
@@ -214,7 +217,7 @@ def _some_units(opened: ModelFolder, kind: UnitKind, is_uniform: bool) -> KeptUn
     layers: dict[int, dict[str, list[int]]] = {}
     for layer, shape in enumerate(structure.layers):
         units, parts = kind.units(shape), kind.parts(shape)
-        each = units // max(parts, 1)
+        each, parts = units // max(parts, 1), parts * kind.sets(shape)
         if each < 2:
             layers[layer] = {}
             continue
@@ -235,7 +238,7 @@ def _difference(
     """Return how a model that keeps so much differs from the dense one with the rest silenced; None if it does not."""
     try:
         cut = _reloaded(opened, kinds, kept, work)
-        for length in _LENGTHS:
+        for length in _LENGTHS if opened.family.experts is None else _OF_MIXTURES:
             tokens = sample_tokens(dense, length=length, seed=length)
             with torch.inference_mode():
                 with silenced(opened, dense, kinds, kept):

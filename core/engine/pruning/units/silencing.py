@@ -14,12 +14,8 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.unit_kind import UnitKind
 from core.engine.models.folder import ModelFolder
 from core.engine.models.hooks import removed_after
-from core.engine.pruning.units.removal import (
-    KeptUnits,
-    UnitSet,
-    UnitSlice,
-    layer_unit_sets,
-)
+from core.engine.pruning.units.removal import KeptUnits, UnitSet, layer_unit_sets
+from core.engine.pruning.units.unit_slices import StackSlice, UnitSlice
 
 
 @contextmanager
@@ -28,6 +24,7 @@ def silenced(opened: ModelFolder, dense: PreTrainedModel, kinds: Sequence[UnitKi
     family, structure = opened.family, opened.description.structure
     assert structure is not None
     handles: list[RemovableHandle] = []
+    before: list[tuple[Tensor, Tensor]] = []
     for layer, block in enumerate(dense.get_submodule(family.blocks).children()):
         if layer not in kept.layers:
             handles.append(block.register_forward_hook(_pass_by, with_kwargs=True))
@@ -36,14 +33,23 @@ def silenced(opened: ModelFolder, dense: PreTrainedModel, kinds: Sequence[UnitKi
             units = kept.layers[layer].get(each.kind)
             if units is not None:
                 handles += _silencing(block, each, torch.tensor(units), family)
-    with removed_after(handles):
-        yield
+                if isinstance(each.reading_slice, StackSlice):
+                    stack = block.get_parameter(each.output)
+                    before.append((stack, stack.detach().clone()))
+                    _zero_columns(stack, each.reading_slice, torch.tensor(units))
+    try:
+        with removed_after(handles):
+            yield
+    finally:
+        for stack, values in before:
+            stack.data.copy_(values)
 
 
 def _silencing(block: nn.Module, units: UnitSet, kept: Tensor, family: Architecture) -> Iterator[RemovableHandle]:
     """Set what the reader of units reads of those not kept to zero; norms over all of them see the kept alone."""
-    reading = units.reading_slice
-    yield block.get_submodule(reading.linear).register_forward_pre_hook(_zeroing(reading.features(kept)))
+    for reading in units.reading_slices:
+        if not isinstance(reading, StackSlice):
+            yield block.get_submodule(reading.linear).register_forward_pre_hook(_zeroing(reading.features(kept)))
     modules = dict(block.named_modules())
     for each in units.slices:
         norm = modules.get(each.linear)
@@ -51,6 +57,14 @@ def _silencing(block: nn.Module, units: UnitSet, kept: Tensor, family: Architect
             weight = norm.get_parameter("weight")
             if weight.dim() == 1 and len(weight) == sum(size * units.units + rest for size, rest in each.runs):
                 yield norm.register_forward_hook(_norming(norm, each, kept))
+
+
+def _zero_columns(stack: Tensor, unit_slice: StackSlice, kept: Tensor) -> None:
+    """Set what the experts' last matrices multiply of channels that are not kept to zero."""
+    for matrix, columns in zip(stack.data, unit_slice.features(kept), strict=True):
+        removed = torch.ones(matrix.shape[unit_slice.dimension], dtype=torch.bool)
+        removed[columns] = False
+        matrix[(slice(None),) * unit_slice.dimension + (removed,)] = 0
 
 
 def _zeroing(kept_F: Tensor) -> Callable[..., Any]:

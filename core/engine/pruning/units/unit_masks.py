@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from core.engine.architectures.unit_kind import KindName
 from core.engine.models.hooks import removed_after
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.units.removal import KeptUnits, UnitSet, UnitSlice, kept_mask
+from core.engine.pruning.units.removal import KeptUnits, UnitSet, kept_mask
+from core.engine.pruning.units.unit_slices import UnitSlice
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from core.methods.cost import GRADIENT_PASSES, WAITING_FOR_MEMORY, CostFacts, To
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant
+from core.service.jobs.estimates.mixtures import active_parameters
 from core.service.jobs.estimates.training import training_work
 
 _LATENCY_PASSES = 8
@@ -64,7 +65,7 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, dev
     passes += 2 * (tokens.prompts + tokens.written)
     head = 2 * description.hidden_size * description.vocabulary_size * models * measured
     waiting = (WAITING_FOR_MEMORY - 1) * 2 * tokens.written
-    pruning = 2 * (passes + waiting) * description.prunable_parameters + head + _solver(description, job, tokens)
+    pruning = 2 * (passes + waiting) * active_parameters(description) + head + _solver(description, job, tokens)
     trainings = [training_work(description, each, device=device) for each in (cost.training(facts), job.recovery)]
     return Compute(
         passes + tokens.own_text + sum(each.tokens for each in trainings),
@@ -84,13 +85,13 @@ def _measuring_work(description: ModelDescription, job: Recipe, options: Sensiti
     passes = tokens.calibration + ceil(tokens.evaluation * (1 + points * half))
     head = 2 * description.hidden_size * description.vocabulary_size * (1 + points) * tokens.evaluation
     solver = rates * _solver(description, job, tokens)
-    operations = 2 * passes * description.prunable_parameters + head + solver + _writing(description, tokens)
+    operations = 2 * passes * active_parameters(description) + head + solver + _writing(description, tokens)
     return Compute(passes + tokens.own_text, operations)
 
 
 def _writing(description: ModelDescription, tokens: Tokens) -> int:
     """Return the operations of the text the model generates itself, with an equivalent of its waits for memory."""
-    one = 2 * description.prunable_parameters + 2 * description.hidden_size * description.vocabulary_size
+    one = 2 * active_parameters(description) + 2 * description.hidden_size * description.vocabulary_size
     return _WAITING_IN_BATCHES * one * tokens.own_text
 
 

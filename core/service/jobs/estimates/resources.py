@@ -23,6 +23,7 @@ from core.engine.exporters.registry import ADDED
 from core.engine.options.latency_budget import bytes_in_turn
 from core.engine.options.patterns import STRUCTURED
 from core.engine.options.sensitivity import SensitivityOptions
+from core.engine.options.width import WidthOptions
 from core.methods.cost import ChoiceMemory, PassSizes, Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
@@ -38,6 +39,7 @@ from core.service.jobs.estimates.compute import (
     seeks_latency,
 )
 from core.service.jobs.estimates.device_memory import pass_bytes, reload_bytes
+from core.service.jobs.estimates.mixtures import experts_account
 from core.service.jobs.estimates.training import training_bytes
 from secateur_wire.base import JsonObject, Number
 
@@ -122,6 +124,17 @@ def estimate_resources(
         at_once = len(options.rates or ()) * (len(blocks) if options.scope == "module" else 1)
         streams += description.hidden_size * width * at_once * tokens.evaluation + description.bytes
     engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
+    at_experts = experts_account(
+        description,
+        weight_bytes=width,
+        forward_bytes=forward,
+        tokens=tokens.calibration,
+        lanes=lanes,
+        states_bytes=min(streams, activation_budget_bytes),
+        is_fitted=refit is not None and isinstance(options, WidthOptions),  # whole experts say so by their own cost
+    )
+    if at_experts is not None:
+        engine = max(engine, at_experts.total)
     facts = facts_of(description, job, tokens)
     choosing = cost.training(facts)
     # Beside the whole model, what the walk holds throughout.
@@ -140,7 +153,7 @@ def estimate_resources(
     one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
     questions = description.bytes + max(device.logits_bytes, one) if tokens.tasks else 0
     model_peak = max(model_peak, questions)
-    if device.has_own_memory and not isinstance(options, SensitivityOptions):
+    if device.has_own_memory and at_experts is None and not isinstance(options, SensitivityOptions):
         on_device = pass_bytes(description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes)
         # Choices that the account does not follow are taken to hold what they do on a CPU.
         is_counted = cost.gradient_tokens(facts) or cost.calibration_lanes(facts) or memory == ChoiceMemory()

@@ -7,6 +7,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.recovery.activations import kept_activation_bytes
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, sequences_at_once
+from core.service.jobs.estimates.mixtures import active_parameters, expert_parameters
 
 _TRAINED_BYTES = 16
 """Bytes of a trained parameter: itself, its gradient and two moments, in float32."""
@@ -44,7 +45,7 @@ def training_work(description: ModelDescription, recovery: Recovery | None, *, d
     tokens = recovery.steps * recovery.batch_size * (recovery.sequence_length or 0)
     head = description.hidden_size * description.vocabulary_size
     passes = 4 + RECOVERIES[recovery.method].learns_from_model
-    operations = 2 * tokens * passes * (description.prunable_parameters + head)
+    operations = 2 * tokens * passes * (active_parameters(description) + head)
     if recovery.minutes is not None:
         most = 60 * recovery.minutes * device.operations_per_second
         tokens, operations = int(tokens * min(1, most / operations)), int(min(operations, most))
@@ -67,11 +68,14 @@ def training_bytes(
     if recovery.lora is None:
         embeddings = 0 if recovery.train_embeddings else description.vocabulary_size * description.hidden_size
         embeddings *= 1 if description.tied_embeddings else 2
-        trained = description.parameters - embeddings
-        weights = description.prunable_parameters + _KEPT_AND_READ * embeddings  # the zeros: a byte a weight
+        experts = expert_parameters(description)
+        trained = description.parameters - embeddings - experts
+        weights = description.prunable_parameters - experts  # the zeros: a byte a weight
+        weights += _KEPT_AND_READ * embeddings + 4 * experts
         weights += 0 if device.prefers_16_bit else 2 * description.parameters  # as they are read, where in bfloat16
     else:
-        adapted = [each for each in description.linears if each.matches(recovery.lora.targets or ["*"])]
+        linears = (each for each in description.linears if each.experts is None)
+        adapted = [each for each in linears if each.matches(recovery.lora.targets or ["*"])]
         trained = recovery.lora.r * sum(each.in_features + each.out_features for each in adapted)
         # Weight and update are added in float32, and both are kept for the way back.
         weights = description.parameters * frozen + 3 * 4 * sum(each.numel for each in blocks)

@@ -5,14 +5,8 @@ from dataclasses import replace
 import pytest
 
 from bench.architectures.tiny_configs import tiny_config
-from core.engine.architectures.architecture import (
-    HEAD_DIM_KEY,
-    HEADS_KEY,
-    KV_HEADS_KEY,
-    Architecture,
-    Sublayer,
-    UnitAxis,
-)
+from core.engine.architectures.architecture import HEAD_DIM_KEY, HEADS_KEY, KV_HEADS_KEY, Architecture, Sublayer
+from core.engine.architectures.unit_axis import UnitAxis
 from core.engine.models.tracing.configuration import Settings
 from core.engine.models.tracing.removal_axes import with_units
 from tests.engine.crossing import partly

@@ -1,0 +1,129 @@
+"""Last matrices of a block's experts, and what the experts leave missing of what they are to give."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from core.engine.architectures.experts import Experts
+from core.engine.models.experts import ExpertStacks, RoutedTokens, out_in
+from core.engine.pruning.compensation.mixture_batches import MixtureBatch
+from core.engine.pruning.input_statistics import InputStatistic, Statistic
+from core.engine.pruning.units.block_tokens import FitExpert
+
+
+class LastMatrices:
+    """The last matrices of a block's experts as they are by now, and what is `missing` of the target, by micro-batch.
+
+    They are changed in the block and, as they are to be saved, in `tensors`. `fitted` are the first of all tokens, to
+    which weights are fitted; None: all are.
+    """
+
+    def __init__(
+        self,
+        experts: Experts,
+        block: nn.Module,
+        batches: Sequence[MixtureBatch],
+        tensors: dict[str, Tensor],
+        fitted: int | None,
+    ) -> None:
+        self.experts = experts
+        self.stacks = ExpertStacks(block, experts)
+        self.batches = batches
+        self.tensors = tensors
+        starts = torch.tensor([0, *(len(batch.target_NH) for batch in batches)]).cumsum(0).tolist()
+        total = starts.pop()
+        self.fitted = [(total if fitted is None else fitted) - start for start in starts]
+        self.others_decide = fitted is not None
+        self.routed = [batch.tokens for batch in batches]
+        self.missing = self.missing_with(self.routed)
+
+    def weight_OI(self, expert: int) -> Tensor:
+        """Return an expert's last matrix as it is by now, in float32."""
+        stored = self.tensors[self.experts.parameter(self.experts.giving)][expert]
+        return out_in(stored.to(self.missing[0].device), self.experts).float()
+
+    def statistic(self, expert: int) -> InputStatistic | None:
+        """Return the statistic of what an expert's last matrix reads, with what the other experts leave missing.
+
+        None where no tokens tell.
+        """
+        weight_OI = self.weight_OI(expert)
+        reached = [tokens.of_expert(expert)[0] for tokens in self.routed]
+        fitted = sum(int((rows_N < most).sum()) for rows_N, most in zip(reached, self.fitted, strict=True))
+        total = sum(len(rows_N) for rows_N in reached)
+        if not fitted or (self.others_decide and fitted == total):
+            return None
+        statistic = InputStatistic(
+            Statistic.GRAM, sample_stride=1, fitted_tokens=fitted if self.others_decide else None
+        )
+        for tokens, missing_NH in zip(self.routed, self.missing, strict=True):
+            rows_N, regressors_NI = tokens.gated_inner(self.stacks, expert)
+            statistic.update(regressors_NI, target=missing_NH[rows_N] + regressors_NI @ weight_OI.T)
+        return statistic
+
+    def own_statistic(self, expert: int) -> InputStatistic:
+        """Return the statistic of what an expert's last matrix reads, and gives: of all tokens, where it has none."""
+        statistic, weight_OI = InputStatistic(Statistic.GRAM, sample_stride=1), self.weight_OI(expert)
+        is_reached = any(len(tokens.of_expert(expert)[0]) for tokens in self.routed)
+        for tokens in self.routed:
+            hidden_NH = tokens.hidden_NH[tokens.of_expert(expert)[0]] if is_reached else tokens.hidden_NH
+            inner_NI = self.stacks.inner(hidden_NH, expert).float()
+            statistic.update(inner_NI, target=inner_NI @ weight_OI.T)
+        return statistic
+
+    @property
+    def is_normed(self) -> bool:
+        """Return True if a norm follows each expert's last matrix, so that what is missing is not linear in it."""
+        return bool(getattr(self.stacks.module, "has_post_expert_norm", False))
+
+    def change(self, expert: int, weight_OI: Tensor) -> None:
+        """Give an expert another last matrix, rounded as it is saved, and keep account of what is missing."""
+        stored = self.tensors[self.experts.parameter(self.experts.giving)][expert]
+        before_OI = self.weight_OI(expert)
+        changed = out_in(weight_OI, self.experts).to(stored.dtype)
+        change_OI = out_in(changed, self.experts).float() - before_OI
+        for tokens, missing_NH in zip(self.routed, self.missing, strict=True):
+            rows_N, regressors_NI = tokens.gated_inner(self.stacks, expert)
+            missing_NH.index_add_(0, rows_N, regressors_NI @ change_OI.T, alpha=-1)
+        stored.copy_(changed)
+        self.stacks.stack(self.experts.giving).data[expert].copy_(changed)
+
+    def missing_with(self, routed: Sequence[RoutedTokens]) -> list[Tensor]:
+        """Return what the experts as they are leave missing of the target, by micro-batch, in float32."""
+        missing = [batch.target_NH.clone() for batch in self.batches]
+        for expert in range(len(self.stacks)):
+            for tokens, missing_NH in zip(routed, missing, strict=True):
+                rows_N, gates_N = tokens.of_expert(expert)
+                if len(rows_N):
+                    output_NH = self.outputs(tokens, rows_N, expert)
+                    missing_NH.index_add_(0, rows_N, output_NH * gates_N.float()[:, None], alpha=-1)
+        return missing
+
+    def outputs(self, tokens: RoutedTokens, rows_N: Tensor, expert: int) -> Tensor:
+        return self.stacks.output(self.stacks.inner(tokens.hidden_NH[rows_N], expert), expert).float()
+
+
+def fit_last_matrices(
+    experts: Experts,
+    block: nn.Module,
+    batches: Sequence[MixtureBatch],
+    tensors: Mapping[str, Tensor],
+    fit_expert: FitExpert,
+) -> None:
+    """Give each expert of a block the last matrix that `fit_expert` makes of it, one after the other.
+
+    The block is changed, `tensors`, those of the dense block, are not. Where a norm follows an expert's last matrix
+    that keeps what it gives, and so does an expert that no token reaches.
+    """
+    name = experts.parameter(experts.giving)
+    fitting = LastMatrices(experts, block, batches, {name: tensors[name].clone()}, None)
+    for expert in range(len(fitting.stacks)):
+        _fit_one(fitting, expert, fit_expert)
+
+
+def _fit_one(fitting: LastMatrices, expert: int, fit_expert: FitExpert) -> None:
+    """Fit one expert; its statistic is gone before that of the next is taken."""
+    statistic = None if fitting.is_normed else fitting.statistic(expert)
+    own = statistic or fitting.own_statistic(expert)
+    fitting.change(expert, fit_expert(expert, fitting.weight_OI(expert), own, statistic is not None))

@@ -1,0 +1,101 @@
+"""Calls of a mixture's experts by micro-batch, with what they are to give to come to the dense block's output."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from core.engine.architectures.experts import Experts
+from core.engine.models.experts import RoutedTokens, mixture_module
+from core.engine.models.hooks import removed_after
+from core.engine.models.streamed import call_block
+from core.engine.pruning.layerwise.streams import Stream
+
+_ADDED = 0.05
+"""Most that a block's output may differ, where its experts give twice as much, from having that added to it."""
+
+
+@dataclass(frozen=True)
+class ExpertsOutput:
+    """Call of a block's experts with one micro-batch, and what they gave.
+
+    `arguments` and `keywords` are those of the mixture, the module that has both experts and router.
+    """
+
+    tokens: RoutedTokens
+    given_NH: Tensor
+    arguments: tuple[object, ...]
+    keywords: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class MixtureBatch:
+    """One micro-batch at a block's experts, and what these are to give.
+
+    `arguments` and `keywords` are those of the mixture, the module that has both experts and router.
+    """
+
+    tokens: RoutedTokens
+    target_NH: Tensor
+    arguments: tuple[object, ...]
+    keywords: Mapping[str, object]
+
+
+@contextmanager
+def watched_experts(block: nn.Module, experts: Experts, on_call: Callable[[ExpertsOutput], None]) -> Iterator[None]:
+    """Call `on_call` with each call of a block's experts."""
+    outer: list[tuple[tuple[object, ...], dict[str, object]]] = []
+
+    def enter(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object]) -> None:
+        outer.append((arguments, keywords))
+
+    def leave(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object], output: Tensor) -> None:
+        tokens = RoutedTokens.of(arguments, keywords)
+        assert tokens is not None
+        on_call(ExpertsOutput(tokens, output.reshape(tokens.hidden_NH.shape), *outer.pop()))
+
+    mixture, own = block.get_submodule(mixture_module(experts)), block.get_submodule(experts.module)
+    handles = [
+        mixture.register_forward_pre_hook(enter, with_kwargs=True),
+        own.register_forward_hook(leave, with_kwargs=True),
+    ]
+    with removed_after(handles):
+        yield
+
+
+def mixture_batches(
+    experts: Experts, block: nn.Module, stream: Stream, place: int, dense: Stream, given: Sequence[Tensor]
+) -> list[MixtureBatch]:
+    """Run a stream's tokens through block `place` as it is, where they stay, and return each micro-batch's target.
+
+    Where the block adds what its experts give to the rest, the target is what would make its output that of the
+    dense one, which the `dense` stream holds by now; else it is what the dense model's experts have `given`.
+    """
+    batches: list[MixtureBatch] = []
+    calls: list[ExpertsOutput] = []
+    is_added: bool | None = None
+    for batch, hidden in stream.batches():
+        arguments = stream.arguments(place, batch)
+        with watched_experts(block, experts, calls.append):
+            output = call_block(block, hidden, arguments)
+        call = calls.pop()
+        if is_added is None:
+            twice = block.get_submodule(experts.module).register_forward_hook(lambda *given: 2 * given[-1])
+            with removed_after([twice]):
+                doubled = call_block(block, hidden, arguments)
+            is_added = _is_sum(output, doubled, call.given_NH)
+        target_NH = given[batch].float()
+        if is_added:
+            rest = dense.hidden(batch).float() - output.float()
+            target_NH = rest.reshape(call.given_NH.shape) + call.given_NH.float()
+        batches.append(MixtureBatch(call.tokens, target_NH, call.arguments, call.keywords))
+    return batches
+
+
+def _is_sum(output: Tensor, doubled: Tensor, given_NH: Tensor) -> bool:
+    """Return True if twice as much from the experts has added what they give to a block's output."""
+    if output.numel() != given_NH.numel():
+        return False
+    added_NH = (doubled.float() - output.float()).reshape(given_NH.shape)
+    return bool((added_NH - given_NH.float()).norm() <= _ADDED * given_NH.float().norm())

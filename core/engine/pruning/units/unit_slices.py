@@ -1,0 +1,125 @@
+"""Slices of tensors: where the features of units lie, of a tensor that all units share or of a stack of experts."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class UnitSlice:
+    """A tensor of a block and the dimension of it that holds units.
+
+    `runs` are stretches of that dimension: (features of one unit, 0), or (0, features no unit owns).
+    """
+
+    name: str
+    dimension: int
+    units: int
+    runs: tuple[tuple[int, int], ...]
+
+    @property
+    def linear(self) -> str:
+        """Return the name of the layer whose weight or bias it is of."""
+        return self.name.rpartition(".")[0]
+
+    def features(self, kept: Tensor) -> Tensor:
+        """Return the indices, along the dimension, of the features of the units `kept`, in stored order."""
+        stretches, start = [], 0
+        for size, unowned in self.runs:
+            if size:
+                stretches.append((start + kept[:, None] * size + torch.arange(size)).flatten())
+            else:
+                stretches.append(torch.arange(start, start + unowned))
+            start += size * self.units + unowned
+        return torch.cat(stretches)
+
+    def per_feature(self, values: Tensor) -> Tensor:
+        """Sum a tensor's values over every other dimension: [features]."""
+        return values if values.dim() == 1 else values.sum(1 - self.dimension)
+
+    def spread(self, values_U: Tensor, unowned: float) -> Tensor:
+        """Expand a value of each unit to the features it owns, with `unowned` at those no unit owns: [features]."""
+        stretches = [
+            values_U.repeat_interleave(size) if size else values_U.new_full((rest,), unowned)
+            for size, rest in self.runs
+        ]
+        return torch.cat(stretches)
+
+    def per_unit(self, features: Tensor) -> Tensor:
+        """Sum a value of each feature over the unit it belongs to: [units]."""
+        total, start = features.new_zeros(self.units), 0
+        for size, unowned in self.runs:
+            end = start + size * self.units + unowned
+            if size:
+                total += features[start:end].reshape(self.units, size).sum(1)
+            start = end
+        return total
+
+    def taken(self, tensor: Tensor, kept: Tensor) -> Tensor:
+        """Return a tensor with the features of the units `kept` alone."""
+        return tensor.index_select(self.dimension, self.features(kept).to(tensor.device)).contiguous()
+
+
+@dataclass(frozen=True)
+class SetSlice(UnitSlice):
+    """A slice that has units of some of a layer's sets: so many, from unit `first` on, of `total` in all.
+
+    Values of units are those of all sets.
+    """
+
+    first: int
+    total: int
+
+    def features(self, kept: Tensor) -> Tensor:
+        return super().features(self._own(kept))
+
+    def spread(self, values_U: Tensor, unowned: float) -> Tensor:
+        return super().spread(values_U[self.first : self.first + self.units], unowned)
+
+    def per_unit(self, features: Tensor) -> Tensor:
+        return self.among_all(super().per_unit(features))
+
+    def _own(self, kept: Tensor) -> Tensor:
+        return kept[(kept >= self.first) & (kept < self.first + self.units)] - self.first
+
+    def among_all(self, own_U: Tensor) -> Tensor:
+        """Return values of the slice's own units among those of all, zero for the others: [total]."""
+        all_U = own_U.new_zeros(self.total)
+        all_U[self.first : self.first + self.units] = own_U
+        return all_U
+
+
+@dataclass(frozen=True)
+class StackSlice(SetSlice):
+    """A slice of a stack of the matrices of all experts, or of their biases: `dimension` and `runs` are of one of them.
+
+    Its units are those of each expert in turn. Features are [experts, features].
+    """
+
+    experts: int
+
+    def features(self, kept: Tensor) -> Tensor:
+        own_EU = self._own(kept).reshape(self.experts, -1) % (self.units // self.experts)
+        return torch.stack([self._of_one.features(each) for each in own_EU])
+
+    def per_feature(self, values: Tensor) -> Tensor:
+        return values if values.dim() == 2 else values.sum(2 - self.dimension)
+
+    def spread(self, values_U: Tensor, unowned: float) -> Tensor:
+        own_EU = values_U[self.first : self.first + self.units].reshape(self.experts, -1)
+        return torch.stack([self._of_one.spread(each, unowned) for each in own_EU])
+
+    def per_unit(self, features: Tensor) -> Tensor:
+        return self.among_all(torch.cat([self._of_one.per_unit(each) for each in features]))
+
+    def taken(self, tensor: Tensor, kept: Tensor) -> Tensor:
+        rows_EF = self.features(kept).to(tensor.device)
+        dimension = 0 if tensor.dim() == 2 else self.dimension
+        return torch.stack(
+            [one.index_select(dimension, rows) for one, rows in zip(tensor.unbind(), rows_EF.unbind(), strict=True)]
+        )
+
+    @property
+    def _of_one(self) -> UnitSlice:
+        return UnitSlice(self.name, self.dimension, self.units // self.experts, self.runs)
