@@ -40,6 +40,11 @@ def first_device() -> Device | None:
     return Device(name, _bytes(total), _bytes(used))
 
 
+def own_device(settings: Settings) -> str | None:
+    """Return which of its node's devices this worker's runners see; None where it is its container's only worker."""
+    return os.environ["CUDA_VISIBLE_DEVICES"] if settings.devices else None
+
+
 def memory_bytes() -> int:
     """Return the bytes of memory this process's control group may use, or those of the machine."""
     machine = psutil.virtual_memory().total
@@ -59,12 +64,15 @@ def _existing(folder: Path) -> Path:
 
 
 def disk_room_bytes(settings: Settings) -> int:
-    """Return the bytes a job can use: free space on the work folder's disk, and what the cache there gives up."""
-    free = disk_free_bytes(settings.work_root)
+    """Return the bytes a job can use: free space on the work folder's disk, and what the cache there gives up.
+
+    Workers of one node's devices share the disk, and each counts on its part alone.
+    """
+    room = disk_free_bytes(settings.work_root)
     cache = settings.cache_root
-    if not cache.is_dir() or cache.stat().st_dev != _existing(settings.work_root).stat().st_dev:
-        return free
-    return free + NodeCache(cache, max_bytes=settings.cache_max_bytes).reclaimable_bytes()
+    if cache.is_dir() and cache.stat().st_dev == _existing(settings.work_root).stat().st_dev:
+        room += NodeCache(cache, max_bytes=settings.cache_max_bytes).reclaimable_bytes()
+    return room // max(1, len(settings.devices))
 
 
 def disk_shortage(settings: Settings) -> str | None:

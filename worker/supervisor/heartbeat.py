@@ -17,7 +17,7 @@ from core.device_kinds import device_kind, kind_of_machine
 from core.service.jobs import queue
 from core.settings import Settings
 from worker import alive
-from worker.machine import disk_room_bytes, disk_shortage, first_device, memory_bytes
+from worker.machine import disk_room_bytes, disk_shortage, first_device, memory_bytes, own_device
 from worker.supervisor.work_folders import WorkFolders
 
 BEAT_SECONDS = 10.0
@@ -69,7 +69,7 @@ class Heartbeat:
         while not self._ended:
             before, self._shortage = self._shortage, disk_shortage(self._settings)
             self._start_sweep(sessions)
-            alive.touch("worker", self._settings)
+            alive.touch(alive.worker_name(own_device(self._settings)), self._settings)
             facts = self._facts()
             with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
                 self._beat(session, facts)
@@ -119,6 +119,7 @@ class Heartbeat:
             "device": chosen or (device.kind if device else kind_of_machine()).name,
             "hostname": socket.gethostname(),
             "pid": os.getpid(),
+            "device_id": own_device(settings),
             "device_name": device.name if device else None,
             "device_memory_bytes": device.memory_bytes if device else None,
             "device_memory_used_bytes": device.memory_used_bytes if device else None,

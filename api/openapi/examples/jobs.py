@@ -255,6 +255,7 @@ EXAMPLES: Final[dict[str, Any]] = {
         "reason": None,
         "job_id": JOB,
         "device": "cuda",
+        "device_id": "0",
         "device_name": "NVIDIA H100 80GB HBM3",
         "device_memory_bytes": 85_520_809_984,
         "device_memory_used_bytes": 12_884_901_888,

@@ -252,10 +252,11 @@ class IdempotencyKeyRow(Base):
 class WorkerRow(Base):
     """A worker, what it has, and its last sign of life.
 
-    `state` is idle, busy, paused (its disk is nearly full: it claims nothing) or draining; `reason` says why. Bytes are
-    of the whole machine or control group (`memory_bytes`), of the device (null without one; used by whomever, at the
-    last sign of life), and free on the disk of the work folder. `work_folders` and `work_bytes` are of the jobs that
-    have a folder on that disk, whichever worker of the node made it.
+    `state` is idle, busy, paused (its disk is nearly full: it claims nothing) or draining; `reason` says why.
+    `device_id` says which of its node's devices it has, where each has a worker. Bytes are of the whole machine or
+    control group (`memory_bytes`; a share of it where each device has a worker, and so of the disk), of the device
+    (null without one; used by whomever, at the last sign of life), and free on the disk of the work folder.
+    `work_folders` and `work_bytes` are of the jobs that have a folder on that disk, whichever worker of the node made it.
     """
 
     __tablename__ = "workers"
@@ -268,6 +269,7 @@ class WorkerRow(Base):
     job_id: Mapped[str | None]
     state: Mapped[str] = mapped_column(server_default="idle")
     reason: Mapped[str | None]
+    device_id: Mapped[str | None]
     device_name: Mapped[str | None]
     device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     device_memory_used_bytes: Mapped[int | None] = mapped_column(BigInteger)

@@ -29,6 +29,7 @@ class WorkerFacts(TypedDict, total=False):
     device: Required[str]
     hostname: Required[str]
     pid: Required[int]
+    device_id: str | None
     device_name: str | None
     device_memory_bytes: int | None
     device_memory_used_bytes: int | None
