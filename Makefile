@@ -100,7 +100,7 @@ lock: ## refresh constraints.txt, and deploy/locks for the images, from the rang
 	.cache/lock/bin/python -m pip install --quiet --editable client --editable '.[worker,dev]'
 	.cache/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > .cache/lock/tested.txt
 	{ echo "# Written by make lock. torch, torchvision and what they bring are left to pip: CPU and CUDA builds both satisfy the range."; \
-	  grep -vE '^(torch|torchvision)==|^(triton|nvidia-|cuda-|setuptools)' .cache/lock/tested.txt; } > constraints.txt
+	  grep -vE '^(torch|torchvision)==|^(triton|nvidia-[^m]|cuda-|setuptools)' .cache/lock/tested.txt; } > constraints.txt
 	printf 'setuptools\n' > .cache/lock/build.in
 	printf './client\n.\n' > .cache/lock/api.in
 	printf './client\n.[worker,gguf]\n' > .cache/lock/worker.in

@@ -87,8 +87,8 @@ class Settings(BaseSettings):
     device: str | None = Field(None, description="cpu or cuda; unset: cuda where there is one.")
     devices: Annotated[list[str], NoDecode] = Field(
         default_factory=list,
-        description="GPUs that `python -m worker` starts a worker each for, separated by commas: numbers as `nvidia-smi` "
-        "counts them, such as 0,1,2,3, or UUIDs; unset: one worker, with the first GPU that it sees.",
+        description="GPUs that `python -m worker` starts a worker each for, separated by commas: numbers as "
+        "`nvidia-smi` counts them, such as 0,1,2,3, or UUIDs; unset: one worker, with the first GPU that it sees.",
     )
     threads: int | None = Field(
         None, description="Threads of a runner; unset: `OMP_NUM_THREADS`, or the cores of the machine."
@@ -259,7 +259,14 @@ class Settings(BaseSettings):
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
     @field_validator(
-        *("queues", "devices", "trusted_proxies", "hub_token_teams", "webhook_allowed_networks", "webhook_retry_delays"),
+        *(
+            "queues",
+            "devices",
+            "trusted_proxies",
+            "hub_token_teams",
+            "webhook_allowed_networks",
+            "webhook_retry_delays",
+        ),
         mode="before",
     )
     @classmethod

@@ -9,6 +9,7 @@ import contextlib
 import sys
 import time
 from pathlib import Path
+
 from core.settings import Settings, get_settings
 
 SILENT_ROUNDS = 30

@@ -3,6 +3,8 @@
 Each is a Celery process of its own with all that it starts: a fork server, runners, a row in the fleet. It sees its
 device alone, since CUDA's variable is in its environment before anything is loaded. The process that watches them loads
 no library of a device and holds no connection; one that ends or stands still is started anew, and the others go on.
+
+Devices are named to CUDA by their UUIDs where the driver says them: numbers move up where one falls off the bus.
 """
 
 import os
@@ -16,10 +18,10 @@ import structlog
 
 from core.settings import Settings
 from worker import alive
+from worker.devices import OWN, VISIBLE, ask
 from worker.machine import memory_bytes
 from worker.processes import ChildProcess, spawn
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 LOOK_SECONDS = 0.2
 RESTART_SECONDS = 5.0
 """Least time between two starts of one device's worker."""
@@ -36,14 +38,14 @@ def worker_command(settings: Settings, device: str | None = None) -> list[str]:
     ]
 
 
-def worker_environment(settings: Settings, device: str) -> dict[str, str]:
-    """Return what the worker of one of the devices has in its environment besides its owner's.
+def worker_environment(settings: Settings, device: str, visible: str) -> dict[str, str]:
+    """Return what the worker of one of the devices, `visible` to CUDA by that name, has in its environment besides.
 
     Memory and threads of the machine are shared out evenly, unless an operator said what each has.
     """
     workers = len(settings.devices)
     memory = settings.worker_memory_bytes or memory_bytes() // workers
-    variables = {VISIBLE: device, "SECATEUR_WORKER_MEMORY_BYTES": str(memory)}
+    variables = {OWN: device, VISIBLE: visible, "SECATEUR_WORKER_MEMORY_BYTES": str(memory)}
     if settings.device is None:
         variables["SECATEUR_DEVICE"] = "cuda"  # a device that torch cannot use is an error, and no job for the CPU
     if settings.threads is None and "OMP_NUM_THREADS" not in os.environ:
@@ -57,6 +59,8 @@ class DeviceWorker:
     def __init__(self, settings: Settings, device: str) -> None:
         self._settings = settings
         self._device = device
+        known = ask(device)
+        self._visible = device if known is None or known.uuid is None else known.uuid
         self._name = alive.worker_name(device)
         self._process: ChildProcess | None = None
         self._started_at = 0.0
@@ -92,7 +96,7 @@ class DeviceWorker:
     def _start(self) -> None:
         alive.forget(self._name, self._settings)  # of the one before
         self._started_at = time.monotonic()
-        environment = {**os.environ, **worker_environment(self._settings, self._device)}
+        environment = {**os.environ, **worker_environment(self._settings, self._device, self._visible)}
         command = worker_command(self._settings, self._device)
         self._process = spawn(command, name=self._name, stderr=subprocess.STDOUT, environment=environment)
         logger.info("worker started", device=self._device, pid=self._process.pid)

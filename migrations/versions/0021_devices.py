@@ -1,4 +1,7 @@
-"""Which of its host's devices a worker has. Only additions: the version before runs on with this schema."""
+"""Which of its host's devices a worker has, and what the driver says of it.
+
+Only additions: the version before runs on with this schema.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +14,11 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("workers", sa.Column("device_id", sa.String()))
+    op.add_column("workers", sa.Column("device_utilisation", sa.Double()))
+    op.add_column("workers", sa.Column("device_celsius", sa.Integer()))
+    op.add_column("workers", sa.Column("device_uncorrected_errors", sa.BigInteger()))
 
 
 def downgrade() -> None:
-    op.drop_column("workers", "device_id")
+    for name in ("uncorrected_errors", "celsius", "utilisation", "id"):
+        op.drop_column("workers", f"device_{name}")
