@@ -9,11 +9,12 @@ PYTEST_FLAGS ?=
 PROCESSES ?= 4
 SEED ?= 1
 FAULTS ?= 100
+HOURS ?= 4
 # Hundreds of processes start in a run of the suite: what they load is compiled once, not by each.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve stop test nightly check lint types imports migrations format bench bench-frontier bench-structured architectures claims mutants chaos lock clean
+.PHONY: help setup demo serve stop test nightly check lint types imports migrations format bench bench-frontier bench-gpu bench-structured architectures claims mutants chaos lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -87,6 +88,9 @@ bench-frontier: $(SETUP) ## fits towards the dense model, part by part, against 
 bench-structured: $(SETUP) ## every structured method and others' on a real model, at equal parameters; goes on where it was ended
 	$(BIN)/python -m bench.structured --write docs/structured.md --data core/measurements/structured.json
 	$(BIN)/python -m bench.stages --write docs/structured.md
+
+bench-gpu: $(SETUP) ## on a machine with an NVIDIA GPU: the tests that need one, then times, memory and the speed of 2:4, into docs/gpu.md; HOURS=4 at most, goes on where it was ended
+	$(BIN)/python -m bench.gpu --hours $(HOURS) --write docs/gpu.md
 
 mutants: $(SETUP) ## a hundred small faults put into a copy of the product, one at a time: do the tests notice? goes on where it was ended
 	$(BIN)/python -m bench.mutants
