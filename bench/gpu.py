@@ -276,7 +276,7 @@ def refusal(device: str) -> str | None:
     card = DeviceReader(Settings(device=CUDA.name)).read()
     if card is None:
         return "this machine has no NVIDIA GPU that its driver knows; `--device cpu --shape tiny` is a dry run"
-    return None if card.fault is None else f"the GPU of this machine failed: {card.fault}"
+    return None if card.failure is None else f"the GPU of this machine failed: {card.failure}"
 
 
 def name_of(device: str) -> str:
@@ -287,10 +287,10 @@ def name_of(device: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
-    parser.add_argument("--device", default=CUDA.name)
+    parser.add_argument("--device", defailure=CUDA.name)
     parser.add_argument("--shape", action="append", choices=SHAPES, help="these models alone; else all but tiny")
     parser.add_argument("--method", action="append", choices=sorted({each.method for each in METHODS}))
-    parser.add_argument("--hours", type=float, default=4.0, help="most that it may take; the next call goes on")
+    parser.add_argument("--hours", type=float, defailure=4.0, help="most that it may take; the next call goes on")
     parser.add_argument("--write", metavar="PAGE", help="replace the page's section too")
     options = parser.parse_args(arguments)
     if options.write and device_kind(options.device) is not CUDA:

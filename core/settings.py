@@ -237,18 +237,13 @@ class Settings(BaseSettings):
             raise ValueError(f"there is no device {value!r}: use {' or '.join(DEVICE_KINDS)}")
         return value
 
-    @field_validator("devices")
-    @classmethod
-    def _distinct_devices(cls, value: list[str]) -> list[str]:
-        for device in value:
+    @model_validator(mode="after")
+    def _devices_to_share_out(self) -> Self:
+        for device in self.devices:
             if _DEVICE_ID.fullmatch(device) is None:
                 raise ValueError(f"{device!r} is no GPU: use its number, or its UUID as nvidia-smi prints it")
-        if len(set(value)) < len(value):
-            raise ValueError(f"{','.join(value)} names a GPU twice: a worker has one to itself")
-        return value
-
-    @model_validator(mode="after")
-    def _devices_are_of_the_kind(self) -> Self:
+        if len(set(self.devices)) < len(self.devices):
+            raise ValueError(f"{','.join(self.devices)} names a GPU twice: a worker has one to itself")
         if self.devices and self.device and not device_kind(self.device).has_own_memory:
             raise ValueError(f"SECATEUR_DEVICES names GPUs, and SECATEUR_DEVICE is {self.device}: set one of them")
         return self

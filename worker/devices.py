@@ -27,7 +27,7 @@ logger = structlog.get_logger()
 class Device(BaseModel, frozen=True):
     """A GPU, as `worker.nvml` says; None is what it does not know.
 
-    Bytes are of all of it; `memory_used_bytes` by whomever. `fault` says why it is of no more use, `absent` why there
+    Bytes are of all of it; `memory_used_bytes` by whomever. `failure` says why it is of no more use, `absent` why there
     is none.
     """
 
@@ -38,7 +38,7 @@ class Device(BaseModel, frozen=True):
     utilisation: float | None = None
     celsius: int | None = None
     uncorrected_errors: int | None = None
-    fault: str | None = None
+    failure: str | None = None
     absent: str | None = None
 
     @property
@@ -91,18 +91,18 @@ class DeviceReader:
         self._silences = 0
 
     def read(self) -> Device | None:
-        """Return the device as it is now, None where there is none; one that is gone has a fault."""
+        """Return the device as it is now, None where there is none; one that is gone has a failure."""
         if self._id is None:
             return None
         answer = ask(self._id)
         if answer is None:
             self._silences += 1
             silent = f"the driver gave no answer for {SILENCES * ANSWER_SECONDS:g} s"
-            answer = Device(fault=silent if self._silences >= SILENCES else None)
+            answer = Device(failure=silent if self._silences >= SILENCES else None)
         elif answer.absent is not None:
             if self._known is None and not self._must_be_there:
                 return None
-            answer = Device(fault=answer.absent)
+            answer = Device(failure=answer.absent)
         else:
             self._silences = 0
         if answer.uuid is not None and answer.name is not None:

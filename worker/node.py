@@ -16,6 +16,7 @@ import time
 
 import structlog
 
+from core.device_kinds import CUDA
 from core.settings import Settings
 from worker import alive
 from worker.devices import OWN, VISIBLE, ask
@@ -47,7 +48,7 @@ def worker_environment(settings: Settings, device: str, visible: str) -> dict[st
     memory = settings.worker_memory_bytes or memory_bytes() // workers
     variables = {OWN: device, VISIBLE: visible, "SECATEUR_WORKER_MEMORY_BYTES": str(memory)}
     if settings.device is None:
-        variables["SECATEUR_DEVICE"] = "cuda"  # a device that torch cannot use is an error, and no job for the CPU
+        variables["SECATEUR_DEVICE"] = CUDA.name  # a device that torch cannot use is an error, and no job for the CPU
     if settings.threads is None and "OMP_NUM_THREADS" not in os.environ:
         variables["SECATEUR_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // workers))
     return variables

@@ -31,7 +31,7 @@ def read(device: str) -> Facts:
     except pynvml.NVMLError as error:
         if error.value in _NO_DRIVER:
             return {"absent": f"there is no NVIDIA driver: {error}"}
-        return {"fault": f"the driver does not answer: {error}"}
+        return {"failure": f"the driver does not answer: {error}"}
     facts: Facts = {}
     try:
         by_number = device.isdigit()
@@ -42,14 +42,14 @@ def read(device: str) -> Facts:
     except pynvml.NVMLError as error:
         if error.value in _NO_DEVICE:
             return {"absent": f"the driver knows no device {device}"}
-        facts["fault"] = f"the device does not answer: {error}"
+        facts["failure"] = f"the device does not answer: {error}"
     with contextlib.suppress(pynvml.NVMLError):
         pynvml.nvmlShutdown()
     return facts
 
 
 def _add_facts(facts: Facts, handle: pynvml.c_nvmlDevice_t) -> None:
-    """Add the facts of a device, and its fault where its memory had errors that could not be corrected.
+    """Add the facts of a device, and its failure where its memory had errors that could not be corrected.
 
     `utilisation` is the share of the last second or so in which any kernel ran.
     """
@@ -67,7 +67,7 @@ def _add_facts(facts: Facts, handle: pynvml.c_nvmlDevice_t) -> None:
     if errors is not None:
         facts["uncorrected_errors"] = errors
         if errors:
-            facts["fault"] = f"its memory had {errors} uncorrectable errors since the driver was loaded"
+            facts["failure"] = f"its memory had {errors} uncorrectable errors since the driver was loaded"
 
 
 def _supported(question: Callable[[], Answer]) -> Answer | None:

@@ -101,7 +101,7 @@ def look() -> None:
             telemetry.configure(settings, "worker")
             _connections = Connections(session_factory(settings, "worker"), open_store(settings))
             _device = DeviceReader(settings)
-            _find_fault()
+            _find_failure()
         with structlog.contextvars.bound_contextvars(worker=WORKER_ID):
             run_eligible_jobs(settings, _connections, stop)
         telemetry.flush()
@@ -116,7 +116,7 @@ def look() -> None:
 def run_eligible_jobs(settings: Settings, connections: Connections, stop: threading.Event) -> None:
     """Claim and run jobs until none is eligible. A database that is away ends the run: the next look comes."""
     supervisor = Supervisor(
-        settings, connections.sessions, connections.store, stop=stop, runner=RUNNER, find_fault=_find_fault
+        settings, connections.sessions, connections.store, stop=stop, runner=RUNNER, find_failure=_find_failure
     )
     try:
         while not stop.is_set() and not _drain.has_begun:
@@ -128,13 +128,13 @@ def run_eligible_jobs(settings: Settings, connections: Connections, stop: thread
         logger.warning("cannot claim", error=str(error).partition("\n")[0])
 
 
-def _find_fault() -> str | None:
+def _find_failure() -> str | None:
     """Return why this worker's device is of no more use, as it is now; the worker drains from then on."""
     device = None if _device is None else _device.read()
-    if device is None or device.fault is None:
+    if device is None or device.failure is None:
         return None
-    _drain.begin(device.fault)
-    return device.fault
+    _drain.begin(device.failure)
+    return device.failure
 
 
 def claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Claim | None:
@@ -186,7 +186,7 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
         pool: BasePool = parent.pool
         _poller = JobPoller(pool, look, settings.worker_poll_seconds)
         leave_queue = partial(_leave_queue, parent, settings.worker_queue)
-        _heartbeat = Heartbeat(WORKER_ID, settings, _drain, on_space=_poller.poll_now, on_fault=leave_queue)
+        _heartbeat = Heartbeat(WORKER_ID, settings, _drain, on_space=_poller.poll_now, on_failure=leave_queue)
         _heartbeat.start()
         _poller.start()
         _takers.extend([Discoverer(WORKER_ID, settings), SampleFetcher(WORKER_ID, settings)])

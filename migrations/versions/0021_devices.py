@@ -1,4 +1,4 @@
-"""Which of its host's devices a worker has, and what the driver says of it.
+"""Devices of workers: which of its host's each has, and the driver's facts of it.
 
 Only additions: the version before runs on with this schema.
 """

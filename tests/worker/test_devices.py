@@ -184,9 +184,9 @@ def test_an_attempt_that_fails_on_a_device_that_failed_is_given_back_and_does_no
         claim = queue.claim(session, queue="default", worker_id="of_a_device", lease_seconds=20)
     assert claim is not None
     failing = runner(json.dumps({"fail_in": "prune", "code": "internal_error", "retryable": False}))
-    faults = iter(["the device does not answer: GPU is lost"])
+    failures = iter(["the device does not answer: GPU is lost"])
     supervisor = Supervisor(
-        settings, jobs.sessions, jobs.store, stop=Event(), runner=failing, find_fault=lambda: next(faults)
+        settings, jobs.sessions, jobs.store, stop=Event(), runner=failing, find_failure=lambda: next(failures)
     )
     assert supervisor.run(claim) == "queued"
     row = jobs.row(job_id)
@@ -226,7 +226,7 @@ def test_a_device_is_described_as_far_as_it_can_be_and_the_first_that_is_visible
     assert reader(device="cpu").read() is None
 
 
-def test_a_device_with_uncorrectable_errors_or_that_is_gone_has_a_fault_and_keeps_its_name(
+def test_a_device_with_uncorrectable_errors_or_that_is_gone_has_a_failure_and_keeps_its_name(
     reader: Callable[..., DeviceReader], recording: Recording
 ) -> None:
     recording.write(n0=h100(0), n1=h100(1))
@@ -242,7 +242,7 @@ def test_a_device_with_uncorrectable_errors_or_that_is_gone_has_a_fault_and_keep
         recording.write(**after)
         device = watched.read()
         assert device is not None and device.name == "NVIDIA H100 80GB HBM3"
-        assert fault in str(device.fault), after
+        assert fault in str(device.failure), after
 
 
 def test_a_machine_without_a_driver_has_no_device_unless_one_must_be_there(
@@ -251,12 +251,12 @@ def test_a_machine_without_a_driver_has_no_device_unless_one_must_be_there(
     recording.write({"error": LIBRARY_NOT_FOUND})
     assert reader().read() is None
     named = reader(devices=["0"]).read()
-    assert named is not None and "no NVIDIA driver" in str(named.fault)
+    assert named is not None and "no NVIDIA driver" in str(named.failure)
     recording.write(n0=h100(0))
     assert reader(devices=["0"]).read() == reader().read()
 
 
-def test_a_driver_that_gives_no_answer_is_a_fault_once_it_gave_none_for_long(
+def test_a_driver_that_gives_no_answer_is_a_failure_once_it_gave_none_for_long(
     reader: Callable[..., DeviceReader], recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording.write(n0=h100(0))
@@ -265,8 +265,8 @@ def test_a_driver_that_gives_no_answer_is_a_fault_once_it_gave_none_for_long(
     monkeypatch.setattr(devices, "ANSWER_SECONDS", 0.01)
     recording.write("hangs")
     *patient, silent = (watched.read() for _ in range(devices.SILENCES))
-    assert [each and (each.fault, each.name) for each in patient] == [(None, h100(0)["Name"])] * len(patient)
-    assert silent is not None and "gave no answer" in str(silent.fault) and silent.uuid == h100(0)["UUID"]
+    assert [each and (each.failure, each.name) for each in patient] == [(None, h100(0)["Name"])] * len(patient)
+    assert silent is not None and "gave no answer" in str(silent.failure) and silent.uuid == h100(0)["UUID"]
 
 
 @pytest.mark.gpu
@@ -275,4 +275,4 @@ def test_the_gpu_of_this_machine_is_found(settings: Settings) -> None:
         pytest.skip("needs an NVIDIA GPU")
     device = DeviceReader(settings.model_copy(update={"device": "cuda"})).read()
     assert device is not None and device.memory_bytes is not None and device.memory_bytes > 2**30
-    assert device.uuid is not None and device.fault is None
+    assert device.uuid is not None and device.failure is None

@@ -32,7 +32,7 @@ class Heartbeat:
     """Thread that sends the worker's heartbeat every few seconds once started.
 
     `on_space` is called when a disk that was too full no longer is: jobs may be waiting that nobody will hint at soon.
-    `on_fault` is called once where the worker drains because its device failed, whoever noticed.
+    `on_failure` is called once where the worker drains because its device failed, whoever noticed.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class Heartbeat:
         drain: Drain,
         *,
         on_space: Callable[[], None],
-        on_fault: Callable[[], None],
+        on_failure: Callable[[], None],
     ) -> None:
         self._worker_id = worker_id
         self._settings = settings
         self._drain = drain
         self._on_space = on_space
-        self._on_fault = on_fault
-        self._has_fault = False
+        self._on_failure = on_failure
+        self._has_failed = False
         self._device = DeviceReader(settings)
         self._wake = threading.Event()
         self._ended = False
@@ -97,10 +97,10 @@ class Heartbeat:
         sessions.kw["bind"].dispose()
 
     def _look_at_drain(self) -> None:
-        if self._drain.reason is not None and not self._has_fault:
-            self._has_fault = True
+        if self._drain.reason is not None and not self._has_failed:
+            self._has_failed = True
             logger.error("the device failed: the worker drains", worker=self._worker_id, reason=self._drain.reason)
-            self._on_fault()
+            self._on_failure()
 
     def _start_sweep(self, sessions: sessionmaker[Session]) -> None:
         """Start a sweep of the work folders in a thread of its own, at every beat where the disk is short.
@@ -132,8 +132,8 @@ class Heartbeat:
     def _facts(self) -> queue.WorkerFacts:
         settings = self._settings
         device = self._device.read()
-        if device is not None and device.fault is not None:
-            self._drain.begin(device.fault)
+        if device is not None and device.failure is not None:
+            self._drain.begin(device.failure)
         work = self._work.figures()
         return {
             "queue": settings.worker_queue,

@@ -40,8 +40,8 @@ class Supervisor:
     """Runner of jobs, one at a time.
 
     `stop`, once set, gives the running job back and returns, within `drain_seconds` and a little: a block being pruned
-    may be finished first. `find_fault` says what the device has, if anything: an attempt that fails on one that failed
-    does not count, and its job is given back too.
+    may be finished first. `find_failure` says how the device failed, if it did: an attempt that ends in an error on one
+    that failed does not count, and its job is given back too.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Supervisor:
         *,
         stop: threading.Event,
         runner: Sequence[str] = RUNNER,
-        find_fault: Callable[[], str | None] = lambda: None,
+        find_failure: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._sessions = sessions
         self._store = store
         self._stop = stop
         self._runner = runner
-        self._find_fault = find_fault
+        self._find_failure = find_failure
 
     def run(self, claim: Claim) -> End:
         """Run a claimed job to the end of this attempt; the state the job is in then, or `lost` if it was taken away.
@@ -120,8 +120,8 @@ class Supervisor:
             raise
         except Exception as error:
             problem = _problem(error)
-            if (fault := self._find_fault()) is not None:
-                logger.warning("the device failed under the job", problem=problem["message"], reason=fault)
+            if (failure := self._find_failure()) is not None:
+                logger.warning("the device failed under the job", problem=problem["message"], reason=failure)
                 return self._release(claim, recorder)
             return recorder.end(lambda session: self._finish_failed(session, claim, problem, None, recorder))
         if result.missed is not None:

@@ -22,11 +22,8 @@ _DESCRIPTION = {
     "image": None,
 }
 _NEEDS = {
-    "peak_memory_bytes": 1_100_000_000,
-    "peak_device_memory_bytes": None,
-    "disk_bytes": 850_000_000,
-    "seconds": 120.0,
-}
+    "peak_memory_bytes": 1_100_000_000, "peak_device_memory_bytes": None, "disk_bytes": 850_000_000, "seconds": 120.0
+}  # fmt: skip
 _KEY = {
     "id": "key_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
     "object": "key",
