@@ -39,7 +39,6 @@ from worker.processes import ChildProcess, spawn
 from worker.supervisor.supervisor import Supervisor
 
 SIMULATED = Path(__file__).parent / "simulated"
-LAYERS = 24
 
 
 @pytest.fixture
@@ -82,6 +81,15 @@ def fleet_of(jobs: Queue, devices: Sequence[str]) -> dict[str, WorkerRow] | None
     return rows if rows.keys() == set(devices) else None
 
 
+def hold(jobs: Queue, job_id: str) -> tuple[WorkerRow, int]:
+    """Return the worker that has a job, and its runner, which stands still."""
+    worker_id = eventually(lambda: jobs.row(job_id).worker_id)
+    [worker] = [row for row in fleet(jobs).values() if row.id == worker_id]
+    runner = eventually(lambda: runner_of(worker.pid), 90)
+    os.kill(runner, signal.SIGSTOP)
+    return worker, runner
+
+
 def test_each_device_has_its_worker_and_where_one_is_killed_or_its_device_is_lost_the_others_go_on(
     jobs: Queue,
     settings: Settings,
@@ -93,38 +101,33 @@ def test_each_device_has_its_worker_and_where_one_is_killed_or_its_device_is_los
     tmp_path: Path,
 ) -> None:
     """One life of a node, because each of its processes takes seconds to start."""
-    body = register_layers(jobs.sessions, settings, team, layers=LAYERS, samples=32)
-    rows = eventually(lambda: fleet_of(jobs, "01"), 90)
-    assert len({row.id for row in rows.values()}) == len({row.pid for row in rows.values()}) == 2
-    assert {row.device for row in rows.values()} == {"sim"}
-    assert rows["0"].memory_bytes == rows["1"].memory_bytes
-    submitted = [jobs.submit(body), jobs.submit(body)]
+    body = register_layers(jobs.sessions, settings, team, layers=2) | {"method": "wanda"}
+    eventually(lambda: fleet_of(jobs, "01"), 90)
+    started = fleet(jobs)
+    assert len({row.pid for row in started.values()}) == 2 and {row.device for row in started.values()} == {"sim"}
+    assert started["0"].memory_bytes == started["1"].memory_bytes
 
-    def both_run() -> dict[str, str] | None:
-        """Return the job of each device."""
-        by_worker = {jobs.row(job).worker_id: job for job in submitted}
-        held = {device: by_worker[row.id] for device, row in rows.items() if row.id in by_worker}
-        return held if len(held) == 2 else None
-
-    held = eventually(both_run)
-    runner = eventually(lambda: runner_of(rows["0"].pid), 90)
-    os.kill(runner, signal.SIGSTOP)  # its job shall not be over before its worker is killed
-    family = [rows["0"].pid, *(each.pid for each in psutil.Process(rows["0"].pid).children(recursive=True))]
-    os.kill(rows["0"].pid, signal.SIGKILL)
+    killed_under = jobs.submit(body)
+    killed, _ = hold(jobs, killed_under)
+    [other] = [row for row in started.values() if row.id != killed.id]
+    beside = jobs.submit(body)
+    assert jobs.row(jobs.succeeded(beside, 120).id).worker_id == other.id
+    family = [killed.pid, *(each.pid for each in psutil.Process(killed.pid).children(recursive=True))]
+    os.kill(killed.pid, signal.SIGKILL)
     eventually(lambda: not any(map(is_alive, family)))
-    jobs.succeeded(held["1"], 120)
-    again = eventually(lambda: (new := fleet(jobs)["0"]).id != rows["0"].id and new)
-    assert again.pid != rows["0"].pid and fleet(jobs)["1"].pid == rows["1"].pid and is_alive(rows["1"].pid)
-    jobs.end_lease(held["0"])
+    again = eventually(lambda: (new := fleet(jobs)[str(killed.device_id)]).id != killed.id and new)
+    assert again.pid != killed.pid and fleet(jobs)[str(other.device_id)].pid == other.pid and is_alive(other.pid)
+    jobs.end_lease(killed_under)
     start_part("dispatcher", SECATEUR_DISPATCH_INTERVAL_SECONDS="0.5")
-    assert jobs.succeeded(held["0"], 120).attempt == 2
+    assert jobs.succeeded(killed_under, 120).attempt == 2
 
     lost_under = jobs.submit(body)
-    runs_on = eventually(lambda: jobs.row(lost_under).worker_id)
-    [failing, other] = sorted(fleet(jobs).values(), key=lambda row: row.id != runs_on)
-    eventually(lambda: jobs.job(lost_under).progress > 0)
-    devices = {f"n{number}": h100(number) for number in (0, 1)}
-    recording.write(**devices | {f"n{failing.device_id}": lost(h100(int(failing.device_id or 0)))})
+    failing, runner = hold(jobs, lost_under)
+    [other] = [row for row in fleet(jobs).values() if row.id != failing.id]
+    cards = {f"n{number}": h100(number) for number in (0, 1)}
+    recording.write(**cards | {f"n{failing.device_id}": lost(h100(int(str(failing.device_id))))})
+    eventually(lambda: fleet(jobs)[str(failing.device_id)].state == "draining")
+    os.kill(runner, signal.SIGCONT)
     assert jobs.succeeded(lost_under, 120).attempt == 2
     assert jobs.row(lost_under).worker_id == other.id
     assert [event.data["reason"] for event in jobs.events(lost_under) if "reason" in event.data] == ["released"]
@@ -138,7 +141,8 @@ def test_each_device_has_its_worker_and_where_one_is_killed_or_its_device_is_los
     assert used_devices(tmp_path / "devices.log") == {each["UUID"] for each in (h100(0), h100(1))}
     node.send(signal.SIGTERM)
     assert node.wait(60) == 0, (settings.home / "worker.log").read_text()
-    assert not any(map(is_alive, (again.pid, rows["1"].pid))) and fleet(jobs).keys() <= {"0"}, "no goodbye"
+    assert not any(map(is_alive, (failing.pid, other.pid)))
+    assert {row.id for row in fleet(jobs).values()} <= {killed.id}, "no goodbye"
 
 
 def used_devices(log: Path) -> set[str]:
