@@ -47,8 +47,15 @@ class Device(BaseModel, frozen=True):
 
 
 def own_device(settings: Settings) -> str | None:
-    """Return which of its node's devices this worker's runners see; None where it is its container's only worker."""
-    return os.environ[OWN] if settings.devices else None
+    """Return which of its node's devices this worker's runners see; None where it is its container's only worker.
+
+    Raises ValueError for a worker that has several devices to itself.
+    """
+    if not settings.devices:
+        return None
+    if OWN not in os.environ:
+        raise ValueError("SECATEUR_DEVICES is for `python -m worker`, which starts a worker for each: unset it here")
+    return os.environ[OWN]
 
 
 def ask(device: str) -> Device | None:

@@ -180,6 +180,17 @@ def test_devices_that_make_no_sense_are_refused_at_the_start(variables: dict[str
         Settings.model_validate(variables)
 
 
+def test_a_worker_that_is_started_by_itself_cannot_have_several_devices(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = settings.model_copy(update={"devices": ["0", "1"]})
+    monkeypatch.delenv(devices.OWN, raising=False)
+    with pytest.raises(ValueError, match="python -m worker"):
+        devices.own_device(both)
+    monkeypatch.setenv(devices.OWN, "1")
+    assert devices.own_device(both) == "1" and devices.own_device(settings) is None
+
+
 def test_an_attempt_that_fails_on_a_device_that_failed_is_given_back_and_does_not_count(
     jobs: Queue, settings: Settings, job_body: dict[str, Any]
 ) -> None:

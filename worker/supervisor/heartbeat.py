@@ -51,6 +51,7 @@ class Heartbeat:
         self._on_failure = on_failure
         self._has_failed = False
         self._device = DeviceReader(settings)
+        self._own_device = own_device(settings)
         self._wake = threading.Event()
         self._ended = False
         self._shortage: str | None = None
@@ -82,7 +83,7 @@ class Heartbeat:
         while not self._ended:
             before, self._shortage = self._shortage, disk_shortage(self._settings)
             self._start_sweep(sessions)
-            alive.touch(alive.worker_name(own_device(self._settings)), self._settings)
+            alive.touch(alive.worker_name(self._own_device), self._settings)
             facts = self._facts()
             self._look_at_drain()
             with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
@@ -140,7 +141,7 @@ class Heartbeat:
             "device": settings.device or (device.kind if device else kind_of_machine()).name,
             "hostname": socket.gethostname(),
             "pid": os.getpid(),
-            "device_id": own_device(settings),
+            "device_id": self._own_device,
             "device_name": device.name if device else None,
             "device_memory_bytes": device.memory_bytes if device else None,
             "device_memory_used_bytes": device.memory_used_bytes if device else None,
