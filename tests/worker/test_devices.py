@@ -85,7 +85,7 @@ def hold(jobs: Queue, job_id: str) -> tuple[WorkerRow, int]:
     """Return the worker that has a job, and its runner, which stands still."""
     worker_id = eventually(lambda: jobs.row(job_id).worker_id)
     [worker] = [row for row in fleet(jobs).values() if row.id == worker_id]
-    runner = eventually(lambda: runner_of(worker.pid), 90)
+    runner = eventually(lambda: runner_of(worker.pid), 200)
     os.kill(runner, signal.SIGSTOP)
     return worker, runner
 
@@ -102,7 +102,7 @@ def test_each_device_has_its_worker_and_where_one_is_killed_or_its_device_is_los
 ) -> None:
     """One life of a node, because each of its processes takes seconds to start."""
     body = register_layers(jobs.sessions, settings, team, layers=2) | {"method": "wanda"}
-    eventually(lambda: fleet_of(jobs, "01"), 90)
+    eventually(lambda: fleet_of(jobs, "01"), 200)  # each loads what a worker needs, at the same time
     started = fleet(jobs)
     assert len({row.pid for row in started.values()}) == 2 and {row.device for row in started.values()} == {"sim"}
     assert started["0"].memory_bytes == started["1"].memory_bytes
