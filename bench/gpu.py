@@ -227,7 +227,10 @@ def _time_sparse(bench: Bench, name: str, tables: Tables) -> None:
         tables.sparse.append(
             [name, f"{shape.width} to {shape.intermediate}", f"{tokens}", f"{1e6 * dense:.0f}", *speed]
         )
-        if "reason" in timed and (note := f"2:4 has no kernel here: {timed['reason']}.") not in tables.notes:
+        if (
+            "reason" in timed
+            and (note := f"2:4 has no kernel here: {timed['reason'].rstrip('.')}.") not in tables.notes
+        ):
             tables.notes.append(note)
 
 
