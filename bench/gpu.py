@@ -290,10 +290,10 @@ def name_of(device: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
-    parser.add_argument("--device", defailure=CUDA.name)
+    parser.add_argument("--device", default=CUDA.name)
     parser.add_argument("--shape", action="append", choices=SHAPES, help="these models alone; else all but tiny")
     parser.add_argument("--method", action="append", choices=sorted({each.method for each in METHODS}))
-    parser.add_argument("--hours", type=float, defailure=4.0, help="most that it may take; the next call goes on")
+    parser.add_argument("--hours", type=float, default=4.0, help="most that it may take; the next call goes on")
     parser.add_argument("--write", metavar="PAGE", help="replace the page's section too")
     options = parser.parse_args(arguments)
     if options.write and device_kind(options.device) is not CUDA:
