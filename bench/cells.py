@@ -102,10 +102,10 @@ def run(program: Program, spec: dict[str, Any], key: str, *, limit_seconds: floa
             raise
         finally:
             ended.set()
-    if limit_seconds is not None and time.perf_counter() - begun >= limit_seconds:
-        raise TimeoutError
     seconds = time.perf_counter() - begun
     process.returncode = os.waitstatus_to_exitcode(status)
+    if limit_seconds is not None and seconds >= limit_seconds:
+        raise TimeoutError
     if process.returncode or not result_file.is_file():
         raise CellFailed(f"exit code {process.returncode}, log {log_file}:\n{log_file.read_text()[-2000:]}")
     return Measured(
