@@ -57,5 +57,4 @@ USER 10001:10001
 COPY --from=build-worker /venv /venv
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-m", "worker.alive", "worker"]
-CMD ["celery", "--quiet", "--app", "worker.app", "worker", "--concurrency", "1", \
-     "--without-gossip", "--without-mingle", "--without-heartbeat"]
+CMD ["python", "-m", "worker"]

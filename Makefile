@@ -9,11 +9,12 @@ PYTEST_FLAGS ?=
 PROCESSES ?= 4
 SEED ?= 1
 FAULTS ?= 100
+HOURS ?= 4
 # What is loaded is compiled once, by the first process that loads it.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve stop test coverage nightly check lint types imports migrations format bench bench-frontier bench-structured architectures claims mutants chaos lock clean
+.PHONY: help setup demo serve stop test coverage nightly check lint types imports migrations format bench bench-frontier bench-gpu bench-structured architectures claims mutants chaos lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -92,6 +93,9 @@ bench-structured: $(SETUP) ## every structured method and others' on a real mode
 	$(BIN)/python -m bench.structured --write docs/structured.md --data core/measurements/structured.json
 	$(BIN)/python -m bench.stages --write docs/structured.md
 
+bench-gpu: $(SETUP) ## on a machine with an NVIDIA GPU: the tests that need one, then times, memory and the speed of 2:4, into docs/gpu.md; HOURS=4 at most, goes on where it was ended
+	$(BIN)/python -m bench.gpu --hours $(HOURS) --write docs/gpu.md
+
 mutants: $(SETUP) ## a hundred small faults put into a copy of the product, one at a time: do the tests notice? goes on where it was ended
 	$(BIN)/python -m bench.mutants
 
@@ -104,7 +108,7 @@ lock: ## refresh constraints.txt, and deploy/locks for the images, from the rang
 	.cache/lock/bin/python -m pip install --quiet --editable client --editable '.[worker,dev]'
 	.cache/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > .cache/lock/tested.txt
 	{ echo "# Written by make lock. torch, torchvision and what they bring are left to pip: CPU and CUDA builds both satisfy the range."; \
-	  grep -vE '^(torch|torchvision)==|^(triton|nvidia-|cuda-|setuptools)' .cache/lock/tested.txt; } > constraints.txt
+	  grep -vE '^(torch|torchvision)==|^(triton|nvidia-[^m]|cuda-|setuptools)' .cache/lock/tested.txt; } > constraints.txt
 	printf 'setuptools\n' > .cache/lock/build.in
 	printf './client\n.\n' > .cache/lock/api.in
 	printf './client\n.[worker,gguf]\n' > .cache/lock/worker.in

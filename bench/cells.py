@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,8 +77,8 @@ def cell_key(program: Program, spec: dict[str, Any], machine: str) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def run(program: Program, spec: dict[str, Any], key: str) -> Measured:
-    """Run a program on a spec; raises CellFailed."""
+def run(program: Program, spec: dict[str, Any], key: str, *, limit_seconds: float | None = None) -> Measured:
+    """Run a program on a spec; raises CellFailed, and TimeoutError for one that was ended at the limit."""
     folder = CACHE / "runs"
     folder.mkdir(parents=True, exist_ok=True)
     spec_file, result_file, log_file = (folder / f"{key}.{kind}" for kind in ("spec.json", "result.json", "log"))
@@ -90,14 +91,21 @@ def run(program: Program, spec: dict[str, Any], key: str) -> Measured:
         process = subprocess.Popen(
             [*program.arguments, str(spec_file), str(result_file)], env=environment, stdout=log, stderr=log
         )
+        ended = threading.Event()
+        if limit_seconds is not None:
+            threading.Thread(target=_end_at_limit, args=(process, ended, limit_seconds), daemon=True).start()
         try:
             _, status, usage = os.wait4(process.pid, 0)
         except KeyboardInterrupt:
             process.kill()  # where the terminal did not end it too
             process.wait()
             raise
+        finally:
+            ended.set()
     seconds = time.perf_counter() - begun
     process.returncode = os.waitstatus_to_exitcode(status)
+    if limit_seconds is not None and seconds >= limit_seconds:
+        raise TimeoutError
     if process.returncode or not result_file.is_file():
         raise CellFailed(f"exit code {process.returncode}, log {log_file}:\n{log_file.read_text()[-2000:]}")
     return Measured(
@@ -106,6 +114,11 @@ def run(program: Program, spec: dict[str, Any], key: str) -> Measured:
         peak_bytes=usage.ru_maxrss * 1024,
         result=json.loads(result_file.read_text()),
     )
+
+
+def _end_at_limit(process: subprocess.Popen[bytes], ended: threading.Event, seconds: float) -> None:
+    if not ended.wait(seconds):
+        process.kill()
 
 
 def recall(key: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""A Llama-like model of any depth with random weights, written block by block, and random tokens to calibrate on."""
+"""A Llama-like model of any size with random weights, written block by block, and random tokens to calibrate on."""
 
 import json
 from pathlib import Path
@@ -19,21 +19,28 @@ HEAD_SIZE = 64
 def write_model(spec: dict[str, Any]) -> dict[str, Any]:
     """Write the spec's `output`: config, one safetensors shard for each block, and tokens.safetensors beside them."""
     width, layers = spec["width"], spec["layers"]
+    inner, head_size = spec.get("intermediate", 3 * width), spec.get("head_size", HEAD_SIZE)
+    heads, vocabulary = width // head_size, spec.get("vocabulary", VOCABULARY)
+    key_width = head_size * spec.get("key_value_heads", heads)
+    dtype = getattr(torch, spec.get("dtype", "float32"))
     generator = torch.Generator().manual_seed(0)
 
     def matrix(rows: int, columns: int) -> Tensor:
-        return torch.randn(rows, columns, generator=generator).div(columns**0.5)
+        return torch.randn(rows, columns, generator=generator).div(columns**0.5).to(dtype)
+
+    def norm() -> Tensor:
+        return torch.ones(width, dtype=dtype)
 
     config = LlamaConfig(
         architectures=["LlamaForCausalLM"],
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=width,
-        intermediate_size=3 * width,
+        intermediate_size=inner,
         num_hidden_layers=layers,
-        num_attention_heads=width // HEAD_SIZE,
-        num_key_value_heads=width // HEAD_SIZE,
+        num_attention_heads=heads,
+        num_key_value_heads=key_width // head_size,
         tie_word_embeddings=True,
-        dtype="float32",
+        dtype=str(dtype).removeprefix("torch."),
     )
     output = Path(spec["output"])
     config.save_pretrained(output)
@@ -44,16 +51,15 @@ def write_model(spec: dict[str, Any]) -> dict[str, Any]:
         write_tensors(output / name, tensors)
         weight_map.update(dict.fromkeys(tensors, name))
 
-    write_shard(1, {"model.embed_tokens.weight": matrix(VOCABULARY, width), "model.norm.weight": torch.ones(width)})
+    write_shard(1, {"model.embed_tokens.weight": matrix(vocabulary, width), "model.norm.weight": norm()})
     for layer in range(layers):
-        shapes = {f"self_attn.{each}_proj": (width, width) for each in "qkvo"}
-        shapes |= {"mlp.gate_proj": (3 * width, width), "mlp.up_proj": (3 * width, width)}
-        shapes |= {"mlp.down_proj": (width, 3 * width)}
+        shapes = {f"self_attn.{each}_proj": (key_width if each in "kv" else width, width) for each in "qkvo"}
+        shapes |= {"mlp.gate_proj": (inner, width), "mlp.up_proj": (inner, width), "mlp.down_proj": (width, inner)}
         tensors = {f"{name}.weight": matrix(*shape) for name, shape in shapes.items()}
-        tensors |= {f"{name}.weight": torch.ones(width) for name in ("input_layernorm", "post_attention_layernorm")}
+        tensors |= {f"{name}.weight": norm() for name in ("input_layernorm", "post_attention_layernorm")}
         write_shard(layer + 2, {f"model.layers.{layer}.{name}": each for name, each in tensors.items()})
     (output / INDEX_FILE).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    tokens_NT = torch.randint(VOCABULARY, (spec["samples"], spec["length"]), generator=generator)
+    tokens_NT = torch.randint(vocabulary, (spec["samples"], spec["length"]), generator=generator)
     write_tensors(output / "tokens.safetensors", {"tokens": tokens_NT})
     return {"model_bytes": sum(file.stat().st_size for file in output.glob("model-*.safetensors"))}
 

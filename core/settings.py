@@ -1,17 +1,19 @@
 """The one settings object, read from `SECATEUR_*` environment variables."""
 
 import os
+import re
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from core.device_kinds import DEVICE_KINDS, find_kind
+from core.device_kinds import DEVICE_KINDS, device_kind, find_kind
 
 ALL_TEAMS = "*"
+_DEVICE_ID = re.compile(r"\d+|(GPU|MIG)-[0-9a-f-]+")
 
 
 class Settings(BaseSettings):
@@ -83,6 +85,11 @@ class Settings(BaseSettings):
     )
     worker_queue: str = Field("default", description="The queue a worker takes jobs from.")
     device: str | None = Field(None, description="cpu or cuda; unset: cuda where there is one.")
+    devices: Annotated[list[str], NoDecode] = Field(
+        default_factory=list,
+        description="GPUs that `python -m worker` starts a worker each for, separated by commas: numbers as "
+        "`nvidia-smi` counts them, such as 0,1,2,3, or UUIDs; unset: one worker, with the first GPU that it sees.",
+    )
     threads: int | None = Field(
         None, description="Threads of a runner; unset: `OMP_NUM_THREADS`, or the cores of the machine."
     )
@@ -233,13 +240,31 @@ class Settings(BaseSettings):
             raise ValueError(f"there is no device {value!r}: use {' or '.join(DEVICE_KINDS)}")
         return value
 
+    @model_validator(mode="after")
+    def _devices_to_share_out(self) -> Self:
+        for device in self.devices:
+            if _DEVICE_ID.fullmatch(device) is None:
+                raise ValueError(f"{device!r} is no GPU: use its number, or its UUID as nvidia-smi prints it")
+        if len(set(self.devices)) < len(self.devices):
+            raise ValueError(f"{','.join(self.devices)} names a GPU twice: a worker has one to itself")
+        if self.devices and self.device and not device_kind(self.device).has_own_memory:
+            raise ValueError(f"SECATEUR_DEVICES names GPUs, and SECATEUR_DEVICE is {self.device}: set one of them")
+        return self
+
     @field_validator("allowed_roots", mode="before")
     @classmethod
     def _split_like_path(cls, value: object) -> object:
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
     @field_validator(
-        *("queues", "trusted_proxies", "hub_token_teams", "webhook_allowed_networks", "webhook_retry_delays"),
+        *(
+            "queues",
+            "devices",
+            "trusted_proxies",
+            "hub_token_teams",
+            "webhook_allowed_networks",
+            "webhook_retry_delays",
+        ),
         mode="before",
     )
     @classmethod

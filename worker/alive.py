@@ -1,24 +1,29 @@
 """Signs of life for whatever watches a process: a file in home that is touched, and its age as an exit code.
 
 `python -m worker.alive NAME` exits with 1 where `NAME` (worker, dispatcher) has not been touched for too long. Neither
-touching nor looking needs database or broker: an outage of theirs is no reason to restart what waits for them.
+touching nor looking needs database or broker: an outage of theirs is no reason to restart what waits for them. Where a
+container has a worker for each device, `worker` is the process that watches them, and each has a name of its own.
 """
 
 import contextlib
 import sys
 import time
 from pathlib import Path
-from typing import Literal
 
 from core.settings import Settings, get_settings
 
 SILENT_ROUNDS = 30
 """A dispatcher that ended no round in the time of so many stands still."""
 
-Name = Literal["worker", "dispatcher"]
+WORKER, DISPATCHER = "worker", "dispatcher"
 
 
-def touch(name: Name, settings: Settings) -> None:
+def worker_name(device: str | None) -> str:
+    """Return the name of the worker of one of several devices, or of the only worker."""
+    return WORKER if device is None else f"{WORKER}-{device}"
+
+
+def touch(name: str, settings: Settings) -> None:
     """Record a sign of life of this process; a disk that is full or gone shows as silence."""
     file = _file(name, settings)
     with contextlib.suppress(OSError):
@@ -26,12 +31,12 @@ def touch(name: Name, settings: Settings) -> None:
         file.touch()
 
 
-def forget(name: Name, settings: Settings) -> None:
+def forget(name: str, settings: Settings) -> None:
     """Remove what another process of this name left."""
     _file(name, settings).unlink(missing_ok=True)
 
 
-def seconds_silent(name: Name, settings: Settings) -> float:
+def seconds_silent(name: str, settings: Settings) -> float:
     """Return the seconds since the last sign of life; infinite before the first."""
     try:
         return time.time() - _file(name, settings).stat().st_mtime
@@ -39,18 +44,18 @@ def seconds_silent(name: Name, settings: Settings) -> float:
         return float("inf")
 
 
-def longest_silence(name: Name, settings: Settings) -> float:
-    if name == "dispatcher":
+def longest_silence(name: str, settings: Settings) -> float:
+    if name == DISPATCHER:
         return SILENT_ROUNDS * settings.dispatch_interval_seconds
     return settings.worker_fresh_seconds
 
 
-def _file(name: Name, settings: Settings) -> Path:
+def _file(name: str, settings: Settings) -> Path:
     return settings.home / f"{name}.alive"
 
 
 def main() -> int:
-    name: Name = "dispatcher" if sys.argv[1] == "dispatcher" else "worker"
+    name = DISPATCHER if sys.argv[1] == DISPATCHER else WORKER
     settings = get_settings()
     silent = seconds_silent(name, settings)
     print(f"{name}: last sign of life {silent:.0f} s ago")

@@ -1,43 +1,13 @@
-"""Resources of this machine, or of the part a worker may use: device, memory, disk. Without torch."""
+"""Resources of this machine, or of the part a worker may use: memory and disk; `devices.py` has the device."""
 
 import contextlib
-import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from core.device_kinds import CUDA, DeviceKind
 from core.settings import Settings
 from worker.node_cache import NodeCache
-from worker.processes import run
-
-_MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Device:
-    """A GPU. Bytes are of all of it; `memory_used_bytes` by whomever."""
-
-    name: str
-    memory_bytes: int | None
-    memory_used_bytes: int | None
-    kind: DeviceKind = CUDA
-
-
-def first_device() -> Device | None:
-    """Return the GPU a runner will use, the first that is visible to it; None where there is none."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible == "" or shutil.which("nvidia-smi") is None:
-        return None
-    first = [] if visible is None else [f"--id={visible.partition(',')[0]}"]
-    query = ["nvidia-smi", *first, "--query-gpu=name,memory.total,memory.used", "--format=csv,noheader,nounits"]
-    answer = run(query, name="nvidia-smi")
-    if answer.returncode != 0 or not answer.stdout.strip():
-        return None
-    name, total, used = (part.strip() for part in answer.stdout.splitlines()[0].rsplit(",", 2))
-    return Device(name, _bytes(total), _bytes(used))
 
 
 def memory_bytes() -> int:
@@ -59,12 +29,15 @@ def _existing(folder: Path) -> Path:
 
 
 def disk_room_bytes(settings: Settings) -> int:
-    """Return the bytes a job can use: free space on the work folder's disk, and what the cache there gives up."""
-    free = disk_free_bytes(settings.work_root)
+    """Return the bytes a job can use: free space on the work folder's disk, and what the cache there gives up.
+
+    Workers of one node's devices share the disk, and each counts on its part alone.
+    """
+    room = disk_free_bytes(settings.work_root)
     cache = settings.cache_root
-    if not cache.is_dir() or cache.stat().st_dev != _existing(settings.work_root).stat().st_dev:
-        return free
-    return free + NodeCache(cache, max_bytes=settings.cache_max_bytes).reclaimable_bytes()
+    if cache.is_dir() and cache.stat().st_dev == _existing(settings.work_root).stat().st_dev:
+        room += NodeCache(cache, max_bytes=settings.cache_max_bytes).reclaimable_bytes()
+    return room // max(1, len(settings.devices))
 
 
 def disk_shortage(settings: Settings) -> str | None:
@@ -80,8 +53,3 @@ def disk_shortage(settings: Settings) -> str | None:
         f"the disk of {settings.work_root} has {free / 2**30:.2f} GiB free, less than the watermark of "
         f"{settings.disk_watermark_bytes / 2**30:.2f} GiB"
     )
-
-
-def _bytes(mebibytes: str) -> int | None:
-    """Convert mebibytes to bytes; None for devices that report [N/A]."""
-    return int(mebibytes) * _MIB if mebibytes.isdigit() else None

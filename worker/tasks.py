@@ -5,9 +5,9 @@ claiming until there is none. So one hint that arrives is enough for a whole que
 come twice, and the next job starts as soon as one ends without a way through the broker. Where no hint comes, the
 worker looks by itself every few seconds (`supervisor/job_poller.py`).
 
-A worker that is shut down (SIGTERM) does not finish its job, which may take hours: it gives it back to the queue. One
-that is killed leaves its job to the lease; Celery sees to it that the pool's process dies with its parent, and the
-runner dies with the pool's process.
+A worker that is shut down (SIGTERM), or whose device failed, does not finish its job, which may take hours: it gives it
+back to the queue. One that is killed leaves its job to the lease; Celery sees to it that the pool's process dies with
+its parent, and the runner dies with the pool's process.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,12 @@ from core.service.jobs.broker import PRUNE_TASK
 from core.settings import Settings, get_settings
 from core.storage import Store, open_store
 from worker.app import app
+from worker.devices import DeviceReader
 from worker.machine import disk_room_bytes, disk_shortage
 from worker.processes import run
 from worker.runner.client import RUNNER
 from worker.supervisor.discoverer import Discoverer
+from worker.supervisor.drain import Drain
 from worker.supervisor.heartbeat import Heartbeat
 from worker.supervisor.job_poller import JobPoller
 from worker.supervisor.request_taker import RequestTaker
@@ -67,9 +70,10 @@ _poller: JobPoller | None = None
 _takers: list[RequestTaker] = []
 """Threads that take requests besides jobs: of discoveries, and of samples."""
 _connections: Connections | None = None
-_is_draining = mmap.mmap(-1, 1)
-"""Shared with the pool's process: 1 once this worker takes no more jobs. A pool's process that was forked since, or has
-a hint before it, would not know."""
+_drain = Drain()
+"""Shared with the pool's process: one that was forked since it began, or has a hint before it, would not know."""
+_device: DeviceReader | None = None
+"""The pool's process's own, made for its first hint."""
 _is_looking = mmap.mmap(-1, 1)
 """Shared likewise: 1 while the pool's process looks for jobs or runs one, and takes SIGTERM for an order to end.
 Else SIGTERM would end it, with the lock on the pool's queue in its hands, and the worker would never end."""
@@ -87,7 +91,7 @@ def look() -> None:
 
     SIGTERM is taken over only here: the pool installs its own handler, which ends the process, after every hook.
     """
-    global _connections
+    global _connections, _device
     settings = get_settings()
     stop = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
@@ -96,6 +100,8 @@ def look() -> None:
         if _connections is None:
             telemetry.configure(settings, "worker")
             _connections = Connections(session_factory(settings, "worker"), open_store(settings))
+            _device = DeviceReader(settings)
+            _find_failure()
         with structlog.contextvars.bound_contextvars(worker=WORKER_ID):
             run_eligible_jobs(settings, _connections, stop)
         telemetry.flush()
@@ -103,21 +109,32 @@ def look() -> None:
         logger.exception("looking for jobs failed", error=str(error))
     finally:
         _is_looking[0] = 0
-        if not _is_draining[0]:  # else the signal may be on its way
+        if not _drain.has_begun:  # else the signal may be on its way
             signal.signal(signal.SIGTERM, before)
 
 
 def run_eligible_jobs(settings: Settings, connections: Connections, stop: threading.Event) -> None:
     """Claim and run jobs until none is eligible. A database that is away ends the run: the next look comes."""
-    supervisor = Supervisor(settings, connections.sessions, connections.store, stop=stop, runner=RUNNER)
+    supervisor = Supervisor(
+        settings, connections.sessions, connections.store, stop=stop, runner=RUNNER, find_failure=_find_failure
+    )
     try:
-        while not stop.is_set() and not _is_draining[0]:
+        while not stop.is_set() and not _drain.has_begun:
             claim = claim_next(settings, connections.sessions)
             if claim is None:
                 return
             supervisor.run(claim)
     except SQLAlchemyError as error:
         logger.warning("cannot claim", error=str(error).partition("\n")[0])
+
+
+def _find_failure() -> str | None:
+    """Return why this worker's device is of no more use, as it is now; the worker drains from then on."""
+    device = None if _device is None else _device.read()
+    if device is None or device.failure is None:
+        return None
+    _drain.begin(device.failure)
+    return device.failure
 
 
 def claim_next(settings: Settings, sessions: sessionmaker[Session]) -> queue.Claim | None:
@@ -168,7 +185,8 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
         _log_seclusion()
         pool: BasePool = parent.pool
         _poller = JobPoller(pool, look, settings.worker_poll_seconds)
-        _heartbeat = Heartbeat(WORKER_ID, settings, on_space=_poller.poll_now)
+        leave_queue = partial(_leave_queue, parent, settings.worker_queue)
+        _heartbeat = Heartbeat(WORKER_ID, settings, _drain, on_space=_poller.poll_now, on_failure=leave_queue)
         _heartbeat.start()
         _poller.start()
         _takers.extend([Discoverer(WORKER_ID, settings), SampleFetcher(WORKER_ID, settings)])
@@ -190,15 +208,29 @@ app.steps["worker"].add(Enter)
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
-def _drain(**_: Any) -> None:
+def _begin_drain(**_: Any) -> None:
     """Tell the pool's process, which a warm shutdown waits for, to give its job back instead of finishing it."""
-    _is_draining[0] = 1
+    _drain.begin()
+    _stop_taking()
+    if _heartbeat is not None:
+        _heartbeat.beat_now()
+
+
+def _leave_queue(worker: Any, queue_name: str) -> None:
+    """Give the job back and take neither jobs nor hints any more, which others can follow; the process stays.
+
+    It tells why until somebody has seen to the device and ends it: one that was started anew would have the same.
+    """
+    _stop_taking()
+    consumer = worker.consumer
+    consumer.call_soon(consumer.cancel_task_queue, queue_name)
+
+
+def _stop_taking() -> None:
     if _poller is not None:
         _poller.stop()
     for taker in _takers:
         taker.stop()
-    if _heartbeat is not None:
-        _heartbeat.drain()
     for child in psutil.Process().children() if _is_looking[0] else ():
         with contextlib.suppress(psutil.NoSuchProcess):
             child.send_signal(signal.SIGTERM)

@@ -160,6 +160,18 @@ def _workers(rows: Sequence[WorkerRow]) -> list[Metric]:
         "secateur_worker_work_folders", "Jobs that have a work folder on a worker's node.", labels=labels
     )
     work = GaugeMetricFamily("secateur_worker_work_bytes", "Bytes of the work folders there.", labels=labels)
+    utilisation = GaugeMetricFamily(
+        "secateur_worker_device_utilisation", "Share of the last second in which the device computed.", labels=labels
+    )
+    celsius = GaugeMetricFamily("secateur_worker_device_celsius", "Temperature of the device.", labels=labels)
+    errors = GaugeMetricFamily(
+        "secateur_worker_device_uncorrected_errors",
+        "Errors of the device's memory that could not be corrected, since its driver was loaded.",
+        labels=labels,
+    )
+    failed = GaugeMetricFamily(
+        "secateur_worker_device_failed", "1 where a worker drains because its device failed.", labels=labels
+    )
     for row in rows:
         states[row.queue][row.state] += 1
         for family, value in (
@@ -169,13 +181,17 @@ def _workers(rows: Sequence[WorkerRow]) -> list[Metric]:
             (disk, row.disk_free_bytes),
             (folders, row.work_folders),
             (work, row.work_bytes),
+            (utilisation, row.device_utilisation),
+            (celsius, row.device_celsius),
+            (errors, row.device_uncorrected_errors),
+            (failed, int(row.device_has_failed)),
         ):
             if value is not None:
                 family.add_metric([row.id, row.queue, row.hostname], value)
     for queue, by_state in states.items():
         for state, number in by_state.items():
             count.add_metric([queue, state], number)
-    return [count, device, used, memory, disk, folders, work]
+    return [count, device, used, memory, disk, folders, work, utilisation, celsius, errors, failed]
 
 
 def _attempts(rows: Sequence[AttemptTotalRow]) -> list[Metric]:

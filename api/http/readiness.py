@@ -35,7 +35,7 @@ class ReadinessChecks:
         self._asked_at = -CACHED_SECONDS
 
     def checks(self) -> Mapping[str, bool]:
-        """Return whether each answers: database, broker, store, workers."""
+        """Return whether each is as it should be: database, broker, store, workers, devices."""
         with self._lock:
             if time.monotonic() >= self._asked_at + CACHED_SECONDS:
                 self._checks = self._ask()
@@ -43,11 +43,11 @@ class ReadinessChecks:
             return self._checks
 
     def _ask(self) -> Mapping[str, bool]:
-        database, workers = False, False
+        database, workers, devices = False, False, False
         try:
             with transaction(self._sessions) as session:
-                workers = fresh_workers(session, self._worker_fresh_seconds) > 0
-                database = True
+                fresh = fresh_workers(session, self._worker_fresh_seconds)
+                database, workers, devices = True, fresh.up > 0, fresh.failed == 0
         except SQLAlchemyError:
             pass  # what is not there stays False
         return {
@@ -55,4 +55,5 @@ class ReadinessChecks:
             "broker": broker_answers(self._broker),
             "store": self._store.is_usable(),
             "workers": workers,
+            "devices": devices,
         }

@@ -19,8 +19,8 @@ class Health(BaseModel):
 
 class Readiness(BaseModel):
     """`can_accept`: jobs can be submitted, and what is stored can be read. `can_run`: besides, a worker is up. `checks`
-    has one entry for each thing there is to a whole service: database, store, broker, workers; while the broker is away
-    jobs start a few seconds late.
+    has one entry for each thing there is to a whole service: database, store, broker, workers, devices; while the
+    broker is away jobs start a few seconds late, and devices are false where a worker drains because its own failed.
     """
 
     status: Literal["ready"]

@@ -50,6 +50,7 @@ CAUSES: Final[dict[str, Cause]] = {
     "SecateurDutyNotDone": Cause("freeze", ALL.dispatchers),
     "SecateurQueueWithoutWorkers": Cause("freeze", ALL.workers, jobs=1),
     "SecateurWorkersPaused": Cause("disk_full", ("worker-0",)),
+    "SecateurDeviceFailed": Cause("device_failed"),
     "SecateurWorkersLost": Cause("kill", ALL.workers, again=20, jobs=40),
     "SecateurOutOfMemory": Cause("kill", tuple(f"{worker}/runner" for worker in ALL.workers), again=1, jobs=40),
     "SecateurAttemptsFail": Cause("kill", tuple(f"{worker}/runner" for worker in ALL.workers), again=1, jobs=40),
@@ -144,6 +145,22 @@ def jobs_held(access: FleetAccess) -> Iterator[None]:
 
 
 @contextmanager
+def device_failed(access: FleetAccess) -> Iterator[None]:
+    """Have a worker whose device fell off the bus, as its heartbeat writes it: the machine may have no device."""
+    worker = "worker_of_a_lost_device"
+    row = (worker, "default", "cuda", "bed", 1, "draining", "the device does not answer: GPU is lost")
+    with psycopg.connect(libpq_url(access.installation.database_url), autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO workers (id, queue, device, hostname, pid, state, reason) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            row,
+        )
+        try:
+            yield
+        finally:
+            connection.execute("DELETE FROM workers WHERE id = %s", (worker,))
+
+
+@contextmanager
 def _locked(access: FleetAccess, statement: str) -> Iterator[None]:
     with psycopg.connect(libpq_url(access.installation.database_url)) as connection:
         connection.execute(statement.encode())
@@ -154,6 +171,6 @@ def _locked(access: FleetAccess, statement: str) -> Iterator[None]:
 
 
 OWN: Final[dict[str, Callable[[FleetAccess], AbstractContextManager[None]]]] = {
-    each.__name__: each for each in (redis_full, team_held, jobs_held)
+    each.__name__: each for each in (redis_full, team_held, jobs_held, device_failed)
 }
 """Faults that a run's schedule has not."""

@@ -58,10 +58,12 @@ def test_queues_running_jobs_and_workers(
         session.execute(text("UPDATE jobs SET created_at = now() - interval '5 minutes'"))
         about = {
             "device": "cuda", "hostname": "bed", "pid": 1, "device_memory_bytes": 80, "disk_free_bytes": 2**40,
-            "work_folders": 3, "work_bytes": 4096,
+            "work_folders": 3, "work_bytes": 4096, "device_utilisation": 0.5, "device_celsius": 61,
+            "device_uncorrected_errors": 2,
         }  # fmt: skip
         queue.heartbeat(session, "worker_1", queue="default", state="busy", **about)  # type: ignore[arg-type]
         queue.heartbeat(session, "worker_2", queue="default", state="paused", **about)  # type: ignore[arg-type]
+        queue.heartbeat(session, "worker_3", queue="h200", state="draining", reason="lost", **about)  # type: ignore[arg-type]
     claim(sessions)
     seen = scrape(api)
     assert seen["secateur_database_up{}"] == 1
@@ -73,6 +75,13 @@ def test_queues_running_jobs_and_workers(
     assert seen["secateur_worker_disk_free_bytes{host=bed,queue=default,worker=worker_2}"] == 2**40
     assert seen["secateur_worker_work_folders{host=bed,queue=default,worker=worker_2}"] == 3
     assert seen["secateur_worker_work_bytes{host=bed,queue=default,worker=worker_2}"] == 4096
+    assert seen["secateur_worker_device_utilisation{host=bed,queue=default,worker=worker_1}"] == 0.5
+    assert seen["secateur_worker_device_celsius{host=bed,queue=default,worker=worker_1}"] == 61
+    assert seen["secateur_worker_device_uncorrected_errors{host=bed,queue=default,worker=worker_1}"] == 2
+    failed = {name: seen[f"secateur_worker_device_failed{{host=bed,{name}}}"] for name in (
+        "queue=default,worker=worker_1", "queue=default,worker=worker_2", "queue=h200,worker=worker_3"
+    )}  # fmt: skip
+    assert list(failed.values()) == [0, 0, 1], failed
 
 
 def test_attempts_and_stages_are_counted_once_and_never_go_back(

@@ -86,7 +86,7 @@ def test_a_service_without_workers_can_take_jobs_and_says_that_it_cannot_run_the
         "status": "ready",
         "can_accept": True,
         "can_run": False,
-        "checks": {"database": True, "broker": True, "store": True, "workers": False},
+        "checks": {"database": True, "broker": True, "store": True, "workers": False, "devices": True},
     }
     with transaction(sessions) as session:
         heartbeat(session, "worker_1", queue="default", device="cpu", hostname="bed", pid=1)

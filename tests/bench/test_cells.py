@@ -21,6 +21,15 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+def test_a_cell_that_takes_longer_than_its_limit_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    started = tmp_path / "pid"
+    program = Program(("sh", "-c", f"echo $$ > {started}; exec sleep 60"), "code")
+    with pytest.raises(TimeoutError):
+        run(program, {"threads": 1}, "key", limit_seconds=0.3)
+    assert not psutil.pid_exists(int(started.read_text()))
+
+
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_bench_leaves_no_process_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -110,29 +110,3 @@ def test_workers_that_went_silent_are_not_listed(api: TestClient, jobs: Queue) -
 def test_memory_and_disk_are_those_of_this_machine(tmp_path: Path) -> None:
     assert 0 < machine.memory_bytes() <= psutil.virtual_memory().total
     assert machine.disk_free_bytes(tmp_path / "not" / "yet" / "there") > 0
-
-
-NVIDIA_SMI = """#!/bin/sh
-case "$*" in *--id=1*) echo "NVIDIA H100 80GB HBM3, 81559, 1024" ;; *) echo "A, device, [N/A], 3" ;; esac
-"""
-
-
-def test_the_device_is_read_from_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text(NVIDIA_SMI)
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert machine.first_device() == machine.Device("A, device", None, 3 * MIB)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
-    assert machine.first_device() == machine.Device("NVIDIA H100 80GB HBM3", 81559 * MIB, 1024 * MIB)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert machine.first_device() is None
-
-
-@pytest.mark.gpu
-def test_the_gpu_of_this_machine_is_found() -> None:
-    if not Path("/dev/nvidiactl").exists():
-        pytest.skip("needs an NVIDIA GPU")
-    device = machine.first_device()
-    assert device is not None and device.memory_bytes is not None and device.memory_bytes > 2**30

@@ -31,6 +31,7 @@ from worker import alive
 from worker.embedded.instance import open_instance
 from worker.embedded.postgres import is_running, start_postgres, stop_postgres
 from worker.failures import CommandFailed
+from worker.node import worker_command
 from worker.processes import ChildProcess, spawn, started_at
 
 READY_SECONDS = 60
@@ -144,11 +145,7 @@ def part_commands(host: str, port: int, settings: Settings) -> dict[str, list[st
             *("--http", "api.slow_clients:BoundedConnection", "--no-proxy-headers"),
             *("--host", host, "--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "3"),
         ],
-        "worker": [
-            *(sys.executable, "-m", "celery", "--quiet", "--app", "worker.app", "worker"),
-            *("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING"),
-            *("--concurrency", "1", "--queues", settings.worker_queue, "--hostname", "worker@%h"),
-        ],
+        "worker": [sys.executable, "-m", "worker"] if settings.devices else worker_command(settings),
         "dispatcher": [sys.executable, "-m", "worker.dispatcher"],
     }
 

@@ -171,14 +171,21 @@ class _Waiting:
 
 
 def runner_environment() -> dict[str, str]:
-    """Return the environment of the runner: an allow-list, so that no credential reaches it, and no way to a hub."""
+    """Return the environment of the runner: an allow-list, so that no credential reaches it, and no way to a hub.
+
+    CUDA counts devices as the driver's tools do, so that a number means the same device to both.
+    """
     passed = {k: v for k, v in os.environ.items() if k in PASSED_ON or k.startswith(PASSED_ON_PREFIXES)}
-    return passed | {
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    return (
+        {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        | passed
+        | {
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_OFFLINE": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+    )
 
 
 def memory_kills(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int:

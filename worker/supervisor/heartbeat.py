@@ -13,11 +13,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
-from core.device_kinds import device_kind, kind_of_machine
+from core.device_kinds import kind_of_machine
 from core.service.jobs import queue
 from core.settings import Settings
 from worker import alive
-from worker.machine import disk_room_bytes, disk_shortage, first_device, memory_bytes
+from worker.devices import DeviceReader, own_device
+from worker.machine import disk_room_bytes, disk_shortage, memory_bytes
+from worker.supervisor.drain import Drain
 from worker.supervisor.work_folders import WorkFolders
 
 BEAT_SECONDS = 10.0
@@ -30,15 +32,28 @@ class Heartbeat:
     """Thread that sends the worker's heartbeat every few seconds once started.
 
     `on_space` is called when a disk that was too full no longer is: jobs may be waiting that nobody will hint at soon.
+    `on_failure` is called once where the worker drains because its device failed, whoever noticed.
     """
 
-    def __init__(self, worker_id: str, settings: Settings, *, on_space: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        settings: Settings,
+        drain: Drain,
+        *,
+        on_space: Callable[[], None],
+        on_failure: Callable[[], None],
+    ) -> None:
         self._worker_id = worker_id
         self._settings = settings
+        self._drain = drain
         self._on_space = on_space
+        self._on_failure = on_failure
+        self._has_failed = False
+        self._device = DeviceReader(settings)
+        self._own_device = own_device(settings)
         self._wake = threading.Event()
         self._ended = False
-        self._draining = False
         self._shortage: str | None = None
         self._has_beaten = threading.Event()
         self._work = WorkFolders(settings.work_root)
@@ -51,9 +66,8 @@ class Heartbeat:
         self._thread.start()
         self._has_beaten.wait(_FIRST_SECONDS)
 
-    def drain(self) -> None:
-        """Tell at once that this worker takes no more jobs."""
-        self._draining = True
+    def beat_now(self) -> None:
+        """Report the state at once: it has changed."""
         self._wake.set()
 
     def stop(self, seconds: float) -> None:
@@ -69,8 +83,9 @@ class Heartbeat:
         while not self._ended:
             before, self._shortage = self._shortage, disk_shortage(self._settings)
             self._start_sweep(sessions)
-            alive.touch("worker", self._settings)
+            alive.touch(alive.worker_name(self._own_device), self._settings)
             facts = self._facts()
+            self._look_at_drain()
             with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
                 self._beat(session, facts)
             self._has_beaten.set()
@@ -81,6 +96,12 @@ class Heartbeat:
         with contextlib.suppress(SQLAlchemyError), transaction(sessions) as session:
             queue.remove_worker(session, self._worker_id)
         sessions.kw["bind"].dispose()
+
+    def _look_at_drain(self) -> None:
+        if self._drain.reason is not None and not self._has_failed:
+            self._has_failed = True
+            logger.error("the device failed: the worker drains", worker=self._worker_id, reason=self._drain.reason)
+            self._on_failure()
 
     def _start_sweep(self, sessions: sessionmaker[Session]) -> None:
         """Start a sweep of the work folders in a thread of its own, at every beat where the disk is short.
@@ -111,17 +132,22 @@ class Heartbeat:
 
     def _facts(self) -> queue.WorkerFacts:
         settings = self._settings
-        chosen = settings.device
-        device = first_device() if not chosen or device_kind(chosen).has_own_memory else None
+        device = self._device.read()
+        if device is not None and device.failure is not None:
+            self._drain.begin(device.failure)
         work = self._work.figures()
         return {
             "queue": settings.worker_queue,
-            "device": chosen or (device.kind if device else kind_of_machine()).name,
+            "device": settings.device or (device.kind if device else kind_of_machine()).name,
             "hostname": socket.gethostname(),
             "pid": os.getpid(),
+            "device_id": self._own_device,
             "device_name": device.name if device else None,
             "device_memory_bytes": device.memory_bytes if device else None,
             "device_memory_used_bytes": device.memory_used_bytes if device else None,
+            "device_utilisation": device.utilisation if device else None,
+            "device_celsius": device.celsius if device else None,
+            "device_uncorrected_errors": device.uncorrected_errors if device else None,
             "memory_bytes": settings.worker_memory_bytes or memory_bytes(),
             "disk_free_bytes": disk_room_bytes(settings),
             "work_folders": work.folders,
@@ -132,11 +158,11 @@ class Heartbeat:
     def _beat(self, session: Session, facts: queue.WorkerFacts) -> None:
         job_id = queue.job_of_worker(session, self._worker_id)
         state: queue.WorkerState = "idle"
-        if self._draining:
+        if self._drain.has_begun:
             state = "draining"
         elif job_id is not None:
             state = "busy"
         elif self._shortage is not None:
             state = "paused"
-        reason = self._shortage if state == "paused" else None
+        reason = {"paused": self._shortage, "draining": self._drain.reason}.get(state)
         queue.heartbeat(session, self._worker_id, **facts, job_id=job_id, state=state, reason=reason)

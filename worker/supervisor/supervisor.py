@@ -40,7 +40,8 @@ class Supervisor:
     """Runner of jobs, one at a time.
 
     `stop`, once set, gives the running job back and returns, within `drain_seconds` and a little: a block being pruned
-    may be finished first.
+    may be finished first. `find_failure` says how the device failed, if it did: an attempt that ends in an error on one
+    that failed does not count, and its job is given back too.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Supervisor:
         *,
         stop: threading.Event,
         runner: Sequence[str] = RUNNER,
+        find_failure: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._sessions = sessions
         self._store = store
         self._stop = stop
         self._runner = runner
+        self._find_failure = find_failure
 
     def run(self, claim: Claim) -> End:
         """Run a claimed job to the end of this attempt; the state the job is in then, or `lost` if it was taken away.
@@ -112,11 +115,14 @@ class Supervisor:
         except CancelRequested:
             return recorder.end(lambda session: queue.finish_cancelled(session, *job, stages=recorder.stage_seconds))
         except Draining:
-            return recorder.end(lambda session: queue.release(session, *job, stages=recorder.stage_seconds))
+            return self._release(claim, recorder)
         except LeaseLost:
             raise
         except Exception as error:
             problem = _problem(error)
+            if (failure := self._find_failure()) is not None:
+                logger.warning("the device failed under the job", problem=problem["message"], reason=failure)
+                return self._release(claim, recorder)
             return recorder.end(lambda session: self._finish_failed(session, claim, problem, None, recorder))
         if result.missed is not None:
             problem = result.missed.problem()
@@ -135,6 +141,11 @@ class Supervisor:
         if end != "succeeded":  # cancelled at the last moment
             self._store.delete(artifact_prefix(*job))
         return end
+
+    def _release(self, claim: Claim, recorder: Recorder) -> JobStatus | None:
+        return recorder.end(
+            lambda session: queue.release(session, claim.job_id, claim.attempt, stages=recorder.stage_seconds)
+        )
 
     def _finish_failed(
         self, session: Session, claim: Claim, problem: Problem, result: AttemptResult | None, recorder: Recorder

@@ -22,11 +22,8 @@ _DESCRIPTION = {
     "image": None,
 }
 _NEEDS = {
-    "peak_memory_bytes": 1_100_000_000,
-    "peak_device_memory_bytes": None,
-    "disk_bytes": 850_000_000,
-    "seconds": 120.0,
-}
+    "peak_memory_bytes": 1_100_000_000, "peak_device_memory_bytes": None, "disk_bytes": 850_000_000, "seconds": 120.0
+}  # fmt: skip
 _KEY = {
     "id": "key_01JNB2V6H7Q8R9S0T1V2W3X4Y5",
     "object": "key",
@@ -255,9 +252,13 @@ EXAMPLES: Final[dict[str, Any]] = {
         "reason": None,
         "job_id": JOB,
         "device": "cuda",
+        "device_id": "0",
         "device_name": "NVIDIA H100 80GB HBM3",
         "device_memory_bytes": 85_520_809_984,
         "device_memory_used_bytes": 12_884_901_888,
+        "device_utilisation": 0.93,
+        "device_celsius": 61,
+        "device_uncorrected_errors": 0,
         "memory_bytes": 137_438_953_472,
         "disk_free_bytes": 640_000_000_000,
         "hostname": "bed-1",

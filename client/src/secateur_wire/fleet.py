@@ -9,7 +9,10 @@ WorkerState = Literal["idle", "busy", "paused", "draining"]
 
 
 class Worker(WireModel):
-    """A worker. `reason` says why it is paused; `job_id` is what it runs, where that is a job of the asking team."""
+    """A worker. `reason` says why it is paused, or what its device has where it drains for that; `job_id` is what it
+    runs, where that is a job of the asking team. `device_id` is which of its host's devices it has, where each has a
+    worker; `device_utilisation` the share of the last second in which it computed.
+    """
 
     id: str
     object: Literal["worker"] = "worker"
@@ -18,9 +21,13 @@ class Worker(WireModel):
     reason: str | None = None
     job_id: str | None
     device: str
+    device_id: str | None = None
     device_name: str | None = None
     device_memory_bytes: int | None = None
     device_memory_used_bytes: int | None = None
+    device_utilisation: float | None = None
+    device_celsius: int | None = None
+    device_uncorrected_errors: int | None = None
     memory_bytes: int | None = None
     disk_free_bytes: int | None = None
     hostname: str

@@ -252,10 +252,13 @@ class IdempotencyKeyRow(Base):
 class WorkerRow(Base):
     """A worker, what it has, and its last sign of life.
 
-    `state` is idle, busy, paused (its disk is nearly full: it claims nothing) or draining; `reason` says why. Bytes are
-    of the whole machine or control group (`memory_bytes`), of the device (null without one; used by whomever, at the
-    last sign of life), and free on the disk of the work folder. `work_folders` and `work_bytes` are of the jobs that
-    have a folder on that disk, whichever worker of the node made it.
+    `state` is idle, busy, paused (its disk is nearly full: it claims nothing) or draining; `reason` says why, where it
+    drains because its device failed: nobody asked it to.
+    `device_id` says which of its node's devices it has, where each has a worker. Bytes are of the whole machine or
+    control group (`memory_bytes`; a share of it where each device has a worker, and so of the disk), of the device
+    (null without one; used by whomever, at the last sign of life), and free on the disk of the work folder.
+    `work_folders` and `work_bytes` are of the jobs that have a folder on that disk, whichever worker of the node made
+    it. What the device is at, and the errors its memory had since the driver was loaded, are the driver's answers.
     """
 
     __tablename__ = "workers"
@@ -268,9 +271,13 @@ class WorkerRow(Base):
     job_id: Mapped[str | None]
     state: Mapped[str] = mapped_column(server_default="idle")
     reason: Mapped[str | None]
+    device_id: Mapped[str | None]
     device_name: Mapped[str | None]
     device_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     device_memory_used_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    device_utilisation: Mapped[float | None] = mapped_column(Double)
+    device_celsius: Mapped[int | None]
+    device_uncorrected_errors: Mapped[int | None] = mapped_column(BigInteger)
     memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     disk_free_bytes: Mapped[int | None] = mapped_column(BigInteger)
     work_folders: Mapped[int | None]
@@ -278,3 +285,8 @@ class WorkerRow(Base):
     version: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     heartbeat_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    @property
+    def device_has_failed(self) -> bool:
+        """Return True if the worker drains of its own accord."""
+        return self.state == "draining" and self.reason is not None

@@ -130,7 +130,8 @@ def _limit(value: int | None) -> str:
 
 def _device(worker: Worker) -> str:
     memory = f", {size(worker.device_memory_bytes)}" if worker.device_memory_bytes is not None else ""
-    return f"{worker.device_name or worker.device}{memory}"
+    number = f" {worker.device_id}" if worker.device_id is not None else ""
+    return f"{worker.device_name or worker.device}{number}{memory}"
 
 
 def _details(entry: AuditEntry) -> str:

@@ -1,6 +1,7 @@
 """Reports of workers about themselves: heartbeats, their resources and state."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Required, TypedDict, Unpack, get_args
 
 from sqlalchemy import Double, bindparam, delete, func, select, text, update
@@ -29,9 +30,13 @@ class WorkerFacts(TypedDict, total=False):
     device: Required[str]
     hostname: Required[str]
     pid: Required[int]
+    device_id: str | None
     device_name: str | None
     device_memory_bytes: int | None
     device_memory_used_bytes: int | None
+    device_utilisation: float | None
+    device_celsius: int | None
+    device_uncorrected_errors: int | None
     memory_bytes: int | None
     disk_free_bytes: int | None
     work_folders: int | None
@@ -85,10 +90,20 @@ def remove_worker(session: Session, worker_id: str) -> None:
     session.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
 
 
-def fresh_workers(session: Session, fresh_seconds: float) -> int:
-    """Return the number of workers with a heartbeat in the last `fresh_seconds`."""
-    fresh = select(func.count()).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
-    return session.scalar(fresh) or 0
+@dataclass(frozen=True)
+class FreshWorkers:
+    """Numbers of workers with a fresh heartbeat: those that take jobs, and those whose device failed."""
+
+    up: int
+    failed: int
+
+
+def fresh_workers(session: Session, fresh_seconds: float) -> FreshWorkers:
+    """Return the numbers of workers with a heartbeat in the last `fresh_seconds`."""
+    up = func.count().filter(WorkerRow.state != "draining")
+    failed = func.count().filter(WorkerRow.state == "draining", WorkerRow.reason.is_not(None))
+    fresh = select(up, failed).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
+    return FreshWorkers(*session.execute(fresh).one())
 
 
 def workers_of(session: Session, queues: Iterable[str], fresh_seconds: float) -> Sequence[WorkerRow]:

@@ -1,0 +1,30 @@
+"""`python -m worker`: the worker of this container, or one for each device of `SECATEUR_DEVICES`.
+
+The only worker takes this process' place; several are its children. SIGTERM drains them.
+"""
+
+import os
+import signal
+import sys
+import threading
+
+from core.logs import configure_logs
+from core.settings import get_settings
+from worker.node import run_workers, worker_command
+
+
+def main() -> int:
+    settings = get_settings()
+    if not settings.devices:
+        command = worker_command(settings)
+        os.execv(command[0], command)
+    configure_logs(settings)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    run_workers(settings, stop)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""The device of a worker: what the driver says of it, asked in a process that may never answer."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from core.device_kinds import CUDA, DeviceKind, device_kind, kind_of_machine
+from core.settings import Settings
+from worker.processes import spawn
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+OWN = "SECATEUR_OWN_DEVICE"
+"""Variable in which `worker.node` tells a worker which of `SECATEUR_DEVICES` is its own."""
+ANSWER_SECONDS = 20.0
+SILENCES = 3
+"""Questions without an answer, one after the other, after which a device counts as failed."""
+_COMMAND = (sys.executable, "-m", "worker.nvml")
+
+logger = structlog.get_logger()
+
+
+class Device(BaseModel, frozen=True):
+    """A GPU, as `worker.nvml` says; None is what it does not know.
+
+    Bytes are of all of it; `memory_used_bytes` by whomever. `failure` says why it is of no more use, `absent` why there
+    is none.
+    """
+
+    uuid: str | None = None
+    name: str | None = None
+    memory_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    utilisation: float | None = None
+    celsius: int | None = None
+    uncorrected_errors: int | None = None
+    failure: str | None = None
+    absent: str | None = None
+
+    @property
+    def kind(self) -> DeviceKind:
+        return CUDA
+
+
+def own_device(settings: Settings) -> str | None:
+    """Return which of its node's devices this worker's runners see; None where it is its container's only worker.
+
+    Raises ValueError for a worker that has several devices to itself.
+    """
+    if not settings.devices:
+        return None
+    if OWN not in os.environ:
+        raise ValueError("SECATEUR_DEVICES is for `python -m worker`, which starts a worker for each: unset it here")
+    return os.environ[OWN]
+
+
+def ask(device: str) -> Device | None:
+    """Return what the driver says of a device, by number or UUID; None where no answer came in time.
+
+    A process that the driver holds is left to a thread, which lasts as long as that does.
+    """
+    child = spawn([*_COMMAND, device], name="nvml", stdout=subprocess.PIPE)
+    if child.wait(ANSWER_SECONDS) is None:
+        threading.Thread(target=child.end, name="nvml", daemon=True).start()
+        return None
+    answer = child.stdout.read()
+    child.end()
+    try:
+        return Device.model_validate_json(answer)
+    except ValidationError:
+        logger.warning("nothing is known of the device", device=device, answer=answer.decode(errors="replace")[-300:])
+        return Device()
+
+
+class DeviceReader:
+    """Reader of the device that this worker's runners use: the first that is visible to them.
+
+    Once known it is asked for by its UUID: the numbers of those behind it change where a device falls off the bus.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._must_be_there = bool(settings.devices)
+        chosen = settings.device
+        if chosen is None:
+            may_be_there = kind_of_machine().has_own_memory or shutil.which("nvidia-smi") is not None
+        else:
+            may_be_there = device_kind(chosen).has_own_memory
+        visible = os.environ.get(VISIBLE)
+        self._id: str | None = None
+        if visible != "" and (may_be_there or self._must_be_there):
+            self._id = "0" if visible is None else visible.partition(",")[0]
+        self._known: Device | None = None
+        """What stays true of it whatever it answers."""
+        self._silences = 0
+
+    def read(self) -> Device | None:
+        """Return the device as it is now, None where there is none; one that is gone has a failure."""
+        if self._id is None:
+            return None
+        answer = ask(self._id)
+        if answer is None:
+            self._silences += 1
+            silent = f"the driver gave no answer for {SILENCES * ANSWER_SECONDS:g} s"
+            answer = Device(failure=silent if self._silences >= SILENCES else None)
+        elif answer.absent is not None:
+            if self._known is None and not self._must_be_there:
+                return None
+            answer = Device(failure=answer.absent)
+        else:
+            self._silences = 0
+        if answer.uuid is not None and answer.name is not None:
+            self._id = answer.uuid
+            self._known = Device(uuid=answer.uuid, name=answer.name, memory_bytes=answer.memory_bytes)
+        known = self._known or Device()
+        return known.model_copy(update=answer.model_dump(exclude_none=True))
