@@ -59,6 +59,12 @@ def mixtures(model: PreTrainedModel) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if name.endswith(".mlp.experts")}
 
 
+def routers(model: PreTrainedModel) -> list[nn.Parameter]:
+    """Return the weights of a model's routers, [experts, hidden_size] each."""
+    parents = [name.removesuffix(".experts") for name in mixtures(model)]
+    return [model.get_submodule(parent).get_parameter("gate.weight") for parent in parents]
+
+
 @contextmanager
 def watched(model: PreTrainedModel) -> Iterator[dict[str, list[RoutedTokens]]]:
     """Collect the tokens that come to each module of experts, by name."""
@@ -84,8 +90,7 @@ def _begin_routers(mixture: Qwen3MoeForCausalLM, tokens_NT: Tensor, generator: t
     """Set each router's rows to centres of the directions of what its layer reads (spherical k-means)."""
     with watched(mixture) as calls:
         mixture(input_ids=tokens_NT, use_cache=False)
-    for name, (call,) in calls.items():
-        router = mixture.get_submodule(name.removesuffix(".experts")).get_parameter("gate.weight")
+    for router, (call,) in zip(routers(mixture), calls.values(), strict=True):
         hidden_NH = call.hidden_NH.float()
         mean_H = hidden_NH.mean(0)
         rows_NH = nn.functional.normalize(hidden_NH - mean_H, dim=1)
@@ -126,7 +131,7 @@ def _train(mixture: Qwen3MoeForCausalLM, recipe: Recipe, tokens_NT: Tensor) -> l
     for parameter in (*experts, *routers):
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
-    groups = [{"params": experts, "lr": recipe.learning_rate}, {"params": routers, "lr": recipe.router_learning_rate}]
+    groups = [{"params": experts, "lr": recipe.learning_rate}, {"params": gates, "lr": recipe.router_learning_rate}]
     optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     warm = max(recipe.steps // 10, 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -142,7 +147,7 @@ def _train(mixture: Qwen3MoeForCausalLM, recipe: Recipe, tokens_NT: Tensor) -> l
         with torch.autocast("cpu", torch.bfloat16):
             output = mixture(input_ids=batch_NT, labels=batch_NT, use_cache=False, output_router_logits=True)
         output.loss.backward()
-        nn.utils.clip_grad_norm_([*experts, *routers], 1.0)
+        nn.utils.clip_grad_norm_([*experts, *gates], 1.0)
         optimiser.step()
         schedule.step()
         balance = recipe.balance * float(output.aux_loss.detach())
