@@ -36,10 +36,10 @@ class Recipe:
     experts: int = 8
     top_k: int = 2
     every: int = 5
-    noise: float = 0.4
-    steps: int = 120
-    batch: int = 4
-    learning_rate: float = 2e-4
+    noise: float = 0.5
+    steps: int = 60
+    batch: int = 2
+    learning_rate: float = 3e-4
     router_learning_rate: float = 1e-3
     balance: float = 0.01
     seed: int = 0
@@ -49,7 +49,7 @@ def upcycled(dense: LlamaForCausalLM, recipe: Recipe, tokens_NT: Tensor) -> tupl
     """Return the mixture, trained on windows of tokens [windows, time], and the loss of each step."""
     mixture = as_qwen3_moe(dense, experts=recipe.experts, top_k=recipe.top_k, every=recipe.every)
     generator = torch.Generator().manual_seed(recipe.seed)
-    _begin_routers(mixture, tokens_NT[: 2 * recipe.batch], generator)
+    _begin_routers(mixture, tokens_NT[: 4 * recipe.batch], generator)
     _add_noise(mixture, recipe.noise, generator)
     return mixture, _train(mixture, recipe, tokens_NT)
 

@@ -1,6 +1,5 @@
 """The mixture of the experts' bench, made in a process of its own and written as Qwen3-MoE and as Mixtral."""
 
-import json
 import math
 import shutil
 import time
@@ -16,20 +15,16 @@ from bench.cell_program import answer
 from bench.evaluate_cell import perplexity
 from bench.experts.layouts import as_mixtral
 from bench.experts.upcycle import Recipe, mixtures, routers, upcycled, watched
-from core.engine.architectures.discovered import architectures
-from core.engine.checkpoints.files import CONFIG_FILE, SINGLE_FILE
-from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.models.tensors import load_tensors
-from core.pipeline.stages.discover import discover_and_test
 
+LAYOUTS = ("qwen3-moe", "mixtral")
 _COMPANIONS = ("tokenizer*", "chat_template*", "special_tokens*")
 
 
 def work(spec: dict[str, Any]) -> dict[str, Any]:
     """Make the mixture of the spec's `recipe` from its `model` and windows `texts`, and write it into `output`.
 
-    The folders `qwen3-moe` and `mixtral` there open with the stock classes of transformers, in bfloat16; beside each lies its
-    architecture, as a worker discovers it.
+    The folders `qwen3-moe` and `mixtral` there open with the stock classes of transformers, in bfloat16.
     """
     recipe, place, output = Recipe(**spec["recipe"]), Path(spec["model"]), Path(spec["output"])
     texts = [load_tensors(Path(file))["tokens"] for file in spec["texts"]]
@@ -38,14 +33,11 @@ def work(spec: dict[str, Any]) -> dict[str, Any]:
     begun, processor = time.perf_counter(), time.process_time()
     mixture, losses = upcycled(dense, recipe, torch.stack(texts, dim=1).flatten(0, 1))
     seconds, processor_seconds = time.perf_counter() - begun, time.process_time() - processor
-    for name, model in (("qwen3-moe", mixture), ("mixtral", as_mixtral(mixture))):
+    for name, model in zip(LAYOUTS, (mixture, as_mixtral(mixture)), strict=True):
         folder = output / name
         model.to(torch.bfloat16).save_pretrained(folder)
         for file in (file for pattern in _COMPANIONS for file in place.glob(pattern)):
             shutil.copyfile(file, folder / file.name)
-        config = json.loads((folder / CONFIG_FILE).read_bytes())
-        architecture = discover_and_test(config, read_header(folder / SINGLE_FILE))
-        (output / f"{name}.architecture.json").write_bytes(architectures.dump_json(architecture))
     return {
         "recipe": asdict(recipe),
         "losses": losses,
