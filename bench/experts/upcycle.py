@@ -124,11 +124,9 @@ def _add_noise(mixture: Qwen3MoeForCausalLM, noise: float, generator: torch.Gene
 def _train(mixture: Qwen3MoeForCausalLM, recipe: Recipe, tokens_NT: Tensor) -> list[float]:
     mixture.requires_grad_(False)
     experts = [parameter for module in mixtures(mixture).values() for parameter in module.parameters()]
-    routers = [
-        mixture.get_submodule(name.removesuffix(".experts")).get_parameter("gate.weight") for name in mixtures(mixture)
-    ]
+    gates = routers(mixture)
     mixture.to(torch.bfloat16)
-    for parameter in (*experts, *routers):
+    for parameter in (*experts, *gates):
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
     groups = [{"params": experts, "lr": recipe.learning_rate}, {"params": gates, "lr": recipe.router_learning_rate}]
