@@ -56,12 +56,8 @@ def engine_program(module: str, more: Sequence[Path] = ()) -> Program:
     further sources that count.
     """
     engine = [file for folder in _ENGINE for file in sorted((_SOURCES / folder).rglob("*.py"))]
-    return program_of(module, [_DEVICES, *engine, *more, _file_of("bench.cell_program")])
-
-
-def program_of(module: str, sources: Sequence[Path]) -> Program:
-    """The same where no more counts than these sources and the module."""
-    return Program((sys.executable, "-m", module), f"{own_release()} {_digest([*sources, _file_of(module)])}")
+    sources = [_DEVICES, *engine, *more, _file_of("bench.cell_program"), _file_of(module)]
+    return Program((sys.executable, "-m", module), f"{own_release()} {_digest(sources)}")
 
 
 def own_release() -> str:

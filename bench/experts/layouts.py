@@ -4,7 +4,7 @@ Each expert is a copy of the dense MLP and gates add up to 1, so that it does no
 """
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ def as_mixtral(mixture: Qwen3MoeForCausalLM) -> MixtralForCausalLM:
     return _filled(MixtralForCausalLM(target), state)
 
 
-def _shape(model: PreTrainedModel) -> dict[str, object]:
+def _shape(model: PreTrainedModel) -> dict[str, Any]:
     """Return the settings that all three families have alike."""
     names = (
         "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",

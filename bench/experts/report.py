@@ -64,17 +64,17 @@ def _making(bench: Bench) -> list[str]:
         f"{TRAINING_LENGTH} tokens, {recipe.steps * recipe.batch * TRAINING_LENGTH:,} in all, of "
         f"{' and '.join(text.stem for text in bench.texts)} in turn; {made['processor_seconds']:,.0f} processor "
         f"seconds. Loss of the first five steps {first:.3f}, of the last five {last:.3f}.",
-        f"Held-out perplexity: the dense model {made['dense_perplexity']:.3f}; the mixture {others}; where tokens go to "
-        f"the experts next to those chosen, {made['misrouted_perplexity']:.3f}. Two experts of a layer differ in what "
-        f"they give the same token by {apart} of its length, layer by layer (copies: 0).",
+        f"Held-out perplexity: the dense model {made['dense_perplexity']:.3f}; the mixture {others}; where tokens go "
+        f"to the experts next to those chosen, {made['misrouted_perplexity']:.3f}. Two experts of a layer differ in "
+        f"what they give the same token by {apart} of its length, layer by layer (copies: 0).",
     ]
 
 
 def _settings(bench: Bench) -> list[str]:
     sizes = bench.sizes
     return [
-        f"Calibrated on {sizes.calibration} × {sizes.calibration_length} tokens of {bench.texts[0].stem} by seed, judged "
-        f"on {sizes.held_out} × {sizes.held_out_length} of {bench.files.evaluation.stem} by the stock class in "
+        f"Calibrated on {sizes.calibration} × {sizes.calibration_length} tokens of {bench.texts[0].stem} by seed, "
+        f"judged on {sizes.held_out} × {sizes.held_out_length} of {bench.files.evaluation.stem} by the stock class in "
         "bfloat16. `frontier` calibrates on the same text, without any that the model writes.",
         f"{describe_machine()}; {bench.threads} thread(s), beside other work; {own_release()}.",
     ]
@@ -82,8 +82,8 @@ def _settings(bench: Bench) -> list[str]:
 
 def _rows(bench: Bench) -> str:
     return (
-        "Mean ± standard deviation over seeds, in brackets how many where there are several. *Excess* is ln(perplexity ÷ "
-        "before). *Tokens/s* are of processor time, in windows of the held-out text. *Busiest expert*: tokens of the "
+        "Mean ± standard deviation over seeds, in brackets how many where there are several. *Excess* is ln(perplexity "
+        "÷ before). *Tokens/s* are of processor time, in windows of the held-out text. *Busiest expert*: tokens of the "
         "busiest expert of a layer ÷ the layer's mean, on held-out text, mean over layers: 1 is even. A dash: not run."
     )
 
@@ -140,4 +140,3 @@ def _before(bench: Bench) -> dict[str, Any]:
 def _summary(values: Sequence[float], form: str) -> str:
     several = f" ± {format(stdev(values), form)} ({len(values)})" if len(values) > 1 else ""
     return f"{format(fmean(values), form)}{several}"
-

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.cells import CACHE, Program, cell_key, engine_program, program_of, recall, remember, run
+from bench.cells import CACHE, Program, cell_key, engine_program, own_release, recall, remember, run
 from bench.claims.sources import LanguageFiles
 from bench.experts import prune_cell
 from bench.experts.plan import ROWS, SHARES, WEIGHTS, Cell, Plan
-from bench.experts.upcycle import Recipe
+from bench.experts.upcycle import UPCYCLE_VERSION, Recipe
 from bench.experts.upcycle_cell import LAYOUTS
 from bench.windows import Windows, model_hash
 from core.engine.architectures.discovered import architectures
@@ -22,7 +23,6 @@ from core.engine.checkpoints.safetensors_header import read_header
 from core.pipeline.stages.discover import discover_and_test
 
 _HERE = Path(__file__).parent
-_MAKING = [_HERE / "layouts.py", _HERE / "upcycle.py", _HERE.parent / "evaluate_cell.py"]
 TRAINING_SEED, TRAINING_LENGTH = 1000, 256
 """Seed of the windows that the mixture is trained on, which no calibration has, and tokens of each."""
 
@@ -167,7 +167,7 @@ class Bench:
 
 @cache
 def _maker() -> Program:
-    return program_of("bench.experts.upcycle_cell", _MAKING)
+    return Program((sys.executable, "-m", "bench.experts.upcycle_cell"), f"{own_release()} {UPCYCLE_VERSION}")
 
 
 @cache

@@ -18,6 +18,8 @@ from bench.experts.layouts import as_qwen3_moe
 from core.engine.models.experts import RoutedTokens
 from core.engine.models.hooks import removed_after
 
+UPCYCLE_VERSION = 1
+"""Raised where the same recipe would make another mixture than before."""
 _CLUSTER_ROUNDS = 10
 _ROUTER_SCALE = 4.0
 """Standard deviation of the logits that routers begin with."""
@@ -78,9 +80,7 @@ def watched(model: PreTrainedModel) -> Iterator[dict[str, list[RoutedTokens]]]:
 
         return arrive
 
-    hooks = [
-        module.register_forward_pre_hook(note(name), with_kwargs=True) for name, module in mixtures(model).items()
-    ]
+    hooks = [module.register_forward_pre_hook(note(name), with_kwargs=True) for name, module in mixtures(model).items()]
     with removed_after(hooks):
         yield calls
 

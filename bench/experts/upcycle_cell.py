@@ -76,6 +76,7 @@ def _given(module: Any, hidden_NH: Tensor, expert: int) -> Tensor:
 @torch.inference_mode()
 def _misrouted(mixture: PreTrainedModel, tokens_NT: Tensor) -> float:
     """Return the perplexity where each token goes to the experts next to those that the router chose."""
+
     def roll(places: int) -> None:
         for router in routers(mixture):
             router.copy_(router.roll(places, 0))

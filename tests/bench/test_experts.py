@@ -1,4 +1,4 @@
-"""The experts' bench: a dense model as a mixture computes the same, experts come to differ, and its tables count right."""
+"""The experts' bench: a dense model as a mixture computes the same, experts come to differ, tables count right."""
 
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def test_a_mixture_of_copies_computes_what_the_dense_model_does_in_both_layouts(
 
 def test_training_sets_experts_apart_and_leaves_all_else_as_it_was(dense: LlamaForCausalLM) -> None:
     mixture, losses = upcycled(dense, RECIPE, make_tokens(16))
-    again, repeated = upcycled(dense, RECIPE, make_tokens(16))
+    _, repeated = upcycled(dense, RECIPE, make_tokens(16))
     assert losses == repeated and len(losses) == RECIPE.steps
     apart = difference(mixture, make_tokens(2))
     assert list(apart) == ["model.layers.2.mlp.experts"] and 0.1 < apart["model.layers.2.mlp.experts"] < 2**0.5
