@@ -17,6 +17,7 @@ from bench.experts.plan import ROWS, Plan
 from bench.experts.report import page
 from bench.experts.running import Bench, Sizes
 from bench.experts.upcycle import Recipe
+from bench.experts.upcycle_cell import LAYOUTS
 from bench.handbook import write_handbook
 from bench.judging_texts import positive
 from bench.page import write_section
@@ -33,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = LanguageFiles.of(Settings())
     handbook = (CACHE / "handbook.jsonl").absolute()
     plan = Plan(given.rows, given.seeds, given.weight_seeds)
+    bench = Bench(plan, Sizes(), Recipe(), files, [files.calibration.absolute(), handbook], given.threads)
     try:
         if not all(path.exists() for path in (files.model, files.calibration, files.evaluation)):
             fetch_language_files(print)
         write_handbook(handbook)
-        bench = Bench(plan, Sizes(), Recipe(), files, [files.calibration.absolute(), handbook], given.threads)
         bench.make()
         bench.recall()
         if not given.recall:
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("ended early: the tables show what there is, the rest is run the next time", file=sys.stderr)
+    if len(bench.before) < len(LAYOUTS):  # there is no mixture yet
+        return 1
     text = page(bench)
     print(f"\n{text}", flush=True)
     if given.write:

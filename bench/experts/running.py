@@ -53,18 +53,20 @@ class Bench:
     made: dict[str, Any] = field(default_factory=dict)
     before: dict[str, dict[str, Any]] = field(default_factory=dict)
     found: dict[Cell, dict[str, Any]] = field(default_factory=dict)
+    key: str = ""
+    place: Path = Path()
 
     def make(self) -> None:
         """Make the mixture where it is not there yet, and judge it; raises CellFailed."""
-        self._making = self._making_spec()
-        key = cell_key(_maker(), self._facts(), "")
+        making = self._making_spec()
+        key = cell_key(_maker(), self._facts(making), "")
         self.key, self.place = key, (CACHE / "upcycled" / key).absolute()
         known = recall(key)
         if known is None or not self.place.exists():
             partial = self.place.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            known = run(_maker(), self._making | {"output": str(partial)}, key).result
+            known = run(_maker(), making | {"output": str(partial)}, key).result
             shutil.rmtree(self.place, ignore_errors=True)
             partial.rename(self.place)
             remember(key, known)
@@ -143,9 +145,8 @@ class Bench:
             "threads": self.threads,
         }
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self, making: dict[str, Any]) -> dict[str, Any]:
         """Return what the mixture depends on; the folders of windows are named by their content."""
-        making = self._making
         return {
             "recipe": making["recipe"],
             "texts": [Path(each).parent.name for each in making["texts"]],
