@@ -1,5 +1,6 @@
 """The experts' bench: a dense model as a mixture computes the same, experts come to differ, tables count right."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,17 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from bench.claims.sources import LanguageFiles
-from bench.experts import report
+from bench.experts import prune_cell, report
 from bench.experts.layouts import as_mixtral, as_qwen3_moe
 from bench.experts.plan import MERGED, REAP, REFITTED, ROWS, Cell, Plan
 from bench.experts.running import Bench, Sizes
 from bench.experts.upcycle import Recipe, mixtures, routers, upcycled
 from bench.experts.upcycle_cell import LAYOUTS, difference
+from core.engine.architectures.discovered import architectures
+from core.engine.checkpoints.files import CONFIG_FILE, SINGLE_FILE
+from core.engine.checkpoints.safetensors_header import read_header
+from core.engine.models.tensors import write_tensors
+from core.pipeline.stages.discover import discover_and_test
 from tests.engine.tiny import CONFIGS, make_tokens
 
 EXPERTS, EVERY = 4, 3
@@ -67,6 +73,31 @@ def test_training_sets_experts_apart_and_leaves_all_else_as_it_was(dense: LlamaF
     assert changed == {
         f"model.layers.2.mlp.{name}" for name in ("experts.gate_up_proj", "experts.down_proj", "gate.weight")
     }
+
+
+def test_cells_prune_the_mixture_as_jobs_do_and_judge_what_stock_classes_open(
+    dense: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    model, architecture = tmp_path / "model", tmp_path / "architecture.json"
+    upcycled(dense, RECIPE, make_tokens(16))[0].save_pretrained(model)
+    config = json.loads((model / CONFIG_FILE).read_text())
+    architecture.write_bytes(architectures.dump_json(discover_and_test(config, read_header(model / SINGLE_FILE))))
+    write_tensors(tmp_path / "tokens", {"tokens": make_tokens(16)})
+    inputs = {"model": str(model), "held_out": str(tmp_path / "tokens"), "output": str(tmp_path / "output")}
+    before = prune_cell.work({"method": None} | inputs)
+    inputs |= {"architecture": str(architecture), "tokens": str(tmp_path / "tokens")}
+    found = {}
+    for row in (ROWS[REFITTED], ROWS["wanda"]):
+        work = {"method": row.method, "parameters": dict(row.parameters), "sparsity": 0.5}
+        found[row.title] = prune_cell.work(work | {"removed": int(row.drops)} | inputs)
+    dropped, zeroed = found.values()
+    assert [len(each) for each in dropped["reached"]] == [EXPERTS - 1]
+    assert sum(dropped["reached"][0]) == sum(before["reached"][0]) == 2 * make_tokens(16).numel()
+    assert dropped["bytes"] < before["bytes"] and dropped["parameters"] < before["parameters"]
+    (errors,) = dropped["errors"]
+    assert errors[1] <= errors[0] and zeroed["errors"] == []
+    assert zeroed["parameters"] == before["parameters"] and zeroed["perplexity"] != before["perplexity"]
+    assert not (tmp_path / "output").exists()
 
 
 def test_a_mixture_whose_gates_do_not_add_up_to_one_is_no_mixtral(dense: LlamaForCausalLM) -> None:
