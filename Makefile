@@ -14,7 +14,7 @@ HOURS ?= 4
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve stop test coverage nightly check lint types imports migrations format bench bench-frontier bench-gpu bench-structured architectures claims mutants chaos lock clean
+.PHONY: help setup demo serve stop test coverage nightly check lint types imports migrations format bench bench-experts bench-frontier bench-gpu bench-structured architectures claims mutants chaos lock clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -88,6 +88,9 @@ claims: $(SETUP) ## what the classical papers claim, tried here: docs/claims.md;
 
 bench-frontier: $(SETUP) ## fits towards the dense model, part by part, against SparseGPT, ours and llm-compressor's; goes on where it was ended
 	$(BIN)/python -m bench.frontier --write docs/frontier.md --data core/measurements/zeros.json
+
+bench-experts: $(SETUP) ## a real model upcycled to a mixture, its experts dropped and pruned; goes on where it was ended
+	$(BIN)/python -m bench.experts --write docs/experts.md
 
 bench-structured: $(SETUP) ## every structured method and others' on a real model, at equal parameters; goes on where it was ended
 	$(BIN)/python -m bench.structured --write docs/structured.md --data core/measurements/structured.json

@@ -1,0 +1,87 @@
+"""One pruning of the mixture as a job does it, judged by the stock class that opens what was written."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from bench.cell_program import answer
+from bench.evaluate_cell import perplexity
+from bench.experts.upcycle import watched
+from core.engine.architectures.discovered import architectures
+from core.engine.exporters.huggingface import write_checkpoint
+from core.engine.models.folder import open_model
+from core.engine.models.tensors import load_tensors
+from core.engine.options.experts import expert_sparsities
+from core.engine.options.width_counts import require_structure
+from core.pipeline.passes import walk_for
+from core.pipeline.recipes.validation import resolve_request
+
+
+def work(spec: dict[str, Any]) -> dict[str, Any]:
+    """Prune the spec's `model` by its `method` and `parameters`, and judge it on `held_out` tokens; none without one.
+
+    Of whole experts so many go from each layer as are `removed`; of weights the share `sparsity` becomes zero.
+    """
+    place, output = Path(spec["model"]), Path(spec["output"])
+    held_out_NT = load_tensors(Path(spec["held_out"]))["tokens"]
+    if spec["method"] is None:
+        return _judged(place, held_out_NT)
+    scratch = output.with_name(f"{output.name}.work")
+    for left in (output, scratch):
+        shutil.rmtree(left, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    discovered = architectures.validate_json(Path(spec["architecture"]).read_bytes())
+    folder = open_model(place, discovered=discovered)
+    description = folder.description
+    if removed := spec["removed"]:
+        pattern, sparsity = "structured", expert_sparsities(description, require_structure(description))[removed]
+    else:
+        pattern, sparsity = "unstructured", spec["sparsity"]
+    request = resolve_request(description, spec["method"], pattern, sparsity, spec["parameters"], is_calibrated=True)
+    calibration = load_tensors(Path(spec["tokens"]))["tokens"] if spec["method"] != "magnitude" else None
+    begun = time.process_time()
+    result = walk_for(
+        folder, request, device=torch.device("cpu"), calibration=calibration, evaluations={}, work=scratch
+    ).run()
+    seconds = time.process_time() - begun
+    write_checkpoint(result.files, result.unchanged, place, output, config=result.config, discovered=discovered)
+    judged = _judged(output, held_out_NT)
+    for left in (output, scratch):
+        shutil.rmtree(left)
+    rows = [each for each in result.experts if each.routing is not None]
+    return judged | {
+        "prune_seconds": seconds,
+        "errors": [(row.routing.error, row.routing.refitted) for row in rows if row.routing is not None],
+        "notes": result.notes,
+    }
+
+
+@torch.inference_mode()
+def _judged(place: Path, tokens_NT: Tensor) -> dict[str, Any]:
+    """Return the perplexity, bytes and speed of a folder, and the tokens that reach each expert, by layer.
+
+    Speed is in tokens a second of processor time, which others on the machine take none of.
+    """
+    model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.bfloat16, local_files_only=True).eval()
+    with watched(model) as calls:
+        begun = time.process_time()
+        found = perplexity(model, tokens_NT)
+        seconds = time.process_time() - begun
+        experts = getattr(model.config, "num_experts", None) or model.config.num_local_experts
+        reached = [sum(call.reached(experts) for call in each).tolist() for each in calls.values()]
+    return {
+        "perplexity": found,
+        "bytes": sum(file.stat().st_size for file in place.glob("*.safetensors")),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tokens_per_second": tokens_NT.numel() / seconds,
+        "reached": reached,
+    }
+
+
+if __name__ == "__main__":
+    answer(work)

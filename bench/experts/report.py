@@ -1,0 +1,142 @@
+"""The tables of the experts' bench as Markdown, from the figures there are. What was not run is a dash."""
+
+import json
+from collections.abc import Sequence
+from math import log
+from statistics import fmean, stdev
+from typing import Any
+
+from bench.cells import own_release
+from bench.contest_report import MIB
+from bench.experts.plan import MERGED, REAP, REFITTED, ROWS, SHARES, WEIGHTS
+from bench.experts.running import TRAINING_LENGTH, Bench
+from bench.experts.upcycle_cell import LAYOUTS
+from bench.machine import describe_machine
+from bench.page import table
+
+AIM = 0.8
+"""Most that a refit's excess was to be, as a share of REAP's."""
+_MISSING = "–"
+_HEADER = [
+    "row",
+    "perplexity",
+    "÷ before",
+    "excess ÷ reap's",
+    "MiB",
+    "tokens/s",
+    "busiest expert",
+    "processor s",
+]
+
+
+def page(bench: Bench) -> str:
+    """Return the section of the page: how the mixture was made, and a table for each share that goes."""
+    parts = ["\n".join(f"- {fact}" for fact in (*_making(bench), *_settings(bench))), _rows(bench)]
+    for share in SHARES:
+        parts += [f"#### {share} % of the experts", _table(bench, share), _goals(bench, share)]
+    parts += [f"#### {100 * WEIGHTS:g} % of the weights", _table(bench, None)]
+    return "\n\n".join(each for each in parts if each)
+
+
+def against_reap(bench: Bench, row: str, share: str | None) -> float | None:
+    """Return a row's excess as a share of that of REAP alone, over the seeds that both have."""
+    reap = dict(_of(bench, REAP, share))
+    pairs = [(figures, reap[seed]) for seed, figures in _of(bench, row, share) if seed in reap]
+    if not pairs:
+        return None
+    before = _before(bench)["perplexity"]
+    own, other = (fmean(log(pair[place]["perplexity"] / before) for pair in pairs) for place in (0, 1))
+    return own / other if other > 0 else None
+
+
+def busiest(reached: Sequence[Sequence[int]]) -> float:
+    """Return how many times the mean of its layer the busiest expert's tokens are, mean over layers; 1 is even."""
+    return fmean(max(each) * len(each) / sum(each) for each in reached)
+
+
+def _making(bench: Bench) -> list[str]:
+    made, recipe = bench.made, bench.recipe
+    apart = ", ".join(f"{share:.2f}" for share in made["difference"].values())
+    first, last = fmean(made["losses"][:5]), fmean(made["losses"][-5:])
+    others = ", ".join(f"{bench.before[each]['perplexity']:.3f} as {each}" for each in LAYOUTS)
+    return [
+        f"{bench.files.model.name} made a mixture: {json.dumps(made['recipe'])}, trained on windows of "
+        f"{TRAINING_LENGTH} tokens, {recipe.steps * recipe.batch * TRAINING_LENGTH:,} in all, of "
+        f"{' and '.join(text.stem for text in bench.texts)} in turn; {made['processor_seconds']:,.0f} processor "
+        f"seconds. Loss of the first five steps {first:.3f}, of the last five {last:.3f}.",
+        f"Held-out perplexity: the dense model {made['dense_perplexity']:.3f}; the mixture {others}; where tokens go "
+        f"to the experts next to those chosen, {made['misrouted_perplexity']:.3f}. Two experts of a layer differ in "
+        f"what they give the same token by {apart} of its length, layer by layer (copies: 0).",
+    ]
+
+
+def _settings(bench: Bench) -> list[str]:
+    sizes = bench.sizes
+    return [
+        f"Calibrated on {sizes.calibration} × {sizes.calibration_length} tokens of {bench.texts[0].stem} by seed, "
+        f"judged on {sizes.held_out} × {sizes.held_out_length} of {bench.files.evaluation.stem} by the stock class in "
+        "bfloat16. `frontier` calibrates on the same text, without any that the model writes.",
+        f"{describe_machine()}; {bench.threads} thread(s), beside other work; {own_release()}.",
+    ]
+
+
+def _rows(bench: Bench) -> str:
+    return (
+        "Mean ± standard deviation over seeds, in brackets how many where there are several. *Excess* is ln(perplexity "
+        "÷ before). *Tokens/s* are of processor time, in windows of the held-out text. *Busiest expert*: tokens of the "
+        "busiest expert of a layer ÷ the layer's mean, on held-out text, mean over layers: 1 is even. A dash: not run."
+    )
+
+
+def _table(bench: Bench, share: str | None) -> str:
+    before = _before(bench)
+    rows = [["before", f"{before['perplexity']:.3f}", "1", "0", *_sizes([before]), ""]]
+    for row in (each for each in bench.plan.rows if ROWS[each].drops is (share is not None)):
+        figures = [figures for _, figures in _of(bench, row, share)]
+        if not figures:
+            rows.append([row, *[_MISSING] * (len(_HEADER) - 1)])
+            continue
+        ratio = against_reap(bench, row, share)
+        rows.append(
+            [
+                row,
+                _summary([each["perplexity"] for each in figures], ".3f"),
+                _summary([each["perplexity"] / before["perplexity"] for each in figures], ".4f"),
+                _MISSING if ratio is None else f"{ratio:.2f}",
+                *_sizes(figures),
+                f"{fmean(each['prune_seconds'] for each in figures):,.0f}",
+            ]
+        )
+    kept = [place for place, _ in enumerate(_HEADER) if share is not None or _HEADER[place] != "excess ÷ reap's"]
+    return table([_HEADER[place] for place in kept], [[row[place] for place in kept] for row in rows], text_columns=1)
+
+
+def _goals(bench: Bench, share: str) -> str:
+    said = []
+    for row in (REFITTED, MERGED):
+        ratio = against_reap(bench, row, share)
+        if ratio is not None:
+            said.append(f"{row}: {ratio:.2f} of REAP's excess, {'reached' if ratio <= AIM else 'missed'}")
+    return f"The aim of a refit is at most {AIM:g}. {'; '.join(said)}." if said else ""
+
+
+def _sizes(figures: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        f"{fmean(each['bytes'] for each in figures) / MIB:,.0f}",
+        f"{fmean(each['tokens_per_second'] for each in figures):,.0f}",
+        f"{fmean(busiest(each['reached']) for each in figures):.2f}",
+    ]
+
+
+def _of(bench: Bench, row: str, share: str | None) -> list[tuple[int, dict[str, Any]]]:
+    cells = [cell for cell in bench.plan.cells() if cell.row == row and cell.share == share and cell in bench.found]
+    return [(cell.seed, bench.found[cell]) for cell in cells]
+
+
+def _before(bench: Bench) -> dict[str, Any]:
+    return bench.before[LAYOUTS[0]]
+
+
+def _summary(values: Sequence[float], form: str) -> str:
+    several = f" ± {format(stdev(values), form)} ({len(values)})" if len(values) > 1 else ""
+    return f"{format(fmean(values), form)}{several}"
