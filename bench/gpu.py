@@ -261,8 +261,8 @@ def page(tables: Tables, machine: str, command: str) -> str:
         )
         parts.append(f"Precision: {said} (`highest` is without TF32).")
     if tables.sparse:
-        header = ("model", "linear layer", "tokens", "dense, µs", "2:4, µs", "times as fast")
-        parts.append(table(header, tables.sparse))
+        columns = ("model", "linear layer", "tokens", "dense, µs", "2:4, µs", "times as fast")
+        parts.append(table(columns, tables.sparse))
         parts.append("A linear layer in bfloat16, dense and in torch's semi-structured form; medians of 20 rounds.")
     return "\n\n".join([*parts, *tables.notes])
 

@@ -257,14 +257,8 @@ class Settings(BaseSettings):
         return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
 
     @field_validator(
-        *(
-            "queues",
-            "devices",
-            "trusted_proxies",
-            "hub_token_teams",
-            "webhook_allowed_networks",
-            "webhook_retry_delays",
-        ),
+        *("devices", "hub_token_teams", "queues", "trusted_proxies"),
+        *("webhook_allowed_networks", "webhook_retry_delays"),
         mode="before",
     )
     @classmethod

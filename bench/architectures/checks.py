@@ -22,7 +22,7 @@ from core.engine.architectures.registry import declared_architecture
 from core.engine.architectures.undiscovered import UndiscoveredModel, describe_source
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.pruning.block_pass import LayerRow, PruneResult
+from core.engine.pruning.results import LayerRow, PruneResult
 from core.errors import InvalidRequest, SecateurError
 from core.pipeline.stages.discover import discover_and_test
 

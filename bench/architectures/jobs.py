@@ -19,8 +19,8 @@ from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.experts import expert_sparsities
 from core.engine.options.width_counts import require_structure
-from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
+from core.engine.pruning.results import PruneResult
 from core.engine.resume.store import ResumeStore
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request

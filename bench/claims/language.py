@@ -20,7 +20,7 @@ from core.engine.evaluation.zero_shot import measure_tasks
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.pruning.block_pass import PruneResult
+from core.engine.pruning.results import PruneResult
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import resolve_request
 from core.settings import Settings

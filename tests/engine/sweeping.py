@@ -15,9 +15,9 @@ from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tensors import load_tensors
 from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import require_structure
-from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.layerwise.streams import RecordedArguments
+from core.engine.pruning.results import PruneResult
 from core.engine.resume.kinds import BLOCK
 from core.methods.registry import get_method
 from core.pipeline.plans import make_plan

@@ -8,8 +8,8 @@ from accelerate.state import AcceleratorState
 
 from core.engine.models.accelerator import backend_of, default_device
 from core.engine.models.folder import open_model
-from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
+from core.engine.pruning.results import PruneResult
 from core.engine.recovery.language import recover
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery

@@ -12,7 +12,7 @@ from core.engine.architectures.description import inspect_folder
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
-from core.engine.pruning.block_pass import PruneResult, UnitRow
+from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.recovery.language import recover
 from core.engine.resume.kinds import SELECTION

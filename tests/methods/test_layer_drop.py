@@ -14,7 +14,7 @@ from core.engine.architectures.description import inspect_folder
 from core.engine.evaluation.divergence import divergences
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import plan_width_reduction
-from core.engine.pruning.block_pass import PruneResult, UnitRow
+from core.engine.pruning.results import PruneResult, UnitRow
 from core.errors import InvalidParameters
 from core.methods.cost import CostFacts, Tokens
 from core.methods.frontier import layer_search

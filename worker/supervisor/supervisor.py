@@ -142,7 +142,7 @@ class Supervisor:
             self._store.delete(artifact_prefix(*job))
         return end
 
-    def _release(self, claim: Claim, recorder: Recorder) -> JobStatus | None:
+    def _release(self, claim: Claim, recorder: Recorder) -> JobStatus:
         return recorder.end(
             lambda session: queue.release(session, claim.job_id, claim.attempt, stages=recorder.stage_seconds)
         )

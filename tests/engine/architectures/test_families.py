@@ -15,7 +15,7 @@ from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel, call_block
-from core.engine.pruning.block_pass import PruneResult
+from core.engine.pruning.results import PruneResult
 from core.errors import ReloadCheckFailed
 from core.progress import WorkStopped
 from tests.engine.apart import Apart

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from core.engine.pruning.block_pass import LayerRow
 from core.engine.pruning.compensation.refit import RIDGES
+from core.engine.pruning.results import LayerRow
 from core.methods.frontier.info import FRONTIER
 from tests.engine.crossing import crossed, partly
 from tests.engine.sweeping import save, sweep, tensors_of

@@ -22,8 +22,8 @@ from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.folder import ModelFolder
 from core.engine.models.hooks import removed_after
 from core.engine.options.width_counts import require_structure
-from core.engine.pruning.block_pass import PruneResult, UnitRow
 from core.engine.pruning.input_statistics import InputStatistic
+from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.removal import UnitSet, layer_unit_sets, remove_units
 from core.engine.pruning.units.self_test import failed_cuts
 from core.errors import UnsupportedArchitecture

@@ -14,8 +14,8 @@ from core.engine.models.experts import stored_tensors
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.options.experts import expert_sparsities
 from core.engine.options.width_counts import require_structure
-from core.engine.pruning.block_pass import PruneResult
 from core.engine.pruning.compensation import expert_fit
+from core.engine.pruning.results import PruneResult
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import WorkStopped

@@ -25,7 +25,7 @@ from core.engine.models.experts import RoutedTokens
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.options.experts import expert_sparsities
 from core.engine.options.width_counts import require_structure
-from core.engine.pruning.block_pass import ExpertRow, PruneResult
+from core.engine.pruning.results import ExpertRow, PruneResult
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery

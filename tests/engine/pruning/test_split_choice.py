@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from core.engine.models.folder import open_model
-from core.engine.pruning.block_pass import UnitRow
+from core.engine.pruning.results import UnitRow
 from tests.engine.pruning.test_structured import removal
 from tests.engine.tiny import make_model
 

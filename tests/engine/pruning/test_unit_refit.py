@@ -10,7 +10,7 @@ from torch import Tensor
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.pruning import plan as pruning_plan
-from core.engine.pruning.block_pass import PruneResult
+from core.engine.pruning.results import PruneResult
 from core.engine.pruning.units.removal import KeptUnits
 from core.errors import InvalidRequest
 from core.methods.depth.method import Depth

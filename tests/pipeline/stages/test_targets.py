@@ -13,7 +13,7 @@ from core.engine.architectures.description import inspect_folder
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.packed.files import pack_folder
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.pruning.block_pass import PruneResult
+from core.engine.pruning.results import PruneResult
 from core.engine.resume.kinds import LATENCY, STATE
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.passes import walk_for

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from core.engine.architectures.experts import ExpertMatrix, Experts
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.experts import ExpertStacks, RoutedTokens, out_in
-from core.engine.pruning.block_pass import ExpertRow, RoutingRow
 from core.engine.pruning.compensation.refit import Fitted, prune_and_fit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.layerwise.propagation import ExpertBarrier
 from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.engine.pruning.results import ExpertRow, RoutingRow
 from core.errors import RunFailed
 
 _ERROR_SAMPLE_TOKENS = 1024

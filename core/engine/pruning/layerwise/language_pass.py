@@ -20,7 +20,7 @@ from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
 from core.engine.options.allocation import AllocationOptions
 from core.engine.pruning.allocation.fisher import fisher_rates
-from core.engine.pruning.block_pass import BlockPass, ExpertRow, LayerRow, PruneResult, RoutingRow
+from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.compensation.refit import fitted_tokens, prune_and_fit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.expert_pruning import ExpertPruner
@@ -39,6 +39,7 @@ from core.engine.pruning.layerwise.propagation import (
 from core.engine.pruning.layerwise.rows import LayerRows
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.engine.pruning.results import ExpertRow, LayerRow, PruneResult, RoutingRow
 from core.engine.resume.kinds import BLOCK
 
 _ERROR_SAMPLE_TOKENS = 1024

@@ -19,11 +19,12 @@ from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import require_structure
-from core.engine.pruning.block_pass import BlockPass, PruneResult, UnitRow
+from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.compensation.expert_refit import ExpertRefit
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.expert_rows import ExpertsLeftRow
 from core.engine.pruning.protocols.units import BlockUnitMethod
+from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.block_choice import BlockChoice
 from core.engine.pruning.units.block_tokens import PrunedBlock
 from core.engine.pruning.units.context import UnitSelectionContext

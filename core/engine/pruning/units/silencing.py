@@ -34,7 +34,7 @@ def silenced(opened: ModelFolder, dense: PreTrainedModel, kinds: Sequence[UnitKi
             if units is not None:
                 handles += _silencing(block, each, torch.tensor(units), family)
                 if isinstance(each.reading_slice, StackSlice):
-                    stack = block.get_parameter(each.output)
+                    stack: Tensor = block.get_parameter(each.output)
                     before.append((stack, stack.detach().clone()))
                     _zero_columns(stack, each.reading_slice, torch.tensor(units))
     try:
