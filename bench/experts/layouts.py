@@ -36,8 +36,8 @@ def as_qwen3_moe(dense: LlamaForCausalLM, *, experts: int, top_k: int, every: in
         num_experts_per_tok=top_k,
         norm_topk_prob=True,
         decoder_sparse_step=every,
-        head_dim=dense.config.head_dim,
     )
+    config.head_dim = dense.config.head_dim
     state: dict[str, Tensor] = {}
     query_norm, key_norm = _norm_weights(float(config.rms_norm_eps))
     for name, tensor in dense.state_dict().items():
@@ -113,4 +113,5 @@ def _norm_weights(eps: float) -> tuple[float, float]:
 def _filled(model: Model, state: Mapping[str, Tensor]) -> Model:
     model.load_state_dict(state, strict=True)
     model.tie_weights()
-    return model.eval()
+    model.train(mode=False)
+    return model

@@ -73,7 +73,7 @@ def _judged(place: Path, tokens_NT: Tensor) -> dict[str, Any]:
         found = perplexity(model, tokens_NT)
         seconds = time.process_time() - begun
         experts = getattr(model.config, "num_experts", None) or model.config.num_local_experts
-        reached = [sum(call.reached(experts) for call in each).tolist() for each in calls.values()]
+        reached = [torch.stack([call.reached(experts) for call in each]).sum(0).tolist() for each in calls.values()]
     return {
         "perplexity": found,
         "bytes": sum(file.stat().st_size for file in place.glob("*.safetensors")),

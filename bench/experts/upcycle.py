@@ -38,8 +38,8 @@ class Recipe:
     experts: int = 8
     top_k: int = 2
     every: int = 5
-    noise: float = 0.5
-    steps: int = 60
+    noise: float = 0.3
+    steps: int = 120
     batch: int = 2
     learning_rate: float = 3e-4
     router_learning_rate: float = 1e-3
@@ -125,7 +125,7 @@ def _train(mixture: Qwen3MoeForCausalLM, recipe: Recipe, tokens_NT: Tensor) -> l
     mixture.requires_grad_(False)
     experts = [parameter for module in mixtures(mixture).values() for parameter in module.parameters()]
     gates = routers(mixture)
-    mixture.to(torch.bfloat16)
+    mixture.bfloat16()
     for parameter in (*experts, *gates):
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
@@ -151,5 +151,6 @@ def _train(mixture: Qwen3MoeForCausalLM, recipe: Recipe, tokens_NT: Tensor) -> l
         balance = recipe.balance * float(output.aux_loss.detach())
         losses.append(float(output.loss.detach()) - balance)
         print(f"step {step}: {losses[-1]:.3f} + {balance:.3f}, {time.perf_counter() - begun:.0f} s", flush=True)
-    mixture.requires_grad_(False).to(torch.bfloat16)
+    mixture.requires_grad_(False)
+    mixture.bfloat16()
     return losses

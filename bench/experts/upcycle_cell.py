@@ -35,7 +35,8 @@ def work(spec: dict[str, Any]) -> dict[str, Any]:
     seconds, processor_seconds = time.perf_counter() - begun, time.process_time() - processor
     for name, model in zip(LAYOUTS, (mixture, as_mixtral(mixture)), strict=True):
         folder = output / name
-        model.to(torch.bfloat16).save_pretrained(folder)
+        model.bfloat16()
+        model.save_pretrained(folder)
         for file in (file for pattern in _COMPANIONS for file in place.glob(pattern)):
             shutil.copyfile(file, folder / file.name)
     return {
