@@ -11,6 +11,7 @@ from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.machine import describe_machine
 from bench.measurements import spread
 from core.measurements.measurement import MeasuredModel, Measurement
+from worker.samples.language import CALIBRATION
 
 
 def measured(
@@ -34,6 +35,7 @@ def measured(
                     "method": setting.method,
                     "pattern": target.pattern,
                     "parameters": dict(setting.parameters),
+                    "calibration": None if setting.draws else CALIBRATION,
                     "calibration_tokens": 0 if setting.draws else sum(setting.sequences(plan.samples)) * length,
                     "sparsity": target.sparsity,
                     "perplexity": {

@@ -203,9 +203,10 @@ def rows_page() -> str:
     shipped = shipped_outcomes()
     for row in shipped:
         setting = row.setting
-        asked = Question(setting, row.subject, None, row.calibration_tokens, None)
-        figure = LossEstimates.of(asked, [], [each for each in shipped if each is not row]).ratio(row.share)
+        others = [each for each in shipped if each is not row]
         for text, excess in row.excess.items():
+            asked = Question(setting, row.subject, row.calibration, row.calibration_tokens, text)
+            figure = LossEstimates.of(asked, [], others).ratio(row.share)
             ratio = math.exp(excess)
             pairs.append((figure, ratio))
             name = (

@@ -14,6 +14,7 @@ from bench.structured.plan import ROWS, TARGETS, Cell
 from bench.structured.running import Bench
 from core.engine.options.patterns import STRUCTURED
 from core.measurements.measurement import LatencyRatio, MeasuredModel, Measurement, Spread
+from worker.samples.language import CALIBRATION
 
 
 def measured(bench: Bench) -> Iterator[Measurement]:
@@ -43,6 +44,7 @@ def measured(bench: Bench) -> Iterator[Measurement]:
                 layout=row.layout,
                 parameters=dict(row.parameters),
                 recovery=None if recovery is None else recovery.model_dump(mode="json", exclude_unset=True),
+                calibration=CALIBRATION if row.samples else None,
                 calibration_tokens=((drawn or 0) + generated) * row.length,
                 sparsity=TARGETS[target].sparsity(ground.description),
                 blocks=TARGETS[target].of_blocks(ground.description),

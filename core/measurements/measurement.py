@@ -50,8 +50,8 @@ class Measurement(_Record):
     `sparsity` is what the job asked for: with pattern `structured` a share of the model's parameters, `blocks` the same
     as a share of its decoder blocks'; else a share of the prunable weights. `removed` is the share of the model's
     parameters that the model came to lack. `perplexity` is pruned / dense. `recovery` is the body of the training that
-    followed. `seconds` are those of pruning, `processor_seconds` of all processes, training included. `latency` is
-    None where it was not measured.
+    followed. `calibration` is the text that it was calibrated on, by its name. `seconds` are those of pruning,
+    `processor_seconds` of all processes, training included. `latency` is None where it was not measured.
     """
 
     model: MeasuredModel
@@ -60,6 +60,7 @@ class Measurement(_Record):
     layout: Literal["uniform", "per_layer"] = "uniform"
     parameters: JsonObject
     recovery: JsonObject | None = None
+    calibration: str | None = None
     calibration_tokens: int = Field(ge=0)
     sparsity: Share
     blocks: Share | None = None

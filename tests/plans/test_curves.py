@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from core.service.plans.curves import (
     FARTHEST,
     LEAST_EXCESS,
+    LEAST_SLOPE,
     LEAST_SLOPE_DEVIATION,
     Expected,
     MeasuredPoint,
@@ -77,12 +78,13 @@ def test_far_beyond_the_largest_share_nothing_is_said_and_below_the_least_always
     assert 0 < at(0.001, HALF).excess < 1e-3
 
 
-def test_less_never_costs_more_than_its_proportion_and_more_never_less() -> None:
+def test_the_least_slope_bounds_how_little_changes_beyond_what_was_measured() -> None:
     unsure = Slope(1.5, 5.0)
     below, above = (expected_excess(places_of([HALF]), share, unsure) for share in (0.2, 0.6))
     assert below is not None and above is not None
     top = at(0.5, HALF).high
-    assert below.high == pytest.approx(top * 0.25) and above.low == pytest.approx(at(0.5, HALF).low * 1.5)
+    assert below.high == pytest.approx(top * 0.25**LEAST_SLOPE)
+    assert above.low == pytest.approx(at(0.5, HALF).low * 1.5**LEAST_SLOPE)
 
 
 def test_shares_that_fell_back_are_taken_together() -> None:

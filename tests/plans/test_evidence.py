@@ -78,7 +78,7 @@ def test_what_is_farther_makes_a_wider_band(surer: tuple[Subject, Outcome], less
 
 def test_a_model_pruned_before_and_text_of_its_own_are_less_sure() -> None:
     plain, cut, own = (
-        LossEstimates.of(question(LARGE, **more), [], [ROW]).ratio(0.5)
+        LossEstimates.of(question(LARGE, **more), [], [replace(ROW, calibration="text")]).ratio(0.5)
         for more in ({}, {"was_pruned": True}, {"writes_own_text": True, "calibration": "self"})
     )
     assert plain is not None and cut is not None and own is not None
@@ -121,9 +121,10 @@ def test_rows_that_are_left_out_lie_in_the_band_of_the_others() -> None:
     """The share that docs/planning.md publishes; rows that nothing else is like are not estimated at all."""
     rows, inside, estimated = shipped_outcomes(), 0, 0
     for row in rows:
-        asked = Question(row.setting, row.subject, None, row.calibration_tokens, None)
-        ratio = LossEstimates.of(asked, [], [each for each in rows if each is not row]).ratio(row.share)
-        for excess in row.excess.values():
+        others = [each for each in rows if each is not row]
+        for text, excess in row.excess.items():
+            asked = Question(row.setting, row.subject, row.calibration, row.calibration_tokens, text)
+            ratio = LossEstimates.of(asked, [], others).ratio(row.share)
             if ratio is not None:
                 estimated += 1
                 inside += ratio.low <= math.exp(excess) <= ratio.high
@@ -135,5 +136,5 @@ def test_every_shipped_row_is_an_outcome() -> None:
 
 
 def test_bands_that_are_assumed_are_wider_than_those_between_seeds() -> None:
-    assumed = (evidence.SIZE_DEVIATION, evidence.FAMILY_DEVIATION, evidence.OWN_TEXT_DEVIATION)
-    assert evidence.SEED_DEVIATION < evidence.TEXT_DEVIATION < min(assumed)
+    texts = (evidence.OWN_TEXT_DEVIATION, evidence.TEXT_DEVIATION, evidence.CALIBRATION_DEVIATION)
+    assert min(*texts, evidence.SIZE_DEVIATION, evidence.FAMILY_DEVIATION) > evidence.SEED_DEVIATION

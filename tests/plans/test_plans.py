@@ -127,7 +127,7 @@ def test_quality_is_kept_by_the_whole_band_and_by_a_gate(desk: Desk) -> None:
     assert kept.figures["perplexity_ratio"].high <= 1.3 < kept.figures["perplexity_ratio"].high * 1.05
     assert kept.job["gates"] == {"max_perplexity_ratio": 1.3}
     refused = desk.refusal("smol", "sparsity", keep_quality=1.5, pattern="2:4")
-    assert refused.param == "keep_quality" and "out of reach: the nearest is 2.7" in refused.message
+    assert refused.param == "keep_quality" and "out of reach: the nearest is 10.8" in refused.message
     unknown = desk.refusal("narrow", "sparsity", keep_quality=1.5)
     assert (unknown.param, unknown.status) == ("keep_quality", 422) and "give amount" in unknown.message
 

@@ -24,8 +24,8 @@ OTHER_FAMILY: Final = 1.5
 """Factor of the deviation where slopes of other patterns have to do."""
 USUAL_SLOPE: Final = 1.5
 """Slope where none was measured."""
-LEAST_SLOPE: Final = 1.0
-"""Slope beyond measured shares at least: what costs least goes first, so half as much never costs more than half."""
+LEAST_SLOPE: Final = 0.5
+"""Slope beyond measured shares at least: on a text unlike the calibration's the least of removals costs something."""
 _SAME: Final = 0.005
 """Difference of shares up to which they are one."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
-from core.engine.options.patterns import family_of
+from core.engine.options.patterns import STRUCTURED, family_of
 from core.service.plans.curves import CurvePlace, MeasuredPoint, Slope, log_excess, places_of, slope_of
 from core.service.plans.outcomes import Outcome, Setting, Subject
 from secateur_wire.plans import FigureSource
@@ -21,14 +21,18 @@ FAMILY_DEVIATION: Final = 0.35
 """Deviation between families: assumed, not measured."""
 SEED_DEVIATION: Final = 0.04
 """Deviation between seeds where it was not measured: the middle of those that were."""
-TEXT_DEVIATION: Final = 0.12
-"""Deviation between texts where figures of one other text are known: that between the shipped rows' two texts."""
+TEXT_DEVIATION: Final = 0.3
+"""Deviation between texts to measure on, where the planned one was not measured: that of jobs on three texts."""
+CALIBRATION_DEVIATION: Final = 0.5
+"""Deviation between texts to calibrate on: that of jobs calibrated on another text than the shipped rows."""
 TOKENS_DEVIATION: Final = 0.1
 """Deviation for each factor of 2 between the numbers of calibration tokens."""
 OWN_TEXT_DEVIATION: Final = 0.15
 """Deviation where the model writes its calibration text itself, and the outcome is of another text."""
 PRUNED_DEVIATION: Final = 0.25
 """Deviation of a model that lost parts of another kind before."""
+STRUCTURED_SLOPE: Final = Slope(0.8, 0.5)
+"""Slope where units go and no curve of such a pattern was measured: of a prototype, and of one job on two texts."""
 _LARGEST_TOKENS: Final = 0.5
 
 
@@ -96,7 +100,8 @@ def slope_for(question: Question, own: Iterable[Outcome], shipped: Iterable[Outc
     family = family_of(question.setting.pattern)
     anywhere = slope_of(_curves(outcomes))
     alike = [each for each in outcomes if family_of(each.setting.pattern) == family]
-    return slope_of(_curves(alike), assumed=anywhere.of_others)
+    others = STRUCTURED_SLOPE if family == STRUCTURED.text else anywhere.of_others
+    return slope_of(_curves(alike), assumed=others)
 
 
 def _curves(outcomes: Iterable[Outcome]) -> list[list[tuple[float, float]]]:
@@ -114,10 +119,11 @@ def _points(outcome: Outcome, question: Question) -> list[MeasuredPoint]:
     is_same_text = question.evaluation in known and outcome.calibration == question.calibration
     excess = {name: known[name] for name in known if not is_same_text or name == question.evaluation}
     deviation = _model_deviation(outcome.subject, question.subject)
-    if not is_same_text and len(excess) == 1:
+    if not is_same_text:
         deviation = math.hypot(deviation, TEXT_DEVIATION)
-    if question.writes_own_text and outcome.calibration != question.calibration:
-        deviation = math.hypot(deviation, OWN_TEXT_DEVIATION)
+    if outcome.calibration != question.calibration:
+        of_text = OWN_TEXT_DEVIATION if question.writes_own_text else CALIBRATION_DEVIATION
+        deviation = math.hypot(deviation, of_text)
     if question.was_pruned and outcome.subject.revision != question.subject.revision:
         deviation = math.hypot(deviation, PRUNED_DEVIATION)
     if outcome.calibration_tokens and question.calibration_tokens:

@@ -135,4 +135,5 @@ def outcome_of(row: Measurement) -> Outcome | None:
         latency=latency,
         latency_spread=max((each.spread for each in (row.prefill, row.decode) if each is not None), default=0.0),
         calibration_tokens=row.calibration_tokens,
+        calibration=row.calibration,
     )
