@@ -87,7 +87,7 @@ def test_a_ratio_of_perplexities_has_its_standard_error(scripted: RunHere, scrip
     assert "| perplexity on a | 25 | 26 | × 1.04 ± 1.0% |" in shown
     assert "| perplexity on b | 25 | 25.01 | × 1 ± 0.05%, unproven |" in shown
     rows = {each["on"]: each for each in scripted("summary", JOB_ID, "--json").json["figures"]}
-    assert rows["a"]["noise"] == 0.01 and not rows["a"]["unproven"] and rows["b"]["unproven"]
+    assert rows["a"]["noise"] == pytest.approx(0.01) and not rows["a"]["unproven"] and rows["b"]["unproven"]
 
 
 def test_a_ratio_of_times_within_the_noise_is_called_unproven(scripted: RunHere, script: Script) -> None:

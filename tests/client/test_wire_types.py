@@ -124,8 +124,8 @@ LATER: dict[str, set[str]] = {
     "TargetReached": {"sparsity", "spread"},
     "Upload": {"error"},
     "Worker": {
-        *("device_memory_bytes", "device_memory_used_bytes", "device_name", "disk_free_bytes", "memory_bytes"),
-        *("reason", "version"),
+        *("device_celsius", "device_id", "device_memory_bytes", "device_memory_used_bytes", "device_name"),
+        *("device_uncorrected_errors", "device_utilisation", "disk_free_bytes", "memory_bytes", "reason", "version"),
     },
 }
 """Fields without which answers of older servers come, beside `object`: none of them may become required."""

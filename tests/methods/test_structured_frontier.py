@@ -206,7 +206,7 @@ def test_the_metric_is_that_of_the_whole_models_gradients(
     (record,) = positions(tmp_path / "work", SELECTION)
     for layer, linear in enumerate(linears):
         g_NO, z_NI = torch.cat(gradients[layer]), torch.cat(inputs[layer])
-        metric_OO = load_tensors(record / f"planned-{layer:05d}.safetensors")[family.sublayers[1].output]
+        metric_OO = load_tensors(record / f"planned-{layer:05d}.safetensors")[f"{family.sublayers[1].output}.weight"]
         g_NO *= FITTED.shape[1] - 1  # of the summed loss
         tokens = 4 * (FITTED.shape[1] - 1)
         torch.testing.assert_close(metric_OO, g_NO.T @ g_NO / tokens, rtol=1e-3, atol=1e-6)

@@ -97,7 +97,7 @@ def _require_close(result: dict[str, Any], undisturbed: dict[str, Any]) -> None:
     assert kept[0] == kept[1]
 
 
-@pytest.mark.parametrize(("way", "places"), zip(_WAYS, [(0.0, 0.4, 1.0), (0.6,)], strict=True))
+@pytest.mark.parametrize(("way", "places"), list(zip(_WAYS, [(0.0, 0.4, 1.0), (0.6,)], strict=True)))
 def test_wherever_in_a_block_memory_runs_out_the_job_goes_on_from_its_start_with_less_at_a_time(
     way: tuple[str, str], places: tuple[float, ...], simulated: SimulatedDevice, tmp_path: Path
 ) -> None:
