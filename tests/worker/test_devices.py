@@ -128,7 +128,10 @@ def test_each_device_has_its_worker_and_where_one_is_killed_or_its_device_is_los
     eventually(lambda: fleet(jobs)[str(failing.device_id)].state == "draining")
     os.kill(runner, signal.SIGCONT)
     assert jobs.succeeded(lost_under, 120).attempt == 2
-    assert [event.data["reason"] for event in jobs.events(lost_under) if "reason" in event.data] == ["released"]
+    assert [event.data["reason"] for event in jobs.events(lost_under) if "reason" in event.data] == [
+        "submitted",
+        "released",
+    ]
     shown = {each["id"]: each for each in api.get("/v1/workers").json()["data"]}
     assert shown[failing.id]["state"] == "draining" and "GPU is lost" in shown[failing.id]["reason"]
     assert shown[other.id]["state"] != "draining" and shown[other.id]["device_name"] == "NVIDIA H100 80GB HBM3"
