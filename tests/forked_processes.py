@@ -38,11 +38,11 @@ LOADED = (
     "worker.cli",
     "worker.dispatcher.clock",
     "worker.embedded.serve",
-    "worker.runner.__main__",
     "worker.supervisor.supervisor",
 )
 """What tests import of others and of the product; nothing of pytest, which has yet to see its plugins and the tests,
-and nothing that starts a thread when it is loaded (onnxruntime does), for copies would be without it."""
+nothing that starts a thread when it is loaded (onnxruntime does), for copies would be without it, and nothing that
+changes the environment on purpose (the runner's program does)."""
 _CODE_BYTES = 2**16
 _SERVE = "--serve"
 
@@ -70,8 +70,11 @@ def _join(address: str, code: str) -> None:
 def _serve(address: str) -> None:
     """Load everything, then fork for whoever connects until stdin is closed."""
     gc.disable()
+    environment = dict(os.environ)
     for name in LOADED:
         import_module(name)
+    os.environ.clear()  # of what libraries set for themselves
+    os.environ.update(environment)
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how a copy ended
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:

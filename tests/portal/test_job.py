@@ -143,6 +143,7 @@ def test_a_running_page_goes_on_counting_between_events_and_promises_nothing_tha
     portal.clock.fast_forward(90_000)
     after = [seconds_in(each.inner_text()) for each in (elapsed, silent)]
     assert after[0] >= before[0] + 90 and after[1] >= before[1] + 90
+    expect(portal.locator("time[data-ago]").first).to_have_text("1 min ago")
     portal.clock.fast_forward(210_000)
     expect(left).to_have_text(re.compile("^10 to 3[56] min left$"))
     portal.clock.fast_forward(1_500_000)

@@ -15,6 +15,16 @@ document.addEventListener("htmx:before:request", (event) => {
   }
 });
 
+// How long ago something was goes on while a page is open, in the words of the server's `formatting.since`.
+const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+setInterval(() => {
+  for (const each of document.querySelectorAll("time[data-ago]")) {
+    const seconds = (Date.now() - Date.parse(each.dateTime)) / 1000;
+    const [unit, length] = UNITS.find(([, least]) => seconds >= Math.max(5, least)) ?? [];
+    each.textContent = unit ? `${Math.floor(seconds / length)} ${unit} ago` : "just now";
+  }
+}, 10_000);
+
 // "Copy" buttons, which are of use only here.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-copy]");
