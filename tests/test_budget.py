@@ -44,7 +44,7 @@ def test_every_folder_lists_its_slowest_where_that_is_asked_for() -> None:
     assert len(lines({"tests/api": 200, "tests/jobs": 3}, lists_slowest=True)) == 1 + SLOWEST + 1 + 1 + 1
 
 
-def test_every_folder_of_tests_has_a_budget_and_all_together_fit_into_ten_minutes_of_three_processes() -> None:
+def test_every_folder_of_tests_has_a_budget_and_all_together_fit_into_ten_minutes_of_four_processes() -> None:
     budget = read_budget(FILE)
     folders = {file.parent.relative_to(TESTS.parent).as_posix() for file in TESTS.rglob("test_*.py")}
-    assert folders <= set(budget) and sum(budget.values()) <= 3 * 600
+    assert folders <= set(budget) and sum(budget.values()) <= 4 * 600
