@@ -1,6 +1,5 @@
 """The application; `api.start` starts it as a process."""
 
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -70,8 +69,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         state = build_state(current)
         app.state.api = portal.state.api = state
         server = _serve_metrics(current, state)
-        if settings is None:  # a process of its own: what is loaded by now stays, and need not be looked through again
-            gc.freeze()
         try:
             async with state.listener.running(), state.refused_keys.running():
                 yield

@@ -137,7 +137,7 @@ class Bench:
 
 @dataclass
 class Tables:
-    """What was measured, as the page has it."""
+    """Figures that were measured, as the page has them."""
 
     tests: dict[str, Any] | None = None
     pruned: list[list[str]] = field(default_factory=list)

@@ -46,7 +46,7 @@ _START = (
 """One line, as a `.pth` file takes it: what each interpreter runs first."""
 
 Counts = dict[str, list[int]]
-"""Of each package: branches that were run and all there are, then lines that were run and all there are."""
+"""Counts of each package: branches that were run and all there are, then the same of lines."""
 
 
 class Measured:

@@ -40,9 +40,9 @@ LOADED = (
     "worker.embedded.serve",
     "worker.supervisor.supervisor",
 )
-"""What tests import of others and of the product; nothing of pytest, which has yet to see its plugins and the tests,
-nothing that starts a thread when it is loaded (onnxruntime does), for copies would be without it, and nothing that
-changes the environment on purpose (the runner's program does)."""
+"""Modules that tests import of others and of the product; nothing of pytest, which has yet to see its plugins and the
+tests, nothing that starts a thread when it is loaded (onnxruntime does), for copies would be without it, and nothing
+that changes the environment on purpose (the runner's program does)."""
 _CODE_BYTES = 2**16
 _SERVE = "--serve"
 

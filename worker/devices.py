@@ -94,7 +94,7 @@ class DeviceReader:
         if visible != "" and (may_be_there or self._must_be_there):
             self._id = "0" if visible is None else visible.partition(",")[0]
         self._known: Device | None = None
-        """What stays true of it whatever it answers."""
+        """Facts that stay true of it whatever it answers."""
         self._silences = 0
 
     def read(self) -> Device | None:

@@ -27,7 +27,7 @@ _ROUTER_SCALE = 4.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a mixture is made.
+    """Recipe of a mixture.
 
     Each `every`-th layer becomes one of so many `experts`. Of each expert's channels a share of its own, 1 / experts,
     stays as it is; to the others normal `noise` is added, as a share of the deviation of the matrix. Routers and

@@ -56,14 +56,14 @@ def test_queues_running_jobs_and_workers(
         assert api.post("/v1/jobs", json=job_body).status_code == 201
     with transaction(sessions) as session:
         session.execute(text("UPDATE jobs SET created_at = now() - interval '5 minutes'"))
-        about = {
+        about: dict[str, Any] = {
             "device": "cuda", "hostname": "bed", "pid": 1, "device_memory_bytes": 80, "disk_free_bytes": 2**40,
             "work_folders": 3, "work_bytes": 4096, "device_utilisation": 0.5, "device_celsius": 61,
             "device_uncorrected_errors": 2,
         }  # fmt: skip
-        queue.heartbeat(session, "worker_1", queue="default", state="busy", **about)  # type: ignore[arg-type]
-        queue.heartbeat(session, "worker_2", queue="default", state="paused", **about)  # type: ignore[arg-type]
-        queue.heartbeat(session, "worker_3", queue="h200", state="draining", reason="lost", **about)  # type: ignore[arg-type]
+        queue.heartbeat(session, "worker_1", queue="default", state="busy", **about)
+        queue.heartbeat(session, "worker_2", queue="default", state="paused", **about)
+        queue.heartbeat(session, "worker_3", queue="h200", state="draining", reason="lost", **about)
     claim(sessions)
     seen = scrape(api)
     assert seen["secateur_database_up{}"] == 1

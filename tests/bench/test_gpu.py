@@ -12,7 +12,7 @@ from tests.worker.test_devices import SIMULATED
 
 @pytest.fixture
 def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recording:
-    """What the driver answers; everything is kept in a folder of the test's own."""
+    """Driver that answers from a recording; everything is kept in a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
     recording = Recording(tmp_path / "nvml.json")
     for name, value in recording.environment(SIMULATED).items():

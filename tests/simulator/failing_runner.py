@@ -1,6 +1,6 @@
 """The runner on simulated devices, one of which fails: `python -m tests.simulator.failing_runner FAULT`.
 
-FAULT is `memory` (that of sim:1 is too small), `fault` (an operator on it fails) or `none`.
+FAULT is `memory` (an allocation on sim:1 fails), `fault` (an operator on it fails) or `none`.
 """
 
 import sys
@@ -12,7 +12,7 @@ if __name__ == "__main__":
     with simulate() as (_, device):
         match sys.argv[1]:
             case "memory":
-                device.capacity = 2**14
+                device.fails_allocation = lambda number, nbytes: number == 50
             case "fault":
                 device.fault_after(20)
         finish()

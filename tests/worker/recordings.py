@@ -1,4 +1,4 @@
-"""What NVML answers of devices, as `tests.worker.recorded_nvml` replays it."""
+"""Answers of NVML about devices, as `tests.worker.recorded_nvml` replays it."""
 
 import json
 import os

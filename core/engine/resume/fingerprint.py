@@ -14,6 +14,8 @@ from torch import Tensor
 
 VERSIONS = ("torch", "transformers", "accelerate", "peft")
 """Packages whose arithmetic a stage's numbers come from."""
+RECORD_VERSION = 2
+"""Raised where what a stage saves gets other names or another meaning: an attempt of before is then not resumed."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ def versions() -> dict[str, str]:
 
 
 def fingerprint(stage: str, facts: Mapping[str, Any], runtime: Runtime) -> str:
-    """Hash a stage's name, the facts its numbers depend on, as JSON, and the runtime."""
-    everything = {"stage": stage, "facts": facts, "runtime": asdict(runtime)}
+    """Hash a stage's name, the facts its numbers depend on, as JSON, the runtime, and how records are written."""
+    everything = {"stage": stage, "facts": facts, "runtime": asdict(runtime), "records": RECORD_VERSION}
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 

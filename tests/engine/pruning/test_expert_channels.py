@@ -103,7 +103,7 @@ def test_each_expert_loses_its_own_channels_and_as_many_as_the_others(tmp_path: 
 
 @pytest.mark.parametrize("model_type", TYPES)
 def test_slices_of_stacks_take_what_belongs_to_a_channel(model_type: str) -> None:
-    """With what goes at zero beforehand, a cut expert gives what the whole one does, with gates before or beside."""
+    """A cut expert gives what the whole one does whose channels that go are zero, with gates before or beside."""
     folder = opened(model_type)
     unit_set, tensors = of_layer(folder, 1)
     generator = torch.Generator().manual_seed(0)
@@ -191,7 +191,7 @@ def test_the_frontier_of_layers_that_differ_is_the_same_after_a_walk_was_cut_off
 def test_the_statistics_of_one_expert_exist_at_a_time(
     method: str, pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the account of a job's memory has it: of eight experts one, of the width of what it reads."""
+    """The account of a job's memory says so: of eight experts one, of the width of what it reads."""
     folder = opened(PER_EXPERT)
     experts = folder.family.experts
     assert experts is not None

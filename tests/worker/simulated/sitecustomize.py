@@ -37,7 +37,7 @@ def _give_devices() -> None:
                 file.write(f"{os.getppid()} {visible[device.index]}\n")
         return allocate(device, nbytes)
 
-    devices.SimulatedDevice.allocate = logged  # type: ignore[method-assign]
+    devices.SimulatedDevice.allocate = logged
     global _simulation
     _simulation = simulate()
     _simulation.__enter__()

@@ -196,10 +196,10 @@ class ExpertFit(LastMatrices):
         with removed_after([self.stacks.module.register_forward_pre_hook(stop, with_kwargs=True)]):
             try:
                 if state is None:
-                    self.mixture(*batch.arguments, **batch.keywords)
+                    self.mixture(*batch.call.arguments, **batch.call.keywords)
                 else:
-                    arguments = tuple(_copied(each) for each in batch.arguments)
-                    keywords = {name: _copied(each) for name, each in batch.keywords.items()}
+                    arguments = tuple(_copied(each) for each in batch.call.arguments)
+                    keywords = {name: _copied(each) for name, each in batch.call.keywords.items()}
                     functional_call(self.mixture, dict(state), arguments, keywords)
             except _Routed as routed:
                 return routed.tokens

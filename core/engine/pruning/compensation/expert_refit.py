@@ -9,7 +9,7 @@ from torch import Tensor
 from core.engine.architectures.experts import Experts
 from core.engine.models.experts import router_tensors
 from core.engine.pruning.compensation.expert_fit import ExpertFit
-from core.engine.pruning.compensation.mixture_batches import ExpertsOutput, mixture_batches, watched_experts
+from core.engine.pruning.compensation.mixture_batches import MixtureCall, mixture_batches, watched_experts
 from core.engine.pruning.compensation.refit import fitted_tokens
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.expert_rows import FittedRouting
@@ -57,8 +57,8 @@ class ExpertRefit(UnitRefit):
         given: list[Tensor] = []
         reached_E = torch.zeros(len(tensors[giving]), dtype=torch.long)
 
-        def note(call: ExpertsOutput) -> None:
-            given.append(call.given_NH)
+        def note(call: MixtureCall, given_NH: Tensor) -> None:
+            given.append(given_NH)
             reached_E.add_(call.tokens.reached(len(reached_E)))
 
         with watched_experts(dense, self.experts, note):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
@@ -17,33 +18,31 @@ _ADDED = 0.05
 
 
 @dataclass(frozen=True)
-class ExpertsOutput:
-    """Call of a block's experts with one micro-batch, and what they gave.
+class MixtureCall:
+    """Call of a block's experts with one micro-batch.
 
     `arguments` and `keywords` are those of the mixture, the module that has both experts and router.
     """
 
     tokens: RoutedTokens
-    given_NH: Tensor
     arguments: tuple[object, ...]
     keywords: Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class MixtureBatch:
-    """One micro-batch at a block's experts, and what these are to give.
+    """One micro-batch at a block's experts, and what these are to give."""
 
-    `arguments` and `keywords` are those of the mixture, the module that has both experts and router.
-    """
-
-    tokens: RoutedTokens
+    call: MixtureCall
     target_NH: Tensor
-    arguments: tuple[object, ...]
-    keywords: Mapping[str, object]
+
+
+OnExperts: TypeAlias = Callable[[MixtureCall, Tensor], None]
+"""Receiver of a call of a block's experts and what they gave, [tokens, hidden size]."""
 
 
 @contextmanager
-def watched_experts(block: nn.Module, experts: Experts, on_call: Callable[[ExpertsOutput], None]) -> Iterator[None]:
+def watched_experts(block: nn.Module, experts: Experts, on_call: OnExperts) -> Iterator[None]:
     """Call `on_call` with each call of a block's experts."""
     outer: list[tuple[tuple[object, ...], dict[str, object]]] = []
 
@@ -53,7 +52,7 @@ def watched_experts(block: nn.Module, experts: Experts, on_call: Callable[[Exper
     def leave(module: nn.Module, arguments: tuple[object, ...], keywords: dict[str, object], output: Tensor) -> None:
         tokens = RoutedTokens.of(arguments, keywords)
         assert tokens is not None
-        on_call(ExpertsOutput(tokens, output.reshape(tokens.hidden_NH.shape), *outer.pop()))
+        on_call(MixtureCall(tokens, *outer.pop()), output.reshape(tokens.hidden_NH.shape))
 
     mixture, own = block.get_submodule(mixture_module(experts)), block.get_submodule(experts.module)
     handles = [
@@ -73,23 +72,23 @@ def mixture_batches(
     dense one, which the `dense` stream holds by now; else it is what the dense model's experts have `given`.
     """
     batches: list[MixtureBatch] = []
-    calls: list[ExpertsOutput] = []
+    calls: list[tuple[MixtureCall, Tensor]] = []
     is_added: bool | None = None
     for batch, hidden in stream.batches():
         arguments = stream.arguments(place, batch)
-        with watched_experts(block, experts, calls.append):
+        with watched_experts(block, experts, lambda call, given_NH: calls.append((call, given_NH))):
             output = call_block(block, hidden, arguments)
-        call = calls.pop()
+        call, given_NH = calls.pop()
         if is_added is None:
             twice = block.get_submodule(experts.module).register_forward_hook(lambda *given: 2 * given[-1])
             with removed_after([twice]):
                 doubled = call_block(block, hidden, arguments)
-            is_added = _is_sum(output, doubled, call.given_NH)
+            is_added = _is_sum(output, doubled, given_NH)
         target_NH = given[batch].float()
         if is_added:
             rest = dense.hidden(batch).float() - output.float()
-            target_NH = rest.reshape(call.given_NH.shape) + call.given_NH.float()
-        batches.append(MixtureBatch(call.tokens, target_NH, call.arguments, call.keywords))
+            target_NH = rest.reshape(given_NH.shape) + given_NH.float()
+        batches.append(MixtureBatch(call, target_NH))
     return batches
 
 

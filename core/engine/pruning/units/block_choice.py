@@ -121,7 +121,7 @@ class BlockChoice:
             for name, weight in before.items():
                 changing.get_parameter(name).data.copy_(weight)
             given: list[Tensor] = []
-            with watched_experts(module, experts, lambda call: given.append(call.given_NH)):
+            with watched_experts(module, experts, lambda call, given_NH: given.append(given_NH)):
                 self.dense.advance(module, block.layer)
             fit_last_matrices(
                 experts,
