@@ -22,6 +22,9 @@ from worker.runner.client import run_task
 
 _MESSAGE = r"Tried to allocate \d+ bytes.* of which \d+ bytes are free"
 _WAYS = [("sparsegpt", "unstructured"), ("frontier", "structured")]
+_ENDED_BY_TORCH = (
+    "an error in a hook of a backward pass meets torch's guard of Python devices, which ends the interpreter"
+)
 _SIZES = [{"from_block": 0, "calibration": 3, "evaluation": {"text": 2}}]
 """Sizes of micro-batches of the jobs here: all sequences in one."""
 Fails = Callable[[int, int], bool]
@@ -264,7 +267,14 @@ def test_at_every_allocation_of_a_block(method: str, pattern: str, simulated: Si
 
 @pytest.mark.nightly
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize(("method", "pattern"), [*_WAYS, ("llm-pruner", "structured")])
+@pytest.mark.parametrize(
+    ("method", "pattern"),
+    [
+        ("sparsegpt", "unstructured"),
+        pytest.param("frontier", "structured", marks=pytest.mark.skip(reason=_ENDED_BY_TORCH)),
+        ("llm-pruner", "structured"),
+    ],
+)
 def test_at_two_hundred_places_of_a_job(method: str, pattern: str, simulated: SimulatedDevice, tmp_path: Path) -> None:
     source = model_folder(tmp_path)
     undisturbed, _, every = _counted(simulated, source, tmp_path / "undisturbed", method, pattern)
