@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from torch import nn
+from torch import Tensor, nn
 
 import tests.simulator.registration  # noqa: F401
 from core.device_kinds import CPU, CUDA, DEVICE_KINDS, DeviceKind
 from core.engine.models.accelerator import BACKENDS, CPUBackend, DeviceBackend
 from tests.simulator.devices import DEVICES, NAME, USUAL_CAPACITY, Presence, SimulatedDevice, device_of
+from tests.simulator.storage import pin
 
 LIKE_CUDA = replace(CUDA, name=NAME, files=None, control_file=None)
 """CUDA's facts: the product takes every choice as it does there."""
@@ -45,6 +46,14 @@ class SimulatorBackend(DeviceBackend):
 
     def synchronise(self) -> None:
         self._state.synchronise("synchronise")
+
+    def pinned(self, tensor: Tensor) -> Tensor:
+        copy = pin(torch.empty_like(tensor))
+        return copy.copy_(tensor) if Presence.has_values else copy
+
+    def copy_out(self, tensor: Tensor) -> Tensor:
+        assert tensor.device == self._state.device
+        return pin(torch.empty_like(tensor, device="cpu")).copy_(tensor, non_blocking=True)
 
     def prefers_bfloat16(self) -> bool:
         if self.kind is LIKE_CUDA:

@@ -16,14 +16,19 @@ _ROUNDING = 512
 
 @dataclass
 class Counts:
-    """Counts of work on a device; bytes are those of copies. `synchronisations` are by what made the program wait."""
+    """Counts of work on a device; bytes are those of copies, and of those from and to pinned memory.
+
+    `synchronisations` are by what made the program wait.
+    """
 
     launches: int = 0
     synchronisations: Counter[str] = field(default_factory=Counter)
     copies_to_device: int = 0
     bytes_to_device: int = 0
+    pinned_bytes_to_device: int = 0
     copies_to_host: int = 0
     bytes_to_host: int = 0
+    pinned_bytes_to_host: int = 0
     bytes_between_devices: int = 0
     allocations: int = 0
 
@@ -48,6 +53,7 @@ class SimulatedDevice:
     counts: Counts = field(default_factory=Counts)
     generator: torch.Generator = field(default_factory=torch.Generator)
     fails_allocation: Callable[[int, int], bool] | None = None
+    _arriving: list[Callable[[], object]] = field(default_factory=list)
     _launches_until_fault: int | None = None
     _has_faulted: bool = False
     _shows_fault: bool = False
@@ -63,6 +69,7 @@ class SimulatedDevice:
     def reset(self) -> None:
         """Forget all that was counted, and be a device of the usual size without faults."""
         self.counts, self.peak, self.capacity = Counts(), self.allocated, USUAL_CAPACITY
+        self._arriving = []
         self.fails_allocation = self._launches_until_fault = None
         self.is_lost = self._has_faulted = self._shows_fault = False
 
@@ -107,6 +114,13 @@ class SimulatedDevice:
         self._shows_fault = self._has_faulted
         self._require_health()
         self.counts.synchronisations[reason] += 1
+        arriving, self._arriving = self._arriving, []
+        for arrive in arriving:
+            arrive()
+
+    def arrive_later(self, arrive: Callable[[], object]) -> None:
+        """Call this when the program next waits: a copy to the host that it did not wait for."""
+        self._arriving.append(arrive)
 
     def fault_after(self, launches: int) -> None:
         """Let the operator that is launched as this many from now have a fault."""

@@ -6,14 +6,14 @@ between devices, and what may change an operand's size has its own function.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tests.simulator.devices import NAME, Presence, SimulatedDevice, device_of
-from tests.simulator.storage import beneath, on_device, set_storage
+from tests.simulator.storage import beneath, is_pinned, on_device, set_storage
 
 _CPU = torch.device("cpu")
 _CPU_KERNELS = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
@@ -206,15 +206,21 @@ def copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Ten
     if not is_simulated(source):
         device.counts.copies_to_device += 1
         device.counts.bytes_to_device += source.nbytes
+        device.counts.pinned_bytes_to_device += source.nbytes * is_pinned(source)
         if has_values:
             beneath(target).copy_(source)
     elif not is_simulated(target):
-        if non_blocking:
-            raise NotImplementedError("the simulated accelerator copies to the host only while the program waits")
-        device.synchronise("copy to host")
+        if non_blocking and not is_pinned(target):
+            raise NotImplementedError("a copy to memory that is not pinned is one the program waits for")
+        if not non_blocking:
+            device.synchronise("copy to host")
         device.counts.copies_to_host += 1
         device.counts.bytes_to_host += source.nbytes
-        if has_values:
+        device.counts.pinned_bytes_to_host += source.nbytes * is_pinned(target)
+        if has_values and non_blocking:
+            device.arrive_later(partial(target.copy_, beneath(source).clone()))
+            target.view(torch.uint8).fill_(255)  # until then there is nothing to read
+        elif has_values:
             target.copy_(beneath(source))
     else:
         if source.device != target.device:

@@ -42,6 +42,8 @@ _new_capsule.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
 _memory: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
 """By the address of each storage that is not empty: the CPU's storage that owns it, and one that cannot be resized."""
 _alive: set["_Allocation"] = set()
+_pinned: set[int] = set()
+"""Addresses of the storages of main memory that are pinned."""
 _structures: list[object] = []
 """Memory that the capsules of empty tensors point to, for as long as the process lives."""
 
@@ -103,6 +105,19 @@ def on_device(values: Tensor, device: SimulatedDevice) -> Tensor:
         _CPU_KERNELS, _empty(device.index, values.dtype, torch.is_inference_mode_enabled())
     )
     return set_storage(empty, storage, values.storage_offset(), values.shape, values.stride())
+
+
+def pin(tensor: Tensor) -> Tensor:
+    """Let the memory of a tensor of the CPU be pinned for as long as it lives, and return the tensor."""
+    storage = tensor.untyped_storage()
+    if storage.nbytes():
+        _pinned.add(storage.data_ptr())
+        weakref.finalize(storage, _pinned.discard, storage.data_ptr())
+    return tensor
+
+
+def is_pinned(tensor: Tensor) -> bool:
+    return tensor.untyped_storage().data_ptr() in _pinned
 
 
 def set_storage(

@@ -4,11 +4,13 @@ What is known of a kind without torch lies in `core.device_kinds`.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import psutil
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from core.device_kinds import CPU, CUDA, DeviceKind, device_kind
 
@@ -39,6 +41,14 @@ class DeviceBackend(ABC):
         """Wait until all work on the device is done."""
 
     @abstractmethod
+    def pinned(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of main memory in memory from which the device copies while the program goes on."""
+
+    @abstractmethod
+    def copy_out(self, tensor: Tensor) -> Tensor:
+        """Return a copy of a tensor of the device in main memory, whose values are there after `synchronise`."""
+
+    @abstractmethod
     def prefers_bfloat16(self) -> bool:
         """Return True if the device multiplies bfloat16 faster than float32."""
 
@@ -64,6 +74,13 @@ class CPUBackend(DeviceBackend):
 
     def synchronise(self) -> None:
         pass
+
+    def pinned(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def copy_out(self, tensor: Tensor) -> Tensor:
+        """Return the tensor itself, which is in main memory."""
+        return tensor
 
     def prefers_bfloat16(self) -> bool:
         """Return True if the CPU has matrix units, or is one of AMD with AVX-512's bfloat16 instructions.
@@ -98,6 +115,16 @@ class CUDABackend(DeviceBackend):
     def synchronise(self) -> None:
         torch.cuda.synchronize(self.device)
 
+    def pinned(self, tensor: Tensor) -> Tensor:
+        return self._new_pinned(tensor).copy_(tensor)
+
+    def copy_out(self, tensor: Tensor) -> Tensor:
+        return self._new_pinned(tensor).copy_(tensor, non_blocking=True)
+
+    def _new_pinned(self, like: Tensor) -> Tensor:
+        with torch.cuda.device(self.device):  # in a thread the current one would be the first
+            return torch.empty_like(like, device="cpu", pin_memory=True)
+
     def prefers_bfloat16(self) -> bool:
         with torch.cuda.device(self.device):
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -125,6 +152,15 @@ BACKENDS: dict[str, type[DeviceBackend]] = {backend.kind.name: backend for backe
 def backend_of(device: torch.device) -> DeviceBackend:
     """Return the interface to a device; raises InternalError for one of an unknown kind."""
     return BACKENDS[device_kind(device.type).name](device)
+
+
+def to_main_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors in main memory. Those of a device are copied together, and the program waits once for all."""
+    backends = {each.device: backend_of(each.device) for each in tensors.values()}
+    copies = {name: backends[each.device].copy_out(each) for name, each in tensors.items()}
+    for backend in backends.values():
+        backend.synchronise()
+    return copies
 
 
 def default_device() -> torch.device:

@@ -18,10 +18,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from core.counting import counted
+from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder
 from core.engine.models.hooks import removed_after
 from core.engine.models.loading import build_model
 from core.engine.models.precision import kept_in_float32
+from core.engine.models.read_ahead import read_ahead
 from core.engine.models.stand_ins import ArgumentRecorder, BlockArguments, Replacement
 from core.errors import MissingTensors
 
@@ -39,6 +42,7 @@ class StreamedModel:
         self.folder = folder
         self.dtype = dtype
         self.device = device
+        self._backend = backend_of(device)
         with init_empty_weights(include_buffers=False), no_init_weights():  # the real ones are read
             model = build_model(folder, dtype)
         self.model: PreTrainedModel = model.eval()
@@ -110,7 +114,7 @@ class StreamedModel:
             return
         if self._in_float32(name):
             dtype = torch.float32
-        value = tensor.to(device=self.device, dtype=dtype)
+        value = tensor.to(self.device, non_blocking=True).to(dtype)  # cast there: the stored bytes are copied
         owner._parameters[attribute] = nn.Parameter(value, requires_grad=False)
 
     def __len__(self) -> int:
@@ -121,16 +125,52 @@ class StreamedModel:
         return f"{self.folder.family.blocks}.{index}"
 
     def read_block(self, index: int) -> dict[str, Tensor]:
-        """Read a block's tensors by name relative to the block, in stored dtype.
+        """Read a block's tensors onto the device, by name relative to the block, in stored dtype.
 
         Raises MissingTensors where a shape is not the config's.
         """
+        return self._moved(self._read_block(index))
+
+    def read_blocks(self, indices: Sequence[int], what: str) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """Yield the blocks of a walk, each number with what `read_block` returns, emptied when the next is asked for.
+
+        All that is done with a block until then shares its one copy on the device. Meanwhile this process says that it
+        does `what`.
+        """
+        for index, tensors in self._blocks_in_main_memory(indices, what):
+            on_device = self._moved(tensors)
+            yield index, on_device
+            on_device.clear()
+
+    def filled_blocks(self, indices: Sequence[int], what: str, dtype: torch.dtype) -> Iterator[tuple[int, nn.Module]]:
+        """Yield the blocks of a walk with their numbers, each with weights in this dtype until the next is asked for."""
+        for index, tensors in self._blocks_in_main_memory(indices, what):
+            block = self.fill_block(index, tensors, dtype)
+            tensors.clear()
+            yield index, block
+            self.empty_block(index)
+
+    def _blocks_in_main_memory(self, indices: Sequence[int], what: str) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """Yield blocks' numbers and tensors. For a device with memory of its own the next one is read ahead.
+
+        It waits in main memory, not on the device: of that there is less, and the copy takes far less time than the
+        block. Where the device is the CPU a second block in memory would save little.
+        """
+        ahead = read_ahead if self._backend.kind.has_own_memory else map
+        yield from zip(counted(indices, what), ahead(self._read_block, indices), strict=True)
+
+    def _moved(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return tensors on the device, and none in main memory: `tensors` is empty then."""
+        return {name: tensors.pop(name).to(self.device, non_blocking=True) for name in [*tensors]}
+
+    def _read_block(self, index: int) -> dict[str, Tensor]:
+        """Read a block's tensors into main memory, from which the device copies while the program goes on."""
         tensors = {}
         block, prefix = self.blocks[index], f"{self.block_prefix(index)}."
         for name, value in [*block.named_parameters(), *self.folder.saved_buffers(block, prefix)]:
             tensor = self.folder.read(f"{prefix}{name}")
             self._require_shape(f"{prefix}{name}", tensor.shape, value)
-            tensors[name] = tensor
+            tensors[name] = self._backend.pinned(tensor)
         return tensors
 
     def fill_block(self, index: int, tensors: dict[str, Tensor], dtype: torch.dtype) -> nn.Module:

@@ -17,6 +17,7 @@ from core.engine.checkpoints.pieces import PiecedEntry
 from core.engine.checkpoints.quantisation import QuantisedEntry
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, encode_header
 from core.engine.checkpoints.stacked import StackedEntry
+from core.engine.models.accelerator import to_main_memory
 from core.engine.models.dequantisation import dequantise
 from core.errors import CorruptSafetensors, NotFiniteWeights
 
@@ -91,7 +92,8 @@ def _read(entry: TensorEntry, dtype: torch.dtype) -> Tensor:
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write a safetensors file, renamed once complete, without a second copy of any tensor; return its SHA-256."""
-    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    copies = to_main_memory({name: tensor.detach() for name, tensor in tensors.items()})
+    on_cpu = {name: copies.pop(name).contiguous() for name in tensors}
     header = encode_header((name, _NAMES[each.dtype], each.shape, each.nbytes) for name, each in on_cpu.items())
     digest = hashlib.sha256()
     partial = file.with_name(f"{file.name}.partial")

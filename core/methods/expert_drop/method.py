@@ -148,9 +148,9 @@ class ExpertDrop(BlockUnitMethod):
 
 def _cosines(stacks: Sequence[Tensor]) -> Tensor:
     """Return the cosine of all weights of each expert with those of each other, -1 where all of one are 0: [E, E]."""
-    products_EE = torch.zeros(len(stacks[0]), len(stacks[0]), dtype=torch.float64)
+    products_EE = torch.zeros(len(stacks[0]), len(stacks[0]), dtype=torch.float64, device=stacks[0].device)
     for stack in stacks:
         for columns_EN in stack.flatten(1).split(_COLUMNS, dim=1):  # a float32 copy of one part at a time
             products_EE += columns_EN.float() @ columns_EN.float().T
     lengths_E = products_EE.diagonal().sqrt()
-    return (products_EE / (lengths_E[:, None] * lengths_E)).nan_to_num(nan=-1.0)
+    return (products_EE / (lengths_E[:, None] * lengths_E)).nan_to_num(nan=-1.0).cpu()

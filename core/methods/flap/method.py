@@ -68,9 +68,9 @@ class FLAP(BlockUnitMethod):
                 name = f"{unit_slice.linear}.bias"
                 if self.bias and unit_set.kind in units and name in block.tensors:
                     kept_U = kept_mask(units[unit_set.kind], unit_set.units).double()
-                    removed_I = 1 - unit_slice.spread(kept_U, unowned=1.0)
-                    mean_I = (moments[unit_slice.name].mean_I.cpu() * removed_I).float()
                     weight_OI = to_out_in(block.tensors[unit_slice.name].float(), block.family)
+                    removed_I = 1 - unit_slice.spread(kept_U, unowned=1.0).to(weight_OI.device)
+                    mean_I = (moments[unit_slice.name].mean_I * removed_I).float()
                     before_O = block.tensors[name]
                     changed[name] = (before_O.float() + weight_OI @ mean_I).to(before_O.dtype)
         return PrunedBlock(units, changed)
@@ -96,11 +96,13 @@ class FLAP(BlockUnitMethod):
     def _feature_scores(self, unit_slice: UnitSlice, tensors: Mapping[str, Tensor], moments: Moments) -> Tensor:
         weight = tensors[unit_slice.name].float()
         if self.metric == "wifn":
-            mean_square_I = moments.mean_square_I.cpu()
+            mean_square_I = moments.mean_square_I
             outputs = weight.numel() // mean_square_I.numel()
-            return unit_slice.per_feature(weight.abs()).double() / outputs * mean_square_I.sqrt()
-        variance_I = moments.variance_I.cpu()
-        return variance_I if self.metric == "ifv" else variance_I * unit_slice.per_feature(weight.square()).double()
+            return (unit_slice.per_feature(weight.abs()).double() / outputs * mean_square_I.sqrt()).cpu()
+        variance_I = moments.variance_I
+        if self.metric == "ifv":
+            return variance_I.cpu()
+        return (variance_I * unit_slice.per_feature(weight.square()).double()).cpu()
 
     def _with_biases(self, kept: UnitCounts, context: UnitSelectionContext) -> UnitCounts:
         """Let the config give biases to the layers that lose what they read, and say which ones it cannot."""

@@ -25,11 +25,10 @@ class L2Structured(UnitMethod):
 
     def select(self, context: UnitSelectionContext) -> KeptUnits:
         scores: list[Mapping[KindName, Tensor]] = []
-        for layer in range(context.layers):
-            tensors = context.streamed.read_block(layer)
+        for layer, tensors in context.streamed.read_blocks(range(context.layers), "comparing the weights of blocks"):
 
             def squares(unit_slice: UnitSlice, tensors: Mapping[str, Tensor] = tensors) -> Tensor:
                 return unit_slice.per_feature(tensors[unit_slice.name].float().square())
 
-            scores.append({each.kind: each.sum(squares, tensors) for each in context.unit_sets(layer)})
+            scores.append({each.kind: each.sum(squares, tensors).cpu() for each in context.unit_sets(layer)})
         return context.keep_highest(scores)

@@ -54,10 +54,9 @@ class Reference:
         self._model = StreamedModel(folder, dtype=torch.float32, device=device)
         hidden_NTD = self._model.embed(windows_NT)
         arguments = self._model.block_arguments(windows_NT)
-        for index in range(len(self._model)):
-            block = self._model.fill_block(index, self._model.read_block(index), torch.float32)
+        walk = self._model.filled_blocks(range(len(self._model)), "predicting by blocks", torch.float32)
+        for index, block in walk:
             hidden_NTD = torch.cat([call_block(block, each, arguments[index]) for each in hidden_NTD.split(1)])
-            self._model.empty_block(index)
         self._hidden_NTD = hidden_NTD
 
     @torch.inference_mode()

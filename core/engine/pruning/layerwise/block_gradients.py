@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from core.counting import counted
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.layerwise.streams import RecordedArguments
@@ -38,12 +37,10 @@ def forward_blocks(
     """
     arguments = RecordedArguments(streamed, dtype)
     hidden = [streamed.embed(each).to(dtype) for each in tokens]
-    for index in counted(range(len(streamed)), "passing blocks forward"):
-        block = streamed.fill_block(index, streamed.read_block(index), dtype)
+    for index, block in streamed.filled_blocks(range(len(streamed)), "passing blocks forward", dtype):
         for batch, given in enumerate(hidden):
             visit(index, batch, given)
             hidden[batch] = call_block(block, given, arguments.of(tokens[batch])[index])
-        streamed.empty_block(index)
     return hidden
 
 
@@ -75,8 +72,7 @@ def backward_blocks(
     for batch, hidden_1TD in enumerate(upstream):
         loss, upstream[batch] = _loss(streamed, tokens[batch], hidden_1TD, drawn)
         losses.append(loss)
-    for index in counted(range(len(streamed))[::-1], "taking gradients of blocks"):
-        block = streamed.fill_block(index, streamed.read_block(index), dtype)
+    for index, block in streamed.filled_blocks(range(len(streamed))[::-1], "taking gradients of blocks", dtype):
         wanted = _wanted(block, names[index])
         sums = {name: torch.zeros(each.shape, device=each.device) for name, each in wanted.items()}
         square_sums = {name: torch.zeros_like(each) for name, each in sums.items() if squares}
@@ -95,7 +91,6 @@ def backward_blocks(
             {name: each.div_(len(tokens)) for name, each in sums.items()},
             {name: each.div_(len(tokens)) for name, each in square_sums.items()},
         )
-        streamed.empty_block(index)
     return sum(losses) / len(losses)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.counting import counted
 from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import gradient_dtype
@@ -106,8 +105,8 @@ class LayerwisePass(BlockPass):
             for stream in self.streams:
                 stream.start()
         self.progress.stage("prune")
-        for index in counted(range(start, blocks), "pruning blocks"):
-            self._block(index)
+        for index, tensors in self.streamed.read_blocks(range(start, blocks), "pruning blocks"):
+            self._block(index, tensors)
             state = {
                 "rows": [asdict(row) for row in self.rows.all],
                 "notes": self.notes,
@@ -146,9 +145,9 @@ class LayerwisePass(BlockPass):
         fitted = fitted_tokens(compensation, self.driver)
         return InputStatistic(Statistic.GRAM, sample_stride=stride, fitted_tokens=fitted)
 
-    def _block(self, index: int) -> None:
+    def _block(self, index: int, tensors: dict[str, Tensor]) -> None:
+        """Prune a block of these tensors, which are on the device, and save what comes of it."""
         plan, streamed = self.plan, self.streamed
-        tensors = streamed.read_block(index)
         if self.dense:
             block = streamed.fill_block(index, tensors, plan.dtype)
             for stream in self.dense:

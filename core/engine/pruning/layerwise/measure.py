@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.counting import counted
 from core.engine.architectures.description import ModelDescription
 from core.engine.evaluation.perplexity import measure_perplexity
 from core.engine.models.folder import ModelFolder
@@ -65,11 +64,9 @@ def measure(
     streams = [*texts.values(), probe]
     for each in streams:
         each.start()
-    for index in counted(range(len(streamed)), "measuring perplexity by blocks"):
-        block = streamed.fill_block(index, streamed.read_block(index), dtype)
+    for index, block in streamed.filled_blocks(range(len(streamed)), "measuring perplexity by blocks", dtype):
         for each in streams:
             each.advance(block, index)
-        streamed.empty_block(index)
         store.forget(BLOCK, index)
     verification = work / "verification.safetensors"
     write_verification(streamed, probe, verification)

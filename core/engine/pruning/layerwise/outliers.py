@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from core.counting import counted
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
 from core.engine.options.allocation import AllocationOptions
@@ -32,17 +31,14 @@ def outlier_sparsities(
     family = streamed.folder.family
     calibration.start()
     shares: dict[int, float] = {}
-    for index in counted(range(len(streamed)), "looking for outliers in blocks"):
-        tensors = streamed.read_block(index)
+    for index, tensors in streamed.read_blocks(range(len(streamed)), "looking for outliers in blocks"):
         block = streamed.fill_block(index, tensors, calibration.dtype)
         groups = groups_of(index)
         if groups:
             statistics = collect(block, index, calibration, groups, lambda: new_statistic(Statistic.NORMS))
             shares[index] = outlier_share(
                 (
-                    weight_times_norm(
-                        to_out_in(tensors[f"{name}.weight"].to(plan.device), family).float(), statistic.norms_I
-                    )
+                    weight_times_norm(to_out_in(tensors[f"{name}.weight"], family).float(), statistic.norms_I)
                     for group, statistic in statistics.items()
                     for name in group.linears
                 ),

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from core.counting import counted
 from core.engine.models.streamed import call_block
 from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.units.block_tokens import TokensAtBlock
@@ -24,8 +23,7 @@ def dense_blocks(context: UnitSelectionContext) -> Iterator[tuple[int, dict[str,
     cache = context.hidden_state_cache()
     for batch, tokens in enumerate(batches):
         cache.put(0, batch, streamed.embed(tokens).to(dtype))
-    for index in counted(range(len(streamed)), "reading what the dense blocks read"):
-        tensors = streamed.read_block(index)
+    for index, tensors in streamed.read_blocks(range(len(streamed)), "reading what the dense blocks read"):
         block = streamed.fill_block(index, tensors, dtype)
 
         def run(index: int = index, block: torch.nn.Module = block) -> None:

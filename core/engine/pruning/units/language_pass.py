@@ -11,8 +11,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from core.counting import counted
 from core.engine.architectures.architecture import EXPERTS_KIND
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.models.experts import saved_tensors
@@ -32,12 +32,8 @@ from core.engine.pruning.units.narrow_model import narrow_model
 from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.plan import UnitRemovalPlan
 from core.engine.pruning.units.planned_tensors import PlannedTensors, TrainedWeights
-from core.engine.pruning.units.removal import (
-    KeptUnits,
-    UnitCounts,
-    layer_unit_sets,
-    remove_units,
-)
+from core.engine.pruning.units.removal import KeptUnits, UnitCounts, layer_unit_sets, remove_units
+from core.engine.pruning.units.rows import rows_of_layer
 from core.engine.pruning.units.split_choice import WEIGHT_READS, choose_split
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
@@ -159,8 +155,7 @@ class UnitRemovalPass(BlockPass):
                 refit.chosen = dict(state["refits"])
         places = {layer: place for place, layer in enumerate(counts.layers)}
         added = self._added(narrow, places)
-        for index in counted(range(start, len(streamed)), "removing from blocks"):
-            tensors = streamed.read_block(index)
+        for index, tensors in streamed.read_blocks(range(start, len(streamed)), "removing from blocks"):
             if dense:
                 block = streamed.fill_block(index, tensors, plan.dtype)
                 for stream in dense:
@@ -169,28 +164,18 @@ class UnitRemovalPass(BlockPass):
             costs: Mapping[KindName, float] = {}
             if index in places:
                 place = places[index]
-                unit_sets = layer_unit_sets(family, self.structure, index, self.kinds)
-                complete = with_biases(family, self.trained.over(index, tensors), narrow.blocks[place])
-                if choice:
-                    answer = choice.prune(index, place, tensors, complete)
-                    self.notes += answer.notes
-                    costs = answer.costs
-                else:
-                    assert isinstance(kept, KeptUnits)
-                    answer = PrunedBlock(kept.layers[index])
-                sliced = {**remove_units(complete, unit_sets, answer.units), **answer.changed}
-                if refit:
-                    sliced = refit.fit(index, tensors, place, sliced, unit_sets, answer.units)
-                self._report_experts(index, answer, refit)
-                block = narrow.fill_block(place, sliced, plan.dtype)
+                left, costs = self._left(index, place, tensors, kept, narrow, choice, refit)
+                tensors.clear()  # what is left may be a copy
+                block = narrow.fill_block(place, left, plan.dtype)
                 for stream in [*pruned, verification]:
                     stream.advance(block, place)
                 narrow.empty_block(place)
                 if choice:
-                    choice.go_on(place, sliced)
+                    choice.go_on(place, left)
                 prefix = narrow.block_prefix(place)
-                named = {f"{prefix}.{name}": each for name, each in sliced.items()}
+                named = {f"{prefix}.{name}": left.pop(name) for name in [*left]}
                 self.store.add(BLOCK, f"{index:05d}", saved_tensors(family, named))
+                named.clear()
             else:
                 if refit:
                     refit.pass_by(index, tensors)
@@ -198,7 +183,7 @@ class UnitRemovalPass(BlockPass):
                     choice.pass_by(index, tensors)
                 for stream in [*pruned, verification]:
                     stream.skip_block()
-            self._report(index, counts, costs)
+            self.rows += rows_of_layer(streamed.block_prefix(index), index, self.structure, self.kinds, counts, costs)
             refits = refit.chosen if refit else {}
             state = {
                 "rows": [asdict(row) for row in self.rows],
@@ -228,6 +213,35 @@ class UnitRemovalPass(BlockPass):
             experts=self.experts,
             micro_batches=self.micro_batch_history,
         )
+
+    def _left(
+        self,
+        index: int,
+        place: int,
+        tensors: dict[str, Tensor],
+        kept: KeptUnits | UnitCounts,
+        narrow: StreamedModel,
+        choice: BlockChoice | None,
+        refit: UnitRefit | None,
+    ) -> tuple[dict[str, Tensor], Mapping[KindName, float]]:
+        """Return the tensors that are left of a block that stays, and what its loss of units costs where that is known.
+
+        Which units it keeps is in `kept`, or chosen now.
+        """
+        family = self.folder.family
+        unit_sets = layer_unit_sets(family, self.structure, index, self.kinds)
+        complete = with_biases(family, self.trained.over(index, tensors), narrow.blocks[place])
+        if choice:
+            answer = choice.prune(index, place, tensors, complete)
+            self.notes += answer.notes
+        else:
+            assert isinstance(kept, KeptUnits)
+            answer = PrunedBlock(kept.layers[index])
+        left = {**remove_units(complete, unit_sets, answer.units), **answer.changed}
+        if refit:
+            left = refit.fit(index, tensors, place, left, unit_sets, answer.units)
+        self._report_experts(index, answer, refit)
+        return left, answer.costs
 
     def _refit(self, narrow: StreamedModel) -> UnitRefit | None:
         plan = self.plan
@@ -284,15 +298,3 @@ class UnitRemovalPass(BlockPass):
             scores = tuple(answer.scores.get(EXPERTS_KIND, ()))
             name = self.streamed.block_prefix(index)
             self.experts.append(ExpertsLeftRow(name, index, tuple(kept), scores, routing))
-
-    def _report(self, index: int, counts: UnitCounts, costs: Mapping[KindName, float]) -> None:
-        name = self.streamed.block_prefix(index)
-        if index not in counts.layers:
-            removed = self.structure.layers[index].parameters
-            self.rows.append(UnitRow(name, index, "layer", 1, 0, removed))
-            return
-        shape, kept = self.structure.layers[index], counts.layers[index].units
-        for kind in self.kinds:
-            before, after = kind.units(shape), kept[kind.name]
-            removed = (before - after) * kind.parameters(self.structure, index)
-            self.rows.append(UnitRow(name, index, kind.name, before, after, removed, costs.get(kind.name)))

@@ -41,4 +41,4 @@ class TrainedWeights(PlannedTensors):
         """Return a block's tensors, with the trained ones in place of the source's."""
         trained = self.read(layer)
         assert trained.keys() <= tensors.keys()
-        return {**tensors, **trained}
+        return {**tensors, **{name: each.to(tensors[name].device) for name, each in trained.items()}}

@@ -7,7 +7,6 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from core.counting import counted
 from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.unit_splits import FLOOR, SPLIT_TOKENS
 from core.engine.evaluation.perplexity import perplexity
@@ -63,9 +62,8 @@ def _energies(context: UnitSelectionContext) -> list[dict[KindName, Tensor]]:
         moments = tokens.moments(each.linear for each in slices.values())
         scores.append({})
         for kind, each in slices.items():
-            mean_square_I = moments[each.linear].mean_square_I.cpu()
             squares_I = each.per_feature(tensors[each.name].float().square()).double()
-            scores[layer][kind] = each.per_unit(mean_square_I * squares_I)
+            scores[layer][kind] = each.per_unit(moments[each.linear].mean_square_I * squares_I).cpu()
     return scores
 
 
@@ -87,8 +85,9 @@ def _masked_perplexities(context: UnitSelectionContext, kept: Sequence[KeptUnits
         embedded = streamed.embed(tokens).to(dtype)
         for choice in range(len(kept)):
             cache.put(0, choice * len(batches) + batch, embedded)
-    for index in counted(range(len(streamed)), "comparing what heads and channels cost, at blocks"):
-        block = streamed.fill_block(index, streamed.read_block(index), dtype)
+    for index, block in streamed.filled_blocks(
+        range(len(streamed)), "comparing what heads and channels cost, at blocks", dtype
+    ):
         masks = UnitMasks([block], [context.unit_sets(index)])
         for choice, each in enumerate(kept):
             with masks.masked(masks.kept_by(KeptUnits(layers={0: each.layers[index]}))):
@@ -96,7 +95,6 @@ def _masked_perplexities(context: UnitSelectionContext, kept: Sequence[KeptUnits
                     place = choice * len(batches) + batch
                     hidden = cache.take(index, place)
                     cache.put(index + 1, place, call_block(block, hidden, arguments.of(tokens)[index]))
-        streamed.empty_block(index)
     return [
         perplexity(
             streamed,

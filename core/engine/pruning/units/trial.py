@@ -6,7 +6,6 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from core.counting import counted
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_choice import BlockChoice
@@ -62,8 +61,7 @@ def ends_after_trial(
             log=context.log,
         )
         places = {layer: place for place, layer in enumerate(counts.layers)}
-        for index in counted(range(len(streamed)), "trying to remove from blocks"):
-            tensors = streamed.read_block(index)
+        for index, tensors in streamed.read_blocks(range(len(streamed)), "trying to remove from blocks"):
             if index not in places:
                 choice.pass_by(index, tensors)
                 seen.skip_block()

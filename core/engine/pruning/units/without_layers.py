@@ -5,7 +5,6 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from core.counting import counted
 from core.engine.models.streamed import call_block
 from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.units.context import UnitSelectionContext
@@ -28,19 +27,16 @@ def ends_without_each(
     for batch, tokens in enumerate(batches):
         cache.put(complete, batch, streamed.embed(tokens).to(dtype))
     lacking: list[int] = []
-    for index in counted(range(len(streamed)), "trying the model without each layer, at blocks"):
-        if index in removed:
-            continue
+    left = [index for index in range(len(streamed)) if index not in removed]
+    for index, block in streamed.filled_blocks(left, "trying the model without each layer, at blocks", dtype):
         running = [*lacking, complete]
         if index in tried:
             for batch in range(len(batches)):
                 cache.put(index, batch, cache.get(complete, batch))
             lacking.append(index)
-        block = streamed.fill_block(index, streamed.read_block(index), dtype)
         for each in running:
             for batch in range(len(batches)):
                 hidden = cache.take(each, batch)
                 cache.put(each, batch, call_block(block, hidden, arguments.of(batches[batch])[index]))
-        streamed.empty_block(index)
     ends = {each: [cache.take(each, batch) for batch in range(len(batches))] for each in [*lacking, complete]}
     return ends.pop(complete), ends
