@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from core.engine.models.accelerator import backend_of, default_device
+from core.engine.models.accelerator import backend_of, default_device, to_main_memory
 from tests.simulator.backend import LIKE_CUDA, simulate
 from tests.simulator.devices import SimulatedDevice
 
@@ -97,6 +97,8 @@ def test_what_else_cuda_refuses_is_refused_by_name(device: torch.device) -> None
         ones.pin_memory()
     with pytest.raises(NotImplementedError, match="getPinnedMemoryAllocator"):  # which copies without waiting need
         ones.to("cpu", non_blocking=True)
+    with pytest.raises(NotImplementedError, match="not pinned"):
+        torch.empty(3).copy_(ones, non_blocking=True)
     with pytest.raises(torch.AcceleratorError, match="invalid device ordinal 2"):
         torch.ones(3, device="sim:2")
     assert float((ones + torch.tensor(2.0)).sum()) == 9.0, "a scalar of the CPU is a number"
@@ -143,6 +145,21 @@ def test_copies_launches_and_waits_are_counted(simulated: SimulatedDevice) -> No
         values.to("sim:0")
         assert counts.bytes_between_devices == 400
     assert simulated.counts.launches == 0
+
+
+def test_a_copy_that_is_not_waited_for_is_there_after_the_next_wait(simulated: SimulatedDevice) -> None:
+    backend = backend_of(simulated.device)
+    with simulated.counting() as counts:
+        values = backend.pinned(torch.arange(100.0)).to(simulated.device, non_blocking=True)
+        assert counts.pinned_bytes_to_device == counts.bytes_to_device == 400
+        copy = backend.copy_out(values)
+        values.add_(1)
+        assert counts.waits == 0 and copy.isnan().all(), "there is nothing to read yet"
+        backend.synchronise()
+        assert torch.equal(copy, torch.arange(100.0)), "as it was when the copy began"
+        assert counts.pinned_bytes_to_host == counts.bytes_to_host == 400
+        both = to_main_memory({"one": values, "other": torch.ones(1)})
+        assert counts.waits == 2 and torch.equal(both["one"], torch.arange(100.0) + 1)
 
 
 def test_a_fault_shows_when_the_program_next_waits_and_from_then_on(simulated: SimulatedDevice) -> None:

@@ -11,7 +11,7 @@ from tests.simulator.jobs import model_folder, prune_language
 
 _LAYERS = 2
 _OF_A_RESULT = (
-    "engine/models/tensors.py", "engine/evaluation/", "engine/models/streamed.py", "layerwise/block_gradients.py",
+    "engine/models/accelerator.py", "engine/evaluation/", "engine/models/streamed.py", "layerwise/block_gradients.py",
 )  # fmt: skip
 """Modules that wait for what is written, for figures of evaluation and losses, and in a forward of a whole model."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from torch import Tensor
 from accelerate import Accelerator
 
 import core.engine.models.accelerator as interface
@@ -62,6 +63,12 @@ class MadeUpBackend(DeviceBackend):
 
     def synchronise(self) -> None:
         self.calls.append(("synchronise", self.device))
+
+    def pinned(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def copy_out(self, tensor: Tensor) -> Tensor:
+        return tensor
 
     def prefers_bfloat16(self) -> bool:
         return True

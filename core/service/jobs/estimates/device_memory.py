@@ -80,22 +80,27 @@ def layerwise_bytes(given: PassFacts, allocating: int = 0) -> int:
         _measure(ledger, given, [*calibrated, *evaluated])
         with ledger.holding(given.kept_bytes([*calibrated, *evaluated])):
             _forward(ledger, given, block, min(given.micro_batch, tokens.evaluation), w)
-        _prune_block(ledger, given, block, evaluated)
+        _prune_block(ledger, given, block, evaluated, stored=1)
     return ceil(ledger.peak * _SMALL_TENSORS)
 
 
-def _prune_block(ledger: Ledger, given: PassFacts, block: BlockShape, evaluated: Sequence[tuple[int, int]]) -> None:
+def _prune_block(
+    ledger: Ledger, given: PassFacts, block: BlockShape, evaluated: Sequence[tuple[int, int]], *, stored: int
+) -> None:
     """Account for a block that is pruned: in flight all tokens wait in front of each group, else none does.
 
-    Those that wait have their hidden states on the device, whether these fit the budget or not.
+    Those that wait have their hidden states on the device, whether these fit the budget or not. There are so many
+    `stored` blocks, as it was read and as it is saved, beside those of the forwards.
     """
-    tokens, w, f, waits = given.driving, given.weight_bytes, given.forward_bytes, given.waits
+    tokens, f, waits = given.driving, given.forward_bytes, given.waits
+    # A method is given weights in float32: those that were read, where they are and none was sliced.
+    has_copies = stored > 1 or given.weight_bytes < _FLOAT
     batch = min(given.micro_batch, tokens)
     driving = [(tokens, f)] * given.lanes
     states = given.kept_bytes([*driving, *evaluated])
     if waits:
         states += given.lanes * tokens * block.hidden_size * f - given.kept_bytes(driving)
-    with ledger.holding(states + given.lanes * block.weights * f):
+    with ledger.holding(states + block.weights * (given.lanes * f + stored * given.beside_bytes)):
         if not waits:
             ledger.take(sum(_statistic(given, group) for group in block.groups))
         waited = 0
@@ -103,7 +108,7 @@ def _prune_block(ledger: Ledger, given: PassFacts, block: BlockShape, evaluated:
             passing, arriving = (batch * each for each in _arriving(given, group))
             if not waits:
                 ledger.reach(max(passing, arriving))
-                _prune_group(ledger, given, group)
+                _prune_group(ledger, given, group, has_copies=has_copies)
             else:
                 waiting, statistic = _waiting(given, group), _statistic(given, group)
                 others = max(waited, waiting) * (tokens - batch)
@@ -112,10 +117,8 @@ def _prune_block(ledger: Ledger, given: PassFacts, block: BlockShape, evaluated:
                 with ledger.holding(statistic):
                     ledger.reach(others + arriving)
                     with ledger.holding(waiting * tokens):
-                        _prune_group(ledger, given, group)
+                        _prune_group(ledger, given, group, has_copies=has_copies)
                 waited = waiting
-            if w != f:  # else the block has the pruned weights themselves
-                ledger.take(group.weights * w)
 
 
 def _waiting(given: PassFacts, group: GroupShape) -> int:
@@ -153,11 +156,14 @@ def _sampled(tokens: int) -> int:
     return ceil(tokens / max(1, tokens // _SAMPLED_TOKENS))
 
 
-def _prune_group(ledger: Ledger, given: PassFacts, group: GroupShape) -> None:
-    """Account for linear layers of one input that are pruned, fitted, rounded and measured."""
+def _prune_group(ledger: Ledger, given: PassFacts, group: GroupShape, *, has_copies: bool) -> None:
+    """Account for linear layers of one input that are pruned, fitted, rounded and measured.
+
+    `has_copies`: the weights in float32 are others than those of the block.
+    """
     w, weights, largest = given.weight_bytes, _FLOAT * group.weights, _FLOAT * max(group.sizes)
     squares = _FLOAT * group.inputs**2
-    with ledger.holding(weights):
+    with ledger.holding(weights if has_copies else 0):
         solver = given.cost.solver_bytes(given.facts, group.inputs, group.sizes)
         compensation = given.compensation
         if compensation is None:
@@ -213,16 +219,17 @@ def unit_removal_bytes(given: PassFacts, *, compares: bool) -> int:
         _measure(ledger, given, [*evaluated, *calibrated])
         with ledger.holding(given.kept_bytes([*evaluated, *calibrated])):
             _forward(ledger, given, block, min(given.micro_batch, tokens.evaluation), w)
+            ledger.reach(block.weights * w * (2 - given.facts.sparsity))  # what is left is sliced
             if chooses == 1:
                 batch = min(given.micro_batch, tokens.calibration)
-                with ledger.holding(block.weights * f):
+                with ledger.holding(block.weights * (f + given.beside_bytes)):
                     ledger.reach(batch * max(_moments(given, group) for group in block.groups))
         if given.lanes > 1:
-            _prune_block(ledger, given, block.adding_alone() if chooses else block, evaluated)
+            _prune_block(ledger, given, block.adding_alone() if chooses else block, evaluated, stored=2)
         if compares:
             seen = min(tokens.calibration, SPLIT_TOKENS)
             batch = min(given.micro_batch, seen)
-            with ledger.holding(block.weights * f + given.kept_bytes([(seen, f)])):
+            with ledger.holding(block.weights * (f + given.beside_bytes) + given.kept_bytes([(seen, f)])):
                 ledger.reach(batch * max(_moments(given, group) for group in block.groups))
             with ledger.holding(given.kept_bytes([((1 + MOST_SPLITS) * seen, f)])):
                 _forward(ledger, given, block, batch, f)

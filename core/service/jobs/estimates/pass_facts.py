@@ -40,6 +40,11 @@ class PassFacts:
         return WEIGHT_BYTES[self.description.dtype]
 
     @property
+    def beside_bytes(self) -> int:
+        """Bytes of a stored weight beside the one of the forward; none where one tensor is both."""
+        return 0 if self.weight_bytes == self.forward_bytes else self.weight_bytes
+
+    @property
     def lanes(self) -> int:
         refitted = 2 if self.compensation is not None and self.compensation.refits else 1
         return max(refitted, self.cost.calibration_lanes(self.facts))

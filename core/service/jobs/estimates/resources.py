@@ -177,7 +177,7 @@ def estimate_resources(
         model_peak = max(model_peak, added.memory_bytes)
     stored += 2 * added.bytes + added.temporary_bytes
     moved = stored + 6 * description.bytes + 4 * streams
-    host = max(block * width + streams // 8, training.checkpoint, added.memory_bytes)
+    host = max(_host_bytes(blocks, width) + streams // 8, training.checkpoint, added.memory_bytes)
     memory_bytes, device_memory_bytes = _peaks(device, max(engine, model_peak), host)
     return ResourceEstimate(
         peak_memory_bytes=memory_bytes,
@@ -227,6 +227,16 @@ def _peaks(device: DeviceKind, work: int, host: int = 0) -> tuple[int, int | Non
     if device.context_bytes is None:
         return device.process_bytes + work, None
     return device.process_bytes + host, device.context_bytes + work
+
+
+def _host_bytes(block: list[LinearShape], width: int) -> int:
+    """Return the main memory of weights on their way to and from a device with memory of its own.
+
+    There are the tensor that is read, and pinned the block that is read ahead and the one that is saved: torch pins
+    powers of two.
+    """
+    sizes = [linear.numel * width for linear in block]
+    return max(sizes) + 2 * sum(2 ** (size - 1).bit_length() for size in sizes)
 
 
 def _largest_block(description: ModelDescription) -> list[LinearShape]:

@@ -1,0 +1,145 @@
+"""Bytes that go to a device and leave it while a model is pruned, and what is read meanwhile: figures of docs/gpu.md."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from core.engine.models.folder import ModelFolder
+from core.engine.models.read_ahead import read_ahead
+from core.engine.resume.store import ResumeStore
+from core.errors import NotFiniteWeights
+from core.progress import Progress, WorkStopped
+from tests.engine.tiny import make_model
+from tests.simulator.devices import Counts, SimulatedDevice
+from tests.simulator.jobs import model_folder, prune_language
+
+_MOST = 1.05
+"""Most bytes that go to the device for a block, to its own."""
+
+
+class _Blocks(Progress):
+    """What is done on a device between the end of the first block and that of the second."""
+
+    def __init__(self, simulated: SimulatedDevice, *, stops: bool = False) -> None:
+        self.counts = Counts()
+        self._simulated, self._stops = simulated, stops
+
+    def advance(self, share: float, done: int | None = None, of: int | None = None) -> None:
+        if done == 1:
+            self._before, self._simulated.counts = self._simulated.counts, self.counts
+        elif done == 2:
+            self._simulated.counts = self._before
+
+    def should_stop(self) -> bool:
+        return self._stops
+
+
+def _readers() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name.startswith("reader")]
+
+
+@pytest.mark.parametrize(
+    ("method", "pattern", "parameters"),
+    [
+        ("magnitude", "unstructured", {}),
+        ("wanda", "unstructured", {}),
+        ("wanda", "unstructured", {"propagation": "two_pass"}),
+        ("sparsegpt", "unstructured", {}),
+        ("frontier", "unstructured", {}),
+        ("flap", "structured", {}),
+        ("llm-pruner", "structured", {"compensation": {"refit": 0}}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_the_weights_of_a_block_go_to_the_device_once_from_pinned_memory_and_leave_together(
+    method: str, pattern: str, parameters: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    width = 256 if pattern == "structured" else 128  # places of units grow with the width, weights with its square
+    source = make_model(
+        tmp_path / "model", dtype=torch.bfloat16, hidden_size=width, intermediate_size=5 * width // 2,
+        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, head_dim=width // 4,
+    )  # fmt: skip
+    block = 2 * (4 * width**2 + 3 * width * 5 * width // 2 + 2 * width)
+    blocks = _Blocks(simulated)
+    prune_language(source, tmp_path / "work", simulated.device, method, pattern, progress=blocks, **parameters)
+    counts = blocks.counts
+    assert block <= counts.bytes_to_device <= _MOST * block, f"{counts.bytes_to_device / block:.3f}"
+    assert counts.pinned_bytes_to_device == block, "all weights, and nothing else, is read ahead"
+    saved = sum(each.nbytes for each in _saved(tmp_path / "work", 1).values())
+    assert saved <= counts.pinned_bytes_to_host, "weights leave without a wait for each"
+    assert counts.bytes_to_host - counts.pinned_bytes_to_host < 0.05 * block, "what is read by itself is small"
+    written = 1 + len(list((tmp_path / "work").glob("resume/block/*2/*.safetensors")))
+    assert counts.synchronisations["synchronise"] == written, "one for each file"
+
+
+def _saved(work: Path, block: int) -> dict[str, Tensor]:
+    return load_file(work / "resume" / "block" / "lasting" / f"{block:05d}.safetensors")
+
+
+def test_the_next_block_is_read_before_one_is_done(
+    simulated: SimulatedDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = [threading.Event(), threading.Event()]
+    threads: set[str] = set()
+    read, add = ModelFolder.read, ResumeStore.add
+
+    def noting(folder: ModelFolder, name: str) -> Tensor:
+        if ".layers." in name:
+            begun[int(name.split(".layers.")[1].split(".")[0])].set()
+            threads.add(threading.current_thread().name)
+        return read(folder, name)
+
+    def waiting(store: ResumeStore, kind: Any, name: str, tensors: Any) -> None:
+        assert begun[1].wait(timeout=30), "block 1 is not read before block 0 is saved"
+        add(store, kind, name, tensors)
+
+    monkeypatch.setattr(ModelFolder, "read", noting)
+    monkeypatch.setattr(ResumeStore, "add", waiting)
+    prune_language(model_folder(tmp_path), tmp_path / "work", simulated.device, "wanda")
+    # The check of what was saved opens it by itself.
+    assert len(threads) == 1 and threads.pop().startswith("reader"), "one thread reads all blocks"
+    assert not _readers()
+
+
+def test_what_a_reader_finds_is_raised_at_its_block_and_no_thread_is_left(
+    simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    source = model_folder(tmp_path)
+    file = source / "model.safetensors"
+    tensors = load_file(file)
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors[name][0, 0] = torch.inf
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(NotFiniteWeights, match=name):
+        prune_language(source, tmp_path / "work", simulated.device, "wanda")
+    assert _saved(tmp_path / "work", 0) and not _readers(), "the block before it is done"
+
+
+def test_work_that_is_stopped_leaves_no_thread(simulated: SimulatedDevice, tmp_path: Path) -> None:
+    with pytest.raises(WorkStopped):
+        prune_language(
+            model_folder(tmp_path), tmp_path / "work", simulated.device, "wanda",
+            progress=_Blocks(simulated, stops=True),
+        )  # fmt: skip
+    assert not _readers()
+
+
+def test_no_more_than_one_is_read_ahead() -> None:
+    begun: list[int] = []
+    is_read = [threading.Event() for _ in range(4)]
+
+    def read(item: int) -> int:
+        begun.append(item)
+        is_read[item].set()
+        return item * item
+
+    contents = read_ahead(read, range(4))
+    assert next(contents) == 0 and is_read[1].wait(timeout=30)
+    assert begun == [0, 1]
+    assert list(contents) == [1, 4, 9] and not _readers()
+    assert list(read_ahead(read, [])) == []
