@@ -1,4 +1,4 @@
-"""Bytes that go to a device and leave it while a model is pruned, and what is read meanwhile: figures of docs/gpu.md."""
+"""Bytes that go to a device and leave it while a model is pruned, and what is read meanwhile: docs/gpu.md has them."""
 
 import threading
 from pathlib import Path

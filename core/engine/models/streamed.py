@@ -143,7 +143,7 @@ class StreamedModel:
             on_device.clear()
 
     def filled_blocks(self, indices: Sequence[int], what: str, dtype: torch.dtype) -> Iterator[tuple[int, nn.Module]]:
-        """Yield the blocks of a walk with their numbers, each with weights in this dtype until the next is asked for."""
+        """Yield the blocks of a walk and their numbers; each has weights, in this dtype, till the next is asked for."""
         for index, tensors in self._blocks_in_main_memory(indices, what):
             block = self.fill_block(index, tensors, dtype)
             tensors.clear()

@@ -8,8 +8,8 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from torch import Tensor
 from accelerate import Accelerator
+from torch import Tensor
 
 import core.engine.models.accelerator as interface
 import tests.simulator.registration  # noqa: F401
