@@ -5,7 +5,7 @@ differential of its config, which says what another number of units makes of eve
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -49,8 +49,8 @@ class DiscoveredUnits:
                 for each in architecture.sublayers
             ),
             width_key=self._width_key(architecture),
-            width_factor=1 if self.width is None else self.width.factor,
-            width_settings={} if self.width is None else self.width.others,
+            width_factor=architecture.width_factor if self.width is None else self.width.factor,
+            width_settings=architecture.width_settings if self.width is None else self.width.others,
             has_own_widths=UNIFORM in self.refused,
             config_keys={**architecture.config_keys, **keys},
             heads_divide_hidden=self.heads is not None and self.heads.divide_hidden,
@@ -79,15 +79,17 @@ def discover_units(
     sublayers: Sequence[Sequence[str]],
     differential: Differential,
     real: Differential,
+    kinds: Collection[str] = (CHANNELS, HEADS),
 ) -> DiscoveredUnits:
     """Return the units of a tiny model that `randomise` has been over, and whose config the differential is of.
 
-    `real` is that of the config with its own widths. `sublayers` are the linear layers of each part of a block that
+    Those of the `kinds` are sought. `real` is that of the config with its own widths. `sublayers` are the linear layers of each part of a block that
     adds to the residual stream, in order of execution: the last of each reads what the units are sought in. A block has
     those of them that it has.
     """
     finder = _Finder(model, blocks, sublayers, differential, real)
-    cuts = {HEADS: finder.heads(), CHANNELS: finder.channels()}
+    finding = {HEADS: finder.heads, CHANNELS: finder.channels}
+    cuts = {kind: find() for kind, find in finding.items() if kind in kinds}
     possible = {kind: cut for kind, cut in cuts.items() if isinstance(cut, _Cut)}
     uncounted = possible[CHANNELS].uncounted if CHANNELS in possible else None
     refused = {kind: cut for kind, cut in cuts.items() if isinstance(cut, str)}
