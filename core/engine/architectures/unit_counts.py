@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from core.engine.architectures.fullest_layer import fullest_layer
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.errors import InvalidSparsity, UnsupportedArchitecture
@@ -76,9 +77,7 @@ def counts_for_ratio(
     Raises InvalidSparsity naming the nearest ratio where no count reaches it.
     """
     if is_uniform and not structure.is_alike:
-        most = width_steps(
-            structure, fullest_layer(structure, kinds), kinds, hidden_size=hidden_size, round_to=round_to
-        )
+        most = width_steps(*fullest_layer(structure, kinds), kinds, hidden_size=hidden_size, round_to=round_to)
         slack = round_to * fine_parameters(structure, kinds) * len(structure.layers) + _ROUNDING
         wanted = ratio * parameters
         nearest = min(
@@ -108,11 +107,6 @@ def counts_for_ratio(
     )
 
 
-def fullest_layer(structure: ModelStructure, kinds: Sequence[UnitKind]) -> int:
-    """Return the first layer that has units of the most kinds."""
-    return max(range(len(structure.layers)), key=lambda layer: sum(map(bool, _units(structure.layers[layer], kinds))))
-
-
 def alike_counts(
     structure: ModelStructure, kinds: Sequence[UnitKind], units: Mapping[KindName, int]
 ) -> tuple[LayerCounts, ...]:
@@ -130,10 +124,6 @@ def _likenesses(structure: ModelStructure) -> list[int]:
     """Return for each layer the first one of its sizes, on which all that units count depends."""
     first: dict[tuple[tuple[str, int], ...], int] = {}
     return [first.setdefault(tuple(shape.sizes.items()), layer) for layer, shape in enumerate(structure.layers)]
-
-
-def _units(shape: LayerShape, kinds: Sequence[UnitKind]) -> list[int]:
-    return [kind.units(shape) for kind in kinds]
 
 
 def _removed(counts: Sequence[LayerCounts]) -> int:

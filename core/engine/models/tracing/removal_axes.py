@@ -44,9 +44,9 @@ def with_units(architecture: Architecture, small: Settings, real: Settings) -> A
         ]
         settings = _with_shared_keys(small)
         model = build_random(open_config(settings))
-        discovered = discover_units(
-            model, architecture.blocks, sublayers, Differential(settings), at_size, sought
-        ).of(architecture)
+        discovered = discover_units(model, architecture.blocks, sublayers, Differential(settings), at_size, sought).of(
+            architecture
+        )
         for kind in sought:
             if discovered.axes(kind):
                 discovered = _at_size(discovered, kind, at_size)

@@ -83,9 +83,9 @@ def discover_units(
 ) -> DiscoveredUnits:
     """Return the units of a tiny model that `randomise` has been over, and whose config the differential is of.
 
-    Those of the `kinds` are sought. `real` is that of the config with its own widths. `sublayers` are the linear layers of each part of a block that
-    adds to the residual stream, in order of execution: the last of each reads what the units are sought in. A block has
-    those of them that it has.
+    Those of the `kinds` are sought. `real` is that of the config with its own widths. `sublayers` are the linear layers
+    of each part of a block that adds to the residual stream, in order of execution: the last of each reads what the
+    units are sought in. A block has those of them that it has.
     """
     finder = _Finder(model, blocks, sublayers, differential, real)
     finding = {HEADS: finder.heads, CHANNELS: finder.channels}
@@ -155,7 +155,7 @@ class _Finder:
             if isinstance(units, NoUnits):
                 reasons.append((2, units.reason))
             elif units.head_width == 1 or not any(run.query for runs in units.runs.values() for run in runs):
-                reasons.append((1, f"what {reader} reads has no heads: each feature goes its own way through time"))
+                reasons.append((1, f"what {reader} reads has no heads: {_why_no_heads(units)}"))
             else:
                 settings = find_head_settings(self._cut(units), units, self._differential, self._linears)
                 if not isinstance(settings, str):
@@ -165,6 +165,12 @@ class _Finder:
 
     def _cut(self, units: Units) -> BlockCut:
         return block_cut(units, self._differential, self._blocks, is_transposed=self._is_transposed)
+
+
+def _why_no_heads(units: Units) -> str:
+    if units.spanned:
+        return f"each row of {units.spanned[0]} moves all of it, as through a norm over all heads"
+    return "each feature goes its own way through time"
 
 
 def _probed(

@@ -28,7 +28,7 @@ class ExpertRefit(UnitRefit):
     the first sweep.
     """
 
-    refitted = "The last matrices of the experts left, and what reads heads of which some went,"
+    refitted = "The last matrices of the experts left, and those of attention where heads went,"
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)

@@ -69,9 +69,7 @@ class UnitMasks:
     """
 
     def __init__(self, blocks: Sequence[nn.Module], unit_sets: Sequence[Sequence[UnitSet]]) -> None:
-        self._readers = [
-            _Reader(layer, each, block) for layer, block in enumerate(blocks) for each in unit_sets[layer]
-        ]
+        self._readers = [_Reader(layer, each, block) for layer, block in enumerate(blocks) for each in unit_sets[layer]]
         self._sizes = [reader.units.units for reader in self._readers]
         self._layers = len(blocks)
 
