@@ -1,5 +1,6 @@
 """Heads of mixtures: they go beside the channels of experts, also where keys and values come from one latent."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,16 +8,17 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from bench.architectures.masked import without_units
+from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.checkpoints.safetensors_header import read_header
+from core.engine.models.tracing.discover import discover_with_copy
 from core.engine.options.width_counts import require_structure
 from core.engine.pruning.results import UnitRow
 from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets
 from core.engine.pruning.units.unit_masks import UnitMasks
-from core.errors import InvalidParameters
-from core.pipeline.recipes.validation import resolve_request
 from tests.engine.pruning.test_expert_channels import NO_REFIT, cut, divergence
-from tests.engine.pruning.test_experts import GROUPED, PER_EXPERT, STACKED, differences, opened, stock
+from tests.engine.pruning.test_experts import GROUPED, PER_EXPERT, STACKED, WEIGHTS, differences, opened, stock
 
 LATENT = GROUPED
 """Its queries, and its keys with its values, are made of one latent each."""
@@ -103,7 +105,9 @@ def test_a_share_of_heads_is_measured_with_masks_that_leave_the_weights_as_they_
     assert max(differences(masked, stock(folder.path))) == 0
 
 
-def test_heads_that_a_norm_spans_are_refused_with_the_reason() -> None:
-    description = opened("olmoe").description
-    with pytest.raises(InvalidParameters, match=r"each row of self_attn.q_proj moves all of it, as through a norm"):
-        resolve_request(description, "l2-structured", None, 0.1, {"attention": "kv_groups"})
+def test_heads_that_a_norm_spans_whose_width_no_setting_counts_stay(tmp_path: Path) -> None:
+    tiny_model("olmoe", 0).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    architecture, _ = discover_with_copy(config, read_header(tmp_path / WEIGHTS))
+    assert "each row of self_attn.q_proj moves all of it, as through a norm" in architecture.refused["heads"]
+    assert not architecture.axes("heads") and architecture.axes("channels")
