@@ -15,7 +15,6 @@ from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.expert_rows import FittedRouting
 from core.engine.pruning.layerwise.propagation import InputGroup, collect
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet
-from core.engine.pruning.units.unit_slices import StackSlice
 
 _MOST_NOTES = 3
 """Notes on a block's experts that the report has, at most."""
@@ -104,8 +103,8 @@ class ExpertRefit(UnitRefit):
         unit_sets: Sequence[UnitSet],
         kept: KeptLayerUnits,
     ) -> None:
-        """Refit the linear layers that read units which went, but for those of experts; tokens stay where they are."""
-        readers = [each for each in unit_sets if each.kind in kept and not isinstance(each.reading_slice, StackSlice)]
+        """Refit the linear layers that read units which went; tokens stay where they are."""
+        readers = [each for each in unit_sets if each.kind in kept and each.linear in self.family.linears]
         if readers:
             block = self.narrow.fill_block(place, fitted, self.stream.dtype)
             groups = [InputGroup((each.linear,)) for each in readers]
