@@ -2,7 +2,7 @@
 
 import torch
 
-from core.engine.architectures.unit_counts import layer_count
+from core.engine.architectures.layer_count import layer_count
 from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import forward_dtype, gradient_dtype

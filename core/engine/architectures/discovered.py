@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from core.engine.architectures.architecture import Architecture
 from core.engine.checkpoints.safetensors_header import TensorEntry
 
-DISCOVERY_VERSION = 3
+DISCOVERY_VERSION = 4
 """Raised where the same model would be found to be something else than before."""
 
 architectures: TypeAdapter[Architecture] = TypeAdapter(Architecture)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from core.engine.architectures.fullest_layer import fullest_layer
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.errors import InvalidSparsity, UnsupportedArchitecture
@@ -76,9 +77,7 @@ def counts_for_ratio(
     Raises InvalidSparsity naming the nearest ratio where no count reaches it.
     """
     if is_uniform and not structure.is_alike:
-        most = width_steps(
-            structure, fullest_layer(structure, kinds), kinds, hidden_size=hidden_size, round_to=round_to
-        )
+        most = width_steps(*fullest_layer(structure, kinds), kinds, hidden_size=hidden_size, round_to=round_to)
         slack = round_to * fine_parameters(structure, kinds) * len(structure.layers) + _ROUNDING
         wanted = ratio * parameters
         nearest = min(
@@ -108,11 +107,6 @@ def counts_for_ratio(
     )
 
 
-def fullest_layer(structure: ModelStructure, kinds: Sequence[UnitKind]) -> int:
-    """Return the first layer that has units of the most kinds."""
-    return max(range(len(structure.layers)), key=lambda layer: sum(map(bool, _units(structure.layers[layer], kinds))))
-
-
 def alike_counts(
     structure: ModelStructure, kinds: Sequence[UnitKind], units: Mapping[KindName, int]
 ) -> tuple[LayerCounts, ...]:
@@ -130,10 +124,6 @@ def _likenesses(structure: ModelStructure) -> list[int]:
     """Return for each layer the first one of its sizes, on which all that units count depends."""
     first: dict[tuple[tuple[str, int], ...], int] = {}
     return [first.setdefault(tuple(shape.sizes.items()), layer) for layer, shape in enumerate(structure.layers)]
-
-
-def _units(shape: LayerShape, kinds: Sequence[UnitKind]) -> list[int]:
-    return [kind.units(shape) for kind in kinds]
 
 
 def _removed(counts: Sequence[LayerCounts]) -> int:
@@ -156,7 +146,8 @@ def counts_among(
 
     `steps_of` returns a layer's widths, each removing more than the one before. Of those within one aligned step of the
     finest units the one of the least `preference`, given the layer's shape and share, is taken, and of several alike
-    the nearest; or, `at_least`, the first that removes no less. Raises InvalidSparsity as `counts_for_ratio` does.
+    the nearest; or, `at_least`, the first that removes no less. Of a layer without the finest units no more goes than
+    its share, and others make up the rest. Raises InvalidSparsity as `counts_for_ratio` does.
     """
     layers = range(len(structure.layers))
     removable = [0 if layer in protected else removable_parameters(structure, layer, kinds) for layer in layers]
@@ -164,11 +155,20 @@ def counts_among(
         raise UnsupportedArchitecture(
             f"the model has no {' or '.join(kind.name for kind in kinds)} that can be removed", param="method"
         )
+    fine = fine_kind(kinds)
     share = ratio * parameters / sum(removable)
     counts: list[LayerCounts] = []
     missed = False
     chosen: dict[int, LayerCounts] = {}
-    for layer, like, shape, most in zip(layers, _likenesses(structure), structure.layers, removable, strict=True):
+    likenesses = _likenesses(structure)
+    coarse = [layer for layer in layers if removable[layer] and not fine.units(structure.layers[layer])]
+    for layer in coarse:
+        steps = steps_of(layer)
+        reached = [each for each in steps if each.removed <= share * removable[layer] + _ROUNDING]
+        chosen[likenesses[layer]] = (reached or steps[:1])[-1]
+    if rest := sum(removable) - sum(removable[layer] for layer in coarse):
+        share = (ratio * parameters - sum(chosen[likenesses[layer]].removed for layer in coarse)) / rest
+    for layer, like, shape, most in zip(layers, likenesses, structure.layers, removable, strict=True):
         if not most:
             counts.append(LayerCounts.of_all(shape, kinds))
             continue
@@ -176,7 +176,7 @@ def counts_among(
             counts.append(chosen[like])
             continue
         wanted = share * most
-        slack = round_to * fine_kind(kinds).parameters(structure, layer) + _ROUNDING
+        slack = round_to * fine.parameters(structure, layer) + _ROUNDING
         steps = steps_of(layer)
         reached = [each for each in steps if abs(each.removed - wanted) <= slack]
         if at_least:
@@ -210,6 +210,9 @@ def width_steps(
     shape, removable = structure.layers[layer], removable_parameters(structure, layer, kinds)
     coarse, fine = [kind for kind in kinds if not kind.is_fine], fine_kind(kinds)
     most, size = fine.units(shape), fine.parameters(structure, layer)
+    if not most:
+        every = coarse_options(structure, layer, kinds, hidden_size)
+        return [LayerCounts({**each.units, fine.name: 0}, each.removed) for each in every]
     step = round_to * size
     widths = aligned_widths(most, round_to)
     narrowest = (most - widths[-1]) * size
@@ -245,25 +248,6 @@ def unreachable(ratio: float, nearest: float, round_to: int) -> InvalidSparsity:
         f"model's parameters without emptying a layer; the nearest is {nearest:.4f}",
         param="sparsity",
     )
-
-
-def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_least: bool = False) -> int:
-    """Return how many whole layers to remove for the share of parameters nearest to `ratio`, or, `at_least`, no less.
-
-    Raises InvalidSparsity where none, or all, would be removed.
-    """
-    layers = len(structure.layers)
-    each = structure.parameters / layers
-    wanted = ratio * parameters
-    count = math.ceil((wanted - _ROUNDING) / each) if at_least else round(wanted / each)
-    if ratio > 0 and not 0 < count < layers:
-        least, most = each / parameters, (layers - 1) * each / parameters
-        raise InvalidSparsity(
-            f"sparsity {ratio:g}: whole layers are {least:.4f} of the model's parameters each, from {least:.4f} up to "
-            f"{most:.4f} can be removed",
-            param="sparsity",
-        )
-    return count
 
 
 def coarse_options(

@@ -35,10 +35,12 @@ def channels_first(
 
     Of the channels `FLOOR` stays while there are heads to go, of which each step has as few as possible; at the end the
     heads are the fewest there can be, and one aligned step of channels. A config of `hidden_size` must accept it
-    (None: any will do).
+    (None: any will do). A layer without channels keeps all.
     """
     fine = fine_kind(kinds)
     most = fine.units(structure.layers[layer])
+    if not most:
+        return [LayerCounts.of_all(structure.layers[layer], kinds)]
     floor = min(most, math.ceil(FLOOR * most / round_to) * round_to)
     *before, fewest = coarse_options(structure, layer, kinds, hidden_size)
     narrow_first = aligned_widths(most, round_to)[::-1]
@@ -104,7 +106,8 @@ def splits_for_ratio(
     splits = [counted(in_order)]
     if not any(each.removed for each in splits[0]):
         return splits
-    free = next(like[layer] for layer in range(len(like)) if layer not in protected)
+    having = [layer for layer, shape in enumerate(structure.layers) if fine.units(shape)]
+    free = next(like[layer] for layer in having if layer not in protected)
     share = sum(each.removed for each in splits[0]) / sum(
         removable_parameters(structure, layer, kinds) for layer in range(len(like)) if layer not in protected
     )

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from core.device_kinds import CPU, device_kind
 from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.fullest_layer import fullest_layer
 from core.engine.architectures.global_budget import GlobalUnitBudget, global_unit_budget
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
@@ -15,7 +16,6 @@ from core.engine.architectures.unit_counts import (
     counts_for_ratio,
     fine_kind,
     fine_parameters,
-    fullest_layer,
     removable_parameters,
     width_steps,
 )
@@ -250,7 +250,7 @@ def reachable_sparsities(
     steps_of = channels_first if parameters.attention == "auto" else width_steps
     if layout == "uniform":
         fullest = fullest_layer(structure, kinds)
-        steps = steps_of(structure, fullest, kinds, hidden_size=description.hidden_size, round_to=round_to)
+        steps = steps_of(*fullest, kinds, hidden_size=description.hidden_size, round_to=round_to)
         every = [alike_counts(structure, kinds, each.units) for each in steps]
         return sorted(sum(each.removed for each in counts) / description.parameters for counts in every)
     protected = parameters.protected(description.layers)

@@ -63,8 +63,9 @@ class StructuredFrontier(BlockUnitMethod):
     ) -> PrunedBlock:
         assert pruned is not None
         losing = {each.linear: each for each in block.unit_sets if block.counts.units[each.kind] < each.units}
-        if any(isinstance(each.reading_slice, StackSlice) for each in block.unit_sets):
-            return self._prune_experts(block, pruned)
+        of_experts = next((each for each in block.unit_sets if isinstance(each.reading_slice, StackSlice)), None)
+        if of_experts is not None:
+            return self._prune_experts(block, of_experts, pruned)
         outputs = [each.output for each in block.family.sublayers]
         linears = [name for name in outputs if f"{name}.weight" in block.tensors]
         if pruned.are_dense():  # nothing before has to be made up for
@@ -75,21 +76,29 @@ class StructuredFrontier(BlockUnitMethod):
         pruned.fit(linears, fit)
         return PrunedBlock(fit.units, fit.changed, fit.costs, fit.notes)
 
-    def _prune_experts(self, block: BlockToPrune, pruned: PrunedTokens) -> PrunedBlock:
+    def _prune_experts(self, block: BlockToPrune, unit_set: UnitSet, pruned: PrunedTokens) -> PrunedBlock:
         """Prune a block with experts, one after the other, each as a layer that reads the tokens routed to it.
 
-        What is beside them loses the channels that cost least alone before, and the experts make up for it.
+        Before that a layer that loses heads is fitted without them, and what is beside the experts loses the channels
+        that cost least alone; the experts make up for it.
         """
-        (unit_set,) = block.unit_sets
         experts = block.family.experts
         assert experts is not None
+        losing = {
+            each.linear: each
+            for each in block.unit_sets
+            if each is not unit_set and block.counts.units[each.kind] < each.units
+        }
         keep = block.counts.units[unit_set.kind]
-        if keep * unit_set.sets == unit_set.units and pruned.are_dense():
+        if keep * unit_set.sets == unit_set.units and not losing and pruned.are_dense():
             return PrunedBlock({})
+        heads = _Fit(self.parameters, block, losing)
+        before = {f"{linear}.weight": heads(linear, pruned.reading(linear)) for linear in losing}
         fit = ExpertsFit(self.parameters, block, unit_set, experts)
-        before = fit.choose_linear(pruned) if unit_set.linear_output is not None else {}
+        if unit_set.linear_output is not None:
+            before |= fit.choose_linear(pruned)
         pruned.fit_experts(before, fit)
-        return fit.result()
+        return fit.result().beside(PrunedBlock(heads.units, heads.changed, heads.costs, heads.notes))
 
 
 def _counts_without(

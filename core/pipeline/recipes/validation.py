@@ -7,7 +7,7 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.unit_counts import layer_count
+from core.engine.architectures.layer_count import layer_count
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import RefitOptions

@@ -212,3 +212,16 @@ def test_a_ratio_that_is_one_head_takes_that_head_whatever_its_rounding() -> Non
         )  # fmt: skip
         counts = ranked_counts(structure, scores, removed_kinds("kv_groups"), ranking)
         assert [(each.units["channels"], each.units["heads"]) for each in counts] == [(256, 2), (256, 1), (256, 2)]
+
+
+def test_heads_and_channels_of_unlike_layers_are_counted_together() -> None:
+    structure = structure_of([(4, 2, 0), (0, 1, 640), (4, 2, 0), (0, 1, 640)])
+    counts = counts_for_ratio(
+        structure,
+        hidden_size=64,
+        parameters=structure.parameters,
+        ratio=0.5,
+        kinds=removed_kinds("kv_groups"),
+        round_to=8,
+    )
+    assert [dict(each.units) for each in counts] == [{"heads": 2, "channels": 0}, {"heads": 0, "channels": 320}] * 2

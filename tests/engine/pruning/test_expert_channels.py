@@ -44,12 +44,13 @@ DENSE_AND_MIXED = "jamba"
 
 
 def cut(folder: ModelFolder, work: Path, method: str, *, layout: Layout = "uniform", **given: Any) -> PruneResult:
-    """Remove half of the channels as a job does, saved in `artifact` within `work` and opened with the pass's logits.
+    """Remove half of what goes as a job does, saved in `artifact` within `work` and opened with the pass's logits.
 
-    A progress and previous attempts may be given, beside parameters.
+    That is channels, unless parameters ask for heads too. A progress and previous attempts may be given beside these.
     """
     setting = {name: given.pop(name) for name in ("progress", "previous") if name in given}
-    structure, kinds = require_structure(folder.description), removed_kinds("none")
+    given = {"attention": "none"} | given
+    structure, kinds = require_structure(folder.description), removed_kinds(given["attention"])
     removable = sum(removable_parameters(structure, layer, kinds) for layer in range(len(structure.layers)))
     share = 0.5 * removable / folder.description.parameters
     request = resolve_request(folder.description, method, "structured", share, given, layout=layout, is_calibrated=True)

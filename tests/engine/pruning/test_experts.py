@@ -214,7 +214,6 @@ def test_a_number_of_experts_that_cannot_stay_is_refused_with_the_nearest(
         ("magnitude", 0.5, {"scope": "model"}, InvalidParameters, "which is not done with those of experts"),
         ("wanda", 0.5, {"allocation": "owl"}, InvalidParameters, "some of these have experts and some none"),
         ("sensitivity", None, {"method": "magnitude"}, UnsupportedArchitecture, "are not measured yet"),
-        ("l2-structured", 0.2, {"attention": "kv_groups"}, InvalidParameters, "no heads are removed yet"),
         ("bonsai", 0.2, {}, UnsupportedArchitecture, "takes no channels"),
     ],
 )

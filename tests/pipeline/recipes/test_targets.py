@@ -9,7 +9,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from core.engine.architectures.description import ModelDescription, inspect_folder
-from core.engine.architectures.unit_counts import counts_for_ratio, layer_count
+from core.engine.architectures.layer_count import layer_count
+from core.engine.architectures.unit_counts import counts_for_ratio
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import plan_width_reduction, reachable_sparsities, require_structure

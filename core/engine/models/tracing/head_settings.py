@@ -37,9 +37,9 @@ def find_head_settings(
     cut: BlockCut, units: Units, differential: Differential, linears: Sequence[str]
 ) -> tuple[HeadSettings, tuple[UnitAxis, ...]] | str:
     """Return the settings that count the heads of some blocks and the axes that one unit more has; or why none do."""
-    head_dim = _head_dim_key(cut, units, differential)
+    head_dim, beyond = _head_dim_key(cut, units, differential)
     if head_dim is None:
-        return FOLLOWS
+        return FOLLOWS if beyond is None else f"the setting of its head size changes {beyond} too"
     reasons = []
     for heads, kv_heads in _counting(units, differential):
         counts = {heads: (units.heads, units.group)} | ({} if kv_heads is None else {kv_heads: (units.units, 1)})
@@ -49,7 +49,7 @@ def find_head_settings(
                 reasons += [f"{heads}: {changes}"] if number == units.units else []
                 continue
             if not cut.reading(number) <= changes:
-                reasons.insert(0, FOLLOWS)
+                reasons.insert(0, f"{heads}: it does not say how much {units.reader} reads")
                 break
             axes = unit_axes(cut, changes, number, differential, linears)
             if isinstance(axes, str):
@@ -79,8 +79,12 @@ def _counting(units: Units, differential: Differential) -> Iterator[tuple[str, s
         yield from ((each, None) for each in heads)
 
 
-def _head_dim_key(cut: BlockCut, units: Units, differential: Differential) -> str | None:
-    """Return the setting that is the size of a head, by its effect; it may be one that the config does not name."""
+def _head_dim_key(cut: BlockCut, units: Units, differential: Differential) -> tuple[str | None, str | None]:
+    """Return the setting that is the size of a head, by its effect; it may be one that the config does not name.
+
+    Where each that has this effect changes what is beyond the blocks of the cut, one of these is named in its place.
+    """
+    beyond: str | None = None
     named = [
         name for name, value in differential.integers.items() if value == units.head_width and name != HEAD_DIM_KEY
     ]
@@ -88,10 +92,9 @@ def _head_dim_key(cut: BlockCut, units: Units, differential: Differential) -> st
         for more in (2, units.head_width):
             changes = differential.changes({key: units.head_width + more})
             reading = {(name, side, units.heads * more) for name, side, _ in cut.reading(1)}
-            if (
-                isinstance(changes, frozenset)
-                and reading <= changes
-                and all(name.startswith(cut.prefixes) for name, _, _ in changes)
-            ):
-                return key
-    return None
+            if isinstance(changes, frozenset) and reading <= changes:
+                others = sorted(name for name, _, _ in changes if not name.startswith(cut.prefixes))
+                if not others:
+                    return key, None
+                beyond = beyond or others[0]
+    return None, beyond

@@ -19,34 +19,40 @@ from core.engine.models.tracing.width_settings import WidthSetting
 from core.errors import SecateurError
 
 _EXPERTS = "experts"
-_OF_MIXTURES = "of a mixture of experts no heads are removed yet"
 
 
 def with_units(architecture: Architecture, small: Settings, real: Settings) -> Architecture:
     """Return an architecture with the units that can be removed, or why they cannot; and its count of layers.
 
-    `small` are the settings of a small copy of it, `real` those of a model with its own widths.
+    `small` are the settings of a small copy of it, `real` those of a model with its own widths. The channels of a
+    mixture are those of its experts, so that heads alone are sought in what its linear layers read.
     """
-    sublayers = [[name for group in each.groups for name in group] for each in architecture.sublayers]
+    sought: tuple[str, ...] = (CHANNELS, HEADS)
     try:
         architecture = _with_layers_key(architecture, Differential(small))
         if _EXPERTS in architecture.refused:
-            return _refusing(architecture, (CHANNELS, HEADS), architecture.refused[_EXPERTS])
+            return _refusing(architecture, sought, architecture.refused[_EXPERTS])
+        at_size = Differential(real)
         if architecture.experts is not None:
             model = build_random(open_config(small))
-            of_experts = with_expert_channels(architecture, model, Differential(small), Differential(real))
-            return _refusing(of_experts, (HEADS,), _OF_MIXTURES)
+            architecture = with_expert_channels(architecture, model, Differential(small), at_size)
+            sought = (HEADS,)
+        sublayers = [
+            [name for group in each.groups for name in group]
+            for each in architecture.sublayers
+            if CHANNELS in sought or HEADS in each.units
+        ]
         settings = _with_shared_keys(small)
         model = build_random(open_config(settings))
-        at_size = Differential(real)
-        units = discover_units(model, architecture.blocks, sublayers, Differential(settings), at_size)
-        discovered = units.of(architecture)
-        for kind in (CHANNELS, HEADS):
+        discovered = discover_units(model, architecture.blocks, sublayers, Differential(settings), at_size, sought).of(
+            architecture
+        )
+        for kind in sought:
             if discovered.axes(kind):
                 discovered = _at_size(discovered, kind, at_size)
     except Exception as error:  # the code of any type may fail in any way, and weights can be pruned all the same
         reason = f"its units cannot be discovered: {type(error).__name__}: {one_line(error)}"
-        return _refusing(architecture, (CHANNELS, HEADS), reason)
+        return _refusing(architecture, sought, reason)
     return discovered
 
 

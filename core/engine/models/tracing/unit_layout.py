@@ -1,7 +1,7 @@
 """Units of a block by what moves with what: the connected rows of producers and columns of one reader."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
@@ -31,7 +31,8 @@ class Units:
     """Columns that can only be removed together: of `units` units each has `width` columns of the reader, in order.
 
     `heads` are the finer parts of the columns that no row at its own position connects; for `is_mixing` False, where no
-    row acts at later positions, they are the units themselves. `runs` are those of each producer's rows.
+    row acts at later positions, they are the units themselves. `runs` are those of each producer's rows; each row of
+    the producers that are `spanned` moves most columns.
     """
 
     reader: str
@@ -40,6 +41,7 @@ class Units:
     width: int
     is_mixing: bool
     runs: Mapping[str, tuple[Run, ...]]
+    spanned: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def group(self) -> int:
@@ -87,7 +89,8 @@ def units_of(reader: str, producers: Mapping[str, Movement]) -> Units | NoUnits 
         if ordered is None:
             return NoUnits(f"the rows of {name} are in an order for which there is no cut", is_mixing)
         runs[name] = ordered
-    return Units(reader, units, number, len(labels) // units, is_mixing, runs)
+    spanned = tuple(name for name in producers if name not in partial)
+    return Units(reader, units, number, len(labels) // units, is_mixing, runs, spanned)
 
 
 def _partial(movement: Movement) -> Tensor:

@@ -5,7 +5,7 @@ differential of its config, which says what another number of units makes of eve
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -49,8 +49,8 @@ class DiscoveredUnits:
                 for each in architecture.sublayers
             ),
             width_key=self._width_key(architecture),
-            width_factor=1 if self.width is None else self.width.factor,
-            width_settings={} if self.width is None else self.width.others,
+            width_factor=architecture.width_factor if self.width is None else self.width.factor,
+            width_settings=architecture.width_settings if self.width is None else self.width.others,
             has_own_widths=UNIFORM in self.refused,
             config_keys={**architecture.config_keys, **keys},
             heads_divide_hidden=self.heads is not None and self.heads.divide_hidden,
@@ -79,15 +79,17 @@ def discover_units(
     sublayers: Sequence[Sequence[str]],
     differential: Differential,
     real: Differential,
+    kinds: Collection[str] = (CHANNELS, HEADS),
 ) -> DiscoveredUnits:
     """Return the units of a tiny model that `randomise` has been over, and whose config the differential is of.
 
-    `real` is that of the config with its own widths. `sublayers` are the linear layers of each part of a block that
-    adds to the residual stream, in order of execution: the last of each reads what the units are sought in. A block has
-    those of them that it has.
+    Those of the `kinds` are sought. `real` is that of the config with its own widths. `sublayers` are the linear layers
+    of each part of a block that adds to the residual stream, in order of execution: the last of each reads what the
+    units are sought in. A block has those of them that it has.
     """
     finder = _Finder(model, blocks, sublayers, differential, real)
-    cuts = {HEADS: finder.heads(), CHANNELS: finder.channels()}
+    finding = {HEADS: finder.heads, CHANNELS: finder.channels}
+    cuts = {kind: find() for kind, find in finding.items() if kind in kinds}
     possible = {kind: cut for kind, cut in cuts.items() if isinstance(cut, _Cut)}
     uncounted = possible[CHANNELS].uncounted if CHANNELS in possible else None
     refused = {kind: cut for kind, cut in cuts.items() if isinstance(cut, str)}
@@ -153,7 +155,7 @@ class _Finder:
             if isinstance(units, NoUnits):
                 reasons.append((2, units.reason))
             elif units.head_width == 1 or not any(run.query for runs in units.runs.values() for run in runs):
-                reasons.append((1, f"what {reader} reads has no heads: each feature goes its own way through time"))
+                reasons.append((1, f"what {reader} reads has no heads: {_why_no_heads(units)}"))
             else:
                 settings = find_head_settings(self._cut(units), units, self._differential, self._linears)
                 if not isinstance(settings, str):
@@ -163,6 +165,12 @@ class _Finder:
 
     def _cut(self, units: Units) -> BlockCut:
         return block_cut(units, self._differential, self._blocks, is_transposed=self._is_transposed)
+
+
+def _why_no_heads(units: Units) -> str:
+    if units.spanned:
+        return f"each row of {units.spanned[0]} moves all of it, as through a norm over all heads"
+    return "each feature goes its own way through time"
 
 
 def _probed(

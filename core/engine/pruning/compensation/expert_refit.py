@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.engine.architectures.experts import Experts
 from core.engine.models.experts import router_tensors
@@ -13,6 +13,7 @@ from core.engine.pruning.compensation.mixture_batches import MixtureCall, mixtur
 from core.engine.pruning.compensation.refit import fitted_tokens
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.expert_rows import FittedRouting
+from core.engine.pruning.layerwise.propagation import InputGroup, collect
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet
 
 _MOST_NOTES = 3
@@ -26,7 +27,7 @@ class ExpertRefit(UnitRefit):
     the first sweep.
     """
 
-    refitted = "The last matrices of the experts left"
+    refitted = "The last matrices of the experts left, and those of attention where heads went,"
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -43,7 +44,10 @@ class ExpertRefit(UnitRefit):
         unit_sets: Sequence[UnitSet],
         kept: KeptLayerUnits,
     ) -> dict[str, Tensor]:
-        """Refit the experts and the router that are `left` of layer `index`, as `UnitRefit.fit` does linear layers."""
+        """Refit the experts and the router that are `left` of layer `index`, as `UnitRefit.fit` does linear layers.
+
+        Linear layers beside them that read heads which went are refitted first.
+        """
         fitted = dict(left)
         giving = self.experts.parameter(self.experts.giving)
         if giving not in left and kept:  # of a block without experts, linear layers lost channels
@@ -54,6 +58,7 @@ class ExpertRefit(UnitRefit):
         for name in (giving, *router_tensors(self.experts, left)):
             fitted[name] = left[name].clone()  # the dense block may hold the same memory
         dense = self.streamed.fill_block(index, tensors, self.dense_stream.dtype)
+        self._fit_readers(dense, index, tensors, place, fitted, unit_sets, kept)
         given: list[Tensor] = []
         reached_E = torch.zeros(len(tensors[giving]), dtype=torch.long)
 
@@ -87,3 +92,23 @@ class ExpertRefit(UnitRefit):
         )
         self.stream.advance(block, place)
         return fitted
+
+    def _fit_readers(
+        self,
+        dense: nn.Module,
+        index: int,
+        tensors: Mapping[str, Tensor],
+        place: int,
+        fitted: dict[str, Tensor],
+        unit_sets: Sequence[UnitSet],
+        kept: KeptLayerUnits,
+    ) -> None:
+        """Refit the linear layers that read units which went; tokens stay where they are."""
+        readers = [each for each in unit_sets if each.kind in kept and each.linear in self.family.linears]
+        if readers:
+            block = self.narrow.fill_block(place, fitted, self.stream.dtype)
+            groups = [InputGroup((each.linear,)) for each in readers]
+            fit = self._fitting(index, tensors, fitted, block, unit_sets, kept)
+            read = collect(block, place, self.stream, groups, self._new_statistic, self._reference(dense, index))
+            for group, statistic in read.items():
+                fit(group, statistic)

@@ -15,7 +15,13 @@ from core.engine.models.tensors import to_out_in
 from core.engine.options.compensation import Refit
 from core.engine.pruning.compensation.refit import fitted_tokens, refit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, input_groups, prune_in_flight
+from core.engine.pruning.layerwise.propagation import (
+    DenseReference,
+    InputGroup,
+    PruneGroup,
+    input_groups,
+    prune_in_flight,
+)
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_slices, remove_units
 
@@ -89,6 +95,29 @@ class UnitRefit:
         dense_block = self.streamed.fill_block(index, tensors, self.dense_stream.dtype)
         block = self.narrow.fill_block(place, fitted, self.stream.dtype)
         prefix = self.streamed.block_prefix(index)
+        prune_in_flight(
+            block,
+            place,
+            self.stream,
+            input_groups(self.family.inputs, prefix, {f"{prefix}.{name.removesuffix('.weight')}" for name in tensors}),
+            self._new_statistic,
+            self._fitting(index, tensors, fitted, block, unit_sets, kept),
+            self._reference(dense_block, index),
+        )
+        self.streamed.empty_block(index)
+        return fitted
+
+    def _fitting(
+        self,
+        index: int,
+        tensors: Mapping[str, Tensor],
+        fitted: dict[str, Tensor],
+        block: nn.Module,
+        unit_sets: Sequence[UnitSet],
+        kept: KeptLayerUnits,
+    ) -> PruneGroup:
+        """Return the function that refits linear layers of layer `index`, in `fitted` and in the narrow `block`."""
+        prefix = self.streamed.block_prefix(index)
         outputs = output_slices(self.family, unit_sets)
 
         def fit_group(group: InputGroup, statistic: InputStatistic) -> None:
@@ -110,17 +139,10 @@ class UnitRefit:
                     assert each.refit is not None
                     self.chosen[f"{prefix}.{linear}"] = round(each.refit, 4)
 
-        prune_in_flight(
-            block,
-            place,
-            self.stream,
-            input_groups(self.family.inputs, prefix, {f"{prefix}.{name.removesuffix('.weight')}" for name in tensors}),
-            self._new_statistic,
-            fit_group,
-            DenseReference(dense_block, self.dense_stream, index, self.family.added_to_stream),
-        )
-        self.streamed.empty_block(index)
-        return fitted
+        return fit_group
+
+    def _reference(self, dense_block: nn.Module, index: int) -> DenseReference:
+        return DenseReference(dense_block, self.dense_stream, index, self.family.added_to_stream)
 
     def _is_dense(self, tensors: Mapping[str, Tensor], left: Mapping[str, Tensor]) -> bool:
         """Return True if nothing is gone up to here: there is no error to make up for."""

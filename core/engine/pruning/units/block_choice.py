@@ -14,7 +14,7 @@ from core.engine.pruning.compensation.last_matrices import fit_last_matrices
 from core.engine.pruning.compensation.mixture_batches import mixture_batches, watched_experts
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, prune_in_flight
+from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, collect, prune_in_flight
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_tokens import (
@@ -95,6 +95,11 @@ class BlockChoice:
         return pruned_block
 
     def _pruned_tokens(self, stream: Stream, block: BlockToPrune, module: nn.Module, place: int) -> PrunedTokens:
+        dense = DenseReference(module, self.dense, block.layer, block.family.added_to_stream)
+
+        def new_statistic() -> InputStatistic:
+            return InputStatistic(Statistic.GRAM, sample_stride=1)
+
         def fit(linears: Sequence[str], fit_linear: FitLinear) -> None:
             assert self.refit is None and self.dense.done == block.layer, "the tokens are fitted to once"
             changing = deepcopy(module)
@@ -108,10 +113,15 @@ class BlockChoice:
                 place,
                 stream,
                 [InputGroup((name,)) for name in linears],
-                lambda: InputStatistic(Statistic.GRAM, sample_stride=1),
+                new_statistic,
                 change,
-                DenseReference(module, self.dense, block.layer, block.family.added_to_stream),
+                dense,
             )
+
+        def reading(linear: str) -> InputStatistic:
+            assert self.refit is None and self.dense.done == block.layer, "the tokens have gone through this block"
+            group = InputGroup((linear,))
+            return collect(deepcopy(module), place, stream, [group], new_statistic, dense)[group]
 
         def fit_experts(before: Mapping[str, Tensor], fit_expert: FitExpert) -> None:
             assert self.refit is None and self.dense.done == block.layer, "the tokens are fitted to once"
@@ -133,7 +143,7 @@ class BlockChoice:
             stream.advance(changing, place)
 
         are_dense = partial(stream.equals, self.dense)
-        return PrunedTokens(module, lambda: _run(stream, module, place), are_dense, fit, fit_experts)
+        return PrunedTokens(module, lambda: _run(stream, module, place), are_dense, fit, reading, fit_experts)
 
     def go_on(self, place: int, left: dict[str, Tensor]) -> None:
         """Let the pruned tokens go through what is left of a block, where they have not gone on with the dense ones."""

@@ -100,11 +100,13 @@ class PrunedTokens(TokensAtBlock):
     `are_dense` says whether they are still those of the dense model. `fit` lets them go through it side by side with
     the dense ones, once, instead of `run`: each of the named linear layers, in the order of execution, gets its new
     weight when all tokens have reached it, and they go on through that. `fit_experts` does the same of the last matrix
-    of each expert, one after the other, in a block that has some weights changed before, by name.
+    of each expert, one after the other, in a block that has some weights changed before, by name; `reading` tells
+    before of a linear layer what `FitLinear` says, and lets the tokens stay where they are.
     """
 
     are_dense: Callable[[], bool]
     fit: Callable[[Sequence[str], FitLinear], None]
+    reading: Callable[[str], InputStatistic]
     fit_experts: Callable[[Mapping[str, Tensor], FitExpert], None]
 
 
@@ -144,3 +146,13 @@ class PrunedBlock:
     costs: Mapping[KindName, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
     scores: Mapping[KindName, Sequence[float]] = field(default_factory=dict)
+
+    def beside(self, other: "PrunedBlock") -> "PrunedBlock":
+        """Return the same block without what another choice, of units of other kinds, leaves out too."""
+        return PrunedBlock(
+            {**other.units, **self.units},
+            {**other.changed, **self.changed},
+            {**other.costs, **self.costs},
+            [*other.notes, *self.notes],
+            {**other.scores, **self.scores},
+        )

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -24,25 +24,20 @@ def silenced(opened: ModelFolder, dense: PreTrainedModel, kinds: Sequence[UnitKi
     family, structure = opened.family, opened.description.structure
     assert structure is not None
     handles: list[RemovableHandle] = []
-    before: list[tuple[Tensor, Tensor]] = []
-    for layer, block in enumerate(dense.get_submodule(family.blocks).children()):
-        if layer not in kept.layers:
-            handles.append(block.register_forward_hook(_pass_by, with_kwargs=True))
-            continue
-        for each in layer_unit_sets(family, structure, layer, kinds):
-            units = kept.layers[layer].get(each.kind)
-            if units is not None:
-                handles += _silencing(block, each, torch.tensor(units), family)
-                if isinstance(each.reading_slice, StackSlice):
-                    stack: Tensor = block.get_parameter(each.output)
-                    before.append((stack, stack.detach().clone()))
-                    _zero_columns(stack, each.reading_slice, torch.tensor(units))
-    try:
+    with ExitStack() as zeroed:
+        for layer, block in enumerate(dense.get_submodule(family.blocks).children()):
+            if layer not in kept.layers:
+                handles.append(block.register_forward_hook(_pass_by, with_kwargs=True))
+                continue
+            for each in layer_unit_sets(family, structure, layer, kinds):
+                units = kept.layers[layer].get(each.kind)
+                if units is not None:
+                    handles += _silencing(block, each, torch.tensor(units), family)
+                    if isinstance(each.reading_slice, StackSlice):
+                        stack = block.get_parameter(each.output)
+                        zeroed.enter_context(each.reading_slice.zeroed(stack, torch.tensor(units)))
         with removed_after(handles):
             yield
-    finally:
-        for stack, values in before:
-            stack.data.copy_(values)
 
 
 def _silencing(block: nn.Module, units: UnitSet, kept: Tensor, family: Architecture) -> Iterator[RemovableHandle]:
@@ -57,14 +52,6 @@ def _silencing(block: nn.Module, units: UnitSet, kept: Tensor, family: Architect
             weight = norm.get_parameter("weight")
             if weight.dim() == 1 and len(weight) == sum(size * units.units + rest for size, rest in each.runs):
                 yield norm.register_forward_hook(_norming(norm, each, kept))
-
-
-def _zero_columns(stack: Tensor, unit_slice: StackSlice, kept: Tensor) -> None:
-    """Set what the experts' last matrices multiply of channels that are not kept to zero."""
-    for matrix, columns in zip(stack.data, unit_slice.features(kept), strict=True):
-        removed = torch.ones(matrix.shape[unit_slice.dimension], dtype=torch.bool)
-        removed[columns] = False
-        matrix[(slice(None),) * unit_slice.dimension + (removed,)] = 0
 
 
 def _zeroing(kept_F: Tensor) -> Callable[..., Any]:

@@ -58,12 +58,15 @@ def _energies(context: UnitSelectionContext) -> list[dict[KindName, Tensor]]:
     """Return E‖what each unit adds to the output that reads it‖², of the dense model."""
     scores: list[dict[KindName, Tensor]] = []
     for layer, tensors, tokens in dense_blocks(context):
-        slices = {each.kind: each.reading_slice for each in context.unit_sets(layer)}
-        moments = tokens.moments(each.linear for each in slices.values())
+        unit_sets = context.unit_sets(layer)
+        moments = tokens.moments_of_units(context.folder.family.experts, unit_sets)
         scores.append({})
-        for kind, each in slices.items():
-            squares_I = each.per_feature(tensors[each.name].float().square()).double()
-            scores[layer][kind] = each.per_unit(moments[each.linear].mean_square_I * squares_I).cpu()
+        for unit_set in unit_sets:
+            energies = []
+            for each in unit_set.reading_slices:
+                squares_I = each.per_feature(tensors[each.name].float().square()).double()
+                energies.append(each.per_unit(moments[each.name].mean_square_I * squares_I))
+            scores[layer][unit_set.kind] = torch.stack(energies).sum(0).cpu()
     return scores
 
 

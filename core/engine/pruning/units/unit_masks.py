@@ -1,11 +1,11 @@
-"""Masks over units of a loaded model, by forward pre-hooks.
+"""Masks over units of a loaded model, by forward pre-hooks, and by zeros in the last matrices of experts.
 
 A unit's outputs are zeroed where the next linear layer reads them, so that any sub-model can be run without removing
 weights.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,21 +16,46 @@ from core.engine.architectures.unit_kind import KindName
 from core.engine.models.hooks import removed_after
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.units.removal import KeptUnits, UnitSet, kept_mask
-from core.engine.pruning.units.unit_slices import UnitSlice
+from core.engine.pruning.units.unit_slices import StackSlice, UnitSlice
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """The linear layer that reads the units of one kind of one decoder layer, and its weight's columns by unit."""
+    """The units of one kind of one decoder layer, with the block that has the weights which read them."""
 
     layer: int
-    kind: KindName
-    module: nn.Module
-    unit_slice: UnitSlice
+    units: UnitSet
+    block: nn.Module
+
+    @property
+    def unit_slice(self) -> UnitSlice:
+        """Return the columns, by unit, of the weight that reads them; those of experts are read by others too."""
+        return self.units.reading_slice
+
+    @property
+    def module(self) -> nn.Module:
+        return self.block.get_submodule(self.unit_slice.linear)
 
     @property
     def weight(self) -> Tensor:
-        return self.module.get_parameter("weight")
+        return self.block.get_parameter(self.unit_slice.name)
+
+    @contextmanager
+    def masked(self, kept: Tensor) -> Iterator[None]:
+        """Let the units not `kept` be read as zero, inside the context; or multiplied with it, where experts read."""
+        handles = []
+        with ExitStack() as zeroed:
+            for each in self.units.reading_slices:
+                weight = self.block.get_parameter(each.name)
+                if isinstance(each, StackSlice):
+                    zeroed.enter_context(each.zeroed(weight, kept))
+                    continue
+                removed_F = torch.ones(weight.shape[each.dimension], dtype=torch.bool)
+                removed_F[each.features(kept)] = False
+                module = self.block.get_submodule(each.linear)
+                handles.append(module.register_forward_pre_hook(_zeroing(removed_F.to(weight.device))))
+            with removed_after(handles):
+                yield
 
 
 class UnitMasks:
@@ -44,13 +69,8 @@ class UnitMasks:
     """
 
     def __init__(self, blocks: Sequence[nn.Module], unit_sets: Sequence[Sequence[UnitSet]]) -> None:
-        self._readers = [
-            _Reader(layer, each.kind, block.get_submodule(unit_slice.linear), unit_slice)
-            for layer, block in enumerate(blocks)
-            for each in unit_sets[layer]
-            for unit_slice in [each.reading_slice]
-        ]
-        self._sizes = [reader.unit_slice.units for reader in self._readers]
+        self._readers = [_Reader(layer, each, block) for layer, block in enumerate(blocks) for each in unit_sets[layer]]
+        self._sizes = [reader.units.units for reader in self._readers]
         self._layers = len(blocks)
 
     def __len__(self) -> int:
@@ -60,25 +80,22 @@ class UnitMasks:
         """Split a vector over all units by layer and kind."""
         split: list[dict[KindName, Tensor]] = [{} for _ in range(self._layers)]
         for reader, values in zip(self._readers, values_U.split(self._sizes), strict=True):
-            split[reader.layer][reader.kind] = values
+            split[reader.layer][reader.units.kind] = values
         return split
 
     def kept_by(self, kept: KeptUnits) -> Tensor:
         """Return the mask of the units that are kept, [units]."""
         return torch.cat(
-            [kept_mask(kept.layers[each.layer].get(each.kind), each.unit_slice.units) for each in self._readers]
+            [kept_mask(kept.layers[each.layer].get(each.units.kind), each.units.units) for each in self._readers]
         )
 
     @contextmanager
     def masked(self, kept_U: Tensor) -> Iterator[None]:
         """Run the blocks, inside the context, as if only the kept units were there."""
-        handles = []
-        for reader, kept in zip(self._readers, kept_U.split(self._sizes), strict=True):
-            if not kept.all():
-                removed_F = torch.ones(reader.weight.shape[reader.unit_slice.dimension], dtype=torch.bool)
-                removed_F[reader.unit_slice.features(kept.nonzero().flatten())] = False
-                handles.append(reader.module.register_forward_pre_hook(_zeroing(removed_F.to(reader.weight.device))))
-        with removed_after(handles):
+        with ExitStack() as masks:
+            for reader, kept in zip(self._readers, kept_U.split(self._sizes), strict=True):
+                if not kept.all():
+                    masks.enter_context(reader.masked(kept.nonzero().flatten()))
             yield
 
     @contextmanager

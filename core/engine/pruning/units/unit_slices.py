@@ -1,5 +1,7 @@
 """Slices of tensors: where the features of units lie, of a tensor that all units share or of a stack of experts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -119,6 +121,22 @@ class StackSlice(SetSlice):
         return torch.stack(
             [one.index_select(dimension, rows) for one, rows in zip(tensor.unbind(), rows_EF.unbind(), strict=True)]
         )
+
+    @contextmanager
+    def zeroed(self, stack: Tensor, kept: Tensor) -> Iterator[None]:
+        """Let the features of the units that are not `kept` be zero in a stack, inside the context."""
+        before: list[tuple[Tensor, tuple[slice | Tensor, ...], Tensor]] = []
+        for matrix, rows in zip(stack.data, self.features(kept), strict=True):
+            removed = torch.ones(matrix.shape[self.dimension], dtype=torch.bool)
+            removed[rows] = False
+            place = (*(slice(None),) * self.dimension, removed)
+            before.append((matrix, place, matrix[place]))
+            matrix[place] = 0
+        try:
+            yield
+        finally:
+            for matrix, place, values in before:
+                matrix[place] = values
 
     @property
     def _of_one(self) -> UnitSlice:

@@ -1,0 +1,113 @@
+"""Heads of mixtures: they go beside the channels of experts, also where keys and values come from one latent."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from bench.architectures.masked import without_units
+from bench.architectures.tiny_configs import tiny_model
+from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.checkpoints.safetensors_header import read_header
+from core.engine.models.tracing.discover import discover_with_copy
+from core.engine.options.width_counts import require_structure
+from core.engine.pruning.results import UnitRow
+from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets
+from core.engine.pruning.units.unit_masks import UnitMasks
+from tests.engine.pruning.test_expert_channels import NO_REFIT, cut, divergence
+from tests.engine.pruning.test_experts import GROUPED, PER_EXPERT, STACKED, WEIGHTS, differences, opened, stock
+
+LATENT = GROUPED
+"""Its queries, and its keys with its values, are made of one latent each."""
+
+
+def test_heads_are_found_in_what_makes_queries_keys_and_values_of_latents() -> None:
+    family = opened(LATENT).family
+    runs = {axis.module: (axis.side, axis.runs) for axis in family.axes("heads")}
+    assert runs == {
+        "self_attn.q_b_proj": ("out", ("head:24",)),
+        "self_attn.kv_b_proj": ("out", ("key:2",)),
+        "self_attn.o_proj": ("in", ("query",)),
+    }
+    assert family.config_keys["head_dim"] == "v_head_dim"
+    assert family.axes("channels"), "those of its experts are as they were"
+
+
+@pytest.mark.parametrize("layout", ["uniform", "per_layer"])
+@pytest.mark.parametrize("model_type", [PER_EXPERT, LATENT, STACKED])
+def test_the_classes_of_artifacts_give_the_logits_of_the_masked_model(
+    model_type: str, layout: Layout, tmp_path: Path
+) -> None:
+    folder = opened(model_type)
+    result = cut(folder, tmp_path, "l2-structured", layout=layout, attention="kv_groups", compensation=NO_REFIT)
+    rows = [row for row in result.layers if isinstance(row, UnitRow)]
+    assert any(row.after < row.before for row in rows if row.kind == "heads")
+    assert any(row.after < row.before for row in rows if row.kind == "channels")
+    narrow = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "artifact", local_files_only=True, trust_remote_code=layout == "per_layer"
+    ).eval()
+    dense = stock(folder.path)
+    without_units(dense, narrow)
+    assert max(differences(narrow, dense)) < 1e-4
+
+
+def test_what_reads_heads_is_fitted_and_the_frontier_takes_both(tmp_path: Path) -> None:
+    folder = opened(PER_EXPERT)
+    found, weights = [], []
+    for method, given in (
+        ("flap", {"compensation": NO_REFIT, "bias": False}),
+        ("flap", {"compensation": {"refit": 1.0}, "bias": False}),
+        ("frontier", {"drop_layers": 0}),
+    ):
+        artifact = tmp_path / str(len(found)) / "artifact"
+        cut(folder, artifact.parent, method, attention="kv_groups", **given)
+        found.append(divergence(folder.path, artifact))
+        weights.append(stock(artifact).state_dict())
+    plain, refitted, frontier = found
+    assert refitted < plain * 0.6 and frontier < plain * 0.6
+    reading = "model.layers.0.self_attn.o_proj.weight"
+    assert all(each[reading].shape[1] * 2 == stock(folder.path).get_parameter(reading).shape[1] for each in weights)
+    assert not torch.equal(weights[0][reading], weights[1][reading])
+
+
+def test_a_share_of_heads_is_measured_with_masks_that_leave_the_weights_as_they_were(tmp_path: Path) -> None:
+    folder = opened(PER_EXPERT)
+    result = cut(folder, tmp_path, "random-structured", attention="auto", compensation=NO_REFIT)
+    note = next(each for each in result.notes if each.startswith("attention auto"))
+    assert "4 of 4 heads and " in note and "2 of 4 heads and " in note
+
+    structure, kinds = require_structure(folder.description), removed_kinds("kv_groups")
+    unit_sets = [layer_unit_sets(folder.family, structure, layer, kinds) for layer in range(len(structure.layers))]
+    masked, dense = stock(folder.path), stock(folder.path)
+    masks = UnitMasks(list(masked.get_submodule(folder.family.blocks).children()), unit_sets)
+    kept = KeptUnits(
+        layers={
+            layer: {each.kind: list(range(0, each.units, 2)) for each in of_layer}
+            for layer, of_layer in enumerate(unit_sets)
+        }
+    )
+    with masks.masked(masks.kept_by(kept)):
+        cut_away = max(differences(masked, dense))
+        for layer, of_layer in enumerate(unit_sets):
+            for each in of_layer:
+                assert masks.split(masks.kept_by(kept))[layer][each.kind].sum() * 2 == each.units
+                weight = dense.get_submodule(folder.family.blocks)[layer].get_parameter(each.output)
+                removed = torch.ones(weight.shape[-1], dtype=torch.bool)
+                removed[::2] = False
+                if weight.dim() == 3:
+                    weight.data[..., removed] = 0
+                else:
+                    weight.data.unflatten(1, (each.units, -1))[:, removed[: each.units]] = 0
+        assert cut_away > 1e-3 and max(differences(masked, dense)) < 1e-4
+    assert max(differences(masked, stock(folder.path))) == 0
+
+
+def test_heads_that_a_norm_spans_whose_width_no_setting_counts_stay(tmp_path: Path) -> None:
+    tiny_model("olmoe", 0).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    architecture, _ = discover_with_copy(config, read_header(tmp_path / WEIGHTS))
+    assert "each row of self_attn.q_proj moves all of it, as through a norm" in architecture.refused["heads"]
+    assert not architecture.axes("heads") and architecture.axes("channels")
