@@ -13,13 +13,13 @@ from tempfile import TemporaryDirectory
 import torch
 
 from bench.page import table, write_section
+from core.device_kinds import device_kind
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.discovered import architectures
 from core.engine.evaluation.reload_memory import offloaded_needs, whole_needs
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.accelerator import default_device
 from core.engine.models.folder import open_model
-from core.device_kinds import device_kind
 from core.pipeline.messages import ModelPlace, VerifySpec
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import resolve_request

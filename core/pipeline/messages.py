@@ -82,8 +82,8 @@ class JobSpec(DeviceSpec):
     """Base of what a stage of a job is told.
 
     `work` is this attempt's folder, `previous` those of earlier attempts, the newest first, which may have a record to
-    resume from. `artifact` is the folder to fill. `baseline`: known figures of the dense model. `memory_bytes` are those
-    of main memory that the worker may use; None where it is not known.
+    resume from. `artifact` is the folder to fill. `baseline`: known figures of the dense model. `memory_bytes`: main
+    memory that the worker may use; None where it is not known.
     """
 
     job: str

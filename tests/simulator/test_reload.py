@@ -9,7 +9,6 @@ import torch
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import inspect_folder
-from core.engine.evaluation.reload_check import reload_check
 from core.engine.evaluation.reload_memory import offloaded_needs
 from core.engine.exporters.huggingface import write_checkpoint
 from core.pipeline.messages import ModelPlace, VerifySpec
@@ -48,7 +47,13 @@ def _mixture(work: Path) -> Saved:
     return work / "artifact", result.verification, folder.family
 
 
-@pytest.fixture(scope="module", params=[_per_layer, pytest.param(_mixture, marks=pytest.mark.nightly)], ids=["layers that differ", "mixture"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(_per_layer, id="layers that differ"),
+        pytest.param(_mixture, id="mixture", marks=pytest.mark.nightly),
+    ],
+)
 def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     make: Callable[[Path], Saved] = request.param
     return make(tmp_path_factory.mktemp("saved") / "made")

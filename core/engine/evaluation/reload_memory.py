@@ -1,4 +1,4 @@
-"""Memory of the reload check, and the rule by which that opens a model whole or leaves its blocks' matrices on the disk.
+"""Memory of the reload check, and the rule by which it opens a model whole or leaves its blocks' matrices on the disk.
 
 The check and the estimate of a job follow the same rule. Without torch.
 """
@@ -18,7 +18,7 @@ _FLOAT = 4
 _SMALL_TENSORS = 1.02
 """All there is, to what is counted: biases, norms, indices, and what an allocator rounds up."""
 _COPIES_OF_EXPERTS = 2
-"""Bytes of a mixture that is opened, to those of its files: stacks of experts are made from pages of files in memory."""
+"""Bytes of a mixture once it is opened, to those of its files: pages of these, and stacks made of them."""
 _COPIES_IN_CONVERSION = 3
 """A stack of experts while it is made: as it is read, stacked, and joined with another."""
 

@@ -46,9 +46,7 @@ def offloading(
     """
     config = AutoConfig.from_pretrained(artifact, local_files_only=True)
     with torch.device("meta"):
-        skeleton: Any = AutoModelForCausalLM.from_config(
-            config, trust_remote_code=trust_remote_code, **implementations
-        )
+        skeleton: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code, **implementations)
     library: Any = modeling_utils
     opened = library.safe_open
     library.safe_open = partial(_open_without_a_map, opened)
@@ -83,7 +81,9 @@ def _parts(
     module: nn.Module, prefix: str, stored: set[str], passed: set[str], device: str
 ) -> Iterator[tuple[str, str]]:
     """Yield the largest parts of a module that lie in one place; `passed` are modules that have some on the disk."""
-    tensors: Mapping[str, Tensor] = dict([*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)])
+    tensors: Mapping[str, Tensor] = dict(
+        [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    )
     for name in tensors:
         yield f"{prefix}{name}", device
     for name, child in module.named_children():

@@ -4,7 +4,6 @@ import shutil
 from typing import Any
 
 import torch
-
 from transformers import dynamic_module_utils
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription

@@ -205,7 +205,9 @@ def test_memory_and_time_come_from_the_device_s_own_interface(made_up: type[Made
     assert here.peak_device_memory_bytes is None
     assert 0 < there.peak_device_memory_bytes - 7 * 2**20 < here.peak_memory_bytes - CPU.process_bytes
     taken = pass_bytes(description, job, tokens, device=fastest_kind([f"{_NAME}:1"]), activation_budget_bytes=0)
-    assert there.peak_device_memory_bytes == 7 * 2**20 + max(taken, whole_needs(description, fastest_kind([f"{_NAME}:1"])).device_memory)
+    assert there.peak_device_memory_bytes == 7 * 2**20 + max(
+        taken, whole_needs(description, fastest_kind([f"{_NAME}:1"])).device_memory
+    )
     assert there.peak_memory_bytes > 3 * 2**30 and there.seconds < here.seconds
 
     timed(made_up.is_available, _DEVICE)

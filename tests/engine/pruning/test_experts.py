@@ -109,9 +109,7 @@ def test_half_of_each_matrix_of_each_expert_goes_and_files_keep_their_names(mode
     tokens = make_tokens().numel() * 2
     assert all(sum(row.tokens) == tokens for row in result.routing)
     whole, offloaded = (
-        reload_check(
-            tmp_path / "artifact", result.verification, device=CPU, discovered=folder.family, offload=offload
-        )
+        reload_check(tmp_path / "artifact", result.verification, device=CPU, discovered=folder.family, offload=offload)
         for offload in (None, tmp_path / "offload")
     )
     assert offloaded == whole | {"offloaded": True}, "stacks that were written are those that were made in memory"

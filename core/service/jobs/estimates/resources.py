@@ -2,9 +2,9 @@
 
 The formula follows the engine: the prune stage holds embeddings and head, one block with the copies it is pruned
 through, the statistics of one input group, the tokens that wait in front of a linear layer, and activations up to a
-budget; training, zero-shot questions and latency load whole models in processes of their own, and the reload check where
-there is room for it. Its constants are rounded
-measurements on a CPU; measurements of the fleet's own jobs correct it (`core.service.jobs.estimates.history`).
+budget; training, zero-shot questions and latency load whole models in processes of their own, and so does the reload
+check where there is room. Its constants are rounded measurements on a CPU; measurements of the fleet's own jobs correct
+it (`core.service.jobs.estimates.history`).
 """
 
 from collections import defaultdict
