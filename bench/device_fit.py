@@ -10,7 +10,7 @@ from core.device_kinds import CUDA
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
-from core.engine.evaluation.reload_memory import offloaded_needs, whole_needs
+from core.engine.evaluation.reload_memory import full_needs, offloaded_needs
 from core.methods.cost import Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
@@ -86,7 +86,7 @@ def table() -> Iterator[str]:
     for name, pattern, parameters in _ROWS:
         cells = [_cell(_pass(describe_llama(*model), name.partition(",")[0], pattern, parameters)) for model in models]
         yield f"| {name} | " + " | ".join(cells) + " |"
-    for name, needs in (("check of what was saved, whole", whole_needs), ("check, matrices on disk", offloaded_needs)):
+    for name, needs in (("check of what was saved, whole", full_needs), ("check, matrices on disk", offloaded_needs)):
         cells = [_cell(needs(describe_llama(*model), CUDA).device_memory) for model in models]
         yield f"| {name} | " + " | ".join(cells) + " |"
 

@@ -14,7 +14,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.experts import ExpertMatrix, Experts
 from core.engine.architectures.layer_shape import LinearShape
-from core.engine.evaluation.reload_memory import ReloadRoom, offloaded_needs, whole_needs
+from core.engine.evaluation.reload_memory import ReloadRoom, full_needs, offloaded_needs
 from core.methods.cost import Tokens
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.estimates.mixtures import active_parameters, experts_account
@@ -130,7 +130,7 @@ def page(mixtures: Sequence[Mixture] = MIXTURES) -> str:
             description, _recipe(), TOKENS, device=CPU, activation_budget_bytes=_BUDGET, is_fetched=False,
             rooms=[ReloadRoom(memory=0, device_memory=None)],
         )  # fmt: skip
-        checks = (whole_needs(description, CPU).memory, offloaded_needs(description, CPU).memory)
+        checks = (full_needs(description, CPU).memory, offloaded_needs(description, CPU).memory)
         all_grams = 4 * mixture.experts * (mixture.hidden**2 + mixture.width**2)
         parts = (account.outer, account.block, account.expert, account.statistic, account.waiting, account.states)
         figures = [*parts, account.total, all_grams, *checks, needs.peak_memory_bytes]

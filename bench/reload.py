@@ -16,7 +16,7 @@ from bench.page import table, write_section
 from core.device_kinds import device_kind
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.discovered import architectures
-from core.engine.evaluation.reload_memory import offloaded_needs, whole_needs
+from core.engine.evaluation.reload_memory import full_needs, offloaded_needs
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.accelerator import default_device
 from core.engine.models.folder import open_model
@@ -58,7 +58,7 @@ def rows_of(model: Path, discovered: Architecture | None) -> Iterator[list[str]]
             seconds = time.perf_counter() - begun
             output = VerificationOutput.model_validate(answer)
             assert output.peak_memory is not None and output.verification.offloaded is not is_whole
-            needs = (whole_needs if is_whole else offloaded_needs)(folder.description, kind)
+            needs = (full_needs if is_whole else offloaded_needs)(folder.description, kind)
             on_device = output.peak_memory.device
             yield [
                 model.name,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from core.engine.evaluation.reload_memory import whole_needs
+from core.engine.evaluation.reload_memory import full_needs
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.options.allocation import AllocationOptions
 from core.engine.resume.store import ResumeStore
@@ -114,7 +114,7 @@ def _check_large(place: Path, size: str, method: str, monkeypatch: pytest.Monkey
         gc.collect()
         peak = simulated.peak
     estimate = _estimate(folder, method, "unstructured", 8 * 2048, 2048, parameters, 2**32)
-    check = whole_needs(folder.description, LIKE_CUDA).device_memory
+    check = full_needs(folder.description, LIKE_CUDA).device_memory
     assert check < estimate, "the pass takes more than the check of so few blocks"
     assert peak <= estimate <= _MOST * peak, f"{estimate:,} of {peak:,} bytes, {estimate / peak:.3f}"
 

@@ -56,11 +56,11 @@ def reload_needs(description: ModelDescription, device: DeviceKind, rooms: Seque
     A model is opened whole where one of them has room for that, or where none is known; else its blocks' matrices stay
     on the disk, and each is read when it is used.
     """
-    whole = whole_needs(description, device)
-    return whole if not rooms or any(whole.fits(room) for room in rooms) else offloaded_needs(description, device)
+    full = full_needs(description, device)
+    return full if not rooms or any(full.fits(room) for room in rooms) else offloaded_needs(description, device)
 
 
-def whole_needs(description: ModelDescription, device: DeviceKind) -> ReloadNeeds:
+def full_needs(description: ModelDescription, device: DeviceKind) -> ReloadNeeds:
     """Return the needs of a check of the whole model: it is opened in main memory, and moved to the device."""
     opened = description.bytes * (_COPIES_OF_EXPERTS if _stacks(description) else 1)
     if device.has_own_memory:
@@ -78,11 +78,11 @@ def offloaded_needs(description: ModelDescription, device: DeviceKind) -> Reload
     """
     width = WEIGHT_BYTES[description.dtype]
     outer = description.parameters - description.prunable_parameters - description.other_module_parameters
-    held = max(outer, 0) * width
+    resident = max(outer, 0) * width
     stacks = _stacks(description)
     matrix = max((each.numel for each in description.linears if each.experts is None), default=0) * width
     used = max([matrix, *(sum(block) * width for block in stacks)])
-    made = _COPIES_IN_CONVERSION * width * max((max(block) for block in stacks), default=0)
+    stacking = _COPIES_IN_CONVERSION * width * max((max(block) for block in stacks), default=0)
     positions = min(VERIFIED_POSITIONS, description.context_length)
     broadest = max(each.out_features for each in description.linears)
     passing = positions * (6 * description.hidden_size + 3 * broadest) * _FLOAT
@@ -91,10 +91,10 @@ def offloaded_needs(description: ModelDescription, device: DeviceKind) -> Reload
     # Each tensor is read once when the model is opened, and in each of three forwards; stacks are written as well.
     traffic = 4 * description.bytes + width * sum(map(sum, stacks))
     if device.has_own_memory:
-        on_device = ceil((held + working) * _SMALL_TENSORS)
-        return ReloadNeeds(True, memory=max(held, used, made), device_memory=on_device, traffic=traffic)
+        on_device = ceil((resident + working) * _SMALL_TENSORS)
+        return ReloadNeeds(True, memory=max(resident, used, stacking), device_memory=on_device, traffic=traffic)
     compared = 2 * _FLOAT * VERIFIED_POSITIONS * description.vocabulary_size
-    memory = ceil((held + max(working + compared, made)) * _SMALL_TENSORS)
+    memory = ceil((resident + max(working + compared, stacking)) * _SMALL_TENSORS)
     return ReloadNeeds(True, memory=memory, device_memory=0, traffic=traffic)
 
 

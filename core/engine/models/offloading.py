@@ -5,6 +5,7 @@ transformers makes from several of a file, as stacks of experts, are written int
 """
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -51,7 +52,10 @@ def offloading(
     opened = library.safe_open
     library.safe_open = partial(_open_without_a_map, opened)
     try:
-        yield {"device_map": places(skeleton, family, device), "offload_folder": os.fspath(folder)}
+        with warnings.catch_warnings():
+            # Blocks have parameters of their own beside modules, which a map may name, and accelerate wonders at.
+            warnings.filterwarnings("ignore", "The following device_map keys do not match any submodules")
+            yield {"device_map": places(skeleton, family, device), "offload_folder": os.fspath(folder)}
     finally:
         library.safe_open = opened
 

@@ -142,7 +142,11 @@ OFFLOADED = ("a matrix", "a matrix that is no number", "a matrix is missing", "a
 
 
 @pytest.mark.parametrize(
-    ("wrong", "offloads"), [*((each, False) for each in WRONG), *((each, True) for each in OFFLOADED)]
+    ("wrong", "offloads"),
+    [
+        *(pytest.param(each, False, id=each) for each in WRONG),
+        *(pytest.param(each, True, id=f"{each}, offloaded") for each in OFFLOADED),
+    ],
 )
 def test_another_model_than_the_one_that_was_measured_fails_the_reload_check(
     wrong: str, offloads: bool, whole: tuple[Path, Path], tmp_path: Path

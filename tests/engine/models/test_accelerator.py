@@ -14,7 +14,7 @@ import core.engine.models.accelerator as interface
 import tests.simulator.registration  # noqa: F401
 from core.device_kinds import CPU, CUDA, DEVICE_KINDS, DeviceKind, device_kind, fastest_kind, kind_of_machine
 from core.engine.architectures.description import inspect_folder
-from core.engine.evaluation.reload_memory import whole_needs
+from core.engine.evaluation.reload_memory import full_needs
 from core.engine.evaluation.timing import timed
 from core.engine.models.accelerator import BACKENDS, CPUBackend, CUDABackend, DeviceBackend, backend_of, default_device
 from core.engine.models.folder import open_model
@@ -206,7 +206,7 @@ def test_memory_and_time_come_from_the_device_s_own_interface(made_up: type[Made
     assert 0 < there.peak_device_memory_bytes - 7 * 2**20 < here.peak_memory_bytes - CPU.process_bytes
     taken = pass_bytes(description, job, tokens, device=fastest_kind([f"{_NAME}:1"]), activation_budget_bytes=0)
     assert there.peak_device_memory_bytes == 7 * 2**20 + max(
-        taken, whole_needs(description, fastest_kind([f"{_NAME}:1"])).device_memory
+        taken, full_needs(description, fastest_kind([f"{_NAME}:1"])).device_memory
     )
     assert there.peak_memory_bytes > 3 * 2**30 and there.seconds < here.seconds
 

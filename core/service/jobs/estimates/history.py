@@ -88,7 +88,7 @@ def estimate_job(
             device=device,
             activation_budget_bytes=settings.activation_budget_bytes,
             is_fetched=is_fetched,
-            rooms=[room_beside_process(worker, device) for worker in workers],
+            rooms=[reload_room(worker, device) for worker in workers],
         )
     ratios, jobs = _fleet_ratios(session, job, formula)
     factors = {name: statistics.median(each) for name, each in ratios.items()}
@@ -106,7 +106,7 @@ def estimate_job(
     )
 
 
-def room_beside_process(worker: WorkerRow, device: DeviceKind) -> ReloadRoom:
+def reload_room(worker: WorkerRow, device: DeviceKind) -> ReloadRoom:
     """Return the room that a worker says it has, without what a process takes that has loaded the engine."""
 
     def left(there: int | None, taken: int | None) -> int | None:
