@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from tests.simulator.backend import LIKE_CUDA
 from tests.simulator.devices import SimulatedDevice
 
 _CPU = torch.device("cpu")
-_SHAPE = {
+_SHAPE: dict[str, Any] = {
     "vocab_size": 256, "hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 4, "num_attention_heads": 4,
     "num_key_value_heads": 4, "head_dim": 32,
 }  # fmt: skip
