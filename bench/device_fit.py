@@ -10,10 +10,11 @@ from core.device_kinds import CUDA
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.evaluation.reload_memory import full_needs, offloaded_needs
 from core.methods.cost import Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
-from core.service.jobs.estimates.device_memory import pass_bytes, reload_bytes
+from core.service.jobs.estimates.device_memory import pass_bytes
 from core.service.jobs.schemas import JobBody
 from secateur_wire.base import JsonObject
 
@@ -85,8 +86,9 @@ def table() -> Iterator[str]:
     for name, pattern, parameters in _ROWS:
         cells = [_cell(_pass(describe_llama(*model), name.partition(",")[0], pattern, parameters)) for model in models]
         yield f"| {name} | " + " | ".join(cells) + " |"
-    cells = [_cell(reload_bytes(describe_llama(*model))) for model in models]
-    yield "| check of what was saved | " + " | ".join(cells) + " |"
+    for name, needs in (("check of what was saved, whole", full_needs), ("check, matrices on disk", offloaded_needs)):
+        cells = [_cell(needs(describe_llama(*model), CUDA).device_memory) for model in models]
+        yield f"| {name} | " + " | ".join(cells) + " |"
 
 
 def _pass(description: ModelDescription, method: str, pattern: str, parameters: JsonObject) -> int:

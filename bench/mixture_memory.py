@@ -14,6 +14,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.experts import ExpertMatrix, Experts
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.evaluation.reload_memory import ReloadRoom, full_needs, offloaded_needs
 from core.methods.cost import Tokens
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.estimates.mixtures import active_parameters, experts_account
@@ -126,11 +127,13 @@ def page(mixtures: Sequence[Mixture] = MIXTURES) -> str:
         )  # fmt: skip
         assert account is not None
         needs = estimate_resources(
-            description, _recipe(), TOKENS, device=CPU, activation_budget_bytes=_BUDGET, is_fetched=False
-        )
+            description, _recipe(), TOKENS, device=CPU, activation_budget_bytes=_BUDGET, is_fetched=False,
+            rooms=[ReloadRoom(memory=0, device_memory=None)],
+        )  # fmt: skip
+        checks = (full_needs(description, CPU).memory, offloaded_needs(description, CPU).memory)
         all_grams = 4 * mixture.experts * (mixture.hidden**2 + mixture.width**2)
         parts = (account.outer, account.block, account.expert, account.statistic, account.waiting, account.states)
-        figures = [*parts, account.total, all_grams, description.bytes, needs.peak_memory_bytes]
+        figures = [*parts, account.total, all_grams, *checks, needs.peak_memory_bytes]
         sizes = (f"{description.parameters / 1e9:.1f}", f"{active_parameters(description) / 1e9:.1f}")
         rows.append([mixture.name, *sizes, *(f"{each / _GIB:.2f}" for each in figures)])
     header = ("", "parameters, 10⁹", "of a token, 10⁹", *_ACCOUNTS)
@@ -151,8 +154,9 @@ _ACCOUNTS = (
     "tokens between blocks",
     "**while experts are pruned**",
     "XᵀX of all experts of a block, never held",
-    "the whole model, when it is checked",
-    "**estimate of the job's peak**",
+    "the check of what was saved, where the whole model fits",
+    "**the check, where it does not**",
+    "**estimate of the job's peak, where it does not**",
 )
 
 

@@ -19,6 +19,11 @@ def memory_bytes() -> int:
     return machine
 
 
+def usable_memory_bytes(settings: Settings) -> int:
+    """Return the bytes of main memory that this worker may use, by its settings or else by the machine."""
+    return settings.worker_memory_bytes or memory_bytes()
+
+
 def disk_free_bytes(folder: Path) -> int:
     """Free space on the disk where `folder` is, or will be."""
     return shutil.disk_usage(_existing(folder)).free

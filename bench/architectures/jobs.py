@@ -59,7 +59,8 @@ def carry_out(
     result = walk.run()
     artifact = work / "artifact"
     write_checkpoint(result.files, result.unchanged, folder.path, artifact, config=result.config, discovered=discovered)
-    reload_check(artifact, result.verification, device=_DEVICE, discovered=discovered)
+    for offload in (None, work / "offload"):
+        reload_check(artifact, result.verification, device=_DEVICE, discovered=discovered, offload=offload)
     return artifact, result
 
 

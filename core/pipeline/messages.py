@@ -82,7 +82,8 @@ class JobSpec(DeviceSpec):
     """Base of what a stage of a job is told.
 
     `work` is this attempt's folder, `previous` those of earlier attempts, the newest first, which may have a record to
-    resume from. `artifact` is the folder to fill. `baseline`: known figures of the dense model.
+    resume from. `artifact` is the folder to fill. `baseline`: known figures of the dense model. `memory_bytes`: main
+    memory that the worker may use; None where it is not known.
     """
 
     job: str
@@ -93,6 +94,7 @@ class JobSpec(DeviceSpec):
     work: Path
     previous: list[Path]
     artifact: Path
+    memory_bytes: int | None = None
 
     @property
     def artifact_place(self) -> ModelPlace:
@@ -184,13 +186,16 @@ class GenerateSpec(DeviceSpec):
 class VerifySpec(DeviceSpec):
     """Spec of the reload check: open the artifact with from_pretrained in a fresh process, compare the logits.
 
-    `modules` is the folder for the modelling file that may have to be imported.
+    `modules` is the folder for the modelling file that may have to be imported, `offload` that for what is written
+    where the model does not fit `memory_bytes` of main memory, or the device.
     """
 
     task: Literal["verify"] = "verify"
     artifact: ModelPlace
     expected: Path
     modules: Path
+    offload: Path
+    memory_bytes: int | None = None
 
 
 class ExportSpec(_Spec):

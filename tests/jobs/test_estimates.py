@@ -1,5 +1,6 @@
 """What a job is said to need: the formula, what the fleet's jobs make of it, and jobs no worker can hold."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from core.database import new_id, seconds_from_now, transaction
 from core.device_kinds import CPU, CUDA, DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.evaluation.reload_memory import ReloadRoom
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.request import Recovery
 from core.errors import DoesNotFit
@@ -59,19 +61,38 @@ _TOKENS = Tokens(calibration=128 * 2048, evaluation=0, window=2048)
 
 
 def _needs(
-    description: ModelDescription, *, tokens: Tokens = _TOKENS, device: DeviceKind = CUDA, **changes: Any
+    description: ModelDescription,
+    *,
+    tokens: Tokens = _TOKENS,
+    device: DeviceKind = CUDA,
+    rooms: Sequence[ReloadRoom] = (),
+    **changes: Any,
 ) -> Any:
     return estimate_resources(
-        description, _job(**changes), tokens, device=device, activation_budget_bytes=4 * _GIB, is_fetched=False
-    )
+        description, _job(**changes), tokens, device=device, activation_budget_bytes=4 * _GIB, is_fetched=False,
+        rooms=rooms,
+    )  # fmt: skip
 
 
 def test_the_prune_stage_does_not_grow_with_depth_but_whole_models_do() -> None:
     shallow, deep = _needs(_llama(32)), _needs(_llama(64))
-    assert shallow.peak_memory_bytes == deep.peak_memory_bytes
-    assert deep.peak_device_memory_bytes > 1.8 * shallow.peak_device_memory_bytes, "verification loads the whole model"
+    assert deep.peak_memory_bytes > 1.7 * shallow.peak_memory_bytes, "the check opens the model in main memory"
+    assert deep.peak_device_memory_bytes > 1.8 * shallow.peak_device_memory_bytes, "and moves it to the device"
     assert deep.disk_bytes > 1.8 * shallow.disk_bytes
     assert deep.seconds > 1.8 * (shallow.seconds - 18)
+
+
+@pytest.mark.parametrize(
+    "room", [ReloadRoom(2 * _GIB, None), ReloadRoom(None, 24 * _GIB)], ids=["main memory", "device memory"]
+)
+def test_where_no_worker_holds_the_whole_model_nothing_but_the_disk_grows_with_depth(room: ReloadRoom) -> None:
+    shallow, deep = (_needs(_llama(layers), rooms=[room]) for layers in (64, 128))
+    assert deep.peak_device_memory_bytes == pytest.approx(shallow.peak_device_memory_bytes, rel=0.01)
+    assert deep.peak_memory_bytes == shallow.peak_memory_bytes < 4 * _GIB
+    assert deep.disk_bytes > 1.8 * shallow.disk_bytes
+    roomy = ReloadRoom(100 * _GIB, 100 * _GIB)
+    assert _needs(_llama(64), rooms=[room, roomy]) == _needs(_llama(64)), "it goes to one that does, where there is one"
+    assert shallow.seconds > _needs(_llama(64)).seconds, "each matrix is read whenever it is used"
 
 
 def test_the_7b_model_needs_what_one_would_expect() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import offload
 from torch import Tensor, nn
 
 import tests.simulator.registration  # noqa: F401
@@ -68,6 +69,7 @@ class SimulatorBackend(DeviceBackend):
 
 
 _move = nn.Module.to
+_safe_open = offload.safe_open
 
 
 def _moved(module: nn.Module, *arguments: Any, **keywords: Any) -> nn.Module:
@@ -77,6 +79,13 @@ def _moved(module: nn.Module, *arguments: Any, **keywords: Any) -> nn.Module:
     if dtype is None and device is not None and all(each.device == device for each in tensors):
         return module
     return _move(module, *arguments, **keywords)
+
+
+def _safe_open_on_the_host(file: str, framework: str, device: Any = "cpu") -> Any:
+    """Open a file whose tensors go to a device; safetensors knows none of these, for which accelerate asks twice."""
+    if str(device).startswith(NAME):
+        raise TypeError(f"safetensors does not read tensors to {device}")
+    return _safe_open(file, framework=framework, device=device)
 
 
 @contextmanager
@@ -97,6 +106,7 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU, *, has_values: bool = True) -> Ite
     # would get new ones, unless they are swapped.
     torch.__future__.set_swap_module_params_on_conversion(True)
     nn.Module.to = _moved
+    offload.safe_open = _safe_open_on_the_host
     try:
         # torch starts one thread of its autograd for the first device alone: all is done in the caller's.
         with torch.autograd.set_multithreading_enabled(False):
@@ -104,6 +114,7 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU, *, has_values: bool = True) -> Ite
     finally:
         torch.__future__.set_swap_module_params_on_conversion(False)
         nn.Module.to = _move
+        offload.safe_open = _safe_open
         Presence.is_given, Presence.current, Presence.has_values = False, 0, True
         del DEVICE_KINDS[NAME], BACKENDS[NAME]
         AcceleratorState._reset_state(reset_partial_state=True)

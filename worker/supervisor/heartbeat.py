@@ -18,7 +18,7 @@ from core.service.jobs import queue
 from core.settings import Settings
 from worker import alive
 from worker.devices import DeviceReader, own_device
-from worker.machine import disk_room_bytes, disk_shortage, memory_bytes
+from worker.machine import disk_room_bytes, disk_shortage, usable_memory_bytes
 from worker.supervisor.drain import Drain
 from worker.supervisor.work_folders import WorkFolders
 
@@ -148,7 +148,7 @@ class Heartbeat:
             "device_utilisation": device.utilisation if device else None,
             "device_celsius": device.celsius if device else None,
             "device_uncorrected_errors": device.uncorrected_errors if device else None,
-            "memory_bytes": settings.worker_memory_bytes or memory_bytes(),
+            "memory_bytes": usable_memory_bytes(settings),
             "disk_free_bytes": disk_room_bytes(settings),
             "work_folders": work.folders,
             "work_bytes": work.bytes,

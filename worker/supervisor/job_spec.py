@@ -10,6 +10,7 @@ from core.service.jobs.queue import Claim
 from core.service.jobs.queue.claimed import ClaimedImages
 from core.service.sources.references import ImageReference, TextReference
 from core.settings import Settings
+from worker.machine import usable_memory_bytes
 from worker.supervisor.inputs import JobInputs
 
 
@@ -61,6 +62,7 @@ def _language_spec(
         work=folder,
         previous=previous,
         artifact=folder / "artifact",
+        memory_bytes=usable_memory_bytes(settings),
         device=settings.device,
         threads=settings.threads,
         activation_budget_bytes=settings.activation_budget_bytes,
@@ -93,6 +95,7 @@ def _classifier_spec(
         work=folder,
         previous=previous,
         artifact=folder / "artifact",
+        memory_bytes=usable_memory_bytes(settings),
         device=settings.device,
         threads=settings.threads,
     )

@@ -3,6 +3,7 @@
 This is the one place where the modelling file of an artifact is executed, and only if it is what this version writes.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from core.engine.architectures.description import read_config
 from core.engine.architectures.heterogeneous import MODELLING_FILE, has_modelling_file, per_layer_architecture
 from core.engine.architectures.registry import architecture_for
 from core.engine.models.implementations import own_implementations
+from core.engine.models.offloading import offloading
 from core.engine.models.tensors import load_tensors
 from core.errors import ReloadCheckFailed
 
@@ -26,31 +28,45 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 @torch.inference_mode()
 def reload_check(
-    artifact: Path, expected: Path, *, device: torch.device, discovered: Architecture | None = None
+    artifact: Path,
+    expected: Path,
+    *,
+    device: torch.device,
+    discovered: Architecture | None = None,
+    offload: Path | None = None,
 ) -> dict[str, Any]:
     """Compare logits and generate with the cache; return the figures, raise ReloadCheckFailed naming the difference.
 
-    `discovered` is the architecture where it is none of those declared.
+    `discovered` is the architecture where it is none of those declared. The whole model is held in memory, unless
+    `offload` is a folder for what has to be written so that most of it need not be.
     """
     config = read_config(artifact, own_artifact=True, discovered=discovered)
     family = per_layer_architecture(config, discovered)
     if family is not None and not has_modelling_file(artifact, family):
         raise ReloadCheckFailed(f"{MODELLING_FILE} is not the file that was written for {family.title}")
     known = family or architecture_for(config["architectures"], discovered)
-    with working("opening the artifact anew"):
+    implementations = own_implementations(getattr(transformers, known.architecture), known.config_path)
+    runs_code = family is not None
+    placing: AbstractContextManager[Any] = nullcontext({})
+    if offload is not None:
+        placing = offloading(
+            artifact, known, offload, device=device, trust_remote_code=runs_code, implementations=implementations
+        )
+    with working("opening the artifact anew"), placing as places:
         opened: Any = AutoModelForCausalLM.from_pretrained(
             artifact,
             local_files_only=True,
-            trust_remote_code=family is not None,
+            trust_remote_code=runs_code,
             output_loading_info=True,
-            **own_implementations(getattr(transformers, known.architecture), known.config_path),
+            **implementations,
+            **places,
         )
     model: Any = opened[0]
     loading: dict[str, Any] = opened[1]
     mismatches = {name: sorted(map(str, keys)) for name, keys in loading.items() if keys}
     if mismatches:
         raise ReloadCheckFailed(f"from_pretrained does not accept the artifact as it is: {str(mismatches)[:500]}")
-    model = model.eval().to(device)
+    model = model.eval() if offload is not None else model.eval().to(device)
     wanted = load_tensors(expected)
     tokens_BT = wanted["tokens"].to(device)
     logits = model(input_ids=tokens_BT).logits.float().cpu()
@@ -68,7 +84,8 @@ def reload_check(
         "maximum_difference": difference,
         "tolerance": tolerance,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "trust_remote_code": family is not None,
+        "trust_remote_code": runs_code,
+        **({} if offload is None else {"offloaded": True}),
     }
 
 

@@ -102,10 +102,14 @@ class TasksReport(Record):
 
 
 class Verification(Record):
-    """The reload check. A classifier's says on which images, and whether `from_pretrained` builds the network."""
+    """The reload check. A classifier's says on which images, and whether `from_pretrained` builds the network.
+
+    `offloaded`: matrices of the blocks were left on the disk, and each was read when it was used.
+    """
 
     from_pretrained: bool = False
     trust_remote_code: bool = False
+    offloaded: bool = False
     image_shape: list[int] = Field(default_factory=list)
 
 

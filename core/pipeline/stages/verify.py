@@ -1,12 +1,16 @@
 """Reload check of an artifact that is written, in a process that has not made it."""
 
+import shutil
 from typing import Any
 
+import torch
 from transformers import dynamic_module_utils
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import describe_folder
 from core.engine.evaluation.reload_check import reload_check
+from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
+from core.engine.models.accelerator import CPUBackend, backend_of
 from core.pipeline.messages import VerifySpec
 from core.pipeline.reports.report import Verification
 from core.pipeline.results import VerificationOutput
@@ -25,9 +29,23 @@ def verify(spec: VerifySpec, context: StageContext) -> VerificationOutput:
     else:
         importing: Any = dynamic_module_utils
         importing.HF_MODULES_CACHE = str(spec.modules)  # it asked the environment once, when it was loaded
-        checked = reload_check(folder, spec.expected, device=device, discovered=discovered)
+        needs = reload_needs(description, backend_of(device).kind, [_room(device, spec.memory_bytes)])
+        offload = spec.offload if needs.offloads else None
+        try:
+            checked = reload_check(folder, spec.expected, device=device, discovered=discovered, offload=offload)
+        finally:
+            shutil.rmtree(spec.offload, ignore_errors=True)  # as large as the model, and the store may need its place
     return VerificationOutput(
         model=description.model_dump(mode="json"),
         verification=Verification.model_validate(checked),
         peak_memory=context.peak_memory(),
     )
+
+
+def _room(device: torch.device, memory_bytes: int | None) -> ReloadRoom:
+    """Return what is free for a check: on the device, and in main memory within what the worker may use."""
+    backend = backend_of(device)
+    memory = CPUBackend(torch.device("cpu")).free_bytes()
+    if memory_bytes is not None:
+        memory = min(memory, memory_bytes - backend.kind.process_bytes)
+    return ReloadRoom(memory, backend.free_bytes() if backend.kind.has_own_memory else None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -111,9 +112,12 @@ def test_every_family_that_is_killed_in_the_middle_comes_to_the_same_bytes(
 
 
 Change = Callable[[dict[str, Tensor]], object]
-NORM = "model.norm.weight"
+NORM, LINEAR = "model.norm.weight", "model.layers.1.mlp.down_proj.weight"
 WRONG: dict[str, tuple[Change, Change, str]] = {
     "a weight": (lambda saved: saved[NORM].mul_(1.01), dict, "logits differ by"),
+    "a matrix": (lambda saved: saved[LINEAR][0].add_(1), dict, "logits differ by"),
+    "a matrix that is no number": (lambda saved: saved[LINEAR][0].fill_(torch.nan), dict, "logits differ by nan"),
+    "a matrix is missing": (lambda saved: saved.pop(LINEAR), dict, "does not accept the artifact"),
     "a weight that is no number": (lambda saved: saved[NORM][0].fill_(torch.nan), dict, "logits differ by nan"),
     "a weight too large": (lambda saved: saved[NORM][0].fill_(torch.inf), dict, "logits differ by"),
     "a tensor is missing": (lambda saved: saved.pop(NORM), dict, "does not accept the artifact"),
@@ -134,10 +138,20 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return saved, result.verification
 
 
-@pytest.mark.parametrize(("change", "change_wanted", "says"), WRONG.values(), ids=WRONG)
+OFFLOADED = ("a matrix", "a matrix that is no number", "a matrix is missing", "a weight", "a tensor too many")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "offloads"),
+    [
+        *(pytest.param(each, False, id=each) for each in WRONG),
+        *(pytest.param(each, True, id=f"{each}, offloaded") for each in OFFLOADED),
+    ],
+)
 def test_another_model_than_the_one_that_was_measured_fails_the_reload_check(
-    change: Change, change_wanted: Change, says: str, whole: tuple[Path, Path], tmp_path: Path
+    wrong: str, offloads: bool, whole: tuple[Path, Path], tmp_path: Path
 ) -> None:
+    change, change_wanted, says = WRONG[wrong]
     saved = shutil.copytree(whole[0], tmp_path / "saved")
     for source, target, edit in (
         (saved / "model.safetensors", saved / "model.safetensors", change),
@@ -146,8 +160,26 @@ def test_another_model_than_the_one_that_was_measured_fails_the_reload_check(
         tensors = load_file(source)
         edit(tensors)
         save_file(tensors, target, {"format": "pt"})
+    offload = tmp_path / "offload" if offloads else None
     with pytest.raises(ReloadCheckFailed, match=says):
-        reload_check(saved, tmp_path / "wanted.safetensors", device=torch.device("cpu"))
+        reload_check(saved, tmp_path / "wanted.safetensors", device=torch.device("cpu"), offload=offload)
+
+
+@pytest.mark.parametrize("offloads", [False, True], ids=["whole", "offloaded"])
+def test_files_that_cannot_be_read_as_they_should_be_fail_the_reload_check(
+    offloads: bool, whole: tuple[Path, Path], tmp_path: Path
+) -> None:
+    saved = shutil.copytree(whole[0], tmp_path / "saved")
+    file, offload = saved / "model.safetensors", tmp_path / "offload" if offloads else None
+    tensors = load_file(file)
+    save_file({**tensors, LINEAR: tensors[LINEAR][:, 1:].clone()}, file, {"format": "pt"})
+    with pytest.raises((RuntimeError, ValueError), match=r"mismatched_sizes|Trying to set a tensor of shape"):
+        reload_check(saved, whole[1], device=torch.device("cpu"), offload=offload)
+    shutil.copy(whole[0] / file.name, file)
+    with file.open("r+b") as opened:
+        opened.truncate(file.stat().st_size - 100)
+    with pytest.raises(SafetensorError):
+        reload_check(saved, whole[1], device=torch.device("cpu"), offload=offload)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -15,6 +15,7 @@ import core.engine.models.accelerator as interface
 import tests.simulator.registration  # noqa: F401
 from core.device_kinds import CPU, CUDA, DEVICE_KINDS, DeviceKind, device_kind, fastest_kind, kind_of_machine
 from core.engine.architectures.description import inspect_folder
+from core.engine.evaluation.reload_memory import full_needs
 from core.engine.evaluation.timing import timed
 from core.engine.models.accelerator import BACKENDS, CPUBackend, CUDABackend, DeviceBackend, backend_of, default_device
 from core.engine.models.folder import open_model
@@ -24,7 +25,7 @@ from core.engine.recovery.precision import training_precision
 from core.errors import InternalError, OutOfMemory
 from core.methods.cost import Tokens
 from core.pipeline.plans import make_plan, make_unit_removal_plan
-from core.service.jobs.estimates.device_memory import pass_bytes, reload_bytes
+from core.service.jobs.estimates.device_memory import pass_bytes
 from core.service.jobs.estimates.resources import estimate_resources
 from core.settings import Settings
 from tests.engine.sweeping import request_for
@@ -211,7 +212,9 @@ def test_memory_and_time_come_from_the_device_s_own_interface(made_up: type[Made
     assert here.peak_device_memory_bytes is None
     assert 0 < there.peak_device_memory_bytes - 7 * 2**20 < here.peak_memory_bytes - CPU.process_bytes
     taken = pass_bytes(description, job, tokens, device=fastest_kind([f"{_NAME}:1"]), activation_budget_bytes=0)
-    assert there.peak_device_memory_bytes == 7 * 2**20 + max(taken, reload_bytes(description))
+    assert there.peak_device_memory_bytes == 7 * 2**20 + max(
+        taken, full_needs(description, fastest_kind([f"{_NAME}:1"])).device_memory
+    )
     assert there.peak_memory_bytes > 3 * 2**30 and there.seconds < here.seconds
 
     timed(made_up.is_available, _DEVICE)

@@ -108,6 +108,13 @@ def test_half_of_each_matrix_of_each_expert_goes_and_files_keep_their_names(mode
         assert row.reconstruction_error is not None and 0 < row.reconstruction_error < 0.5
     tokens = make_tokens().numel() * 2
     assert all(sum(row.tokens) == tokens for row in result.routing)
+    whole, offloaded = (
+        reload_check(tmp_path / "artifact", result.verification, device=CPU, discovered=folder.family, offload=offload)
+        for offload in (None, tmp_path / "offload")
+    )
+    assert offloaded == whole | {"offloaded": True}, "stacks that were written are those that were made in memory"
+    written = {file.stem for file in (tmp_path / "offload").iterdir()}
+    assert written <= {row.name for row in rows} and bool(written) == (model_type != STACKED)
 
 
 def test_an_expert_is_pruned_by_the_tokens_that_are_routed_to_it_alone(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ class VerifyArtifact(JobStage):
                 artifact=job.spec.artifact_place,
                 expected=job.expected,
                 modules=job.spec.work / "modules",
+                offload=job.spec.work / "offload",
+                memory_bytes=job.spec.memory_bytes,
                 device=job.spec.device,
                 threads=job.spec.threads,
             ),
@@ -66,6 +68,11 @@ class VerifyArtifact(JobStage):
         report.artifact = output.model
         keep_peak(report, "verify", output)
         report.verification = output.verification
+        if output.verification.offloaded:
+            report.note(
+                "The whole model does not fit in memory: it was checked with its blocks' matrices on the disk, each of "
+                "which was read when it was used."
+            )
         if isinstance(job.spec, LanguageSpec) and output.verification.trust_remote_code:
             report.note(
                 "Layers differ in shape: from_pretrained needs trust_remote_code=True, which runs this folder's own "

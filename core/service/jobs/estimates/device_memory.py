@@ -27,7 +27,7 @@ from core.pipeline.recipes.validation import calibrated_variant
 from core.service.jobs.estimates.block_shape import BlockShape, GroupShape
 from core.service.jobs.estimates.compute import allocating_tokens, compared_tokens, compensation_of, facts_of
 from core.service.jobs.estimates.ledger import Ledger
-from core.service.jobs.estimates.pass_facts import VERIFIED_POSITIONS, PassFacts
+from core.service.jobs.estimates.pass_facts import PassFacts
 
 _FLOAT = 4
 _LOGIT_POSITIONS = 256
@@ -267,11 +267,3 @@ def _gradients(ledger: Ledger, given: PassFacts, block: BlockShape, sums: int, t
             if sums:
                 converted = _FLOAT * block.weights if f < _FLOAT else 0
                 ledger.reach(converted + largest * (1 + sums))
-
-
-def reload_bytes(description: ModelDescription) -> int:
-    """Return the peak of the check of the saved model, which loads all of it, and computes a few logits."""
-    width = WEIGHT_BYTES[description.dtype]
-    positions = min(VERIFIED_POSITIONS, description.context_length)
-    logits = positions * description.vocabulary_size * (width + (_FLOAT if width < _FLOAT else 0))
-    return ceil((description.bytes + logits) * _SMALL_TENSORS)

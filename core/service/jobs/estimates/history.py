@@ -13,13 +13,14 @@ from typing import Any
 from sqlalchemy import Double, bindparam, func, or_, select
 from sqlalchemy.orm import Session
 
-from core.device_kinds import fastest_kind
+from core.device_kinds import DeviceKind, fastest_kind
 from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.evaluation.reload_memory import ReloadRoom
 from core.engine.evaluation.zero_shot_tasks import forward_tokens
 from core.errors import DoesNotFit, GateMissed
 from core.methods.cost import Tokens
 from core.pipeline.recipes.recipe import Recipe
-from core.service.jobs.admission import needs_by
+from core.service.jobs.admission import needs_by, room_of
 from core.service.jobs.estimates.classifier import ClassifierWork, ImageCounts, classifier_work
 from core.service.jobs.estimates.compute import Compute, compute_cost
 from core.service.jobs.estimates.corrections import FEWEST, HISTORY, ran_to_its_end
@@ -87,6 +88,7 @@ def estimate_job(
             device=device,
             activation_budget_bytes=settings.activation_budget_bytes,
             is_fetched=is_fetched,
+            rooms=[reload_room(worker, device) for worker in workers],
         )
     ratios, jobs = _fleet_ratios(session, job, formula)
     factors = {name: statistics.median(each) for name, each in ratios.items()}
@@ -101,6 +103,19 @@ def estimate_job(
         floating_point_operations=work.operations,
         warnings=warnings_for(job, {worker.device for worker in workers}),
         basis=EstimateBasis(jobs=jobs, formula=formula.model_dump(), seconds_deviation=deviation),
+    )
+
+
+def reload_room(worker: WorkerRow, device: DeviceKind) -> ReloadRoom:
+    """Return the room that a worker says it has, without what a process takes that has loaded the engine."""
+
+    def left(there: int | None, taken: int | None) -> int | None:
+        return None if there is None or taken is None else there - taken
+
+    room = room_of(worker)
+    return ReloadRoom(
+        memory=left(room.memory_bytes, device.process_bytes),
+        device_memory=left(room.device_memory_bytes, device.context_bytes),
     )
 
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.evaluation.reload_memory import VERIFIED_POSITIONS
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Refit
 from core.engine.options.propagation import PropagationOptions
 from core.methods.cost import Cost, CostFacts
 
 _MICRO_BATCH_TOKENS = 4096
-VERIFIED_POSITIONS = 64
 _ROTARY_FEATURES = 256
 """Cosines and sines of a position, of the widest heads."""
 

@@ -2,12 +2,13 @@
 
 The formula follows the engine: the prune stage holds embeddings and head, one block with the copies it is pruned
 through, the statistics of one input group, the tokens that wait in front of a linear layer, and activations up to a
-budget; training, verification and latency load whole models in processes of their own. Its constants are rounded
-measurements on a CPU; measurements of the fleet's own jobs correct it (`core.service.jobs.estimates.history`).
+budget; training, zero-shot questions and latency load whole models in processes of their own, and so does the reload
+check where there is room. Its constants are rounded measurements on a CPU; measurements of the fleet's own jobs correct
+it (`core.service.jobs.estimates.history`).
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -17,6 +18,7 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
 from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, LONGEST_TOKENS
 from core.engine.exporters.exporter_info import AddedCost
 from core.engine.exporters.registry import ADDED
@@ -38,14 +40,13 @@ from core.service.jobs.estimates.compute import (
     is_after_a_cut,
     seeks_latency,
 )
-from core.service.jobs.estimates.device_memory import pass_bytes, reload_bytes
+from core.service.jobs.estimates.device_memory import pass_bytes
 from core.service.jobs.estimates.mixtures import experts_account
 from core.service.jobs.estimates.training import training_bytes
 from secateur_wire.base import JsonObject, Number
 
 _MICRO_BATCH_TOKENS = 4096
 _LOGIT_POSITIONS = 256
-_VERIFIED_POSITIONS = 64
 
 _BYTES_PER_SECOND = 5e8
 _PROCESS_SECONDS = 6.0
@@ -88,10 +89,12 @@ def estimate_resources(
     device: DeviceKind,
     activation_budget_bytes: int,
     is_fetched: bool,
+    rooms: Sequence[ReloadRoom] = (),
 ) -> ResourceEstimate:
     """Return the resources the job needs on a worker with a device of that kind.
 
-    `is_fetched`: the model comes over the network and is on the worker's disk too.
+    `is_fetched`: the model comes over the network and is on the worker's disk too. `rooms` are what workers have beside
+    their processes: where none of them holds the whole model, the reload check leaves most of it on the disk.
     """
     width = WEIGHT_BYTES[description.dtype]
     compensation = compensation_of(job.parameters)
@@ -149,35 +152,38 @@ def estimate_resources(
         given = 4 * description.layers * description.hidden_size * allocating
         allocation_bytes = block * (width + 4) + min(given, activation_budget_bytes)
         engine = max(engine, ends + allocation_bytes + sizes.forward_bytes)
-    model_peak = description.bytes + 2 * 4 * _VERIFIED_POSITIONS * description.vocabulary_size
+    check = reload_needs(description, device, rooms)
+    model_peak = check.device_memory if device.has_own_memory else check.memory
     one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
     questions = description.bytes + max(device.logits_bytes, one) if tokens.tasks else 0
-    model_peak = max(model_peak, questions)
+    writing = description.bytes if tokens.own_text else 0  # prompts are left out where a model does not fit
+    model_peak = max(model_peak, questions, writing)
     if device.has_own_memory and at_experts is None and not isinstance(options, SensitivityOptions):
         on_device = pass_bytes(description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes)
         # Choices that the account does not follow are taken to hold what they do on a CPU.
         is_counted = cost.gradient_tokens(facts) or cost.calibration_lanes(facts) or memory == ChoiceMemory()
         engine = on_device if is_counted and choosing is None else max(on_device, engine)
-        model_peak = max(reload_bytes(description), questions)
     if seeks_latency(job):
         model_peak = max(model_peak, bytes_in_turn(description.bytes, description.bytes))
     if method.measures:  # no model is made, verified or timed
-        model_peak = 0
+        model_peak = writing
     training = training_bytes(description, job.recovery, device=device, activation_budget_bytes=activation_budget_bytes)
     model_peak = max(model_peak, training.memory)
     work = compute_cost(description, job, tokens, device)
     processes = 1 if method.measures else (5 if tokens.tasks else 3) + seeks_latency(job)
     processes += bool(tokens.written) + bool(tokens.own_text)
     copies = is_fetched + 3 * (not method.measures)
-    stored = description.bytes * copies + training.disk  # blocks, artifact, its copy in a local store
+    # Blocks, artifact, its copy in a local store; before that is made, experts that were stacked for the check.
+    stored = description.bytes * copies + training.disk
     stored += 0 if choosing is None else description.prunable_parameters * width  # as trained
     added = _added_cost(description, job)
     processes += added.processes
     if not device.has_own_memory:  # else forms are added in main memory
         model_peak = max(model_peak, added.memory_bytes)
     stored += 2 * added.bytes + added.temporary_bytes
-    moved = stored + 6 * description.bytes + 4 * streams
-    host = max(_host_bytes(blocks, width) + streams // 8, training.checkpoint, added.memory_bytes)
+    moved = stored + 6 * description.bytes + 4 * streams + check.traffic * (not method.measures)
+    held = _host_bytes(blocks, width) + streams // 8
+    host = max(held, training.checkpoint, added.memory_bytes, check.memory * (not method.measures))
     memory_bytes, device_memory_bytes = _peaks(device, max(engine, model_peak), host)
     return ResourceEstimate(
         peak_memory_bytes=memory_bytes,

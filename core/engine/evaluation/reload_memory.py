@@ -1,0 +1,114 @@
+"""Memory of the reload check, and the rule by which it opens a model whole or leaves its blocks' matrices on the disk.
+
+The check and the estimate of a job follow the same rule. Without torch.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from core.device_kinds import DeviceKind
+from core.engine.architectures.description import ModelDescription
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+
+VERIFIED_POSITIONS = 64
+"""Tokens whose logits are compared."""
+_FLOAT = 4
+_SMALL_TENSORS = 1.02
+"""All there is, to what is counted: biases, norms, indices, and what an allocator rounds up."""
+_COPIES_OF_EXPERTS = 2
+"""Bytes of a mixture once it is opened, to those of its files: pages of these, and stacks made of them."""
+_COPIES_IN_CONVERSION = 3
+"""A stack of experts while it is made: as it is read, stacked, and joined with another."""
+
+
+@dataclass(frozen=True)
+class ReloadRoom:
+    """Bytes that are free for a check; None where they are unknown, which excludes nothing."""
+
+    memory: int | None
+    device_memory: int | None
+
+
+@dataclass(frozen=True)
+class ReloadNeeds:
+    """Needs of a check: peak bytes, beyond what its process takes, in main memory and in a device's own.
+
+    `traffic` are the bytes that are read and written because matrices are on the disk.
+    """
+
+    offloads: bool
+    memory: int
+    device_memory: int
+    traffic: int
+
+    def fits(self, room: ReloadRoom) -> bool:
+        """Return True where there is room for it."""
+        return (room.memory is None or self.memory <= room.memory) and (
+            room.device_memory is None or self.device_memory <= room.device_memory
+        )
+
+
+def reload_needs(description: ModelDescription, device: DeviceKind, rooms: Sequence[ReloadRoom]) -> ReloadNeeds:
+    """Return the needs of the check where it may run in one of these rooms.
+
+    A model is opened whole where one of them has room for that, or where none is known; else its blocks' matrices stay
+    on the disk, and each is read when it is used.
+    """
+    full = full_needs(description, device)
+    return full if not rooms or any(full.fits(room) for room in rooms) else offloaded_needs(description, device)
+
+
+def full_needs(description: ModelDescription, device: DeviceKind) -> ReloadNeeds:
+    """Return the needs of a check of the whole model: it is opened in main memory, and moved to the device."""
+    opened = description.bytes * (_COPIES_OF_EXPERTS if _stacks(description) else 1)
+    if device.has_own_memory:
+        on_device = ceil((description.bytes + _logits(description)) * _SMALL_TENSORS)
+        return ReloadNeeds(offloads=False, memory=opened, device_memory=on_device, traffic=0)
+    memory = opened + 2 * _FLOAT * VERIFIED_POSITIONS * description.vocabulary_size
+    return ReloadNeeds(offloads=False, memory=memory, device_memory=0, traffic=0)
+
+
+def offloaded_needs(description: ModelDescription, device: DeviceKind) -> ReloadNeeds:
+    """Return the needs of a check that holds all but the blocks' matrices, and the one of these that is being used.
+
+    The experts of a block are used together. Where they lie in the files one by one, the library stacks them while it
+    opens the model, and writes the stacks into a folder.
+    """
+    width = WEIGHT_BYTES[description.dtype]
+    outer = description.parameters - description.prunable_parameters - description.other_module_parameters
+    resident = max(outer, 0) * width
+    stacks = _stacks(description)
+    matrix = max((each.numel for each in description.linears if each.experts is None), default=0) * width
+    used = max([matrix, *(sum(block) * width for block in stacks)])
+    stacking = _COPIES_IN_CONVERSION * width * max((max(block) for block in stacks), default=0)
+    positions = min(VERIFIED_POSITIONS, description.context_length)
+    broadest = max(each.out_features for each in description.linears)
+    passing = positions * (6 * description.hidden_size + 3 * broadest) * _FLOAT
+    cache = 2 * positions * description.layers * description.hidden_size * width
+    working = used + passing + cache + _logits(description)
+    # Each tensor is read once when the model is opened, and in each of three forwards; stacks are written as well.
+    traffic = 4 * description.bytes + width * sum(map(sum, stacks))
+    if device.has_own_memory:
+        on_device = ceil((resident + working) * _SMALL_TENSORS)
+        return ReloadNeeds(True, memory=max(resident, used, stacking), device_memory=on_device, traffic=traffic)
+    compared = 2 * _FLOAT * VERIFIED_POSITIONS * description.vocabulary_size
+    memory = ceil((resident + max(working + compared, stacking)) * _SMALL_TENSORS)
+    return ReloadNeeds(True, memory=memory, device_memory=0, traffic=traffic)
+
+
+def _logits(description: ModelDescription) -> int:
+    """Return the bytes of the logits, as they are computed and in float32."""
+    width = WEIGHT_BYTES[description.dtype]
+    positions = min(VERIFIED_POSITIONS, description.context_length)
+    return positions * description.vocabulary_size * (width + (_FLOAT if width < _FLOAT else 0))
+
+
+def _stacks(description: ModelDescription) -> list[list[int]]:
+    """Return the weights of each stack of experts, block by block."""
+    by_block: dict[int, list[int]] = defaultdict(list)
+    for linear in description.linears:
+        if linear.experts is not None:
+            by_block[linear.layer].append(linear.numel)
+    return list(by_block.values())
