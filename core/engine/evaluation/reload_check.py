@@ -3,7 +3,8 @@
 This is the one place where the modelling file of an artifact is executed, and only if it is what this version writes.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import read_config
 from core.engine.architectures.heterogeneous import MODELLING_FILE, has_modelling_file, per_layer_architecture
 from core.engine.architectures.registry import architecture_for
+from core.engine.models.accelerator import ran_out_of_memory
 from core.engine.models.implementations import own_implementations
 from core.engine.models.offloading import offloading
 from core.engine.models.tensors import load_tensors
@@ -52,7 +54,7 @@ def reload_check(
         placing = offloading(
             artifact, known, offload, device=device, trust_remote_code=runs_code, implementations=implementations
         )
-    with working("opening the artifact anew"), placing as places:
+    with working("opening the artifact anew"), _refusals(), placing as places:
         opened: Any = AutoModelForCausalLM.from_pretrained(
             artifact,
             local_files_only=True,
@@ -87,6 +89,19 @@ def reload_check(
         "trust_remote_code": runs_code,
         **({} if offload is None else {"offloaded": True}),
     }
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Raise ReloadCheckFailed for what `from_pretrained` says of a tensor that the model has no place for."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if ran_out_of_memory(error):
+            raise
+        raise ReloadCheckFailed(
+            f"from_pretrained does not open the artifact: {' '.join(str(error).split())[:500]}"
+        ) from error
 
 
 def difference_beyond(logits: Tensor, expected: Tensor, tolerance: float) -> float | None:

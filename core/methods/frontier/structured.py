@@ -98,7 +98,7 @@ class StructuredFrontier(BlockUnitMethod):
         if unit_set.linear_output is not None:
             before |= fit.choose_linear(pruned)
         pruned.fit_experts(before, fit)
-        return fit.result().beside(PrunedBlock(heads.units, heads.changed, heads.costs, heads.notes))
+        return fit.result().joined_with(PrunedBlock(heads.units, heads.changed, heads.costs, heads.notes))
 
 
 def _counts_without(

@@ -147,7 +147,7 @@ class PrunedBlock:
     notes: Sequence[str] = ()
     scores: Mapping[KindName, Sequence[float]] = field(default_factory=dict)
 
-    def beside(self, other: "PrunedBlock") -> "PrunedBlock":
+    def joined_with(self, other: "PrunedBlock") -> "PrunedBlock":
         """Return the same block without what another choice, of units of other kinds, leaves out too."""
         return PrunedBlock(
             {**other.units, **self.units},

@@ -182,8 +182,8 @@ def estimate_resources(
         model_peak = max(model_peak, added.memory_bytes)
     stored += 2 * added.bytes + added.temporary_bytes
     moved = stored + 6 * description.bytes + 4 * streams + check.traffic * (not method.measures)
-    held = _host_bytes(blocks, width) + streams // 8
-    host = max(held, training.checkpoint, added.memory_bytes, check.memory * (not method.measures))
+    pruning = _host_bytes(blocks, width) + streams // 8
+    host = max(pruning, training.checkpoint, added.memory_bytes, check.memory * (not method.measures))
     memory_bytes, device_memory_bytes = _peaks(device, max(engine, model_peak), host)
     return ResourceEstimate(
         peak_memory_bytes=memory_bytes,
