@@ -21,11 +21,14 @@ import random
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import CodeType
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / ".cache" / "device-mutants.json"
@@ -37,9 +40,18 @@ _WITHOUT = ("core/engine/models/accelerator.py",)
 """The interface itself, of which the simulator has its own implementation."""
 _DEVICES = ("device", "place")
 """Names that hold a device, whatever object they are attributes of."""
-_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "pytest")
+_LIBRARIES = ("torch", "transformers", "accelerate", "peft")
 _NOTE = "__note_device_call__"
-_TESTS = [f"tests/simulator/{name}.py" for name in ("test_language_models", "test_classifiers", "test_memory")]
+_FILES = [
+    f"tests/simulator/{name}.py" for name in ("test_language_models", "test_classifiers", "test_memory", "test_stages")
+]
+_CHOICE = (
+    "not gpt2 and not every_family and not every_allocation and not two_hundred and not device_that_fails and "
+    "(lenet or not every_method_s_classifier)"
+)
+"""Of all their tests, but for what repeats a method on another family, or a fault at every allocation."""
+_MOST_TESTS = 6
+"""Tests that are run on a mutant: of those that reach it, the fastest."""
 _CPU = ast.parse('__import__("torch").device("cpu")', mode="eval").body
 
 
@@ -185,33 +197,56 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def reached() -> dict[str, list[str]]:
-    """Return the tests that reach each call with a mutant, by file and number; raises RuntimeError where one fails."""
-    found: dict[str, list[str]] = {}
+    """Return the fastest tests that reach each call with a mutant, by file and number.
+
+    Raises RuntimeError where one of all tests fails.
+    """
+    found: dict[str, set[str]] = {}
+    clock = _Clock()
 
     def note(*places: str) -> None:
         test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
         for place in places:
-            if test and test not in found.setdefault(place, []):
-                found[place].append(test)
+            found.setdefault(place, set()).update([test] if test else [])
 
     with TemporaryDirectory() as folder:
         file = Path(folder) / "reached.json"
 
         def save() -> None:
-            file.write_text(json.dumps(found))
+            fastest = {place: sorted(tests, key=clock.seconds.__getitem__) for place, tests in found.items()}
+            file.write_text(json.dumps({place: tests[:_MOST_TESTS] for place, tests in fastest.items() if tests}))
 
         setattr(builtins, _NOTE, note)
-        failed, _ = _run({each: watched(each) for each in {mutant.file for mutant in find_mutants()}}, _TESTS, save)
+        code = {each: watched(each) for each in {mutant.file for mutant in find_mutants()}}
+        failed, _ = _run(code, [*_FILES, "-k", _CHOICE], plugins=[clock], after=save, seconds=0)
         if failed:
             raise RuntimeError("the tests fail without any change: no mutant can be judged by them")
         answer: dict[str, list[str]] = json.loads(file.read_text())
         return answer
 
 
+class _Clock:
+    """Seconds of each test that was run: a plugin of pytest."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[report.nodeid] += report.duration
+
+
 def _run(
-    code: Mapping[str, CodeType], tests: Sequence[str], after: Callable[[], None] | None = None
+    code: Mapping[str, CodeType],
+    tests: Sequence[str],
+    *,
+    plugins: Sequence[object] = (),
+    after: Callable[[], None] | None = None,
+    seconds: int = _SECONDS,
 ) -> tuple[bool, float]:
-    """Run tests on modules with this code, in a child; return True where one failed, and the seconds."""
+    """Run tests on modules with this code, in a child; return True where one failed, and the seconds.
+
+    They have failed where they take longer than `seconds`; 0 is without end.
+    """
     start = time.monotonic()
     child = os.fork()
     if child == 0:
@@ -220,11 +255,10 @@ def _run(
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1)
             os.dup2(null, 2)
-            signal.alarm(_SECONDS)
+            signal.alarm(seconds)
             sys.meta_path.insert(0, _Finder(code))
-            import pytest
-
-            status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *tests]))
+            options = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "-m", "nightly or not nightly"]
+            status = int(pytest.main([*options, *tests], plugins=[*plugins]))
             if after is not None:
                 after()
         finally:

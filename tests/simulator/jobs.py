@@ -9,6 +9,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
+from core.engine.architectures.architecture import Architecture
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
@@ -32,8 +33,8 @@ from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
 
 QUICK = {
-    "steps": 4, "batch_size": 2, "retrain_steps": 3, "rounds": 2, "masks_per_round": 10, "round_share": 0.5,
-    "sequences": 2, "iterations": 4, "conjugate_gradient_steps": 3, "measured_images": 8,
+    "steps": 10, "batch_size": 2, "retrain_steps": 3, "rounds": 2, "masks_per_round": 10, "round_share": 0.5,
+    "sequences": 2, "iterations": 4, "periods": 1, "conjugate_gradient_steps": 3, "measured_images": 8,
 }  # fmt: skip
 """Parameters by which methods that repeat something do so a few times."""
 
@@ -57,11 +58,11 @@ def quick_parameters(method: str, pattern: str | None, parameters: dict[str, Any
 def prune_language(
     source: Path, work: Path, device: torch.device, method: str, pattern: str | None = None, *, budget: int = 2**30,
     calibration: Tensor | None = None, evaluation: Tensor | None = None, previous: Sequence[Path] = (),
-    progress: Progress | None = None, **parameters: Any,
+    progress: Progress | None = None, discovered: Architecture | None = None, **parameters: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Prune a model, write it, and check what was written; return the files' digests and the figures."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    folder = open_model(source)
+    folder = open_model(source, discovered=discovered)
     sparsity = 0.25 if pattern == "structured" else 0.5
     request = request_for(folder, method, sparsity, pattern, quick_parameters(method, pattern, parameters))
     work.mkdir(parents=True)
@@ -75,8 +76,8 @@ def prune_language(
         lambda walk: walk.run(),
     )  # fmt: skip
     artifact = work / "artifact"
-    write_checkpoint(result.files, result.unchanged, source, artifact, config=result.config)
-    checked = reload_check(artifact, result.verification, device=device)
+    write_checkpoint(result.files, result.unchanged, source, artifact, config=result.config, discovered=discovered)
+    checked = reload_check(artifact, result.verification, device=device, discovered=discovered)
     return {
         "files": digests(artifact), "rows": result.layers, "perplexity": result.perplexity, "reload": checked,
         "micro_batches": result.micro_batches, "notes": result.notes,

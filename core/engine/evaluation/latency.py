@@ -1,5 +1,6 @@
 """Latency of dense and pruned, measured in turn in one process so that both meet the same machine."""
 
+import inspect
 import statistics
 from functools import partial
 from typing import Any
@@ -83,11 +84,16 @@ def _measured(latency: dict[str, Any]) -> list[str]:
 
 @torch.inference_mode()
 def _time_once(model: PreTrainedModel, tokens_1T: torch.Tensor, device: torch.device) -> tuple[float, float]:
+    name = _cache_name(model)
     answer, prefill = timed(lambda: model(input_ids=tokens_1T, use_cache=True, logits_to_keep=1), device)
     steps = []
     for _ in range(_DECODE_TOKENS):
-        following = answer.logits[:, -1:].argmax(-1)
-        cache = answer.past_key_values
-        answer, step = timed(lambda: model(input_ids=following, past_key_values=cache, use_cache=True), device)  # noqa: B023
-        steps.append(step)
+        step = partial(model, input_ids=answer.logits[:, -1:].argmax(-1), use_cache=True, **{name: answer[name]})
+        answer, milliseconds = timed(step, device)
+        steps.append(milliseconds)
     return prefill, statistics.median(steps)
+
+
+def _cache_name(model: PreTrainedModel) -> str:
+    """Return the name by which a model takes its cache and gives it back: releases of transformers differ."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

@@ -1,0 +1,249 @@
+"""Whole stages of jobs on the simulated accelerator, as a runner is told of them: what they leave is the CPU's."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from transformers import dynamic_module_utils
+
+from bench.architectures.tiny_configs import tiny_model
+from core.engine.architectures.architecture import Architecture
+from core.engine.checkpoints.safetensors_header import read_header
+from core.errors import LatencyTooNoisy, TargetUnreachable
+from core.pipeline.messages import (
+    ClassifierSpec,
+    ImageSource,
+    JobSpec,
+    LanguageSpec,
+    MeasureSpec,
+    ModelSource,
+    Spec,
+    TextSource,
+    VerifySpec,
+)
+from core.pipeline.results import PruneOutput, RecoveryOutput, TaskOutput, VerificationOutput
+from core.pipeline.stages.discover import discover_and_test
+from core.pipeline.stages.run import run_stage
+from core.progress import Progress
+from tests.engine.classifier_folders import CLASSES, image_shape, make_classifier
+from tests.image_sets import encoded, write_folder
+from tests.recipes import recipe_of
+from tests.simulator.devices import SimulatedDevice
+from tests.simulator.jobs import digests, prune_language, quick_parameters
+from tests.sources.conftest import write_wordy_model
+
+_TEXT = {"dataset": "words", "samples": 4, "sequence_length": 16}
+_EVALUATION = {"datasets": ["words"], "samples": 3, "sequence_length": 16}
+_TRAINING = {"dataset": "words", "sequence_length": 16, "steps": 3, "batch_size": 2, "learning_rate": 1e-2}
+_LANGUAGE: dict[str, dict[str, Any]] = {
+    "wanda": {"method": "wanda", "sparsity": 0.5},
+    "generated": {"method": "sparsegpt", "sparsity": 0.5, "calibration": {**_TEXT, "generated": 2}},
+    "finetune": {"method": "magnitude", "sparsity": 0.5, "recovery": {"method": "finetune", **_TRAINING}},
+    "stages": {
+        "method": "lorashear", "sparsity": 0.25,
+        "recovery": {
+            "method": "lora", "sequence_length": 16, "batch_size": 2,
+            "stages": [{"datasets": ["words"], "steps": 2}, {"datasets": ["words"], "steps": 1}],
+        },
+    },
+    "distill": {"method": "flap", "sparsity": 0.25, "pattern": "structured",
+                "recovery": {"method": "distill", **_TRAINING}},
+    "sensitivity": {"method": "sensitivity",
+                    "parameters": {"method": "wanda", "pattern": "unstructured", "rates": [0.3, 0.6]}},
+}  # fmt: skip
+"""One job of each kind of stage on a language model."""
+_EPOCH = {"dataset": "dots", "steps": 2, "batch_size": 8}
+_CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "filter-taylor": {"method": "filter-taylor", "sparsity": 0.3},
+    "hashed": {"method": "magnitude", "sparsity": 0.5, "output": {"format": "hashed", "compression": 0.5}},
+    "finetune": {"method": "obd", "sparsity": 0.5, "recovery": {"method": "finetune", **_EPOCH}},
+    "distill": {"method": "magnitude", "sparsity": 0.5, "recovery": {"method": "distill", **_EPOCH}},
+    "sensitivity": {"method": "sensitivity",
+                    "parameters": {"method": "magnitude", "pattern": "unstructured", "rates": [0.3, 0.6]}},
+}  # fmt: skip
+"""The same on an image classifier."""
+_FEW_LAUNCHES = 10
+"""On the device in each stage that runs a model, at least: one that ran on the CPU would have none."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What runs stages of one job on one device, and counts what each did there."""
+
+    device: torch.device
+    simulated: SimulatedDevice
+
+    def run(self, spec: Spec) -> TaskOutput:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        torch.manual_seed(0)
+        with self.simulated.counting() as counts:
+            output = run_stage(spec, Progress(), lambda: 0)
+        assert (counts.launches > _FEW_LAUNCHES) == (self.device.type != "cpu"), spec
+        return output
+
+
+def _figures(output: TaskOutput) -> Any:
+    """Return what a stage has measured of the model, without what differs from one run to the next."""
+    if isinstance(output, PruneOutput):
+        metrics = output.metrics.model_dump(mode="json", exclude={"peak_memory_bytes"})
+        return metrics, output.report.model_dump(mode="json")["layers"], output.notes
+    assert isinstance(output, RecoveryOutput)
+    return output.perplexity, output.zeros, output.recovery.loss, output.recovery.holdout_loss, output.notes
+
+
+def _bytes_of(file: Path | None) -> str | None:
+    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _on_both(simulated: SimulatedDevice, job: Callable[[Stages, Path], Any], folder: Path) -> None:
+    assert job(Stages(simulated.device, simulated), folder / "sim") == job(
+        Stages(torch.device("cpu"), simulated), folder / "cpu"
+    )
+
+
+def _spec(kind: type[JobSpec], device: torch.device, body: dict[str, Any], model: Path, work: Path, **more: Any) -> Any:
+    work.mkdir(parents=True, exist_ok=True)
+    parameters = quick_parameters(body["method"], body.get("pattern"), body.get("parameters", {}))
+    return kind.model_validate(
+        {
+            "job": "job_1", "attempt": 1, "recipe": recipe_of(**body | {"parameters": parameters}),
+            "model": ModelSource(path=model, name="m", revision="1"), "work": work, "previous": [],
+            "artifact": work / "artifact", "device": str(device), "threads": 1, **more,
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def wordy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_wordy_model(tmp_path_factory.mktemp("models") / "wordy")
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> TextSource:
+    file = tmp_path_factory.mktemp("texts") / "words.txt"
+    file.write_text("\n".join(" ".join(f"w{(n * n + 7 * line) % 96}" for n in range(20)) for line in range(60)))
+    return TextSource(name="words", path=file, format="text")
+
+
+@pytest.fixture(scope="module")
+def dots(tmp_path_factory: pytest.TempPathFactory) -> ImageSource:
+    """Images of LeNet-5's size, all different."""
+    generator = torch.Generator().manual_seed(0)
+    images = [encoded(torch.randint(256, (28, 28), generator=generator, dtype=torch.uint8).numpy()) for _ in range(40)]
+    folder = write_folder(tmp_path_factory.mktemp("images") / "dots", images, [str(each) for each in range(CLASSES)])
+    return ImageSource(name="dots", path=folder, format="image_folder", sha256="0" * 64)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("body", _LANGUAGE.values(), ids=list(_LANGUAGE))
+def test_stages_of_a_language_model_leave_what_the_cpu_leaves(
+    body: dict[str, Any], simulated: SimulatedDevice, wordy: Path, words: TextSource, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    body = {"calibration": _TEXT, "evaluation": _EVALUATION, **body}
+    recovery = body.get("recovery")
+    distills = recovery is not None and recovery["method"] == "distill"
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+
+    def job(stages: Stages, work: Path) -> Any:
+        spec: LanguageSpec = _spec(
+            LanguageSpec, stages.device, body, wordy, work, calibration=words,
+            generated=words if "generated" in body["calibration"] else None, evaluation=[words],
+            recovery=[words] * len(recovery.get("stages", [None])) if recovery else [],
+            teacher=ModelSource(path=wordy, name="m", revision="1") if distills else None,
+            activation_budget_bytes=2**30, task="sensitivity" if body["method"] == "sensitivity" else "prune",
+        )  # fmt: skip
+        found = [stages.run(spec)]
+        if recovery:
+            found.append(stages.run(spec.model_copy(update={"task": "recover"})))
+        expected = [each.expected for each in found if isinstance(each, PruneOutput | RecoveryOutput)]
+        if expected[-1] is not None:
+            pair = {"dense": spec.model.place, "pruned": spec.artifact_place}
+            common = {"device": spec.device, "threads": 1}
+            stages.run(MeasureSpec.model_validate({**common, **pair, "sequence_length": 16}))
+            checked = {"artifact": spec.artifact_place, "expected": expected[-1], "modules": tmp_path / "modules"}
+            found_again = stages.run(VerifySpec.model_validate(common | checked))
+            assert isinstance(found_again, VerificationOutput)
+            assert found_again.verification.maximum_difference == 0, "it is what was measured, on the same device"
+        return [*map(_figures, found)], [*map(_bytes_of, expected)], digests(spec.artifact)
+
+    _on_both(simulated, job, tmp_path)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("body", _CLASSIFIERS.values(), ids=list(_CLASSIFIERS))
+def test_stages_of_a_classifier_leave_what_the_cpu_leaves(
+    body: dict[str, Any], simulated: SimulatedDevice, dots: ImageSource, tmp_path: Path
+) -> None:
+    source = make_classifier(tmp_path / "model", "lenet-5")
+    images = {"dataset": "dots", "samples": 16}
+    body = {"calibration": images, "evaluation": {"datasets": ["dots"], "samples": 10}, **body}
+
+    def job(stages: Stages, work: Path) -> Any:
+        spec: ClassifierSpec = _spec(
+            ClassifierSpec, stages.device, body, source, work, calibration=dots, evaluation=[dots],
+            recovery=dots if "recovery" in body else None,
+        )  # fmt: skip
+        output = stages.run(spec)
+        assert isinstance(output, PruneOutput)
+        if output.expected is not None:
+            pair = {"dense": spec.model.place, "pruned": spec.artifact_place}
+            common = {"device": spec.device, "threads": 1}
+            stages.run(MeasureSpec.model_validate({**common, **pair, "image_shape": image_shape("lenet-5")}))
+            checked = {"artifact": spec.artifact_place, "expected": output.expected, "modules": tmp_path / "modules"}
+            stages.run(VerifySpec.model_validate(common | checked))
+        return _figures(output), _bytes_of(output.expected), digests(spec.artifact)
+
+    _on_both(simulated, job, tmp_path)
+
+
+@pytest.mark.nightly
+def test_shapes_are_timed_on_the_device(simulated: SimulatedDevice, wordy: Path, tmp_path: Path) -> None:
+    body = {"method": "depth", "target": {"latency_ratio": 0.99}, "calibration": _TEXT}
+    spec = _spec(
+        LanguageSpec, simulated.device, body, wordy, tmp_path, calibration=None, evaluation=[], task="search",
+        activation_budget_bytes=2**30,
+    )  # fmt: skip
+    with simulated.counting() as counts, suppress(LatencyTooNoisy, TargetUnreachable):
+        run_stage(spec, Progress(), lambda: 0)
+    assert counts.launches > _FEW_LAUNCHES
+
+
+@cache
+def _mixture(model_type: str) -> tuple[TemporaryDirectory[str], Architecture]:
+    """Return a folder of a tiny mixture of experts, and its architecture as a worker finds it."""
+    place = TemporaryDirectory()
+    tiny_model(model_type, 0).save_pretrained(place.name)
+    config = json.loads(Path(place.name, "config.json").read_text())
+    return place, discover_and_test(config, read_header(Path(place.name, "model.safetensors")))
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("method", "pattern", "parameters"),
+    [("sparsegpt", "unstructured", {}), ("frontier", "unstructured", {}), ("frontier", "structured", {}),
+     ("flap", "structured", {}), ("llm-pruner", "structured", {}), ("expert-drop", "structured", {}),
+     ("expert-drop", "structured", {"score": "random", "merge": True})],
+)  # fmt: skip
+@pytest.mark.parametrize("model_type", ["mixtral", "gpt_oss"])
+def test_a_pruned_mixture_is_the_cpu_s(
+    method: str, pattern: str, parameters: dict[str, Any], model_type: str, simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    place, architecture = _mixture(model_type)
+    source = Path(place.name)
+    here = prune_language(
+        source, tmp_path / "cpu", torch.device("cpu"), method, pattern, discovered=architecture, **parameters
+    )
+    there = prune_language(
+        source, tmp_path / "sim", simulated.device, method, pattern, discovered=architecture, **parameters
+    )
+    assert there == here and simulated.counts.launches > 100
