@@ -100,7 +100,7 @@ def _prune_block(
     states = given.kept_bytes([*driving, *evaluated])
     if waits:
         states += given.lanes * tokens * block.hidden_size * f - given.kept_bytes(driving)
-    with ledger.holding(states + block.weights * (given.lanes * f + stored * given.stored_copy_bytes)):
+    with ledger.holding(states + block.weights * (given.lanes * f + stored * given.unshared_bytes)):
         if not waits:
             ledger.take(sum(_statistic(given, group) for group in block.groups))
         waited = 0
@@ -222,14 +222,14 @@ def unit_removal_bytes(given: PassFacts, *, compares: bool) -> int:
             ledger.reach(block.weights * w * (2 - given.facts.sparsity))  # what is left is sliced
             if chooses == 1:
                 batch = min(given.micro_batch, tokens.calibration)
-                with ledger.holding(block.weights * (f + given.stored_copy_bytes)):
+                with ledger.holding(block.weights * (f + given.unshared_bytes)):
                     ledger.reach(batch * max(_moments(given, group) for group in block.groups))
         if given.lanes > 1:
             _prune_block(ledger, given, block.adding_alone() if chooses else block, evaluated, stored=2)
         if compares:
             seen = min(tokens.calibration, SPLIT_TOKENS)
             batch = min(given.micro_batch, seen)
-            with ledger.holding(block.weights * (f + given.stored_copy_bytes) + given.kept_bytes([(seen, f)])):
+            with ledger.holding(block.weights * (f + given.unshared_bytes) + given.kept_bytes([(seen, f)])):
                 ledger.reach(batch * max(_moments(given, group) for group in block.groups))
             with ledger.holding(given.kept_bytes([((1 + MOST_SPLITS) * seen, f)])):
                 _forward(ledger, given, block, batch, f)

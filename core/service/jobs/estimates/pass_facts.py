@@ -40,7 +40,7 @@ class PassFacts:
         return WEIGHT_BYTES[self.description.dtype]
 
     @property
-    def stored_copy_bytes(self) -> int:
+    def unshared_bytes(self) -> int:
         """Bytes of a stored weight beside the one of the forward; none where one tensor is both."""
         return 0 if self.weight_bytes == self.forward_bytes else self.weight_bytes
 

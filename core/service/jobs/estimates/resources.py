@@ -242,7 +242,7 @@ def _host_bytes(block: list[LinearShape], width: int) -> int:
     powers of two.
     """
     sizes = [linear.numel * width for linear in block]
-    return max(sizes) + 2 * sum(2 ** (size - 1).bit_length() for size in sizes)
+    return max(sizes) + 2 * sum(1 << (size - 1).bit_length() for size in sizes)
 
 
 def _largest_block(description: ModelDescription) -> list[LinearShape]:
