@@ -5,9 +5,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -218,13 +216,13 @@ def test_shapes_are_timed_on_the_device(simulated: SimulatedDevice, wordy: Path,
     assert counts.launches > _FEW_LAUNCHES
 
 
-@cache
-def _mixture(model_type: str) -> tuple[TemporaryDirectory[str], Architecture]:
-    """Return a folder of a tiny mixture of experts, and its architecture as a worker finds it."""
-    place = TemporaryDirectory()
-    tiny_model(model_type, 0).save_pretrained(place.name)
-    config = json.loads(Path(place.name, "config.json").read_text())
-    return place, discover_and_test(config, read_header(Path(place.name, "model.safetensors")))
+@pytest.fixture(scope="module", params=["mixtral", "gpt_oss"])
+def mixture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Architecture]:
+    """A tiny mixture of experts, and its architecture as a worker finds it."""
+    folder = tmp_path_factory.mktemp("mixtures") / request.param
+    tiny_model(request.param, 0).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    return folder, discover_and_test(config, read_header(folder / "model.safetensors"))
 
 
 @pytest.mark.nightly
@@ -234,16 +232,14 @@ def _mixture(model_type: str) -> tuple[TemporaryDirectory[str], Architecture]:
      ("flap", "structured", {}), ("llm-pruner", "structured", {}), ("expert-drop", "structured", {}),
      ("expert-drop", "structured", {"score": "random", "merge": True})],
 )  # fmt: skip
-@pytest.mark.parametrize("model_type", ["mixtral", "gpt_oss"])
 def test_a_pruned_mixture_is_the_cpu_s(
-    method: str, pattern: str, parameters: dict[str, Any], model_type: str, simulated: SimulatedDevice, tmp_path: Path
-) -> None:
-    place, architecture = _mixture(model_type)
-    source = Path(place.name)
-    here = prune_language(
-        source, tmp_path / "cpu", torch.device("cpu"), method, pattern, discovered=architecture, **parameters
-    )
-    there = prune_language(
-        source, tmp_path / "sim", simulated.device, method, pattern, discovered=architecture, **parameters
-    )
+    method: str, pattern: str, parameters: dict[str, Any], mixture: tuple[Path, Architecture],
+    simulated: SimulatedDevice, tmp_path: Path,
+) -> None:  # fmt: skip
+    source, architecture = mixture
+
+    def pruned(device: torch.device, work: Path) -> dict[str, Any]:
+        return prune_language(source, work, device, method, pattern, discovered=architecture, **parameters)
+
+    here, there = pruned(torch.device("cpu"), tmp_path / "cpu"), pruned(simulated.device, tmp_path / "sim")
     assert there == here and simulated.counts.launches > 100
