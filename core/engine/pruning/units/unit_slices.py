@@ -125,18 +125,18 @@ class StackSlice(SetSlice):
     @contextmanager
     def zeroed(self, stack: Tensor, kept: Tensor) -> Iterator[None]:
         """Let the features of the units that are not `kept` be zero in a stack, inside the context."""
-        before: list[tuple[Tensor, tuple[slice | Tensor, ...], Tensor]] = []
+        before: list[tuple[Tensor, Tensor, Tensor]] = []
         for matrix, rows in zip(stack.data, self.features(kept), strict=True):
-            removed = torch.ones(matrix.shape[self.dimension], dtype=torch.bool)
-            removed[rows] = False
-            place = (*(slice(None),) * self.dimension, removed)
-            before.append((matrix, place, matrix[place]))
-            matrix[place] = 0
+            is_removed = torch.ones(matrix.shape[self.dimension], dtype=torch.bool)
+            is_removed[rows] = False
+            removed = is_removed.nonzero().flatten().to(matrix.device)
+            before.append((matrix, removed, matrix.index_select(self.dimension, removed)))
+            matrix.index_fill_(self.dimension, removed, 0)
         try:
             yield
         finally:
-            for matrix, place, values in before:
-                matrix[place] = values
+            for matrix, removed, values in before:
+                matrix.index_copy_(self.dimension, removed, values)
 
     @property
     def _of_one(self) -> UnitSlice:
