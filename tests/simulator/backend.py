@@ -70,6 +70,7 @@ class SimulatorBackend(DeviceBackend):
 
 _move = nn.Module.to
 _safe_open = offload.safe_open
+_copy: Any = Tensor.__deepcopy__
 
 
 def _moved(module: nn.Module, *arguments: Any, **keywords: Any) -> nn.Module:
@@ -79,6 +80,16 @@ def _moved(module: nn.Module, *arguments: Any, **keywords: Any) -> nn.Module:
     if dtype is None and device is not None and all(each.device == device for each in tensors):
         return module
     return _move(module, *arguments, **keywords)
+
+
+def _copied(self: Tensor, memo: dict[int, Any]) -> Tensor:
+    """Copy a tensor for `copy.deepcopy`, which torch does by its storage: of a simulated one that has no address."""
+    if self.device.type != NAME:
+        return _copy(self, memo)
+    if id(self) not in memo:
+        memo[id(self)] = self.detach().clone().requires_grad_(self.requires_grad)
+    copied: Tensor = memo[id(self)]
+    return copied
 
 
 def _safe_open_on_the_host(file: str, framework: str, device: Any = "cpu") -> Any:
@@ -107,6 +118,7 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU, *, has_values: bool = True) -> Ite
     torch.__future__.set_swap_module_params_on_conversion(True)
     nn.Module.to = _moved
     offload.safe_open = _safe_open_on_the_host
+    Tensor.__deepcopy__ = _copied
     try:
         # torch starts one thread of its autograd for the first device alone: all is done in the caller's.
         with torch.autograd.set_multithreading_enabled(False):
@@ -115,6 +127,7 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU, *, has_values: bool = True) -> Ite
         torch.__future__.set_swap_module_params_on_conversion(False)
         nn.Module.to = _move
         offload.safe_open = _safe_open
+        Tensor.__deepcopy__ = _copy
         Presence.is_given, Presence.current, Presence.has_values = False, 0, True
         del DEVICE_KINDS[NAME], BACKENDS[NAME]
         AcceleratorState._reset_state(reset_partial_state=True)
