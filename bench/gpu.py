@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,18 @@ from bench.cells import (
     cell_key,
     engine_program,
     own_program,
-    own_release,
     recall,
     remember,
     run,
 )
+from bench.gpu_report import GIB, Tables, page, pruned_row
 from bench.machine import describe_machine, threads_available
-from bench.page import table, write_section
+from bench.page import write_section
 from core.device_kinds import CUDA, device_kind
 from core.settings import Settings
 from worker.devices import DeviceReader
 
 SECTION = "bench-gpu"
-GIB = 2**30
 DISK_SHARE = 2.5
 """Free disk a model needs, as a multiple of its bytes: itself, what is pruned of it, and hidden states."""
 TEST_FOLDERS = ("tests/engine", "tests/worker")
@@ -135,19 +134,6 @@ class Bench:
         return measured.result | {"host_peak_bytes": measured.peak_bytes}
 
 
-@dataclass
-class Tables:
-    """Figures that were measured, as the page has them."""
-
-    tests: dict[str, Any] | None = None
-    pruned: list[list[str]] = field(default_factory=list)
-    sparse: list[list[str]] = field(default_factory=list)
-    precisions: set[tuple[str, str]] = field(default_factory=set)
-    notes: list[str] = field(default_factory=list)
-    is_complete: bool = False
-    has_failed: bool = False
-
-
 def measure(bench: Bench, shapes: Sequence[str], methods: Sequence[Method], tests: bool, tables: Tables) -> None:
     """Fill in the tables; raises OutOfTime, with what was measured until then in them."""
     if tests:
@@ -181,6 +167,7 @@ def _prune_all(bench: Bench, name: str, methods: Sequence[Method], tables: Table
         if not (folder / "tokens.safetensors").exists():
             bench.run(own_program("bench.deep_model_cell"), sizes | {"output": str(folder)}, f"gpu-{name}-model")
 
+    tables.calibration[name] = f"{shape.samples} x {shape.length} tokens"
     try:
         for method in methods:
             spec = {
@@ -196,7 +183,7 @@ def _prune_all(bench: Bench, name: str, methods: Sequence[Method], tables: Table
                 tables.pruned.append([name, method.title, reason, *[""] * 4])
                 print(f"{name}, {method.title}: {failure}", file=sys.stderr, flush=True)
             else:
-                tables.pruned.append([name, method.title, *_row(figures)])
+                tables.pruned.append([name, method.title, *pruned_row(figures)])
                 tables.precisions.add((figures["forward_dtype"], figures["solve_precision"]))
             shutil.rmtree(output, ignore_errors=True)
     finally:
@@ -206,14 +193,6 @@ def _prune_all(bench: Bench, name: str, methods: Sequence[Method], tables: Table
 
 def _is_out_of_memory(failure: CellFailed) -> bool:
     return "OutOfMemoryError" in str(failure) or "MemoryError" in str(failure)
-
-
-def _row(figures: dict[str, Any]) -> list[str]:
-    """Return the cells of a row: seconds in all, of forwards and reading, and of solving; peaks of device and host."""
-    total, solve, device = (figures[name] for name in ("prune_seconds", "solve_seconds", "device_peak_bytes"))
-    parts = ["–", "–"] if solve is None else [f"{total - solve:.1f}", f"{solve:.1f}"]
-    peaks = ["–" if device is None else f"{device / GIB:.2f}", f"{figures['host_peak_bytes'] / GIB:.2f}"]
-    return [f"{total:.1f}", *parts, *peaks]
 
 
 def _time_sparse(bench: Bench, name: str, tables: Tables) -> None:
@@ -232,39 +211,6 @@ def _time_sparse(bench: Bench, name: str, tables: Tables) -> None:
             and (note := f"2:4 has no kernel here: {timed['reason'].rstrip('.')}.") not in tables.notes
         ):
             tables.notes.append(note)
-
-
-def page(tables: Tables, machine: str, command: str) -> str:
-    """Return the section: what was measured so far."""
-    parts = [f"Measured on **{machine}** with {own_release()}: `{command}`."]
-    if not tables.is_complete:
-        reason = "A failure" if tables.has_failed else "The time limit"
-        parts.append(f"{reason} ended the run; the same command goes on where it was.")
-    if tables.tests is not None:
-        counts = ", ".join(f"{number} {outcome}" for outcome, number in sorted(tables.tests["counts"].items()))
-        failed = "".join(f"\n- failed: `{name}`" for name in tables.tests["failed"])
-        parts.append(f"Tests that need a GPU: {counts or 'none ran'}.{failed}")
-    if tables.pruned:
-        header = ("model", "method", "seconds", "forwards", "solving", "device, GiB", "host, GiB")
-        sizes = {row[0]: SHAPES[row[0]] for row in tables.pruned}
-        parts.append(table(header, tables.pruned))
-        about = "; ".join(f"{name}: {each.samples} x {each.length} tokens" for name, each in sizes.items())
-        parts.append(
-            f"Llamas with random weights in bfloat16; {about}. Seconds are of pruning alone, without loading libraries "
-            "and writing the artifact; forwards have reading and statistics with them; peaks are of tensors on the "
-            "device and of the process on the host."
-        )
-    if tables.precisions:
-        said = "; ".join(
-            f"forwards in {forward}, solvers in float32 with matrix precision `{solver}`"
-            for forward, solver in sorted(tables.precisions)
-        )
-        parts.append(f"Precision: {said} (`highest` is without TF32).")
-    if tables.sparse:
-        columns = ("model", "linear layer", "tokens", "dense, µs", "2:4, µs", "times as fast")
-        parts.append(table(columns, tables.sparse))
-        parts.append("A linear layer in bfloat16, dense and in torch's semi-structured form; medians of 20 rounds.")
-    return "\n\n".join([*parts, *tables.notes])
 
 
 def _tests_program() -> Program:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench import gpu
+from bench.gpu_report import Tables
 from core.device_kinds import CPU, DEVICE_KINDS
 from tests.worker.recordings import LIBRARY_NOT_FOUND, Recording, h100, lost
 from tests.worker.test_devices import SIMULATED
@@ -51,7 +52,7 @@ def test_a_model_for_which_the_disk_is_too_small_is_left_out(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     assert 2.4e9 < gpu.SHAPES["1B"].bytes < 2.6e9 and 130e9 < gpu.SHAPES["70B"].bytes < 145e9
     monkeypatch.setitem(gpu.SHAPES, "huge", gpu.Shape(2**16, 2**18, 1000, 128, 8, 2**17))
-    tables = gpu.Tables()
+    tables = Tables()
     gpu.measure(gpu.Bench("cpu", "a machine", 0), ["huge"], gpu.METHODS, tests=False, tables=tables)
     assert tables.is_complete and "GiB of disk" in tables.notes[0]
 
