@@ -120,6 +120,13 @@ def _spec(kind: type[JobSpec], device: torch.device, body: dict[str, Any], model
     )  # fmt: skip
 
 
+def _check(spec: JobSpec, expected: Path, folder: Path) -> VerifySpec:
+    return VerifySpec(
+        artifact=spec.artifact_place, expected=expected, modules=folder / "modules", offload=folder / "offload",
+        device=spec.device, threads=spec.threads,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def wordy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_wordy_model(tmp_path_factory.mktemp("models") / "wordy")
@@ -168,10 +175,9 @@ def test_stages_of_a_language_model_leave_what_the_cpu_leaves(
             pair = {"dense": spec.model.place, "pruned": spec.artifact_place}
             common = {"device": spec.device, "threads": 1}
             stages.run(MeasureSpec.model_validate({**common, **pair, "sequence_length": 16}))
-            checked = {"artifact": spec.artifact_place, "expected": expected[-1], "modules": tmp_path / "modules"}
-            found_again = stages.run(VerifySpec.model_validate(common | checked))
-            assert isinstance(found_again, VerificationOutput)
-            assert found_again.verification.maximum_difference == 0, "it is what was measured, on the same device"
+            again = stages.run(_check(spec, expected[-1], tmp_path))
+            assert isinstance(again, VerificationOutput)
+            assert again.verification.maximum_difference == 0, "it is what was measured, on the same device"
         return [*map(_figures, found)], [*map(_bytes_of, expected)], digests(spec.artifact)
 
     _on_both(simulated, job, tmp_path)
@@ -197,8 +203,7 @@ def test_stages_of_a_classifier_leave_what_the_cpu_leaves(
             pair = {"dense": spec.model.place, "pruned": spec.artifact_place}
             common = {"device": spec.device, "threads": 1}
             stages.run(MeasureSpec.model_validate({**common, **pair, "image_shape": image_shape("lenet-5")}))
-            checked = {"artifact": spec.artifact_place, "expected": output.expected, "modules": tmp_path / "modules"}
-            stages.run(VerifySpec.model_validate(common | checked))
+            stages.run(_check(spec, output.expected, tmp_path))
         return _figures(output), _bytes_of(output.expected), digests(spec.artifact)
 
     _on_both(simulated, job, tmp_path)
