@@ -47,7 +47,7 @@ _FILES = [
 ]
 _CHOICE = (
     "not gpt2 and not every_family and not every_allocation and not two_hundred and not device_that_fails and "
-    "(lenet or not every_method_s_classifier)"
+    "(lenet-5 or not every_method_s_classifier)"
 )
 """Of all their tests, but for what repeats a method on another family, or a fault at every allocation."""
 _MOST_TESTS = 6
