@@ -42,12 +42,13 @@ class SimulatedDevice:
     """One simulated device.
 
     `fails_allocation` is asked at every allocation, with its number among those that are counted and its bytes, if it
-    shall fail as if memory had run out.
+    shall fail as if memory had run out. `left` are the bytes that an earlier program had not given back when this began.
     """
 
     index: int
     capacity: int = USUAL_CAPACITY
     allocated: int = 0
+    left: int = 0
     peak: int = 0
     is_lost: bool = False
     counts: Counts = field(default_factory=Counts)
@@ -69,6 +70,7 @@ class SimulatedDevice:
     def reset(self) -> None:
         """Forget all that was counted, and be a device of the usual size without faults."""
         self.counts, self.peak, self.capacity = Counts(), self.allocated, USUAL_CAPACITY
+        self.left = self.allocated
         self._arriving = []
         self.fails_allocation = self._launches_until_fault = None
         self.is_lost = self._has_faulted = self._shows_fault = False
