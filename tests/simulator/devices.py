@@ -42,7 +42,7 @@ class SimulatedDevice:
     """One simulated device.
 
     `fails_allocation` is asked at every allocation, with its number among those that are counted and its bytes, if it
-    shall fail as if memory had run out. `left` are the bytes that an earlier program had not given back when this began.
+    shall fail as if memory had run out. `left` are bytes that an earlier program had not given back.
     """
 
     index: int
