@@ -42,9 +42,7 @@ _DEVICES = ("device", "place")
 """Names that hold a device, whatever object they are attributes of."""
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft")
 _NOTE = "__note_device_call__"
-_FILES = [
-    f"tests/simulator/{name}.py" for name in ("test_language_models", "test_classifiers", "test_memory", "test_stages")
-]
+_FILES = [f"tests/simulator/test_{name}.py" for name in ("language_models", "classifiers", "memory", "stages", "waits")]
 _CHOICE = (
     "not gpt2 and not every_family and not every_allocation and not two_hundred and not device_that_fails and "
     "(lenet-5 or not every_method_s_classifier)"

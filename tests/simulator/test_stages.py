@@ -82,7 +82,7 @@ class Stages:
 
     def run(self, spec: Spec) -> TaskOutput:
         AcceleratorState._reset_state(reset_partial_state=True)
-        torch.manual_seed(0)
+        torch.manual_seed(self.device.index or 0)  # nothing may hang on what the process has drawn before
         with self.simulated.counting() as counts:
             output = run_stage(spec, Progress(), lambda: 0)
         assert (counts.launches > _FEW_LAUNCHES) == (self.device.type != "cpu"), spec

@@ -5,7 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
+from core.engine.evaluation.timing import timed
 from tests.simulator.devices import SimulatedDevice
 from tests.simulator.jobs import model_folder, prune_language
 
@@ -42,3 +44,10 @@ def test_a_block_of_seven_linear_layers_is_pruned_with_so_many_waits(
     prune_language(model_folder(tmp_path), tmp_path / "work", simulated.device, method, pattern, allocation=allocation)
     in_blocks = {place: n for place, n in places.items() if not any(each in place for each in _OF_A_RESULT)}
     assert sum(in_blocks.values()) == waits * _LAYERS, in_blocks
+
+
+def test_a_call_is_timed_from_when_the_device_has_nothing_to_do_until_it_is_done(simulated: SimulatedDevice) -> None:
+    ones = torch.ones(8, device=simulated.device)
+    with simulated.counting() as counts:
+        timed(lambda: ones * 2, simulated.device)
+    assert counts.waits == 2
