@@ -75,7 +75,7 @@ _FEW_LAUNCHES = 10
 
 @dataclass(frozen=True)
 class Stages:
-    """What runs stages of one job on one device, and counts what each did there."""
+    """Stages of one job on one device, run one by one, with a count of what each did there."""
 
     device: torch.device
     simulated: SimulatedDevice

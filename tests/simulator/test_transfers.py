@@ -23,7 +23,7 @@ _MOST = 1.05
 
 
 class _Blocks(Progress):
-    """What is done on a device between the end of the first block and that of the second."""
+    """Counts of the work on a device between the end of the first block and that of the second."""
 
     def __init__(self, simulated: SimulatedDevice, *, stops: bool = False) -> None:
         self.counts = Counts()
