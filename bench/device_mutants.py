@@ -45,6 +45,7 @@ _NOTE = "__note_device_call__"
 _FILES = [f"tests/simulator/test_{name}.py" for name in ("language_models", "classifiers", "memory", "stages", "waits")]
 _CHOICE = (
     "not gpt2 and not every_family and not every_allocation and not two_hundred and not device_that_fails and "
+    "not so_many_waits and "  # it looks for the product's files in tracebacks, of which a change has none
     "(lenet-5 or not every_method_s_classifier)"
 )
 """Of all their tests, but for what repeats a method on another family, or a fault at every allocation."""
