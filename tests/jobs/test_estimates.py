@@ -1,6 +1,5 @@
-"""What a job is said to need: the formula, what the fleet's jobs make of it, and jobs no worker can hold."""
+"""Needs of a job as the fleet's jobs correct them, and jobs that no worker can hold."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,19 +8,9 @@ from sqlalchemy import insert, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
-from core.device_kinds import CPU, CUDA, DeviceKind
-from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.layer_shape import LinearShape
-from core.engine.evaluation.reload_memory import ReloadRoom
-from core.engine.recovery.completion import complete_recovery
-from core.engine.recovery.request import Recovery
 from core.errors import DoesNotFit
-from core.methods.cost import Tokens
-from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs import queue, service
-from core.service.jobs.estimates.compute import compute_cost
 from core.service.jobs.estimates.history import estimate_job, estimate_that_fits
-from core.service.jobs.estimates.resources import compare, estimate_resources
 from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.schemas import InspectBody, JobBody
@@ -29,165 +18,8 @@ from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.jobs import Estimate
-from tests.recipes import recipe_of
 
 _GIB = 2**30
-
-
-def _llama(layers: int) -> ModelDescription:
-    """About Llama-2-7B where `layers` is 32."""
-    shapes = [("self_attn.q_proj", 4096, 4096), ("self_attn.k_proj", 4096, 4096), ("self_attn.v_proj", 4096, 4096)]
-    shapes += [("self_attn.o_proj", 4096, 4096), ("mlp.gate_proj", 11008, 4096), ("mlp.up_proj", 11008, 4096)]
-    shapes += [("mlp.down_proj", 4096, 11008)]
-    linears = [
-        LinearShape(name=f"model.layers.{layer}.{name}", layer=layer, out_features=rows, in_features=columns)
-        for layer in range(layers)
-        for name, rows, columns in shapes
-    ]
-    prunable = sum(linear.numel for linear in linears)
-    parameters = prunable + 2 * 32000 * 4096
-    return ModelDescription(
-        family="Llama", architecture="LlamaForCausalLM", parameters=parameters, prunable_parameters=prunable,
-        bytes=2 * parameters, dtype="float16", layers=layers, hidden_size=4096, vocabulary_size=32000,
-        context_length=4096, tied_embeddings=False, linears=linears,
-    )  # fmt: skip
-
-
-def _job(**changes: Any) -> Recipe:
-    return recipe_of(**{"sparsity": 0.5} | changes)
-
-
-_TOKENS = Tokens(calibration=128 * 2048, evaluation=0, window=2048)
-
-
-def _needs(
-    description: ModelDescription,
-    *,
-    tokens: Tokens = _TOKENS,
-    device: DeviceKind = CUDA,
-    rooms: Sequence[ReloadRoom] = (),
-    **changes: Any,
-) -> Any:
-    return estimate_resources(
-        description, _job(**changes), tokens, device=device, activation_budget_bytes=4 * _GIB, is_fetched=False,
-        rooms=rooms,
-    )  # fmt: skip
-
-
-def test_the_prune_stage_does_not_grow_with_depth_but_whole_models_do() -> None:
-    shallow, deep = _needs(_llama(32)), _needs(_llama(64))
-    assert deep.peak_memory_bytes > 1.7 * shallow.peak_memory_bytes, "the check opens the model in main memory"
-    assert deep.peak_device_memory_bytes > 1.8 * shallow.peak_device_memory_bytes, "and moves it to the device"
-    assert deep.disk_bytes > 1.8 * shallow.disk_bytes
-    assert deep.seconds > 1.8 * (shallow.seconds - 18)
-
-
-@pytest.mark.parametrize(
-    "room", [ReloadRoom(2 * _GIB, None), ReloadRoom(None, 24 * _GIB)], ids=["main memory", "device memory"]
-)
-def test_where_no_worker_holds_the_whole_model_nothing_but_the_disk_grows_with_depth(room: ReloadRoom) -> None:
-    shallow, deep = (_needs(_llama(layers), rooms=[room]) for layers in (64, 128))
-    assert deep.peak_device_memory_bytes == pytest.approx(shallow.peak_device_memory_bytes, rel=0.01)
-    assert deep.peak_memory_bytes == shallow.peak_memory_bytes < 4 * _GIB
-    assert deep.disk_bytes > 1.8 * shallow.disk_bytes
-    roomy = ReloadRoom(100 * _GIB, 100 * _GIB)
-    assert _needs(_llama(64), rooms=[room, roomy]) == _needs(_llama(64)), "it goes to one that does, where there is one"
-    assert shallow.seconds > _needs(_llama(64)).seconds, "each matrix is read whenever it is used"
-
-
-def test_the_7b_model_needs_what_one_would_expect() -> None:
-    needs = _needs(_llama(32))
-    assert 13 * _GIB < needs.peak_device_memory_bytes < 24 * _GIB
-    assert _needs(_llama(32), device=CPU).peak_device_memory_bytes is None
-
-
-@pytest.mark.parametrize(
-    "more",
-    [Tokens(2 * 128 * 2048, 0, 2048), Tokens(128 * 2048, 64 * 2048, 2048)],
-    ids=["calibration", "evaluation"],
-)
-def test_more_tokens_need_more_time_and_disk(more: Tokens) -> None:
-    before, after = _needs(_llama(4)), _needs(_llama(4), tokens=more)
-    assert after.seconds > before.seconds
-    assert after.disk_bytes > before.disk_bytes
-
-
-def test_added_files_take_disk_time_and_memory_and_more_where_they_are_timed() -> None:
-    def needs(*types: str, **changes: Any) -> Any:
-        output = {"exports": [{"format": "gguf", "types": list(types)}]} if types else {}
-        return _needs(_llama(4), device=CPU, output=output, **changes)
-
-    parameters = _llama(4).parameters
-    none, first, second = needs(), needs("Q8_0"), needs("Q8_0", "Q4_K_M")
-    first_bytes = first.disk_bytes - none.disk_bytes
-    assert first_bytes >= (2 + 2 * 1) * parameters, "F16 is written first, and Q8_0 is copied to the store"
-    assert second.disk_bytes > first.disk_bytes and second.seconds > first.seconds > none.seconds
-    cut = {"method": "depth", "sparsity": 0.25}
-    cut_seconds = needs("Q8_0", **cut).seconds - needs(**cut).seconds
-    assert cut_seconds > first.seconds - none.seconds, "where weights go, it is timed against the dense model"
-    output = {"exports": [{"format": "gguf", "types": ["F16"]}]}
-    whole = [_needs(_llama(32), device=CPU, output=each).peak_memory_bytes for each in ({}, output)]
-    assert whole[1] > whole[0], "llama.cpp has the file in memory, and the runner predictions to compare"
-
-
-def test_work_counts_each_walk_and_the_solver() -> None:
-    description = _llama(2)
-    once = compute_cost(description, _job(), _TOKENS)
-    twice = compute_cost(description, _job(parameters={"propagation": "two_pass"}), _TOKENS)
-    assert twice.passes - once.passes == _TOKENS.calibration
-    assert once.operations == 2 * once.passes * description.prunable_parameters
-    assert compute_cost(description, _job(method="sparsegpt"), _TOKENS).operations > once.operations
-
-
-@pytest.mark.parametrize("method", ["random-structured", "l2-structured", "llm-pruner", "bonsai", "depth"])
-def test_a_refit_takes_both_models_the_calibration_tokens(method: str) -> None:
-    """Dense, and what is left of it, with the statistics of one input beside: not with the depth of the model."""
-    parameters = {"compensation": {"refit": "auto"}}
-    plain, refit = (
-        compute_cost(_llama(4), _job(method=method, sparsity=0.2, parameters=each), _TOKENS)
-        for each in ({}, parameters)
-    )
-    assert refit.passes - plain.passes == 2 * _TOKENS.calibration and refit.operations > plain.operations
-    for_nothing = {"compensation": {"refit": 0}}
-    assert (
-        compute_cost(_llama(4), _job(method=method, sparsity=0.2, parameters=for_nothing), _TOKENS).passes
-        == plain.passes
-    )
-    if method == "random-structured":
-        extra = [
-            _needs(_llama(layers), device=CPU, method=method, sparsity=0.2, parameters=parameters).peak_memory_bytes
-            for layers in (4, 8)
-        ]
-        assert extra[0] == extra[1] > _needs(_llama(4), device=CPU, method=method, sparsity=0.2).peak_memory_bytes
-
-
-def test_what_is_written_after_prompts_takes_longer_than_what_is_read() -> None:
-    description = _llama(2)
-    without, read, written = (
-        compute_cost(description, _job(), Tokens(0, 0, 2048, prompts=prompts, written=new))
-        for prompts, new in ((0, 0), (100, 0), (0, 100))
-    )
-    assert read.passes - without.passes == written.passes - without.passes == 200, "dense and pruned"
-    assert written.operations - without.operations > 5 * (read.operations - without.operations) > 0
-
-
-def test_bonsai_holds_the_model_and_runs_every_mask_forward() -> None:
-    description = _llama(32)
-    blocks = 2 * description.prunable_parameters
-    streamed, held = (
-        _needs(description, tokens=Tokens(32 * 512, 0, 512), method=method, sparsity=0.2)
-        for method in ("l2-structured", "bonsai")
-    )
-    assert held.peak_device_memory_bytes - 600 * 2**20 > blocks + 2 * 2 * 32000 * 4096
-    assert held.peak_device_memory_bytes < streamed.peak_device_memory_bytes + 2 * _GIB, "verification holds one too"
-
-    def passes(**parameters: Any) -> int:
-        job = _job(method="bonsai", sparsity=0.2, parameters={"round_share": 0.1} | parameters)
-        return compute_cost(description, job, _TOKENS).passes
-
-    assert passes(masks_per_round=400) - passes(masks_per_round=200) == 3 * 200 * 32 * 2048
-    assert passes(sequences=64) - passes() == 3 * 201 * 32 * 2048
-    assert passes(budget="quick") < passes() / 10
 
 
 def _estimate(session: Session, team: str, body: dict[str, Any], store: Store, settings: Settings) -> Estimate:
@@ -365,54 +197,3 @@ def test_text_to_train_on_that_the_model_has_still_to_write_counts(
     with transaction(sessions) as session:
         given = passes(session, job_body["calibration"]["dataset"])
         assert passes(session, "self") == given + 6 * 16
-
-
-def test_writing_text_takes_longer_than_calibrating_on_it() -> None:
-    more = (Tokens(2**18, 0, 512), Tokens(2**19, 0, 512), Tokens(2**18, 0, 512, own_text=2**18))
-    plain, read, written = (_needs(_llama(2), device=CPU, tokens=tokens).seconds for tokens in more)
-    assert written - plain > 2 * (read - plain) > 0
-
-
-def test_gradients_that_allocate_count() -> None:
-    uniform, fisher = (
-        compute_cost(_llama(2), _job(parameters={"allocation": allocation, "fisher_sequences": 2}), _TOKENS).passes
-        for allocation in ("uniform", "fisher")
-    )
-    assert fisher == uniform + 4 * 2 * 2048
-
-
-def test_the_report_compares_figure_by_figure() -> None:
-    estimate = {"peak_memory_bytes": 100, "peak_device_memory_bytes": None, "seconds": 10.0, "basis": {"jobs": 4}}
-    measured = {"peak_memory_bytes": 150, "peak_device_memory_bytes": 7, "seconds": 5.0, "disk_bytes": 1}
-    assert compare(estimate, measured) == {
-        "peak_memory_bytes": {"estimated": 100, "actual": 150, "ratio": 1.5},
-        "seconds": {"estimated": 10.0, "actual": 5.0, "ratio": 0.5},
-        "jobs_it_came_from": 4,
-    }
-    assert compare(None, measured) is None
-
-
-def test_training_needs_grow_with_what_is_trained_and_a_teacher() -> None:
-    def peak(**recovery: Any) -> int:
-        completed = complete_recovery(Recovery.model_validate(recovery), _llama(32), 512)
-        return int(_needs(_llama(32), recovery=completed.model_dump()).peak_device_memory_bytes)
-
-    parameters = _llama(32).parameters
-    everything, adapters = peak(method="finetune"), peak(method="lora")
-    assert 16 * parameters < everything < 20 * parameters
-    assert 4 * parameters < adapters < 6 * parameters, "float16 is trained from float32"
-    assert peak(method="distill") > adapters + 4 * parameters
-    work = {
-        steps: compute_cost(
-            _llama(32), _job(recovery={"method": "lora", "steps": steps, "sequence_length": 512}), _TOKENS
-        )
-        for steps in (100, 200)
-    }
-    more = work[200].operations - work[100].operations
-    assert work[200].passes - work[100].passes == 100 * 8 * 512
-    assert more == pytest.approx(8 * 100 * 8 * 512 * parameters, rel=0.05)
-
-    trained = _needs(_llama(32), recovery=complete_recovery(Recovery(method="finetune"), _llama(32), 512).model_dump())
-    plain = _needs(_llama(32))
-    assert trained.disk_bytes > plain.disk_bytes + 2 * 12 * parameters, "two checkpoints, while one replaces the other"
-    assert trained.seconds > plain.seconds
