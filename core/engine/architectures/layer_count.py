@@ -5,7 +5,7 @@ import math
 from core.engine.architectures.structure import ModelStructure
 from core.errors import InvalidSparsity
 
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 """Parameters that a ratio, a float, may mean too many or too few."""
 
 
@@ -17,7 +17,7 @@ def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_
     layers = len(structure.layers)
     each = structure.parameters / layers
     wanted = ratio * parameters
-    count = math.ceil((wanted - _ROUNDING) / each) if at_least else round(wanted / each)
+    count = math.ceil((wanted - ROUNDING) / each) if at_least else round(wanted / each)
     if ratio > 0 and not 0 < count < layers:
         least, most = each / parameters, (layers - 1) * each / parameters
         raise InvalidSparsity(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from core.engine.architectures.fullest_layer import fullest_layer
+from core.engine.architectures.layer_count import ROUNDING
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.errors import InvalidSparsity, UnsupportedArchitecture
@@ -51,10 +52,6 @@ def fine_parameters(structure: ModelStructure, kinds: Sequence[UnitKind]) -> int
     return max(fine_kind(kinds).parameters(structure, layer) for layer in range(len(structure.layers)))
 
 
-_ROUNDING = 1e-6
-"""Parameters of a layer that a ratio, a float, may mean too many or too few."""
-
-
 def counts_for_ratio(
     structure: ModelStructure,
     *,
@@ -78,13 +75,13 @@ def counts_for_ratio(
     """
     if is_uniform and not structure.is_alike:
         most = width_steps(*fullest_layer(structure, kinds), kinds, hidden_size=hidden_size, round_to=round_to)
-        slack = round_to * fine_parameters(structure, kinds) * len(structure.layers) + _ROUNDING
+        slack = round_to * fine_parameters(structure, kinds) * len(structure.layers) + ROUNDING
         wanted = ratio * parameters
         nearest = min(
             (alike_counts(structure, kinds, each.units) for each in most),
-            key=lambda each: (at_least and _removed(each) < wanted - _ROUNDING, abs(_removed(each) - wanted)),
+            key=lambda each: (at_least and _removed(each) < wanted - ROUNDING, abs(_removed(each) - wanted)),
         )
-        if abs(_removed(nearest) - wanted) > slack or (at_least and _removed(nearest) < wanted - _ROUNDING):
+        if abs(_removed(nearest) - wanted) > slack or (at_least and _removed(nearest) < wanted - ROUNDING):
             raise unreachable(ratio, _removed(nearest) / parameters, round_to)
         return nearest
     # A layer with a shape of its own has a config of its own, which nothing checks.
@@ -162,9 +159,9 @@ def counts_among(
     chosen: dict[int, LayerCounts] = {}
     likenesses = _likenesses(structure)
     coarse = [layer for layer in layers if removable[layer] and not fine.units(structure.layers[layer])]
-    for layer in coarse:
+    for layer in {likenesses[layer]: layer for layer in coarse}.values():
         steps = steps_of(layer)
-        reached = [each for each in steps if each.removed <= share * removable[layer] + _ROUNDING]
+        reached = [each for each in steps if each.removed <= share * removable[layer] + ROUNDING]
         chosen[likenesses[layer]] = (reached or steps[:1])[-1]
     if rest := sum(removable) - sum(removable[layer] for layer in coarse):
         share = (ratio * parameters - sum(chosen[likenesses[layer]].removed for layer in coarse)) / rest
@@ -176,11 +173,11 @@ def counts_among(
             counts.append(chosen[like])
             continue
         wanted = share * most
-        slack = round_to * fine.parameters(structure, layer) + _ROUNDING
+        slack = round_to * fine.parameters(structure, layer) + ROUNDING
         steps = steps_of(layer)
         reached = [each for each in steps if abs(each.removed - wanted) <= slack]
         if at_least:
-            reached = [each for each in reached if each.removed >= wanted - _ROUNDING][:1]
+            reached = [each for each in reached if each.removed >= wanted - ROUNDING][:1]
         missed = missed or not reached
 
         def rank(

@@ -94,15 +94,17 @@ class FLAP(BlockUnitMethod):
         return scores
 
     def _feature_scores(self, unit_slice: UnitSlice, tensors: Mapping[str, Tensor], moments: Moments) -> Tensor:
+        """Return the metric of each feature that a weight reads, on the CPU."""
         weight = tensors[unit_slice.name].float()
-        if self.metric == "wifn":
-            mean_square_I = moments.mean_square_I
-            outputs = weight.numel() // mean_square_I.numel()
-            return (unit_slice.per_feature(weight.abs()).double() / outputs * mean_square_I.sqrt()).cpu()
-        variance_I = moments.variance_I
-        if self.metric == "ifv":
-            return variance_I.cpu()
-        return (variance_I * unit_slice.per_feature(weight.square()).double()).cpu()
+        match self.metric:
+            case "wifn":
+                outputs = weight.numel() // moments.mean_square_I.numel()
+                scores = unit_slice.per_feature(weight.abs()).double() / outputs * moments.mean_square_I.sqrt()
+            case "ifv":
+                scores = moments.variance_I
+            case _:
+                scores = moments.variance_I * unit_slice.per_feature(weight.square()).double()
+        return scores.cpu()
 
     def _with_biases(self, kept: UnitCounts, context: UnitSelectionContext) -> UnitCounts:
         """Let the config give biases to the layers that lose what they read, and say which ones it cannot."""
