@@ -48,7 +48,7 @@ _CHOICE = (
     "not so_many_waits and "  # it looks for the product's files in tracebacks, of which a change has none
     "(lenet-5 or not every_method_s_classifier)"
 )
-"""Of all their tests, but for what repeats a method on another family, or a fault at every allocation."""
+"""Choice of their tests: all but those that repeat a method on another family, or a fault at every allocation."""
 _MOST_TESTS = 6
 """Tests that are run on a mutant: of those that reach it, the fastest."""
 _CPU = ast.parse('__import__("torch").device("cpu")', mode="eval").body
@@ -200,20 +200,20 @@ def reached() -> dict[str, list[str]]:
 
     Raises RuntimeError where one of all tests fails.
     """
-    found: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = defaultdict(set)
     clock = _Clock()
 
     def note(*places: str) -> None:
         test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
-        for place in places:
-            found.setdefault(place, set()).update([test] if test else [])
+        for place in places if test else ():
+            found[place].add(test)
 
     with TemporaryDirectory() as folder:
         file = Path(folder) / "reached.json"
 
         def save() -> None:
             fastest = {place: sorted(tests, key=clock.seconds.__getitem__) for place, tests in found.items()}
-            file.write_text(json.dumps({place: tests[:_MOST_TESTS] for place, tests in fastest.items() if tests}))
+            file.write_text(json.dumps({place: tests[:_MOST_TESTS] for place, tests in fastest.items()}))
 
         setattr(builtins, _NOTE, note)
         code = {each: watched(each) for each in {mutant.file for mutant in find_mutants()}}

@@ -22,7 +22,6 @@ from tests.engine.tiny import CONFIGS, make_tokens
 from tests.simulator.backend import LIKE_CUDA, simulate
 from tests.simulator.devices import SimulatedDevice
 from tests.simulator.jobs import model_folder, prune_language, recover_language
-from tests.sources.conftest import write_wordy_model
 from tests.task_questions import write_questions
 
 CPU = torch.device("cpu")
@@ -112,11 +111,6 @@ def test_with_cuda_s_own_choices_a_16_bit_model_is_pruned_and_trained(tmp_path: 
         assert result["reload"]["maximum_difference"] < 0.1
         recovered = recover_language(tmp_path, simulated.device, torch.bfloat16, method="lora")
         assert all(after >= before > 0 for before, after in recovered["zeros"].values())
-
-
-@pytest.fixture(scope="module")
-def wordy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_wordy_model(tmp_path_factory.mktemp("models") / "wordy")
 
 
 def test_what_a_model_writes_and_answers_is_the_cpu_s(wordy: Path, simulated: SimulatedDevice, tmp_path: Path) -> None:

@@ -37,7 +37,6 @@ from tests.image_sets import encoded, write_folder
 from tests.recipes import recipe_of
 from tests.simulator.devices import SimulatedDevice
 from tests.simulator.jobs import digests, prune_language, quick_parameters
-from tests.sources.conftest import write_wordy_model
 
 _TEXT = {"dataset": "words", "samples": 4, "sequence_length": 16}
 _EVALUATION = {"datasets": ["words"], "samples": 3, "sequence_length": 16}
@@ -70,7 +69,7 @@ _CLASSIFIERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """The same on an image classifier."""
 _FEW_LAUNCHES = 10
-"""On the device in each stage that runs a model, at least: one that ran on the CPU would have none."""
+"""Launches on the device that a stage which runs a model has at least: one that ran on the CPU would have none."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +124,6 @@ def _check(spec: JobSpec, expected: Path, folder: Path) -> VerifySpec:
         artifact=spec.artifact_place, expected=expected, modules=folder / "modules", offload=folder / "offload",
         device=spec.device, threads=spec.threads,
     )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def wordy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_wordy_model(tmp_path_factory.mktemp("models") / "wordy")
 
 
 @pytest.fixture(scope="module")
