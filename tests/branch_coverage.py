@@ -5,7 +5,8 @@ the counts in `.cache/coverage/REVISION.json`, which a later run is compared wit
 
 While it runs, a `.pth` file in the virtual environment has every interpreter of it measure itself: one that was forked,
 too, and one whose environment is an allow-list, as a runner's. What is ended by SIGTERM or leaves by `os._exit` keeps
-its counts; what is killed by SIGKILL loses those since it last forked.
+its counts; what is killed by SIGKILL loses those since it last forked, and those of the last second where it is always
+ended so.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".cache" / "coverage"
 DATA = FOLDER / "data"
 SOURCES = ("api", "core", "worker", "client/src/secateur", "client/src/secateur_wire")
+KILLED = {"worker.fetcher", "core.engine.exporters.gguf.llama_cpp"}
+"""Modules whose processes are killed when nobody needs them any more."""
 QUIET = (
     "already-imported",
     "couldnt-parse",
@@ -60,6 +65,8 @@ class Measured:
         if os._exit.__name__ == self._leave.__name__:  # some interpreters read `.pth` files twice
             return
         self._begin()
+        if KILLED.intersection(sys.orig_argv):
+            threading.Thread(target=self._keep_on, name="branch coverage", daemon=True).start()
         atexit.register(self._save)
         os.register_at_fork(before=self._keep, after_in_child=self._begin)
         os._exit = self._leave
@@ -75,6 +82,11 @@ class Measured:
         with suppress(Exception):
             if self._coverage is not None:
                 self._coverage.save()
+
+    def _keep_on(self) -> None:
+        while True:
+            time.sleep(1)
+            self._keep()
 
     def _leave(self, code: int) -> NoReturn:
         self._save()

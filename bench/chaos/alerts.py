@@ -28,8 +28,8 @@ _EVERY_SECONDS = 1.0
 class Cause:
     """A fault of this kind to each of the targets at once, kept up until the alert fires. `again` is one that is over
     as soon as it is done, and is done again after so many seconds; a killed worker needs some until it has a job that
-    it can lose. With `jobs`, so many are submitted before it; with `requests`,
-    the API is asked for a list of them all the while.
+    it can lose. With `jobs`, so many are submitted before it; with `requests`, the API is asked for a list of them all
+    the while.
     """
 
     kind: str
@@ -52,8 +52,8 @@ CAUSES: Final[dict[str, Cause]] = {
     "SecateurWorkersPaused": Cause("disk_full", ("worker-0",)),
     "SecateurDeviceFailed": Cause("device_failed"),
     "SecateurWorkersLost": Cause("kill", ALL.workers, again=20, jobs=40),
-    "SecateurOutOfMemory": Cause("kill", tuple(f"{worker}/runner" for worker in ALL.workers), again=1, jobs=40),
-    "SecateurAttemptsFail": Cause("kill", tuple(f"{worker}/runner" for worker in ALL.workers), again=1, jobs=40),
+    "SecateurOutOfMemory": Cause("kill", tuple(f"{worker}/job" for worker in ALL.workers), again=1, jobs=40),
+    "SecateurAttemptsFail": Cause("kill", tuple(f"{worker}/job" for worker in ALL.workers), again=1, jobs=40),
     "SecateurSlow": Cause("jobs_held", requests=True),
 }
 

@@ -21,7 +21,7 @@ from sqlalchemy import make_url
 
 from bench.chaos.gate import Gate
 from bench.chaos.installation import Installation
-from bench.chaos.keeping import RUNNER_SERVER, UP_SECONDS, Database, Part, children, runners
+from bench.chaos.keeping import UP_SECONDS, Database, Part, children, runner_servers, runners
 from bench.chaos.schedule import ALL, Services
 from bench.chaos.variables import ACCESS_KEY, BUCKET, DISK_BYTES, PASSWORD, SECRET, SECRET_KEY, service_variables
 from bench.chaos.wires import Network, Wire
@@ -85,15 +85,19 @@ class Fleet:
     def processes(self, target: str) -> list[psutil.Process]:
         """Return the processes of a part.
 
-        For `worker-N` they are its parent and the pool's process; `worker-N/pool` or `worker-N/runner` is one of them.
+        For `worker-N` they are its parent and the pool's process; `worker-N/pool` is that one, and `worker-N/job` the
+        runner at work for a job, if there is one. `worker-N/runner` is it, else the process it would be forked from,
+        else the pool's process.
         """
         name, _, inner = target.partition("/")
         pid = self.parts[name].pid
         if pid is None:
             return []
         pools = children(pid) if name in self.services.workers else []
-        if inner == "runner":
+        if inner == "job":
             wanted = [each for pool in pools for each in runners(pool)]
+        elif inner == "runner":
+            wanted = [each for pool in pools for each in runners(pool) or runner_servers(pool) or [pool]]
         else:
             wanted = pools if inner == "pool" else [pid, *pools]
         return [process for each in wanted if (process := _process(each)) is not None]
@@ -105,12 +109,7 @@ class Fleet:
         """
         pids = {pid for part in self.parts.values() if (pid := part.pid) is not None}
         pools = {process.pid for name in self.services.workers for process in self.processes(f"{name}/pool")}
-        servers = {
-            child.pid
-            for pool in pools
-            for each in children(pool)
-            if (child := _process(each)) is not None and RUNNER_SERVER in child.cmdline()
-        }
+        servers = {server for pool in pools for server in runner_servers(pool)}
         return pids | pools | servers
 
     def is_ready(self) -> bool:

@@ -155,14 +155,14 @@ def children(pid: int) -> list[int]:
 
 
 def runners(pool: int) -> list[int]:
-    """Return what works for the job of a worker's pool process.
+    """Return the runners of the job of a worker's pool process: none while it has no job."""
+    forked = [child for server in runner_servers(pool) for child in children(server)]
+    return [child for child in forked if _text(Path(f"/proc/{child}/comm")).strip() == RUNNER]
 
-    Its runner, else the process it would be forked from, else the pool's process itself.
-    """
-    offspring = children(pool)
-    servers = [child for child in offspring if RUNNER_SERVER in _text(Path(f"/proc/{child}/cmdline"))]
-    forked = [child for server in servers for child in children(server)]
-    return [child for child in forked if _text(Path(f"/proc/{child}/comm")).strip() == RUNNER] or servers or [pool]
+
+def runner_servers(pool: int) -> list[int]:
+    """Return the process that runners of a worker's pool process are forked from, if it has started."""
+    return [child for child in children(pool) if RUNNER_SERVER in _text(Path(f"/proc/{child}/cmdline"))]
 
 
 def _listed(folder: Path) -> list[Path]:
