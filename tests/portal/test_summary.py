@@ -70,6 +70,39 @@ def test_added_files_have_their_bytes_and_speed_beside_the_dense_model_s() -> No
     ]
 
 
+def test_a_table_has_a_row_for_everything_that_was_measured_of_both_models() -> None:
+    perplexity = {"dense": 20.0, "pruned": 21.0, "ratio": 1.05, "ratio_stderr": 0.1, "sequence_length": 512}
+    times = {"dense_ms": 10.0, "pruned_ms": 8.0, "spread": 0.02, "engine": "torch", "device": "cpu"}
+    both = metrics(
+        perplexity={"wiki": perplexity | {"before_recovery": 30.0}},
+        accuracy={"digits": accuracy(0.9, 0.8) | {"samples": 500, "before_recovery": 0.5, "dense_loss": 0.3}},
+        tasks={name: accuracy(0.5, 0.4) | {"samples": 100, "metric": "acc"} for name in ("boolq", "piqa")},
+        task_mean={"dense": 0.5, "pruned": 0.4},
+        flops={"dense": 2e9, "pruned": 1e9},
+        latency=times | {"rows": [times | {"batch": 1}, times | {"batch": 32, "pruned_ms": None}]},
+    )
+    rows = {row.what: row for row in evaluation_rows(both)}
+    assert list(rows) == [
+        "perplexity, wiki", "accuracy, digits", "loss, digits", "boolq (acc)", "piqa (acc)", "mean of 2 tasks",
+        "FLOPs for an image", "1 image at once, torch on cpu",
+    ]  # fmt: skip
+    assert rows["perplexity, wiki"].note == "windows of 512 tokens; 30.0 before recovery; within its error"
+    assert rows["accuracy, digits"].note == "500 images; 50.00 % before recovery"
+    assert (rows["loss, digits"].pruned, rows["loss, digits"].change) == ("no longer a number", "–")
+    assert rows["mean of 2 tasks"].change == "-10.00 points"
+    assert rows["1 image at once, torch on cpu"].note == "beyond the noise of ± 5 %"
+    decoding = metrics(latency={"decode_dense_ms": 4.0, "decode_pruned_ms": 5.0})
+    assert [row.change for row in evaluation_rows(decoding)][1:] == ["× 1.25"]
+    assert [each.name for each in figures(both)] == [
+        "perplexity_before_recovery", "perplexity", "accuracy_before_recovery", "accuracy", "loss",
+        "task_accuracy", "task_accuracy", "task_mean", "parameters", "flops", "bytes", "latency",
+    ]  # fmt: skip
+    loss = next(each for each in figures(both) if each.name == "loss")
+    assert loss.document() == {
+        "figure": "loss", "on": "digits", "unit": "number", "dense": 0.3, "pruned": None, "ratio": None
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("recipe", "report", "others", "sentence"),
     [

@@ -6,6 +6,9 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from api.portal.forms.sweep import field_of, read_sweep
+from api.portal.session import Form
+from core.errors import InvalidRequest
 from tests.portal.browserless import Browserless
 from tests.portal.conftest import POLLED_WITHIN, require_accessible
 from tests.sweeps.conftest import Sweeps, grid_body, search_body, sweeps  # noqa: F401
@@ -91,3 +94,50 @@ def test_there_is_no_page_of_what_is_not_there(live_api: httpx.Client, admin_key
     admin = Browserless(live_api, admin_key)
     assert admin.http.get(path).status_code == 404
     admin.close()
+
+
+def test_the_form_means_a_body_and_what_cannot_be_read_stays_text_or_is_refused() -> None:
+    grid = {
+        "name": ["mine"], "model": ["tiny"], "method": ["wanda", "magnitude"], "sparsities": ["0.3, half 2"],
+        "calibration.dataset": ["text"], "calibration.samples": ["8"], "sequence_length": ["32"],
+        "evaluation.datasets": ["text, other"], "evaluation.samples": ["many"], "max_concurrent": ["2"],
+        "varied": ['parameters.block_size = [64, 128]\npattern=["2:4"]'],
+    }  # fmt: skip
+    assert read_sweep(Form(grid)) == {
+        "name": "mine",
+        "max_concurrent": 2,
+        "job": {
+            "model": "tiny",
+            "calibration": {"dataset": "text", "samples": 8, "sequence_length": 32},
+            "evaluation": {"datasets": ["text", "other"], "samples": "many", "sequence_length": 32},
+        },
+        "grid": {
+            "method": ["wanda", "magnitude"],
+            "sparsity": [0.3, "half", 2],
+            "parameters.block_size": [64, 128],
+            "pattern": ["2:4"],
+        },
+    }
+    search = {"kind": ["search"], "model": ["tiny"], "method": ["wanda"], "objective": ["min_bytes"]}
+    limited = search | {"max_bytes_ratio": ["0.8"], "probe.samples": ["4"], "sparsities": ["0.5"]}
+    assert read_sweep(Form(search)) == {
+        "job": {"model": "tiny"},
+        "search": {"objective": "min_bytes", "subject_to": {}, "methods": ["wanda"]},
+    }
+    assert read_sweep(Form(limited))["search"] == {
+        "objective": "min_bytes",
+        "subject_to": {"max_bytes_ratio": 0.8},
+        "methods": ["wanda"],
+        "sparsities": [0.5],
+        "probe": {"samples": 4},
+    }
+    for line in ("parameters.block_size", "parameters.block_size = 64", "parameters.block_size = [64"):
+        with pytest.raises(InvalidRequest, match="write a path and a list of values") as refused:
+            read_sweep(Form({"varied": [line]}))
+        assert field_of(refused.value.param) == "varied"
+
+
+def test_a_fault_of_the_body_is_shown_at_the_field_that_says_it() -> None:
+    told = {"search.methods": "method", "grid": "method", "search.subject_to.max_bytes_ratio": "max_bytes_ratio"}
+    assert {param: field_of(param) for param in told} == told
+    assert field_of("job.model") == "model" and field_of(None) is None

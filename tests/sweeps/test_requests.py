@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from core.errors import InvalidRequest
 from core.service.sweeps.grid import requested_points
@@ -74,6 +75,29 @@ def test_a_search_that_cannot_be_meant_is_refused(
     body = search_body | {"job": search_body["job"] | job, "search": search_body["search"] | search}
     with pytest.raises(InvalidRequest, match=told):
         sweeps.submit(body)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"search": {"lowest": 0.6, "highest": 0.5}}, "lowest .0.6. is above highest .0.5."),
+        ({"search": {"methods": ["wanda", "wanda"]}}, "methods names one twice"),
+        ({"search": {"probe": {}}}, "probe: say samples or task_limit"),
+        ({"search": {"probe": {"samples": 4}, "max_jobs": 1}}, "needs at least 2"),
+        ({"search": {"subject_to": {}}}, "name at least one of max_perplexity_ratio"),
+        ({"search": {"subject_to": {"max_bytes_ratio": None}}}, "name at least one of"),
+        ({"grid": {"sparsity": [0.5]}}, "search chooses its own points"),
+        ({"search": None}, "say what varies"),
+    ],
+)
+def test_a_body_that_contradicts_itself_is_refused_before_anything_is_looked_up(
+    search_body: dict[str, Any], change: dict[str, Any], told: str
+) -> None:
+    search = change.get("search", {})
+    with pytest.raises(ValidationError, match=told):
+        SweepBody.model_validate(
+            search_body | change | {"search": None if search is None else search_body["search"] | search}
+        )
 
 
 def test_results_have_the_front_and_the_best(sweeps: Sweeps, grid_body: dict[str, Any]) -> None:
