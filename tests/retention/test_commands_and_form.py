@@ -1,0 +1,64 @@
+"""What is kept, said on the command line and in the portal's form: the same policy either way."""
+
+import httpx
+import pytest
+
+from tests.client.command_line import RunHere
+from tests.portal.browserless import Browserless
+
+PAGE = "/portal/team/retention"
+OPTIONS = (
+    *("--keep-days", "30", "--keep-last", "2", "--keep-best", "3", "--best-by", "bytes", "--best-of", "method"),
+    *("--keep-tagged", "release=yes"),
+)
+FIELDS = {
+    "keep_days": "30",
+    "keep_last": "2",
+    "best_count": "3",
+    "best_by": "bytes",
+    "best_group": "method",
+    "tagged": "release = yes",
+}
+
+
+def test_the_command_and_the_form_set_try_and_clear_the_same_policy(
+    here: RunHere, live_api: httpx.Client, admin_key: str
+) -> None:
+    def policy() -> object:
+        return live_api.get("/v1/team/retention").json()["policy"]
+
+    assert "the team keeps everything: say with --keep-days" in here("retention", "preview").err
+    assert here("retention", "set", *OPTIONS).code == 0
+    by_command = policy()
+    assert here("retention", "show", "--json").json["policy"] == by_command
+    shown = " ".join(here("retention", "show").out.split())
+    for said in ("the last 30 days", "the last 2", "the best 3 of each method by bytes", "those with release=yes"):
+        assert said in shown
+    for tried in (here("retention", "preview"), here("retention", "preview", "--keep-days", "1")):
+        assert tried.out == "0 artifacts would go, 0 stay; 0 B freed.\n"
+    assert here("retention", "clear").out == "Everything is kept.\n" and policy() is None
+
+    somebody = Browserless(live_api, admin_key)
+    assert somebody.post(PAGE, PAGE, FIELDS | {"what": "preview"}).status_code == 200 and policy() is None
+    assert somebody.post(PAGE, PAGE, FIELDS | {"what": "set"}).status_code == 303 and policy() == by_command
+    page = somebody.main(PAGE)
+    for value in ("30", "2", "3"):
+        assert f'value="{value}"' in page
+    assert "release=yes" in page
+    wrong = somebody.post(PAGE, PAGE, FIELDS | {"what": "set", "keep_days": "-1"})
+    assert 'aria-invalid="true"' in wrong.text and policy() == by_command
+    assert somebody.post(PAGE, PAGE, {"what": "clear"}).status_code == 303 and policy() is None
+    somebody.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "say with --keep-days how old an artifact may get"),
+        (("--keep-last", "2"), "say with --keep-days how old an artifact may get"),
+        (("--keep-days", "3", "--keep-tagged", "release"), "--keep-tagged 'release': write KEY=VALUE"),
+    ],
+)
+def test_options_that_say_no_policy_are_refused(here: RunHere, options: tuple[str, ...], told: str) -> None:
+    done = here("retention", "set", *options)
+    assert done.code == 2 and told in " ".join(done.err.split())
