@@ -130,7 +130,7 @@ def check_matching(
     if description.layers != teacher.layers - len(set(removed_layers)):
         raise InvalidRequest(
             f"{_HIDDEN_STATES}: the model has {description.layers} layers, the one to learn from {teacher.layers}, and "
-            "only the job that removed the others knows which of these are left: leave it out, or recover in such a job",
+            "which are left is known in the job that removes the others alone: leave it out, or recover in such a job",
             param=_HIDDEN_STATES,
         )
 

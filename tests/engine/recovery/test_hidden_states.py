@@ -47,7 +47,7 @@ def test_every_dimension_is_measured_by_its_own_size_and_no_first_token_rules_it
     off = (massive + 0.1 * massive.mean(-1, keepdim=True)).detach()
     assert relative_error(off, massive) > 100, "what is off by as much in small dimensions is seen beside the large one"
     hardly_there = wanted * torch.tensor([1.0, 1.0, 1.0, 1e-9])
-    assert relative_error(hardly_there + 1e-3, hardly_there) < 1e-3, "a dimension without size is no reason for an error"
+    assert relative_error(hardly_there + 1e-3, hardly_there) < 1e-3, "a dimension of no size is no reason for an error"
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(method: str, tmp
     source, dense = (make(tmp_path / name, dtype=dtype) for make, name in ((make_pruned, "a"), (make_model, "b")))
     asked, teacher = recipe(method), teacher_for(method, dense)
     uses = asked.steps * asked.batch_size
-    assert are_kept(10, 24, uses), "without hidden states, what the teacher said is kept, and computed again by who goes on"
+    assert are_kept(10, 24, uses), "without hidden states, what the teacher said is kept, and computed again"
     whole = train(source, tmp_path / "whole", asked, teacher=teacher)
     first, then = Watching(stop_after=4), Watching()
     with pytest.raises(WorkStopped):
