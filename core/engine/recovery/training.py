@@ -143,8 +143,8 @@ class Training:
             total = total + terms.detach()
         self._rule.after_backward(step)
         torch.nn.utils.clip_grad_norm_(self._trained.values(), LARGEST_GRADIENT_NORM)
-        *means, stopped = self._agreed([*total.flatten().tolist(), float(self._progress.should_stop())])
-        if not math.isfinite(sum(means)):
+        *averages, stopped = self._agreed([*total.flatten().tolist(), float(self._progress.should_stop())])
+        if not math.isfinite(sum(averages)):
             raise RecoveryDiverged(
                 f"the loss of training step {step + 1} is not finite: lower recovery.learning_rate "
                 f"({recovery.learning_rate:g})",
@@ -155,7 +155,7 @@ class Training:
         self._rule.after_step(step)
         (seconds,) = self._agreed([self.pace.elapsed()])
         self.pace.done(step, seconds)
-        return means, stopped > 0
+        return averages, stopped > 0
 
     def _agreed(self, figures: list[float]) -> list[float]:
         """Return the means of figures over all processes."""

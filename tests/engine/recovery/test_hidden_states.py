@@ -77,7 +77,7 @@ def test_a_model_without_the_layers_that_did_nothing_has_no_error(lora: Lora | N
     left = make_model(tmp_path / "left", num_hidden_layers=2)
     kept = {name: whole[name] for name in load_file(left / "model.safetensors")}
     save_file(kept, left / "model.safetensors", {"format": "pt"})
-    asked = Recovery(method="distill", lora=lora, hidden_states=0.5, steps=2, batch_size=4, learning_rate=1e-3)
+    asked = Recovery(method="distill", lora=lora, hidden_states=0.5, steps=1, batch_size=4)
     errors = {}
     for removed in ((2, 3), (1, 2)):
         recovered = train(
@@ -85,7 +85,7 @@ def test_a_model_without_the_layers_that_did_nothing_has_no_error(lora: Lora | N
             removed_layers=removed,
         )  # fmt: skip
         errors[removed] = recovered.hidden_errors
-        assert len(recovered.hidden_errors) == len(recovered.losses) == 2
+        assert len(recovered.hidden_errors) == len(recovered.losses) == 1
     assert errors[2, 3][0] == 0, "no block that is left has anything to learn"
     assert errors[1, 2][0] > 0.01, "were it others that are gone, the first block would have"
 

@@ -21,8 +21,8 @@ class RecoverModel(JobStage):
         return 0.40, 0.90
 
     def run(self, job: RunningJob) -> None:
-        told = {"task": "recover", "removed_layers": removed_layers(job.report.layers)}
-        output = job.tasks.run(job.language.model_copy(update=told), RecoveryOutput)
+        change = {"task": "recover", "removed_layers": removed_layers(job.report.layers)}
+        output = job.tasks.run(job.language.model_copy(update=change), RecoveryOutput)
         add_recovery(job.metrics, job.report, output)
         keep_peak(job.report, "recover", output)
         job.expected = output.expected
