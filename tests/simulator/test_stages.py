@@ -94,7 +94,8 @@ def _figures(output: TaskOutput) -> Any:
         metrics = output.metrics.model_dump(mode="json", exclude={"peak_memory_bytes"})
         return metrics, output.report.model_dump(mode="json")["layers"], output.notes
     assert isinstance(output, RecoveryOutput)
-    curves = output.recovery.model_dump(include={"loss", "hidden_states_error", "holdout_loss"})
+    recovery = output.recovery
+    curves = recovery.loss, recovery.hidden_states_error, recovery.holdout_loss
     return output.perplexity, output.zeros, curves, output.notes
 
 
