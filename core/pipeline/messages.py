@@ -113,7 +113,7 @@ class LanguageSpec(JobSpec):
     `recover` trains that, keeping its zeros, writes the artifact and measures it; `sensitivity` prunes each layer alone
     and writes figures and a chart. `generated` is what the model wrote to calibrate on beside `calibration`;
     `recovery` are the texts of all stages of training in turn, `teacher` is what distill learns from, `own_text` what
-    that wrote to train on.
+    that wrote to train on. `removed_layers` are those that `prune` has removed, by their numbers in the source.
     """
 
     task: Literal["search", "prune", "recover", "sensitivity"]
@@ -123,6 +123,7 @@ class LanguageSpec(JobSpec):
     recovery: list[TextSource] = Field(default_factory=list)
     teacher: ModelSource | None = None
     own_text: TextSource | None = None
+    removed_layers: list[int] = Field(default_factory=list)
     activation_budget_bytes: int
 
     @property

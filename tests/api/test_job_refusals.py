@@ -100,6 +100,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "adapters without adapters": ({"recovery": {"method": "finetune", "lora": {}}}, "invalid_request", "recovery.lora"),
     "temperature": ({"recovery": {"method": "lora", "temperature": 2}}, "invalid_request", "recovery.temperature"),
+    "hidden states without a teacher": (
+        {"recovery": {"method": "finetune", "hidden_states": 1}},
+        "invalid_request",
+        "recovery.hidden_states",
+    ),
     "teacher of a job that prunes": (
         {"recovery": {"method": "distill", "teacher": "tiny"}},
         "invalid_request",

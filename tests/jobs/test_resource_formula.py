@@ -211,6 +211,7 @@ def test_training_needs_grow_with_what_is_trained_and_a_teacher() -> None:
     assert 16 * parameters < everything < 20 * parameters
     assert 4 * parameters < adapters < 6 * parameters, "float16 is trained from float32"
     assert peak(method="distill") > adapters + 4 * parameters
+    assert peak(method="distill", hidden_states=1.0) > peak(method="distill"), "both models' hidden states are compared"
     work = {
         steps: compute_cost(
             _llama(32), _job(recovery={"method": "lora", "steps": steps, "sequence_length": 512}), _TOKENS

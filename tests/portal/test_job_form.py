@@ -56,7 +56,7 @@ BODIES: list[dict[str, Any]] = [
         "model": "job:abc",
         "method": "recover",
         "calibration": {**_TEXT, "seed": 7},
-        "recovery": {"method": "distill", "lora": None, "temperature": 2.0, "teacher": "tiny", "learning_rate": 1e-5},
+        "recovery": {"method": "distill", "lora": None, "temperature": 2.0, "hidden_states": 0.5, "teacher": "tiny"},
         "parameters": {"seed": 7},
     },
     {

@@ -103,11 +103,17 @@ def test_a_job_that_only_recovers_trains_the_artifact_of_another_and_keeps_its_z
     assert {each["stage"] for each in rounds} == {0, 1} and rounds[0]["degradation"].keys() == {"words"}
 
 
-def test_a_share_of_what_a_model_learns_from_is_text_the_dense_one_wrote(
+def test_a_model_that_lost_a_layer_learns_from_hidden_states_and_from_text_that_the_dense_one_wrote(
     jobs: Queue, body: dict[str, Any], finish: Finish
 ) -> None:
     asked = {"method": "distill", "steps": 2, "batch_size": 4, "sequence_length": 16, "samples": 6, "own_text": 0.25}
-    recovery = jobs.report(finish({**body, "recovery": asked}))["recovery"]
+    depth = {"method": "depth", "pattern": "structured", "sparsity": 0.4}
+    job_id = finish({**body, **depth, "recovery": asked | {"hidden_states": 0.5}})
+    recovery = jobs.report(job_id)["recovery"]
+    assert len(recovery["hidden_states_error"]) == 2 and recovery["hidden_states_error"][0][1] > 0
+    curves = {event.data["name"] for event in jobs.events(job_id) if event.type == "metric"}
+    assert {"recovery_loss", "recovery_hidden_states"} <= curves
+    assert "The error of the hidden states went from" in (artifact(jobs, job_id) / "README.md").read_text()
     assert recovery["windows"] == [6 + 2, 16] and recovery["own_text"]["name"] == "self"
     assert recovery["ended_by"] == "steps" and len(recovery["loss_seconds"]) == len(recovery["loss"]) == 2
 

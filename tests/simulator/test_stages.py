@@ -53,7 +53,7 @@ _LANGUAGE: dict[str, dict[str, Any]] = {
         },
     },
     "distill": {"method": "flap", "sparsity": 0.25, "pattern": "structured",
-                "recovery": {"method": "distill", **_TRAINING}},
+                "recovery": {"method": "distill", "hidden_states": 0.5, **_TRAINING}},
     "sensitivity": {"method": "sensitivity",
                     "parameters": {"method": "wanda", "pattern": "unstructured", "rates": [0.3, 0.6]}},
 }  # fmt: skip
@@ -94,7 +94,9 @@ def _figures(output: TaskOutput) -> Any:
         metrics = output.metrics.model_dump(mode="json", exclude={"peak_memory_bytes"})
         return metrics, output.report.model_dump(mode="json")["layers"], output.notes
     assert isinstance(output, RecoveryOutput)
-    return output.perplexity, output.zeros, output.recovery.loss, output.recovery.holdout_loss, output.notes
+    recovery = output.recovery
+    curves = recovery.loss, recovery.hidden_states_error, recovery.holdout_loss
+    return output.perplexity, output.zeros, curves, output.notes
 
 
 def _bytes_of(file: Path | None) -> str | None:

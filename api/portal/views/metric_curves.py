@@ -16,6 +16,10 @@ _NAMES = {
         "Training loss during recovery", "step", _LOSS_UNIT,
         "How surprised the model is by the text it is trained on: lower is better, and level means done.",
     ),
+    "recovery_hidden_states": (
+        "Error of the hidden states during recovery", "step", "share of their size",
+        "How far what the blocks hand on is from the dense model's: 0 is the same, and level means done.",
+    ),
     "training_loss": (
         "Training loss before pruning", "step", _LOSS_UNIT, "How wrong it is on what it trains on: lower is better."
     ),

@@ -1,5 +1,7 @@
 """Completion of a recovery's request: its defaults, for the model it is to train, and what does not apply to it."""
 
+from collections.abc import Collection
+
 from core.engine.architectures.description import ModelDescription
 from core.engine.recovery.recovery_info import RecoveryInfo
 from core.engine.recovery.registry import RECOVERIES, recoveries_where
@@ -14,6 +16,7 @@ _OF_LANGUAGE_MODELS = (
     "teacher",
     "train_embeddings",
     "own_text",
+    "hidden_states",
     "minutes",
     "until",
 )
@@ -24,6 +27,7 @@ _LEARNING_RATE_DISTILL = 2e-4
 _LEARNING_RATE_LORA = 1e-4
 _LEARNING_RATE_IMAGES = 1e-3
 _ROUND_STEPS = 50
+_HIDDEN_STATES = "recovery.hidden_states"
 _OWN_TEXT = 0.25
 _MOST_STEPS = 100_000
 """Steps where minutes are what is asked for: more than they allow."""
@@ -76,6 +80,7 @@ def complete_recovery(
             "train_embeddings": _trains_embeddings(requested, info, lora),
             "own_text": _own_text(requested, info),
             "temperature": _temperature(requested),
+            "hidden_states": _hidden_states(requested, info),
             "sequence_length": length,
             "steps": sum(stage.steps for stage in requested.stages) if requested.stages else _steps(requested),
             "resample_every": (requested.resample_every or _ROUND_STEPS) if requested.stages else None,
@@ -107,6 +112,29 @@ def complete_image_recovery(requested: Recovery) -> Recovery:
     )
 
 
+def check_matching(
+    recovery: Recovery, description: ModelDescription, teacher: ModelDescription, removed_layers: Collection[int] = ()
+) -> None:
+    """Require that hidden states of a model can be matched with its teacher's, where the recovery asks for it.
+
+    `removed_layers` are those that pruning took away of the teacher's. Raises InvalidRequest.
+    """
+    if not recovery.hidden_states:
+        return
+    if description.hidden_size != teacher.hidden_size:
+        raise InvalidRequest(
+            f"{_HIDDEN_STATES}: the model's hidden states are {description.hidden_size} wide, those of the model to "
+            f"learn from {teacher.hidden_size}: leave it out, or learn from one as wide",
+            param=_HIDDEN_STATES,
+        )
+    if description.layers != teacher.layers - len(set(removed_layers)):
+        raise InvalidRequest(
+            f"{_HIDDEN_STATES}: the model has {description.layers} layers, the one to learn from {teacher.layers}, and "
+            "which are left is known in the job that removes the others alone: leave it out, or recover in such a job",
+            param=_HIDDEN_STATES,
+        )
+
+
 def _learning_rate(info: RecoveryInfo, lora: Lora | None) -> float:
     if lora is not None:
         return _LEARNING_RATE_LORA
@@ -123,6 +151,10 @@ def _own_text(requested: Recovery, info: RecoveryInfo) -> float | None:
     if not info.learns_from_model or requested.own_text is not None:
         return requested.own_text
     return 0 if requested.stages else _OWN_TEXT
+
+
+def _hidden_states(requested: Recovery, info: RecoveryInfo) -> float | None:
+    return (requested.hidden_states or 0.0) if info.learns_from_model else None
 
 
 def _steps(requested: Recovery) -> int:
@@ -167,7 +199,7 @@ def _check_softening(requested: Recovery) -> None:
         )
     if RECOVERIES[requested.method].learns_from_model:
         return
-    for name in ("temperature", "teacher", "own_text"):
+    for name in ("temperature", "teacher", "own_text", "hidden_states"):
         if getattr(requested, name) is not None:
             raise _inapplicable(name, requested.method, recoveries_where(lambda each: each.learns_from_model))
 

@@ -8,7 +8,7 @@ tensors are rounded to their stored dtype when written, and only then are zeros 
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,8 @@ class Recovered:
 
     `files` hold the trained tensors under the names they are to be saved by, `unchanged` says where all others lie in
     the source. `zeros` are (before, after) of each linear layer that was checked. `losses` has one figure a step,
-    `loss_seconds` the seconds of training that had passed after it, `gains` (step, seconds, loss) on sequences held
-    back.
+    `loss_seconds` the seconds of training that had passed after it, `hidden_errors` the error of the hidden states
+    where they are matched, `gains` (step, seconds, loss) on sequences held back.
     """
 
     files: list[Path]
@@ -66,6 +66,7 @@ class Recovered:
     zeros: dict[str, tuple[int, int]]
     losses: list[float]
     loss_seconds: list[float]
+    hidden_errors: list[float]
     gains: list[tuple[int, float, float]]
     ending: Ending
     trained: str
@@ -87,6 +88,7 @@ def recover(
     previous: Sequence[Path] = (),
     teacher: Teacher | None = None,
     sources: Sequence[Source] = (),
+    removed_layers: Collection[int] = (),
     device: torch.device | None = None,
     progress: Progress | None = None,
     activation_budget_bytes: int = 0,
@@ -96,8 +98,8 @@ def recover(
     With recovery in stages, it trains on the sequences of all `sources` in turn. `linears` are the layers whose zeros
     are counted, and kept; `work` is this attempt's folder, `previous` those of earlier attempts, the newest first,
     whose newest saved step is resumed. Activations are kept for the backward where they fit the budget, else computed
-    twice. In a run of several processes every one calls this; all return the same, and the
-    main one has written the files.
+    twice. `removed_layers` are those that pruning took away of the teacher's. In a run of several processes every one
+    calls this; all return the same, and the main one has written the files.
 
     Raises WorkStopped, RecoveryDiverged, ZerosRefilled, and InvalidRequest for a recovery that does not fit the
     model.
@@ -122,7 +124,9 @@ def recover(
     holdout = _holdout_size(len(windows_NT)) if recovery.until else 0
     holdout_NT, windows_NT = windows_NT[:holdout], windows_NT[holdout:]
     windows = (len(windows_NT), windows_NT.shape[1])
-    opened = OpenedModel(folder, model, recovery, linears, teacher, accelerator.device, frozen_dtype, windows)
+    opened = OpenedModel(
+        folder, model, recovery, linears, teacher, accelerator.device, frozen_dtype, windows, removed_layers
+    )
     method = language_recovery(recovery.method)
     trainable = method.prepare(opened)
     module, changed = trainable.module, trainable.changed
@@ -130,7 +134,7 @@ def recover(
         cast_weights(model)
     loss = method.loss(opened)
     facts = _facts(folder, recovery, torch.cat([holdout_NT, windows_NT]), sources, linears, teacher)
-    facts["processes"] = accelerator.num_processes
+    facts |= {"processes": accelerator.num_processes, "removed_layers": sorted(removed_layers)}
     runtime = Runtime.of(accelerator.device, frozen_dtype)
     sampling = Adaptive(sources, recovery) if recovery.stages else InOrder(len(windows_NT), recovery)
     training = Training(
@@ -160,6 +164,7 @@ def recover(
         zeros=_zeros(folder, files, linears),
         losses=training.losses,
         loss_seconds=training.pace.seconds,
+        hidden_errors=training.hidden_errors,
         gains=training.pace.gains,
         ending=training.pace.ending(len(training.losses)) or "steps",
         trained=trained_of(trainable, folder.family),

@@ -10,6 +10,7 @@ from torch.nn import functional
 from core.engine.datasets.image_set import ImageSet
 
 Loss: TypeAlias = Callable[[nn.Module, Tensor], Tensor]
+"""Objective to minimise: a number, or the sum of two, [2], of the predictions and of the hidden states."""
 
 
 def next_token_loss(model: nn.Module, tokens_BT: Tensor) -> Tensor:

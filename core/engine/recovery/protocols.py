@@ -1,7 +1,7 @@
 """Protocols of recoveries: what is trained of a model, by which loss, and how the result becomes a model again."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,8 @@ class OpenedModel:
     """A language model in memory, before it is trained.
 
     `linears` are the layers whose zeros are kept. `frozen_dtype` is that of what is not trained. `windows` are the
-    number of the sequences to train on, and their length.
+    number of the sequences to train on, and their length. `removed_layers` are those that pruning took away of the
+    teacher's, by their numbers there.
     """
 
     folder: ModelFolder
@@ -39,6 +40,7 @@ class OpenedModel:
     device: torch.device
     frozen_dtype: torch.dtype
     windows: tuple[int, int]
+    removed_layers: Collection[int] = ()
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,14 @@ class Recovery(RequestObject, frozen=True):
     temperature: float | None = Field(
         None, gt=0, le=1000, description="distill: both models' logits are divided by it. Unset: 1."
     )
+    hidden_states: float | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="distill, of language models: weight of the error of the hidden states behind the blocks, relative "
+        "to those of the model to learn from, beside the divergence of the predictions. Behind a block after which "
+        "layers were removed, they are matched with those behind the last of these. Unset: 0, not matched.",
+    )
     teacher: _Name | None = Field(
         None, description="distill, with method recover only: the model to learn from, named as models are."
     )

@@ -26,6 +26,8 @@ from core.progress import Progress, WorkStopped
 LARGEST_GRADIENT_NORM = 1.0
 LOSS = "recovery_loss"
 """Name of the curve with the loss of every step."""
+HIDDEN_STATES = "recovery_hidden_states"
+"""Name of the curve with the error of the hidden states at every step, where they are matched."""
 _ADAM_STATE = ("exp_avg", "exp_avg_sq")
 _TRAINED, _MOMENTS = "trained", "moments"
 """Names of what is saved of a step."""
@@ -87,6 +89,7 @@ class Training:
         )
         self._model: nn.Module = accelerator.prepare(model)
         self.losses: list[float] = []
+        self.hidden_errors: list[float] = []
         self.resumed_from = 0
 
     def run(self) -> None:
@@ -109,18 +112,21 @@ class Training:
                 break
             if not self._sampling.begin(step, self._holdout_loss):
                 continue
-            loss, stop = self._step(step)
-            self.losses.append(loss)
+            terms, stop = self._step(step)
+            self.losses.append(sum(terms))
             self._progress.advance(self.pace.share(step + 1), step + 1, steps)
-            self._progress.metric(LOSS, step + 1, loss)
+            self._progress.metric(LOSS, step + 1, self.losses[-1])
+            if self._recovery.hidden_states:
+                self.hidden_errors.append(terms[1] / self._recovery.hidden_states)
+                self._progress.metric(HIDDEN_STATES, step + 1, self.hidden_errors[-1])
             if stop or (step + 1) % every == 0 or step + 1 == steps:
                 self._save(step + 1)
             if stop:
                 raise WorkStopped
         self._model.eval()
 
-    def _step(self, step: int) -> tuple[float, bool]:
-        """Run one optimiser step; return its mean loss over all processes, and True if any was asked to stop."""
+    def _step(self, step: int) -> tuple[list[float], bool]:
+        """Run one optimiser step; return the mean loss by terms, and True if any process was asked to stop."""
         accelerator, recovery = self._accelerator, self._recovery
         torch.manual_seed((recovery.seed * 1_000_003 + step) * 4096 + accelerator.process_index)
         for group in self._optimizer.param_groups:
@@ -132,13 +138,13 @@ class Training:
         for number, part_BT in enumerate(parts, 1):
             last = number == len(parts)
             with nullcontext() if last else accelerator.no_sync(self._model):
-                loss = self._loss(self._model, part_BT) * (len(part_BT) / len(tokens_BT))
-                accelerator.backward(loss)
-            total += loss.detach()
+                terms = self._loss(self._model, part_BT) * (len(part_BT) / len(tokens_BT))
+                accelerator.backward(terms.sum())
+            total = total + terms.detach()
         self._rule.after_backward(step)
         torch.nn.utils.clip_grad_norm_(self._trained.values(), LARGEST_GRADIENT_NORM)
-        mean, stopped = self._agreed([float(total), float(self._progress.should_stop())])
-        if not math.isfinite(mean):
+        *averages, stopped = self._agreed([*total.flatten().tolist(), float(self._progress.should_stop())])
+        if not math.isfinite(sum(averages)):
             raise RecoveryDiverged(
                 f"the loss of training step {step + 1} is not finite: lower recovery.learning_rate "
                 f"({recovery.learning_rate:g})",
@@ -149,7 +155,7 @@ class Training:
         self._rule.after_step(step)
         (seconds,) = self._agreed([self.pace.elapsed()])
         self.pace.done(step, seconds)
-        return mean, stopped > 0
+        return averages, stopped > 0
 
     def _agreed(self, figures: list[float]) -> list[float]:
         """Return the means of figures over all processes."""
@@ -186,15 +192,15 @@ class Training:
                 for moment in _ADAM_STATE
             }
             tensors = {_TRAINED: self._trained, _MOMENTS: moments}
-            self._store.save(
-                STEP, step, tensors, {"losses": self.losses, "rounds": self._sampling.rounds, "pace": self.pace.state}
-            )
+            state = {"losses": self.losses, "hidden_errors": self.hidden_errors}
+            self._store.save(STEP, step, tensors, {**state, "rounds": self._sampling.rounds, "pace": self.pace.state})
         self._accelerator.wait_for_everyone()
 
     @torch.no_grad()
     def _restore(self, saved: Saved) -> None:
         trained, moments = saved.read(_TRAINED), saved.read(_MOMENTS)
         self.losses = saved.state["losses"]
+        self.hidden_errors = saved.state.get("hidden_errors", [])  # an earlier release saved none
         self.pace.restore(saved.state["pace"])
         taken = torch.tensor(float(len(self.losses)))
         for name, parameter in self._trained.items():

@@ -221,9 +221,11 @@ def _recovery(recovery: RecoveryReport, *, has_zeros: bool) -> list[str]:
         else "What was removed stays removed: training changes the weights that are left, not their number."
     )
     texts = ", ".join(plain(text.name) for text in recovery.texts)
+    errors = [error for _, error in recovery.hidden_states_error]
+    matched = f" The error of the hidden states went from {errors[0]:.3g} to {errors[-1]:.3g}." if errors else ""
     return [
         f"Recovered with {recovery.method} ({recovery.trained}, {recovery.trained_parameters:,} parameters): "
-        f"{recovery.steps:,} steps, {recovery.tokens:,} tokens of {texts}. {zeros}",
+        f"{recovery.steps:,} steps, {recovery.tokens:,} tokens of {texts}. {zeros}{matched}",
         "",
     ]
 

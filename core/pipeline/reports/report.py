@@ -71,7 +71,8 @@ class BeforeAndAfter(Record):
 class RecoveryReport(Record):
     """Training after pruning: `trained` says what, `texts` on what; `tokens` of a language model only.
 
-    `loss` has points of (step, mean loss), `loss_seconds` the seconds of training at each.
+    `loss` has points of (step, mean loss), `loss_seconds` the seconds of training at each; `hidden_states_error` has
+    points of the mean error of the hidden states, where these were matched.
     """
 
     method: str
@@ -82,6 +83,7 @@ class RecoveryReport(Record):
     texts: list[ReportedText] = Field(default_factory=list)
     loss: list[tuple[int, Number]] = Field(default_factory=list)
     loss_seconds: list[Number] = Field(default_factory=list)
+    hidden_states_error: list[tuple[int, Number]] = Field(default_factory=list)
     sparsity: BeforeAndAfter
     peak_memory: PeakMemory | None = None
 
@@ -221,3 +223,8 @@ class Report(wire.Report):
 def unit_rows(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the rows of a report's layers that count heads, channels or entire layers before and after."""
     return [row for row in layers if "before" in row]
+
+
+def removed_layers(layers: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return the numbers in the source of the layers that a report says are gone."""
+    return [row["layer"] for row in unit_rows(layers) if row["kind"] == "layer"]

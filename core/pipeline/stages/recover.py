@@ -1,6 +1,7 @@
 """Recovery of a language model: train the pruned model, write it, and measure it as the pruned one was measured."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -62,6 +63,7 @@ def recover_model(spec: LanguageSpec, context: StageContext) -> RecoveryOutput:
         previous=spec.previous,
         teacher=_teacher(spec.teacher),
         sources=sources,
+        removed_layers=spec.removed_layers,
         device=device,
         progress=_Training(progress, recovery),
         activation_budget_bytes=spec.activation_budget_bytes,
@@ -135,7 +137,9 @@ def _teacher(source: ModelSource | None) -> Teacher | None:
 
 
 def loss_curve(losses: Sequence[float]) -> list[tuple[int, float]]:
-    """Return (steps done, mean loss) at up to LOSS_POINTS places, the last step among them."""
+    """Return (steps done, mean loss) at up to LOSS_POINTS places, the last step among them; nothing of no losses."""
+    if not losses:
+        return []
     stride = _stride(len(losses))
     ends = [*range(stride, len(losses), stride), len(losses)]
     return [(end, _mean(losses[start:end])) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
@@ -150,20 +154,19 @@ def _mean(values: Sequence[float]) -> float:
 
 
 class _Training(PartialProgress):
-    """Progress of training, with the points of the loss curve as they come."""
+    """Progress of training, with the points of its curves as they come."""
 
     def __init__(self, outer: Progress, recovery: Recovery) -> None:
         super().__init__(outer, end=0.95)
         self._steps = recovery.steps
         by_clock = recovery.minutes is not None or recovery.until is not None  # most of the steps may not be taken
         self._stride = _CLOCKED_STRIDE if by_clock else _stride(recovery.steps)
-        self._since: list[float] = []
+        self._since: defaultdict[str, list[float]] = defaultdict(list)
 
     def metric(self, name: str, step: int, value: float) -> None:
-        self._since.append(value)
+        self._since[name].append(value)
         if step % self._stride == 0 or step == self._steps:
-            self.outer.metric(name, step, _mean(self._since))
-            self._since.clear()
+            self.outer.metric(name, step, _mean(self._since.pop(name)))
 
 
 def _report(
@@ -186,6 +189,7 @@ def _report(
             "teacher": None if spec.teacher is None else {"name": spec.teacher.name, "revision": spec.teacher.revision},
             "loss": curve,
             "loss_seconds": [recovered.loss_seconds[step - 1] for step, _ in curve],
+            "hidden_states_error": loss_curve(recovered.hidden_errors),
             "holdout_loss": recovered.gains,
             "ended_by": recovered.ending,
             "seconds": recovered.seconds,

@@ -55,7 +55,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "finetune": {"method": "finetune"},
     "lora": {"method": "lora", "lora": tiny_lora()},
     "distill": {"method": "distill", "lora": tiny_lora(), "temperature": 2.0},
-    "distill everything": {"method": "distill", "lora": None},
+    "distill everything": {"method": "distill", "lora": None, "hidden_states": 0.5},
 }
 
 
@@ -150,7 +150,7 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(method: str, tmp
     source, dense = (make(tmp_path / name, dtype=dtype) for make, name in ((make_pruned, "a"), (make_model, "b")))
     asked, teacher = recipe(method), teacher_for(method, dense)
     uses = asked.steps * asked.batch_size
-    assert are_kept(10, 24, uses), "what the teacher said is kept, and computed again by who goes on"
+    assert are_kept(10, 24, uses), "without hidden states, what the teacher said is kept, and computed again"
     whole = train(source, tmp_path / "whole", asked, teacher=teacher)
     first, then = Watching(stop_after=4), Watching()
     with pytest.raises(WorkStopped):
@@ -161,15 +161,19 @@ def test_stopped_and_taken_up_again_it_ends_with_the_same_bytes(method: str, tmp
         progress=then,
     )  # fmt: skip
     assert second.resumed_from == 5 and then.logs == ["continuing after step 5 of 8"]
-    assert second.losses == whole.losses
+    assert second.losses == whole.losses and second.hidden_errors == whole.hidden_errors
+    assert len(whole.hidden_errors) == (8 if asked.hidden_states else 0)
     assert contents(second) == contents(whole)
 
 
-def test_activations_are_kept_or_computed_again_to_the_same_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["finetune", "distill everything"])
+def test_activations_are_kept_or_computed_again_to_the_same_bytes(method: str, tmp_path: Path) -> None:
     source = make_pruned(tmp_path / "pruned", dtype=torch.bfloat16)
-    asked = recipe("finetune", steps=2)
+    dense = make_model(tmp_path / "dense", dtype=torch.bfloat16)
+    asked, teacher = recipe(method, steps=2), teacher_for(method, dense)
     again, kept = (
-        train(source, tmp_path / str(budget), asked, activation_budget_bytes=budget) for budget in (0, 2**30)
+        train(source, tmp_path / str(budget), asked, teacher=teacher, activation_budget_bytes=budget)
+        for budget in (0, 2**30)
     )
     assert contents(again) == contents(kept)
 
@@ -338,6 +342,7 @@ def test_every_sequence_is_seen_once_before_any_is_seen_twice(tmp_path: Path, mo
         ({"method": "lora", "lora": {"targets": ["nothing"]}}, "recovery.lora.targets"),
         ({"method": "lora", "train_embeddings": True}, "recovery.train_embeddings"),
         ({"method": "finetune", "own_text": 0.5}, "recovery.own_text"),
+        ({"method": "lora", "hidden_states": 1}, "recovery.hidden_states"),
         ({"method": "lora", "sequence_length": 65}, "recovery.sequence_length"),
     ],
 )
@@ -357,7 +362,7 @@ def test_defaults_are_those_of_the_papers_and_completing_twice_changes_nothing(t
         assert complete_recovery(Recovery.model_validate(first.model_dump()), description) == first
     everything = complete_recovery(Recovery.model_validate({"method": "distill", "lora": None}), description)
     assert everything.lora is None and everything.learning_rate == 2e-4 and everything.temperature == 1.0
-    assert (everything.train_embeddings, everything.own_text) == (False, 0.25)
+    assert (everything.train_embeddings, everything.own_text, everything.hidden_states) == (False, 0.25, 0.0)
     smaller = complete_recovery(Recovery.model_validate({"method": "distill"}), description, loses_units=True)
     assert smaller.lora is None and complete_recovery(smaller, description) == smaller
     by_clock = complete_recovery(Recovery.model_validate({"method": "finetune", "minutes": 2}), description)

@@ -4,7 +4,7 @@ from typing import Any
 
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.pipeline.messages import JobSpec, LanguageSpec
-from core.pipeline.reports.report import Report
+from core.pipeline.reports.report import Report, removed_layers
 from core.pipeline.results import RecoveryOutput
 from secateur_wire.metrics import Metrics, Parameters, Sparsity
 from worker.supervisor.runner_tasks import keep_peak
@@ -21,7 +21,8 @@ class RecoverModel(JobStage):
         return 0.40, 0.90
 
     def run(self, job: RunningJob) -> None:
-        output = job.tasks.run(job.language.model_copy(update={"task": "recover"}), RecoveryOutput)
+        change = {"task": "recover", "removed_layers": removed_layers(job.report.layers)}
+        output = job.tasks.run(job.language.model_copy(update=change), RecoveryOutput)
         add_recovery(job.metrics, job.report, output)
         keep_peak(job.report, "recover", output)
         job.expected = output.expected

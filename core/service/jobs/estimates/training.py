@@ -13,6 +13,8 @@ _TRAINED_BYTES = 16
 """Bytes of a trained parameter: itself, its gradient and two moments, in float32."""
 _KEPT_AND_READ = 6
 """Bytes of an embedding that is not trained: in float32, and as it is read."""
+_MATCHED_BYTES = 8
+"""Bytes of an element of hidden states that are matched, in float32: the teacher's, and how far the model's are off."""
 _SAVED_BYTES = 12
 """Bytes of a trained parameter in a checkpoint: itself and two moments."""
 
@@ -57,8 +59,9 @@ def training_bytes(
 ) -> TrainingBytes:
     """Return the bytes that training takes.
 
-    They are of weights, gradients, optimiser, activations, logits, a teacher, and what is kept of its predictions. All
-    activations are kept where they fit the budget, else one block's and the inputs of every block.
+    They are of weights, gradients, optimiser, activations, logits, a teacher, and what is kept of its predictions, or
+    the hidden states that are matched. All activations are kept where they fit the budget, else one block's and the
+    inputs of every block.
     """
     if recovery is None:
         return TrainingBytes()
@@ -80,7 +83,9 @@ def training_bytes(
         # Weight and update are added in float32, and both are kept for the way back.
         weights = description.parameters * frozen + 3 * 4 * sum(each.numel for each in blocks)
     info = RECOVERIES[recovery.method]
-    teacher = description.parameters * frozen + info.most_kept_bytes if info.learns_from_model else 0
+    states = _MATCHED_BYTES * tokens * description.layers * description.hidden_size
+    learnt = states if recovery.hidden_states else info.most_kept_bytes
+    teacher = description.parameters * frozen + learnt if info.learns_from_model else 0
     width = 6 * description.hidden_size + 3 * max(each.out_features for each in blocks)
     activations = 4 * tokens * (description.layers * description.hidden_size + 2 * width)
     kept = kept_activation_bytes(description, recovery)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.patterns import STRUCTURED
-from core.engine.recovery.completion import complete_recovery
+from core.engine.recovery.completion import check_matching, complete_recovery
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, most_sequences, own_sequences, stage_texts
 from core.errors import InvalidRequest, SecateurError
@@ -96,7 +96,7 @@ def resolve_recovery(
                 param=_TEACHER,
             )
         if not prunes:
-            teacher = _resolve_teacher(session, team_id, recovery.teacher, description, store, hub, body.queue)
+            teacher = _resolve_teacher(session, team_id, recovery, description, store, hub, body.queue)
             recovery = recovery.model_copy(update={"teacher": teacher.pinned})
             sources["teacher"] = teacher.reference.model_dump(mode="json")
     if written := own_sequences(recovery):
@@ -108,12 +108,13 @@ def resolve_recovery(
 def _resolve_teacher(
     session: Session,
     team_id: str,
-    named: str | None,
+    recovery: Recovery,
     student: ModelDescription,
     store: Store,
     hub: HubFindings,
     queue: str,
 ) -> ResolvedModel:
+    named = recovery.teacher
     if named is None:
         raise InvalidRequest(
             f"{_TEACHER} is required: name the model to learn from, for example the one this was pruned from",
@@ -133,4 +134,5 @@ def _resolve_teacher(
             f"{student.vocabulary_size}: distill compares word by word",
             param=_TEACHER,
         )
+    check_matching(recovery, student, described)
     return teacher

@@ -1,0 +1,111 @@
+"""The error of hidden states: its value and gradient, what it is measured by, and which blocks are matched."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from core.engine.models.folder import open_model
+from core.engine.recovery.completion import check_matching, complete_image_recovery
+from core.engine.recovery.distill.hidden_states import matched_layers, mean_error, relative_error
+from core.engine.recovery.protocols import Teacher
+from core.engine.recovery.request import Lora, Recovery
+from core.errors import InvalidRequest
+from tests.engine.recovering import tiny_lora, train
+from tests.engine.tiny import make_model
+
+
+def states(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_its_gradient_is_that_of_finite_differences_and_it_is_zero_where_nothing_differs() -> None:
+    given, wanted = states(0, 2, 5, 7).requires_grad_(), states(1, 2, 5, 7)
+    assert torch.autograd.gradcheck(partial(relative_error, wanted_BTH=wanted), (given,))
+    pairs = [states(seed, 2, 3, 4).requires_grad_() for seed in (2, 3)], [states(seed, 2, 3, 4) for seed in (3, 2)]
+    assert torch.autograd.gradcheck(lambda *given: mean_error(given, pairs[1]), pairs[0])
+    assert relative_error(wanted, wanted) == 0 and relative_error(torch.zeros(1, 3, 2), torch.zeros(1, 3, 2)) == 0
+
+
+def test_every_dimension_is_measured_by_its_own_size_and_no_first_token_rules_it() -> None:
+    given, wanted = states(0, 3, 6, 4), states(1, 3, 6, 4)
+    by_hand = [
+        (given[b, :, d] - wanted[b, :, d]).square().sum() / wanted[b, :, d].square().sum()
+        for b in range(3)
+        for d in range(4)
+    ]
+    torch.testing.assert_close(relative_error(given, wanted), torch.stack(by_hand).mean())
+    sizes = torch.tensor([1.0, 1.5, 0.7, 1000.0])
+    torch.testing.assert_close(relative_error(given * sizes, wanted * sizes), relative_error(given, wanted))
+    one_by_one = [relative_error(given[each, None], wanted[each, None]) for each in range(3)]
+    torch.testing.assert_close(torch.stack(one_by_one).mean(), relative_error(given, wanted))
+    massive = wanted.clone()
+    massive[:, 0, 3] = 1e4
+    off = (massive + 0.1 * massive.mean(-1, keepdim=True)).detach()
+    assert relative_error(off, massive) > 100, "what is off by as much in small dimensions is seen beside the large one"
+    hardly_there = wanted * torch.tensor([1.0, 1.0, 1.0, 1e-9])
+    assert relative_error(hardly_there + 1e-3, hardly_there) < 1e-3, "a dimension of no size is no reason for an error"
+
+
+@pytest.mark.parametrize(
+    ("layers", "removed", "matched"),
+    [
+        (4, [], [0, 1, 2, 3]),
+        (6, [2, 3], [0, 3, 4, 5]),
+        (6, [4, 5], [0, 1, 2, 5]),
+        (6, [0, 1], [2, 3, 4, 5]),
+        (6, [0, 2, 5], [2, 3, 5]),
+    ],
+)
+def test_a_layer_is_matched_with_the_last_before_the_next_that_is_left(
+    layers: int, removed: list[int], matched: list[int]
+) -> None:
+    assert matched_layers(layers, removed) == matched
+
+
+@pytest.mark.parametrize("lora", [None, tiny_lora()], ids=["weights", "adapters"])
+def test_a_model_without_the_layers_that_did_nothing_has_no_error(lora: Lora | None, tmp_path: Path) -> None:
+    dense = make_model(tmp_path / "dense", num_hidden_layers=4)
+    whole = load_file(dense / "model.safetensors")
+    for layer in (2, 3):
+        for name in ("self_attn.o_proj", "mlp.down_proj"):
+            whole[f"model.layers.{layer}.{name}.weight"].zero_()
+    save_file(whole, dense / "model.safetensors", {"format": "pt"})
+    left = make_model(tmp_path / "left", num_hidden_layers=2)
+    kept = {name: whole[name] for name in load_file(left / "model.safetensors")}
+    save_file(kept, left / "model.safetensors", {"format": "pt"})
+    asked = Recovery(method="distill", lora=lora, hidden_states=0.5, steps=1, batch_size=4)
+    errors = {}
+    for removed in ((2, 3), (1, 2)):
+        recovered = train(
+            left, tmp_path / f"work{removed}", asked, teacher=Teacher(open_model(dense), "dense"),
+            removed_layers=removed,
+        )  # fmt: skip
+        errors[removed] = recovered.hidden_errors
+        assert len(recovered.hidden_errors) == len(recovered.losses) == 1
+    assert errors[2, 3][0] == 0, "no block that is left has anything to learn"
+    assert errors[1, 2][0] > 0.01, "were it others that are gone, the first block would have"
+
+
+def test_what_cannot_be_matched_is_refused_by_name(tmp_path: Path) -> None:
+    asked = Recovery(method="distill", hidden_states=1.0)
+    model, narrow, shallow = (
+        open_model(make_model(tmp_path / str(number), **changes)).description
+        for number, changes in enumerate([{}, {"hidden_size": 16}, {"num_hidden_layers": 2}])
+    )
+    check_matching(asked, shallow, model, [1])
+    check_matching(asked.model_copy(update={"hidden_states": 0.0}), narrow, model)
+    for student, removed, said in (
+        (narrow, [], "are 16 wide, those of the model to learn from 32"),
+        (shallow, [], "has 2 layers, the one to learn from 3"),
+        (shallow, [0, 1], "has 2 layers"),
+    ):
+        with pytest.raises(InvalidRequest, match=said) as caught:
+            check_matching(asked, student, model, removed)
+        assert caught.value.param == "recovery.hidden_states"
+    with pytest.raises(InvalidRequest, match="belongs to language models") as caught:
+        complete_image_recovery(asked)
+    assert caught.value.param == "recovery.hidden_states"
