@@ -30,7 +30,7 @@ _MODEL = {
 }  # fmt: skip
 """Operators of models, which are work whatever their size."""
 _MOVES = {
-    "_to_copy", "to", "copy_", "clone", "contiguous", "empty", "empty_like", "empty_strided", "new_empty",
+    "_to_copy", "to", "copy_", "clone", "contiguous", "detach_", "empty", "empty_like", "empty_strided", "new_empty",
     "new_empty_strided", "new_zeros", "new_ones", "new_full", "zeros", "zeros_like", "zero_", "ones", "ones_like",
     "full", "full_like", "fill_", "scalar_tensor", "arange", "eye", "set_", "resize_", "cat", "stack", "index",
     "index_select", "index_put_", "_index_put_impl_", "gather", "scatter_", "repeat", "flip", "lift_fresh",
@@ -40,10 +40,54 @@ _MOVES = {
 _LEAST_ELEMENTS = 256
 """Elements of its largest operand from which on any other operator is work: small models' weights have more."""
 
-ON_THE_HOST: dict[str, str] = {}
+_READ = "what comes from files is checked before it goes to the device"
+_WRITTEN = "what is written is in main memory"
+_UNITS = "units are chosen in main memory, by a figure of each"
+_COUPLED = "the numbers of coupled channels are found once, and no weight is read"
+ON_THE_HOST = {
+    "engine/datasets/image_set.py TensorImages.batch": "images are prepared in main memory",
+    "engine/evaluation/reload_check.py largest_logit": "logits that were written are compared in main memory",
+    "engine/evaluation/reload_check.py reload_check": "logits that were written are compared in main memory",
+    "engine/evaluation/timing.py timed": "onnxruntime is timed on the CPU",
+    "engine/exporters/hashed/fit.py _hashed": "numbers of weights, which a hash of NumPy gives",
+    "engine/models/accelerator.py to_main_memory": "tensors are asked where they are",
+    "engine/models/classifier.py build_classifier": _READ,
+    "engine/models/tensors.py read_tensor": _READ,
+    "engine/pruning/allocation/global_ranking.py _bits": "one threshold for all weights, of the files, before a pass",
+    "engine/pruning/allocation/global_ranking.py global_counts": "one threshold for all weights, of the files",
+    "engine/pruning/units/coupled_channels.py CoupledChannels.remove": _COUPLED,
+    "engine/pruning/units/dependency_graph.py _group": _COUPLED,
+    "engine/pruning/units/dependency_graph.py _member": _COUPLED,
+    "engine/pruning/units/dependency_graph.py _units": _COUPLED,
+    "engine/pruning/units/filter_budget.py _chunks": _UNITS,
+    "engine/pruning/units/filter_rankings.py kernel_sums": _UNITS,
+    "engine/pruning/units/filter_rankings.py rank": _UNITS,
+    "engine/pruning/units/removal.py _highest": _UNITS,
+    "engine/pruning/units/removal.py require_finite": _UNITS,
+    "engine/pruning/units/unit_masks.py UnitMasks.masked": _UNITS,
+    "engine/pruning/units/unit_slices.py SetSlice._own": _UNITS,
+    "engine/pruning/units/unit_slices.py StackSlice.features": _UNITS,
+    "engine/pruning/units/unit_slices.py UnitSlice.features": _UNITS,
+    "engine/recovery/language.py _zeros": _WRITTEN,
+    "methods/flap/method.py _summed": _UNITS,
+    "methods/flap/method.py _unit_averages": _UNITS,
+    "methods/frontier/output_metric.py measure_outputs": _UNITS,
+}
 """Places of the product that work on the CPU, and why."""
-SEEDED: dict[str, str] = {}
+_BEFORE_READING = "weights are drawn that those of the files replace"
+SEEDED = {
+    "engine/models/classifier.py build_classifier": _BEFORE_READING,
+    "engine/models/reference_networks.py _lenet_5": _BEFORE_READING,
+    "engine/models/reference_networks.py _mlp": _BEFORE_READING,
+    "engine/models/self_text.py generate_documents": "seeded there, for what transformers draws too",
+    "engine/recovery/adapters.py MaskedLoraLinear.__init__": "peft draws, seeded by who adds adapters",
+}
 """Places of the product that draw numbers of the process's own generator, and why."""
+_WHEREVER = (
+    "engine/models/accelerator.py backend_of", "engine/pruning/masks.py lowest",
+    "engine/pruning/units/unit_slices.py UnitSlice.per_unit", "engine/pruning/units/unit_slices.py UnitSlice.spread",
+)  # fmt: skip
+"""Functions that work for others, whose place is their caller's."""
 
 
 @cache
@@ -58,7 +102,7 @@ def _least_elements(op: Any) -> float:
 
 @cache
 def _draws(op: Any) -> bool:
-    return torch.Tag.nondeterministic_seeded in op.tags
+    return torch.Tag.nondeterministic_seeded in op.tags and _least_elements(op) != float("inf")
 
 
 def _is_on_the_cpu(tensors: list[Tensor], device: object) -> bool:
@@ -73,8 +117,10 @@ def product_place() -> str | None:
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if code.co_filename.startswith(_CORE) and code.co_name != accelerator.backend_of.__name__:
-            return f"{code.co_filename.removeprefix(_CORE)} {code.co_qualname.partition('.<locals>')[0]}"
+        if code.co_filename.startswith(_CORE):
+            place = f"{code.co_filename.removeprefix(_CORE)} {code.co_qualname.partition('.<locals>')[0]}"
+            if place not in _WHEREVER:
+                return place
         frame = frame.f_back
     return None
 
