@@ -5,7 +5,8 @@ A mutant is one change of one call in `core`, found in the syntax tree: `.to(…
 tests of `tests/simulator` that reach it have to notice it. A child forked from a process that has loaded the libraries
 runs them on the product with the change, which is in its memory alone. What was found is kept in
 `.cache/device-mutants.json`, by the change and the sources, and not run again. `--sample N --seed S` tries N of them,
-`--only FILE:LINE` those of a line; the exit status is 1 under 90 %.
+`--only FILE:LINE` those of a line, and `--tests` runs tests of one's own choice on them and keeps nothing; the exit
+status is 1 under 90 %.
 """
 
 import argparse
@@ -34,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / ".cache" / "device-mutants.json"
 LEAST_CAUGHT = 0.9
 _SECONDS = 300
-"""After which a mutant counts as caught: the tests take a fraction of this."""
+"""Of the processor, after which a mutant counts as caught: the tests take a fraction of this on any machine."""
 _PACKAGES = ("core/engine", "core/methods", "core/pipeline")
 _WITHOUT = ("core/engine/models/accelerator.py",)
 """The interface itself, of which the simulator has its own implementation."""
@@ -282,7 +283,7 @@ def _run(
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1)
             os.dup2(null, 2)
-            signal.alarm(seconds)
+            signal.setitimer(signal.ITIMER_PROF, seconds)
             sys.meta_path.insert(0, _Finder(code))
             options = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "-m", "nightly or not nightly"]
             status = int(pytest.main([*options, *tests], plugins=[*plugins]))
@@ -303,11 +304,22 @@ def _sources() -> str:
     return digest.hexdigest()[:16]
 
 
+def _try(mutants: Sequence[Mutant], tests: Sequence[str]) -> int:
+    """Run tests on each mutant and print what it is; return 1 where any survives."""
+    survived = 0
+    for each in mutants:
+        is_caught, seconds = _run({each.file: mutated(each)}, tests)
+        survived += not is_caught
+        print(f"{'caught' if is_caught else 'SURVIVED'}  {each.name}: {each.before}  {seconds:.0f} s", flush=True)
+    return int(survived > 0)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.device_mutants", description=__doc__)
     parser.add_argument("--sample", type=int, metavar="N", help="try so many, drawn by the seed; all where not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", metavar="FILE:LINE", help="try those of this line; may be repeated")
+    parser.add_argument("--tests", nargs="+", metavar="TEST", help="run these, whether they reach a mutant or not")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no mutant after so many")
     parser.add_argument("--list", action="store_true", help="print the mutants and run none")
     options = parser.parse_args(arguments)
@@ -324,6 +336,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     for library in _LIBRARIES:
         __import__(library)
+    if options.tests:
+        return _try(mutants, options.tests)
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     sources, end = _sources(), time.monotonic() + 60 * options.minutes
     tests = known.setdefault(f"{sources} reached", None) or reached()

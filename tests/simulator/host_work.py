@@ -68,6 +68,7 @@ ON_THE_HOST = {
     "engine/pruning/units/unit_slices.py SetSlice._own": _UNITS,
     "engine/pruning/units/unit_slices.py StackSlice.features": _UNITS,
     "engine/pruning/units/unit_slices.py UnitSlice.features": _UNITS,
+    "engine/pruning/units/unit_slices.py UnitSlice.spread": _UNITS,
     "engine/recovery/language.py _zeros": _WRITTEN,
     "methods/flap/method.py _summed": _UNITS,
     "methods/flap/method.py _unit_averages": _UNITS,
@@ -85,7 +86,7 @@ SEEDED = {
 """Places of the product that draw numbers of the process's own generator, and why."""
 _WHEREVER = (
     "engine/models/accelerator.py backend_of", "engine/pruning/masks.py lowest",
-    "engine/pruning/units/unit_slices.py UnitSlice.per_unit", "engine/pruning/units/unit_slices.py UnitSlice.spread",
+    "engine/pruning/units/unit_slices.py UnitSlice.per_unit",
 )  # fmt: skip
 """Functions that work for others, whose place is their caller's."""
 
