@@ -43,6 +43,7 @@ _DEVICES = ("device", "place")
 """Names that hold a device, whatever object they are attributes of."""
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft")
 _NOTE = "__note_device_call__"
+_FAIL_BY_THEMSELVES = "the tests fail without any change: no mutant can be judged by them"
 _FILES = [
     f"tests/simulator/test_{name}.py"
     for name in ("language_models", "classifiers", "memory", "stages", "transfers", "waits")
@@ -226,7 +227,7 @@ def reached() -> dict[str, list[str]]:
         code = {each: watched(each) for each in {mutant.file for mutant in find_mutants()}}
         failed, _ = _run(code, [*_FILES, "-k", _CHOICE], plugins=[clock], after=save, seconds=0)
         if failed:
-            raise RuntimeError("the tests fail without any change: no mutant can be judged by them")
+            raise RuntimeError(_FAIL_BY_THEMSELVES)
         answer: dict[str, list[str]] = json.loads(file.read_text())
         return answer
 
@@ -305,7 +306,12 @@ def _sources() -> str:
 
 
 def _try(mutants: Sequence[Mutant], tests: Sequence[str]) -> int:
-    """Run tests on each mutant and print what it is; return 1 where any survives."""
+    """Run tests on each mutant and print what it is; return 1 where any survives.
+
+    Raises RuntimeError where one of the tests fails without any change.
+    """
+    if _run({}, tests)[0]:
+        raise RuntimeError(_FAIL_BY_THEMSELVES)
     survived = 0
     for each in mutants:
         is_caught, seconds = _run({each.file: mutated(each)}, tests)

@@ -206,8 +206,9 @@ def test_stages_of_a_classifier_leave_what_the_cpu_leaves(
 
 
 @pytest.mark.nightly
-def test_shapes_are_timed_on_the_device(simulated: SimulatedDevice, wordy: Path, tmp_path: Path) -> None:
-    body = {"method": "depth", "target": {"latency_ratio": 0.99}, "calibration": _TEXT}
+@pytest.mark.parametrize("method", ["depth", "l2-structured"])
+def test_shapes_are_timed_on_the_device(method: str, simulated: SimulatedDevice, wordy: Path, tmp_path: Path) -> None:
+    body = {"method": method, "target": {"latency_ratio": 0.99}, "calibration": _TEXT}
     spec = _spec(
         LanguageSpec, simulated.device, body, wordy, tmp_path, calibration=None, evaluation=[], task="search",
         activation_budget_bytes=2**30,
