@@ -43,6 +43,7 @@ _LEAST_ELEMENTS = 256
 _READ = "what comes from files is checked before it goes to the device"
 _WRITTEN = "what is written is in main memory"
 _UNITS = "units are chosen in main memory, by a figure of each"
+_MASKS = "a regression over a few hundred masks, in float64"
 _COUPLED = "the numbers of coupled channels are found once, and no weight is read"
 ON_THE_HOST = {
     "engine/datasets/image_set.py TensorImages.batch": "images are prepared in main memory",
@@ -70,6 +71,10 @@ ON_THE_HOST = {
     "engine/pruning/units/unit_slices.py UnitSlice.features": _UNITS,
     "engine/pruning/units/unit_slices.py UnitSlice.spread": _UNITS,
     "engine/recovery/language.py _zeros": _WRITTEN,
+    "methods/bonsai/mask_regression.py _fits": _MASKS,
+    "methods/bonsai/mask_regression.py lasso": _MASKS,
+    "methods/bonsai/mask_regression.py regress": _MASKS,
+    "methods/bonsai/mask_regression.py ridge": _MASKS,
     "methods/flap/method.py _summed": _UNITS,
     "methods/flap/method.py _unit_averages": _UNITS,
     "methods/frontier/output_metric.py measure_outputs": _UNITS,
