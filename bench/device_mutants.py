@@ -4,8 +4,9 @@ A mutant is one change of one call in `core`, found in the syntax tree: `.to(…
 `.cpu()` taken away, a generator left out, a call of the accelerator's interface about the CPU instead, or left out. The
 tests of `tests/simulator` that reach it have to notice it. A child forked from a process that has loaded the libraries
 runs them on the product with the change, which is in its memory alone. What was found is kept in
-`.cache/device-mutants.json`, by the change and the sources, and not run again. `--sample N --seed S` tries N of them;
-the exit status is 1 under 90 %.
+`.cache/device-mutants.json`, by the change and the sources, and not run again. `--sample N --seed S` tries N of them,
+`--only FILE:LINE` those of a line, and `--tests` runs tests of one's own choice on them and keeps nothing; the exit
+status is 1 under 90 %.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import CodeType
+from types import CodeType, FrameType
 
 import pytest
 
@@ -34,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / ".cache" / "device-mutants.json"
 LEAST_CAUGHT = 0.9
 _SECONDS = 300
-"""After which a mutant counts as caught: the tests take a fraction of this."""
+"""Of the processor, after which a mutant counts as caught: the tests take a fraction of this on any machine."""
 _PACKAGES = ("core/engine", "core/methods", "core/pipeline")
 _WITHOUT = ("core/engine/models/accelerator.py",)
 """The interface itself, of which the simulator has its own implementation."""
@@ -42,15 +43,21 @@ _DEVICES = ("device", "place")
 """Names that hold a device, whatever object they are attributes of."""
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft")
 _NOTE = "__note_device_call__"
-_FILES = [f"tests/simulator/test_{name}.py" for name in ("language_models", "classifiers", "memory", "stages", "waits")]
+_FAIL_BY_THEMSELVES = "the tests fail without any change: no mutant can be judged by them"
+_FILES = [
+    f"tests/simulator/test_{name}.py"
+    for name in ("language_models", "classifiers", "memory", "stages", "transfers", "waits")
+]
 _CHOICE = (
     "not gpt2 and not every_family and not every_allocation and not two_hundred and not device_that_fails and "
-    "not so_many_waits and "  # it looks for the product's files in tracebacks, of which a change has none
     "(lenet-5 or not every_method_s_classifier)"
 )
 """Choice of their tests: all but those that repeat a method on another family, or a fault at every allocation."""
 _MOST_TESTS = 6
-"""Tests that are run on a mutant: of those that reach it, the fastest."""
+"""Tests that are run on a mutant, of those that reach it."""
+_CALLERS = 2
+"""Lines of the product on the way to a place, by which tests reach it differently."""
+_Callers = tuple[tuple[str, int], ...]
 _CPU = ast.parse('__import__("torch").device("cpu")', mode="eval").body
 
 
@@ -150,7 +157,7 @@ def mutated(mutant: Mutant) -> CodeType:
         def visit_Call(self, node: ast.Call) -> ast.AST:
             return ast.copy_location(instead, node) if node is call else self.generic_visit(node)
 
-    return compile(ast.fix_missing_locations(Exchange().visit(tree)), mutant.file, "exec")
+    return compile(ast.fix_missing_locations(Exchange().visit(tree)), ROOT / mutant.file, "exec")
 
 
 def watched(file: str) -> CodeType:
@@ -171,7 +178,7 @@ def watched(file: str) -> CodeType:
             both = ast.Tuple([note, inner], ast.Load())
             return ast.copy_location(ast.Subscript(both, ast.Constant(1), ast.Load()), node)
 
-    return compile(ast.fix_missing_locations(Watch().visit(tree)), file, "exec")
+    return compile(ast.fix_missing_locations(Watch().visit(tree)), ROOT / file, "exec")
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
@@ -184,7 +191,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         code = self._code.get(fullname)
         if code is None:
             return None
-        spec = importlib.machinery.ModuleSpec(fullname, self, origin=str(ROOT / code.co_filename))
+        spec = importlib.machinery.ModuleSpec(fullname, self, origin=code.co_filename)
         spec.has_location = True
         return spec
 
@@ -196,32 +203,55 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def reached() -> dict[str, list[str]]:
-    """Return the fastest tests that reach each call with a mutant, by file and number.
+    """Return the tests to run for each call with a mutant, by file and number: the fastest that reach it.
 
-    Raises RuntimeError where one of all tests fails.
+    First are those that reach it from elsewhere in the product than any before. Raises RuntimeError where one of all
+    tests fails.
     """
-    found: dict[str, set[str]] = defaultdict(set)
+    found: dict[str, dict[str, set[_Callers]]] = defaultdict(lambda: defaultdict(set))
     clock = _Clock()
 
     def note(*places: str) -> None:
         test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
+        callers = _callers(sys._getframe(1))
         for place in places if test else ():
-            found[place].add(test)
+            found[place][test].add(callers)
 
     with TemporaryDirectory() as folder:
         file = Path(folder) / "reached.json"
 
         def save() -> None:
-            fastest = {place: sorted(tests, key=clock.seconds.__getitem__) for place, tests in found.items()}
-            file.write_text(json.dumps({place: tests[:_MOST_TESTS] for place, tests in fastest.items()}))
+            file.write_text(json.dumps({place: _chosen(tests, clock.seconds) for place, tests in found.items()}))
 
         setattr(builtins, _NOTE, note)
         code = {each: watched(each) for each in {mutant.file for mutant in find_mutants()}}
         failed, _ = _run(code, [*_FILES, "-k", _CHOICE], plugins=[clock], after=save, seconds=0)
         if failed:
-            raise RuntimeError("the tests fail without any change: no mutant can be judged by them")
+            raise RuntimeError(_FAIL_BY_THEMSELVES)
         answer: dict[str, list[str]] = json.loads(file.read_text())
         return answer
+
+
+def _callers(frame: FrameType) -> _Callers:
+    """Return the lines of the product that called a function, the nearest first."""
+    lines: list[tuple[str, int]] = []
+    own, outer = frame.f_code, frame.f_back
+    while outer is not None and len(lines) < _CALLERS:
+        if outer.f_code is not own and outer.f_code.co_filename.startswith(str(ROOT / "core")):
+            lines.append((outer.f_code.co_filename, outer.f_lineno))
+        outer = outer.f_back
+    return tuple(lines)
+
+
+def _chosen(tests: Mapping[str, set[_Callers]], seconds: Mapping[str, float]) -> list[str]:
+    """Return the tests to run of those that reach a place, by their callers of it."""
+    fastest = sorted(tests, key=seconds.__getitem__)
+    first, seen = [], set[_Callers]()
+    for test in fastest:
+        if not tests[test] <= seen:
+            first.append(test)
+            seen |= tests[test]
+    return [*first, *(each for each in fastest if each not in first)][:_MOST_TESTS]
 
 
 class _Clock:
@@ -254,7 +284,7 @@ def _run(
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1)
             os.dup2(null, 2)
-            signal.alarm(seconds)
+            signal.setitimer(signal.ITIMER_PROF, seconds)
             sys.meta_path.insert(0, _Finder(code))
             options = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "-m", "nightly or not nightly"]
             status = int(pytest.main([*options, *tests], plugins=[*plugins]))
@@ -275,14 +305,36 @@ def _sources() -> str:
     return digest.hexdigest()[:16]
 
 
+def _try(mutants: Sequence[Mutant], tests: Sequence[str]) -> int:
+    """Run tests on each mutant and print what it is; return 1 where any survives.
+
+    Raises RuntimeError where one of the tests fails without any change.
+    """
+    if _run({}, tests)[0]:
+        raise RuntimeError(_FAIL_BY_THEMSELVES)
+    survived = 0
+    for each in mutants:
+        is_caught, seconds = _run({each.file: mutated(each)}, tests)
+        survived += not is_caught
+        print(f"{'caught' if is_caught else 'SURVIVED'}  {each.name}: {each.before}  {seconds:.0f} s", flush=True)
+    return int(survived > 0)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.device_mutants", description=__doc__)
     parser.add_argument("--sample", type=int, metavar="N", help="try so many, drawn by the seed; all where not given")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", action="append", metavar="FILE:LINE", help="try those of this line; may be repeated")
+    parser.add_argument("--tests", nargs="+", metavar="TEST", help="run these, whether they reach a mutant or not")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no mutant after so many")
     parser.add_argument("--list", action="store_true", help="print the mutants and run none")
     options = parser.parse_args(arguments)
     every = find_mutants()
+    if options.only:
+        places = [each.name.partition(" ")[0] for each in every]
+        if unknown := set(options.only) - set(places):
+            parser.error(f"no mutant at {', '.join(sorted(unknown))}: --list shows those there are")
+        every = [each for each, place in zip(every, places, strict=True) if place in options.only]
     mutants = random.Random(options.seed).sample(every, min(options.sample or len(every), len(every)))
     if options.list:
         for each in mutants:
@@ -290,6 +342,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     for library in _LIBRARIES:
         __import__(library)
+    if options.tests:
+        return _try(mutants, options.tests)
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     sources, end = _sources(), time.monotonic() + 60 * options.minutes
     tests = known.setdefault(f"{sources} reached", None) or reached()

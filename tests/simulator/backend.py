@@ -26,6 +26,16 @@ LIKE_THE_CPU = replace(
 """The CPU's facts on a device with memory of its own: the product computes the CPU's numbers."""
 
 
+class _OneDevice(Accelerator):
+    """Training in one process, as strict as one of several: NCCL reads the memory of the device alone."""
+
+    def reduce(self, tensor: Tensor, reduction: str = "sum", scale: float = 1.0) -> Tensor:
+        if tensor.device != self.device:
+            raise RuntimeError(f"No backend type associated with device type {tensor.device.type}")
+        reduced: Tensor = super().reduce(tensor, reduction, scale)
+        return reduced
+
+
 class SimulatorBackend(DeviceBackend):
     """A simulated device."""
 
@@ -63,7 +73,7 @@ class SimulatorBackend(DeviceBackend):
 
     def training(self, mixed_precision: str | None = None) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)  # one device and arithmetic a process; here several
-        accelerator = Accelerator(cpu=True, mixed_precision=mixed_precision)
+        accelerator = _OneDevice(cpu=True, mixed_precision=mixed_precision)
         PartialState().device = AcceleratorState().device = self._state.device
         return accelerator
 

@@ -31,6 +31,7 @@ from tests.engine.classifying import random_images
 from tests.engine.recovering import linears_of, make_pruned
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
+from tests.simulator.host_work import at_work_on
 
 QUICK = {
     "steps": 10, "batch_size": 2, "retrain_steps": 3, "rounds": 2, "masks_per_round": 10, "round_share": 0.5,
@@ -68,16 +69,17 @@ def prune_language(
     work.mkdir(parents=True)
     calibration = make_tokens(3, 16) if calibration is None else calibration
     evaluation = make_tokens(2, 16, seed=9) if evaluation is None else evaluation
-    _, result = run_within_memory(
-        lambda: walk_for(
-            folder, request, device=device, calibration=calibration, evaluations={"text": evaluation}, work=work,
-            previous=previous, progress=progress, activation_budget_bytes=budget,
-        ),
-        lambda walk: walk.run(),
-    )  # fmt: skip
     artifact = work / "artifact"
-    write_checkpoint(result.files, result.unchanged, source, artifact, config=result.config, discovered=discovered)
-    checked = reload_check(artifact, result.verification, device=device, discovered=discovered)
+    with at_work_on(device):
+        _, result = run_within_memory(
+            lambda: walk_for(
+                folder, request, device=device, calibration=calibration, evaluations={"text": evaluation}, work=work,
+                previous=previous, progress=progress, activation_budget_bytes=budget,
+            ),
+            lambda walk: walk.run(),
+        )  # fmt: skip
+        write_checkpoint(result.files, result.unchanged, source, artifact, config=result.config, discovered=discovered)
+        checked = reload_check(artifact, result.verification, device=device, discovered=discovered)
     return {
         "files": digests(artifact), "rows": result.layers, "perplexity": result.perplexity, "reload": checked,
         "micro_batches": result.micro_batches, "notes": result.notes,
@@ -95,11 +97,13 @@ def recover_language(
     asked = Recovery.model_validate(given | recovery)
     work = place / "work"
     work.mkdir()
-    recovered = recover(
-        open_model(source), asked, make_tokens(4, 16), linears=linears_of(source), work=work,
-        teacher=Teacher(open_model(dense), "dense") if asked.method == "distill" else None, device=device,
-    )  # fmt: skip
-    write_checkpoint(recovered.files, recovered.unchanged, source, place / "artifact")
+    windows = make_tokens(4, 16)
+    with at_work_on(device):
+        recovered = recover(
+            open_model(source), asked, windows, linears=linears_of(source), work=work,
+            teacher=Teacher(open_model(dense), "dense") if asked.method == "distill" else None, device=device,
+        )  # fmt: skip
+        write_checkpoint(recovered.files, recovered.unchanged, source, place / "artifact")
     return {"files": digests(place / "artifact"), "losses": recovered.losses, "zeros": recovered.zeros}
 
 
@@ -115,15 +119,17 @@ def prune_network(
     """Prune a classifier and write it; return the files' digests, notes and figures."""
     AcceleratorState._reset_state(reset_partial_state=True)
     folder = open_classifier(source)
-    model = load_classifier(folder, device)
     chosen = get_method(method).variant(pattern).parameters(**quick_parameters(method, pattern, parameters))
     pattern = pattern or get_method(method).patterns[0]
+    images = random_images(16, image_shape(name), classes=CLASSES)
     torch.manual_seed(0)
-    network = Network(
-        model, prunable_linears(folder.description, selection_of(chosen)), sparsity=0.3, device=device, batch_size=8,
-        pattern=parse_pattern(pattern), images=random_images(16, image_shape(name), classes=CLASSES),
-    )  # fmt: skip
-    build_classifier_method(method, chosen).prune(network)
-    round_to_stored(model, folder)
-    write_classifier(model, folder, place / "artifact")
+    with at_work_on(device):
+        model = load_classifier(folder, device)
+        network = Network(
+            model, prunable_linears(folder.description, selection_of(chosen)), sparsity=0.3, device=device,
+            batch_size=8, pattern=parse_pattern(pattern), images=images,
+        )  # fmt: skip
+        build_classifier_method(method, chosen).prune(network)
+        round_to_stored(model, folder)
+        write_classifier(model, folder, place / "artifact")
     return {"files": digests(place / "artifact"), "notes": network.notes, "figures": network.figures}

@@ -40,12 +40,12 @@ def is_simulated(value: object) -> bool:
     return isinstance(value, Tensor) and value.device.type == NAME
 
 
-def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
+def tensors_in(values: Iterable[object]) -> Iterator[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -74,6 +74,8 @@ class _Facts:
     takes_scalars: bool
     generator: int | None
     """The place of its generator among its arguments."""
+    written: tuple[int | str, ...]
+    """The places among its arguments, or names, of what it writes to."""
 
 
 @cache
@@ -87,6 +89,11 @@ def _facts(op: Any) -> _Facts:
         is_waited_for=name if name in _WAITED_FOR else None,
         takes_scalars=torch.Tag.pointwise in op.tags or name in _TAKE_SCALARS,
         generator=places[0] if places else None,
+        written=tuple(
+            each.name if each.kwarg_only else place
+            for place, each in enumerate(schema.arguments)
+            if each.alias_info is not None and each.alias_info.is_write
+        ),
     )
 
 
@@ -104,9 +111,13 @@ def _place(op: Any, given: Iterable[Tensor], requested: object = None) -> Simula
 def run(op: Any, *arguments: Any, **keywords: Any) -> Any:
     """Run an operator of a device, whichever it is."""
     facts = _facts(op)
-    device = _place(op, _tensors((*arguments, *keywords.values())), keywords.get("device"))
+    device = _place(op, tensors_in((*arguments, *keywords.values())), keywords.get("device"))
     if facts.is_view:
         return op.redispatch(_CPU_KERNELS, *arguments, **keywords)  # shapes alone, of any device
+    for written in facts.written:  # not even a scalar of the CPU: a device does not write there
+        target = keywords.get(written) if isinstance(written, str) else arguments[written]
+        if any(each.device == _CPU for each in tensors_in([target])):
+            raise _on_several([_CPU, device.device], op)
     if facts.is_launched:
         device.launch()
     if facts.is_waited_for is not None:
@@ -159,7 +170,7 @@ def _shaped(op: Any, device: SimulatedDevice, arguments: Sequence[Any], keywords
     given = {name: _mapped(each, lower) for name, each in keywords.items()}
     given |= {"device": "meta"} if "device" in given else {}
     answer = op(*_mapped(arguments, lower), **given)
-    answers = [*_tensors(answer if isinstance(answer, tuple | list) else [answer])]
+    answers = [*tensors_in(answer if isinstance(answer, tuple | list) else [answer])]
     if not any(_is_large(each) for each in [*answers, *(original for original, _ in metas.values())]):
         return None
     originals = {id(meta): original for original, meta in metas.values()}
@@ -308,7 +319,7 @@ def convolve_backward(gradient: Tensor, values: Tensor, weight: Tensor, *setting
 
 
 def _launched(op: Any, arguments: Sequence[Any]) -> SimulatedDevice:
-    device = _place(op, _tensors(arguments))
+    device = _place(op, tensors_in(arguments))
     device.launch()
     return device
 

@@ -19,6 +19,8 @@ _OWN = {
     "index.Tensor": operators.index,
     "resize_": operators.resize,
 }
+_OUT_OF_SIGHT = ("empty.memory_format", "empty_strided")
+"""Operators by which torch makes a tensor of numbers, past the modes that watch: then it finds no fallback."""
 _LOWERED = ("linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "conv1d", "conv2d", "_convolution")
 """Operators that CUDA's autocast computes in the lower precision; beside attention."""
 _RAISED = (
@@ -66,6 +68,8 @@ def _register() -> list[torch.library.Library]:
     others.fallback(torch.library.fallthrough_kernel, f"Autocast{_BACKEND}")
     for name, kernel in _OWN.items():
         aten.impl(name, kernel, _BACKEND)
+    for name in _OUT_OF_SIGHT:
+        aten.impl(name, partial(operators.run, _overload(name)), _BACKEND)
     for key in (_BACKEND, f"Autograd{_BACKEND}"):
         aten.impl("scaled_dot_product_attention", operators.attend, key)
     # Where the CPU has a kernel of its own, that one is run: what other backends compose may round otherwise.

@@ -1,15 +1,18 @@
 """The engine on the simulated accelerator, from opening to artifact: what it leaves is the CPU's, bit for bit."""
 
 import gc
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from core.engine.evaluation.continuations import compare_continuations
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import open_model
+from core.engine.models.streamed import StreamedModel
 from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.registry import METHODS
 from core.methods.sensitivity.language_pass import SensitivityPass
@@ -21,6 +24,7 @@ from tests.engine.sweeping import request_for
 from tests.engine.tiny import CONFIGS, make_tokens
 from tests.simulator.backend import LIKE_CUDA, simulate
 from tests.simulator.devices import SimulatedDevice
+from tests.simulator.host_work import at_work_on
 from tests.simulator.jobs import model_folder, prune_language, recover_language
 from tests.task_questions import write_questions
 
@@ -72,11 +76,31 @@ def test_a_pruned_model_is_the_cpu_s(
     ids=lambda value: str(value),
 )  # fmt: skip
 def test_hidden_states_that_waited_on_disk_are_on_the_device_again(
-    method: str, pattern: str, parameters: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path
-) -> None:
+    method: str, pattern: str, parameters: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     source = model_folder(tmp_path)
     held = prune_language(source, tmp_path / "held", simulated.device, method, pattern, **parameters)
+    walks = _bytes_between_blocks(simulated, monkeypatch)
     assert prune_language(source, tmp_path / "spilt", simulated.device, method, pattern, budget=0, **parameters) == held
+    assert walks and all(after <= before for _, before, after in walks), f"a block leaves something: {walks}"
+
+
+def _bytes_between_blocks(simulated: SimulatedDevice, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Return the bytes on the device before each block of each walk over the blocks, and after it, as they come."""
+    walks: list[list[int]] = []
+    walk = StreamedModel._blocks_in_main_memory
+
+    def noting(streamed: StreamedModel, indices: Sequence[int], what: str) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        walks.append([])
+        own = walks[-1]
+        for each in walk(streamed, indices, what):
+            own.append(simulated.allocated)
+            yield each
+        own.append(simulated.allocated)
+
+    monkeypatch.setattr(StreamedModel, "_blocks_in_main_memory", noting)
+    return walks
 
 
 @pytest.mark.nightly
@@ -125,13 +149,14 @@ def test_what_a_model_writes_and_answers_is_the_cpu_s(wordy: Path, simulated: Si
             device=str(device), threads=1, model=ModelPlace(path=wordy), target=text, samples=2, sequence_length=16,
             seed=3,
         )  # fmt: skip
-        run_stage(spec, Progress(), lambda: 0)
         work = tmp_path / device.type
-        return [
-            compare_continuations({"dense": folder}, ["w5 w6", "w7"], tokens=4, device=device),
-            measure_tasks(folder, files, limit=4, work=work, device=device, on_progress=lambda done: None),
-            len(text.read_text().splitlines()),  # others, as each device draws numbers of its own
-        ]
+        with at_work_on(device):
+            run_stage(spec, Progress(), lambda: 0)
+            return [
+                compare_continuations({"dense": folder}, ["w5 w6", "w7"], tokens=4, device=device),
+                measure_tasks(folder, files, limit=4, work=work, device=device, on_progress=lambda done: None),
+                len(text.read_text().splitlines()),  # others, as each device draws numbers of its own
+            ]
 
     assert answers(simulated.device) == answers(CPU)
 
@@ -146,6 +171,7 @@ def test_sensitivity_is_the_cpu_s(simulated: SimulatedDevice, tmp_path: Path) ->
         work.mkdir()
         plan = make_sensitivity_plan(folder, options, device=device)
         setting = {"calibration": make_tokens(3, 16), "evaluations": {"text": make_tokens(2, 16, seed=9)}}
-        return SensitivityPass(folder, plan, work=work, **setting).run()
+        with at_work_on(device):
+            return SensitivityPass(folder, plan, work=work, **setting).run()
 
     assert curves(simulated.device) == curves(CPU)

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import importlib
 from collections.abc import Callable
 
 import pytest
@@ -9,8 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.models.accelerator import backend_of, default_device, to_main_memory
+from core.engine.models.precision import forward_dtype
+from core.engine.models.streamed import call_block
+from core.engine.pruning.layerwise.block_gradients import draw_tokens
 from tests.simulator.backend import LIKE_CUDA, simulate
 from tests.simulator.devices import SimulatedDevice
+from tests.simulator.host_work import ON_THE_HOST, SEEDED, at_work_on
 
 
 def training_step(device: torch.device) -> list[Tensor]:
@@ -66,6 +71,7 @@ def test_solvers_sorts_masks_and_views_are_the_cpu_s(device: torch.device) -> No
         lambda one, other: torch.cat([one, other]),
         lambda one, other: torch.addmm(one, other, one),
         lambda one, other: one.add_(other),
+        lambda one, other: (one[0, 0].add_(other[0, 0]), other[0, 0].add_(one[0, 0])),  # one of these is the CPU's
         lambda one, other: torch.where(one > 0, one, other),
         lambda one, other: one.index_put_((torch.tensor([0], device=one.device),), other[:1]),
         lambda one, other: one.index_select(0, other[0].long()),
@@ -183,6 +189,28 @@ def test_there_are_devices_only_inside_the_context() -> None:
         assert default_device() == torch.device("sim") and torch.ones(1, device="sim").device == devices[0].device
         assert torch.accelerator.is_available()
     assert default_device().type != "sim" and not torch.accelerator.is_available()
+
+
+def test_what_the_product_leaves_to_the_cpu_is_found(device: torch.device) -> None:
+    logits_PV, generator = torch.ones(2, 8), torch.Generator()
+    with at_work_on(device):
+        draw_tokens(logits_PV.to(device), generator)
+        forward_dtype("auto", torch.float32, device)
+    for work, found in (
+        (lambda: draw_tokens(logits_PV, generator), "block_gradients.py draw_tokens: aten._softmax.default on the CPU"),
+        (lambda: forward_dtype("auto", torch.float32, torch.device("cpu")), "forward_dtype: asks .* about the CPU"),
+        (lambda: call_block(nn.Dropout(), logits_PV, ((), {})), "call_block: .* draws without a generator"),
+    ):
+        with pytest.raises(AssertionError, match=found), at_work_on(device):
+            work()
+
+
+@pytest.mark.parametrize("place", [*ON_THE_HOST, *SEEDED])
+def test_places_that_may_work_on_the_cpu_are_there(place: str) -> None:
+    file, name = place.split(" ")
+    owner: object = importlib.import_module(f"core.{file.removesuffix('.py').replace('/', '.')}")
+    for part in name.split("."):
+        owner = getattr(owner, part)
 
 
 def test_autocast_lowers_and_raises_as_cuda_s_does() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from tests.engine.classifier_folders import CLASSES, image_shape, make_classifie
 from tests.image_sets import encoded, write_folder
 from tests.recipes import recipe_of
 from tests.simulator.devices import SimulatedDevice
+from tests.simulator.host_work import at_work_on
 from tests.simulator.jobs import digests, prune_language, quick_parameters
 
 _TEXT = {"dataset": "words", "samples": 4, "sequence_length": 16}
@@ -82,7 +84,7 @@ class Stages:
     def run(self, spec: Spec) -> TaskOutput:
         AcceleratorState._reset_state(reset_partial_state=True)
         torch.manual_seed(self.device.index or 0)  # nothing may hang on what the process has drawn before
-        with self.simulated.counting() as counts:
+        with self.simulated.counting() as counts, at_work_on(self.device):
             output = run_stage(spec, Progress(), lambda: 0)
         assert (counts.launches > _FEW_LAUNCHES) == (self.device.type != "cpu"), spec
         return output
@@ -206,13 +208,18 @@ def test_stages_of_a_classifier_leave_what_the_cpu_leaves(
 
 
 @pytest.mark.nightly
-def test_shapes_are_timed_on_the_device(simulated: SimulatedDevice, wordy: Path, tmp_path: Path) -> None:
-    body = {"method": "depth", "target": {"latency_ratio": 0.99}, "calibration": _TEXT}
+@pytest.mark.parametrize("method", ["depth", "l2-structured"])
+def test_shapes_are_timed_on_the_device(method: str, simulated: SimulatedDevice, wordy: Path, tmp_path: Path) -> None:
+    body = {"method": method, "target": {"latency_ratio": 0.99}, "calibration": _TEXT}
     spec = _spec(
         LanguageSpec, simulated.device, body, wordy, tmp_path, calibration=None, evaluation=[], task="search",
         activation_budget_bytes=2**30,
     )  # fmt: skip
-    with simulated.counting() as counts, suppress(LatencyTooNoisy, TargetUnreachable):
+    with (
+        simulated.counting() as counts,
+        at_work_on(simulated.device),
+        suppress(LatencyTooNoisy, TargetUnreachable),
+    ):
         run_stage(spec, Progress(), lambda: 0)
     assert counts.launches > _FEW_LAUNCHES
 
@@ -235,7 +242,7 @@ def mixture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 )  # fmt: skip
 def test_a_pruned_mixture_is_the_cpu_s(
     method: str, pattern: str, parameters: dict[str, Any], mixture: tuple[Path, Architecture],
-    simulated: SimulatedDevice, tmp_path: Path,
+    simulated: SimulatedDevice, waits: Counter[str], tmp_path: Path,
 ) -> None:  # fmt: skip
     source, architecture = mixture
 
@@ -244,3 +251,4 @@ def test_a_pruned_mixture_is_the_cpu_s(
 
     here, there = pruned(torch.device("cpu"), tmp_path / "cpu"), pruned(simulated.device, tmp_path / "sim")
     assert there == here and simulated.counts.launches > 100
+    assert not waits["methods/expert_drop/method.py ExpertDrop._merged"], "experts are compared in main memory"

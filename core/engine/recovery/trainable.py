@@ -34,5 +34,4 @@ def low_rank_adapters(opened: OpenedModel) -> Trainable:
     adaptable = (each for each in folder.description.linears if each.experts is None)
     adapted = [each.name for each in adaptable if each.matches(lora.targets or ["*"])]
     module = add_adapters(opened.model, lora, adapted, transposed=folder.family.transposed)
-    module.to(opened.device)
     return Trainable(module, "adapters", weight_names(adapted), ZeroPattern({}), merge=lambda: merge_adapters(module))

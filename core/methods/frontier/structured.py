@@ -163,7 +163,7 @@ class _Fit:
     def __call__(self, linear: str, inputs: InputStatistic) -> Tensor:
         name = f"{linear}.weight"
         stored, family = self._block.tensors[name], self._block.family
-        weight_OI = to_out_in(stored.to(inputs.gram_II.device).float(), family)
+        weight_OI = to_out_in(stored.float(), family)
 
         def note(what: str) -> None:
             self.notes.append(f"block {self._block.layer}, {linear}: {what}")

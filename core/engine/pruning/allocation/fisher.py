@@ -69,7 +69,7 @@ class _Watch:
         costs = (squares_RI * self.fisher_RI).flatten()[order].cumsum(dim=0, dtype=torch.float64)
         places = [max(0, round(rate * len(costs)) - 1) for rate in _rates(highest)]
         self.squares_I = self.fisher_RI = None
-        return costs[torch.tensor([*places, len(costs) - 1], device=costs.device)]
+        return costs[torch.tensor([*places, len(costs) - 1])]
 
     def curve(self, increases: Sequence[float], highest: float) -> LayerCosts:
         """Return the curve of `increases` as they were read; raises RunFailed where it is not finite."""

@@ -41,7 +41,7 @@ class LastMatrices:
     def weight_OI(self, expert: int) -> Tensor:
         """Return an expert's last matrix as it is by now, in float32."""
         stored = self.tensors[self.experts.parameter(self.experts.giving)][expert]
-        return out_in(stored.to(self.missing[0].device), self.experts).float()
+        return out_in(stored, self.experts).float()
 
     def statistic(self, expert: int) -> InputStatistic | None:
         """Return the statistic of what an expert's last matrix reads, with what the other experts leave missing.

@@ -33,7 +33,7 @@ def layers_before_dropout(network: Network) -> dict[str, str]:
         if isinstance(module, _KINDS) and module.p > 0
     ]
     with removed_after(handles):
-        network.logits(network.calibration.batch([0]))
+        network.logits(network.calibration.batch([0]).to(network.device))
     return predecessors
 
 

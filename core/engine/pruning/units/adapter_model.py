@@ -45,7 +45,7 @@ class AdapterModel:
         checkpoint_activations(model)
         linears = [each.name for each in context.folder.description.linears]
         self.module = add_adapters(model, recovery.lora, linears, transposed=self.family.transposed)
-        self.module.to(context.streamed.device).eval()
+        self.module.eval()
         self.blocks: Sequence[nn.Module] = list(model.get_submodule(self.family.blocks).children())
         self._kept: dict[tuple[int, KindName], Tensor] = {}
         for layer, unit_sets in enumerate(self.unit_sets):

@@ -232,7 +232,7 @@ def _scale_inputs(parts: list[tuple[Tensor, Tensor]], layer: nn.Module, inputs: 
     first = 0
     for channels_UK, gate in parts:
         units_U = torch.arange(first, first + gate.shape[-1], device=tensor.device)
-        gate_of_channel_C[channels_UK.to(tensor.device)] = units_U[:, None]
+        gate_of_channel_C[channels_UK] = units_U[:, None]
         first += gate.shape[-1]
     factor = torch.cat([*gates, one], dim=-1)[..., gate_of_channel_C]
     if is_convolution:

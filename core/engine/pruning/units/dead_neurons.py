@@ -45,7 +45,7 @@ def remove_dead_neurons(network: Network) -> DeadNeurons:
     Where the logits of some images would change after all, nothing is removed, and a note says so.
     """
     layers = {shape.name: layer_of(network.model, shape.name) for shape in network.layers}
-    pixels_BCHW = network.calibration.batch(range(min(_IMAGES, len(network.calibration))))
+    pixels_BCHW = network.calibration.batch(range(min(_IMAGES, len(network.calibration)))).to(network.device)
     expected_BK = network.logits(pixels_BCHW)
     before = {name: each.clone() for name, each in network.model.state_dict().items()}
     weights = 0

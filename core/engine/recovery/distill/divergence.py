@@ -103,7 +103,7 @@ def _value_and_gradient(given_NV: Tensor, wanted: Tensor | TopWords, temperature
             value, slope = _of_top_words(log_q, wanted.rows(start, end))
         else:
             value, slope = _of_all_words(log_q, softened(wanted[start:end], temperature))
-        total = total.to(value.device) + value
+        total = total + value
         gradient_NV[start:end] = slope.mul_(scale)
     return (total * temperature**2 / len(given_NV)).float(), gradient_NV
 
