@@ -80,6 +80,22 @@ class ChoiceMemory:
     before: int = 0
 
 
+@dataclass(frozen=True)
+class ChoosingForwards:
+    """Forwards of so many calibration `tokens`, block by block, by which a method chooses before the pass.
+
+    `holds_blocks`: all blocks have their weights meanwhile, else one has. Hidden states of all tokens are kept before
+    `kept_before` blocks, up to the activation budget, and before the block that runs, whatever the budget, where
+    `waits`. `scores_weights`: weights are scored in float32 beside the blocks, a linear layer at a time.
+    """
+
+    tokens: int
+    holds_blocks: bool
+    kept_before: int = 0
+    waits: bool = False
+    scores_weights: bool = False
+
+
 class Cost(Generic[_P]):
     """Cost of a method that chooses block by block, in one pass over the calibration tokens or two."""
 
@@ -105,6 +121,10 @@ class Cost(Generic[_P]):
         what the solver makes of both, and the layers it is done with, are counted.
         """
         return in_turn(sizes, MASK_BYTES)
+
+    def choosing_forwards(self, facts: CostFacts[_P]) -> ChoosingForwards | None:
+        """Return the forwards by which it is chosen before the pass what goes; None where there are none."""
+        return None
 
     def gradient_sums(self, facts: CostFacts[_P]) -> int:
         """Return how many sums there are of a block's gradients: of themselves, and of their squares."""

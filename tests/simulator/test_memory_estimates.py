@@ -26,6 +26,10 @@ _MOST = 1.15
 """Largest estimate, to the peak."""
 _VOCABULARY = 1024
 _EVALUATION = 2 * 128
+_SHAPE = {
+    "vocab_size": _VOCABULARY, "hidden_size": 128, "intermediate_size": 344, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "head_dim": 32, "max_position_embeddings": 4096,
+}  # fmt: skip
 
 
 def _estimate(
@@ -46,11 +50,10 @@ def _sparsity(pattern: str) -> float:
     return 0.25 if pattern == "structured" else 0.5
 
 
-def _check(place: Path, method: str, pattern: str, *, sequences: int = 16, dtype: Any, **parameters: Any) -> None:
-    source = make_model(
-        place / "model", "llama", dtype=dtype, vocab_size=_VOCABULARY, hidden_size=128, intermediate_size=344,
-        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, head_dim=32, max_position_embeddings=4096,
-    )  # fmt: skip
+def _check(
+    place: Path, method: str, pattern: str, *, sequences: int = 16, layers: int = 2, dtype: Any, **parameters: Any
+) -> None:
+    source = make_model(place / "model", "llama", dtype=dtype, num_hidden_layers=layers, **_SHAPE)
     parameters = quick_parameters(method, pattern, parameters)
     with simulate(LIKE_CUDA) as (_, simulated):
         prune_language(
@@ -70,6 +73,7 @@ def _check(place: Path, method: str, pattern: str, *, sequences: int = 16, dtype
         ("admm", "unstructured", torch.bfloat16, {"propagation": "two_pass"}),
         ("frontier", "unstructured", torch.bfloat16, {}),
         ("llm-pruner", "structured", torch.bfloat16, {"compensation": {"refit": 0}}),
+        ("depth", "structured", torch.bfloat16, {"compensation": {"refit": 0}, "layers": 6, "sequences": 2}),
     ],
     ids=lambda value: str(value),
 )
@@ -77,6 +81,32 @@ def test_a_job_takes_what_it_was_estimated_to(
     method: str, pattern: str, dtype: torch.dtype, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
     _check(tmp_path, method, pattern, dtype=dtype, **parameters)
+
+
+_SCORING = ("llm-pruner", "flap", "l2-structured", "random-structured")
+"""Methods that score heads and channels block by block, or not by calibration at all."""
+_REFITS = ({"refit": 0}, {"refit": 0.5, "ridge": 0.1})
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sequences", [2, 16, 48])
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        *(("depth", {"compensation": refit}) for refit in _REFITS),
+        ("depth", {"compensation": _REFITS[0], "criterion": "angular"}),
+        ("depth", {"compensation": _REFITS[0], "budget": "quick"}),
+        *(("bonsai", {"compensation": refit, "attention": "kv_groups"}) for refit in _REFITS),
+        *((method, {"compensation": refit, "attention": "kv_groups"}) for refit in _REFITS for method in _SCORING),
+        ("frontier", {}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_every_method_that_removes_takes_what_it_was_estimated_to(
+    method: str, parameters: dict[str, Any], sequences: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    _check(tmp_path, method, "structured", sequences=sequences, layers=6, dtype=dtype, **parameters)
 
 
 @pytest.mark.nightly

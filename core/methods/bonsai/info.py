@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from core.engine.options.base import BudgetOptions
 from core.engine.options.width import WidthOptions
-from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
+from core.methods.cost import ChoiceMemory, ChoosingForwards, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -44,10 +44,14 @@ class BonsaiCost(Cost[BonsaiParameters]):
     """
 
     def passes(self, facts: CostFacts[BonsaiParameters]) -> int:
-        parameters, description, tokens = facts.parameters, facts.description, facts.tokens
+        parameters, description = facts.parameters, facts.description
         share = facts.sparsity * description.parameters / description.prunable_parameters
-        measured = min(parameters.sequences * tokens.window, tokens.calibration)
+        measured = self.choosing_forwards(facts).tokens
         return ceil(share / parameters.round_share) * (1 + parameters.masks_per_round) * measured
+
+    def choosing_forwards(self, facts: CostFacts[BonsaiParameters]) -> ChoosingForwards:
+        measured = min(facts.parameters.sequences * facts.tokens.window, facts.tokens.calibration)
+        return ChoosingForwards(measured, holds_blocks=True, scores_weights=True)
 
     def memory(self, facts: CostFacts[BonsaiParameters], sizes: PassSizes) -> ChoiceMemory:
         return ChoiceMemory(before=facts.description.prunable_parameters * sizes.weight_bytes + sizes.forward_bytes)

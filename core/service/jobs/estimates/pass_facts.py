@@ -11,6 +11,9 @@ from core.engine.options.compensation import Refit
 from core.engine.options.propagation import PropagationOptions
 from core.methods.cost import Cost, CostFacts
 
+FLOAT = 4
+LOGIT_POSITIONS = 256
+"""Positions whose logits are computed at a time."""
 _MICRO_BATCH_TOKENS = 4096
 _ROTARY_FEATURES = 256
 """Cosines and sines of a position, of the widest heads."""
@@ -74,8 +77,15 @@ class PassFacts:
         """Bytes of embeddings, final norm and head."""
         description = self.description
         outer = description.parameters - description.prunable_parameters - description.other_module_parameters
-        rotary = 4 * _ROTARY_FEATURES * self.facts.tokens.window * self.weight_bytes
+        rotary = 4 * min(_ROTARY_FEATURES, description.hidden_size) * self.facts.tokens.window * self.weight_bytes
         return max(outer, 0) * self.weight_bytes + rotary
+
+    def logits_bytes(self, sequence: int) -> int:
+        """Return the most bytes while the loss of a sequence of so many tokens is measured, some positions at a time."""
+        description, w = self.description, self.weight_bytes
+        positions = min(LOGIT_POSITIONS, sequence - 1)
+        normed = sequence * description.hidden_size * (w + 2 * FLOAT)
+        return normed + positions * description.vocabulary_size * max(w + (FLOAT if w < FLOAT else 0), 2 * FLOAT)
 
     def kept_bytes(self, streams: Sequence[tuple[int, int]]) -> int:
         """Return the bytes of hidden states that stay, of streams each of so many tokens and bytes of a value.

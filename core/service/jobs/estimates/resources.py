@@ -162,6 +162,7 @@ def estimate_resources(
         on_device = pass_bytes(description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes)
         # Choices that the account does not follow are taken to hold what they do on a CPU.
         is_counted = cost.gradient_tokens(facts) or cost.calibration_lanes(facts) or memory == ChoiceMemory()
+        is_counted = is_counted or cost.choosing_forwards(facts) is not None
         engine = on_device if is_counted and choosing is None else max(on_device, engine)
     if seeks_latency(job):
         model_peak = max(model_peak, bytes_in_turn(description.bytes, description.bytes))
