@@ -1,5 +1,6 @@
 """Whole pieces of work on a device, from opening a folder to what is left of it: the same calls on every device."""
 
+import gc
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,13 +69,15 @@ def prune_language(
     work.mkdir(parents=True)
     calibration = make_tokens(3, 16) if calibration is None else calibration
     evaluation = make_tokens(2, 16, seed=9) if evaluation is None else evaluation
-    _, result = run_within_memory(
+    walk, result = run_within_memory(
         lambda: walk_for(
             folder, request, device=device, calibration=calibration, evaluations={"text": evaluation}, work=work,
             previous=previous, progress=progress, activation_budget_bytes=budget,
         ),
         lambda walk: walk.run(),
     )  # fmt: skip
+    del walk
+    gc.collect()  # the check is a process of its own
     artifact = work / "artifact"
     write_checkpoint(result.files, result.unchanged, source, artifact, config=result.config, discovered=discovered)
     checked = reload_check(artifact, result.verification, device=device, discovered=discovered)

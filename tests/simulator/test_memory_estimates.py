@@ -63,6 +63,11 @@ def _check(
         )  # fmt: skip
         peak = simulated.peak
     estimate = _estimate(open_model(source), method, pattern, sequences * 128, 128, parameters)
+    _require_close(estimate, peak)
+
+
+def _require_close(estimate: int, peak: int) -> None:
+    print(f"{estimate:,} of {peak:,} bytes, {estimate / peak:.3f}")
     assert peak <= estimate <= _MOST * peak, f"{estimate:,} of {peak:,} bytes, {estimate / peak:.3f}"
 
 
@@ -83,8 +88,6 @@ def test_a_job_takes_what_it_was_estimated_to(
     _check(tmp_path, method, pattern, dtype=dtype, **parameters)
 
 
-_SCORING = ("llm-pruner", "flap", "l2-structured", "random-structured")
-"""Methods that score heads and channels block by block, or not by calibration at all."""
 _REFITS = ({"refit": 0}, {"refit": 0.5, "ridge": 0.1})
 
 
@@ -94,19 +97,22 @@ _REFITS = ({"refit": 0}, {"refit": 0.5, "ridge": 0.1})
 @pytest.mark.parametrize(
     ("method", "parameters"),
     [
-        *(("depth", {"compensation": refit}) for refit in _REFITS),
-        ("depth", {"compensation": _REFITS[0], "criterion": "angular"}),
-        ("depth", {"compensation": _REFITS[0], "budget": "quick"}),
-        *(("bonsai", {"compensation": refit, "attention": "kv_groups"}) for refit in _REFITS),
-        *((method, {"compensation": refit, "attention": "kv_groups"}) for refit in _REFITS for method in _SCORING),
+        *(("depth", {"compensation": refit, "layers": 6}) for refit in _REFITS),
+        ("depth", {"compensation": _REFITS[0], "layers": 6, "criterion": "angular"}),
+        *(("bonsai", {"compensation": refit, "layers": 6, "attention": "kv_groups"}) for refit in _REFITS),
+        *(
+            (method, {"compensation": _REFITS[0], "attention": "kv_groups"})
+            for method in ("llm-pruner", "flap", "l2-structured", "random-structured")
+        ),
         ("frontier", {}),
+        ("frontier", {"layers": 6}),
     ],
     ids=lambda value: str(value),
 )
 def test_every_method_that_removes_takes_what_it_was_estimated_to(
     method: str, parameters: dict[str, Any], sequences: int, dtype: torch.dtype, tmp_path: Path
 ) -> None:
-    _check(tmp_path, method, "structured", sequences=sequences, layers=6, dtype=dtype, **parameters)
+    _check(tmp_path, method, "structured", sequences=sequences, dtype=dtype, **parameters)
 
 
 @pytest.mark.nightly

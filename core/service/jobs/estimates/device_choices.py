@@ -12,8 +12,8 @@ from core.service.jobs.estimates.pass_facts import FLOAT, LOGIT_POSITIONS, PassF
 def account_forwards(ledger: Ledger, given: PassFacts, block: BlockShape, choosing: ChoosingForwards) -> None:
     """Account for forwards by which a method chooses: of the blocks, and of the head where all of them are there.
 
-    A batch goes through while what the one before has become is still there. Where another dtype is stored than that
-    of the forward, each block lies beside its copy when that is made.
+    With the head a batch goes through while there is still what the one before has become. Where another dtype is
+    stored than that of the forward, each block lies beside its copy when that is made.
     """
     f, tokens = given.forward_bytes, choosing.tokens
     hidden = block.hidden_size * f
@@ -23,10 +23,10 @@ def account_forwards(ledger: Ledger, given: PassFacts, block: BlockShape, choosi
     with ledger.holding(weights * f):
         ledger.reach(block.weights * given.unshared_bytes)
         with ledger.holding(states):
-            with ledger.holding(batch * hidden if tokens > batch else 0):
-                ledger.reach(batch * block.passing * f)
-            with ledger.holding(batch * hidden):
-                ledger.reach(given.logits_bytes(given.facts.tokens.window) if choosing.holds_blocks else 0)
+            before = batch * hidden if choosing.holds_blocks and tokens > batch else 0
+            ledger.reach(before + batch * (block.passing * f - hidden * choosing.waits))
+            if choosing.holds_blocks:
+                ledger.reach(batch * hidden + given.logits_bytes(given.facts.tokens.window))
         if choosing.scores_weights:
             copies = FLOAT * (2 if f < FLOAT else 1)
             ledger.reach(copies * max(size for group in block.groups for size in group.sizes))

@@ -83,9 +83,9 @@ class PassFacts:
     def logits_bytes(self, sequence: int) -> int:
         """Return the most bytes while the loss of a sequence of so many tokens is measured, some positions at a time."""
         description, w = self.description, self.weight_bytes
-        positions = min(LOGIT_POSITIONS, sequence - 1)
+        logits = min(LOGIT_POSITIONS, sequence - 1) * description.vocabulary_size
         normed = sequence * description.hidden_size * (w + 2 * FLOAT)
-        return normed + positions * description.vocabulary_size * max(w + (FLOAT if w < FLOAT else 0), 2 * FLOAT)
+        return max(normed + logits * w, logits * max(w + (FLOAT if w < FLOAT else 0), 2 * FLOAT))
 
     def kept_bytes(self, streams: Sequence[tuple[int, int]]) -> int:
         """Return the bytes of hidden states that stay, of streams each of so many tokens and bytes of a value.

@@ -43,6 +43,7 @@ from core.service.jobs.estimates.compute import (
 from core.service.jobs.estimates.device_memory import pass_bytes
 from core.service.jobs.estimates.mixtures import experts_account
 from core.service.jobs.estimates.training import training_bytes
+from core.service.jobs.estimates.what_is_left import describe_left
 from secateur_wire.base import JsonObject, Number
 
 _MICRO_BATCH_TOKENS = 4096
@@ -152,7 +153,8 @@ def estimate_resources(
         given = 4 * description.layers * description.hidden_size * allocating
         allocation_bytes = block * (width + 4) + min(given, activation_budget_bytes)
         engine = max(engine, ends + allocation_bytes + sizes.forward_bytes)
-    check = reload_needs(description, device, rooms)
+    left = describe_left(description, job, device)
+    check = reload_needs(left, device, rooms)
     model_peak = check.device_memory if device.has_own_memory else check.memory
     one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
     questions = description.bytes + max(device.logits_bytes, one) if tokens.tasks else 0
