@@ -24,6 +24,7 @@ Each number is read for one product only.
 """
 MASK_BYTES = 12
 """Bytes of a weight while a device's mask of the lowest scores is made: its score, a count of ties, four masks."""
+_FLOAT = 4
 _GRADIENT_BYTES = 16
 """Bytes of a weight, the sums of its gradients and of their squares, and one gradient, in float32."""
 
@@ -86,14 +87,13 @@ class ChoosingForwards:
 
     `holds_blocks`: all blocks have their weights meanwhile, else one has. Hidden states of all tokens are kept before
     `kept_before` blocks, up to the activation budget, and before the block that runs, whatever the budget, where
-    `waits`. `scores_weights`: weights are scored in float32 beside the blocks, a linear layer at a time.
+    `waits`.
     """
 
     tokens: int
     holds_blocks: bool
     kept_before: int = 0
     waits: bool = False
-    scores_weights: bool = False
 
 
 class Cost(Generic[_P]):
@@ -126,6 +126,10 @@ class Cost(Generic[_P]):
         """Return the forwards by which it is chosen before the pass what goes; None where there are none."""
         return None
 
+    def scoring_bytes(self, facts: CostFacts[_P], weights: int) -> int:
+        """Return the bytes that a device holds beside the whole model while so many weights of a layer are scored."""
+        return 0
+
     def gradient_sums(self, facts: CostFacts[_P]) -> int:
         """Return how many sums there are of a block's gradients: of themselves, and of their squares."""
         return 0
@@ -141,6 +145,10 @@ class Cost(Generic[_P]):
     def training(self, facts: CostFacts[_P]) -> Recovery | None:
         """Return the training that is part of the choice."""
         return None
+
+    def adapter_copies(self, facts: CostFacts[_P]) -> int:
+        """Return how many copies of what is trained are held from one step to the next."""
+        return 0
 
 
 class GradientCost(Cost[_P]):
@@ -164,6 +172,10 @@ class AdapterCost(Cost[AdapterOptions]):
 
     def passes(self, facts: CostFacts[AdapterOptions]) -> int:
         return facts.parameters.probed(facts.description.layers)
+
+    def scoring_bytes(self, facts: CostFacts[AdapterOptions], weights: int) -> int:
+        """Return the bytes of a weight's gradient, itself with its update, and what that is made from, in float32."""
+        return weights * _FLOAT * (3 if facts.description.dtype == "float32" else 4)
 
     def training(self, facts: CostFacts[AdapterOptions]) -> Recovery:
         return facts.parameters.training(max(2, facts.tokens.window))

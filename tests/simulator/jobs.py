@@ -88,19 +88,23 @@ def prune_language(
 
 
 def recover_language(
-    place: Path, device: torch.device, dtype: torch.dtype = torch.float32, **recovery: Any
-) -> dict[str, Any]:
+    place: Path, device: torch.device, dtype: torch.dtype = torch.float32, *, shape: dict[str, int] | None = None,
+    windows: Tensor | None = None, budget: int = 0, **recovery: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Train a pruned model for a few steps; return the digests of what is written, and the losses."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    source = make_pruned(place / "pruned", num_hidden_layers=2, dtype=dtype)
-    dense = make_model(place / "dense", num_hidden_layers=2, dtype=dtype)
+    shape = {"num_hidden_layers": 2} | (shape or {})
+    source = make_pruned(place / "pruned", dtype=dtype, **shape)
+    dense = make_model(place / "dense", dtype=dtype, **shape)
     given = {"steps": 3, "batch_size": 2, "learning_rate": 1e-2, "checkpoint_every": 2}
     asked = Recovery.model_validate(given | recovery)
     work = place / "work"
     work.mkdir()
+    windows = make_tokens(4, 16) if windows is None else windows
     recovered = recover(
-        open_model(source), asked, make_tokens(4, 16), linears=linears_of(source), work=work,
-        teacher=Teacher(open_model(dense), "dense") if asked.method == "distill" else None, device=device,
+        open_model(source), asked, windows, linears=linears_of(source), work=work, device=device,
+        teacher=Teacher(open_model(dense), "dense") if asked.method == "distill" else None,
+        activation_budget_bytes=budget,
     )  # fmt: skip
     write_checkpoint(recovered.files, recovered.unchanged, source, place / "artifact")
     return {"files": digests(place / "artifact"), "losses": recovered.losses, "zeros": recovered.zeros}

@@ -10,6 +10,8 @@ import torch
 from core.engine.evaluation.reload_memory import full_needs
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.options.allocation import AllocationOptions
+from core.engine.recovery.completion import complete_recovery
+from core.engine.recovery.request import Recovery
 from core.engine.resume.store import ResumeStore
 from core.methods.cost import Tokens
 from core.methods.registry import METHODS
@@ -19,7 +21,7 @@ from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
 from tests.recipes import recipe_of
 from tests.simulator.backend import LIKE_CUDA, simulate
-from tests.simulator.jobs import prune_language, quick_parameters
+from tests.simulator.jobs import prune_language, quick_parameters, recover_language
 from tests.simulator.large_models import write_large_model
 
 _MOST = 1.15
@@ -34,10 +36,10 @@ _SHAPE = {
 
 def _estimate(
     folder: ModelFolder, method: str, pattern: str, calibration: int, window: int, parameters: dict[str, Any],
-    budget: int = 2**30,
+    budget: int = 2**30, **body: Any,
 ) -> int:  # fmt: skip
     """Return the bytes that the product says a job takes on a device, beside the device's context."""
-    recipe = recipe_of(method=method, pattern=pattern, sparsity=_sparsity(pattern), parameters=parameters)
+    recipe = recipe_of(method=method, pattern=pattern, sparsity=_sparsity(pattern), parameters=parameters, **body)
     tokens = Tokens(calibration=calibration, evaluation=_EVALUATION, window=window)
     needs = estimate_resources(
         folder.description, recipe, tokens, device=LIKE_CUDA, activation_budget_bytes=budget, is_fetched=False
@@ -106,6 +108,10 @@ _REFITS = ({"refit": 0}, {"refit": 0.5, "ridge": 0.1})
         ),
         ("frontier", {}),
         ("frontier", {"layers": 6}),
+        *(
+            (method, {"compensation": _REFITS[0], "layers": 6, "attention": "kv_groups"})
+            for method in ("loraprune", "lorashear")
+        ),
     ],
     ids=lambda value: str(value),
 )
@@ -132,6 +138,48 @@ def test_every_method_that_zeroes_takes_what_it_was_estimated_to(
     method: str, pattern: str, sequences: int, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     _check(tmp_path, method, pattern, sequences=sequences, dtype=dtype)
+
+
+def _check_training(
+    place: Path, dtype: torch.dtype, *, sequences: int = 4, length: int = 128, layers: int = 6, budget: int = 0,
+    **recovery: Any,
+) -> None:  # fmt: skip
+    shape = _SHAPE | {"num_hidden_layers": layers}
+    recovery = {"steps": 3, "batch_size": sequences} | recovery
+    with simulate(LIKE_CUDA) as (_, simulated):
+        windows = make_tokens(6, length, vocabulary=_VOCABULARY)
+        recover_language(place, simulated.device, dtype, shape=shape, windows=windows, budget=budget, **recovery)
+        peak = simulated.peak
+    folder = open_model(place / "pruned")
+    completed = complete_recovery(Recovery.model_validate(recovery), folder.description, length).model_dump()
+    _require_close(_estimate(folder, "magnitude", "unstructured", 0, length, {}, budget, recovery=completed), peak)
+
+
+_TRAININGS: list[dict[str, Any]] = [
+    {"method": "finetune"},
+    {"method": "lora"},
+    {"method": "distill", "lora": None},
+    {"method": "distill", "lora": None, "train_embeddings": True},
+    {"method": "distill"},
+]
+
+
+def test_training_takes_what_it_was_estimated_to(tmp_path: Path) -> None:
+    _check_training(tmp_path, torch.bfloat16, method="lora", layers=2)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "size",
+    [{}, {"budget": 2**30}, {"sequences": 20}, {"sequences": 1, "length": 512}, {"layers": 2, "sequences": 16}],
+    ids=lambda value: str(value),
+)
+@pytest.mark.parametrize("recovery", _TRAININGS, ids=lambda value: str(value))
+def test_every_training_takes_what_it_was_estimated_to(
+    recovery: dict[str, Any], size: dict[str, int], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    _check_training(tmp_path, dtype, **recovery, **size)
 
 
 def _check_large(place: Path, size: str, method: str, monkeypatch: pytest.MonkeyPatch, **parameters: Any) -> None:

@@ -11,6 +11,8 @@ from core.methods.cost import ChoiceMemory, ChoosingForwards, Cost, CostFacts, P
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
+_FLOAT = 4
+
 
 class BonsaiParameters(WidthOptions, BudgetOptions):
     """Parameters of `bonsai`. Figures that are not given are those of the budget."""
@@ -51,7 +53,11 @@ class BonsaiCost(Cost[BonsaiParameters]):
 
     def choosing_forwards(self, facts: CostFacts[BonsaiParameters]) -> ChoosingForwards:
         measured = min(facts.parameters.sequences * facts.tokens.window, facts.tokens.calibration)
-        return ChoosingForwards(measured, holds_blocks=True, scores_weights=True)
+        return ChoosingForwards(measured, holds_blocks=True)
+
+    def scoring_bytes(self, facts: CostFacts[BonsaiParameters], weights: int) -> int:
+        """Return the bytes of their magnitudes in float32, and of the weights where they are others."""
+        return weights * _FLOAT * (1 if facts.description.dtype == "float32" else 2)
 
     def memory(self, facts: CostFacts[BonsaiParameters], sizes: PassSizes) -> ChoiceMemory:
         return ChoiceMemory(before=facts.description.prunable_parameters * sizes.weight_bytes + sizes.forward_bytes)

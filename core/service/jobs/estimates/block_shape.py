@@ -8,7 +8,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.service.jobs.estimates.ledger import Ledger
 
-_FLOAT = 4
+FLOAT = 4
 
 
 @dataclass(frozen=True)
@@ -73,20 +73,27 @@ class KeptValues:
 
     `stream` are the bytes of a value of the residual stream, `inner` of one between linear layers: where they are
     fewer, by autocast, each layer that reads the stream has a copy of its own. A norm keeps what it reads in float32
-    and, where it is trained, what it makes of that (`trains_norms`).
+    and, where it is trained, what it makes of that (`trains_norms`). With adapters beside frozen weights each layer
+    keeps what its adapter reads, and a byte of each value for those that were dropped (`has_adapters`).
     """
 
     tokens: int
     stream: int
     inner: int
     trains_norms: bool = False
+    has_adapters: bool = False
 
     def of_group(self, hidden_size: int, group: GroupShape) -> int:
         """Return the bytes of a group's; those of the norm before a sublayer are the first group's."""
         values = self.inner * group.kept
-        if not group.is_added:
-            copies = len(group.sizes) if self.inner < self.stream else 1
-            values += hidden_size * (_FLOAT * (1 + self.trains_norms) + self.inner * copies)
+        if self.has_adapters:
+            values += (self.inner + 1) * group.inputs * len(group.sizes)
+        if group.is_added:  # a frozen weight does not need its input
+            values -= self.inner * min(group.inputs, group.kept - group.inputs) * self.has_adapters
+            return self.tokens * values
+        values += hidden_size * FLOAT * (1 + self.trains_norms)
+        if not self.has_adapters:
+            values += hidden_size * self.inner * (len(group.sizes) if self.inner < self.stream else 1)
         return self.tokens * values
 
     def of_block(self, block: BlockShape) -> int:

@@ -4,9 +4,13 @@ Letters are those of `device_memory`.
 """
 
 from core.methods.cost import ChoosingForwards
-from core.service.jobs.estimates.block_shape import BlockShape, GroupShape, KeptValues
+from core.service.jobs.estimates.block_shape import FLOAT, BlockShape, GroupShape, KeptValues
+from core.service.jobs.estimates.device_training import TrainedModel, account_training
 from core.service.jobs.estimates.ledger import Ledger
-from core.service.jobs.estimates.pass_facts import FLOAT, LOGIT_POSITIONS, PassFacts
+from core.service.jobs.estimates.pass_facts import LOGIT_POSITIONS, PassFacts
+
+_ADAPTING = 8
+"""Bytes of a value that a layer with an adapter gives, beside those of the forward: the adapter's part, in float32."""
 
 
 def account_forwards(ledger: Ledger, given: PassFacts, block: BlockShape, choosing: ChoosingForwards) -> None:
@@ -15,21 +19,42 @@ def account_forwards(ledger: Ledger, given: PassFacts, block: BlockShape, choosi
     With the head a batch goes through while there is still what the one before has become. Where another dtype is
     stored than that of the forward, each block lies beside its copy when that is made.
     """
-    f, tokens = given.forward_bytes, choosing.tokens
+    f, tokens, model = given.forward_bytes, choosing.tokens, _trained(given)
+    weights = f * (given.description.prunable_parameters if choosing.holds_blocks else block.weights)
+    adapting = 0
+    if model is not None:  # which is opened as a whole
+        f = model.stored_bytes
+        weights = f * model.description.parameters + FLOAT * model.trained
+        adapting = _ADAPTING * max(size // group.inputs for group in block.groups for size in group.sizes)
     hidden = block.hidden_size * f
     batch = min(given.micro_batch, tokens)
     states = given.kept_bytes([(tokens, f)] * choosing.kept_before) + tokens * hidden * choosing.waits
-    weights = given.description.prunable_parameters if choosing.holds_blocks else block.weights
-    with ledger.holding(weights * f):
+    with ledger.holding(weights):
         ledger.reach(block.weights * given.unshared_bytes)
         with ledger.holding(states):
             before = batch * hidden if choosing.holds_blocks and tokens > batch else 0
-            ledger.reach(before + batch * (block.passing * f - hidden * choosing.waits))
+            ledger.reach(before + batch * (block.passing * f - hidden * choosing.waits + adapting))
             if choosing.holds_blocks:
                 ledger.reach(batch * hidden + given.logits_bytes(given.facts.tokens.window))
-        if choosing.scores_weights:
-            copies = FLOAT * (2 if f < FLOAT else 1)
-            ledger.reach(copies * max(size for group in block.groups for size in group.sizes))
+        ledger.reach(given.cost.scoring_bytes(given.facts, _largest(block)))
+
+
+def account_choosing_training(ledger: Ledger, given: PassFacts, block: BlockShape) -> None:
+    """Account for the training by which a method chooses, if by any, and for the scores it takes at each step."""
+    model = _trained(given)
+    if model is not None:
+        copies = FLOAT * model.trained * given.cost.adapter_copies(given.facts)
+        scoring = given.cost.scoring_bytes(given.facts, _largest(block))
+        account_training(ledger, model, beside=copies, scoring=max(copies, scoring))
+
+
+def _trained(given: PassFacts) -> TrainedModel | None:
+    recovery = given.cost.training(given.facts)
+    return None if recovery is None else TrainedModel(given.description, recovery, given.device)
+
+
+def _largest(block: BlockShape) -> int:
+    return max(size for group in block.groups for size in group.sizes)
 
 
 def moment_bytes(given: PassFacts, group: GroupShape) -> int:
@@ -48,7 +73,7 @@ def account_gradients(ledger: Ledger, given: PassFacts, block: BlockShape, sums:
     """
     description, f, window = given.description, given.forward_bytes, given.facts.tokens.window
     inputs = min(description.layers * tokens * block.hidden_size * f, given.activation_budget_bytes)
-    largest = max(size for group in block.groups for size in group.sizes)
+    largest = _largest(block)
     with ledger.holding(inputs + tokens * block.hidden_size * f):
         positions = min(LOGIT_POSITIONS, window - 1)
         logits = positions * description.vocabulary_size * (f + (2 if f < FLOAT else 1) * FLOAT + FLOAT)

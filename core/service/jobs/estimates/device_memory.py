@@ -24,11 +24,16 @@ from core.methods.cost import Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant
-from core.service.jobs.estimates.block_shape import BlockShape, GroupShape
+from core.service.jobs.estimates.block_shape import FLOAT, BlockShape, GroupShape
 from core.service.jobs.estimates.compute import allocating_tokens, compared_tokens, compensation_of, facts_of
-from core.service.jobs.estimates.device_choices import account_forwards, account_gradients, moment_bytes
+from core.service.jobs.estimates.device_choices import (
+    account_choosing_training,
+    account_forwards,
+    account_gradients,
+    moment_bytes,
+)
 from core.service.jobs.estimates.ledger import Ledger
-from core.service.jobs.estimates.pass_facts import FLOAT, PassFacts
+from core.service.jobs.estimates.pass_facts import PassFacts
 
 _SAMPLED_TOKENS = 1024
 """Tokens by whose inputs reconstruction errors are measured, about."""
@@ -47,6 +52,7 @@ def pass_bytes(
         compensation_of(job.parameters),
         forward_bytes(description, job.parameters, device) if tokens.calibration else WEIGHT_BYTES[description.dtype],
         activation_budget_bytes,
+        device,
     )
     if job.pattern == STRUCTURED.text:
         return unit_removal_bytes(given, compares=compared_tokens(job, tokens) > 0)
@@ -243,6 +249,7 @@ def unit_removal_bytes(given: PassFacts, *, compares: bool) -> int:
                 _forward(ledger, given, block, batch, f)
         if choosing := given.cost.choosing_forwards(given.facts):
             account_forwards(ledger, given, block, choosing)
+        account_choosing_training(ledger, given, block)
         if measured := given.cost.gradient_tokens(given.facts):
             account_gradients(ledger, given, block, given.cost.gradient_sums(given.facts), measured)
     return ceil(ledger.peak * _SMALL_TENSORS)

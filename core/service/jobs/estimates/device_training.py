@@ -1,10 +1,9 @@
 """Account of the bytes that a device of its own memory holds while a language model is trained.
 
-It follows `core.engine.recovery`: weights, zeros, moments and a teacher are there throughout, gradients from one backward
-pass to the next step; what a forward keeps for the backward, and the logits, come and go.
+It follows `core.engine.recovery`: weights, zeros, moments and a teacher are there throughout, gradients from a backward
+pass to the step; what a forward keeps for its backward, and the logits, come and go.
 
-Letters: P are parameters, D is the hidden size, V the vocabulary; T the tokens of a forward; s the bytes of a value of
-the residual stream, c those of one inside a sublayer.
+Letters: D is the hidden size, V the vocabulary, T the tokens of a forward.
 """
 
 from dataclasses import dataclass
@@ -12,53 +11,55 @@ from math import ceil
 
 from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
-from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.recovery.activations import kept_activation_bytes
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, sequences_at_once
-from core.service.jobs.estimates.block_shape import BlockShape
+from core.service.jobs.estimates.block_shape import FLOAT, BlockShape, KeptValues
 from core.service.jobs.estimates.ledger import Ledger
 from core.service.jobs.estimates.mixtures import expert_parameters
-from core.service.jobs.estimates.pass_facts import FLOAT
 
 _SMALL_TENSORS = 1.02
 _ROWS_BYTES = 2**22
-"""Bytes of the rows of logits that a divergence works on together."""
+"""Most bytes of the rows of logits that a divergence works on together."""
 _ROW_COPIES = 4
+"""Copies of these rows: both models' logarithms of probabilities, what one is made of, and probabilities."""
+_UPDATE_BYTES = 8
+"""Bytes of a weight whose update by adapters is made, or its gradient, beside those that are kept."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
     """A model that is trained on a device, and how.
 
-    `removed` are the parameters that are gone before; `holds_zeros`: of those that are left some are zero and stay so.
+    `holds_zeros`: some of its weights are zero and stay so. `teacher` are the parameters of the model it learns from,
+    where it learns from one.
     """
 
     description: ModelDescription
     recovery: Recovery
     device: DeviceKind
-    activation_budget_bytes: int
-    removed: int = 0
-    holds_zeros: bool = True
-
-    @property
-    def parameters(self) -> int:
-        return self.description.parameters - self.removed
+    activation_budget_bytes: int = 0
+    holds_zeros: bool = False
+    teacher: int = 0
 
     @property
     def prunable(self) -> int:
         """Weights of the blocks' linear layers but experts, which are not trained."""
-        return self.description.prunable_parameters - self.removed - expert_parameters(self.description)
+        return max(0, self.description.prunable_parameters - expert_parameters(self.description))
 
     @property
-    def embeddings(self) -> int:
-        """Parameters of embeddings and head."""
-        description = self.description
-        return description.vocabulary_size * description.hidden_size * (1 if description.tied_embeddings else 2)
+    def head(self) -> int:
+        """Weights of the output head."""
+        return self.description.vocabulary_size * self.description.hidden_size
 
     @property
     def trains_weights(self) -> bool:
+        """True where the weights themselves are trained, and no adapters."""
         return self.recovery.lora is None
+
+    @property
+    def trains_head(self) -> bool:
+        return self.trains_weights and bool(self.recovery.train_embeddings)
 
     @property
     def is_mixed(self) -> bool:
@@ -67,11 +68,12 @@ class TrainedModel:
 
     @property
     def frozen_bytes(self) -> int:
+        """Bytes of a weight that is not trained beside adapters, and of a teacher's."""
         return 2 if self.is_mixed and self.description.dtype == "bfloat16" else FLOAT
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of a weight as it is held."""
+        """Bytes of a weight as it is held, and of a value of the residual stream."""
         return FLOAT if self.trains_weights else self.frozen_bytes
 
     @property
@@ -79,8 +81,9 @@ class TrainedModel:
         """Parameters that are trained."""
         description, lora = self.description, self.recovery.lora
         if lora is None:
+            ends = self.head * (1 if description.tied_embeddings else 2)
             frozen = expert_parameters(description) + description.other_module_parameters
-            return self.parameters - frozen - (0 if self.recovery.train_embeddings else self.embeddings)
+            return max(0, description.parameters - frozen - (0 if self.trains_head else ends))
         linears = (each for each in description.linears if each.experts is None)
         adapted = (each for each in linears if each.matches(lora.targets or ["*"]))
         return lora.r * sum(each.in_features + each.out_features for each in adapted)
@@ -96,89 +99,115 @@ class TrainedModel:
 
     @property
     def accumulates(self) -> bool:
-        """True where a step has several forwards, between which gradients are kept."""
+        """True where a step has several forwards, between which gradients stay."""
         return self.recovery.batch_size > self.sequences
 
     @property
     def keeps_activations(self) -> bool:
-        """True where a forward keeps all that the backward needs; else each block is computed again."""
+        """True where a forward keeps all that its backward needs; else each block is computed again."""
         kept = kept_activation_bytes(self.description, self.recovery)
         return self.trains_weights and kept <= self.activation_budget_bytes
 
+    @property
+    def kept_values(self) -> KeptValues:
+        """Values that a block's forward keeps; updates with a weight's zeros are added to it outside of autocast."""
+        is_cast = self.is_mixed and (self.trains_weights or not self.holds_zeros)
+        return KeptValues(
+            self.tokens,
+            self.stored_bytes,
+            2 if is_cast else self.stored_bytes,
+            trains_norms=self.trains_weights,
+            has_adapters=not self.trains_weights and not self.holds_zeros,
+        )
+
 
 def training_peak(model: TrainedModel) -> int:
-    """Return the peak of training: while the loss is taken, on the way back, or when a step is taken."""
-    ledger, block = Ledger(), BlockShape.of(model.description)
-    gradients = FLOAT * model.trained
-    with ledger.holding(_throughout(model)):
-        ledger.reach(gradients)
-        with ledger.holding(gradients if model.accumulates else 0):
-            _forward_and_back(ledger, model, block)
+    """Return the peak of training by itself."""
+    ledger = Ledger()
+    account_training(ledger, model)
     return ceil(ledger.peak * _SMALL_TENSORS)
+
+
+def account_training(ledger: Ledger, model: TrainedModel, *, beside: int = 0, scoring: int = 0) -> None:
+    """Account for training: while the loss is taken, on the way back, or when a step is taken.
+
+    A method that trains to choose holds so many bytes `beside`, and for a moment before the step those of `scoring`.
+    """
+    gradients = FLOAT * model.trained
+    # A second gradient of the embedding is added to that of the head, or to the one of the forward before.
+    again = FLOAT * model.head if model.trains_head and (model.accumulates or model.description.tied_embeddings) else 0
+    with ledger.holding(_throughout(model) + beside):
+        ledger.reach(gradients + max(scoring, again))
+        with ledger.holding(gradients if model.accumulates else 0):
+            _forward_and_back(ledger, model, BlockShape.of(model.description))
 
 
 def _throughout(model: TrainedModel) -> int:
     """Return the bytes of weights, zeros, moments and a teacher with what is kept of its predictions."""
-    zeros = model.prunable if model.holds_zeros and model.trains_weights else 0
-    held = model.parameters * model.stored_bytes + zeros + 2 * FLOAT * model.trained
-    info, recovery = RECOVERIES[model.recovery.method], model.recovery
+    recovery, info = model.recovery, RECOVERIES[model.recovery.method]
+    held = model.description.parameters * model.stored_bytes + 2 * FLOAT * model.trained
+    if not model.trains_weights:
+        held += FLOAT * model.trained
+    elif model.holds_zeros:
+        held += model.prunable
     if info.learns_from_model:
-        held += model.description.parameters * model.frozen_bytes
+        held += model.teacher * model.frozen_bytes
+        held += info.kept_bytes(recovery.steps * recovery.batch_size, recovery.sequence_length or 0)
     return held
 
 
 def _forward_and_back(ledger: Ledger, model: TrainedModel, block: BlockShape) -> None:
-    """Account for a forward and its backward: from the last block to the first, gradients take activations' place."""
-    layers, D = model.description.layers, model.description.hidden_size
-    block_bytes, stream = _kept_of_block(model, block), model.stored_bytes * D * model.tokens
-    held = block_bytes if model.keeps_activations else stream
-    again = 0 if model.keeps_activations else block_bytes
-    share = model.trained - (model.embeddings if model.trains_weights and model.recovery.train_embeddings else 0)
-    of_block = 0 if model.accumulates else FLOAT * share / layers
-    normed = (stream + 2 * FLOAT * D * model.tokens)
-    with ledger.holding(layers * held + normed):
-        _loss(ledger, model)
-    passing = _passing_back(model, block)
-    for left in (layers, 1):
-        with ledger.holding(left * held + (layers - left) * of_block):
-            ledger.reach(again + passing)
+    """Account for a forward and its backward: from the last block to the first, gradients take activations' place.
+
+    Where blocks are computed again, there is the input of each, and what one block keeps. Trained weights that autocast
+    has cast are there to the end of the forward, and those that the backward reads until then.
+    """
+    layers, kept = model.description.layers, model.kept_values
+    stream = model.stored_bytes * model.description.hidden_size * model.tokens
+    is_cast = model.is_mixed and model.trains_weights
+    weights = _computed_weights(model, block)
+    held = kept.of_block(block) + weights if model.keeps_activations else stream
+    head = 2 * model.head if is_cast else 0
+    with ledger.holding(layers * held + 3 * stream + head):
+        ledger.reach(2 * model.prunable if is_cast and not model.keeps_activations else 0)
+        _account_loss(ledger, model)
+    done = FLOAT * block.weights if model.trains_weights and not model.accumulates else 0
+    with ledger.holding(FLOAT * model.head if model.trains_head and not model.accumulates else 0):
+        for left in (layers, 1):
+            others = (left - 1) * held if model.keeps_activations else left * held
+            with ledger.holding(others + weights + (layers - left) * done + _updating(model, block)):
+                kept.way_back(ledger, block, FLOAT if done else 0)
 
 
-def _kept_of_block(model: TrainedModel, block: BlockShape) -> int:
-    """Return the bytes that a block's forward keeps for its backward."""
-    D, s = block.hidden_size, model.stored_bytes
-    c = 2 if model.is_mixed else FLOAT
-    values, weights = 0, 0
-    for group in block.groups:
-        values += c * group.kept
-        if group.is_added:  # the stream, as a norm reads it and makes of it
-            values += D * (2 * FLOAT if model.trains_weights else s + (FLOAT if s < FLOAT else 0))
-        else:
-            copies = len(group.sizes) if model.is_mixed and s == FLOAT else 1
-            values += c * D * copies
+def _computed_weights(model: TrainedModel, block: BlockShape) -> int:
+    """Return the bytes of a block's weights as they are computed with, and of the zeros of their updates."""
     if model.trains_weights:
-        weights = 2 * block.weights if model.is_mixed else 0
-    else:
-        weights = (c + 1) * block.weights
-    return values * model.tokens + weights
+        return 2 * block.weights if model.is_mixed else 0
+    return (model.stored_bytes + 1) * block.weights if model.holds_zeros else 0
 
 
-def _passing_back(model: TrainedModel, block: BlockShape) -> int:
-    """Return the bytes of gradients on their way through a block, and of the largest weight's."""
-    c = 2 if model.is_mixed else FLOAT
+def _updating(model: TrainedModel, block: BlockShape) -> int:
+    """Return the bytes that adapters of a layer take for a moment: its weight's update, or copies of its inputs.
+
+    Of weights that are trained themselves there is one gradient more.
+    """
     largest = max(size for group in block.groups for size in group.sizes)
-    widest = max(group.inputs for group in block.groups)
-    tokens = model.tokens * (FLOAT * block.hidden_size + 2 * c * widest)
-    return tokens + largest * (2 * FLOAT if not model.trains_weights else c)
+    if model.trains_weights:
+        return FLOAT * largest if model.accumulates else 0
+    return _UPDATE_BYTES * largest if model.holds_zeros else 2 * FLOAT * model.tokens * block.hidden_size
 
 
-def _loss(ledger: Ledger, model: TrainedModel) -> None:
-    """Account for the logits, the loss and their gradients."""
-    description, c = model.description, 2 if model.is_mixed else FLOAT
-    V, D = description.vocabulary_size, description.hidden_size
-    logits = model.tokens * V
-    ledger.reach(3 * FLOAT * logits)
-    trains_head = model.trains_weights and model.recovery.train_embeddings
-    ledger.reach(2 * FLOAT * logits)
-    if trains_head:
-        ledger.reach((FLOAT + c) * V * D + c * logits)
+def _account_loss(ledger: Ledger, model: TrainedModel) -> None:
+    """Account for the logits in float32, the loss, and their gradients.
+
+    There are logits, those without the last of each sequence, and logarithms of probabilities; on the way back the
+    latter beside their gradient and that of the loss. Of a divergence there are a teacher's logits and the gradient.
+    """
+    logits, inner = model.tokens * model.description.vocabulary_size, 2 if model.is_mixed else FLOAT
+    if RECOVERIES[model.recovery.method].learns_from_model:
+        rows = _ROW_COPIES * min(FLOAT * logits, _ROWS_BYTES)
+        ledger.reach((model.frozen_bytes + 2 * FLOAT) * logits + rows)
+    else:
+        ledger.reach(3 * FLOAT * logits)
+    if model.trains_head:
+        ledger.reach(inner * logits + (FLOAT + (inner if inner < FLOAT else 0)) * model.head)

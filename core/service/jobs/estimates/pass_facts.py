@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.reload_memory import VERIFIED_POSITIONS
@@ -10,8 +11,8 @@ from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Refit
 from core.engine.options.propagation import PropagationOptions
 from core.methods.cost import Cost, CostFacts
+from core.service.jobs.estimates.block_shape import FLOAT
 
-FLOAT = 4
 LOGIT_POSITIONS = 256
 """Positions whose logits are computed at a time."""
 _MICRO_BATCH_TOKENS = 4096
@@ -33,6 +34,7 @@ class PassFacts:
     compensation: Refit | None
     forward_bytes: int
     activation_budget_bytes: int
+    device: DeviceKind
 
     @property
     def description(self) -> ModelDescription:
