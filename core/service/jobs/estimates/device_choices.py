@@ -9,10 +9,6 @@ from core.service.jobs.estimates.device_training import TrainedModel, account_tr
 from core.service.jobs.estimates.ledger import Ledger
 from core.service.jobs.estimates.pass_facts import LOGIT_POSITIONS, PassFacts
 
-_ADAPTING = 8
-"""Bytes of a value that a layer with an adapter gives, beside those of the forward: the adapter's part, in float32."""
-
-
 def account_forwards(ledger: Ledger, given: PassFacts, block: BlockShape, choosing: ChoosingForwards) -> None:
     """Account for forwards by which a method chooses: of the blocks, and of the head where all of them are there.
 
@@ -25,7 +21,8 @@ def account_forwards(ledger: Ledger, given: PassFacts, block: BlockShape, choosi
     if model is not None:  # which is opened as a whole
         f = model.stored_bytes
         weights = f * model.description.parameters + FLOAT * model.trained
-        adapting = _ADAPTING * max(size // group.inputs for group in block.groups for size in group.sizes)
+        widest = max(size // group.inputs for group in block.groups for size in group.sizes)
+        adapting = (2 * FLOAT - f) * widest  # an adapter's part of what a layer gives, and that scaled, in float32
     hidden = block.hidden_size * f
     batch = min(given.micro_batch, tokens)
     states = given.kept_bytes([(tokens, f)] * choosing.kept_before) + tokens * hidden * choosing.waits
@@ -45,7 +42,7 @@ def account_choosing_training(ledger: Ledger, given: PassFacts, block: BlockShap
     if model is not None:
         copies = FLOAT * model.trained * given.cost.adapter_copies(given.facts)
         scoring = given.cost.scoring_bytes(given.facts, _largest(block))
-        account_training(ledger, model, beside=copies, scoring=max(copies, scoring))
+        account_training(ledger, model, copies=copies, scoring=max(copies, scoring))
 
 
 def _trained(given: PassFacts) -> TrainedModel | None:

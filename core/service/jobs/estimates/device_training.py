@@ -21,8 +21,8 @@ from core.service.jobs.estimates.mixtures import expert_parameters
 _SMALL_TENSORS = 1.02
 _ROWS_BYTES = 2**22
 """Most bytes of the rows of logits that a divergence works on together."""
-_ROW_COPIES = 4
-"""Copies of these rows: both models' logarithms of probabilities, what one is made of, and probabilities."""
+_ROW_COPIES = 3
+"""Copies of these rows: both models' logarithms of probabilities, and probabilities or what the latter are made of."""
 _UPDATE_BYTES = 8
 """Bytes of a weight whose update by adapters is made, or its gradient, beside those that are kept."""
 
@@ -128,15 +128,15 @@ def training_peak(model: TrainedModel) -> int:
     return ceil(ledger.peak * _SMALL_TENSORS)
 
 
-def account_training(ledger: Ledger, model: TrainedModel, *, beside: int = 0, scoring: int = 0) -> None:
+def account_training(ledger: Ledger, model: TrainedModel, *, copies: int = 0, scoring: int = 0) -> None:
     """Account for training: while the loss is taken, on the way back, or when a step is taken.
 
-    A method that trains to choose holds so many bytes `beside`, and for a moment before the step those of `scoring`.
+    A method that trains to choose holds so many bytes of `copies`, and for a moment before the step those of `scoring`.
     """
     gradients = FLOAT * model.trained
     # A second gradient of the embedding is added to that of the head, or to the one of the forward before.
     again = FLOAT * model.head if model.trains_head and (model.accumulates or model.description.tied_embeddings) else 0
-    with ledger.holding(_throughout(model) + beside):
+    with ledger.holding(_throughout(model) + copies):
         ledger.reach(gradients + max(scoring, again))
         with ledger.holding(gradients if model.accumulates else 0):
             _forward_and_back(ledger, model, BlockShape.of(model.description))
@@ -145,15 +145,15 @@ def account_training(ledger: Ledger, model: TrainedModel, *, beside: int = 0, sc
 def _throughout(model: TrainedModel) -> int:
     """Return the bytes of weights, zeros, moments and a teacher with what is kept of its predictions."""
     recovery, info = model.recovery, RECOVERIES[model.recovery.method]
-    held = model.description.parameters * model.stored_bytes + 2 * FLOAT * model.trained
+    total = model.description.parameters * model.stored_bytes + 2 * FLOAT * model.trained
     if not model.trains_weights:
-        held += FLOAT * model.trained
+        total += FLOAT * model.trained
     elif model.holds_zeros:
-        held += model.prunable
+        total += model.prunable
     if info.learns_from_model:
-        held += model.teacher * model.frozen_bytes
-        held += info.kept_bytes(recovery.steps * recovery.batch_size, recovery.sequence_length or 0)
-    return held
+        total += model.teacher * model.frozen_bytes
+        total += info.kept_bytes(recovery.steps * recovery.batch_size, recovery.sequence_length or 0)
+    return total
 
 
 def _forward_and_back(ledger: Ledger, model: TrainedModel, block: BlockShape) -> None:
@@ -166,15 +166,15 @@ def _forward_and_back(ledger: Ledger, model: TrainedModel, block: BlockShape) ->
     stream = model.stored_bytes * model.description.hidden_size * model.tokens
     is_cast = model.is_mixed and model.trains_weights
     weights = _computed_weights(model, block)
-    held = kept.of_block(block) + weights if model.keeps_activations else stream
+    of_each = kept.of_block(block) + weights if model.keeps_activations else stream
     head = 2 * model.head if is_cast else 0
-    with ledger.holding(layers * held + 3 * stream + head):
+    with ledger.holding(layers * of_each + 3 * stream + head):
         ledger.reach(2 * model.prunable if is_cast and not model.keeps_activations else 0)
         _account_loss(ledger, model)
     done = FLOAT * block.weights if model.trains_weights and not model.accumulates else 0
     with ledger.holding(FLOAT * model.head if model.trains_head and not model.accumulates else 0):
         for left in (layers, 1):
-            others = (left - 1) * held if model.keeps_activations else left * held
+            others = (left - 1) * of_each if model.keeps_activations else left * of_each
             with ledger.holding(others + weights + (layers - left) * done + _updating(model, block)):
                 kept.way_back(ledger, block, FLOAT if done else 0)
 
