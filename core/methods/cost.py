@@ -29,6 +29,7 @@ _GRADIENT_BYTES = 16
 """Bytes of a weight, the sums of its gradients and of their squares, and one gradient, in float32."""
 
 _P = TypeVar("_P", bound=MethodParameters)
+_A = TypeVar("_A", bound=AdapterOptions)
 
 
 @dataclass(frozen=True)
@@ -167,17 +168,17 @@ class GradientCost(Cost[_P]):
         )
 
 
-class AdapterCost(Cost[AdapterOptions]):
+class AdapterCost(Cost[_A]):
     """Cost of a method that trains adapters to choose."""
 
-    def passes(self, facts: CostFacts[AdapterOptions]) -> int:
+    def passes(self, facts: CostFacts[_A]) -> int:
         return facts.parameters.probed(facts.description.layers)
 
-    def scoring_bytes(self, facts: CostFacts[AdapterOptions], weights: int) -> int:
+    def scoring_bytes(self, facts: CostFacts[_A], weights: int) -> int:
         """Return the bytes of a weight's gradient, itself with its update, and what that is made from, in float32."""
         return weights * _FLOAT * (3 if facts.description.dtype == "float32" else 4)
 
-    def training(self, facts: CostFacts[AdapterOptions]) -> Recovery:
+    def training(self, facts: CostFacts[_A]) -> Recovery:
         return facts.parameters.training(max(2, facts.tokens.window))
 
 

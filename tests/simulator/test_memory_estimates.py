@@ -160,15 +160,22 @@ _TRAININGS: list[dict[str, Any]] = [
 ]
 
 
+_TRAINING_SIZES: list[dict[str, int]] = [
+    {}, {"budget": 2**30}, {"sequences": 20}, {"sequences": 1, "length": 512}, {"layers": 2, "sequences": 16},
+]  # fmt: skip
+
+
 def test_training_takes_what_it_was_estimated_to(tmp_path: Path) -> None:
     _check_training(tmp_path, torch.bfloat16, method="lora", layers=2)
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
-    "size",
-    [{}, {"budget": 2**30}, {"sequences": 20}, {"sequences": 1, "length": 512}, {"layers": 2, "sequences": 16}],
+    ("dtype", "size"),
+    [
+        (torch.float16, {}),
+        *((dtype, size) for dtype in (torch.float32, torch.bfloat16) for size in _TRAINING_SIZES),
+    ],
     ids=lambda value: str(value),
 )
 @pytest.mark.parametrize("recovery", _TRAININGS, ids=lambda value: str(value))

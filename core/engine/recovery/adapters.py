@@ -87,8 +87,9 @@ class MaskedLoraLinear(LoraLinear):
 def add_adapters(model: PreTrainedModel, lora: Lora, linears: Sequence[str], *, transposed: bool) -> LoraModel:
     """Freeze the model and add adapters to linear layers, given by full name.
 
-    Their A is random, their B zero, both in float32, whatever the weights are in. `transposed` marks weights stored as [in, out]. Seeded by torch's global generator. Raises UnsupportedArchitecture
-    where the model's code may read a layer's weight and pass its adapter by.
+    Their A is random, their B zero, both in float32, whatever the weights are in. Seeded by torch's global generator;
+    `transposed` marks weights stored as [in, out]. Raises UnsupportedArchitecture where the model's code may read a
+    layer's weight and pass its adapter by.
     """
     config = LoraConfig(
         r=lora.r,

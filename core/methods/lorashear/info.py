@@ -56,19 +56,18 @@ class LoRAShearParameters(AdapterOptions):
         return self
 
 
-class LoRAShearCost(AdapterCost):
+class LoRAShearCost(AdapterCost[LoRAShearParameters]):
     """Cost of adapters that are kept as they were before each step, and of forwards without a bundle each, before."""
 
-    def choosing_forwards(self, facts: CostFacts[AdapterOptions]) -> ChoosingForwards | None:
+    def choosing_forwards(self, facts: CostFacts[LoRAShearParameters]) -> ChoosingForwards | None:
         parameters, tokens = facts.parameters, facts.tokens
-        assert isinstance(parameters, LoRAShearParameters)
         if not parameters.exempt:
             return None
         window = max(1, tokens.window)
         probed = window * max(1, parameters.probed_tokens // window)
         return ChoosingForwards(min(probed, tokens.calibration), holds_blocks=True, waits=True)
 
-    def adapter_copies(self, facts: CostFacts[AdapterOptions]) -> int:
+    def adapter_copies(self, facts: CostFacts[LoRAShearParameters]) -> int:
         return 1
 
 

@@ -9,6 +9,7 @@ from core.service.jobs.estimates.device_training import TrainedModel, account_tr
 from core.service.jobs.estimates.ledger import Ledger
 from core.service.jobs.estimates.pass_facts import LOGIT_POSITIONS, PassFacts
 
+
 def account_forwards(ledger: Ledger, given: PassFacts, block: BlockShape, choosing: ChoosingForwards) -> None:
     """Account for forwards by which a method chooses: of the blocks, and of the head where all of them are there.
 

@@ -83,7 +83,7 @@ class PassFacts:
         return max(outer, 0) * self.weight_bytes + rotary
 
     def logits_bytes(self, sequence: int) -> int:
-        """Return the most bytes while the loss of a sequence of so many tokens is measured, some positions at a time."""
+        """Return the most bytes while the loss of so many tokens is measured, a few positions at a time."""
         description, w = self.description, self.weight_bytes
         logits = min(LOGIT_POSITIONS, sequence - 1) * description.vocabulary_size
         normed = sequence * description.hidden_size * (w + 2 * FLOAT)
