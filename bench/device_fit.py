@@ -11,10 +11,13 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.reload_memory import full_needs, offloaded_needs
+from core.engine.recovery.completion import complete_recovery
+from core.engine.recovery.request import Recovery
 from core.methods.cost import Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.estimates.device_memory import pass_bytes
+from core.service.jobs.estimates.training import training_bytes
 from core.service.jobs.schemas import JobBody
 from secateur_wire.base import JsonObject
 
@@ -40,7 +43,19 @@ _ROWS: Final[tuple[tuple[str, str, JsonObject], ...]] = (
     ("frontier", "unstructured", {}),
     ("l2-structured", "structured", {"compensation": {"refit": 0}}),
     ("llm-pruner", "structured", {"compensation": {"refit": 0}}),
+    ("depth", "structured", {"compensation": {"refit": 0}}),
+    ("depth, block_influence", "structured", {"compensation": {"refit": 0}, "criterion": "block_influence"}),
+    ("bonsai", "structured", {"compensation": {"refit": 0}}),
+    ("loraprune", "structured", {"compensation": {"refit": 0}}),
+    ("lorashear", "structured", {"compensation": {"refit": 0}}),
 )
+_RECOVERIES: Final = (
+    ("recovery: lora", Recovery(method="lora")),
+    ("recovery: distill", Recovery(method="distill")),
+    ("recovery: distill, lora null", Recovery(method="distill", lora=None)),
+    ("recovery: finetune", Recovery(method="finetune")),
+)
+_TRAINED_LENGTH: Final = 512
 
 
 def describe_llama(size: str, dtype: str) -> ModelDescription:
@@ -86,6 +101,9 @@ def table() -> Iterator[str]:
     for name, pattern, parameters in _ROWS:
         cells = [_cell(_pass(describe_llama(*model), name.partition(",")[0], pattern, parameters)) for model in models]
         yield f"| {name} | " + " | ".join(cells) + " |"
+    for name, recovery in _RECOVERIES:
+        cells = [_cell(_training(describe_llama(*model), recovery)) for model in models]
+        yield f"| {name} | " + " | ".join(cells) + " |"
     for name, needs in (("check of what was saved, whole", full_needs), ("check, matrices on disk", offloaded_needs)):
         cells = [_cell(needs(describe_llama(*model), CUDA).device_memory) for model in models]
         yield f"| {name} | " + " | ".join(cells) + " |"
@@ -96,6 +114,11 @@ def _pass(description: ModelDescription, method: str, pattern: str, parameters: 
     recipe = Recipe.model_validate(dict(body) | {"pattern": pattern})
     assert get_method(method).prunes
     return pass_bytes(description, recipe, _TOKENS, device=CUDA, activation_budget_bytes=_BUDGET)
+
+
+def _training(description: ModelDescription, recovery: Recovery) -> int:
+    completed = complete_recovery(recovery, description, _TRAINED_LENGTH)
+    return training_bytes(description, completed, device=CUDA, activation_budget_bytes=_BUDGET).memory
 
 
 def _cell(nbytes: int) -> str:

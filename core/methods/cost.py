@@ -24,10 +24,12 @@ Each number is read for one product only.
 """
 MASK_BYTES = 12
 """Bytes of a weight while a device's mask of the lowest scores is made: its score, a count of ties, four masks."""
+_FLOAT = 4
 _GRADIENT_BYTES = 16
 """Bytes of a weight, the sums of its gradients and of their squares, and one gradient, in float32."""
 
 _P = TypeVar("_P", bound=MethodParameters)
+_A = TypeVar("_A", bound=AdapterOptions)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,21 @@ class ChoiceMemory:
     before: int = 0
 
 
+@dataclass(frozen=True)
+class ChoosingForwards:
+    """Forwards of so many calibration `tokens`, block by block, by which a method chooses before the pass.
+
+    `holds_blocks`: all blocks have their weights meanwhile, else one has. Hidden states of all tokens are kept before
+    `kept_before` blocks, up to the activation budget, and before the block that runs, whatever the budget, where
+    `waits`.
+    """
+
+    tokens: int
+    holds_blocks: bool
+    kept_before: int = 0
+    waits: bool = False
+
+
 class Cost(Generic[_P]):
     """Cost of a method that chooses block by block, in one pass over the calibration tokens or two."""
 
@@ -106,6 +123,14 @@ class Cost(Generic[_P]):
         """
         return in_turn(sizes, MASK_BYTES)
 
+    def choosing_forwards(self, facts: CostFacts[_P]) -> ChoosingForwards | None:
+        """Return the forwards by which it is chosen before the pass what goes; None where there are none."""
+        return None
+
+    def scoring_bytes(self, facts: CostFacts[_P], weights: int) -> int:
+        """Return the bytes that a device holds beside the whole model while so many weights of a layer are scored."""
+        return 0
+
     def gradient_sums(self, facts: CostFacts[_P]) -> int:
         """Return how many sums there are of a block's gradients: of themselves, and of their squares."""
         return 0
@@ -121,6 +146,10 @@ class Cost(Generic[_P]):
     def training(self, facts: CostFacts[_P]) -> Recovery | None:
         """Return the training that is part of the choice."""
         return None
+
+    def adapter_copies(self, facts: CostFacts[_P]) -> int:
+        """Return how many copies of what is trained are held from one step to the next."""
+        return 0
 
 
 class GradientCost(Cost[_P]):
@@ -139,13 +168,17 @@ class GradientCost(Cost[_P]):
         )
 
 
-class AdapterCost(Cost[AdapterOptions]):
+class AdapterCost(Cost[_A]):
     """Cost of a method that trains adapters to choose."""
 
-    def passes(self, facts: CostFacts[AdapterOptions]) -> int:
+    def passes(self, facts: CostFacts[_A]) -> int:
         return facts.parameters.probed(facts.description.layers)
 
-    def training(self, facts: CostFacts[AdapterOptions]) -> Recovery:
+    def scoring_bytes(self, facts: CostFacts[_A], weights: int) -> int:
+        """Return the bytes of a weight's gradient, itself with its update, and what that is made from, in float32."""
+        return weights * _FLOAT * (3 if facts.description.dtype == "float32" else 4)
+
+    def training(self, facts: CostFacts[_A]) -> Recovery:
         return facts.parameters.training(max(2, facts.tokens.window))
 
 

@@ -160,12 +160,13 @@ def test_what_is_written_after_prompts_takes_longer_than_what_is_read() -> None:
 def test_bonsai_holds_the_model_and_runs_every_mask_forward() -> None:
     description = _llama(32)
     blocks = 2 * description.prunable_parameters
+    whole = blocks + 2 * 2 * 32000 * 4096
     streamed, held = (
         _needs(description, tokens=Tokens(32 * 512, 0, 512), method=method, sparsity=0.2)
         for method in ("l2-structured", "bonsai")
     )
-    assert held.peak_device_memory_bytes - 600 * 2**20 > blocks + 2 * 2 * 32000 * 4096
-    assert held.peak_device_memory_bytes < streamed.peak_device_memory_bytes + 2 * _GIB, "verification holds one too"
+    assert whole < held.peak_device_memory_bytes - 600 * 2**20 < 1.1 * whole
+    assert 0.8 * whole < streamed.peak_device_memory_bytes - 600 * 2**20 < 0.85 * whole, "the check opens what is left"
 
     def passes(**parameters: Any) -> int:
         job = _job(method="bonsai", sparsity=0.2, parameters={"round_share": 0.1} | parameters)

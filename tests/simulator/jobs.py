@@ -1,5 +1,6 @@
 """Whole pieces of work on a device, from opening a folder to what is left of it: the same calls on every device."""
 
+import gc
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,13 +72,15 @@ def prune_language(
     evaluation = make_tokens(2, 16, seed=9) if evaluation is None else evaluation
     artifact = work / "artifact"
     with at_work_on(device):
-        _, result = run_within_memory(
+        walk, result = run_within_memory(
             lambda: walk_for(
                 folder, request, device=device, calibration=calibration, evaluations={"text": evaluation}, work=work,
                 previous=previous, progress=progress, activation_budget_bytes=budget,
             ),
             lambda walk: walk.run(),
         )  # fmt: skip
+        del walk
+        gc.collect()  # the check is a process of its own
         write_checkpoint(result.files, result.unchanged, source, artifact, config=result.config, discovered=discovered)
         checked = reload_check(artifact, result.verification, device=device, discovered=discovered)
     return {
@@ -87,21 +90,24 @@ def prune_language(
 
 
 def recover_language(
-    place: Path, device: torch.device, dtype: torch.dtype = torch.float32, **recovery: Any
-) -> dict[str, Any]:
+    place: Path, device: torch.device, dtype: torch.dtype = torch.float32, *, shape: dict[str, int] | None = None,
+    windows: Tensor | None = None, budget: int = 0, **recovery: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Train a pruned model for a few steps; return the digests of what is written, and the losses."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    source = make_pruned(place / "pruned", num_hidden_layers=2, dtype=dtype)
-    dense = make_model(place / "dense", num_hidden_layers=2, dtype=dtype)
+    shape = {"num_hidden_layers": 2} | (shape or {})
+    source = make_pruned(place / "pruned", dtype=dtype, **shape)
+    dense = make_model(place / "dense", dtype=dtype, **shape)
     given = {"steps": 3, "batch_size": 2, "learning_rate": 1e-2, "checkpoint_every": 2}
     asked = Recovery.model_validate(given | recovery)
     work = place / "work"
     work.mkdir()
-    windows = make_tokens(4, 16)
+    windows = make_tokens(4, 16) if windows is None else windows
     with at_work_on(device):
         recovered = recover(
-            open_model(source), asked, windows, linears=linears_of(source), work=work,
-            teacher=Teacher(open_model(dense), "dense") if asked.method == "distill" else None, device=device,
+            open_model(source), asked, windows, linears=linears_of(source), work=work, device=device,
+            teacher=Teacher(open_model(dense), "dense") if asked.method == "distill" else None,
+            activation_budget_bytes=budget,
         )  # fmt: skip
         write_checkpoint(recovered.files, recovered.unchanged, source, place / "artifact")
     return {"files": digests(place / "artifact"), "losses": recovered.losses, "zeros": recovered.zeros}

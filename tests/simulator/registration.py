@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from tests.simulator import operators
@@ -31,6 +32,10 @@ _RAISED = (
 """Operators that CUDA's autocast computes in float32; those of its list that models here use."""
 
 
+_casts: dict[int, tuple[Tensor, Tensor]] = {}
+"""Trained weights in the lower precision, which CUDA's autocast makes once and keeps until its context ends."""
+
+
 class _Hooks(torch._C._acc.PrivateUse1Hooks):
     def is_available(self) -> bool:
         return Presence.is_given
@@ -54,11 +59,26 @@ def _cast(op: Any, is_lowered: bool, *arguments: Any, **keywords: Any) -> Any:
     def cast(value: Any) -> Any:
         if isinstance(value, list | tuple):
             return type(value)(cast(each) for each in value)
-        is_cast = operators.is_simulated(value) and value.is_floating_point() and value.dtype is not torch.float64
-        return value.to(dtype) if is_cast else value
+        if not operators.is_simulated(value) or not value.is_floating_point() or value.dtype in (dtype, torch.float64):
+            return value
+        is_weight = is_lowered and value.dtype is torch.float32 and value.requires_grad and value.is_leaf
+        if not (is_weight and torch.is_autocast_cache_enabled()):
+            return value.to(dtype)
+        if id(value) not in _casts:
+            _casts[id(value)] = value, value.to(dtype)
+        return _casts[id(value)][1]
 
     with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)):
         return op(*(cast(each) for each in arguments), **{name: cast(each) for name, each in keywords.items()})
+
+
+def _clear_casts() -> None:
+    _casts.clear()
+    _clear_autocast_cache()
+
+
+_clear_autocast_cache = torch.clear_autocast_cache
+torch.clear_autocast_cache = _clear_casts
 
 
 def _register() -> list[torch.library.Library]:

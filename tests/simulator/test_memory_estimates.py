@@ -10,6 +10,8 @@ import torch
 from core.engine.evaluation.reload_memory import full_needs
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.options.allocation import AllocationOptions
+from core.engine.recovery.completion import complete_recovery
+from core.engine.recovery.request import Recovery
 from core.engine.resume.store import ResumeStore
 from core.methods.cost import Tokens
 from core.methods.registry import METHODS
@@ -19,21 +21,25 @@ from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens
 from tests.recipes import recipe_of
 from tests.simulator.backend import LIKE_CUDA, simulate
-from tests.simulator.jobs import prune_language, quick_parameters
+from tests.simulator.jobs import prune_language, quick_parameters, recover_language
 from tests.simulator.large_models import write_large_model
 
 _MOST = 1.15
 """Largest estimate, to the peak."""
 _VOCABULARY = 1024
 _EVALUATION = 2 * 128
+_SHAPE = {
+    "vocab_size": _VOCABULARY, "hidden_size": 128, "intermediate_size": 344, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "head_dim": 32, "max_position_embeddings": 4096,
+}  # fmt: skip
 
 
 def _estimate(
     folder: ModelFolder, method: str, pattern: str, calibration: int, window: int, parameters: dict[str, Any],
-    budget: int = 2**30,
+    budget: int = 2**30, **body: Any,
 ) -> int:  # fmt: skip
     """Return the bytes that the product says a job takes on a device, beside the device's context."""
-    recipe = recipe_of(method=method, pattern=pattern, sparsity=_sparsity(pattern), parameters=parameters)
+    recipe = recipe_of(method=method, pattern=pattern, sparsity=_sparsity(pattern), parameters=parameters, **body)
     tokens = Tokens(calibration=calibration, evaluation=_EVALUATION, window=window)
     needs = estimate_resources(
         folder.description, recipe, tokens, device=LIKE_CUDA, activation_budget_bytes=budget, is_fetched=False
@@ -46,11 +52,10 @@ def _sparsity(pattern: str) -> float:
     return 0.25 if pattern == "structured" else 0.5
 
 
-def _check(place: Path, method: str, pattern: str, *, sequences: int = 16, dtype: Any, **parameters: Any) -> None:
-    source = make_model(
-        place / "model", "llama", dtype=dtype, vocab_size=_VOCABULARY, hidden_size=128, intermediate_size=344,
-        num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, head_dim=32, max_position_embeddings=4096,
-    )  # fmt: skip
+def _check(
+    place: Path, method: str, pattern: str, *, sequences: int = 16, layers: int = 2, dtype: Any, **parameters: Any
+) -> None:
+    source = make_model(place / "model", "llama", dtype=dtype, num_hidden_layers=layers, **_SHAPE)
     parameters = quick_parameters(method, pattern, parameters)
     with simulate(LIKE_CUDA) as (_, simulated):
         prune_language(
@@ -60,6 +65,10 @@ def _check(place: Path, method: str, pattern: str, *, sequences: int = 16, dtype
         )  # fmt: skip
         peak = simulated.peak
     estimate = _estimate(open_model(source), method, pattern, sequences * 128, 128, parameters)
+    _require_close(estimate, peak)
+
+
+def _require_close(estimate: int, peak: int) -> None:
     assert peak <= estimate <= _MOST * peak, f"{estimate:,} of {peak:,} bytes, {estimate / peak:.3f}"
 
 
@@ -70,6 +79,7 @@ def _check(place: Path, method: str, pattern: str, *, sequences: int = 16, dtype
         ("admm", "unstructured", torch.bfloat16, {"propagation": "two_pass"}),
         ("frontier", "unstructured", torch.bfloat16, {}),
         ("llm-pruner", "structured", torch.bfloat16, {"compensation": {"refit": 0}}),
+        ("depth", "structured", torch.bfloat16, {"compensation": {"refit": 0}, "layers": 6, "sequences": 2}),
     ],
     ids=lambda value: str(value),
 )
@@ -77,6 +87,34 @@ def test_a_job_takes_what_it_was_estimated_to(
     method: str, pattern: str, dtype: torch.dtype, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
     _check(tmp_path, method, pattern, dtype=dtype, **parameters)
+
+
+_REFITS = ({"refit": 0}, {"refit": 0.5, "ridge": 0.1})
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sequences", [2, 16, 48])
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        *(("depth", {"compensation": refit, "layers": 6}) for refit in _REFITS),
+        ("depth", {"compensation": _REFITS[0], "layers": 6, "criterion": "angular"}),
+        ("bonsai", {"compensation": _REFITS[0], "layers": 6, "attention": "kv_groups"}),
+        *(
+            (method, {"compensation": _REFITS[0], "attention": "kv_groups"})
+            for method in ("llm-pruner", "flap", "l2-structured", "random-structured")
+        ),
+        ("frontier", {}),
+        ("frontier", {"layers": 6}),
+        *((method, {"compensation": _REFITS[0], "attention": "kv_groups"}) for method in ("loraprune", "lorashear")),
+    ],
+    ids=lambda value: str(value),
+)
+def test_every_method_that_removes_takes_what_it_was_estimated_to(
+    method: str, parameters: dict[str, Any], sequences: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    _check(tmp_path, method, "structured", sequences=sequences, dtype=dtype, **parameters)
 
 
 @pytest.mark.nightly
@@ -96,6 +134,56 @@ def test_every_method_that_zeroes_takes_what_it_was_estimated_to(
     method: str, pattern: str, sequences: int, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     _check(tmp_path, method, pattern, sequences=sequences, dtype=dtype)
+
+
+def _check_training(
+    place: Path, dtype: torch.dtype, *, sequences: int = 4, length: int = 128, layers: int = 6, budget: int = 0,
+    **recovery: Any,
+) -> None:  # fmt: skip
+    shape = _SHAPE | {"num_hidden_layers": layers}
+    recovery = {"steps": 3, "batch_size": sequences} | recovery
+    with simulate(LIKE_CUDA) as (_, simulated):
+        windows = make_tokens(6, length, vocabulary=_VOCABULARY)
+        recover_language(place, simulated.device, dtype, shape=shape, windows=windows, budget=budget, **recovery)
+        peak = simulated.peak
+    folder = open_model(place / "pruned")
+    completed = complete_recovery(Recovery.model_validate(recovery), folder.description, length).model_dump()
+    _require_close(_estimate(folder, "magnitude", "unstructured", 0, length, {}, budget, recovery=completed), peak)
+
+
+_TRAININGS: list[dict[str, Any]] = [
+    {"method": "finetune"},
+    {"method": "lora"},
+    {"method": "distill", "lora": None},
+    {"method": "distill", "lora": None, "train_embeddings": True},
+    {"method": "distill"},
+    {"method": "distill", "lora": None, "hidden_states": 1.0},
+]
+
+
+_TRAINING_SIZES: list[dict[str, int]] = [
+    {}, {"budget": 2**30}, {"sequences": 20}, {"sequences": 1, "length": 512}, {"layers": 2, "sequences": 16},
+]  # fmt: skip
+
+
+def test_training_takes_what_it_was_estimated_to(tmp_path: Path) -> None:
+    _check_training(tmp_path, torch.bfloat16, method="lora", layers=2)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [
+        (torch.float16, {}),
+        *((dtype, size) for dtype in (torch.float32, torch.bfloat16) for size in _TRAINING_SIZES),
+    ],
+    ids=lambda value: str(value),
+)
+@pytest.mark.parametrize("recovery", _TRAININGS, ids=lambda value: str(value))
+def test_every_training_takes_what_it_was_estimated_to(
+    recovery: dict[str, Any], size: dict[str, int], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    _check_training(tmp_path, dtype, **recovery, **size)
 
 
 def _check_large(place: Path, size: str, method: str, monkeypatch: pytest.MonkeyPatch, **parameters: Any) -> None:

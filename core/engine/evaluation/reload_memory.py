@@ -64,7 +64,8 @@ def full_needs(description: ModelDescription, device: DeviceKind) -> ReloadNeeds
     """Return the needs of a check of the whole model: it is opened in main memory, and moved to the device."""
     opened = description.bytes * (_COPIES_OF_EXPERTS if _stacks(description) else 1)
     if device.has_own_memory:
-        on_device = ceil((description.bytes + _logits(description)) * _SMALL_TENSORS)
+        forward = _passing(description, WEIGHT_BYTES[description.dtype]) + _cache(description)
+        on_device = ceil((description.bytes + max(forward, _logits(description))) * _SMALL_TENSORS)
         return ReloadNeeds(offloads=False, memory=opened, device_memory=on_device, traffic=0)
     memory = opened + 2 * _FLOAT * VERIFIED_POSITIONS * description.vocabulary_size
     return ReloadNeeds(offloads=False, memory=memory, device_memory=0, traffic=0)
@@ -83,11 +84,7 @@ def offloaded_needs(description: ModelDescription, device: DeviceKind) -> Reload
     matrix = max((each.numel for each in description.linears if each.experts is None), default=0) * width
     used = max([matrix, *(sum(block) * width for block in stacks)])
     stacking = _COPIES_IN_CONVERSION * width * max((max(block) for block in stacks), default=0)
-    positions = min(VERIFIED_POSITIONS, description.context_length)
-    broadest = max(each.out_features for each in description.linears)
-    passing = positions * (6 * description.hidden_size + 3 * broadest) * _FLOAT
-    cache = 2 * positions * description.layers * description.hidden_size * width
-    working = used + passing + cache + _logits(description)
+    working = used + _passing(description, _FLOAT) + _cache(description) + _logits(description)
     # Each tensor is read once when the model is opened, and in each of three forwards; stacks are written as well.
     traffic = 4 * description.bytes + width * sum(map(sum, stacks))
     if device.has_own_memory:
@@ -96,6 +93,19 @@ def offloaded_needs(description: ModelDescription, device: DeviceKind) -> Reload
     compared = 2 * _FLOAT * VERIFIED_POSITIONS * description.vocabulary_size
     memory = ceil((resident + max(working + compared, stacking)) * _SMALL_TENSORS)
     return ReloadNeeds(True, memory=memory, device_memory=0, traffic=traffic)
+
+
+def _passing(description: ModelDescription, width: int) -> int:
+    """Return the bytes of what a forward holds inside a block, with so many of each value."""
+    positions = min(VERIFIED_POSITIONS, description.context_length)
+    broadest = max(each.out_features for each in description.linears)
+    return positions * (6 * description.hidden_size + 3 * broadest) * width
+
+
+def _cache(description: ModelDescription) -> int:
+    """Return the bytes of keys and values of all blocks."""
+    positions = min(VERIFIED_POSITIONS, description.context_length)
+    return 2 * positions * description.layers * description.hidden_size * WEIGHT_BYTES[description.dtype]
 
 
 def _logits(description: ModelDescription) -> int:

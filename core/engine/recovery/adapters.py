@@ -85,10 +85,11 @@ class MaskedLoraLinear(LoraLinear):
 
 
 def add_adapters(model: PreTrainedModel, lora: Lora, linears: Sequence[str], *, transposed: bool) -> LoraModel:
-    """Freeze the model and add adapters to linear layers, given by full name; their A is random, their B zero.
+    """Freeze the model and add adapters to linear layers, given by full name.
 
-    `transposed` marks weights stored as [in, out]. Seeded by torch's global generator. Raises UnsupportedArchitecture
-    where the model's code may read a layer's weight and pass its adapter by.
+    Their A is random, their B zero, both in float32, whatever the weights are in. Seeded by torch's global generator;
+    `transposed` marks weights stored as [in, out]. Raises UnsupportedArchitecture where the model's code may read a
+    layer's weight and pass its adapter by.
     """
     config = LoraConfig(
         r=lora.r,
@@ -100,13 +101,17 @@ def add_adapters(model: PreTrainedModel, lora: Lora, linears: Sequence[str], *, 
     )
     config._register_custom_module({nn.Linear: MaskedLoraLinear, Conv1D: MaskedLoraLinear})
     try:
-        return LoraModel(model, config, ADAPTER)
+        adapted = LoraModel(model, config, ADAPTER)
     except ValueError as error:  # of the library, for layers of state spaces
         raise UnsupportedArchitecture(
             f"adapters cannot be added to {type(model).__name__}: {str(error)[:300]}; use a method that trains the "
             "weights themselves, or none",
             param="model",
         ) from error
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:  # in the weights' dtype, by the library, whose steps would be lost in 16 bits
+            parameter.data = parameter.data.float()
+    return adapted
 
 
 @torch.no_grad()

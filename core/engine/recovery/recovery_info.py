@@ -14,7 +14,7 @@ class RecoveryInfo:
     Lists go by `rank`, lowest first. `task_families` are the models it trains. `learns_from_model`: a teacher's
     predictions are learnt, beside which a request may soften them. `logit_copies` are those of the logits of a forward
     in float32: the output, its float cast, their gradient, and those of the loss. `most_kept_bytes` of what is learnt
-    are kept for the next time.
+    are kept for the next time, `token_bytes` of each token, where a sequence is used `uses_to_keep` times on average.
     """
 
     id: str
@@ -25,8 +25,14 @@ class RecoveryInfo:
     learns_from_model: bool = False
     logit_copies: int = 4
     most_kept_bytes: int = 0
+    token_bytes: int = 0
+    uses_to_keep: int = 1
 
     @property
     def trains_classifiers(self) -> bool:
         """Return whether it trains image classifiers too."""
         return "image-classification" in self.task_families
+
+    def kept_bytes(self, uses: int, length: int) -> int:
+        """Return the most bytes that are kept where sequences of a length are used so many times, all together."""
+        return min(self.most_kept_bytes, uses // self.uses_to_keep * length * self.token_bytes)

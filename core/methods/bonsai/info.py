@@ -7,9 +7,11 @@ from pydantic import Field, model_validator
 
 from core.engine.options.base import BudgetOptions
 from core.engine.options.width import WidthOptions
-from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
+from core.methods.cost import ChoiceMemory, ChoosingForwards, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
+
+_FLOAT = 4
 
 
 class BonsaiParameters(WidthOptions, BudgetOptions):
@@ -44,10 +46,18 @@ class BonsaiCost(Cost[BonsaiParameters]):
     """
 
     def passes(self, facts: CostFacts[BonsaiParameters]) -> int:
-        parameters, description, tokens = facts.parameters, facts.description, facts.tokens
+        parameters, description = facts.parameters, facts.description
         share = facts.sparsity * description.parameters / description.prunable_parameters
-        measured = min(parameters.sequences * tokens.window, tokens.calibration)
+        measured = self.choosing_forwards(facts).tokens
         return ceil(share / parameters.round_share) * (1 + parameters.masks_per_round) * measured
+
+    def choosing_forwards(self, facts: CostFacts[BonsaiParameters]) -> ChoosingForwards:
+        measured = min(facts.parameters.sequences * facts.tokens.window, facts.tokens.calibration)
+        return ChoosingForwards(measured, holds_blocks=True)
+
+    def scoring_bytes(self, facts: CostFacts[BonsaiParameters], weights: int) -> int:
+        """Return the bytes of their magnitudes in float32, and of the weights where they are others."""
+        return weights * _FLOAT * (1 if facts.description.dtype == "float32" else 2)
 
     def memory(self, facts: CostFacts[BonsaiParameters], sizes: PassSizes) -> ChoiceMemory:
         return ChoiceMemory(before=facts.description.prunable_parameters * sizes.weight_bytes + sizes.forward_bytes)

@@ -9,9 +9,12 @@ from core.engine.options.base import BudgetOptions, MethodParameters
 from core.engine.options.compensation import RefitOptions
 from core.engine.options.layer_removal import runs_that_may_go
 from core.errors import InvalidParameters
-from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
+from core.methods.cost import ChoiceMemory, ChoosingForwards, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
+
+QUICK_TOKENS = 1024
+"""Tokens that perplexity is measured on by `budget: quick`, where a sequence is not longer."""
 
 
 class DepthParameters(MethodParameters, BudgetOptions, RefitOptions):
@@ -37,7 +40,16 @@ class DepthParameters(MethodParameters, BudgetOptions, RefitOptions):
 
 
 class DepthCost(Cost[DepthParameters]):
-    """Cost of a choice with all blocks at once in memory."""
+    """Cost of a choice by perplexity, with all blocks at once in memory, or by one forward of block after block."""
+
+    def choosing_forwards(self, facts: CostFacts[DepthParameters]) -> ChoosingForwards:
+        parameters, tokens = facts.parameters, facts.tokens
+        if parameters.criterion != "perplexity":
+            return ChoosingForwards(tokens.calibration, holds_blocks=False, waits=True)
+        window = max(1, tokens.window)
+        measured = window * max(1, QUICK_TOKENS // window) if parameters.budget == "quick" else tokens.calibration
+        measured = min(measured, tokens.calibration)
+        return ChoosingForwards(measured, holds_blocks=True, kept_before=facts.description.layers)
 
     def memory(self, facts: CostFacts[DepthParameters], sizes: PassSizes) -> ChoiceMemory:
         return ChoiceMemory(during=facts.description.prunable_parameters * sizes.weight_bytes)

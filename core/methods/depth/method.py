@@ -18,9 +18,8 @@ from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits
-from core.methods.depth.info import DepthParameters
+from core.methods.depth.info import QUICK_TOKENS, DepthParameters
 
-_QUICK_TOKENS = 1024
 _COMPARED_TOKENS = 1024
 
 
@@ -79,7 +78,7 @@ class Depth(UnitMethod):
     @torch.inference_mode()
     def _by_perplexity(self, context: UnitSelectionContext) -> list[int]:
         assert context.calibration is not None
-        sequences = max(1, _QUICK_TOKENS // context.calibration.shape[1]) if self.is_quick else len(context.calibration)
+        sequences = max(1, QUICK_TOKENS // context.calibration.shape[1]) if self.is_quick else len(context.calibration)
         tokens = list(context.calibration[:sequences].split(context.micro_batch))
         streamed, dtype = context.streamed, context.forward_dtype
         arguments = RecordedArguments(streamed, dtype)

@@ -135,11 +135,15 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         """Return the bytes of a metric, H⁻¹ and a factor; or of H⁻¹ and, of what is left, G twice and its factor.
 
         Of the layer there are the best weights, those they become, their product with the metric, and what is missing.
+        At the end, where there is a metric, it is measured what the removal costs: there are H⁻¹, G of what is left,
+        what that was made from, and the best weights, the others, and their difference with products.
         """
         metric = _STATE_BYTES * facts.description.hidden_size**2
         kept = round(inputs * (1 - facts.sparsity))
-        squares = max(2 * inputs**2, inputs**2 + 3 * kept**2)
-        return metric + _STATE_BYTES * (squares + 4 * max(sizes))
+        largest = max(sizes)
+        fitting = max(2 * inputs**2, inputs**2 + 3 * kept**2) + 4 * largest
+        measuring = inputs**2 + kept**2 + 7 * largest + 2 * largest * kept // inputs if facts.parameters.metric else 0
+        return metric + _STATE_BYTES * max(fitting, measuring)
 
     def memory(self, facts: CostFacts[StructuredFrontierParameters], sizes: PassSizes) -> ChoiceMemory:
         description, tokens = facts.description, facts.tokens

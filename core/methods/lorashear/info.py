@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from core.engine.recovery.adapter_options import AdapterOptions
-from core.methods.cost import AdapterCost
+from core.methods.cost import AdapterCost, ChoosingForwards, CostFacts
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -56,6 +56,21 @@ class LoRAShearParameters(AdapterOptions):
         return self
 
 
+class LoRAShearCost(AdapterCost[LoRAShearParameters]):
+    """Cost of adapters that are kept as they were before each step, and of forwards without a bundle each, before."""
+
+    def choosing_forwards(self, facts: CostFacts[LoRAShearParameters]) -> ChoosingForwards | None:
+        parameters, tokens = facts.parameters, facts.tokens
+        if not parameters.exempt:
+            return None
+        window = max(1, tokens.window)
+        probed = window * max(1, parameters.probed_tokens // window)
+        return ChoosingForwards(min(probed, tokens.calibration), holds_blocks=True, waits=True)
+
+    def adapter_copies(self, facts: CostFacts[LoRAShearParameters]) -> int:
+        return 1
+
+
 INFO = MethodInfo(
     id="lorashear",
     rank=120,
@@ -77,5 +92,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=LoRAShearParameters,
     removes="heads_and_channels",
-    cost=AdapterCost(),
+    cost=LoRAShearCost(),
 )

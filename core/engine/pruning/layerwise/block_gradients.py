@@ -72,16 +72,20 @@ def backward_blocks(
     for batch, hidden_1TD in enumerate(upstream):
         loss, upstream[batch] = _loss(streamed, tokens[batch], hidden_1TD, drawn)
         losses.append(loss)
-    for index, block in streamed.filled_blocks(range(len(streamed))[::-1], "taking gradients of blocks", dtype):
+
+    def backward(index: int, block: nn.Module, batch: int, wanted: Sequence[Tensor]) -> Sequence[Tensor]:
+        hidden = cache.take(index, batch).requires_grad_()
+        output = call_block(block, hidden, arguments.of(tokens[batch])[index])
+        upstream[batch], *gradients = torch.autograd.grad(output, [hidden, *wanted], upstream[batch])
+        return gradients
+
+    def take_gradients(index: int, block: nn.Module) -> None:
+        """Take those of one block. What is made for it goes when this returns, before the next one is filled."""
         wanted = _wanted(block, names[index])
         sums = {name: torch.zeros(each.shape, device=each.device) for name, each in wanted.items()}
         square_sums = {name: torch.zeros_like(each) for name, each in sums.items() if squares}
         for batch in range(len(tokens)):
-            hidden = cache.take(index, batch).requires_grad_()
-            output = call_block(block, hidden, arguments.of(tokens[batch])[index])
-            gradients = torch.autograd.grad(output, [hidden, *wanted.values()], upstream[batch])
-            upstream[batch] = gradients[0]
-            for name, gradient in zip(wanted, gradients[1:], strict=True):
+            for name, gradient in zip(wanted, backward(index, block, batch, [*wanted.values()]), strict=True):
                 sums[name] += gradient
                 if squares:
                     square_sums[name] += gradient.float().square()
@@ -91,6 +95,9 @@ def backward_blocks(
             {name: each.div_(len(tokens)) for name, each in sums.items()},
             {name: each.div_(len(tokens)) for name, each in square_sums.items()},
         )
+
+    for index, block in streamed.filled_blocks(range(len(streamed))[::-1], "taking gradients of blocks", dtype):
+        take_gradients(index, block)
     return sum(losses) / len(losses)
 
 

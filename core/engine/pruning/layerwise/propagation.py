@@ -179,15 +179,18 @@ def _gathering(
     def pass_norm(norm: str, stream: Tensor) -> None:  # both are the blocks' own residuals, kept alive by them as well
         streams[norm].append((stream_ahead.pop(norm), stream))
 
+    def missing(group: InputGroup) -> Tensor:
+        """Return the dense output of the group's layer and what the stream lacks of the dense one before."""
+        dense_stream, stream = streams[norms[group.first]].popleft()
+        return ahead.pop(group.first).float() + (dense_stream.float() - stream.float())
+
     def arrive(group: InputGroup, inputs: Tensor) -> None:
         statistic = statistics.setdefault(group, new_statistic())
         if group.first in norms:
-            dense_stream, stream = streams[norms[group.first]].popleft()
-            drift = dense_stream.float() - stream.float()
-            statistic.update(inputs, target=ahead.pop(group.first).float() + drift)
+            statistic.update(inputs, target=missing(group))
         else:
             statistic.update(inputs, ahead.pop(group.first, None))
-        wait(group.first)
+        wait(group.first)  # with nothing made for the statistic
 
     with ExitStack() as hooks:
         hooks.enter_context(arrivals(block, groups, arrive))

@@ -2,6 +2,16 @@
 
 from core.engine.recovery.recovery_info import RecoveryInfo
 
+TOP_WORDS = 64
+"""Words of a kept distribution; the mass of all others is kept as one figure."""
+USES_TO_KEEP = 3
+"""Least times that each sequence is trained on, on average, for its predictions to be kept.
+
+To choose the likeliest words takes about as long as to compute the logits once more: the second use is the first free
+one, and the third the first that gains.
+"""
+_WORD_BYTES = 8
+
 INFO = RecoveryInfo(
     id="distill",
     rank=30,
@@ -11,4 +21,6 @@ INFO = RecoveryInfo(
     learns_from_model=True,
     logit_copies=4,
     most_kept_bytes=2**28,
+    token_bytes=(TOP_WORDS + 1) * _WORD_BYTES,
+    uses_to_keep=USES_TO_KEEP,
 )

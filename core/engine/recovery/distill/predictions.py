@@ -6,23 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.recovery.distill.divergence import TopWords, row_slices, softened
-from core.engine.recovery.distill.info import INFO
-
-TOP_WORDS = 64
-"""Words of a kept distribution; the mass of all others is kept as one figure."""
-USES_TO_KEEP = 3
-"""Least times that each sequence is trained on, on average, for its predictions to be kept.
-
-To choose the likeliest words takes about as long as to compute the logits once more: the second use is the first free
-one, and the third the first that gains.
-"""
-_WORD_BYTES = 8
+from core.engine.recovery.distill.info import INFO, TOP_WORDS, USES_TO_KEEP
 
 
 def are_kept(sequences: int, length: int, uses: int) -> bool:
     """Return whether predictions are kept: each used often enough, on average, and all of them within the bound."""
     is_repeated = uses >= USES_TO_KEEP * sequences
-    return is_repeated and sequences * length * (TOP_WORDS + 1) * _WORD_BYTES <= INFO.most_kept_bytes
+    return is_repeated and sequences * length * INFO.token_bytes <= INFO.most_kept_bytes
 
 
 class Predictions:

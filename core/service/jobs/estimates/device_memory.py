@@ -24,13 +24,17 @@ from core.methods.cost import Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant
-from core.service.jobs.estimates.block_shape import BlockShape, GroupShape
+from core.service.jobs.estimates.block_shape import FLOAT, BlockShape, GroupShape
 from core.service.jobs.estimates.compute import allocating_tokens, compared_tokens, compensation_of, facts_of
+from core.service.jobs.estimates.device_choices import (
+    account_choosing_training,
+    account_forwards,
+    account_gradients,
+    moment_bytes,
+)
 from core.service.jobs.estimates.ledger import Ledger
 from core.service.jobs.estimates.pass_facts import PassFacts
 
-_FLOAT = 4
-_LOGIT_POSITIONS = 256
 _SAMPLED_TOKENS = 1024
 """Tokens by whose inputs reconstruction errors are measured, about."""
 _SMALL_TENSORS = 1.02
@@ -48,6 +52,7 @@ def pass_bytes(
         compensation_of(job.parameters),
         forward_bytes(description, job.parameters, device) if tokens.calibration else WEIGHT_BYTES[description.dtype],
         activation_budget_bytes,
+        device,
     )
     if job.pattern == STRUCTURED.text:
         return unit_removal_bytes(given, compares=compared_tokens(job, tokens) > 0)
@@ -58,7 +63,7 @@ def forward_bytes(description: ModelDescription, parameters: MethodParameters, d
     """Return the bytes of a value in the calibration forward on such a device, as `forward_dtype` chooses it."""
     stored = WEIGHT_BYTES[description.dtype]
     if not isinstance(parameters, PropagationOptions):
-        return stored if device.prefers_16_bit else _FLOAT
+        return stored if device.prefers_16_bit else FLOAT
     requested = parameters.forward_dtype
     if requested != "auto" or description.discovered is not None:
         return WEIGHT_BYTES[description.dtype if requested == "auto" else requested]
@@ -75,7 +80,7 @@ def layerwise_bytes(given: PassFacts, allocating: int = 0) -> int:
     evaluated = [(tokens.evaluation, w)] * 2
     with ledger.holding(given.outer_bytes):
         if allocating:
-            _gradients(ledger, given, block, 0, allocating)
+            account_gradients(ledger, given, block, 0, allocating)
         calibrated = [(tokens.calibration, f)] * given.lanes
         _measure(ledger, given, [*calibrated, *evaluated])
         with ledger.holding(given.kept_bytes([*calibrated, *evaluated])):
@@ -94,7 +99,7 @@ def _prune_block(
     """
     tokens, f, waits = given.driving, given.forward_bytes, given.waits
     # A method is given weights in float32: those that were read, where they are and none was sliced.
-    has_copies = stored > 1 or given.weight_bytes < _FLOAT
+    has_copies = stored > 1 or given.weight_bytes < FLOAT
     batch = min(given.micro_batch, tokens)
     driving = [(tokens, f)] * given.lanes
     states = given.kept_bytes([*driving, *evaluated])
@@ -105,20 +110,33 @@ def _prune_block(
             ledger.take(sum(_statistic(given, group) for group in block.groups))
         waited = 0
         for group in block.groups:
-            passing, arriving = (batch * each for each in _arriving(given, group))
+            passing, arriving = _arriving(given, group)
             if not waits:
-                ledger.reach(max(passing, arriving))
+                ledger.reach(batch * max(passing, arriving))
                 _prune_group(ledger, given, group, has_copies=has_copies)
             else:
                 waiting, statistic = _waiting(given, group), _statistic(given, group)
-                others = max(waited, waiting) * (tokens - batch)
                 # Of one micro-batch alone there is no statistic before it arrives.
-                ledger.reach(others + passing + (statistic if tokens > batch else 0))
+                ledger.reach(_others(tokens, batch, waited, waiting, passing) + (statistic if tokens > batch else 0))
                 with ledger.holding(statistic):
-                    ledger.reach(others + arriving)
+                    ledger.reach(_others(tokens, batch, waited, waiting, arriving))
                     with ledger.holding(waiting * tokens):
                         _prune_group(ledger, given, group, has_copies=has_copies)
                 waited = waiting
+
+
+def _others(tokens: int, batch: int, waited: int, waiting: int, own: int) -> int:
+    """Return the most bytes while one micro-batch after the other goes from group to group, each with its `own`.
+
+    Of a token there are those with which it has `waited` before, or is `waiting` now. The last may be smaller.
+    """
+    last = tokens % batch or batch
+    behind = max(0, tokens - batch - last)
+    return max(
+        batch * own + (tokens - batch) * waited,
+        batch * own + behind * waiting + (tokens - batch - behind) * waited,
+        last * own + (tokens - last) * waiting,
+    )
 
 
 def _waiting(given: PassFacts, group: GroupShape) -> int:
@@ -133,10 +151,10 @@ def _arriving(given: PassFacts, group: GroupShape) -> tuple[int, int]:
     The statistic reads inputs in float32: those of 16 bits, and the dense model's, are copied. Of a group that is added
     to the residual stream there are the difference of both models' streams and the target beside.
     """
-    f, is_copied = given.forward_bytes, given.forward_bytes < _FLOAT
-    statistic = _FLOAT * group.inputs * is_copied * (given.reads != "none" or given.lanes > 1)
+    f, is_copied = given.forward_bytes, given.forward_bytes < FLOAT
+    statistic = FLOAT * group.inputs * is_copied * (given.reads != "none" or given.lanes > 1)
     if given.lanes > 1:
-        statistic += _FLOAT * (2 * given.description.hidden_size if group.is_added else group.inputs * is_copied)
+        statistic += FLOAT * (2 * given.description.hidden_size if group.is_added else group.inputs * is_copied)
     dense = _waiting(given, group) - f * group.waiting
     return f * group.arriving + dense, f * group.waiting + statistic + dense
 
@@ -144,10 +162,10 @@ def _arriving(given: PassFacts, group: GroupShape) -> tuple[int, int]:
 def _statistic(given: PassFacts, group: GroupShape) -> int:
     """Return the bytes of the statistic of a group's inputs."""
     if given.compensation is None and given.reads != "gram":
-        return _FLOAT * group.inputs * (1 + _sampled(given.driving))
-    gram = _FLOAT * group.inputs**2
+        return FLOAT * group.inputs * (1 + _sampled(given.driving))
+    gram = FLOAT * group.inputs**2
     if given.lanes > 1:
-        gram += _FLOAT * group.inputs * (given.description.hidden_size if group.is_added else group.inputs)
+        gram += FLOAT * group.inputs * (given.description.hidden_size if group.is_added else group.inputs)
     chooses = given.compensation is not None and given.compensation.chooses
     return gram * (2 if chooses else 1)  # of the tokens that are held out as well
 
@@ -161,8 +179,8 @@ def _prune_group(ledger: Ledger, given: PassFacts, group: GroupShape, *, has_cop
 
     `has_copies`: the weights in float32 are others than those of the block.
     """
-    w, weights, largest = given.weight_bytes, _FLOAT * group.weights, _FLOAT * max(group.sizes)
-    squares = _FLOAT * group.inputs**2
+    w, weights, largest = given.weight_bytes, FLOAT * group.weights, FLOAT * max(group.sizes)
+    squares = FLOAT * group.inputs**2
     with ledger.holding(weights if has_copies else 0):
         solver = given.cost.solver_bytes(given.facts, group.inputs, group.sizes)
         compensation = given.compensation
@@ -177,12 +195,13 @@ def _prune_group(ledger: Ledger, given: PassFacts, group: GroupShape, *, has_cop
                     # The pruned weights; mask, residual, its scaled copy, search, image, and the fit before and now.
                     done = weights - largest
                     ledger.reach(weights + done + largest * 25 // 4)
-        rounded = 0 if w == _FLOAT else w * group.weights + largest
+        rounded = 0 if w == FLOAT else w * group.weights + largest
         if given.reads == "gram" or compensation is not None:
             measured = 2 * largest  # (W − Ŵ)XᵀX, and that times W − Ŵ
         else:
-            sample = _FLOAT * _sampled(given.driving)
-            measured = sample * (group.inputs + 2 * max(group.sizes) // group.inputs)
+            sample = FLOAT * _sampled(given.driving)
+            outputs = max(group.sizes) // group.inputs
+            measured = sample * (outputs + max(group.inputs, outputs))  # the products, and the inputs or their squares
         ledger.reach(weights + rounded + largest + measured)
 
 
@@ -194,15 +213,10 @@ def _forward(ledger: Ledger, given: PassFacts, block: BlockShape, batch: int, wi
 
 def _measure(ledger: Ledger, given: PassFacts, streams: Sequence[tuple[int, int]]) -> None:
     """Account for perplexity, from the last block's outputs of one window and a few positions at a time."""
-    tokens, w = given.facts.tokens, given.weight_bytes
-    if not tokens.evaluation:
-        return
-    description = given.description
-    positions = min(_LOGIT_POSITIONS, tokens.window - 1)
-    normed = min(tokens.window, tokens.evaluation) * description.hidden_size * (w + 2 * _FLOAT)
-    logits = positions * description.vocabulary_size
-    with ledger.holding(given.kept_bytes(streams)):
-        ledger.reach(normed + logits * max(w + (_FLOAT if w < _FLOAT else 0), 2 * _FLOAT))
+    tokens = given.facts.tokens
+    if tokens.evaluation:
+        with ledger.holding(given.kept_bytes(streams)):
+            ledger.reach(given.logits_bytes(min(tokens.window, tokens.evaluation)))
 
 
 def unit_removal_bytes(given: PassFacts, *, compares: bool) -> int:
@@ -223,47 +237,19 @@ def unit_removal_bytes(given: PassFacts, *, compares: bool) -> int:
             if chooses == 1:
                 batch = min(given.micro_batch, tokens.calibration)
                 with ledger.holding(block.weights * (f + given.unshared_bytes)):
-                    ledger.reach(batch * max(_moments(given, group) for group in block.groups))
+                    ledger.reach(batch * max(moment_bytes(given, group) for group in block.groups))
         if given.lanes > 1:
             _prune_block(ledger, given, block.adding_alone() if chooses else block, evaluated, stored=2)
         if compares:
             seen = min(tokens.calibration, SPLIT_TOKENS)
             batch = min(given.micro_batch, seen)
             with ledger.holding(block.weights * (f + given.unshared_bytes) + given.kept_bytes([(seen, f)])):
-                ledger.reach(batch * max(_moments(given, group) for group in block.groups))
+                ledger.reach(batch * max(moment_bytes(given, group) for group in block.groups))
             with ledger.holding(given.kept_bytes([((1 + MOST_SPLITS) * seen, f)])):
                 _forward(ledger, given, block, batch, f)
+        if choosing := given.cost.choosing_forwards(given.facts):
+            account_forwards(ledger, given, block, choosing)
+        account_choosing_training(ledger, given, block)
         if measured := given.cost.gradient_tokens(given.facts):
-            _gradients(ledger, given, block, given.cost.gradient_sums(given.facts), measured)
+            account_gradients(ledger, given, block, given.cost.gradient_sums(given.facts), measured)
     return ceil(ledger.peak * _SMALL_TENSORS)
-
-
-def _moments(given: PassFacts, group: GroupShape) -> int:
-    """Return the most bytes of a token on its way to a group whose inputs' mean and variance are taken, in float32."""
-    f = given.forward_bytes
-    moments = _FLOAT * group.inputs * (2 if f < _FLOAT else 1)
-    return f * given.description.hidden_size + max(f * group.arriving, f * group.waiting + moments)
-
-
-def _gradients(ledger: Ledger, given: PassFacts, block: BlockShape, sums: int, tokens: int) -> None:
-    """Account for gradients taken block by block, a sequence at a time, of so many tokens.
-
-    There are a block, the sums of its gradients, and the inputs of all blocks up to the budget; then the gradients of a
-    sequence beside what its forward kept for them, or the weights in float32 beside the importance of a layer's. Before
-    these there are gradients of a few positions' logits.
-    """
-    description, f, window = given.description, given.forward_bytes, given.facts.tokens.window
-    inputs = min(description.layers * tokens * block.hidden_size * f, given.activation_budget_bytes)
-    largest = _FLOAT * max(size for group in block.groups for size in group.sizes)
-    with ledger.holding(inputs + tokens * block.hidden_size * f):
-        positions = min(_LOGIT_POSITIONS, window - 1)
-        logits = positions * description.vocabulary_size * (f + (2 if f < _FLOAT else 1) * _FLOAT + _FLOAT)
-        ledger.reach(logits + 3 * window * block.hidden_size * _FLOAT)
-        with ledger.holding(block.weights * (f + _FLOAT * sums)):
-            read = sum(group.inputs * len(group.sizes) for group in block.groups)
-            passed = f * (block.hidden_size + sum(each.arriving for each in block.groups))
-            kept = window * (passed + (0 if sums else _FLOAT * read))  # squares of what each layer reads
-            ledger.reach(kept + (block.weights * f if sums else 0) + (2 * largest if sums > 1 else 0))
-            if sums:
-                converted = _FLOAT * block.weights if f < _FLOAT else 0
-                ledger.reach(converted + largest * (1 + sums))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.reload_memory import VERIFIED_POSITIONS
@@ -10,7 +11,10 @@ from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Refit
 from core.engine.options.propagation import PropagationOptions
 from core.methods.cost import Cost, CostFacts
+from core.service.jobs.estimates.block_shape import FLOAT
 
+LOGIT_POSITIONS = 256
+"""Positions whose logits are computed at a time."""
 _MICRO_BATCH_TOKENS = 4096
 _ROTARY_FEATURES = 256
 """Cosines and sines of a position, of the widest heads."""
@@ -30,6 +34,7 @@ class PassFacts:
     compensation: Refit | None
     forward_bytes: int
     activation_budget_bytes: int
+    device: DeviceKind
 
     @property
     def description(self) -> ModelDescription:
@@ -74,8 +79,15 @@ class PassFacts:
         """Bytes of embeddings, final norm and head."""
         description = self.description
         outer = description.parameters - description.prunable_parameters - description.other_module_parameters
-        rotary = 4 * _ROTARY_FEATURES * self.facts.tokens.window * self.weight_bytes
+        rotary = 4 * min(_ROTARY_FEATURES, description.hidden_size) * self.facts.tokens.window * self.weight_bytes
         return max(outer, 0) * self.weight_bytes + rotary
+
+    def logits_bytes(self, sequence: int) -> int:
+        """Return the most bytes while the loss of so many tokens is measured, a few positions at a time."""
+        description, w = self.description, self.weight_bytes
+        logits = min(LOGIT_POSITIONS, sequence - 1) * description.vocabulary_size
+        normed = sequence * description.hidden_size * (w + 2 * FLOAT)
+        return max(normed + logits * w, logits * max(w + (FLOAT if w < FLOAT else 0), 2 * FLOAT))
 
     def kept_bytes(self, streams: Sequence[tuple[int, int]]) -> int:
         """Return the bytes of hidden states that stay, of streams each of so many tokens and bytes of a value.

@@ -26,7 +26,7 @@ from core.engine.options.latency_budget import bytes_in_turn
 from core.engine.options.patterns import STRUCTURED
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.width import WidthOptions
-from core.methods.cost import ChoiceMemory, PassSizes, Tokens
+from core.methods.cost import PassSizes, Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant
@@ -43,6 +43,7 @@ from core.service.jobs.estimates.compute import (
 from core.service.jobs.estimates.device_memory import pass_bytes
 from core.service.jobs.estimates.mixtures import experts_account
 from core.service.jobs.estimates.training import training_bytes
+from core.service.jobs.estimates.what_is_left import describe_left
 from secateur_wire.base import JsonObject, Number
 
 _MICRO_BATCH_TOKENS = 4096
@@ -152,22 +153,27 @@ def estimate_resources(
         given = 4 * description.layers * description.hidden_size * allocating
         allocation_bytes = block * (width + 4) + min(given, activation_budget_bytes)
         engine = max(engine, ends + allocation_bytes + sizes.forward_bytes)
-    check = reload_needs(description, device, rooms)
+    left = describe_left(description, job, device)
+    check = reload_needs(left, device, rooms)
     model_peak = check.device_memory if device.has_own_memory else check.memory
     one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
     questions = description.bytes + max(device.logits_bytes, one) if tokens.tasks else 0
     writing = description.bytes if tokens.own_text else 0  # prompts are left out where a model does not fit
     model_peak = max(model_peak, questions, writing)
     if device.has_own_memory and at_experts is None and not isinstance(options, SensitivityOptions):
-        on_device = pass_bytes(description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes)
-        # Choices that the account does not follow are taken to hold what they do on a CPU.
-        is_counted = cost.gradient_tokens(facts) or cost.calibration_lanes(facts) or memory == ChoiceMemory()
-        engine = on_device if is_counted and choosing is None else max(on_device, engine)
+        engine = pass_bytes(description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes)
     if seeks_latency(job):
         model_peak = max(model_peak, bytes_in_turn(description.bytes, description.bytes))
     if method.measures:  # no model is made, verified or timed
         model_peak = writing
-    training = training_bytes(description, job.recovery, device=device, activation_budget_bytes=activation_budget_bytes)
+    training = training_bytes(
+        description,
+        job.recovery,
+        device=device,
+        activation_budget_bytes=activation_budget_bytes,
+        holds_zeros=job.pattern != STRUCTURED.text,
+        left=left,
+    )
     model_peak = max(model_peak, training.memory)
     work = compute_cost(description, job, tokens, device)
     processes = 1 if method.measures else (5 if tokens.tasks else 3) + seeks_latency(job)

@@ -7,6 +7,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.recovery.activations import kept_activation_bytes
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, sequences_at_once
+from core.service.jobs.estimates.device_training import TrainedModel, training_peak
 from core.service.jobs.estimates.mixtures import active_parameters, expert_parameters
 
 _TRAINED_BYTES = 16
@@ -55,13 +56,20 @@ def training_work(description: ModelDescription, recovery: Recovery | None, *, d
 
 
 def training_bytes(
-    description: ModelDescription, recovery: Recovery | None, *, device: DeviceKind, activation_budget_bytes: int = 0
+    description: ModelDescription,
+    recovery: Recovery | None,
+    *,
+    device: DeviceKind,
+    activation_budget_bytes: int = 0,
+    holds_zeros: bool = True,
+    left: ModelDescription | None = None,
 ) -> TrainingBytes:
     """Return the bytes that training takes.
 
     They are of weights, gradients, optimiser, activations, logits, a teacher, and what is kept of its predictions, or
     the hidden states that are matched. All activations are kept where they fit the budget, else one block's and the
-    inputs of every block.
+    inputs of every block. On a device of its own memory there is an account of them, of the model that is `left` where
+    units went; `holds_zeros`: some of its weights are zero.
     """
     if recovery is None:
         return TrainingBytes()
@@ -93,8 +101,19 @@ def training_bytes(
         activations = max(activations, kept)
     logits = 4 * info.logit_copies * tokens * description.vocabulary_size
     saved = _SAVED_BYTES * trained
+    peak = weights + _TRAINED_BYTES * trained + teacher + activations + logits
+    if device.has_own_memory:
+        model = TrainedModel(
+            description if left is None else left,
+            recovery,
+            device,
+            activation_budget_bytes,
+            holds_zeros,
+            teacher=description.parameters,
+        )
+        peak = training_peak(model)
     return TrainingBytes(
-        memory=weights + _TRAINED_BYTES * trained + teacher + activations + logits,
+        memory=peak,
         disk=2 * description.bytes + 2 * saved,  # the pruned model and the trained tensors; the newest two checkpoints
         checkpoint=saved,
     )

@@ -1,0 +1,220 @@
+"""Account of the bytes that a device of its own memory holds while a language model is trained.
+
+It follows `core.engine.recovery`: weights, zeros, moments and a teacher are there throughout, gradients from a backward
+pass to the step; what a forward keeps for its backward, and the logits, come and go.
+
+Letters: D is the hidden size, V the vocabulary, T the tokens of a forward.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from core.device_kinds import DeviceKind
+from core.engine.architectures.description import ModelDescription
+from core.engine.recovery.activations import kept_activation_bytes
+from core.engine.recovery.registry import RECOVERIES
+from core.engine.recovery.request import Recovery, sequences_at_once
+from core.service.jobs.estimates.block_shape import FLOAT, BlockShape, KeptValues
+from core.service.jobs.estimates.ledger import Ledger
+from core.service.jobs.estimates.mixtures import expert_parameters
+
+_SMALL_TENSORS = 1.02
+_ROWS_BYTES = 2**22
+"""Most bytes of the rows of logits that a divergence works on together."""
+_ROW_COPIES = 3
+"""Copies of these rows: both models' logarithms of probabilities, and probabilities or what the latter are made of."""
+_UPDATE_BYTES = 8
+"""Bytes of a weight whose update by adapters is made, or its gradient, beside those that are kept."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model that is trained on a device, and how.
+
+    `holds_zeros`: some of its weights are zero and stay so. `teacher` are the parameters of the model it learns from,
+    where it learns from one.
+    """
+
+    description: ModelDescription
+    recovery: Recovery
+    device: DeviceKind
+    activation_budget_bytes: int = 0
+    holds_zeros: bool = False
+    teacher: int = 0
+
+    @property
+    def prunable(self) -> int:
+        """Weights of the blocks' linear layers but experts, which are not trained."""
+        return max(0, self.description.prunable_parameters - expert_parameters(self.description))
+
+    @property
+    def head(self) -> int:
+        """Weights of the output head."""
+        return self.description.vocabulary_size * self.description.hidden_size
+
+    @property
+    def trains_weights(self) -> bool:
+        """True where the weights themselves are trained, and no adapters."""
+        return self.recovery.lora is None
+
+    @property
+    def trains_head(self) -> bool:
+        return self.trains_weights and bool(self.recovery.train_embeddings)
+
+    @property
+    def is_mixed(self) -> bool:
+        """True where forwards compute in bfloat16, by autocast."""
+        return self.device.prefers_16_bit and self.description.dtype != "float32"
+
+    @property
+    def frozen_bytes(self) -> int:
+        """Bytes of a weight that is not trained beside adapters, and of a teacher's."""
+        return 2 if self.is_mixed and self.description.dtype == "bfloat16" else FLOAT
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of a weight as it is held, and of a value of the residual stream."""
+        return FLOAT if self.trains_weights else self.frozen_bytes
+
+    @property
+    def trained(self) -> int:
+        """Parameters that are trained."""
+        description, lora = self.description, self.recovery.lora
+        if lora is None:
+            ends = self.head * (1 if description.tied_embeddings else 2)
+            frozen = expert_parameters(description) + description.other_module_parameters
+            return max(0, description.parameters - frozen - (0 if self.trains_head else ends))
+        linears = (each for each in description.linears if each.experts is None)
+        adapted = (each for each in linears if each.matches(lora.targets or ["*"]))
+        return lora.r * sum(each.in_features + each.out_features for each in adapted)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of a forward."""
+        return sequences_at_once(self.recovery)
+
+    @property
+    def tokens(self) -> int:
+        return self.sequences * (self.recovery.sequence_length or 0)
+
+    @property
+    def accumulates(self) -> bool:
+        """True where a step has several forwards, between which gradients stay."""
+        return self.recovery.batch_size > self.sequences
+
+    @property
+    def matched_bytes(self) -> int:
+        """Bytes of hidden states that are matched: the teacher's, and how far the model's are off."""
+        states = self.tokens * self.description.layers * self.description.hidden_size
+        return states * (self.frozen_bytes + FLOAT) if self.recovery.hidden_states else 0
+
+    @property
+    def keeps_activations(self) -> bool:
+        """True where a forward keeps all that its backward needs; else each block is computed again."""
+        kept = kept_activation_bytes(self.description, self.recovery)
+        return self.trains_weights and kept <= self.activation_budget_bytes
+
+    @property
+    def kept_values(self) -> KeptValues:
+        """Values that a block's forward keeps; updates with a weight's zeros are added to it outside of autocast."""
+        is_cast = self.is_mixed and (self.trains_weights or not self.holds_zeros)
+        return KeptValues(
+            self.tokens,
+            self.stored_bytes,
+            2 if is_cast else self.stored_bytes,
+            trains_norms=self.trains_weights,
+            has_adapters=not self.trains_weights and not self.holds_zeros,
+        )
+
+
+def training_peak(model: TrainedModel) -> int:
+    """Return the peak of training by itself."""
+    ledger = Ledger()
+    account_training(ledger, model)
+    return ceil(ledger.peak * _SMALL_TENSORS)
+
+
+def account_training(ledger: Ledger, model: TrainedModel, *, copies: int = 0, scoring: int = 0) -> None:
+    """Account for training: while the loss is taken, on the way back, or when a step is taken.
+
+    A method that trains to choose holds so many bytes of `copies`, and for a moment before the step those of `scoring`.
+    """
+    gradients = FLOAT * model.trained
+    # A second gradient of the embedding is added to that of the head, or to the one of the forward before.
+    again = FLOAT * model.head if model.trains_head and (model.accumulates or model.description.tied_embeddings) else 0
+    with ledger.holding(_throughout(model) + copies):
+        ledger.reach(gradients + max(scoring, again))
+        with ledger.holding((gradients if model.accumulates else 0) + model.matched_bytes):
+            _forward_and_back(ledger, model, BlockShape.of(model.description))
+
+
+def _throughout(model: TrainedModel) -> int:
+    """Return the bytes of weights, zeros, moments and a teacher with what is kept of its predictions."""
+    recovery, info = model.recovery, RECOVERIES[model.recovery.method]
+    total = model.description.parameters * model.stored_bytes + 2 * FLOAT * model.trained
+    if not model.trains_weights:
+        total += FLOAT * model.trained
+    elif model.holds_zeros:
+        total += model.prunable
+    if info.learns_from_model:
+        total += model.teacher * model.frozen_bytes
+        if not recovery.hidden_states:  # with these, predictions are not kept
+            total += info.kept_bytes(recovery.steps * recovery.batch_size, recovery.sequence_length or 0)
+    return total
+
+
+def _forward_and_back(ledger: Ledger, model: TrainedModel, block: BlockShape) -> None:
+    """Account for a forward and its backward: from the last block to the first, gradients take activations' place.
+
+    Where blocks are computed again, there is the input of each, and what one block keeps. Trained weights that autocast
+    has cast are there to the end of the forward, and those that the backward reads until then.
+    """
+    layers, kept = model.description.layers, model.kept_values
+    stream = model.stored_bytes * model.description.hidden_size * model.tokens
+    is_cast = model.is_mixed and model.trains_weights
+    weights = _computed_weights(model, block)
+    of_each = kept.of_block(block) + weights if model.keeps_activations else stream
+    head = 2 * model.head if is_cast else 0
+    with ledger.holding(layers * of_each + 3 * stream + head):
+        ledger.reach(2 * model.prunable if is_cast and not model.keeps_activations else 0)
+        _account_loss(ledger, model)
+    done = FLOAT * block.weights if model.trains_weights and not model.accumulates else 0
+    with ledger.holding(FLOAT * model.head if model.trains_head and not model.accumulates else 0):
+        for left in (layers, 1):
+            others = (left - 1) * of_each if model.keeps_activations else left * of_each
+            with ledger.holding(others + weights + (layers - left) * done + _updating(model, block)):
+                kept.way_back(ledger, block, FLOAT if done else 0)
+
+
+def _computed_weights(model: TrainedModel, block: BlockShape) -> int:
+    """Return the bytes of a block's weights as they are computed with, and of the zeros of their updates."""
+    if model.trains_weights:
+        return 2 * block.weights if model.is_mixed else 0
+    return (model.stored_bytes + 1) * block.weights if model.holds_zeros else 0
+
+
+def _updating(model: TrainedModel, block: BlockShape) -> int:
+    """Return the bytes that adapters of a layer take for a moment: its weight's update, or copies of its inputs.
+
+    Of weights that are trained themselves there is one gradient more.
+    """
+    largest = max(size for group in block.groups for size in group.sizes)
+    if model.trains_weights:
+        return FLOAT * largest if model.accumulates else 0
+    return _UPDATE_BYTES * largest if model.holds_zeros else 2 * FLOAT * model.tokens * block.hidden_size
+
+
+def _account_loss(ledger: Ledger, model: TrainedModel) -> None:
+    """Account for the logits in float32, the loss, and their gradients.
+
+    There are logits, those without the last of each sequence, and logarithms of probabilities; on the way back the
+    latter beside their gradient and that of the loss. Of a divergence there are a teacher's logits and the gradient.
+    """
+    logits, inner = model.tokens * model.description.vocabulary_size, 2 if model.is_mixed else FLOAT
+    if RECOVERIES[model.recovery.method].learns_from_model:
+        rows = _ROW_COPIES * min(FLOAT * logits, _ROWS_BYTES)
+        ledger.reach((model.frozen_bytes + 2 * FLOAT) * logits + rows)
+    else:
+        ledger.reach(3 * FLOAT * logits)
+    if model.trains_head:
+        ledger.reach(inner * logits + (FLOAT + (inner if inner < FLOAT else 0)) * model.head)
