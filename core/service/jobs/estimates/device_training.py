@@ -104,9 +104,11 @@ class TrainedModel:
 
     @property
     def matched_bytes(self) -> int:
-        """Bytes of hidden states that are matched: the teacher's, and how far the model's are off."""
-        states = self.tokens * self.description.layers * self.description.hidden_size
-        return states * (self.frozen_bytes + FLOAT) if self.recovery.hidden_states else 0
+        """Bytes of matched hidden states: the teacher's, their differences, and the squares of one block's."""
+        if not self.recovery.hidden_states:
+            return 0
+        states = self.tokens * self.description.hidden_size
+        return states * (self.description.layers * (self.frozen_bytes + FLOAT) + 2 * FLOAT)
 
     @property
     def keeps_activations(self) -> bool:
