@@ -56,6 +56,7 @@ ON_THE_HOST = {
     "engine/models/tensors.py read_tensor": _READ,
     "engine/pruning/allocation/global_ranking.py _bits": "one threshold for all weights, of the files, before a pass",
     "engine/pruning/allocation/global_ranking.py global_counts": "one threshold for all weights, of the files",
+    "engine/pruning/units/adapter_model.py MovingAverage.add": _UNITS,
     "engine/pruning/units/coupled_channels.py CoupledChannels.remove": _COUPLED,
     "engine/pruning/units/dependency_graph.py _group": _COUPLED,
     "engine/pruning/units/dependency_graph.py _member": _COUPLED,
@@ -78,6 +79,11 @@ ON_THE_HOST = {
     "methods/flap/method.py _summed": _UNITS,
     "methods/flap/method.py _unit_averages": _UNITS,
     "methods/frontier/output_metric.py measure_outputs": _UNITS,
+    "methods/lorashear/bundle_damage.py bundle_damage": _UNITS,
+    "methods/lorashear/half_space.py HalfSpaceSchedule._pick": _UNITS,
+    "methods/lorashear/half_space.py HalfSpaceSchedule._preferring_exempt": _UNITS,
+    "methods/lorashear/half_space.py HalfSpaceSchedule._shrink": _UNITS,
+    "methods/lorashear/half_space.py HalfSpaceSchedule.after_step": _UNITS,
 }
 """Places of the product that work on the CPU, and why."""
 _BEFORE_READING = "weights are drawn that those of the files replace"

@@ -103,11 +103,10 @@ _REFITS = ({"refit": 0}, {"refit": 0.5, "ridge": 0.1})
         ("bonsai", {"compensation": _REFITS[0], "layers": 6, "attention": "kv_groups"}),
         *(
             (method, {"compensation": _REFITS[0], "attention": "kv_groups"})
-            for method in ("llm-pruner", "flap", "l2-structured", "random-structured")
+            for method in ("llm-pruner", "flap", "l2-structured", "random-structured", "loraprune")
         ),
         ("frontier", {}),
         ("frontier", {"layers": 6}),
-        *((method, {"compensation": _REFITS[0], "attention": "kv_groups"}) for method in ("loraprune", "lorashear")),
     ],
     ids=lambda value: str(value),
 )
