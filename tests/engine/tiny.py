@@ -52,7 +52,10 @@ CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
 
 def make_config(name: str, **changes: object) -> PretrainedConfig:
     kind, values = CONFIGS[name]
-    config = getattr(transformers, kind)(**(values | changes))
+    given: dict[str, Any] = values | changes
+    if "layer_types" in given:  # of as many layers as there are
+        given["layer_types"] = given["layer_types"][: given["num_hidden_layers"]]
+    config = getattr(transformers, kind)(**given)
     assert isinstance(config, PretrainedConfig)
     return config
 
