@@ -26,6 +26,8 @@ from tests.simulator.large_models import write_large_model
 
 _MOST = 1.15
 """Largest estimate, to the peak."""
+_MOST_OF_TRAINING = 1.17
+"""That of training: as many predictions are taken to be kept as the steps allow; a text may have fewer sequences."""
 _VOCABULARY = 1024
 _EVALUATION = 2 * 128
 _SHAPE = {
@@ -68,8 +70,8 @@ def _check(
     _require_close(estimate, peak)
 
 
-def _require_close(estimate: int, peak: int) -> None:
-    assert peak <= estimate <= _MOST * peak, f"{estimate:,} of {peak:,} bytes, {estimate / peak:.3f}"
+def _require_close(estimate: int, peak: int, most: float = _MOST) -> None:
+    assert peak <= estimate <= most * peak, f"{estimate:,} of {peak:,} bytes, {estimate / peak:.3f}"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,8 @@ def _check_training(
         peak = simulated.peak
     folder = open_model(place / "pruned")
     completed = complete_recovery(Recovery.model_validate(recovery), folder.description, length).model_dump()
-    _require_close(_estimate(folder, "magnitude", "unstructured", 0, length, {}, budget, recovery=completed), peak)
+    estimate = _estimate(folder, "magnitude", "unstructured", 0, length, {}, budget, recovery=completed)
+    _require_close(estimate, peak, _MOST_OF_TRAINING)
 
 
 _TRAININGS: list[dict[str, Any]] = [
