@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / ".cache" / "device-mutants.json"
 LEAST_CAUGHT = 0.9
 _SECONDS = 300
-"""Of the processor, after which a mutant counts as caught: the tests take a fraction of this on any machine."""
+"""Seconds of the processor after which a mutant counts as caught; the tests take a fraction of this on any machine."""
 _PACKAGES = ("core/engine", "core/methods", "core/pipeline")
 _WITHOUT = ("core/engine/models/accelerator.py",)
 """The interface itself, of which the simulator has its own implementation."""

@@ -24,7 +24,8 @@ Each number is read for one product only.
 """
 MASK_BYTES = 12
 """Bytes of a weight while a device's mask of the lowest scores is made: its score, a count of ties, four masks."""
-_FLOAT = 4
+FLOAT = 4
+"""Bytes of a value in float32."""
 _GRADIENT_BYTES = 16
 """Bytes of a weight, the sums of its gradients and of their squares, and one gradient, in float32."""
 
@@ -176,7 +177,7 @@ class AdapterCost(Cost[_A]):
 
     def scoring_bytes(self, facts: CostFacts[_A], weights: int) -> int:
         """Return the bytes of a weight's gradient, itself with its update, and what that is made from, in float32."""
-        return weights * _FLOAT * (3 if facts.description.dtype == "float32" else 4)
+        return weights * FLOAT * (3 if facts.description.dtype == "float32" else 4)
 
     def training(self, facts: CostFacts[_A]) -> Recovery:
         return facts.parameters.training(max(2, facts.tokens.window))

@@ -21,7 +21,7 @@ _GIB = 2**30
 
 
 def _llama(layers: int) -> ModelDescription:
-    """About Llama-2-7B where `layers` is 32."""
+    """Return the description of a model like Llama-2-7B, which has 32 layers, with so many."""
     shapes = [("self_attn.q_proj", 4096, 4096), ("self_attn.k_proj", 4096, 4096), ("self_attn.v_proj", 4096, 4096)]
     shapes += [("self_attn.o_proj", 4096, 4096), ("mlp.gate_proj", 11008, 4096), ("mlp.up_proj", 11008, 4096)]
     shapes += [("mlp.down_proj", 4096, 11008)]

@@ -1,4 +1,4 @@
-"""What is kept, said on the command line and in the portal's form: the same policy either way."""
+"""Policies of retention, set on the command line and in the portal's form: the same either way."""
 
 import httpx
 import pytest

@@ -27,7 +27,7 @@ from tests.simulator.large_models import write_large_model
 _MOST = 1.15
 """Largest estimate, to the peak."""
 _MOST_OF_TRAINING = 1.17
-"""That of training: as many predictions are taken to be kept as the steps allow; a text may have fewer sequences."""
+"""Largest one of training: predictions are taken to be kept as the steps allow; a text may have fewer sequences."""
 _VOCABULARY = 1024
 _EVALUATION = 2 * 128
 _SHAPE = {

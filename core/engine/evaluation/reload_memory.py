@@ -97,22 +97,25 @@ def offloaded_needs(description: ModelDescription, device: DeviceKind) -> Reload
 
 def _passing(description: ModelDescription, width: int) -> int:
     """Return the bytes of what a forward holds inside a block, with so many of each value."""
-    positions = min(VERIFIED_POSITIONS, description.context_length)
     broadest = max(each.out_features for each in description.linears)
-    return positions * (6 * description.hidden_size + 3 * broadest) * width
+    return _positions(description) * (6 * description.hidden_size + 3 * broadest) * width
 
 
 def _cache(description: ModelDescription) -> int:
     """Return the bytes of keys and values of all blocks."""
-    positions = min(VERIFIED_POSITIONS, description.context_length)
-    return 2 * positions * description.layers * description.hidden_size * WEIGHT_BYTES[description.dtype]
+    values = 2 * _positions(description) * description.layers * description.hidden_size
+    return values * WEIGHT_BYTES[description.dtype]
+
+
+def _positions(description: ModelDescription) -> int:
+    """Return the positions of a forward of the check."""
+    return min(VERIFIED_POSITIONS, description.context_length)
 
 
 def _logits(description: ModelDescription) -> int:
     """Return the bytes of the logits, as they are computed and in float32."""
     width = WEIGHT_BYTES[description.dtype]
-    positions = min(VERIFIED_POSITIONS, description.context_length)
-    return positions * description.vocabulary_size * (width + (_FLOAT if width < _FLOAT else 0))
+    return _positions(description) * description.vocabulary_size * (width + (_FLOAT if width < _FLOAT else 0))
 
 
 def _stacks(description: ModelDescription) -> list[list[int]]:

@@ -7,11 +7,9 @@ from pydantic import Field, model_validator
 
 from core.engine.options.base import BudgetOptions
 from core.engine.options.width import WidthOptions
-from core.methods.cost import ChoiceMemory, ChoosingForwards, Cost, CostFacts, PassSizes
+from core.methods.cost import FLOAT, ChoiceMemory, ChoosingForwards, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
-
-_FLOAT = 4
 
 
 class BonsaiParameters(WidthOptions, BudgetOptions):
@@ -57,7 +55,7 @@ class BonsaiCost(Cost[BonsaiParameters]):
 
     def scoring_bytes(self, facts: CostFacts[BonsaiParameters], weights: int) -> int:
         """Return the bytes of their magnitudes in float32, and of the weights where they are others."""
-        return weights * _FLOAT * (1 if facts.description.dtype == "float32" else 2)
+        return weights * FLOAT * (1 if facts.description.dtype == "float32" else 2)
 
     def memory(self, facts: CostFacts[BonsaiParameters], sizes: PassSizes) -> ChoiceMemory:
         return ChoiceMemory(before=facts.description.prunable_parameters * sizes.weight_bytes + sizes.forward_bytes)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
+from core.methods.cost import FLOAT
 from core.service.jobs.estimates.ledger import Ledger
-
-FLOAT = 4
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,11 @@ class BlockShape:
             hidden_size=description.hidden_size,
             groups=tuple(_groups(description, largest)),
         )
+
+    @property
+    def largest(self) -> int:
+        """Weights of its largest linear layer."""
+        return max(size for group in self.groups for size in group.sizes)
 
     def adding_alone(self) -> "BlockShape":
         """Return the block with those groups alone whose outputs are added to the residual stream."""

@@ -3,8 +3,8 @@
 Letters are those of `device_memory`.
 """
 
-from core.methods.cost import ChoosingForwards
-from core.service.jobs.estimates.block_shape import FLOAT, BlockShape, GroupShape, KeptValues
+from core.methods.cost import FLOAT, ChoosingForwards
+from core.service.jobs.estimates.block_shape import BlockShape, GroupShape, KeptValues
 from core.service.jobs.estimates.device_training import TrainedModel, account_training
 from core.service.jobs.estimates.ledger import Ledger
 from core.service.jobs.estimates.pass_facts import LOGIT_POSITIONS, PassFacts
@@ -34,7 +34,7 @@ def account_forwards(ledger: Ledger, given: PassFacts, block: BlockShape, choosi
             ledger.reach(before + batch * (block.passing * f - hidden * choosing.waits + adapting))
             if choosing.holds_blocks:
                 ledger.reach(batch * hidden + given.logits_bytes(given.facts.tokens.window))
-        ledger.reach(given.cost.scoring_bytes(given.facts, _largest(block)))
+        ledger.reach(given.cost.scoring_bytes(given.facts, block.largest))
 
 
 def account_choosing_training(ledger: Ledger, given: PassFacts, block: BlockShape) -> None:
@@ -42,17 +42,13 @@ def account_choosing_training(ledger: Ledger, given: PassFacts, block: BlockShap
     model = _trained(given)
     if model is not None:
         copies = FLOAT * model.trained * given.cost.adapter_copies(given.facts)
-        scoring = given.cost.scoring_bytes(given.facts, _largest(block))
+        scoring = given.cost.scoring_bytes(given.facts, block.largest)
         account_training(ledger, model, copies=copies, scoring=max(copies, scoring))
 
 
 def _trained(given: PassFacts) -> TrainedModel | None:
     recovery = given.cost.training(given.facts)
     return None if recovery is None else TrainedModel(given.description, recovery, given.device)
-
-
-def _largest(block: BlockShape) -> int:
-    return max(size for group in block.groups for size in group.sizes)
 
 
 def moment_bytes(given: PassFacts, group: GroupShape) -> int:
@@ -71,7 +67,6 @@ def account_gradients(ledger: Ledger, given: PassFacts, block: BlockShape, sums:
     """
     description, f, window = given.description, given.forward_bytes, given.facts.tokens.window
     inputs = min(description.layers * tokens * block.hidden_size * f, given.activation_budget_bytes)
-    largest = _largest(block)
     with ledger.holding(inputs + tokens * block.hidden_size * f):
         positions = min(LOGIT_POSITIONS, window - 1)
         logits = positions * description.vocabulary_size * (f + (2 if f < FLOAT else 1) * FLOAT + FLOAT)
@@ -82,7 +77,7 @@ def account_gradients(ledger: Ledger, given: PassFacts, block: BlockShape, sums:
             with ledger.holding(0 if sums else window * FLOAT * read):  # squares of what each layer reads
                 kept.way_back(ledger, block, f if sums else 0)
             if sums:
-                squared = 2 * FLOAT * largest if sums > 1 else 0
+                squared = 2 * FLOAT * block.largest if sums > 1 else 0
                 ledger.reach(block.weights * f + squared)
                 converted = FLOAT * block.weights if f < FLOAT else 0
-                ledger.reach(converted + FLOAT * largest * (1 + sums))
+                ledger.reach(converted + FLOAT * block.largest * (1 + sums))

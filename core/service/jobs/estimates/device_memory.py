@@ -20,11 +20,11 @@ from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Compensation
 from core.engine.options.patterns import STRUCTURED
 from core.engine.options.propagation import PropagationOptions
-from core.methods.cost import Tokens
+from core.methods.cost import FLOAT, Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant
-from core.service.jobs.estimates.block_shape import FLOAT, BlockShape, GroupShape
+from core.service.jobs.estimates.block_shape import BlockShape, GroupShape
 from core.service.jobs.estimates.compute import allocating_tokens, compared_tokens, compensation_of, facts_of
 from core.service.jobs.estimates.device_choices import (
     account_choosing_training,
@@ -37,7 +37,6 @@ from core.service.jobs.estimates.pass_facts import PassFacts
 
 _SAMPLED_TOKENS = 1024
 """Tokens by whose inputs reconstruction errors are measured, about."""
-_SMALL_TENSORS = 1.02
 """All there is, to what is counted: biases, norms, indices, sums, and what an allocator rounds up."""
 
 
@@ -86,7 +85,7 @@ def layerwise_bytes(given: PassFacts, allocating: int = 0) -> int:
         with ledger.holding(given.kept_bytes([*calibrated, *evaluated])):
             _forward(ledger, given, block, min(given.micro_batch, tokens.evaluation), w)
         _prune_block(ledger, given, block, evaluated, stored=1)
-    return ceil(ledger.peak * _SMALL_TENSORS)
+    return ledger.estimate
 
 
 def _prune_block(
@@ -252,4 +251,4 @@ def unit_removal_bytes(given: PassFacts, *, compares: bool) -> int:
         account_choosing_training(ledger, given, block)
         if measured := given.cost.gradient_tokens(given.facts):
             account_gradients(ledger, given, block, given.cost.gradient_sums(given.facts), measured)
-    return ceil(ledger.peak * _SMALL_TENSORS)
+    return ledger.estimate

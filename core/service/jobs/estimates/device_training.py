@@ -7,18 +7,17 @@ Letters: D is the hidden size, V the vocabulary, T the tokens of a forward.
 """
 
 from dataclasses import dataclass
-from math import ceil
 
 from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.recovery.activations import kept_activation_bytes
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, sequences_at_once
-from core.service.jobs.estimates.block_shape import FLOAT, BlockShape, KeptValues
+from core.methods.cost import FLOAT
+from core.service.jobs.estimates.block_shape import BlockShape, KeptValues
 from core.service.jobs.estimates.ledger import Ledger
 from core.service.jobs.estimates.mixtures import expert_parameters
 
-_SMALL_TENSORS = 1.02
 _ROWS_BYTES = 2**22
 """Most bytes of the rows of logits that a divergence works on together."""
 _ROW_COPIES = 3
@@ -133,7 +132,7 @@ def training_peak(model: TrainedModel) -> int:
     """Return the peak of training by itself."""
     ledger = Ledger()
     account_training(ledger, model)
-    return ceil(ledger.peak * _SMALL_TENSORS)
+    return ledger.estimate
 
 
 def account_training(ledger: Ledger, model: TrainedModel, *, copies: int = 0, scoring: int = 0) -> None:
@@ -200,10 +199,9 @@ def _updating(model: TrainedModel, block: BlockShape) -> int:
 
     Of weights that are trained themselves there is one gradient more.
     """
-    largest = max(size for group in block.groups for size in group.sizes)
     if model.trains_weights:
-        return FLOAT * largest if model.accumulates else 0
-    return _UPDATE_BYTES * largest if model.holds_zeros else 2 * FLOAT * model.tokens * block.hidden_size
+        return FLOAT * block.largest if model.accumulates else 0
+    return _UPDATE_BYTES * block.largest if model.holds_zeros else 2 * FLOAT * model.tokens * block.hidden_size
 
 
 def _account_loss(ledger: Ledger, model: TrainedModel) -> None:

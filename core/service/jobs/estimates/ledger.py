@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 
+_SMALL_TENSORS = 1.02
+"""Factor of the bytes that small tensors add, which no account names."""
+
 
 class Ledger:
     """Bytes held, and the most that were."""
@@ -11,6 +14,11 @@ class Ledger:
     def __init__(self) -> None:
         self.current = 0
         self.peak = 0
+
+    @property
+    def estimate(self) -> int:
+        """Return the most bytes that were held, with small tensors among them."""
+        return ceil(self.peak * _SMALL_TENSORS)
 
     def reach(self, nbytes: float) -> None:
         """Note that so many bytes are taken beside those held, and given back."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
+from core.methods.cost import FLOAT
 
 _GRAMS = 3
 """Matrices as large as XᵀX that a solver holds: itself, its factor and what that is made from."""
@@ -20,7 +21,6 @@ _STATES = 4
 """Hidden states of all tokens that a refit of experts holds in float32: read, given, to be given and missing."""
 _ROUTED_BYTES = 12
 """Bytes of one of a token's experts: its number and its gate."""
-_FLOAT = 4
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,15 @@ def experts_account(
     giving = stacks[-1]
     # A token waits with what it adds to and what the experts read, its router's outputs, and its experts and gates.
     waiting = 2 * description.hidden_size * forward_bytes
-    waiting += _FLOAT * (giving.experts or 0) + _ROUTED_BYTES * experts.top_k
+    waiting += FLOAT * (giving.experts or 0) + _ROUTED_BYTES * experts.top_k
     inner = giving.in_features * forward_bytes  # of one expert at a time, to which all tokens may go
     return ExpertsAccount(
         outer=max(loaded - description.other_module_parameters, 0) * weight_bytes,
         block=weights * (weight_bytes + lanes * forward_bytes) + (2 * giving.numel * weight_bytes if is_fitted else 0),
         expert=one * _SOLVED_BYTES,
-        statistic=(_FITTED_GRAMS if is_fitted else _GRAMS) * _FLOAT * inputs**2,
+        statistic=(_FITTED_GRAMS if is_fitted else _GRAMS) * FLOAT * inputs**2,
         waiting=tokens * (lanes * waiting + inner),
-        states=states_bytes + (_STATES * _FLOAT * description.hidden_size * tokens if is_fitted else 0),
+        states=states_bytes + (_STATES * FLOAT * description.hidden_size * tokens if is_fitted else 0),
     )
 
 

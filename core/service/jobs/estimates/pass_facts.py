@@ -10,8 +10,7 @@ from core.engine.evaluation.reload_memory import VERIFIED_POSITIONS
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Refit
 from core.engine.options.propagation import PropagationOptions
-from core.methods.cost import Cost, CostFacts
-from core.service.jobs.estimates.block_shape import FLOAT
+from core.methods.cost import FLOAT, Cost, CostFacts
 
 LOGIT_POSITIONS = 256
 """Positions whose logits are computed at a time."""

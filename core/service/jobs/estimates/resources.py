@@ -42,12 +42,12 @@ from core.service.jobs.estimates.compute import (
 )
 from core.service.jobs.estimates.device_memory import pass_bytes
 from core.service.jobs.estimates.mixtures import experts_account
+from core.service.jobs.estimates.pass_facts import LOGIT_POSITIONS
 from core.service.jobs.estimates.training import training_bytes
 from core.service.jobs.estimates.what_is_left import describe_left
 from secateur_wire.base import JsonObject, Number
 
 _MICRO_BATCH_TOKENS = 4096
-_LOGIT_POSITIONS = 256
 
 _BYTES_PER_SECOND = 5e8
 _PROCESS_SECONDS = 6.0
@@ -119,7 +119,7 @@ def estimate_resources(
     waiting = lanes * tokens.calibration * widest * forward
     batch = min(max(tokens.calibration, tokens.evaluation, tokens.window), _MICRO_BATCH_TOKENS)
     forward_pass = batch * (6 * description.hidden_size + 3 * broadest) * 4
-    logits = 3 * 4 * min(_LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
+    logits = 3 * 4 * min(LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
     streams = description.hidden_size * (lanes * forward * tokens.calibration + width * 2 * tokens.evaluation)
     method = get_method(job.method)
     cost = method.variant(job.pattern).cost

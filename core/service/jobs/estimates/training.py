@@ -1,12 +1,12 @@
 """Formula for the memory, disk and operations of recovery, from the model's headers and the recipe alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.recovery.activations import kept_activation_bytes
 from core.engine.recovery.registry import RECOVERIES
-from core.engine.recovery.request import Recovery, sequences_at_once
+from core.engine.recovery.request import Recovery
 from core.service.jobs.estimates.device_training import TrainedModel, training_peak
 from core.service.jobs.estimates.mixtures import active_parameters, expert_parameters
 
@@ -14,8 +14,6 @@ _TRAINED_BYTES = 16
 """Bytes of a trained parameter: itself, its gradient and two moments, in float32."""
 _KEPT_AND_READ = 6
 """Bytes of an embedding that is not trained: in float32, and as it is read."""
-_MATCHED_BYTES = 8
-"""Bytes of an element of hidden states that are matched, in float32: the teacher's, and how far the model's are off."""
 _SAVED_BYTES = 12
 """Bytes of a trained parameter in a checkpoint: itself and two moments."""
 
@@ -73,47 +71,49 @@ def training_bytes(
     """
     if recovery is None:
         return TrainingBytes()
-    blocks = [linear for linear in description.linears if linear.layer == 0]
-    tokens = sequences_at_once(recovery) * (recovery.sequence_length or 0)
-    frozen = 2 if device.prefers_16_bit and description.dtype == "bfloat16" else 4
-    if recovery.lora is None:
-        embeddings = 0 if recovery.train_embeddings else description.vocabulary_size * description.hidden_size
-        embeddings *= 1 if description.tied_embeddings else 2
-        experts = expert_parameters(description)
-        trained = description.parameters - embeddings - experts
-        weights = description.prunable_parameters - experts  # the zeros: a byte a weight
-        weights += _KEPT_AND_READ * embeddings + 4 * experts
-        weights += 0 if device.prefers_16_bit else 2 * description.parameters  # as they are read, where in bfloat16
-    else:
-        linears = (each for each in description.linears if each.experts is None)
-        adapted = [each for each in linears if each.matches(recovery.lora.targets or ["*"])]
-        trained = recovery.lora.r * sum(each.in_features + each.out_features for each in adapted)
-        # Weight and update are added in float32, and both are kept for the way back.
-        weights = description.parameters * frozen + 3 * 4 * sum(each.numel for each in blocks)
-    info = RECOVERIES[recovery.method]
-    states = _MATCHED_BYTES * tokens * description.layers * description.hidden_size
-    learnt = states if recovery.hidden_states else info.most_kept_bytes
-    teacher = description.parameters * frozen + learnt if info.learns_from_model else 0
-    width = 6 * description.hidden_size + 3 * max(each.out_features for each in blocks)
-    activations = 4 * tokens * (description.layers * description.hidden_size + 2 * width)
-    kept = kept_activation_bytes(description, recovery)
-    if recovery.lora is None and kept <= activation_budget_bytes:
-        activations = max(activations, kept)
-    logits = 4 * info.logit_copies * tokens * description.vocabulary_size
-    saved = _SAVED_BYTES * trained
-    peak = weights + _TRAINED_BYTES * trained + teacher + activations + logits
+    model = TrainedModel(
+        description, recovery, device, activation_budget_bytes, holds_zeros, teacher=description.parameters
+    )
+    trained = _trained_parameters(model)
     if device.has_own_memory:
-        model = TrainedModel(
-            description if left is None else left,
-            recovery,
-            device,
-            activation_budget_bytes,
-            holds_zeros,
-            teacher=description.parameters,
-        )
-        peak = training_peak(model)
+        peak = training_peak(replace(model, description=left or description))
+    else:
+        peak = _peak_in_main_memory(model, trained)
+    saved = _SAVED_BYTES * trained
     return TrainingBytes(
         memory=peak,
         disk=2 * description.bytes + 2 * saved,  # the pruned model and the trained tensors; the newest two checkpoints
         checkpoint=saved,
     )
+
+
+def _trained_parameters(model: TrainedModel) -> int:
+    """Return the parameters that are trained at the most: those of modules beside a language model count too."""
+    if not model.trains_weights:
+        return model.trained
+    return model.description.parameters - _frozen_embeddings(model) - expert_parameters(model.description)
+
+
+def _frozen_embeddings(model: TrainedModel) -> int:
+    return 0 if model.trains_head else model.head * (1 if model.description.tied_embeddings else 2)
+
+
+def _peak_in_main_memory(model: TrainedModel, trained: int) -> int:
+    description, recovery, info = model.description, model.recovery, RECOVERIES[model.recovery.method]
+    blocks = [linear for linear in description.linears if linear.layer == 0]
+    if model.trains_weights:
+        experts = expert_parameters(description)
+        weights = description.prunable_parameters - experts  # the zeros: a byte a weight
+        weights += _KEPT_AND_READ * _frozen_embeddings(model) + 4 * experts
+        weights += 0 if model.device.prefers_16_bit else 2 * description.parameters  # as read, where in bfloat16
+    else:
+        # Weight and update are added in float32, and both are kept for the way back.
+        weights = description.parameters * model.frozen_bytes + 3 * 4 * sum(each.numel for each in blocks)
+    learnt = model.matched_bytes if recovery.hidden_states else info.most_kept_bytes
+    teacher = model.teacher * model.frozen_bytes + learnt if info.learns_from_model else 0
+    width = 6 * description.hidden_size + 3 * max(each.out_features for each in blocks)
+    activations = 4 * model.tokens * (description.layers * description.hidden_size + 2 * width)
+    if model.keeps_activations:
+        activations = max(activations, kept_activation_bytes(description, recovery))
+    logits = 4 * info.logit_copies * model.tokens * description.vocabulary_size
+    return weights + _TRAINED_BYTES * trained + teacher + activations + logits
