@@ -42,7 +42,7 @@ def points(ratios: dict[float, PlanFigure | None], **others: PlanFigure) -> list
         ("bytes_ratio", figure(0.5), 4 << 20, "2.0 MiB", "50 % of 4.0 MiB"),
         ("bytes_ratio", figure(0.5, 0.4, 0.6), 4 << 20, "2.0 MiB", "40 to 60 % of 4.0 MiB"),
         ("prefill_ratio", figure(0.5, 0.4, 0.8), None, "× 2.0", "1.2 to 2.5"),
-        ("decode_ratio", figure(0.8), None, "× 1.2", "1.2 to 1.2"),
+        ("decode_ratio", figure(0.8), None, "× 1.2", "1.2"),
         ("seconds", figure(120, 60, 180), None, "2 min", "60 s to 3 min"),
     ],
 )

@@ -143,9 +143,14 @@ def _range(name: FigureName, figure: PlanFigure, dense_bytes: int | None) -> str
                 share = f"{number(figure.low * 100, 2)} to {percent(figure.high)}"
             return f"{share}{dense}"
         case "perplexity_ratio":
-            return f"{number(figure.low)} to {number(figure.high)}"
+            return _ends(number(figure.low), number(figure.high))
         case "prefill_ratio" | "decode_ratio":
-            return f"{number(1 / figure.high, 2)} to {number(1 / figure.low, 2)}"
+            return _ends(number(1 / figure.high, 2), number(1 / figure.low, 2))
+
+
+def _ends(low: str, high: str) -> str:
+    """Return a range in words: one figure where both of its ends read alike."""
+    return low if low == high else f"{low} to {high}"
 
 
 def expected_quality(plan: Plan) -> str | None:
