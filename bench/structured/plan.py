@@ -1,7 +1,7 @@
 """Plan of the structured bench: its rows, its columns, and which cells in which order. Loads no torch."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from core.engine.architectures.description import ModelDescription
@@ -18,6 +18,8 @@ MANY = 128
 """Calibration sequences of `frontier` and of FLAP at its best: what they fit gains by more of them."""
 FRONTIER, FLAP = "frontier", "flap"
 """Methods that are run with every seed, and compared."""
+_DISTILLED = ", distilled"
+"""End of the title of a row that is trained after it was pruned as the row without that end."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Row:
     distils: bool = False
     slow: bool = False
     baseline: bool = False
+
+    @property
+    def untrained(self) -> str:
+        """Return the title of the row that prunes the same and leaves it at that."""
+        return self.title.removesuffix(_DISTILLED)
 
     @property
     def has_seeds(self) -> bool:
@@ -64,7 +71,7 @@ class Row:
 
 
 def _frontier(layout: Layout, budget: str, **how: Any) -> Row:
-    title = f"{FRONTIER} {layout} {budget}{', distilled' if how.get('distils') else ''}"
+    title = f"{FRONTIER} {layout} {budget}{_DISTILLED if how.get('distils') else ''}"
     return Row(title, FRONTIER, {"budget": budget}, layout, MANY, **how)
 
 
@@ -75,6 +82,8 @@ ROWS = {
     for each in (
         _frontier("uniform", "quick"),
         _frontier("per_layer", "quick"),
+        _frontier("uniform", "quick", distils=True),
+        _frontier("per_layer", "quick", distils=True),
         Row("flap best", FLAP, {"attention": "none", "bias": False}, "per_layer", MANY),
         Row("flap paper", FLAP, {"attention": "kv_groups", "bias": True} | _NO_REFIT, "per_layer", 1024, 128),
         Row("osscar-like", "osscar", baseline=True),
@@ -86,8 +95,6 @@ ROWS = {
         Row("l2-structured", "l2-structured", samples=0),
         Row("random-structured", "random-structured", samples=0),
         Row("depth", "depth", _QUICK, slow=True),
-        _frontier("uniform", "quick", distils=True, slow=True),
-        _frontier("per_layer", "quick", distils=True, slow=True),
         _frontier("uniform", "thorough", slow=True),
         _frontier("per_layer", "thorough", slow=True),
         Row("bonsai", "bonsai", _QUICK, slow=True),
@@ -153,8 +160,21 @@ class Plan:
     task_targets: Sequence[str]
 
     def cells(self) -> list[Cell]:
-        """Rows that are quick first, all seeds of them, then the slow ones; of a seed one target after another."""
-        return sorted(self._cells(), key=lambda cell: (ROWS[cell.row].slow, cell.seed))
+        """Rows that are quick first, all seeds of them, then the slow ones; of a seed one target after another.
+
+        Of one target, first what is trained: what it was before is judged on the way.
+        """
+
+        def place(cell: Cell) -> tuple[bool, int, int, bool]:
+            row = ROWS[cell.row]
+            return row.slow, cell.seed, self.targets.index(cell.target), not row.distils
+
+        return sorted(self._cells(), key=place)
+
+    def before_training(self, cell: Cell) -> Cell | None:
+        """Return the cell that is what this one was before it was trained; None where the plan has none."""
+        row = ROWS[cell.row]
+        return replace(cell, row=row.untrained) if row.distils and row.untrained in self.rows else None
 
     def _cells(self) -> Iterator[Cell]:
         for target in self.targets:

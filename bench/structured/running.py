@@ -91,11 +91,22 @@ class Bench:
         return possible
 
     def _prune(self, cell: Cell) -> None:
+        """Prune, train where the row does, and judge; what is trained is judged before, too, if it was not yet."""
         if cell in self.found:
             return
+        with self._pruned(cell, self._key(cell)) as (folder, pruned):
+            stages = [pruned]
+            if ROWS[cell.row].distils:
+                before = self.plan.before_training(cell)
+                if before is not None and before not in self.found:
+                    self._judge(before, self._message(cell, "prune", folder).pruned, stages)
+                stages.append(self._run_stage(cell, "recover", folder))
+            self._judge(cell, folder, stages)
+
+    def _judge(self, cell: Cell, folder: Path, stages: Sequence[Measured]) -> None:
+        """Take the figures of a checkpoint that came out of these stages, and keep them."""
         key = self._key(cell)
-        with self._pruned(cell, key) as (folder, stages):
-            judged = run(_evaluator(), self._judgement(folder, self.ground.texts, None), f"{key}-evaluation").result
+        judged = run(_evaluator(), self._judgement(folder, self.ground.texts, None), f"{key}-evaluation").result
         told = stages[0].result
         figures = Figures(
             seconds=told["seconds"]["prune"],
@@ -138,45 +149,48 @@ class Bench:
             judged = run(_evaluator(), self._judgement(self.ground.model, {}, self.plan.task_limit), key)
         else:
             with self._pruned(cell, key) as (folder, _):
+                if ROWS[cell.row].distils:
+                    self._run_stage(cell, "recover", folder)
                 judged = run(_evaluator(), self._judgement(folder, {}, self.plan.task_limit), f"{key}-evaluation")
         self.answers[cell] = judged.result["tasks"]
         remember(key, judged.result["tasks"])
 
     @contextmanager
-    def _pruned(self, cell: Cell, key: str) -> Iterator[tuple[Path, list[Measured]]]:
-        """The checkpoint of a cell for a while, and what its processes told: of pruning, and of training if any."""
+    def _pruned(self, cell: Cell, key: str) -> Iterator[tuple[Path, Measured]]:
+        """The checkpoint of a cell for a while, not trained yet, and what the process told that pruned it."""
         row, output = ROWS[cell.row], (CACHE / "checkpoints" / key).absolute()
         shutil.rmtree(output, ignore_errors=True)
         output.parent.mkdir(parents=True, exist_ok=True)
         try:
             if row.baseline:
                 spec = self._work(cell) | {"model": str(self.ground.model), "text": str(self.ground.calibration)}
-                stages = [run(_program(row.baseline), spec | {"output": str(output)}, key)]
+                yield output, run(_program(row.baseline), spec | {"output": str(output)}, key)
             else:
-                tasks = ["prune", "recover"] if row.distils else ["prune"]
-                stages = [
-                    run(_program(row.baseline), self._message(cell, key, task, output), f"{key}-{task}")
-                    for task in tasks
-                ]
-            yield output, stages
+                yield output, self._run_stage(cell, "prune", output)
         finally:
             for left in output.parent.glob(f"{key}*"):  # and what was in work, where the process was ended
                 shutil.rmtree(left, ignore_errors=True)
 
-    def _message(self, cell: Cell, key: str, task: str, output: Path) -> dict[str, Any]:
+    def _run_stage(self, cell: Cell, task: str, output: Path) -> Measured:
+        """Run a stage of the cell's job in a process of its own, `recover` in the place of what was pruned."""
+        message = self._message(cell, task, output).model_dump(mode="json")
+        spec = {"message": message, "threads": self.ground.threads}
+        return run(_program(is_baseline=False), spec, f"{output.name}-{task}")
+
+    def _message(self, cell: Cell, task: str, output: Path) -> LanguageSpec:
         ground, recipe = self.ground, self.ground.recipe(cell, self.plan.distil_steps)
         model = ModelSource(path=ground.model, name=ground.model.name, revision=ground.hash(ground.model))
         calibrates = recipe.calibration is not None
-        message = LanguageSpec.model_validate(
+        return LanguageSpec.model_validate(
             {
                 "task": task,
                 "device": "cpu",
                 "threads": ground.threads,
-                "job": key,
+                "job": output.name,
                 "attempt": 1,
                 "recipe": recipe,
                 "model": model,
-                "work": output.with_name(f"{key}.work"),
+                "work": output.with_name(f"{output.name}.work"),
                 "previous": [],
                 "artifact": output,
                 "calibration": ground.source(ground.calibration) if calibrates else None,
@@ -187,7 +201,6 @@ class Bench:
                 "activation_budget_bytes": _ACTIVATION_BYTES,
             }
         )
-        return {"message": message.model_dump(mode="json"), "threads": ground.threads}
 
     def _work(self, cell: Cell) -> dict[str, Any]:
         """Return what the outcome depends on, but for the content of files."""

@@ -1,6 +1,7 @@
 """The structured bench: its plan, its tables and measurements from given figures, and its cells on a tiny model."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.cells import Measured, Program, run
+from bench.cells import CACHE, Measured, Program, run
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.measurements import merge
 from bench.structured import evaluate_cell, prune_cell, running
@@ -226,13 +227,20 @@ def test_a_cell_is_pruned_and_judged_once_and_is_recalled_afterwards(
     assert not Bench(a_plan("l2-structured"), ground).is_complete()
 
 
-def test_a_row_that_distils_calibrates_on_the_model_s_own_text_and_is_trained_after_it_was_pruned(
+def test_a_row_that_distils_calibrates_on_the_model_s_own_text_and_is_judged_before_and_after_it_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "run", run_here)
+    ran: list[str] = []
+
+    def run_and_count(program: Program, spec: dict[str, Any], key: str) -> Measured:
+        ran.append(key.rpartition("-")[2])
+        return run_here(program, spec, key)
+
+    monkeypatch.setattr(running, "run", run_and_count)
     monkeypatch.chdir(tmp_path)
-    name = "frontier per_layer quick, distilled"
-    monkeypatch.setitem(ROWS, name, replace(ROWS[name], samples=8, length=16))
+    plain, name = "frontier per_layer quick", "frontier per_layer quick, distilled"
+    for each in (plain, name):
+        monkeypatch.setitem(ROWS, each, replace(ROWS[each], samples=8, length=16))
     tokens = tmp_path / "tokens.safetensors"
     write_tensors(tokens, {"tokens": torch.randint(96, (2, 16), generator=torch.Generator().manual_seed(0))})
     ground = a_ground(
@@ -242,11 +250,18 @@ def test_a_row_that_distils_calibrates_on_the_model_s_own_text_and_is_trained_af
         own_text=write_words(tmp_path / "own.txt"),
         texts={IN_DOMAIN: tokens, OUT_OF_DOMAIN: tokens},
     )
-    bench = Bench(a_plan(name, targets=["20"], seeds=1), ground)
+    bench = Bench(a_plan(plain, name, targets=["20"], seeds=1), ground)
     bench.complete(["prune"])
-    (came_out,) = bench.found.values()
+    assert ran[1:] == ["prune", "evaluation", "recover", "evaluation"], "pruned once for both rows, after the dense"
+    before, came_out = bench.found[Cell(plain, "20", 0)], bench.found[Cell(name, "20", 0)]
     assert came_out.recovery_seconds is not None and came_out.processor_seconds == 4.0
     assert bench.dense is not None and came_out.parameters < bench.dense.parameters
+    assert came_out.perplexity != before.perplexity and before.recovery_seconds is None
+    shutil.rmtree(CACHE)
+    alone = Bench(a_plan(plain, targets=["20"], seeds=1), ground)
+    alone.complete(["prune"])
+    (itself,) = alone.found.values()
+    assert itself.perplexity == before.perplexity, "as by itself"
     recipe = ground.recipe(Cell(name, "20", 0), 2)
     assert recipe.calibration is not None and (recipe.calibration.samples, recipe.calibration.generated) == (6, 2)
     own = ground.reads(Cell(name, "20", 0), 2)
