@@ -98,6 +98,7 @@ def _saved(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
+            parameter.masked_fill_(parameter == 0, 0.001)  # as few bits may come to; in a trained model none does
     with TemporaryDirectory() as place:
         folder = Path(place)
         model.save_pretrained(folder, max_shard_size=max_shard_size)

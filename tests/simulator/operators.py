@@ -185,9 +185,10 @@ def _shaped(op: Any, device: SimulatedDevice, arguments: Sequence[Any], keywords
 
 
 def _unwritten(meta: Tensor) -> Tensor:
-    """Return memory of the CPU for a tensor, which nobody writes to; a small one is zero, or true."""
+    """Return memory of the CPU for a tensor, which nobody writes to; a small one, and places, are zero, or true."""
     values = torch.empty_strided(meta.shape, meta.stride(), dtype=meta.dtype)
-    return values if _is_large(values) else values.fill_(meta.dtype is torch.bool)
+    is_read = not _is_large(values) or not meta.is_floating_point()
+    return values.fill_(meta.dtype is torch.bool) if is_read else values
 
 
 def _is_large(tensor: Tensor) -> bool:

@@ -105,7 +105,7 @@ _REFITS = ({"refit": 0}, {"refit": 0.5, "ridge": 0.1})
         ("bonsai", {"compensation": _REFITS[0], "layers": 6, "attention": "kv_groups"}),
         *(
             (method, {"compensation": _REFITS[0], "attention": "kv_groups"})
-            for method in ("llm-pruner", "flap", "l2-structured", "random-structured", "loraprune")
+            for method in ("llm-pruner", "flap", "l2-structured", "random-structured", "loraprune", "lorashear")
         ),
         ("frontier", {}),
         ("frontier", {"layers": 6}),

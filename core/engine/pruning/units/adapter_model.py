@@ -71,8 +71,9 @@ class AdapterModel:
 
     def drop(self, layer: int, kind: KindName, removed_U: Tensor) -> None:
         """Mask more units of a kind: those where `removed_U` [units] is True."""
+        stays_U = ~removed_U.to(self._context.streamed.device)
         kept_U = self._kept.get((layer, kind))
-        self.keep(layer, kind, ~removed_U if kept_U is None else kept_U & ~removed_U.to(kept_U.device))
+        self.keep(layer, kind, stays_U if kept_U is None else kept_U & stays_U)
 
     def keep_only(self, kept: KeptUnits) -> None:
         """Mask all units but those that are kept."""

@@ -23,7 +23,8 @@ def account_forwards(ledger: Ledger, given: PassFacts, block: BlockShape, choosi
         f = model.stored_bytes
         weights = f * model.description.parameters + FLOAT * model.trained
         widest = max(size // group.inputs for group in block.groups for size in group.sizes)
-        adapting = (2 * FLOAT - f) * widest  # an adapter's part of what a layer gives, and that scaled, in float32
+        # An adapter's part of what a layer gives, and that scaled, in float32, as what the adapter reads.
+        adapting = (2 * FLOAT - f) * widest + (FLOAT * block.hidden_size if f < FLOAT else 0)
     hidden = block.hidden_size * f
     batch = min(given.micro_batch, tokens)
     states = given.kept_bytes([(tokens, f)] * choosing.kept_before) + tokens * hidden * choosing.waits
@@ -31,7 +32,8 @@ def account_forwards(ledger: Ledger, given: PassFacts, block: BlockShape, choosi
         ledger.reach(block.weights * given.unshared_bytes)
         with ledger.holding(states):
             before = batch * hidden if choosing.holds_blocks and tokens > batch else 0
-            ledger.reach(before + batch * (block.passing * f - hidden * choosing.waits + adapting))
+            own = 0 if choosing.holds_blocks else hidden * choosing.waits  # those that wait are the block's own input
+            ledger.reach(before + batch * (block.passing * f - own + adapting))
             if choosing.holds_blocks:
                 ledger.reach(batch * hidden + given.logits_bytes(given.facts.tokens.window))
         ledger.reach(given.cost.scoring_bytes(given.facts, block.largest))
