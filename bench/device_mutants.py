@@ -25,6 +25,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import CodeType, FrameType
@@ -53,8 +54,9 @@ _CHOICE = (
     "(lenet-5 or not every_method_s_classifier)"
 )
 """Choice of their tests: all but those that repeat a method on another family, or a fault at every allocation."""
-_MOST_TESTS = 6
-"""Tests that are run on a mutant, of those that reach it."""
+_FEWEST_TESTS = 6
+_MOST_TEST_SECONDS = 60
+"""Tests that are run on a mutant, of those that reach it: so many, and more as long as all take no longer than that."""
 _CALLERS = 2
 """Lines of the product on the way to a place, by which tests reach it differently."""
 _Callers = tuple[tuple[str, int], ...]
@@ -251,7 +253,13 @@ def _chosen(tests: Mapping[str, set[_Callers]], seconds: Mapping[str, float]) ->
         if not tests[test] <= seen:
             first.append(test)
             seen |= tests[test]
-    return [*first, *(each for each in fastest if each not in first)][:_MOST_TESTS]
+    ordered = [*first, *(each for each in fastest if each not in first)]
+    taken = accumulate(seconds[each] for each in ordered)
+    return [
+        each
+        for number, (each, passed) in enumerate(zip(ordered, taken, strict=True))
+        if number < _FEWEST_TESTS or passed <= _MOST_TEST_SECONDS
+    ]
 
 
 class _Clock:

@@ -88,6 +88,7 @@ ON_THE_HOST = {
     "methods/lorashear/half_space.py HalfSpaceSchedule._preferring_exempt": _UNITS,
     "methods/lorashear/half_space.py HalfSpaceSchedule._shrink": _UNITS,
     "methods/lorashear/half_space.py HalfSpaceSchedule.after_step": _UNITS,
+    "methods/obs/surgeon.py obs_prune": "the numbers of weights that go of each row are known in main memory",
 }
 """Places of the product that work on the CPU, and why."""
 _BEFORE_READING = "weights are drawn that those of the files replace"

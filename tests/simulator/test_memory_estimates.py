@@ -102,10 +102,18 @@ _REFITS = ({"refit": 0}, {"refit": 0.5, "ridge": 0.1})
     [
         *(("depth", {"compensation": refit, "layers": 6}) for refit in _REFITS),
         ("depth", {"compensation": _REFITS[0], "layers": 6, "criterion": "angular"}),
-        ("bonsai", {"compensation": _REFITS[0], "layers": 6, "attention": "kv_groups"}),
         *(
-            (method, {"compensation": _REFITS[0], "attention": "kv_groups"})
-            for method in ("llm-pruner", "flap", "l2-structured", "random-structured", "loraprune", "lorashear")
+            (method, {"compensation": refit, "attention": attention} | ({"layers": 6} if method == "bonsai" else {}))
+            for method in (
+                "llm-pruner",
+                "flap",
+                "bonsai",
+                "l2-structured",
+                "random-structured",
+                "loraprune",
+                "lorashear",
+            )
+            for refit, attention in ((_REFITS[0], "kv_groups"), (_REFITS[1], "kv_groups"), (_REFITS[1], "auto"))
         ),
         ("frontier", {}),
         ("frontier", {"layers": 6}),

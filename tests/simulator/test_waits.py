@@ -8,7 +8,7 @@ import torch
 
 from core.engine.evaluation.timing import timed
 from tests.simulator.devices import SimulatedDevice
-from tests.simulator.jobs import model_folder, prune_language
+from tests.simulator.jobs import model_folder, prune_language, quick_parameters
 
 _LAYERS = 2
 _OF_A_RESULT = (
@@ -29,6 +29,20 @@ def test_a_block_of_seven_linear_layers_is_pruned_with_so_many_waits(
     prune_language(model_folder(tmp_path), tmp_path / "work", simulated.device, method, pattern, allocation=allocation)
     in_blocks = {place: n for place, n in waits.items() if not any(each in place for each in _OF_A_RESULT)}
     assert sum(in_blocks.values()) == most * _LAYERS, in_blocks
+
+
+@pytest.mark.parametrize(
+    ("method", "attention", "most"),
+    [("l2-structured", "kv_groups", 2), ("llm-pruner", "kv_groups", 2), ("flap", "kv_groups", 2),
+     ("l2-structured", "auto", 3)],
+)  # fmt: skip
+def test_heads_and_channels_are_chosen_with_a_wait_for_the_scores_of_each(
+    method: str, attention: str, most: int, simulated: SimulatedDevice, waits: Counter[str], tmp_path: Path
+) -> None:
+    how = quick_parameters(method, "structured", {"attention": attention, "compensation": {"refit": 0}})
+    prune_language(model_folder(tmp_path), tmp_path / "work", simulated.device, method, "structured", **how)
+    of_units = {place: n for place, n in waits.items() if not any(each in place for each in _OF_A_RESULT)}
+    assert sum(of_units.values()) == most * _LAYERS, of_units
 
 
 def test_a_call_is_timed_from_when_the_device_has_nothing_to_do_until_it_is_done(simulated: SimulatedDevice) -> None:

@@ -84,7 +84,7 @@ class ExpertsFit:
             self._tokens += inputs.tokens
         stored = self._block.tensors[self._unit_set.output]
         rounded_OI = removal.weight_OI.to(stored.dtype)
-        self._fitted.append(out_in(rounded_OI[:, removal.features], self._experts).to(stored.device))
+        self._fitted.append(out_in(rounded_OI[:, removal.features], self._experts))
         return rounded_OI.float()
 
     def result(self) -> PrunedBlock:

@@ -177,7 +177,7 @@ class SensitivityPass(BlockPass):
                 PrunableLinear(
                     name,
                     self._by_module[name][0],
-                    to_out_in(weight.to(self.plan.device), self.folder.family).float(),
+                    to_out_in(weight, self.folder.family).float(),
                     LayerTarget(pattern, rate),
                 )
                 for name, weight in zip(names, stored, strict=True)

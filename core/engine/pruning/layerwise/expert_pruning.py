@@ -200,7 +200,7 @@ class ExpertPruner:
         statistic.give_unseen_inputs(UNSEEN)
         index, shape = self.linears[account.shape.name]
         stored = tensors[self.experts.parameter(matrix)][expert]
-        dense_OI = out_in(stored.to(self.plan.device), self.experts).float()
+        dense_OI = out_in(stored, self.experts).float()
         linear = PrunableLinear(
             f"{account.shape.name}.{expert}", expert * len(self.plan.linears) + index, dense_OI, self.plan.target(shape)
         )

@@ -214,7 +214,7 @@ class LayerwisePass(BlockPass):
     def _prune(self, modules: list[str], stored: list[Tensor], statistic: InputStatistic) -> list[Tensor]:
         """Prune linear layers that share an input and report them; return weights in stored dtype and layout."""
         family = self.folder.family
-        dense_OI = [to_out_in(weight.to(self.plan.device), family).float() for weight in stored]
+        dense_OI = [to_out_in(weight, family).float() for weight in stored]
         linears = [
             PrunableLinear(module, self._by_module[module][0], weight_OI, self.plan.target(self._by_module[module][1]))
             for module, weight_OI in zip(modules, dense_OI, strict=True)
@@ -257,7 +257,7 @@ class LayerwisePass(BlockPass):
             for tokens_BT, hidden_BTD in pairs(self.driver):
                 before = None if ahead is None else streamed.head_inputs(*self._in_dtype(next(ahead)))
                 statistic.update(streamed.head_inputs(*self._in_dtype((tokens_BT, hidden_BTD))), before)
-            (weight,) = self._prune([family.head], [self.folder.read(head)], statistic)
+            (weight,) = self._prune([family.head], [self.folder.read(head).to(self.plan.device)], statistic)
             self.rows.complete()
             streamed.set_outer(head, weight)
             self.store.add(BLOCK, HEAD, {family.stored_name(head): weight})

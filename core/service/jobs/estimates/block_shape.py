@@ -1,11 +1,13 @@
 """Shape of a decoder block as a device's memory meets it: groups of linear layers, and what tokens hold before each."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.unit_kind import KindName
 from core.methods.cost import FLOAT
 from core.service.jobs.estimates.ledger import Ledger
 
@@ -45,11 +47,13 @@ class BlockShape:
     groups: tuple[GroupShape, ...]
 
     @classmethod
-    def of(cls, description: ModelDescription) -> "BlockShape":
+    def of(cls, description: ModelDescription, kept: Mapping[KindName, float] | None = None) -> "BlockShape":
+        """Return the shape of the largest block, of whose units of some kinds so large a share is `kept`."""
         blocks: dict[int, list[LinearShape]] = defaultdict(list)
         for linear in description.linears:
             blocks[linear.layer].append(linear)
         largest = max(blocks.values(), key=lambda block: sum(linear.numel for linear in block))
+        largest = [_narrowed(description, linear, kept or {}) for linear in largest]
         return cls(
             weights=sum(linear.numel for linear in largest),
             hidden_size=description.hidden_size,
@@ -113,12 +117,25 @@ class KeptValues:
             left -= self.of_group(block.hidden_size, group)
 
 
+def _narrowed(description: ModelDescription, linear: LinearShape, kept: Mapping[KindName, float]) -> LinearShape:
+    """Return a linear layer of a block without the features of units that are not kept."""
+    family = description.known_as
+    name = linear.name.partition(f"{family.blocks}.{linear.layer}.")[2]
+    for sublayer in family.sublayers:
+        share = max((kept.get(kind, 1.0) for kind in sublayer.units), default=1.0)
+        if name == sublayer.output:
+            return linear.model_copy(update={"in_features": ceil(share * linear.in_features)})
+        if any(name in group for group in sublayer.groups):
+            return linear.model_copy(update={"out_features": ceil(share * linear.out_features)})
+    return linear
+
+
 def _groups(description: ModelDescription, linears: Sequence[LinearShape]) -> Iterator[GroupShape]:
     """Yield the groups of a block, sublayer by sublayer.
 
     A sublayer holds the residual stream, if that is not the block's input, and its normed input. Before attention's
-    output there are queries, keys and values beside what it reads; on the way rotated copies of them. Before that of an
-    FFN there is its input alone; on the way two more as wide.
+    output there are queries, keys and values beside what it reads; on the way the parts of queries that are rotated, or
+    rotated ones and the parts of keys. Before that of an FFN there is its input alone; on the way two more as wide.
     """
     family, hidden = description.known_as, description.hidden_size
     by_name = {linear.name.partition(f"{family.blocks}.{linear.layer}.")[2]: linear for linear in linears}
@@ -133,7 +150,8 @@ def _groups(description: ModelDescription, linears: Sequence[LinearShape]) -> It
             is_attention = "channels" not in sublayer.units
             waiting, arriving = residual, residual + 2 * hidden
             if before and is_attention:
-                waiting, arriving = residual + given + inputs, residual + given + 3 * inputs
+                rotated = max(3 * inputs, inputs + 3 * (given - inputs) // 2)
+                waiting, arriving = residual + given + inputs, residual + given + rotated
             elif before:
                 waiting, arriving = residual + inputs, residual + 3 * inputs
             sizes = tuple(each.numel // (each.experts or 1) for each in group)

@@ -34,6 +34,7 @@ from core.service.jobs.estimates.device_choices import (
 )
 from core.service.jobs.estimates.ledger import Ledger
 from core.service.jobs.estimates.pass_facts import PassFacts
+from core.service.jobs.estimates.what_is_left import kept_shares
 
 _SAMPLED_TOKENS = 1024
 """Tokens by whose inputs reconstruction errors are measured, about."""
@@ -54,7 +55,8 @@ def pass_bytes(
         device,
     )
     if job.pattern == STRUCTURED.text:
-        return unit_removal_bytes(given, compares=compared_tokens(job, tokens) > 0)
+        left = BlockShape.of(description, kept_shares(description, job, device))
+        return unit_removal_bytes(given, left, compares=compared_tokens(job, tokens) > 0)
     return layerwise_bytes(given, allocating_tokens(job, tokens))
 
 
@@ -84,17 +86,24 @@ def layerwise_bytes(given: PassFacts, allocating: int = 0) -> int:
         _measure(ledger, given, [*calibrated, *evaluated])
         with ledger.holding(given.kept_bytes([*calibrated, *evaluated])):
             _forward(ledger, given, block, min(given.micro_batch, tokens.evaluation), w)
-        _prune_block(ledger, given, block, evaluated, stored=1)
+        _prune_block(ledger, given, block, block, evaluated, stored=1)
     return ledger.estimate
 
 
 def _prune_block(
-    ledger: Ledger, given: PassFacts, block: BlockShape, evaluated: Sequence[tuple[int, int]], *, stored: int
+    ledger: Ledger,
+    given: PassFacts,
+    dense: BlockShape,
+    block: BlockShape,
+    evaluated: Sequence[tuple[int, int]],
+    *,
+    stored: int,
 ) -> None:
     """Account for a block that is pruned: in flight all tokens wait in front of each group, else none does.
 
     Those that wait have their hidden states on the device, whether these fit the budget or not. There are so many
-    `stored` blocks, as it was read and as it is saved, beside those of the forwards.
+    `stored` blocks, as it was read and as it is saved, beside those of the forwards. Where two models go side by side,
+    the `dense` block may be wider than the one that is fitted.
     """
     tokens, f, waits = given.driving, given.forward_bytes, given.waits
     # A method is given weights in float32: those that were read, where they are and none was sliced.
@@ -104,24 +113,26 @@ def _prune_block(
     states = given.kept_bytes([*driving, *evaluated])
     if waits:
         states += given.lanes * tokens * block.hidden_size * f - given.kept_bytes(driving)
-    with ledger.holding(states + block.weights * (given.lanes * f + stored * given.unshared_bytes)):
+    weights = dense.weights * (f + given.unshared_bytes)
+    weights += block.weights * ((given.lanes - 1) * f + (stored - 1) * given.unshared_bytes)
+    with ledger.holding(states + weights):
         if not waits:
             ledger.take(sum(_statistic(given, group) for group in block.groups))
-        waited = 0
-        for group in block.groups:
-            passing, arriving = _arriving(given, group)
+        waited = behind = 0
+        for whole, group in zip(dense.groups, block.groups, strict=True):
+            passing, arriving = _arriving(given, whole, group, behind)
             if not waits:
                 ledger.reach(batch * max(passing, arriving))
-                _prune_group(ledger, given, group, has_copies=has_copies)
+                _prune_group(ledger, given, whole, group, has_copies=has_copies)
             else:
-                waiting, statistic = _waiting(given, group), _statistic(given, group)
+                waiting, statistic = _waiting(given, whole, group), _statistic(given, group)
                 # Of one micro-batch alone there is no statistic before it arrives.
                 ledger.reach(_others(tokens, batch, waited, waiting, passing) + (statistic if tokens > batch else 0))
                 with ledger.holding(statistic):
                     ledger.reach(_others(tokens, batch, waited, waiting, arriving))
                     with ledger.holding(waiting * tokens):
-                        _prune_group(ledger, given, group, has_copies=has_copies)
-                waited = waiting
+                        _prune_group(ledger, given, whole, group, has_copies=has_copies)
+                waited, behind = waiting, group.waiting
 
 
 def _others(tokens: int, batch: int, waited: int, waiting: int, own: int) -> int:
@@ -138,24 +149,32 @@ def _others(tokens: int, batch: int, waited: int, waiting: int, own: int) -> int
     )
 
 
-def _waiting(given: PassFacts, group: GroupShape) -> int:
+def _waiting(given: PassFacts, dense: GroupShape, group: GroupShape) -> int:
     """Return the bytes of a token that waits before a group; in the dense model it has passed one that is added."""
-    passed = given.description.hidden_size if given.lanes > 1 and group.is_added else 0
-    return given.forward_bytes * (given.lanes * group.waiting + passed)
+    if given.lanes == 1:
+        return given.forward_bytes * group.waiting
+    passed = given.description.hidden_size if dense.is_added else 0
+    return given.forward_bytes * (dense.waiting + group.waiting + passed)
 
 
-def _arriving(given: PassFacts, group: GroupShape) -> tuple[int, int]:
+def _arriving(given: PassFacts, dense: GroupShape, group: GroupShape, behind: int) -> tuple[int, int]:
     """Return the most bytes of a token on its way to a group, beside the block's input, and while it is taken in there.
 
-    The statistic reads inputs in float32: those of 16 bits, and the dense model's, are copied. Of a group that is added
-    to the residual stream there are the difference of both models' streams and the target beside.
+    The dense model's comes first, while the other's waits with so many values `behind`. The statistic reads inputs in
+    float32: those of 16 bits, and the dense model's, are copied. Of a group that is added to the residual stream there
+    are, before, what it gives in the dense model, both streams, and their difference in float32.
     """
-    f, is_copied = given.forward_bytes, given.forward_bytes < FLOAT
-    statistic = FLOAT * group.inputs * is_copied * (given.reads != "none" or given.lanes > 1)
+    f, is_copied, hidden = given.forward_bytes, given.forward_bytes < FLOAT, given.description.hidden_size
+    statistic = group.inputs * is_copied * (given.reads != "none" or given.lanes > 1)
+    beside = _waiting(given, dense, group) - f * group.waiting
+    passing = f * group.arriving + beside
     if given.lanes > 1:
-        statistic += FLOAT * (2 * given.description.hidden_size if group.is_added else group.inputs * is_copied)
-    dense = _waiting(given, group) - f * group.waiting
-    return f * group.arriving + dense, f * group.waiting + statistic + dense
+        passing = max(passing, f * (dense.arriving + behind))
+        if dense.is_added:
+            statistic = max(hidden * (4 if is_copied else 2), hidden + statistic)
+        else:
+            statistic += dense.inputs * is_copied
+    return passing, f * group.waiting + FLOAT * statistic + beside
 
 
 def _statistic(given: PassFacts, group: GroupShape) -> int:
@@ -173,13 +192,14 @@ def _sampled(tokens: int) -> int:
     return ceil(tokens / max(1, tokens // _SAMPLED_TOKENS))
 
 
-def _prune_group(ledger: Ledger, given: PassFacts, group: GroupShape, *, has_copies: bool) -> None:
+def _prune_group(ledger: Ledger, given: PassFacts, dense: GroupShape, group: GroupShape, *, has_copies: bool) -> None:
     """Account for linear layers of one input that are pruned, fitted, rounded and measured.
 
-    `has_copies`: the weights in float32 are others than those of the block.
+    `has_copies`: the weights in float32 are others than those of the block. What is fitted is made from the `dense`
+    layers' weights.
     """
     w, weights, largest = given.weight_bytes, FLOAT * group.weights, FLOAT * max(group.sizes)
-    squares = FLOAT * group.inputs**2
+    squares, fitted_from = FLOAT * group.inputs**2, weights * dense.inputs // group.inputs
     with ledger.holding(weights if has_copies else 0):
         solver = given.cost.solver_bytes(given.facts, group.inputs, group.sizes)
         compensation = given.compensation
@@ -187,7 +207,7 @@ def _prune_group(ledger: Ledger, given: PassFacts, group: GroupShape, *, has_cop
             ledger.reach(solver)
         else:
             if compensation.refits:  # a factor, DᵀX − XᵀX, what is missing; the directions, and what is moved by them
-                ledger.reach(max(2 * squares + weights + largest, 2 * weights + largest))
+                ledger.reach(max(2 * squares + fitted_from + largest, weights + fitted_from + largest))
             with ledger.holding(weights if compensation.refits else 0):
                 ledger.reach(solver)
                 if isinstance(compensation, Compensation) and compensation.conjugate_gradient:
@@ -218,10 +238,11 @@ def _measure(ledger: Ledger, given: PassFacts, streams: Sequence[tuple[int, int]
             ledger.reach(given.logits_bytes(min(tokens.window, tokens.evaluation)))
 
 
-def unit_removal_bytes(given: PassFacts, *, compares: bool) -> int:
+def unit_removal_bytes(given: PassFacts, left: BlockShape, *, compares: bool) -> int:
     """Return the peak of a pass that removes units, and of the gradients by which they are chosen, if by any.
 
-    `compares`: splits of what goes between attention and FFN are compared first, all of them block by block.
+    `left` is what the largest block is left as, or more. `compares`: splits of what goes between attention and FFN are
+    compared first, all of them block by block.
     """
     ledger, block = Ledger(), BlockShape.of(given.description)
     tokens, w, f = given.facts.tokens, given.weight_bytes, given.forward_bytes
@@ -237,8 +258,13 @@ def unit_removal_bytes(given: PassFacts, *, compares: bool) -> int:
                 batch = min(given.micro_batch, tokens.calibration)
                 with ledger.holding(block.weights * (f + given.unshared_bytes)):
                     ledger.reach(batch * max(moment_bytes(given, group) for group in block.groups))
-        if given.lanes > 1:
-            _prune_block(ledger, given, block.adding_alone() if chooses else block, evaluated, stored=2)
+        if chooses > 1:  # while the block is cut
+            fitted = block.adding_alone()
+            _prune_block(ledger, given, fitted, fitted, evaluated, stored=2)
+        elif given.lanes > 1:
+            is_trained = given.cost.training(given.facts) is not None  # then there are a block's weights once more
+            with ledger.holding(block.weights * w * is_trained):
+                _prune_block(ledger, given, block, left, evaluated, stored=2)
         if compares:
             seen = min(tokens.calibration, SPLIT_TOKENS)
             batch = min(given.micro_batch, seen)

@@ -1,14 +1,47 @@
 """Size of what a job leaves of a model: fewer parameters where units go, all of them where weights become zero."""
 
+from collections.abc import Mapping
+
 from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_count import layer_count
+from core.engine.architectures.unit_kind import KindName
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.options.experts import ExpertOptions
 from core.engine.options.patterns import STRUCTURED
 from core.engine.options.width import WidthOptions
+from core.engine.options.width_counts import plan_width_reduction
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.estimates.block_shape import BlockShape
+
+
+def kept_shares(description: ModelDescription, job: Recipe, device: DeviceKind) -> Mapping[KindName, float]:
+    """Return the largest share that a layer keeps of its units of each kind, where it is known before they are chosen.
+
+    It is not where units of all layers compete, nor of query heads, whose keys stay.
+    """
+    parameters, structure = job.parameters, description.structure
+    layout = job.output.layout or "uniform"
+    if not isinstance(parameters, WidthOptions) or structure is None or not job.sparsity:
+        return {}
+    if parameters.ranks_layers(layout):
+        return {}
+    aligned = parameters.model_copy(update={"round_to": parameters.round_to or device.round_to})
+    plan = plan_width_reduction(description, aligned, job.sparsity, layout=layout, at_least=job.target is not None)
+    splits = (plan, *plan.others)
+    kinds = {kind.name: kind for split in splits for kind in split.kinds if split.attention != "query_heads"}
+    return {
+        name: max(
+            (
+                counts.units.get(name, kind.units(shape)) / kind.units(shape)
+                for split in splits
+                for counts, shape in zip(split.counts or (), structure.layers, strict=True)
+                if kind.units(shape)
+            ),
+            default=1.0,
+        )
+        for name, kind in kinds.items()
+    }
 
 
 def describe_left(description: ModelDescription, job: Recipe, device: DeviceKind) -> ModelDescription:
