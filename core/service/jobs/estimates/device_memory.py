@@ -119,19 +119,19 @@ def _prune_block(
         if not waits:
             ledger.take(sum(_statistic(given, group) for group in block.groups))
         waited = behind = 0
-        for whole, group in zip(dense.groups, block.groups, strict=True):
-            passing, arriving = _arriving(given, whole, group, behind)
+        for dense_group, group in zip(dense.groups, block.groups, strict=True):
+            passing, arriving = _arriving(given, dense_group, group, behind)
             if not waits:
                 ledger.reach(batch * max(passing, arriving))
-                _prune_group(ledger, given, whole, group, has_copies=has_copies)
+                _prune_group(ledger, given, dense_group, group, has_copies=has_copies)
             else:
-                waiting, statistic = _waiting(given, whole, group), _statistic(given, group)
+                waiting, statistic = _waiting(given, dense_group, group), _statistic(given, group)
                 # Of one micro-batch alone there is no statistic before it arrives.
                 ledger.reach(_others(tokens, batch, waited, waiting, passing) + (statistic if tokens > batch else 0))
                 with ledger.holding(statistic):
                     ledger.reach(_others(tokens, batch, waited, waiting, arriving))
                     with ledger.holding(waiting * tokens):
-                        _prune_group(ledger, given, whole, group, has_copies=has_copies)
+                        _prune_group(ledger, given, dense_group, group, has_copies=has_copies)
                 waited, behind = waiting, group.waiting
 
 
@@ -166,15 +166,15 @@ def _arriving(given: PassFacts, dense: GroupShape, group: GroupShape, behind: in
     """
     f, is_copied, hidden = given.forward_bytes, given.forward_bytes < FLOAT, given.description.hidden_size
     statistic = group.inputs * is_copied * (given.reads != "none" or given.lanes > 1)
-    beside = _waiting(given, dense, group) - f * group.waiting
-    passing = f * group.arriving + beside
+    dense_waiting = _waiting(given, dense, group) - f * group.waiting
+    passing = f * group.arriving + dense_waiting
     if given.lanes > 1:
         passing = max(passing, f * (dense.arriving + behind))
         if dense.is_added:
             statistic = max(hidden * (4 if is_copied else 2), hidden + statistic)
         else:
             statistic += dense.inputs * is_copied
-    return passing, f * group.waiting + FLOAT * statistic + beside
+    return passing, f * group.waiting + FLOAT * statistic + dense_waiting
 
 
 def _statistic(given: PassFacts, group: GroupShape) -> int:
