@@ -129,7 +129,7 @@ def test_a_recovered_model_is_the_cpu_s(recovery: dict[str, Any], simulated: Sim
     assert there == here and simulated.counts.launches > 100
 
 
-def test_a_recovery_that_was_stopped_ends_on_the_device_as_the_cpu_s(simulated: SimulatedDevice, tmp_path: Path) -> None:
+def test_a_recovery_that_goes_on_ends_on_the_device_as_the_cpu_s(simulated: SimulatedDevice, tmp_path: Path) -> None:
     asked: dict[str, Any] = {"method": "distill", "lora": None, "steps": 6}  # so many that predictions are kept
     whole = recover_language(tmp_path / "cpu", CPU, **asked)
     with pytest.raises(WorkStopped):
