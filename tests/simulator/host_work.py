@@ -40,6 +40,7 @@ _MOVES = {
 _LEAST_ELEMENTS = 256
 """Elements of its largest operand from which on any other operator is work: small models' weights have more."""
 
+_COMPARED = "logits that were written are compared in main memory"
 _READ = "what comes from files is checked before it goes to the device"
 _WRITTEN = "what is written is in main memory"
 _UNITS = "units are chosen in main memory, by a figure of each"
@@ -47,8 +48,9 @@ _MASKS = "a regression over a few hundred masks, in float64"
 _COUPLED = "the numbers of coupled channels are found once, and no weight is read"
 ON_THE_HOST = {
     "engine/datasets/image_set.py TensorImages.batch": "images are prepared in main memory",
-    "engine/evaluation/reload_check.py largest_logit": "logits that were written are compared in main memory",
-    "engine/evaluation/reload_check.py reload_check": "logits that were written are compared in main memory",
+    "engine/evaluation/classifier_reload_check.py _difference": _COMPARED,
+    "engine/evaluation/reload_check.py largest_logit": _COMPARED,
+    "engine/evaluation/reload_check.py reload_check": _COMPARED,
     "engine/evaluation/timing.py timed": "onnxruntime is timed on the CPU",
     "engine/exporters/hashed/fit.py _hashed": "numbers of weights, which a hash of NumPy gives",
     "engine/models/accelerator.py to_main_memory": "tensors are asked where they are",
@@ -62,6 +64,7 @@ ON_THE_HOST = {
     "engine/pruning/units/dependency_graph.py _member": _COUPLED,
     "engine/pruning/units/dependency_graph.py _units": _COUPLED,
     "engine/pruning/units/filter_budget.py _chunks": _UNITS,
+    "engine/pruning/units/filter_rankings.py _expected_labels": "labels of a seed are the same on every device",
     "engine/pruning/units/filter_rankings.py kernel_sums": _UNITS,
     "engine/pruning/units/filter_rankings.py rank": _UNITS,
     "engine/pruning/units/removal.py _highest": _UNITS,
@@ -80,6 +83,7 @@ ON_THE_HOST = {
     "methods/bonsai/mask_regression.py regress": _MASKS,
     "methods/bonsai/mask_regression.py ridge": _MASKS,
     "methods/depth/method.py Depth._by_direction": "directions of some tokens behind every layer are more than a block",
+    "methods/filter_l1/method.py FilterL1._greedily": _UNITS,
     "methods/flap/method.py _summed": _UNITS,
     "methods/flap/method.py _unit_averages": _UNITS,
     "methods/frontier/output_metric.py measure_outputs": _UNITS,
@@ -94,8 +98,11 @@ ON_THE_HOST = {
 _BEFORE_READING = "weights are drawn that those of the files replace"
 SEEDED = {
     "engine/models/classifier.py build_classifier": _BEFORE_READING,
+    "engine/models/reference_networks.py ScaledAverage.__init__": _BEFORE_READING,
+    "engine/models/reference_networks.py _digits_1989": _BEFORE_READING,
     "engine/models/reference_networks.py _lenet_5": _BEFORE_READING,
     "engine/models/reference_networks.py _mlp": _BEFORE_READING,
+    "engine/models/reference_networks.py _vgg": _BEFORE_READING,
     "engine/models/self_text.py generate_documents": "seeded there, for what transformers draws too",
     "engine/recovery/adapters.py MaskedLoraLinear.__init__": "peft draws, seeded by who adds adapters",
 }

@@ -91,9 +91,13 @@ def prune_language(
 
 def recover_language(
     place: Path, device: torch.device, dtype: torch.dtype = torch.float32, *, shape: dict[str, int] | None = None,
-    windows: Tensor | None = None, budget: int = 0, **recovery: Any,
+    windows: Tensor | None = None, budget: int = 0, previous: Sequence[Path] = (), progress: Progress | None = None,
+    **recovery: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train a pruned model for a few steps; return the digests of what is written, and the losses."""
+    """Train a pruned model for a few steps; return the digests of what is written, and the losses.
+
+    Its folder of work is `work` of the place.
+    """
     AcceleratorState._reset_state(reset_partial_state=True)
     shape = {"num_hidden_layers": 2} | (shape or {})
     source = make_pruned(place / "pruned", dtype=dtype, **shape)
@@ -105,9 +109,9 @@ def recover_language(
     windows = make_tokens(4, 16) if windows is None else windows
     with at_work_on(device):
         recovered = recover(
-            open_model(source), asked, windows, linears=linears_of(source), work=work, device=device,
+            open_model(source), asked, windows, linears=linears_of(source), work=work, previous=previous, device=device,
             teacher=Teacher(open_model(dense), "dense") if asked.method == "distill" else None,
-            activation_budget_bytes=budget,
+            activation_budget_bytes=budget, progress=progress,
         )  # fmt: skip
         write_checkpoint(recovered.files, recovered.unchanged, source, place / "artifact")
     return {"files": digests(place / "artifact"), "losses": recovered.losses, "zeros": recovered.zeros}

@@ -11,10 +11,14 @@ from core.engine.evaluation.classifier_reload_check import classifier_reload_che
 from core.engine.exporters.huggingface_classifier import write_classifier
 from core.engine.exporters.implementations import classifier_exporter
 from core.engine.models.classifier import load_classifier, open_classifier
+from core.engine.pruning.network import Network
+from core.engine.pruning.units.coupled_channels import CoupledChannels
+from core.engine.pruning.units.filter_rankings import RANKINGS, rank
 from core.methods.registry import METHODS
 from tests.engine.classifier_folders import CLASSES, FAMILIES, image_shape, make_classifier
-from tests.engine.classifying import random_images
+from tests.engine.classifying import network, prune, random_images, scene
 from tests.simulator.devices import SimulatedDevice
+from tests.simulator.host_work import at_work_on
 from tests.simulator.jobs import prune_network
 
 CPU = torch.device("cpu")
@@ -39,14 +43,48 @@ def same_on_both(simulated: SimulatedDevice, place: Path, name: str, *how: str, 
 
 
 @pytest.mark.parametrize(
-    ("name", "method", "pattern"),
-    [("resnet", "sparsegpt", "unstructured"), ("vit", "filter-taylor", "structured"), ("mlp", "obd", "unstructured"),
-     ("lenet-5", "filter-l1", "structured")],
+    ("name", "method", "pattern", "parameters"),
+    [("resnet", "sparsegpt", "unstructured", {}), ("vit", "filter-taylor", "structured", {}),
+     ("mlp", "obd", "unstructured", {}), ("lenet-5", "filter-l1", "structured", {"selection": "greedy"}),
+     ("lenet-5", "filter-l1", "structured", {"order": "random"})],
+    ids=lambda value: str(value),
 )  # fmt: skip
 def test_a_pruned_classifier_is_the_cpu_s(
-    name: str, method: str, pattern: str, simulated: SimulatedDevice, tmp_path: Path
+    name: str, method: str, pattern: str, parameters: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path
 ) -> None:
-    same_on_both(simulated, tmp_path, name, method, pattern)
+    same_on_both(simulated, tmp_path, name, method, pattern, **parameters)
+
+
+def _of_few_units(device: torch.device, classes: int = CLASSES, **asked: Any) -> Network:
+    """A convolutional network with images for it."""
+    model = network("vgg", classes=classes, hidden_sizes=[3, 4], image_size=8).to(device)
+    return scene(model, random_images(12, (1, 8, 8), classes=classes), device=device, batch_size=8, **asked)
+
+
+@pytest.mark.parametrize(("ranking", "classes"), [*((each, CLASSES) for each in RANKINGS), ("obd", 40)])
+def test_every_ranking_of_filters_has_the_cpu_s_scores_in_main_memory(
+    ranking: str, classes: int, simulated: SimulatedDevice
+) -> None:
+    def scores(device: torch.device) -> list[torch.Tensor]:
+        place = _of_few_units(device, classes)
+        with at_work_on(device):
+            groups = CoupledChannels.of(place.model, (1, 8, 8))
+            return rank(ranking, place, groups, place.calibration, 0)
+
+    here, there = scores(CPU), scores(simulated.device)
+    assert all(each.device == CPU and each.dtype == torch.float64 for each in there)
+    assert all(map(torch.equal, there, here))
+
+
+@pytest.mark.parametrize("curvature", ["gauss_newton", "empirical_fisher"])
+def test_surgery_on_a_whole_network_is_the_cpu_s(curvature: str, simulated: SimulatedDevice) -> None:
+    def weights(device: torch.device) -> torch.Tensor:
+        place = _of_few_units(device, sparsity=0.1)
+        with at_work_on(device):
+            prune("obs", place, mode="exact", curvature=curvature, curvature_images=None)
+        return torch.cat([each.detach().flatten().cpu() for each in place.model.parameters()])
+
+    assert torch.equal(weights(simulated.device), weights(CPU))
 
 
 @pytest.mark.nightly

@@ -19,9 +19,10 @@ from core.methods.sensitivity.language_pass import SensitivityPass
 from core.pipeline.messages import GenerateTextSpec, ModelPlace
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.stages.run import run_stage
-from core.progress import Progress
+from core.progress import Progress, WorkStopped
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import CONFIGS, make_tokens
+from tests.engine.watching import Watching
 from tests.simulator.backend import LIKE_CUDA, simulate
 from tests.simulator.devices import SimulatedDevice
 from tests.simulator.host_work import at_work_on
@@ -126,6 +127,18 @@ def test_a_recovered_model_is_the_cpu_s(recovery: dict[str, Any], simulated: Sim
     here = recover_language(tmp_path / "cpu", CPU, **recovery)
     there = recover_language(tmp_path / "sim", simulated.device, **recovery)
     assert there == here and simulated.counts.launches > 100
+
+
+def test_a_recovery_that_goes_on_ends_on_the_device_as_the_cpu_s(simulated: SimulatedDevice, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"method": "distill", "lora": None, "steps": 6}  # so many that predictions are kept
+    whole = recover_language(tmp_path / "cpu", CPU, **asked)
+    with pytest.raises(WorkStopped):
+        recover_language(tmp_path / "first", simulated.device, progress=Watching(stop_after=3), **asked)
+    then = Watching()
+    again = recover_language(
+        tmp_path / "then", simulated.device, previous=[tmp_path / "first" / "work"], progress=then, **asked
+    )
+    assert then.logs == ["continuing after step 4 of 6"] and again == whole
 
 
 def test_with_cuda_s_own_choices_a_16_bit_model_is_pruned_and_trained(tmp_path: Path) -> None:

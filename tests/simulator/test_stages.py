@@ -66,6 +66,7 @@ _CLASSIFIERS: dict[str, dict[str, Any]] = {
     "hashed": {"method": "magnitude", "sparsity": 0.5, "output": {"format": "hashed", "compression": 0.5}},
     "finetune": {"method": "obd", "sparsity": 0.5, "recovery": {"method": "finetune", **_EPOCH}},
     "distill": {"method": "magnitude", "sparsity": 0.5, "recovery": {"method": "distill", **_EPOCH}},
+    "no images": {"method": "magnitude", "sparsity": 0.5, "calibration": None, "evaluation": {"datasets": []}},
     "sensitivity": {"method": "sensitivity",
                     "parameters": {"method": "magnitude", "pattern": "unstructured", "rates": [0.3, 0.6]}},
 }  # fmt: skip
@@ -192,8 +193,8 @@ def test_stages_of_a_classifier_leave_what_the_cpu_leaves(
 
     def job(stages: Stages, work: Path) -> Any:
         spec: ClassifierSpec = _spec(
-            ClassifierSpec, stages.device, body, source, work, calibration=dots, evaluation=[dots],
-            recovery=dots if "recovery" in body else None,
+            ClassifierSpec, stages.device, body, source, work, calibration=body["calibration"] and dots,
+            evaluation=[dots] * len(body["evaluation"]["datasets"]), recovery=dots if "recovery" in body else None,
         )  # fmt: skip
         output = stages.run(spec)
         assert isinstance(output, PruneOutput)

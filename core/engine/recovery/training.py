@@ -134,7 +134,7 @@ class Training:
         mine = self.batch(step)[accelerator.process_index :: accelerator.num_processes]
         tokens_BT = self._windows[mine].to(accelerator.device)
         parts = tokens_BT.split(sequences_at_once(recovery))
-        total = torch.zeros((), device=accelerator.device)
+        total = torch.zeros(())
         for number, part_BT in enumerate(parts, 1):
             last = number == len(parts)
             with nullcontext() if last else accelerator.no_sync(self._model):

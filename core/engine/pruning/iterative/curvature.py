@@ -109,7 +109,7 @@ def _passes(
         pixels_BCHW = images.batch(numbers).to(network.device)
         with torch.enable_grad(), Trace(layers) as trace:
             logits_BK = network.logits(pixels_BCHW)
-        vectors_VBK = logit_vectors(curvature, logits_BK, images.labels_N[numbers].to(network.device))
+        vectors_VBK = logit_vectors(curvature, logits_BK, images.labels_N[numbers])
         outputs = [output for _, _, output in trace.uses]
         for vector_BK in vectors_VBK:
             gradients = torch.autograd.grad(logits_BK, outputs, vector_BK, retain_graph=True, allow_unused=True)

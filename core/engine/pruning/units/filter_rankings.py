@@ -105,7 +105,7 @@ def activation(network: Network, groups: CoupledChannels, images: ImageSet, seed
     def see(readers: int, total_U: Tensor, channels_UK: Tensor, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         size_C = inputs[0].abs().movedim(1 if isinstance(layer, nn.Conv2d) else -1, -1)
         mean_C = size_C.flatten(1, -2).mean(dim=1).sum(dim=0) if size_C.dim() > 2 else size_C.sum(dim=0)
-        total_U += mean_C[channels_UK.to(mean_C.device)].mean(dim=1) / readers
+        total_U += mean_C[channels_UK].mean(dim=1) / readers
 
     hooks = [
         network.module(member.name).register_forward_pre_hook(
