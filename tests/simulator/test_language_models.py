@@ -9,19 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.engine.evaluation.continuations import compare_continuations
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.registry import METHODS
 from core.methods.sensitivity.language_pass import SensitivityPass
-from core.pipeline.messages import GenerateTextSpec, ModelPlace
+from core.pipeline.messages import GenerateSpec, GenerateTextSpec, ModelPlace, TasksSpec, TextSource
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
 from tests.engine.sweeping import request_for
-from tests.engine.tiny import CONFIGS, make_tokens
+from tests.engine.tiny import CONFIGS, make_model, make_tokens
 from tests.simulator.backend import LIKE_CUDA, simulate
 from tests.simulator.devices import SimulatedDevice
 from tests.simulator.host_work import at_work_on
@@ -42,7 +41,8 @@ _WAYS: list[tuple[str, str, dict[str, Any]]] = [
     ("frontier", "unstructured", {}),
     ("magnitude", "unstructured", {"scope": "model", "allocation": "uniform"}),
     ("random", "unstructured", {"allocation": "fisher"}),
-    ("llm-pruner", "structured", {}),
+    ("llm-pruner", "structured", {"compensation": {"refit": 0.5}}),
+    ("lorashear", "structured", {"compensation": {"refit": 0.5}}),
     ("frontier", "structured", {}),
     ("depth", "structured", {}),
 ]
@@ -71,7 +71,7 @@ def test_a_pruned_model_is_the_cpu_s(
 
 @pytest.mark.parametrize(
     ("method", "pattern", "parameters"),
-    [("depth", "structured", {"criterion": "perplexity"}), ("frontier", "structured", {}), ("wanda", "2:4", {}),
+    [("depth", "structured", {"criterion": "perplexity"}), ("depth", "structured", {"criterion": "angular"}), ("frontier", "structured", {}), ("wanda", "2:4", {}),
      ("random", "unstructured", {"allocation": "fisher"})],
     ids=lambda value: str(value),
 )  # fmt: skip
@@ -101,6 +101,11 @@ def _bytes_between_blocks(simulated: SimulatedDevice, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(StreamedModel, "_blocks_in_main_memory", noting)
     return walks
+
+
+def test_where_whole_layers_go_the_model_that_is_left_is_the_cpu_s(simulated: SimulatedDevice, tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model", num_hidden_layers=4)
+    same_on_both(simulated, tmp_path, source, "frontier", "structured", drop_layers=1)
 
 
 @pytest.mark.nightly
@@ -138,25 +143,26 @@ def test_with_cuda_s_own_choices_a_16_bit_model_is_pruned_and_trained(tmp_path: 
 
 
 def test_what_a_model_writes_and_answers_is_the_cpu_s(wordy: Path, simulated: SimulatedDevice, tmp_path: Path) -> None:
-    from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and for this alone
-
-    folder = open_model(wordy)
-    files = {task: write_questions(tmp_path / "tasks", task) for task in list(TASKS)[:1]}
+    model = ModelPlace(path=wordy)
+    task = next(iter(TASKS))
+    questions = TextSource(name=task, path=write_questions(tmp_path / "tasks", task), format="jsonl")
 
     def answers(device: torch.device) -> list[Any]:
         text = tmp_path / f"{device.type}.txt"
-        spec = GenerateTextSpec(
-            device=str(device), threads=1, model=ModelPlace(path=wordy), target=text, samples=2, sequence_length=16,
-            seed=3,
-        )  # fmt: skip
-        work = tmp_path / device.type
+        place = str(device)
+        specs = [
+            GenerateTextSpec(
+                device=place, threads=1, model=model, target=text, samples=2, sequence_length=16, seed=3
+            ),
+            GenerateSpec(device=place, threads=1, models={"dense": model}, prompts=["w5 w6", "w7"], tokens=4),
+            TasksSpec(
+                device=place, threads=1, model=model, questions=[questions], limit=4, work=tmp_path / device.type
+            ),
+        ]
         with at_work_on(device):
-            run_stage(spec, Progress(), lambda: 0)
-            return [
-                compare_continuations({"dense": folder}, ["w5 w6", "w7"], tokens=4, device=device),
-                measure_tasks(folder, files, limit=4, work=work, device=device, on_progress=lambda done: None),
-                len(text.read_text().splitlines()),  # others, as each device draws numbers of its own
-            ]
+            _, *outputs = [run_stage(spec, Progress(), lambda: 0) for spec in specs]
+        written = len(text.read_text().splitlines())  # others, as each device draws numbers of its own
+        return [*(each.model_dump(exclude={"peak_memory"}) for each in outputs), written]
 
     assert answers(simulated.device) == answers(CPU)
 

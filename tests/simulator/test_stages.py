@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.checkpoints.safetensors_header import read_header
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.messages import (
+    AddExportSpec,
     ClassifierSpec,
     ImageSource,
     JobSpec,
@@ -29,11 +31,12 @@ from core.pipeline.messages import (
     TextSource,
     VerifySpec,
 )
-from core.pipeline.results import PruneOutput, RecoveryOutput, TaskOutput, VerificationOutput
+from core.pipeline.results import AddedExportOutput, PruneOutput, RecoveryOutput, TaskOutput, VerificationOutput
 from core.pipeline.stages.discover import discover_and_test
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
 from tests.engine.classifier_folders import CLASSES, image_shape, make_classifier
+from tests.gguf.trained import save_trained
 from tests.image_sets import encoded, write_folder
 from tests.recipes import recipe_of
 from tests.simulator.devices import SimulatedDevice
@@ -208,6 +211,23 @@ def test_stages_of_a_classifier_leave_what_the_cpu_leaves(
 
 
 @pytest.mark.nightly
+def test_a_file_for_llama_cpp_is_compared_with_what_the_device_predicts(
+    simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    artifact = save_trained(tmp_path / "artifact")
+
+    def job(stages: Stages, work: Path) -> Any:
+        spec = AddExportSpec(
+            device=str(stages.device), threads=1, artifact=artifact, form="gguf", types=["F16"], texts=[], name="small"
+        )  # fmt: skip
+        output = stages.run(spec)
+        assert isinstance(output, AddedExportOutput)
+        return output.files
+
+    _on_both(simulated, job, tmp_path)
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("method", ["depth", "l2-structured"])
 def test_shapes_are_timed_on_the_device(method: str, simulated: SimulatedDevice, wordy: Path, tmp_path: Path) -> None:
     body = {"method": method, "target": {"latency_ratio": 0.99}, "calibration": _TEXT}
@@ -224,22 +244,39 @@ def test_shapes_are_timed_on_the_device(method: str, simulated: SimulatedDevice,
     assert counts.launches > _FEW_LAUNCHES
 
 
-@pytest.fixture(scope="module", params=["mixtral", "gpt_oss"])
+_MIXTURES = ("mixtral", "gpt_oss")
+_OF_MIXTURES: list[tuple[str, str, dict[str, Any]]] = [
+    ("sparsegpt", "unstructured", {}),
+    ("frontier", "unstructured", {}),
+    ("frontier", "structured", {}),
+    ("flap", "structured", {}),
+    ("llm-pruner", "structured", {}),
+    ("expert-drop", "structured", {"compensation": {"refit": 0.5}}),
+    ("expert-drop", "structured", {"score": "random", "merge": True}),
+]
+
+
+@pytest.fixture(scope="module")
 def mixture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Architecture]:
     """A tiny mixture of experts, and its architecture as a worker finds it."""
     folder = tmp_path_factory.mktemp("mixtures") / request.param
     tiny_model(request.param, 0).save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
-    return folder, discover_and_test(config, read_header(folder / "model.safetensors"))
+    drawn = torch.get_rng_state()
+    architecture = discover_and_test(config, read_header(folder / "model.safetensors"))
+    assert torch.equal(torch.get_rng_state(), drawn), "a discovery draws from generators of its own"
+    return folder, architecture
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("method", "pattern", "parameters"),
-    [("sparsegpt", "unstructured", {}), ("frontier", "unstructured", {}), ("frontier", "structured", {}),
-     ("flap", "structured", {}), ("llm-pruner", "structured", {}), ("expert-drop", "structured", {}),
-     ("expert-drop", "structured", {"score": "random", "merge": True})],
-)  # fmt: skip
+    ("mixture", "method", "pattern", "parameters"),
+    [
+        *((name, *way) for name, way in product(_MIXTURES, _OF_MIXTURES)),
+        ("deepseek_v3", "frontier", "structured", {}),  # channels of what every token runs through go beside
+    ],
+    indirect=["mixture"],
+)
 def test_a_pruned_mixture_is_the_cpu_s(
     method: str, pattern: str, parameters: dict[str, Any], mixture: tuple[Path, Architecture],
     simulated: SimulatedDevice, waits: Counter[str], tmp_path: Path,
