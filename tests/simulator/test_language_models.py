@@ -164,9 +164,7 @@ def test_what_a_model_writes_and_answers_is_the_cpu_s(wordy: Path, simulated: Si
         text = tmp_path / f"{device.type}.txt"
         place = str(device)
         specs = [
-            GenerateTextSpec(
-                device=place, threads=1, model=model, target=text, samples=2, sequence_length=16, seed=3
-            ),
+            GenerateTextSpec(device=place, threads=1, model=model, target=text, samples=2, sequence_length=16, seed=3),
             GenerateSpec(device=place, threads=1, models={"dense": model}, prompts=["w5 w6", "w7"], tokens=4),
             TasksSpec(
                 device=place, threads=1, model=model, questions=[questions], limit=4, work=tmp_path / device.type
