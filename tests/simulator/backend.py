@@ -11,7 +11,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import offload
 from torch import Tensor, nn
-from torch.autograd.variable import ImperativeEngine, Variable
+from torch._C import _ImperativeEngine
+from torch.autograd.variable import Variable
 
 import tests.simulator.registration  # noqa: F401
 from core.device_kinds import CPU, CUDA, DEVICE_KINDS, DeviceKind
@@ -79,7 +80,7 @@ class SimulatorBackend(DeviceBackend):
         return accelerator
 
 
-class _CallersThread(ImperativeEngine):
+class _CallersThread(_ImperativeEngine):
     """torch's engine of backward passes, all in the thread of the caller: it starts one for the first device alone.
 
     To say so once is not enough, as the end of inference mode allows several threads again.

@@ -15,7 +15,7 @@ from core.engine.models.streamed import StreamedModel
 from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.registry import METHODS
 from core.methods.sensitivity.language_pass import SensitivityPass
-from core.pipeline.messages import GenerateSpec, GenerateTextSpec, ModelPlace, TasksSpec, TextSource
+from core.pipeline.messages import GenerateSpec, GenerateTextSpec, ModelPlace, Spec, TasksSpec, TextSource
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
@@ -163,7 +163,7 @@ def test_what_a_model_writes_and_answers_is_the_cpu_s(wordy: Path, simulated: Si
     def answers(device: torch.device) -> list[Any]:
         text = tmp_path / f"{device.type}.txt"
         place = str(device)
-        specs = [
+        specs: list[Spec] = [
             GenerateTextSpec(device=place, threads=1, model=model, target=text, samples=2, sequence_length=16, seed=3),
             GenerateSpec(device=place, threads=1, models={"dense": model}, prompts=["w5 w6", "w7"], tokens=4),
             TasksSpec(
