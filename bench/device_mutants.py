@@ -47,7 +47,7 @@ _NOTE = "__note_device_call__"
 _FAIL_BY_THEMSELVES = "the tests fail without any change: no mutant can be judged by them"
 _FILES = [
     f"tests/simulator/test_{name}.py"
-    for name in ("language_models", "classifiers", "memory", "stages", "transfers", "waits")
+    for name in ("language_models", "classifiers", "memory", "stages", "transfers", "waits", "reload")
 ]
 _CHOICE = (
     "not gpt2 and not every_family and not every_allocation and not two_hundred and not device_that_fails and "
@@ -113,12 +113,17 @@ def _changes(call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
             about_cpu.args = [_CPU]
             yield "accelerator", about_cpu
     for name, kind in (("device", "device="), ("generator", "generator=")):
-        if name in named:
+        if name in named and not _is_the_cpu(named[name].value):
             changed = copy.deepcopy(call)
             changed.keywords = [each for each in changed.keywords if each.arg != name]
             if name == "device" and not _of_torch(call.func):  # the product's own: it has to be given one
                 changed.keywords.append(ast.keyword("device", _CPU))
             yield kind, changed
+
+
+def _is_the_cpu(node: ast.expr) -> bool:
+    """Return True for the CPU by its constant's name: what has the CPU instead is no other."""
+    return isinstance(node, ast.Name) and node.id == "_CPU"
 
 
 def _of_torch(function: ast.expr) -> bool:

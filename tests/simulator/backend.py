@@ -11,6 +11,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import offload
 from torch import Tensor, nn
+from torch._C import _ImperativeEngine
+from torch.autograd.variable import Variable
 
 import tests.simulator.registration  # noqa: F401
 from core.device_kinds import CPU, CUDA, DEVICE_KINDS, DeviceKind
@@ -78,6 +80,18 @@ class SimulatorBackend(DeviceBackend):
         return accelerator
 
 
+class _CallersThread(_ImperativeEngine):
+    """torch's engine of backward passes, all in the thread of the caller: it starts one for the first device alone.
+
+    To say so once is not enough, as the end of inference mode allows several threads again.
+    """
+
+    def run_backward(self, *arguments: Any, **keywords: Any) -> Any:
+        with torch.autograd.set_multithreading_enabled(False):
+            return super().run_backward(*arguments, **keywords)
+
+
+_engine = Variable._execution_engine
 _move = nn.Module.to
 _safe_open = offload.safe_open
 _copy: Any = Tensor.__deepcopy__
@@ -129,11 +143,11 @@ def simulate(kind: DeviceKind = LIKE_THE_CPU, *, has_values: bool = True) -> Ite
     nn.Module.to = _moved
     offload.safe_open = _safe_open_on_the_host
     Tensor.__deepcopy__ = _copied
+    Variable._execution_engine = _CallersThread()
     try:
-        # torch starts one thread of its autograd for the first device alone: all is done in the caller's.
-        with torch.autograd.set_multithreading_enabled(False):
-            yield DEVICES
+        yield DEVICES
     finally:
+        Variable._execution_engine = _engine
         torch.__future__.set_swap_module_params_on_conversion(False)
         nn.Module.to = _move
         offload.safe_open = _safe_open

@@ -9,19 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.engine.evaluation.continuations import compare_continuations
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.registry import METHODS
 from core.methods.sensitivity.language_pass import SensitivityPass
-from core.pipeline.messages import GenerateTextSpec, ModelPlace
+from core.pipeline.messages import GenerateSpec, GenerateTextSpec, ModelPlace, Spec, TasksSpec, TextSource
 from core.pipeline.plans import make_sensitivity_plan
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress, WorkStopped
 from tests.engine.sweeping import request_for
-from tests.engine.tiny import CONFIGS, make_tokens
+from tests.engine.tiny import CONFIGS, make_model, make_tokens
 from tests.engine.watching import Watching
 from tests.simulator.backend import LIKE_CUDA, simulate
 from tests.simulator.devices import SimulatedDevice
@@ -43,7 +42,7 @@ _WAYS: list[tuple[str, str, dict[str, Any]]] = [
     ("frontier", "unstructured", {}),
     ("magnitude", "unstructured", {"scope": "model", "allocation": "uniform"}),
     ("random", "unstructured", {"allocation": "fisher"}),
-    ("llm-pruner", "structured", {}),
+    ("llm-pruner", "structured", {"compensation": {"refit": 0.5}}),
     ("frontier", "structured", {}),
     ("depth", "structured", {}),
 ]
@@ -63,7 +62,11 @@ def same_on_both(simulated: SimulatedDevice, work: Path, source: Path, *how: str
     assert simulated.allocated <= simulated.left, "all that was taken is given back"
 
 
-@pytest.mark.parametrize(("method", "pattern", "parameters"), _WAYS, ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("method", "pattern", "parameters"),
+    [*_WAYS, pytest.param("lorashear", "structured", {"compensation": {"refit": 0.5}}, marks=pytest.mark.nightly)],
+    ids=lambda value: str(value),
+)
 def test_a_pruned_model_is_the_cpu_s(
     method: str, pattern: str, parameters: dict[str, Any], simulated: SimulatedDevice, tmp_path: Path
 ) -> None:
@@ -87,6 +90,16 @@ def test_hidden_states_that_waited_on_disk_are_on_the_device_again(
     assert walks and all(after <= before for _, before, after in walks), f"a block leaves something: {walks}"
 
 
+def test_directions_of_tokens_are_compared_in_main_memory(
+    simulated: SimulatedDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walks = _bytes_between_blocks(simulated, monkeypatch)
+    source = model_folder(tmp_path)
+    prune_language(source, tmp_path / "work", simulated.device, "depth", "structured", criterion="angular")
+    _, before, after = walks[0]
+    assert after <= before, "a block leaves the directions of its tokens"
+
+
 def _bytes_between_blocks(simulated: SimulatedDevice, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """Return the bytes on the device before each block of each walk over the blocks, and after it, as they come."""
     walks: list[list[int]] = []
@@ -102,6 +115,11 @@ def _bytes_between_blocks(simulated: SimulatedDevice, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(StreamedModel, "_blocks_in_main_memory", noting)
     return walks
+
+
+def test_where_whole_layers_go_the_model_that_is_left_is_the_cpu_s(simulated: SimulatedDevice, tmp_path: Path) -> None:
+    source = make_model(tmp_path / "model", num_hidden_layers=4)
+    same_on_both(simulated, tmp_path, source, "frontier", "structured", drop_layers=1)
 
 
 @pytest.mark.nightly
@@ -151,25 +169,24 @@ def test_with_cuda_s_own_choices_a_16_bit_model_is_pruned_and_trained(tmp_path: 
 
 
 def test_what_a_model_writes_and_answers_is_the_cpu_s(wordy: Path, simulated: SimulatedDevice, tmp_path: Path) -> None:
-    from core.engine.evaluation.zero_shot import measure_tasks  # slow to load, and for this alone
-
-    folder = open_model(wordy)
-    files = {task: write_questions(tmp_path / "tasks", task) for task in list(TASKS)[:1]}
+    model = ModelPlace(path=wordy)
+    task = next(iter(TASKS))
+    questions = TextSource(name=task, path=write_questions(tmp_path / "tasks", task), format="jsonl")
 
     def answers(device: torch.device) -> list[Any]:
         text = tmp_path / f"{device.type}.txt"
-        spec = GenerateTextSpec(
-            device=str(device), threads=1, model=ModelPlace(path=wordy), target=text, samples=2, sequence_length=16,
-            seed=3,
-        )  # fmt: skip
-        work = tmp_path / device.type
+        place = str(device)
+        specs: list[Spec] = [
+            GenerateTextSpec(device=place, threads=1, model=model, target=text, samples=2, sequence_length=16, seed=3),
+            GenerateSpec(device=place, threads=1, models={"dense": model}, prompts=["w5 w6", "w7"], tokens=4),
+            TasksSpec(
+                device=place, threads=1, model=model, questions=[questions], limit=4, work=tmp_path / device.type
+            ),
+        ]
         with at_work_on(device):
-            run_stage(spec, Progress(), lambda: 0)
-            return [
-                compare_continuations({"dense": folder}, ["w5 w6", "w7"], tokens=4, device=device),
-                measure_tasks(folder, files, limit=4, work=work, device=device, on_progress=lambda done: None),
-                len(text.read_text().splitlines()),  # others, as each device draws numbers of its own
-            ]
+            _, *outputs = [run_stage(spec, Progress(), lambda: 0) for spec in specs]
+        written = len(text.read_text().splitlines())  # others, as each device draws numbers of its own
+        return [*(each.model_dump(exclude={"peak_memory"}) for each in outputs), written]
 
     assert answers(simulated.device) == answers(CPU)
 

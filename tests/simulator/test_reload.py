@@ -23,6 +23,7 @@ from tests.engine.pruning.test_experts import PER_EXPERT, opened
 from tests.engine.tiny import make_model, make_tokens
 from tests.simulator.backend import LIKE_CUDA
 from tests.simulator.devices import SimulatedDevice
+from tests.simulator.host_work import at_work_on
 
 _CPU = torch.device("cpu")
 _SHAPE: dict[str, Any] = {
@@ -71,7 +72,8 @@ def test_a_model_larger_than_its_device_passes_the_check_as_it_would_whole(
     )  # fmt: skip
 
     def verify() -> VerificationOutput:
-        output = run_stage(spec, Progress(), lambda: 0)
+        with at_work_on(simulated.device):
+            output = run_stage(spec, Progress(), lambda: 0)
         assert isinstance(output, VerificationOutput)
         return output
 

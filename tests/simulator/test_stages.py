@@ -19,6 +19,7 @@ from core.engine.architectures.architecture import Architecture
 from core.engine.checkpoints.safetensors_header import read_header
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.messages import (
+    AddExportSpec,
     ClassifierSpec,
     ImageSource,
     JobSpec,
@@ -29,11 +30,12 @@ from core.pipeline.messages import (
     TextSource,
     VerifySpec,
 )
-from core.pipeline.results import PruneOutput, RecoveryOutput, TaskOutput, VerificationOutput
+from core.pipeline.results import AddedExportOutput, PruneOutput, RecoveryOutput, TaskOutput, VerificationOutput
 from core.pipeline.stages.discover import discover_and_test
 from core.pipeline.stages.run import run_stage
 from core.progress import Progress
 from tests.engine.classifier_folders import CLASSES, image_shape, make_classifier
+from tests.gguf.trained import save_trained
 from tests.image_sets import encoded, write_folder
 from tests.recipes import recipe_of
 from tests.simulator.devices import SimulatedDevice
@@ -209,6 +211,23 @@ def test_stages_of_a_classifier_leave_what_the_cpu_leaves(
 
 
 @pytest.mark.nightly
+def test_a_file_for_llama_cpp_is_compared_with_what_the_device_predicts(
+    simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    artifact = save_trained(tmp_path / "artifact")
+
+    def job(stages: Stages, work: Path) -> Any:
+        spec = AddExportSpec(
+            device=str(stages.device), threads=1, artifact=artifact, form="gguf", types=["F16"], texts=[], name="small"
+        )  # fmt: skip
+        output = stages.run(spec)
+        assert isinstance(output, AddedExportOutput)
+        return output.files
+
+    _on_both(simulated, job, tmp_path)
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("method", ["depth", "l2-structured"])
 def test_shapes_are_timed_on_the_device(method: str, simulated: SimulatedDevice, wordy: Path, tmp_path: Path) -> None:
     body = {"method": method, "target": {"latency_ratio": 0.99}, "calibration": _TEXT}
@@ -225,31 +244,49 @@ def test_shapes_are_timed_on_the_device(method: str, simulated: SimulatedDevice,
     assert counts.launches > _FEW_LAUNCHES
 
 
-@pytest.fixture(scope="module", params=["mixtral", "gpt_oss"])
+@pytest.fixture(scope="module")
 def mixture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Architecture]:
     """A tiny mixture of experts, and its architecture as a worker finds it."""
     folder = tmp_path_factory.mktemp("mixtures") / request.param
     tiny_model(request.param, 0).save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
-    return folder, discover_and_test(config, read_header(folder / "model.safetensors"))
+    drawn = torch.get_rng_state()
+    architecture = discover_and_test(config, read_header(folder / "model.safetensors"))
+    assert torch.equal(torch.get_rng_state(), drawn), "a discovery draws from generators of its own"
+    return folder, architecture
+
+
+def _same_mixture_on_both(
+    mixture: tuple[Path, Architecture], simulated: SimulatedDevice, work: Path, *how: str, **parameters: Any
+) -> None:
+    source, architecture = mixture
+
+    def pruned(device: torch.device) -> dict[str, Any]:
+        return prune_language(source, work / device.type, device, *how, discovered=architecture, **parameters)
+
+    assert pruned(simulated.device) == pruned(torch.device("cpu")) and simulated.counts.launches > 100
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
     ("method", "pattern", "parameters"),
     [("sparsegpt", "unstructured", {}), ("frontier", "unstructured", {}), ("frontier", "structured", {}),
-     ("flap", "structured", {}), ("llm-pruner", "structured", {}), ("expert-drop", "structured", {}),
+     ("flap", "structured", {}), ("llm-pruner", "structured", {}),
+     ("expert-drop", "structured", {"compensation": {"refit": 0.5}}),
      ("expert-drop", "structured", {"score": "random", "merge": True})],
 )  # fmt: skip
+@pytest.mark.parametrize("mixture", ["mixtral", "gpt_oss"], indirect=True)
 def test_a_pruned_mixture_is_the_cpu_s(
     method: str, pattern: str, parameters: dict[str, Any], mixture: tuple[Path, Architecture],
     simulated: SimulatedDevice, waits: Counter[str], tmp_path: Path,
 ) -> None:  # fmt: skip
-    source, architecture = mixture
-
-    def pruned(device: torch.device, work: Path) -> dict[str, Any]:
-        return prune_language(source, work, device, method, pattern, discovered=architecture, **parameters)
-
-    here, there = pruned(torch.device("cpu"), tmp_path / "cpu"), pruned(simulated.device, tmp_path / "sim")
-    assert there == here and simulated.counts.launches > 100
+    _same_mixture_on_both(mixture, simulated, tmp_path, method, pattern, **parameters)
     assert not waits["methods/expert_drop/method.py ExpertDrop._merged"], "experts are compared in main memory"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("mixture", ["deepseek_v3"], indirect=True)
+def test_channels_that_go_beside_those_of_experts_are_the_cpu_s(
+    mixture: tuple[Path, Architecture], simulated: SimulatedDevice, tmp_path: Path
+) -> None:
+    _same_mixture_on_both(mixture, simulated, tmp_path, "frontier", "structured")

@@ -110,7 +110,7 @@ class StreamedModel:
         owner = module.get_submodule(owner_name)
         buffer = owner._buffers.get(attribute)
         if buffer is not None:
-            owner._buffers[attribute] = tensor.to(device=self.device, dtype=buffer.dtype)
+            owner._buffers[attribute] = tensor.to(buffer.dtype)  # moved with all buffers
             return
         if self._in_float32(name):
             dtype = torch.float32

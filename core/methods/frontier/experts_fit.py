@@ -57,7 +57,7 @@ class ExpertsFit:
             [number * self._width + each for number in sorted(self._kept) for each in self._kept[number]]
         )
         zeroed_OI = torch.zeros_like(weight_OI)
-        features = unit_slice.features(kept).to(weight_OI.device)
+        features = unit_slice.features(kept)
         zeroed_OI[:, features] = weight_OI[:, features]
         return {name: to_out_in(zeroed_OI, self._block.family)}
 

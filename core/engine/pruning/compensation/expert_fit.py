@@ -131,7 +131,7 @@ class ExpertFit(LastMatrices):
             before = {name: self.tensors[name].clone() for name in gradients}
             size = sqrt(sum(float(each.double().square().sum()) for each in before.values()))
             for name, gradient in gradients.items():
-                moved = before[name].float() - (step * size / length) * gradient.to(before[name].device)
+                moved = before[name].float() - (step * size / length) * gradient
                 self._set(name, moved.to(before[name].dtype))
             routed = [self._route(batch) for batch in self.batches]
             missing = self.missing_with(routed)

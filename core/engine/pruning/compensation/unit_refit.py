@@ -160,4 +160,4 @@ class UnitRefit:
 
     def _out_in(self, weight: Tensor) -> Tensor:
         """Return a stored weight as [out_features, in_features], in float32."""
-        return to_out_in(weight.to(self.narrow.device).float(), self.family)
+        return to_out_in(weight.float(), self.family)
