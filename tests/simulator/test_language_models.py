@@ -73,6 +73,11 @@ def test_a_pruned_model_is_the_cpu_s(
     same_on_both(simulated, tmp_path, model_folder(tmp_path), method, pattern, **parameters)
 
 
+def test_a_pruned_output_head_is_the_cpu_s(simulated: SimulatedDevice, tmp_path: Path) -> None:
+    source = model_folder(tmp_path, "llama-untied")
+    same_on_both(simulated, tmp_path, source, "sparsegpt", "unstructured", include_lm_head=True)
+
+
 @pytest.mark.parametrize(
     ("method", "pattern", "parameters"),
     [("depth", "structured", {"criterion": "perplexity"}), ("frontier", "structured", {}), ("wanda", "2:4", {}),
