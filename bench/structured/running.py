@@ -96,10 +96,10 @@ class Bench:
             return
         with self._pruned(cell, self._key(cell)) as (folder, pruned):
             stages = [pruned]
+            before = self.plan.before_training(cell)
+            if before is not None and before not in self.found:
+                self._judge(before, self._message(cell, "prune", folder).pruned, stages)
             if ROWS[cell.row].distils:
-                before = self.plan.before_training(cell)
-                if before is not None and before not in self.found:
-                    self._judge(before, self._message(cell, "prune", folder).pruned, stages)
                 stages.append(self._run_stage(cell, "recover", folder))
             self._judge(cell, folder, stages)
 

@@ -1,20 +1,23 @@
 """Needs of a job by the formula alone, before any job of the fleet has been measured."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.device_kinds import CPU, CUDA, DeviceKind
-from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.evaluation.reload_memory import ReloadRoom
+from core.engine.options.width_counts import reachable_sparsities
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.request import Recovery
 from core.methods.cost import Tokens
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.estimates.compute import compute_cost
 from core.service.jobs.estimates.resources import compare, estimate_resources
+from tests.engine.tiny import make_model
 from tests.recipes import recipe_of
 
 _GIB = 2**30
@@ -145,6 +148,23 @@ def test_a_refit_takes_both_models_the_calibration_tokens(method: str) -> None:
             for layers in (4, 8)
         ]
         assert extra[0] == extra[1] > _needs(_llama(4), device=CPU, method=method, sparsity=0.2).peak_memory_bytes
+
+
+def test_a_refit_of_a_shape_that_a_device_does_not_have_is_estimated_all_the_same(tmp_path: Path) -> None:
+    description = inspect_folder(make_model(tmp_path, intermediate_size=192))
+    channels = {"attention": "none", "compensation": {"refit": 0.5}}
+    parameters = _job(method="llm-pruner", pattern="structured", parameters=channels).parameters
+    most = reachable_sparsities(description, parameters)[-1]
+    target = {"parameters": round(description.parameters * (1 - most))}
+
+    def peak(sparsity: float, **more: Any) -> int:
+        return int(
+            _needs(
+                description, method="llm-pruner", pattern="structured", sparsity=sparsity, parameters=channels, **more
+            ).peak_device_memory_bytes
+        )
+
+    assert peak(most, target=target) > peak(most), "8 channels are left on a CPU; of CUDA's 64 it is not known"
 
 
 def test_what_is_written_after_prompts_takes_longer_than_what_is_read() -> None:

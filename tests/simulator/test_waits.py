@@ -17,6 +17,12 @@ _OF_A_RESULT = (
 """Modules that wait for what is written, for figures of evaluation and losses, and in a forward of a whole model."""
 
 
+def _require_of_each_layer(number: int, waits: Counter[str]) -> None:
+    """Require so many waits of a layer for what is pruned, those for a result left out."""
+    in_layers = {place: n for place, n in waits.items() if not any(each in place for each in _OF_A_RESULT)}
+    assert sum(in_layers.values()) == number * _LAYERS, in_layers
+
+
 @pytest.mark.parametrize(
     ("method", "pattern", "most"),
     [("wanda", "2:4", 1), ("sparsegpt", "unstructured", 5), ("sparsegpt", "2:4", 5), ("admm", "2:4", 1),
@@ -27,8 +33,7 @@ def test_a_block_of_seven_linear_layers_is_pruned_with_so_many_waits(
 ) -> None:
     allocation = "fisher" if method == "frontier" else "uniform"
     prune_language(model_folder(tmp_path), tmp_path / "work", simulated.device, method, pattern, allocation=allocation)
-    in_blocks = {place: n for place, n in waits.items() if not any(each in place for each in _OF_A_RESULT)}
-    assert sum(in_blocks.values()) == most * _LAYERS, in_blocks
+    _require_of_each_layer(most, waits)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +46,7 @@ def test_heads_and_channels_are_chosen_with_a_wait_for_the_scores_of_each(
 ) -> None:
     how = quick_parameters(method, "structured", {"attention": attention, "compensation": {"refit": 0}})
     prune_language(model_folder(tmp_path), tmp_path / "work", simulated.device, method, "structured", **how)
-    of_units = {place: n for place, n in waits.items() if not any(each in place for each in _OF_A_RESULT)}
-    assert sum(of_units.values()) == most * _LAYERS, of_units
+    _require_of_each_layer(most, waits)
 
 
 def test_a_call_is_timed_from_when_the_device_has_nothing_to_do_until_it_is_done(simulated: SimulatedDevice) -> None:

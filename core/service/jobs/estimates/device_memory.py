@@ -38,7 +38,6 @@ from core.service.jobs.estimates.what_is_left import kept_shares
 
 _SAMPLED_TOKENS = 1024
 """Tokens by whose inputs reconstruction errors are measured, about."""
-"""All there is, to what is counted: biases, norms, indices, sums, and what an allocator rounds up."""
 
 
 def pass_bytes(
@@ -207,7 +206,7 @@ def _prune_group(ledger: Ledger, given: PassFacts, dense: GroupShape, group: Gro
             ledger.reach(solver)
         else:
             if compensation.refits:  # a factor, DᵀX − XᵀX, what is missing; the directions, and what is moved by them
-                ledger.reach(max(2 * squares + fitted_from + largest, weights + fitted_from + largest))
+                ledger.reach(fitted_from + largest + max(2 * squares, weights))
             with ledger.holding(weights if compensation.refits else 0):
                 ledger.reach(solver)
                 if isinstance(compensation, Compensation) and compensation.conjugate_gradient:

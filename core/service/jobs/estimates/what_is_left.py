@@ -11,6 +11,7 @@ from core.engine.options.experts import ExpertOptions
 from core.engine.options.patterns import STRUCTURED
 from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import plan_width_reduction
+from core.errors import InvalidSparsity
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.estimates.block_shape import BlockShape
 
@@ -18,7 +19,8 @@ from core.service.jobs.estimates.block_shape import BlockShape
 def kept_shares(description: ModelDescription, job: Recipe, device: DeviceKind) -> Mapping[KindName, float]:
     """Return the largest share that a layer keeps of its units of each kind, where it is known before they are chosen.
 
-    It is not where units of all layers compete, nor of query heads, whose keys stay.
+    It is not where units of all layers compete, nor of query heads, whose keys stay, nor where a device's alignment
+    leaves no such counts, which its worker will say.
     """
     parameters, structure = job.parameters, description.structure
     layout = job.output.layout or "uniform"
@@ -27,7 +29,10 @@ def kept_shares(description: ModelDescription, job: Recipe, device: DeviceKind) 
     if parameters.ranks_layers(layout):
         return {}
     aligned = parameters.model_copy(update={"round_to": parameters.round_to or device.round_to})
-    plan = plan_width_reduction(description, aligned, job.sparsity, layout=layout, at_least=job.target is not None)
+    try:
+        plan = plan_width_reduction(description, aligned, job.sparsity, layout=layout, at_least=job.target is not None)
+    except InvalidSparsity:
+        return {}
     splits = (plan, *plan.others)
     kinds = {kind.name: kind for split in splits for kind in split.kinds if split.attention != "query_heads"}
     return {
