@@ -1,6 +1,8 @@
 """GGUF files taken into a home: converted in a runner, refused with a reason, converted again where that was wrong."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -90,6 +92,7 @@ def test_an_older_conversion_of_the_sample_is_made_again_and_once(
 
     def fetch(file: object, target: Path, say: object) -> Path:
         fetched.append(file)
+        time.sleep(0.5)  # so that the other comes meanwhile
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(small_gguf.read_bytes())
         return target
@@ -101,9 +104,12 @@ def test_an_older_conversion_of_the_sample_is_made_again_and_once(
     add_model(home, language.MODEL, small_gguf, source=language.SMOLLM2.requirement, say=quiet)
     folder = home.settings.models_root / language.MODEL
     (folder / "tokenizer.json").write_text("as it was converted before")
-    for _ in range(2):
-        language.add_samples(home, quiet)
-        with transaction(home.sessions) as session:
-            row = find_row(session, ModelRow, home.team_id, language.MODEL)
-            assert row is not None and row.source == language.MODEL_SOURCE
-        assert open_model(folder).tokenizer()("a 12")["input_ids"] and fetched == [language.SMOLLM2]
+    said: list[str] = []
+    with ThreadPoolExecutor(2) as two:  # as two processes may
+        for done in [two.submit(language.add_samples, home, said.append) for _ in range(2)]:
+            done.result()
+        assert sum("waiting" in each for each in said) == 1
+    with transaction(home.sessions) as session:
+        row = find_row(session, ModelRow, home.team_id, language.MODEL)
+        assert row is not None and row.source == language.MODEL_SOURCE
+    assert open_model(folder).tokenizer()("a 12")["input_ids"] and fetched == [language.SMOLLM2]

@@ -23,6 +23,14 @@ from worker.embedded.postgres import start_postgres
 print(start_postgres(Path(sys.argv[1])), flush=True)
 time.sleep(600)
 """
+STARTER = """
+import sys
+from pathlib import Path
+from worker.embedded.postgres import postgres
+with postgres(Path(sys.argv[1])) as url:
+    print(url, flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -172,3 +180,17 @@ def test_a_server_that_cannot_start_says_why(data_dir: Path) -> None:
         file.write("no_such_setting = 1\n")
     with pytest.raises(PostgresFailed, match="no_such_setting"):
         start_postgres(data_dir)
+
+
+def test_who_started_it_ends_it_once_others_are_done(data_dir: Path) -> None:
+    command = [sys.executable, "-c", STARTER, str(data_dir)]
+    piped = subprocess.PIPE
+    with subprocess.Popen(command, stdin=piped, stdout=piped, stderr=piped, text=True) as starter:
+        assert starter.stdin is not None and starter.stdout is not None and starter.stderr is not None
+        url = starter.stdout.readline().strip()
+        with postgres(data_dir):
+            starter.stdin.close()
+            assert "another process uses the database" in starter.stderr.readline()
+            assert ask(url, "SELECT 1") == 1
+        assert starter.wait(60) == 0
+    assert not is_running(data_dir)

@@ -9,9 +9,9 @@ the kernel has no death signal (outside Linux) it goes on, and `stop_postgres` f
 """
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
+import logging
 import os
 import pwd
 import re
@@ -27,6 +27,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy import URL
 
+from worker.embedded.locks import be_alone, locked, shared
 from worker.failures import CommandFailed
 from worker.processes import ChildProcess, run, spawn
 
@@ -43,6 +44,7 @@ START_SECONDS = 60
 """Recovery after a crash included."""
 STOP_SECONDS = 30
 
+_logger = logging.getLogger(__name__)
 _ours: dict[Path, ChildProcess] = {}
 """Servers this process started, to be reaped by it."""
 
@@ -71,7 +73,7 @@ def start_postgres(data_dir: Path) -> str:
     """
     data_dir = data_dir.resolve()
     data_dir.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(data_dir):
+    with locked(_beside(data_dir, "lock")):
         user = _account(data_dir)
         if _postmaster(data_dir) is None:
             _forget(data_dir)
@@ -89,7 +91,7 @@ def stop_postgres(data_dir: Path) -> bool:
     data_dir = data_dir.resolve()
     if not data_dir.exists():
         return False
-    with _lock(data_dir):
+    with locked(_beside(data_dir, "lock")):
         postmaster = _postmaster(data_dir)
         if postmaster is not None:
             _stop(psutil.Process(postmaster.pid))
@@ -101,14 +103,22 @@ def stop_postgres(data_dir: Path) -> bool:
 
 @contextlib.contextmanager
 def postgres(data_dir: Path) -> Iterator[str]:
-    """Yield the URL of a server that runs inside the `with`; stop it afterwards unless it was running before."""
-    was_running = is_running(data_dir)
-    url = start_postgres(data_dir)
-    try:
-        yield url
-    finally:
-        if not was_running:
-            stop_postgres(data_dir)
+    """Yield the URL of a server that runs inside the `with`.
+
+    Whoever started it stops it afterwards, once all others that are inside such a `with` have ended.
+    """
+    data_dir = data_dir.resolve()
+    data_dir.parent.mkdir(parents=True, exist_ok=True)
+    with shared(_beside(data_dir, "users")) as users:
+        before = _ours.get(data_dir)
+        url = start_postgres(data_dir)
+        starts = _ours.get(data_dir) is not before
+        try:
+            yield url
+        finally:
+            if starts:
+                be_alone(users, _tell_of_others)
+                stop_postgres(data_dir)
 
 
 def _url(socket_dir: Path) -> str:
@@ -123,11 +133,12 @@ def _binary(name: str) -> str:
     return str(Path(package.submodule_search_locations[0], f"pginstall{VERSION}", "bin", name))
 
 
-@contextlib.contextmanager
-def _lock(data_dir: Path) -> Iterator[None]:
-    with open(data_dir.with_name(data_dir.name + ".lock"), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _beside(data_dir: Path, kind: str) -> Path:
+    return data_dir.with_name(f"{data_dir.name}.{kind}")
+
+
+def _tell_of_others() -> None:
+    _logger.warning("another process uses the database that this one started; it ends once that is done")
 
 
 def _postmaster(data_dir: Path) -> Postmaster | None:
@@ -161,8 +172,7 @@ def _account(data_dir: Path) -> str | None:
 
 def _require_system_user() -> None:
     """Require the system user, made by one process at a time: of two, one would take it away again."""
-    with open(SHORT_ROOT / f"{SYSTEM_USER}.user.lock", "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(SHORT_ROOT / f"{SYSTEM_USER}.user.lock"):
         try:
             pwd.getpwnam(SYSTEM_USER)
         except KeyError:

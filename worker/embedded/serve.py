@@ -29,7 +29,7 @@ from core.service.teams.bootstrap import DEFAULT_TEAM
 from core.settings import Settings
 from worker import alive
 from worker.embedded.instance import open_instance
-from worker.embedded.postgres import is_running, start_postgres, stop_postgres
+from worker.embedded.postgres import is_running, postgres, stop_postgres
 from worker.failures import CommandFailed
 from worker.node import worker_command
 from worker.processes import ChildProcess, spawn, started_at
@@ -55,8 +55,7 @@ def serve(settings: Settings, *, host: str, port: int, say_to: TextIO = sys.stdo
         database_url = settings.database_url
         own_database = database_url is None
         if database_url is None:
-            database_url = start_postgres(home / "postgres")
-            cleanup.callback(stop_postgres, home / "postgres")
+            database_url = cleanup.enter_context(postgres(home / "postgres"))
         settings = settings.model_copy(update={"home": home, "database_url": database_url})
         if own_database and "hub_token_teams" not in settings.model_fields_set:
             settings = settings.model_copy(update={"hub_token_teams": [DEFAULT_TEAM]})

@@ -1,7 +1,6 @@
 """Server of a home for a command that needs one: what runs there, else one of its own for as long as it takes."""
 
 import contextlib
-import fcntl
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from core.settings import Settings
+from worker.embedded.locks import be_alone, locked, shared
 from worker.embedded.serve import ServeFailed, is_serving
 from worker.processes import ChildProcess, spawn
 
@@ -30,12 +30,10 @@ def serving(settings: Settings, say: Callable[[str], None]) -> Iterator[str]:
     """
     home = settings.home.resolve()
     home.mkdir(parents=True, exist_ok=True)
-    with open(home / "users.lock", "w") as users:
-        fcntl.flock(users, fcntl.LOCK_SH)
+    with shared(home / "users.lock") as users:
         server: ChildProcess | None = None
         try:
-            with open(home / "starting.lock", "w") as starting:
-                fcntl.flock(starting, fcntl.LOCK_EX)
+            with locked(home / "starting.lock"):
                 url = _running(home)
                 if url is None:
                     say(f"starting a server of its own in {home}, which ends with this command")
@@ -69,12 +67,9 @@ def _wait_for_url(home: Path, server: ChildProcess) -> str:
 
 
 def _wait_for_others(users: IO[str], say: Callable[[str], None]) -> None:
-    try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        say("another command uses the server that this one started; it ends once that is done (Ctrl-C ends both)")
-        with contextlib.suppress(KeyboardInterrupt):
-            fcntl.flock(users, fcntl.LOCK_EX)
+    told = "another command uses the server that this one started; it ends once that is done (Ctrl-C ends both)"
+    with contextlib.suppress(KeyboardInterrupt):
+        be_alone(users, lambda: say(told))
 
 
 def _running(home: Path) -> str | None:

