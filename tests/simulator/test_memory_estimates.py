@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from core.engine.evaluation import zero_shot_tasks
+from core.engine.evaluation.forward_memory import asking_bytes, timing_bytes
+from core.engine.evaluation.latency import measure_latency
 from core.engine.evaluation.reload_memory import full_needs
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.options.allocation import AllocationOptions
@@ -23,6 +26,8 @@ from tests.recipes import recipe_of
 from tests.simulator.backend import LIKE_CUDA, simulate
 from tests.simulator.jobs import prune_language, quick_parameters, recover_language
 from tests.simulator.large_models import write_large_model
+from tests.sources.conftest import write_wordy_model
+from tests.task_questions import write_questions
 
 _MOST = 1.15
 """Largest estimate, to the peak."""
@@ -194,6 +199,70 @@ def test_every_training_takes_what_it_was_estimated_to(
     recovery: dict[str, Any], size: dict[str, int], dtype: torch.dtype, tmp_path: Path
 ) -> None:
     _check_training(tmp_path, dtype, **recovery, **size)
+
+
+def _check_timing(place: Path, dtype: torch.dtype, tokens: int, **shape: int) -> None:
+    folder = open_model(
+        make_model(place / "model", "llama", dtype=dtype, **(_SHAPE | {"num_hidden_layers": 2} | shape))
+    )
+    with simulate(LIKE_CUDA) as (_, simulated):
+        measure_latency(folder, folder, sequence_length=tokens, device=simulated.device)
+        peak = simulated.peak
+    _require_close(timing_bytes(folder.description, folder.description.bytes, tokens), peak)
+
+
+def test_models_that_are_timed_take_what_they_were_estimated_to(tmp_path: Path) -> None:
+    _check_timing(tmp_path, torch.bfloat16, 512)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [16, 128, 2048])
+@pytest.mark.parametrize(
+    "shape",
+    [{}, {"num_hidden_layers": 6}, {"num_key_value_heads": 2}, {"intermediate_size": 256}, {"vocab_size": 32768}],
+    ids=lambda value: str(value),
+)
+def test_models_of_any_shape_that_are_timed_take_what_they_were_estimated_to(
+    shape: dict[str, int], tokens: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    _check_timing(tmp_path, dtype, tokens, **shape)
+
+
+def _check_questions(
+    place: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, task: str, questions: int, **shape: int
+) -> None:
+    from core.engine.evaluation import zero_shot  # slow to load, and for this alone
+
+    folder = open_model(write_wordy_model(place / "model", dtype=dtype, **(_SHAPE | shape)))
+    longest: list[int] = []
+
+    def batch_size(tokens: int, vocabulary: int, nbytes: int) -> int:
+        longest.append(tokens)
+        return zero_shot_tasks.batch_size(tokens, vocabulary, nbytes)
+
+    monkeypatch.setattr(zero_shot, "batch_size", batch_size)
+    with simulate(LIKE_CUDA) as (_, simulated):
+        zero_shot.measure_tasks(
+            folder, {task: write_questions(place / "tasks", task, questions)}, limit=None, work=place / "work",
+            device=simulated.device, on_progress=lambda share: None,
+        )  # fmt: skip
+        peak = simulated.peak
+    _require_close(asking_bytes(folder.description, max(longest), LIKE_CUDA.logits_bytes), peak)
+
+
+def test_questions_take_what_they_were_estimated_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _check_questions(tmp_path, monkeypatch, torch.float32, "piqa", 100)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [{}, {"vocab_size": 128}, {"vocab_size": 16384}], ids=lambda value: str(value))
+@pytest.mark.parametrize("task", ["boolq", "piqa", "arc_easy"])
+def test_questions_to_any_model_take_what_they_were_estimated_to(
+    task: str, shape: dict[str, int], dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _check_questions(tmp_path, monkeypatch, dtype, task, 200, **shape)
 
 
 def _check_large(place: Path, size: str, method: str, monkeypatch: pytest.MonkeyPatch, **parameters: Any) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -107,14 +108,14 @@ def folder_files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def write_wordy_model(folder: Path, *, seed: int = 0) -> Path:
-    """A Llama of two layers whose words are w0 to w95, with its tokenizer."""
+def write_wordy_model(folder: Path, *, seed: int = 0, **how: Any) -> Path:
+    """A Llama of two layers whose words are w0 to w95, with its tokenizer; `how`: its dtype and sizes."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     from tests.engine.tiny import make_model
 
-    make_model(folder, seed=seed, num_hidden_layers=2)
+    make_model(folder, seed=seed, **({"num_hidden_layers": 2} | how))
     words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(96)}, unk_token="w3"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)

@@ -16,7 +16,7 @@ from core.engine.evaluation.timing import NO_SPEED_UP, in_turn, spread, timed
 from core.engine.exporters.onnx.graph import INPUT, OUTPUT, export_onnx
 from core.engine.models.accelerator import backend_of
 from core.engine.models.classifier import ClassifierFolder, load_classifier
-from core.engine.options.latency_budget import bytes_in_turn, latency_noise
+from core.engine.options.latency_budget import latency_noise
 from core.errors import OutOfMemory
 
 BATCHES = (1, 32)
@@ -44,7 +44,8 @@ def measure_classifier_latency(
     proves nothing. `dense_spread` is the dense model's alone. The figures of PyTorch with the first batch are also at
     the top level, next to `rows`. onnxruntime runs on the CPU. Raises OutOfMemory where the two models do not both fit.
     """
-    needed = _COPIES * bytes_in_turn(4 * dense.description.parameters, 4 * pruned.description.parameters)
+    parameters = dense.description.parameters + pruned.description.parameters
+    needed = int(1.2 * _COPIES * 4 * parameters)
     free = backend_of(device).free_bytes()
     if needed > free:
         raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")

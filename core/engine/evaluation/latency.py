@@ -8,15 +8,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from core.engine.evaluation.forward_memory import DECODED_TOKENS, timed_tokens, timing_bytes
 from core.engine.evaluation.timing import NO_SPEED_UP, ROUNDS, in_turn, spread, timed
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
-from core.engine.options.latency_budget import bytes_in_turn, latency_noise
+from core.engine.options.latency_budget import latency_noise
 from core.errors import OutOfMemory
-
-_DECODE_TOKENS = 8
-_LONGEST = 2048
 
 
 def measure_latency(
@@ -38,14 +36,13 @@ class DenseLatency:
     def __init__(self, dense: ModelFolder, *, sequence_length: int, device: torch.device, other_bytes: int) -> None:
         """Load the dense model; raises OutOfMemory where the largest other one, of `other_bytes`, would not fit."""
         description = dense.description
-        needed, free = bytes_in_turn(description.bytes, other_bytes), backend_of(device).free_bytes()
+        needed, free = timing_bytes(description, other_bytes, sequence_length), backend_of(device).free_bytes()
         if needed > free:
             raise OutOfMemory(f"dense and pruned together need about {needed} bytes, {free} are free on {device.type}")
         self.device = device
         self._model = load_model(dense, device)
-        length = min(sequence_length, _LONGEST, description.context_length - _DECODE_TOKENS)
-        words = min(100, description.vocabulary_size)
-        tokens = torch.randint(words, (1, max(length, 1)), generator=torch.Generator().manual_seed(0))
+        words, length = min(100, description.vocabulary_size), timed_tokens(description, sequence_length)
+        tokens = torch.randint(words, (1, length), generator=torch.Generator().manual_seed(0))
         self._tokens_1T = tokens.to(device)
 
     def against(self, pruned: PreTrainedModel) -> dict[str, Any]:
@@ -87,7 +84,7 @@ def _time_once(model: PreTrainedModel, tokens_1T: torch.Tensor, device: torch.de
     name = _cache_name(model)
     answer, prefill = timed(lambda: model(input_ids=tokens_1T, use_cache=True, logits_to_keep=1), device)
     steps = []
-    for _ in range(_DECODE_TOKENS):
+    for _ in range(DECODED_TOKENS):
         step = partial(model, input_ids=answer.logits[:, -1:].argmax(-1), use_cache=True, **{name: answer[name]})
         answer, milliseconds = timed(step, device)
         steps.append(milliseconds)

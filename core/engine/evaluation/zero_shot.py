@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from core.counting import counted, counting
 from core.device_kinds import device_kind
-from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, TASKS
+from core.engine.evaluation.zero_shot_tasks import TASKS, batch_size
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.errors import UnusableDataset
@@ -38,7 +38,6 @@ _CONFIGS = {
     "arc_challenge": "arc/arc_challenge.yaml",
     "openbookqa": "openbookqa/openbookqa.yaml",
 }
-_LARGEST_BATCH = 64
 
 
 def measure_tasks(
@@ -127,8 +126,7 @@ class _Model(HFLM):  # type: ignore[misc]  # the harness has no types
         longest = max((context + answer for context, answer in (request.args for request in requests)), key=len)
         tokens = min(len(self.tok_encode(longest)), self.max_length)
         vocabulary = self.config.get_text_config(decoder=True).vocab_size
-        most = device_kind(self.device.type).logits_bytes // (tokens * vocabulary * BYTES_PER_LOGIT)
-        self.batch_size_per_gpu = min(max(most, 1), _LARGEST_BATCH)
+        self.batch_size_per_gpu = batch_size(tokens, vocabulary, device_kind(self.device.type).logits_bytes)
         with counting("scoring answers", len(requests)) as count:
             self.set_cache_hook(_Counter(len(requests), self.on_progress, count))
             answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)

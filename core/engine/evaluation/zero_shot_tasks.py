@@ -11,10 +11,9 @@ from pydantic import BaseModel, ConfigDict
 
 from secateur_wire.methods import Paper
 
-BYTES_PER_LOGIT = 8
-"""Bytes of a logit and its log-softmax."""
-LONGEST_TOKENS = 1300
-"""Tokens of the longest question, about."""
+_BYTES_PER_LOGIT = 8
+"""Bytes of a logit and its log-softmax, in float32."""
+_LARGEST_BATCH = 64
 
 
 class TaskInfo(BaseModel):
@@ -24,7 +23,7 @@ class TaskInfo(BaseModel):
 
     `splits` are those the questions may come from, the one that papers report first; `columns` are the fields of a
     question. `documents` counts the questions of the first split, `tokens` those of an average question with all its
-    answers, as the forward passes see them: both for estimates alone.
+    answers, as the forward passes see them, `longest` those of the longest with one answer: all for estimates alone.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,6 +38,7 @@ class TaskInfo(BaseModel):
     metric: Literal["acc", "acc_norm"]
     documents: int
     tokens: int
+    longest: int
 
 
 _ARC = Paper(
@@ -65,6 +65,7 @@ _TASKS = (
         metric="acc",
         documents=3270,
         tokens=145,
+        longest=1292,
     ),
     TaskInfo(
         id="piqa",
@@ -80,6 +81,7 @@ _TASKS = (
         metric="acc",
         documents=1838,
         tokens=70,
+        longest=242,
     ),
     TaskInfo(
         id="hellaswag",
@@ -95,6 +97,7 @@ _TASKS = (
         metric="acc_norm",
         documents=10042,
         tokens=315,
+        longest=132,
     ),
     TaskInfo(
         id="winogrande",
@@ -111,6 +114,7 @@ _TASKS = (
         metric="acc",
         documents=1267,
         tokens=45,
+        longest=39,
     ),
     TaskInfo(
         id="arc_easy",
@@ -123,6 +127,7 @@ _TASKS = (
         metric="acc_norm",
         documents=2376,
         tokens=105,
+        longest=105,
     ),
     TaskInfo(
         id="arc_challenge",
@@ -135,6 +140,7 @@ _TASKS = (
         metric="acc_norm",
         documents=1172,
         tokens=140,
+        longest=131,
     ),
     TaskInfo(
         id="openbookqa",
@@ -152,6 +158,7 @@ _TASKS = (
         metric="acc_norm",
         documents=500,
         tokens=50,
+        longest=65,
     ),
 )
 
@@ -168,3 +175,8 @@ def forward_tokens(tasks: Iterable[str], limit: int | None) -> int:
     """Return about how many tokens pass through one model, for at most `limit` questions of each task."""
     chosen = [TASKS[name] for name in tasks]
     return sum(task.tokens * min(limit or task.documents, task.documents) for task in chosen)
+
+
+def batch_size(longest: int, vocabulary: int, logits_bytes: int) -> int:
+    """Return how many answers are scored together, the longest of so many tokens, their logits within a budget."""
+    return min(max(logits_bytes // (longest * vocabulary * _BYTES_PER_LOGIT), 1), _LARGEST_BATCH)

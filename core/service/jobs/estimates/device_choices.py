@@ -3,9 +3,10 @@
 Letters are those of `device_memory`.
 """
 
+from core.engine.architectures.block_shape import BlockShape, GroupShape
 from core.methods.cost import FLOAT, ChoosingForwards
-from core.service.jobs.estimates.block_shape import BlockShape, GroupShape, KeptValues
 from core.service.jobs.estimates.device_training import TrainedModel, account_training
+from core.service.jobs.estimates.kept_values import KeptValues
 from core.service.jobs.estimates.ledger import Ledger
 from core.service.jobs.estimates.pass_facts import LOGIT_POSITIONS, PassFacts
 

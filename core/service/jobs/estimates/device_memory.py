@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from math import ceil
 
 from core.device_kinds import DeviceKind
+from core.engine.architectures.block_shape import BlockShape, GroupShape
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.unit_splits import MOST_SPLITS, SPLIT_TOKENS
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
@@ -24,7 +25,6 @@ from core.methods.cost import FLOAT, Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant
-from core.service.jobs.estimates.block_shape import BlockShape, GroupShape
 from core.service.jobs.estimates.compute import allocating_tokens, compared_tokens, compensation_of, facts_of
 from core.service.jobs.estimates.device_choices import (
     account_choosing_training,

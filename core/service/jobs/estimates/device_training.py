@@ -9,12 +9,13 @@ Letters: D is the hidden size, V the vocabulary, T the tokens of a forward.
 from dataclasses import dataclass
 
 from core.device_kinds import DeviceKind
+from core.engine.architectures.block_shape import BlockShape
 from core.engine.architectures.description import ModelDescription
 from core.engine.recovery.activations import kept_activation_bytes
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, sequences_at_once
 from core.methods.cost import FLOAT
-from core.service.jobs.estimates.block_shape import BlockShape, KeptValues
+from core.service.jobs.estimates.kept_values import KeptValues
 from core.service.jobs.estimates.ledger import Ledger
 from core.service.jobs.estimates.mixtures import expert_parameters
 

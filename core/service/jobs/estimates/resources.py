@@ -18,11 +18,11 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.evaluation.forward_memory import asking_bytes, timing_bytes
 from core.engine.evaluation.reload_memory import ReloadRoom, reload_needs
-from core.engine.evaluation.zero_shot_tasks import BYTES_PER_LOGIT, LONGEST_TOKENS
+from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.exporters.exporter_info import AddedCost
 from core.engine.exporters.registry import ADDED
-from core.engine.options.latency_budget import bytes_in_turn
 from core.engine.options.patterns import STRUCTURED
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.width import WidthOptions
@@ -156,14 +156,15 @@ def estimate_resources(
     left = describe_left(description, job, device)
     check = reload_needs(left, device, rooms)
     model_peak = check.device_memory if device.has_own_memory else check.memory
-    one = LONGEST_TOKENS * description.vocabulary_size * BYTES_PER_LOGIT
-    questions = description.bytes + max(device.logits_bytes, one) if tokens.tasks else 0
+    longest = [TASKS[task].longest for task in job.evaluation.tasks if task in TASKS]
+    questions = max((asking_bytes(description, each, device.logits_bytes) for each in longest), default=0)
     writing = description.bytes if tokens.own_text else 0  # prompts are left out where a model does not fit
     model_peak = max(model_peak, questions, writing)
     if device.has_own_memory and at_experts is None and not isinstance(options, SensitivityOptions):
         engine = pass_bytes(description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes)
-    if seeks_latency(job):
-        model_peak = max(model_peak, bytes_in_turn(description.bytes, description.bytes))
+    timed = timing_bytes(description, description.bytes if seeks_latency(job) else left.bytes, job.timed_length)
+    if seeks_latency(job) or any(_holds(room, timed, device) for room in rooms):  # else it is left out
+        model_peak = max(model_peak, timed)
     if method.measures:  # no model is made, verified or timed
         model_peak = writing
     training = training_bytes(
@@ -239,6 +240,12 @@ def _peaks(device: DeviceKind, work: int, host: int = 0) -> tuple[int, int | Non
     if device.context_bytes is None:
         return device.process_bytes + work, None
     return device.process_bytes + host, device.context_bytes + work
+
+
+def _holds(room: ReloadRoom, nbytes: int, device: DeviceKind) -> bool:
+    """Return True where a room has so many bytes for what is computed, or may have."""
+    free = room.device_memory if device.has_own_memory else room.memory
+    return free is None or nbytes <= free
 
 
 def _host_bytes(block: list[LinearShape], width: int) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from core.device_kinds import DeviceKind
+from core.engine.architectures.block_shape import BlockShape
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_count import layer_count
 from core.engine.architectures.unit_kind import KindName
@@ -13,7 +14,6 @@ from core.engine.options.width import WidthOptions
 from core.engine.options.width_counts import plan_width_reduction
 from core.errors import InvalidSparsity
 from core.pipeline.recipes.recipe import Recipe
-from core.service.jobs.estimates.block_shape import BlockShape
 
 
 def kept_shares(description: ModelDescription, job: Recipe, device: DeviceKind) -> Mapping[KindName, float]:
