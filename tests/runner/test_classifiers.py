@@ -130,7 +130,7 @@ def test_a_network_trained_by_a_job_is_pruned_by_others_and_what_they_leave_runs
     filters = {
         "model": f"job:{trained}", "method": "filter-l1", "sparsity": 0.4, "evaluation": {"datasets": ["test"]},
         "calibration": {"dataset": "train", "samples": 512},
-        "recovery": {"method": "distill", "steps": 40, "batch_size": 64},
+        "recovery": {"method": "distill", "steps": 40, "batch_size": 64, "label_weight": 0.5},
     }  # fmt: skip
     thinner = finish(filters)
     metrics, report = jobs.job(thinner).metrics, jobs.report(thinner)

@@ -11,26 +11,26 @@ def _wait_unseen() -> None:
     """Tell nobody that there are others."""
 
 
-def be_alone(held: IO[str], wait: Callable[[], None] = _wait_unseen) -> None:
+def acquire(file: IO[str], wait: Callable[[], None] = _wait_unseen) -> None:
     """Return once nobody else holds an open file; `wait` is called before others are waited for."""
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         wait()
-        fcntl.flock(held, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 @contextlib.contextmanager
-def shared(file: Path) -> Iterator[IO[str]]:
+def shared(path: Path) -> Iterator[IO[str]]:
     """Hold a file inside the `with` as others do at the same time, once nobody holds it alone."""
-    with open(file, "a") as held:
-        fcntl.flock(held, fcntl.LOCK_SH)
-        yield held
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield file
 
 
 @contextlib.contextmanager
-def locked(file: Path, wait: Callable[[], None] = _wait_unseen) -> Iterator[None]:
+def locked(path: Path, wait: Callable[[], None] = _wait_unseen) -> Iterator[None]:
     """Hold a file alone inside the `with`; `wait` is called before others are waited for."""
-    with open(file, "a") as held:
-        be_alone(held, wait)
+    with open(path, "a") as file:
+        acquire(file, wait)
         yield

@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy import URL
 
-from worker.embedded.locks import be_alone, locked, shared
+from worker.embedded.locks import acquire, locked, shared
 from worker.failures import CommandFailed
 from worker.processes import ChildProcess, run, spawn
 
@@ -73,7 +73,7 @@ def start_postgres(data_dir: Path) -> str:
     """
     data_dir = data_dir.resolve()
     data_dir.parent.mkdir(parents=True, exist_ok=True)
-    with locked(_beside(data_dir, "lock")):
+    with locked(_lock_file(data_dir, "lock")):
         user = _account(data_dir)
         if _postmaster(data_dir) is None:
             _forget(data_dir)
@@ -91,7 +91,7 @@ def stop_postgres(data_dir: Path) -> bool:
     data_dir = data_dir.resolve()
     if not data_dir.exists():
         return False
-    with locked(_beside(data_dir, "lock")):
+    with locked(_lock_file(data_dir, "lock")):
         postmaster = _postmaster(data_dir)
         if postmaster is not None:
             _stop(psutil.Process(postmaster.pid))
@@ -109,7 +109,7 @@ def postgres(data_dir: Path) -> Iterator[str]:
     """
     data_dir = data_dir.resolve()
     data_dir.parent.mkdir(parents=True, exist_ok=True)
-    with shared(_beside(data_dir, "users")) as users:
+    with shared(_lock_file(data_dir, "users")) as users:
         before = _ours.get(data_dir)
         url = start_postgres(data_dir)
         starts = _ours.get(data_dir) is not before
@@ -117,7 +117,7 @@ def postgres(data_dir: Path) -> Iterator[str]:
             yield url
         finally:
             if starts:
-                be_alone(users, _tell_of_others)
+                acquire(users, _warn_of_others)
                 stop_postgres(data_dir)
 
 
@@ -133,11 +133,11 @@ def _binary(name: str) -> str:
     return str(Path(package.submodule_search_locations[0], f"pginstall{VERSION}", "bin", name))
 
 
-def _beside(data_dir: Path, kind: str) -> Path:
+def _lock_file(data_dir: Path, kind: str) -> Path:
     return data_dir.with_name(f"{data_dir.name}.{kind}")
 
 
-def _tell_of_others() -> None:
+def _warn_of_others() -> None:
     _logger.warning("another process uses the database that this one started; it ends once that is done")
 
 

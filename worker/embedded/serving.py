@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from core.settings import Settings
-from worker.embedded.locks import be_alone, locked, shared
+from worker.embedded.locks import acquire, locked, shared
 from worker.embedded.serve import ServeFailed, is_serving
 from worker.processes import ChildProcess, spawn
 
@@ -67,9 +67,9 @@ def _wait_for_url(home: Path, server: ChildProcess) -> str:
 
 
 def _wait_for_others(users: IO[str], say: Callable[[str], None]) -> None:
-    told = "another command uses the server that this one started; it ends once that is done (Ctrl-C ends both)"
+    message = "another command uses the server that this one started; it ends once that is done (Ctrl-C ends both)"
     with contextlib.suppress(KeyboardInterrupt):
-        be_alone(users, lambda: say(told))
+        acquire(users, lambda: say(message))
 
 
 def _running(home: Path) -> str | None:

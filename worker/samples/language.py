@@ -71,8 +71,8 @@ def fetch_texts(folder: Path, say: Say) -> dict[str, Path]:
 
 def add_samples(instance: EmbeddedInstance, say: Say) -> None:
     """Fetch, convert and register what is not there yet, as another process of this home may do just then."""
-    told = "Another process fetches the samples; waiting for it…"
-    with locked(instance.settings.home / "samples.lock", lambda: say(told)):
+    message = "Another process fetches the samples; waiting for it…"
+    with locked(instance.settings.home / "samples.lock", lambda: say(message)):
         _add_missing(instance, say)
 
 

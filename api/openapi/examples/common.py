@@ -84,6 +84,7 @@ FULL_BODY: Final[dict[str, Any]] = {
         "train_embeddings": None,
         "own_text": None,
         "temperature": None,
+        "label_weight": None,
         "hidden_states": None,
         "teacher": None,
         "checkpoint_every": 50,

@@ -29,6 +29,7 @@ _LEARNING_RATE_IMAGES = 1e-3
 _ROUND_STEPS = 50
 _HIDDEN_STATES = "recovery.hidden_states"
 _OWN_TEXT = 0.25
+_LABEL_WEIGHT = 0.3
 _MOST_STEPS = 100_000
 """Steps where minutes are what is asked for: more than they allow."""
 
@@ -79,8 +80,9 @@ def complete_recovery(
             "learning_rate": requested.learning_rate or _learning_rate(info, lora),
             "train_embeddings": _trains_embeddings(requested, info, lora),
             "own_text": _own_text(requested, info),
-            "temperature": _temperature(requested),
-            "hidden_states": _hidden_states(requested, info),
+            "temperature": _of_learning(requested.temperature, info, 1.0),
+            "label_weight": _of_learning(requested.label_weight, info, _LABEL_WEIGHT),
+            "hidden_states": _of_learning(requested.hidden_states, info, 0.0),
             "sequence_length": length,
             "steps": sum(stage.steps for stage in requested.stages) if requested.stages else _steps(requested),
             "resample_every": (requested.resample_every or _ROUND_STEPS) if requested.stages else None,
@@ -93,7 +95,8 @@ def complete_image_recovery(requested: Recovery) -> Recovery:
 
     Raises InvalidRequest for what belongs to language models, naming it.
     """
-    if not RECOVERIES[requested.method].trains_classifiers:
+    info = RECOVERIES[requested.method]
+    if not info.trains_classifiers:
         others = " or ".join(recoveries_where(lambda each: each.trains_classifiers))
         raise InvalidRequest(
             f"recovery.method: {requested.method} adapts language models; an image classifier is recovered with "
@@ -107,7 +110,8 @@ def complete_image_recovery(requested: Recovery) -> Recovery:
     return requested.model_copy(
         update={
             "learning_rate": requested.learning_rate or _LEARNING_RATE_IMAGES,
-            "temperature": _temperature(requested),
+            "temperature": _of_learning(requested.temperature, info, 1.0),
+            "label_weight": _of_learning(requested.label_weight, info, 0.0),
         }
     )
 
@@ -153,8 +157,11 @@ def _own_text(requested: Recovery, info: RecoveryInfo) -> float | None:
     return 0 if requested.stages else _OWN_TEXT
 
 
-def _hidden_states(requested: Recovery, info: RecoveryInfo) -> float | None:
-    return (requested.hidden_states or 0.0) if info.learns_from_model else None
+def _of_learning(requested: float | None, info: RecoveryInfo, unset: float) -> float | None:
+    """Return what was requested of learning from a model, or what is taken where that is unset; None for others."""
+    if not info.learns_from_model:
+        return None
+    return unset if requested is None else requested
 
 
 def _steps(requested: Recovery) -> int:
@@ -199,13 +206,9 @@ def _check_softening(requested: Recovery) -> None:
         )
     if RECOVERIES[requested.method].learns_from_model:
         return
-    for name in ("temperature", "teacher", "own_text", "hidden_states"):
+    for name in ("temperature", "teacher", "own_text", "label_weight", "hidden_states"):
         if getattr(requested, name) is not None:
             raise _inapplicable(name, requested.method, recoveries_where(lambda each: each.learns_from_model))
-
-
-def _temperature(requested: Recovery) -> float | None:
-    return (requested.temperature or 1.0) if RECOVERIES[requested.method].learns_from_model else None
 
 
 def _inapplicable(name: str, method: str, others: list[str]) -> InvalidRequest:

@@ -122,6 +122,13 @@ class Recovery(RequestObject, frozen=True):
     temperature: float | None = Field(
         None, gt=0, le=1000, description="distill: both models' logits are divided by it. Unset: 1."
     )
+    label_weight: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="distill: weight of the cross-entropy of the text's own next tokens, or of images' labels; the "
+        "predictions of the model to learn from weigh the rest. Unset: 0.3 for language models, 0 for classifiers.",
+    )
     hidden_states: float | None = Field(
         None,
         ge=0,

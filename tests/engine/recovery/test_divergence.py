@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.engine.recovery.distill import divergence as module
-from core.engine.recovery.distill.divergence import TopWords, divergence, softened
+from core.engine.recovery.distill.divergence import Labels, TopWords, divergence, softened
 
 WORDS = 12
 
@@ -26,16 +26,28 @@ def by_definition(given_NV: Tensor, wanted_NV: Tensor, temperature: float) -> Te
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 2**20), st.sampled_from([0.1, 1.0, 8.0]), st.sampled_from([0.5, 1.0, 3.0]))
-def test_value_and_gradient_are_those_of_the_definition(seed: int, spread: float, temperature: float) -> None:
+@given(
+    st.integers(0, 2**20),
+    st.sampled_from([0.1, 1.0, 8.0]),
+    st.sampled_from([0.5, 1.0, 3.0]),
+    st.sampled_from([None, [1, 0, 11, 3, 3], [-1, 7, 7, -1, 2], [-1] * 5]),
+)
+def test_value_and_gradient_are_those_of_the_definition(
+    seed: int, spread: float, temperature: float, right: list[int] | None
+) -> None:
     given_NV, wanted_NV = logits_of(seed, spread)
     exact = by_definition(given_NV, wanted_NV, temperature)
+    labels = None if right is None else Labels(torch.tensor(right), 0.3)
+    if labels is not None:
+        exact = 0.7 * exact
+        if any(each >= 0 for each in right or []):
+            exact = exact + 0.3 * functional.cross_entropy(given_NV, labels.labels_N, ignore_index=-1)
     (slope,) = torch.autograd.grad(2 * exact, given_NV)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_ROWS_BYTES", 4 * WORDS * 2)  # two rows at a time
         every = TopWords.of(softened(wanted_NV, temperature), WORDS)
         for wanted in (wanted_NV, every):
-            value = divergence(given_NV, wanted, temperature)
+            value = divergence(given_NV, wanted, temperature, labels)
             torch.testing.assert_close(value, exact, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(torch.autograd.grad(2 * value, given_NV)[0], slope, rtol=1e-4, atol=1e-5)
 

@@ -343,6 +343,7 @@ def test_every_sequence_is_seen_once_before_any_is_seen_twice(tmp_path: Path, mo
         ({"method": "lora", "train_embeddings": True}, "recovery.train_embeddings"),
         ({"method": "finetune", "own_text": 0.5}, "recovery.own_text"),
         ({"method": "lora", "hidden_states": 1}, "recovery.hidden_states"),
+        ({"method": "finetune", "label_weight": 0.5}, "recovery.label_weight"),
         ({"method": "lora", "sequence_length": 65}, "recovery.sequence_length"),
     ],
 )
@@ -363,6 +364,7 @@ def test_defaults_are_those_of_the_papers_and_completing_twice_changes_nothing(t
     everything = complete_recovery(Recovery.model_validate({"method": "distill", "lora": None}), description)
     assert everything.lora is None and everything.learning_rate == 2e-4 and everything.temperature == 1.0
     assert (everything.train_embeddings, everything.own_text, everything.hidden_states) == (False, 0.25, 0.0)
+    assert everything.label_weight == 0.3
     smaller = complete_recovery(Recovery.model_validate({"method": "distill"}), description, loses_units=True)
     assert smaller.lora is None and complete_recovery(smaller, description) == smaller
     by_clock = complete_recovery(Recovery.model_validate({"method": "finetune", "minutes": 2}), description)

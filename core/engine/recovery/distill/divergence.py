@@ -7,6 +7,8 @@ logits.
 A teacher's distribution may be cut to its `k` likeliest words and the mass of all others, `TopWords`. The divergence is
 then of these k + 1 events: KL(p‖q) less what the words of the tail differ among themselves, so never above it (the
 divergence of coarser events is a lower bound), and equal to it where k is the vocabulary.
+
+What is right can count beside what the teacher says (`Labels`), as hard targets do in Hinton's paper.
 """
 
 from collections.abc import Callable
@@ -53,13 +55,27 @@ class TopWords:
         return TopWords(*(each[start:end] for each in self.tensors))
 
 
-def divergence(given_NV: Tensor, wanted: Tensor | TopWords, temperature: float) -> Tensor:
-    """Return T² · KL(wanted ‖ given), the mean over rows, in nats.
+@dataclass(frozen=True)
+class Labels:
+    """Right class of each row [rows], negative where none is known, and the weight of their loss, between 0 and 1."""
+
+    labels_N: Tensor
+    weight: float
+
+    @property
+    def share(self) -> Tensor:
+        """Return the weight of each label that is known."""
+        return self.weight / (self.labels_N >= 0).sum().clamp_min(1)
+
+
+def divergence(given_NV: Tensor, wanted: Tensor | TopWords, temperature: float, labels: Labels | None = None) -> Tensor:
+    """Return (1 - w) · T² · KL(wanted ‖ given) + w · the cross-entropy of labels, each the mean over rows, in nats.
 
     `given_NV` are logits; `wanted` are logits of the same shape, or top words of a distribution at this temperature.
+    Labels of weight w are compared with the logits as they are, at temperature 1.
     """
     with torch.no_grad():
-        value, gradient_NV = _value_and_gradient(given_NV, wanted, temperature)
+        value, gradient_NV = _value_and_gradient(given_NV, wanted, temperature, labels)
     if not given_NV.requires_grad:
         return value
     with_gradient: Callable[[Tensor, Tensor, Tensor], Tensor] = _WithGradient.apply
@@ -93,10 +109,12 @@ def row_slices(logits_NV: Tensor) -> list[tuple[int, int]]:
     return [(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
-def _value_and_gradient(given_NV: Tensor, wanted: Tensor | TopWords, temperature: float) -> tuple[Tensor, Tensor]:
+def _value_and_gradient(
+    given_NV: Tensor, wanted: Tensor | TopWords, temperature: float, labels: Labels | None
+) -> tuple[Tensor, Tensor]:
     gradient_NV = torch.empty_like(given_NV)
-    total = torch.zeros((), dtype=torch.float64)
-    scale = temperature / len(given_NV)
+    total, total_of_labels = torch.zeros(2, dtype=torch.float64)
+    rows, weight = len(given_NV), labels.weight if labels else 0.0
     for start, end in row_slices(given_NV):
         log_q = softened(given_NV[start:end], temperature)
         if isinstance(wanted, TopWords):
@@ -104,8 +122,14 @@ def _value_and_gradient(given_NV: Tensor, wanted: Tensor | TopWords, temperature
         else:
             value, slope = _of_all_words(log_q, softened(wanted[start:end], temperature))
         total = total + value
-        gradient_NV[start:end] = slope.mul_(scale)
-    return (total * temperature**2 / len(given_NV)).float(), gradient_NV
+        slope.mul_((1 - weight) * (temperature / rows))
+        if labels:
+            value, label_slope = _of_labels(softened(given_NV[start:end], 1), labels.labels_N[start:end])
+            total_of_labels = total_of_labels + value
+            slope.add_(label_slope.mul_(labels.share))
+        gradient_NV[start:end] = slope
+    total = (1 - weight) * (total * temperature**2 / rows)
+    return (total + total_of_labels * labels.share if labels else total).float(), gradient_NV
 
 
 def _of_all_words(log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,6 +149,15 @@ def _of_top_words(log_q: Tensor, top: TopWords) -> tuple[Tensor, Tensor]:
     slope_top = q.gather(1, words) - p_top
     left = torch.where(p_tail > 0, 1 - (top.log_tail_N1 - log_q_tail).exp(), 1)
     return value, q.mul_(left).scatter_(1, words, slope_top)
+
+
+def _of_labels(log_q: Tensor, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum over rows of -log q of the label, and its derivative by the logits of q; 0 of rows without one."""
+    labels_N1, is_known_N1 = labels_N.clamp_min(0)[:, None], (labels_N >= 0)[:, None]
+    value = -(log_q.gather(1, labels_N1) * is_known_N1).sum()
+    slope = log_q.exp_()
+    slope.scatter_add_(1, labels_N1, slope.new_full(labels_N1.shape, -1.0))
+    return value, slope.mul_(is_known_N1)
 
 
 def _without(log_NV: Tensor, words_NK: Tensor) -> Tensor:

@@ -1,17 +1,19 @@
 """Distillation (Hinton 2015, arXiv:1503.02531, section 2): a teacher's predictions at a temperature T are learnt.
 
-The loss is T² · KL(teacher ‖ student), whose gradient is about as large at every temperature. Where it is asked for,
+The loss is T² · KL(teacher ‖ student), whose gradient is about as large at every temperature, averaged with that of
+what is right, as the paper advises: the token that the text goes on with, or an image's label. Where it is asked for,
 the error of the hidden states behind the blocks is added, times a weight.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from core.engine.datasets.image_set import ImageSet
 from core.engine.models.folder import ModelFolder
 from core.engine.models.loading import load_model
 from core.engine.recovery.completion import check_matching
-from core.engine.recovery.distill.divergence import divergence
+from core.engine.recovery.distill.divergence import Labels, divergence
 from core.engine.recovery.distill.hidden_states import matched_layers, mean_error, outputs_of
 from core.engine.recovery.distill.predictions import Predictions, are_kept
 from core.engine.recovery.losses import Loss, image_logits
@@ -32,13 +34,14 @@ class Distillation(LanguageRecovery, ClassifierRecovery):
         return every_parameter(opened) if opened.recovery.train_embeddings else all_but_embeddings(opened)
 
     def loss(self, opened: OpenedModel) -> Loss:
-        """Return the loss of the next token's distribution: the mean over all positions, in nats.
+        """Return the loss of the next token's distribution and of the next token: means over all positions, in nats.
 
         With a weight of the hidden states, return that and their error times the weight. Their errors need the teacher
         in every step, so its predictions are not kept.
         """
         temperature, weight = opened.recovery.temperature, opened.recovery.hidden_states
-        assert temperature is not None and weight is not None
+        label_weight = opened.recovery.label_weight
+        assert temperature is not None and weight is not None and label_weight is not None
         teacher_folder, teacher = _open_teacher(opened)
         sequences, length = opened.windows
         uses = opened.recovery.steps * opened.recovery.batch_size
@@ -47,7 +50,8 @@ class Distillation(LanguageRecovery, ClassifierRecovery):
         def of_predictions(model: nn.Module, tokens_BT: Tensor) -> Tensor:
             wanted = predictions.of(tokens_BT)
             logits_BTV: Tensor = model(input_ids=tokens_BT, use_cache=False).logits
-            return divergence(logits_BTV.flatten(0, 1), wanted, temperature)
+            labels = Labels(_next_tokens(tokens_BT).flatten(), label_weight) if label_weight else None
+            return divergence(logits_BTV.flatten(0, 1), wanted, temperature, labels)
 
         if not weight:
             return of_predictions
@@ -62,17 +66,23 @@ class Distillation(LanguageRecovery, ClassifierRecovery):
         return of_both
 
     def image_loss(self, images: ImageSet, recovery: Recovery, teacher: nn.Module | None) -> Loss:
-        """Return the loss of the classes' distribution: the mean over all images, in nats."""
+        """Return the loss of the classes' distribution and of the labels: means over all images, in nats."""
         assert teacher is not None, "nothing to learn from"
-        temperature = recovery.temperature or 1.0
+        temperature, weight = recovery.temperature or 1.0, recovery.label_weight or 0.0
 
         def loss(model: nn.Module, numbers_B1: Tensor) -> Tensor:
             numbers_B, device = numbers_B1[:, 0].cpu(), numbers_B1.device
             with torch.no_grad():
                 wanted_BK = image_logits(teacher, images, numbers_B, device)
-            return divergence(image_logits(model, images, numbers_B, device), wanted_BK, temperature)
+            labels = Labels(images.labels_N[numbers_B].to(device), weight) if weight else None
+            return divergence(image_logits(model, images, numbers_B, device), wanted_BK, temperature, labels)
 
         return loss
+
+
+def _next_tokens(tokens_BT: Tensor) -> Tensor:
+    """Return what each token goes on with, -1 for the last of a sequence."""
+    return functional.pad(tokens_BT[:, 1:], (0, 1), value=-1)
 
 
 def _open_teacher(opened: OpenedModel) -> tuple[ModelFolder, nn.Module]:
