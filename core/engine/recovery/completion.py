@@ -29,7 +29,7 @@ _LEARNING_RATE_IMAGES = 1e-3
 _ROUND_STEPS = 50
 _HIDDEN_STATES = "recovery.hidden_states"
 _OWN_TEXT = 0.25
-_LABEL_WEIGHT = 0.3
+_LABEL_WEIGHT = 0.5
 _MOST_STEPS = 100_000
 """Steps where minutes are what is asked for: more than they allow."""
 
