@@ -79,9 +79,28 @@ def test_where_no_worker_holds_the_whole_model_nothing_but_the_disk_grows_with_d
     assert deep.peak_device_memory_bytes == pytest.approx(shallow.peak_device_memory_bytes, rel=0.01)
     assert deep.peak_memory_bytes == shallow.peak_memory_bytes < 4 * _GIB
     assert deep.disk_bytes > 1.8 * shallow.disk_bytes
-    roomy = ReloadRoom(100 * _GIB, 100 * _GIB)
+    roomy = ReloadRoom(40 * _GIB, 40 * _GIB)
     assert _needs(_llama(64), rooms=[room, roomy]) == _needs(_llama(64)), "it goes to one that does, where there is one"
     assert shallow.seconds > _needs(_llama(64)).seconds, "each matrix is read whenever it is used"
+
+
+def test_two_models_that_are_timed_count_where_a_worker_holds_both_and_for_a_target_in_any_case() -> None:
+    model = _llama(32)
+    timed, plain = 2 * model.bytes, _needs(model).peak_device_memory_bytes
+    rooms = {gigabytes: [ReloadRoom(100 * _GIB, gigabytes * _GIB)] for gigabytes in (24, 80)}
+    assert _needs(model, rooms=rooms[24]).peak_device_memory_bytes == plain < timed
+    assert timed < _needs(model, rooms=rooms[80]).peak_device_memory_bytes < 1.1 * timed
+    cut = {"method": "depth", "sparsity": 0.25, "target": {"latency_ratio": 0.8}}
+    assert _needs(model, rooms=rooms[24], **cut).peak_device_memory_bytes > timed
+
+
+def test_questions_need_the_logits_of_three_batches_at_a_time() -> None:
+    model = _llama(2)
+    for task, tokens in (("winogrande", 64 * 38), ("boolq", 12 * 1291)):  # 4 GiB hold 12 answers of so many tokens
+        needs = _needs(model, tokens=Tokens(0, 0, 128), method="magnitude", evaluation={"tasks": [task]})
+        logits = 3 * tokens * model.vocabulary_size * 2
+        taken = needs.peak_device_memory_bytes - CUDA.context_bytes - model.bytes
+        assert logits < taken < 1.1 * (logits + model.bytes)
 
 
 def test_the_7b_model_needs_what_one_would_expect() -> None:

@@ -243,9 +243,9 @@ def _peaks(device: DeviceKind, work: int, host: int = 0) -> tuple[int, int | Non
 
 
 def _holds(room: ReloadRoom, nbytes: int, device: DeviceKind) -> bool:
-    """Return True where a room has so many bytes for what is computed, or may have."""
+    """Return True where a room is known to have so many bytes for what is computed."""
     free = room.device_memory if device.has_own_memory else room.memory
-    return free is None or nbytes <= free
+    return free is not None and nbytes <= free
 
 
 def _host_bytes(block: list[LinearShape], width: int) -> int:
