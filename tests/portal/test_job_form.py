@@ -56,7 +56,14 @@ BODIES: list[dict[str, Any]] = [
         "model": "job:abc",
         "method": "recover",
         "calibration": {**_TEXT, "seed": 7},
-        "recovery": {"method": "distill", "lora": None, "temperature": 2.0, "hidden_states": 0.5, "teacher": "tiny"},
+        "recovery": {
+            "method": "distill",
+            "lora": None,
+            "temperature": 2.0,
+            "label_weight": 0.25,
+            "hidden_states": 0.5,
+            "teacher": "tiny",
+        },
         "parameters": {"seed": 7},
     },
     {
