@@ -55,7 +55,7 @@ def _is(kind: str, row: Row) -> bool:
     if row.method != FRONTIER:
         return False
     if kind == "distilled":
-        return row.distils
+        return row.distils and not row.label_weight
     return not row.distils and kind.removesuffix("one shot").rstrip(", ") in ("", row.layout)
 
 

@@ -56,7 +56,7 @@ class Ground:
             parameters=request.parameters,
             calibration=calibration,
             evaluation=Evaluation(sequence_length=row.length),
-            recovery=distillation(name, distil_steps, row.length) if row.distils else None,
+            recovery=distillation(name, distil_steps, row.length, row.label_weight) if row.distils else None,
             gates=Gates(),
             output=Output(layout=request.layout),
             queue="default",
@@ -76,7 +76,7 @@ class Ground:
         return TextSource(name=path.stem, path=path, format=detect_format(path), sha256=self.hash(path))
 
 
-def distillation(text: str, steps: int, length: int = LENGTH) -> Recovery:
+def distillation(text: str, steps: int, length: int = LENGTH, label_weight: float = 0.0) -> Recovery:
     """KL to the dense model on two sequences a step, every weight trained but embeddings and head."""
     return Recovery(
         method="distill",
@@ -86,6 +86,7 @@ def distillation(text: str, steps: int, length: int = LENGTH) -> Recovery:
         sequence_length=length,
         learning_rate=3e-4,
         lora=None,
+        label_weight=label_weight or None,
     )
 
 

@@ -19,15 +19,16 @@ MANY = 128
 FRONTIER, FLAP = "frontier", "flap"
 """Methods that are run with every seed, and compared."""
 _DISTILLED = ", distilled"
-"""End of the title of a row that is trained after it was pruned as the row without that end."""
+"""What begins the end of the title of a row that is trained after it was pruned as the row without that end."""
 
 
 @dataclass(frozen=True)
 class Row:
     """A method with its parameters, by Secateur's engine, or a baseline of this bench (`baseline`, its module's name).
 
-    `samples` × `length` tokens calibrate, none with 0 samples. `distils`: what was pruned is trained afterwards. A
-    `slow` row is run after all that are not.
+    `samples` × `length` tokens calibrate, none with 0 samples. `distils`: what was pruned is trained afterwards, on the
+    dense model's predictions and, with a `label_weight`, on what the text says. A `slow` row is run after all that are
+    not.
     """
 
     title: str
@@ -37,13 +38,14 @@ class Row:
     samples: int = SAMPLES
     length: int = LENGTH
     distils: bool = False
+    label_weight: float = 0.0
     slow: bool = False
     baseline: bool = False
 
     @property
     def untrained(self) -> str:
         """Return the title of the row that prunes the same and leaves it at that."""
-        return self.title.removesuffix(_DISTILLED)
+        return self.title.partition(_DISTILLED)[0]
 
     @property
     def has_seeds(self) -> bool:
@@ -71,7 +73,8 @@ class Row:
 
 
 def _frontier(layout: Layout, budget: str, **how: Any) -> Row:
-    title = f"{FRONTIER} {layout} {budget}{_DISTILLED if how.get('distils') else ''}"
+    labels = " with labels" if how.get("label_weight") else ""
+    title = f"{FRONTIER} {layout} {budget}{_DISTILLED + labels if how.get('distils') else ''}"
     return Row(title, FRONTIER, {"budget": budget}, layout, MANY, **how)
 
 
@@ -84,6 +87,8 @@ ROWS = {
         _frontier("per_layer", "quick"),
         _frontier("uniform", "quick", distils=True),
         _frontier("per_layer", "quick", distils=True),
+        _frontier("uniform", "quick", distils=True, label_weight=0.5),
+        _frontier("per_layer", "quick", distils=True, label_weight=0.5),
         Row("flap best", FLAP, {"attention": "none", "bias": False}, "per_layer", MANY),
         Row("flap paper", FLAP, {"attention": "kv_groups", "bias": True} | _NO_REFIT, "per_layer", 1024, 128),
         Row("osscar-like", "osscar", baseline=True),

@@ -29,7 +29,6 @@ _LEARNING_RATE_IMAGES = 1e-3
 _ROUND_STEPS = 50
 _HIDDEN_STATES = "recovery.hidden_states"
 _OWN_TEXT = 0.25
-_LABEL_WEIGHT = 0.5
 _MOST_STEPS = 100_000
 """Steps where minutes are what is asked for: more than they allow."""
 
@@ -81,7 +80,7 @@ def complete_recovery(
             "train_embeddings": _trains_embeddings(requested, info, lora),
             "own_text": _own_text(requested, info),
             "temperature": _of_learning(requested.temperature, info, 1.0),
-            "label_weight": _of_learning(requested.label_weight, info, _LABEL_WEIGHT),
+            "label_weight": _of_learning(requested.label_weight, info, 0.0),
             "hidden_states": _of_learning(requested.hidden_states, info, 0.0),
             "sequence_length": length,
             "steps": sum(stage.steps for stage in requested.stages) if requested.stages else _steps(requested),

@@ -127,7 +127,7 @@ class Recovery(RequestObject, frozen=True):
         ge=0,
         lt=1,
         description="distill: weight of the cross-entropy of the text's own next tokens, or of images' labels; the "
-        "predictions of the model to learn from weigh the rest. Unset: 0.5 for language models, 0 for classifiers.",
+        "predictions of the model to learn from weigh the rest. Unset: 0.",
     )
     hidden_states: float | None = Field(
         None,

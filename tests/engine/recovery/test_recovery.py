@@ -364,7 +364,7 @@ def test_defaults_are_those_of_the_papers_and_completing_twice_changes_nothing(t
     everything = complete_recovery(Recovery.model_validate({"method": "distill", "lora": None}), description)
     assert everything.lora is None and everything.learning_rate == 2e-4 and everything.temperature == 1.0
     assert (everything.train_embeddings, everything.own_text, everything.hidden_states) == (False, 0.25, 0.0)
-    assert everything.label_weight == 0.5
+    assert everything.label_weight == 0.0
     smaller = complete_recovery(Recovery.model_validate({"method": "distill"}), description, loses_units=True)
     assert smaller.lora is None and complete_recovery(smaller, description) == smaller
     by_clock = complete_recovery(Recovery.model_validate({"method": "finetune", "minutes": 2}), description)
