@@ -50,7 +50,17 @@ def forward_bytes(description: ModelDescription, tokens: int, *, predicted: int)
     There are the embeddings and, with each block's values in turn, the cache; at the end the logits beside it.
     """
     width, hidden = WEIGHT_BYTES[description.dtype], description.hidden_size
-    block = BlockShape.of(description)
-    cache = tokens * block.cached * description.layers
-    passing = tokens * (hidden + block.passing + 2 * min(_ROTARY_FEATURES, hidden))
-    return width * (cache + max(passing, tokens * hidden + predicted * description.vocabulary_size))
+    passing, cached = _values_of_a_token(description)
+    cache = tokens * cached * description.layers
+    return width * (cache + max(tokens * passing, tokens * hidden + predicted * description.vocabulary_size))
+
+
+def _values_of_a_token(description: ModelDescription) -> tuple[int, int]:
+    """Return the most values of a token inside a block, its embedding among them, and those that a cache keeps of it.
+
+    Of a mixture, whose experts get each token several times, and of a block that is not known in parts, about so many.
+    """
+    hidden, block = description.hidden_size, BlockShape.of(description)
+    if not block.groups or any(linear.experts for linear in description.linears):
+        return 6 * hidden + 3 * max(each.out_features for each in description.linears), 2 * hidden
+    return hidden + block.passing + 2 * min(_ROTARY_FEATURES, hidden), block.cached
