@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.structured.plan import LENGTH, ROWS, TARGETS, Cell
+from bench.structured.plan import ROWS, TARGETS, Cell, Row
 from bench.windows import model_hash
 from core.engine.architectures.description import ModelDescription
 from core.engine.datasets.formats import detect_format
@@ -56,7 +56,7 @@ class Ground:
             parameters=request.parameters,
             calibration=calibration,
             evaluation=Evaluation(sequence_length=row.length),
-            recovery=distillation(name, distil_steps, row.length, row.label_weight) if row.distils else None,
+            recovery=distillation(row, name, distil_steps),
             gates=Gates(),
             output=Output(layout=request.layout),
             queue="default",
@@ -76,17 +76,19 @@ class Ground:
         return TextSource(name=path.stem, path=path, format=detect_format(path), sha256=self.hash(path))
 
 
-def distillation(text: str, steps: int, length: int = LENGTH, label_weight: float = 0.0) -> Recovery:
-    """KL to the dense model on two sequences a step, every weight trained but embeddings and head."""
+def distillation(row: Row, text: str, steps: int) -> Recovery | None:
+    """Return how a row is trained, if it is: on two sequences a step, every weight but embeddings and head."""
+    if not row.distils:
+        return None
     return Recovery(
         method="distill",
         dataset=text,
         steps=steps,
         batch_size=2,
-        sequence_length=length,
+        sequence_length=row.length,
         learning_rate=3e-4,
         lora=None,
-        label_weight=label_weight or None,
+        label_weight=row.label_weight or None,
     )
 
 

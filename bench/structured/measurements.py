@@ -32,11 +32,7 @@ def measured(bench: Bench) -> Iterator[Measurement]:
             if not figures:
                 continue
             latency = bench.latency.get(Cell(name, target, 0), {})
-            recovery = (
-                distillation(ground.calibration.stem, bench.plan.distil_steps, label_weight=row.label_weight)
-                if row.distils
-                else None
-            )
+            recovery = distillation(row, ground.calibration.stem, bench.plan.distil_steps)
             request = row.request(ground.description, TARGETS[target].sparsity(ground.description))
             drawn, generated = request.parameters.split_calibration(row.samples) or (row.samples, 0)
             yield Measurement(

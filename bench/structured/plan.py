@@ -19,7 +19,7 @@ MANY = 128
 FRONTIER, FLAP = "frontier", "flap"
 """Methods that are run with every seed, and compared."""
 _DISTILLED = ", distilled"
-"""What begins the end of the title of a row that is trained after it was pruned as the row without that end."""
+"""Mark in the title of a row that is trained after it was pruned as the row whose title ends before it."""
 
 
 @dataclass(frozen=True)

@@ -66,10 +66,7 @@ def _rows(bench: Bench) -> str:
     for title in bench.plan.rows:
         row = ROWS[title]
         body = f"`{json.dumps(row.body())}`" if not row.baseline else "of this bench's own writing"
-        if row.distils:
-            recovery = distillation(
-                bench.ground.calibration.stem, bench.plan.distil_steps, label_weight=row.label_weight
-            )
+        if recovery := distillation(row, bench.ground.calibration.stem, bench.plan.distil_steps):
             body += f", then `{json.dumps({'recovery': recovery.model_dump(mode='json', exclude_unset=True)})}`"
         rows.append([title, body, _calibration(row)])
     return (

@@ -12,23 +12,23 @@ from core.engine.evaluation.zero_shot_tasks import batch_size
 
 DECODED_TOKENS = 8
 """Tokens that are decoded one by one after a prefill that is timed."""
-LONGEST_TIMED = 2048
+SMALL_TENSORS = 1.02
+"""All there is, to what is counted: biases, norms, indices, and what an allocator rounds up."""
+_LONGEST_TIMED = 2048
 """Most tokens of a prefill that is timed."""
-_SMALL_TENSORS = 1.02
-"""All there is, to what is counted: norms, indices, and what an allocator rounds up."""
 _ROTARY_FEATURES = 128
 """Features of the widest heads that are rotated, of which a forward holds a sine and a cosine."""
 
 
 def timed_tokens(description: ModelDescription, sequence_length: int) -> int:
     """Return how many tokens of such a sequence a model is timed on."""
-    return max(1, min(sequence_length, LONGEST_TIMED, description.context_length - DECODED_TOKENS))
+    return max(1, min(sequence_length, _LONGEST_TIMED, description.context_length - DECODED_TOKENS))
 
 
 def timing_bytes(dense: ModelDescription, other_bytes: int, sequence_length: int) -> int:
     """Return the bytes in which a model and one of at most `other_bytes` are timed in turn: both, and one's forward."""
     tokens = timed_tokens(dense, sequence_length)
-    return ceil((dense.bytes + other_bytes + forward_bytes(dense, tokens, predicted=1)) * _SMALL_TENSORS)
+    return ceil((dense.bytes + other_bytes + forward_bytes(dense, tokens, predicted=1)) * SMALL_TENSORS)
 
 
 def asking_bytes(description: ModelDescription, longest: int, logits_bytes: int) -> int:
@@ -41,7 +41,7 @@ def asking_bytes(description: ModelDescription, longest: int, logits_bytes: int)
     tokens = batch * max(longest - 1, 1)  # the last of an answer need not be read
     logits = tokens * description.vocabulary_size * WEIGHT_BYTES[description.dtype]
     passing = forward_bytes(description, tokens, predicted=tokens)
-    return ceil((description.bytes + logits + max(passing, 2 * logits)) * _SMALL_TENSORS)
+    return ceil((description.bytes + logits + max(passing, 2 * logits)) * SMALL_TENSORS)
 
 
 def forward_bytes(description: ModelDescription, tokens: int, *, predicted: int) -> int:
@@ -62,5 +62,11 @@ def _values_of_a_token(description: ModelDescription) -> tuple[int, int]:
     """
     hidden, block = description.hidden_size, BlockShape.of(description)
     if not block.groups or any(linear.experts for linear in description.linears):
-        return 6 * hidden + 3 * max(each.out_features for each in description.linears), 2 * hidden
+        return rough_values(description)
     return hidden + block.passing + 2 * min(_ROTARY_FEATURES, hidden), block.cached
+
+
+def rough_values(description: ModelDescription) -> tuple[int, int]:
+    """Return about how many values of a token are inside a block at the most, and those that a cache keeps of it."""
+    broadest = max(each.out_features for each in description.linears)
+    return 6 * description.hidden_size + 3 * broadest, 2 * description.hidden_size

@@ -11,12 +11,11 @@ from math import ceil
 from core.device_kinds import DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.evaluation.forward_memory import SMALL_TENSORS, rough_values
 
 VERIFIED_POSITIONS = 64
 """Tokens whose logits are compared."""
 _FLOAT = 4
-_SMALL_TENSORS = 1.02
-"""All there is, to what is counted: biases, norms, indices, and what an allocator rounds up."""
 _COPIES_OF_EXPERTS = 2
 """Bytes of a mixture once it is opened, to those of its files: pages of these, and stacks made of them."""
 _COPIES_IN_CONVERSION = 3
@@ -65,7 +64,7 @@ def full_needs(description: ModelDescription, device: DeviceKind) -> ReloadNeeds
     opened = description.bytes * (_COPIES_OF_EXPERTS if _stacks(description) else 1)
     if device.has_own_memory:
         forward = _passing(description, WEIGHT_BYTES[description.dtype]) + _cache(description)
-        on_device = ceil((description.bytes + max(forward, _logits(description))) * _SMALL_TENSORS)
+        on_device = ceil((description.bytes + max(forward, _logits(description))) * SMALL_TENSORS)
         return ReloadNeeds(offloads=False, memory=opened, device_memory=on_device, traffic=0)
     memory = opened + 2 * _FLOAT * VERIFIED_POSITIONS * description.vocabulary_size
     return ReloadNeeds(offloads=False, memory=memory, device_memory=0, traffic=0)
@@ -88,23 +87,23 @@ def offloaded_needs(description: ModelDescription, device: DeviceKind) -> Reload
     # Each tensor is read once when the model is opened, and in each of three forwards; stacks are written as well.
     traffic = 4 * description.bytes + width * sum(map(sum, stacks))
     if device.has_own_memory:
-        on_device = ceil((resident + working) * _SMALL_TENSORS)
+        on_device = ceil((resident + working) * SMALL_TENSORS)
         return ReloadNeeds(True, memory=max(resident, used, stacking), device_memory=on_device, traffic=traffic)
     compared = 2 * _FLOAT * VERIFIED_POSITIONS * description.vocabulary_size
-    memory = ceil((resident + max(working + compared, stacking)) * _SMALL_TENSORS)
+    memory = ceil((resident + max(working + compared, stacking)) * SMALL_TENSORS)
     return ReloadNeeds(True, memory=memory, device_memory=0, traffic=traffic)
 
 
 def _passing(description: ModelDescription, width: int) -> int:
     """Return the bytes of what a forward holds inside a block, with so many of each value."""
-    broadest = max(each.out_features for each in description.linears)
-    return _positions(description) * (6 * description.hidden_size + 3 * broadest) * width
+    inside, _ = rough_values(description)
+    return _positions(description) * inside * width
 
 
 def _cache(description: ModelDescription) -> int:
     """Return the bytes of keys and values of all blocks."""
-    values = 2 * _positions(description) * description.layers * description.hidden_size
-    return values * WEIGHT_BYTES[description.dtype]
+    _, cached = rough_values(description)
+    return _positions(description) * description.layers * cached * WEIGHT_BYTES[description.dtype]
 
 
 def _positions(description: ModelDescription) -> int:

@@ -115,6 +115,7 @@ def _value_and_gradient(
     gradient_NV = torch.empty_like(given_NV)
     total, total_of_labels = torch.zeros(2, dtype=torch.float64)
     rows, weight = len(given_NV), labels.weight if labels else 0.0
+    label_share = labels.share if labels else 0.0
     for start, end in row_slices(given_NV):
         log_q = softened(given_NV[start:end], temperature)
         if isinstance(wanted, TopWords):
@@ -126,10 +127,10 @@ def _value_and_gradient(
         if labels:
             value, label_slope = _of_labels(softened(given_NV[start:end], 1), labels.labels_N[start:end])
             total_of_labels = total_of_labels + value
-            slope.add_(label_slope.mul_(labels.share))
+            slope.add_(label_slope.mul_(label_share))
         gradient_NV[start:end] = slope
     total = (1 - weight) * (total * temperature**2 / rows)
-    return (total + total_of_labels * labels.share if labels else total).float(), gradient_NV
+    return (total + total_of_labels * label_share).float(), gradient_NV
 
 
 def _of_all_words(log_q: Tensor, log_p: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Distillation (Hinton 2015, arXiv:1503.02531, section 2): a teacher's predictions at a temperature T are learnt.
 
-The loss is T² · KL(teacher ‖ student), whose gradient is about as large at every temperature, averaged with that of
-what is right, as the paper advises: the token that the text goes on with, or an image's label. Where it is asked for,
-the error of the hidden states behind the blocks is added, times a weight.
+The loss is T² · KL(teacher ‖ student), whose gradient is about as large at every temperature. Where it is asked for,
+that is averaged with the loss of what is right, as in the paper: the token that the text goes on with, or an image's
+label; and the error of the hidden states behind the blocks is added, times a weight.
 """
 
 import torch

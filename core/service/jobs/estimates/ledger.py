@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 
-_SMALL_TENSORS = 1.02
-"""Factor of the bytes that small tensors add, which no account names."""
+from core.engine.evaluation.forward_memory import SMALL_TENSORS
 
 
 class Ledger:
@@ -18,7 +17,7 @@ class Ledger:
     @property
     def estimate(self) -> int:
         """Return the most bytes that were held, with small tensors among them."""
-        return ceil(self.peak * _SMALL_TENSORS)
+        return ceil(self.peak * SMALL_TENSORS)
 
     def reach(self, nbytes: float) -> None:
         """Note that so many bytes are taken beside those held, and given back."""
