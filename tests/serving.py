@@ -74,7 +74,12 @@ def served(
     (None: as long as they take).
     """
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, log_level=log_level, timeout_graceful_shutdown=grace_seconds
+        app,
+        host="127.0.0.1",
+        port=port,
+        log_level=log_level,
+        timeout_graceful_shutdown=grace_seconds,
+        timeout_keep_alive=300,  # a test that waits longer than uvicorn's five seconds would meet a closed connection
     )
     server = _PromptServer(config)
     thread = threading.Thread(target=server.run)

@@ -174,13 +174,13 @@ def test_a_refit_makes_up_for_what_it_left(folder: Path, method: Halving, tmp_pa
     seed=st.integers(0, 1000), sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5), far=st.sampled_from([0, 1e4])
 )
 def test_moments_of_parts_are_those_of_all_tokens(seed: int, sizes: list[int], far: float) -> None:
-    """Also where the mean is ten thousand standard deviations away."""
+    """Also where the mean is ten thousand standard deviations away; distances from it are rounded to float32."""
     X_NI = torch.randn(sum(sizes), 3, generator=torch.Generator().manual_seed(seed)) + far
     moments = InputMoments()
     for part in X_NI.split(sizes):
         moments.update(part[None])
     X_NI = X_NI.double()
-    torch.testing.assert_close(moments.mean_I, X_NI.mean(0), atol=1e-9, rtol=1e-5)
+    torch.testing.assert_close(moments.mean_I, X_NI.mean(0), atol=1e-7, rtol=1e-5)
     variance_I = X_NI.var(0) if len(X_NI) > 1 else torch.zeros(3, dtype=torch.float64)
-    torch.testing.assert_close(moments.variance_I, variance_I, atol=1e-9, rtol=1e-5)
-    torch.testing.assert_close(moments.mean_square_I, X_NI.square().mean(0), atol=1e-9, rtol=1e-5)
+    torch.testing.assert_close(moments.variance_I, variance_I, atol=1e-7, rtol=1e-5)
+    torch.testing.assert_close(moments.mean_square_I, X_NI.square().mean(0), atol=1e-7, rtol=1e-5)
