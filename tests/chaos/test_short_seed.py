@@ -8,13 +8,13 @@ import pytest
 from bench.chaos.running import run
 from bench.chaos.schedule import FEW
 
-SEED = 1764
+SEED = 5613
 
 
 @pytest.mark.timeout(400)
-def test_four_faults_of_a_small_fleet_break_nothing() -> None:
-    with TemporaryDirectory(prefix="chaos-", dir="/tmp") as folder:  # sockets need a short path
-        result = run(SEED, 4, None, Path(folder) / "run", services=FEW, clients_of_team=1)
+def test_two_faults_of_a_small_fleet_break_nothing() -> None:
+    with TemporaryDirectory(prefix="chaos-") as folder:
+        result = run(SEED, 2, None, Path(folder) / "run", services=FEW, clients_of_team=1)
     assert not result.violations, "\n".join(result.violations)
-    assert [done.kind for done in result.faults] == ["wire_silent", "kill", "postgres_immediate", "disk_full"]
+    assert [done.kind for done in result.faults] == ["postgres_immediate", "kill"]
     assert any(done.stage for done in result.faults), "none hit a job in the stage it was aimed at"
