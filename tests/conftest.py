@@ -32,6 +32,7 @@ from secateur_wire.teams import Role
 from tests.client.command_line import RunHere, run_here
 from tests.databases import administrator, fresh_database, make_template
 from tests.distribution import TOGETHER, ByWhatIsShared
+from tests.files_in_memory import keep_files_in_memory
 from tests.forked_processes import forking
 from tests.model_folders import write_llama, write_text
 from tests.one_dialect import share_dialect
@@ -43,6 +44,7 @@ from worker.samples.language import add_samples
 
 pytest_plugins = ["tests.budget"]
 
+keep_files_in_memory()
 share_dialect()
 share_trust()
 hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
