@@ -149,6 +149,11 @@ class Cell:
     def title(self) -> str:
         return f"seed {self.seed}, {self.row}, {TARGETS[self.target].title}"
 
+    @property
+    def untrained(self) -> "Cell":
+        """Return the cell that prunes the same and leaves it at that."""
+        return replace(self, row=ROWS[self.row].untrained)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -165,21 +170,12 @@ class Plan:
     task_targets: Sequence[str]
 
     def cells(self) -> list[Cell]:
-        """Rows that are quick first, all seeds of them, then the slow ones; of a seed one target after another.
+        """Rows that are quick first, all seeds of them, then the slow ones; of a seed one target after another."""
 
-        Of one target, first what is trained: what it was before is judged on the way.
-        """
-
-        def place(cell: Cell) -> tuple[bool, int, int, bool]:
-            row = ROWS[cell.row]
-            return row.slow, cell.seed, self.targets.index(cell.target), not row.distils
+        def place(cell: Cell) -> tuple[bool, int, int]:
+            return ROWS[cell.row].slow, cell.seed, self.targets.index(cell.target)
 
         return sorted(self._cells(), key=place)
-
-    def before_training(self, cell: Cell) -> Cell | None:
-        """Return the cell that is what this one was before it was trained; None where the plan has none."""
-        row = ROWS[cell.row]
-        return replace(cell, row=row.untrained) if row.distils and row.untrained in self.rows else None
 
     def _cells(self) -> Iterator[Cell]:
         for target in self.targets:

@@ -62,19 +62,18 @@ class Bench:
             self.dense = Dense(judged["parameters"], judged["perplexity"])
             remember(key, asdict(self.dense))
         cells = self._possible()
+        if "prune" in parts:
+            for alike in _pruned_alike(cells):
+                self._prune(alike)
         work: list[tuple[str, Cell | None, Callable[[], None]]] = [
-            *(("prune", cell, partial(self._prune, cell)) for cell in cells),
             *(("latency", cell, partial(self._time, cell)) for cell in cells),
             ("tasks", None, partial(self._ask, None)),
             *(("tasks", cell, partial(self._ask, cell)) for cell in cells),
         ]
         for part, cell, run_cell in work:
             if part in parts:
-                try:
+                with _told(part, cell):
                     run_cell()
-                except CellFailed as failure:
-                    title = cell.title if cell else "dense"
-                    print(f"{title}: {part} failed: {failure}", file=sys.stderr, flush=True)
 
     def is_complete(self) -> bool:
         """Return whether every cell of the plan was pruned."""
@@ -90,18 +89,22 @@ class Bench:
                 self.refused[f"{cell.row}, {TARGETS[cell.target].title}"] = why
         return possible
 
-    def _prune(self, cell: Cell) -> None:
-        """Prune, train where the row does, and judge; what is trained is judged before, too, if it was not yet."""
-        if cell in self.found:
+    def _prune(self, alike: Sequence[Cell]) -> None:
+        """Prune once for cells that differ in their training alone; train and judge each that was not judged yet."""
+        missing = [cell for cell in alike if cell not in self.found]
+        if not missing:
             return
-        with self._pruned(cell, self._key(cell)) as (folder, pruned):
-            stages = [pruned]
-            before = self.plan.before_training(cell)
-            if before is not None and before not in self.found:
-                self._judge(before, self._message(cell, "prune", folder).pruned, stages)
-            if ROWS[cell.row].distils:
-                stages.append(self._run_stage(cell, "recover", folder))
-            self._judge(cell, folder, stages)
+        first = missing[0]
+        with _told("prune", first), _place(f"untrained-{self._key(first)}") as folder:
+            pruned = self._run_pruning(first, folder)
+            checkpoint = self._message(first, "prune", folder).pruned
+            for cell in missing:
+                if not ROWS[cell.row].distils:
+                    self._judge(cell, checkpoint, [pruned])
+                    continue
+                with _told("recover", cell), _place(self._key(cell)) as trained:
+                    shutil.copytree(checkpoint, self._message(cell, "recover", trained).pruned)
+                    self._judge(cell, trained, [pruned, self._run_stage(cell, "recover", trained)])
 
     def _judge(self, cell: Cell, folder: Path, stages: Sequence[Measured]) -> None:
         """Take the figures of a checkpoint that came out of these stages, and keep them."""
@@ -148,28 +151,21 @@ class Bench:
         if cell is None:
             judged = run(_evaluator(), self._judgement(self.ground.model, {}, self.plan.task_limit), key)
         else:
-            with self._pruned(cell, key) as (folder, _):
+            with _place(key) as folder:
+                self._run_pruning(cell, folder)
                 if ROWS[cell.row].distils:
                     self._run_stage(cell, "recover", folder)
                 judged = run(_evaluator(), self._judgement(folder, {}, self.plan.task_limit), f"{key}-evaluation")
         self.answers[cell] = judged.result["tasks"]
         remember(key, judged.result["tasks"])
 
-    @contextmanager
-    def _pruned(self, cell: Cell, key: str) -> Iterator[tuple[Path, Measured]]:
-        """The checkpoint of a cell for a while, not trained yet, and what the process told that pruned it."""
-        row, output = ROWS[cell.row], (CACHE / "checkpoints" / key).absolute()
-        shutil.rmtree(output, ignore_errors=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            if row.baseline:
-                spec = self._work(cell) | {"model": str(self.ground.model), "text": str(self.ground.calibration)}
-                yield output, run(_program(row.baseline), spec | {"output": str(output)}, key)
-            else:
-                yield output, self._run_stage(cell, "prune", output)
-        finally:
-            for left in output.parent.glob(f"{key}*"):  # and what was in work, where the process was ended
-                shutil.rmtree(left, ignore_errors=True)
+    def _run_pruning(self, cell: Cell, output: Path) -> Measured:
+        """Prune into a place, in a process of its own, and return what that told; nothing is trained yet."""
+        row = ROWS[cell.row]
+        if not row.baseline:
+            return self._run_stage(cell, "prune", output)
+        spec = self._work(cell) | {"model": str(self.ground.model), "text": str(self.ground.calibration)}
+        return run(_program(row.baseline), spec | {"output": str(output)}, output.name)
 
     def _run_stage(self, cell: Cell, task: str, output: Path) -> Measured:
         """Run a stage of the cell's job in a process of its own, `recover` in the place of what was pruned."""
@@ -248,6 +244,36 @@ class Bench:
             "task_limit": task_limit,
             "threads": self.ground.threads,
         }
+
+
+def _pruned_alike(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Return the cells in their order, those together that differ in their training alone."""
+    alike: dict[Cell, list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault(cell.untrained, []).append(cell)
+    return list(alike.values())
+
+
+@contextmanager
+def _told(part: str, cell: Cell | None) -> Iterator[None]:
+    """Tell of a cell that fails, in place of ending the bench."""
+    try:
+        yield
+    except CellFailed as failure:
+        print(f"{cell.title if cell else 'dense'}: {part} failed: {failure}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _place(key: str) -> Iterator[Path]:
+    """The place of a checkpoint for a while, with nothing in it yet."""
+    output = (CACHE / "checkpoints" / key).absolute()
+    shutil.rmtree(output, ignore_errors=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield output
+    finally:
+        for left in output.parent.glob(f"{key}*"):  # and what was in work, where the process was ended
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _brief(latency: Mapping[str, Ratio]) -> str:

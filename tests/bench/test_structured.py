@@ -238,8 +238,9 @@ def test_a_row_that_distils_calibrates_on_the_model_s_own_text_and_is_judged_bef
 
     monkeypatch.setattr(running, "run", run_and_count)
     monkeypatch.chdir(tmp_path)
-    plain, name = "frontier per_layer quick", "frontier per_layer quick, distilled"
-    for each in (plain, name):
+    plain = "frontier per_layer quick"
+    name, labelled = f"{plain}, distilled", f"{plain}, distilled with labels"
+    for each in (plain, name, labelled):
         monkeypatch.setitem(ROWS, each, replace(ROWS[each], samples=8, length=16))
     tokens = tmp_path / "tokens.safetensors"
     write_tensors(tokens, {"tokens": torch.randint(96, (2, 16), generator=torch.Generator().manual_seed(0))})
@@ -250,13 +251,16 @@ def test_a_row_that_distils_calibrates_on_the_model_s_own_text_and_is_judged_bef
         own_text=write_words(tmp_path / "own.txt"),
         texts={IN_DOMAIN: tokens, OUT_OF_DOMAIN: tokens},
     )
-    bench = Bench(a_plan(plain, name, targets=["20"], seeds=1), ground)
+    bench = Bench(a_plan(plain, name, labelled, targets=["20"], seeds=1), ground)
     bench.complete(["prune"])
-    assert ran[1:] == ["prune", "evaluation", "recover", "evaluation"], "pruned once for both rows, after the dense"
+    trained = ["recover", "evaluation"]
+    assert ran[1:] == ["prune", "evaluation", *trained, *trained], "pruned once for the three rows, after the dense"
+    assert not list((CACHE / "checkpoints").iterdir())
     before, came_out = bench.found[Cell(plain, "20", 0)], bench.found[Cell(name, "20", 0)]
     assert came_out.recovery_seconds is not None and came_out.processor_seconds == 4.0
     assert bench.dense is not None and came_out.parameters < bench.dense.parameters
     assert came_out.perplexity != before.perplexity and before.recovery_seconds is None
+    assert bench.found[Cell(labelled, "20", 0)].perplexity not in (came_out.perplexity, before.perplexity)
     shutil.rmtree(CACHE)
     alone = Bench(a_plan(plain, targets=["20"], seeds=1), ground)
     alone.complete(["prune"])
