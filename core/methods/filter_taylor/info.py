@@ -5,8 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from core.engine.options.filters import FilterParameters
+from core.methods.classifier_cost import ClassifierFacts, FilterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
+
+
+_OF_GRADIENTS = ("taylor", "obd")
+"""Rankings that take gradients."""
 
 
 class FilterTaylorParameters(FilterParameters):
@@ -36,6 +41,20 @@ class FilterTaylorParameters(FilterParameters):
     )
 
 
+class FilterTaylorCost(FilterCost[FilterTaylorParameters]):
+    """Memory of the gradients of gates, or of the loss without some filters."""
+
+    def choosing_bytes(self, facts: ClassifierFacts[FilterTaylorParameters]) -> int:
+        memory, options = facts.memory, facts.parameters
+        images = min(facts.images, options.measured_images)
+        if options.compare or options.ranking in _OF_GRADIENTS:
+            return memory.gates(images)
+        return memory.silenced(images)
+
+    def retrain_steps(self, parameters: FilterTaylorParameters) -> int:
+        return parameters.retrain_steps
+
+
 INFO = MethodInfo(
     id="filter-taylor",
     rank=200,
@@ -57,4 +76,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=FilterTaylorParameters,
     removes="filters",
+    classifier_cost=FilterTaylorCost(),
 )

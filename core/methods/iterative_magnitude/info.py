@@ -7,8 +7,13 @@ from pydantic import Field
 from core.engine.options.allocation import LayerSparsities
 from core.engine.options.iteration import IterationOptions
 from core.engine.options.layer_selection import LayerSelection
+from core.methods.classifier_cost import ClassifierCost, ClassifierFacts, retraining_bytes
 from core.methods.method_info import ZEROS, MethodInfo
 from secateur_wire.methods import Needs, Paper
+
+
+_CUT_BYTES = 20
+"""Bytes of a weight while its layer is cut: its matrix, its score, a count of ties, and masks; beside a copy of it."""
 
 
 class IterativeMagnitudeParameters(LayerSelection, IterationOptions):
@@ -43,6 +48,19 @@ class IterativeMagnitudeParameters(LayerSelection, IterationOptions):
     )
 
 
+class IterativeMagnitudeCost(ClassifierCost[IterativeMagnitudeParameters]):
+    """Memory of losses, of a layer that is cut, of the search for dead neurons, and of retraining."""
+
+    def peak_bytes(self, facts: ClassifierFacts[IterativeMagnitudeParameters]) -> int:
+        """Return the most bytes of these; with rewinding there are early weights throughout."""
+        memory, options = facts.memory, facts.parameters
+        early = memory.passes.weights if options.rewind_step is not None else 0
+        peak = max(memory.measuring(facts.images), _CUT_BYTES * memory.largest, retraining_bytes(memory, options))
+        if options.remove_dead_neurons:
+            peak = max(peak, memory.finding_dead_neurons(facts.images))
+        return early + peak
+
+
 INFO = MethodInfo(
     id="iterative-magnitude",
     rank=180,
@@ -65,4 +83,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=IterativeMagnitudeParameters,
     removes="weights",
+    classifier_cost=IterativeMagnitudeCost(),
 )

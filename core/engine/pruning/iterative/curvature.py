@@ -68,11 +68,16 @@ def mean_squares(network: Network, images: ImageSet, curvature: Curvature) -> di
         layer.name: torch.zeros(layer.out_features, layer.in_features, device=network.device)
         for layer in network.layers
     }
-    size = min(network.batch_size, max(1, CHUNK // max(layer.numel for layer in network.layers)))
+    size = images_at_once(network)
     for uses, gradients, count in _passes(network, layers, images, curvature, size):
         for name, pairs in _by_layer(uses, gradients).items():
             totals[name] += _summed_squares(name, layers[name], pairs, count)
     return {name: total / len(images) for name, total in totals.items()}
+
+
+def images_at_once(network: Network) -> int:
+    """Return of how many images there are gradients of every single one at a time, in the largest layer's weight."""
+    return min(network.batch_size, max(1, CHUNK // max(layer.numel for layer in network.layers)))
 
 
 def gradient_rows(network: Network, images: ImageSet, curvature: Curvature) -> Iterator[Tensor]:

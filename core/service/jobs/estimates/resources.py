@@ -220,7 +220,8 @@ def classifier_needs(
     description: ClassifierDescription, work: ClassifierWork, *, device: DeviceKind, is_fetched: bool
 ) -> ResourceEstimate:
     """Return the resources that a job on an image classifier needs on a worker of that kind."""
-    memory_bytes, device_memory_bytes = _peaks(device, work.memory_bytes)
+    loaded = 2 * 4 * description.parameters  # as read, and in the module they are copied into
+    memory_bytes, device_memory_bytes = _peaks(device, work.memory_bytes, loaded)
     stored = description.bytes * (4 + is_fetched)  # rounds, artifact in two forms, its copy in a local store
     return ResourceEstimate(
         peak_memory_bytes=memory_bytes,
