@@ -70,7 +70,8 @@ class ClassifierPasses(BaseModel):
 
     `weights` are the bytes of parameters and buffers in float32, `trained` those of parameters, in so many `tensors`.
     Beside them, `evaluation` is a forward without gradients; `training` a forward in training mode and its backward,
-    with the gradients of all parameters; `gated` a forward and the gradients of gates of all coupled channels, None
+    with the gradients of all parameters; `gated` a forward and the gradients of gates of all coupled channels, and
+    `gated_again` such a forward and several gradients; `silenced` a forward without gradients with channels zeroed: None
     where channels cannot be coupled. `curvature` are the bytes of curvature of all layers, of as many images as are
     taken at once, `curved`. `operations` are those of a forward of one image.
     """
@@ -85,6 +86,8 @@ class ClassifierPasses(BaseModel):
     evaluation: PassBytes
     training: PassBytes
     gated: PassBytes | None
+    gated_again: PassBytes | None
+    silenced: PassBytes | None
     curvature: int
     curved: int
 

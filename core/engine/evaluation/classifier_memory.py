@@ -17,10 +17,10 @@ _FLOAT = 4
 def measuring_bytes(passes: ClassifierPasses, classes: int, images: int = MEASURED_AT_ONCE) -> int:
     """Return the bytes in which accuracy or loss is measured on so many images, or more.
 
-    Logits of one batch are still there while the next passes, and its images until the next are there.
+    Logits of one batch are still there while the next passes.
     """
     at_once = min(images, MEASURED_AT_ONCE)
-    return max(at_once * _FLOAT * classes + passes.evaluation.of(at_once), 2 * at_once * passes.image)
+    return at_once * _FLOAT * classes + passes.evaluation.of(at_once)
 
 
 def checking_bytes(passes: ClassifierPasses) -> int:

@@ -6,7 +6,7 @@ positions of an image that a layer is applied at.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
@@ -22,8 +22,8 @@ _COUNT_BYTES = 512
 """Bytes of the optimiser's count of steps of a parameter: the least that is allocated."""
 _LOOKED_AT = 32
 """Images on which neurons are looked at."""
-_COMPARED = 16
-"""Bytes of a weight while all of a model's are compared: its score twice, a count of ties, four masks."""
+_COMPARED = 13
+"""Bytes of a weight while all of a model's are compared: its score, a count of ties, masks, and its score again."""
 
 Solver = Callable[[int, Sequence[int]], int]
 """Bytes that a solver holds, by the inputs of a matrix, and the weights of matrices that read the same."""
@@ -71,10 +71,17 @@ class ClassifierMemory:
         """Return the bytes of accuracy or loss on so many images."""
         return measuring_bytes(self.passes, self.description.classes, images)
 
-    def silenced(self, images: int = MEASURED_AT_ONCE) -> int:
-        """Return the bytes of the loss with some channels zeroed: layers that read them have a copy of their inputs."""
+    def loss(self, images: int) -> int:
+        """Return the bytes of the mean loss on so many images: those of one batch are there until the next are."""
         at_once = min(images, MEASURED_AT_ONCE)
-        return self.measuring(images) + at_once * max((layer.inputs for layer in self.passes.layers), default=0)
+        following = min(images - at_once, at_once)
+        return max(self.measuring(at_once), (at_once + following) * self.passes.image)
+
+    def silenced(self, images: int) -> int:
+        """Return the bytes of the mean loss with some channels zeroed, or of what layers read of them."""
+        silenced = self.passes.silenced or self.passes.evaluation
+        at_once = min(images, MEASURED_AT_ONCE)
+        return max(self.loss(images), at_once * _FLOAT * self.description.classes + silenced.of(at_once))
 
     def training(self, batch: int) -> int:
         """Return the bytes of training every parameter in such batches, with the zeros of the layers held.
@@ -83,6 +90,10 @@ class ClassifierMemory:
         """
         kept = 2 * self.passes.trained + _COUNT_BYTES * self.passes.tensors + self.prunable
         return kept + self.passes.training.of(batch)
+
+    def cutting(self) -> int:
+        """Return the bytes of zeroing the smallest weights of one layer after the other."""
+        return max(_copied(layer) + 3 * _FLOAT * layer.numel for layer in self.layers)
 
     def comparing(self) -> int:
         """Return the bytes of choosing the lowest scores of all layers together, the scores themselves left out."""
@@ -119,18 +130,20 @@ class ClassifierMemory:
         """
         return 3 * self.passes.weights + self.passes.evaluation.of(1)
 
-    def gates(self, images: int) -> int:
-        """Return the bytes of the gradients of gates of all coupled channels on so many images."""
-        gated = self.passes.gated or self.passes.training
-        return gated.of(min(images, MEASURED_AT_ONCE))
+    def gates(self, images: int, *, retains: bool) -> int:
+        """Return the bytes of the gradients of gates of all coupled channels on so many images.
+
+        `retains`: what a forward has kept stays for further gradients.
+        """
+        gated = self.passes.gated_again if retains else self.passes.gated
+        return max(self.loss(images), (gated or self.passes.training).of(min(images, MEASURED_AT_ONCE)))
 
     def layerwise(self, given: LayerwisePass) -> int:
         """Return the bytes of a pass by which layers are pruned one after the other."""
         shapes = {layer.name: layer for layer in self.layers}
         if given.reads == "none" or not given.images:
             return max(_pruned(layer, 1, 0, given) for layer in shapes.values())
-        arriving = [(layer, shapes[layer.name]) for layer in self.passes.layers if layer.name in shapes]
-        return self._in_flight(given, shapes) if given.waits else self._two_passes(given, arriving)
+        return self._in_flight(given, shapes) if given.waits else self._two_passes(given, shapes)
 
     def _in_flight(self, given: LayerwisePass, shapes: dict[str, LinearShape]) -> int:
         """Return the most bytes while all images go from layer to layer, and wait there until it is pruned."""
@@ -140,42 +153,55 @@ class ClassifierMemory:
             passing = max(passing, layer.passing)
             if layer.name not in shapes:
                 continue
-            statistic = _statistic(layer, shapes[layer.name], given)
+            statistic = _statistic(layer, shapes[layer.name], given, images)
             peak = max(
                 peak,
                 waiting_bytes(images, batch, waited, layer.waiting, passing) + statistic,
                 images * layer.waiting + statistic + _unfolding(layer, batch),
-                images * layer.waiting + statistic + _pruned(shapes[layer.name], layer.groups, _rows(layer, given), given),
+                images * layer.waiting
+                + statistic
+                + _pruned(shapes[layer.name], layer.groups, _rows(layer, images), given),
             )
             waited, passing = layer.waiting, 0
         return peak
 
-    def _two_passes(self, given: LayerwisePass, arriving: Sequence[tuple[LayerPass, LinearShape]]) -> int:
+    def _two_passes(self, given: LayerwisePass, shapes: dict[str, LinearShape]) -> int:
         """Return the most bytes while statistics of all layers are taken, and then while each is pruned."""
-        batch = min(given.batch, given.images)
-        pixels = given.images * self.passes.image
-        statistics = sum(_statistic(layer, shape, given) for layer, shape in arriving)
-        passing = self.passes.evaluation.of(batch) - batch * self.passes.image
-        unfolded = max(
-            batch * (layer.waiting - self.passes.image) + _unfolding(layer, batch) for layer, _ in arriving
+        image, read = self.passes.image, [layer for layer in self.passes.layers if layer.name in shapes]
+
+        def statistics(layers: Sequence[LayerPass], images: int) -> int:
+            return sum(_statistic(layer, shapes[layer.name], given, images) for layer in layers) if images else 0
+
+        peak = statistics(read, given.images) + max(
+            _pruned(shapes[layer.name], layer.groups, _rows(layer, given.images), given) for layer in read
         )
-        solving = max(_pruned(shape, layer.groups, _rows(layer, given), given) for layer, shape in arriving)
-        return pixels + statistics + max(passing, unfolded, solving)
+        whole = min(given.batch, given.images)
+        last = given.images % whole or whole
+        for before, batch in {(0, whole), (max(0, given.images - last - whole), whole), (given.images - last, last)}:
+            done: list[LayerPass] = []
+            for layer in self.passes.layers:
+                own = layer.passing - image
+                if layer.name in shapes:
+                    done.append(layer)
+                    own = max(own, layer.waiting - image + _unfolding(layer, batch) // batch)
+                held = statistics(done, before + batch) + statistics(read[len(done) :], before)
+                peak = max(peak, held + batch * own)
+        return given.images * image + peak
 
 
 def _copied(layer: LinearShape) -> int:
     return _FLOAT * layer.numel if layer.kernel > 1 else 0
 
 
-def _rows(layer: LayerPass, given: LayerwisePass) -> int:
+def _rows(layer: LayerPass, images: int) -> int:
     """Return how many rows of a layer's inputs are kept to measure errors on."""
-    rows = layer.positions * given.images
+    rows = layer.positions * images
     return ceil(rows / max(1, rows // ERROR_ROWS))
 
 
-def _statistic(layer: LayerPass, shape: LinearShape, given: LayerwisePass) -> int:
-    """Return the bytes of the statistic of a layer's inputs, of all its groups."""
-    of_row = shape.in_features if given.reads == "gram" else 1 + _rows(layer, given)
+def _statistic(layer: LayerPass, shape: LinearShape, given: LayerwisePass, images: int) -> int:
+    """Return the bytes of the statistic of a layer's inputs, of all its groups, when so many images have passed."""
+    of_row = shape.in_features if given.reads == "gram" else 1 + _rows(layer, given.images) * images // given.images
     return _FLOAT * layer.groups * shape.in_features * of_row
 
 

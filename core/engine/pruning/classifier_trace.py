@@ -22,7 +22,7 @@ from core.engine.pruning.iterative.curvature import images_at_once, mean_squares
 from core.engine.pruning.layer_matrix import Layer, groups_of, input_rows, rows_at_once
 from core.engine.pruning.network import Network
 from core.engine.pruning.units.coupled_channels import CoupledChannels
-from core.engine.pruning.units.filter_rankings import taylor
+from core.engine.pruning.units.filter_rankings import add_expected_squares, taylor
 from core.errors import UnsupportedArchitecture
 
 _IMAGES = (128, 256)
@@ -82,7 +82,7 @@ class _Traced:
             layers=layers,
             evaluation=evaluation,
             training=self._moments(self._train),
-            gated=self._gated(),
+            **self._coupled(),
             curvature=self._curvature(),
             curved=images_at_once(self._network(_IMAGES[0])),
         )
@@ -179,20 +179,40 @@ class _Traced:
             return 0
         return max(mode.moments)
 
-    def _gated(self) -> PassBytes | None:
-        """Return what the gradients of all gates take; None where the channels cannot be coupled."""
+    def _coupled(self) -> dict[str, PassBytes | None]:
+        """Return what passes with gates and without some channels take; None where channels cannot be coupled."""
         try:
             groups = CoupledChannels.of(self.model, self.image_shape, is_checked=True).among(list(self.layers))
         except UnsupportedArchitecture:
-            return None
-        if not groups.groups:
-            return None
+            return {"gated": None, "gated_again": None, "silenced": None}
 
         def rank(images: int) -> None:
             network = self._network(images)
             taylor(network, groups, network.calibration, 0)
 
-        return self._moments(rank)
+        def rank_by_labels(images: int) -> None:
+            network = self._network(images)
+            ((pixels_BCHW, _),) = network.batches(network.calibration)
+            totals = [torch.zeros(group.units, dtype=torch.float64, device=_META) for group in groups.groups]
+            add_expected_squares(totals, network, groups, pixels_BCHW, _two_labels)
+
+        def without(images: int) -> None:
+            with groups.silenced({place: [0] for place in range(len(groups.groups))}):
+                self._evaluate(images)
+
+        if not groups.groups:
+            return {"gated": None, "gated_again": None, "silenced": None}
+        return {
+            "gated": self._moments(rank),
+            "gated_again": self._moments(rank_by_labels),
+            "silenced": self._moments(without, torch.no_grad()),
+        }
+
+
+def _two_labels(logarithms_BK: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return two labels of every image with their weights."""
+    labels_B1 = torch.zeros(len(logarithms_BK), 1, dtype=torch.int64, device=_META)
+    return [(labels_B1, logarithms_BK[:, 0]), (labels_B1, logarithms_BK[:, 0])]
 
 
 def _allocated(tensor: Tensor) -> int:

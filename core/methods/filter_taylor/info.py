@@ -10,10 +10,6 @@ from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 
-_OF_GRADIENTS = ("taylor", "obd")
-"""Rankings that take gradients."""
-
-
 class FilterTaylorParameters(FilterParameters):
     """Parameters of `filter-taylor`."""
 
@@ -47,9 +43,9 @@ class FilterTaylorCost(FilterCost[FilterTaylorParameters]):
     def choosing_bytes(self, facts: ClassifierFacts[FilterTaylorParameters]) -> int:
         memory, options = facts.memory, facts.parameters
         images = min(facts.images, options.measured_images)
-        if options.compare or options.ranking in _OF_GRADIENTS:
-            return memory.gates(images)
-        return memory.silenced(images)
+        if options.compare or options.ranking == "obd":
+            return memory.gates(images, retains=True)
+        return memory.gates(images, retains=False) if options.ranking == "taylor" else memory.silenced(images)
 
     def retrain_steps(self, parameters: FilterTaylorParameters) -> int:
         return parameters.retrain_steps

@@ -12,10 +12,6 @@ from core.methods.method_info import ZEROS, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 
-_CUT_BYTES = 20
-"""Bytes of a weight while its layer is cut: its matrix, its score, a count of ties, and masks; beside a copy of it."""
-
-
 class IterativeMagnitudeParameters(LayerSelection, IterationOptions):
     """Parameters of `iterative-magnitude`."""
 
@@ -55,7 +51,9 @@ class IterativeMagnitudeCost(ClassifierCost[IterativeMagnitudeParameters]):
         """Return the most bytes of these; with rewinding there are early weights throughout."""
         memory, options = facts.memory, facts.parameters
         early = memory.passes.weights if options.rewind_step is not None else 0
-        peak = max(memory.measuring(facts.images), _CUT_BYTES * memory.largest, retraining_bytes(memory, options))
+        peak = max(memory.loss(facts.images), memory.cutting(), retraining_bytes(memory, options))
+        if options.allocation == "sensitivity":  # beside a layer as it was
+            peak = max(peak, memory.loss(min(facts.images, options.scan_images or facts.images)) + 4 * memory.largest)
         if options.remove_dead_neurons:
             peak = max(peak, memory.finding_dead_neurons(facts.images))
         return early + peak

@@ -20,7 +20,7 @@ class OBDCost(ClassifierCost[OBDParameters]):
         diagonal = saliencies = 4 * memory.prunable
         return max(
             memory.curvature(images),
-            diagonal + saliencies + max(memory.measuring(images), memory.comparing()),
+            diagonal + saliencies + max(memory.loss(images), memory.comparing()),
             retraining_bytes(memory, options),
         )
 

@@ -119,7 +119,7 @@ class OBSOfClassifiers(ClassifierCost[OBSParameters]):
         taking_in = rows * (4 + 3 * _EXACT_BYTES)
         deletions = ceil(facts.sparsity * memory.prunable)
         deleting = _EXACT_BYTES * weights * (min(deletions, facts.parameters.reestimate_every or deletions) + _VECTORS)
-        return max(memory.measuring(images), memory.curvature(images) + inverse, inverse + max(taking_in, deleting))
+        return max(memory.loss(images), memory.curvature(images) + inverse, inverse + max(taking_in, deleting))
 
 
 INFO = MethodInfo(
