@@ -27,6 +27,7 @@ from core.errors import UnsupportedArchitecture
 
 _IMAGES = (128, 256)
 """Numbers of images that passes are traced with: multiples of what allocations are rounded to."""
+_TWO = 2
 _META = torch.device("meta")
 
 
@@ -151,10 +152,12 @@ class _Traced:
         }
         with outer.apart():
             try:
-                one = inputs[: len(inputs) // images]
+                two = inputs[: _TWO * len(inputs) // images]  # of a single one more is a view
                 with HeldBytes([*self.there, inputs]) as mode:
-                    next(input_rows(name, layer, one, 1))
-                facts["unfolding"] = max(mode.moments, default=0)
+                    for X_BGLI in input_rows(name, layer, two, _TWO):
+                        for X_BLI in X_BGLI.unbind(1):  # as a statistic takes them in
+                            X_BLI.reshape(-1, X_BLI.shape[-1])
+                facts["unfolding"] = max(mode.moments, default=0) // _TWO
             except UnsupportedArchitecture:  # a layer that no method reads the inputs of
                 pass
         return facts
