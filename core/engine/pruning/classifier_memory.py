@@ -115,13 +115,17 @@ class ClassifierMemory:
         There are a forward that keeps what its backward needs, copies of the layers' outputs, and gradients in these.
         """
         few = min(images, _LOOKED_AT)
-        outputs = _FLOAT * sum(each.positions * width for each, width in self._outputs())
-        return self.passes.weights + self.passes.training.of(few) - self.passes.trained + 2 * few * outputs
+        return self.passes.weights + self.graph(few) + few * self._outputs
 
-    def _outputs(self) -> list[tuple[LayerPass, int]]:
-        """Return the layers with how many outputs each has."""
+    def graph(self, images: int) -> int:
+        """Return the bytes that a forward keeps for gradients in the layers' outputs, with copies of these."""
+        return self.passes.training.of(images) + images * self._outputs
+
+    @property
+    def _outputs(self) -> int:
+        """Bytes of an image's outputs of all layers."""
         widths = {layer.name: layer.out_features for layer in self.description.linears}
-        return [(layer, widths[layer.name]) for layer in self.passes.layers]
+        return _FLOAT * sum(layer.positions * widths[layer.name] for layer in self.passes.layers)
 
     def coupling(self) -> int:
         """Return the bytes of finding coupled channels and removing some.

@@ -108,7 +108,8 @@ class OBSOfClassifiers(ClassifierCost[OBSParameters]):
     def peak_bytes(self, facts: ClassifierFacts[OBSParameters]) -> int:
         """Return the bytes of H⁻¹ and what deletions took from it, or of H⁻¹ and gradients of single images.
 
-        Of a batch of these there are the parts of each row, the rows, in float64 too, and two products with H⁻¹.
+        Of a batch of these there are the parts of each row beside the rows, or the rows in float64 too with two products
+        with H⁻¹, and what its forward has kept.
         """
         memory = facts.memory
         if not is_exact(facts.parameters, memory.layers):
@@ -116,10 +117,11 @@ class OBSOfClassifiers(ClassifierCost[OBSParameters]):
         weights = sum(layer.numel + layer.out_features for layer in memory.layers)
         images = min(facts.images, facts.parameters.curvature_images or facts.images, MEASURED_AT_ONCE)
         inverse, rows = _EXACT_BYTES * weights**2, images * weights
-        taking_in = rows * (4 + 3 * _EXACT_BYTES)
+        making = memory.curvature(images) + 2 * 4 * rows
+        taking_in = rows * (4 + 3 * _EXACT_BYTES) + memory.graph(images)
         deletions = ceil(facts.sparsity * memory.prunable)
         deleting = _EXACT_BYTES * weights * (min(deletions, facts.parameters.reestimate_every or deletions) + _VECTORS)
-        return max(memory.loss(images), memory.curvature(images) + inverse, inverse + max(taking_in, deleting))
+        return max(memory.loss(images), inverse + max(making, taking_in, deleting))
 
 
 INFO = MethodInfo(
