@@ -7,12 +7,12 @@ found of its passes, and the recipe alone; no torch.
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from core.engine.evaluation.classifier_memory import MEASURED_AT_ONCE
 from core.engine.options.base import MethodParameters
 from core.engine.options.filters import FilterParameters
 from core.engine.options.iteration import IterationOptions
 from core.engine.options.propagation import PropagationOptions
 from core.engine.pruning.classifier_memory import ClassifierMemory, LayerwisePass, Solver
-from core.engine.evaluation.classifier_memory import MEASURED_AT_ONCE
 
 _P = TypeVar("_P", bound=MethodParameters)
 _F = TypeVar("_F", bound=FilterParameters)

@@ -110,7 +110,11 @@ class Discoverer(RequestTaker):
         """Have a child look; raises the error that it reports, DiscoveryFailed where it ends without an answer."""
         question = json.dumps({"config": claimed.model.config, "tensors": claimed.model.tensors})
         answer = ask_child(
-            self._command, question, name="discovery", settings=self._settings, on_wait=self._renewing(sessions, claimed)
+            self._command,
+            question,
+            name="discovery",
+            settings=self._settings,
+            on_wait=self._renewing(sessions, claimed),
         )
         try:
             answered = _Answer.model_validate_json(answer)

@@ -24,8 +24,8 @@ def ask_child(
 ) -> bytes:
     """Return what a child answers on its standard output to a question on its standard input.
 
-    `on_wait` is called twice a second, and ends the child by an error of its own. Raises DiscoveryFailed where the child
-    fails or takes too long.
+    `on_wait` is called twice a second, and ends the child by an error of its own. Raises DiscoveryFailed where the
+    child fails or takes too long.
     """
     with TemporaryDirectory(prefix=f"secateur-{name}-") as temporary:
         folder = Path(temporary)

@@ -15,8 +15,8 @@ TRACE_VERSION = 1
 class PassBytes(BaseModel):
     """Bytes that a pass holds at its peak, whatever the number of images.
 
-    At every moment there are so many, `fixed`, and so many of each image. `moments` are (fixed, of an image): those that
-    are the most for some number of images.
+    At every moment there are so many, `fixed`, and so many of each image. `moments` are (fixed, of an image): those
+    that are the most for some number of images.
     """
 
     moments: list[tuple[int, int]]
@@ -70,10 +70,10 @@ class ClassifierPasses(BaseModel):
 
     `weights` are the bytes of parameters and buffers in float32, `trained` those of parameters, in so many `tensors`.
     Beside them, `evaluation` is a forward without gradients; `training` a forward in training mode and its backward,
-    with the gradients of all parameters; `gated` a forward and the gradients of gates of all coupled channels, and
-    `gated_again` such a forward and several gradients; `silenced` a forward without gradients with channels zeroed: None
-    where channels cannot be coupled. `curvature` are the bytes of curvature of all layers, of as many images as are
-    taken at once, `curved`. `operations` are those of a forward of one image.
+    with the gradients of all parameters. `gated` is a forward and the gradients of gates of all coupled channels,
+    `gated_again` such a forward and several gradients, `silenced` a forward without gradients and with channels zeroed;
+    None where channels cannot be coupled. `curvature` are the bytes of curvature of all layers, of as many images as
+    are taken at once, `curved`. `operations` are those of a forward of one image.
     """
 
     version: int = TRACE_VERSION
@@ -99,7 +99,7 @@ class ClassifierPasses(BaseModel):
 
 
 class TraceQuestion(BaseModel):
-    """What a trace needs of a model: its config, dtype and shape of each tensor by the file's key, and of its images."""
+    """Question to a trace: a model's config, dtype and shape of each tensor by the file's key, and shape of images."""
 
     config: dict[str, Any]
     tensors: dict[str, tuple[str, tuple[int, ...]]]
@@ -107,7 +107,7 @@ class TraceQuestion(BaseModel):
 
 
 class TraceAnswer(BaseModel):
-    """What a trace has found, or why it has found nothing."""
+    """Answer of a trace: what it has found, or why it has found nothing."""
 
     passes: ClassifierPasses | None = None
     error: str | None = None

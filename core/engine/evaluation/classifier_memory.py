@@ -24,7 +24,7 @@ def measuring_bytes(passes: ClassifierPasses, classes: int, images: int = MEASUR
 
 
 def checking_bytes(passes: ClassifierPasses) -> int:
-    """Return the bytes in which a saved model is checked, itself among them: it is opened twice, one after the other."""
+    """Return the bytes in which a saved model is checked, itself among them: opened twice, one after the other."""
     return passes.weights + passes.evaluation.of(CHECKED_AT_ONCE)
 
 

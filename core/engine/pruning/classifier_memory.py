@@ -6,7 +6,7 @@ positions of an image that a layer is applied at.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
@@ -130,7 +130,7 @@ class ClassifierMemory:
     def coupling(self) -> int:
         """Return the bytes of finding coupled channels and removing some.
 
-        A copy of the model loses some for a check: its weights before, those cut out, and the new parameters they go to.
+        A copy of the model loses some for a check: there are its weights before, those cut out, and the new parameters.
         """
         return 3 * self.passes.weights + self.passes.evaluation.of(1)
 

@@ -101,7 +101,9 @@ class _Traced:
             self.model.zero_grad()
             self.model.eval()
 
-    def _moments(self, run: Callable[[int], object], context: AbstractContextManager[object] | None = None) -> PassBytes:
+    def _moments(
+        self, run: Callable[[int], object], context: AbstractContextManager[object] | None = None
+    ) -> PassBytes:
         """Return what a pass holds, from what it holds with few images and with more."""
         few, more = _IMAGES
         held = []
@@ -126,7 +128,12 @@ class _Traced:
                     passing = max([mode.current, *mode.moments[since:]])
                     since = len(mode.moments)
                     rows = self._rows(name, layer, arguments[0], images, mode)
-                    seen[name] = {"passing": passing // images, "waiting": mode.current // images, "positions": 0, **rows}
+                    seen[name] = {
+                        "passing": passing // images,
+                        "waiting": mode.current // images,
+                        "positions": 0,
+                        **rows,
+                    }
 
             return hook
 

@@ -10,7 +10,6 @@ from core.methods.classifier_cost import ClassifierFacts, FilterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
-
 _NORM_BYTES = 16
 """Bytes of a weight while its filter's norm is taken: in float64, and its absolute value."""
 

@@ -108,8 +108,8 @@ class OBSOfClassifiers(ClassifierCost[OBSParameters]):
     def peak_bytes(self, facts: ClassifierFacts[OBSParameters]) -> int:
         """Return the bytes of H⁻¹ and what deletions took from it, or of H⁻¹ and gradients of single images.
 
-        Of a batch of these there are the parts of each row beside the rows, or the rows in float64 too with two products
-        with H⁻¹, and what its forward has kept.
+        Of a batch of these there are the parts of each row beside the rows, or the rows in float64 too with two
+        products with H⁻¹, and what its forward has kept.
         """
         memory = facts.memory
         if not is_exact(facts.parameters, memory.layers):

@@ -22,7 +22,6 @@ from core.engine.options.iteration import Curvature
 from core.engine.pruning.layer_matrix import CHUNK, Layer, input_rows, layer_of, output_rows, to_matrix
 from core.engine.pruning.network import Network
 
-
 Result = TypeVar("Result")
 _Use = tuple[str, Tensor, Tensor]
 """Name of a layer, its inputs and its outputs."""

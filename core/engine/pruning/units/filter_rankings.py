@@ -68,7 +68,8 @@ def add_expected_squares(
 ) -> None:
     """Add half the expected squares of the gradients of labels' log-probabilities in the gates, summed over a batch.
 
-    `expected` gives labels [batch, 1] with weights [batch] by all log-probabilities. What the forward kept for its gradients is there until the end of the call.
+    `expected` gives labels [batch, 1] with weights [batch] by all log-probabilities. What the forward kept for its
+    gradients is there until the end of the call.
     """
     gates = _open_gates(network, groups, len(pixels_BCHW))
     with groups.gated(gates):
@@ -80,9 +81,7 @@ def add_expected_squares(
             total_U += (gradient_BU.square() * weights_B[:, None]).sum(dim=0) / 2
 
 
-def _of_loss(
-    network: Network, groups: CoupledChannels, pixels_BCHW: Tensor, labels_B: Tensor
-) -> tuple[Tensor, ...]:
+def _of_loss(network: Network, groups: CoupledChannels, pixels_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, ...]:
     """Return the gradients of a batch's summed loss in the gates of each group, [batch, units]."""
     gates = _open_gates(network, groups, len(labels_B))
     with groups.gated(gates):

@@ -63,9 +63,7 @@ def classifier_work(description: ClassifierDescription, job: Recipe, counts: Ima
         reads = get_method(options.method).variant(options.pattern).needs.calibration
         images = counts.evaluation * (1 + points) + counts.calibration * points * reads
     if passes is not None:
-        memory = traced_bytes(
-            description, passes, job, calibration=counts.calibration, evaluation=counts.evaluation
-        )
+        memory = traced_bytes(description, passes, job, calibration=counts.calibration, evaluation=counts.evaluation)
         return ClassifierWork(images, forward * images, memory)
     maps = sum(linear.out_features * positions[linear.name] for linear in description.linears)
     is_trained = needs.gradients or needs.training or job.recovery is not None

@@ -65,7 +65,9 @@ def _measured_bytes(
     rate = max(options.rates or [0.0])
     if variant.removes == "filters":
         return max(held, _pruning_bytes(memory, variant, inner, rate, calibration))
-    return max(held + 4 * memory.largest, *(_alone(memory, each, variant, inner, rate, calibration) for each in memory.layers))
+    return max(
+        held + 4 * memory.largest, *(_alone(memory, each, variant, inner, rate, calibration) for each in memory.layers)
+    )
 
 
 def _alone(

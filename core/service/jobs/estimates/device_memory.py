@@ -127,7 +127,9 @@ def _prune_block(
             else:
                 waiting, statistic = _waiting(given, dense_group, group), _statistic(given, group)
                 # Of one micro-batch alone there is no statistic before it arrives.
-                ledger.reach(waiting_bytes(tokens, batch, waited, waiting, passing) + (statistic if tokens > batch else 0))
+                ledger.reach(
+                    waiting_bytes(tokens, batch, waited, waiting, passing) + (statistic if tokens > batch else 0)
+                )
                 with ledger.holding(statistic):
                     ledger.reach(waiting_bytes(tokens, batch, waited, waiting, arriving))
                     with ledger.holding(waiting * tokens):
