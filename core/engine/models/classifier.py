@@ -93,7 +93,9 @@ def build_without_weights(folder: ClassifierFolder) -> PreTrainedModel:
         if not name.endswith(COUNTERS)
     }
     reshape_modules(model, shapes, folder.groups)
-    return model.to("meta").eval()
+    nn.Module.to(model, "meta")  # what a constructor has computed of numbers
+    model.eval()
+    return model
 
 
 def load_classifier(folder: ClassifierFolder, device: torch.device | None = None) -> PreTrainedModel:

@@ -169,6 +169,12 @@ class _Traced:
                 pass
         return facts
 
+    def _peak(self, run: Callable[[], object]) -> int:
+        """Return the most bytes that a pass holds."""
+        with HeldBytes(self.there) as mode:
+            run()
+        return max(mode.moments, default=0)
+
     def _network(self, images: int) -> Network:
         return Network(
             self.model,
@@ -183,11 +189,9 @@ class _Traced:
         network = self._network(_IMAGES[0])
         images = _ImagesWithoutPixels(images_at_once(network), self.image_shape)
         try:
-            with HeldBytes(self.there) as mode:
-                mean_squares(network, images, "empirical_fisher")
+            return self._peak(lambda: mean_squares(network, images, "empirical_fisher"))
         except UnsupportedArchitecture:  # such a layer has to be skipped
             return 0
-        return max(mode.moments)
 
     def _coupled(self) -> dict[str, PassBytes | None]:
         """Return what passes with gates and without some channels take; None where channels cannot be coupled."""

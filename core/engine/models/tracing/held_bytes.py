@@ -24,7 +24,7 @@ class HeldBytes(TorchDispatchMode):
     """
 
     def __init__(self, there: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        TorchDispatchMode.__init__(self)
         self.current = 0
         self.moments: list[int] = []
         self._there = {each.untyped_storage()._cdata: each for each in there}
