@@ -12,7 +12,7 @@ from core.engine.options.base import MethodParameters
 from core.engine.options.filters import FilterParameters
 from core.engine.options.iteration import IterationOptions
 from core.engine.options.propagation import PropagationOptions
-from core.engine.pruning.classifier_memory import ClassifierMemory, LayerwisePass, Solver
+from core.engine.pruning.classifier_memory import ClassifierMemory, LayerwisePruning, Solver
 
 _P = TypeVar("_P", bound=MethodParameters)
 _F = TypeVar("_F", bound=FilterParameters)
@@ -20,7 +20,7 @@ _F = TypeVar("_F", bound=FilterParameters)
 
 @dataclass(frozen=True)
 class ClassifierFacts(Generic[_P]):
-    """What a job prunes and by what: the memory of the engine's steps, checked parameters, sparsity and images.
+    """Facts of a job: the memory of the engine's steps on its classifier, checked parameters, sparsity and images.
 
     `images` are those of the calibration set. Of a method that prunes layer by layer, `reads` is the statistic of their
     inputs and `solver` what its solver takes.
@@ -43,7 +43,11 @@ class ClassifierCost(Generic[_P]):
         waits, batch = True, MEASURED_AT_ONCE
         if isinstance(options, PropagationOptions):
             waits, batch = options.propagation == "in_flight", options.micro_batch or batch
-        return facts.memory.layerwise(LayerwisePass(facts.images, batch, waits, facts.reads, facts.solver))
+        return facts.memory.layerwise(LayerwisePruning(facts.images, batch, waits, facts.reads, facts.solver))
+
+    def alone_bytes(self, facts: ClassifierFacts[_P]) -> int:
+        """Return the most bytes beside the model's weights while what goes of one layer alone is chosen, and zeroed."""
+        return self.peak_bytes(facts)
 
 
 class FilterCost(ClassifierCost[_F]):
@@ -57,9 +61,12 @@ class FilterCost(ClassifierCost[_F]):
         """Return the training steps of a round."""
         raise NotImplementedError
 
+    def alone_bytes(self, facts: ClassifierFacts[_F]) -> int:
+        return max(facts.memory.coupling(), self.choosing_bytes(facts))
+
     def peak_bytes(self, facts: ClassifierFacts[_F]) -> int:
         memory, options = facts.memory, facts.parameters
-        peak = max(memory.coupling(), self.choosing_bytes(facts))
+        peak = self.alone_bytes(facts)
         if self.retrain_steps(options):
             peak = max(peak, memory.training(options.retrain_batch_size) - memory.prunable)  # no weight is zero
         return peak

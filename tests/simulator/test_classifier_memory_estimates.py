@@ -15,12 +15,15 @@ from core.engine.evaluation.classifier_memory import checking_bytes, timing_byte
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
+from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.pruning.classifier_trace import trace_classifier
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, weights_of
 from core.engine.recovery.request import Recovery
+from core.engine.resume.store import ResumeStore
 from core.methods.engine import build_classifier_method
 from core.methods.registry import METHODS, get_method
+from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.service.jobs.estimates.classifier_account import traced_bytes
 from tests.engine.classifier_folders import CLASSES, FAMILIES, image_shape, make_classifier
 from tests.engine.classifying import random_images
@@ -39,6 +42,7 @@ _QUICK = {
 }  # fmt: skip
 _SLOW = ("timm-vgg", "obd"), ("timm-vgg", "obs")
 """Ten million weights, of which every image has gradients: minutes."""
+_OF_MANY_GROUPS = ("mobilenet-v2", "timm-resnet", "timm-vgg")
 _IN_FOURS = ("lenet-300-100", "mlp")
 """Networks every layer of which reads a multiple of four features."""
 
@@ -190,10 +194,41 @@ def test_every_method_takes_what_it_was_estimated_to(
 ) -> None:
     if (name, method) in _SLOW:
         pytest.skip("its gradients of single images take minutes")
+    if given.get("rates") == "sensitivity" and name in _OF_MANY_GROUPS:
+        pytest.skip("a scan of many groups of wide maps takes minutes")
     if pattern == "2:4" and name not in _IN_FOURS:
         pytest.skip("two of four inputs: its layers read other numbers")
     trains_less = pattern == "structured" and _parameters(method, pattern, given)["retrain_steps"] > 0
     _check(tmp_path, name, method, pattern, most=_MOST_AFTER_FILTERS_WENT if trains_less else _MOST, **given)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("lenet-300-100", "sparsegpt"),
+        *(
+            pytest.param(name, method, marks=pytest.mark.nightly)
+            for name in ("lenet-300-100", "lenet-5", "resnet", "vit")
+            for method in ("magnitude", "wanda", "filter-l1", "filter-taylor")
+        ),
+    ],
+)
+def test_sensitivity_takes_what_it_was_estimated_to(name: str, method: str, tmp_path: Path) -> None:
+    folder = make_classifier(tmp_path / "model", name)
+    opened = open_classifier(folder)
+    inner = {"measured_images": _CALIBRATION} if method.startswith("filter") else {}
+    given = {"method": method, "pattern": get_method(method).patterns[0], "rates": [0.3, 0.6], "parameters": inner}
+    recipe = recipe_of(method="sensitivity", parameters=given)
+    assert isinstance(recipe.parameters, SensitivityOptions)
+    with simulate(LIKE_CUDA) as (_, simulated):
+        network = Network(
+            load_classifier(opened, simulated.device), opened.description.linears, device=simulated.device,
+            images=random_images(_CALIBRATION, image_shape(name), classes=CLASSES),
+        )  # fmt: skip
+        evaluation = random_images(_EVALUATION, image_shape(name), classes=CLASSES, seed=3)
+        classifier_sensitivity(network, evaluation, recipe.parameters, ResumeStore(tmp_path, "fingerprint"))
+        peak = simulated.peak
+    _require_close(_estimate(folder, name, "sensitivity", parameters=given), peak)
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,10 @@ def ask_child(
     """
     with TemporaryDirectory(prefix=f"secateur-{name}-") as temporary:
         folder = Path(temporary)
-        asked, answer, log = (folder / each for each in ("question.json", "answer.json", "log"))
-        asked.write_text(question)
+        asking, answer, log = (folder / each for each in ("question.json", "answer.json", "log"))
+        asking.write_text(question)
         kills_before = memory_kills()
-        with asked.open("rb") as stdin, answer.open("wb") as stdout, log.open("wb") as stderr:
+        with asking.open("rb") as stdin, answer.open("wb") as stdout, log.open("wb") as stderr:
             limits = (str(settings.discovery_memory_bytes), str(_MOST_ANSWER_BYTES))
             child = spawn(
                 [sys.executable, "-m", "worker.runner.secluded", *limits, *command],

@@ -30,7 +30,7 @@ Solver = Callable[[int, Sequence[int]], int]
 
 
 @dataclass(frozen=True)
-class LayerwisePass:
+class LayerwisePruning:
     """A pass over so many images by which layers are pruned one after the other, in micro-batches of `batch`.
 
     `reads` is the statistic of a layer's inputs, "norms" or "gram"; "none": then no image passes. `waits`: all images
@@ -142,14 +142,14 @@ class ClassifierMemory:
         gated = self.passes.gated_again if retains else self.passes.gated
         return max(self.loss(images), (gated or self.passes.training).of(min(images, MEASURED_AT_ONCE)))
 
-    def layerwise(self, given: LayerwisePass) -> int:
+    def layerwise(self, given: LayerwisePruning) -> int:
         """Return the bytes of a pass by which layers are pruned one after the other."""
         shapes = {layer.name: layer for layer in self.layers}
         if given.reads == "none" or not given.images:
             return max(_pruned(layer, 1, 0, given) for layer in shapes.values())
         return self._in_flight(given, shapes) if given.waits else self._two_passes(given, shapes)
 
-    def _in_flight(self, given: LayerwisePass, shapes: dict[str, LinearShape]) -> int:
+    def _in_flight(self, given: LayerwisePruning, shapes: dict[str, LinearShape]) -> int:
         """Return the most bytes while all images go from layer to layer, and wait there until it is pruned."""
         images, batch = given.images, min(given.batch, given.images)
         peak, waited, passing = images * self.passes.image, self.passes.image, 0
@@ -169,7 +169,7 @@ class ClassifierMemory:
             waited, passing = layer.waiting, 0
         return peak
 
-    def _two_passes(self, given: LayerwisePass, shapes: dict[str, LinearShape]) -> int:
+    def _two_passes(self, given: LayerwisePruning, shapes: dict[str, LinearShape]) -> int:
         """Return the most bytes while statistics of all layers are taken, and then while each is pruned."""
         image, read = self.passes.image, [layer for layer in self.passes.layers if layer.name in shapes]
 
@@ -179,17 +179,17 @@ class ClassifierMemory:
         peak = statistics(read, given.images) + max(
             _pruned(shapes[layer.name], layer.groups, _rows(layer, given.images), given) for layer in read
         )
-        whole = min(given.batch, given.images)
-        last = given.images % whole or whole
-        for before, batch in {(0, whole), (max(0, given.images - last - whole), whole), (given.images - last, last)}:
+        full = min(given.batch, given.images)
+        last = given.images % full or full
+        for before, batch in {(0, full), (max(0, given.images - last - full), full), (given.images - last, last)}:
             done: list[LayerPass] = []
             for layer in self.passes.layers:
                 own = layer.passing - image
                 if layer.name in shapes:
                     done.append(layer)
                     own = max(own, layer.waiting - image + _unfolding(layer, batch) // batch)
-                held = statistics(done, before + batch) + statistics(read[len(done) :], before)
-                peak = max(peak, held + batch * own)
+                taken = statistics(done, before + batch) + statistics(read[len(done) :], before)
+                peak = max(peak, taken + batch * own)
         return given.images * image + peak
 
 
@@ -203,7 +203,7 @@ def _rows(layer: LayerPass, images: int) -> int:
     return ceil(rows / max(1, rows // ERROR_ROWS))
 
 
-def _statistic(layer: LayerPass, shape: LinearShape, given: LayerwisePass, images: int) -> int:
+def _statistic(layer: LayerPass, shape: LinearShape, given: LayerwisePruning, images: int) -> int:
     """Return the bytes of the statistic of a layer's inputs, of all its groups, when so many images have passed."""
     of_row = shape.in_features if given.reads == "gram" else 1 + _rows(layer, given.images) * images // given.images
     return _FLOAT * layer.groups * shape.in_features * of_row
@@ -213,7 +213,7 @@ def _unfolding(layer: LayerPass, batch: int) -> int:
     return min(batch, layer.at_once) * layer.unfolding
 
 
-def _pruned(shape: LinearShape, groups: int, rows: int, given: LayerwisePass) -> int:
+def _pruned(shape: LinearShape, groups: int, rows: int, given: LayerwisePruning) -> int:
     """Return the bytes while a layer is pruned, group by group, its errors are measured, and it is set.
 
     There are the pruned groups; of one its difference, and the products that measure it; or all of them put together,

@@ -17,7 +17,7 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.evaluation.flops import count_flops
 from core.engine.models.classifier import ClassifierFolder, build_without_weights
 from core.engine.models.hooks import removed_after
-from core.engine.models.tracing.held_bytes import ROUNDING, FusedAttention, HeldBytes
+from core.engine.models.tracing.live_bytes import ROUNDING, FusedAttention, LiveBytes
 from core.engine.pruning.iterative.curvature import images_at_once, mean_squares
 from core.engine.pruning.layer_matrix import Layer, groups_of, input_rows, rows_at_once
 from core.engine.pruning.network import Network
@@ -106,14 +106,14 @@ class _Traced:
     ) -> PassBytes:
         """Return what a pass holds, from what it holds with few images and with more."""
         few, more = _IMAGES
-        held = []
+        seen = []
         for images in _IMAGES:
-            with context or nullcontext(), HeldBytes(self.there) as mode:
+            with context or nullcontext(), LiveBytes(self.there) as mode:
                 run(images)
-            held.append(mode.moments)
-        of_images = [(second - first) // (more - few) for first, second in zip(*held, strict=True)]
+            seen.append(mode.moments)
+        of_images = [(second - first) // (more - few) for first, second in zip(*seen, strict=True)]
         return PassBytes.of_moments(
-            (first - of_image * few, of_image) for first, of_image in zip(held[0], of_images, strict=True)
+            (first - of_image * few, of_image) for first, of_image in zip(seen[0], of_images, strict=True)
         )
 
     def _layers(self) -> list[LayerPass]:
@@ -145,11 +145,11 @@ class _Traced:
 
         handles = [layer.register_forward_pre_hook(arrive(name)) for name, layer in self.layers.items()]
         handles += [layer.register_forward_hook(leave(name)) for name, layer in self.layers.items()]
-        with removed_after(handles), HeldBytes(self.there) as mode:
+        with removed_after(handles), LiveBytes(self.there) as mode:
             self._evaluate(images)
         return [LayerPass.model_validate({"name": name, **facts}) for name, facts in seen.items()]
 
-    def _rows(self, name: str, layer: Layer, inputs: Tensor, images: int, outer: HeldBytes) -> dict[str, int]:
+    def _rows(self, name: str, layer: Layer, inputs: Tensor, images: int, outer: LiveBytes) -> dict[str, int]:
         """Return what rows of a layer's inputs take, of one image, and how many images' are made at once."""
         facts = {
             "groups": groups_of(layer),
@@ -157,10 +157,10 @@ class _Traced:
             "at_once": rows_at_once(layer, inputs, images),
             "unfolding": 0,
         }
-        with outer.apart():
+        with outer.uncounted():
             try:
                 two = inputs[: _TWO * len(inputs) // images]  # of a single one more is a view
-                with HeldBytes([*self.there, inputs]) as mode:
+                with LiveBytes([*self.there, inputs]) as mode:
                     for X_BGLI in input_rows(name, layer, two, _TWO):
                         for X_BLI in X_BGLI.unbind(1):  # as a statistic takes them in
                             X_BLI.reshape(-1, X_BLI.shape[-1])
@@ -171,7 +171,7 @@ class _Traced:
 
     def _peak(self, run: Callable[[], object]) -> int:
         """Return the most bytes that a pass holds."""
-        with HeldBytes(self.there) as mode:
+        with LiveBytes(self.there) as mode:
             run()
         return max(mode.moments, default=0)
 

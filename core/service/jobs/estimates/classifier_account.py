@@ -5,11 +5,11 @@ processes of their own.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.classifier_passes import ClassifierPasses
-from core.engine.architectures.layer_shape import LinearShape
 from core.engine.evaluation.classifier_memory import checking_bytes, timing_bytes
 from core.engine.evaluation.forward_memory import SMALL_TENSORS
 from core.engine.exporters.registry import EXPORTERS
@@ -34,19 +34,21 @@ def traced_bytes(
     method = get_method(job.method)
     options = job.parameters
     if isinstance(options, SensitivityOptions):
-        held = _measured_bytes(description, passes, options, calibration, evaluation)
-        return ceil(SMALL_TENSORS * (passes.weights + held))
+        peak = _measured_bytes(description, passes, options, calibration, evaluation)
+        return ceil(SMALL_TENSORS * (passes.weights + peak))
     memory = _memory(description, passes, options)
-    held = memory.measuring(evaluation)
+    peak = memory.measuring(evaluation)
     if method.prunes:
-        held = max(held, _pruning_bytes(memory, method.variant(job.pattern), options, job.sparsity or 0, calibration))
+        variant = method.variant(job.pattern)
+        facts = _facts(memory, variant, options, job.sparsity or 0, calibration)
+        peak = max(peak, variant.classifier_cost.peak_bytes(facts))
     if EXPORTERS[job.output.format].changes_weights:
-        held = max(held, _SHARED_BYTES * memory.largest)
+        peak = max(peak, _SHARED_BYTES * memory.largest)
     teacher = 0
     if job.recovery is not None:  # whose zeros are known beside for the report
-        held = max(held, memory.prunable + memory.training(job.recovery.batch_size))
+        peak = max(peak, memory.prunable + memory.training(job.recovery.batch_size))
         teacher = passes.weights * RECOVERIES[job.recovery.method].learns_from_model
-    stages = passes.weights + teacher + held
+    stages = passes.weights + teacher + peak
     return ceil(SMALL_TENSORS * max(stages, checking_bytes(passes), timing_bytes(passes, passes.weights)))
 
 
@@ -60,26 +62,18 @@ def _measured_bytes(
     """Return the bytes of one layer after the other that is pruned alone, beside its weights as they were."""
     inner = parse_parameters(options.method, options.parameters, options.pattern)
     variant = get_method(options.method).variant(options.pattern)
-    memory = _memory(description, passes, inner)
-    held = memory.silenced(evaluation) if variant.removes == "filters" else memory.measuring(evaluation)
-    rate = max(options.rates or [0.0])
+    memory, rate = _memory(description, passes, inner), max(options.rates or [0.0])
     if variant.removes == "filters":
-        return max(held, _pruning_bytes(memory, variant, inner, rate, calibration))
-    return max(
-        held + 4 * memory.largest, *(_alone(memory, each, variant, inner, rate, calibration) for each in memory.layers)
+        scoring = variant.classifier_cost.alone_bytes(_facts(memory, variant, inner, rate, calibration))
+        return max(memory.silenced(evaluation), scoring)
+    alone = (
+        4 * layer.numel
+        + variant.classifier_cost.alone_bytes(
+            _facts(replace(memory, layers=[layer]), variant, inner, rate, calibration)
+        )
+        for layer in memory.layers
     )
-
-
-def _alone(
-    memory: ClassifierMemory,
-    layer: LinearShape,
-    variant: Variant,
-    parameters: MethodParameters,
-    rate: float,
-    calibration: int,
-) -> int:
-    alone = ClassifierMemory(memory.description, memory.passes, [layer])
-    return 4 * layer.numel + _pruning_bytes(alone, variant, parameters, rate, calibration)
+    return max(4 * memory.largest + memory.loss(evaluation), *alone)
 
 
 def _memory(
@@ -88,12 +82,10 @@ def _memory(
     return ClassifierMemory(description, passes, prunable_linears(description, selection_of(parameters)))
 
 
-def _pruning_bytes(
+def _facts(
     memory: ClassifierMemory, variant: Variant, parameters: MethodParameters, sparsity: float, images: int
-) -> int:
+) -> ClassifierFacts[MethodParameters]:
     def solver(inputs: int, sizes: Sequence[int]) -> int:
         return variant.cost.matrix_bytes(parameters, sparsity, inputs, sizes)
 
-    return variant.classifier_cost.peak_bytes(
-        ClassifierFacts(memory, parameters, sparsity, images, variant.reads, solver)
-    )
+    return ClassifierFacts(memory, parameters, sparsity, images, variant.reads, solver)

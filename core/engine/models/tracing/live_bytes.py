@@ -16,7 +16,7 @@ ROUNDING = 512
 """Bytes that an allocation is a multiple of, as CUDA's allocator has it."""
 
 
-class HeldBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Mode in which the bytes of storages on the meta device are followed, but of those that were there before.
 
     `moments` are the bytes held after each operator that made a storage, `current` those held now. Views share the
@@ -57,7 +57,7 @@ class HeldBytes(TorchDispatchMode):
         self.current -= nbytes
 
     @contextmanager
-    def apart(self) -> Iterator[None]:
+    def uncounted(self) -> Iterator[None]:
         """Count what is done inside the context as if it had not been done."""
         moments, self.moments = self.moments, []
         try:
