@@ -108,8 +108,8 @@ class OBSOfClassifiers(ClassifierCost[OBSParameters]):
     def peak_bytes(self, facts: ClassifierFacts[OBSParameters]) -> int:
         """Return the bytes of H⁻¹ and what deletions took from it, or of H⁻¹ and gradients of single images.
 
-        Of a batch of these there are the parts of each row beside the rows, or the rows in float64 too with two
-        products with H⁻¹, and what its forward has kept.
+        Of a batch of these there are the rows, in float64 too, and two products with H⁻¹; beside what its forward has
+        kept, or, while the next rows are made, the curvature's own, the parts of each row and the rows.
         """
         memory = facts.memory
         if not is_exact(facts.parameters, memory.layers):
@@ -117,8 +117,9 @@ class OBSOfClassifiers(ClassifierCost[OBSParameters]):
         weights = sum(layer.numel + layer.out_features for layer in memory.layers)
         images = min(facts.images, facts.parameters.curvature_images or facts.images, MEASURED_AT_ONCE)
         inverse, rows = _EXACT_BYTES * weights**2, images * weights
-        making = memory.curvature(images) + 2 * 4 * rows
-        taking_in = rows * (4 + 3 * _EXACT_BYTES) + memory.graph(images)
+        products = rows * (4 + 3 * _EXACT_BYTES)
+        making = products + memory.curvature(images) + 2 * 4 * rows
+        taking_in = products + memory.graph(images)
         deletions = ceil(facts.sparsity * memory.prunable)
         deleting = _EXACT_BYTES * weights * (min(deletions, facts.parameters.reestimate_every or deletions) + _VECTORS)
         return max(memory.loss(images), inverse + max(making, taking_in, deleting))
