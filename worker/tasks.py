@@ -49,6 +49,7 @@ from worker.supervisor.job_poller import JobPoller
 from worker.supervisor.request_taker import RequestTaker
 from worker.supervisor.sample_fetcher import SampleFetcher
 from worker.supervisor.supervisor import Supervisor
+from worker.supervisor.tracer import Tracer
 
 WORKER_ID = new_id("worker")
 """Made in the parent and inherited by its pool process: both speak for one worker."""
@@ -189,7 +190,13 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
         _heartbeat = Heartbeat(WORKER_ID, settings, _drain, on_space=_poller.poll_now, on_failure=leave_queue)
         _heartbeat.start()
         _poller.start()
-        _takers.extend([Discoverer(WORKER_ID, settings), SampleFetcher(WORKER_ID, settings)])
+        _takers.extend(
+            [
+                Discoverer(WORKER_ID, settings),
+                SampleFetcher(WORKER_ID, settings),
+                Tracer(open_store(settings), settings),
+            ]
+        )
         for taker in _takers:
             taker.start()
 

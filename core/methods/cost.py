@@ -122,6 +122,10 @@ class Cost(Generic[_P]):
         `sizes` are their numbers of weights. The weights in float32 and the statistic of their inputs are left out;
         what the solver makes of both, and the layers it is done with, are counted.
         """
+        return self.matrix_bytes(facts.parameters, facts.sparsity, inputs, sizes)
+
+    def matrix_bytes(self, parameters: _P, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
+        """Return what `solver_bytes` does, of any model: layers of classifiers are matrices too."""
         return in_turn(sizes, MASK_BYTES)
 
     def choosing_forwards(self, facts: CostFacts[_P]) -> ChoosingForwards | None:

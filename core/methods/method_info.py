@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import PatternFamily, family_of
+from core.methods.classifier_cost import ClassifierCost
 from core.methods.cost import Cost
 from secateur_wire.methods import Needs, Paper
 
@@ -48,6 +49,7 @@ class Variant(BaseModel):
     removes: Removed | None = Field(None, exclude=True)
     reads: Read = Field("none", exclude=True)
     cost: Cost[Any] = Field(default_factory=Cost, exclude=True)
+    classifier_cost: ClassifierCost[Any] = Field(default_factory=ClassifierCost, exclude=True)
 
     @property
     def alone_measurable(self) -> bool:

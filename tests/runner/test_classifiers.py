@@ -114,6 +114,7 @@ def test_a_network_trained_by_a_job_is_pruned_by_others_and_what_they_leave_runs
     assert report["verification"]["maximum_difference"] <= report["verification"]["tolerance"]
     assert report["verification"]["onnx"]["maximum_difference"] <= report["verification"]["tolerance"]
     assert any("No speed-up" in note for note in report["notes"])
+    assert report["artifact"]["passes"]["image_shape"] == [1, 8, 8], "of an artifact it is known what its passes take"
     names = jobs.artifact_names(pruned)
     assert {"config.json", "model.onnx", "model.safetensors", "README.md", "secateur.json"} <= names
     folder = artifact(jobs, pruned)

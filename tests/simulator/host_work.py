@@ -109,6 +109,8 @@ SEEDED = {
 }
 """Places of the product that draw numbers of the process's own generator, and why."""
 _WHEREVER = (
+    "engine/models/tracing/live_bytes.py FusedAttention.__torch_function__",
+    "engine/models/tracing/live_bytes.py LiveBytes.__torch_dispatch__",
     "engine/models/accelerator.py backend_of", "engine/pruning/masks.py lowest",
     "engine/pruning/units/unit_slices.py UnitSlice.per_unit",
 )  # fmt: skip

@@ -1,16 +1,14 @@
 """A worker's discoveries: a thread of its parent process has a child look at architectures that nobody listed.
 
-It does so beside whatever job the worker has, one at a time. The child opens nothing but a config and the names, dtypes
-and shapes of tensors; it has no network, no credentials and no database, a limit on its time and one on its memory.
+It does so beside whatever job the worker has, one at a time. The child, which is secluded, opens nothing but a config
+and the names, dtypes and shapes of tensors.
 """
 
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import structlog
 from pydantic import BaseModel, ValidationError, model_validator
@@ -25,15 +23,12 @@ from core.service.discoveries import queue
 from core.service.discoveries.queue import ClaimedDiscovery
 from core.service.discoveries.versions import note_version
 from core.settings import Settings
-from worker.processes import ChildProcess, spawn
-from worker.runner.client import memory_kills, runner_environment, unexplained_end
 from worker.supervisor.request_taker import RequestTaker
+from worker.supervisor.secluded_child import ask_child
 
 DISCOVERER: tuple[str, ...] = (sys.executable, "-m", "core.pipeline.stages.discover")
 
 _NOTED_SECONDS = 60.0
-_LOOK_SECONDS = 0.5
-_MOST_ANSWER_BYTES = 64 * 2**20
 _MOST_MESSAGE = 2000
 
 logger = structlog.get_logger()
@@ -113,54 +108,40 @@ class Discoverer(RequestTaker):
 
     def _discover(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery) -> ModelDescription:
         """Have a child look; raises the error that it reports, DiscoveryFailed where it ends without an answer."""
-        with TemporaryDirectory(prefix="secateur-discovery-") as temporary:
-            folder = Path(temporary)
-            question, answer, log = (folder / name for name in ("question.json", "answer.json", "log"))
-            question.write_text(json.dumps({"config": claimed.model.config, "tensors": claimed.model.tensors}))
-            kills_before = memory_kills()
-            with question.open("rb") as stdin, answer.open("wb") as stdout, log.open("wb") as stderr:
-                limits = (str(self._settings.discovery_memory_bytes), str(_MOST_ANSWER_BYTES))
-                child = spawn(
-                    [sys.executable, "-m", "worker.runner.secluded", *limits, *self._command],
-                    name="discovery",
-                    stdin=stdin,
-                    stdout=stdout,
-                    stderr=stderr,
-                    environment=_environment(folder),
-                )
-            try:
-                code = self._wait(sessions, claimed, child)
-            finally:
-                child.end()
-            if code != 0:
-                ended = unexplained_end(code, "discovery", log, memory_kills() > kills_before)
-                raise DiscoveryFailed(ended.message)
-            try:
-                answered = _Answer.model_validate_json(answer.read_bytes())
-            except ValidationError as error:
-                first = error.errors(include_url=False, include_input=False)[0]
-                raise DiscoveryFailed(f"what was found is no architecture: {first['msg']}") from error
+        question = json.dumps({"config": claimed.model.config, "tensors": claimed.model.tensors})
+        answer = ask_child(
+            self._command,
+            question,
+            name="discovery",
+            settings=self._settings,
+            on_wait=self._renewing(sessions, claimed),
+        )
+        try:
+            answered = _Answer.model_validate_json(answer)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise DiscoveryFailed(f"what was found is no architecture: {first['msg']}") from error
         if answered.architecture is None:
             assert answered.error is not None
             raise _ReportedError(answered.error)
         return claimed.model.described(answered.architecture)
 
-    def _wait(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery, child: ChildProcess) -> int:
-        """Return the child's exit code; the lease is renewed meanwhile. Raises _Stopped, DiscoveryFailed."""
-        limit = self._settings.discovery_seconds
-        deadline, renew_at = time.monotonic() + limit, 0.0
-        while (code := child.wait(_LOOK_SECONDS)) is None:
+    def _renewing(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery) -> Callable[[], None]:
+        """Return what renews the lease as often as it has to be. It raises _Stopped."""
+        renew_at = 0.0
+
+        def renew() -> None:
+            nonlocal renew_at
             now = time.monotonic()
             if self._ended.is_set():
                 raise _Stopped
-            if now > deadline:
-                raise DiscoveryFailed(f"looking at the model took longer than {limit:g} s")
             if now > renew_at:
                 renew_at = now + self._settings.lease_renew_seconds
                 with transaction(sessions) as session:
                     if not queue.renew(session, claimed, self._settings.lease_seconds):
                         raise _Stopped
-        return code
+
+        return renew
 
 
 class _ReportedError(Exception):
@@ -169,16 +150,6 @@ class _ReportedError(Exception):
     def __init__(self, reported: _Reported) -> None:
         super().__init__(reported.message)
         self.reported = reported
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """Return the environment of the child: a runner's, with nobody's home, no device and one thread."""
-    return runner_environment() | {
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
 
 
 def _problem(error: Exception) -> Problem:

@@ -7,10 +7,11 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard
+from typing import Any, Final, Literal, TypeGuard
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from core.engine.architectures.classifier_passes import ClassifierPasses
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
 from core.errors import CorruptSafetensors, MissingTensors, UnusableModel
@@ -21,8 +22,12 @@ SHAPES_KEY = "secateur_shapes"
 
 All other shapes are those of its tensors.
 """
+CLASSIFICATION: Final = "image-classification"
+"""Task of image classifiers."""
 REFERENCE_TYPE = "secateur_reference"
 """`model_type` of the small networks this project defines itself (`core.engine.models.reference_networks`)."""
+USUAL_SIDE = 224
+"""Height and width of images where neither a model nor its preprocessing has them."""
 NetworkName = Literal["mlp", "lenet-300-100", "lenet-5", "digits-1989", "vgg"]
 
 
@@ -57,10 +62,11 @@ class ClassifierDescription(BaseModel):
 
     `linears` are its convolutions and linear layers, each as the matrix [outputs, kernel x inputs] that is pruned;
     `layer` is its index in the order of names. `reshaped`: filters or channels were removed, so that `from_pretrained`
-    alone does not open it; config.json says so under a key of this service.
+    alone does not open it; config.json says so under a key of this service. `passes` are facts of its passes over
+    images, once it was traced.
     """
 
-    task: Literal["image-classification"] = "image-classification"
+    task: Literal["image-classification"] = CLASSIFICATION
     family: str
     architecture: str
     parameters: int
@@ -73,6 +79,7 @@ class ClassifierDescription(BaseModel):
     labels: list[str]
     image: ImageShape
     reshaped: bool = False
+    passes: ClassifierPasses | None = Field(default=None, exclude_if=lambda passes: passes is None)
 
 
 def describe_classifier(

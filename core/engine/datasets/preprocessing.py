@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from core.engine.architectures.classifier_architecture import USUAL_SIDE
 from core.engine.checkpoints.untrusted_json import parse_json
 from core.engine.datasets.image_codec import in_channels
 from core.errors import UnusableDataset, UnusableModel
@@ -84,6 +85,17 @@ def read_preprocessing(folder: Path, config: Mapping[str, Any], image: ImageShap
     if isinstance(trained, Mapping):
         return _of_timm(trained, image.channels, size)
     return Preprocessing(image.channels, size=size)
+
+
+def image_shape_of(folder: Path, config: Mapping[str, Any], image: ImageShape) -> tuple[int, int, int]:
+    """Return channels, height and width of images as a model takes them; raises what `read_preprocessing` does.
+
+    The sides are USUAL_SIDE where nothing says otherwise: then they are those of the images.
+    """
+    prepared = read_preprocessing(folder, config, image)
+    side = prepared.shorter_side or USUAL_SIDE
+    height, width = prepared.crop or prepared.size or (side, side)
+    return image.channels, height, width
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from torch import nn
 
 from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
+from core.engine.evaluation.classifier_memory import MEASURED_AT_ONCE
 from core.errors import NotFiniteWeights
 
 
@@ -31,7 +32,7 @@ class Accuracy:
 
 @torch.inference_mode()
 def measure_accuracy(
-    model: nn.Module, images: ImageSet, device: torch.device | None = None, batch_size: int = 128
+    model: nn.Module, images: ImageSet, device: torch.device | None = None, batch_size: int = MEASURED_AT_ONCE
 ) -> Accuracy:
     """Measure accuracy and loss over all images, in batches; the model is left in evaluation mode.
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.evaluation.classifier_memory import TIMED_AT_ONCE
 from core.engine.evaluation.timing import NO_SPEED_UP, in_turn, spread, timed
 from core.engine.exporters.onnx.graph import INPUT, OUTPUT, export_onnx
 from core.engine.models.accelerator import backend_of
@@ -19,7 +20,6 @@ from core.engine.models.classifier import ClassifierFolder, load_classifier
 from core.engine.options.latency_budget import latency_noise
 from core.errors import OutOfMemory
 
-BATCHES = (1, 32)
 _ROUNDS = 5
 _ENOUGH_MS = 100.0
 _MOST_REPEATS = 20
@@ -35,7 +35,7 @@ def measure_classifier_latency(
     *,
     image_shape: tuple[int, int, int],
     device: torch.device,
-    batches: Sequence[int] = BATCHES,
+    batches: Sequence[int] = TIMED_AT_ONCE,
 ) -> dict[str, Any]:
     """Measure dense and pruned in turn and return `latency` and `notes`; images are [channels, height, width].
 

@@ -21,6 +21,7 @@ from transformers import AutoModelForImageClassification
 from core.counting import working
 from core.engine.architectures.classifier_architecture import REFERENCE_TYPE
 from core.engine.checkpoints.files import ONNX_FILE
+from core.engine.evaluation.classifier_memory import CHECKED_AT_ONCE
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.models.classifier import COUNTERS, ClassifierFolder, load_classifier, model_class, open_classifier
 from core.engine.models.implementations import own_implementations
@@ -29,7 +30,6 @@ from core.errors import ReloadCheckFailed
 
 _TOLERANCE = 1e-4
 """Largest difference allowed, relative to the largest expected logit: other kernels sum in another order."""
-_BATCH = 32
 _PROGRAM = Path(__file__).with_name("onnx_program.py")
 _LIBRARIES = ("numpy", "onnxruntime", "safetensors")
 
@@ -103,7 +103,7 @@ def _logits(model: nn.Module, images_NCHW: Tensor, device: torch.device) -> Tens
     """Return logits [images, classes], float32 on the CPU."""
     with _full_precision():
         return torch.cat(
-            [model(pixel_values=batch.to(device)).logits.float().cpu() for batch in images_NCHW.split(_BATCH)]
+            [model(pixel_values=batch.to(device)).logits.float().cpu() for batch in images_NCHW.split(CHECKED_AT_ONCE)]
         )
 
 

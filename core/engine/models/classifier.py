@@ -80,6 +80,24 @@ def build_classifier(folder: ClassifierFolder) -> PreTrainedModel:
     return model
 
 
+def build_without_weights(folder: ClassifierFolder) -> PreTrainedModel:
+    """Build the float32 model on the meta device, in the shapes of the folder's tensors and in evaluation mode.
+
+    Raises UnusableModel.
+    """
+    with torch.device("meta"):
+        model = build_classifier(folder)
+    shapes = {
+        name: torch.empty(entry.shape, device="meta")
+        for name, entry in folder.tensors.items()
+        if not name.endswith(COUNTERS)
+    }
+    reshape_modules(model, shapes, folder.groups)
+    nn.Module.to(model, "meta")  # what a constructor has computed of numbers
+    model.eval()
+    return model
+
+
 def load_classifier(folder: ClassifierFolder, device: torch.device | None = None) -> PreTrainedModel:
     """Load the complete model in float32, in evaluation mode.
 

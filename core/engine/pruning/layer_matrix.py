@@ -66,7 +66,7 @@ def input_rows(name: str, layer: Layer, inputs: Tensor, images: int) -> Iterator
     """
     if isinstance(layer, nn.Linear):
         X_BLI = inputs.reshape(images, -1, inputs.shape[-1])
-        for part_BLI in X_BLI.split(max(1, CHUNK // X_BLI[0].numel())):
+        for part_BLI in X_BLI.split(rows_at_once(layer, inputs, images)):
             yield part_BLI.unsqueeze(1)
         return
     if type(layer).forward is not nn.Conv2d.forward:
@@ -75,11 +75,18 @@ def input_rows(name: str, layer: Layer, inputs: Tensor, images: int) -> Iterator
             "is not known; skip it (parameters.skip_modules)",
             param="model",
         )
-    height, width = layer.kernel_size
-    unfolded = inputs[0].numel() * height * width // (layer.stride[0] * layer.stride[1]) * (len(inputs) // images)
-    inputs = inputs.reshape(images, -1, *inputs.shape[1:])
-    for part in inputs.split(max(1, CHUNK // max(1, unfolded))):
+    at_once = rows_at_once(layer, inputs, images)
+    for part in inputs.reshape(images, -1, *inputs.shape[1:]).split(at_once):
         yield _patches(layer, part)
+
+
+def rows_at_once(layer: Layer, inputs: Tensor, images: int) -> int:
+    """Return of how many of a batch's images, of which there are so many, rows are made at a time."""
+    values = inputs.numel() // images
+    if isinstance(layer, nn.Conv2d):
+        height, width = layer.kernel_size
+        values = inputs[0].numel() * height * width // (layer.stride[0] * layer.stride[1]) * (len(inputs) // images)
+    return max(1, CHUNK // max(1, values))
 
 
 def _patches(layer: nn.Conv2d, inputs_BNCHW: Tensor) -> Tensor:

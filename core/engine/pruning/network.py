@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import ImageSet
+from core.engine.evaluation.classifier_memory import MEASURED_AT_ONCE
 from core.engine.options.patterns import UNSTRUCTURED, Pattern
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidRequest
@@ -34,7 +35,7 @@ class Network:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = field(default_factory=Progress)
     store: ResumeStore | None = None
-    batch_size: int = 128
+    batch_size: int = MEASURED_AT_ONCE
     notes: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 

@@ -6,8 +6,12 @@ from pydantic import Field
 
 from core.engine.options.allocation import LayerSparsities
 from core.engine.options.filters import FilterParameters
+from core.methods.classifier_cost import ClassifierFacts, FilterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
+
+_NORM_BYTES = 16
+"""Bytes of a weight while its filter's norm is taken: in float64, and its absolute value."""
 
 
 class FilterL1Parameters(FilterParameters):
@@ -33,6 +37,19 @@ class FilterL1Parameters(FilterParameters):
     )
 
 
+class FilterL1Cost(FilterCost[FilterL1Parameters]):
+    """Memory of norms of filters, and of a scan of what each group can lose."""
+
+    def choosing_bytes(self, facts: ClassifierFacts[FilterL1Parameters]) -> int:
+        norms = _NORM_BYTES * facts.memory.largest
+        if facts.parameters.rates != "sensitivity":
+            return norms
+        return max(norms, facts.memory.silenced(min(facts.images, facts.parameters.measured_images)))
+
+    def retrain_steps(self, parameters: FilterL1Parameters) -> int:
+        return parameters.retrain_steps
+
+
 INFO = MethodInfo(
     id="filter-l1",
     rank=190,
@@ -53,4 +70,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=FilterL1Parameters,
     removes="filters",
+    classifier_cost=FilterL1Cost(),
 )

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from core.engine.options.filters import FilterParameters
+from core.methods.classifier_cost import ClassifierFacts, FilterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -36,6 +37,20 @@ class FilterTaylorParameters(FilterParameters):
     )
 
 
+class FilterTaylorCost(FilterCost[FilterTaylorParameters]):
+    """Memory of the gradients of gates, or of the loss without some filters."""
+
+    def choosing_bytes(self, facts: ClassifierFacts[FilterTaylorParameters]) -> int:
+        memory, options = facts.memory, facts.parameters
+        images = min(facts.images, options.measured_images)
+        if options.compare or options.ranking == "obd":
+            return memory.gates(images, retains=True)
+        return memory.gates(images, retains=False) if options.ranking == "taylor" else memory.silenced(images)
+
+    def retrain_steps(self, parameters: FilterTaylorParameters) -> int:
+        return parameters.retrain_steps
+
+
 INFO = MethodInfo(
     id="filter-taylor",
     rank=200,
@@ -57,4 +72,5 @@ INFO = MethodInfo(
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=FilterTaylorParameters,
     removes="filters",
+    classifier_cost=FilterTaylorCost(),
 )

@@ -8,12 +8,14 @@ from pydantic import Field
 
 from core.device_kinds import CUDA
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.evaluation.classifier_memory import MEASURED_AT_ONCE
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions
 from core.engine.options.iteration import CurvatureOptions
 from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.propagation import PropagationOptions
 from core.errors import InvalidParameters
+from core.methods.classifier_cost import ClassifierCost, ClassifierFacts
 from core.methods.cost import WAITING_FOR_MEMORY, Cost, CostFacts, in_turn
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
@@ -22,6 +24,8 @@ LARGEST_EXACT = 10_000
 """Prunable weights up to which one inverse Hessian of the whole network is held."""
 _EXACT_BYTES = 8
 """Bytes of each entry of the exact inverse Hessian: float64."""
+_VECTORS = 6
+"""Vectors of all weights while the whole network's are deleted: themselves, diagonal, score, column, update, masks."""
 _ROW_BYTES = 9 * 4
 """Bytes of a weight while its row is solved, beside what the row's deletions took from H⁻¹."""
 
@@ -85,17 +89,40 @@ class OBSCost(Cost[OBSParameters]):
         rows = sum(linear.out_features * deleted * linear.in_features**3 for linear in facts.description.linears)
         return ceil(WAITING_FOR_MEMORY * rows)
 
-    def solver_bytes(self, facts: CostFacts[OBSParameters], inputs: int, sizes: Sequence[int]) -> int:
+    def matrix_bytes(self, parameters: OBSParameters, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
         """Return the bytes of H, its factor, H⁻¹ and their product; or of H⁻¹, and of rows what was deleted of them.
 
         As many rows are solved at once as the device's bound allows. Of each weight of these there are nine values and
         masks beside, of each of the layer its new value, its mask and its share of what deletions cost, twice.
         """
-        squares, steps = 4 * inputs**2, ceil(facts.sparsity * inputs) + 1
+        squares, steps = 4 * inputs**2, ceil(sparsity * inputs) + 1
         rows = max(sizes) // inputs
         at_once = min(rows, max(1, CUDA.solver_elements // (steps * inputs)))
         solving = at_once * inputs * (4 * steps + _ROW_BYTES) + 2 * rows * (5 * inputs + 4 * steps)
         return max(4 * squares, 2 * squares + in_turn(sizes, 0) + solving)
+
+
+class OBSOfClassifiers(ClassifierCost[OBSParameters]):
+    """Memory of one inverse Hessian of all weights where it is held, else of a pass layer by layer."""
+
+    def peak_bytes(self, facts: ClassifierFacts[OBSParameters]) -> int:
+        """Return the bytes of H⁻¹ and what deletions took from it, or of H⁻¹ and gradients of single images.
+
+        Of a batch of these there are the rows, in float64 too, and two products with H⁻¹; beside what its forward has
+        kept, or, while the next rows are made, the curvature's own, the parts of each row and the rows.
+        """
+        memory = facts.memory
+        if not is_exact(facts.parameters, memory.layers):
+            return super().peak_bytes(facts)
+        weights = sum(layer.numel + layer.out_features for layer in memory.layers)
+        images = min(facts.images, facts.parameters.curvature_images or facts.images, MEASURED_AT_ONCE)
+        inverse, rows = _EXACT_BYTES * weights**2, images * weights
+        products = rows * (4 + 3 * _EXACT_BYTES)
+        making = products + memory.curvature(images) + 2 * 4 * rows
+        taking_in = products + memory.graph(images)
+        deletions = ceil(facts.sparsity * memory.prunable)
+        deleting = _EXACT_BYTES * weights * (min(deletions, facts.parameters.reestimate_every or deletions) + _VECTORS)
+        return max(memory.loss(images), inverse + max(making, taking_in, deleting))
 
 
 INFO = MethodInfo(
@@ -121,4 +148,5 @@ INFO = MethodInfo(
     removes="weights",
     reads="gram",
     cost=OBSCost(),
+    classifier_cost=OBSOfClassifiers(),
 )

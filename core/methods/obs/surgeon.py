@@ -44,7 +44,7 @@ def inverse_hessian(rows: Iterable[Tensor], size: int, *, alpha: float, samples:
     for V in rows:
         V_BP = V.double()
         if inverse_PP is None:
-            inverse_PP = torch.eye(size, dtype=torch.float64, device=V.device) / alpha
+            inverse_PP = torch.eye(size, dtype=torch.float64, device=V.device).div_(alpha)
         gain_BP = V_BP @ inverse_PP
         middle_BB = gain_BP @ V_BP.T
         middle_BB.diagonal().add_(samples)

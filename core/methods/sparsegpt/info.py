@@ -28,14 +28,14 @@ class SparseGPTCost(Cost[SparseGPTParameters]):
     def operations(self, facts: CostFacts[SparseGPTParameters]) -> int:
         return column_operations(facts.description)
 
-    def solver_bytes(self, facts: CostFacts[SparseGPTParameters], inputs: int, sizes: Sequence[int]) -> int:
+    def matrix_bytes(self, parameters: SparseGPTParameters, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
         """Return the bytes of L, the identity and L⁻¹, or of U with the layers stacked and their mask.
 
         With these there are a column block's errors, its scores and the mask that is chosen by them, and at the end the
         layers one by one.
         """
         squares, weights = 4 * inputs**2, sum(sizes)
-        share = min(1.0, facts.parameters.block_size / inputs)
+        share = min(1.0, parameters.block_size / inputs)
         block = share * (2 * 4 * weights + (4 + MASK_BYTES) * max(sizes))
         return max(3 * squares, squares + 5 * weights + round(max(block, 4 * weights)))
 

@@ -8,7 +8,7 @@ from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions
 from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.propagation import PropagationOptions
-from core.methods.cost import MASK_BYTES, Cost, CostFacts, in_turn
+from core.methods.cost import MASK_BYTES, Cost, in_turn
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
@@ -26,9 +26,9 @@ class WandaParameters(LayerSelection, AllocationOptions, PropagationOptions, Com
 class WandaCost(Cost[WandaParameters]):
     """Cost of scores, which the variant sorts."""
 
-    def solver_bytes(self, facts: CostFacts[WandaParameters], inputs: int, sizes: Sequence[int]) -> int:
+    def matrix_bytes(self, parameters: WandaParameters, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
         """Return the bytes of scores and a mask; of the variant, of their order and three sums in float64 beside."""
-        return in_turn(sizes, MASK_BYTES + (4 + 8 + 3 * 8 if facts.parameters.variant else 0))
+        return in_turn(sizes, MASK_BYTES + (4 + 8 + 3 * 8 if parameters.variant else 0))
 
 
 INFO = MethodInfo(

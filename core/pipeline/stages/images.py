@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from core.engine.architectures.classifier_architecture import USUAL_SIDE
 from core.engine.datasets.image_cache import ImageFiles, ImageSelection, open_images
 from core.engine.datasets.image_set import ImageSet
 from core.engine.datasets.preprocessing import read_preprocessing
@@ -63,4 +64,4 @@ def image_shape(folder: ClassifierFolder, images: Images) -> tuple[int, int, int
             channels, height, width = each.batch([0]).shape[1:]
             return channels, height, width
     image = folder.description.image
-    return image.channels, image.height or 224, image.width or 224
+    return image.channels, image.height or USUAL_SIDE, image.width or USUAL_SIDE

@@ -1,6 +1,7 @@
 """Reload check of an artifact that is written, in a process that has not made it."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from core.pipeline.messages import VerifySpec
 from core.pipeline.reports.report import Verification
 from core.pipeline.results import VerificationOutput
 from core.pipeline.stages.context import StageContext
+from core.progress import Progress
 
 
 def verify(spec: VerifySpec, context: StageContext) -> VerificationOutput:
@@ -26,6 +28,7 @@ def verify(spec: VerifySpec, context: StageContext) -> VerificationOutput:
         from core.engine.evaluation.classifier_reload_check import classifier_reload_check
 
         checked = classifier_reload_check(folder, spec.expected, device=device)
+        description = _traced(description, folder, checked["image_shape"], context.progress)
     else:
         importing: Any = dynamic_module_utils
         importing.HF_MODULES_CACHE = str(spec.modules)  # it asked the environment once, when it was loaded
@@ -40,6 +43,21 @@ def verify(spec: VerifySpec, context: StageContext) -> VerificationOutput:
         verification=Verification.model_validate(checked),
         peak_memory=context.peak_memory(),
     )
+
+
+def _traced(
+    description: ClassifierDescription, folder: Path, image_shape: tuple[int, int, int], progress: Progress
+) -> ClassifierDescription:
+    """Return the description with what a trace finds, for estimates of jobs on the artifact; else as it is."""
+    from core.engine.models.classifier import open_classifier
+    from core.engine.pruning.classifier_trace import trace_classifier
+
+    try:
+        passes = trace_classifier(open_classifier(folder), image_shape)
+    except Exception as error:  # the code of any type of model may fail in any way, and nothing hangs on it
+        progress.log(f"the artifact was not traced: {type(error).__name__}: {str(error)[:300]}")
+        return description
+    return description.model_copy(update={"passes": passes})
 
 
 def _room(device: torch.device, memory_bytes: int | None) -> ReloadRoom:

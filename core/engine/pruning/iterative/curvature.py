@@ -10,7 +10,8 @@ A backward pass over a batch gives the gradient in each layer's outputs; with th
 of every single image in the layer's weight. Shapes are those of `core.engine.pruning.layer_matrix`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,10 @@ from core.engine.options.iteration import Curvature
 from core.engine.pruning.layer_matrix import CHUNK, Layer, input_rows, layer_of, output_rows, to_matrix
 from core.engine.pruning.network import Network
 
+Result = TypeVar("Result")
+_Use = tuple[str, Tensor, Tensor]
+"""Name of a layer, its inputs and its outputs."""
+
 
 class Trace:
     """Recorder of the layers' inputs and outputs in the model's forward passes while entered, in order of execution."""
@@ -28,7 +33,7 @@ class Trace:
     def __init__(self, layers: Mapping[str, Layer]) -> None:
         self._layers = layers
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self.uses: list[tuple[str, Tensor, Tensor]] = []
+        self.uses: list[_Use] = []
 
     def __enter__(self) -> "Trace":
         for name, layer in self._layers.items():
@@ -68,11 +73,19 @@ def mean_squares(network: Network, images: ImageSet, curvature: Curvature) -> di
         layer.name: torch.zeros(layer.out_features, layer.in_features, device=network.device)
         for layer in network.layers
     }
-    size = min(network.batch_size, max(1, CHUNK // max(layer.numel for layer in network.layers)))
-    for uses, gradients, count in _passes(network, layers, images, curvature, size):
+
+    def add(uses: Sequence[_Use], gradients: Sequence[Tensor | None], count: int) -> None:
         for name, pairs in _by_layer(uses, gradients).items():
             totals[name] += _summed_squares(name, layers[name], pairs, count)
+
+    for _ in _passes(network, layers, images, curvature, images_at_once(network), add):
+        pass
     return {name: total / len(images) for name, total in totals.items()}
+
+
+def images_at_once(network: Network) -> int:
+    """Return of how many images there are gradients of every single one at a time, in the largest layer's weight."""
+    return min(network.batch_size, max(1, CHUNK // max(layer.numel for layer in network.layers)))
 
 
 def gradient_rows(network: Network, images: ImageSet, curvature: Curvature) -> Iterator[Tensor]:
@@ -84,7 +97,8 @@ def gradient_rows(network: Network, images: ImageSet, curvature: Curvature) -> I
     layers = {layer.name: layer_of(network.model, layer.name) for layer in network.layers}
     widths = sum(layer.numel for layer in network.layers)
     size = min(network.batch_size, max(1, CHUNK // widths))
-    for uses, gradients, count in _passes(network, layers, images, curvature, size):
+
+    def rows(uses: Sequence[_Use], gradients: Sequence[Tensor | None], count: int) -> Tensor:
         by_layer = _by_layer(uses, gradients)
         weights, biases = [], []
         for shape in network.layers:
@@ -95,25 +109,45 @@ def gradient_rows(network: Network, images: ImageSet, curvature: Curvature) -> I
                 for _, gradient in pairs:
                     bias_BO += output_rows(layer, gradient, count).sum(2).flatten(1)
                 biases.append(bias_BO)
-        yield torch.cat([*weights, *biases], dim=1)
+        return torch.cat([*weights, *biases], dim=1)
 
-
-_Use = tuple[str, Tensor, Tensor]
+    yield from _passes(network, layers, images, curvature, size, rows)
 
 
 def _passes(
-    network: Network, layers: Mapping[str, Layer], images: ImageSet, curvature: Curvature, size: int
-) -> Iterator[tuple[Sequence[_Use], Sequence[Tensor | None], int]]:
-    """Yield, per batch and vector, the layers' uses, the gradients in their outputs, and the number of images."""
+    network: Network,
+    layers: Mapping[str, Layer],
+    images: ImageSet,
+    curvature: Curvature,
+    size: int,
+    use: Callable[[Sequence[_Use], Sequence[Tensor | None], int], Result],
+) -> Iterator[Result]:
+    """Yield what is made, per batch and vector, of the layers' uses, the gradients in their outputs, and the images.
+
+    Nothing of a batch or a vector is there any longer when the next one is taken.
+    """
     for numbers in counted(torch.arange(len(images)).split(size), "taking curvature from batches"):
-        pixels_BCHW = images.batch(numbers).to(network.device)
-        with torch.enable_grad(), Trace(layers) as trace:
-            logits_BK = network.logits(pixels_BCHW)
-        vectors_VBK = logit_vectors(curvature, logits_BK, images.labels_N[numbers])
-        outputs = [output for _, _, output in trace.uses]
-        for vector_BK in vectors_VBK:
-            gradients = torch.autograd.grad(logits_BK, outputs, vector_BK, retain_graph=True, allow_unused=True)
-            yield trace.uses, gradients, len(numbers)
+        yield from _of_batch(network, layers, images, curvature, numbers, use)
+
+
+def _of_batch(
+    network: Network,
+    layers: Mapping[str, Layer],
+    images: ImageSet,
+    curvature: Curvature,
+    numbers: Tensor,
+    use: Callable[[Sequence[_Use], Sequence[Tensor | None], int], Result],
+) -> Iterator[Result]:
+    pixels_BCHW = images.batch(numbers).to(network.device)
+    with torch.enable_grad(), Trace(layers) as trace:
+        logits_BK = network.logits(pixels_BCHW)
+    outputs = [output for _, _, output in trace.uses]
+    for vector_BK in logit_vectors(curvature, logits_BK, images.labels_N[numbers]):
+        yield use(
+            trace.uses,
+            torch.autograd.grad(logits_BK, outputs, vector_BK, retain_graph=True, allow_unused=True),
+            len(numbers),
+        )
 
 
 def _by_layer(uses: Sequence[_Use], gradients: Sequence[Tensor | None]) -> dict[str, list[tuple[Tensor, Tensor]]]:

@@ -19,6 +19,7 @@ from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import require_divisible
 from core.engine.options.propagation import PropagationOptions
 from core.engine.pruning.allocation.global_ranking import global_counts
+from core.engine.pruning.classifier_memory import ERROR_ROWS
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layer_matrix import groups_of, input_rows, layer_of, set_matrix, to_matrix
 from core.engine.pruning.layerwise.lockstep import run_in_lockstep, wait_at_barrier
@@ -27,9 +28,6 @@ from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.errors import InvalidParameters
-
-_ERROR_ROWS = 1024
-"""Number of rows of a layer's input, about, on which its reconstruction error is measured where XᵀX is not at hand."""
 
 
 class OneShot(ClassifierMethod):
@@ -156,7 +154,7 @@ class _ClassifierPass:
         for X_BGLI in input_rows(name, layer, inputs, images):
             if name not in self.statistics:
                 rows = X_BGLI.shape[2] * len(self.network.calibration)
-                stride = max(1, rows // _ERROR_ROWS)
+                stride = max(1, rows // ERROR_ROWS)
                 self.statistics[name] = [
                     InputStatistic(self.solver.statistic, sample_stride=stride) for _ in range(groups_of(layer))
                 ]

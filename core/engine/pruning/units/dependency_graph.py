@@ -52,6 +52,9 @@ def coupled_groups(model: nn.Module, image_1CHW: Tensor) -> list[Group]:
     order = {name: place for place, name in enumerate(names.values())}
     depths = _depths(list(graph.module2node.values()))
     groups = [_group(graph, each, names, depths, head_sizes, order) for each in traced]
+    for node in graph.module2node.values():  # they hold one another, and the weights, until garbage is collected
+        node.inputs = node.outputs = node.dependencies = []
+        node.grad_fn = None
     removable = [(depth, group) for depth, group in (each for each in groups if each) if group.units > 1]
     return [group for _, group in sorted(removable, key=lambda pair: (pair[0], order[pair[1].leaders[0].name]))]
 

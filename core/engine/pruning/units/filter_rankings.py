@@ -7,7 +7,7 @@ places and channels of the map, and g = 0 is the network without it.
 All rankings have one signature; scores are [units] for each group, higher is kept. They are not normalised.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -38,10 +38,7 @@ def taylor(network: Network, groups: CoupledChannels, images: ImageSet, seed: in
     """
     totals = _zeros(network, groups)
     for pixels_BCHW, labels_B in network.batches(images):
-        gates = _open_gates(network, groups, len(labels_B))
-        with groups.gated(gates):
-            loss = nn.functional.cross_entropy(network.logits(pixels_BCHW), labels_B, reduction="sum")
-        for total_U, gradient_BU in zip(totals, torch.autograd.grad(loss, gates), strict=True):
+        for total_U, gradient_BU in zip(totals, _of_loss(network, groups, pixels_BCHW, labels_B), strict=True):
             total_U += gradient_BU.abs().sum(dim=0)
     return [
         total_U / len(images) / _map_size(groups, group)
@@ -57,16 +54,39 @@ def obd(network: Network, groups: CoupledChannels, images: ImageSet, seed: int) 
     """
     totals = _zeros(network, groups)
     generator = torch.Generator().manual_seed(seed)
-    for pixels_BCHW, labels_B in network.batches(images):
-        gates = _open_gates(network, groups, len(labels_B))
-        with groups.gated(gates):
-            logarithms_BK = network.logits(pixels_BCHW).log_softmax(dim=-1)
-        for labels_B1, weights_B in _expected_labels(logarithms_BK.detach(), generator):
-            chosen = logarithms_BK.gather(1, labels_B1).sum()
-            gradients = torch.autograd.grad(chosen, gates, retain_graph=True)
-            for total_U, gradient_BU in zip(totals, gradients, strict=True):
-                total_U += (gradient_BU.square() * weights_B[:, None]).sum(dim=0) / 2
+    for pixels_BCHW, _ in network.batches(images):
+        add_expected_squares(totals, network, groups, pixels_BCHW, partial(_expected_labels, generator=generator))
     return [total_U / len(images) for total_U in totals]
+
+
+def add_expected_squares(
+    totals: Sequence[Tensor],
+    network: Network,
+    groups: CoupledChannels,
+    pixels_BCHW: Tensor,
+    expected: Callable[[Tensor], Sequence[tuple[Tensor, Tensor]]],
+) -> None:
+    """Add half the expected squares of the gradients of labels' log-probabilities in the gates, summed over a batch.
+
+    `expected` gives labels [batch, 1] with weights [batch] by all log-probabilities. What the forward kept for its
+    gradients is there until the end of the call.
+    """
+    gates = _open_gates(network, groups, len(pixels_BCHW))
+    with groups.gated(gates):
+        logarithms_BK = network.logits(pixels_BCHW).log_softmax(dim=-1)
+    for labels_B1, weights_B in expected(logarithms_BK.detach()):
+        chosen = logarithms_BK.gather(1, labels_B1).sum()
+        gradients = torch.autograd.grad(chosen, gates, retain_graph=True)
+        for total_U, gradient_BU in zip(totals, gradients, strict=True):
+            total_U += (gradient_BU.square() * weights_B[:, None]).sum(dim=0) / 2
+
+
+def _of_loss(network: Network, groups: CoupledChannels, pixels_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradients of a batch's summed loss in the gates of each group, [batch, units]."""
+    gates = _open_gates(network, groups, len(labels_B))
+    with groups.gated(gates):
+        loss = nn.functional.cross_entropy(network.logits(pixels_BCHW), labels_B, reduction="sum")
+    return torch.autograd.grad(loss, gates)
 
 
 def _expected_labels(logarithms_BK: Tensor, generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:

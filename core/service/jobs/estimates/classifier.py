@@ -1,20 +1,21 @@
 """Formula for the memory, disk and time of a job on an image classifier, from the model's headers and the job body.
 
 The whole model is in memory, with gradients and moments where it is trained. No header gives the size of the feature
-maps: a convolution is taken to have as many positions as its width leaves of the image's, since networks halve the
-sides where they double the channels. Measurements of the fleet's own jobs correct it
+maps. Where the model was traced, it is known what its passes take (`core.service.jobs.estimates.classifier_account`).
+Until then a convolution is taken to have as many positions as its width leaves of the image's, since networks halve the
+sides where they double the channels. Measurements of the fleet's own jobs correct either
 (`core.service.jobs.estimates.history`).
 """
 
 import math
 from dataclasses import dataclass
 
-from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.classifier_architecture import USUAL_SIDE, ClassifierDescription
 from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
+from core.service.jobs.estimates.classifier_account import traced_bytes
 
-_DEFAULT_SIDE = 224
 _BATCH = 128
 _TRAINED_COPIES = 4
 """Copies of a trained parameter: itself, its gradient and two moments."""
@@ -31,11 +32,15 @@ class ImageCounts:
 
 @dataclass(frozen=True)
 class ClassifierWork:
-    """Images through the model, forwards counted; floating-point operations; bytes of the largest process."""
+    """Images through the model, forwards counted; floating-point operations; bytes of the largest process.
+
+    `is_traced`: the bytes are an account of tensors, in which nothing else is.
+    """
 
     images: int
     operations: int
     memory_bytes: int
+    is_traced: bool = False
 
 
 def classifier_work(description: ClassifierDescription, job: Recipe, counts: ImageCounts) -> ClassifierWork:
@@ -44,8 +49,11 @@ def classifier_work(description: ClassifierDescription, job: Recipe, counts: Ima
     These are forwards of the evaluation images through dense and pruned model, of the calibration images as often as
     the method passes over them, and three times as many for training images.
     """
+    passes = description.passes
     positions = _positions(description)
     forward = 2 * sum(linear.numel * positions[linear.name] for linear in description.linears)
+    if passes is not None:
+        forward = passes.operations
     needs = get_method(job.method).variant(job.pattern).needs
     options = job.parameters
     rounds = int(getattr(options, "rounds", None) or 1)
@@ -58,6 +66,9 @@ def classifier_work(description: ClassifierDescription, job: Recipe, counts: Ima
         points = len(options.rates or ()) * len(description.linears)
         reads = get_method(options.method).variant(options.pattern).needs.calibration
         images = counts.evaluation * (1 + points) + counts.calibration * points * reads
+    if passes is not None:
+        memory = traced_bytes(description, passes, job, calibration=counts.calibration, evaluation=counts.evaluation)
+        return ClassifierWork(images, forward * images, memory, is_traced=True)
     maps = sum(linear.out_features * positions[linear.name] for linear in description.linears)
     is_trained = needs.gradients or needs.training or job.recovery is not None
     memory = 4 * description.parameters * (_TRAINED_COPIES + 2 if is_trained else 3)
@@ -67,7 +78,7 @@ def classifier_work(description: ClassifierDescription, job: Recipe, counts: Ima
 
 def _positions(description: ClassifierDescription) -> dict[str, int]:
     """Return about how many positions of a feature map each layer is applied at."""
-    side = description.image.height or _DEFAULT_SIDE
+    side = description.image.height or USUAL_SIDE
     area = side * (description.image.width or side)
     convolutions = [linear for linear in description.linears if linear.kernel > 1]
     narrowest = min((linear.out_features for linear in convolutions), default=0)

@@ -21,6 +21,7 @@ from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Compensation
 from core.engine.options.patterns import STRUCTURED
 from core.engine.options.propagation import PropagationOptions
+from core.engine.pruning.layerwise.waiting import waiting_bytes
 from core.methods.cost import FLOAT, Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
@@ -126,26 +127,14 @@ def _prune_block(
             else:
                 waiting, statistic = _waiting(given, dense_group, group), _statistic(given, group)
                 # Of one micro-batch alone there is no statistic before it arrives.
-                ledger.reach(_others(tokens, batch, waited, waiting, passing) + (statistic if tokens > batch else 0))
+                ledger.reach(
+                    waiting_bytes(tokens, batch, waited, waiting, passing) + (statistic if tokens > batch else 0)
+                )
                 with ledger.holding(statistic):
-                    ledger.reach(_others(tokens, batch, waited, waiting, arriving))
+                    ledger.reach(waiting_bytes(tokens, batch, waited, waiting, arriving))
                     with ledger.holding(waiting * tokens):
                         _prune_group(ledger, given, dense_group, group, has_copies=has_copies)
                 waited, behind = waiting, group.waiting
-
-
-def _others(tokens: int, batch: int, waited: int, waiting: int, own: int) -> int:
-    """Return the most bytes while one micro-batch after the other goes from group to group, each with its `own`.
-
-    Of a token there are those with which it has `waited` before, or is `waiting` now. The last may be smaller.
-    """
-    last = tokens % batch or batch
-    behind = max(0, tokens - batch - last)
-    return max(
-        batch * own + (tokens - batch) * waited,
-        batch * own + behind * waiting + (tokens - batch - behind) * waited,
-        last * own + (tokens - last) * waiting,
-    )
 
 
 def _waiting(given: PassFacts, dense: GroupShape, group: GroupShape) -> int:

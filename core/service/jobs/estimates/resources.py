@@ -9,6 +9,7 @@ it (`core.service.jobs.estimates.history`).
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 from pydantic import BaseModel
@@ -53,6 +54,8 @@ _BYTES_PER_SECOND = 5e8
 _PROCESS_SECONDS = 6.0
 """Seconds that each process of a job takes to start: interpreter, libraries, the model's tokenizer and config."""
 _CLASSIFIER_PROCESSES = 4
+_LAYOUTS = 1.6
+"""Main memory of a classifier's process, to its tensors: convolutions copy theirs into layouts of their own."""
 
 
 class ResourceEstimate(BaseModel):
@@ -220,7 +223,11 @@ def classifier_needs(
     description: ClassifierDescription, work: ClassifierWork, *, device: DeviceKind, is_fetched: bool
 ) -> ResourceEstimate:
     """Return the resources that a job on an image classifier needs on a worker of that kind."""
-    memory_bytes, device_memory_bytes = _peaks(device, work.memory_bytes)
+    loaded = 2 * 4 * description.parameters  # as read, and in the module they are copied into
+    computed = work.memory_bytes
+    if work.is_traced and not device.has_own_memory:
+        computed = ceil(_LAYOUTS * computed)
+    memory_bytes, device_memory_bytes = _peaks(device, computed, loaded)
     stored = description.bytes * (4 + is_fetched)  # rounds, artifact in two forms, its copy in a local store
     return ResourceEstimate(
         peak_memory_bytes=memory_bytes,

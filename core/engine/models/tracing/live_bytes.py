@@ -1,0 +1,99 @@
+"""Bytes that tensors without values would hold on a device: every storage from the moment it is made until it ends."""
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+ROUNDING = 512
+"""Bytes that an allocation is a multiple of, as CUDA's allocator has it."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """Mode in which the bytes of storages on the meta device are followed, but of those that were there before.
+
+    `moments` are the bytes held after each operator that made a storage, `current` those held now. Views share the
+    storage of what they show.
+    """
+
+    def __init__(self, there: Iterable[Tensor] = ()) -> None:
+        TorchDispatchMode.__init__(self)
+        self.current = 0
+        self.moments: list[int] = []
+        self._there = {each.untyped_storage()._cdata: each for each in there}
+        self._alive: dict[int, object] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: nothing is compiled here, and a guard against that costs every operator."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        answer = func(*args, **(kwargs or {}))
+        for each in tree_leaves(answer):
+            if isinstance(each, Tensor) and each.is_meta:
+                self._follow(each.untyped_storage())
+        return answer
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key, nbytes = storage._cdata, -(-storage.nbytes() // ROUNDING) * ROUNDING
+        if key in self._alive or key in self._there or not nbytes:
+            return
+        self._alive[key] = weakref.finalize(storage, self._end, key, nbytes)
+        self.current += nbytes
+        self.moments.append(self.current)
+
+    def _end(self, key: int, nbytes: int) -> None:
+        del self._alive[key]
+        self.current -= nbytes
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Count what is done inside the context as if it had not been done."""
+        moments, self.moments = self.moments, []
+        try:
+            yield
+        finally:
+            self.moments = moments
+
+
+class FusedAttention(TorchFunctionMode):
+    """Mode in which attention is one operator, which keeps no scores, as on the devices that models run on.
+
+    The meta device would compose it of others.
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
+    ) -> Any:
+        if function is functional.scaled_dot_product_attention:
+            return _attend(*arguments, **(keywords or {}))
+        return function(*arguments, **(keywords or {}))
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    if not query.is_meta or enable_gqa or (attn_mask is not None and not attn_mask.is_floating_point()):
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    output: Tensor = fused(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+    return output

@@ -1,0 +1,77 @@
+"""Memory of pruning an image classifier, whose network is there whole: a class for each kind of method.
+
+A method whose memory is like no other's has it in its `info`. It is read off the model's description, with what a trace
+found of its passes, and the recipe alone; no torch.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from core.engine.evaluation.classifier_memory import MEASURED_AT_ONCE
+from core.engine.options.base import MethodParameters
+from core.engine.options.filters import FilterParameters
+from core.engine.options.iteration import IterationOptions
+from core.engine.options.propagation import PropagationOptions
+from core.engine.pruning.classifier_memory import ClassifierMemory, LayerwisePruning, Solver
+
+_P = TypeVar("_P", bound=MethodParameters)
+_F = TypeVar("_F", bound=FilterParameters)
+
+
+@dataclass(frozen=True)
+class ClassifierFacts(Generic[_P]):
+    """Facts of a job: the memory of the engine's steps on its classifier, checked parameters, sparsity and images.
+
+    `images` are those of the calibration set. Of a method that prunes layer by layer, `reads` is the statistic of their
+    inputs and `solver` what its solver takes.
+    """
+
+    memory: ClassifierMemory
+    parameters: _P
+    sparsity: float
+    images: int
+    reads: str
+    solver: Solver
+
+
+class ClassifierCost(Generic[_P]):
+    """Memory of a method that prunes layer by layer, in one pass over the images or two."""
+
+    def peak_bytes(self, facts: ClassifierFacts[_P]) -> int:
+        """Return the most bytes beside the model's weights while it is pruned."""
+        options = facts.parameters
+        waits, batch = True, MEASURED_AT_ONCE
+        if isinstance(options, PropagationOptions):
+            waits, batch = options.propagation == "in_flight", options.micro_batch or batch
+        return facts.memory.layerwise(LayerwisePruning(facts.images, batch, waits, facts.reads, facts.solver))
+
+    def alone_bytes(self, facts: ClassifierFacts[_P]) -> int:
+        """Return the most bytes beside the model's weights while what goes of one layer alone is chosen, and zeroed."""
+        return self.peak_bytes(facts)
+
+
+class FilterCost(ClassifierCost[_F]):
+    """Memory of a method that removes filters in rounds, with all that is coupled to them, and retrains in between."""
+
+    def choosing_bytes(self, facts: ClassifierFacts[_F]) -> int:
+        """Return the most bytes beside the model's weights while it is chosen what goes."""
+        raise NotImplementedError
+
+    def retrain_steps(self, parameters: _F) -> int:
+        """Return the training steps of a round."""
+        raise NotImplementedError
+
+    def alone_bytes(self, facts: ClassifierFacts[_F]) -> int:
+        return max(facts.memory.coupling(), self.choosing_bytes(facts))
+
+    def peak_bytes(self, facts: ClassifierFacts[_F]) -> int:
+        memory, options = facts.memory, facts.parameters
+        peak = self.alone_bytes(facts)
+        if self.retrain_steps(options):
+            peak = max(peak, memory.training(options.retrain_batch_size) - memory.prunable)  # no weight is zero
+        return peak
+
+
+def retraining_bytes(memory: ClassifierMemory, parameters: IterationOptions) -> int:
+    """Return the bytes of training between two cuts."""
+    return memory.training(parameters.batch_size) if parameters.retrain_steps else 0

@@ -1,0 +1,99 @@
+"""Traces of registered classifiers: a worker makes them beside its jobs, and nobody waits for one."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, sessionmaker
+
+from core.database import transaction
+from core.engine.architectures.classifier_passes import TraceAnswer, TraceQuestion
+from core.engine.models.classifier import open_classifier
+from core.engine.pruning.classifier_trace import trace_classifier
+from core.pipeline.stages.trace import answer
+from core.service.registry.tables import ModelRow
+from core.service.registry.traces import MOST_ATTEMPTS
+from core.settings import Settings
+from core.storage import Store
+from tests.engine.classifier_folders import make_classifier
+from worker.supervisor.tracer import TRACER, Tracer
+
+_JOB = {"method": "magnitude", "sparsity": 0.5, "evaluation": {"datasets": []}}
+
+
+@pytest.fixture
+def classifier(settings: Settings) -> Path:
+    return make_classifier(settings.models_root / "lenet", "lenet-5").absolute()
+
+
+def _register(api: TestClient, folder: Path) -> None:
+    api.post("/v1/models", json={"name": "lenet", "path": str(folder)}).raise_for_status()
+
+
+def _row(sessions: sessionmaker[Session]) -> ModelRow:
+    with transaction(sessions) as session:
+        return session.scalars(select(ModelRow).where(ModelRow.name == "lenet")).one()
+
+
+def _estimate(api: TestClient) -> dict[str, Any]:
+    answer = api.post("/v1/models/inspect", json={"model": "lenet", **_JOB}).raise_for_status().json()
+    estimate: dict[str, Any] = answer["estimate"]
+    return estimate
+
+
+@pytest.fixture(params=["here", pytest.param("child", marks=pytest.mark.nightly)])
+def command(request: pytest.FixtureRequest, classifier: Path, tmp_path: Path) -> Sequence[str]:
+    """The child's command; that of one that says what was traced here, which loads no libraries."""
+    if request.param == "child":
+        return TRACER
+    passes = trace_classifier(open_classifier(classifier), (1, 28, 28))
+    answer = tmp_path / "answer.json"
+    answer.write_text(TraceAnswer(passes=passes).model_dump_json())
+    return sys.executable, "-c", "import sys; print(open(sys.argv[1]).read())", str(answer)
+
+
+def test_a_registered_classifier_is_traced_and_its_jobs_estimated_by_that(
+    api: TestClient, sessions: sessionmaker[Session], settings: Settings, store: Store, classifier: Path,
+    command: Sequence[str],
+) -> None:  # fmt: skip
+    _register(api, classifier)
+    rough, row = _estimate(api), _row(sessions)
+    assert row.trace_due_at is not None and "passes" not in row.description
+    tracer = Tracer(store, settings, command=command)
+    assert tracer.take_next(sessions) and not tracer.take_next(sessions)
+    row = _row(sessions)
+    assert row.trace_due_at is None and row.trace_attempts == 1
+    passes = row.description["passes"]
+    assert passes["image_shape"] == [1, 28, 28] and passes["operations"] == 4_581_000
+    traced = _estimate(api)
+    assert traced["floating_point_operations"] == 200 * 4_581_000 < rough["floating_point_operations"]
+    assert traced["peak_memory_bytes"] != rough["peak_memory_bytes"]
+
+
+def test_the_child_finds_the_same_by_config_and_headers_alone(classifier: Path) -> None:
+    opened = open_classifier(classifier)
+    tensors = {entry.name: (entry.dtype, entry.shape) for entry in opened.tensors.values()}
+    question = TraceQuestion(config=opened.raw_config, tensors=tensors, image_shape=(1, 28, 28))
+    answered = answer(TraceQuestion.model_validate_json(question.model_dump_json()))
+    assert answered.error is None and answered.passes == trace_classifier(opened, (1, 28, 28))
+    refused = answer(question.model_copy(update={"config": opened.raw_config | {"network": "none"}}))
+    assert refused.passes is None and refused.error is not None and "none" in refused.error
+
+
+def test_a_trace_that_fails_is_tried_again_and_left_in_the_end(
+    api: TestClient, sessions: sessionmaker[Session], settings: Settings, store: Store, classifier: Path
+) -> None:
+    _register(api, classifier)
+    rough = _estimate(api)
+    tracer = Tracer(store, settings, command=[sys.executable, "-c", "print('a net, I think')"])
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        with transaction(sessions) as session:
+            session.execute(update(ModelRow).values(trace_due_at=func.clock_timestamp()))
+        assert tracer.take_next(sessions) and _row(sessions).trace_attempts == attempt
+        assert not tracer.take_next(sessions), "not at once"
+    assert _row(sessions).trace_due_at is None
+    assert _estimate(api) == rough

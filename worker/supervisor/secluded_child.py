@@ -1,0 +1,72 @@
+"""A child that is asked one question about a model, which somebody has given: secluded, and with limits.
+
+It has the question and nothing else: no network, no credentials, no database, no device, one thread, and a limit on its
+time and one on its memory.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from core.errors import DiscoveryFailed
+from core.settings import Settings
+from worker.processes import ChildProcess, spawn
+from worker.runner.client import memory_kills, runner_environment, unexplained_end
+
+_LOOK_SECONDS = 0.5
+_MOST_ANSWER_BYTES = 64 * 2**20
+
+
+def ask_child(
+    command: Sequence[str], question: str, *, name: str, settings: Settings, on_wait: Callable[[], None]
+) -> bytes:
+    """Return what a child answers on its standard output to a question on its standard input.
+
+    `on_wait` is called twice a second, and ends the child by an error of its own. Raises DiscoveryFailed where the
+    child fails or takes too long.
+    """
+    with TemporaryDirectory(prefix=f"secateur-{name}-") as temporary:
+        folder = Path(temporary)
+        asking, answer, log = (folder / each for each in ("question.json", "answer.json", "log"))
+        asking.write_text(question)
+        kills_before = memory_kills()
+        with asking.open("rb") as stdin, answer.open("wb") as stdout, log.open("wb") as stderr:
+            limits = (str(settings.discovery_memory_bytes), str(_MOST_ANSWER_BYTES))
+            child = spawn(
+                [sys.executable, "-m", "worker.runner.secluded", *limits, *command],
+                name=name,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                environment=_environment(folder),
+            )
+        try:
+            code = _wait(child, settings.discovery_seconds, on_wait)
+        finally:
+            child.end()
+        if code != 0:
+            ended = unexplained_end(code, name, log, memory_kills() > kills_before)
+            raise DiscoveryFailed(ended.message)
+        return answer.read_bytes()
+
+
+def _wait(child: ChildProcess, seconds: float, on_wait: Callable[[], None]) -> int:
+    """Return the child's exit code."""
+    deadline = time.monotonic() + seconds
+    while (code := child.wait(_LOOK_SECONDS)) is None:
+        on_wait()
+        if time.monotonic() > deadline:
+            raise DiscoveryFailed(f"looking at the model took longer than {seconds:g} s")
+    return code
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return the environment of the child: a runner's, with nobody's home, no device and one thread."""
+    return runner_environment() | {
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
