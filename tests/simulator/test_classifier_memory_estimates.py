@@ -185,7 +185,7 @@ _MORE: dict[str, list[dict[str, Any]]] = {
         if method.prunes and "image-classification" in method.task_families
         for pattern in method.patterns
         for given in _MORE.get(method.id, [{}])
-        if not ("mode" in given and pattern == "n:m")
+        if not (pattern == "n:m" and given.keys() & {"mode", "variant"})
     ],
     ids=lambda value: str(value),
 )

@@ -27,8 +27,8 @@ class WandaCost(Cost[WandaParameters]):
     """Cost of scores, which the variant sorts."""
 
     def matrix_bytes(self, parameters: WandaParameters, sparsity: float, inputs: int, sizes: Sequence[int]) -> int:
-        """Return the bytes of scores and a mask; of the variant, of their order and three sums in float64 beside."""
-        return in_turn(sizes, MASK_BYTES + (4 + 8 + 3 * 8 if parameters.variant else 0))
+        """Return the bytes of scores and a mask; of the variant, of scores, their order and three sums in float64."""
+        return in_turn(sizes, 2 * 4 + 8 + 3 * 8 if parameters.variant else MASK_BYTES)
 
 
 INFO = MethodInfo(
