@@ -20,6 +20,8 @@ ERROR_ROWS = 1024
 _FLOAT = 4
 _COUNT_BYTES = 512
 """Bytes of the optimiser's count of steps of a parameter: the least that is allocated."""
+_NORM_BYTES = 16
+"""Bytes of a weight while its filter's norm is taken."""
 _LOOKED_AT = 32
 """Images on which neurons are looked at."""
 _COMPARED = 13
@@ -82,6 +84,16 @@ class ClassifierMemory:
         silenced = self.passes.silenced or self.passes.evaluation
         at_once = min(images, MEASURED_AT_ONCE)
         return max(self.loss(images), at_once * _FLOAT * self.description.classes + silenced.of(at_once))
+
+    def looking(self, images: int) -> int:
+        """Return the bytes of a forward in which absolute values of what layers read of others are summed."""
+        at_once = min(images, MEASURED_AT_ONCE)
+        seen = max((layer.waiting + layer.inputs for layer in self.passes.layers[1:]), default=0)
+        return max(self.loss(images), at_once * seen)
+
+    def norms(self) -> int:
+        """Return the bytes of the norms of a layer's filters: in float64, and of absolute values."""
+        return _NORM_BYTES * self.largest
 
     def training(self, batch: int) -> int:
         """Return the bytes of training every parameter in such batches, with the zeros of the layers held.

@@ -10,9 +10,6 @@ from core.methods.classifier_cost import ClassifierFacts, FilterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
-_NORM_BYTES = 16
-"""Bytes of a weight while its filter's norm is taken: in float64, and its absolute value."""
-
 
 class FilterL1Parameters(FilterParameters):
     """Parameters of `filter-l1`."""
@@ -41,7 +38,7 @@ class FilterL1Cost(FilterCost[FilterL1Parameters]):
     """Memory of norms of filters, and of a scan of what each group can lose."""
 
     def choosing_bytes(self, facts: ClassifierFacts[FilterL1Parameters]) -> int:
-        norms = _NORM_BYTES * facts.memory.largest
+        norms = facts.memory.norms()
         if facts.parameters.rates != "sensitivity":
             return norms
         return max(norms, facts.memory.silenced(min(facts.images, facts.parameters.measured_images)))

@@ -45,7 +45,11 @@ class FilterTaylorCost(FilterCost[FilterTaylorParameters]):
         images = min(facts.images, options.measured_images)
         if options.compare or options.ranking == "obd":
             return memory.gates(images, retains=True)
-        return memory.gates(images, retains=False) if options.ranking == "taylor" else memory.silenced(images)
+        if options.ranking == "taylor":
+            return memory.gates(images, retains=False)
+        if options.ranking == "activation":
+            return memory.looking(images)
+        return memory.silenced(images) if options.ranking == "oracle" else memory.norms()
 
     def retrain_steps(self, parameters: FilterTaylorParameters) -> int:
         return parameters.retrain_steps
