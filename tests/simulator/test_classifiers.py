@@ -44,7 +44,7 @@ def same_on_both(simulated: SimulatedDevice, place: Path, name: str, *how: str, 
 
 @pytest.mark.parametrize(
     ("name", "method", "pattern", "parameters"),
-    [("resnet", "sparsegpt", "unstructured", {}), ("lenet-5", "filter-taylor", "structured", {}),
+    [("resnet", "sparsegpt", "unstructured", {}), ("digits-1989", "filter-taylor", "structured", {}),
      ("mlp", "obd", "unstructured", {}), ("lenet-5", "filter-l1", "structured", {"selection": "greedy"}),
      ("lenet-5", "filter-l1", "structured", {"order": "random"})],
     ids=lambda value: str(value),

@@ -20,7 +20,6 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.classifier_passes import ClassifierPasses, TraceAnswer, TraceQuestion
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import read_config, stored_tensors
-from core.engine.datasets.preprocessing import image_shape_of
 from core.errors import DiscoveryFailed, UnsupportedArchitecture
 from core.service.registry.traces import ClaimedTrace, claim_trace, keep_trace, put_off_trace, release_trace
 from core.service.sources.header_only_folder import write_header_only_folder
@@ -114,6 +113,10 @@ class Tracer(RequestTaker):
 
 
 def _question(folder: Path) -> TraceQuestion:
+    from core.engine.datasets.preprocessing import (
+        image_shape_of,
+    )  # loads NumPy and Pillow, which a worker can do without
+
     description = describe_folder(folder)
     if not isinstance(description, ClassifierDescription):
         raise UnsupportedArchitecture(f"{description.architecture} is no image classifier", param="model")
