@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-CASES = int(os.environ.get("ARCHITECTURE_FUZZ_CASES", "35"))
+CASES = int(os.environ.get("ARCHITECTURE_FUZZ_CASES", "24"))
 """A case takes half a second; a night has time for many more."""
 
 

@@ -74,7 +74,9 @@ def of_layer(folder: ModelFolder, layer: int) -> tuple[UnitSet, dict[str, Tensor
     }
 
 
-@pytest.mark.parametrize("model_type", [*TYPES, DENSE_AND_MIXED])
+@pytest.mark.parametrize(
+    "model_type", [pytest.param(PER_EXPERT, marks=pytest.mark.nightly), GROUPED, STACKED, DENSE_AND_MIXED]
+)
 def test_stock_classes_give_the_logits_of_the_masked_model(model_type: str, tmp_path: Path) -> None:
     folder = opened(model_type)
     result = cut(folder, tmp_path, "l2-structured", compensation=NO_REFIT)

@@ -62,7 +62,7 @@ def divergence(folder: Path, cut: Path, tokens: Tensor) -> float:
     return float((dense.exp() * (dense - left)).sum(-1).mean())
 
 
-@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("model_type", [pytest.param(PER_EXPERT, marks=pytest.mark.nightly), GROUPED, STACKED])
 def test_on_the_tokens_it_is_fitted_to_a_layer_comes_closer(model_type: str, tmp_path: Path) -> None:
     """And what stock classes open gives what the pass had in memory: with groups, and stacks with biases."""
     folder = opened(model_type)
