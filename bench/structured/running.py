@@ -96,8 +96,7 @@ class Bench:
             return
         first = missing[0]
         with _told("prune", first), _place(f"untrained-{self._key(first)}") as folder:
-            pruned = self._run_pruning(first, folder)
-            checkpoint = self._message(first, "prune", folder).pruned
+            pruned, checkpoint = self._run_pruning(first, folder)
             for cell in missing:
                 if not ROWS[cell.row].distils:
                     self._judge(cell, checkpoint, [pruned])
@@ -159,13 +158,13 @@ class Bench:
         self.answers[cell] = judged.result["tasks"]
         remember(key, judged.result["tasks"])
 
-    def _run_pruning(self, cell: Cell, output: Path) -> Measured:
-        """Prune into a place, in a process of its own, and return what that told; nothing is trained yet."""
+    def _run_pruning(self, cell: Cell, output: Path) -> tuple[Measured, Path]:
+        """Prune in a process of its own; return what that told, and the checkpoint, which is not trained yet."""
         row = ROWS[cell.row]
         if not row.baseline:
-            return self._run_stage(cell, "prune", output)
+            return self._run_stage(cell, "prune", output), self._message(cell, "prune", output).pruned
         spec = self._work(cell) | {"model": str(self.ground.model), "text": str(self.ground.calibration)}
-        return run(_program(row.baseline), spec | {"output": str(output)}, output.name)
+        return run(_program(row.baseline), spec | {"output": str(output)}, output.name), output
 
     def _run_stage(self, cell: Cell, task: str, output: Path) -> Measured:
         """Run a stage of the cell's job in a process of its own, `recover` in the place of what was pruned."""

@@ -227,6 +227,26 @@ def test_a_cell_is_pruned_and_judged_once_and_is_recalled_afterwards(
     assert not Bench(a_plan("l2-structured"), ground).is_complete()
 
 
+def test_a_baseline_is_no_job_and_is_pruned_and_judged_like_one(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy_or_judge(program: Program, spec: dict[str, Any], key: str) -> Measured:
+        if "baseline" not in spec:
+            return run_here(program, spec, key)
+        shutil.copytree(spec["model"], spec["output"])
+        return Measured(1.0, 2.0, 3, {"seconds": {"prune": 1.0}, "notes": [], "sliced_width": 8})
+
+    monkeypatch.setattr(running, "run", copy_or_judge)
+    monkeypatch.chdir(tmp_path)
+    tokens = tmp_path / "tokens.safetensors"
+    write_tensors(tokens, {"tokens": torch.randint(96, (2, 16), generator=torch.Generator().manual_seed(0))})
+    bench = Bench(a_plan("slicegpt", targets=["20"]), a_ground(model, tmp_path, texts={IN_DOMAIN: tokens}))
+    bench.complete(["prune"])
+    (came_out,) = bench.found.values()
+    assert bench.dense is not None and came_out.perplexity == bench.dense.perplexity and came_out.sliced_width == 8
+    assert not list((CACHE / "checkpoints").iterdir())
+
+
 def test_a_row_that_distils_calibrates_on_the_model_s_own_text_and_is_judged_before_and_after_it_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
