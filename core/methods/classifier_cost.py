@@ -4,6 +4,7 @@ A method whose memory is like no other's has it in its `info`. It is read off th
 found of its passes, and the recipe alone; no torch.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -50,16 +51,16 @@ class ClassifierCost(Generic[_P]):
         return self.peak_bytes(facts)
 
 
-class FilterCost(ClassifierCost[_F]):
+class FilterCost(ClassifierCost[_F], ABC):
     """Memory of a method that removes filters in rounds, with all that is coupled to them, and retrains in between."""
 
+    @abstractmethod
     def choosing_bytes(self, facts: ClassifierFacts[_F]) -> int:
         """Return the most bytes beside the model's weights while it is chosen what goes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def retrain_steps(self, parameters: _F) -> int:
         """Return the training steps of a round."""
-        raise NotImplementedError
 
     def alone_bytes(self, facts: ClassifierFacts[_F]) -> int:
         return max(facts.memory.coupling(), self.choosing_bytes(facts))

@@ -113,9 +113,7 @@ class Tracer(RequestTaker):
 
 
 def _question(folder: Path) -> TraceQuestion:
-    from core.engine.datasets.preprocessing import (
-        image_shape_of,
-    )  # loads NumPy and Pillow, which a worker can do without
+    from core.engine.datasets.preprocessing import image_shape_of  # loads NumPy and Pillow
 
     description = describe_folder(folder)
     if not isinstance(description, ClassifierDescription):

@@ -17,7 +17,7 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.evaluation.flops import count_flops
 from core.engine.models.classifier import ClassifierFolder, build_without_weights
 from core.engine.models.hooks import removed_after
-from core.engine.models.tracing.live_bytes import ROUNDING, FusedAttention, LiveBytes
+from core.engine.models.tracing.live_bytes import FusedAttention, LiveBytes, allocated
 from core.engine.pruning.iterative.curvature import images_at_once, mean_squares
 from core.engine.pruning.layer_matrix import Layer, groups_of, input_rows, rows_at_once
 from core.engine.pruning.network import Network
@@ -76,8 +76,8 @@ class _Traced:
             layers = self._layers()
         return ClassifierPasses(
             image_shape=self.image_shape,
-            weights=sum(map(_allocated, self.there)),
-            trained=sum(map(_allocated, parameters)),
+            weights=sum(allocated(each.nbytes) for each in self.there),
+            trained=sum(allocated(each.nbytes) for each in parameters),
             tensors=len(parameters),
             operations=count_flops(self.model, self.image_shape),
             layers=layers,
@@ -227,7 +227,3 @@ def _two_labels(logarithms_BK: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return two labels of every image with their weights."""
     labels_B1 = torch.zeros(len(logarithms_BK), 1, dtype=torch.int64, device=_META)
     return [(labels_B1, logarithms_BK[:, 0]), (labels_B1, logarithms_BK[:, 0])]
-
-
-def _allocated(tensor: Tensor) -> int:
-    return -(-tensor.nbytes // ROUNDING) * ROUNDING

@@ -12,8 +12,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-ROUNDING = 512
+_ROUNDING = 512
 """Bytes that an allocation is a multiple of, as CUDA's allocator has it."""
+
+
+def allocated(nbytes: int) -> int:
+    """Return the bytes that an allocation of so many takes."""
+    return -(-nbytes // _ROUNDING) * _ROUNDING
 
 
 class LiveBytes(TorchDispatchMode):
@@ -45,7 +50,7 @@ class LiveBytes(TorchDispatchMode):
         return answer
 
     def _follow(self, storage: torch.UntypedStorage) -> None:
-        key, nbytes = storage._cdata, -(-storage.nbytes() // ROUNDING) * ROUNDING
+        key, nbytes = storage._cdata, allocated(storage.nbytes())
         if key in self._alive or key in self._there or not nbytes:
             return
         self._alive[key] = weakref.finalize(storage, self._end, key, nbytes)

@@ -49,11 +49,6 @@ def classifier_work(description: ClassifierDescription, job: Recipe, counts: Ima
     These are forwards of the evaluation images through dense and pruned model, of the calibration images as often as
     the method passes over them, and three times as many for training images.
     """
-    passes = description.passes
-    positions = _positions(description)
-    forward = 2 * sum(linear.numel * positions[linear.name] for linear in description.linears)
-    if passes is not None:
-        forward = passes.operations
     needs = get_method(job.method).variant(job.pattern).needs
     options = job.parameters
     rounds = int(getattr(options, "rounds", None) or 1)
@@ -66,9 +61,11 @@ def classifier_work(description: ClassifierDescription, job: Recipe, counts: Ima
         points = len(options.rates or ()) * len(description.linears)
         reads = get_method(options.method).variant(options.pattern).needs.calibration
         images = counts.evaluation * (1 + points) + counts.calibration * points * reads
-    if passes is not None:
+    if (passes := description.passes) is not None:
         memory = traced_bytes(description, passes, job, calibration=counts.calibration, evaluation=counts.evaluation)
-        return ClassifierWork(images, forward * images, memory, is_traced=True)
+        return ClassifierWork(images, passes.operations * images, memory, is_traced=True)
+    positions = _positions(description)
+    forward = 2 * sum(linear.numel * positions[linear.name] for linear in description.linears)
     maps = sum(linear.out_features * positions[linear.name] for linear in description.linears)
     is_trained = needs.gradients or needs.training or job.recovery is not None
     memory = 4 * description.parameters * (_TRAINED_COPIES + 2 if is_trained else 3)
