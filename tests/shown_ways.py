@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shlex
 import subprocess
 import sys
 from importlib.metadata import distribution
@@ -12,6 +13,7 @@ import pytest
 
 from core.pipeline.reports.how_to_run import FOLDER
 from secateur_wire.ways import WayToRun
+from tests.forked_processes import warm_python
 
 
 def run_here(way: WayToRun, artifact: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -24,8 +26,12 @@ def run_here(way: WayToRun, artifact: Path, place: Path, monkeypatch: pytest.Mon
 
 
 def run_in_shell(commands: str, place: Path, **variables: str) -> str:
-    """Return the output of a shell that is given the commands."""
-    search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    """Return the output of a shell that is given the commands, whose `python` has loaded the libraries."""
+    python = place / "programs" / "python"
+    python.parent.mkdir(exist_ok=True)
+    python.write_text(f'#!/bin/sh\nexec {shlex.join(warm_python())} "$@"\n')
+    python.chmod(0o755)
+    search = os.pathsep.join([str(python.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-e"],
         input=commands.encode(),
