@@ -169,14 +169,12 @@ def _become(streams: list[int]) -> None:
 
 def _run(request: dict[str, Any]) -> NoReturn:
     """Be `python ARGUMENTS`, to the end of the process; with an environment and a folder where they are given."""
-    if "environment" not in request:
-        _execute(request["arguments"])
-        sys.exit()
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    os.chdir(request["folder"])
-    sys.path[0] = request["folder"]
-    warnings.resetwarnings()
+    if "environment" in request:
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        os.chdir(request["folder"])
+        sys.path[0] = request["folder"]
+        warnings.resetwarnings()
     try:
         _execute(request["arguments"])
         sys.exit()
