@@ -13,6 +13,7 @@ import json
 import os
 import runpy
 import selectors
+import shlex
 import signal
 import socket
 import subprocess
@@ -56,6 +57,7 @@ _ADDRESS = "SUITE_FORKS"
 _REQUEST_BYTES = 2**17
 _SERVE = "--serve"
 _LIKE_PYTHON = "--like-python"
+_PASSED_ON = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 @contextmanager
@@ -79,12 +81,28 @@ def warm_python() -> list[str]:
     return [sys.executable] if address is None else [sys.executable, "-I", "-S", __file__, _LIKE_PYTHON, address]
 
 
+def write_warm_program(file: Path, *arguments: str) -> None:
+    """Write a program that is `warm_python` with these arguments, and its own."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f'#!/bin/sh\nexec {shlex.join([*warm_python(), *arguments])} "$@"\n')
+    file.chmod(0o755)
+
+
 def _join(address: str, request: dict[str, Any]) -> int:
-    """Have a copy do this with our streams, and return how it ended, once it has."""
+    """Have a copy do this with our streams, and return how it ended, once it has. With an environment of its own it is
+    told our signals.
+    """
+    passed_on = _PASSED_ON if "environment" in request else ()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         server.connect(address)
         socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
-        return int(server.recv(_REQUEST_BYTES) or 1)
+        for number in passed_on:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda number, _: server.send(str(number).encode()))
+        code = int(server.recv(_REQUEST_BYTES) or 1)
+        for number in passed_on:
+            signal.signal(number, signal.SIG_DFL)
+        return code
 
 
 class _Server:
@@ -108,10 +126,12 @@ class _Server:
                 if key.fileobj is self._listening:
                     self._fork()
                 elif key.data in self._copies:  # not let go a moment ago
-                    pid, _ = self._copies[key.data]
-                    if key.fd != key.data:  # its owner was killed
-                        os.kill(pid, signal.SIGKILL)
-                    self._let_go(key.data)
+                    pid, owner = self._copies[key.data]
+                    said = b"" if key.fd == key.data else _received(owner)
+                    if key.fd != key.data:  # where nothing is said, its owner was killed
+                        os.kill(pid, int(said or signal.SIGKILL))
+                    if not said:
+                        self._let_go(key.data)
 
     def _fork(self) -> None:
         owner, _ = self._listening.accept()
@@ -141,6 +161,13 @@ class _Server:
         with owner, suppress(ConnectionError):  # it was killed
             owner.send(str(os.waitstatus_to_exitcode(status)).encode())
         os.close(end)
+
+
+def _received(owner: socket.socket) -> bytes:
+    try:
+        return owner.recv(_REQUEST_BYTES)
+    except ConnectionError:
+        return b""
 
 
 def _serve(address: str) -> None:

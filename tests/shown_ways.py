@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import shlex
 import subprocess
 import sys
 from importlib.metadata import distribution
@@ -13,7 +12,7 @@ import pytest
 
 from core.pipeline.reports.how_to_run import FOLDER
 from secateur_wire.ways import WayToRun
-from tests.forked_processes import warm_python
+from tests.forked_processes import write_warm_program
 
 
 def run_here(way: WayToRun, artifact: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -27,11 +26,9 @@ def run_here(way: WayToRun, artifact: Path, place: Path, monkeypatch: pytest.Mon
 
 def run_in_shell(commands: str, place: Path, **variables: str) -> str:
     """Return the output of a shell that is given the commands, whose `python` has loaded the libraries."""
-    python = place / "programs" / "python"
-    python.parent.mkdir(exist_ok=True)
-    python.write_text(f'#!/bin/sh\nexec {shlex.join(warm_python())} "$@"\n')
-    python.chmod(0o755)
-    search = os.pathsep.join([str(python.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    programs = place / "programs"
+    write_warm_program(programs / "python")
+    search = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-e"],
         input=commands.encode(),

@@ -60,3 +60,18 @@ def test_where_it_is_killed_its_program_is_too() -> None:
         assert own != process.pid and psutil.Process(own).is_running()
         process.kill()
         eventually(lambda: not is_alive(own))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_it_is_told_by_signals_its_program_is_told(number: signal.Signals) -> None:
+    program = f"""
+import signal, sys
+signal.signal({int(number)}, lambda *_: sys.exit(5))
+print(flush=True)
+signal.pause()
+"""
+    with subprocess.Popen([*warm_python(), "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(30) == 5
