@@ -114,34 +114,41 @@ class _Server:
         for source in (listening, sys.stdin):
             self._selector.register(source, selectors.EVENT_READ)
         self._copies: dict[int, tuple[int, socket.socket]] = {}
-        """Id, and owner's socket, of each copy by a descriptor that is ready once it has ended."""
+        """Of each copy, by its id, a descriptor that is ready once it has ended, and its owner's socket."""
 
     def serve(self) -> None:
         while True:
             for key, _ in self._selector.select():
                 if key.fileobj is sys.stdin:
-                    for pid, _ in self._copies.values():
+                    for pid in self._copies:
                         os.kill(pid, signal.SIGKILL)
                     return
                 if key.fileobj is self._listening:
                     self._fork()
                 elif key.data in self._copies:  # not let go a moment ago
-                    pid, owner = self._copies[key.data]
-                    said = b"" if key.fd == key.data else _received(owner)
-                    if key.fd != key.data:  # where nothing is said, its owner was killed
-                        os.kill(pid, int(said or signal.SIGKILL))
-                    if not said:
-                        self._let_go(key.data)
+                    self._look(key.data, key.fd)
+
+    def _look(self, pid: int, ready: int) -> None:
+        end, owner = self._copies[pid]
+        if ready != end:
+            said = _received(owner)
+            os.kill(pid, int(said or signal.SIGKILL))  # where nothing is said, its owner was killed
+            if said:
+                return
+        self._let_go(pid)
 
     def _fork(self) -> None:
         owner, _ = self._listening.accept()
         request, streams, _, _ = socket.recv_fds(owner, _REQUEST_BYTES, 3)
+        if not request:  # it was killed already
+            owner.close()
+            return
         pid = os.fork()
         if pid == 0:
             self._selector.close()
             self._listening.close()
             owner.close()
-            for end, (_, other) in self._copies.items():
+            for end, other in self._copies.values():
                 os.close(end)
                 other.close()
             _become(streams)
@@ -149,12 +156,12 @@ class _Server:
         for stream in streams:
             os.close(stream)
         end = os.pidfd_open(pid)
-        self._copies[end] = pid, owner
+        self._copies[pid] = end, owner
         for source in (end, owner):
-            self._selector.register(source, selectors.EVENT_READ, end)
+            self._selector.register(source, selectors.EVENT_READ, pid)
 
-    def _let_go(self, end: int) -> None:
-        pid, owner = self._copies.pop(end)
+    def _let_go(self, pid: int) -> None:
+        end, owner = self._copies.pop(pid)
         _, status = os.waitpid(pid, 0)
         for source in (end, owner):
             self._selector.unregister(source)
