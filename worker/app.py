@@ -4,16 +4,12 @@ Nothing here, or imported from here, loads torch: a pool process is forked from 
 before a fork. Only the runner, started afresh, does.
 """
 
-import gc
-
 from celery import Celery
-from celery.signals import celeryd_init, setup_logging
+from celery.signals import setup_logging
 
 from core.logs import configure_logs
 from core.service.jobs.broker import celery_app
 from core.settings import get_settings
-
-gc.disable()  # what the tasks import stays, and looking through it again and again would be a third of the start
 
 
 def _configure(app: Celery) -> Celery:
@@ -32,11 +28,4 @@ def _log(**_: object) -> None:
     configure_logs(get_settings())
 
 
-def _collect(**_: object) -> None:
-    """Collect garbage from here on, but not in what is loaded, which the pool's process shares with its parent."""
-    gc.freeze()
-    gc.enable()
-
-
-celeryd_init.connect(_collect)  # sent once the tasks are imported
 app = _configure(celery_app(get_settings()))
