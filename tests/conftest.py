@@ -54,6 +54,8 @@ gc.disable()  # until all tests are found: what is imported stays
 CORES = max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 """Of each process of the run, and of what it starts: threads that wait for each other on cores others use take several
 times as long as one alone."""
+SAMPLES = Path(__file__).parents[1] / ".cache" / "samples"
+"""A home with the sample model and texts, that later runs reuse."""
 _CHOSEN_THREADS = os.environ.get("OMP_NUM_THREADS")
 os.environ.setdefault("OMP_NUM_THREADS", str(CORES))
 
@@ -70,6 +72,22 @@ LONG = (
     *("tests/methods/test_adapter_model", "tests/simulator/", "tests/gguf/", "tests/fuzz/", "tests/stores/"),
     *("tests/webhooks/test_processes", "tests/sweeps/test_processes", "tests/plans/", "tests/client/test_prune"),
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Have one process of the run look for tests before the others: what it compiles and rewrites, in a tree that has
+    not been tested yet most of the work, they find done.
+    """
+    if not hasattr(session.config, "workerinput"):
+        return (yield)
+    SAMPLES.parent.mkdir(exist_ok=True)
+    with SAMPLES.with_name("collection.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -268,10 +286,6 @@ def job_body(model: str, dataset: str) -> dict[str, Any]:
         "evaluation": {"datasets": [dataset], "samples": 4},
         "metadata": {"commit": "abc"},
     }
-
-
-SAMPLES = Path(__file__).parents[1] / ".cache" / "samples"
-"""A home with the sample model and texts, that later runs reuse."""
 
 
 @contextmanager

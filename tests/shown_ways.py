@@ -12,6 +12,7 @@ import pytest
 
 from core.pipeline.reports.how_to_run import FOLDER
 from secateur_wire.ways import WayToRun
+from tests.forked_processes import write_warm_program
 
 
 def run_here(way: WayToRun, artifact: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -24,8 +25,10 @@ def run_here(way: WayToRun, artifact: Path, place: Path, monkeypatch: pytest.Mon
 
 
 def run_in_shell(commands: str, place: Path, **variables: str) -> str:
-    """Return the output of a shell that is given the commands."""
-    search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    """Return the output of a shell that is given the commands, whose `python` has loaded the libraries."""
+    programs = place / "programs"
+    write_warm_program(programs / "python")
+    search = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-e"],
         input=commands.encode(),

@@ -16,6 +16,7 @@ from core.errors import StoreUnavailable
 from core.settings import Settings
 from core.storage.s3_errors import UNREACHABLE, translate_errors, unavailable
 from core.storage.s3_incoming import LEAST_PART_BYTES, S3Incoming
+from core.storage.s3_session import new_session
 from core.storage.store import (
     MANIFEST,
     STORE_SECONDS,
@@ -240,6 +241,7 @@ class S3Store:
             self._file_systems.setdefault(
                 which,
                 S3FileSystem(
+                    session=new_session(),
                     key=settings.store_access_key,
                     secret=None if secret is None else secret.get_secret_value(),
                     endpoint_url=which[1],

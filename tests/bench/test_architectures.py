@@ -21,13 +21,13 @@ IN_EVERY_RUN = (
     "bloom",  # positions by a bias that depends on the tokens, queries, keys and values interleaved
     "exaone",  # a config of its own for Llama's class
     "falcon",  # attention and FFN read one tensor, one key and value head
-    "gpt_bigcode",  # one key and value head beside the queries
     "mamba",
-    "mpt",
     "mixtral",
 )
 REPRESENTATIVES = (
     *IN_EVERY_RUN,
+    "gpt_bigcode",  # one key and value head beside the queries
+    "mpt",
     "phi",
     "cohere2",
     "gemma",

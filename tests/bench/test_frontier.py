@@ -1,5 +1,6 @@
 """The frontier's bench: its plan, its tables from given figures, and that what was measured is not run again."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.page import write_section
 from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.models.tensors import write_tensors
+from tests.forked_processes import warm_python
 from tests.model_folders import write_llama, write_text
 
 ROOT = Path(__file__).parents[2]
@@ -155,9 +157,12 @@ def test_a_number_that_cannot_be_is_refused_by_name(capsys: pytest.CaptureFixtur
 
 
 def run_but_judge_here(program: Program, spec: dict[str, Any], key: str) -> Measured:
-    """Run a cell's program; what judges models is called here, where the libraries are loaded."""
-    if program.arguments[-1] == "bench.evaluate_cell":
+    """Run a cell's program where the libraries are loaded; what judges models is called here."""
+    python, *arguments = program.arguments
+    if arguments[-1:] == ["bench.evaluate_cell"]:
         return Measured(seconds=0, processor_seconds=0, peak_bytes=0, result=evaluate(spec))
+    if python == sys.executable:
+        program = replace(program, arguments=(*warm_python(), *arguments))
     return run(program, spec, key)
 
 

@@ -7,12 +7,14 @@ import pytest
 
 from bench.chaos.running import run
 from bench.chaos.schedule import FEW
+from tests.forked_processes import warm_python
 
 SEED = 5613
 
 
 @pytest.mark.timeout(400)
-def test_two_faults_of_a_small_fleet_break_nothing() -> None:
+def test_two_faults_of_a_small_fleet_break_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.chaos.promises.artifacts.RELOAD", (*warm_python(), "-m", "bench.chaos.reload"))
     with TemporaryDirectory(prefix="chaos-") as folder:
         result = run(SEED, 2, None, Path(folder) / "run", services=FEW, clients_of_team=1)
     assert not result.violations, "\n".join(result.violations)

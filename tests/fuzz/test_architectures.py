@@ -3,9 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
+
+from tests.forked_processes import warm_python
 
 CASES = int(os.environ.get("ARCHITECTURE_FUZZ_CASES", "24"))
 """A case takes half a second; a night has time for many more."""
@@ -13,7 +14,7 @@ CASES = int(os.environ.get("ARCHITECTURE_FUZZ_CASES", "24"))
 
 def test_no_config_hangs_crashes_or_gives_wrong_logits(tmp_path: Path) -> None:
     answer = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.architecture_opener", "0", str(CASES), "2", str(tmp_path)],
+        [*warm_python(), "-m", "tests.fuzz.architecture_opener", "0", str(CASES), "2", str(tmp_path)],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

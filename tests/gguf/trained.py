@@ -30,8 +30,8 @@ STEPS: Final = 40
 """Steps after which a mistake in Llama's files shows: seconds."""
 MINUTE: Final = 2000
 """Steps after which a mistake in any family's files shows: about a minute of one core."""
-_TAUGHT: Final = varied_lines(8000)
-"""Lines to learn from: too many to be learnt by heart, which would make of rounding a matter of chance."""
+_TAUGHT: Final = 8000
+"""Count of lines to learn from: too many to be learnt by heart, which would make of rounding a matter of chance."""
 _KEPT: Final = Path(__file__).parents[2] / ".cache" / "gguf" / "trained"
 _SHAPE: Final[dict[str, object]] = {
     "hidden_size": 128,
@@ -90,7 +90,7 @@ def save_trained(folder: Path, family: str = "llama", training_steps: int = STEP
 def _key(family: str, training_steps: int, changes: str) -> str:
     """Return the name of what a model is made by: its settings, what trains it and makes its lines, the libraries."""
     libraries = [version(each) for each in ("torch", "transformers", "tokenizers")]
-    facts = json.dumps([FAMILIES[family], training_steps, changes, len(_TAUGHT), len(LINES), libraries, _SOURCES])
+    facts = json.dumps([FAMILIES[family], training_steps, changes, _TAUGHT, len(LINES), libraries, _SOURCES])
     return f"{family}-{training_steps}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 
@@ -121,7 +121,7 @@ def _train(folder: Path, family: str, training_steps: int, changes: Mapping[str,
 
 @cache
 def _taught(is_normalised: bool) -> torch.Tensor:
-    return torch.tensor(_tokenizer(is_normalised)("\n".join(_TAUGHT))["input_ids"])
+    return torch.tensor(_tokenizer(is_normalised)("\n".join(varied_lines(_TAUGHT)))["input_ids"])
 
 
 @cache

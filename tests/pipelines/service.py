@@ -23,6 +23,7 @@ from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.settings import Settings
 from tests.conftest import settings_for
+from tests.forked_processes import write_warm_program
 from tests.model_folders import write_llama, write_text
 from tests.worker.conftest import eventually, impatient
 from tests.worker.forked_parts import fork_part
@@ -31,7 +32,10 @@ from worker.processes import ChildProcess
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "pipelines"
 PROGRAMS = [str(Path(sys.executable).parent)]
-"""Folders in which a pipeline's machine looks first."""
+"""Folders in which a pipeline's machine looks for programs."""
+_OWN_PROGRAMS = "programs"
+"""Folder in which it looks first: of some thirty commands each would take longer to load the client than to run."""
+_SECATEUR = "import sys; sys.argv[0] = 'secateur'; from secateur.cli import main; main()"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Service:
     def environment(self) -> dict[str, str]:
         """Of a pipeline's machine, with `secateur` on its path."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SECATEUR_")}
-        path = os.pathsep.join([*PROGRAMS, kept["PATH"]])
+        path = os.pathsep.join([str(self.told.parent / _OWN_PROGRAMS), *PROGRAMS, kept["PATH"]])
         return {**kept, "PATH": path, "SECATEUR_URL": self.url, "SECATEUR_API_KEY": self.key}
 
     def step(self, command: list[str], folder: Path, variables: Mapping[str, str] | None = None) -> Ended:
@@ -102,6 +106,7 @@ def serving(database_url: str, folder: Path) -> Iterator[Service]:
         settings = impatient(settings_for(database_url, folder / "home"))
         service = Service(f"http://127.0.0.1:{free_port()}", _fill(settings), folder / "told.json")
         service.behave()
+        write_warm_program(folder / _OWN_PROGRAMS / "secateur", "-c", _SECATEUR)
         parts.callback(_start("api", settings, service).end, grace_seconds=5)
         parts.callback(_start("worker", settings, service).end)
         eventually(lambda: _answers(service))

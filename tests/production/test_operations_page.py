@@ -2,12 +2,12 @@
 
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import yaml
 from fastapi.testclient import TestClient
 
+from tests.forked_processes import warm_python
 from tests.production.files import ROOT, compose
 from tests.production.programs import needed
 from tests.production.settings_table import PAGE, settings_table
@@ -48,7 +48,7 @@ def test_commands_and_services_that_are_named_exist() -> None:
         assert set(named) <= services, rest
     for subcommand in set(re.findall(r"secateur (serve|stop|keys|teams|samples) ?", page)):
         told = subprocess.run(
-            [sys.executable, "-c", "from secateur.cli import main; main()", subcommand, "--help"], capture_output=True
+            [*warm_python(), "-c", "from secateur.cli import main; main()", subcommand, "--help"], capture_output=True
         )
         assert told.returncode == 0, subcommand
 

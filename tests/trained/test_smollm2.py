@@ -82,8 +82,8 @@ def test_what_knows_its_inputs_keeps_what_magnitude_loses_and_a_pattern_costs(
     def pruned(method: str, pattern: str) -> float:
         result = sweep(
             smollm2.path, tmp_path / f"{method}-{pattern.replace(':', '-')}", method=method, pattern=pattern,
-            calibration=None if method == "magnitude" else little_calibration[:1],
-            evaluations={"text": little_text[:1]}, sparsity=0.5, dense_perplexity=known,
+            calibration=None if method == "magnitude" else little_calibration[:1, :64],
+            evaluations={"text": little_text[:1, :64]}, sparsity=0.5, dense_perplexity=known,
             parameters={"skip_layers": dense},
         )  # fmt: skip
         known["text"] = result.perplexity["text"].measured_dense

@@ -41,7 +41,7 @@ def test_a_worker_drains_the_next_goes_on_to_the_same_bytes_is_killed_and_the_di
     done = drain_in_a_block(jobs, settings, job_id, start_part)
     often = {"SECATEUR_DISPATCH_INTERVAL_SECONDS": "0.5", "SECATEUR_HINT_STALE_SECONDS": "1"}
     poll = {"SECATEUR_WORKER_POLL_SECONDS": "3600"}
-    start_part("dispatcher", executed=True, **often)
+    start_part("dispatcher", **often)
     worker = start_part("worker", executed=True, SECATEUR_LEASE_RENEW_SECONDS="0.5", **THREADS, **poll)
     jobs.succeeded(job_id, 120)
     assert f"continuing after block {done} of {LAYERS}" in jobs.logs(job_id)

@@ -21,6 +21,7 @@ from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from core.settings import Settings
 from core.storage import artifact_prefix, open_store
+from tests.forked_processes import warm_python
 from tests.model_folders import write_llama, write_text
 from tests.sources.conftest import write_wordy_model
 from tests.sources.hub_server import HubState, hub_server
@@ -33,7 +34,7 @@ from worker.supervisor.supervisor import Supervisor
 
 pytestmark = pytest.mark.timeout(300)
 DISK_BYTES = 6 * 2**20
-STAND_IN = "tests.worker.stand_in_runner"
+STAND_IN = (sys.executable, "-m", "tests.worker.stand_in_runner", "{}")
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def work(settings: Settings, sessions: sessionmaker[Session]) -> Work:
     """Claim once and run what was claimed."""
 
     def run(*command: str) -> str:
-        runner = (sys.executable, "-m", *command) if command else RUNNER
+        runner = command or RUNNER
         with transaction(sessions) as session:
             claim = queue.claim(session, queue="default", worker_id="a thread", lease_seconds=60)
         assert claim is not None
@@ -153,8 +154,8 @@ def require_whole_artifact(jobs: Queue, settings: Settings, job_id: str, team: s
     ("runner", "task"),
     [
         ((), "prune"),
-        ((STAND_IN, "{}"), "measure"),
-        ((STAND_IN, "{}"), "verify"),
+        (STAND_IN, "measure"),
+        (STAND_IN, "verify"),
     ],
     ids=["open", "evaluate", "verify"],
 )
@@ -167,7 +168,7 @@ def test_the_disk_fills_while_a_job_runs(
         assert work(*runner) == "queued"
     require_clear_end(jobs, settings, job_id)
     free(disk)
-    assert work(STAND_IN, "{}") == "succeeded", jobs.job(job_id).error
+    assert work(*STAND_IN) == "succeeded", jobs.job(job_id).error
     require_whole_artifact(jobs, settings, job_id, team)
 
 
@@ -177,7 +178,7 @@ def test_after_the_disk_filled_between_blocks_a_failed_job_that_is_retried_goes_
     """What was saved outlasts an attempt that could not begin, and the job's failure."""
     jobs.settings = settings.model_copy(update={"max_attempts": 2})
     job_id = jobs.submit(body)
-    assert work("tests.worker.filling_runner", str(disk)) == "queued"
+    assert work(*warm_python(), "-m", "tests.worker.filling_runner", str(disk)) == "queued"
     require_clear_end(jobs, settings, job_id)
     free(disk)
     with filled_before("prune", disk):
@@ -209,11 +210,11 @@ def test_the_disk_fills_while_the_artifact_is_stored(
     size = (model / "model.safetensors").stat().st_size
     assert DISK_BYTES / 2 < size < DISK_BYTES
     job_id = jobs.submit(body | {"model": "large"})
-    assert work(STAND_IN, "{}") == "queued"
+    assert work(*STAND_IN) == "queued"
     require_clear_end(jobs, settings, job_id)
     assert jobs.job(job_id).status == "queued"
     subprocess.run(["mount", "-o", f"remount,size={3 * DISK_BYTES}", str(disk)], check=True)
-    assert work(STAND_IN, "{}") == "succeeded", jobs.job(job_id).error
+    assert work(*STAND_IN) == "succeeded", jobs.job(job_id).error
     require_whole_artifact(jobs, settings, job_id, team)
 
 
@@ -229,7 +230,7 @@ def test_the_disk_is_too_full_to_fetch_and_fills_while_it_fetches(
     settings.work_root.mkdir(parents=True)
     fill(disk)
     hub.served.clear()
-    assert work(STAND_IN, "{}") == "queued"  # seen before anything was fetched
+    assert work(*STAND_IN) == "queued"  # seen before anything was fetched
     assert not hub.served
     require_clear_end(jobs, settings, job_id)
     free(disk)
@@ -242,13 +243,13 @@ def test_the_disk_is_too_full_to_fetch_and_fills_while_it_fetches(
 
     meanwhile = threading.Thread(target=fill_meanwhile)
     meanwhile.start()
-    assert work(STAND_IN, "{}") == "queued"
+    assert work(*STAND_IN) == "queued"
     meanwhile.join()
     require_clear_end(jobs, settings, job_id)
     assert not any(path.is_file() for path in (settings.cache_root / "partial").rglob("*"))  # not left full by us
     free(disk)
     hub.bytes_per_second = None
-    assert work(STAND_IN, "{}") == "succeeded", jobs.job(job_id).error
+    assert work(*STAND_IN) == "succeeded", jobs.job(job_id).error
     require_whole_artifact(jobs, settings, job_id, team)
 
 
@@ -257,7 +258,7 @@ def test_a_disk_that_stays_full_ends_the_job_with_that_error(
 ) -> None:
     job_id = jobs.submit(body)
     fill(disk)
-    ends = [work(STAND_IN, "{}") for _ in range(settings.max_attempts)]
+    ends = [work(*STAND_IN) for _ in range(settings.max_attempts)]
     assert ends == ["queued"] * (settings.max_attempts - 1) + ["failed"]
     error = jobs.job(job_id).error
     assert error is not None and error.code == "disk_full" and "space" in error.message

@@ -115,7 +115,7 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
         Duty(
             "orphans",
             settings.orphan_sweep_seconds,
-            lambda turn: len(sweep_orphans(sessions, open_store(settings), settings)),
+            lambda turn: len(sweep_orphans(sessions, context.store, settings)),
         ),
         Duty("discovered models", 2.0, resolve),
         Duty("old discoveries", 600.0, _in_transaction(lambda s: forget_old(s, settings.discovery_keep_days))),

@@ -15,6 +15,8 @@ from bench.chaos.observation import NoAnswer, Observation, SeenJob, Violation
 MANIFEST = "secateur.json"
 RELOADED = 4
 """Artifacts that are opened in each look, chosen at random."""
+RELOAD = (sys.executable, "-m", "bench.chaos.reload")
+"""Command that opens them, in a process of its own."""
 _FETCHED = 5
 """Files that are downloaded through the API in each look."""
 _RELOAD_SECONDS = 300
@@ -96,7 +98,7 @@ def masks_are_zero(seen: Observation) -> Iterator[Violation]:
         return
     with TemporaryDirectory(prefix="secateur-chaos-") as place:
         folders = {found.id: _fetched(seen, found, Path(place) / found.id) for found in chosen}
-        asked = [sys.executable, "-m", "bench.chaos.reload", *map(str, folders.values())]
+        asked = [*RELOAD, *map(str, folders.values())]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=_RELOAD_SECONDS, check=False)
     lines = done.stdout.splitlines()
     if done.returncode != 0 or len(lines) != len(chosen):

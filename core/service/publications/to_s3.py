@@ -20,6 +20,7 @@ from core.service.publications.lease import PublicationLease
 from core.service.publications.queue import PublishedFile
 from core.service.publications.reading import chunks, watched
 from core.storage import MANIFEST, Store
+from core.storage.s3_session import new_session
 
 _WRITE_BYTES = 16 * 2**20
 """Bytes of one request, held in memory: a part of a file, or all of a small one."""
@@ -67,6 +68,7 @@ def publish_to_s3(
 def _opened(destination: S3Destination, credentials: dict[str, str]) -> Iterator[Any]:
     """Open the bucket's service. Key and secret are always given: else the library would look for the machine's."""
     files = S3FileSystem(
+        session=new_session(),
         key=credentials["access_key"],
         secret=credentials["secret_key"],
         token=credentials.get("session_token"),

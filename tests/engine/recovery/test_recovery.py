@@ -117,7 +117,7 @@ def test_zeros_of_an_untied_head_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_training_lowers_the_loss(method: str, tmp_path: Path) -> None:
     source, dense = make_pruned(tmp_path / "pruned"), make_model(tmp_path / "dense")
-    asked = recipe(method, steps=40, learning_rate=1e-2)
+    asked = recipe(method, steps=40 if method == "lora" else 20, learning_rate=1e-2)
     losses = train(source, tmp_path / "work", asked, make_tokens(4), teacher=teacher_for(method, dense)).losses
     assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
 
