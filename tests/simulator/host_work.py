@@ -46,6 +46,7 @@ _WRITTEN = "what is written is in main memory"
 _UNITS = "units are chosen in main memory, by a figure of each"
 _MASKS = "a regression over a few hundred masks, in float64"
 _COUPLED = "the numbers of coupled channels are found once, and no weight is read"
+_DIRECTIONS = "directions of some tokens behind every layer are more than a block"
 ON_THE_HOST = {
     "engine/datasets/image_set.py TensorImages.batch": "images are prepared in main memory",
     "engine/evaluation/classifier_reload_check.py _difference": _COMPARED,
@@ -70,6 +71,8 @@ ON_THE_HOST = {
     "engine/pruning/units/filter_rankings.py rank": _UNITS,
     "engine/pruning/units/removal.py _highest": _UNITS,
     "engine/pruning/units/removal.py require_finite": _UNITS,
+    "engine/pruning/units/stream_directions.py StreamDirections.__init__": _DIRECTIONS,
+    "engine/pruning/units/stream_directions.py StreamDirections.cosine": _DIRECTIONS,
     "engine/pruning/units/unit_masks.py UnitMasks.masked": _UNITS,
     "engine/pruning/units/unit_slices.py SetSlice._own": _UNITS,
     "engine/pruning/units/unit_slices.py StackSlice.features": _UNITS,
@@ -83,7 +86,6 @@ ON_THE_HOST = {
     "methods/bonsai/mask_regression.py lasso": _MASKS,
     "methods/bonsai/mask_regression.py regress": _MASKS,
     "methods/bonsai/mask_regression.py ridge": _MASKS,
-    "methods/depth/method.py Depth._by_direction": "directions of some tokens behind every layer are more than a block",
     "methods/filter_l1/method.py FilterL1._greedily": _UNITS,
     "methods/flap/method.py _summed": _UNITS,
     "methods/flap/method.py _unit_averages": _UNITS,

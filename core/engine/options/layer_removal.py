@@ -8,7 +8,7 @@ from core.errors import InvalidSparsity
 
 def are_enough(description: ModelDescription, left: Collection[int]) -> bool:
     """Return whether a model can run with these layers alone: one at least, and one of each kind that it requires."""
-    return bool(left) and all(not having.isdisjoint(left) for having in _required(description))
+    return bool(left) and all(not having.isdisjoint(left) for having in required_layers(description))
 
 
 def layers_that_may_go(description: ModelDescription, removed: Collection[int] = ()) -> list[int]:
@@ -38,7 +38,7 @@ def runs_that_may_go(description: ModelDescription, count: int) -> list[int]:
 
 def most_removable_layers(description: ModelDescription) -> int:
     """Return how many layers may go, whichever they are and however many kinds of them are required."""
-    return description.layers - max(1, len(_required(description)))
+    return description.layers - max(1, len(required_layers(description)))
 
 
 def check_layer_count(description: ModelDescription, count: int) -> None:
@@ -60,7 +60,7 @@ def _layer_share(description: ModelDescription) -> float:
     return parameters / description.layers / description.parameters
 
 
-def _required(description: ModelDescription) -> list[frozenset[int]]:
+def required_layers(description: ModelDescription) -> list[frozenset[int]]:
     """Return the layers that have each linear layer of which the architecture requires one, of those it has at all."""
     family = description.known_as
     having = [

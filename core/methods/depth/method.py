@@ -4,8 +4,6 @@ They are measured perplexity, the angle between input and output of a run of lay
 how little a layer changes its input (ShortGPT, Men 2024, arXiv:2403.03853).
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -13,14 +11,12 @@ from core.counting import counted
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.options.layer_removal import first_that_may_go, layers_that_may_go, runs_that_may_go
-from core.engine.pruning.layerwise.block_gradients import forward_blocks
 from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits
+from core.engine.pruning.units.stream_directions import StreamDirections
 from core.methods.depth.info import QUICK_TOKENS, DepthParameters
-
-_COMPARED_TOKENS = 1024
 
 
 class Depth(UnitMethod):
@@ -47,31 +43,12 @@ class Depth(UnitMethod):
     def _by_direction(self, context: UnitSelectionContext) -> list[int]:
         assert context.calibration is not None
         count, description = context.removed_layers, context.folder.description
-        stride = max(1, math.ceil(context.calibration.numel() / _COMPARED_TOKENS))
-        seen: list[list[Tensor]] = [[] for _ in range(context.layers + 1)]
-
-        def keep(index: int, batch: int, hidden_BTD: Tensor) -> None:
-            flat = hidden_BTD.flatten(0, 1)[::stride].float().cpu()
-            seen[index].append(flat / flat.norm(dim=-1, keepdim=True))
-
-        last = forward_blocks(
-            context.streamed, list(context.calibration.split(context.micro_batch)), context.forward_dtype, keep
-        )
-        for batch, hidden in enumerate(last):
-            keep(context.layers, batch, hidden)
-        directions = [torch.cat(each) for each in seen]
-
-        def cosine(first: int, second: int) -> Tensor:
-            return (directions[first] * directions[second]).sum(-1).clamp(-1, 1)
-
+        directions = StreamDirections(context, context.calibration)
         if self.criterion == "angular":
-            distances = {
-                start: float(cosine(start, start + count).arccos().mean()) / math.pi
-                for start in runs_that_may_go(description, count)
-            }
-            start = min(distances, key=lambda each: distances[each])
+            angles = {start: directions.angle(start, start + count) for start in runs_that_may_go(description, count)}
+            start = min(angles, key=lambda each: angles[each])
             return list(range(start, start + count))
-        influence = [float(1 - cosine(layer, layer + 1).mean()) for layer in range(context.layers)]
+        influence = [directions.influence(layer, layer + 1) for layer in range(context.layers)]
         ordered = sorted(range(context.layers), key=lambda layer: influence[layer])
         return first_that_may_go(description, ordered, count)
 

@@ -47,16 +47,21 @@ def without_inputs(
     features: Callable[[Tensor], Tensor],
     metric_OO: Tensor | None,
     note: Callable[[str], None],
+    refit: float = 1.0,
 ) -> InputRemoval:
-    """Remove all but `keep` of so many units of a layer's inputs, and fit it to its target.
+    """Remove all but `keep` of so many units of a layer's inputs, and fit it to its target, or to what lies between.
 
-    `features` has the places of what units give.
+    `features` has the places of what units give. `refit` is α: the layer is fitted to α of its target and 1 − α of what
+    its weights give of the inputs it has now.
     """
-    gram_II, target_OI = inputs.gram_II, target_product(dense_OI, inputs)
+    gram_II = inputs.gram_II
+    given_OI = dense_OI @ gram_II
+    target_OI = torch.lerp(given_OI, target_product(dense_OI, inputs), refit)
     lower_II, dead_I = damped_cholesky(gram_II, parameters.damping, note)
     inverse_II = torch.cholesky_inverse(lower_II)
     del lower_II
-    weight_OI = dense_OI + (target_OI - dense_OI @ gram_II) @ inverse_II
+    weight_OI = dense_OI + (target_OI - given_OI) @ inverse_II
+    del given_OI
     best_OI = weight_OI.clone()
     weight_OI[:, dead_I] = 0  # whatever is multiplied by them, their loss costs nothing
     size = weight_OI.shape[1] // units

@@ -16,23 +16,21 @@ _ROUNDING = 0.5
 class LayerDrop:
     """Search for the layers that go whole, in place of channels.
 
-    `from_share` of the blocks' parameters on it is tried to drop layers, that make up the `shares` of the removal, the
-    least first, until the model got worse `rises` times in a row. Which ones is found in `rounds` on so many
-    `scanned` tokens. Trials are fitted to a `fitted` part of the calibration tokens, and measured on `seen` others.
+    `from_share` of the blocks' parameters on it is tried to drop layers, that make up the `shares` of the removal.
+    Which ones is found by a forward of about `compared` tokens. Trials are fitted to a `fitted` part of the calibration
+    tokens, and measured on `seen` others.
     """
 
     from_share: float
     shares: tuple[float, ...]
-    rises: int
-    rounds: int
-    scanned: int
+    compared: int
     fitted: float
     seen: int
 
     @property
     def weight_reads(self) -> int:
-        """Times the model's weights are read, at most."""
-        return self.rounds + 1 + 1 + len(self.shares)
+        """Times the model's weights are read, at most: to compare layers, by the dense model, and by each trial."""
+        return 1 + 1 + (1 + len(self.shares))
 
     def fitted_tokens(self, calibration: int) -> int:
         """Return the tokens that trials are fitted to, about."""
@@ -47,21 +45,11 @@ class LayerDrop:
         worth = _worth(description, sparsity)
         return [0, *sorted({min(max(1, round(share * worth)), most) for share in self.shares})]
 
-    def layers_at_once(self, number: int) -> int:
-        """Return the layers that are found in one round, of so many."""
-        return -(-number // self.rounds)
-
 
 LAYER_DROP: Final[dict[Budget, LayerDrop]] = {
-    "quick": LayerDrop(from_share=0.35, shares=(0.4,), rises=1, rounds=3, scanned=512, fitted=0.25, seen=1024),
+    "quick": LayerDrop(from_share=0.1, shares=(1 / 3, 2 / 3, 1.0), compared=2048, fitted=0.25, seen=1024),
     "thorough": LayerDrop(
-        from_share=0.2,
-        shares=(0.1, 0.2, 0.3, 0.4, 0.55, 0.7, 0.85, 1.0),
-        rises=2,
-        rounds=6,
-        scanned=1024,
-        fitted=0.25,
-        seen=2048,
+        from_share=0.05, shares=(0.15, 0.3, 0.45, 0.6, 0.8, 1.0), compared=4096, fitted=0.25, seen=2048
     ),
 }
 

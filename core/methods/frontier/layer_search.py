@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from core.engine.evaluation.divergence import divergences
-from core.engine.options.layer_removal import layers_that_may_go
+from core.engine.options.layer_removal import required_layers
+from core.engine.pruning.layerwise.block_gradients import forward_blocks
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
+from core.engine.pruning.units.stream_directions import StreamDirections
 from core.engine.pruning.units.trial import ends_after_trial
-from core.engine.pruning.units.without_layers import ends_without_each
 from core.errors import InvalidSparsity
 from core.methods.frontier.layer_drop import LayerDrop
+from core.methods.frontier.layer_runs import least_influence
 
 _PARTS = 4
 """Least number of calibration sequences of which some can be held out for trials."""
@@ -37,39 +40,21 @@ class LayerSearch:
     protected: frozenset[int]
     counts_without: CountsWithout
 
-    def most_dispensable(self, number: int) -> list[int]:
-        """Return so many layers, those first that the predictions diverge least without.
+    def most_dispensable(self, *numbers: int) -> list[list[int]]:
+        """Return for each number so many layers, those whose runs turn the residual stream least.
 
-        In the first round every layer is left out alone; those whose loss matters least, twice as many as are to go,
-        are left out in the later ones, beside those removed before.
+        What is left is fitted to the dense stream behind them, so that a run costs what is new at its end.
         """
-        context, at_once = self.context, self.drop.layers_at_once(number)
-        tokens_NT = _of(self._fitted(), self.drop.scanned)
-        batches = tokens_NT.split(context.micro_batch)
-        tried = [layer for layer in range(context.layers) if layer not in self.protected]
-        removed: list[int] = []
-        dense: list[Tensor] = []
-        while len(removed) < number:
-            complete, ends = ends_without_each(context, tokens_NT, removed, tried)
-            dense = dense or complete
-            lost = dict(zip(ends, divergences(context.streamed, batches, dense, list(ends.values())), strict=True))
-            tried = sorted(lost, key=lambda layer: lost[layer])
-            going = self._going(tried, removed, min(at_once, number - len(removed)))
-            if not going:  # the model cannot run without any of those that are left to try
-                break
-            context.log("; ".join(f"without layer {layer}: {lost[layer]:.4f} nats" for layer in going))
-            removed += going
-            tried = [layer for layer in tried[: 2 * number] if layer not in going]
-        return removed
+        context = self.context
+        directions = StreamDirections(context, _of(self._calibration(), self.drop.compared))
 
-    def _going(self, tried: Sequence[int], removed: Sequence[int], count: int) -> list[int]:
-        """Return so many of the layers tried, the first ones that may go."""
-        going: list[int] = []
-        for layer in tried:
-            may_go = layers_that_may_go(self.context.folder.description, [*removed, *going])
-            if len(going) < count and layer in may_go:
-                going.append(layer)
-        return going
+        @cache
+        def influence(first: int, end: int) -> float:
+            return directions.influence(first, end)
+
+        required = required_layers(context.folder.description)
+        staying = self.protected | {max(each, key=lambda layer: influence(layer, layer + 1)) for each in required}
+        return [least_influence(context.layers, number, staying, influence) for number in numbers]
 
     def best(self, sparsity: float) -> UnitCounts:
         """Return the counts of the best of models of which that share goes, each without another number of layers."""
@@ -78,27 +63,21 @@ class LayerSearch:
         numbers = [each for each in self.drop.numbers(context.folder.description, sparsity) if each <= most]
         if len(numbers) == 1 or len(self._calibration()) < _PARTS:
             return self.counts_without([])
-        order = self.most_dispensable(numbers[-1])
         fitted_NT, seen_NT = self._fitted(), self._seen()
-        dense, _ = ends_without_each(context, seen_NT, (), ())
+        batches = seen_NT.split(context.micro_batch)
+        dense = forward_blocks(context.streamed, batches, context.forward_dtype)
         trials: list[tuple[float, UnitCounts, str]] = []
-        worse = 0
-        for number in numbers:
-            dropped = sorted(order[:number])
+        for dropped in self.most_dispensable(*numbers):
             try:
                 counts = self.counts_without(dropped)
             except InvalidSparsity:
                 continue
             ends = ends_after_trial(context, self.method, counts, fitted_NT, seen_NT)
-            (lost,) = divergences(context.streamed, seen_NT.split(context.micro_batch), dense, [ends])
-            what = (
-                f"without layer{'s' if number > 1 else ''} {', '.join(map(str, dropped))}" if number else "all layers"
-            )
+            (lost,) = divergences(context.streamed, batches, dense, [ends])
+            what = f"without layer{'s' if len(dropped) > 1 else ''} {', '.join(map(str, dropped))}"
+            what = what if dropped else "all layers"
             context.log(f"trial, {what}: {lost:.4f} nats")
-            worse = worse + 1 if trials and lost >= min(each for each, _, _ in trials) else 0
             trials.append((lost, counts, f"{what}: {lost:.4f}"))
-            if worse == self.drop.rises:
-                break
         best = min(trials, key=lambda each: each[0])
         figures = "; ".join(figure for _, _, figure in trials)
         note = (

@@ -11,11 +11,19 @@ from core.engine.models.tensors import to_out_in
 from core.engine.options.width_counts import reduction_of_rest
 from core.engine.pruning.compensation.refit import refit_directions
 from core.engine.pruning.input_statistics import InputStatistic
+from core.engine.pruning.layerwise.propagation import InputGroup
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens, TokensAtBlock
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.ranking import threshold_counts
-from core.engine.pruning.units.removal import KeptLayerUnits, UnitCounts, UnitSet, require_finite
+from core.engine.pruning.units.removal import (
+    KeptLayerUnits,
+    UnitCounts,
+    UnitSet,
+    output_slices,
+    remove_units,
+    require_finite,
+)
 from core.engine.pruning.units.unit_slices import StackSlice
 from core.methods.frontier.experts_fit import ExpertsFit
 from core.methods.frontier.input_removal import output_metric, without_inputs
@@ -28,9 +36,10 @@ from core.methods.frontier.structured_info import StructuredFrontierParameters
 class StructuredFrontier(BlockUnitMethod):
     """Removal by X, what a layer W reads behind the pruned blocks, and Y, what it should give: the dense stream.
 
-    G = XᵀX, C = YᵀX, H = G + λI. A layer that keeps its inputs becomes W + (C − WG)(G + ρI)⁻¹. Of one that loses some,
-    W* = W + (C − WG)H⁻¹ is what comes nearest to Y with all of them; Optimal Brain Surgeon removes from it, by a metric
-    of the outputs; and the columns V that are left, with G and C of their own, become V + (C − VG)(G + ρI)⁻¹.
+    Of what adds nothing to the stream Y is what the dense layer gave. G = XᵀX, C = α·YᵀX + (1 − α)·WG, H = G + λI. A
+    layer that keeps its inputs becomes W + (C − WG)(G + ρI)⁻¹. Of one that loses some, W* = W + (C − WG)H⁻¹ is what
+    comes nearest to that with all of them; Optimal Brain Surgeon removes from it, by a metric of the outputs; and the
+    columns V that are left, with G and C of their own, become V + (C − VG)(G + ρI)⁻¹. Of experts α is 1.
     """
 
     weight_reads = 2
@@ -54,9 +63,12 @@ class StructuredFrontier(BlockUnitMethod):
             return _counts_without(context, widths, costs, dropped)
 
         search = LayerSearch(context, self, LAYER_DROP[parameters.budget], width_reduction.protected, counts_without)
-        if parameters.drop_layers != "auto":
-            return counts_without(search.most_dispensable(parameters.drop_layers))
-        return search.best(context.sparsity)
+        if parameters.drop_layers == "auto":
+            return search.best(context.sparsity)
+        if not parameters.drop_layers:
+            return counts_without(())
+        (dropped,) = search.most_dispensable(parameters.drop_layers)
+        return counts_without(dropped)
 
     def prune_block(
         self, block: BlockToPrune, dense: TokensAtBlock, pruned: PrunedTokens | None, log: Callable[[str], None]
@@ -66,15 +78,16 @@ class StructuredFrontier(BlockUnitMethod):
         of_experts = next((each for each in block.unit_sets if isinstance(each.reading_slice, StackSlice)), None)
         if of_experts is not None:
             return self._prune_experts(block, of_experts, pruned)
-        outputs = [each.output for each in block.family.sublayers]
-        linears = [name for name in outputs if f"{name}.weight" in block.tensors]
+        there = [[name for name in group if f"{name}.weight" in block.tensors] for group in block.family.inputs]
+        groups = [InputGroup(tuple(names)) for names in there if names]
         if pruned.are_dense():  # nothing before has to be made up for
-            linears = linears[next((place for place, name in enumerate(linears) if name in losing), len(linears)) :]
-        if not linears:
+            first = (place for place, group in enumerate(groups) if not losing.keys().isdisjoint(group.linears))
+            groups = groups[next(first, len(groups)) :]
+        if not groups:
             return PrunedBlock({})
         fit = _Fit(self.parameters, block, losing)
-        pruned.fit(linears, fit)
-        return PrunedBlock(fit.units, fit.changed, fit.costs, fit.notes)
+        pruned.fit(groups, fit)
+        return PrunedBlock(fit.units, fit.changed_left(), fit.costs, fit.notes)
 
     def _prune_experts(self, block: BlockToPrune, unit_set: UnitSet, pruned: PrunedTokens) -> PrunedBlock:
         """Prune a block with experts, one after the other, each as a layer that reads the tokens routed to it.
@@ -171,11 +184,17 @@ class _Fit:
         if linear in self._losing:
             weight_OI, features = self._removed(self._losing[linear], weight_OI, inputs, note)
         else:
-            weight_OI = weight_OI + refit_directions([weight_OI], inputs, self._parameters.ridge, note)[0]
+            (direction_OI,) = refit_directions([weight_OI], inputs, self._parameters.ridge, note)
+            weight_OI = weight_OI + self._parameters.refit * direction_OI
             features = torch.arange(weight_OI.shape[1])
         weight_OI = weight_OI.to(stored.dtype)
         self.changed[name] = to_out_in(weight_OI[:, features], family).contiguous()
         return to_out_in(weight_OI, family).contiguous()
+
+    def changed_left(self) -> dict[str, Tensor]:
+        """Return what changed without the outputs that go: of a weight that lost inputs these are gone already."""
+        outputs = output_slices(self._block.family, self._block.unit_sets)
+        return remove_units(self.changed, outputs, self.units)
 
     def _removed(
         self, unit_set: UnitSet, dense_OI: Tensor, inputs: InputStatistic, note: Callable[[str], None]
@@ -190,6 +209,7 @@ class _Fit:
             features=unit_set.reading_slice.features,
             metric_OO=output_metric(self._parameters, self._block, unit_set.output, dense_OI),
             note=note,
+            refit=self._parameters.refit,
         )
         self.units[unit_set.kind] = removal.kept
         if removal.energy is not None:

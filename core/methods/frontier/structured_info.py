@@ -42,10 +42,10 @@ class StructuredFrontierParameters(WidthOptions):
     drop_layers: Literal["auto"] | Annotated[int, Field(ge=0, le=4096)] = Field(
         "auto",
         description="Whole layers that go, channels making up the rest: so many, or auto: the number with which a "
-        "pruned model of that size predicts most like the dense one, tried on calibration tokens (quick: one "
-        "number of layers, where at least "
-        f"{LAYER_DROP['quick'].from_share:.0%} of the blocks' parameters go, else none; thorough: up to eight, from "
-        f"{LAYER_DROP['thorough'].from_share:.0%} on).",
+        "pruned model of that size predicts most like the dense one, tried on calibration tokens (quick: "
+        f"{len(LAYER_DROP['quick'].shares)} numbers of layers at most, where at least "
+        f"{LAYER_DROP['quick'].from_share:.0%} of the blocks' parameters go, else none; thorough: "
+        f"{len(LAYER_DROP['thorough'].shares)}, from {LAYER_DROP['thorough'].from_share:.0%} on).",
     )
     damping: float = Field(
         0.01,
@@ -55,6 +55,13 @@ class StructuredFrontierParameters(WidthOptions):
     )
     ridge: float = Field(
         0.1, gt=0, le=10, description="The same of the fit of what is left to what the dense model gave."
+    )
+    refit: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="α: layers, but for experts, are fitted to this much of what the dense model gave, the rest being "
+        "what their weights give of the inputs they have now.",
     )
     metric: bool = Field(
         True,
@@ -104,7 +111,8 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         return (
             2 * facts.tokens.calibration
             + GRADIENT_PASSES * _measured_tokens(facts)
-            + search.scanned // 2  # of the models that lack a layer all run the blocks behind it, half of all
+            + search.compared
+            + (search.seen if search.trials else 0)
             + search.trials * (2 * search.fitted + search.seen)
         )
 
@@ -122,8 +130,10 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
             removal = width**3 + round(share * width) * (2 * width**2 + 4 * hidden * width)
             total += 2 * hidden * width * tokens + removal
             total += search.trials * ((2 * hidden + width) * width * search.fitted + 4 * width**3 // 3 + removal)
-        predicted = search.scanned + 2 * search.trials * search.seen
-        return total + 2 * hidden * description.vocabulary_size * predicted
+        fitted = tokens + search.trials * search.fitted
+        total += 4 * description.layers * hidden**2 * fitted  # of what attention and FFN read, there is more to fit
+        compared = hidden * description.layers**2 * search.compared
+        return total + compared + 4 * hidden * description.vocabulary_size * search.trials * search.seen
 
     def gradient_tokens(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
         return _measured_tokens(facts)
@@ -149,8 +159,9 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         description, tokens = facts.description, facts.tokens
         waiting = _STATE_BYTES * tokens.calibration * max(_read_widths(facts))
         stored = _STATE_BYTES * description.hidden_size * tokens.calibration
-        states = description.layers * max(_measured_tokens(facts), _searched(facts).scanned_at_once)
-        inputs = _STATE_BYTES * description.hidden_size * states
+        search = _searched(facts)
+        inputs = _STATE_BYTES * description.hidden_size * description.layers * _measured_tokens(facts)
+        directions = (description.layers + 2) * search.compared  # behind every layer, and what goes on
         metric = _STATE_BYTES * description.hidden_size**2
         return ChoiceMemory(
             during=2 * sizes.block_weights * sizes.weight_bytes
@@ -158,7 +169,7 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
             + min(stored, sizes.activation_budget_bytes)
             + metric,
             before=2 * sizes.block_weights * _STATE_BYTES
-            + min(inputs, sizes.activation_budget_bytes)
+            + max(min(inputs, sizes.activation_budget_bytes), _STATE_BYTES * description.hidden_size * directions)
             + sizes.forward_bytes
             + 2 * metric,
         )
@@ -168,31 +179,27 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
 class _Search:
     """Work of the search for layers that go whole.
 
-    So many tokens are `scanned`, by all models that lack one together, `scanned_at_once` by each; each of the `trials`
-    is fitted to so many and measured on those `seen`.
+    Layers are `compared` on so many tokens; each of the `trials` is fitted to so many and measured on those `seen`.
     """
 
-    scanned: int = 0
-    scanned_at_once: int = 0
+    compared: int = 0
     trials: int = 0
     fitted: int = 0
     seen: int = 0
 
 
 def _searched(facts: CostFacts[StructuredFrontierParameters]) -> _Search:
-    parameters, tokens, layers = facts.parameters, facts.tokens.calibration, facts.description.layers
+    parameters, tokens = facts.parameters, facts.tokens.calibration
     drop = LAYER_DROP[parameters.budget]
+    compared = min(max(drop.compared, facts.tokens.window), tokens)
+    if parameters.drop_layers != "auto":
+        return _Search(compared if parameters.drop_layers else 0)
     numbers = drop.numbers(facts.description, facts.sparsity)
-    is_open = parameters.drop_layers == "auto"
-    most = numbers[-1] if parameters.drop_layers == "auto" else parameters.drop_layers
-    if not most:
+    if len(numbers) == 1:
         return _Search()
-    scanned = min(max(drop.scanned, facts.tokens.window), tokens)
-    rounds = -(-most // drop.layers_at_once(most))
     return _Search(
-        scanned=scanned * (layers + (rounds - 1) * min(2 * most, layers)),
-        scanned_at_once=scanned,
-        trials=len(numbers) if is_open else 0,
+        compared=compared,
+        trials=len(numbers),
         fitted=drop.fitted_tokens(tokens),
         seen=min(max(drop.seen, facts.tokens.window), tokens),
     )

@@ -28,7 +28,10 @@ These are the weights, the gradients of the mean loss in them, and the means of 
 
 @torch.no_grad()
 def forward_blocks(
-    streamed: StreamedModel, tokens: Sequence[Tensor], dtype: torch.dtype, visit: Callable[[int, int, Tensor], None]
+    streamed: StreamedModel,
+    tokens: Sequence[Tensor],
+    dtype: torch.dtype,
+    visit: Callable[[int, int, Tensor], None] = lambda index, batch, hidden_BTD: None,
 ) -> list[Tensor]:
     """Run batches of token ids [sequences, time] through the blocks, one block's weights at a time.
 

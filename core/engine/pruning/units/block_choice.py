@@ -100,23 +100,16 @@ class BlockChoice:
         def new_statistic() -> InputStatistic:
             return InputStatistic(Statistic.GRAM, sample_stride=1)
 
-        def fit(linears: Sequence[str], fit_linear: FitLinear) -> None:
+        def fit(groups: Sequence[InputGroup], fit_linear: FitLinear) -> None:
             assert self.refit is None and self.dense.done == block.layer, "the tokens are fitted to once"
             changing = deepcopy(module)
 
             def change(group: InputGroup, statistic: InputStatistic) -> None:
-                weight = fit_linear(group.first, statistic).to(self.dense.dtype)
-                changing.get_submodule(group.first).weight = nn.Parameter(weight, requires_grad=False)
+                for linear in group.linears:
+                    weight = fit_linear(linear, statistic).to(self.dense.dtype)
+                    changing.get_submodule(linear).weight = nn.Parameter(weight, requires_grad=False)
 
-            prune_in_flight(
-                changing,
-                place,
-                stream,
-                [InputGroup((name,)) for name in linears],
-                new_statistic,
-                change,
-                dense,
-            )
+            prune_in_flight(changing, place, stream, groups, new_statistic, change, dense)
 
         def reading(linear: str) -> InputStatistic:
             assert self.refit is None and self.dense.done == block.layer, "the tokens have gone through this block"

@@ -98,14 +98,14 @@ class PrunedTokens(TokensAtBlock):
     """Calibration tokens that have come through the pruned blocks before to the dense block.
 
     `are_dense` says whether they are still those of the dense model. `fit` lets them go through it side by side with
-    the dense ones, once, instead of `run`: each of the named linear layers, in the order of execution, gets its new
-    weight when all tokens have reached it, and they go on through that. `fit_experts` does the same of the last matrix
-    of each expert, one after the other, in a block that has some weights changed before, by name; `reading` tells
-    before of a linear layer what `FitLinear` says, and lets the tokens stay where they are.
+    the dense ones, once, instead of `run`: the linear layers of each of the groups, in the order of execution, get
+    their new weights when all tokens have reached them, and they go on through those. `fit_experts` does the same of
+    the last matrix of each expert, one after the other, in a block that has some weights changed before, by name;
+    `reading` tells before of a linear layer what `FitLinear` says, and lets the tokens stay where they are.
     """
 
     are_dense: Callable[[], bool]
-    fit: Callable[[Sequence[str], FitLinear], None]
+    fit: Callable[[Sequence[InputGroup], FitLinear], None]
     reading: Callable[[str], InputStatistic]
     fit_experts: Callable[[Mapping[str, Tensor], FitExpert], None]
 

@@ -1,0 +1,33 @@
+"""Choice of the runs of layers that turn the residual stream least, among all sets of so many layers."""
+
+from collections.abc import Callable, Collection
+from math import inf
+
+
+def least_influence(
+    layers: int, number: int, staying: Collection[int], influence: Callable[[int, int], float]
+) -> list[int]:
+    """Return the `number` of `layers` that can best go whole, none of them `staying`, ascending; fewer where fewer can.
+
+    `influence(first, end)` is that of the run of layers from `first` to before `end`. The sum over the runs that the
+    layers make up is the least there is: of those that end at a layer and those before it, the best are known for
+    every number, from the first layer on.
+    """
+    number = min(number, layers - len(set(staying)))
+    nothing: tuple[int, ...] = ()
+    best = [[(0.0, nothing)] + [(inf, nothing)] * number]  # of so many layers: by the number that goes, sum and layers
+    for end in range(1, layers + 1):
+        row = list(best[end - 1])
+        for first in range(end - 1, -1, -1):
+            if first in staying:
+                break
+            cost = influence(first, end)
+            before = best[max(first - 1, 0)]  # the layer before the run stays
+            for gone in range(end - first, number + 1):
+                lost, removed = before[gone - (end - first)]
+                if lost + cost < row[gone][0]:
+                    row[gone] = (lost + cost, (*removed, *range(first, end)))
+            if end - first == number:
+                break
+        best.append(row)
+    return list(best[layers][number][1])
