@@ -47,7 +47,7 @@ class LayerDrop:
 
 
 LAYER_DROP: Final[dict[Budget, LayerDrop]] = {
-    "quick": LayerDrop(from_share=0.1, shares=(0.5, 1.0), compared=2048, fitted=0.125, seen=1024),
+    "quick": LayerDrop(from_share=0.1, shares=(1 / 3, 2 / 3, 1.0), compared=2048, fitted=0.125, seen=1024),
     "thorough": LayerDrop(
         from_share=0.05, shares=(0.15, 0.3, 0.45, 0.6, 0.8, 1.0), compared=4096, fitted=0.25, seen=2048
     ),
