@@ -23,10 +23,10 @@ def least_influence(
                 break
             cost = influence(first, end)
             before = best[max(first - 1, 0)]  # the layer before the run stays
-            for gone in range(end - first, number + 1):
-                lost, removed = before[gone - (end - first)]
-                if lost + cost < row[gone][0]:
-                    row[gone] = (lost + cost, (*removed, *range(first, end)))
+            for count in range(end - first, number + 1):
+                lost, removed = before[count - (end - first)]
+                if lost + cost < row[count][0]:
+                    row[count] = (lost + cost, (*removed, *range(first, end)))
             if end - first == number:
                 break
         best.append(row)
