@@ -18,7 +18,7 @@ def least_influence(
     best = [[(0.0, nothing)] + [(inf, nothing)] * number]  # of so many layers: by the number that goes, sum and layers
     for end in range(1, layers + 1):
         row = list(best[end - 1])
-        for first in range(end - 1, -1, -1):
+        for first in range(end - 1, max(end - number, 0) - 1, -1):
             if first in staying:
                 break
             cost = influence(first, end)
@@ -27,7 +27,5 @@ def least_influence(
                 lost, removed = before[count - (end - first)]
                 if lost + cost < row[count][0]:
                     row[count] = (lost + cost, (*removed, *range(first, end)))
-            if end - first == number:
-                break
         best.append(row)
     return list(best[layers][number][1])
