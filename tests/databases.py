@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from typing import Any
 
 import psycopg
@@ -54,9 +53,9 @@ def make_template(postgres_url: str) -> None:
 def fresh_database(postgres_url: str) -> Iterator[str]:
     """Lend the URL of a migrated, empty database. Its schema has to stay as it is."""
     name = new_id("test")
-    connection = _kept_administrator(postgres_url)
-    if not _reuse(connection, postgres_url, name):
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+    with administrator(postgres_url) as connection:
+        if not _reuse(connection, postgres_url, name):
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
     yield _on_database(postgres_url, name)
     _used[postgres_url].append(name)
 
@@ -94,12 +93,6 @@ def _rename(connection: psycopg.Connection[Any], old: str, new: str) -> None:
         with suppress(errors.ObjectInUse):
             connection.execute(f"ALTER DATABASE {old} RENAME TO {new}")
             return
-
-
-@cache
-def _kept_administrator(postgres_url: str) -> psycopg.Connection[tuple[Any, ...]]:
-    """Connect once for all tests: of what a fresh database takes, a connection is a fifth."""
-    return administrator(postgres_url)
 
 
 def administrator(url: str) -> psycopg.Connection[tuple[Any, ...]]:
