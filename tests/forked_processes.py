@@ -114,7 +114,7 @@ class _Server:
         for source in (listening, sys.stdin):
             self._selector.register(source, selectors.EVENT_READ)
         self._copies: dict[int, tuple[int, socket.socket]] = {}
-        """Of each copy, by its id, a descriptor that is ready once it has ended, and its owner's socket."""
+        """Copies by process id: a descriptor that is ready once the copy has ended, and its owner's socket."""
 
     def serve(self) -> None:
         while True:

@@ -15,5 +15,5 @@ def new_session() -> AioSession:
 
 @cache
 def _descriptions(path: str | None) -> Loader:
-    """Keep what is read in this process, whichever session asks for it first."""
+    """Return the loader of this process, which keeps what it read for whichever session asked first."""
     return create_loader(path)

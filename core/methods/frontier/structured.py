@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName
 from core.engine.models.tensors import to_out_in
+from core.engine.options.compensation import Refit
 from core.engine.options.width_counts import reduction_of_rest
-from core.engine.pruning.compensation.refit import refit_directions
+from core.engine.pruning.compensation.refit import refit
 from core.engine.pruning.input_statistics import InputStatistic
-from core.engine.pruning.layerwise.propagation import InputGroup
+from core.engine.pruning.layerwise.propagation import InputGroup, input_groups
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens, TokensAtBlock
 from core.engine.pruning.units.context import UnitSelectionContext
@@ -78,8 +78,7 @@ class StructuredFrontier(BlockUnitMethod):
         of_experts = next((each for each in block.unit_sets if isinstance(each.reading_slice, StackSlice)), None)
         if of_experts is not None:
             return self._prune_experts(block, of_experts, pruned)
-        there = [[name for name in group if f"{name}.weight" in block.tensors] for group in block.family.inputs]
-        groups = [InputGroup(tuple(names)) for names in there if names]
+        groups = input_groups(block.family.inputs, {name.removesuffix(".weight") for name in block.tensors})
         if pruned.are_dense():  # nothing before has to be made up for
             first = (place for place, group in enumerate(groups) if not losing.keys().isdisjoint(group.linears))
             groups = groups[next(first, len(groups)) :]
@@ -106,7 +105,11 @@ class StructuredFrontier(BlockUnitMethod):
         if keep * unit_set.sets == unit_set.units and not losing and pruned.are_dense():
             return PrunedBlock({})
         heads = _Fit(self.parameters, block, losing)
-        before = {f"{linear}.weight": heads(linear, pruned.reading(linear)) for linear in losing}
+        before = {
+            f"{name}.weight": weight
+            for linear in losing
+            for name, weight in heads(InputGroup((linear,)), pruned.reading(linear)).items()
+        }
         fit = ExpertsFit(self.parameters, block, unit_set, experts)
         if unit_set.linear_output is not None:
             before |= fit.choose_linear(pruned)
@@ -173,23 +176,31 @@ class _Fit:
         self.costs: dict[KindName, float] = {}
         self.notes: list[str] = []
 
-    def __call__(self, linear: str, inputs: InputStatistic) -> Tensor:
-        name = f"{linear}.weight"
-        stored, family = self._block.tensors[name], self._block.family
-        weight_OI = to_out_in(stored.float(), family)
+    def __call__(self, group: InputGroup, inputs: InputStatistic) -> dict[str, Tensor]:
+        dense = [self._dense(linear) for linear in group.linears]
 
         def note(what: str) -> None:
-            self.notes.append(f"block {self._block.layer}, {linear}: {what}")
+            self.notes.append(f"block {self._block.layer}, {', '.join(group.linears)}: {what}")
 
-        if linear in self._losing:
-            weight_OI, features = self._removed(self._losing[linear], weight_OI, inputs, note)
+        losing = self._losing.get(group.first)
+        if losing is None:
+            compensation = Refit(refit=self._parameters.refit, ridge=self._parameters.ridge)
+            fitted = [each.weight_OI for each in refit(dense, inputs, compensation, note)]
+            features: Tensor | slice = slice(None)
         else:
-            (direction_OI,) = refit_directions([weight_OI], inputs, self._parameters.ridge, note)
-            weight_OI = weight_OI + self._parameters.refit * direction_OI
-            features = torch.arange(weight_OI.shape[1])
-        weight_OI = weight_OI.to(stored.dtype)
-        self.changed[name] = to_out_in(weight_OI[:, features], family).contiguous()
-        return to_out_in(weight_OI, family).contiguous()
+            (dense_OI,) = dense
+            fitted_OI, features = self._removed(losing, dense_OI, inputs, note)
+            fitted = [fitted_OI]
+        weights: dict[str, Tensor] = {}
+        for linear, weight_OI in zip(group.linears, fitted, strict=True):
+            name, family = f"{linear}.weight", self._block.family
+            stored_OI = weight_OI.to(self._block.tensors[name].dtype)
+            self.changed[name] = to_out_in(stored_OI[:, features], family).contiguous()
+            weights[linear] = to_out_in(stored_OI, family).contiguous()
+        return weights
+
+    def _dense(self, linear: str) -> Tensor:
+        return to_out_in(self._block.tensors[f"{linear}.weight"].float(), self._block.family)
 
     def changed_left(self) -> dict[str, Tensor]:
         """Return what changed without the outputs that go: of a weight that lost inputs these are gone already."""

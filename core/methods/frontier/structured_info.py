@@ -112,7 +112,7 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
             2 * facts.tokens.calibration
             + GRADIENT_PASSES * _measured_tokens(facts)
             + search.compared
-            + (search.seen if search.trials else 0)
+            + search.seen
             + search.trials * (2 * search.fitted + search.seen)
         )
 

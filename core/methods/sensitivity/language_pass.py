@@ -127,7 +127,7 @@ class SensitivityPass(BlockPass):
         streamed, plan = self.streamed, self.plan
         self._held.discard(index)  # it is pruned now, and never run dense again
         tensors = streamed.read_block(index)
-        groups = input_groups(self.folder.family.inputs, streamed.block_prefix(index), self._by_module)
+        groups = input_groups(self.folder.family.inputs, self._by_module, f"{streamed.block_prefix(index)}.")
         statistics = self._statistics(index, tensors, groups)
         block = streamed.fill_block(index, tensors, plan.dtype)
         variants = []

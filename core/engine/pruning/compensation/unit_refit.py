@@ -94,12 +94,11 @@ class UnitRefit:
             return fitted
         dense_block = self.streamed.fill_block(index, tensors, self.dense_stream.dtype)
         block = self.narrow.fill_block(place, fitted, self.stream.dtype)
-        prefix = self.streamed.block_prefix(index)
         prune_in_flight(
             block,
             place,
             self.stream,
-            input_groups(self.family.inputs, prefix, {f"{prefix}.{name.removesuffix('.weight')}" for name in tensors}),
+            input_groups(self.family.inputs, {name.removesuffix(".weight") for name in tensors}),
             self._new_statistic,
             self._fitting(index, tensors, fitted, block, unit_sets, kept),
             self._reference(dense_block, index),

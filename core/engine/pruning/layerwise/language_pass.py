@@ -135,7 +135,7 @@ class LayerwisePass(BlockPass):
 
     def _groups(self, index: int) -> list[InputGroup]:
         """Return the block's input groups, without the linear layers that are not pruned."""
-        return input_groups(self.folder.family.inputs, self.streamed.block_prefix(index), self._by_module)
+        return input_groups(self.folder.family.inputs, self._by_module, f"{self.streamed.block_prefix(index)}.")
 
     def _new_statistic(self, level: Statistic) -> InputStatistic:
         stride = max(1, self.driver.token_count // _ERROR_SAMPLE_TOKENS)

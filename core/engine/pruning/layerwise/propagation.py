@@ -28,13 +28,12 @@ class InputGroup:
         return self.linears[0]
 
 
-def input_groups(inputs: Iterable[tuple[str, ...]], prefix: str, prunable: Container[str]) -> list[InputGroup]:
+def input_groups(inputs: Iterable[tuple[str, ...]], prunable: Container[str], prefix: str = "") -> list[InputGroup]:
     """Return the input groups of a block, without the linear layers that are not in `prunable`.
 
-    `inputs` are the groups of the family, by name relative to the block; `prefix` is the block's name and `prunable`
-    has full names.
+    `inputs` are the groups of the family, by name relative to the block; names in `prunable` have the `prefix` before.
     """
-    kept = [tuple(name for name in group if f"{prefix}.{name}" in prunable) for group in inputs]
+    kept = [tuple(name for name in group if f"{prefix}{name}" in prunable) for group in inputs]
     return [InputGroup(names) for names in kept if names]
 
 

@@ -20,7 +20,7 @@ from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_tokens import (
     BlockToPrune,
     FitExpert,
-    FitLinear,
+    FitLinears,
     PrunedBlock,
     PrunedTokens,
     TokensAtBlock,
@@ -100,14 +100,14 @@ class BlockChoice:
         def new_statistic() -> InputStatistic:
             return InputStatistic(Statistic.GRAM, sample_stride=1)
 
-        def fit(groups: Sequence[InputGroup], fit_linear: FitLinear) -> None:
+        def fit(groups: Sequence[InputGroup], fit_linears: FitLinears) -> None:
             assert self.refit is None and self.dense.done == block.layer, "the tokens are fitted to once"
             changing = deepcopy(module)
 
             def change(group: InputGroup, statistic: InputStatistic) -> None:
-                for linear in group.linears:
-                    weight = fit_linear(linear, statistic).to(self.dense.dtype)
-                    changing.get_submodule(linear).weight = nn.Parameter(weight, requires_grad=False)
+                for linear, weight in fit_linears(group, statistic).items():
+                    value = weight.to(self.dense.dtype)
+                    changing.get_submodule(linear).weight = nn.Parameter(value, requires_grad=False)
 
             prune_in_flight(changing, place, stream, groups, new_statistic, change, dense)
 

@@ -78,11 +78,12 @@ def _moments_of_expert(stacks: ExpertStacks, calls: Sequence[RoutedTokens], expe
     return moments
 
 
-FitLinear: TypeAlias = Callable[[str, InputStatistic], Tensor]
-"""Function of a linear layer's name and of what it reads behind the pruned blocks: the weight it is to have instead.
+FitLinears: TypeAlias = Callable[[InputGroup, InputStatistic], Mapping[str, Tensor]]
+"""Function of linear layers that read one input, and of what that is behind the pruned blocks: the weights they are to
+have instead, by the layer's name.
 
-Both weights have the shape and layout of the dense model's; a column that is to go is zero. The statistic has XᵀX and
-either the `target_OI`, or the dense inputs' `cross_II`.
+They have the shape and layout of the dense model's; a column that is to go is zero. The statistic has XᵀX and either
+the `target_OI`, or the dense inputs' `cross_II`.
 """
 FitExpert: TypeAlias = Callable[[int, Tensor, InputStatistic, bool], Tensor]
 """Function of an expert's number, its last matrix and what that reads behind the pruned blocks: the one to have.
@@ -101,11 +102,11 @@ class PrunedTokens(TokensAtBlock):
     the dense ones, once, instead of `run`: the linear layers of each of the groups, in the order of execution, get
     their new weights when all tokens have reached them, and they go on through those. `fit_experts` does the same of
     the last matrix of each expert, one after the other, in a block that has some weights changed before, by name;
-    `reading` tells before of a linear layer what `FitLinear` says, and lets the tokens stay where they are.
+    `reading` tells before of a linear layer what `FitLinears` is told, and lets the tokens stay where they are.
     """
 
     are_dense: Callable[[], bool]
-    fit: Callable[[Sequence[InputGroup], FitLinear], None]
+    fit: Callable[[Sequence[InputGroup], FitLinears], None]
     reading: Callable[[str], InputStatistic]
     fit_experts: Callable[[Mapping[str, Tensor], FitExpert], None]
 

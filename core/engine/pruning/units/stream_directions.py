@@ -8,7 +8,7 @@ from torch import Tensor
 from core.engine.pruning.layerwise.block_gradients import forward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
 
-COMPARED_TOKENS = 1024
+_COMPARED_TOKENS = 1024
 """Tokens whose directions are kept, at most; they are evenly spaced among all."""
 
 
@@ -19,7 +19,7 @@ class StreamDirections:
     """
 
     def __init__(self, context: UnitSelectionContext, tokens_NT: Tensor) -> None:
-        stride = max(1, math.ceil(tokens_NT.numel() / COMPARED_TOKENS))
+        stride = max(1, math.ceil(tokens_NT.numel() / _COMPARED_TOKENS))
         seen: list[list[Tensor]] = [[] for _ in range(context.layers + 1)]
 
         def keep(index: int, batch: int, hidden_BTD: Tensor) -> None:
