@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what is run: prune and judge; time shapes, best with nothing else on the machine; ask the tasks "
         "(default prune latency)",
     )
-    parser.add_argument("--distil-steps", type=positive, default=120, help="of 1,024 tokens (default 120)")
+    parser.add_argument("--distil-steps", type=positive, default=240, help="of 512 tokens (default 240)")
     parser.add_argument(
         "--tasks", type=int, default=300, help="questions of each zero-shot task; 0: none (default 300)"
     )

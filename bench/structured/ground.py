@@ -77,16 +77,16 @@ class Ground:
 
 
 def distillation(row: Row, text: str, steps: int) -> Recovery | None:
-    """Return how a row is trained, if it is: on two sequences a step, every weight but embeddings and head."""
+    """Return how a row is trained, if it is: on a sequence a step, every weight but embeddings and head."""
     if not row.distils:
         return None
     return Recovery(
         method="distill",
         dataset=text,
         steps=steps,
-        batch_size=2,
+        batch_size=1,
         sequence_length=row.length,
-        learning_rate=3e-4,
+        learning_rate=2e-4,
         lora=None,
         label_weight=row.label_weight or None,
     )

@@ -178,9 +178,10 @@ def test_the_metric_is_that_of_the_whole_models_gradients(
     """Of the output itself, so that a norm behind it counts; the same draws of tokens follow from the same logits."""
     seen: list[dict[str, Tensor]] = []
 
-    def measure(*given: Any) -> list[dict[str, Tensor]]:
-        seen.extend(output_metric.measure_outputs(*given))
-        return seen
+    def measure(*given: Any) -> output_metric.OutputCosts:
+        costs = output_metric.measure_outputs(*given)
+        seen.extend(costs.units)
+        return costs
 
     monkeypatch.setattr(structured, "measure_outputs", measure)
     folder, family = make_model(tmp_path / "model", name), architecture_of(name)

@@ -47,6 +47,7 @@ _UNITS = "units are chosen in main memory, by a figure of each"
 _MASKS = "a regression over a few hundred masks, in float64"
 _COUPLED = "the numbers of coupled channels are found once, and no weight is read"
 _DIRECTIONS = "directions of some tokens behind every layer are more than a block"
+_GRADIENTS = "gradients of some tokens behind every layer are more than a block"
 ON_THE_HOST = {
     "engine/datasets/image_set.py TensorImages.batch": "images are prepared in main memory",
     "engine/evaluation/classifier_reload_check.py _difference": _COMPARED,
@@ -90,6 +91,7 @@ ON_THE_HOST = {
     "methods/flap/method.py _summed": _UNITS,
     "methods/flap/method.py _unit_averages": _UNITS,
     "methods/frontier/output_metric.py measure_outputs": _UNITS,
+    "methods/frontier/run_costs.py RunCosts.see": _GRADIENTS,
     "methods/lorashear/bundle_damage.py bundle_damage": _UNITS,
     "methods/lorashear/half_space.py HalfSpaceSchedule._pick": _UNITS,
     "methods/lorashear/half_space.py HalfSpaceSchedule._preferring_exempt": _UNITS,

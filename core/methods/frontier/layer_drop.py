@@ -1,5 +1,6 @@
 """Numbers of whole layers that the structured frontier tries to drop, and the tokens it tries them on, by budget."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,20 +18,22 @@ class LayerDrop:
     """Search for the layers that go whole, in place of channels.
 
     `from_share` of the blocks' parameters on it is tried to drop layers, that make up the `shares` of the removal.
-    Which ones is found by a forward of about `compared` tokens. Trials are fitted to a `fitted` part of the calibration
-    tokens, and measured on `seen` others.
+    Trials are fitted to a `fitted` part of the calibration tokens, and measured on `seen` others.
     """
 
     from_share: float
     shares: tuple[float, ...]
-    compared: int
     fitted: float
     seen: int
 
     @property
+    def most_trials(self) -> int:
+        return most_trials(1 + len(self.shares))
+
+    @property
     def weight_reads(self) -> int:
-        """Times the model's weights are read, at most: to compare layers, by the dense model, and by each trial."""
-        return 1 + 1 + (1 + len(self.shares))
+        """Times the model's weights are read, at most: by the dense model, and by each trial."""
+        return 1 + self.most_trials
 
     def fitted_tokens(self, calibration: int) -> int:
         """Return the tokens that trials are fitted to, about."""
@@ -47,11 +50,26 @@ class LayerDrop:
 
 
 LAYER_DROP: Final[dict[Budget, LayerDrop]] = {
-    "quick": LayerDrop(from_share=0.1, shares=(1 / 3, 2 / 3, 1.0), compared=2048, fitted=0.125, seen=1024),
-    "thorough": LayerDrop(
-        from_share=0.05, shares=(0.15, 0.3, 0.45, 0.6, 0.8, 1.0), compared=4096, fitted=0.25, seen=2048
-    ),
+    "quick": LayerDrop(from_share=0.1, shares=(0.25, 0.5, 0.75, 1.0), fitted=0.125, seen=1024),
+    "thorough": LayerDrop(from_share=0.05, shares=(0.15, 0.3, 0.45, 0.6, 0.8, 1.0), fitted=0.25, seen=2048),
 }
+
+
+def descend(places: int, value: Callable[[int], float]) -> int:
+    """Return the place of a value that no other beside it is below: the least of all, where values fall and then rise.
+
+    From the two in the middle on values are asked for in the direction in which they fall, until they rise.
+    """
+    place = (places - 1) // 2
+    step = 1 if place + 1 < places and value(place + 1) < value(place) else -1
+    while 0 <= place + step < places and value(place + step) < value(place):
+        place += step
+    return place
+
+
+def most_trials(places: int) -> int:
+    """Return how many of so many values `descend` asks for, at most."""
+    return min((places - 1) // 2 + 2, places)
 
 
 def most_layers(description: ModelDescription, sparsity: float) -> int:

@@ -1,6 +1,7 @@
 """Search for the whole layers that go in place of channels: which a model can best do without, and how many."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,11 +14,11 @@ from core.engine.pruning.layerwise.block_gradients import forward_blocks
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
-from core.engine.pruning.units.stream_directions import StreamDirections
 from core.engine.pruning.units.trial import ends_after_trial
 from core.errors import InvalidSparsity
-from core.methods.frontier.layer_drop import LayerDrop
-from core.methods.frontier.layer_runs import least_influence
+from core.methods.frontier.layer_drop import LayerDrop, descend
+from core.methods.frontier.layer_runs import least_costly
+from core.methods.frontier.run_costs import RunCosts
 
 _PARTS = 4
 """Least number of calibration sequences of which some can be held out for trials."""
@@ -39,53 +40,51 @@ class LayerSearch:
     drop: LayerDrop
     protected: frozenset[int]
     counts_without: CountsWithout
+    runs: RunCosts
 
-    def most_dispensable(self, *numbers: int) -> list[list[int]]:
-        """Return for each number so many layers, those whose runs turn the residual stream least.
+    def most_dispensable(self, numbers: Sequence[int]) -> list[list[int]]:
+        """Return for each number so many layers, those whose runs cost least.
 
         What is left is fitted to the dense stream behind them, so that a run costs what is new at its end.
         """
         context = self.context
-        directions = StreamDirections(context, _of(self._calibration(), self.drop.compared))
-
-        @cache
-        def influence(first: int, end: int) -> float:
-            return directions.influence(first, end)
-
         required = required_layers(context.folder.description)
-        staying = self.protected | {max(each, key=lambda layer: influence(layer, layer + 1)) for each in required}
-        return [least_influence(context.layers, number, staying, influence) for number in numbers]
+        staying = self.protected | {max(each, key=lambda layer: self.runs.cost(layer, layer + 1)) for each in required}
+        return [least_costly(context.layers, number, staying, self.runs.cost) for number in numbers]
 
-    def best(self, sparsity: float) -> UnitCounts:
-        """Return the counts of the best of models of which that share goes, each without another number of layers."""
+    def best(self, numbers: Sequence[int]) -> UnitCounts:
+        """Return the counts of the best of models of one size, each without another number of layers."""
         context = self.context
         most = context.layers - len(self.protected) - 1
-        numbers = [each for each in self.drop.numbers(context.folder.description, sparsity) if each <= most]
+        numbers = [each for each in numbers if each <= most]
         if len(numbers) == 1 or len(self._calibration()) < _PARTS:
             return self.counts_without([])
         fitted_NT, seen_NT = self._fitted(), self._seen()
         batches = seen_NT.split(context.micro_batch)
         dense = forward_blocks(context.streamed, batches, context.forward_dtype)
-        trials: list[tuple[float, UnitCounts, str]] = []
-        for dropped in self.most_dispensable(*numbers):
-            try:
-                counts = self.counts_without(dropped)
-            except InvalidSparsity:
-                continue
+        possible = []
+        for dropped in self.most_dispensable(numbers):
+            with suppress(InvalidSparsity):
+                possible.append((_without(dropped), self.counts_without(dropped)))
+
+        @cache
+        def lost(place: int) -> float:
+            what, counts = possible[place]
             ends = ends_after_trial(context, self.method, counts, fitted_NT, seen_NT)
-            (lost,) = divergences(context.streamed, batches, dense, [ends])
-            what = f"without layer{'s' if len(dropped) > 1 else ''} {', '.join(map(str, dropped))}"
-            what = what if dropped else "all layers"
-            context.log(f"trial, {what}: {lost:.4f} nats")
-            trials.append((lost, counts, f"{what}: {lost:.4f}"))
-        best = min(trials, key=lambda each: each[0])
-        figures = "; ".join(figure for _, _, figure in trials)
+            (divergence,) = divergences(context.streamed, batches, dense, [ends])
+            context.log(f"trial, {what}: {divergence:.4f} nats")
+            tried[place] = f"{what}: {divergence:.4f}"
+            return divergence
+
+        tried: dict[int, str] = {}
+        what, counts = possible[descend(len(possible), lost)]
+        figures = "; ".join(figure for _, figure in sorted(tried.items()))
         note = (
             "Whole layers against channels, by trials of models of as many parameters, pruned on "
             f"{fitted_NT.numel():,} calibration tokens: divergence from the dense model's predictions on "
-            f"{seen_NT.numel():,} others, in nats a token: {figures}. Taken: {best[2].partition(':')[0]}."
+            f"{seen_NT.numel():,} others, in nats a token: {figures}. Taken: {what}."
         )
-        return best[1].model_copy(update={"notes": [*best[1].notes, note]})
+        return counts.model_copy(update={"notes": [*counts.notes, note]})
 
     def _seen(self) -> Tensor:
         return self._calibration()[self._is_seen()]
@@ -106,6 +105,10 @@ class LayerSearch:
     def _calibration(self) -> Tensor:
         assert self.context.calibration is not None
         return self.context.calibration
+
+
+def _without(dropped: Sequence[int]) -> str:
+    return f"without layer{'s' if len(dropped) > 1 else ''} {', '.join(map(str, dropped))}" if dropped else "all layers"
 
 
 def _of(tokens_NT: Tensor, tokens: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Worth of a layer's outputs to the loss, and of the units it reads, from gradients of a few sequences."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from core.engine.models.tensors import to_out_in
 from core.engine.pruning.layerwise.block_gradients import backward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.unit_slices import SetSlice, StackSlice, UnitSlice
+from core.methods.frontier.run_costs import RunCosts
 from core.methods.frontier.structured_info import MEASURED_SEQUENCES
 
 
@@ -84,8 +86,16 @@ class _Watch:
         self.metric_OO = metric_OO if self.metric_OO is None else self.metric_OO + metric_OO
 
 
-def measure_outputs(context: UnitSelectionContext, seed: int) -> list[dict[KindName, Tensor]]:
-    """Write the metric of the layers that read units, and return what each unit costs, of every layer, by kind.
+@dataclass(frozen=True)
+class OutputCosts:
+    """What units cost, of every layer by kind, and what runs of layers do."""
+
+    units: list[dict[KindName, Tensor]]
+    runs: RunCosts
+
+
+def measure_outputs(context: UnitSelectionContext, seed: int) -> OutputCosts:
+    """Write the metric of the layers that read units, and return what each unit, and each run of layers, costs.
 
     The metric E[ggᵀ] over tokens, g the gradient in an output of the summed loss of tokens that the model draws, is
     written as a block's planned tensor by the weight's name: an error e of the output costs ½·E[(g·e)²] nats a token.
@@ -117,6 +127,7 @@ def measure_outputs(context: UnitSelectionContext, seed: int) -> list[dict[KindN
             costs[index][kind] = torch.stack(summed).sum(dim=0) * scale / 2
         context.planned.write(index, metrics)
 
+    runs = RunCosts(context.layers, tokens_NT)
     with removed_after(watch.register() for each in watches for of_kind in each.values() for watch in of_kind):
         backward_blocks(
             streamed,
@@ -127,5 +138,6 @@ def measure_outputs(context: UnitSelectionContext, seed: int) -> list[dict[KindN
             squares=False,
             cache=context.hidden_state_cache(),
             drawn=torch.Generator().manual_seed(seed),
+            on_stream=runs.see,
         )
-    return costs
+    return OutputCosts(costs, runs)

@@ -53,21 +53,23 @@ class StructuredFrontier(BlockUnitMethod):
     def plan(self, context: UnitSelectionContext) -> UnitCounts:
         parameters, width_reduction = self.parameters, context.width_reduction
         assert width_reduction is not None
+        drop, asked = LAYER_DROP[parameters.budget], parameters.drop_layers
+        numbers = drop.numbers(context.folder.description, context.sparsity) if asked == "auto" else [asked]
         costs = None
-        if parameters.metric or width_reduction.ranking is not None:
+        if parameters.metric or width_reduction.ranking is not None or any(numbers):
             costs = measure_outputs(context, parameters.seed)
-            require_finite(dict(enumerate(costs)))
+            require_finite(dict(enumerate(costs.units)))
 
         def counts_without(dropped: Sequence[int]) -> UnitCounts:
             widths = parameters.model_copy(update={"drop_layers": 0})
-            return _counts_without(context, widths, costs, dropped)
+            return _counts_without(context, widths, None if costs is None else costs.units, dropped)
 
-        search = LayerSearch(context, self, LAYER_DROP[parameters.budget], width_reduction.protected, counts_without)
-        if parameters.drop_layers == "auto":
-            return search.best(context.sparsity)
-        if not parameters.drop_layers:
+        if costs is None or not any(numbers):
             return counts_without(())
-        (dropped,) = search.most_dispensable(parameters.drop_layers)
+        search = LayerSearch(context, self, drop, width_reduction.protected, counts_without, costs.runs)
+        if asked == "auto":
+            return search.best(numbers)
+        (dropped,) = search.most_dispensable(numbers)
         return counts_without(dropped)
 
     def prune_block(

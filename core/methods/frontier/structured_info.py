@@ -12,13 +12,15 @@ from core.engine.options.compensation import CutRefit
 from core.engine.options.width import WidthOptions
 from core.errors import InvalidParameters
 from core.methods.cost import GRADIENT_PASSES, ChoiceMemory, Cost, CostFacts, PassSizes
-from core.methods.frontier.layer_drop import LAYER_DROP, most_layers
+from core.methods.frontier.layer_drop import LAYER_DROP, most_layers, most_trials
 from core.methods.frontier.own_text import OWN_TEXT, Budget
 from core.methods.method_info import SMALLER, Variant
 from secateur_wire.methods import Needs
 
 MEASURED_SEQUENCES = 8
 """Number of calibration sequences whose gradients are taken, evenly spaced among all."""
+STREAM_TOKENS = 2048
+"""Tokens of these whose gradients in the residual stream are kept, at most."""
 _STATE_BYTES = 4
 
 
@@ -43,9 +45,9 @@ class StructuredFrontierParameters(WidthOptions):
         "auto",
         description="Whole layers that go, channels making up the rest: so many, or auto: the number with which a "
         "pruned model of that size predicts most like the dense one, tried on calibration tokens (quick: "
-        f"{len(LAYER_DROP['quick'].shares)} numbers of layers at most, where at least "
+        f"at most {LAYER_DROP['quick'].most_trials} trials, where at least "
         f"{LAYER_DROP['quick'].from_share:.0%} of the blocks' parameters go, else none; thorough: "
-        f"{len(LAYER_DROP['thorough'].shares)}, from {LAYER_DROP['thorough'].from_share:.0%} on).",
+        f"{LAYER_DROP['thorough'].most_trials}, from {LAYER_DROP['thorough'].from_share:.0%} on).",
     )
     damping: float = Field(
         0.01,
@@ -111,7 +113,6 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         return (
             2 * facts.tokens.calibration
             + GRADIENT_PASSES * _measured_tokens(facts)
-            + search.compared
             + search.seen
             + search.trials * (2 * search.fitted + search.seen)
         )
@@ -132,8 +133,8 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
             total += search.trials * ((2 * hidden + width) * width * search.fitted + 4 * width**3 // 3 + removal)
         fitted = tokens + search.trials * search.fitted
         total += 4 * description.layers * hidden**2 * fitted  # of what attention and FFN read, there is more to fit
-        compared = hidden * description.layers**2 * search.compared
-        return total + compared + 4 * hidden * description.vocabulary_size * search.trials * search.seen
+        runs = hidden * description.layers**2 * _seen_tokens(facts)
+        return total + runs + 4 * hidden * description.vocabulary_size * search.trials * search.seen
 
     def gradient_tokens(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
         return _measured_tokens(facts)
@@ -159,9 +160,8 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         description, tokens = facts.description, facts.tokens
         waiting = _STATE_BYTES * tokens.calibration * max(_read_widths(facts))
         stored = _STATE_BYTES * description.hidden_size * tokens.calibration
-        search = _searched(facts)
         inputs = _STATE_BYTES * description.hidden_size * description.layers * _measured_tokens(facts)
-        directions = (description.layers + 2) * search.compared  # behind every layer, and what goes on
+        behind = _STATE_BYTES * description.hidden_size * (description.layers + 1) * _seen_tokens(facts)
         metric = _STATE_BYTES * description.hidden_size**2
         return ChoiceMemory(
             during=2 * sizes.block_weights * sizes.weight_bytes
@@ -169,7 +169,8 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
             + min(stored, sizes.activation_budget_bytes)
             + metric,
             before=2 * sizes.block_weights * _STATE_BYTES
-            + max(min(inputs, sizes.activation_budget_bytes), _STATE_BYTES * description.hidden_size * directions)
+            + min(inputs, sizes.activation_budget_bytes)
+            + behind
             + sizes.forward_bytes
             + 2 * metric,
         )
@@ -179,10 +180,9 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
 class _Search:
     """Work of the search for layers that go whole.
 
-    Layers are `compared` on so many tokens; each of the `trials` is fitted to so many and measured on those `seen`.
+    Each of the `trials` is fitted to so many tokens and measured on those `seen`.
     """
 
-    compared: int = 0
     trials: int = 0
     fitted: int = 0
     seen: int = 0
@@ -191,15 +191,13 @@ class _Search:
 def _searched(facts: CostFacts[StructuredFrontierParameters]) -> _Search:
     parameters, tokens = facts.parameters, facts.tokens.calibration
     drop = LAYER_DROP[parameters.budget]
-    compared = min(max(drop.compared, facts.tokens.window), tokens)
     if parameters.drop_layers != "auto":
-        return _Search(compared if parameters.drop_layers else 0)
+        return _Search()
     numbers = drop.numbers(facts.description, facts.sparsity)
     if len(numbers) == 1:
         return _Search()
     return _Search(
-        compared=compared,
-        trials=len(numbers),
+        trials=most_trials(len(numbers)),
         fitted=drop.fitted_tokens(tokens),
         seen=min(max(drop.seen, facts.tokens.window), tokens),
     )
@@ -207,6 +205,11 @@ def _searched(facts: CostFacts[StructuredFrontierParameters]) -> _Search:
 
 def _measured_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:
     return min(MEASURED_SEQUENCES * facts.tokens.window, facts.tokens.calibration)
+
+
+def _seen_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:
+    """Return the tokens whose gradients in the stream are kept."""
+    return min(_measured_tokens(facts), STREAM_TOKENS)
 
 
 def _read_widths(facts: CostFacts[StructuredFrontierParameters]) -> list[int]:

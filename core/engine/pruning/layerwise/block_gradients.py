@@ -25,6 +25,11 @@ These are the weights, the gradients of the mean loss in them, and the means of 
 (empty unless `squares` is set).
 """
 
+OnStream = Callable[[int, int, Tensor, Tensor], None]
+"""Callback for the residual stream before a block, or behind the last: its place, counted from 0, the sequence's
+number, the stream [1, time, hidden_size] and the gradient of the sequence's mean loss in it.
+"""
+
 
 @torch.no_grad()
 def forward_blocks(
@@ -57,13 +62,15 @@ def backward_blocks(
     squares: bool,
     cache: HiddenStateCache,
     drawn: torch.Generator | None = None,
+    on_stream: OnStream = lambda place, sequence, hidden_1TD, gradient_1TD: None,
 ) -> float:
     """Call `on_block` for every block, the last one first; return the loss, the mean over tokens in nats.
 
     `tokens_NT` are token ids [sequences, time]; `names[n]` the parameters of block n whose gradients are wanted. The
     loss is that of the tokens which follow or, with a generator `drawn`, of tokens that the model's own predictions
-    draw: the mean product of such gradients is the Fisher information itself. Raises UnsupportedArchitecture where a
-    block reads what is made inside another.
+    draw: the mean product of such gradients is the Fisher information itself. `on_stream` is called for what the last
+    block gives and then for what each block is given. Raises UnsupportedArchitecture where a block reads what is made
+    inside another.
     """
     why = streamed.folder.family.refused.get("resume")
     if why is not None:
@@ -74,12 +81,14 @@ def backward_blocks(
     losses = []
     for batch, hidden_1TD in enumerate(upstream):
         loss, upstream[batch] = _loss(streamed, tokens[batch], hidden_1TD, drawn)
+        on_stream(len(streamed), batch, hidden_1TD, upstream[batch])
         losses.append(loss)
 
     def backward(index: int, block: nn.Module, batch: int, wanted: Sequence[Tensor]) -> Sequence[Tensor]:
         hidden = cache.take(index, batch).requires_grad_()
         output = call_block(block, hidden, arguments.of(tokens[batch])[index])
         upstream[batch], *gradients = torch.autograd.grad(output, [hidden, *wanted], upstream[batch])
+        on_stream(index, batch, hidden.detach(), upstream[batch])
         return gradients
 
     def take_gradients(index: int, block: nn.Module) -> None:
