@@ -73,6 +73,7 @@ ON_THE_HOST = {
     "engine/pruning/units/removal.py _highest": _UNITS,
     "engine/pruning/units/removal.py require_finite": _UNITS,
     "engine/pruning/units/stream_directions.py StreamDirections.__init__": _DIRECTIONS,
+    "engine/pruning/units/stream_directions.py StreamDirections.angle": _DIRECTIONS,
     "engine/pruning/units/stream_directions.py StreamDirections.cosine": _DIRECTIONS,
     "engine/pruning/units/unit_masks.py UnitMasks.masked": _UNITS,
     "engine/pruning/units/unit_slices.py SetSlice._own": _UNITS,

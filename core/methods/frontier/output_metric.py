@@ -88,7 +88,7 @@ class _Watch:
 
 @dataclass(frozen=True)
 class OutputCosts:
-    """What units cost, of every layer by kind, and what runs of layers do."""
+    """Costs of units, of every layer by kind, and of runs of layers."""
 
     units: list[dict[KindName, Tensor]]
     runs: RunCosts

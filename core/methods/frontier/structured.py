@@ -53,8 +53,8 @@ class StructuredFrontier(BlockUnitMethod):
     def plan(self, context: UnitSelectionContext) -> UnitCounts:
         parameters, width_reduction = self.parameters, context.width_reduction
         assert width_reduction is not None
-        drop, asked = LAYER_DROP[parameters.budget], parameters.drop_layers
-        numbers = drop.numbers(context.folder.description, context.sparsity) if asked == "auto" else [asked]
+        drop, requested = LAYER_DROP[parameters.budget], parameters.drop_layers
+        numbers = drop.numbers(context.folder.description, context.sparsity) if requested == "auto" else [requested]
         costs = None
         if parameters.metric or width_reduction.ranking is not None or any(numbers):
             costs = measure_outputs(context, parameters.seed)
@@ -67,7 +67,7 @@ class StructuredFrontier(BlockUnitMethod):
         if costs is None or not any(numbers):
             return counts_without(())
         search = LayerSearch(context, self, drop, width_reduction.protected, counts_without, costs.runs)
-        if asked == "auto":
+        if requested == "auto":
             return search.best(numbers)
         (dropped,) = search.most_dispensable(numbers)
         return counts_without(dropped)
