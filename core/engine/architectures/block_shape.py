@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 
 from core.engine.architectures.description import ModelDescription
@@ -63,10 +63,6 @@ class BlockShape:
     def largest(self) -> int:
         """Weights of its largest linear layer."""
         return max(size for group in self.groups for size in group.sizes)
-
-    def adding_alone(self) -> "BlockShape":
-        """Return the block with those groups alone whose outputs are added to the residual stream."""
-        return replace(self, groups=tuple(group for group in self.groups if group.is_added))
 
     @property
     def passing(self) -> int:

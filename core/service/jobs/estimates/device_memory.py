@@ -247,8 +247,7 @@ def unit_removal_bytes(given: PassFacts, left: BlockShape, *, compares: bool) ->
                 with ledger.holding(block.weights * (f + given.unshared_bytes)):
                     ledger.reach(batch * max(moment_bytes(given, group) for group in block.groups))
         if chooses > 1:  # while the block is cut
-            fitted = block.adding_alone()
-            _prune_block(ledger, given, fitted, fitted, evaluated, stored=2)
+            _prune_block(ledger, given, block, block, evaluated, stored=2)
         elif given.lanes > 1:
             is_trained = given.cost.training(given.facts) is not None  # then there are a block's weights once more
             with ledger.holding(block.weights * w * is_trained):
