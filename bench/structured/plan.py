@@ -188,6 +188,14 @@ class Plan:
         return cell.seed == 0 and cell.row in self.task_rows and cell.target in self.task_targets
 
 
+def pruned_alike(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Return the cells in their order, those together that differ in their training alone."""
+    alike: dict[Cell, list[Cell]] = {}
+    for cell in cells:
+        alike.setdefault(cell.untrained, []).append(cell)
+    return list(alike.values())
+
+
 def refusal(row: Row, description: ModelDescription, target: Target) -> str | None:
     """Why there is no such job, as the service would say; None where there is."""
     if row.baseline:

@@ -16,7 +16,7 @@ from bench.cells import CACHE, CellFailed, Measured, Program, cell_key, engine_p
 from bench.machine import describe_machine
 from bench.structured.figures import Dense, Figures, Ratio
 from bench.structured.ground import Ground, generates
-from bench.structured.plan import ROWS, TARGETS, Cell, Plan, refusal
+from bench.structured.plan import ROWS, TARGETS, Cell, Plan, pruned_alike, refusal
 from core.pipeline.messages import LanguageSpec, ModelSource
 
 _HERE = Path(__file__).parent
@@ -63,8 +63,8 @@ class Bench:
             remember(key, asdict(self.dense))
         cells = self._possible()
         if "prune" in parts:
-            for alike in _pruned_alike(cells):
-                self._prune(alike)
+            for alike in pruned_alike(cells):
+                self._prune(alike, asks="tasks" in parts)
         work: list[tuple[str, Cell | None, Callable[[], None]]] = [
             *(("latency", cell, partial(self._time, cell)) for cell in cells),
             ("tasks", None, partial(self._ask, None)),
@@ -89,8 +89,8 @@ class Bench:
                 self.refused[f"{cell.row}, {TARGETS[cell.target].title}"] = why
         return possible
 
-    def _prune(self, alike: Sequence[Cell]) -> None:
-        """Prune once for cells that differ in their training alone; train and judge each that was not judged yet."""
+    def _prune(self, alike: Sequence[Cell], *, asks: bool) -> None:
+        """Prune once for cells that differ in their training alone; train, judge and ask each that was not judged."""
         missing = [cell for cell in alike if cell not in self.found]
         if not missing:
             return
@@ -99,14 +99,15 @@ class Bench:
             pruned, checkpoint = self._run_pruning(first, folder)
             for cell in missing:
                 if not ROWS[cell.row].distils:
-                    self._judge(cell, checkpoint, [pruned])
+                    self._judge(cell, checkpoint, [pruned], asks=asks)
                     continue
                 with _told("recover", cell), _place(self._key(cell)) as trained:
                     shutil.copytree(checkpoint, self._message(cell, "recover", trained).pruned)
-                    self._judge(cell, trained, [pruned, self._run_stage(cell, "recover", trained)])
+                    stages = [pruned, self._run_stage(cell, "recover", trained)]
+                    self._judge(cell, trained, stages, asks=asks)
 
-    def _judge(self, cell: Cell, folder: Path, stages: Sequence[Measured]) -> None:
-        """Take the figures of a checkpoint that came out of these stages, and keep them."""
+    def _judge(self, cell: Cell, folder: Path, stages: Sequence[Measured], *, asks: bool) -> None:
+        """Take the figures of a checkpoint that came out of these stages, and keep them; ask it the tasks."""
         key = self._key(cell)
         judged = run(_evaluator(), self._judgement(folder, self.ground.texts, None), f"{key}-evaluation").result
         told = stages[0].result
@@ -126,6 +127,8 @@ class Bench:
         self.found[cell] = figures
         texts = ", ".join(f"{value:,.2f} {name}" for name, value in figures.perplexity.items())
         print(f"{cell.title}: {texts}; {figures.processor_seconds:,.0f} processor seconds", flush=True)
+        if asks:
+            self._ask_model(cell, folder)
 
     def _time(self, cell: Cell) -> None:
         """Time the shape of the first seed: those of others differ by less than what can be told apart."""
@@ -143,20 +146,26 @@ class Bench:
         print(f"{cell.title}: {_brief(self.latency[cell])}", flush=True)
 
     def _ask(self, cell: Cell | None) -> None:
-        """Ask the tasks, of the dense model where there is no cell; what was pruned is pruned again."""
-        if cell in self.answers or (cell is not None and not self.plan.is_asked(cell)) or not self.plan.task_limit:
-            return
-        key = self._asking_key(cell)
+        """Ask the tasks, of the dense model where there is no cell; what was pruned before is pruned again."""
         if cell is None:
-            judged = run(_evaluator(), self._judgement(self.ground.model, {}, self.plan.task_limit), key)
-        else:
-            with _place(key) as folder:
+            self._ask_model(None, self.ground.model)
+        elif self._is_asked(cell):
+            with _place(self._asking_key(cell)) as folder:
                 self._run_pruning(cell, folder)
                 if ROWS[cell.row].distils:
                     self._run_stage(cell, "recover", folder)
-                judged = run(_evaluator(), self._judgement(folder, {}, self.plan.task_limit), f"{key}-evaluation")
-        self.answers[cell] = judged.result["tasks"]
-        remember(key, judged.result["tasks"])
+                self._ask_model(cell, folder)
+
+    def _ask_model(self, cell: Cell | None, folder: Path) -> None:
+        """Ask the tasks of a model in a folder, if they are to be asked and were not yet."""
+        if self._is_asked(cell):
+            key = self._asking_key(cell)
+            judged = run(_evaluator(), self._judgement(folder, {}, self.plan.task_limit), f"{key}-evaluation")
+            self.answers[cell] = judged.result["tasks"]
+            remember(key, judged.result["tasks"])
+
+    def _is_asked(self, cell: Cell | None) -> bool:
+        return cell not in self.answers and self.plan.task_limit > 0 and (cell is None or self.plan.is_asked(cell))
 
     def _run_pruning(self, cell: Cell, output: Path) -> tuple[Measured, Path]:
         """Prune in a process of its own; return what that told, and the checkpoint, which is not trained yet."""
@@ -243,14 +252,6 @@ class Bench:
             "task_limit": task_limit,
             "threads": self.ground.threads,
         }
-
-
-def _pruned_alike(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Return the cells in their order, those together that differ in their training alone."""
-    alike: dict[Cell, list[Cell]] = {}
-    for cell in cells:
-        alike.setdefault(cell.untrained, []).append(cell)
-    return list(alike.values())
 
 
 @contextmanager
