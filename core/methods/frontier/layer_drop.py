@@ -28,6 +28,7 @@ class LayerDrop:
 
     @property
     def most_trials(self) -> int:
+        """Models that are tried, at most."""
         return most_trials(1 + len(self.shares))
 
     @property

@@ -32,7 +32,10 @@ class RunCosts:
         for end, of_end_ND, product_N in self._behind[sequence]:
             missing_N = product_N - (of_end_ND * stream_ND).sum(dim=-1)  # g_e·(x_e − x_s)
             self._sums[place, end] += missing_N.double().square().sum()
-        self._behind[sequence].append((place, gradient_ND, (gradient_ND * stream_ND).sum(dim=-1)))
+        if place:
+            self._behind[sequence].append((place, gradient_ND, (gradient_ND * stream_ND).sum(dim=-1)))
+        else:  # no layer is before
+            self._behind[sequence].clear()
 
     def cost(self, first: int, end: int) -> float:
         """Return the cost of the layers from `first` to before `end`."""

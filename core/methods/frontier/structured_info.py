@@ -133,7 +133,7 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
             total += search.trials * ((2 * hidden + width) * width * search.fitted + 4 * width**3 // 3 + removal)
         fitted = tokens + search.trials * search.fitted
         total += 4 * description.layers * hidden**2 * fitted  # of what attention and FFN read, there is more to fit
-        runs = hidden * description.layers**2 * _seen_tokens(facts)
+        runs = hidden * description.layers**2 * _stream_tokens(facts)
         return total + runs + 4 * hidden * description.vocabulary_size * search.trials * search.seen
 
     def gradient_tokens(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
@@ -161,7 +161,7 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         waiting = _STATE_BYTES * tokens.calibration * max(_read_widths(facts))
         stored = _STATE_BYTES * description.hidden_size * tokens.calibration
         inputs = _STATE_BYTES * description.hidden_size * description.layers * _measured_tokens(facts)
-        behind = _STATE_BYTES * description.hidden_size * (description.layers + 1) * _seen_tokens(facts)
+        behind = _STATE_BYTES * description.hidden_size * (description.layers + 1) * _stream_tokens(facts)
         metric = _STATE_BYTES * description.hidden_size**2
         return ChoiceMemory(
             during=2 * sizes.block_weights * sizes.weight_bytes
@@ -207,7 +207,7 @@ def _measured_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:
     return min(MEASURED_SEQUENCES * facts.tokens.window, facts.tokens.calibration)
 
 
-def _seen_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:
+def _stream_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:
     """Return the tokens whose gradients in the stream are kept."""
     return min(_measured_tokens(facts), STREAM_TOKENS)
 
