@@ -108,7 +108,10 @@ def test_the_goals_of_a_language_model(desk: Desk) -> None:
         assert choice(planned, "amount").value == planned.amount
     assert size.figures["bytes_ratio"].estimate == pytest.approx(1 - (size.amount or 0), abs=1e-3)
     assert sparsity.figures["bytes_ratio"].estimate == 1
-    assert any(each.startswith("prefill_ratio and decode_ratio: no job") for each in speed.unknown)
+    for name in ("prefill_ratio", "decode_ratio"):
+        assert speed.figures[name].source == "measurements" and speed.figures[name].high < 1
+    large = desk.plan("large", "speed")
+    assert any(each.startswith("prefill_ratio and decode_ratio: no job") for each in large.unknown)
     assert curves.amount is None and not curves.points and "perplexity_ratio" not in curves.figures
 
 
