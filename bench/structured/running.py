@@ -128,7 +128,8 @@ class Bench:
         texts = ", ".join(f"{value:,.2f} {name}" for name, value in figures.perplexity.items())
         print(f"{cell.title}: {texts}; {figures.processor_seconds:,.0f} processor seconds", flush=True)
         if asks:
-            self._ask_model(cell, folder)
+            with _told("tasks", cell):
+                self._ask_model(cell, folder)
 
     def _time(self, cell: Cell) -> None:
         """Time the shape of the first seed: those of others differ by less than what can be told apart."""

@@ -62,7 +62,7 @@ def test_a_run_goes_where_its_end_is_near_its_beginning_and_single_layers_where_
 def test_a_run_costs_what_its_change_of_the_stream_does_to_the_loss_by_the_whole_models_gradients(
     name: str, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where all tokens are kept; of every third token, where fewer are."""
+    """Compare all tokens where all are kept, every third where fewer are."""
     monkeypatch.setattr(run_costs, "STREAM_TOKENS", kept)
     folder, tokens = make_model(tmp_path / "model", name), make_tokens(3, 20)
     streamed = StreamedModel(open_model(folder), dtype=torch.float32, device=torch.device("cpu"))

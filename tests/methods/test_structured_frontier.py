@@ -178,8 +178,8 @@ def test_the_metric_is_that_of_the_whole_models_gradients(
     """Of the output itself, so that a norm behind it counts; the same draws of tokens follow from the same logits."""
     seen: list[dict[str, Tensor]] = []
 
-    def measure(*given: Any) -> output_metric.OutputCosts:
-        costs = output_metric.measure_outputs(*given)
+    def measure(*given: Any, **named: Any) -> output_metric.OutputCosts:
+        costs = output_metric.measure_outputs(*given, **named)
         seen.extend(costs.units)
         return costs
 

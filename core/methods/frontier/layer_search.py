@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -67,18 +66,18 @@ class LayerSearch:
             with suppress(InvalidSparsity):
                 possible.append((_without(dropped), self.counts_without(dropped)))
 
-        @cache
-        def lost(place: int) -> float:
-            what, counts = possible[place]
-            ends = ends_after_trial(context, self.method, counts, fitted_NT, seen_NT)
-            (divergence,) = divergences(context.streamed, batches, dense, [ends])
-            context.log(f"trial, {what}: {divergence:.4f} nats")
-            tried[place] = f"{what}: {divergence:.4f}"
-            return divergence
+        tried: dict[int, float] = {}
 
-        tried: dict[int, str] = {}
+        def lost(place: int) -> float:
+            if place not in tried:
+                what, counts = possible[place]
+                ends = ends_after_trial(context, self.method, counts, fitted_NT, seen_NT)
+                (tried[place],) = divergences(context.streamed, batches, dense, [ends])
+                context.log(f"trial, {what}: {tried[place]:.4f} nats")
+            return tried[place]
+
         what, counts = possible[descend(len(possible), lost)]
-        figures = "; ".join(figure for _, figure in sorted(tried.items()))
+        figures = "; ".join(f"{possible[place][0]}: {tried[place]:.4f}" for place in sorted(tried))
         note = (
             "Whole layers against channels, by trials of models of as many parameters, pruned on "
             f"{fitted_NT.numel():,} calibration tokens: divergence from the dense model's predictions on "
@@ -90,9 +89,12 @@ class LayerSearch:
         return self._calibration()[self._is_seen()]
 
     def _fitted(self) -> Tensor:
+        """Return the sequences that trials are fitted to: evenly spaced among the others, of about so many tokens."""
         calibration_NT = self._calibration()
         rest_NT = calibration_NT[~self._is_seen()]
-        return _of(rest_NT, self.drop.fitted_tokens(calibration_NT.numel()))
+        sequences, length = rest_NT.shape
+        number = min(max(1, self.drop.fitted_tokens(calibration_NT.numel()) // length), sequences)
+        return rest_NT[torch.arange(number) * sequences // number]
 
     def _is_seen(self) -> Tensor:
         """Return which calibration sequences trials are measured on: evenly spaced, a quarter of them at most: [N]."""
@@ -109,10 +111,3 @@ class LayerSearch:
 
 def _without(dropped: Sequence[int]) -> str:
     return f"without layer{'s' if len(dropped) > 1 else ''} {', '.join(map(str, dropped))}" if dropped else "all layers"
-
-
-def _of(tokens_NT: Tensor, tokens: int) -> Tensor:
-    """Return evenly spaced sequences, of about so many tokens."""
-    sequences, length = tokens_NT.shape
-    number = min(max(1, tokens // length), sequences)
-    return tokens_NT[torch.arange(number) * sequences // number]

@@ -88,14 +88,14 @@ class _Watch:
 
 @dataclass(frozen=True)
 class OutputCosts:
-    """Costs of units, of every layer by kind, and of runs of layers."""
+    """Costs of units, of every layer by kind, and of runs of layers, where these may go."""
 
     units: list[dict[KindName, Tensor]]
-    runs: RunCosts
+    runs: RunCosts | None
 
 
-def measure_outputs(context: UnitSelectionContext, seed: int) -> OutputCosts:
-    """Write the metric of the layers that read units, and return what each unit, and each run of layers, costs.
+def measure_outputs(context: UnitSelectionContext, seed: int, *, drops_layers: bool) -> OutputCosts:
+    """Write the metric of the layers that read units; return what each unit and, if they may go, runs of layers cost.
 
     The metric E[ggᵀ] over tokens, g the gradient in an output of the summed loss of tokens that the model draws, is
     written as a block's planned tensor by the weight's name: an error e of the output costs ½·E[(g·e)²] nats a token.
@@ -127,7 +127,7 @@ def measure_outputs(context: UnitSelectionContext, seed: int) -> OutputCosts:
             costs[index][kind] = torch.stack(summed).sum(dim=0) * scale / 2
         context.planned.write(index, metrics)
 
-    runs = RunCosts(context.layers, tokens_NT)
+    runs = RunCosts(context.layers, tokens_NT) if drops_layers else None
     with removed_after(watch.register() for each in watches for of_kind in each.values() for watch in of_kind):
         backward_blocks(
             streamed,
@@ -138,6 +138,6 @@ def measure_outputs(context: UnitSelectionContext, seed: int) -> OutputCosts:
             squares=False,
             cache=context.hidden_state_cache(),
             drawn=torch.Generator().manual_seed(seed),
-            on_stream=runs.see,
+            on_stream=None if runs is None else runs.see,
         )
     return OutputCosts(costs, runs)

@@ -57,14 +57,14 @@ class StructuredFrontier(BlockUnitMethod):
         numbers = drop.numbers(context.folder.description, context.sparsity) if requested == "auto" else [requested]
         costs = None
         if parameters.metric or width_reduction.ranking is not None or any(numbers):
-            costs = measure_outputs(context, parameters.seed)
+            costs = measure_outputs(context, parameters.seed, drops_layers=any(numbers))
             require_finite(dict(enumerate(costs.units)))
 
         def counts_without(dropped: Sequence[int]) -> UnitCounts:
             widths = parameters.model_copy(update={"drop_layers": 0})
             return _counts_without(context, widths, None if costs is None else costs.units, dropped)
 
-        if costs is None or not any(numbers):
+        if costs is None or costs.runs is None:
             return counts_without(())
         search = LayerSearch(context, self, drop, width_reduction.protected, counts_without, costs.runs)
         if requested == "auto":

@@ -62,7 +62,7 @@ def backward_blocks(
     squares: bool,
     cache: HiddenStateCache,
     drawn: torch.Generator | None = None,
-    on_stream: OnStream = lambda place, sequence, hidden_1TD, gradient_1TD: None,
+    on_stream: OnStream | None = None,
 ) -> float:
     """Call `on_block` for every block, the last one first; return the loss, the mean over tokens in nats.
 
@@ -81,14 +81,16 @@ def backward_blocks(
     losses = []
     for batch, hidden_1TD in enumerate(upstream):
         loss, upstream[batch] = _loss(streamed, tokens[batch], hidden_1TD, drawn)
-        on_stream(len(streamed), batch, hidden_1TD, upstream[batch])
+        if on_stream is not None:
+            on_stream(len(streamed), batch, hidden_1TD, upstream[batch])
         losses.append(loss)
 
     def backward(index: int, block: nn.Module, batch: int, wanted: Sequence[Tensor]) -> Sequence[Tensor]:
         hidden = cache.take(index, batch).requires_grad_()
         output = call_block(block, hidden, arguments.of(tokens[batch])[index])
         upstream[batch], *gradients = torch.autograd.grad(output, [hidden, *wanted], upstream[batch])
-        on_stream(index, batch, hidden.detach(), upstream[batch])
+        if on_stream is not None:
+            on_stream(index, batch, hidden.detach(), upstream[batch])
         return gradients
 
     def take_gradients(index: int, block: nn.Module) -> None:
