@@ -1,6 +1,7 @@
 """The structured bench: `python -m bench.structured [--write PAGE] [--data FILE]`.
 
-Cells are kept by what they depend on, so that the command goes on where it was ended; Ctrl-C shows what there is.
+Cells are kept by what they depend on, so that the command goes on where it was ended; Ctrl-C shows what there is. What
+the page has from other machines and earlier versions stays on it, and its row says so, until the cell is measured anew.
 """
 
 import argparse
@@ -10,16 +11,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.cells import CellFailed, own_release
+from bench.cells import CellFailed
 from bench.claims.sources import LanguageFiles, MissingData
 from bench.judging_texts import positive, task_copies, write_texts
-from bench.machine import describe_machine, threads_available
-from bench.measurements import merge
+from bench.machine import threads_available
+from bench.measurements import write
 from bench.page import write_section
 from bench.structured.ground import Ground
 from bench.structured.measurements import measured
 from bench.structured.plan import FLAP, FRONTIER, ROWS, TARGETS, Plan
 from bench.structured.report import page
+from bench.structured.results import KEPT, read_results, write_results
 from bench.structured.running import Bench
 from bench.windows import SelfText
 from core.engine.architectures.description import inspect_folder
@@ -28,11 +30,16 @@ from worker.samples.zero_shot import add_task_samples
 
 SECTION = "bench-structured"
 PARTS = ("prune", "latency", "tasks")
+SETTING = ("windows", "distil_steps", "tasks")
+"""Options that every figure of the page has at their defaults."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing, print the tables; 1 where a cell is not there."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if (given.write or given.data) and (other := _not_of_the_page(parser, given)):
+        parser.error(f"the page's figures are taken with the defaults of {', '.join(other)}: leave them out to write")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does, the process of a cell with it
     compared = [row.title for row in ROWS.values() if row.has_seeds and not row.distils and not row.slow]
     plan = Plan(
@@ -58,12 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ended early: the tables show what there is, the rest is run the next time", file=sys.stderr)
     command = f"python -m bench.structured {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
-    text = page(bench, [*facts, f"`{command}`"])
+    older = read_results()
+    text = page(bench, older, [*facts, f"Written by `{command}`."])
     print(f"\n{text}", flush=True)
+    results = bench.results.over(older)
     if given.write:
         write_section(given.write, SECTION, text)
+        write_results(results)
     if given.data:
-        merge(given.data, measured(bench))
+        write(given.data, measured(results, ground, plan.distil_steps))
     return int(not bench.is_complete())
 
 
@@ -82,11 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--parts",
-        nargs="+",
+        nargs="*",
         choices=PARTS,
         default=["prune", "latency"],
         help="what is run: prune and judge; time shapes, best with nothing else on the machine; ask the tasks "
-        "(default prune latency)",
+        "(default prune latency); none shows what there is",
     )
     parser.add_argument("--distil-steps", type=positive, default=240, help="of 512 tokens (default 240)")
     parser.add_argument(
@@ -95,11 +105,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task-rows", nargs="+", choices=ROWS, metavar="ROW", help="default: the quick ones of both")
     parser.add_argument("--task-targets", nargs="+", choices=TARGETS, default=["20", "30"], help="default 20 30")
     parser.add_argument("--threads", type=positive, default=threads_available(), help="threads (default: cores)")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="replace the page's section too")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help=f"replace the page's section, and {KEPT.name}, too")
     parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="put the figures among the measurements of a file too"
+        "--data", type=Path, metavar="FILE", help="replace a file of measurements by those of the page's rows too"
     )
     return parser
+
+
+def _not_of_the_page(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[str]:
+    """Return the options that are not at their defaults, of those that change what a row's figures say."""
+    return [f"--{name.replace('_', '-')}" for name in SETTING if getattr(given, name) != parser.get_default(name)]
 
 
 def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Ground, list[str]]:
@@ -124,10 +139,7 @@ def _prepare(given: argparse.Namespace, plan: Plan) -> tuple[Ground, list[str]]:
         tasks=tasks,
         threads=given.threads,
     )
-    return ground, [
-        f"{describe_machine()}; {given.threads} thread(s); {own_release()}.",
-        judged_by,
-    ]
+    return ground, [judged_by]
 
 
 if __name__ == "__main__":

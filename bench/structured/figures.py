@@ -3,6 +3,19 @@
 from dataclasses import dataclass
 from typing import Any
 
+Answers = dict[str, dict[str, float]]
+"""Of each zero-shot task, its accuracies, their standard errors and how many questions there were."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Origin of a cell's figures: the machine and its threads, the releases, and a digest of the code that pruned."""
+
+    machine: str
+    threads: int
+    releases: str
+    code: str
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -20,6 +33,11 @@ class Figures:
     sliced_width: int | None
     notes: list[str]
     measured: str
+    origin: Origin
+
+    def is_of_the_same_model(self, other: "Figures") -> bool:
+        """Return whether both are of one pruned model, as far as parameters and perplexity tell."""
+        return self.parameters == other.parameters and self.perplexity == other.perplexity
 
 
 @dataclass(frozen=True)

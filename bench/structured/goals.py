@@ -8,7 +8,6 @@ from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.page import table
 from bench.structured.plan import FRONTIER, TARGETS, Cell, Row
 from bench.structured.ranking import Ranking
-from bench.structured.running import Bench
 
 _RATIOS = {
     "uniform, one shot": {"20": 1.5, "30": 2.0, "50": 3.2},
@@ -37,9 +36,9 @@ class Goal:
         return "yes" if self.value <= self.limit else "no"
 
 
-def goals(bench: Bench, ranking: Ranking) -> list[Goal]:
-    """All of them, of the targets of the plan."""
-    return [*_perplexities(bench, ranking), *_against_flap(bench, ranking), *_latencies(bench, ranking)]
+def goals(ranking: Ranking) -> list[Goal]:
+    """All of them, of the targets there are results of."""
+    return [*_perplexities(ranking), *_against_flap(ranking), *_latencies(ranking)]
 
 
 def goals_table(found: Sequence[Goal]) -> str:
@@ -59,43 +58,43 @@ def _is(kind: str, row: Row) -> bool:
     return not row.distils and kind.removesuffix("one shot").rstrip(", ") in ("", row.layout)
 
 
-def _perplexities(bench: Bench, ranking: Ranking) -> Iterator[Goal]:
+def _perplexities(ranking: Ranking) -> Iterator[Goal]:
     for kind, limits in _RATIOS.items():
         for target, limit in limits.items():
-            yield from _goal(bench, ranking, kind, target, IN_DOMAIN, limit)
+            yield from _goal(ranking, kind, target, IN_DOMAIN, limit)
     for kind, limit in _OUTSIDE.items():
-        yield from _goal(bench, ranking, kind, "20", OUT_OF_DOMAIN, limit)
+        yield from _goal(ranking, kind, "20", OUT_OF_DOMAIN, limit)
 
 
-def _goal(bench: Bench, ranking: Ranking, kind: str, target: str, text: str, limit: float) -> Iterator[Goal]:
-    if target in bench.plan.targets:
-        best = ranking.best(ranking.named(lambda row: _is(kind, row)), target, text)
+def _goal(ranking: Ranking, kind: str, target: str, text: str, limit: float) -> Iterator[Goal]:
+    if target in ranking.results.targets():
+        best = ranking.best(ranking.results.rows(lambda row: _is(kind, row)), target, text)
         title = f"{kind}, {TARGETS[target].title}, {text}: ÷ dense"
         yield Goal(title, limit, best[1] if best else None, best[0] if best else "")
 
 
-def _against_flap(bench: Bench, ranking: Ranking) -> Iterator[Goal]:
+def _against_flap(ranking: Ranking) -> Iterator[Goal]:
     """Yield the goals of the best row that is not trained, against the best of all other rows."""
-    one_shot = ranking.named(lambda row: _is("one shot", row))
-    for target in bench.plan.targets:
+    one_shot = ranking.results.rows(lambda row: _is("one shot", row))
+    for target in ranking.results.targets():
         for text, limit in _EXCESS.items():
             best = ranking.best(one_shot, target, text)
             value = ranking.excess(best[0], target, text) if best else None
             title = f"one shot, {TARGETS[target].title}, {text}: excess ÷ the better flap's"
             yield Goal(title, limit, value, best[0] if best else "")
-        others = ranking.best(ranking.named(lambda row: row.method != FRONTIER), target)
+        others = ranking.best(ranking.results.rows(lambda row: row.method != FRONTIER), target)
         best = ranking.best(one_shot, target)
         if others:
             title = f"one shot, {TARGETS[target].title}, in domain: ÷ dense, ahead of {others[0]}"
             yield Goal(title, others[1], best[1] if best else None, best[0] if best else "")
 
 
-def _latencies(bench: Bench, ranking: Ranking) -> Iterator[Goal]:
+def _latencies(ranking: Ranking) -> Iterator[Goal]:
     """Yield the goals of the frontier's rows: no more time than the share of parameters that is left, and a little."""
-    dense = bench.dense
-    for row in ranking.named(lambda row: _is("one shot", row)):
-        for target in bench.plan.targets:
-            figures, latency = ranking.figures(row, target), bench.latency.get(Cell(row, target, 0), {})
+    dense = ranking.results.dense
+    for row in ranking.results.rows(lambda row: _is("one shot", row)):
+        for target in ranking.results.targets():
+            figures, latency = ranking.results.of(row, target), ranking.results.latency.get(Cell(row, target, 0), {})
             if figures and dense:
                 limit = fmean(each.parameters for each in figures) / dense.parameters + _LATENCY_MARGIN
                 for name, each in latency.items():

@@ -4,35 +4,30 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from statistics import fmean
 
-from bench.cells import own_release
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
-from bench.machine import describe_machine
 from bench.measurements import spread
 from bench.structured.figures import Figures, Ratio
-from bench.structured.ground import distillation
+from bench.structured.ground import Ground, distillation
 from bench.structured.plan import ROWS, TARGETS, Cell
-from bench.structured.running import Bench
+from bench.structured.results import Results
 from core.engine.options.patterns import STRUCTURED
 from core.measurements.measurement import LatencyRatio, MeasuredModel, Measurement, Spread
 from worker.samples.language import CALIBRATION
 
 
-def measured(bench: Bench) -> Iterator[Measurement]:
+def measured(results: Results, ground: Ground, distil_steps: int) -> Iterator[Measurement]:
     """A measurement of each row at each target that there are figures of, but for baselines, which are no jobs."""
-    dense, ground = bench.dense, bench.ground
+    dense = results.dense
     if dense is None:
         return
-    for name in bench.plan.rows:
+    for name in results.rows(lambda row: not row.baseline):
         row = ROWS[name]
-        if row.baseline:
-            continue
-        for target in bench.plan.targets:
-            cells = (Cell(name, target, seed) for seed in range(bench.plan.seeds))
-            figures = [bench.found[cell] for cell in cells if cell in bench.found]
+        for target in results.targets():
+            figures = results.of(name, target)
             if not figures:
                 continue
-            latency = bench.latency.get(Cell(name, target, 0), {})
-            recovery = distillation(row, ground.calibration.stem, bench.plan.distil_steps)
+            latency = results.latency.get(Cell(name, target, 0), {})
+            recovery = distillation(row, ground.calibration.stem, distil_steps)
             request = row.request(ground.description, TARGETS[target].sparsity(ground.description))
             drawn, generated = request.parameters.split_calibration(row.samples) or (row.samples, 0)
             yield Measurement(
@@ -58,10 +53,10 @@ def measured(bench: Bench) -> Iterator[Measurement]:
                 seconds=spread([each.seconds for each in figures]),
                 processor_seconds=spread([each.processor_seconds for each in figures]),
                 peak_bytes=max(each.peak_bytes for each in figures),
-                machine=describe_machine(),
-                threads=ground.threads,
+                machine=" and ".join(sorted({each.origin.machine for each in figures})),
+                threads=max(each.origin.threads for each in figures),
                 measured=date.fromisoformat(max(each.measured for each in figures)[:10]),
-                releases=own_release(),
+                releases=" and ".join(sorted({each.origin.releases for each in figures})),
             )
 
 

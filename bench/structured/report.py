@@ -1,18 +1,19 @@
 """The structured bench's tables as Markdown, from the figures there are. What was not run is a dash."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean, stdev
 
 from bench.contest_report import MIB
 from bench.frontier_report import accuracies
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
 from bench.page import table
-from bench.structured.figures import Dense, Figures
+from bench.structured.figures import Dense, Figures, Origin
 from bench.structured.goals import goals, goals_table
 from bench.structured.ground import distillation
 from bench.structured.plan import FRONTIER, LENGTH, MANY, ROWS, SAMPLES, TARGETS, Cell, Row
 from bench.structured.ranking import Ranking
+from bench.structured.results import Results
 from bench.structured.running import ROUNDS, Bench
 from core.engine.evaluation.zero_shot_tasks import TASKS
 
@@ -35,20 +36,43 @@ _HEADER = [
 ]
 
 
-def page(bench: Bench, facts: Sequence[str]) -> str:
-    """The section of the page: facts, what each row is, a table for each target, goals and tasks."""
-    measured = sorted(figures.measured for figures in bench.found.values())
-    if measured:
-        facts = [*facts, f"Measured from {measured[0]} to {measured[-1]}."]
-    facts = [*facts, *(f"Not run, {title}: {why}" for title, why in bench.refused.items())]
-    ranking = Ranking(bench)
-    parts = ["\n".join(f"- {fact}" for fact in facts), _rows(bench), _caption()]
-    for target in bench.plan.targets:
-        parts += [f"#### {TARGETS[target].title}", _table(bench, ranking, target)]
-    parts += ["#### Goals", goals_table(goals(bench, ranking))]
-    if bench.plan.task_limit and bench.plan.task_rows:
-        parts += ["#### Zero-shot accuracy", _tasks(bench)]
+def page(bench: Bench, older: Results, facts: Sequence[str]) -> str:
+    """The section of the page: facts, what each row is, a table for each target, goals and tasks, of what the bench
+    measured and, for the rest, of `older` results.
+    """
+    results = bench.results.over(older)
+    facts = [
+        *facts,
+        *_origins(results),
+        *(f"Not run, {title}: {why}" for title, why in bench.refused.items()),
+        *(f"Not run at all: {', '.join(missing)}." for missing in [_missing(results)] if missing),
+    ]
+    ranking = Ranking(results, bench.ground.description)
+    parts = ["\n".join(f"- {fact}" for fact in facts), _rows(bench, results), _caption()]
+    for target in results.targets():
+        parts += [f"#### {TARGETS[target].title}", _table(ranking, target)]
+    parts += ["#### Goals", goals_table(goals(ranking))]
+    if results.answers:
+        parts += ["#### Zero-shot accuracy", _tasks(results)]
     return "\n\n".join(parts)
+
+
+def _origins(results: Results) -> Iterator[str]:
+    """Yield for each machine and version what it measured, and when."""
+    rows: dict[Origin, dict[str, None]] = {}
+    dates: dict[Origin, list[str]] = {}
+    for row in results.rows():
+        for figures in (each for target in results.targets() for each in results.of(row, target)):
+            rows.setdefault(figures.origin, {})[row] = None
+            dates.setdefault(figures.origin, []).append(figures.measured)
+    for origin, named in rows.items():
+        code = f"{origin.threads} thread(s), {origin.releases}, code {origin.code[:12]}"
+        days = " to ".join(sorted({min(dates[origin])[:10], max(dates[origin])[:10]}))
+        yield f"{origin.machine}, {code}, {days}: {', '.join(named)}."
+
+
+def _missing(results: Results) -> list[str]:
+    return [row for row in ROWS if row not in results.rows()]
 
 
 def _caption() -> str:
@@ -61,9 +85,9 @@ the rounds' interquartile range, first seed. *Seconds* are those of choosing and
 and head stay tied and whole. `osscar-like` and `slimgpt-like` remove channels alone. A dash: not run."""
 
 
-def _rows(bench: Bench) -> str:
+def _rows(bench: Bench, results: Results) -> str:
     rows = []
-    for title in bench.plan.rows:
+    for title in results.rows():
         row = ROWS[title]
         body = f"`{json.dumps(row.body())}`" if not row.baseline else "of this bench's own writing"
         if recovery := distillation(row, bench.ground.calibration.stem, bench.plan.distil_steps):
@@ -80,13 +104,13 @@ def _calibration(row: Row) -> str:
     return f"{row.samples} × {row.length}" if row.samples else "none"
 
 
-def _table(bench: Bench, ranking: Ranking, target: str) -> str:
-    rows = []
-    if bench.dense is not None:
-        perplexities = [f"{bench.dense.perplexity[text]:,.2f}" for text in (IN_DOMAIN, OUT_OF_DOMAIN)]
-        dense = [
+def _table(ranking: Ranking, target: str) -> str:
+    rows, dense = [], ranking.results.dense
+    if dense is not None:
+        perplexities = [f"{dense.perplexity[text]:,.2f}" for text in (IN_DOMAIN, OUT_OF_DOMAIN)]
+        columns = [
             "0.0 %",
-            _millions(bench.dense.parameters),
+            _millions(dense.parameters),
             perplexities[0],
             "1",
             perplexities[1],
@@ -96,17 +120,17 @@ def _table(bench: Bench, ranking: Ranking, target: str) -> str:
             "1",
             "1",
         ]
-        rows.append(["dense", *dense, *[""] * 3])
-    for title in bench.plan.rows:
-        rows.append([title, *_columns(bench, ranking, title, target)])
+        rows.append(["dense", *columns, *[""] * 3])
+    for title in ranking.results.rows():
+        rows.append([title, *_columns(ranking, title, target)])
     return table(_HEADER, rows, text_columns=1)
 
 
-def _columns(bench: Bench, ranking: Ranking, row: str, target: str) -> list[str]:
-    figures, dense = ranking.figures(row, target), bench.dense
+def _columns(ranking: Ranking, row: str, target: str) -> list[str]:
+    figures, dense = ranking.results.of(row, target), ranking.results.dense
     if not figures or dense is None:
         return [_MISSING] * (len(_HEADER) - 1)
-    latency = bench.latency.get(Cell(row, target, 0), {})
+    latency = ranking.results.latency.get(Cell(row, target, 0), {})
     times = [latency.get(name) for name in ("prefill", "decode")]
     return [
         f"{100 * fmean(ranking.blocks_removed(each) for each in figures):.1f} %",
@@ -147,13 +171,15 @@ def _millions(parameters: float) -> str:
     return f"{parameters / 1e6:.1f} M"
 
 
-def _tasks(bench: Bench) -> str:
-    rows = [["dense", "", *accuracies(bench.answers.get(None))]]
-    for target in (each for each in bench.plan.targets if each in bench.plan.task_targets):
-        for row in bench.plan.task_rows:
-            answers = bench.answers.get(Cell(row, target, 0))
-            rows.append([row, TARGETS[target].title, *accuracies(answers)])
+def _tasks(results: Results) -> str:
+    rows = [["dense", "", *accuracies(results.answers.get(None))]]
+    for target in results.targets():
+        for row in results.rows():
+            if answers := results.answers.get(Cell(row, target, 0)):
+                rows.append([row, TARGETS[target].title, *accuracies(answers)])
+    questions = max(task["samples"] for answers in results.answers.values() for task in answers.values())
     return (
-        f"Per cent of the first {bench.plan.task_limit} questions of each task ± the standard error, for which the "
-        "questions count, not seeds: all of the first seed.\n\n" + table(["row", "removed", *TASKS, "mean"], rows)
+        f"Per cent of the first {questions:,.0f} questions of each task, of all where it has fewer, ± the standard "
+        "error, for which the questions count, not seeds: all of the first seed.\n\n"
+        + table(["row", "removed", *TASKS, "mean"], rows)
     )

@@ -8,59 +8,66 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.cells import CACHE, CellFailed, Measured, Program, cell_key, engine_program, recall, remember, run
+from pydantic import TypeAdapter
+
+from bench.cells import (
+    CACHE,
+    CellFailed,
+    Measured,
+    cell_key,
+    recall,
+    remember,
+    run,
+)
 from bench.machine import describe_machine
 from bench.structured.figures import Dense, Figures, Ratio
 from bench.structured.ground import Ground, generates
 from bench.structured.plan import ROWS, TARGETS, Cell, Plan, pruned_alike, refusal
+from bench.structured.programs import evaluator, origin, pruner, timer
+from bench.structured.results import Results
 from core.pipeline.messages import LanguageSpec, ModelSource
 
-_HERE = Path(__file__).parent
-_BASELINES = sorted((_HERE / "baselines").glob("*.py"))
-_JUDGING = [_HERE / "opening.py", _HERE.parent / "evaluate_cell.py", *_BASELINES]
 ROUNDS = 15
 """Rounds of timing."""
 _ACTIVATION_BYTES = 4 * 2**30
+_FIGURES = TypeAdapter(Figures)
 
 
 @dataclass
 class Bench:
-    """Runs the cells of a plan, or recalls what they gave, into its fields; `refused` has why there is no such job."""
+    """Runs the cells of a plan, or recalls what they gave, into its results; `refused` has why there is no such job."""
 
     plan: Plan
     ground: Ground
-    dense: Dense | None = None
-    found: dict[Cell, Figures] = field(default_factory=dict)
-    latency: dict[Cell, dict[str, Ratio]] = field(default_factory=dict)
-    answers: dict[Cell | None, dict[str, dict[str, float]]] = field(default_factory=dict)
+    results: Results = field(default_factory=Results)
     refused: dict[str, str] = field(default_factory=dict)
 
     def recall(self) -> None:
         """Everything that is kept; runs nothing."""
         for cell in self._possible():
             if (known := recall(self._key(cell))) is not None:
-                self.found[cell] = Figures(**known)
+                self.results.found[cell] = _FIGURES.validate_python(known)
             if (known := recall(self._asking_key(cell))) is not None:
-                self.answers[cell] = known
-        for cell, figures in self.found.items():
+                self.results.answers[cell] = known
+        for cell, figures in self.results.found.items():
             if (known := recall(self._latency_key(figures))) is not None:
-                self.latency[cell] = {name: Ratio(**each) for name, each in known.items()}
+                self.results.latency[cell] = {name: Ratio(**each) for name, each in known.items()}
         if (known := recall(self._asking_key(None))) is not None:
-            self.answers[None] = known
+            self.results.answers[None] = known
         if (known := recall(self._dense_key())) is not None:
-            self.dense = Dense(**known)
+            self.results.dense = Dense(**known)
 
     def complete(self, parts: Sequence[str]) -> None:
         """Run what is missing of some of `prune`, `latency` and `tasks`; a cell that fails is told of and left out."""
-        if self.dense is None:
+        if self.results.dense is None:
             key = self._dense_key()
-            judged = run(_evaluator(), self._judgement(self.ground.model, self.ground.texts, None), key).result
-            self.dense = Dense(judged["parameters"], judged["perplexity"])
-            remember(key, asdict(self.dense))
+            judged = run(evaluator(), self._judgement(self.ground.model, self.ground.texts, None), key).result
+            self.results.dense = Dense(judged["parameters"], judged["perplexity"])
+            remember(key, asdict(self.results.dense))
         cells = self._possible()
         if "prune" in parts:
             for alike in pruned_alike(cells):
@@ -77,7 +84,7 @@ class Bench:
 
     def is_complete(self) -> bool:
         """Return whether every cell of the plan was pruned."""
-        return self.dense is not None and all(cell in self.found for cell in self.plan.cells())
+        return self.results.dense is not None and all(cell in self.results.found for cell in self.plan.cells())
 
     def _possible(self) -> list[Cell]:
         possible = []
@@ -91,7 +98,7 @@ class Bench:
 
     def _prune(self, alike: Sequence[Cell], *, asks: bool) -> None:
         """Prune once for cells that differ in their training alone; train, judge and ask each that was not judged."""
-        missing = [cell for cell in alike if cell not in self.found]
+        missing = [cell for cell in alike if cell not in self.results.found]
         if not missing:
             return
         first = missing[0]
@@ -109,7 +116,7 @@ class Bench:
     def _judge(self, cell: Cell, folder: Path, stages: Sequence[Measured], *, asks: bool) -> None:
         """Take the figures of a checkpoint that came out of these stages, and keep them; ask it the tasks."""
         key = self._key(cell)
-        judged = run(_evaluator(), self._judgement(folder, self.ground.texts, None), f"{key}-evaluation").result
+        judged = run(evaluator(), self._judgement(folder, self.ground.texts, None), f"{key}-evaluation").result
         told = stages[0].result
         figures = Figures(
             seconds=told["seconds"]["prune"],
@@ -122,9 +129,10 @@ class Bench:
             sliced_width=told.get("sliced_width"),
             notes=told["notes"],
             measured=datetime.now(UTC).isoformat(timespec="seconds"),
+            origin=origin(pruner(ROWS[cell.row].baseline), self.ground.threads),
         )
         remember(key, asdict(figures))
-        self.found[cell] = figures
+        self.results.found[cell] = figures
         texts = ", ".join(f"{value:,.2f} {name}" for name, value in figures.perplexity.items())
         print(f"{cell.title}: {texts}; {figures.processor_seconds:,.0f} processor seconds", flush=True)
         if asks:
@@ -133,18 +141,18 @@ class Bench:
 
     def _time(self, cell: Cell) -> None:
         """Time the shape of the first seed: those of others differ by less than what can be told apart."""
-        figures = self.found.get(cell)
-        if figures is None or cell.seed or cell in self.latency:
+        figures = self.results.found.get(cell)
+        if figures is None or cell.seed or cell in self.results.latency:
             return
         key = self._latency_key(figures)
         known = recall(key)
         if known is None:
             spec = {"model": str(self.ground.model), "threads": self.ground.threads} | self._shape(figures)
-            result = run(_timer(), spec, key).result
+            result = run(timer(), spec, key).result
             known = {name: {"ratio": each["ratio"], "spread": each["spread"]} for name, each in result.items()}
             remember(key, known)
-        self.latency[cell] = {name: Ratio(**each) for name, each in known.items()}
-        print(f"{cell.title}: {_brief(self.latency[cell])}", flush=True)
+        self.results.latency[cell] = {name: Ratio(**each) for name, each in known.items()}
+        print(f"{cell.title}: {_brief(self.results.latency[cell])}", flush=True)
 
     def _ask(self, cell: Cell | None) -> None:
         """Ask the tasks, of the dense model where there is no cell; what was pruned before is pruned again."""
@@ -161,12 +169,13 @@ class Bench:
         """Ask the tasks of a model in a folder, if they are to be asked and were not yet."""
         if self._is_asked(cell):
             key = self._asking_key(cell)
-            judged = run(_evaluator(), self._judgement(folder, {}, self.plan.task_limit), f"{key}-evaluation")
-            self.answers[cell] = judged.result["tasks"]
+            judged = run(evaluator(), self._judgement(folder, {}, self.plan.task_limit), f"{key}-evaluation")
+            self.results.answers[cell] = judged.result["tasks"]
             remember(key, judged.result["tasks"])
 
     def _is_asked(self, cell: Cell | None) -> bool:
-        return cell not in self.answers and self.plan.task_limit > 0 and (cell is None or self.plan.is_asked(cell))
+        wanted = self.plan.task_limit > 0 and (cell is None or self.plan.is_asked(cell))
+        return wanted and cell not in self.results.answers
 
     def _run_pruning(self, cell: Cell, output: Path) -> tuple[Measured, Path]:
         """Prune in a process of its own; return what that told, and the checkpoint, which is not trained yet."""
@@ -174,13 +183,13 @@ class Bench:
         if not row.baseline:
             return self._run_stage(cell, "prune", output), self._message(cell, "prune", output).pruned
         spec = self._work(cell) | {"model": str(self.ground.model), "text": str(self.ground.calibration)}
-        return run(_program(row.baseline), spec | {"output": str(output)}, output.name), output
+        return run(pruner(row.baseline), spec | {"output": str(output)}, output.name), output
 
     def _run_stage(self, cell: Cell, task: str, output: Path) -> Measured:
         """Run a stage of the cell's job in a process of its own, `recover` in the place of what was pruned."""
         message = self._message(cell, task, output).model_dump(mode="json")
         spec = {"message": message, "threads": self.ground.threads}
-        return run(_program(is_baseline=False), spec, f"{output.name}-{task}")
+        return run(pruner(is_baseline=False), spec, f"{output.name}-{task}")
 
     def _message(self, cell: Cell, task: str, output: Path) -> LanguageSpec:
         ground, recipe = self.ground, self.ground.recipe(cell, self.plan.distil_steps)
@@ -228,16 +237,16 @@ class Bench:
 
     def _keyed(self, cell: Cell, facts: dict[str, Any]) -> str:
         row, ground = ROWS[cell.row], self.ground
-        facts = facts | {"read": ground.reads(cell, self.plan.distil_steps), "evaluator": _evaluator().code}
-        return cell_key(_program(row.baseline), self._work(cell) | facts, describe_machine())
+        facts = facts | {"read": ground.reads(cell, self.plan.distil_steps), "evaluator": evaluator().code}
+        return cell_key(pruner(row.baseline), self._work(cell) | facts, describe_machine())
 
     def _judging_key(self, facts: dict[str, Any]) -> str:
         model = self.ground.hash(self.ground.model)
-        return cell_key(_evaluator(), facts | {"model": model, "threads": self.ground.threads}, describe_machine())
+        return cell_key(evaluator(), facts | {"model": model, "threads": self.ground.threads}, describe_machine())
 
     def _latency_key(self, figures: Figures) -> str:
         facts = {"model": self.ground.hash(self.ground.model), "threads": self.ground.threads}
-        return cell_key(_timer(), facts | self._shape(figures), describe_machine())
+        return cell_key(timer(), facts | self._shape(figures), describe_machine())
 
     def _shape(self, figures: Figures) -> dict[str, Any]:
         return {"config": figures.config, "sliced_width": figures.sliced_width, "length": 512, "rounds": ROUNDS}
@@ -279,20 +288,3 @@ def _place(key: str) -> Iterator[Path]:
 
 def _brief(latency: Mapping[str, Ratio]) -> str:
     return ", ".join(f"{name} {each.ratio:.3f} ± {each.spread:.3f}" for name, each in latency.items())
-
-
-@cache
-def _program(is_baseline: bool) -> Program:
-    if is_baseline:
-        return engine_program("bench.structured.baselines.cell", _BASELINES)
-    return engine_program("bench.structured.prune_cell")
-
-
-@cache
-def _evaluator() -> Program:
-    return engine_program("bench.structured.evaluate_cell", _JUDGING)
-
-
-@cache
-def _timer() -> Program:
-    return engine_program("bench.structured.latency_cell", _JUDGING)

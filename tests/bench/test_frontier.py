@@ -56,7 +56,9 @@ def figures(inside: float, outside: float, *, tasks: dict[str, dict[str, float]]
 
 
 def answers(accuracy: float) -> dict[str, dict[str, float]]:
-    return {name: {task.metric: accuracy, f"{task.metric}_stderr": 0.05} for name, task in TASKS.items()}
+    return {
+        name: {task.metric: accuracy, f"{task.metric}_stderr": 0.05, "samples": 300} for name, task in TASKS.items()
+    }
 
 
 def rows(text: str, heading: str) -> dict[str, list[str]]:

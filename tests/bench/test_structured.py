@@ -12,14 +12,16 @@ import torch
 
 from bench.cells import CACHE, Measured, Program, run
 from bench.judging_texts import IN_DOMAIN, OUT_OF_DOMAIN
-from bench.measurements import merge
+from bench.measurements import merge, write
+from bench.structured import __main__ as command
 from bench.structured import evaluate_cell, prune_cell, running
-from bench.structured.figures import Dense, Figures, Ratio
+from bench.structured.figures import Dense, Figures, Origin, Ratio
 from bench.structured.ground import Ground
 from bench.structured.latency_cell import measure
 from bench.structured.measurements import measured
 from bench.structured.plan import ROWS, TARGETS, Cell, Plan, refusal
 from bench.structured.report import page
+from bench.structured.results import Results, read_results, write_results
 from bench.structured.running import Bench
 from core.engine.architectures.description import inspect_folder
 from core.engine.evaluation.zero_shot_tasks import TASKS
@@ -65,7 +67,18 @@ def a_ground(model: Path, folder: Path, **changed: Any) -> Ground:
     return Ground(**asked | changed)
 
 
-def figures(inside: float, outside: float, *, parameters: int = 50_000, recovery: float | None = None) -> Figures:
+HERE = Origin("this machine", 1, "torch 2", "0123456789abcdef0123")
+THERE = Origin("another machine", 2, "torch 1", "fedcba98765432100123")
+
+
+def figures(
+    inside: float,
+    outside: float,
+    *,
+    parameters: int = 50_000,
+    recovery: float | None = None,
+    origin: Origin = HERE,
+) -> Figures:
     return Figures(
         seconds=inside / 10,
         recovery_seconds=recovery,
@@ -77,6 +90,7 @@ def figures(inside: float, outside: float, *, parameters: int = 50_000, recovery
         sliced_width=None,
         notes=[],
         measured="2026-01-01T00:00:00+00:00",
+        origin=origin,
     )
 
 
@@ -117,28 +131,22 @@ def test_every_row_is_a_job_the_service_takes(model: Path) -> None:
 
 
 def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(model: Path, tmp_path: Path) -> None:
-    plan = a_plan(
-        "frontier uniform quick",
-        "frontier per_layer quick, distilled",
-        "flap best",
-        "flap paper",
-        "slicegpt",
-        task_limit=300,
-        task_rows=["flap paper"],
+    results = Results(
+        Dense(100_000, {IN_DOMAIN: 10.0, OUT_OF_DOMAIN: 20.0}),
+        {
+            Cell("frontier uniform quick", "20", 1): figures(16, 34),
+            Cell("frontier uniform quick", "20", 0): figures(14, 30),
+            Cell("frontier per_layer quick, distilled", "20", 0): figures(13, 29, recovery=600),
+            Cell("flap best", "20", 0): figures(40, 60),
+            Cell("flap paper", "20", 0): figures(30, 80),
+            Cell("slicegpt", "50", 0): figures(90, 90),
+        },
+        {Cell("frontier uniform quick", "20", 0): {"prefill": Ratio(0.51, 0.02), "decode": Ratio(0.6, 0.1)}},
+        {None: answers(0.5)},
     )
-    bench = Bench(plan, a_ground(model, tmp_path), dense=Dense(100_000, {IN_DOMAIN: 10.0, OUT_OF_DOMAIN: 20.0}))
-    bench.found = {
-        Cell("frontier uniform quick", "20", 0): figures(14, 30),
-        Cell("frontier uniform quick", "20", 1): figures(16, 34),
-        Cell("frontier per_layer quick, distilled", "20", 0): figures(13, 29, recovery=600),
-        Cell("flap best", "20", 0): figures(40, 60),
-        Cell("flap paper", "20", 0): figures(30, 80),
-        Cell("slicegpt", "50", 0): figures(90, 90),
-    }
-    bench.latency = {Cell("frontier uniform quick", "20", 0): {"prefill": Ratio(0.51, 0.02), "decode": Ratio(0.6, 0.1)}}
-    bench.answers = {None: answers(0.5)}
+    bench = Bench(a_plan("frontier uniform quick"), a_ground(model, tmp_path), results)
     bench.refused = {"bonsai, 20 % of the blocks": "no such job"}
-    text = page(bench, ["a machine"])
+    text = page(bench, Results(), ["a fact"])
     table = rows(text, "20 % of the blocks")
     assert table["frontier uniform quick"][2:9] == [
         "15.00 ± 1.41 (2)", "1.50", "32.00 ± 2.83 (2)", "1.60", "0.37", "0.43", "0.51 ± 0.02"
@@ -156,32 +164,75 @@ def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(
     assert goals["20 % of the blocks: decode ÷ dense"][1:] == ["≤ 0.55", "0.60", "no"]
     assert rows(text, "Zero-shot accuracy")["dense"][1:] == ["50.0 ± 5.0"] * len(TASKS) + ["50.0 ± 1.9"]
     assert "- Not run, bonsai, 20 % of the blocks: no such job" in text
+    (missing,) = [line for line in text.splitlines() if line.startswith("- Not run at all: ")]
+    assert "osscar-like" in missing and "slicegpt" not in missing
 
 
-def test_figures_are_put_among_measurements_in_place_of_those_of_the_same_jobs(model: Path, tmp_path: Path) -> None:
-    bench = Bench(a_plan("flap paper", "slicegpt", "llm-pruner"), a_ground(model, tmp_path))
-    bench.dense = Dense(100_000, {IN_DOMAIN: 10.0, OUT_OF_DOMAIN: 20.0})
-    bench.found = {
+def test_what_other_machines_measured_stays_on_the_page_until_it_is_measured_anew(model: Path, tmp_path: Path) -> None:
+    again, changed, left = (Cell("flap best", "20", seed) for seed in range(3))
+    times, dense = {"prefill": Ratio(0.5, 0.1)}, Dense(100_000, {IN_DOMAIN: 10.0, OUT_OF_DOMAIN: 20.0})
+    kept = Results(
+        dense,
+        {
+            again: figures(14, 30, origin=THERE),
+            changed: figures(15, 30, origin=THERE),
+            left: replace(figures(16, 30, origin=THERE), config={"layers": 2}, sliced_width=8),
+        },
+        {again: times, changed: times, left: times},
+        {None: answers(0.5), changed: answers(0.4), left: answers(0.3)},
+    )
+    file = tmp_path / "results.json"
+    assert read_results(file) == Results()
+    write_results(kept, file)
+    older = read_results(file)
+    assert older == replace(kept, found=kept.found | {left: replace(kept.found[left], config={})})
+    own = Results(
+        Dense(100_000, {IN_DOMAIN: 10.001, OUT_OF_DOMAIN: 20.0}), {again: figures(14, 30), changed: figures(12, 30)}
+    )
+    shown = own.over(older)
+    assert shown.found == older.found | own.found and shown.dense == own.dense
+    assert shown.latency == {again: times, left: times}, "of a model that is another now they say nothing"
+    assert shown.answers == {None: answers(0.5), left: answers(0.3)}
+    others = replace(own, dense=Dense(100_000, {IN_DOMAIN: 11.0, OUT_OF_DOMAIN: 20.0}))
+    assert others.over(older) == others
+    text = page(Bench(a_plan("flap best"), a_ground(model, tmp_path), own), replace(older, answers={}), [])
+    assert rows(text, "20 % of the blocks")["flap best"][2] == "14.00 ± 2.00 (3)"
+    origins = [line for line in text.splitlines() if "machine" in line]
+    assert [line.partition(",")[0] for line in origins] == ["- this machine", "- another machine"]
+    assert "code fedcba987654, 2026-01-01: " in origins[1] and origins[1].endswith("flap best.")
+
+
+def test_the_page_is_written_with_the_settings_of_all_its_figures_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--write", "page.md", "--windows", "2", "--tasks", "5"])
+    assert "--windows, --tasks" in capsys.readouterr().err
+
+
+def test_measurements_are_of_rows_that_are_jobs_and_name_the_machines_that_took_them(
+    model: Path, tmp_path: Path
+) -> None:
+    cells = {
         Cell("flap paper", "20", 0): figures(14, 30),
-        Cell("flap paper", "20", 1): figures(16, 34),
+        Cell("flap paper", "20", 1): figures(16, 34, origin=THERE),
         Cell("slicegpt", "20", 0): figures(15, 30),
+        Cell("llm-pruner", "50", 0): figures(50, 70),
     }
-    bench.latency = {Cell("flap paper", "20", 0): {"prefill": Ratio(0.51, 0.02), "decode": Ratio(0.6, 0.1)}}
-    (row,) = measured(bench)
+    times = {Cell("flap paper", "20", 0): {"prefill": Ratio(0.51, 0.02), "decode": Ratio(0.6, 0.1)}}
+    results = Results(Dense(100_000, {IN_DOMAIN: 10.0, OUT_OF_DOMAIN: 20.0}), cells, times)
+    file = tmp_path / "measurements.json"
+    write(file, measured(results, a_ground(model, tmp_path), 2))
+    row, other = read_file(file)
     assert (row.method, row.layout, row.calibration_tokens, row.removed) == ("flap", "per_layer", 1024 * 128, 0.5)
     assert row.perplexity["in_domain"].mean == 1.5 and row.perplexity["in_domain"].seeds == 2
     assert row.prefill is not None and row.prefill.ratio == 0.51
-    file = tmp_path / "measurements.json"
-    merge(file, measured(bench))
-    bench.found = {Cell("flap paper", "20", 0): figures(12, 30), Cell("llm-pruner", "50", 0): figures(50, 70)}
-    merge(file, measured(bench))
-    again, other = read_file(file)
-    assert (again.method, again.perplexity["in_domain"].mean, again.perplexity["in_domain"].deviation) == (
-        "flap",
-        1.2,
-        None,
-    )
-    assert (other.method, other.blocks) == ("llm-pruner", 0.5)
+    assert row.machine == "another machine and this machine" and row.releases == "torch 1 and torch 2"
+    assert (other.method, other.blocks, other.machine) == ("llm-pruner", 0.5, "this machine")
+    merge(file, [other.model_copy(update={"peak_bytes": 7}), other.model_copy(update={"machine": "a third"})])
+    assert [(each.machine, each.peak_bytes) for each in read_file(file)[1:]] == [
+        ("a third", other.peak_bytes),
+        ("this machine", 7),
+    ]
+    assert read_file(file)[0] == row
 
 
 @pytest.mark.parametrize("changed", [{"intermediate_size": 16}, None])
@@ -215,15 +266,15 @@ def test_a_cell_is_pruned_and_judged_once_and_is_recalled_afterwards(
     ground = a_ground(model, tmp_path, texts={IN_DOMAIN: tokens, OUT_OF_DOMAIN: tokens})
     bench = Bench(a_plan("l2-structured", targets=["20"]), ground)
     bench.complete(["prune"])
-    (measured_figures,) = bench.found.values()
-    assert bench.dense is not None and bench.is_complete()
-    assert measured_figures.parameters < bench.dense.parameters and measured_figures.perplexity[IN_DOMAIN] > 1
+    (measured_figures,) = bench.results.found.values()
+    assert bench.results.dense is not None and bench.is_complete()
+    assert measured_figures.parameters < bench.results.dense.parameters and measured_figures.perplexity[IN_DOMAIN] > 1
     assert not list((tmp_path / ".cache/bench/checkpoints").iterdir())
     monkeypatch.setattr(running, "run", lambda *asked: pytest.fail("nothing is to be run again"))
     later = Bench(bench.plan, ground)
     later.recall()
     later.complete(["prune"])
-    assert later.found == bench.found and later.dense == bench.dense
+    assert later.results.found == bench.results.found and later.results.dense == bench.results.dense
     assert not Bench(a_plan("l2-structured"), ground).is_complete()
 
 
@@ -242,8 +293,9 @@ def test_a_baseline_is_no_job_and_is_pruned_and_judged_like_one(
     write_tensors(tokens, {"tokens": torch.randint(96, (2, 16), generator=torch.Generator().manual_seed(0))})
     bench = Bench(a_plan("slicegpt", targets=["20"]), a_ground(model, tmp_path, texts={IN_DOMAIN: tokens}))
     bench.complete(["prune"])
-    (came_out,) = bench.found.values()
-    assert bench.dense is not None and came_out.perplexity == bench.dense.perplexity and came_out.sliced_width == 8
+    (came_out,) = bench.results.found.values()
+    dense = bench.results.dense
+    assert dense is not None and came_out.perplexity == dense.perplexity and came_out.sliced_width == 8
     assert not list((CACHE / "checkpoints").iterdir())
 
 
@@ -276,15 +328,15 @@ def test_a_row_that_distils_calibrates_on_the_model_s_own_text_and_is_judged_bef
     trained = ["recover", "evaluation"]
     assert ran[1:] == ["prune", "evaluation", *trained, *trained], "pruned once for the three rows, after the dense"
     assert not list((CACHE / "checkpoints").iterdir())
-    before, came_out = bench.found[Cell(plain, "20", 0)], bench.found[Cell(name, "20", 0)]
+    before, came_out = bench.results.found[Cell(plain, "20", 0)], bench.results.found[Cell(name, "20", 0)]
     assert came_out.recovery_seconds is not None and came_out.processor_seconds == 4.0
-    assert bench.dense is not None and came_out.parameters < bench.dense.parameters
+    assert bench.results.dense is not None and came_out.parameters < bench.results.dense.parameters
     assert came_out.perplexity != before.perplexity and before.recovery_seconds is None
-    assert bench.found[Cell(labelled, "20", 0)].perplexity not in (came_out.perplexity, before.perplexity)
+    assert bench.results.found[Cell(labelled, "20", 0)].perplexity not in (came_out.perplexity, before.perplexity)
     shutil.rmtree(CACHE)
     alone = Bench(a_plan(plain, targets=["20"], seeds=1), ground)
     alone.complete(["prune"])
-    (itself,) = alone.found.values()
+    (itself,) = alone.results.found.values()
     assert itself.perplexity == before.perplexity, "as by itself"
     recipe = ground.recipe(Cell(name, "20", 0), 2)
     assert recipe.calibration is not None and (recipe.calibration.samples, recipe.calibration.generated) == (6, 2)

@@ -1,0 +1,127 @@
+"""Results of the structured bench: what this machine measured, over what others did before. Loads no torch."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from bench.structured.figures import Answers, Dense, Figures, Ratio
+from bench.structured.plan import ROWS, TARGETS, Cell, Row
+
+KEPT = Path(__file__).parent / "results.json"
+"""What the page shows, for the machines and versions to come."""
+_SAME_TEXTS = 1e-3
+"""Relative difference of the dense model's perplexity up to which two machines judged by the same texts."""
+
+
+@dataclass
+class Results:
+    """Figures, latency and answers by cell; of answers, those under None are the dense model's."""
+
+    dense: Dense | None = None
+    found: dict[Cell, Figures] = field(default_factory=dict)
+    latency: dict[Cell, dict[str, Ratio]] = field(default_factory=dict)
+    answers: dict[Cell | None, Answers] = field(default_factory=dict)
+
+    def of(self, row: str, target: str) -> list[Figures]:
+        """Return the figures of all seeds there are, in order."""
+        cells = (cell for cell in self.found if (cell.row, cell.target) == (row, target))
+        return [self.found[cell] for cell in sorted(cells, key=lambda cell: cell.seed)]
+
+    def rows(self, fits: Callable[[Row], bool] = lambda row: True) -> list[str]:
+        """Return the names of the rows of a kind that there are figures of, in the plan's order."""
+        return [name for name, row in ROWS.items() if fits(row) and any(cell.row == name for cell in self.found)]
+
+    def targets(self) -> list[str]:
+        """Return the names of the targets that there are figures of, in the plan's order."""
+        return [name for name in TARGETS if any(cell.target == name for cell in self.found)]
+
+    def over(self, older: "Results") -> "Results":
+        """Return these results, and the older ones of cells that are not among them.
+
+        Older times and answers of a cell that was pruned again are taken where the same model came out. Nothing older
+        is taken where the dense model has another perplexity: then the model or the texts were others.
+        """
+        if not _are_alike(self.dense, older.dense):
+            return self
+
+        def holds(cell: Cell | None) -> bool:
+            own, others = (self.found.get(cell), older.found.get(cell)) if cell else (None, None)
+            return own is None or (others is not None and own.is_of_the_same_model(others))
+
+        return Results(
+            self.dense or older.dense,
+            older.found | self.found,
+            {cell: each for cell, each in older.latency.items() if holds(cell)} | self.latency,
+            {cell: each for cell, each in older.answers.items() if holds(cell)} | self.answers,
+        )
+
+
+class _Cell(BaseModel):
+    """A cell as the file has it."""
+
+    row: str
+    target: str
+    seed: int
+    figures: Figures
+    latency: dict[str, Ratio] | None = None
+    answers: Answers | None = None
+
+
+class _File(BaseModel):
+    """The file of what is kept."""
+
+    dense: Dense | None = None
+    answers: Answers | None = None
+    cells: list[_Cell] = []
+
+
+def read_results(file: Path = KEPT) -> Results:
+    """Return what a file keeps, but for rows and targets that the bench has no more; nothing where there is no file."""
+    kept = _File.model_validate_json(file.read_bytes()) if file.is_file() else _File()
+    cells = {
+        Cell(each.row, each.target, each.seed): each
+        for each in kept.cells
+        if each.row in ROWS and each.target in TARGETS
+    }
+    answers: dict[Cell | None, Answers] = {cell: each.answers for cell, each in cells.items() if each.answers}
+    return Results(
+        kept.dense,
+        {cell: each.figures for cell, each in cells.items()},
+        {cell: each.latency for cell, each in cells.items() if each.latency},
+        answers | ({None: kept.answers} if kept.answers else {}),
+    )
+
+
+def write_results(results: Results, file: Path = KEPT) -> None:
+    """Keep results in a file, but for the shapes of models, which nothing but timing them reads."""
+    cells = [
+        _Cell(
+            row=cell.row,
+            target=cell.target,
+            seed=cell.seed,
+            figures=replace(figures, config={}),
+            latency=results.latency.get(cell),
+            answers=results.answers.get(cell),
+        )
+        for target in results.targets()
+        for row in results.rows()
+        for cell, figures in sorted(results.found.items(), key=lambda pair: pair[0].seed)
+        if (cell.row, cell.target) == (row, target)
+    ]
+    kept = _File(dense=results.dense, answers=results.answers.get(None), cells=cells)
+    file.write_text(
+        json.dumps(kept.model_dump(mode="json", exclude_defaults=True), indent=1, ensure_ascii=False) + "\n"
+    )
+
+
+def _are_alike(one: Dense | None, other: Dense | None) -> bool:
+    """Return whether two dense models were judged as one and the same; true where one is not known."""
+    if one is None or other is None:
+        return True
+    return one.perplexity.keys() == other.perplexity.keys() and all(
+        math.isclose(one.perplexity[text], other.perplexity[text], rel_tol=_SAME_TEXTS) for text in one.perplexity
+    )
