@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from core.engine.architectures.description import inspect_folder
 from core.engine.evaluation.divergence import divergences
+from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.width_counts import plan_width_reduction
 from core.engine.pruning.results import PruneResult, UnitRow
@@ -24,7 +25,8 @@ from core.progress import WorkStopped
 from tests.engine.apart import Apart
 from tests.engine.pruning.test_structured import edit
 from tests.engine.reloading import reload_with_code
-from tests.engine.tiny import make_model
+from tests.engine.sweeping import tensors_of
+from tests.engine.tiny import architecture_of, make_model
 from tests.engine.watching import Watching
 from tests.methods.test_structured_frontier import FITTED, cut
 
@@ -101,6 +103,33 @@ def test_as_many_layers_go_as_are_asked_for_and_fit(tmp_path: Path) -> None:
         plan_width_reduction(inspect_folder(folder), parameters, sparsity)
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_the_last_layer_before_one_that_goes_aims_at_the_stream_behind_it(name: str, tmp_path: Path) -> None:
+    layers = {"llama": "num_hidden_layers", "gpt2": "n_layer"}[name]
+    folder, family = make_model(tmp_path / "model", name, **{layers: 4}), architecture_of(name)
+    description, source = inspect_folder(folder), open_model(folder)
+    assert description.structure is not None
+    share = description.structure.layers[0].parameters / description.parameters
+
+    def states(model: Path) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            output = AutoModelForCausalLM.from_pretrained(model)(input_ids=FITTED, output_hidden_states=True)
+        return tuple(output.hidden_states)
+
+    dense, away = states(folder), []
+    for refit in (0.0, 0.5, 1.0):
+        parameters = {"drop_layers": 1, "protected_first": 1, "protected_last": 1, "refit": refit, "ridge": 0.001}
+        artifact, result = cut(folder, tmp_path / f"{refit}", "per_layer", share, parameters)
+        (gone,) = dropped(result)
+        before = [f"{family.blocks}.{layer}." for layer in range(gone)]
+        left = {each: value for each, value in tensors_of(result).items() if each.startswith(tuple(before))}
+        changed = [each for each, value in left.items() if not torch.equal(value, source.read(each))]
+        assert changed == ([f"{before[-1]}{next(reversed(family.added_to_stream))}.weight"] if refit else [])
+        away.append(float((states(artifact)[gone] - dense[gone + 1]).norm()))
+    assert away[2] < 0.9 * away[0], away
+    assert away[1] ** 2 == pytest.approx(away[0] ** 2 / 4 + away[2] ** 2 * 3 / 4, rel=0.01), "half of the way"
+
+
 def test_a_search_costs_where_there_is_one(tmp_path: Path) -> None:
     description, cost = inspect_folder(model_of(tmp_path / "model")), StructuredFrontierCost()
     tokens = Tokens(calibration=16 * 512, evaluation=0, window=512)
@@ -111,7 +140,8 @@ def test_a_search_costs_where_there_is_one(tmp_path: Path) -> None:
         return cost.passes(facts), cost.operations(facts)
 
     assert costs(0.05) == costs(0.05, drop_layers=0)
-    assert costs(0.4, drop_layers=1) == costs(0.4, drop_layers=0), "of a number that is given there are no trials"
+    whole, one = costs(0.4, drop_layers=0), costs(0.4, drop_layers=1)
+    assert one == (whole[0] + tokens.calibration // LAYERS, whole[1]), "of a number that is given there are no trials"
     ascending = [costs(0.4, **more) for more in ({"drop_layers": 0}, {}, {"budget": "thorough"})]
     for one, another in pairwise(ascending):
         assert one[0] < another[0] and one[1] < another[1]

@@ -109,9 +109,10 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
     """Cost of two models side by side, gradients of a few sequences before, and the removal of inputs by H⁻¹."""
 
     def passes(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
-        search = _searched(facts)
+        search, description = _searched(facts), facts.description
         return (
             2 * facts.tokens.calibration
+            + facts.tokens.calibration * _dropped_layers(facts) // description.layers  # to know what is behind them
             + GRADIENT_PASSES * _measured_tokens(facts)
             + search.seen
             + search.trials * (2 * search.fitted + search.seen)
@@ -166,7 +167,7 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         return ChoiceMemory(
             during=2 * sizes.block_weights * sizes.weight_bytes
             + waiting
-            + min(stored, sizes.activation_budget_bytes)
+            + min((1 + (_dropped_layers(facts) > 0)) * stored, sizes.activation_budget_bytes)
             + metric,
             before=2 * sizes.block_weights * _STATE_BYTES
             + min(inputs, sizes.activation_budget_bytes)
@@ -201,6 +202,14 @@ def _searched(facts: CostFacts[StructuredFrontierParameters]) -> _Search:
         fitted=drop.fitted_tokens(tokens),
         seen=min(max(drop.seen, facts.tokens.window), tokens),
     )
+
+
+def _dropped_layers(facts: CostFacts[StructuredFrontierParameters]) -> int:
+    """Return how many layers go whole, at most."""
+    parameters = facts.parameters
+    if parameters.drop_layers != "auto":
+        return parameters.drop_layers
+    return max(LAYER_DROP[parameters.budget].numbers(facts.description, facts.sparsity))
 
 
 def _measured_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:

@@ -44,13 +44,15 @@ class DenseReference:
     That stream is ahead of the pruned one. Both blocks name their modules alike; their widths may differ.
 
     `added_to_stream` are linear layers whose outputs are added to the residual stream, each with the norm that reads
-    the stream before: their target is the dense model's residual stream after them.
+    the stream before: their target is the dense model's residual stream after them, or where `aims` has another stream
+    of the same tokens for one, that.
     """
 
     block: nn.Module
     stream: Stream
     index: int
     added_to_stream: Mapping[str, str] = field(default_factory=dict)
+    aims: Mapping[str, Stream] = field(default_factory=dict)
 
 
 @dataclass
@@ -169,6 +171,7 @@ def _gathering(
     stream_ahead: dict[str, Tensor] = {}
     streams: defaultdict[str, deque[tuple[Tensor, Tensor]]] = defaultdict(deque)
     added = {} if dense is None else dense.added_to_stream
+    aims = {} if dense is None else {linear: stream.batches() for linear, stream in dense.aims.items()}
     norms = {group.first: added[group.first] for group in groups if group.first in added}
 
     def arrive_dense(first: str, values: Tensor) -> None:
@@ -179,9 +182,15 @@ def _gathering(
         streams[norm].append((stream_ahead.pop(norm), stream))
 
     def missing(group: InputGroup) -> Tensor:
-        """Return the dense output of the group's layer and what the stream lacks of the dense one before."""
-        dense_stream, stream = streams[norms[group.first]].popleft()
-        return ahead.pop(group.first).float() + (dense_stream.float() - stream.float())
+        """Return the group's dense output and what the stream lacks of the dense one before, or of one it aims at."""
+        (dense_stream, stream), output = streams[norms[group.first]].popleft(), ahead.pop(group.first)
+        if group.first not in aims:
+            return output.float() + (dense_stream.float() - stream.float())
+        _, aim = next(aims[group.first])
+        lacking = aim.float() - stream.float()
+        bias = block.get_submodule(group.first).bias
+        assert bias is None or isinstance(bias, Tensor)
+        return lacking if bias is None else lacking - bias.float()
 
     def arrive(group: InputGroup, inputs: Tensor) -> None:
         statistic = statistics.setdefault(group, new_statistic())

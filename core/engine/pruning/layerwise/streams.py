@@ -118,6 +118,19 @@ class Stream:
             self.store(batch, call_block(block, hidden, source.arguments(index, batch)))
         self.step()
 
+    def beside(self, name: str) -> "Stream":
+        """Return a stream of the same tokens with no hidden states yet, which is not resumed."""
+        return Stream(
+            name,
+            torch.cat(self.tokens),
+            self._streamed,
+            self._store,
+            self._budget,
+            dtype=self.dtype,
+            micro_batch=self._micro_batch,
+            resumable=False,
+        )
+
     def close(self) -> None:
         """Release the memory of a stream that is finished."""
         for hidden in self._held:

@@ -1,8 +1,9 @@
 """Choice of a block's units in the pass that removes them, by calibration tokens that go along."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor, nn
@@ -63,6 +64,7 @@ class BlockChoice:
         `tensors` are the dense model's, `complete` those that are to be pruned, with the biases that were added.
         """
         family = self.streamed.folder.family
+        gap = self._gap(index)
         block = BlockToPrune(
             family=family,
             layer=index,
@@ -72,6 +74,7 @@ class BlockChoice:
             counts=self.counts.layers[index],
             tensors=complete,
             planned=self.planned.read(index),
+            last_before_gap=self._last_added() if gap else None,
         )
         module = self.streamed.fill_block(index, tensors, self.dense.dtype)
         goes_on = self.refit is None
@@ -86,7 +89,7 @@ class BlockChoice:
         pruned_block = self.method.prune_block(
             block,
             TokensAtBlock(module, run_dense),
-            None if self.pruned is None else self._pruned_tokens(self.pruned, block, module, place),
+            None if self.pruned is None else self._pruned_tokens(self.pruned, block, module, place, gap),
             self.log,
         )
         if goes_on and self.dense.done == block.layer:
@@ -94,7 +97,33 @@ class BlockChoice:
         self.streamed.empty_block(block.layer)
         return pruned_block
 
-    def _pruned_tokens(self, stream: Stream, block: BlockToPrune, module: nn.Module, place: int) -> PrunedTokens:
+    def _gap(self, index: int) -> range:
+        """Return the layers that go whole right behind a block."""
+        end = next((each for each in sorted(self.counts.layers) if each > index), len(self.streamed))
+        return range(index + 1, end)
+
+    def _last_added(self) -> str | None:
+        """Return the last linear layer of a block that adds to the stream, where one does."""
+        return next(reversed(self.streamed.folder.family.added_to_stream), None)
+
+    @contextmanager
+    def _aims(self, block: BlockToPrune, module: nn.Module, gap: range) -> Iterator[dict[str, Stream]]:
+        """Yield the dense stream behind the layers that go next, as the aim of the last that adds to it before them."""
+        if block.last_before_gap is None:
+            yield {}
+            return
+        behind = self.dense.beside("behind-gap")
+        behind.advance_from(self.dense, module, block.layer)
+        for layer, passed in self.streamed.filled_blocks(gap, "passing blocks that go", self.dense.dtype):
+            behind.advance(passed, layer)
+        try:
+            yield {block.last_before_gap: behind}
+        finally:
+            behind.close()
+
+    def _pruned_tokens(
+        self, stream: Stream, block: BlockToPrune, module: nn.Module, place: int, gap: range
+    ) -> PrunedTokens:
         dense = DenseReference(module, self.dense, block.layer, block.family.added_to_stream)
 
         def new_statistic() -> InputStatistic:
@@ -109,7 +138,8 @@ class BlockChoice:
                     value = weight.to(self.dense.dtype)
                     changing.get_submodule(linear).weight = nn.Parameter(value, requires_grad=False)
 
-            prune_in_flight(changing, place, stream, groups, new_statistic, change, dense)
+            with self._aims(block, module, gap) as aims:
+                prune_in_flight(changing, place, stream, groups, new_statistic, change, replace(dense, aims=aims))
 
         def reading(linear: str) -> InputStatistic:
             assert self.refit is None and self.dense.done == block.layer, "the tokens have gone through this block"

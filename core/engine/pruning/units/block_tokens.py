@@ -100,9 +100,10 @@ class PrunedTokens(TokensAtBlock):
 
     `are_dense` says whether they are still those of the dense model. `fit` lets them go through it side by side with
     the dense ones, once, instead of `run`: the linear layers of each of the groups, in the order of execution, get
-    their new weights when all tokens have reached them, and they go on through those. `fit_experts` does the same of
-    the last matrix of each expert, one after the other, in a block that has some weights changed before, by name;
-    `reading` tells before of a linear layer what `FitLinears` is told, and lets the tokens stay where they are.
+    their new weights when all tokens have reached them, and they go on through those; the target of the last one before
+    a gap is the dense stream behind that. `fit_experts` does the same of the last matrix of each expert, one after the
+    other, in a block that has some weights changed before, by name; `reading` tells before of a linear layer what
+    `FitLinears` is told, and lets the tokens stay where they are.
     """
 
     are_dense: Callable[[], bool]
@@ -116,7 +117,8 @@ class BlockToPrune:
     """Decoder layer `layer` whole, its tensors named relative to the block, and the `counts` it is to keep.
 
     `tensors` has the biases too, at zero, that the counts' settings give the block; `planned` what the method wrote
-    of it when it planned.
+    of it when it planned. `last_before_gap` is the linear layer that adds to the stream last before layers that go
+    whole, None where none go right behind the block or none adds to it.
     """
 
     family: Architecture
@@ -127,6 +129,7 @@ class BlockToPrune:
     counts: LayerCounts
     tensors: Mapping[str, Tensor]
     planned: Mapping[str, Tensor]
+    last_before_gap: str | None = None
 
     def keep_highest(self, scores: Mapping[KindName, Tensor]) -> KeptLayerUnits:
         """Keep the units of highest score, as many as the counts say; raises NotFiniteWeights."""
