@@ -148,6 +148,10 @@ class Cost(Generic[_P]):
         """Return how many models calibration tokens go through while a pass chooses units block by block."""
         return 0
 
+    def calibration_aims(self, facts: CostFacts[_P]) -> int:
+        """Return how many streams of calibration tokens wait beside those of the models, for layers to aim at."""
+        return 0
+
     def training(self, facts: CostFacts[_P]) -> Recovery | None:
         """Return the training that is part of the choice."""
         return None

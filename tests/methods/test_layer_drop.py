@@ -63,7 +63,7 @@ def share_of_blocks(folder: Path, share: float) -> float:
 def test_a_layer_that_does_nothing_goes_and_channels_make_up_the_rest(
     layout: str, tmp_path: Path, apart: type[Apart]
 ) -> None:
-    """In models that reload, an attempt that was cut off ending with the same bytes."""
+    """In models that reload, an attempt that was cut off ending with the same bytes, whatever has to go to the disk."""
     folder = model_of(tmp_path / "model", IDLE)
     sparsity = share_of_blocks(folder, 0.4)
     artifact, whole = cut(folder, tmp_path / "whole", layout, sparsity)
@@ -75,12 +75,15 @@ def test_a_layer_that_does_nothing_goes_and_channels_make_up_the_rest(
     assert description.parameters - inspect_folder(artifact, own_artifact=True).parameters == whole.removed
     (note,) = [each for each in whole.notes if each.startswith("Whole layers")]
     assert note.endswith(f"Taken: without layer {IDLE}.")
+    on_disk = {"activation_budget_bytes": 1}
     with pytest.raises(WorkStopped):
-        cut(folder, tmp_path / "one", layout, sparsity, progress=Watching(stop_after=2))
+        cut(folder, tmp_path / "one", layout, sparsity, progress=Watching(stop_after=2), **on_disk)
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(StructuredFrontier, "plan")
         patch.setattr(StructuredFrontier, "__abstractmethods__", frozenset())
-        _, again = cut(folder, tmp_path / "two", layout, sparsity, previous=[tmp_path / "one"])
+        _, again = cut(
+            folder, tmp_path / "two", layout, sparsity, previous=[tmp_path / "one"], activation_budget_bytes=1
+        )
     assert again.resumed_from == 2 and again.notes == whole.notes
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
     reloaded.wait()

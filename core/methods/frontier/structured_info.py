@@ -143,6 +143,9 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
     def calibration_lanes(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
         return 2
 
+    def calibration_aims(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
+        return int(_dropped_layers(facts) > 0)
+
     def solver_bytes(self, facts: CostFacts[StructuredFrontierParameters], inputs: int, sizes: Sequence[int]) -> int:
         """Return the bytes of a metric, H⁻¹ and a factor; or of H⁻¹ and, of what is left, G twice and its factor.
 
@@ -167,7 +170,7 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         return ChoiceMemory(
             during=2 * sizes.block_weights * sizes.weight_bytes
             + waiting
-            + min((1 + (_dropped_layers(facts) > 0)) * stored, sizes.activation_budget_bytes)
+            + min((1 + self.calibration_aims(facts)) * stored, sizes.activation_budget_bytes)
             + metric,
             before=2 * sizes.block_weights * _STATE_BYTES
             + min(inputs, sizes.activation_budget_bytes)

@@ -131,14 +131,14 @@ class BlockChoice:
 
         def fit(groups: Sequence[InputGroup], fit_linears: FitLinears) -> None:
             assert self.refit is None and self.dense.done == block.layer, "the tokens are fitted to once"
-            changing = deepcopy(module)
-
-            def change(group: InputGroup, statistic: InputStatistic) -> None:
-                for linear, weight in fit_linears(group, statistic).items():
-                    value = weight.to(self.dense.dtype)
-                    changing.get_submodule(linear).weight = nn.Parameter(value, requires_grad=False)
-
             with self._aims(block, module, gap) as aims:
+                changing = deepcopy(module)
+
+                def change(group: InputGroup, statistic: InputStatistic) -> None:
+                    for linear, weight in fit_linears(group, statistic).items():
+                        value = weight.to(self.dense.dtype)
+                        changing.get_submodule(linear).weight = nn.Parameter(value, requires_grad=False)
+
                 prune_in_flight(changing, place, stream, groups, new_statistic, change, replace(dense, aims=aims))
 
         def reading(linear: str) -> InputStatistic:

@@ -110,7 +110,8 @@ def _prune_block(
     has_copies = stored > 1 or given.weight_bytes < FLOAT
     batch = min(given.micro_batch, tokens)
     driving = [(tokens, f)] * given.lanes
-    states = given.kept_bytes([*driving, *evaluated])
+    aims = [(tokens, f)] * given.cost.calibration_aims(given.facts)
+    states = given.kept_bytes([*driving, *evaluated, *aims])
     if waits:
         states += given.lanes * tokens * block.hidden_size * f - given.kept_bytes(driving)
     weights = dense.weights * (f + given.unshared_bytes)
