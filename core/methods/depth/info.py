@@ -51,6 +51,10 @@ class DepthCost(Cost[DepthParameters]):
         measured = min(measured, tokens.calibration)
         return ChoosingForwards(measured, holds_blocks=True, kept_before=facts.description.layers)
 
+    def calibration_aims(self, facts: CostFacts[DepthParameters]) -> int:
+        compensation = facts.parameters.compensation
+        return int(compensation is not None and compensation.refits)
+
     def memory(self, facts: CostFacts[DepthParameters], sizes: PassSizes) -> ChoiceMemory:
         return ChoiceMemory(during=facts.description.prunable_parameters * sizes.weight_bytes)
 

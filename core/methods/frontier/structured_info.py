@@ -109,10 +109,9 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
     """Cost of two models side by side, gradients of a few sequences before, and the removal of inputs by H⁻¹."""
 
     def passes(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
-        search, description = _searched(facts), facts.description
+        search = _searched(facts)
         return (
-            2 * facts.tokens.calibration
-            + facts.tokens.calibration * _dropped_layers(facts) // description.layers  # to know what is behind them
+            2 * facts.tokens.calibration  # what layers that go spare the one model, the other passes again
             + GRADIENT_PASSES * _measured_tokens(facts)
             + search.seen
             + search.trials * (2 * search.fitted + search.seen)
@@ -170,7 +169,7 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         return ChoiceMemory(
             during=2 * sizes.block_weights * sizes.weight_bytes
             + waiting
-            + min((1 + self.calibration_aims(facts)) * stored, sizes.activation_budget_bytes)
+            + min(stored, sizes.activation_budget_bytes)
             + metric,
             before=2 * sizes.block_weights * _STATE_BYTES
             + min(inputs, sizes.activation_budget_bytes)

@@ -88,7 +88,7 @@ def test_half_precision_is_fitted_in_half_precision(tmp_path: Path, monkeypatch:
     tokens = make_tokens(16)
     assert drift(fitted, folder, tmp_path / "saved", tokens) < 0.85 * drift(plain, folder, tmp_path / "a", tokens)
     went_on = newest_stream(tmp_path / "fitted", "calibration")
-    torch.testing.assert_close(went_on, last_hidden(tmp_path / "saved", tokens), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(went_on, last_hidden(tmp_path / "saved", tokens), atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", ["loraprune", "lorashear", "bonsai"])
@@ -144,12 +144,14 @@ def test_what_was_chosen_is_reported_and_goes_no_further_than_all_the_way(
 ) -> None:
     monkeypatch.setattr(Depth, "select", lambda method, context: SECOND_LAYER_GONE)
     result = cut(tiny, tmp_path / "auto", "depth", {"refit": "auto"})
+    in_front = "model.layers.0.mlp.down_proj"
     linears = {each.name for each in open_model(tiny).description.linears if each.layer > 1}
-    assert result.refits.keys() == linears and all(0 <= share <= 1 for share in result.refits.values())
+    assert result.refits.keys() == linears | {in_front} and all(0 <= share <= 1 for share in result.refits.values())
     assert any(share > 0 for share in result.refits.values())
     before = {name: tensor for name, tensor in tensors_of(result).items() if ".layers.0." in name}
     stored = open_model(tiny).read
-    assert before and all(torch.equal(tensor, stored(name)) for name, tensor in before.items()), "nothing is gone yet"
+    changed = [name for name, tensor in before.items() if not torch.equal(tensor, stored(name))]
+    assert before and changed == [f"{in_front}.weight"], "nothing else has anything to make up for"
     assert any("refitted" in note and "chosen" in note for note in result.notes)
     folder = open_model(tiny)
     plan = make_unit_removal_plan(

@@ -4,7 +4,8 @@ The calibration tokens go through the dense model and the pruned one in parallel
 are fitted to the dense outputs, so that they make up for what was removed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -23,6 +24,7 @@ from core.engine.pruning.layerwise.propagation import (
     prune_in_flight,
 )
 from core.engine.pruning.layerwise.streams import Stream
+from core.engine.pruning.units.gaps import aims_at_end_of, gaps_behind, last_output
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_slices, remove_units
 
 
@@ -30,8 +32,8 @@ class UnitRefit:
     """Refit of a narrower model, block by block.
 
     `dense_stream` goes through the blocks of `streamed`; `stream`, of the same tokens, goes through those of `narrow`,
-    which differ in number and width. `chosen` is the α of every linear layer that was fitted, where hold-out tokens
-    chose it, by its name in the dense model.
+    which differ in number, `layers` being those that are left, and width. `chosen` is the α of every linear layer that
+    was fitted, where hold-out tokens chose it, by its name in the dense model.
     """
 
     refitted: ClassVar[str] = "The linear layers that are left"
@@ -44,12 +46,14 @@ class UnitRefit:
         dense_stream: Stream,
         narrow: StreamedModel,
         stream: Stream,
+        layers: Iterable[int],
         note: Callable[[str], None],
     ) -> None:
         self.compensation = compensation
         self.family = streamed.folder.family
         self.streamed, self.dense_stream = streamed, dense_stream
         self.narrow, self.stream = narrow, stream
+        self._gaps = gaps_behind(layers, len(streamed))
         self.note = note
         self.chosen: dict[str, float] = {}
 
@@ -86,23 +90,29 @@ class UnitRefit:
 
         `place` is the block's number in the narrow model. Both streams advance, the narrow one through the weights that
         are returned: rounded to their stored dtype. Nothing is fitted before the first layer that lost groups: there is
-        no error to make up for.
+        no error to make up for; but for the output in front of layers that go whole, which aims at the dense stream
+        behind them.
         """
         fitted = dict(left)
+        groups = input_groups(self.family.inputs, {name.removesuffix(".weight") for name in tensors})
+        gap = self._gaps[index]
         if self._is_dense(tensors, left):
+            groups = [group for group in groups if gap and group.first == last_output(self.family)]
+        if not groups:
             self._advance(index, tensors, place, fitted)
             return fitted
         dense_block = self.streamed.fill_block(index, tensors, self.dense_stream.dtype)
-        block = self.narrow.fill_block(place, fitted, self.stream.dtype)
-        prune_in_flight(
-            block,
-            place,
-            self.stream,
-            input_groups(self.family.inputs, {name.removesuffix(".weight") for name in tensors}),
-            self._new_statistic,
-            self._fitting(index, tensors, fitted, block, unit_sets, kept),
-            self._reference(dense_block, index),
-        )
+        with aims_at_end_of(gap, self.dense_stream, self.streamed, dense_block) as aims:
+            block = self.narrow.fill_block(place, fitted, self.stream.dtype)
+            prune_in_flight(
+                block,
+                place,
+                self.stream,
+                groups,
+                self._new_statistic,
+                self._fitting(index, tensors, fitted, block, unit_sets, kept),
+                replace(self._reference(dense_block, index), aims=aims),
+            )
         self.streamed.empty_block(index)
         return fitted
 

@@ -1,7 +1,6 @@
 """Choice of a block's units in the pass that removes them, by calibration tokens that go along."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +25,7 @@ from core.engine.pruning.units.block_tokens import (
     PrunedTokens,
     TokensAtBlock,
 )
+from core.engine.pruning.units.gaps import aims_at_end_of, gaps_behind, last_output
 from core.engine.pruning.units.planned_tensors import PlannedTensors
 from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets
 
@@ -64,7 +64,7 @@ class BlockChoice:
         `tensors` are the dense model's, `complete` those that are to be pruned, with the biases that were added.
         """
         family = self.streamed.folder.family
-        gap = self._gap(index)
+        gap = gaps_behind(self.counts.layers, len(self.streamed))[index]
         block = BlockToPrune(
             family=family,
             layer=index,
@@ -74,7 +74,7 @@ class BlockChoice:
             counts=self.counts.layers[index],
             tensors=complete,
             planned=self.planned.read(index),
-            last_before_gap=self._last_added() if gap else None,
+            last_before_gap=last_output(family) if gap else None,
         )
         module = self.streamed.fill_block(index, tensors, self.dense.dtype)
         goes_on = self.refit is None
@@ -97,30 +97,6 @@ class BlockChoice:
         self.streamed.empty_block(block.layer)
         return pruned_block
 
-    def _gap(self, index: int) -> range:
-        """Return the layers that go whole right behind a block."""
-        end = next((each for each in sorted(self.counts.layers) if each > index), len(self.streamed))
-        return range(index + 1, end)
-
-    def _last_added(self) -> str | None:
-        """Return the last linear layer of a block that adds to the stream, where one does."""
-        return next(reversed(self.streamed.folder.family.added_to_stream), None)
-
-    @contextmanager
-    def _aims(self, block: BlockToPrune, module: nn.Module, gap: range) -> Iterator[dict[str, Stream]]:
-        """Yield the dense stream behind the layers that go next, as the aim of the last that adds to it before them."""
-        if block.last_before_gap is None:
-            yield {}
-            return
-        behind = self.dense.beside("behind-gap")
-        behind.advance_from(self.dense, module, block.layer)
-        for layer, passed in self.streamed.filled_blocks(gap, "passing blocks that go", self.dense.dtype):
-            behind.advance(passed, layer)
-        try:
-            yield {block.last_before_gap: behind}
-        finally:
-            behind.close()
-
     def _pruned_tokens(
         self, stream: Stream, block: BlockToPrune, module: nn.Module, place: int, gap: range
     ) -> PrunedTokens:
@@ -131,7 +107,7 @@ class BlockChoice:
 
         def fit(groups: Sequence[InputGroup], fit_linears: FitLinears) -> None:
             assert self.refit is None and self.dense.done == block.layer, "the tokens are fitted to once"
-            with self._aims(block, module, gap) as aims:
+            with aims_at_end_of(gap, self.dense, self.streamed, module) as aims:
                 changing = deepcopy(module)
 
                 def change(group: InputGroup, statistic: InputStatistic) -> None:

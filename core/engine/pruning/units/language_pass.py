@@ -136,7 +136,7 @@ class UnitRemovalPass(BlockPass):
             for number, each in enumerate(self.evaluation_tokens)
         ]
         verification = self.stream("verification", self.probe, narrow, plan.dtype)
-        refit = self._refit(narrow)
+        refit = self._refit(narrow, counts)
         choice = self._block_choice(counts, narrow, refit)
         streams = [*dense, *pruned, verification]
         streams += [*(refit.streams if refit else []), *(choice.streams if choice else [])]
@@ -243,18 +243,18 @@ class UnitRemovalPass(BlockPass):
         self._report_experts(index, answer, refit)
         return left, answer.costs
 
-    def _refit(self, narrow: StreamedModel) -> UnitRefit | None:
-        plan = self.plan
-        if plan.compensation is None:
+    def _refit(self, narrow: StreamedModel, counts: UnitCounts) -> UnitRefit | None:
+        plan, tokens = self.plan, self.calibration_tokens
+        if plan.compensation is None or tokens is None:
             return None
-        assert self.calibration_tokens is not None
         cuts = plan.experts is not None or plan.width_reduction is not None
         return (ExpertRefit if cuts and self.folder.family.experts is not None else UnitRefit)(
             plan.compensation,
             self.streamed,
-            self.stream("dense-calibration", self.calibration_tokens, self.streamed, plan.forward_dtype),
+            self.stream("dense-calibration", tokens, self.streamed, plan.forward_dtype),
             narrow,
-            self.stream("calibration", self.calibration_tokens, narrow, plan.forward_dtype),
+            self.stream("calibration", tokens, narrow, plan.forward_dtype),
+            counts.layers,
             self.notes.append,
         )
 

@@ -125,7 +125,8 @@ def estimate_resources(
     logits = 3 * 4 * min(LOGIT_POSITIONS, tokens.evaluation) * description.vocabulary_size
     streams = description.hidden_size * (lanes * forward * tokens.calibration + width * 2 * tokens.evaluation)
     method = get_method(job.method)
-    cost = method.variant(job.pattern).cost
+    cost, facts = method.variant(job.pattern).cost, facts_of(description, job, tokens)
+    streams += description.hidden_size * forward * tokens.calibration * cost.calibration_aims(facts)
     options = job.parameters
     if isinstance(options, SensitivityOptions):  # a stream for every point; what the budget has over holds later blocks
         at_once = len(options.rates or ()) * (len(blocks) if options.scope == "module" else 1)
@@ -142,7 +143,6 @@ def estimate_resources(
     )
     if at_experts is not None:
         engine = max(engine, at_experts.total)
-    facts = facts_of(description, job, tokens)
     choosing = cost.training(facts)
     # Beside the whole model, what the walk holds throughout.
     trained = 0 if choosing is None else ends + training_bytes(description, choosing, device=device).memory

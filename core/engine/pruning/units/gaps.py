@@ -1,0 +1,45 @@
+"""Gaps that layers leave which go whole, and the dense stream behind them, at which the output before a gap aims."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import nn
+
+from core.engine.architectures.architecture import Architecture
+from core.engine.models.streamed import StreamedModel
+from core.engine.pruning.layerwise.streams import Stream
+
+
+def gaps_behind(left: Iterable[int], layers: int) -> dict[int, range]:
+    """Return for each layer that is left, of so many, the layers that go right behind it, none for most."""
+    ordered = sorted(left)
+    return {layer: range(layer + 1, end) for layer, end in zip(ordered, [*ordered[1:], layers], strict=True)}
+
+
+def last_output(family: Architecture) -> str | None:
+    """Return the linear layer that adds to the stream last in a block; None where experts or what lies between do."""
+    *_, last = family.sublayers
+    return None if last.norm is None or family.experts is not None else last.output
+
+
+@contextmanager
+def aims_at_end_of(
+    gap: range, dense: Stream, streamed: StreamedModel, block: nn.Module
+) -> Iterator[Mapping[str, Stream]]:
+    """Yield the dense stream at the end of a gap, by the name of the linear layer before it that aims there.
+
+    `block`, filled, is the one before the gap, which the `dense` stream has not gone through yet, and does not go
+    through by this. Yields nothing where there is no gap, or no such layer.
+    """
+    linear = last_output(streamed.folder.family) if gap else None
+    if linear is None:
+        yield {}
+        return
+    behind = dense.beside("behind-gap")
+    behind.advance_from(dense, block, gap.start - 1)
+    for layer, passed in streamed.filled_blocks(gap, "passing blocks that go", dense.dtype):
+        behind.advance(passed, layer)
+    try:
+        yield {linear: behind}
+    finally:
+        behind.close()
