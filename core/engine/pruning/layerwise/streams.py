@@ -118,7 +118,7 @@ class Stream:
             self.store(batch, call_block(block, hidden, source.arguments(index, batch)))
         self.step()
 
-    def beside(self, name: str) -> "Stream":
+    def with_same_tokens(self, name: str) -> "Stream":
         """Return a stream of the same tokens with no hidden states yet, which is not resumed."""
         return Stream(
             name,

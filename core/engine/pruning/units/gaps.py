@@ -35,7 +35,7 @@ def aims_at_end_of(
     if linear is None:
         yield {}
         return
-    behind = dense.beside("behind-gap")
+    behind = dense.with_same_tokens("behind-gap")
     behind.advance_from(dense, block, gap.start - 1)
     for layer, passed in streamed.filled_blocks(gap, "passing blocks that go", dense.dtype):
         behind.advance(passed, layer)
