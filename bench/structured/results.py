@@ -42,19 +42,27 @@ class Results:
     def over(self, older: "Results") -> "Results":
         """Return these results, and the older ones of cells that are not among them.
 
-        Older times and answers of a cell that was pruned again are taken where the same model came out. Nothing older
-        is taken where the dense model has another perplexity: then the model or the texts were others.
+        Older seeds of a row that was measured again are taken where the same code measured them, older times and
+        answers of a cell where the same model came out. Nothing older is taken where the dense model has another
+        perplexity: then the model or the texts were others.
         """
         if not _are_alike(self.dense, older.dense):
             return self
+        codes = {(cell.row, cell.target): figures.origin.code for cell, figures in self.found.items()}
+        found = {
+            cell: figures
+            for cell, figures in older.found.items()
+            if codes.get((cell.row, cell.target), figures.origin.code) == figures.origin.code
+        } | self.found
 
         def holds(cell: Cell | None) -> bool:
-            own, others = (self.found.get(cell), older.found.get(cell)) if cell else (None, None)
-            return own is None or (others is not None and own.is_of_the_same_model(others))
+            if cell is None:
+                return True
+            return cell in found and cell in older.found and found[cell].is_of_the_same_model(older.found[cell])
 
         return Results(
             self.dense or older.dense,
-            older.found | self.found,
+            found,
             {cell: each for cell, each in older.latency.items() if holds(cell)} | self.latency,
             {cell: each for cell, each in older.answers.items() if holds(cell)} | self.answers,
         )

@@ -169,12 +169,14 @@ def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(
 
 
 def test_what_other_machines_measured_stays_on_the_page_until_it_is_measured_anew(model: Path, tmp_path: Path) -> None:
-    again, changed, left = (Cell("flap best", "20", seed) for seed in range(3))
+    again, changed, left = (Cell("flap best", target, 0) for target in ("20", "30", "50"))
+    seed = replace(again, seed=1)
     times, dense = {"prefill": Ratio(0.5, 0.1)}, Dense(100_000, {IN_DOMAIN: 10.0, OUT_OF_DOMAIN: 20.0})
     kept = Results(
         dense,
         {
             again: figures(14, 30, origin=THERE),
+            seed: figures(18, 30, origin=THERE),
             changed: figures(15, 30, origin=THERE),
             left: replace(figures(16, 30, origin=THERE), config={"layers": 2}, sliced_width=8),
         },
@@ -190,13 +192,17 @@ def test_what_other_machines_measured_stays_on_the_page_until_it_is_measured_ane
         Dense(100_000, {IN_DOMAIN: 10.001, OUT_OF_DOMAIN: 20.0}), {again: figures(14, 30), changed: figures(12, 30)}
     )
     shown = own.over(older)
-    assert shown.found == older.found | own.found and shown.dense == own.dense
+    assert shown.found == own.found | {left: older.found[left]} and shown.dense == own.dense, "codes are not mixed"
     assert shown.latency == {again: times, left: times}, "of a model that is another now they say nothing"
     assert shown.answers == {None: answers(0.5), left: answers(0.3)}
+    same_code = replace(HERE, machine="a third", code=THERE.code)
+    moved = replace(own, found={again: figures(14, 30, origin=same_code)}).over(older)
+    assert [each.origin for each in moved.of("flap best", "20")] == [same_code, THERE]
     others = replace(own, dense=Dense(100_000, {IN_DOMAIN: 11.0, OUT_OF_DOMAIN: 20.0}))
     assert others.over(older) == others
     text = page(Bench(a_plan("flap best"), a_ground(model, tmp_path), own), replace(older, answers={}), [])
-    assert rows(text, "20 % of the blocks")["flap best"][2] == "14.00 ± 2.00 (3)"
+    assert rows(text, "20 % of the blocks")["flap best"][2] == "14.00"
+    assert rows(text, "50 % of the blocks")["flap best"][2] == "16.00"
     origins = [line for line in text.splitlines() if "machine" in line]
     assert [line.partition(",")[0] for line in origins] == ["- this machine", "- another machine"]
     assert "code fedcba987654, 2026-01-01: " in origins[1] and origins[1].endswith("flap best.")
