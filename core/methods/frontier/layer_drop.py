@@ -51,8 +51,8 @@ class LayerDrop:
 
 
 LAYER_DROP: Final[dict[Budget, LayerDrop]] = {
-    "quick": LayerDrop(from_share=0.1, shares=(0.25, 0.5, 0.75, 1.0), fitted=0.125, seen=1024),
-    "thorough": LayerDrop(from_share=0.05, shares=(0.15, 0.3, 0.45, 0.6, 0.8, 1.0), fitted=0.25, seen=2048),
+    "quick": LayerDrop(from_share=0.1, shares=(0.25, 0.5, 0.75, 1.0), fitted=0.125, seen=4096),
+    "thorough": LayerDrop(from_share=0.05, shares=(0.15, 0.3, 0.45, 0.6, 0.8, 1.0), fitted=0.25, seen=8192),
 }
 
 
