@@ -1,7 +1,9 @@
 """The structured bench's tables as Markdown, from the figures there are. What was not run is a dash."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import product
 from statistics import fmean, stdev
 
 from bench.contest_report import MIB
@@ -58,17 +60,18 @@ def page(bench: Bench, older: Results, facts: Sequence[str]) -> str:
 
 
 def _origins(results: Results) -> Iterator[str]:
-    """Yield for each machine and version what it measured, and when."""
-    rows: dict[Origin, dict[str, None]] = {}
-    dates: dict[Origin, list[str]] = {}
-    for row in results.rows():
-        for figures in (each for target in results.targets() for each in results.of(row, target)):
-            rows.setdefault(figures.origin, {})[row] = None
-            dates.setdefault(figures.origin, []).append(figures.measured)
-    for origin, named in rows.items():
+    """Yield for each machine and version what it measured, at which targets, and when."""
+    targets: defaultdict[Origin, defaultdict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
+    dates: defaultdict[Origin, list[str]] = defaultdict(list)
+    for row, target in product(results.rows(), results.targets()):
+        for figures in results.of(row, target):
+            targets[figures.origin][row][target] = None
+            dates[figures.origin].append(figures.measured)
+    for origin, rows in targets.items():
         code = f"{origin.threads} thread(s), {origin.releases}, code {origin.code[:12]}"
         days = " to ".join(sorted({min(dates[origin])[:10], max(dates[origin])[:10]}))
-        yield f"{origin.machine}, {code}, {days}: {', '.join(named)}."
+        named = ", ".join(f"{row} ({', '.join(at)})" for row, at in rows.items())
+        yield f"{origin.machine}, {code}, {days}: {named}."
 
 
 def _missing(results: Results) -> list[str]:

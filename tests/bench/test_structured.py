@@ -205,7 +205,7 @@ def test_what_other_machines_measured_stays_on_the_page_until_it_is_measured_ane
     assert rows(text, "50 % of the blocks")["flap best"][2] == "16.00"
     origins = [line for line in text.splitlines() if "machine" in line]
     assert [line.partition(",")[0] for line in origins] == ["- this machine", "- another machine"]
-    assert "code fedcba987654, 2026-01-01: " in origins[1] and origins[1].endswith("flap best.")
+    assert "code fedcba987654, 2026-01-01: " in origins[1] and origins[1].endswith("flap best (50).")
 
 
 def test_the_page_is_written_with_the_settings_of_all_its_figures_alone(capsys: pytest.CaptureFixture[str]) -> None:
