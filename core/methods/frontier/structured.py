@@ -37,10 +37,10 @@ class StructuredFrontier(BlockUnitMethod):
     """Removal by X, what a layer W reads behind the pruned blocks, and Y, what it should give: the dense stream.
 
     Of what adds nothing to the stream Y is what the dense layer gave, of what adds to it last before layers that go
-    whole the dense stream behind those. G = XᵀX, C = α·YᵀX + (1 − α)·WG, H = G + λI. A
-    layer that keeps its inputs becomes W + (C − WG)(G + ρI)⁻¹. Of one that loses some, W* = W + (C − WG)H⁻¹ is what
-    comes nearest to that with all of them; Optimal Brain Surgeon removes from it, by a metric of the outputs; and the
-    columns V that are left, with G and C of their own, become V + (C − VG)(G + ρI)⁻¹. Of experts α is 1.
+    whole the dense stream behind those. G = XᵀX, C = α·YᵀX + (1 − α)·WG, H = G + λI. A layer that keeps its inputs
+    becomes W + (C − WG)(G + ρI)⁻¹. Of one that loses some, W* = W + (C − WG)H⁻¹ is what comes nearest to that with all
+    of them; Optimal Brain Surgeon removes from it, by a metric of the outputs; and the columns V that are left, with G
+    and C of their own, become V + (C − VG)(G + ρI)⁻¹. Of experts α is 1.
     """
 
     weight_reads = 2
