@@ -1,7 +1,7 @@
 """The structured bench: `python -m bench.structured [--write PAGE] [--data FILE]`.
 
 Cells are kept by what they depend on, so that the command goes on where it was ended; Ctrl-C shows what there is. What
-the page has from other machines and earlier versions stays on it, and its row says so, until the cell is measured anew.
+the page has from other machines and earlier versions stays until the cell is measured anew; the page says whose it is.
 """
 
 import argparse
@@ -65,10 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ended early: the tables show what there is, the rest is run the next time", file=sys.stderr)
     command = f"python -m bench.structured {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
-    older = read_results()
-    text = page(bench, older, [*facts, f"Written by `{command}`."])
+    results = bench.results.over(read_results())
+    text = page(bench, results, [*facts, f"Written by `{command}`."])
     print(f"\n{text}", flush=True)
-    results = bench.results.over(older)
     if given.write:
         write_section(given.write, SECTION, text)
         write_results(results)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Answers = dict[str, dict[str, float]]
-"""Of each zero-shot task, its accuracies, their standard errors and how many questions there were."""
+"""Accuracies of each zero-shot task, with their standard errors, and how many questions there were."""
 
 
 @dataclass(frozen=True)

@@ -38,16 +38,13 @@ _HEADER = [
 ]
 
 
-def page(bench: Bench, older: Results, facts: Sequence[str]) -> str:
-    """The section of the page: facts, what each row is, a table for each target, goals and tasks, of what the bench
-    measured and, for the rest, of `older` results.
-    """
-    results = bench.results.over(older)
+def page(bench: Bench, results: Results, facts: Sequence[str]) -> str:
+    """The section of the page: facts, what each row is, a table for each target, goals and tasks, of these results."""
     facts = [
         *facts,
         *_origins(results),
         *(f"Not run, {title}: {why}" for title, why in bench.refused.items()),
-        *(f"Not run at all: {', '.join(missing)}." for missing in [_missing(results)] if missing),
+        *_missing(results),
     ]
     ranking = Ranking(results, bench.ground.description)
     parts = ["\n".join(f"- {fact}" for fact in facts), _rows(bench, results), _caption()]
@@ -74,8 +71,9 @@ def _origins(results: Results) -> Iterator[str]:
         yield f"{origin.machine}, {code}, {days}: {named}."
 
 
-def _missing(results: Results) -> list[str]:
-    return [row for row in ROWS if row not in results.rows()]
+def _missing(results: Results) -> Iterator[str]:
+    if missing := [row for row in ROWS if row not in results.rows()]:
+        yield f"Not run at all: {', '.join(missing)}."
 
 
 def _caption() -> str:

@@ -12,7 +12,7 @@ from bench.structured.figures import Answers, Dense, Figures, Ratio
 from bench.structured.plan import ROWS, TARGETS, Cell, Row
 
 KEPT = Path(__file__).parent / "results.json"
-"""What the page shows, for the machines and versions to come."""
+"""File of the results that the page shows, for the machines and versions to come."""
 _SAME_TEXTS = 1e-3
 """Relative difference of the dense model's perplexity up to which two machines judged by the same texts."""
 
@@ -106,19 +106,18 @@ def read_results(file: Path = KEPT) -> Results:
 
 def write_results(results: Results, file: Path = KEPT) -> None:
     """Keep results in a file, but for the shapes of models, which nothing but timing them reads."""
+    places = {each: place for place, each in enumerate((*TARGETS, *ROWS))}
+    in_order = sorted(results.found, key=lambda cell: (places[cell.target], places[cell.row], cell.seed))
     cells = [
         _Cell(
             row=cell.row,
             target=cell.target,
             seed=cell.seed,
-            figures=replace(figures, config={}),
+            figures=replace(results.found[cell], config={}),
             latency=results.latency.get(cell),
             answers=results.answers.get(cell),
         )
-        for target in results.targets()
-        for row in results.rows()
-        for cell, figures in sorted(results.found.items(), key=lambda pair: pair[0].seed)
-        if (cell.row, cell.target) == (row, target)
+        for cell in in_order
     ]
     kept = _File(dense=results.dense, answers=results.answers.get(None), cells=cells)
     file.write_text(

@@ -146,7 +146,7 @@ def test_excess_is_against_the_better_flap_and_goals_stand_beside_what_came_out(
     )
     bench = Bench(a_plan("frontier uniform quick"), a_ground(model, tmp_path), results)
     bench.refused = {"bonsai, 20 % of the blocks": "no such job"}
-    text = page(bench, Results(), ["a fact"])
+    text = page(bench, results, ["a fact"])
     table = rows(text, "20 % of the blocks")
     assert table["frontier uniform quick"][2:9] == [
         "15.00 ± 1.41 (2)", "1.50", "32.00 ± 2.83 (2)", "1.60", "0.37", "0.43", "0.51 ± 0.02"
@@ -200,7 +200,7 @@ def test_what_other_machines_measured_stays_on_the_page_until_it_is_measured_ane
     assert [each.origin for each in moved.of("flap best", "20")] == [same_code, THERE]
     others = replace(own, dense=Dense(100_000, {IN_DOMAIN: 11.0, OUT_OF_DOMAIN: 20.0}))
     assert others.over(older) == others
-    text = page(Bench(a_plan("flap best"), a_ground(model, tmp_path), own), replace(older, answers={}), [])
+    text = page(Bench(a_plan("flap best"), a_ground(model, tmp_path)), own.over(replace(older, answers={})), [])
     assert rows(text, "20 % of the blocks")["flap best"][2] == "14.00"
     assert rows(text, "50 % of the blocks")["flap best"][2] == "16.00"
     origins = [line for line in text.splitlines() if "machine" in line]

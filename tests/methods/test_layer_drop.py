@@ -63,7 +63,7 @@ def share_of_blocks(folder: Path, share: float) -> float:
 def test_a_layer_that_does_nothing_goes_and_channels_make_up_the_rest(
     layout: str, tmp_path: Path, apart: type[Apart]
 ) -> None:
-    """In models that reload, an attempt that was cut off ending with the same bytes, whatever has to go to the disk."""
+    """Models reload, and an attempt that was cut off ends with the same bytes, whatever has to go to the disk."""
     folder = model_of(tmp_path / "model", IDLE)
     sparsity = share_of_blocks(folder, 0.4)
     artifact, whole = cut(folder, tmp_path / "whole", layout, sparsity)

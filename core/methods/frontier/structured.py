@@ -54,8 +54,8 @@ class StructuredFrontier(BlockUnitMethod):
     def plan(self, context: UnitSelectionContext) -> UnitCounts:
         parameters, width_reduction = self.parameters, context.width_reduction
         assert width_reduction is not None
-        drop, requested = LAYER_DROP[parameters.budget], parameters.drop_layers
-        numbers = drop.numbers(context.folder.description, context.sparsity) if requested == "auto" else [requested]
+        drop = LAYER_DROP[parameters.budget]
+        numbers = parameters.layer_numbers(context.folder.description, context.sparsity)
         costs = None
         if parameters.metric or width_reduction.ranking is not None or any(numbers):
             costs = measure_outputs(context, parameters.seed, drops_layers=any(numbers))
@@ -68,7 +68,7 @@ class StructuredFrontier(BlockUnitMethod):
         if costs is None or costs.runs is None:
             return counts_without(())
         search = LayerSearch(context, self, drop, width_reduction.protected, counts_without, costs.runs)
-        if requested == "auto":
+        if parameters.drop_layers == "auto":
             return search.best(numbers)
         (dropped,) = search.most_dispensable(numbers)
         return counts_without(dropped)

@@ -83,6 +83,12 @@ class StructuredFrontierParameters(WidthOptions):
     def default_refit(self) -> CutRefit | None:
         return None
 
+    def layer_numbers(self, description: ModelDescription, sparsity: float) -> list[int]:
+        """Return the numbers of whole layers that are tried, or the one that was asked for."""
+        if self.drop_layers != "auto":
+            return [self.drop_layers]
+        return LAYER_DROP[self.budget].numbers(description, sparsity)
+
     def check_dropped_layers(self, description: ModelDescription, ratio: float, free: int) -> None:
         most = min(most_layers(description, ratio), free - 1)
         if self.drop_layers != "auto" and self.drop_layers > most:
@@ -143,7 +149,7 @@ class StructuredFrontierCost(Cost[StructuredFrontierParameters]):
         return 2
 
     def calibration_aims(self, facts: CostFacts[StructuredFrontierParameters]) -> int:
-        return int(_dropped_layers(facts) > 0)
+        return int(any(facts.parameters.layer_numbers(facts.description, facts.sparsity)))
 
     def solver_bytes(self, facts: CostFacts[StructuredFrontierParameters], inputs: int, sizes: Sequence[int]) -> int:
         """Return the bytes of a metric, H⁻¹ and a factor; or of H⁻¹ and, of what is left, G twice and its factor.
@@ -193,10 +199,7 @@ class _Search:
 
 def _searched(facts: CostFacts[StructuredFrontierParameters]) -> _Search:
     parameters, tokens = facts.parameters, facts.tokens.calibration
-    drop = LAYER_DROP[parameters.budget]
-    if parameters.drop_layers != "auto":
-        return _Search()
-    numbers = drop.numbers(facts.description, facts.sparsity)
+    drop, numbers = LAYER_DROP[parameters.budget], parameters.layer_numbers(facts.description, facts.sparsity)
     if len(numbers) == 1:
         return _Search()
     return _Search(
@@ -204,14 +207,6 @@ def _searched(facts: CostFacts[StructuredFrontierParameters]) -> _Search:
         fitted=drop.fitted_tokens(tokens),
         seen=min(max(drop.seen, facts.tokens.window), tokens),
     )
-
-
-def _dropped_layers(facts: CostFacts[StructuredFrontierParameters]) -> int:
-    """Return how many layers go whole, at most."""
-    parameters = facts.parameters
-    if parameters.drop_layers != "auto":
-        return parameters.drop_layers
-    return max(LAYER_DROP[parameters.budget].numbers(facts.description, facts.sparsity))
 
 
 def _measured_tokens(facts: CostFacts[StructuredFrontierParameters]) -> int:

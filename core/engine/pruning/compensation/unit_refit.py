@@ -24,7 +24,7 @@ from core.engine.pruning.layerwise.propagation import (
     prune_in_flight,
 )
 from core.engine.pruning.layerwise.streams import Stream
-from core.engine.pruning.units.gaps import aims_at_end_of, gaps_behind, last_output
+from core.engine.pruning.units.gaps import aims_at_end_of, gaps_behind, output_before
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_slices, remove_units
 
 
@@ -97,7 +97,7 @@ class UnitRefit:
         groups = input_groups(self.family.inputs, {name.removesuffix(".weight") for name in tensors})
         gap = self._gaps[index]
         if self._is_dense(tensors, left):
-            groups = [group for group in groups if gap and group.first == last_output(self.family)]
+            groups = [group for group in groups if group.first == output_before(gap, self.family)]
         if not groups:
             self._advance(index, tensors, place, fitted)
             return fitted

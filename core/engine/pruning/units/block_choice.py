@@ -25,7 +25,7 @@ from core.engine.pruning.units.block_tokens import (
     PrunedTokens,
     TokensAtBlock,
 )
-from core.engine.pruning.units.gaps import aims_at_end_of, gaps_behind, last_output
+from core.engine.pruning.units.gaps import aims_at_end_of, gaps_behind, output_before
 from core.engine.pruning.units.planned_tensors import PlannedTensors
 from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets
 
@@ -74,7 +74,7 @@ class BlockChoice:
             counts=self.counts.layers[index],
             tensors=complete,
             planned=self.planned.read(index),
-            last_before_gap=last_output(family) if gap else None,
+            last_before_gap=output_before(gap, family),
         )
         module = self.streamed.fill_block(index, tensors, self.dense.dtype)
         goes_on = self.refit is None

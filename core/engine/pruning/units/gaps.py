@@ -16,10 +16,13 @@ def gaps_behind(left: Iterable[int], layers: int) -> dict[int, range]:
     return {layer: range(layer + 1, end) for layer, end in zip(ordered, [*ordered[1:], layers], strict=True)}
 
 
-def last_output(family: Architecture) -> str | None:
-    """Return the linear layer that adds to the stream last in a block; None where experts or what lies between do."""
+def output_before(gap: range, family: Architecture) -> str | None:
+    """Return the linear layer that adds to the stream last before a gap.
+
+    None where there is no gap, or where experts add to it, or something lies between.
+    """
     *_, last = family.sublayers
-    return None if last.norm is None or family.experts is not None else last.output
+    return None if not gap or last.norm is None or family.experts is not None else last.output
 
 
 @contextmanager
@@ -31,7 +34,7 @@ def aims_at_end_of(
     `block`, filled, is the one before the gap, which the `dense` stream has not gone through yet, and does not go
     through by this. Yields nothing where there is no gap, or no such layer.
     """
-    linear = last_output(streamed.folder.family) if gap else None
+    linear = output_before(gap, streamed.folder.family)
     if linear is None:
         yield {}
         return
