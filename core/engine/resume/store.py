@@ -11,6 +11,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,14 @@ class ResumeStore:
         files = self._hashes[kind.name]
         return [self._own / kind.name / name for name in files if name.startswith(f"{_LASTING}/")]
 
-    def forget(self, kind: Kind, position: int) -> None:
-        """Remove what was written for a position, where nothing is saved."""
-        shutil.rmtree(self._folder(kind, position), ignore_errors=True)
+    def discard(self, kind: Kind, position: int, name: str) -> None:
+        """Remove tensors that were written for a position, if there are any, before a record is saved there."""
+        file = _file(position, name)
+        if self._hashes[kind.name].pop(file, None) is not None:
+            written = self._own / kind.name / file
+            written.unlink()
+            with suppress(OSError):  # others are there still
+                written.parent.rmdir()
 
     def load(self, kind: Kind) -> Saved | Rejected | None:
         """Return the newest intact record of this attempt, else of the first earlier one that has any.

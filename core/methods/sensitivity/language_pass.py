@@ -26,7 +26,6 @@ from core.engine.pruning.layerwise.measure import pairs
 from core.engine.pruning.layerwise.propagation import InputGroup, collect, input_groups
 from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
-from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
 from core.errors import RunFailed
 from core.methods.sensitivity.plan import SensitivityPlan
@@ -143,11 +142,9 @@ class SensitivityPass(BlockPass):
             block = self._later_block(later)
             for variant in variants:
                 variant.stream.advance(block, later)
-            self._spilled.forget(BLOCK, later)
             if later not in self._held:
                 streamed.empty_block(later)
         self._record(index, variants)
-        self._spilled.forget(BLOCK, len(streamed))
 
     def _statistics(
         self, index: int, tensors: dict[str, Tensor], groups: Sequence[InputGroup]

@@ -73,6 +73,25 @@ def test_in_flight_and_two_pass_see_the_same_of_the_dense_model(model: Path, tmp
         torch.testing.assert_close(one, other)
 
 
+def test_a_stream_that_is_not_resumed_leaves_nothing_behind_on_the_disk(model: Path, tmp_path: Path) -> None:
+    streamed = StreamedModel(open_model(model), dtype=torch.float32, device=torch.device("cpu"))
+    stream, kept = (
+        Stream(name, make_tokens(), streamed, ResumeStore(tmp_path / name, ""), ActivationBudget(limit),
+               dtype=torch.float32, micro_batch=4, resumable=False)
+        for name, limit in (("spilled", 0), ("held", 2**30))
+    )  # fmt: skip
+    with torch.inference_mode():
+        stream.start(), kept.start()
+        for index, block in streamed.filled_blocks(range(3), "passing", torch.float32):
+            stream.advance(block, index), kept.advance(block, index)
+            assert len([*(tmp_path / "spilled").rglob("*.safetensors")]) == len(stream)
+    for (_, read), (_, held) in zip(stream.batches(), kept.batches(), strict=True):
+        assert torch.equal(read, held)
+    stream.close()
+    assert not [each for each in (tmp_path / "spilled").rglob("*") if each.is_file()]
+    assert not (tmp_path / "held").exists()
+
+
 @pytest.mark.parametrize("propagation", ["in_flight", "two_pass"])
 def test_what_goes_on_through_the_model_is_what_is_saved(propagation: str, tmp_path: Path) -> None:
     """Weights are rounded to the dtype of the checkpoint, whatever the forwards are computed in."""

@@ -17,7 +17,6 @@ from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES, write_tensors
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.pruning.plan import MICRO_BATCH_TOKENS
-from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
 
 VERIFICATION_TOKENS = 64
@@ -67,7 +66,6 @@ def measure(
     for index, block in streamed.filled_blocks(range(len(streamed)), "measuring perplexity by blocks", dtype):
         for each in streams:
             each.advance(block, index)
-        store.forget(BLOCK, index)
     verification = work / "verification.safetensors"
     write_verification(streamed, probe, verification)
     measured = {name: measure_perplexity(streamed, pairs(each)) for name, each in texts.items()}

@@ -31,7 +31,8 @@ class ActivationBudget:
 class Stream:
     """One set of tokens [sequences, time] and its hidden states after the blocks done so far.
 
-    `dtype` is that of its forwards. A stream that is not `resumable` writes only what does not fit the budget.
+    `dtype` is that of its forwards. A stream that is not `resumable` writes only what does not fit the budget, and
+    removes it when it is past it.
     """
 
     def __init__(
@@ -132,10 +133,11 @@ class Stream:
         )
 
     def close(self) -> None:
-        """Release the memory of a stream that is finished."""
-        for hidden in self._held:
+        """Release memory and files of a stream that is finished."""
+        for index, hidden in enumerate(self._held):
             if hidden is not None:
                 self._budget.give(hidden.nbytes)
+            self._discard(index, self.done)
         self._held = [None] * len(self)
 
     def batches(self) -> Iterator[tuple[int, Tensor]]:
@@ -155,6 +157,12 @@ class Stream:
         if (done and self._resumable) or not fits:
             self._store.write(BLOCK, done, self._activation(index), {"hidden": hidden})
         self._held[index] = hidden if fits else None
+        self._discard(index, done - 1)
+
+    def _discard(self, index: int, done: int) -> None:
+        """Remove what was written of a micro-batch after so many blocks, unless the stream can go on from there."""
+        if not self._resumable:
+            self._store.discard(BLOCK, done, self._activation(index))
 
     def _activation(self, index: int) -> str:
         return f"{self.name}-{index:04d}"

@@ -13,7 +13,6 @@ from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.narrow_model import narrow_model
 from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets, remove_units
-from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import ResumeStore
 
 
@@ -74,7 +73,6 @@ def ends_after_trial(
                 choice.go_on(place, left)
                 seen.advance(narrow.fill_block(place, left, context.forward_dtype), place)
                 narrow.empty_block(place)
-            store.forget(BLOCK, index)
         ends = [hidden for _, hidden in seen.batches()]
         for stream in streams:
             stream.close()
