@@ -32,8 +32,8 @@ class StructuredFrontierParameters(WidthOptions):
 
     budget: Budget = Field(
         "quick",
-        description="quick: about four times SparseGPT's time, of which trials of whole layers take one to one and a "
-        "half; a quarter of the calibration sequences are of text that the model writes itself. thorough: about eight "
+        description="quick: four to five times SparseGPT's time, two fifths to half of it for trials of whole layers; "
+        "a quarter of the calibration sequences are of text that the model writes itself. thorough: about eight "
         "times; beside the calibration sequences three times as many, at most 96, are of such text.",
     )
     attention: Literal["kv_groups", "none"] = Field(
