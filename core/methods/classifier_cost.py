@@ -12,7 +12,6 @@ from core.engine.evaluation.classifier_memory import MEASURED_AT_ONCE
 from core.engine.options.base import MethodParameters
 from core.engine.options.filters import FilterParameters
 from core.engine.options.iteration import IterationOptions
-from core.engine.options.propagation import PropagationOptions
 from core.engine.pruning.classifier_memory import ClassifierMemory, LayerwisePruning, Solver
 
 _P = TypeVar("_P", bound=MethodParameters)
@@ -40,9 +39,9 @@ class ClassifierCost(Generic[_P]):
 
     def peak_bytes(self, facts: ClassifierFacts[_P]) -> int:
         """Return the most bytes beside the model's weights while it is pruned."""
-        options = facts.parameters
+        options = facts.parameters.propagation_options
         waits, batch = True, MEASURED_AT_ONCE
-        if isinstance(options, PropagationOptions):
+        if options is not None:
             waits, batch = options.propagation == "in_flight", options.micro_batch or batch
         return facts.memory.layerwise(LayerwisePruning(facts.images, batch, waits, facts.reads, facts.solver))
 

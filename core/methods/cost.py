@@ -9,9 +9,7 @@ from itertools import accumulate
 from typing import Generic, TypeVar
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
-from core.engine.options.propagation import PropagationOptions
 from core.engine.recovery.adapter_options import AdapterOptions
 from core.engine.recovery.request import Recovery
 
@@ -103,9 +101,9 @@ class Cost(Generic[_P]):
 
     def passes(self, facts: CostFacts[_P]) -> int:
         """Return the tokens that pass through the model to choose, in forwards."""
-        parameters = facts.parameters
-        is_two_pass = isinstance(parameters, PropagationOptions) and parameters.propagation == "two_pass"
-        is_owl = isinstance(parameters, AllocationOptions) and parameters.measured_allocation == "owl"
+        propagation, allocation = facts.parameters.propagation_options, facts.parameters.allocation_options
+        is_two_pass = propagation is not None and propagation.propagation == "two_pass"
+        is_owl = allocation is not None and allocation.measured_allocation == "owl"
         return (2 if is_two_pass or is_owl else 1) * facts.tokens.calibration
 
     def operations(self, facts: CostFacts[_P]) -> int:

@@ -1,19 +1,56 @@
 """Parameters of every method as pydantic models: the JSON schema a client sees and the check a job goes through."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.options.allocation import AllocationOptions
+from core.engine.options.compensation import CompensationOptions, Refit, RefitOptions
 from core.engine.options.layer_removal import check_layer_count
+from core.engine.options.propagation import PropagationOptions
+from core.engine.options.sensitivity import SensitivityOptions
 
 
 class MethodParameters(BaseModel):
-    """Parameters of all methods."""
+    """Parameters of all methods.
+
+    An axis that a method may have or not is a property here: its options, or None where the method has none. Callers
+    read the property, so that no class of options is asked for elsewhere.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of everything random in the run.")
+
+    @property
+    def allocation_options(self) -> AllocationOptions | None:
+        return self if isinstance(self, AllocationOptions) else None
+
+    @property
+    def propagation_options(self) -> PropagationOptions | None:
+        return self if isinstance(self, PropagationOptions) else None
+
+    @property
+    def compensation_options(self) -> CompensationOptions | None:
+        return self if isinstance(self, CompensationOptions) else None
+
+    @property
+    def sensitivity_options(self) -> SensitivityOptions | None:
+        return self if isinstance(self, SensitivityOptions) else None
+
+    @property
+    def requested_compensation(self) -> Refit | None:
+        """Return the compensation that the parameters request, None where they request none."""
+        if isinstance(self, RefitOptions):
+            return self.compensation if self.compensation and self.compensation.refits else None
+        return None if self.compensation_options is None else self.compensation_options.compensation
+
+    def with_refit(self) -> Self:
+        """Return the parameters with the refit filled in that they leave open, where the method has one."""
+        if not isinstance(self, RefitOptions) or self.compensation:
+            return self
+        return self.model_copy(update={"compensation": self.default_refit})
 
     def check_removed_layers(self, description: ModelDescription, count: int) -> None:
         """Require that as many whole layers of a model may go; raises InvalidSparsity or InvalidParameters."""

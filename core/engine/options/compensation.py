@@ -1,6 +1,6 @@
 """Options for fitting the weights that stay to what the dense model gave."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +10,9 @@ MOST_STEPS = 32
 
 class Refit(BaseModel):
     """Fitting weights to what the dense model gave."""
+
+    is_after_a_cut: ClassVar[bool] = False
+    """Tells a fit of what is left where units or layers went from one of weights at a fixed mask."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,6 +36,11 @@ class Refit(BaseModel):
         return self.refit != 0
 
     @property
+    def conjugate_gradient_steps(self) -> int | Literal["auto"]:
+        """Return the steps by which weights are fitted at a fixed mask: none where units went."""
+        return 0
+
+    @property
     def chooses(self) -> bool:
         """Return whether something is chosen by held-out tokens."""
         return self.refit == "auto" or (self.refits and self.ridge == "auto")
@@ -46,6 +54,10 @@ class Compensation(Refit):
         description="Steps by which the weights that stay are fitted once it is known which those are. auto: as many "
         "as tokens held aside gain from, at most 32.",
     )
+
+    @property
+    def conjugate_gradient_steps(self) -> int | Literal["auto"]:
+        return self.conjugate_gradient
 
     @property
     def chooses(self) -> bool:
@@ -64,6 +76,8 @@ class CompensationOptions(BaseModel):
 
 class CutRefit(Refit):
     """Refit of what is left where heads, channels or layers went."""
+
+    is_after_a_cut = True
 
     refit: Literal["auto"] | Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description=Refit.model_fields["refit"].description
@@ -90,7 +104,3 @@ class RefitOptions(BaseModel):
     def default_refit(self) -> CutRefit | None:
         """Refit that is done where nothing is said of it and there is calibration text; None: none."""
         return _DEFAULT
-
-    def with_refit(self) -> Self:
-        """Return the options with the refit filled in that they leave open."""
-        return self if self.compensation else self.model_copy(update={"compensation": self.default_refit})

@@ -3,9 +3,8 @@
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import Pattern
 from core.errors import InvalidParameters
 
@@ -13,7 +12,7 @@ Rates = Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1,
 DEFAULT_RATES = tuple(tenths / 10 for tenths in range(1, 10))
 
 
-class SensitivityOptions(MethodParameters):
+class SensitivityOptions(BaseModel):
     """Options for which method's pruning is measured, at which rates, and on which layers."""
 
     method: str = Field("magnitude", description="Id of the method whose pruning is measured.")

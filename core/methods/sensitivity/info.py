@@ -1,11 +1,12 @@
 """Sensitivity: its description and parameters."""
 
+from core.engine.options.base import MethodParameters
 from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.method_info import UNCHANGED, MethodInfo
 from secateur_wire.methods import Needs, Paper
 
 
-class SensitivityParameters(SensitivityOptions):
+class SensitivityParameters(SensitivityOptions, MethodParameters):
     """Parameters of `sensitivity`."""
 
 

@@ -8,9 +8,7 @@ from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.layer_count import layer_count
-from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import RefitOptions
 from core.engine.options.experts import ExpertOptions, experts_left
 from core.engine.options.layer_selection import LayerSelection, check_masks, prunable_linears, selection_of
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, PatternFamily, parse_pattern, resolve_sparsity
@@ -78,7 +76,7 @@ def resolve_request(
     removes = info.variant(parsed.text).removes
     if removes in ("weights", "layers"):
         _require_offered(description, method, removes, f"cannot lose {removes}")
-    if is_calibrated and isinstance(checked, RefitOptions):
+    if is_calibrated:
         checked = checked.with_refit()
     if isinstance(checked, LayerSelection):
         check_masks(description, checked, parsed, resolved)
@@ -187,8 +185,8 @@ def _without_target(
 ) -> ResolvedRequest:
     _require_no_target(method, pattern, sparsity)
     checked = parse_parameters(method, parameters)
-    if isinstance(checked, SensitivityOptions):
-        checked = _check_measured(description, checked)
+    if checked.sensitivity_options is not None:
+        checked = _with_measured_defaults(description, checked, checked.sensitivity_options)
     return ResolvedRequest(method, UNSTRUCTURED.text, None, checked, layout)
 
 
@@ -203,22 +201,28 @@ def _require_no_target(method: str, pattern: str | None, sparsity: float | None)
 
 def calibrated_method(method: str, parameters: MethodParameters) -> MethodInfo:
     """Return the method that reads the calibration set: the job's own, or the one whose sensitivity it measures."""
-    return get_method(parameters.method if isinstance(parameters, SensitivityOptions) else method)
+    measured = parameters.sensitivity_options
+    return get_method(method if measured is None else measured.method)
 
 
 def calibrated_variant(method: str, pattern: str, parameters: MethodParameters) -> Variant:
     """Return the variant of `calibrated_method`, for the job's pattern or the one whose sensitivity is measured."""
-    measured = parameters.pattern if isinstance(parameters, SensitivityOptions) else pattern
-    return calibrated_method(method, parameters).variant(measured)
+    measured = parameters.sensitivity_options
+    return calibrated_method(method, parameters).variant(pattern if measured is None else measured.pattern)
 
 
-def _check_measured(description: Description, options: SensitivityOptions) -> SensitivityOptions:
-    """Check that a sensitivity job's method can prune the model layer by layer; returns it with its defaults."""
+def _with_measured_defaults(
+    description: Description, parameters: MethodParameters, options: SensitivityOptions
+) -> MethodParameters:
+    """Check that a sensitivity job's method can prune the model layer by layer.
+
+    `options` are those in `parameters`, which are returned with the defaults of that method filled in.
+    """
     if isinstance(description, ModelDescription) and description.known_as.experts is not None:
         raise UnsupportedArchitecture(
             f"sensitivity: the experts of {description.architecture} are not measured yet", param="model"
         )
-    own = _at_one_rate(options.method, options.pattern, {"seed": options.seed} | options.parameters)
+    own = _at_one_rate(options.method, options.pattern, {"seed": parameters.seed} | options.parameters)
     for name, only in (("allocation", "uniform"), ("include_lm_head", False), ("compensation", None)):
         if own.get(name, only) != only:
             raise InvalidParameters(
@@ -255,7 +259,7 @@ def _check_measured(description: Description, options: SensitivityOptions) -> Se
         error.param = f"parameters.{within if within in ('method', 'pattern', 'rates') else 'parameters'}"
         raise
     own = measured.model_dump(mode="json")
-    return options.model_copy(update={"pattern": pattern.text, "rates": rates, "parameters": own})
+    return parameters.model_copy(update={"pattern": pattern.text, "rates": rates, "parameters": own})
 
 
 def _measurable_patterns(info: MethodInfo) -> list[PatternFamily]:
@@ -264,5 +268,7 @@ def _measurable_patterns(info: MethodInfo) -> list[PatternFamily]:
 
 def _at_one_rate(method: str, pattern: str | None, parameters: Mapping[str, object]) -> dict[str, object]:
     """Return the parameters with allocation 'uniform' in place of the method's default, unless one is requested."""
-    allocates = method in METHODS and issubclass(METHODS[method].variant(pattern).parameters, AllocationOptions)
-    return ({"allocation": "uniform"} if allocates else {}) | dict(parameters)
+    if method not in METHODS:
+        return dict(parameters)
+    defaults = METHODS[method].variant(pattern).parameters.model_construct()
+    return ({} if defaults.allocation_options is None else {"allocation": "uniform"}) | dict(parameters)

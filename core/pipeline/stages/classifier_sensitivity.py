@@ -2,7 +2,6 @@
 
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.options.layer_selection import prunable_linears, selection_of
-from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.network import Network
 from core.methods.registry import parse_parameters
@@ -28,8 +27,8 @@ def measure_classifier(spec: ClassifierSpec, context: StageContext) -> PruneOutp
     progress.stage("open")
     notes: list[str] = []
     folder = open_classifier(spec.model.path)
-    parameters = spec.recipe.parameters
-    assert isinstance(parameters, SensitivityOptions) and parameters.pattern is not None
+    parameters = spec.recipe.parameters.sensitivity_options
+    assert parameters is not None and parameters.pattern is not None
     inner = selection_of(parse_parameters(parameters.method, parameters.parameters, parameters.pattern))
     opened = open_image_sets(spec, folder, None, notes.append)
     ((dataset, images),) = opened.evaluation.items()

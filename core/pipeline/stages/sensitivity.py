@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from core.engine.datasets.token_windows import starts_with_bos
-from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.micro_batches import run_within_memory
 from core.methods.sensitivity.language_pass import SensitivityPass
@@ -32,8 +31,8 @@ def measure_sensitivity(spec: LanguageSpec, context: StageContext) -> PruneOutpu
     progress.stage("open")
     folder = open_place(spec.model)
     recipe, tokenizer = spec.recipe, folder.tokenizer()
-    parameters = recipe.parameters
-    assert isinstance(parameters, SensitivityOptions) and parameters.pattern is not None
+    parameters = recipe.parameters.sensitivity_options
+    assert parameters is not None and parameters.pattern is not None
     calibration = calibration_set(spec, tokenizer)
     evaluations = evaluation_sets(recipe.evaluation, spec.evaluation, tokenizer)
     ((text, tokens_NT),) = evaluations.items()

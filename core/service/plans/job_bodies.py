@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.engine.architectures.describe import Description
-from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.method_info import Variant
 from core.methods.registry import get_method, parse_parameters
+from core.pipeline.recipes.validation import calibrated_variant
 from core.service.jobs.resolution.text import SELF
 from core.service.plans import texts
 from core.service.plans.amounts import PACKED
@@ -60,9 +60,7 @@ def summary_of(description: Description) -> ModelSummary:
 def variant_of(candidate: JobCandidate) -> Variant:
     """Return the method that reads the calibration set: the candidate's, or the one whose sensitivity it measures."""
     checked = parse_parameters(candidate.method, candidate.parameters, candidate.pattern)
-    if isinstance(checked, SensitivityOptions):
-        return get_method(checked.method).variant(checked.pattern)
-    return get_method(candidate.method).variant(candidate.pattern)
+    return calibrated_variant(candidate.method, candidate.pattern, checked)
 
 
 def choose_texts(

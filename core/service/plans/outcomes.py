@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Final, Literal, TypeAlias
 
-from core.engine.options.compensation import RefitOptions
 from core.engine.options.patterns import STRUCTURED, family_of
 from core.errors import InvalidParameters
 from core.measurements.measurement import Measurement
@@ -89,8 +88,7 @@ def setting_of(
         checked = parse_parameters(method, parameters, pattern)
     except InvalidParameters:  # of an earlier release
         return None
-    if isinstance(checked, RefitOptions):
-        checked = checked.with_refit()
+    checked = checked.with_refit()
     unimportant = _UNIMPORTANT | ({"allocation"} if family_of(pattern) == "n:m" else set())
     chosen = {name: value for name, value in checked.model_dump(mode="json").items() if name not in unimportant}
     return Setting(method, pattern, layout, json.dumps(chosen, sort_keys=True), recovery_of(recovery))

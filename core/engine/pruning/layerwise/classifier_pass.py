@@ -14,10 +14,8 @@ from core.counting import counted
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.hooks import removed_after
 from core.engine.models.tensors import DTYPES
-from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
 from core.engine.options.layer_selection import require_divisible
-from core.engine.options.propagation import PropagationOptions
 from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.classifier_memory import ERROR_ROWS
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
@@ -52,8 +50,8 @@ class OneShot(ClassifierMethod):
             for shape in network.layers:
                 walk.prune(shape.name)
             return
-        parameters = self.parameters
-        assert isinstance(parameters, PropagationOptions)
+        parameters = self.parameters.propagation_options
+        assert parameters is not None
         size = parameters.micro_batch or network.batch_size
         batches = [
             network.calibration.batch(numbers).to(network.device)
@@ -88,8 +86,9 @@ def _arithmetic(forward_dtype: str, device: torch.device) -> Iterator[None]:
 
 def layer_targets(network: Network, parameters: MethodParameters) -> dict[str, LayerTarget]:
     """Return the target of each layer; raises InvalidParameters for an allocation that classifiers do not have."""
-    allocation = parameters.allocation if isinstance(parameters, AllocationOptions) else "uniform"
-    if isinstance(parameters, AllocationOptions) and parameters.measured_allocation:
+    options = parameters.allocation_options
+    allocation = "uniform" if options is None else options.allocation
+    if options is not None and options.measured_allocation:
         raise InvalidParameters(
             f"parameters.allocation: {allocation!r} is made for the decoder layers of language models: use 'uniform', "
             "or a list with one sparsity per layer",

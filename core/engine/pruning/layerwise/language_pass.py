@@ -17,7 +17,6 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import gradient_dtype
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
-from core.engine.options.allocation import AllocationOptions
 from core.engine.pruning.allocation.fisher import fisher_rates
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.compensation.refit import fitted_tokens, prune_and_fit
@@ -232,10 +231,11 @@ class LayerwisePass(BlockPass):
 
     def _fisher_rates(self) -> dict[str, float]:
         """Choose the share of each linear layer by the gradients of a few of the calibration sequences."""
-        assert self.calibration_tokens is not None and isinstance(self.plan.parameters, AllocationOptions)
+        options = self.plan.parameters.allocation_options
+        assert self.calibration_tokens is not None and options is not None
         tokens_NT = self.calibration_tokens
-        stride = max(1, len(tokens_NT) // self.plan.parameters.fisher_sequences)
-        chosen_NT = tokens_NT[::stride][: self.plan.parameters.fisher_sequences]
+        stride = max(1, len(tokens_NT) // options.fisher_sequences)
+        chosen_NT = tokens_NT[::stride][: options.fisher_sequences]
         self.progress.log(f"allocation: gradients of {len(chosen_NT)} sequences")
         return fisher_rates(
             self.streamed,

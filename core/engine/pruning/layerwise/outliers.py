@@ -6,7 +6,6 @@ import torch
 
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
-from core.engine.options.allocation import AllocationOptions
 from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.plan import LayerwisePlan
@@ -27,7 +26,8 @@ def outlier_sparsities(
 
     `groups_of` are the linear layers of a block that are looked at. The stream ends where it began.
     """
-    assert isinstance(plan.parameters, AllocationOptions)
+    options = plan.parameters.allocation_options
+    assert options is not None
     family = streamed.folder.family
     calibration.start()
     shares: dict[int, float] = {}
@@ -42,11 +42,11 @@ def outlier_sparsities(
                     for group, statistic in statistics.items()
                     for name in group.linears
                 ),
-                plan.parameters.owl_outlier_ratio,
+                options.owl_outlier_ratio,
             )
         calibration.advance(block, index)
         streamed.empty_block(index)
     calibration.resume(0)
-    chosen = owl_sparsities(list(shares.values()), plan.sparsity, plan.parameters.owl_range)
+    chosen = owl_sparsities(list(shares.values()), plan.sparsity, options.owl_range)
     by_layer = dict(zip(shares, chosen, strict=True))
     return [by_layer.get(index, plan.sparsity) for index in range(len(streamed))]

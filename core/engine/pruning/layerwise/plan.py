@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from core.engine.architectures.layer_shape import LinearShape
-from core.engine.options.allocation import AllocationOptions
-from core.engine.options.compensation import Compensation, CompensationOptions
+from core.engine.options.compensation import Compensation
 from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.patterns import Pattern
 from core.engine.options.propagation import PropagationOptions
@@ -32,18 +31,25 @@ class LayerwisePlan(PruningPlan):
     rates: dict[str, float] | None = None
 
     @property
+    def _propagation_options(self) -> PropagationOptions:
+        options = self.parameters.propagation_options
+        assert options is not None
+        return options
+
+    @property
     def propagation(self) -> str:
-        assert isinstance(self.parameters, PropagationOptions)
-        return self.parameters.propagation
+        return self._propagation_options.propagation
 
     @property
     def compensation(self) -> Compensation | None:
-        return self.parameters.compensation if isinstance(self.parameters, CompensationOptions) else None
+        options = self.parameters.compensation_options
+        return None if options is None else options.compensation
 
     @property
     def measured_allocation(self) -> str | None:
         """The allocation that needs a pass over the calibration tokens."""
-        return self.parameters.measured_allocation if isinstance(self.parameters, AllocationOptions) else None
+        options = self.parameters.allocation_options
+        return None if options is None else options.measured_allocation
 
     @property
     def weight_reads(self) -> int:
@@ -85,5 +91,4 @@ class LayerwisePlan(PruningPlan):
 
     def micro_batch(self, length: int) -> int:
         """Return the number of sequences of `length` tokens per forward."""
-        assert isinstance(self.parameters, PropagationOptions)
-        return self.parameters.micro_batch or super().micro_batch(length)
+        return self._propagation_options.micro_batch or super().micro_batch(length)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_kind import AttentionMode, UnitKind
 from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
-from core.engine.options.compensation import Refit, RefitOptions
+from core.engine.options.compensation import Refit
 from core.engine.options.width_counts import WidthReduction
 from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
@@ -36,8 +36,7 @@ class UnitRemovalPlan(PruningPlan):
     @property
     def compensation(self) -> Refit | None:
         """Options of the refit of what is left; None: no refit."""
-        requested = self.parameters.compensation if isinstance(self.parameters, RefitOptions) else None
-        return requested if requested is not None and requested.refits else None
+        return self.parameters.requested_compensation
 
     @property
     def attention(self) -> AttentionMode:

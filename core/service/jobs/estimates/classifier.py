@@ -11,7 +11,6 @@ import math
 from dataclasses import dataclass
 
 from core.engine.architectures.classifier_architecture import USUAL_SIDE, ClassifierDescription
-from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.service.jobs.estimates.classifier_account import traced_bytes
@@ -57,9 +56,9 @@ def classifier_work(description: ClassifierDescription, job: Recipe, counts: Ima
     calibrated = counts.calibration * (3 if needs.gradients else 1) * rounds
     evaluated = counts.evaluation * (2 if job.recovery is None else 3) + 2 * _VERIFIED_IMAGES
     images = calibrated + 3 * (recovered + rounds * steps) + evaluated
-    if isinstance(options, SensitivityOptions):  # each point is pruned and evaluated for itself
-        points = len(options.rates or ()) * len(description.linears)
-        reads = get_method(options.method).variant(options.pattern).needs.calibration
+    if (measured := options.sensitivity_options) is not None:  # each point is pruned and evaluated for itself
+        points = len(measured.rates or ()) * len(description.linears)
+        reads = get_method(measured.method).variant(measured.pattern).needs.calibration
         images = counts.evaluation * (1 + points) + counts.calibration * points * reads
     if (passes := description.passes) is not None:
         memory = traced_bytes(description, passes, job, calibration=counts.calibration, evaluation=counts.evaluation)

@@ -33,8 +33,8 @@ def traced_bytes(
     """Return the most bytes that are held where the model is computed, by so many images of either set."""
     method = get_method(job.method)
     options = job.parameters
-    if isinstance(options, SensitivityOptions):
-        peak = _measured_bytes(description, passes, options, calibration, evaluation)
+    if (measured := options.sensitivity_options) is not None:
+        peak = _measured_bytes(description, passes, measured, calibration, evaluation)
         return ceil(SMALL_TENSORS * (passes.weights + peak))
     memory = _memory(description, passes, options)
     peak = memory.measuring(evaluation)

@@ -6,15 +6,9 @@ from math import ceil
 from core.device_kinds import CPU, DeviceKind
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.unit_splits import MOST_SPLITS, SPLIT_TOKENS
-from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import (
     MOST_STEPS,
-    Compensation,
-    CompensationOptions,
-    CutRefit,
-    Refit,
-    RefitOptions,
 )
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.width import WidthOptions
@@ -50,13 +44,13 @@ def compute_cost(description: ModelDescription, job: Recipe, tokens: Tokens, dev
     model; and the solver's operations.
     """
     cost = get_method(job.method).variant(job.pattern).cost
-    if isinstance(job.parameters, SensitivityOptions):
-        return _measuring_work(description, job, job.parameters, tokens)
+    if (sensitivity := job.parameters.sensitivity_options) is not None:
+        return _measuring_work(description, job, sensitivity, tokens)
     facts = facts_of(description, job, tokens)
-    compensation = compensation_of(facts.parameters)
+    compensation = facts.parameters.requested_compensation
     calibration = cost.passes(facts)
     if compensation is not None and compensation.refits:
-        calibration += (2 if is_after_a_cut(compensation) else 1) * tokens.calibration
+        calibration += (2 if compensation.is_after_a_cut else 1) * tokens.calibration
     calibration += GRADIENT_PASSES * allocating_tokens(job, tokens) + compared_tokens(job, tokens)
     measured = tokens.evaluation + tokens.tasks
     models = 2 if job.recovery is None else 3
@@ -97,9 +91,10 @@ def _writing(description: ModelDescription, tokens: Tokens) -> int:
 
 def allocating_tokens(job: Recipe, tokens: Tokens) -> int:
     """Return the calibration tokens whose gradients give every layer its rate."""
-    if not isinstance(job.parameters, AllocationOptions) or job.parameters.allocation != "fisher":
+    options = job.parameters.allocation_options
+    if options is None or options.allocation != "fisher":
         return 0
-    return min(job.parameters.fisher_sequences * tokens.window, tokens.calibration)
+    return min(options.fisher_sequences * tokens.window, tokens.calibration)
 
 
 def compared_tokens(job: Recipe, tokens: Tokens) -> int:
@@ -109,17 +104,6 @@ def compared_tokens(job: Recipe, tokens: Tokens) -> int:
     return (2 + MOST_SPLITS) * min(tokens.calibration, SPLIT_TOKENS)
 
 
-def compensation_of(parameters: MethodParameters) -> Refit | None:
-    """Return the compensation that the parameters request, None where they request none."""
-    if isinstance(parameters, RefitOptions):
-        return parameters.compensation if parameters.compensation and parameters.compensation.refits else None
-    return parameters.compensation if isinstance(parameters, CompensationOptions) else None
-
-
-def is_after_a_cut(compensation: Refit) -> bool:
-    return isinstance(compensation, CutRefit)
-
-
 def seeks_latency(job: Recipe) -> bool:
     return job.target is not None and job.target.latency_ratio is not None
 
@@ -127,8 +111,8 @@ def seeks_latency(job: Recipe) -> bool:
 def facts_of(description: ModelDescription, job: Recipe, tokens: Tokens) -> CostFacts[MethodParameters]:
     """Return the facts that the cost of the method that prunes goes by; measured, it has its default parameters."""
     parameters = job.parameters
-    if isinstance(parameters, SensitivityOptions):
-        parameters = parse_parameters(parameters.method, {}, parameters.pattern)
+    if (measured := parameters.sensitivity_options) is not None:
+        parameters = parse_parameters(measured.method, {}, measured.pattern)
     return CostFacts(description, parameters, job.sparsity or 0, tokens)
 
 
@@ -140,7 +124,7 @@ def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
     a multiplication by XᵀX in every step.
     """
     variant = calibrated_variant(job.method, job.pattern, job.parameters)
-    compensation = compensation_of(job.parameters)
+    compensation = job.parameters.requested_compensation
     if variant.reads != "gram" and compensation is None:
         return 0
     inputs = {(linear.layer, linear.in_features) for linear in description.linears}
@@ -153,7 +137,7 @@ def _solver(description: ModelDescription, job: Recipe, tokens: Tokens) -> int:
             if each.experts is not None
         )
     if compensation is not None:
-        steps = compensation.conjugate_gradient if isinstance(compensation, Compensation) else 0
+        steps = compensation.conjugate_gradient_steps
         products = 2 * MOST_STEPS if steps == "auto" else steps
         if compensation.refits:
             grams += sum(2 * width**2 * tokens.calibration + 4 * width**3 // 3 for _, width in inputs)

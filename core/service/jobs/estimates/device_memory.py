@@ -18,15 +18,13 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.unit_splits import MOST_SPLITS, SPLIT_TOKENS
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import Compensation
 from core.engine.options.patterns import STRUCTURED
-from core.engine.options.propagation import PropagationOptions
 from core.engine.pruning.layerwise.waiting import waiting_bytes
 from core.methods.cost import FLOAT, Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.validation import calibrated_variant
-from core.service.jobs.estimates.compute import allocating_tokens, compared_tokens, compensation_of, facts_of
+from core.service.jobs.estimates.compute import allocating_tokens, compared_tokens, facts_of
 from core.service.jobs.estimates.device_choices import (
     account_choosing_training,
     account_forwards,
@@ -49,7 +47,7 @@ def pass_bytes(
         facts_of(description, job, tokens),
         get_method(job.method).variant(job.pattern).cost,
         calibrated_variant(job.method, job.pattern, job.parameters).reads,
-        compensation_of(job.parameters),
+        job.parameters.requested_compensation,
         forward_bytes(description, job.parameters, device) if tokens.calibration else WEIGHT_BYTES[description.dtype],
         activation_budget_bytes,
         device,
@@ -63,9 +61,9 @@ def pass_bytes(
 def forward_bytes(description: ModelDescription, parameters: MethodParameters, device: DeviceKind) -> int:
     """Return the bytes of a value in the calibration forward on such a device, as `forward_dtype` chooses it."""
     stored = WEIGHT_BYTES[description.dtype]
-    if not isinstance(parameters, PropagationOptions):
+    if parameters.propagation_options is None:
         return stored if device.prefers_16_bit else FLOAT
-    requested = parameters.forward_dtype
+    requested = parameters.propagation_options.forward_dtype
     if requested != "auto" or description.discovered is not None:
         return WEIGHT_BYTES[description.dtype if requested == "auto" else requested]
     return 2 if device.prefers_16_bit else stored
@@ -199,7 +197,7 @@ def _prune_group(ledger: Ledger, given: PassFacts, dense: GroupShape, group: Gro
                 ledger.reach(fitted_from + largest + max(2 * squares, weights))
             with ledger.holding(weights if compensation.refits else 0):
                 ledger.reach(solver)
-                if isinstance(compensation, Compensation) and compensation.conjugate_gradient:
+                if compensation is not None and compensation.conjugate_gradient_steps:
                     # The pruned weights; mask, residual, its scaled copy, search, image, and the fit before and now.
                     done = weights - largest
                     ledger.reach(weights + done + largest * 25 // 4)

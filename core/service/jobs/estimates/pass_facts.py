@@ -9,7 +9,6 @@ from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.evaluation.reload_memory import VERIFIED_POSITIONS
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import Refit
-from core.engine.options.propagation import PropagationOptions
 from core.methods.cost import FLOAT, Cost, CostFacts
 
 LOGIT_POSITIONS = 256
@@ -57,8 +56,8 @@ class PassFacts:
     def micro_batch(self) -> int:
         """Tokens of a forward."""
         window = max(1, self.facts.tokens.window)
-        options = self.facts.parameters
-        chosen = options.micro_batch if isinstance(options, PropagationOptions) else None
+        options = self.facts.parameters.propagation_options
+        chosen = None if options is None else options.micro_batch
         return window * (chosen or max(1, _MICRO_BATCH_TOKENS // window))
 
     @property
@@ -70,8 +69,8 @@ class PassFacts:
     @property
     def waits(self) -> bool:
         """True where all of these tokens wait in a block for its weights; else they go through it twice."""
-        options = self.facts.parameters
-        return not isinstance(options, PropagationOptions) or options.propagation == "in_flight"
+        options = self.facts.parameters.propagation_options
+        return options is None or options.propagation == "in_flight"
 
     @property
     def outer_bytes(self) -> int:

@@ -25,7 +25,6 @@ from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.exporters.exporter_info import AddedCost
 from core.engine.exporters.registry import ADDED
 from core.engine.options.patterns import STRUCTURED
-from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.width import WidthOptions
 from core.methods.cost import PassSizes, Tokens
 from core.methods.registry import get_method
@@ -35,10 +34,8 @@ from core.service.jobs.estimates.classifier import ClassifierWork
 from core.service.jobs.estimates.compute import (
     allocating_tokens,
     compared_tokens,
-    compensation_of,
     compute_cost,
     facts_of,
-    is_after_a_cut,
     seeks_latency,
 )
 from core.service.jobs.estimates.device_memory import pass_bytes
@@ -101,9 +98,9 @@ def estimate_resources(
     their processes: where none of them holds the whole model, the reload check leaves most of it on the disk.
     """
     width = WEIGHT_BYTES[description.dtype]
-    compensation = compensation_of(job.parameters)
+    compensation = job.parameters.requested_compensation
     refit = compensation if compensation is not None and compensation.refits else None
-    in_float32 = refit is not None and is_after_a_cut(refit) and not device.prefers_16_bit
+    in_float32 = refit is not None and refit.is_after_a_cut and not device.prefers_16_bit
     forward = 4 if description.dtype == "float32" or in_float32 else 2
     lanes = 1 if refit is None else 2  # a refit has the dense block beside the other, with tokens of its own
     blocks = _largest_block(description)
@@ -127,9 +124,9 @@ def estimate_resources(
     method = get_method(job.method)
     cost, facts = method.variant(job.pattern).cost, facts_of(description, job, tokens)
     streams += description.hidden_size * forward * tokens.calibration * cost.calibration_aims(facts)
-    options = job.parameters
-    if isinstance(options, SensitivityOptions):  # a stream for every point; what the budget has over holds later blocks
-        at_once = len(options.rates or ()) * (len(blocks) if options.scope == "module" else 1)
+    options, measured = job.parameters, job.parameters.sensitivity_options
+    if measured is not None:  # a stream for every point; what the budget has over holds later blocks
+        at_once = len(measured.rates or ()) * (len(blocks) if measured.scope == "module" else 1)
         streams += description.hidden_size * width * at_once * tokens.evaluation + description.bytes
     engine = ends + pruning + statistics + waiting + max(forward_pass, logits) + min(streams, activation_budget_bytes)
     at_experts = experts_account(
@@ -163,7 +160,7 @@ def estimate_resources(
     questions = max((asking_bytes(description, each, device.logits_bytes) for each in longest), default=0)
     writing = description.bytes if tokens.own_text else 0  # prompts are left out where a model does not fit
     model_peak = max(model_peak, questions, writing)
-    if device.has_own_memory and at_experts is None and not isinstance(options, SensitivityOptions):
+    if device.has_own_memory and at_experts is None and measured is None:
         engine = pass_bytes(description, job, tokens, device=device, activation_budget_bytes=activation_budget_bytes)
     timed = timing_bytes(description, description.bytes if seeks_latency(job) else left.bytes, job.timed_length)
     if seeks_latency(job) or any(_holds(room, timed, device) for room in rooms):  # else it is left out

@@ -14,7 +14,6 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.exporters.registry import OFFERED
-from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
@@ -24,7 +23,6 @@ from core.pipeline.recipes.parts import Calibration, Evaluation, Output
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method, calibrated_variant, resolve_request
-from core.service.jobs.estimates.compute import compensation_of
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.classifier import resolve_classifier_job
 from core.service.jobs.resolution.hub_lookup import HubFindings
@@ -75,8 +73,8 @@ def resolve_job(
     parameters = checked.parameters
     reader = calibrated_method(checked.method, parameters)
     variant = calibrated_variant(checked.method, checked.pattern, parameters)
-    compensation = compensation_of(parameters)
-    allocation = parameters.measured_allocation if isinstance(parameters, AllocationOptions) else None
+    compensation, allocating = parameters.requested_compensation, parameters.allocation_options
+    allocation = None if allocating is None else allocating.measured_allocation
     if (variant.needs.calibration or compensation or allocation) and body.calibration is None:
         whose = "compensation" if compensation else f"allocation {allocation!r}" if allocation else reader.id
         raise InvalidRequest(

@@ -4,7 +4,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description
-from core.engine.options.allocation import AllocationOptions
 from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.patterns import parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity_curves import Sensitivity
@@ -65,7 +64,7 @@ def allocated_body(session: Session, team_id: str, body: JobBody, model: Resolve
     if not isinstance(reference, str) or not reference.startswith(JOB_PREFIX):
         return body
     checked = parse_parameters(body.method, body.parameters, body.pattern)
-    assert isinstance(checked, LayerSelection) and isinstance(checked, AllocationOptions), body.method
+    assert isinstance(checked, LayerSelection), body.method
     pattern = parse_pattern(body.pattern or get_method(body.method).patterns[0])
     if pattern.is_n_m:
         raise InvalidParameters(
