@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bench.architectures.outcomes import Capability
 from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.description import require_structure
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import removable_parameters
@@ -17,10 +18,9 @@ from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.streamed import StreamedModel
-from core.engine.options.experts import expert_sparsities
-from core.engine.options.width_counts import require_structure
 from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.pruning.results import PruneResult
+from core.engine.removals.experts.counts import expert_sparsities
 from core.engine.resume.store import ResumeStore
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request

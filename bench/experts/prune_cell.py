@@ -12,12 +12,12 @@ from transformers import AutoModelForCausalLM
 from bench.cell_program import answer
 from bench.evaluate_cell import perplexity
 from bench.experts.upcycle import watched
+from core.engine.architectures.description import require_structure
 from core.engine.architectures.discovered import architectures
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
-from core.engine.options.experts import expert_sparsities
-from core.engine.options.width_counts import require_structure
+from core.engine.removals.experts.counts import expert_sparsities
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import resolve_request
 

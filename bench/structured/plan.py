@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.patterns import STRUCTURED
-from core.engine.options.width_counts import require_structure
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request

@@ -8,8 +8,7 @@ from bench.judging_texts import IN_DOMAIN
 from bench.structured.figures import Figures
 from bench.structured.plan import FLAP, Row
 from bench.structured.results import Results
-from core.engine.architectures.description import ModelDescription
-from core.engine.options.width_counts import require_structure
+from core.engine.architectures.description import ModelDescription, require_structure
 
 
 class Ranking:

@@ -10,9 +10,9 @@ from typing import Generic, TypeVar
 
 from core.engine.evaluation.classifier_memory import MEASURED_AT_ONCE
 from core.engine.options.base import MethodParameters
-from core.engine.options.filters import FilterParameters
 from core.engine.options.iteration import IterationOptions
 from core.engine.pruning.classifier_memory import ClassifierMemory, LayerwisePruning, Solver
+from core.engine.removals.filters.options import FilterParameters
 
 _P = TypeVar("_P", bound=MethodParameters)
 _F = TypeVar("_F", bound=FilterParameters)

@@ -6,11 +6,11 @@ A class is found by the protocol it implements, so that a method may have one fo
 from core import methods
 from core.discovery import find_class, require_class
 from core.engine.options.base import MethodParameters
-from core.engine.options.layer_selection import LayerSelection
 from core.engine.pruning.layerwise.classifier_pass import OneShot
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
+from core.engine.removals.weights.options import LayerSelection, selection_of
 
 _MODULE = "method"
 
@@ -30,6 +30,7 @@ def build_classifier_method(method_id: str, parameters: MethodParameters) -> Cla
     """Build the implementation of a method for image classifiers: its own, or the layer-wise one on their layers."""
     own = find_class(methods, method_id, _MODULE, ClassifierMethod)
     layerwise = find_class(methods, method_id, _MODULE, Method)
-    if own is None and layerwise is not None and isinstance(parameters, LayerSelection):
-        return OneShot(layerwise(parameters), parameters)
+    if own is None and layerwise is not None:
+        selection = selection_of(parameters)
+        return OneShot(layerwise(selection), selection)
     return require_class(methods, method_id, _MODULE, ClassifierMethod)(parameters)

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import PatternFamily, family_of
+from core.engine.removals.registry import REMOVALS
+from core.engine.removals.removal import Removal
 from core.methods.classifier_cost import ClassifierCost
 from core.methods.cost import Cost
 from secateur_wire.methods import Needs, Paper
@@ -27,8 +29,6 @@ UNCHANGED = "None: the model keeps its size and speed."
 """Hardware gains to expect, by what a method does to a model."""
 
 
-Removed = Literal["weights", "heads_and_channels", "layers", "experts", "filters"]
-"""Parts that a method takes out of a model; weights become zero, all else is gone."""
 Read = Literal["none", "norms", "gram"]
 """Statistics of its inputs that a layer is pruned by, each with those before: none, norms of features, XᵀX."""
 
@@ -36,8 +36,8 @@ Read = Literal["none", "norms", "gram"]
 class Variant(BaseModel):
     """Properties of a method that may depend on the pattern family of a job.
 
-    `description` is a paragraph for whoever has to choose, `gains` what hardware makes of the result. `removes` is None
-    where nothing is pruned.
+    `description` is a paragraph for whoever has to choose, `gains` what hardware makes of the result. `removes` is the
+    id of a removal, None where nothing is pruned.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -46,15 +46,20 @@ class Variant(BaseModel):
     gains: str
     needs: Needs
     parameters: type[MethodParameters] = Field(exclude=True)
-    removes: Removed | None = Field(None, exclude=True)
+    removes: str | None = Field(None, exclude=True)
     reads: Read = Field("none", exclude=True)
     cost: Cost[Any] = Field(default_factory=Cost, exclude=True)
     classifier_cost: ClassifierCost[Any] = Field(default_factory=ClassifierCost, exclude=True)
 
     @property
+    def removal(self) -> Removal | None:
+        """Return the kind of what goes, None where nothing is pruned."""
+        return None if self.removes is None else REMOVALS[self.removes]
+
+    @property
     def alone_measurable(self) -> bool:
         """Return whether it can prune one layer alone, at any rate: its weights without training, or its filters."""
-        return self.removes == "filters" or (self.removes == "weights" and not self.needs.training)
+        return self.removal is not None and self.removal.is_measurable_alone(trains=self.needs.training)
 
     def public(self) -> dict[str, object]:
         """Return the entry as GET /v1/methods shows it, with the JSON schema of its parameters."""

@@ -2,20 +2,19 @@
 
 import torch
 
-from core.engine.architectures.layer_count import layer_count
+from core.device_kinds import device_kind
+from core.engine.architectures.description import ModelDescription
 from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.models.precision import forward_dtype, gradient_dtype
 from core.engine.models.tensors import DTYPES
-from core.engine.options.experts import ExpertOptions, experts_left
-from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import SensitivityOptions
-from core.engine.options.width import WidthOptions
-from core.engine.options.width_counts import plan_width_reduction, require_structure
 from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.units.plan import UnitRemovalPlan
+from core.engine.removals.cut import Cut
+from core.engine.removals.weights.options import prunable_linears, selection_of
 from core.methods.engine import build_method, build_unit_method
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.plan import SensitivityPlan
@@ -24,8 +23,7 @@ from core.pipeline.recipes.validation import ResolvedRequest
 
 def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None) -> LayerwisePlan:
     """Make the plan of a pass that sets weights to zero, from a request that was checked against the model."""
-    description, checked = folder.description, request.parameters
-    assert isinstance(checked, LayerSelection), "structured methods have a plan of their own"
+    description, checked = folder.description, selection_of(request.parameters)
     linears = prunable_linears(description, checked)
     sparsity = request.sparsity or 0.0
     device = device or default_device()
@@ -52,6 +50,14 @@ def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.de
     )
 
 
+def cut_on(device: torch.device, request: ResolvedRequest, description: ModelDescription) -> Cut:
+    """Return what the removal of a request has to know, with the device's alignment where the request names none."""
+    removal = request.removal
+    if removal is None or not removal.narrows or removal.alignment(request.parameters) is not None:
+        return request.cut(description)
+    return request.cut(description, round_to=device_kind(device.type).round_to)
+
+
 def make_unit_removal_plan(
     folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None
 ) -> UnitRemovalPlan:
@@ -60,38 +66,20 @@ def make_unit_removal_plan(
     How many channels are left depends on the device, so InvalidSparsity is raised where its multiples reach no such
     sparsity.
     """
-    description, checked, ratio = folder.description, request.parameters, request.sparsity
-    structure = require_structure(description)
-    assert ratio is not None
+    description, checked = folder.description, request.parameters
+    assert request.sparsity is not None and request.removal is not None
     device = device or default_device()
     dtype = DTYPES[description.dtype]
-    width_reduction = None
-    if isinstance(checked, WidthOptions):
-        width_reduction = plan_width_reduction(
-            description,
-            checked,
-            ratio,
-            layout=request.layout,
-            device=device.type,
-            at_least=request.at_least,
-            is_timed=request.is_timed,
-        )
-    removed_layers, experts = 0, None
-    if isinstance(checked, ExpertOptions):
-        experts = experts_left(description, structure, ratio, at_least=request.at_least)
-    elif width_reduction is None:
-        removed_layers = layer_count(
-            structure, parameters=description.parameters, ratio=ratio, at_least=request.at_least
-        )
+    counts = request.removal.check(cut_on(device, request, description))
     return UnitRemovalPlan(
         method_id=request.method,
-        sparsity=ratio,
+        sparsity=request.sparsity,
         parameters=checked,
         layout=request.layout,
         at_least=request.at_least,
-        width_reduction=width_reduction,
-        removed_layers=removed_layers,
-        experts=experts,
+        width_reduction=counts.width_reduction,
+        removed_layers=counts.removed_layers,
+        experts=counts.experts_left,
         dtype=dtype,
         forward_dtype=gradient_dtype(dtype, device),
         device=device,

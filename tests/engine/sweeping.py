@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_kinds.heads import attention_mode
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tensors import load_tensors
-from core.engine.options.width import WidthOptions
-from core.engine.options.width_counts import require_structure
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.results import PruneResult
+from core.engine.removals.widths.options import WidthOptions
 from core.engine.resume.kinds import BLOCK
 from core.methods.registry import get_method
 from core.pipeline.plans import make_plan

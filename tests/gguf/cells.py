@@ -17,7 +17,7 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.protocols import AddedForm
 from core.engine.models.folder import open_model
 from core.pipeline.passes import walk_for
-from core.pipeline.recipes.outputs import cut_of
+from core.pipeline.recipes.outputs import losses_of
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
 from tests.engine.tiny import make_tokens
 from tests.gguf.trained import LINES, save_trained
@@ -64,7 +64,7 @@ def cut_trained(place: Path, family: str, way: str, **changes: Any) -> Path:
     folder = save_trained(place / "model", family, **changes)
     opened = open_model(folder)
     request = WAYS[way].request(opened.description)
-    INFO.check_types(opened.description, ["F16"], cut_of(opened.description, request), "output.exports.0.types")
+    INFO.check_types(opened.description, ["F16"], losses_of(opened.description, request), "output.exports.0.types")
     if way == "uncut":
         return folder
     work = place / "work"

@@ -13,7 +13,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.gguf_header import ARCHITECTURES
 from core.errors import InvalidRequest
 from core.pipeline.messages import ImportGgufSpec
-from core.pipeline.recipes.outputs import cut_of
+from core.pipeline.recipes.outputs import losses_of
 from core.pipeline.stages.models import import_gguf
 from tests.gguf.cells import WAYS, Cell, Way, cut_trained, export, nightly_but
 from tests.gguf.trained import FAMILIES, MINUTE, STEPS, save_trained
@@ -72,7 +72,7 @@ def test_a_cell_that_is_not_offered_is_refused_before_a_job_is_queued(family: st
 def test_biases_that_a_method_leaves_are_refused_where_there_is_no_room_for_them(tmp_path: Path) -> None:
     for family in ("llama", "qwen2", "qwen3"):
         description = open_model(save_trained(tmp_path / family, family, training_steps=0)).description
-        cut = cut_of(description, Way("flap", 0.15).request(description))
+        cut = losses_of(description, Way("flap", 0.15).request(description))
         if family == "qwen3":
             with pytest.raises(InvalidRequest, match="has Qwen3ForCausalLM without biases"):
                 INFO.check_types(description, ["F16"], cut, "types")

@@ -10,7 +10,6 @@ from core.device_kinds import CPU, CUDA, DeviceKind
 from core.engine.architectures.description import ModelDescription, inspect_folder
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.evaluation.reload_memory import ReloadRoom
-from core.engine.options.width_counts import reachable_sparsities
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.request import Recovery
 from core.methods.cost import Tokens
@@ -172,8 +171,9 @@ def test_a_refit_takes_both_models_the_calibration_tokens(method: str) -> None:
 def test_a_refit_of_a_shape_that_a_device_does_not_have_is_estimated_all_the_same(tmp_path: Path) -> None:
     description = inspect_folder(make_model(tmp_path, intermediate_size=192))
     channels = {"attention": "none", "compensation": {"refit": 0.5}}
-    parameters = _job(method="llm-pruner", pattern="structured", parameters=channels).parameters
-    most = reachable_sparsities(description, parameters)[-1]
+    job = _job(method="llm-pruner", pattern="structured", parameters=channels)
+    assert job.removal is not None
+    most = job.removal.reachable(job.request.cut(description))[-1]
     target = {"parameters": round(description.parameters * (1 - most))}
 
     def peak(sparsity: float, **more: Any) -> int:

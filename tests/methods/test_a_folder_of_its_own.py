@@ -21,7 +21,7 @@ INFO = '''
 
     from pydantic import Field
 
-    from core.engine.options.layer_selection import LayerSelection
+    from core.engine.removals.weights.options import LayerSelection
     from core.engine.options.propagation import PropagationOptions
     from core.methods.cost import Cost, CostFacts
     from core.methods.method_info import ZEROS, MethodInfo

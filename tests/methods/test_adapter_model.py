@@ -17,13 +17,13 @@ from core.engine.architectures.structure import LayerShape
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.models.tensors import load_tensors
-from core.engine.options.width import WidthOptions
-from core.engine.options.width_counts import plan_width_reduction
 from core.engine.pruning.schedule import counts_at, cubic
 from core.engine.pruning.units.adapter_model import AdapterModel, estimated_gradient
 from core.engine.pruning.units.removal import KeptUnits, kept_mask
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
 from core.engine.recovery.request import Lora
+from core.engine.removals.widths.counts import plan_width_reduction
+from core.engine.removals.widths.options import WidthOptions
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters
 from core.methods.cost import Tokens

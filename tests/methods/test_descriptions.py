@@ -5,13 +5,13 @@ from importlib import import_module
 
 import pytest
 
-from core.engine.options.experts import ExpertOptions
-from core.engine.options.filters import FilterParameters
-from core.engine.options.layer_selection import LayerSelection
-from core.engine.options.width import WidthOptions
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
+from core.engine.removals.experts.options import ExpertOptions
+from core.engine.removals.filters.options import FilterParameters
+from core.engine.removals.weights.options import LayerSelection
+from core.engine.removals.widths.options import WidthOptions
 from core.methods.engine import build_classifier_method, build_method, build_unit_method
 from core.methods.registry import METHODS, get_method, parse_parameters
 
@@ -30,13 +30,13 @@ def test_no_two_methods_have_one_place() -> None:
 @pytest.mark.parametrize("method_id", METHODS)
 def test_what_it_removes_is_what_its_parameters_and_patterns_are_for(method_id: str) -> None:
     info = get_method(method_id)
-    kinds = {"weights": LayerSelection, "heads_and_channels": WidthOptions, "filters": FilterParameters,
+    kinds = {"weights": LayerSelection, "widths": WidthOptions, "filters": FilterParameters,
              "experts": ExpertOptions}  # fmt: skip
     assert (info.removes is not None) == info.prunes
     for removes, kind in kinds.items():
         if info.prunes:
             assert (info.removes == removes) == issubclass(info.parameters, kind)
-    smaller = ("heads_and_channels", "layers", "experts", "filters")
+    smaller = ("widths", "layers", "experts", "filters")
     assert (info.patterns == ("structured",)) == (info.removes in smaller)
 
 

@@ -14,8 +14,8 @@ from core.engine.architectures.description import inspect_folder
 from core.engine.evaluation.divergence import divergences
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
-from core.engine.options.width_counts import plan_width_reduction
 from core.engine.pruning.results import PruneResult, UnitRow
+from core.engine.removals.widths.counts import plan_width_reduction
 from core.errors import InvalidParameters
 from core.methods.cost import CostFacts, Tokens
 from core.methods.frontier import layer_search

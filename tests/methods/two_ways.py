@@ -15,7 +15,7 @@ _FILES = {
 
         from pydantic import Field
 
-        from core.engine.options.layer_selection import LayerSelection
+        from core.engine.removals.weights.options import LayerSelection
         from core.engine.options.propagation import PropagationOptions
         from core.methods.method_info import ZEROS, MethodInfo
         from core.methods.two_ways.structured_info import STRUCTURED
@@ -49,7 +49,7 @@ _FILES = {
 
         from pydantic import Field
 
-        from core.engine.options.width import WidthOptions
+        from core.engine.removals.widths.options import WidthOptions
         from core.methods.cost import Cost, CostFacts
         from core.methods.method_info import SMALLER, Variant
         from secateur_wire.methods import Needs
@@ -73,7 +73,7 @@ _FILES = {
             gains=SMALLER,
             needs=Needs(calibration=True, gradients=False, training=False),
             parameters=StructuredParameters,
-            removes="heads_and_channels",
+            removes="widths",
             cost=StructuredCost(),
         )
     ''',

@@ -16,13 +16,13 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.engine.models.folder import open_model
-from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
 from core.engine.pruning.micro_batches import run_within_memory
 from core.engine.pruning.network import Network
 from core.engine.recovery.language import recover
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
+from core.engine.removals.weights.options import prunable_linears, selection_of
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
 from core.pipeline.passes import walk_for

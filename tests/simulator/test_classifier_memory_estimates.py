@@ -13,13 +13,13 @@ from core.engine.architectures.classifier_passes import ClassifierPasses, PassBy
 from core.engine.evaluation.accuracy import measure_accuracy
 from core.engine.evaluation.classifier_memory import checking_bytes, timing_bytes
 from core.engine.models.classifier import load_classifier, open_classifier
-from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.pruning.classifier_trace import trace_classifier
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.network import Network, weights_of
 from core.engine.recovery.request import Recovery
+from core.engine.removals.weights.options import prunable_linears, selection_of
 from core.engine.resume.store import ResumeStore
 from core.methods.engine import build_classifier_method
 from core.methods.registry import METHODS, get_method

@@ -31,7 +31,7 @@ _PUBLIC = frozenset({"NotFound", "connection_made", "held_aside", "hub_patience_
 _DEVICES = ("core/device_kinds.py", "core/engine/models/accelerator.py")
 """The modules that may tell kinds of devices apart: facts of each without torch, and the interface to each."""
 _DEVICE = re.compile(r"cuda(:\d+)?|/dev/nvidia.*|torch\.cuda\..*")
-_LONGEST_FILE = 300
+_LONGEST_FILE = 500
 _UNTYPED = re.compile(r"dict\[str, Any\]")
 _LOOKED_UP = frozenset({"recipe", "body", "metrics", "report"})
 _TYPED_FROM_SUBMIT_TO_REPORT = (

@@ -23,7 +23,7 @@ def test_a_count_that_fell_is_written_down() -> None:
         ("device_kind", "core/a.py", "from torch import cuda\n"),
         ("device_kind", "worker/a.py", "Path('/dev/nvidiactl').exists()\n"),
         ("docstring_first_word", "core/a.py", 'def f() -> int:\n    """What it is."""\n'),
-        ("long_file", "core/a.py", "\n" * 301),
+        ("long_file", "core/a.py", "\n" * 501),
         ("look_up", "worker/a.py", 'x = job.metrics["bytes"]\n'),
         ("package_paragraph", "core/a/__init__.py", ""),
         ("paper", "core/methods/a/method.py", '"""A method."""\n'),

@@ -12,6 +12,7 @@ from bench.cell_program import answer
 from bench.structured.baselines import osscar, slimgpt
 from bench.structured.baselines.slicegpt import save_sliced, slice_model, width_for
 from bench.structured.baselines.walk import Walk, dense_model, linear, set_weight
+from core.engine.architectures.description import require_structure
 from core.engine.architectures.heterogeneous import per_layer_config
 from core.engine.datasets.formats import detect_format
 from core.engine.datasets.text_files import read_documents
@@ -19,7 +20,6 @@ from core.engine.datasets.token_windows import calibration_windows
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.tensors import DTYPES, write_tensors
-from core.engine.options.width_counts import require_structure
 
 MULTIPLE = 8
 """Channels that stay are a multiple of this, as those of the product on a CPU."""

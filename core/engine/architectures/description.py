@@ -295,3 +295,13 @@ def _linear(family: Architecture, tensors: dict[str, TensorEntry], layer: int, n
         )
     rows, columns = reversed(entry.shape) if family.transposed else entry.shape
     return LinearShape(name=full, layer=layer, out_features=rows, in_features=columns)
+
+
+def require_structure(description: ModelDescription) -> ModelStructure:
+    """Return the removable groups of the model; raises UnusableModel where an earlier version made its description."""
+    if description.structure is None:
+        raise UnusableModel(
+            "the model was registered before structured pruning was there: register it again under another name",
+            param="model",
+        )
+    return description.structure

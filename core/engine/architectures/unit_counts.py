@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from itertools import product
 
 from core.engine.architectures.fullest_layer import fullest_layer
-from core.engine.architectures.layer_count import ROUNDING
 from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.errors import InvalidSparsity, UnsupportedArchitecture
+
+ROUNDING = 1e-6
+"""Parameters that a ratio, a float, may mean too many or too few."""
 
 
 @dataclass(frozen=True)

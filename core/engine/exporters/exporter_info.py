@@ -6,24 +6,12 @@ from typing import Literal
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
+from core.engine.removals.losses import Losses
 
 Written = Literal["first", "after", "beside", "added"]
 """Moment at which a form is written: first, as every artifact; where it was asked for, after the artifact is verified;
 beside every artifact of its families of tasks, while the model is in memory, so that it is verified too; or added to a
 verified artifact, in files of the types that were asked for."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Parts that a job takes out of a language model, or leaves behind in their place, as `biases`.
-
-    `unlike_layers`: those that are left may differ in shape.
-    """
-
-    heads: bool = False
-    layers: bool = False
-    biases: bool = False
-    unlike_layers: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +71,7 @@ class ExporterInfo:
     def check(self, description: Description, pattern: str) -> None:
         """Require that the form fits a model, and what is pruned of it; raises InvalidRequest."""
 
-    def check_types(self, description: ModelDescription, types: Sequence[str], cut: Cut, param: str) -> None:
+    def check_types(self, description: ModelDescription, types: Sequence[str], losses: Losses, param: str) -> None:
         """Require that an added form can be written of what becomes of a language model; raises InvalidRequest."""
 
     def widths(self, types: Sequence[str]) -> tuple[int, ...]:

@@ -4,10 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.engine.architectures.description import ModelDescription
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions, Refit, RefitOptions
-from core.engine.options.layer_removal import check_layer_count
 from core.engine.options.propagation import PropagationOptions
 from core.engine.options.sensitivity import SensitivityOptions
 
@@ -51,10 +49,6 @@ class MethodParameters(BaseModel):
         if not isinstance(self, RefitOptions) or self.compensation:
             return self
         return self.model_copy(update={"compensation": self.default_refit})
-
-    def check_removed_layers(self, description: ModelDescription, count: int) -> None:
-        """Require that as many whole layers of a model may go; raises InvalidSparsity or InvalidParameters."""
-        check_layer_count(description, count)
 
     def split_calibration(self, samples: int | None) -> tuple[int | None, int] | None:
         """Return how many calibration sequences are of the text and how many the model generates; None: no wish.

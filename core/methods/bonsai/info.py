@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from core.engine.options.base import BudgetOptions
-from core.engine.options.width import WidthOptions
+from core.engine.removals.widths.options import WidthOptions
 from core.methods.cost import FLOAT, ChoiceMemory, ChoosingForwards, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
@@ -82,6 +82,6 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=BonsaiParameters,
-    removes="heads_and_channels",
+    removes="widths",
     cost=BonsaiCost(),
 )

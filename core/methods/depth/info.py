@@ -5,9 +5,10 @@ from typing import Literal
 from pydantic import Field
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.base import BudgetOptions, MethodParameters
+from core.engine.options.base import BudgetOptions
 from core.engine.options.compensation import RefitOptions
-from core.engine.options.layer_removal import runs_that_may_go
+from core.engine.removals.layers.counts import runs_that_may_go
+from core.engine.removals.layers.options import LayerOptions
 from core.errors import InvalidParameters
 from core.methods.cost import ChoiceMemory, ChoosingForwards, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
@@ -17,7 +18,7 @@ QUICK_TOKENS = 1024
 """Tokens that perplexity is measured on by `budget: quick`, where a sequence is not longer."""
 
 
-class DepthParameters(MethodParameters, BudgetOptions, RefitOptions):
+class DepthParameters(LayerOptions, BudgetOptions, RefitOptions):
     """Parameters of `depth`."""
 
     criterion: Literal["perplexity", "angular", "block_influence"] = Field(

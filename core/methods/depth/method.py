@@ -10,12 +10,12 @@ from torch import Tensor
 from core.counting import counted
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.engine.options.layer_removal import first_that_may_go, layers_that_may_go, runs_that_may_go
 from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.protocols.units import UnitMethod
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits
 from core.engine.pruning.units.stream_directions import StreamDirections
+from core.engine.removals.layers.counts import first_that_may_go, layers_that_may_go, runs_that_may_go
 from core.methods.depth.info import QUICK_TOKENS, DepthParameters
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.engine.options.experts import ROUTER_STEPS, SWEEPS, ExpertOptions
+from core.engine.removals.experts.options import ROUTER_STEPS, SWEEPS, ExpertOptions
 from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import MethodInfo
 from secateur_wire.methods import Needs, Paper

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from core.engine.options.allocation import LayerSparsities
-from core.engine.options.filters import FilterParameters
+from core.engine.removals.filters.options import FilterParameters
 from core.methods.classifier_cost import ClassifierFacts, FilterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper

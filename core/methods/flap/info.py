@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.compensation import CutRefit
-from core.engine.options.width import WidthOptions
+from core.engine.removals.widths.options import WidthOptions
 from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
@@ -95,6 +95,6 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=True, gradients=False, training=False),
     parameters=FLAPParameters,
-    removes="heads_and_channels",
+    removes="widths",
     cost=FLAPCost(),
 )

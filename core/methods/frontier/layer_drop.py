@@ -4,9 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from core.engine.architectures.description import ModelDescription
-from core.engine.options.layer_removal import most_removable_layers
-from core.engine.options.width_counts import require_structure
+from core.engine.architectures.description import ModelDescription, require_structure
+from core.engine.removals.layers.counts import most_removable_layers
 from core.methods.frontier.own_text import Budget
 
 _ROUNDING = 0.5

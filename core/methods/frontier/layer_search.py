@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from core.engine.evaluation.divergence import divergences
-from core.engine.options.layer_removal import required_layers
 from core.engine.pruning.layerwise.block_gradients import forward_blocks
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.pruning.units.trial import ends_after_trial
+from core.engine.removals.layers.counts import required_layers
 from core.errors import InvalidSparsity
 from core.methods.frontier.layer_drop import LayerDrop, descend
 from core.methods.frontier.layer_runs import least_costly

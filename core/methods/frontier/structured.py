@@ -8,7 +8,6 @@ from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName
 from core.engine.models.tensors import to_out_in
 from core.engine.options.compensation import Refit
-from core.engine.options.width_counts import reduction_of_rest
 from core.engine.pruning.compensation.refit import refit
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.layerwise.propagation import InputGroup, input_groups
@@ -25,6 +24,7 @@ from core.engine.pruning.units.removal import (
     require_finite,
 )
 from core.engine.pruning.units.unit_slices import StackSlice
+from core.engine.removals.widths.counts import reduction_of_rest
 from core.methods.frontier.experts_fit import ExpertsFit
 from core.methods.frontier.input_removal import output_metric, without_inputs
 from core.methods.frontier.layer_drop import LAYER_DROP
@@ -141,7 +141,7 @@ def _counts_without(
             context.sparsity,
             left,
             layout=context.layout,
-            device=context.streamed.device.type,
+            round_to=width_reduction.round_to,
             at_least=context.at_least,
         )
     counts = width_reduction.counts

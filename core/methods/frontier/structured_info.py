@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.compensation import CutRefit
-from core.engine.options.width import WidthOptions
+from core.engine.removals.widths.options import WidthOptions
 from core.errors import InvalidParameters
 from core.methods.cost import GRADIENT_PASSES, ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.frontier.layer_drop import LAYER_DROP, most_layers, most_trials
@@ -236,7 +236,7 @@ STRUCTURED_VARIANT = Variant(
     gains=SMALLER,
     needs=Needs(calibration=True, gradients=True, training=False),
     parameters=StructuredFrontierParameters,
-    removes="heads_and_channels",
+    removes="widths",
     reads="gram",
     cost=StructuredFrontierCost(),
 )

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from core.engine.options.allocation import LayerSparsities
 from core.engine.options.iteration import IterationOptions
-from core.engine.options.layer_selection import LayerSelection
+from core.engine.removals.weights.options import LayerSelection
 from core.methods.classifier_cost import ClassifierCost, ClassifierFacts, retraining_bytes
 from core.methods.method_info import ZEROS, MethodInfo
 from secateur_wire.methods import Needs, Paper

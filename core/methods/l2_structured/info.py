@@ -1,6 +1,6 @@
 """L2 norm, structured: its description and parameters."""
 
-from core.engine.options.width import RankedWidthOptions
+from core.engine.removals.widths.options import RankedWidthOptions
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs
 
@@ -25,5 +25,5 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=False, gradients=False, training=False),
     parameters=L2StructuredParameters,
-    removes="heads_and_channels",
+    removes="widths",
 )

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.engine.options.width import RankedWidthOptions
+from core.engine.removals.widths.options import RankedWidthOptions
 from core.methods.cost import CostFacts, GradientCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper
@@ -52,6 +52,6 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=True, gradients=True, training=False),
     parameters=LLMPrunerParameters,
-    removes="heads_and_channels",
+    removes="widths",
     cost=LLMPrunerCost(),
 )

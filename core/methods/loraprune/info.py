@@ -36,6 +36,6 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=LoRAPruneParameters,
-    removes="heads_and_channels",
+    removes="widths",
     cost=AdapterCost(),
 )

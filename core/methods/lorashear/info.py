@@ -91,6 +91,6 @@ INFO = MethodInfo(
     patterns=("structured",),
     needs=Needs(calibration=True, gradients=True, training=True),
     parameters=LoRAShearParameters,
-    removes="heads_and_channels",
+    removes="widths",
     cost=LoRAShearCost(),
 )

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions
-from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.propagation import PropagationOptions
+from core.engine.removals.weights.options import LayerSelection
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
 from secateur_wire.methods import Needs, Paper
 

@@ -1,7 +1,7 @@
 """Optimal Brain Damage: its description and parameters."""
 
 from core.engine.options.iteration import CurvatureOptions, IterationOptions
-from core.engine.options.layer_selection import LayerSelection
+from core.engine.removals.weights.options import LayerSelection
 from core.methods.classifier_cost import ClassifierCost, ClassifierFacts, retraining_bytes
 from core.methods.method_info import ZEROS, MethodInfo
 from secateur_wire.methods import Needs, Paper

@@ -12,8 +12,8 @@ from core.engine.evaluation.classifier_memory import MEASURED_AT_ONCE
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.compensation import CompensationOptions
 from core.engine.options.iteration import CurvatureOptions
-from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.propagation import PropagationOptions
+from core.engine.removals.weights.options import LayerSelection
 from core.errors import InvalidParameters
 from core.methods.classifier_cost import ClassifierCost, ClassifierFacts
 from core.methods.cost import WAITING_FOR_MEMORY, Cost, CostFacts, in_turn

@@ -5,8 +5,8 @@ from typing import Any, Self
 from pydantic import GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 
-from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.propagation import PropagationOptions
+from core.engine.removals.weights.options import LayerSelection
 from core.methods.cost import CostFacts, GradientCost
 from core.methods.method_info import UNCHANGED, MethodInfo
 from secateur_wire.methods import Needs

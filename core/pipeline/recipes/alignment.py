@@ -4,10 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription
 from core.engine.exporters.registry import ADDED
-from core.engine.options.width import WidthOptions
-from core.engine.options.width_counts import rounding_cost
 from core.errors import InvalidSparsity, InvalidTarget
 from core.pipeline.recipes.parts import Export
 from core.pipeline.recipes.validation import ResolvedRequest
@@ -27,9 +24,9 @@ def aligned_request(
     Where no aligned widths are as near as the request wants, it stays unset.
     """
     request = resolve(parameters)
-    if not isinstance(request.parameters, WidthOptions) or request.parameters.round_to is not None:
+    removal = request.removal
+    if removal is None or not removal.narrows or removal.alignment(request.parameters) is not None:
         return request
-    assert isinstance(description, ModelDescription)
     widths = sorted({each for export in exports for each in _widths(export)}, reverse=True)
     for width in widths:
         try:
@@ -46,11 +43,8 @@ def _widths(export: Export) -> Sequence[int]:
     return exporter.widths([each for each in export.types if each in exporter.types])
 
 
-def _cost(description: ModelDescription, request: ResolvedRequest) -> float:
+def _cost(description: Description, request: ResolvedRequest) -> float:
     """Return the relative difference from what was asked to go; 1 where that is searched for."""
     if request.sparsity is None:
         return 1.0
-    assert isinstance(request.parameters, WidthOptions)
-    return rounding_cost(
-        description, request.parameters, request.sparsity, layout=request.layout, at_least=request.at_least
-    )
+    return 0.0 if request.removal is None else request.removal.rounding_cost(request.cut(description))

@@ -2,22 +2,19 @@
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
-from core.engine.exporters.exporter_info import Cut
 from core.engine.exporters.registry import ADDED, OFFERED
-from core.engine.options.width import WidthOptions
-from core.engine.options.width_counts import may_lose_heads
+from core.engine.removals.losses import Losses
 from core.errors import InvalidRequest
-from core.methods.registry import get_method
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.validation import ResolvedRequest
 
 
-def resolve_output(output: Output, description: Description, pattern: str, cut: Cut | None = None) -> Output:
+def resolve_output(output: Output, description: Description, pattern: str, losses: Losses | None = None) -> Output:
     """Return the output with its form's defaults; raises InvalidRequest for what does not fit the form or the model.
 
-    `cut` is what a language model loses, None: nothing.
+    `losses` are what a language model loses, None: nothing.
     """
-    _check_exports(output, description, cut or Cut())
+    _check_exports(output, description, losses or Losses())
     exporter = OFFERED[output.format]
     if exporter.default_compression is None and output.compression is not None:
         compressed = " and ".join(repr(form) for form, each in OFFERED.items() if each.default_compression is not None)
@@ -31,18 +28,14 @@ def resolve_output(output: Output, description: Description, pattern: str, cut: 
     return output.model_copy(update={"compression": output.compression or exporter.default_compression})
 
 
-def cut_of(description: ModelDescription, request: ResolvedRequest) -> Cut:
+def losses_of(description: ModelDescription, request: ResolvedRequest) -> Losses:
     """Return what a request takes out of a model."""
-    width = request.parameters if isinstance(request.parameters, WidthOptions) else None
-    return Cut(
-        heads=width is not None and may_lose_heads(description, width),
-        biases=width is not None and width.leaves_biases,
-        layers=get_method(request.method).variant(request.pattern).removes == "layers",
-        unlike_layers=request.layout == "per_layer",
-    )
+    if request.removal is None:
+        return Losses(unlike_layers=request.layout == "per_layer")
+    return request.removal.losses(request.cut(description))
 
 
-def _check_exports(output: Output, description: Description, cut: Cut) -> None:
+def _check_exports(output: Output, description: Description, losses: Losses) -> None:
     seen: set[str] = set()
     for index, export in enumerate(output.exports):
         param = f"output.exports.{index}"
@@ -64,4 +57,4 @@ def _check_exports(output: Output, description: Description, cut: Cut) -> None:
             raise InvalidRequest(
                 f"{param}.types: {mistake}: use some of {', '.join(exporter.types)}", param=f"{param}.types"
             )
-        exporter.check_types(description, types, cut, f"{param}.types")
+        exporter.check_types(description, types, losses, f"{param}.types")

@@ -7,6 +7,7 @@ from pydantic import BaseModel, JsonValue, SerializeAsAny, ValidationError, Vali
 
 from core.engine.options.base import MethodParameters
 from core.engine.recovery.request import Recovery
+from core.engine.removals.removal import Removal
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Calibration, Evaluation, Gates, Output, Target
 from core.pipeline.recipes.validation import ResolvedRequest
@@ -67,6 +68,11 @@ class Recipe(BaseModel, frozen=True):
             at_least=self.target is not None,
             is_timed=self.target is not None and self.target.latency_ratio is not None,
         )
+
+    @property
+    def removal(self) -> Removal | None:
+        """Return the kind of what goes, None where nothing is pruned."""
+        return self.request.removal
 
     @property
     def measures(self) -> bool:

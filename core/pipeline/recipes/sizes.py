@@ -1,27 +1,20 @@
 """Targets: the size or speed that an artifact is to have, and the sparsity that reaches it for a model."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.exporters.registry import OFFERED
-from core.engine.options.base import MethodParameters
-from core.engine.options.experts import ExpertOptions
-from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.patterns import STRUCTURED, parse_pattern
-from core.engine.options.width_counts import reachable_sparsities
+from core.engine.removals.cut import Cut
+from core.engine.removals.size import Figure
 from core.errors import InvalidSparsity, InvalidTarget
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
 
-_Figure = Literal["parameters", "bytes"]
 _AGREEMENT = 1e-9
 """Largest difference of a sparsity, given too as in a job's own recipe, from the one the target means."""
 
@@ -74,19 +67,17 @@ def resolve_target(
             param="target",
         )
     param = f"target.{target.kind}"
-    zeroes = isinstance(checked, LayerSelection)
-    if zeroes and target.latency_ratio is not None:
+    removal = info.variant(parsed.text).removal
+    assert removal is not None
+    if removal.zeroes and target.latency_ratio is not None:
         raise InvalidTarget(
             f"{param}: {no_speed_up(method)}",
             param=param,
         )
-    if isinstance(checked, ExpertOptions) and target.latency_ratio is not None:
-        raise InvalidTarget(
-            f"{param}: each token goes to as many experts as before, whichever go, so that no such ratio can be aimed "
-            "at: use target.parameters or target.bytes",
-            param=param,
-        )
-    if zeroes and target.bytes is not None and not leaves_out_zeros:
+    refusal = removal.latency_refusal()
+    if refusal is not None and target.latency_ratio is not None:
+        raise InvalidTarget(f"{param}: {refusal}", param=param)
+    if removal.zeroes and target.bytes is not None and not leaves_out_zeros:
         forms = " or ".join(repr(form) for form, each in OFFERED.items() if each.leaves_out_zeros)
         raise InvalidTarget(
             f"{param}: zeros take as many bytes as any other weight in a dense file: use output.format {forms}, or a "
@@ -94,6 +85,7 @@ def resolve_target(
             param=param,
         )
     layout = layout or description.layout
+    cut = Cut(description, checked, 0.0, parsed, layout, at_least=True)
     if target.latency_ratio is not None:
         if layout == "per_layer":
             raise InvalidTarget(
@@ -105,7 +97,7 @@ def resolve_target(
             raise InvalidSparsity(
                 "sparsity and target are both given: leave sparsity out, the worker searches for it", param="sparsity"
             )
-        most = reachable_sparsities(description, checked)[-1]
+        most = removal.reachable(cut)[-1]
         resolved = resolve_request(
             description, method, pattern, most, parameters, layout=layout, is_calibrated=is_calibrated
         )
@@ -115,8 +107,8 @@ def resolve_target(
         raise InvalidTarget(
             f"{param} {target.limit:,}: the dense model has {dense:,} already, ask for no more", param=param
         )
-    kind: _Figure = "parameters" if target.parameters is not None else "bytes"
-    scale = _zeros(description, checked, kind) if isinstance(checked, LayerSelection) else _groups(description, kind)
+    kind: Figure = "parameters" if target.parameters is not None else "bytes"
+    scale = removal.scale(cut, kind)
     meant = scale.sparsity_of(target.limit) if target.limit < dense else 0.0
     if sparsity is not None and abs(sparsity - meant) > _AGREEMENT:
         raise InvalidSparsity(
@@ -136,66 +128,23 @@ def resolve_target(
             is_calibrated=is_calibrated,
         )
     except InvalidSparsity:
-        nearest = scale.nearest(description, checked, meant, layout)
+        nearest = removal.nearest(replace(cut, sparsity=meant), kind)
         raise InvalidTarget(
             f"{param} {target.limit:,} is out of reach of {method} on this model: the nearest is {nearest:,}",
             param=param,
         ) from None
 
 
-@dataclass(frozen=True)
-class _Scale:
-    """Linear model of a figure of the artifact in the sparsity s: `start − slope·s`.
-
-    `margin` is added to a sparsity that counts weights, since every row may round it down by half a weight.
-    """
-
-    start: float
-    slope: float
-    margin: float = 0.0
-
-    def sparsity_of(self, figure: float) -> float:
-        return (self.start - figure) / self.slope + self.margin
-
-    def figure_of(self, sparsity: float) -> int:
-        return round(self.start - self.slope * sparsity)
-
-    def nearest(self, description: ModelDescription, checked: MethodParameters, sparsity: float, layout: Layout) -> int:
-        """Return the reachable figure nearest to that of a sparsity out of reach."""
-        if self.margin:  # whatever is below 1
-            return math.floor(self.start - self.slope * (1 - self.margin)) + 1
-        reachable = reachable_sparsities(description, checked, layout=layout)
-        beyond = [each for each in reachable if each >= sparsity]
-        return round(self.start - self.slope * (beyond[0] if beyond else reachable[-1]))
-
-
-def _zeros(description: Description, checked: LayerSelection, figure: _Figure) -> _Scale:
-    """Return the scale of nonzero parameters, or of bytes: a bit for each prunable weight, and those kept in full."""
-    linears = prunable_linears(description, checked)
-    prunable = sum(linear.numel for linear in linears)
-    margin = 0.5 / min(linear.in_features for linear in linears)
-    if figure == "parameters":
-        return _Scale(description.parameters, prunable, margin)
-    return _Scale(description.bytes + prunable / 8, prunable * WEIGHT_BYTES[description.dtype], margin)
-
-
-def _groups(description: Description, figure: _Figure) -> _Scale:
-    """Return the scale of the parameters that are left, or of their bytes."""
-    if figure == "parameters":
-        return _Scale(description.parameters, description.parameters)
-    return _Scale(description.bytes, description.parameters * WEIGHT_BYTES[description.dtype])
-
-
 def expected_size(
-    description: Description, sparsity: float, parameters: MethodParameters, output: str
+    description: Description, request: ResolvedRequest, output: str, *, sparsity: float | None = None
 ) -> tuple[int, int]:
     """Return the expected number of nonzero parameters of an artifact, and the bytes of its tensors.
 
-    `output` is the format.
+    `output` is the format; `sparsity` takes the place of the request's own.
     """
-    if isinstance(parameters, LayerSelection):
-        left = _zeros(description, parameters, "parameters").figure_of(sparsity)
-        if OFFERED[output].leaves_out_zeros:
-            return left, _zeros(description, parameters, "bytes").figure_of(sparsity)
+    removal, cut = request.removal, request.cut(description, sparsity=sparsity)
+    assert removal is not None
+    left = removal.scale(cut, "parameters").figure_of(cut.sparsity)
+    if removal.zeroes and not OFFERED[output].leaves_out_zeros:
         return left, description.bytes
-    return _groups(description, "parameters").figure_of(sparsity), _groups(description, "bytes").figure_of(sparsity)
+    return left, removal.scale(cut, "bytes").figure_of(cut.sparsity)

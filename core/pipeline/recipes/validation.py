@@ -3,18 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from core.device_kinds import CPU
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
-from core.engine.architectures.layer_count import layer_count
 from core.engine.options.base import MethodParameters
-from core.engine.options.experts import ExpertOptions, experts_left
-from core.engine.options.layer_selection import LayerSelection, check_masks, prunable_linears, selection_of
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, PatternFamily, parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity import SensitivityOptions
-from core.engine.options.width import WidthOptions
-from core.engine.options.width_counts import plan_width_reduction, require_structure
+from core.engine.removals.cut import Cut
+from core.engine.removals.removal import Removal
 from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity, UnsupportedArchitecture
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS, get_method, parse_parameters
@@ -36,6 +34,24 @@ class ResolvedRequest:
     layout: Layout = "uniform"
     at_least: bool = False
     is_timed: bool = False
+
+    @property
+    def removal(self) -> Removal | None:
+        """Return the kind of what goes, None where nothing is pruned."""
+        return get_method(self.method).variant(self.pattern).removal
+
+    def cut(self, description: Description, *, round_to: int = CPU.round_to, sparsity: float | None = None) -> Cut:
+        """Return what its removal has to know; `sparsity` takes the place of its own."""
+        return Cut(
+            description,
+            self.parameters,
+            (self.sparsity or 0.0) if sparsity is None else sparsity,
+            parse_pattern(self.pattern),
+            self.layout,
+            self.at_least,
+            self.is_timed,
+            round_to,
+        )
 
 
 def resolve_request(
@@ -73,21 +89,13 @@ def resolve_request(
     if parsed.is_n_m:
         parameters = _at_one_rate(method, parsed.text, parameters)
     checked = parse_parameters(method, parameters, parsed.text)
-    removes = info.variant(parsed.text).removes
-    if removes in ("weights", "layers"):
-        _require_offered(description, method, removes, f"cannot lose {removes}")
+    removal = info.variant(parsed.text).removal
+    assert removal is not None
+    if removal.offer is not None:
+        _require_offered(description, method, removal.offer, f"cannot lose {removal.offer}")
     if is_calibrated:
         checked = checked.with_refit()
-    if isinstance(checked, LayerSelection):
-        check_masks(description, checked, parsed, resolved)
-    elif isinstance(checked, WidthOptions):
-        plan_width_reduction(description, checked, resolved, layout=layout, at_least=at_least)
-    elif isinstance(checked, ExpertOptions):
-        experts_left(description, require_structure(description), resolved, at_least=at_least)
-    else:
-        structure = require_structure(description)
-        count = layer_count(structure, parameters=description.parameters, ratio=resolved, at_least=at_least)
-        checked.check_removed_layers(description, count)
+    removal.check(Cut(description, checked, resolved, parsed, layout, at_least))
     return ResolvedRequest(method, parsed.text, resolved, checked, layout, at_least)
 
 
@@ -154,16 +162,16 @@ def _check_classifier(
     parsed = _offered(method, pattern)
     resolved = resolve_sparsity(parsed, sparsity)
     checked = parse_parameters(method, parameters, parsed.text)
-    if isinstance(checked, LayerSelection):
-        check_masks(description, checked, parsed, resolved)
-    else:
-        prunable_linears(description, selection_of(checked))
+    removal = get_method(method).variant(parsed.text).removal
+    assert removal is not None
+    removal.check(Cut(description, checked, resolved, parsed))
     return ResolvedRequest(method, parsed.text, resolved, checked)
 
 
 def _layout(description: ModelDescription, method: str, pattern: str | None, requested: Layout | None) -> Layout:
     """Return the layout of the result: the requested one where layers get narrower, else the model's own."""
-    if get_method(method).variant(pattern).removes == "heads_and_channels":
+    removal = get_method(method).variant(pattern).removal
+    if removal is not None and removal.narrows:
         return requested or description.layout
     if requested == "per_layer" and description.layout == "uniform":
         raise InvalidRequest(

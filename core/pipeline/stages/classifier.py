@@ -14,10 +14,10 @@ from core.engine.exporters.huggingface_classifier import round_to_stored, write_
 from core.engine.exporters.implementations import classifier_exporter, classifier_preparation
 from core.engine.exporters.registry import EXPORTERS
 from core.engine.models.classifier import load_classifier, open_classifier
-from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.patterns import parse_pattern
 from core.engine.pruning.network import Network
 from core.engine.recovery.registry import RECOVERIES
+from core.engine.removals.weights.options import prunable_linears, selection_of
 from core.methods.engine import build_classifier_method
 from core.methods.registry import get_method
 from core.pipeline.messages import ClassifierSpec

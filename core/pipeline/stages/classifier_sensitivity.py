@@ -1,9 +1,9 @@
 """Sensitivity of an image classifier: measure each layer alone, and write the figures and their chart."""
 
 from core.engine.models.classifier import load_classifier, open_classifier
-from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.pruning.network import Network
+from core.engine.removals.weights.options import prunable_linears, selection_of
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
 from core.pipeline.messages import ClassifierSpec

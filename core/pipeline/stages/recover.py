@@ -10,12 +10,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from core.engine.exporters.huggingface import write_checkpoint
-from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.pruning.layerwise.measure import measure
 from core.engine.recovery.language import HOLDOUT_SEQUENCES, Recovered, recover
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Source
+from core.engine.removals.weights.options import LayerSelection, prunable_linears
 from core.engine.resume.fingerprint import versions
 from core.errors import TooLittleText
 from core.methods.registry import get_method

@@ -13,23 +13,23 @@ import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
+from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.evaluation.latency import DenseLatency
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import DTYPES
-from core.engine.options.layer_removal import first_that_may_go
-from core.engine.options.width_counts import reachable_sparsities, require_structure
 from core.engine.pruning.plan import model_facts
 from core.engine.pruning.units.plan import UnitRemovalPlan
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.pruning.units.removal_config import config_after_removal
+from core.engine.removals.layers.counts import first_that_may_go
 from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Saved
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.messages import LanguageSpec
-from core.pipeline.plans import make_unit_removal_plan
+from core.pipeline.plans import cut_on, make_unit_removal_plan
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.results import LatencySearch, SearchOutput, TimedShape
 from core.pipeline.stages.context import StageContext
@@ -138,7 +138,8 @@ def search_model(
     A result found in one of the folders `previous` under the same circumstances is not searched for again. Raises the
     errors of `search`, and OutOfMemory where dense and pruned do not both fit.
     """
-    assert recipe.target is not None and recipe.target.latency_ratio is not None
+    removal = recipe.removal
+    assert recipe.target is not None and recipe.target.latency_ratio is not None and removal is not None
     description, target_ratio = folder.description, recipe.target.latency_ratio
     facts = {
         "method": recipe.method,
@@ -161,7 +162,7 @@ def search_model(
             latency = clock.against(random_model(folder, shape_config(folder, plan), DTYPES[description.dtype], device))
             return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
 
-        sparsities = reachable_sparsities(description, recipe.parameters, device=device.type)
+        sparsities = removal.reachable(cut_on(device, recipe.request, description))
         result = search(sparsities, target_ratio, time_at, on_step)
     store.save(LATENCY, 0, {}, result.model_dump(mode="json"))
     return result

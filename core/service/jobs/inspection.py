@@ -73,7 +73,7 @@ def _artifact(description: Description, job: Recipe) -> ExpectedArtifact | None:
     has_known_size = OFFERED[job.output.format].has_known_size
     if job.sparsity is None or not get_method(job.method).prunes or not has_known_size:
         return None
-    parameters, size = expected_size(description, job.sparsity, job.parameters, job.output.format)
+    parameters, size = expected_size(description, job.request, job.output.format)
     return ExpectedArtifact(parameters=parameters, bytes=size)
 
 

@@ -6,7 +6,6 @@ from core.device_kinds import fastest_kind
 from core.engine.exporters.registry import ADDED
 from core.engine.options.latency_budget import NOISE
 from core.engine.options.patterns import STRUCTURED
-from core.engine.options.width import WidthOptions
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import no_speed_up
@@ -41,7 +40,7 @@ def _float16_on_cpu(job: Recipe, devices: Collection[str]) -> list[str]:
 
 def _blocks_not_filled(job: Recipe) -> list[str]:
     """Warn of widths whose rows an added file cannot store in its type."""
-    round_to = job.parameters.round_to if isinstance(job.parameters, WidthOptions) else None
+    round_to = None if job.removal is None else job.removal.alignment(job.parameters)
     if round_to is None:
         return []
     blocks = [min(widths) for each in job.output.exports if (widths := ADDED[each.format].widths(each.types))]

@@ -7,17 +7,13 @@ from dataclasses import dataclass
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.base import MethodParameters
-from core.engine.options.layer_selection import LayerSelection
 from core.engine.options.patterns import STRUCTURED, parse_pattern
-from core.engine.options.width_counts import reachable_sparsities
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import ResolvedRequest
 from secateur_wire.plans import Goal
 
 PACKED = "packed"
 _MOST_ZEROS = 0.95
-_MOST_FILTERS = 0.9
 _PRECISION = 1e-4
 """Step of a sparsity that follows from bytes."""
 
@@ -67,13 +63,12 @@ class Scale:
 
 def scale_for(goal: Goal, description: Description, request: ResolvedRequest) -> Scale:
     """Return the scale of a goal, of a request that fits the model."""
-    parameters = request.parameters
     if request.pattern == STRUCTURED.text:
-        return _of_parameters(description, parameters, request)
+        return _of_parameters(description, request)
     fixed = parse_pattern(request.pattern).sparsity
     if goal == "size":
         dense = description.bytes
-        start, half = (expected_size(description, each, parameters, PACKED)[1] for each in (0.0, 0.5))
+        start, half = (expected_size(description, request, PACKED, sparsity=each)[1] for each in (0.0, 0.5))
         slope = dense / (2 * (start - half))
         offset = (start - dense) / (2 * (start - half))
         least = max(math.ceil(-100 * offset / slope) / 100, 0.0) + 0.01
@@ -82,11 +77,11 @@ def scale_for(goal: Goal, description: Description, request: ResolvedRequest) ->
     return Scale(0.01, _MOST_ZEROS, fixed=fixed)
 
 
-def _of_parameters(description: Description, parameters: MethodParameters, request: ResolvedRequest) -> Scale:
+def _of_parameters(description: Description, request: ResolvedRequest) -> Scale:
+    assert request.removal is not None
+    reachable = request.removal.reachable(request.cut(description))
     if not isinstance(description, ModelDescription):
-        return Scale(0.01, _MOST_FILTERS)
-    reachable = reachable_sparsities(description, parameters, layout=request.layout)
-    assert not isinstance(parameters, LayerSelection)
+        return Scale(0.01, reachable[-1])
     steps = reachable if request.layout == "uniform" else ()
     reach = description.parameters / description.prunable_parameters
     return Scale(steps[1] if len(steps) > 1 else 0.01, reachable[-1], reach=reach, steps=steps)

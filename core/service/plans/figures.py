@@ -116,7 +116,7 @@ def size_figure(
     """Return the bytes of the artifact's weights, as its files will hold them."""
     form = PACKED if goal == "size" else "dense"
     nearest, step = scale.rounded(amount)
-    _, expected = expected_size(description, scale.sparsity(nearest), request.parameters, form)
+    _, expected = expected_size(description, request, form, sparsity=scale.sparsity(nearest))
     ratio = expected / description.bytes
     basis = "counted: what is left of every tensor, in its own type"
     if OFFERED[form].leaves_out_zeros:

@@ -28,13 +28,13 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tracing.discover import discover
-from core.engine.options.layer_removal import check_layer_count, first_that_may_go, layers_that_may_go
-from core.engine.options.width import WidthOptions
-from core.engine.options.width_counts import plan_width_reduction
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
+from core.engine.removals.layers.counts import check_layer_count, first_that_may_go, layers_that_may_go
+from core.engine.removals.widths.counts import plan_width_reduction
+from core.engine.removals.widths.options import WidthOptions
 from core.errors import InvalidParameters, InvalidSparsity, MissingTensors, UnsupportedArchitecture
 from core.methods.depth.info import DepthParameters
 from core.pipeline.plans import make_plan

@@ -79,7 +79,7 @@ def test_only_options_of_widths_name_a_module_of_a_kind() -> None:
     named = re.compile(rf"unit_kinds\.({modules})")
     files = [file for package in ("api", "core", "worker") for file in (ROOT / package).rglob("*.py")]
     naming = {file.relative_to(ROOT).as_posix() for file in files if named.search(file.read_text(encoding="utf-8"))}
-    assert naming == {"core/engine/options/width_checks.py", "core/engine/options/width_counts.py"}
+    assert naming == {"core/engine/removals/widths/checks.py", "core/engine/removals/widths/counts.py"}
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.6])

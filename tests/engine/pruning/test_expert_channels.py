@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.architectures.masked import without_units
+from core.engine.architectures.description import require_structure
 from core.engine.architectures.experts import ExpertChannels
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
@@ -21,7 +22,6 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.folder import ModelFolder
 from core.engine.models.hooks import removed_after
-from core.engine.options.width_counts import require_structure
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.removal import UnitSet, layer_unit_sets, remove_units

@@ -9,11 +9,11 @@ from transformers import AutoModelForCausalLM
 
 from bench.architectures.masked import without_units
 from bench.architectures.tiny_configs import tiny_model
+from core.engine.architectures.description import require_structure
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.checkpoints.safetensors_header import read_header
 from core.engine.models.tracing.discover import discover_with_copy
-from core.engine.options.width_counts import require_structure
 from core.engine.pruning.results import UnitRow
 from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets
 from core.engine.pruning.units.unit_masks import UnitMasks

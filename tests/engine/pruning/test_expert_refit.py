@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from bench.architectures.tiny_configs import tiny_model
+from core.engine.architectures.description import require_structure
 from core.engine.evaluation.reload_check import reload_check
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.experts import stored_tensors
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.options.experts import expert_sparsities
-from core.engine.options.width_counts import require_structure
 from core.engine.pruning.compensation import expert_fit
 from core.engine.pruning.results import PruneResult
+from core.engine.removals.experts.counts import expert_sparsities
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import WorkStopped

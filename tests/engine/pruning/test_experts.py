@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from bench.architectures.masked import without_experts
 from bench.architectures.tiny_configs import tiny_model
 from core.engine.architectures.architecture import Architecture
+from core.engine.architectures.description import require_structure
 from core.engine.architectures.expert_stacks import join_stacks
 from core.engine.architectures.experts import Routing
 from core.engine.checkpoints.safetensors_header import read_header
@@ -23,12 +24,11 @@ from core.engine.evaluation.reload_check import largest_logit, reload_check
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.experts import RoutedTokens
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.options.experts import expert_sparsities
-from core.engine.options.width_counts import require_structure
 from core.engine.pruning.results import ExpertRow, PruneResult
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
+from core.engine.removals.experts.counts import expert_sparsities
 from core.errors import (
     CorruptSafetensors,
     InvalidParameters,

@@ -7,7 +7,7 @@ import pytest
 
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.width import WidthOptions
+from core.engine.removals.widths.options import WidthOptions
 from core.pipeline.recipes.alignment import aligned_request
 from core.pipeline.recipes.parts import Export
 from core.pipeline.recipes.validation import resolve_request

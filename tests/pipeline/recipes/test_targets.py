@@ -1,5 +1,6 @@
 """What a target means: at most the figure asked for, and within one aligned group of channels in every layer."""
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -8,16 +9,17 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from core.engine.architectures.description import ModelDescription, inspect_folder
-from core.engine.architectures.layer_count import layer_count
+from core.engine.architectures.description import ModelDescription, inspect_folder, require_structure
 from core.engine.architectures.unit_counts import counts_for_ratio
 from core.engine.architectures.unit_registry import removed_kinds
-from core.engine.options.width import WidthOptions
-from core.engine.options.width_counts import plan_width_reduction, reachable_sparsities, require_structure
+from core.engine.removals.layers.counts import layer_count
+from core.engine.removals.widths.counts import plan_width_reduction
+from core.engine.removals.widths.options import WidthOptions
 from core.errors import InvalidTarget
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.sizes import resolve_target
+from core.pipeline.recipes.validation import ResolvedRequest
 from tests.engine.tiny import CONFIGS, make_model
 
 ROUND_TO = 8
@@ -50,6 +52,12 @@ def attentions(description: ModelDescription) -> list[str]:
     )
 
 
+def reachable(description: ModelDescription, method: str, parameters: Mapping[str, Any]) -> Sequence[float]:
+    request = ResolvedRequest(method, "structured", 0.0, parse_parameters(method, parameters, "structured"))
+    assert request.removal is not None
+    return request.removal.reachable(request.cut(description))
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("round_to", [1, ROUND_TO, 64])
 def test_the_ladder_goes_from_nothing_to_nearly_all_in_steps_of_one_aligned_group(
@@ -59,7 +67,7 @@ def test_the_ladder_goes_from_nothing_to_nearly_all_in_steps_of_one_aligned_grou
     structure = require_structure(description)
     for attention in attentions(description):
         parameters = {"attention": attention, "round_to": round_to}
-        ladder = reachable_sparsities(description, parse_parameters("llm-pruner", parameters))
+        ladder = reachable(description, "llm-pruner", parameters)
         removed = [each * description.parameters / description.layers for each in ladder]
         steps = [after - before for before, after in pairwise(removed)]
         longest = structure.channel_parameters * min(round_to, structure.layers[0].channels)
@@ -90,7 +98,7 @@ def test_a_target_is_never_exceeded_met_within_one_group_and_monotone(
         parameters = {"attention": data.draw(st.sampled_from(attentions(description))), "round_to": ROUND_TO}
         group = description.layers * ROUND_TO * structure.channel_parameters
     each = 1 if kind == "parameters" else description.bytes // description.parameters
-    least = reachable_sparsities(description, parse_parameters(method, parameters))[-1]
+    least = reachable(description, method, parameters)[-1]
     figures = st.integers(round((1 - least) * description.parameters) * each, description.parameters * each)
     small, large = sorted((data.draw(figures), data.draw(figures)))
     answers = [left(description, method, Target(**{kind: asked}), parameters) for asked in (small, large)]

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from core.engine.exporters.registry import ADDED
-from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import STRUCTURED
-from core.engine.options.width import WidthOptions
 from core.pipeline.messages import AddExportSpec, CheckExportSpec, JobSpec, TimeExportSpec
+from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.results import AddedExportOutput, ExportSpeedsOutput, TaskOutput
 from worker.supervisor.runner_tasks import keep_peak
 from worker.supervisor.stages.stage import JobStage, RunningJob
@@ -54,13 +53,13 @@ class AddExports(JobStage):
             )
             job.metrics.exports = [*job.metrics.exports, *output.files]
             report.versions = {**report.versions, each.format: output.runtime}
-            report.note(*_aligned(spec.recipe.parameters, ADDED[each.format].widths(each.types)), *output.notes)
+            report.note(*_aligned(spec.recipe, ADDED[each.format].widths(each.types)), *output.notes)
             keep_peak(report, "add_export", output)
 
 
-def _aligned(parameters: MethodParameters, widths: Sequence[int]) -> list[str]:
+def _aligned(recipe: Recipe, widths: Sequence[int]) -> list[str]:
     """Return a note where channels were kept in whole blocks."""
-    multiple = parameters.round_to if isinstance(parameters, WidthOptions) else None
+    multiple = None if recipe.removal is None else recipe.removal.alignment(recipe.parameters)
     if multiple is None or not any(multiple % each == 0 for each in widths):
         return []
     return [f"Channels left are a multiple of {multiple} in every layer, whole blocks of the types of added files."]

@@ -1,19 +1,18 @@
 """Cells of the matrix that can be written: architectures of transformers, and what may have gone from a model."""
 
-from core.engine.architectures.description import ModelDescription
-from core.engine.exporters.exporter_info import Cut
+from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.exporters.gguf.family import GgufFamily, GgufForm
 from core.engine.exporters.gguf.refusal import PARAM
 from core.engine.exporters.gguf.registry import FAMILIES
-from core.engine.options.width_counts import require_structure
+from core.engine.removals.losses import Losses
 from core.errors import InvalidRequest
 
 
 def written_form(
-    description: ModelDescription, cut: Cut | None = None, param: str = PARAM
+    description: ModelDescription, losses: Losses | None = None, param: str = PARAM
 ) -> tuple[GgufFamily, GgufForm]:
     """Return the family of a model, and the form that takes it once parts are gone; raises InvalidRequest."""
-    name, cut = description.architecture, cut or Cut()
+    name, losses = description.architecture, losses or Losses()
     family = FAMILIES.get(name)
     if family is None or description.discovered is not None:
         shown = name if description.discovered is None else f"the type {description.discovered.model_type!r}"
@@ -24,9 +23,9 @@ def written_form(
         )
     structure = require_structure(description)
     width = structure.layers[0].sizes["heads"] * structure.facts["head_dim"]
-    has_unlike_layers = cut.unlike_layers or not structure.is_uniform
+    has_unlike_layers = losses.unlike_layers or not structure.is_uniform
     form = family.form_of(
-        has_own_head_size=cut.heads or width != description.hidden_size, has_unlike_layers=has_unlike_layers
+        has_own_head_size=losses.heads or width != description.hidden_size, has_unlike_layers=has_unlike_layers
     )
     if form is None and has_unlike_layers:
         why, instead = f"has one shape for all layers of {name}", "use output.layout 'uniform'"
@@ -38,9 +37,9 @@ def written_form(
         why, instead = f"has {name} with {head}", "choose a model that has it so"
         if has_unlike_layers:
             why, instead = f"has layers of different shapes, of {name}, with {head}", "use output.layout 'uniform'"
-    elif cut.biases and not form.has_biases and any(each.bias for each in description.known_as.sublayers):
+    elif losses.biases and not form.has_biases and any(each.bias for each in description.known_as.sublayers):
         why, instead = f"has {name} without biases", "let none be left behind (parameters.bias false)"
-    elif cut.layers and family.layers_are_numbered:
+    elif losses.layers and family.layers_are_numbered:
         why, instead = f"takes from the number of a layer of {name} how it is computed", "keep all layers"
     else:
         return family, form

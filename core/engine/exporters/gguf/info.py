@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.exporters.exporter_info import AddedCost, Cut, ExporterInfo, RuntimeExample
+from core.engine.exporters.exporter_info import AddedCost, ExporterInfo, RuntimeExample
 from core.engine.exporters.gguf.cells import written_form
 from core.engine.exporters.gguf.file_types import FILE_TYPES, FIRST
 from core.engine.exporters.gguf.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
+from core.engine.removals.losses import Losses
 from core.errors import InvalidRequest
 
 _LEAST_BLOCK = 32
@@ -22,8 +23,8 @@ _WAITING = 5
 
 
 class _GgufInfo(ExporterInfo):
-    def check_types(self, description: ModelDescription, types: Sequence[str], cut: Cut, param: str) -> None:
-        written_form(description, cut, param)
+    def check_types(self, description: ModelDescription, types: Sequence[str], losses: Losses, param: str) -> None:
+        written_form(description, losses, param)
         blocks = {name: FILE_TYPES[name].block for name in types}
         widths = {linear.in_features for linear in description.linears} | {description.hidden_size}
         for name, block in blocks.items():

@@ -7,11 +7,11 @@ from typing import Any, Final
 from pydantic import BaseModel
 from transformers import PretrainedConfig
 
+from core.engine.architectures.description import require_structure
 from core.engine.exporters.gguf.cells import written_form
 from core.engine.exporters.gguf.family import GgufFamily, GgufForm, Keys
 from core.engine.exporters.gguf.refusal import refusal
 from core.engine.models.folder import ModelFolder
-from core.engine.options.width_counts import require_structure
 
 _ACTIVATION: Final = ("hidden_act", "hidden_activation", "activation_function")
 _EPSILON: Final = ("layer_norm_epsilon", "layer_norm_eps", "norm_epsilon")

@@ -15,7 +15,6 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.hooks import removed_after
 from core.engine.models.tensors import DTYPES
 from core.engine.options.base import MethodParameters
-from core.engine.options.layer_selection import require_divisible
 from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.classifier_memory import ERROR_ROWS
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
@@ -25,6 +24,7 @@ from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
+from core.engine.removals.weights.options import require_divisible
 from core.errors import InvalidParameters
 
 

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from core.engine.options.layer_selection import LayerSelection
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.engine.removals.weights.options import LayerSelection
 
 
 class Method(ABC):

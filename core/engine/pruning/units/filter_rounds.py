@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from core.engine.options.filters import FilterParameters
 from core.engine.pruning.iterative.retraining import retrain_between
 from core.engine.pruning.iterative.saved_rounds import restore_round, save_round
 from core.engine.pruning.network import Network
 from core.engine.pruning.units.coupled_channels import CoupledChannels
 from core.engine.pruning.units.filter_budget import Goal, Step, chosen
+from core.engine.removals.filters.options import FilterParameters
 
 FIGURES = "filters"
 """Key in the report of the units removed from each group and the sizes after each round."""

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.architecture import EXPERTS_KIND
+from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
-from core.engine.options.width_counts import require_structure
 from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.compensation.expert_refit import ExpertRefit
 from core.engine.pruning.compensation.unit_refit import UnitRefit

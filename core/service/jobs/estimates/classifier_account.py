@@ -14,10 +14,10 @@ from core.engine.evaluation.classifier_memory import checking_bytes, timing_byte
 from core.engine.evaluation.forward_memory import SMALL_TENSORS
 from core.engine.exporters.registry import EXPORTERS
 from core.engine.options.base import MethodParameters
-from core.engine.options.layer_selection import prunable_linears, selection_of
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.pruning.classifier_memory import ClassifierMemory
 from core.engine.recovery.registry import RECOVERIES
+from core.engine.removals.weights.options import prunable_linears, selection_of
 from core.methods.classifier_cost import ClassifierFacts
 from core.methods.method_info import Variant
 from core.methods.registry import get_method, parse_parameters
@@ -63,7 +63,7 @@ def _measured_bytes(
     inner = parse_parameters(options.method, options.parameters, options.pattern)
     variant = get_method(options.method).variant(options.pattern)
     memory, rate = _memory(description, passes, inner), max(options.rates or [0.0])
-    if variant.removes == "filters":
+    if variant.removal is not None and not variant.removal.zeroes:
         scoring = variant.classifier_cost.alone_bytes(_facts(memory, variant, inner, rate, calibration))
         return max(memory.silenced(evaluation), scoring)
     alone = (

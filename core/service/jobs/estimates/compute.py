@@ -11,7 +11,6 @@ from core.engine.options.compensation import (
     MOST_STEPS,
 )
 from core.engine.options.sensitivity import SensitivityOptions
-from core.engine.options.width import WidthOptions
 from core.methods.cost import GRADIENT_PASSES, WAITING_FOR_MEMORY, CostFacts, Tokens
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.recipe import Recipe
@@ -99,7 +98,7 @@ def allocating_tokens(job: Recipe, tokens: Tokens) -> int:
 
 def compared_tokens(job: Recipe, tokens: Tokens) -> int:
     """Return the calibration tokens that pass, by forward and at most, to split what goes between attention and FFN."""
-    if not isinstance(job.parameters, WidthOptions) or job.parameters.attention != "auto" or seeks_latency(job):
+    if job.removal is None or not job.removal.compares_splits(job.parameters) or seeks_latency(job):
         return 0
     return (2 + MOST_SPLITS) * min(tokens.calibration, SPLIT_TOKENS)
 

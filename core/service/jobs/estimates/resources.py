@@ -25,7 +25,6 @@ from core.engine.evaluation.zero_shot_tasks import TASKS
 from core.engine.exporters.exporter_info import AddedCost
 from core.engine.exporters.registry import ADDED
 from core.engine.options.patterns import STRUCTURED
-from core.engine.options.width import WidthOptions
 from core.methods.cost import PassSizes, Tokens
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
@@ -124,7 +123,7 @@ def estimate_resources(
     method = get_method(job.method)
     cost, facts = method.variant(job.pattern).cost, facts_of(description, job, tokens)
     streams += description.hidden_size * forward * tokens.calibration * cost.calibration_aims(facts)
-    options, measured = job.parameters, job.parameters.sensitivity_options
+    measured, removal = job.parameters.sensitivity_options, job.removal
     if measured is not None:  # a stream for every point; what the budget has over holds later blocks
         at_once = len(measured.rates or ()) * (len(blocks) if measured.scope == "module" else 1)
         streams += description.hidden_size * width * at_once * tokens.evaluation + description.bytes
@@ -136,7 +135,9 @@ def estimate_resources(
         tokens=tokens.calibration,
         lanes=lanes,
         states_bytes=min(streams, activation_budget_bytes),
-        is_fitted=refit is not None and isinstance(options, WidthOptions),  # whole experts say so by their own cost
+        is_fitted=refit is not None
+        and removal is not None
+        and removal.narrows,  # whole experts say so by their own cost
     )
     if at_experts is not None:
         engine = max(engine, at_experts.total)

@@ -18,7 +18,7 @@ from core.engine.options.base import MethodParameters
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.pipeline.recipes.alignment import aligned_request
-from core.pipeline.recipes.outputs import cut_of, resolve_output
+from core.pipeline.recipes.outputs import losses_of, resolve_output
 from core.pipeline.recipes.parts import Calibration, Evaluation, Output
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import resolve_target
@@ -82,7 +82,7 @@ def resolve_job(
             '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
             param="calibration",
         )
-    cut = cut_of(model.description, checked)
+    cut = losses_of(model.description, checked)
     output = resolve_output(body.output, model.description, checked.pattern, cut)
     calibration, text, generated = _resolve_calibration(session, team_id, body, parameters, model.description, findings)
     if compensation and compensation.chooses and calibration and calibration.samples == 1 and not calibration.generated:

@@ -4,10 +4,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description
-from core.engine.options.layer_selection import LayerSelection, prunable_linears
 from core.engine.options.patterns import parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity_curves import Sensitivity
 from core.engine.options.water_filling import LayerCosts, allocate
+from core.engine.removals.weights.options import LayerSelection, prunable_linears, selection_of
 from core.errors import InvalidParameters, InvalidRequest, InvalidTarget
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Gates, Output
@@ -64,7 +64,6 @@ def allocated_body(session: Session, team_id: str, body: JobBody, model: Resolve
     if not isinstance(reference, str) or not reference.startswith(JOB_PREFIX):
         return body
     checked = parse_parameters(body.method, body.parameters, body.pattern)
-    assert isinstance(checked, LayerSelection), body.method
     pattern = parse_pattern(body.pattern or get_method(body.method).patterns[0])
     if pattern.is_n_m:
         raise InvalidParameters(
@@ -77,7 +76,7 @@ def allocated_body(session: Session, team_id: str, body: JobBody, model: Resolve
         )
     sparsity = resolve_sparsity(pattern, body.sparsity)
     sensitivity = _measured(session, team_id, reference, model)
-    rates = layer_sparsities(sensitivity, model.description, checked, sparsity, reference)
+    rates = layer_sparsities(sensitivity, model.description, selection_of(checked), sparsity, reference)
     labels = body.metadata
     if ALLOCATION_LABEL in labels or len(labels) < _MOST_LABELS:
         labels = labels | {ALLOCATION_LABEL: reference}

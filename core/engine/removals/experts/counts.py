@@ -1,41 +1,13 @@
-"""Options of methods that remove whole experts, and how many a model can lose."""
+"""Numbers of whole experts that a model can lose."""
 
 import math
-
-from pydantic import Field
 
 from core.engine.architectures.architecture import EXPERTS_KIND
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.experts import Experts, Routing
 from core.engine.architectures.structure import ModelStructure
-from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import CutRefit, RefitOptions
+from core.engine.architectures.unit_counts import ROUNDING
 from core.errors import InvalidSparsity, UnsupportedArchitecture
-
-_ROUNDING = 1e-6
-"""Parameters that a ratio, a float, may mean too many or too few."""
-
-
-SWEEPS = 3
-"""Most times that the experts of a block are fitted, each to what the others leave missing."""
-ROUTER_STEPS = 4
-"""Most steps along the gradient by which a block's router is fitted."""
-_DEFAULT_REFIT = CutRefit(refit="auto", ridge=0.1)
-
-
-class ExpertOptions(MethodParameters, RefitOptions):
-    """Options of methods that remove whole experts: as many in each layer."""
-
-    compensation: CutRefit | None = Field(
-        None,
-        description="Fit the last matrices of the experts that are left, and the router, to what the dense model's "
-        'layers gave, without training. {"refit": 0}: none, as in the papers. Unset: '
-        f'{{"refit": "{_DEFAULT_REFIT.refit}", "ridge": {_DEFAULT_REFIT.ridge}}}.',
-    )
-
-    @property
-    def default_refit(self) -> CutRefit | None:
-        return _DEFAULT_REFIT
 
 
 def experts_left(
@@ -48,7 +20,7 @@ def experts_left(
     """
     experts, routing, before, share = _removable(description, structure)
     exact = ratio / share
-    removed = math.ceil(exact - _ROUNDING) if at_least else round(exact)
+    removed = math.ceil(exact - ROUNDING) if at_least else round(exact)
     left = before - removed
     reason = None if left > 0 else "none is not a mixture"
     if ratio > 0 and removed < 1:

@@ -5,7 +5,7 @@ from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_kind import AttentionMode
 from core.engine.architectures.unit_kinds.heads import attention_mode
-from core.engine.options.width import WidthOptions
+from core.engine.removals.widths.options import WidthOptions
 from core.errors import InvalidParameters, UnsupportedArchitecture
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
-from core.device_kinds import CPU, device_kind
-from core.engine.architectures.description import ModelDescription
+from core.device_kinds import CPU
+from core.engine.architectures.description import ModelDescription, require_structure
 from core.engine.architectures.fullest_layer import fullest_layer
 from core.engine.architectures.global_budget import GlobalUnitBudget, global_unit_budget
 from core.engine.architectures.heterogeneous import Layout
@@ -23,11 +23,9 @@ from core.engine.architectures.unit_kind import AttentionMode, UnitKind
 from core.engine.architectures.unit_kinds.heads import attention_mode
 from core.engine.architectures.unit_registry import removed_kinds
 from core.engine.architectures.unit_splits import FLOOR, channels_first, splits_for_ratio
-from core.engine.options.base import MethodParameters
-from core.engine.options.experts import ExpertOptions, expert_sparsities
-from core.engine.options.width import WidthOptions
-from core.engine.options.width_checks import attention_within, check_offered, check_width
-from core.errors import InvalidParameters, InvalidSparsity, UnusableModel
+from core.engine.removals.widths.checks import attention_within, check_offered, check_width
+from core.engine.removals.widths.options import WidthOptions
+from core.errors import InvalidParameters, InvalidSparsity
 
 
 @dataclass(frozen=True)
@@ -86,14 +84,15 @@ def plan_width_reduction(
     ratio: float,
     *,
     layout: Layout = "uniform",
-    device: str = CPU.name,
+    round_to: int = CPU.round_to,
     at_least: bool = False,
     is_timed: bool = False,
 ) -> WidthReduction:
-    """Return the width reduction that removes `ratio` of the model on that kind of device.
+    """Return the width reduction that removes `ratio` of the model.
 
-    `at_least`: no less is removed; else as near to it as possible. `is_timed`: the ratio is of a shape that was timed,
-    so that no other split between attention and FFN is open.
+    Widths are multiples of `round_to` where the parameters leave it open. `at_least`: no less is removed; else as near
+    to it as possible. `is_timed`: the ratio is of a shape that was timed, so that no other split between attention and
+    FFN is open.
 
     Raises InvalidSparsity naming the nearest ratio there is, and InvalidParameters where the layout does not allow what
     is requested, or nothing is left to remove.
@@ -111,7 +110,7 @@ def plan_width_reduction(
         )
     protected = frozenset[int]() if layout == "uniform" else parameters.protected(description.layers)
     parameters.check_dropped_layers(description, ratio, description.layers - len(protected))
-    round_to = parameters.round_to or device_kind(device).round_to
+    round_to = parameters.round_to or round_to
     is_open = parameters.attention == "auto" and attention != "none"
     request: _Request = {
         "parameters": description.parameters,
@@ -214,7 +213,7 @@ def reduction_of_rest(
     left: Sequence[int],
     *,
     layout: Layout,
-    device: str,
+    round_to: int,
     at_least: bool,
 ) -> WidthReduction:
     """Return the width reduction of the layers that are `left`, where the others go whole and `ratio` of all goes.
@@ -226,14 +225,18 @@ def reduction_of_rest(
     without = description.model_copy(update={"structure": rest, "layers": len(left)})
     dropped = (structure.parameters - rest.parameters) / description.parameters
     return plan_width_reduction(
-        without, parameters, max(ratio - dropped, 0.0), layout=layout, device=device, at_least=at_least
+        without, parameters, max(ratio - dropped, 0.0), layout=layout, round_to=round_to, at_least=at_least
     )
 
 
-def reachable_sparsities(
-    description: ModelDescription, parameters: MethodParameters, *, layout: Layout = "uniform", device: str = CPU.name
+def reachable_widths(
+    description: ModelDescription,
+    parameters: WidthOptions,
+    *,
+    layout: Layout = "uniform",
+    round_to: int = CPU.round_to,
 ) -> list[float]:
-    """Return the shares of the model's parameters that structured pruning can remove on that kind of device.
+    """Return the shares of the model's parameters that can go with heads and channels.
 
     They ascend from 0 to the largest one. With all layers of one shape, every share is listed: a job with one of them
     for its sparsity removes just that, or, where it is still to be measured how many heads or layers go, as much within
@@ -241,12 +244,8 @@ def reachable_sparsities(
     """
     structure = require_structure(description)
     layers = range(len(structure.layers))
-    if isinstance(parameters, ExpertOptions):
-        return expert_sparsities(description, structure)
-    if not isinstance(parameters, WidthOptions):
-        return [count * structure.parameters / len(layers) / description.parameters for count in layers]
     kinds = removed_kinds(attention_within(structure, parameters, layout))
-    round_to = parameters.round_to or device_kind(device).round_to
+    round_to = parameters.round_to or round_to
     steps_of = channels_first if parameters.attention == "auto" else width_steps
     if layout == "uniform":
         fullest = fullest_layer(structure, kinds)
@@ -257,13 +256,3 @@ def reachable_sparsities(
     free = [each for each in layers if each not in protected and removable_parameters(structure, each, kinds)]
     ends = [steps_of(structure, layer, kinds, hidden_size=None, round_to=round_to)[-1] for layer in free]
     return [0.0, sum(each.removed for each in ends) / description.parameters]
-
-
-def require_structure(description: ModelDescription) -> ModelStructure:
-    """Return the removable groups of the model; raises UnusableModel where an earlier version made its description."""
-    if description.structure is None:
-        raise UnusableModel(
-            "the model was registered before structured pruning was there: register it again under another name",
-            param="model",
-        )
-    return description.structure

@@ -1,0 +1,1 @@
+"""Experts: each mixture of a model loses as many whole experts."""

@@ -1,0 +1,36 @@
+"""Whole experts: how many of each layer stay."""
+
+from collections.abc import Sequence
+
+from core.engine.architectures.description import require_structure
+from core.engine.removals.cut import Cut
+from core.engine.removals.experts.counts import expert_sparsities, experts_left
+from core.engine.removals.plan import RemovalPlan
+from core.engine.removals.removal import Removal
+
+
+class ExpertRemoval(Removal):
+    """Removal of whole experts, as many from each layer."""
+
+    def check(self, cut: Cut) -> RemovalPlan:
+        description = cut.language_model
+        structure = require_structure(description)
+        return RemovalPlan(experts_left=experts_left(description, structure, cut.sparsity, at_least=cut.at_least))
+
+    def reachable(self, cut: Cut) -> Sequence[float]:
+        return expert_sparsities(cut.language_model, require_structure(cut.language_model))
+
+    def least_removed(self, cut: Cut) -> int:
+        wanted = round(cut.sparsity * cut.description.parameters)
+        linears = cut.description.linears
+        one_each = sum(each.numel // each.experts for each in linears if each.experts is not None)
+        return wanted if cut.at_least else wanted - one_each // 2
+
+    def latency_refusal(self) -> str | None:
+        return (
+            "each token goes to as many experts as before, whichever go, so that no such ratio can be aimed at: use "
+            "target.parameters or target.bytes"
+        )
+
+
+INFO = ExpertRemoval("experts", 40)

@@ -1,0 +1,27 @@
+"""Options of methods that remove whole experts."""
+
+from pydantic import Field
+
+from core.engine.options.base import MethodParameters
+from core.engine.options.compensation import CutRefit, RefitOptions
+
+SWEEPS = 3
+"""Most times that the experts of a block are fitted, each to what the others leave missing."""
+ROUTER_STEPS = 4
+"""Most steps along the gradient by which a block's router is fitted."""
+_DEFAULT_REFIT = CutRefit(refit="auto", ridge=0.1)
+
+
+class ExpertOptions(MethodParameters, RefitOptions):
+    """Options of methods that remove whole experts: as many in each layer."""
+
+    compensation: CutRefit | None = Field(
+        None,
+        description="Fit the last matrices of the experts that are left, and the router, to what the dense model's "
+        'layers gave, without training. {"refit": 0}: none, as in the papers. Unset: '
+        f'{{"refit": "{_DEFAULT_REFIT.refit}", "ridge": {_DEFAULT_REFIT.ridge}}}.',
+    )
+
+    @property
+    def default_refit(self) -> CutRefit | None:
+        return _DEFAULT_REFIT

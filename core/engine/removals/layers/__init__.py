@@ -1,0 +1,1 @@
+"""Layers: whole decoder layers go."""

@@ -1,0 +1,51 @@
+"""Whole layers: how many go."""
+
+from collections.abc import Sequence
+
+from core.engine.architectures.block_shape import BlockShape
+from core.engine.architectures.description import require_structure
+from core.engine.removals.cut import Cut
+from core.engine.removals.layers.counts import layer_count
+from core.engine.removals.layers.options import LayerOptions
+from core.engine.removals.losses import Losses
+from core.engine.removals.plan import RemovalPlan
+from core.engine.removals.removal import Removal
+
+
+class LayerRemoval(Removal):
+    """Removal of whole decoder layers."""
+
+    def check(self, cut: Cut) -> RemovalPlan:
+        count = _count(cut)
+        assert isinstance(cut.options, LayerOptions)
+        cut.options.check_removed_layers(cut.language_model, count)
+        return RemovalPlan(removed_layers=count)
+
+    def reachable(self, cut: Cut) -> Sequence[float]:
+        structure = require_structure(cut.language_model)
+        layers = len(structure.layers)
+        return [count * structure.parameters / layers / cut.description.parameters for count in range(layers)]
+
+    def least_removed(self, cut: Cut) -> int:
+        description = cut.language_model
+        if description.structure is None:  # nobody read which layers there are: what was asked for, less half of one
+            wanted = round(cut.sparsity * description.parameters)
+            return wanted if cut.at_least else wanted - BlockShape.of(description).weights // 2
+        structure = description.structure
+        return _count(cut) * structure.parameters // len(structure.layers)
+
+    def losses(self, cut: Cut) -> Losses:
+        return Losses(layers=True, unlike_layers=cut.layout == "per_layer")
+
+
+def _count(cut: Cut) -> int:
+    description = cut.language_model
+    return layer_count(
+        require_structure(description),
+        parameters=description.parameters,
+        ratio=cut.sparsity,
+        at_least=cut.at_least,
+    )
+
+
+INFO = LayerRemoval("layers", 30, offer="layers")

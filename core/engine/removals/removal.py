@@ -1,0 +1,80 @@
+"""Removal: the protocol of a kind of what may go from a model."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from core.engine.architectures.unit_kind import KindName
+from core.engine.options.base import MethodParameters
+from core.engine.removals.cut import Cut
+from core.engine.removals.losses import Losses
+from core.engine.removals.plan import RemovalPlan
+from core.engine.removals.size import Figure, SizeScale, scale_of_parameters
+
+
+@dataclass(frozen=True)
+class Removal(ABC):
+    """Kind of what may go. Lists go by `rank`, lowest first.
+
+    `zeroes`: weights become zero, and all shapes stay. `narrows`: layers get narrower, uniformly or each by itself.
+    `offer` is the word by which an architecture says why it cannot lose this kind.
+    """
+
+    id: str
+    rank: int
+    zeroes: bool = False
+    narrows: bool = False
+    offer: str | None = None
+
+    @abstractmethod
+    def check(self, cut: Cut) -> RemovalPlan:
+        """Return the counts that meet a request; raises the InvalidRequest kind that names the nearest there are."""
+
+    @abstractmethod
+    def reachable(self, cut: Cut) -> Sequence[float]:
+        """Return the shares of the model's parameters that can go, ascending from 0 to the largest.
+
+        The sparsity of `cut` is not looked at. Every share is listed where there are few; else the two ends are.
+        """
+
+    def scale(self, cut: Cut, figure: Figure) -> SizeScale:
+        """Return what is left as a function of the sparsity. The sparsity of `cut` is not looked at."""
+        return scale_of_parameters(cut.description, figure)
+
+    def nearest(self, cut: Cut, figure: Figure) -> int:
+        """Return the figure that can be reached and is nearest to that of a sparsity out of reach."""
+        scale, reachable = self.scale(cut, figure), self.reachable(cut)
+        beyond = [each for each in reachable if each >= cut.sparsity]
+        return round(scale.start - scale.slope * (beyond[0] if beyond else reachable[-1]))
+
+    def least_removed(self, cut: Cut) -> int:
+        """Return the fewest parameters that go, whatever rounding leaves; 0 where all of them stay, as zeros."""
+        return 0
+
+    def kept_shares(self, cut: Cut) -> Mapping[KindName, float]:
+        """Return the largest share that a layer keeps of its units of each kind, where it is known beforehand."""
+        return {}
+
+    def losses(self, cut: Cut) -> Losses:
+        """Return the parts that a language model loses, for what its files can hold."""
+        return Losses(unlike_layers=cut.layout == "per_layer")
+
+    def latency_refusal(self) -> str | None:
+        """Return why no latency can be aimed at; None where it can."""
+        return None
+
+    def alignment(self, options: MethodParameters) -> int | None:
+        """Return the multiple of which the options keep widths; None where they name none, or nothing gets narrower."""
+        return None
+
+    def compares_splits(self, options: MethodParameters) -> bool:
+        """Return whether calibration text decides how what goes is split between attention and FFN."""
+        return False
+
+    def rounding_cost(self, cut: Cut) -> float:
+        """Return by how much what is removed may differ from what was asked for, relative to that."""
+        return 0.0
+
+    def is_measurable_alone(self, *, trains: bool) -> bool:
+        """Return whether one layer alone can be pruned at any rate, by a method that `trains` or not."""
+        return False

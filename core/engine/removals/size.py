@@ -1,0 +1,34 @@
+"""Sizes of what is left, as functions of the sparsity."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from core.engine.architectures.describe import Description
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+
+Figure = Literal["parameters", "bytes"]
+
+
+@dataclass(frozen=True)
+class SizeScale:
+    """Linear model of a figure of the artifact in the sparsity s: `start − slope·s`.
+
+    `margin` is added to a sparsity that counts weights, since every row may round it down by half a weight.
+    """
+
+    start: float
+    slope: float
+    margin: float = 0.0
+
+    def sparsity_of(self, figure: float) -> float:
+        return (self.start - figure) / self.slope + self.margin
+
+    def figure_of(self, sparsity: float) -> int:
+        return round(self.start - self.slope * sparsity)
+
+
+def scale_of_parameters(description: Description, figure: Figure) -> SizeScale:
+    """Return the scale of the parameters that are left, or of their bytes, where a sparsity is a share of them."""
+    if figure == "parameters":
+        return SizeScale(description.parameters, description.parameters)
+    return SizeScale(description.bytes, description.parameters * WEIGHT_BYTES[description.dtype])

@@ -1,0 +1,43 @@
+"""Weights: how many become zero, and what that leaves."""
+
+import math
+from collections.abc import Sequence
+
+from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
+from core.engine.removals.cut import Cut
+from core.engine.removals.plan import RemovalPlan
+from core.engine.removals.removal import Removal
+from core.engine.removals.size import Figure, SizeScale
+from core.engine.removals.weights.options import check_masks, prunable_linears, selection_of
+
+
+class WeightRemoval(Removal):
+    """Removal of single weights, which become zero."""
+
+    def check(self, cut: Cut) -> RemovalPlan:
+        check_masks(cut.description, selection_of(cut.options), cut.pattern, cut.sparsity)
+        return RemovalPlan()
+
+    def reachable(self, cut: Cut) -> Sequence[float]:
+        linears = prunable_linears(cut.description, selection_of(cut.options))
+        return [0.0, sum(each.numel for each in linears) / cut.description.parameters]
+
+    def scale(self, cut: Cut, figure: Figure) -> SizeScale:
+        """Return the scale of nonzero parameters, or of bytes: a bit for each prunable weight, others in full."""
+        description = cut.description
+        linears = prunable_linears(description, selection_of(cut.options))
+        prunable = sum(linear.numel for linear in linears)
+        margin = 0.5 / min(linear.in_features for linear in linears)
+        if figure == "parameters":
+            return SizeScale(description.parameters, prunable, margin)
+        return SizeScale(description.bytes + prunable / 8, prunable * WEIGHT_BYTES[description.dtype], margin)
+
+    def nearest(self, cut: Cut, figure: Figure) -> int:
+        scale = self.scale(cut, figure)  # whatever is below 1
+        return math.floor(scale.start - scale.slope * (1 - scale.margin)) + 1
+
+    def is_measurable_alone(self, *, trains: bool) -> bool:
+        return not trains
+
+
+INFO = WeightRemoval("weights", 10, zeroes=True, offer="weights")

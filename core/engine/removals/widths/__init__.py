@@ -1,0 +1,1 @@
+"""Widths: heads and channels go, so that layers get narrower."""
