@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
@@ -76,6 +77,9 @@ def message_of(error: Mapping[str, Any]) -> str:
     if error["type"] == "string_pattern_mismatch":
         rule = _RULES.get(error["ctx"]["pattern"])
         return error["msg"] if rule is None else f"{shown(error['input'])} does not fit: use {rule}"
+    if error["type"] == "literal_error":
+        known = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        return f"{error['msg']}{nearest_hint(error['input'], known)}"
     if error["type"] in OBJECT_EXPECTED - {"object_expected"}:
         return f"expected a JSON object, not {kind_of(error['input'])}"
     return str(error["msg"])
@@ -101,6 +105,12 @@ def invalid_request(error: ValidationError, *, opening: str = "") -> InvalidRequ
 def joined(sentences: Sequence[str]) -> str:
     """Return faults as one sentence."""
     return "; ".join(sentences[:MOST_ERRORS])
+
+
+def nearest_hint(given: object, known: Iterable[str]) -> str:
+    """Return a question that names the known word nearest to a given one; nothing where none is near."""
+    near = get_close_matches(given, known, n=1) if isinstance(given, str) and len(given) <= _LONGEST_SHOWN else []
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def kind_of(value: object) -> str:

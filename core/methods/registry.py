@@ -9,7 +9,7 @@ from core.discovery import descriptions
 from core.engine.options.base import MethodParameters
 from core.errors import InvalidParameters, UnknownMethod
 from core.methods.method_info import MethodInfo
-from core.validation import message_of
+from core.validation import message_of, nearest_hint
 
 METHODS = descriptions(methods, MethodInfo)
 
@@ -20,7 +20,9 @@ def get_method(method_id: str) -> MethodInfo:
         return METHODS[method_id]
     except KeyError:
         raise UnknownMethod(
-            f"method {method_id!r} is not known: use one of {', '.join(sorted(METHODS))}", param="method"
+            f"method {method_id!r} is not known: use one of {', '.join(sorted(METHODS))}"
+            f"{nearest_hint(method_id, METHODS)}",
+            param="method",
         ) from None
 
 
@@ -39,6 +41,7 @@ def parse_parameters(method_id: str, parameters: Mapping[str, object], pattern: 
         message, name = message_of(first), where.removeprefix("parameters.")
         if first["type"] == "extra_forbidden":
             message += f"; {method_id} takes: {', '.join(variant.parameters.model_fields)}"
+            message += nearest_hint(name, variant.parameters.model_fields)
             others = [repr(each) for each in method.patterns if name in method.variant(each).parameters.model_fields]
             if others:
                 message = f"belongs to pattern {' or '.join(others)} of {method_id}: use that pattern, or leave it out"

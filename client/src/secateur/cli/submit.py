@@ -87,8 +87,11 @@ PromptOption = Annotated[
 ]
 PromptTokensOption = Annotated[int | None, typer.Option(metavar="N", help="New tokens after each prompt, at most.")]
 RecoveryOption = Annotated[
-    Literal["finetune", "lora", "distill"] | None,
-    typer.Option(help="Train after pruning, zeros kept: every parameter, adapters, or against the dense model."),
+    str | None,
+    typer.Option(
+        metavar="METHOD",
+        help="Train after pruning, zeros kept: finetune (all parameters), lora (adapters), distill (from the dense model).",
+    ),
 ]
 RecoveryStepsOption = Annotated[int | None, typer.Option(help="Optimiser steps of the recovery.")]
 RecoveryDatasetOption = Annotated[
@@ -106,10 +109,11 @@ MetadataOption = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", h
 QueueOption = Annotated[str | None, typer.Option(help="The queue of the workers to run it.")]
 PriorityOption = Annotated[int | None, typer.Option(help="Higher goes first.")]
 FormatOption = Annotated[
-    Literal["dense", "packed", "hashed"] | None,
+    str | None,
     typer.Option(
+        metavar="FORM",
         help="packed: bitmasks and surviving values; hashed, of image classifiers: linear layers share a few values. "
-        "`download --unpack` restores both."
+        "`download --unpack` restores both.",
     ),
 ]
 LayoutOption = Annotated[
