@@ -90,7 +90,7 @@ RecoveryOption = Annotated[
     str | None,
     typer.Option(
         metavar="METHOD",
-        help="Train after pruning, zeros kept: finetune (all parameters), lora (adapters), distill (from the dense model).",
+        help="Train after pruning, zeros kept: finetune, lora (adapters) or distill (from the dense model).",
     ),
 ]
 RecoveryStepsOption = Annotated[int | None, typer.Option(help="Optimiser steps of the recovery.")]
