@@ -44,6 +44,10 @@ class HubState:
     answering: list[str] = field(default_factory=list)
     """Of each answer that is under way, the path."""
     down: bool = False
+    describe: Callable[[dict[str, Any]], Any] = lambda info: info
+    """Gives what is answered for a repository, in place of what describes it."""
+    found: bytes | None = None
+    """Answer to any search, in place of what is found."""
     token_seen_elsewhere: bool = False
     endpoint: str = ""
 
@@ -148,7 +152,7 @@ class Handler(BaseHTTPRequestHandler):
         what, _, revision = rest.partition("/")
         if what in ("", "revision"):
             commit = self._commit(repository, unquote(revision) or "main")
-            self._json(repository_info(repository, commit))
+            self._json(self.state.describe(repository_info(repository, commit)))
         elif what == "tree":
             revision, _, folder = revision.partition("/")
             files = repository.commits[self._commit(repository, revision)]
@@ -165,6 +169,9 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(404, None)
 
     def _search(self) -> None:
+        if self.state.found is not None:
+            self._send(200, self.state.found, {"Content-Type": "application/json"})
+            return
         words, most = self._query["search"][0].split(), int(self._query["limit"][0])
         found = [
             {"id": name, "downloads": 1000 * place, "gated": "manual" if each.gated else False, "tags": []}

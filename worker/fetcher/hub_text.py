@@ -17,7 +17,8 @@ from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub.errors import HfHubHTTPError
 
 from core.errors import UnknownDataset, UnusableDataset
-from core.service.sources.hub import HubCredential, translated_errors
+from core.service.sources.hub import HubCredential
+from core.service.sources.hub_errors import translated_errors
 from core.service.sources.references import HubImages, HubText
 from worker.fetcher.protocol import MOST_CHARACTERS, FetchedText
 
@@ -163,7 +164,8 @@ def _text_field(row: Mapping[str, object], text: HubText) -> str:
 @contextmanager
 def translate_dataset_errors(reference: HubText | HubImages, credential: HubCredential | None) -> Iterator[None]:
     """Turn errors of the `datasets` library into those of the error tree."""
-    with translated_errors("dataset", reference.repository, reference.revision, credential=credential):
+    owner = credential.owner if credential else None
+    with translated_errors("dataset", reference.repository, reference.revision, owner=owner):
         try:
             yield
         except DatasetNotFoundError as error:

@@ -9,6 +9,7 @@ commit: files that are there already make none.
 from typing import Any, NoReturn
 
 import httpx2
+import structlog
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -24,6 +25,8 @@ from core.service.publications.lease import LostError, PublicationLease
 from core.service.publications.queue import PublishedFile
 from core.service.publications.reading import require_intact, watched
 from core.storage import Store
+
+log = structlog.get_logger()
 
 
 def publish_to_hub(
@@ -126,9 +129,11 @@ def _raise_translated(error: Exception, destination: HubDestination, endpoint: s
                 f"the hub cannot be reached, or broke off ({type(at).__name__})", param="to"
             ) from None
         at = at.__cause__
-    if isinstance(error, ValueError):  # what the hub's answers made the client say
-        raise DestinationRefused(f"the hub does not take {destination.place}", param="to") from None
-    raise error
+    log.warning("the hub's answer cannot be read", to=destination.place, error=type(error).__name__)
+    raise DestinationRefused(
+        f"the hub does not take {destination.place}: what it answered cannot be read ({type(error).__name__})",
+        param="to",
+    ) from None
 
 
 def _refusal(error: HfHubHTTPError, destination: HubDestination) -> SecateurError:

@@ -7,27 +7,23 @@ The hub's library is loaded where it is first needed: API, dispatcher and worker
 most of them never ask the hub.
 """
 
-import errno
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from core.errors import (
-    GatedModel,
-    HubUnavailable,
-    SecateurError,
-    UnknownDataset,
-    UnknownModel,
-    UnusableDataset,
-    UnusableModel,
-)
+from core.errors import HubUnavailable
+from core.service.sources.hub_errors import TokenOwner, translated_errors
 from core.service.sources.hub_names import Kind, is_commit
+from core.service.sources.hub_outage import HubOutage
 from core.service.sources.references import FileReference
 from core.settings import Settings
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
 
 TIMEOUT_SECONDS = 10.0
 """Seconds to connect, and between two pieces of an answer."""
@@ -54,7 +50,7 @@ class HubCredential:
     """A token of the hub, and whose it is."""
 
     token: str = field(repr=False)
-    owner: Literal["team", "operator"]
+    owner: TokenOwner
 
 
 class _PublicListings:
@@ -77,9 +73,13 @@ class _PublicListings:
 
 
 class Hub:
-    """Hub client, safe to share between threads. It sends no token, except by `with_credential`."""
+    """Hub client, safe to share between threads. It sends no token, except by `with_credential`.
 
-    def __init__(self, settings: Settings) -> None:
+    With an `outage` a hub that is away is not asked again and again.
+    """
+
+    def __init__(self, settings: Settings, outage: HubOutage | None = None) -> None:
+        self._outage = outage
         self._endpoint = settings.hub_endpoint.rstrip("/")
         self._credential: HubCredential | None = None
         self._listings = _PublicListings()
@@ -93,6 +93,13 @@ class Hub:
     @property
     def _token(self) -> str | Literal[False]:
         return self._credential.token if self._credential else False  # False: none from elsewhere
+
+    @property
+    def _owner(self) -> TokenOwner | None:
+        return self._credential.owner if self._credential else None
+
+    def _watched(self, repository: str) -> AbstractContextManager[None]:
+        return nullcontext() if self._outage is None else self._outage.watched(repository)
 
     def listing(self, kind: Kind, repository: str, revision: str | None) -> HubListing:
         """Return the files of a revision (null: the default branch), and check that they may be read.
@@ -113,25 +120,18 @@ class Hub:
         from huggingface_hub import HfApi
 
         api = HfApi(endpoint=self._endpoint, token=self._token)
-        with translated_errors(kind, repository, revision, credential=self._credential):
-            info = api.repo_info(
-                repository, repo_type=kind, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
-            )
-            if info.gated:  # its facts are public, its files are not
-                api.auth_check(repository, repo_type=kind)
-        if not is_commit(info.sha):
-            raise HubUnavailable(f"the hub at {self._endpoint} names no commit for {repository}", param=kind)
-        files = tuple(
-            FileReference(
-                path=file.rfilename,
-                bytes=file.size or 0,
-                sha256=file.lfs.sha256 if file.lfs else None,
-                git_blob=None if file.lfs else file.blob_id,
-            )
-            for file in getattr(info, "siblings", None) or ()
-        )
-        is_public = info.private is False and info.gated is False  # as far as it says so
-        return HubListing(str(info.sha), files, _configs(getattr(info, "card_data", None)), is_public)
+        with translated_errors(kind, repository, revision, owner=self._owner):
+            with self._watched(repository):
+                info = api.repo_info(
+                    repository, repo_type=kind, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
+                )
+                if info.gated:  # its facts are public, its files are not
+                    api.auth_check(repository, repo_type=kind)
+            if not is_commit(info.sha):
+                raise HubUnavailable(f"the hub at {self._endpoint} names no commit for {repository}", param=kind)
+            files = tuple(_file(file) for file in getattr(info, "siblings", None) or ())
+            is_public = info.private is False and info.gated is False  # as far as it says so
+            return HubListing(str(info.sha), files, _configs(getattr(info, "card_data", None)), is_public)
 
     def read(self, kind: Kind, repository: str, commit: str, file: FileReference, *, limit: int) -> bytes:
         """Return the first `limit` bytes of a file, or all of it. Raises as `listing`, and UnusableModel kinds."""
@@ -153,7 +153,8 @@ class Hub:
             "accept-encoding": "identity",
         }
         with (
-            translated_errors(kind, repository, commit, path, credential=self._credential),
+            translated_errors(kind, repository, commit, path, owner=self._owner),
+            self._watched(repository),
             get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response,
         ):
             hf_raise_for_status(response)
@@ -169,84 +170,16 @@ class Hub:
                     return
 
 
-_ASKER = {
-    None: "a team without a hub token",
-    "team": "the team's hub token",
-    "operator": "this service's hub token",
-}
-_REMEDY = {
-    None: "and have an admin set the team's hub token, of an account that accepted them",
-    "team": "for the account of that token",
-    "operator": "for the account of that token",
-}
-
-
-@contextmanager
-def translated_errors(
-    kind: Kind,
-    repository: str,
-    revision: str | None,
-    path: str | None = None,
-    *,
-    credential: HubCredential | None,
-) -> Iterator[None]:
-    """Turn what the hub's client raises into errors of ours. `credential` is what it was asked with."""
-    owner = credential.owner if credential else None
-    at = f"{repository}@{revision}" if revision else repository
-    is_model = kind == "model"
-    unknown = UnknownModel if is_model else UnknownDataset
-    gated = GatedModel if is_model else UnusableDataset
-    error: SecateurError
-
-    import httpx2
-    from huggingface_hub.errors import (
-        DisabledRepoError,
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
+def _file(file: "RepoSibling") -> FileReference:
+    """Return a file of the hub's listing; raises ValueError for a size below 0, and pydantic's ValidationError."""
+    if file.size is not None and file.size < 0:
+        raise ValueError(f"{file.rfilename} has {file.size} bytes")
+    return FileReference(
+        path=file.rfilename,
+        bytes=file.size or 0,
+        sha256=file.lfs.sha256 if file.lfs else None,
+        git_blob=None if file.lfs else file.blob_id,
     )
-
-    try:
-        yield
-        return
-    except GatedRepoError:
-        error = gated(
-            f"{at} is gated: its owner gives access on request, and {_ASKER[owner]} has none. Accept the terms on the "
-            f"hub, {_REMEDY[owner]}",
-            param=kind,
-        )
-    except (RepositoryNotFoundError, DisabledRepoError):
-        error = unknown(
-            f"the hub has no {kind} {repository!r}, or it is private and {_ASKER[owner]} may not see it",
-            param=kind,
-        )
-    except RevisionNotFoundError:
-        error = unknown(f"{repository!r} has no revision {revision!r}", param=kind)
-    except EntryNotFoundError:
-        error = (UnusableModel if is_model else UnusableDataset)(f"{at} has no file {path!r}", param=kind)
-    except HfHubHTTPError as failure:
-        status = failure.response.status_code
-        if status == 403:
-            error = gated(f"the hub refuses {_ASKER[owner]} access to {at}", param=kind)
-        elif status == 401 and owner == "team":
-            error = gated(
-                "the hub does not accept the team's hub token: it is wrong, or was revoked; an admin of the team can "
-                "set another",
-                param=kind,
-            )
-        elif status == 401:
-            error = HubUnavailable("the hub does not accept this service's token; its operator must replace it")
-        else:
-            error = HubUnavailable(f"the hub answers {status} when asked for {at}; try again later", param=kind)
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as failure:
-        if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise  # of our own disk
-        error = HubUnavailable(
-            f"the hub cannot be reached for {at} ({type(failure).__name__}); try again later", param=kind
-        )
-    raise error
 
 
 def _configs(card: object) -> dict[str, tuple[str, ...]]:

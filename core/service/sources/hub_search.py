@@ -9,14 +9,15 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from core.errors import SecateurError
+from core.service.sources.hub_errors import translated_errors
+from core.service.sources.hub_outage import HubOutage
 from core.settings import Settings
 
 MOST_MATCHES: Final = 8
 FEWEST_CHARACTERS: Final = 3
 """Length from which on words are searched for."""
 _REMEMBERED_SECONDS: Final = 300.0
-_AWAY_SECONDS: Final = 60.0
-"""Time for which a hub that did not answer is not asked again."""
 _MOST_REMEMBERED: Final = 1000
 
 
@@ -36,7 +37,7 @@ class HubSearch:
         self._address = f"{settings.hub_endpoint.rstrip('/')}/api/models"
         self._seconds = settings.hub_search_seconds
         self._matches: dict[str, tuple[float, tuple[HubMatch, ...]]] = {}
-        self._away_until = 0.0
+        self._outage = HubOutage()
         self._lock = threading.Lock()
 
     def known(self, words: str) -> tuple[HubMatch, ...] | None:
@@ -47,7 +48,7 @@ class HubSearch:
             when, matches = self._matches.get(_key(words), (0.0, None))
             if matches is not None and time.monotonic() < when + _REMEMBERED_SECONDS:
                 return matches
-            return () if time.monotonic() < self._away_until else None
+            return () if self._outage.seconds_left else None
 
     def search(self, words: str) -> tuple[HubMatch, ...]:
         """Return the models with most downloads that match, asking the hub at most as long as the settings allow."""
@@ -57,7 +58,7 @@ class HubSearch:
         matches = self._ask(_key(words))
         with self._lock:
             if matches is None:
-                self._away_until = time.monotonic() + _AWAY_SECONDS
+                self._outage.begin()
                 return ()
             if len(self._matches) >= _MOST_REMEMBERED:
                 self._matches.clear()
@@ -65,7 +66,6 @@ class HubSearch:
         return matches
 
     def _ask(self, words: str) -> tuple[HubMatch, ...] | None:
-        import httpx2
         from huggingface_hub import get_session
 
         wanted: dict[str, str | int] = {
@@ -75,10 +75,11 @@ class HubSearch:
             "limit": MOST_MATCHES,
         }
         try:
-            answer = get_session().get(self._address, params=wanted, timeout=self._seconds)  # without any token
-            answer.raise_for_status()
-            listed = answer.json()
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError):
+            with translated_errors("model", words, None, owner=None):
+                answer = get_session().get(self._address, params=wanted, timeout=self._seconds)  # without any token
+                answer.raise_for_status()
+                listed = answer.json()
+        except SecateurError:
             return None
         matches = [_read(each) for each in listed] if isinstance(listed, list) else []
         return tuple(each for each in matches if each is not None)[:MOST_MATCHES]
