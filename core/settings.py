@@ -168,6 +168,9 @@ class Settings(BaseSettings):
         2, description="How long a search for models on the hub may take, for the page of a new job; 0: none is made."
     )
     hub_max_bytes: int = Field(500 * 10**9, description="Largest repository that is fetched.")
+    hub_revision_keep_days: float = Field(
+        90, gt=0, description="What is remembered of a model of the hub is forgotten this long after its last use."
+    )
     hub_patience_seconds: float = Field(
         60, description="How long a fetch waits for bytes from a hub that gives none before its attempt ends."
     )

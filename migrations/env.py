@@ -4,6 +4,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 import core.service.discoveries.tables
+import core.service.duties.tables
 import core.service.jobs.metrics_tables
 import core.service.jobs.tables
 import core.service.publications.tables

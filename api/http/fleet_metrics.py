@@ -21,9 +21,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.service.discoveries.figures import discovery_totals, open_discoveries
 from core.service.discoveries.tables import DiscoveryTotalRow
+from core.service.duties.tables import DutyRow, RowFailureTotalRow
+from core.service.duties.times import failed_rows, known_duties
 from core.service.jobs import fleet
-from core.service.jobs.duties import known_duties
-from core.service.jobs.metrics_tables import AttemptTotalRow, DutyRow, StageTotalRow
+from core.service.jobs.metrics_tables import AttemptTotalRow, StageTotalRow
 from core.service.jobs.queue import WORKER_STATES
 from core.service.jobs.tables import WorkerRow
 from core.service.webhooks.delivery_log import WaitingFigures, waiting_figures
@@ -86,6 +87,7 @@ class FleetCollector(CachedCollector):
                     _stages(fleet.stage_totals(session)),
                     *_webhooks(waiting_figures(session)),
                     *_duties(known_duties(session)),
+                    *_failed_rows(failed_rows(session)),
                     *_discoveries(open_discoveries(session), discovery_totals(session)),
                 ]
         except SQLAlchemyError as error:
@@ -248,6 +250,21 @@ def _duties(rows: Sequence[DutyRow]) -> list[Metric]:
         done.add_metric([row.name], row.succeeded_at.timestamp())
         every.add_metric([row.name], row.every_seconds)
     return [done, every]
+
+
+def _failed_rows(rows: Sequence[RowFailureTotalRow]) -> list[Metric]:
+    failures = CounterMetricFamily(
+        "secateur_dispatcher_row_failures",
+        "Failures of single rows of a duty, whose others went on.",
+        labels=["duty"],
+    )
+    parked = CounterMetricFamily(
+        "secateur_dispatcher_rows_parked", "Rows that a duty gave up for failing again and again.", labels=["duty"]
+    )
+    for row in rows:
+        failures.add_metric([row.duty], row.failures)
+        parked.add_metric([row.duty], row.parked)
+    return [failures, parked]
 
 
 def _discoveries(unfinished: Mapping[str, int], totals: Sequence[DiscoveryTotalRow]) -> list[Metric]:

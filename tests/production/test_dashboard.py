@@ -19,8 +19,8 @@ import api.http.fleet_metrics
 from bench.chaos.prometheus import watch
 from bench.parts import until
 from core.database import transaction
+from core.service.duties.times import note_done
 from core.service.jobs import fleet, queue
-from core.service.jobs.duties import note_done
 from core.settings import Settings
 from core.storage import open_store
 from core.storage.s3 import S3Store

@@ -1,6 +1,7 @@
 """A trigger to fire, and what is needed to fire it by clock."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -8,8 +9,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.service.jobs.resolution.hub_lookup import HubLookup
+from core.service.jobs.schemas import Job
 from core.service.teams.server_secret import server_secret
 from core.service.triggers.context import TriggerContext
+from core.service.triggers.due import fire_due
 from core.settings import Settings
 from core.storage import Store
 from tests.conftest import bearer
@@ -83,6 +86,13 @@ def member_api(api_client: TestClient, member_key: str) -> TestClient:
 @pytest.fixture
 def trigger(member_api: TestClient, trigger_body: dict[str, Any]) -> Fixed:
     return make_trigger(member_api, trigger_body)
+
+
+def fire(context: TriggerContext, now: datetime) -> list[Job]:
+    """Fire what is due at a moment; the jobs."""
+    jobs: list[Job] = []
+    fire_due(context, jobs.append, now=now)
+    return jobs
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.triggers.context import TriggerContext
-from core.service.triggers.due import MOST_FAILURES, fire_due
+from core.service.triggers.due import MOST_FAILURES
 from core.service.triggers.history import remove_old_firings
 from core.service.triggers.schedule import next_due
 from core.settings import Settings
 from tests.conftest import bearer
-from tests.triggers.conftest import Fixed, make_trigger
+from tests.triggers.conftest import Fixed, fire, make_trigger
 from worker.dispatcher.clock import make_duties
 from worker.dispatcher.duties import Turn
 
@@ -37,12 +37,12 @@ def due_at(trigger: Fixed) -> datetime:
 def test_two_dispatchers_at_once_fire_a_due_time_once(scheduled: Fixed, context: TriggerContext) -> None:
     due = due_at(scheduled)
     assert due.astimezone(UTC).hour in (1, 2), "three in the morning in Berlin"
-    assert list(fire_due(context, now=due - timedelta(seconds=1))) == []
+    assert fire(context, due - timedelta(seconds=1)) == []
     start = threading.Barrier(4)
 
     def dispatch(_: int) -> list[str]:
         start.wait()
-        return [job.id for job in fire_due(context, now=due + timedelta(seconds=5))]
+        return [job.id for job in fire(context, due + timedelta(seconds=5))]
 
     for _ in range(2):
         with ThreadPoolExecutor(4) as pool:
@@ -58,8 +58,8 @@ def test_two_dispatchers_at_once_fire_a_due_time_once(scheduled: Fixed, context:
 def test_times_that_passed_while_nothing_ran_are_fired_once_and_late(scheduled: Fixed, context: TriggerContext) -> None:
     due = due_at(scheduled)
     now = due + timedelta(days=3, hours=1)
-    assert len(list(fire_due(context, now=now))) == 1
-    assert list(fire_due(context, now=now)) == []
+    assert len(fire(context, now)) == 1
+    assert fire(context, now) == []
     (firing,) = scheduled.firings()
     assert "late" in firing["note"] and "3 later due times" in firing["note"]
     assert due_at(scheduled) > now
@@ -80,10 +80,10 @@ def test_a_due_time_that_comes_again_makes_no_second_job(
     scheduled: Fixed, context: TriggerContext, sessions: sessionmaker[Session]
 ) -> None:
     due = due_at(scheduled)
-    list(fire_due(context, now=due))
+    fire(context, due)
     with transaction(sessions) as session:
         session.execute(text("UPDATE triggers SET next_fire_at = :due"), {"due": due})
-    assert list(fire_due(context, now=due)) == []
+    assert fire(context, due) == []
     assert [each["outcome"] for each in scheduled.firings()] == ["duplicate", "accepted"]
 
 
@@ -94,7 +94,7 @@ def test_an_error_is_written_down_and_ten_in_a_row_disable(
         session.execute(text("UPDATE models SET name = 'gone'"))
     for count in range(1, MOST_FAILURES + 1):
         assert scheduled.api.get(scheduled.path).json()["enabled"], count
-        assert list(fire_due(context, now=due_at(scheduled))) == []
+        assert fire(context, due_at(scheduled)) == []
     shown = scheduled.api.get(scheduled.path).json()
     assert (shown["enabled"], shown["next_fire_at"]) == (False, None)
     assert "tiny" in shown["disabled_reason"]
@@ -117,7 +117,7 @@ def test_a_success_between_failures_starts_the_count_anew(
     for name in ("gone", "tiny"):
         with transaction(sessions) as session:
             session.execute(text("UPDATE models SET name = :name"), {"name": name})
-        list(fire_due(context, now=due_at(scheduled)))
+        fire(context, due_at(scheduled))
     with transaction(sessions) as session:
         assert session.scalar(text("SELECT failures FROM triggers")) == 0
 
@@ -125,7 +125,7 @@ def test_a_success_between_failures_starts_the_count_anew(
 def test_a_disabled_trigger_is_never_due(scheduled: Fixed, context: TriggerContext) -> None:
     due = due_at(scheduled)
     scheduled.api.patch(scheduled.path, json={"enabled": False}).raise_for_status()
-    assert list(fire_due(context, now=due + timedelta(days=30))) == []
+    assert fire(context, due + timedelta(days=30)) == []
     assert scheduled.firings() == []
 
 
@@ -170,7 +170,7 @@ def test_firings_are_kept_as_long_as_the_setting_says(
     scheduled: Fixed, context: TriggerContext, sessions: sessionmaker[Session]
 ) -> None:
     for _ in range(2):
-        list(fire_due(context, now=due_at(scheduled)))
+        fire(context, due_at(scheduled))
     with transaction(sessions) as session:
         session.execute(
             text("UPDATE trigger_firings SET created_at = now() - interval '91 days' WHERE id = :id"),

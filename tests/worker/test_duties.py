@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 import api.http.fleet_metrics
 from core.database import transaction
-from core.service.jobs.duties import forget_others, known_duties
+from core.service.duties.times import forget_others, known_duties
 from core.settings import Settings
 from tests.worker.conftest import StartPart, eventually
 from worker import alive

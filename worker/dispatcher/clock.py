@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
@@ -17,24 +17,36 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import session_factory, transaction
 from core.logs import configure_logs
 from core.service.discoveries.queue import forget_old
+from core.service.duties.isolation import IsolatedRows, forget_old_failures
+from core.service.duties.team_threads import TeamThreads
+from core.service.duties.times import forget_others
 from core.service.jobs import queue
+from core.service.jobs.awaiting import DUTY as AWAITING
 from core.service.jobs.awaiting import resolve_awaiting
 from core.service.jobs.broker import celery_app
-from core.service.jobs.duties import forget_others
-from core.service.jobs.estimates.corrections import correct_needs
-from core.service.jobs.fleet import count_ended_attempts
+from core.service.jobs.estimates.corrections import DUTY as ESTIMATES
+from core.service.jobs.estimates.corrections import correct_needs, leave_as_estimated, uncorrected_jobs
+from core.service.jobs.fleet import DUTY as TOTALS
+from core.service.jobs.fleet import count_ended_attempts, leave_out, uncounted_attempts
 from core.service.jobs.hints import Hints, hint_or_note
 from core.service.jobs.idempotency import expire_idempotency_keys
 from core.service.jobs.resolution.hub_lookup import HubLookup
+from core.service.jobs.schemas import Job
 from core.service.publications.run import publish_waiting
 from core.service.retention.orphans import sweep_orphans
+from core.service.retention.service import DUTY as RETENTION
 from core.service.retention.service import apply_retention
+from core.service.sources.hub_revisions import forget_unused_revisions
+from core.service.sweeps.advance import DUTY as SWEEPS
 from core.service.sweeps.advance import advance_sweeps
 from core.service.teams.server_secret import server_secret
 from core.service.triggers.context import TriggerContext
+from core.service.triggers.due import DUTY as TRIGGERS
 from core.service.triggers.due import fire_due
 from core.service.triggers.history import remove_old_firings
-from core.service.webhooks.delivery_loop import deliver_due, remove_old_deliveries
+from core.service.webhooks.delivery_loop import DUTY as WEBHOOKS
+from core.service.webhooks.delivery_loop import deliver_due
+from core.service.webhooks.old_deliveries import remove_old_deliveries
 from core.settings import Settings, get_settings
 from core.storage import open_store
 from worker import alive
@@ -47,10 +59,19 @@ PUBLISHERS = 3
 
 
 def return_expired_leases(turn: Turn) -> None:
-    with transaction(turn.sessions) as session:
-        lost = queue.expire_leases(session)
-    for job_id in lost:
+    rows = IsolatedRows(turn.sessions, queue.LEASES)
+    for job_id in chain.from_iterable(rows.run_together(queue.expire_leases, queue.lost_leases)):
         logger.warning("lease expired", job=job_id)
+
+
+def count_ended(turn: Turn) -> None:
+    """Add the attempts that ended to the totals."""
+    IsolatedRows(turn.sessions, TOTALS).run_together(count_ended_attempts, uncounted_attempts, leave_out)
+
+
+def correct_estimates(turn: Turn) -> None:
+    """Correct the needs of jobs that wait."""
+    IsolatedRows(turn.sessions, ESTIMATES).run_together(correct_needs, uncorrected_jobs, leave_as_estimated)
 
 
 def send_due_hints(turn: Turn, hints: Hints) -> None:
@@ -71,14 +92,6 @@ def send_due_hints(turn: Turn, hints: Hints) -> None:
             hints.send(job_id, name, enough=len(waiting))
 
 
-def _fire_triggers(turn: Turn, context: TriggerContext, hints: Hints) -> int | None:
-    fired = 0
-    for job in fire_due(context):
-        hint_or_note(hints.send, turn.sessions, job.id, job.queue)
-        fired += 1
-    return fired or None
-
-
 def _in_transaction(work: Callable[[Session], object]) -> Callable[[Turn], None]:
     def run(turn: Turn) -> None:
         with transaction(turn.sessions) as session:
@@ -93,22 +106,39 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
     hub = HubLookup(settings, sessions)
     context = TriggerContext(sessions, open_store(settings), settings, hub, server_secret(settings))
 
+    threads = TeamThreads()
+
     def advance(turn: Turn) -> int | None:
-        return advance_sweeps(sessions, settings, store=context.store, hub=hub, send_hint=hints.send) or None
+        made = advance_sweeps(sessions, settings, store=context.store, hub=hub, send_hint=hints.send, threads=threads)
+        return made or None
 
     def resolve(turn: Turn) -> int | None:
-        return resolve_awaiting(sessions, settings, store=context.store, hub=hub, send_hint=hints.send) or None
+        resolved = resolve_awaiting(
+            sessions, settings, store=context.store, hub=hub, send_hint=hints.send, threads=threads
+        )
+        return resolved or None
+
+    def fire(turn: Turn) -> int | None:
+        def hint(job: Job) -> None:
+            hint_or_note(hints.send, sessions, job.id, job.queue)
+
+        return fire_due(context, hint, threads=threads) or None
 
     def forget_old_duties(session: Session) -> None:
         forget_others(session, [duty.name for duty in duties])
+        forget_old_failures(session)
+
+    def forget_revisions(turn: Turn) -> None:
+        with transaction(sessions) as session:
+            forget_unused_revisions(session, settings.hub_revision_keep_days)
 
     often = settings.dispatch_interval_seconds
     duties = (
-        Duty("leases", often, return_expired_leases),
+        Duty(queue.LEASES, often, return_expired_leases),
         Duty("hints", often, lambda turn: send_due_hints(turn, hints)),
         Duty("idempotency keys", often, _in_transaction(expire_idempotency_keys)),
-        Duty("totals", often, _in_transaction(count_ended_attempts)),
-        Duty("estimates", often, _in_transaction(correct_needs)),
+        Duty(TOTALS, often, count_ended),
+        Duty(ESTIMATES, often, correct_estimates),
         Duty("silent workers", often, _in_transaction(queue.forget_workers)),
         Duty("old events", often, _in_transaction(lambda s: queue.remove_old_events(s, settings.event_retention_days))),
         Duty("old duties", 600.0, _in_transaction(forget_old_duties)),
@@ -117,14 +147,15 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
             settings.orphan_sweep_seconds,
             lambda turn: len(sweep_orphans(sessions, context.store, settings)),
         ),
-        Duty("discovered models", 2.0, resolve),
+        Duty(AWAITING, 2.0, resolve),
+        Duty("old hub revisions", 600.0, forget_revisions),
         Duty("old discoveries", 600.0, _in_transaction(lambda s: forget_old(s, settings.discovery_keep_days))),
-        Duty("sweeps", 1.5, advance),
-        Duty("triggers", 2.0, lambda turn: _fire_triggers(turn, context, hints)),
+        Duty(SWEEPS, 1.5, advance),
+        Duty(TRIGGERS, 2.0, fire),
         Duty("old firings", 60.0, _in_transaction(lambda s: remove_old_firings(s, settings.trigger_history_days))),
-        Duty("webhooks", 1.0, lambda turn: deliver_due(sessions, settings, turn.goes_well)),
+        Duty(WEBHOOKS, 1.0, lambda turn: deliver_due(sessions, settings, turn.goes_well)),
         Duty("old deliveries", 600.0, lambda turn: remove_old_deliveries(sessions, settings)),
-        Duty("retention", 600.0, lambda turn: apply_retention(sessions, settings)),
+        Duty(RETENTION, 600.0, lambda turn: apply_retention(sessions, settings)),
         *(
             Duty(f"publications {number}", 2.0, lambda turn: publish_waiting(sessions, settings, turn.goes_well))
             for number in range(1, PUBLISHERS + 1)

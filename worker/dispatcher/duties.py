@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.service.jobs.duties import note_done, note_tried
+from core.service.duties.times import note_done, note_tried
 from core.settings import Settings
 
 NOTED_SECONDS = 5.0

@@ -7,6 +7,8 @@ job, by the dispatcher, and the job is one for workers, or has failed with the e
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
+from typing import Final
 
 from pydantic import ValidationError
 from sqlalchemy import func, or_, select, text, update
@@ -18,6 +20,8 @@ from core.pipeline.recipes.validation import check_without_model
 from core.service.discoveries.asking import ID_PREFIX, ask_for
 from core.service.discoveries.states import OPEN
 from core.service.discoveries.tables import DiscoveryRow
+from core.service.duties.isolation import IsolatedRows, RowTask, is_tried
+from core.service.duties.team_threads import TeamThreads
 from core.service.jobs.admission import needs_by, needs_columns
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.hints import SendHint, hint_or_note
@@ -34,6 +38,7 @@ from core.storage import Store
 from secateur_wire.base import JsonObject
 from secateur_wire.jobs import Estimate
 
+DUTY: Final = "discovered models"
 _LOOK_SECONDS = 5.0
 """Pause between two looks at a job, told by `dispatched_at`, which is that of hints for other jobs."""
 _NEVER = datetime(9000, 1, 1, tzinfo=UTC)
@@ -81,23 +86,50 @@ def fill_resolved(row: JobRow, resolved: ResolvedJob, estimate: Estimate) -> Non
 
 
 def resolve_awaiting(
-    sessions: sessionmaker[Session], settings: Settings, *, store: Store, hub: HubLookup, send_hint: SendHint
+    sessions: sessionmaker[Session],
+    settings: Settings,
+    *,
+    store: Store,
+    hub: HubLookup,
+    send_hint: SendHint,
+    threads: TeamThreads | None = None,
 ) -> int:
-    """Resolve the jobs whose discovery is over, and ask again for one that was forgotten; returns how many are done."""
+    """Resolve the jobs whose discovery is over, and ask again for one that was forgotten.
+
+    Those that name something on the hub come last; with `threads` they are resolved there, and not waited for. Returns
+    how many were resolved here.
+    """
+    rows = IsolatedRows(sessions, DUTY)
     with transaction(sessions) as session:
-        due = _due(session)
-    done = 0
-    for job_id, team_id, document in due:
+        due = _due(session, [] if threads is None else threads.under_way(DUTY))
+
+    def resolve(job_id: str, team_id: str, document: JsonObject) -> bool | None:
         findings = _look_up(hub, team_id, document)
         with transaction(sessions) as session:
             queue = _resolve(session, job_id, findings, store, settings)
-        if queue is not None:
-            done += 1
-            hint_or_note(send_hint, sessions, job_id, queue)
-    return done
+        if queue is None:
+            return None
+        hint_or_note(send_hint, sessions, job_id, queue)
+        return True
+
+    def waits(document: JsonObject) -> bool:
+        body = _parsed(document)
+        return body is not None and hub.asks(body)
+
+    tasks = [
+        RowTask(job_id, partial(resolve, job_id, team_id, document), _park, team_id, partial(waits, document))
+        for job_id, team_id, document in due
+    ]
+    return len(rows.run_all(tasks, threads))
 
 
-def _due(session: Session) -> Sequence[tuple[str, str, JsonObject]]:
+def _park(job_id: str, session: Session, reason: SecateurError) -> bool:
+    refuse(session, job_id, reason.problem())
+    return True
+
+
+def _due(session: Session, under_way: Sequence[str]) -> Sequence[tuple[str, str, JsonObject]]:
+    """Return jobs that may be resolved now, the teams in turn."""
     is_awaited = (
         select(DiscoveryRow.id)
         .where(
@@ -107,14 +139,23 @@ def _due(session: Session) -> Sequence[tuple[str, str, JsonObject]]:
         )
         .exists()
     )
-    rows = session.execute(
-        select(JobRow.id, JobRow.team_id, JobRow.body)
+    oldest = JobRow.dispatched_at.nulls_first()
+    place = func.row_number().over(partition_by=JobRow.team_id, order_by=(oldest, JobRow.id))
+    ranked = (
+        select(JobRow.id, place.label("place"))
         .where(
             text(f"jobs.{JOB_AWAITS}"),
             or_(JobRow.dispatched_at.is_(None), JobRow.dispatched_at <= seconds_from_now(-_LOOK_SECONDS)),
             ~is_awaited,
+            JobRow.id.not_in(under_way),
+            is_tried(DUTY, JobRow.id),
         )
-        .order_by(JobRow.dispatched_at.nulls_first(), JobRow.id)
+        .subquery()
+    )
+    rows = session.execute(
+        select(JobRow.id, JobRow.team_id, JobRow.body)
+        .join(ranked, ranked.c.id == JobRow.id)
+        .order_by(ranked.c.place, oldest, JobRow.id)
         .limit(_BATCH)
     )
     return [(row.id, row.team_id, row.body) for row in rows]
@@ -122,10 +163,15 @@ def _due(session: Session) -> Sequence[tuple[str, str, JsonObject]]:
 
 def _look_up(hub: HubLookup, team_id: str, document: JsonObject) -> HubFindings:
     """Ask the hub outside of any transaction; a body that this release cannot read names nothing."""
+    body = _parsed(document)
+    return HubFindings() if body is None else hub.of(team_id, body)
+
+
+def _parsed(document: JsonObject) -> JobBody | None:
     try:
-        return hub.of(team_id, JobBody.model_validate(document))
+        return JobBody.model_validate(document)
     except ValidationError:
-        return HubFindings()
+        return None
 
 
 def _resolve(session: Session, job_id: str, hub: HubFindings, store: Store, settings: Settings) -> str | None:

@@ -9,13 +9,15 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, case, func, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Row, case, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
+from core.errors import SecateurError
+from core.service.duties.isolation import is_tried
 from core.service.jobs.estimates.corrections import keep_ratios
 from core.service.jobs.metrics_tables import AttemptTotalRow, StageTotalRow
 from core.service.jobs.tables import JOB_IS_LEASED, AttemptRow, JobRow, WorkerRow
@@ -25,7 +27,15 @@ from core.service.teams.tables import TeamRow
 STAGE_BOUNDS = (0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0, inf)
 """Upper bounds of a stage's histogram buckets, in seconds."""
 
+DUTY: Final = "totals"
 _BATCH = 1000
+_ATTEMPT_ID: ColumnElement[str] = func.concat(AttemptRow.job_id, "/", AttemptRow.attempt)
+_UNCOUNTED = (
+    select(AttemptRow.job_id, AttemptRow.attempt)
+    .where(AttemptRow.ended_at.is_not(None), ~AttemptRow.counted, is_tried(DUTY, _ATTEMPT_ID))
+    .order_by(AttemptRow.ended_at)
+    .limit(_BATCH)
+)
 
 
 @dataclass(frozen=True)
@@ -127,16 +137,18 @@ def stage_totals(session: Session) -> Sequence[StageTotalRow]:
     return session.scalars(select(StageTotalRow)).all()
 
 
-def count_ended_attempts(session: Session) -> int:
-    """Add attempts that ended since the last time, oldest first and at most a batch, to the totals; how many."""
-    picked = (
-        select(AttemptRow.job_id, AttemptRow.attempt)
-        .where(AttemptRow.ended_at.is_not(None), ~AttemptRow.counted)
-        .order_by(AttemptRow.ended_at)
-        .limit(_BATCH)
-        .with_for_update(skip_locked=True)
-        .cte("picked")
-    )
+def uncounted_attempts(session: Session) -> Sequence[str]:
+    """Return `JOB/ATTEMPT` of a batch of the attempts that ended and are in no total."""
+    return session.scalars(_UNCOUNTED.with_only_columns(_ATTEMPT_ID)).all()
+
+
+def count_ended_attempts(session: Session, only: str | None = None) -> int:
+    """Add attempts that ended since the last time, oldest first and at most a batch, to the totals; how many.
+
+    `only`: `JOB/ATTEMPT` of the one that is added.
+    """
+    query = _UNCOUNTED if only is None else _UNCOUNTED.where(only == _ATTEMPT_ID)
+    picked = query.with_for_update(skip_locked=True).cte("picked")
     ended = session.execute(
         update(AttemptRow)
         .where(tuple_(AttemptRow.job_id, AttemptRow.attempt).in_(select(picked.c.job_id, picked.c.attempt)))
@@ -156,6 +168,17 @@ def count_ended_attempts(session: Session) -> int:
     _add_stages(session, ended)
     keep_ratios(session, ((row.queue, row.method) for row in ended if row.is_measured))
     return len(ended)
+
+
+def leave_out(attempt_id: str, session: Session, reason: SecateurError) -> bool:
+    """Leave an attempt out of the totals, to which it cannot be added."""
+    session.execute(
+        update(AttemptRow)
+        .where(attempt_id == _ATTEMPT_ID, AttemptRow.job_id == attempt_id.partition("/")[0])
+        .values(counted=True)
+        .execution_options(synchronize_session=False)
+    )
+    return True
 
 
 def _add_attempts(session: Session, ended: Sequence[Row[Any]]) -> None:

@@ -1,8 +1,6 @@
-"""Tables that metrics are read from: totals of attempts and of their stages, and the dispatcher's duties."""
+"""Tables that metrics are read from: totals of attempts and of their stages."""
 
-from datetime import datetime
-
-from sqlalchemy import BigInteger, Double, PrimaryKeyConstraint, func
+from sqlalchemy import BigInteger, Double, PrimaryKeyConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database import Base
@@ -37,16 +35,3 @@ class StageTotalRow(Base):
     at_most: Mapped[float] = mapped_column(Double)
     attempts: Mapped[int] = mapped_column(BigInteger)
     seconds: Mapped[float] = mapped_column(Double)
-
-
-class DutyRow(Base):
-    """Periodic duty of the dispatcher: its interval, and when one of the dispatchers last did it.
-
-    Before the first time, that is when it was first tried.
-    """
-
-    __tablename__ = "duties"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    every_seconds: Mapped[float]
-    succeeded_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

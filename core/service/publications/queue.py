@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
@@ -39,15 +40,32 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class Claimed:
-    """Publication that a dispatcher has claimed. `files` are none where the artifact was removed meanwhile."""
+    """Publication that a dispatcher has claimed. `files` are none where the artifact was removed meanwhile.
+
+    Its destination is a `document` until it is carried out: one that cannot be read fails itself alone.
+    """
 
     id: str
     attempt: int
     job_id: str
     job_attempt: int
-    destination: Destination
+    place: str
+    document: Mapping[str, Any]
     credentials: bytes
     files: Sequence[PublishedFile]
+
+    @property
+    def to(self) -> str:
+        """Return what the publication goes to, for logs and the audit trail."""
+        try:
+            return self.destination.to
+        except ValidationError:
+            return self.place
+
+    @property
+    def destination(self) -> Destination:
+        """Return the destination; raises pydantic's ValidationError where this release cannot read it."""
+        return destinations.validate_python(self.document)
 
 
 def claim(session: Session, *, lease_seconds: float) -> Claimed | None:
@@ -103,7 +121,8 @@ def claim(session: Session, *, lease_seconds: float) -> Claimed | None:
         attempt=row.attempt,
         job_id=row.job_id,
         job_attempt=row.job_attempt,
-        destination=destinations.validate_python(row.destination),
+        place=row.place,
+        document=row.destination,
         credentials=row.credentials,
         files=_files(session, row.job_id, row.job_attempt),
     )
@@ -228,7 +247,7 @@ def _end(
         Automation(team_id, "dispatcher"),
         ACTIONS[status],
         claimed.id,
-        {"job": claimed.job_id, "to": claimed.destination.to, **details},
+        {"job": claimed.job_id, "to": claimed.to, **details},
     )
     return True
 

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import InternalError, NoArtifact, NotFound, SecateurError
+from core.service.duties.isolation import IsolatedRows, RowTask
 from core.service.publications import queue
 from core.service.publications.destinations import HubDestination
 from core.service.publications.lease import LostError, PublicationLease
@@ -17,6 +19,8 @@ from core.service.publications.service import sealed
 from core.service.teams.server_secret import server_secret
 from core.settings import Settings
 from core.storage import Store, artifact_prefix, open_store
+
+DUTY: Final = "publications"
 
 logger = structlog.get_logger()
 
@@ -31,6 +35,7 @@ def publish_waiting(
     """
     with transaction(sessions) as session:
         queue.expire(session)
+    rows = IsolatedRows(sessions, DUTY)
     begun = 0
     while True:
         with transaction(sessions) as session:
@@ -38,7 +43,7 @@ def publish_waiting(
         if claimed is None:
             return begun or None
         begun += 1
-        _carry_out(sessions, settings, claimed, goes_well)
+        rows.run(RowTask(claimed.id, partial(_carry_out, sessions, settings, claimed, goes_well)))
 
 
 def _carry_out(
@@ -51,17 +56,17 @@ def _carry_out(
             result = _sent(open_store(settings), settings, claimed, lease)
         with transaction(sessions) as session:
             is_ours = queue.succeed(session, claimed, result)
-        logger.info("published" if is_ours else "published, and no longer ours", to=claimed.destination.to, **about)
+        logger.info("published" if is_ours else "published, and no longer ours", to=claimed.to, **about)
         return
     except LostError:
         logger.info("publication stopped: it is no longer ours", **about)
         return
     except SecateurError as error:
         problem = error.problem()
-        logger.warning("not published", to=claimed.destination.to, code=error.code, message=error.message, **about)
+        logger.warning("not published", to=claimed.to, code=error.code, message=error.message, **about)
     except Exception as error:  # its message may quote what was sent: only its kind is told
         problem = InternalError("an unexpected error; the server's log has its kind").problem()
-        logger.error("not published", to=claimed.destination.to, error=_kinds(error), **about)
+        logger.error("not published", to=claimed.to, error=_kinds(error), **about)
     with transaction(sessions) as session:
         queue.fail(session, claimed, problem, delay_seconds=settings.retry_delay_seconds)
 
@@ -76,24 +81,24 @@ def _sent(store: Store, settings: Settings, claimed: Claimed, lease: Publication
             "the credentials cannot be opened: the server's secret has changed since; publish it again"
         ) from None
     prefix = artifact_prefix(claimed.job_id, claimed.job_attempt)
-    files = list(claimed.files)
+    files, destination = list(claimed.files), claimed.destination
     try:
-        if isinstance(claimed.destination, HubDestination):
+        if isinstance(destination, HubDestination):
             from core.service.publications.to_hub import publish_to_hub
 
             return publish_to_hub(
                 store,
                 prefix,
                 files,
-                claimed.destination,
+                destination,
                 token=credentials["token"],
                 endpoint=settings.hub_endpoint,
-                message=claimed.destination.message or f"Artifact of {claimed.job_id}, pruned by Secateur",
+                message=destination.message or f"Artifact of {claimed.job_id}, pruned by Secateur",
                 lease=lease,
             )
         from core.service.publications.to_s3 import publish_to_s3  # the library is slow to load
 
-        return publish_to_s3(store, prefix, files, claimed.destination, credentials=credentials, lease=lease)
+        return publish_to_s3(store, prefix, files, destination, credentials=credentials, lease=lease)
     except NotFound as error:  # of the store
         raise NoArtifact(f"the artifact of job {claimed.job_id!r} is not in the store any more") from error
 

@@ -8,6 +8,7 @@ hands of somebody who still works on it. Once neither holds, neither ever will a
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 
 import structlog
@@ -15,6 +16,8 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.errors import StoreUnavailable
+from core.service.duties.isolation import IsolatedRows, RowTask
 from core.service.jobs.states import LEASED
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.registry.tables import DatasetRow, ModelRow, UploadRow
@@ -44,18 +47,27 @@ def sweep_orphans(sessions: sessionmaker[Session], store: Store, settings: Setti
                 is_worked_on = each.prefix in _worked_on(session, [each.prefix])
             if not is_worked_on:
                 each.discard()
-    removed = []
+    rows = IsolatedRows(sessions, "orphans", ends=(StoreUnavailable,))
+    removed: list[str] = []
     for prefixes in _batches(_candidates(sessions, store)):
         with transaction(sessions) as session:
             kept = _worked_on(session, prefixes)
             kept |= _named(session, prefixes)  # after the former: what ended between the two has its name by now
-        for prefix in prefixes:
-            touched = None if prefix in kept else store.touched(prefix)
-            if touched is not None and touched < before:
-                remove_prefixes(store, [prefix])
-                removed.append(prefix)
-                logger.info("orphan removed", prefix=prefix)
+        tasks = [
+            RowTask(prefix, partial(_remove_old, store, prefix, before)) for prefix in prefixes if prefix not in kept
+        ]
+        removed += rows.run_all(tasks)
     return removed + _sweep_generated(store, settings)
+
+
+def _remove_old(store: Store, prefix: str, before: datetime) -> str | None:
+    """Remove what lies under a prefix unless something there was touched since; the prefix where it did."""
+    touched = store.touched(prefix)
+    if touched is None or touched >= before:
+        return None
+    remove_prefixes(store, [prefix])
+    logger.info("orphan removed", prefix=prefix)
+    return prefix
 
 
 def _sweep_generated(store: Store, settings: Settings) -> list[str]:

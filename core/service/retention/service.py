@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import structlog
@@ -10,7 +11,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import Conflict, NotFound
+from core.errors import Conflict, NotFound, SecateurError
+from core.service.duties.isolation import IsolatedRows, RowTask, is_tried
 from core.service.jobs.states import TERMINAL
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.retention.deletion import delete_artifacts
@@ -22,11 +24,12 @@ from core.service.retention.tables import RetentionPolicyRow
 from core.service.teams import audit
 from core.service.teams.principal import Actor, Automation, team_of
 from core.settings import Settings
-from core.storage import open_store
+from core.storage import Store, open_store
 from core.storage.removal import remove_prefixes
 from secateur_wire.metrics import Metrics
 from secateur_wire.retention import ArtifactVerdict
 
+DUTY: Final = "retention"
 MOST_SHOWN: Final = 1000
 _BATCH: Final = 500
 
@@ -164,21 +167,35 @@ def apply_retention(sessions: sessionmaker[Session], settings: Settings) -> int 
 
     Each goes in a transaction of its own, in which it is looked at again: what came to need it meanwhile keeps it.
     """
+    rows = IsolatedRows(sessions, DUTY)
     with transaction(sessions) as session:
-        teams = session.scalars(select(RetentionPolicyRow.team_id)).all()
+        teams = session.scalars(
+            select(RetentionPolicyRow.team_id).where(is_tried(DUTY, RetentionPolicyRow.team_id))
+        ).all()
     store = open_store(settings)
+    tasks = [RowTask(team_id, partial(_apply, sessions, store, team_id), _suspend) for team_id in teams]
+    return sum(rows.run_all(tasks)) or None
+
+
+def _apply(sessions: sessionmaker[Session], store: Store, team_id: str) -> int:
+    """Remove what one team's policy does not keep; how many artifacts."""
     removed = 0
-    for team_id in teams:
-        with transaction(sessions) as session:
-            policy = get_retention(session, team_id).policy
-            if policy is None:
-                continue
-            going = [each for each in verdicts(session, team_id, policy) if each.goes]
-        for each in going:
-            prefixes = _remove(sessions, team_id, policy, each.job_id)
-            remove_prefixes(store, prefixes)
-            removed += bool(prefixes)
-    return removed or None
+    with transaction(sessions) as session:
+        policy = get_retention(session, team_id).policy
+        if policy is None:
+            return 0
+        going = [each for each in verdicts(session, team_id, policy) if each.goes]
+    for each in going:
+        prefixes = _remove(sessions, team_id, policy, each.job_id)
+        remove_prefixes(store, prefixes)
+        removed += bool(prefixes)
+    return removed
+
+
+def _suspend(team_id: str, session: Session, reason: SecateurError) -> bool:
+    """Leave a team's policy alone for a day, and say so in its audit trail. Everything stays meanwhile."""
+    audit.note(session, Automation(team_id, "retention"), "retention.fail", team_id, {"reason": reason.message})
+    return False
 
 
 def _remove(sessions: sessionmaker[Session], team_id: str, policy: RetentionPolicy, job_id: str) -> Sequence[str]:

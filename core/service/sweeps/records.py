@@ -50,7 +50,7 @@ def _payload(row: SweepRow) -> dict[str, JsonValue]:
         "id": row.id,
         "object": "sweep",
         "name": row.name,
-        "kind": "grid" if request_of(row).search is None else "search",
+        "kind": "grid" if row.request.get("search") is None else "search",  # of a request that cannot be read, too
         "status": row.status,
         "model": row.model,
         "error": row.error,

@@ -72,6 +72,14 @@ def find_on_hub(hub: HubLookup, team_id: str, bodies: Iterable[Document]) -> Hub
     return findings
 
 
+def names_on_hub(hub: HubLookup, body: Document) -> bool:
+    """Return whether the hub may have to be asked about what a body names."""
+    try:
+        return hub.asks(JobBody.model_validate(body))
+    except ValidationError:
+        return False
+
+
 def check_sweep(
     session: Session,
     team_id: str,

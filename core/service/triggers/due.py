@@ -1,11 +1,15 @@
 """Scheduled firings: each due time fires once, however many dispatchers there are.
 
 Firing and moving on to the next due time are one transaction on the trigger's locked row, so a dispatcher that dies
-between has done neither. Times that passed while none ran make one firing, late, which says so.
+between has done neither. Times that passed while none fired them make one firing, late, which says so. A due time is
+kept while the hub is away or a quota is used up, until the next one comes.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
 
 import structlog
 from sqlalchemy import func, select
@@ -13,52 +17,98 @@ from sqlalchemy.orm import Session
 
 from core.database import transaction
 from core.errors import SecateurError
+from core.service.duties.isolation import IsolatedRows, RowTask, is_passing, is_tried
+from core.service.duties.tables import RowFailureRow
+from core.service.duties.team_threads import TeamThreads
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.schemas import Job, JobBody
-from core.service.teams import audit
-from core.service.teams.principal import Automation
-from core.service.triggers import history, versions
+from core.service.triggers import history
 from core.service.triggers.bodies import body_of
 from core.service.triggers.context import TriggerContext
 from core.service.triggers.definitions import definition_of
+from core.service.triggers.disabling import disable
 from core.service.triggers.firing import accept
 from core.service.triggers.history import FiringAttempt
-from core.service.triggers.schedule import MOST_COUNTED, count_due, next_due
+from core.service.triggers.schedule import MOST_COUNTED, count_due, last_due, next_due
 from core.service.triggers.tables import TriggerRow
 from core.service.triggers.validation import scheduled_payload
 
-MOST_FAILURES = 10
+DUTY: Final = "triggers"
+MOST_FAILURES: Final = 10
 """Scheduled firings refused in a row, after which a trigger is disabled."""
-_BATCH = 100
-_LATE = timedelta(minutes=1)
+_BATCH: Final = 100
+_LATE: Final = timedelta(minutes=1)
 
 log = structlog.get_logger()
 
 
-def fire_due(context: TriggerContext, *, now: datetime | None = None) -> Iterator[Job]:
-    """Fire what is due at `now` (unset: the database's clock), giving each job once it is committed."""
+def fire_due(
+    context: TriggerContext,
+    on_job: Callable[[Job], None],
+    *,
+    threads: TeamThreads | None = None,
+    now: datetime | None = None,
+) -> int:
+    """Fire what is due at `now` (unset: the database's clock), and call `on_job` with each job once it is committed.
+
+    Those that name something on the hub come last; with `threads` they are fired there, and not waited for. Returns how
+    many jobs were made here.
+    """
+    rows = IsolatedRows(context.sessions, DUTY)
+    under_way = [] if threads is None else threads.under_way(DUTY)
     with transaction(context.sessions) as session:
         moment = now or session.scalars(select(func.clock_timestamp())).one()
-        rows = session.scalars(
-            select(TriggerRow).where(TriggerRow.next_fire_at <= moment).order_by(TriggerRow.next_fire_at).limit(_BATCH)
-        ).all()
-    for row in rows:
-        job = _fire(context, row, moment)
+        due = _due(session, moment, under_way)
+    began = time.monotonic()
+
+    def fire(row: TriggerRow) -> Job | None:
+        job = _fire(context, row, moment, began, rows.last_failure(row.id))
         if job is not None:
-            yield job
+            on_job(job)
+        return job
+
+    tasks = [RowTask(row.id, partial(fire, row), _park, row.team_id, partial(_asks_hub, context, row)) for row in due]
+    return len(rows.run_all(tasks, threads))
 
 
-def _fire(context: TriggerContext, row: TriggerRow, now: datetime) -> Job | None:
+def _due(session: Session, moment: datetime, under_way: list[str]) -> list[TriggerRow]:
+    """Return triggers that are due, the teams in turn, so that one with many keeps no other's waiting."""
+    place = func.row_number().over(partition_by=TriggerRow.team_id, order_by=TriggerRow.next_fire_at)
+    ranked = (
+        select(TriggerRow.id, place.label("place"))
+        .where(TriggerRow.next_fire_at <= moment, TriggerRow.id.not_in(under_way), is_tried(DUTY, TriggerRow.id))
+        .subquery()
+    )
+    query = select(TriggerRow).join(ranked, ranked.c.id == TriggerRow.id)
+    return list(session.scalars(query.order_by(ranked.c.place, TriggerRow.next_fire_at).limit(_BATCH)))
+
+
+def _attempt(row: TriggerRow) -> FiringAttempt:
+    assert row.next_fire_at is not None
+    due = row.next_fire_at.isoformat()
+    return FiringAttempt(row, "schedule", event_id=due, payload=scheduled_payload(due))
+
+
+def _asks_hub(context: TriggerContext, row: TriggerRow) -> bool:
+    try:
+        return context.hub.asks(body_of(definition_of(row), _attempt(row).payload))
+    except SecateurError:  # it is refused without asking anybody
+        return False
+
+
+def _fire(
+    context: TriggerContext, row: TriggerRow, now: datetime, began: float, failure: RowFailureRow | None
+) -> Job | None:
+    """Fire a trigger that is due. Raises the refusals that pass by themselves: the due time is then kept.
+
+    `began` is the moment by this process's clock at which it was `now`; `failure` is that of the last try.
+    """
     due = row.next_fire_at
     assert due is not None and row.cron is not None and row.timezone is not None
-    attempt = FiringAttempt(
-        row,
-        "schedule",
-        event_id=due.isoformat(),
-        payload=scheduled_payload(due.isoformat()),
-        note=_lateness(row.cron, row.timezone, due, now),
-    )
+    attempt = _attempt(row)
     prepared = _prepare(context, row, attempt)
+    waited = timedelta(seconds=time.monotonic() - began)
+    attempt.note = _lateness(row.cron, row.timezone, due, now, waited, failure)
     with transaction(context.sessions) as session:
         locked = session.scalar(
             select(TriggerRow)
@@ -72,8 +122,16 @@ def _fire(context: TriggerContext, row: TriggerRow, now: datetime) -> Job | None
         )
         if locked is None:  # another dispatcher fires it, or somebody has just changed it: the next round sees
             return None
-        locked.next_fire_at = next_due(row.cron, row.timezone, now)
         job, refusal = _make_job(session, context, attempt, prepared)
+        if refusal is not None and is_passing(refusal):
+            newest = last_due(row.cron, row.timezone, due, now + waited)
+            if newest is None:
+                raise refusal
+            locked.next_fire_at = newest
+            attempt.note = "missed: it could not be fired before its next due time, which is tried now"
+            history.write(session, attempt, "refused", error=refusal)
+            return None
+        locked.next_fire_at = next_due(row.cron, row.timezone, now)
         if refusal is None:
             locked.failures = 0
         else:
@@ -106,33 +164,41 @@ def _make_job(
             return accept(session, context, attempt, *prepared).job, None
     except SecateurError as error:
         return None, error
-    except Exception as error:  # one trigger's fault of ours keeps no other from firing
-        log.error("a trigger could not be fired", trigger=attempt.trigger.id, exc_info=error)
-        return None, SecateurError("an unexpected error; it was logged")
 
 
 def _count_failure(session: Session, row: TriggerRow, refusal: SecateurError) -> None:
     row.failures += 1
-    if row.failures < MOST_FAILURES:
-        return
-    before = definition_of(row)
-    row.enabled = False
-    row.next_fire_at = None
-    row.disabled_reason = f"{MOST_FAILURES} scheduled firings in a row were refused, the last: {refusal.message}"
-    session.flush()
-    actor = Automation(row.team_id, f"trigger:{row.id}")
-    versions.record(session, actor, row, before)
-    audit.note(session, actor, "trigger.disable", row.id, {"name": row.name, "reason": row.disabled_reason})
+    if row.failures >= MOST_FAILURES:
+        disable(session, row, f"{MOST_FAILURES} scheduled firings in a row were refused, the last: {refusal.message}")
 
 
-def _lateness(cron: str, timezone: str, due: datetime, now: datetime) -> str | None:
-    """Return the note on a firing that comes long after its time, or for several; None for one in time."""
+def _park(trigger_id: str, session: Session, reason: SecateurError) -> bool:
+    """Disable a trigger that cannot be fired for a fault of ours."""
+    locked = session.get(TriggerRow, trigger_id, with_for_update={"key_share": True})
+    if locked is not None and locked.enabled:
+        disable(session, locked, f"its schedule could not be fired, {reason.message}")
+    return True
+
+
+def _lateness(
+    cron: str, timezone: str, due: datetime, now: datetime, waited: timedelta, failure: RowFailureRow | None
+) -> str | None:
+    """Return the note on a firing that comes long after its time, or for several; None for one in time.
+
+    It was taken up at `now`, and `waited` for the hub since; `failure` is that of the last try.
+    """
     missed = count_due(cron, timezone, due, now)
-    if missed == 0 and now - due < _LATE:
+    late = now + waited - due
+    if missed == 0 and late < _LATE:
         return None
-    seconds = (now - due).total_seconds()
-    late = f"fired {seconds:.0f} s late: no dispatcher was running when it was due"
+    if failure is not None and failure.failed_at >= due:
+        reason = failure.error
+    elif missed == 0 and now - due < _LATE:
+        reason = "the hub took long to answer"
+    else:
+        reason = "no dispatcher came to it before"
+    note = f"fired {late.total_seconds():.0f} s late: {reason}"
     if missed == 0:
-        return late
+        return note
     count = f"{missed} or more" if missed >= MOST_COUNTED else str(missed)
-    return f"{late}; {count} later due time{'s' if missed != 1 else ''} passed meanwhile and will not be fired"
+    return f"{note}; {count} later due time{'s' if missed != 1 else ''} passed meanwhile and will not be fired"

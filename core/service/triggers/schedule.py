@@ -4,6 +4,7 @@ A time that the clock skips in spring is due right after the gap, one that comes
 of every hour or finer go by real time.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice, takewhile
@@ -42,10 +43,20 @@ def next_due(cron: str, timezone: str, after: datetime) -> datetime:
     return next(CronSim(cron, after.astimezone(ZoneInfo(timezone)))).astimezone(UTC)
 
 
+def last_due(cron: str, timezone: str, after: datetime, until: datetime) -> datetime | None:
+    """Return the last moment that is due after one and not after another, of the first MOST_COUNTED, in UTC."""
+    moments = list(_due_moments(cron, timezone, after, until))
+    return moments[-1].astimezone(UTC) if moments else None
+
+
 def count_due(cron: str, timezone: str, after: datetime, until: datetime) -> int:
     """Return how many moments are due after one and not after another; counted up to MOST_COUNTED."""
+    return sum(1 for _ in _due_moments(cron, timezone, after, until))
+
+
+def _due_moments(cron: str, timezone: str, after: datetime, until: datetime) -> Iterator[datetime]:
     moments = CronSim(cron, after.astimezone(ZoneInfo(timezone)))
-    return sum(1 for _ in takewhile(lambda moment: moment <= until, islice(moments, MOST_COUNTED)))
+    return takewhile(lambda moment: moment <= until, islice(moments, MOST_COUNTED))
 
 
 @lru_cache(1)

@@ -1,4 +1,4 @@
-"""Queue of deliveries: claim, record, give up, remove."""
+"""Queue of deliveries: claim, record, give up."""
 
 import contextlib
 import random
@@ -8,12 +8,13 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 
-from sqlalchemy import bindparam, delete, func, insert, or_, select, text, update
+from sqlalchemy import bindparam, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 from sqlalchemy.types import String
 
 from core.database import seconds_from_now
+from core.errors import SecateurError
 from core.service.teams import audit
 from core.service.teams.principal import Automation
 from core.service.teams.sealing import Sealed
@@ -31,7 +32,6 @@ MOST_EACH: Final = 4
 """Most deliveries on their way to one endpoint at a time; to one that fails, one."""
 LONGEST_RETRY_AFTER: Final = 24 * 3600
 """Longest pause in seconds that a receiver may ask for."""
-_RETENTION_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,17 @@ def record(session: Session, due: Due, outcome: DeliveryOutcome, settings: Setti
         _disable(session, due, f"every delivery failed for {settings.webhook_disable_days:g} days: {outcome.error}")
 
 
+def give_up(delivery_id: str, session: Session, reason: SecateurError) -> bool:
+    """Give up a delivery whose attempts cannot be recorded; those of its subject behind it go on."""
+    row = session.get(WebhookDeliveryRow, delivery_id, with_for_update={"key_share": True})
+    if row is not None and row.state == "pending":
+        row.state, row.finished_at = "failed", session.scalar(select(func.clock_timestamp()))
+        row.lease_expires_at, row.last_error = None, reason.message
+        session.flush()
+        _move_later(session, row, to=0)
+    return True
+
+
 def _delivered(session: Session, row: WebhookDeliveryRow, *, was_failing: bool) -> None:
     row.state, row.finished_at = "delivered", session.scalar(select(func.clock_timestamp()))
     session.flush()
@@ -261,39 +272,3 @@ def _disable(session: Session, due: Due, reason: str) -> None:
     if disable(session, due.webhook_id, reason[:500]):
         details = {"reason": reason[:500], "delivery": due.delivery_id}
         audit.note(session, Automation(due.team_id, "webhooks"), "webhook.disable", due.webhook_id, details)
-
-
-def remove_old(session: Session, retention_days: float) -> int:
-    """Remove a batch of deliveries over or stuck for so many days, and events without any; returns how many."""
-    long_ago = seconds_from_now(-retention_days * 24 * 3600)
-    ended = (
-        select(WebhookDeliveryRow.id)
-        .where(WebhookDeliveryRow.finished_at < long_ago)
-        .order_by(WebhookDeliveryRow.finished_at)
-        .limit(_RETENTION_BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    waiting = (
-        select(WebhookDeliveryRow.id)
-        .join(WebhookRow, WebhookRow.id == WebhookDeliveryRow.webhook_id)
-        .where(
-            ~WebhookRow.enabled,
-            WebhookRow.disabled_at < long_ago,
-            WebhookDeliveryRow.state == "pending",
-            WebhookDeliveryRow.created_at < long_ago,
-        )
-        .limit(_RETENTION_BATCH)
-        .with_for_update(skip_locked=True, of=WebhookDeliveryRow)
-    )
-    removed = [*session.scalars(ended), *session.scalars(waiting)]
-    session.execute(delete(WebhookDeliveryRow).where(WebhookDeliveryRow.id.in_(removed)))
-    has_delivery = select(WebhookDeliveryRow.id).where(WebhookDeliveryRow.event_id == WebhookEventRow.id).exists()
-    empty = (
-        select(WebhookEventRow.id)
-        .where(WebhookEventRow.created_at < long_ago, ~has_delivery)
-        .order_by(WebhookEventRow.created_at)
-        .limit(_RETENTION_BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    session.execute(delete(WebhookEventRow).where(WebhookEventRow.id.in_(list(session.scalars(empty)))))
-    return len(removed)

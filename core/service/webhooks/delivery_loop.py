@@ -9,6 +9,8 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Final
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
@@ -16,6 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.http.address_policy import AddressPolicy
 from core.http.outbound import Limits
+from core.service.duties.isolation import IsolatedRows, RowTask
 from core.service.teams.sealing import Sealed
 from core.service.teams.server_secret import server_secret
 from core.service.webhooks.deliveries import (
@@ -24,13 +27,15 @@ from core.service.webhooks.deliveries import (
     DeliveryOutcome,
     Due,
     candidates,
+    give_up,
     lease,
     record,
-    remove_old,
 )
 from core.service.webhooks.sending import Sender
 from core.service.webhooks.signing import PURPOSE
 from core.settings import Settings
+
+DUTY: Final = "webhooks"
 
 log = structlog.get_logger()
 
@@ -51,23 +56,13 @@ def deliver_due(
     return Dispatch(sessions, settings, address_policy).run(IDLE_LOOKS, goes_well) or None
 
 
-def remove_old_deliveries(sessions: sessionmaker[Session], settings: Settings) -> int | None:
-    """Remove all batches of `remove_old`."""
-    removed = 0
-    while True:
-        with transaction(sessions) as session:
-            count = remove_old(session, settings.webhook_retention_days)
-        removed += count
-        if not count:
-            return removed or None
-
-
 class Dispatch:
     """One run of the loop."""
 
     def __init__(self, sessions: sessionmaker[Session], settings: Settings, address_policy: AddressPolicy) -> None:
         self._sessions = sessions
         self._settings = settings
+        self._rows = IsolatedRows(sessions, DUTY)
         total = settings.webhook_timeout_seconds
         self._sender = Sender(address_policy, Limits(connect=min(5, total), read=min(10, total), total=total))
         self._seal = Sealed(server_secret(settings), PURPOSE)
@@ -118,10 +113,13 @@ class Dispatch:
                 due, outcome = self._ended.get(timeout=wait) if wait else self._ended.get_nowait()
             except queue.Empty:
                 return
-            with transaction(self._sessions) as session:
-                record(session, due, outcome, self._settings)
+            self._rows.run(RowTask(due.delivery_id, partial(self._record, due, outcome), give_up))
             del self._on_the_way[due.delivery_id, due.attempt]
             wait = 0
+
+    def _record(self, due: Due, outcome: DeliveryOutcome) -> None:
+        with transaction(self._sessions) as session:
+            record(session, due, outcome, self._settings)
 
 
 class _Choice:

@@ -5,12 +5,14 @@ submitted before there were enough others to learn from is corrected here, once 
 attempts end, so neither a claim nor a correction reads the attempts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from sqlalchemy import ColumnElement, and_, or_, select, text, update
 from sqlalchemy.orm import Session
 
-from core.errors import GateMissed
+from core.errors import GateMissed, SecateurError
+from core.service.duties.isolation import is_tried
 from core.service.jobs.admission import Room, needs_columns, needs_of
 from core.service.jobs.tables import AttemptRow, JobRow, PeakRatioRow
 
@@ -18,7 +20,14 @@ HISTORY = 200
 """Newest attempts that are used."""
 FEWEST = 3
 """Attempts that are needed for a correction."""
+DUTY: Final = "estimates"
 _BATCH = 500
+_UNCORRECTED = (
+    select(JobRow, PeakRatioRow)
+    .join(PeakRatioRow, and_(PeakRatioRow.queue == JobRow.queue, PeakRatioRow.method == JobRow.method))
+    .where(JobRow.status == "queued", ~JobRow.is_corrected, is_tried(DUTY, JobRow.id))
+    .limit(_BATCH)
+)
 
 _RATIO = """
     percentile_cont(0.5) WITHIN GROUP (
@@ -64,15 +73,18 @@ def keep_ratios(session: Session, ended: Iterable[tuple[str, str]]) -> None:
         session.execute(_KEEP_RATIO, {"queue": queue, "method": method, **values})
 
 
-def correct_needs(session: Session) -> int:
-    """Correct the needs of a batch of waiting jobs that can be; returns of how many. Called again and again."""
-    jobs = session.execute(
-        select(JobRow, PeakRatioRow)
-        .join(PeakRatioRow, and_(PeakRatioRow.queue == JobRow.queue, PeakRatioRow.method == JobRow.method))
-        .where(JobRow.status == "queued", ~JobRow.is_corrected)
-        .limit(_BATCH)
-        .with_for_update(of=JobRow, skip_locked=True, key_share=True)
-    ).all()
+def uncorrected_jobs(session: Session) -> Sequence[str]:
+    """Return ids of a batch of waiting jobs whose needs can be corrected."""
+    return session.scalars(_UNCORRECTED.with_only_columns(JobRow.id)).all()
+
+
+def correct_needs(session: Session, only: str | None = None) -> int:
+    """Correct the needs of a batch of waiting jobs that can be, or of `only` one; returns of how many.
+
+    Called again and again.
+    """
+    query = _UNCORRECTED if only is None else _UNCORRECTED.where(JobRow.id == only)
+    jobs = session.execute(query.with_for_update(of=JobRow, skip_locked=True, key_share=True)).all()
     for job, ratio in jobs:
         needs = needs_of(job)
         corrected = Room(
@@ -87,6 +99,14 @@ def correct_needs(session: Session) -> int:
             .execution_options(synchronize_session=False)
         )
     return len(jobs)
+
+
+def leave_as_estimated(job_id: str, session: Session, reason: SecateurError) -> bool:
+    """Leave a job's needs as they were estimated."""
+    session.execute(
+        update(JobRow).where(JobRow.id == job_id).values(is_corrected=True).execution_options(synchronize_session=False)
+    )
+    return True
 
 
 def _times(figure: int | None, ratio: float | None) -> int | None:

@@ -28,7 +28,14 @@ pass over those that are locked. Both take webhooks after the team: whoever dele
 from core.service.jobs.idempotency import expire_idempotency_keys
 from core.service.jobs.queue.claimed import Claim
 from core.service.jobs.queue.claims import JobsLocked, claim, release, renew
-from core.service.jobs.queue.completion import expire_leases, finish_cancelled, finish_failed, finish_succeeded
+from core.service.jobs.queue.completion import (
+    LEASES,
+    expire_leases,
+    finish_cancelled,
+    finish_failed,
+    finish_succeeded,
+    lost_leases,
+)
 from core.service.jobs.queue.maintenance import (
     HINTS_PER_QUEUE,
     hint_failed,
@@ -56,6 +63,7 @@ from secateur_wire.fleet import WorkerState
 __all__ = [
     "EVENT_CHANNEL",
     "HINTS_PER_QUEUE",
+    "LEASES",
     "WORKER_STATES",
     "Claim",
     "JobsLocked",
@@ -74,6 +82,7 @@ __all__ = [
     "hint_failed",
     "hints_due",
     "job_of_worker",
+    "lost_leases",
     "mark_dispatched",
     "release",
     "remove_old_events",

@@ -1,6 +1,6 @@
 """Ends of attempts, and the state they leave the job in."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, text
@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
 from core.errors import QuotaExceeded, RunnerLost
+from core.service.duties.isolation import is_tried
 from core.service.jobs.queue.attempts import Ending
 from core.service.jobs.queue.outgrown import queue_for_more_memory
 from core.service.jobs.queue.transitions import transition
@@ -17,7 +18,16 @@ from core.service.teams.tables import TeamRow
 from core.storage import StoredFile
 from secateur_wire.states import AttemptOutcome, JobStatus
 
+LEASES = "leases"
+"""Name of the dispatcher's duty that ends attempts whose worker stopped renewing."""
 _LEASE_BATCH = 100
+_LOST = (
+    select(JobRow.id, JobRow.attempt)
+    .join(TeamRow, TeamRow.id == JobRow.team_id)
+    .where(text(f"jobs.{JOB_IS_LEASED}"), JobRow.lease_expires_at < func.clock_timestamp(), is_tried(LEASES, JobRow.id))
+    .order_by(JobRow.team_id, JobRow.id)
+    .limit(_LEASE_BATCH)
+)
 
 
 def finish_succeeded(
@@ -121,20 +131,19 @@ def finish_cancelled(
     return None if written is None else "cancelled"
 
 
-def expire_leases(session: Session) -> list[str]:
+def lost_leases(session: Session) -> Sequence[str]:
+    """Return ids of jobs whose worker stopped renewing, a batch of them."""
+    return session.scalars(_LOST.with_only_columns(JobRow.id)).all()
+
+
+def expire_leases(session: Session, only: str | None = None) -> list[str]:
     """End the attempts of workers that stopped renewing: queued again, failed after the last attempt, or cancelled.
 
-    Returns the ids of the jobs. Jobs that another transaction is writing to, and those of a team whose row it holds,
-    are left for the next time.
+    Returns the ids of the jobs, of `only` one where that is given. Jobs that another transaction is writing to, and
+    those of a team whose row it holds, are left for the next time.
     """
-    lost = session.execute(
-        select(JobRow.id, JobRow.attempt)
-        .join(TeamRow, TeamRow.id == JobRow.team_id)
-        .where(text(f"jobs.{JOB_IS_LEASED}"), JobRow.lease_expires_at < func.clock_timestamp())
-        .order_by(JobRow.team_id, JobRow.id)
-        .limit(_LEASE_BATCH)
-        .with_for_update(skip_locked=True, key_share=True)
-    ).all()
+    query = _LOST if only is None else _LOST.where(JobRow.id == only)
+    lost = session.execute(query.with_for_update(skip_locked=True, key_share=True)).all()
     problem = RunnerLost("the worker stopped renewing its lease: it was lost, or cut off from the database").problem()
     for job_id, attempt in lost:
         _fail(session, job_id, attempt, problem, "lost")

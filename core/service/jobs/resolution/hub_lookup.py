@@ -5,7 +5,7 @@ was given before can be replayed while the hub is away.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -13,11 +13,9 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.engine.architectures.undiscovered import sources
 from core.engine.evaluation.zero_shot_tasks import TASKS, local_copy
 from core.engine.recovery.request import stage_texts
 from core.errors import (
@@ -41,9 +39,10 @@ from core.service.sources.hub_access import open_access
 from core.service.sources.hub_datasets import HubDataset, find_hub_dataset, is_hub_dataset, questions_unavailable
 from core.service.sources.hub_models import HubRevision, describe_hub_model
 from core.service.sources.hub_names import is_commit, split_reference
-from core.service.sources.hub_tables import HubRevisionRow
+from core.service.sources.hub_outage import HubOutage
+from core.service.sources.hub_revisions import PUBLIC, find_revision, remember_revision
 from core.service.sources.hub_tokens import find_access
-from core.service.sources.references import FileReference, Use
+from core.service.sources.references import Use
 from core.settings import Settings
 
 JOB_PREFIX = "job:"
@@ -64,9 +63,6 @@ HUB_ERRORS = (
     UnusableModel,
 )
 """Errors that a look-up may keep, besides that a name is unknown."""
-
-PUBLIC = "public"
-"""Reader of revisions that the hub shows to anybody."""
 
 Result = TypeVar("Result")
 OpenHub = Callable[[], Hub]
@@ -116,63 +112,46 @@ class HubLookup:
 
     def __init__(self, settings: Settings, sessions: sessionmaker[Session]) -> None:
         self._settings = settings
-        self._hub = Hub(settings)
+        self._hub = Hub(settings, HubOutage())
         self._sessions = sessions
         self._places = threading.BoundedSemaphore(_AT_ONCE)
 
     def of(self, team_id: str, body: JobBody | InspectBody) -> HubFindings:
         """Look up all that a body names on the hub; of one that is no job body, its model. Raises no hub errors."""
         findings = HubFindings()
+        named = _named_on_hub(body, self._settings)
 
         @cache
         def hub() -> Hub:
             return self._hub_of(team_id)
 
-        self._find_model(findings, team_id, hub, body.model)
-        try:
-            job = body if isinstance(body, JobBody) else JobBody.model_validate(body.model_dump())
-        except ValidationError:
-            return findings
-        named: list[tuple[str, Use, str]] = []
-        if job.calibration is not None:
-            named.append((job.calibration.dataset, "calibration", "calibration.dataset"))
-        named += [(name, "evaluation", f"evaluation.datasets.{i}") for i, name in enumerate(job.evaluation.datasets)]
-        if job.recovery is not None:
-            if job.recovery.teacher is not None:
-                self._find_model(findings, team_id, hub, job.recovery.teacher)
-            if job.recovery.dataset is not None:
-                named.append((job.recovery.dataset, "calibration", "recovery.dataset"))
-            named += [(name, "calibration", param) for name, param, _ in stage_texts(job.recovery)]
-        on_hub = [(name, use, param) for name, use, param in named if is_hub_dataset(name)]
-        registered = self._registered(team_id, {name for name, _, _ in on_hub}) if on_hub else set()
-        for name, use, param in on_hub:
+        for reference in named.models:
+            findings.models[reference] = self._try(partial(self._model, team_id, hub, reference))
+        registered = self._registered(team_id, {name for name, _ in named.datasets}) if named.datasets else set()
+        for (name, use), param in named.datasets.items():
             if name not in registered:
                 findings.datasets[name, use] = self._try(partial(_dataset, hub, name, use, param))
-        self._find_tasks(findings, hub, job.evaluation.tasks)
+        self._find_tasks(findings, hub, named.tasks)
         return findings
+
+    def asks(self, body: JobBody | InspectBody) -> bool:
+        """Return whether the hub may have to be asked about what a body names, which a registered text hides."""
+        named = _named_on_hub(body, self._settings)
+        return bool(named.models or named.datasets or named.tasks)
 
     def _hub_of(self, team_id: str) -> Hub:
         with transaction(self._sessions) as session:
             access = find_access(session, team_id, self._settings)
         return self._hub.with_credential(open_access(access, self._settings))
 
-    def _find_tasks(self, findings: HubFindings, hub: OpenHub, tasks: Sequence[str]) -> None:
+    def _find_tasks(self, findings: HubFindings, hub: OpenHub, tasks: Mapping[str, tuple[str, str]]) -> None:
         """Ask for the datasets of tasks; a hub that cannot be reached for one is not asked for the others."""
         away: HubUnavailable | None = None
-        for index, name in enumerate(tasks):
-            task = TASKS.get(name)
-            if task is None or local_copy(self._settings.local_tasks, task):
-                continue
-            dataset = f"{task.repository}:{task.config or ''}:{task.splits[0]}"
-            param = f"evaluation.tasks.{index}"
+        for name, (dataset, param) in tasks.items():
             if away is None:
                 result = self._try(partial(_dataset, hub, dataset, "evaluation", param))
                 away = result if isinstance(result, HubUnavailable) else None
             findings.tasks[name] = away or result
-
-    def _find_model(self, findings: HubFindings, team_id: str, hub: OpenHub, reference: str) -> None:
-        if "/" in reference and not reference.startswith(JOB_PREFIX) and reference not in findings.models:
-            findings.models[reference] = self._try(partial(self._model, team_id, hub, reference))
 
     def _try(self, ask: Callable[[], Result]) -> Result | SecateurError:
         try:
@@ -215,34 +194,56 @@ class HubLookup:
             return known
         described = describe_hub_model(hub(), repository, listing, max_bytes=self._settings.hub_max_bytes)
         with transaction(self._sessions) as session:
-            session.execute(insert(HubRevisionRow).values(_values(reader, described)).on_conflict_do_nothing())
+            remember_revision(session, reader, described, team_id)
         return described
 
     def _known(self, reader: str, repository: str, commit: str) -> HubRevision | None:
         with transaction(self._sessions) as session:
-            row = session.get(HubRevisionRow, (reader, repository, commit))
-        return None if row is None else _revision_of(row)
+            return find_revision(session, reader, repository, commit)
+
+
+@dataclass(frozen=True)
+class _NamedOnHub:
+    """Names in a body that are looked up on the hub: models, datasets with their uses and fields, tasks.
+
+    A task has the name of its dataset and the field that names it; tasks with a local copy are left out.
+    """
+
+    models: tuple[str, ...]
+    datasets: Mapping[tuple[str, Use], str]
+    tasks: Mapping[str, tuple[str, str]]
+
+
+def _named_on_hub(body: JobBody | InspectBody, settings: Settings) -> _NamedOnHub:
+    """Return all that a body names on the hub; of one that is no job body, its model."""
+    models, datasets, tasks = [body.model], dict[tuple[str, Use], str](), dict[str, tuple[str, str]]()
+    try:
+        job = body if isinstance(body, JobBody) else JobBody.model_validate(body.model_dump())
+    except ValidationError:
+        job = None
+    if job is not None:
+        if job.calibration is not None:
+            datasets[job.calibration.dataset, "calibration"] = "calibration.dataset"
+        for index, name in enumerate(job.evaluation.datasets):
+            datasets.setdefault((name, "evaluation"), f"evaluation.datasets.{index}")
+        if job.recovery is not None:
+            models += [job.recovery.teacher] if job.recovery.teacher is not None else []
+            texts = [(name, param) for name, param, _ in stage_texts(job.recovery)]
+            if job.recovery.dataset is not None:
+                texts.insert(0, (job.recovery.dataset, "recovery.dataset"))
+            for name, param in texts:
+                datasets.setdefault((name, "calibration"), param)
+        for index, name in enumerate(job.evaluation.tasks):
+            task = TASKS.get(name)
+            if task is not None and not local_copy(settings.local_tasks, task):
+                dataset = f"{task.repository}:{task.config or ''}:{task.splits[0]}"
+                tasks[name] = (dataset, f"evaluation.tasks.{index}")
+    return _NamedOnHub(
+        tuple(dict.fromkeys(each for each in models if "/" in each and not each.startswith(JOB_PREFIX))),
+        {key: param for key, param in datasets.items() if is_hub_dataset(key[0])},
+        tasks,
+    )
 
 
 def _dataset(hub: OpenHub, name: str, use: Use, param: str) -> HubDataset:
     return find_hub_dataset(hub(), name, use, param)
-
-
-def _values(reader: str, model: HubRevision) -> dict[str, object]:
-    return {
-        "reader": reader,
-        "repository": model.repository,
-        "revision": model.revision,
-        "description": model.description.model_dump(mode="json"),
-        "files": {file.path: file.model_dump(mode="json", exclude={"path"}) for file in model.files},
-    }
-
-
-def _revision_of(row: HubRevisionRow) -> HubRevision:
-    return HubRevision(
-        repository=row.repository,
-        revision=row.revision,
-        description=sources.validate_python(row.description),
-        files=tuple(FileReference(path=path, **facts) for path, facts in row.files.items()),
-        is_public=row.reader == PUBLIC,
-    )

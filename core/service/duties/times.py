@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.service.jobs.metrics_tables import DutyRow
+from core.service.duties.tables import DutyRow, RowFailureTotalRow
 
 
 def note_tried(session: Session, name: str, every_seconds: float) -> None:
@@ -30,6 +30,11 @@ def note_done(session: Session, name: str, every_seconds: float) -> None:
 def forget_others(session: Session, names: Collection[str]) -> None:
     """Remove what an earlier version had for duties."""
     session.execute(delete(DutyRow).where(DutyRow.name.not_in(names)))
+
+
+def failed_rows(session: Session) -> Sequence[RowFailureTotalRow]:
+    """Return how many rows of each duty failed and were parked, of duties of which some did."""
+    return session.scalars(select(RowFailureTotalRow).order_by(RowFailureTotalRow.duty)).all()
 
 
 def known_duties(session: Session) -> Sequence[DutyRow]:

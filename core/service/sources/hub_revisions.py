@@ -1,0 +1,81 @@
+"""Memory of the hub's models at their commits, in the database: a cache of bounded size, of which any row may go."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from core.database import seconds_from_now
+from core.engine.architectures.undiscovered import sources
+from core.service.sources.hub_models import HubRevision
+from core.service.sources.hub_tables import HubRevisionRow
+from core.service.sources.references import FileReference
+
+PUBLIC: Final = "public"
+"""Reader of revisions that the hub shows to anybody."""
+MOST_OF_TEAM: Final = 1000
+"""Revisions that are remembered because one team asked for them: those that were used last."""
+_USED_SECONDS: Final = 3600.0
+"""A use is written down no more often."""
+_BATCH: Final = 500
+
+_KEY = (HubRevisionRow.reader, HubRevisionRow.repository, HubRevisionRow.revision)
+
+
+def find_revision(session: Session, reader: str, repository: str, commit: str) -> HubRevision | None:
+    """Return what is remembered of a model at a commit, and note that it was used."""
+    row = session.get(HubRevisionRow, (reader, repository, commit))
+    if row is None:
+        return None
+    session.execute(
+        update(HubRevisionRow)
+        .where(tuple_(*_KEY) == (reader, repository, commit), HubRevisionRow.used_at < seconds_from_now(-_USED_SECONDS))
+        .values(used_at=func.clock_timestamp())
+        .execution_options(synchronize_session=False)
+    )
+    return HubRevision(
+        repository=row.repository,
+        revision=row.revision,
+        description=sources.validate_python(row.description),
+        files=tuple(FileReference(path=path, **facts) for path, facts in row.files.items()),
+        is_public=row.reader == PUBLIC,
+    )
+
+
+def remember_revision(
+    session: Session, reader: str, model: HubRevision, team_id: str, *, most: int = MOST_OF_TEAM
+) -> None:
+    """Remember a model that a team asked for; of more than `most` of the team's, those not used for longest go."""
+    session.execute(insert(HubRevisionRow).values(_values(reader, model, team_id)).on_conflict_do_nothing())
+    beyond = select(*_KEY).where(HubRevisionRow.team_id == team_id).order_by(HubRevisionRow.used_at.desc()).offset(most)
+    _remove(session, beyond.limit(_BATCH))
+
+
+def forget_unused_revisions(session: Session, keep_days: float) -> int:
+    """Forget a batch of the revisions that nobody used for so many days; returns how many."""
+    unused = select(*_KEY).where(HubRevisionRow.used_at < seconds_from_now(-keep_days * 24 * 3600))
+    return _remove(session, unused.order_by(HubRevisionRow.used_at).limit(_BATCH))
+
+
+def _remove(session: Session, query: Any) -> int:
+    picked = query.with_for_update(skip_locked=True).cte("picked")
+    removed = session.scalars(
+        delete(HubRevisionRow)
+        .where(tuple_(*_KEY).in_(select(picked.c.reader, picked.c.repository, picked.c.revision)))
+        .returning(HubRevisionRow.reader)
+        .execution_options(synchronize_session=False)
+    )
+    return len(removed.all())
+
+
+def _values(reader: str, model: HubRevision, team_id: str) -> Mapping[str, object]:
+    return {
+        "reader": reader,
+        "repository": model.repository,
+        "revision": model.revision,
+        "description": model.description.model_dump(mode="json"),
+        "files": {file.path: file.model_dump(mode="json", exclude={"path"}) for file in model.files},
+        "team_id": team_id,
+    }
