@@ -147,7 +147,7 @@ def count_ended_attempts(session: Session, only: str | None = None) -> int:
 
     `only`: `JOB/ATTEMPT` of the one that is added.
     """
-    query = _UNCOUNTED if only is None else _UNCOUNTED.where(only == _ATTEMPT_ID)
+    query = _UNCOUNTED if only is None else _UNCOUNTED.where(_ATTEMPT_ID.in_([only]))
     picked = query.with_for_update(skip_locked=True).cte("picked")
     ended = session.execute(
         update(AttemptRow)
@@ -174,7 +174,7 @@ def leave_out(attempt_id: str, session: Session, reason: SecateurError) -> bool:
     """Leave an attempt out of the totals, to which it cannot be added."""
     session.execute(
         update(AttemptRow)
-        .where(attempt_id == _ATTEMPT_ID, AttemptRow.job_id == attempt_id.partition("/")[0])
+        .where(_ATTEMPT_ID.in_([attempt_id]), AttemptRow.job_id == attempt_id.partition("/")[0])
         .values(counted=True)
         .execution_options(synchronize_session=False)
     )

@@ -1,0 +1,1 @@
+"""Tests of the dispatcher's duties: rows that fail, and what waits for the hub."""
