@@ -1,5 +1,6 @@
 """The duties of a dispatcher, run by hand, and rows that no duty can do."""
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from core.database import transaction
 from core.logs import configure_logs
 from core.service.duties.isolation import MOST_FAILURES
 from core.service.duties.tables import RowFailureRow
+from core.service.duties.team_threads import THREAD_NAME
 from core.service.duties.times import failed_rows
 from core.settings import Settings
 from tests.jobs.conftest import new_job
@@ -79,4 +81,7 @@ def dispatcher(sessions: sessionmaker[Session], settings: Settings) -> Iterator[
     configure_logs(settings)
     dispatcher = Dispatcher(sessions, settings)
     yield dispatcher
+    for thread in threading.enumerate():
+        if thread.name == THREAD_NAME:
+            thread.join(60)
     dispatcher.accept_writes()

@@ -9,6 +9,8 @@ import structlog
 
 MOST_THREADS: Final = 8
 
+THREAD_NAME: Final = "waits for the hub"
+
 Key = tuple[str, str]
 """Name of a duty, and id of one of its rows."""
 
@@ -38,7 +40,7 @@ class TeamThreads:
             self._waiting[team_id].append((key, work))
             if self._turns and self._threads < self._most:
                 self._threads += 1
-                threading.Thread(target=self._serve, name=f"hub {self._threads}", daemon=True).start()
+                threading.Thread(target=self._serve, name=THREAD_NAME, daemon=True).start()
 
     def under_way(self, duty: str) -> list[str]:
         """Return the ids of the duty's rows that are waiting or under way."""

@@ -192,7 +192,7 @@ def _lateness(
     if missed == 0 and late < _LATE:
         return None
     if failure is not None and failure.failed_at >= due:
-        reason = failure.error
+        reason = f"it was refused before ({failure.error})"
     elif missed == 0 and now - due < _LATE:
         reason = "the hub took long to answer"
     else:
