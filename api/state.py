@@ -52,6 +52,8 @@ class ApiState:
     """Slots for uploads' parts on their way to the store, each in memory; those still arriving lie on disk."""
     watch_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
     """Slots for event streams that read new events."""
+    search_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
+    """Slots for searches on the hub, each in a thread of its own; nobody waits for one."""
 
 
 def build_state(settings: Settings) -> ApiState:

@@ -4,7 +4,9 @@ import secrets
 from typing import Any
 from urllib.parse import urlencode
 
+from anyio import CapacityLimiter, WouldBlock, to_thread
 from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import State
@@ -23,9 +25,11 @@ from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Viewer, read_form
 from api.portal.views.model_choices import ModelChoice, facts_of, hub_choices, model_choices
 from api.portal.views.outcome import estimates_from, expected_quality, outcome_axis, outcome_figures
+from api.state import ApiState
 from core.database import transaction
 from core.errors import InvalidRequest
 from core.service.jobs.schemas import JobBody
+from core.service.sources.hub_search import HubMatch
 
 router = APIRouter(prefix="/new")
 
@@ -51,13 +55,35 @@ def new_job_page(request: Request, caller: Viewer, state: State) -> Response:
 
 
 @router.get("/hub")
-def hub_models(request: Request, caller: Viewer, state: State) -> Response:
+async def hub_models(request: Request, caller: Viewer, state: State) -> Response:
     """Show what a search finds on the hub; the page asks for it once it is there, so that it waits for no network."""
     form = read_form(request.query_params)
+    matches = await _search_hub(state, form.get(SEARCH))
+    return await run_in_threadpool(_matches_page, request, caller.team_id, state, form, matches)
+
+
+async def _search_hub(state: ApiState, words: str) -> tuple[HubMatch, ...]:
+    """Return what a search finds on the hub; nothing while as many searches as may wait for it already."""
+    known = state.hub_search.known(words)
+    if known is not None:
+        return known
+    search = object()
+    try:
+        state.search_slots.acquire_on_behalf_of_nowait(search)
+    except WouldBlock:
+        return ()
+    try:
+        return await to_thread.run_sync(state.hub_search.search, words, limiter=CapacityLimiter(1))
+    finally:
+        state.search_slots.release_on_behalf_of(search)
+
+
+def _matches_page(
+    request: Request, team_id: str, state: ApiState, form: Form, matches: tuple[HubMatch, ...]
+) -> Response:
     with transaction(state.sessions) as session:
-        choices = model_choices(session, caller.team_id, form.get(SEARCH), form.get(MODEL))
-    on_hub = hub_choices(state.hub_search.search(form.get(SEARCH)), choices)
-    return page(request, "new/on_hub.html", {"on_hub": on_hub})
+        choices = model_choices(session, team_id, form.get(SEARCH), form.get(MODEL))
+    return page(request, "new/on_hub.html", {"on_hub": hub_choices(matches, choices)})
 
 
 def _context(form: Form, planned: PlannedJob, choices: list[ModelChoice]) -> dict[str, Any]:

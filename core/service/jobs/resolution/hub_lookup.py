@@ -47,6 +47,8 @@ from core.settings import Settings
 
 JOB_PREFIX = "job:"
 _AT_ONCE = 8
+_MOST_BEGUN = 24
+"""Look-ups that are made or wait for their turn at most, each in a thread of its caller's."""
 _WAIT_SECONDS = 5.0
 
 HUB_ERRORS = (
@@ -115,6 +117,7 @@ class HubLookup:
         self._hub = Hub(settings, HubOutage())
         self._sessions = sessions
         self._places = threading.BoundedSemaphore(_AT_ONCE)
+        self._begun = threading.BoundedSemaphore(_MOST_BEGUN)
 
     def of(self, team_id: str, body: JobBody | InspectBody) -> HubFindings:
         """Look up all that a body names on the hub; of one that is no job body, its model. Raises no hub errors."""
@@ -163,12 +166,8 @@ class HubLookup:
     @contextmanager
     def _place(self) -> Iterator[None]:
         """Hold one of the few places for look-ups, so that a slow hub cannot take every thread of this process."""
-        if not self._places.acquire(timeout=_WAIT_SECONDS):
-            raise HubUnavailable("the hub answers slowly, and others are waiting for it already; try again later")
-        try:
+        with _held(self._begun, 0.0), _held(self._places, _WAIT_SECONDS):
             yield
-        finally:
-            self._places.release()
 
     def _registered(self, team_id: str, names: set[str]) -> set[str]:
         with transaction(self._sessions) as session:
@@ -200,6 +199,17 @@ class HubLookup:
     def _known(self, reader: str, repository: str, commit: str) -> HubRevision | None:
         with transaction(self._sessions) as session:
             return find_revision(session, reader, repository, commit)
+
+
+@contextmanager
+def _held(places: threading.Semaphore, wait_seconds: float) -> Iterator[None]:
+    """Hold one of the places; raises HubUnavailable where none is free in time."""
+    if not places.acquire(timeout=wait_seconds):
+        raise HubUnavailable("the hub answers slowly, and others are waiting for it already; try again later")
+    try:
+        yield
+    finally:
+        places.release()
 
 
 @dataclass(frozen=True)
