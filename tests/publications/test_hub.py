@@ -169,3 +169,24 @@ def test_another_secret_of_the_server_is_told(
     publish_waiting(sessions, settings.model_copy(update={"secret_key": "another"}))
     failed = api.get(f"/v1/publications/{asked['id']}").json()
     assert failed["status"] == "failed" and "secret has changed" in failed["error"]["message"]
+
+
+def test_a_destination_that_cannot_be_read_fails_alone(
+    hub: PushedHub, publish: Publish, carry_out: CarryOut, sessions: Sessions
+) -> None:
+    bad, good = publish()["id"], publish(to="hub:acme/other")["id"]
+    with transaction(sessions) as session:
+        session.execute(update(PublicationRow).where(PublicationRow.id == bad).values(destination={"kind": "ftp"}))
+    assert carry_out(good)["status"] == "succeeded"
+    with transaction(sessions) as session:
+        row = session.get_one(PublicationRow, bad)
+        assert row.status == "failed" and row.error is not None and row.error["code"] == "internal_error"
+
+
+def test_an_answer_that_the_hubs_library_cannot_read_is_told(
+    hub: PushedHub, publish: Publish, carry_out: CarryOut
+) -> None:
+    hub.describe = lambda info: info | {"cardData": {"self": 1}}
+    done = carry_out(publish()["id"])
+    assert (done["status"], done["error"]["code"]) == ("failed", "destination_refused")
+    assert "cannot be read (TypeError)" in done["error"]["message"]
