@@ -109,8 +109,8 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
     threads = TeamThreads()
 
     def advance(turn: Turn) -> int | None:
-        made = advance_sweeps(sessions, settings, store=context.store, hub=hub, send_hint=hints.send, threads=threads)
-        return made or None
+        queued = advance_sweeps(sessions, settings, store=context.store, hub=hub, send_hint=hints.send, threads=threads)
+        return queued or None
 
     def resolve(turn: Turn) -> int | None:
         resolved = resolve_awaiting(

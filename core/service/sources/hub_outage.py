@@ -16,7 +16,7 @@ _SILENT_REPOSITORIES: Final = 2
 
 
 class HubOutage:
-    """What one process knows of an outage of the hub, safe to share between threads."""
+    """Outage of the hub as one process knows it, safe to share between threads."""
 
     def __init__(self) -> None:
         self._until = 0.0

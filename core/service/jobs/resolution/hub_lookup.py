@@ -166,7 +166,7 @@ class HubLookup:
     @contextmanager
     def _place(self) -> Iterator[None]:
         """Hold one of the few places for look-ups, so that a slow hub cannot take every thread of this process."""
-        with _held(self._begun, 0.0), _held(self._places, _WAIT_SECONDS):
+        with _acquired(self._begun, 0.0), _acquired(self._places, _WAIT_SECONDS):
             yield
 
     def _registered(self, team_id: str, names: set[str]) -> set[str]:
@@ -202,7 +202,7 @@ class HubLookup:
 
 
 @contextmanager
-def _held(places: threading.Semaphore, wait_seconds: float) -> Iterator[None]:
+def _acquired(places: threading.Semaphore, wait_seconds: float) -> Iterator[None]:
     """Hold one of the places; raises HubUnavailable where none is free in time."""
     if not places.acquire(timeout=wait_seconds):
         raise HubUnavailable("the hub answers slowly, and others are waiting for it already; try again later")
