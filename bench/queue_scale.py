@@ -101,7 +101,7 @@ def _plans(sessions: sessionmaker[Session], settings: Settings, team: str) -> di
     calls = {
         "claim": lambda session: queue.claim(session, queue="default", worker_id="worker_1", lease_seconds=60),
         "hints due": lambda session: queue.hints_due(session, 30),
-        "expire leases": queue.expire_leases,
+        "expire leases": lambda session: queue.expire_leases(session),
         "retention": lambda session: queue.remove_old_events(session, 90),
         "submit": lambda session: service.submit(session, team, job_body(), store=store, settings=settings),
         "list": lambda session: service.list_jobs(session, team, limit=50, after=None),

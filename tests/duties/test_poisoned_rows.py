@@ -4,12 +4,15 @@ import json
 from ipaddress import ip_network
 from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
-from core.service.duties.isolation import MOST_FAILURES
+from core.errors import HubUnavailable, QuotaExceeded, UnknownModel
+from core.service.duties.isolation import MOST_FAILURES, is_passing
 from core.service.jobs.tables import AttemptRow
 from core.settings import Settings
 from core.storage import Store
@@ -159,6 +162,14 @@ def test_reasons_that_pass_park_nothing(
     dispatcher.accept_writes()
     dispatcher.execute("UPDATE row_failures SET retry_at = now()")
     assert dispatcher.run("discovered models") == 1 and dispatcher.failures() == {}
+
+
+def test_a_value_that_no_database_takes_is_no_passing_reason(dispatcher: Dispatcher) -> None:
+    with pytest.raises(DBAPIError) as caught:
+        dispatcher.execute("SELECT CAST(:value AS text)", value="\0")
+    assert not is_passing(caught.value)
+    assert is_passing(HubUnavailable("away")) and is_passing(QuotaExceeded("full", retry_after=1))
+    assert not is_passing(UnknownModel("none")) and not is_passing(KeyError("timezone"))
 
 
 def _await_discovery(dispatcher: Dispatcher, body: dict[str, Any]) -> None:
