@@ -105,10 +105,12 @@ def translated_errors(
         error = HubUnavailable(
             f"the hub cannot be reached for {at} ({type(failure).__name__}); try again later", param=kind
         )
+    except MemoryError:
+        raise  # of our own
     except Exception as failure:
         log.warning("the hub's answer cannot be read", kind=kind, repository=repository, error=repr(failure)[:300])
         error = (UnusableModel if is_model else UnusableDataset)(
-            f"what the hub says of {at} cannot be read ({type(failure).__name__}): its model card or another of its "
+            f"what the hub says of {at} cannot be read ({type(failure).__name__}): its card, a file or another of its "
             "facts has a form that the hub's library does not take",
             param=kind,
         )
