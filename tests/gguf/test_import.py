@@ -90,7 +90,7 @@ def test_an_older_conversion_of_the_sample_is_made_again_and_once(
 ) -> None:
     fetched = []
 
-    def fetch(file: object, target: Path, say: object) -> Path:
+    def fetch(file: object, target: Path, settings: object, say: object) -> Path:
         fetched.append(file)
         time.sleep(0.5)  # so that the other comes meanwhile
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import pytest
 from bench.parts import free_port
 from tests.production import manifests
 from tests.production.files import Image, compose, filled_in, image
+from tests.production.image_environment import write_environment
 from tests.production.programs import needed
 from worker.processes import ChildProcess, run, spawn
 
@@ -41,15 +41,24 @@ def eventually(look: Callable[[], Answer | None], seconds: float = 60) -> Answer
 
 @dataclass
 class Service:
-    """The service of docker-compose.yml, on this machine: every host is loopback, every volume a folder."""
+    """The service of docker-compose.yml, on this machine: every host is loopback, every volume a folder.
+
+    No part has more programs and modules than its image.
+    """
 
     folder: Path
     ports: dict[str, int]
     variables: dict[str, str]
+    programs: dict[str, Path]
+    """Each image's own PATH."""
     started: dict[str, ChildProcess] = field(default_factory=dict)
 
+    def target(self, name: str) -> str:
+        target: str = compose()["services"][name]["build"]["target"]
+        return target
+
     def image_of(self, name: str) -> Image:
-        return image(compose()["services"][name]["build"]["target"])
+        return image(self.target(name))
 
     def said(self, name: str) -> dict[str, str]:
         """Return the environment that the image and the file give a part."""
@@ -68,7 +77,7 @@ class Service:
             said = {key: self._on_loopback(value, host, port) for key, value in said.items()}
         own = {key: value.replace("/data", str(home)) for key, value in said.items()}
         return own | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": str(self.programs[self.target(name)]),
             "TMPDIR": str(temporary),
             "UVICORN_PORT": str(self.ports["api"]),
             "SECATEUR_METRICS_PORT": str(self.ports["metrics"]),
@@ -252,8 +261,16 @@ def store_port() -> Iterator[int]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def image_programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("images")
+    return {image: write_environment(folder / image, image) for image in ("api", "worker")}
+
+
 @pytest.fixture
-def service(folder: Path, postgres_port: int, redis_port: int, store_port: int) -> Iterator[Service]:
+def service(
+    folder: Path, postgres_port: int, redis_port: int, store_port: int, image_programs: dict[str, Path]
+) -> Iterator[Service]:
     ports = {
         "postgres": postgres_port,
         "redis": redis_port,
@@ -269,7 +286,7 @@ def service(folder: Path, postgres_port: int, redis_port: int, store_port: int) 
         "SECATEUR_SECRET_KEY": "a secret for tests",
         "SECATEUR_QUEUES": "default,cpu",
     }
-    running = Service(folder, ports, variables)
+    running = Service(folder, ports, variables, image_programs)
     yield running
     for process in running.started.values():
         process.end(grace_seconds=30)

@@ -77,7 +77,7 @@ def s3(service: Service) -> S3FileSystem:
 
 
 def test_a_job_from_upload_to_download_a_backup_and_a_restore(service: Service, tmp_path: Path) -> None:
-    pods = KubernetesService(service.folder, service.ports, service.variables, service.started)
+    pods = KubernetesService(service.folder, service.ports, service.variables, service.programs, service.started)
     prepare(service)
     start(service, "api", "dispatcher")
     start_pods(pods, "worker-cpu")

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from secateur_wire.datasets import Dataset
 from secateur_wire.models import Model
 from worker.embedded.instance import EmbeddedInstance
 from worker.runner.client import run_task
+from worker.temporary_folders import temporary_folder
 
 Say = Callable[[str], None]
 IMPORT_SECONDS = 600.0
@@ -39,8 +39,7 @@ def add_model(instance: EmbeddedInstance, name: str, path: Path, *, source: str 
     """
     target = instance.settings.models_root / name
     body = _body(ModelBody, name=name, path=str(target), source=source or f"local:{path.name}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as temporary:
+    with temporary_folder(target.parent, ".adding-") as temporary:
         taken_in = Path(temporary, "model")
         if path.is_dir():
             describe_source(path)
@@ -71,8 +70,7 @@ def new_network(
     """
     target = instance.settings.models_root / name
     body = _body(ModelBody, name=name, path=str(target), source=f"new:{network}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as temporary:
+    with temporary_folder(target.parent, ".adding-") as temporary:
         folder = Path(temporary, "model")
         spec = NewNetworkSpec(
             network=network,
@@ -121,9 +119,8 @@ def add_dataset(
         label_field=label_field,
         source=source or f"local:{path.name}",
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
     is_new = not target.exists()
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".adding-") as temporary:
+    with temporary_folder(target.parent, ".adding-") as temporary:
         taken_in = Path(temporary, path.name)
         if path.is_dir():
             shutil.copytree(path, taken_in, copy_function=_link_or_copy)

