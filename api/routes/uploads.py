@@ -169,6 +169,12 @@ async def send_part(
     ),
 )
 def complete(upload_id: str, caller: Member, state: State) -> Response:
-    """Check every hash and make the model or dataset. May be repeated; takes as long as reading all bytes once does."""
-    document, is_new = complete_upload(state.sessions, state.store, caller, upload_id, state.settings)
+    """Check every hash and make the model or dataset. May be repeated; takes as long as reading all bytes once does.
+
+    Datasets are checked a few at a time, each team in turn: one that waited for ten seconds answers 503, and says how
+    many run and wait. Ask again then; no file is hashed anew.
+    """
+    document, is_new = complete_upload(
+        state.sessions, state.store, caller, upload_id, state.settings, state.check_slots
+    )
     return Response(document.model_dump_json(), 201 if is_new else 200, media_type="application/json")

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import seconds_from_now, transaction
 from core.errors import Unavailable
+from core.service.registry.check_slots import CheckSlots
 from core.service.registry.tables import UploadRow
 from core.service.registry.upload_completion import complete_upload
 from core.service.sources.folders import content_hash
@@ -209,7 +210,7 @@ def test_a_completion_that_stood_still_until_another_took_over_writes_nothing_do
 ) -> None:
     upload = start(api, announced(folder))
     send_rest(api, upload, folder)
-    principal = Principal(team, "key_test", "admin")
+    principal, slots = Principal(team, "key_test", "admin"), CheckSlots(1)
 
     class StoreThatIsSlow(LocalStore):
         """While it puts the first file together, the lease runs out and another request completes the upload."""
@@ -222,8 +223,8 @@ def test_a_completion_that_stood_still_until_another_took_over_writes_nothing_do
                 self.taken_over = True
                 with transaction(sessions) as session:
                     session.execute(update(UploadRow).values(completing_until=seconds_from_now(-1)))
-                assert complete_upload(sessions, store, principal, upload["id"], settings)[1]
+                assert complete_upload(sessions, store, principal, upload["id"], settings, slots)[1]
 
     with pytest.raises(Unavailable, match="by another request"):
-        complete_upload(sessions, StoreThatIsSlow(settings.store_root), principal, upload["id"], settings)
+        complete_upload(sessions, StoreThatIsSlow(settings.store_root), principal, upload["id"], settings, slots)
     assert api.get("/v1/models/sent").json()["revision"] == content_hash(folder)

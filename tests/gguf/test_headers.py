@@ -142,7 +142,7 @@ def test_the_process_that_reads_headers_opens_neither_files_nor_connections() ->
         cwd=Path(__file__).parents[2],
     )
     assert child.stdin is not None and child.stdout is not None
-    task = {"reader": "gguf", "name": "model.gguf", "size": 4, "has_stream": True}
+    task = {"reader": "gguf", "name": "model.gguf", "size": 4, "has_stream": True, "seconds": 60}
     child.stdin.write(json.dumps(task).encode() + b"\n")
     child.stdin.flush()
     assert struct.unpack("<qq", child.stdout.read(16))[0] == 0

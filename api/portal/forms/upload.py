@@ -81,7 +81,9 @@ async def take_files(
         for file in sorted(upload.files, key=lambda file: file.bytes):  # a config is refused before weights are sent
             if file.received < file.bytes:
                 await send_file(state, caller, upload.id, file.path, file.received, chosen[file.path])
-        done = await to_thread.run_sync(complete_upload, state.sessions, state.store, caller, upload.id, state.settings)
+        done = await to_thread.run_sync(
+            complete_upload, state.sessions, state.store, caller, upload.id, state.settings, state.check_slots
+        )
     except SecateurError:
         if is_new:
             await to_thread.run_sync(abort, state, caller, upload.id)

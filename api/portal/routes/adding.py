@@ -1,6 +1,7 @@
 """Models and datasets that come in: uploaded from the browser, or registered where they lie on the server."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,8 @@ class _Noun:
     title: str
     body: type[ModelBody] | type[DatasetBody]
     register: Callable[[Session, Principal, Any, Settings], tuple[Any, bool]]
+    is_checked: bool
+    """Whether registering takes one of the slots for checks."""
     takes: tuple[str, ...]
     """Names of files that belong to it, or `*` and how they end."""
 
@@ -61,9 +64,15 @@ _NOUNS = {
     each.noun: each
     for each in (
         _Noun(
-            "models", "model", "Models", ModelBody, service.register_model, (*COMPANIONS, INDEX_FILE, "*.safetensors")
+            "models",
+            "model",
+            "Models",
+            ModelBody,
+            service.register_model,
+            False,
+            (*COMPANIONS, INDEX_FILE, "*.safetensors"),
         ),
-        _Noun("datasets", "dataset", "Datasets", DatasetBody, service.register_dataset, ()),
+        _Noun("datasets", "dataset", "Datasets", DatasetBody, service.register_dataset, True, ()),
     )
 }
 
@@ -105,7 +114,8 @@ def register(request: Request, noun: str, caller: Admin, state: State, posted: P
     try:
         with transaction(state.sessions) as session:
             body = added.body.model_validate(fields)
-            document, _ = added.register(session, caller, body, state.settings)
+            with state.check_slots.held(caller.team_id) if added.is_checked else nullcontext():
+                document, _ = added.register(session, caller, body, state.settings)
     except (SecateurError, ValidationError) as error:
         return _register_page(request, added, state.settings, fields, error)
     return RedirectResponse(f"/portal/{noun}/{document.id}", 303)

@@ -40,7 +40,7 @@ async def send_part(
 
 @router.post("/{upload_id}/complete")
 def complete(upload_id: str, caller: Member, state: State) -> Model | Dataset:
-    return complete_upload(state.sessions, state.store, caller, upload_id, state.settings)[0]
+    return complete_upload(state.sessions, state.store, caller, upload_id, state.settings, state.check_slots)[0]
 
 
 @router.post("/{upload_id}/abort")

@@ -1,4 +1,4 @@
-"""Sandboxed reading of Parquet, images and GGUF headers: a child process with little memory and time, no credentials.
+"""Sandboxed reading of texts, images and GGUF headers: a child process with little memory and time, no credentials.
 
 A Parquet file of 300 bytes can unpack to 20 GB, and its decoder is C++ that was not written for files of strangers, nor
 are those of images: the damage to memory, or to the process, must not reach the API. The child asks for pieces of a
@@ -10,6 +10,7 @@ neither a file nor a connection, before any library trusts it.
 import importlib
 import io
 import json
+import math
 import os
 import resource
 import struct
@@ -22,8 +23,11 @@ from typing import Any, BinaryIO, Final, Literal
 
 from core.errors import UnusableDataset, UnusableModel
 
-MEMORY_BYTES: Final = 2**30
+Reader = Literal["texts", "images", "gguf"]
+MEMORY_BYTES: Final[dict[Reader, int]] = {"texts": 2**29, "images": 2**29, "gguf": 2**30}
 """Memory of the child beyond its use after loading its libraries."""
+CHECK_BYTES: Final = 2**29 + 2**27
+"""Memory that a check of texts or images may take, libraries included: what it reads can use all of it up."""
 SECONDS: Final = 60.0
 BYTES_PER_SECOND: Final = 5_000_000
 """Slowest rate of reading that is tolerated once `SECONDS` are over."""
@@ -33,7 +37,6 @@ _LENGTH: Final = struct.Struct("<q")
 _RESULT: Final = -1
 _BUFFER_BYTES: Final = 2**20
 
-Reader = Literal["texts", "images", "gguf"]
 _MODULES: Final[dict[Reader, str]] = {
     "texts": "core.engine.datasets.text_files",
     "images": "core.engine.datasets.image_codec",
@@ -58,6 +61,7 @@ def run_sandboxed(reader: Reader, stream: BinaryIO | None, name: str, size: int,
     """
     passed = {variable: os.environ[variable] for variable in ("PATH", "PYTHONPATH") if variable in os.environ}
     environment = {**passed, "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
+    seconds = SECONDS + size / BYTES_PER_SECOND
     command = [sys.executable, "-m", "core.engine.datasets.sandbox"]
     with subprocess.Popen(
         command,
@@ -67,10 +71,17 @@ def run_sandboxed(reader: Reader, stream: BinaryIO | None, name: str, size: int,
         env=environment,
         cwd=Path(__file__).parents[3],
     ) as child:
-        clock = threading.Timer(SECONDS + size / BYTES_PER_SECOND, child.kill)
+        clock = threading.Timer(seconds, child.kill)
         clock.daemon = True
         clock.start()
-        task = {"reader": reader, "name": name, "size": size, "has_stream": stream is not None, **options}
+        task = {
+            "reader": reader,
+            "name": name,
+            "size": size,
+            "has_stream": stream is not None,
+            "seconds": seconds,
+            **options,
+        }
         try:
             result = _serve(child, stream, task)
         except BrokenPipeError:
@@ -146,11 +157,17 @@ def serve_parent() -> None:
     asking, answers = sys.stdout.buffer, sys.stdin.buffer
     task = json.loads(answers.readline())
     measure = importlib.import_module(_MODULES[task["reader"]]).measure_here
-    resident = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (resident + MEMORY_BYTES, resident + MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    loaded = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = {
+        resource.RLIMIT_AS: loaded + MEMORY_BYTES[task["reader"]],
+        resource.RLIMIT_CPU: max(1, math.ceil(task["seconds"])) * (os.cpu_count() or 1),  # where the parent ends first
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_CORE: 0,
+    }
     if task["reader"] == "gguf":
-        resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))  # none beyond the pipes: no file, no connection
+        limits[resource.RLIMIT_NOFILE] = 0  # none beyond the pipes: no file, no connection
+    for limit, most in limits.items():
+        resource.setrlimit(limit, (most, most))
     result: dict[str, Any]
     try:
         stream = io.BufferedReader(_ParentFile(asking, answers, task["size"]), _BUFFER_BYTES)

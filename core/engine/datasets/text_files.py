@@ -13,6 +13,8 @@ from core.engine.datasets.sandbox import run_sandboxed
 from core.errors import UnusableDataset
 
 _MAX_LINE_BYTES = 64 * 2**20
+_PLAIN_BYTES = 2**16
+"""Largest plain text or JSONL that is read in this process: what a line of JSON takes is up to 22 times its bytes."""
 
 
 class TextDescription(BaseModel):
@@ -55,8 +57,8 @@ def describe_stream(
     stream: BinaryIO, name: str, format: str, text_field: str, *, size: int, sha256: str
 ) -> TextDescription:
     """Describe an open text whose size and hash are known, as `describe` does."""
-    if format == "parquet":
-        measured = run_sandboxed("texts", stream, name, size, text_field=text_field)
+    if is_sandboxed(format, size):
+        measured = run_sandboxed("texts", stream, name, size, format=format, text_field=text_field)
         documents, characters = measured["documents"], measured["characters"]
     else:
         documents, characters = _measure(documents_in(stream, name, format, text_field))
@@ -65,16 +67,25 @@ def describe_stream(
     return TextDescription(documents=documents, characters=characters, bytes=size, sha256=sha256)
 
 
-def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, Any]:
-    """Count documents and characters of a Parquet file, read in this process; raises UnusableDataset."""
-    from core.engine.datasets.parquet import takes_too_much
+def is_sandboxed(format: str, size: int) -> bool:
+    """Return whether a text of this format and size in bytes is read by a child process, which takes memory."""
+    return format == "parquet" or size > _PLAIN_BYTES
 
+
+def measure_here(stream: BinaryIO | None, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Count documents and characters of a text, read in this process; raises UnusableDataset."""
     assert stream is not None
-    name = task["name"]
+    name, format = task["name"], task["format"]
     try:
-        documents, characters = _measure(documents_in(stream, name, "parquet", task["text_field"]))
+        documents, characters = _measure(documents_in(stream, name, format, task["text_field"]))
     except MemoryError:
-        raise takes_too_much(name) from None
+        if format == "parquet":
+            from core.engine.datasets.parquet import takes_too_much
+
+            raise takes_too_much(name) from None
+        raise UnusableDataset(
+            f"{name} takes more memory to read than it may: it has too long a line", param="path"
+        ) from None
     return {"documents": documents, "characters": characters}
 
 

@@ -21,7 +21,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.undiscovered import Source, UndiscoveredModel, describe_source
 from core.engine.datasets.formats import IMAGE_PARQUET
 from core.engine.datasets.image_facts import ImagesDescription, describe_image_stream
-from core.engine.datasets.text_files import TextDescription, describe_stream
+from core.engine.datasets.text_files import TextDescription, describe_stream, is_sandboxed
 from core.errors import (
     Unavailable,
     UnsupportedArchitecture,
@@ -30,6 +30,7 @@ from core.errors import (
     UploadRefused,
 )
 from core.service.discoveries.asking import ask_if_possible
+from core.service.registry.check_slots import CheckSlots
 from core.service.registry.service import add_dataset, add_model, dataset_answer, get_row, image_facts, model_answer
 from core.service.registry.tables import DatasetRow, ModelRow, UploadFileRow, UploadPartRow, UploadRow
 from core.service.registry.upload_parts import file_prefix, parts_of
@@ -52,13 +53,19 @@ _RENEW_SECONDS = 15.0
 
 
 def complete_upload(
-    sessions: sessionmaker[Session], store: Store, caller: Principal, upload_id: str, settings: Settings
+    sessions: sessionmaker[Session],
+    store: Store,
+    caller: Principal,
+    upload_id: str,
+    settings: Settings,
+    check_slots: CheckSlots,
 ) -> tuple[Model | Dataset, bool]:
     """Make the model or dataset; False where it was there already. May be repeated at any time.
 
     Raises NotFound, UploadRefused where bytes are missing or have another hash than announced (those files are to be
     sent again), the UnusableModel kinds, UnsupportedArchitecture or UnusableDataset where the whole is none (the upload
-    has failed then), Conflict where the name has been taken meanwhile, and Unavailable while another request does it.
+    has failed then), Conflict where the name has been taken meanwhile, and Unavailable while another request does it or
+    other datasets take all the memory there is for checks: no file is hashed again at the next try.
     """
     owner = new_id("completion")
     with transaction(sessions) as session:
@@ -76,7 +83,8 @@ def complete_upload(
                 f"{', '.join(wrong)}: what arrived has another SHA-256 than was announced; send it again", param="files"
             )
         try:
-            described = _describe(store, upload, files)
+            with check_slots.held(caller.team_id) if _is_sandboxed(upload, files) else contextlib.nullcontext():
+                described = _describe(store, upload, files)
         except (UnusableModel, UnsupportedArchitecture, UnusableDataset) as error:
             with transaction(sessions) as session:
                 _require_lease(session, upload_id, owner)
@@ -190,6 +198,13 @@ def _store_file(
 
 
 _Described = Source | TextDescription | ImagesDescription
+
+
+def _is_sandboxed(upload: UploadRow, files: Sequence[UploadFileRow]) -> bool:
+    """Return whether a child process checks the upload, which takes memory."""
+    if upload.kind == "model":
+        return False
+    return upload.format == IMAGE_PARQUET or is_sandboxed(str(upload.format), files[0].bytes)
 
 
 def _describe(store: Store, upload: UploadRow, files: Sequence[UploadFileRow]) -> _Described:

@@ -1,0 +1,76 @@
+"""Slots for checks of datasets: as many at once as there is memory for, and the teams in turn."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from core.engine.datasets.sandbox import CHECK_BYTES
+from core.errors import Unavailable
+
+WAIT_SECONDS = 10.0
+MOST_WAITING = 8
+MOST_WAITING_OF_TEAM = 3
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    team_id: str
+
+
+class CheckSlots:
+    """Slots of one process, of which each check takes one for as long as it runs.
+
+    A team never has the last free one of several, so that its large files do not hold up another's. Of those that wait,
+    the first of a team with the fewest checks running is next.
+    """
+
+    def __init__(self, memory_bytes: int) -> None:
+        self.count = max(1, memory_bytes // CHECK_BYTES)
+        self._most_of_team = max(1, self.count - 1)
+        self._changed = threading.Condition()
+        self._running: Counter[str] = Counter()
+        self._waiting: list[_Waiting] = []
+
+    @contextmanager
+    def held(self, team_id: str) -> Iterator[None]:
+        """Hold a slot inside the context; raises Unavailable where none is free in time, or too many wait for one."""
+        self._take(team_id)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running[team_id] -= 1
+                self._changed.notify_all()
+
+    def _take(self, team_id: str) -> None:
+        until = time.monotonic() + WAIT_SECONDS
+        own = _Waiting(team_id)
+        with self._changed:
+            of_team = sum(each.team_id == team_id for each in self._waiting)
+            if len(self._waiting) >= MOST_WAITING or of_team >= MOST_WAITING_OF_TEAM:
+                raise self._busy()
+            self._waiting.append(own)
+            try:
+                while self._next() is not own:
+                    if not self._changed.wait(until - time.monotonic()) and self._next() is not own:
+                        raise self._busy()
+                self._running[team_id] += 1
+            finally:
+                self._waiting.remove(own)
+                self._changed.notify_all()
+
+    def _next(self) -> _Waiting | None:
+        """Return who may begin now."""
+        if self._running.total() >= self.count:
+            return None
+        allowed = [each for each in self._waiting if self._running[each.team_id] < self._most_of_team]
+        return min(allowed, key=lambda each: self._running[each.team_id], default=None)
+
+    def _busy(self) -> Unavailable:
+        return Unavailable(
+            f"datasets are checked {self.count} at a time: {self._running.total()} checks run and {len(self._waiting)} "
+            "wait. This one has not begun: ask again"
+        )
