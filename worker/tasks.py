@@ -68,7 +68,7 @@ _CLAIM_RETRY_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 
 _heartbeat: Heartbeat | None = None
 _poller: JobPoller | None = None
-_takers: list[RequestTaker] = []
+_takers: list[RequestTaker[Any]] = []
 """Threads that take requests besides jobs: of discoveries, and of samples."""
 _connections: Connections | None = None
 _drain = Drain()
@@ -187,9 +187,6 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
         pool: BasePool = parent.pool
         _poller = JobPoller(pool, look, settings.worker_poll_seconds)
         leave_queue = partial(_leave_queue, parent, settings.worker_queue)
-        _heartbeat = Heartbeat(WORKER_ID, settings, _drain, on_space=_poller.poll_now, on_failure=leave_queue)
-        _heartbeat.start()
-        _poller.start()
         _takers.extend(
             [
                 Discoverer(WORKER_ID, settings),
@@ -197,8 +194,18 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
                 Tracer(open_store(settings), settings),
             ]
         )
-        for taker in _takers:
-            taker.start()
+        threads = (_poller, *_takers)
+        _heartbeat = Heartbeat(
+            WORKER_ID,
+            settings,
+            _drain,
+            on_space=_poller.poll_now,
+            on_failure=leave_queue,
+            is_whole=lambda: all(thread.is_whole() for thread in threads),
+        )
+        _heartbeat.start()
+        for thread in threads:
+            thread.start()
 
 
 def _log_seclusion() -> None:

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ def node(renew_hub: Callable[[HubState], HubState], tmp_path_factory: pytest.Tem
 @pytest.fixture(scope="module")
 def sources(node: Settings) -> Iterator[JobInputs]:
     """Yield an attempt's sources: one fetcher and one cache for all tests of a module."""
+    with sources_of(node) as opened:
+        yield opened
+
+
+@contextmanager
+def sources_of(node: Settings) -> Iterator[JobInputs]:
     access = HubAccess(team_id="team_a")
     with JobInputs(
         node,
@@ -53,8 +60,8 @@ def sources(node: Settings) -> Iterator[JobInputs]:
         write_text=lambda spec: pytest.fail(f"nothing to run: {spec}"),
         on_message=lambda message: None,
         on_wait=lambda: None,
-    ) as sources:
-        yield sources
+    ) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
@@ -23,7 +25,7 @@ from core.service.sources.hub_datasets import find_hub_dataset
 from core.service.sources.references import HubText
 from core.settings import Settings
 from tests.model_folders import write_text
-from tests.sources.conftest import add_wikitext, card, json_lines, parquet
+from tests.sources.conftest import add_wikitext, card, json_lines, parquet, sources_of
 from tests.sources.hub_server import HubState
 from worker.supervisor.inputs import JobInputs
 
@@ -123,6 +125,21 @@ def test_what_is_no_text_is_refused_and_no_code_runs(
     problem = caught.value.problem()
     assert (problem["code"], problem["retryable"]) == (code, False), problem
     assert word in problem["message"]
+
+
+def test_a_small_file_that_unpacks_to_a_terabyte_takes_no_more_memory_than_a_fetcher_may(
+    hub: HubState, node: Settings, tmp_path: Path
+) -> None:
+    texts = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 2**18, pyarrow.int32()), ["x" * 2**22])
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "bomb.parquet", store_schema=False)
+    hub.add("dataset", "org/bomb").commit({"train.parquet": (tmp_path / "bomb.parquet").read_bytes()})
+    found = find_hub_dataset(Hub(node), "org/bomb", "calibration", "dataset")
+    facts = {"repository": found.repository, "revision": found.revision, "config": found.config, "split": found.split}
+    text = HubText(name="org/bomb", **facts, use="calibration", characters=None, is_public=found.is_public)
+    limited = node.model_copy(update={"fetch_memory_bytes": 2**30})
+    with sources_of(limited) as sources, pytest.raises(SecateurError, match="takes more memory") as refused:
+        sources.text(text, NO_MODEL, "dataset")
+    assert refused.value.problem()["code"] == "unusable_dataset"
 
 
 def test_connections_that_break_do_not_end_it(fetch: Fetch, hub: HubState) -> None:

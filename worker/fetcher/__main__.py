@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 
+from core.engine.models.memory_limit import memory_limited
 from core.errors import DiskFull, HubUnavailable, InternalError, NotFound, SecateurError, UnusableModel
 from core.service.sources.hub import Hub, HubCredential
 from core.service.sources.hub_access import open_access
@@ -66,8 +67,16 @@ def waiting() -> None:
 
 
 def fetch(spec: FetchSpec) -> JsonObject:
-    """Do what a spec asks; the entry is in the cache then, except where a result says otherwise."""
+    """Do what a spec asks; the entry is in the cache then, except where a result says otherwise.
+
+    What comes from a hub may unpack to any size: no more memory is taken than the settings allow.
+    """
     settings = Settings.model_validate(spec.settings)
+    with memory_limited(settings.fetch_memory_bytes):
+        return _fetch(spec, settings)
+
+
+def _fetch(spec: FetchSpec, settings: Settings) -> JsonObject:
     cache = NodeCache(settings.cache_root, max_bytes=settings.cache_max_bytes)
     match spec:
         case FetchModelSpec(model=HubModel() as model):

@@ -168,6 +168,12 @@ def translate_dataset_errors(reference: HubText | HubImages, credential: HubCred
     with translated_errors("dataset", reference.repository, reference.revision, owner=owner):
         try:
             yield
+        except MemoryError as error:
+            raise UnusableDataset(
+                f"{reference.name} takes more memory to read than a fetcher may (SECATEUR_FETCH_MEMORY_BYTES): it needs"
+                " smaller pages and row groups",
+                param="dataset",
+            ) from error
         except DatasetNotFoundError as error:
             raise UnknownDataset(f"{reference.name}: {_short(error)}", param="dataset") from error
         except (ValueError, DatasetsError, FileNotFoundError) as error:

@@ -12,7 +12,6 @@ from importlib.metadata import version
 
 import structlog
 from pydantic import BaseModel, ValidationError, model_validator
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
@@ -56,8 +55,10 @@ class _Stopped(Exception):
     """Signal that the worker ends, or that the discovery is another worker's."""
 
 
-class Discoverer(RequestTaker):
+class Discoverer(RequestTaker[ClaimedDiscovery]):
     """Thread that takes discoveries, one at a time, once it is started."""
+
+    unforeseen = DiscoveryFailed
 
     def __init__(self, worker_id: str, settings: Settings, *, command: Sequence[str] = DISCOVERER) -> None:
         super().__init__("discoverer", settings, settings.discovery_poll_seconds)
@@ -66,25 +67,26 @@ class Discoverer(RequestTaker):
         self._version = version("transformers")
         self._noted_at: float | None = None
 
-    def take_next(self, sessions: sessionmaker[Session]) -> bool:
-        """Take the next discovery and see it through; False where none waits."""
+    def claim(self, session: Session) -> ClaimedDiscovery | None:
         settings = self._settings
-        with transaction(sessions) as session:
-            if self._noted_at is None or time.monotonic() > self._noted_at + _NOTED_SECONDS:
-                note_version(session, settings.worker_queue, self._version)
-                self._noted_at = time.monotonic()
-            claimed = queue.claim(
-                session,
-                worker_id=self._worker_id,
-                transformers_version=self._version,
-                lease_seconds=settings.lease_seconds,
-                most_attempts=settings.discovery_attempts,
-            )
-        if claimed is None:
-            return False
+        if self._noted_at is None or time.monotonic() > self._noted_at + _NOTED_SECONDS:
+            note_version(session, settings.worker_queue, self._version)
+            self._noted_at = time.monotonic()
+        return queue.claim(
+            session,
+            worker_id=self._worker_id,
+            transformers_version=self._version,
+            lease_seconds=settings.lease_seconds,
+            most_attempts=settings.discovery_attempts,
+        )
+
+    def see_through(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery) -> None:
         with structlog.contextvars.bound_contextvars(discovery=claimed.id, worker=self._worker_id):
             self._see_through(sessions, claimed)
-        return True
+
+    def fail(self, session: Session, claimed: ClaimedDiscovery, problem: Problem) -> None:
+        queue.fail(session, claimed, problem, most_attempts=self._settings.discovery_attempts)
+        logger.info("nothing discovered", code=problem["code"], reason=problem["message"][:300])
 
     def _see_through(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery) -> None:
         began = time.monotonic()
@@ -94,13 +96,9 @@ class Discoverer(RequestTaker):
             with transaction(sessions) as session:
                 queue.release(session, claimed)
             return
-        except SQLAlchemyError:
-            raise
-        except Exception as error:
-            problem = _problem(error)
+        except (SecateurError, _ReportedError) as error:
             with transaction(sessions) as session:
-                queue.fail(session, claimed, problem, most_attempts=self._settings.discovery_attempts)
-            logger.info("nothing discovered", code=problem["code"], reason=problem["message"][:300])
+                self.fail(session, claimed, _problem(error))
             return
         with transaction(sessions) as session:
             queue.succeed(session, claimed, description)
@@ -152,11 +150,8 @@ class _ReportedError(Exception):
         self.reported = reported
 
 
-def _problem(error: Exception) -> Problem:
-    if isinstance(error, _ReportedError):
-        code, message = error.reported.code[:100], error.reported.message[:_MOST_MESSAGE]
-        return {"code": code, "message": message, "param": "model", "retryable": False}
-    if not isinstance(error, SecateurError):
-        logger.exception("discovery ended unexpectedly")
-        error = DiscoveryFailed(f"{type(error).__name__}: {str(error)[:500]}")
-    return error.problem()
+def _problem(error: SecateurError | _ReportedError) -> Problem:
+    if isinstance(error, SecateurError):
+        return error.problem()
+    code, message = error.reported.code[:100], error.reported.message[:_MOST_MESSAGE]
+    return {"code": code, "message": message, "param": "model", "retryable": False}

@@ -3,7 +3,10 @@
 import threading
 from collections.abc import Callable
 
+import structlog
 from celery.concurrency.base import BasePool
+
+logger = structlog.get_logger()
 
 
 class JobPoller:
@@ -31,10 +34,18 @@ class JobPoller:
         self._ended = True
         self._wake.set()
 
+    def is_whole(self) -> bool:
+        """Return whether the thread lives, is yet to start, or was told to end."""
+        return self._ended or self._thread.ident is None or self._thread.is_alive()
+
     def _live(self) -> None:
         poll = None
         while not self._ended:
-            if poll is None or poll.ready():
-                poll = self._pool.apply_async(self._poll, (), {})
+            try:
+                if poll is None or poll.ready():
+                    poll = self._pool.apply_async(self._poll, (), {})
+            except Exception:  # of the pool, as it is replaced; the next poll comes
+                logger.exception("no poll for jobs")
+                poll = None
             self._wake.wait(self._every_seconds)
             self._wake.clear()

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import Unavailable
+from core.errors import Problem, Unavailable
 from core.service.samples import queue
 from core.service.samples.queue import ClaimedSample
 from core.settings import Settings
@@ -30,7 +30,7 @@ _LOOK_SECONDS = 0.5
 logger = structlog.get_logger()
 
 
-class SampleFetcher(RequestTaker):
+class SampleFetcher(RequestTaker[ClaimedSample]):
     """Thread that takes requests for the samples, one at a time, once it is started."""
 
     def __init__(self, worker_id: str, settings: Settings, *, command: Sequence[str] = FULFILLER) -> None:
@@ -38,22 +38,24 @@ class SampleFetcher(RequestTaker):
         self._worker_id = worker_id
         self._command = command
 
-    def take_next(self, sessions: sessionmaker[Session]) -> bool:
-        """Take the next request and see it through; False where none waits."""
-        with transaction(sessions) as session:
-            claimed = queue.claim(session, worker_id=self._worker_id, lease_seconds=self._settings.lease_seconds)
-        if claimed is None:
-            return False
+    def claim(self, session: Session) -> ClaimedSample | None:
+        return queue.claim(session, worker_id=self._worker_id, lease_seconds=self._settings.lease_seconds)
+
+    def see_through(self, sessions: sessionmaker[Session], claimed: ClaimedSample) -> None:
         child = spawn([*self._command, json.dumps(asdict(claimed))], name="samples")
         try:
-            self._see_through(sessions, claimed, child)
+            self._wait(sessions, claimed, child)
         finally:
             child.end()
-        return True
 
-    def _see_through(self, sessions: sessionmaker[Session], claimed: ClaimedSample, child: ChildProcess) -> None:
+    def fail(self, session: Session, claimed: ClaimedSample, problem: Problem) -> None:
+        queue.fail(session, claimed, problem)
+        logger.warning("no samples", sample=claimed.id, reason=problem["message"])
+
+    def _wait(self, sessions: sessionmaker[Session], claimed: ClaimedSample, child: ChildProcess) -> None:
         """Wait for the child, which writes the end itself; the lease is renewed meanwhile."""
         deadline, renew_at = time.monotonic() + MOST_SECONDS, 0.0
+        message: str | None = None
         while (code := child.wait(_LOOK_SECONDS)) is None:
             now = time.monotonic()
             if self._ended.is_set():
@@ -61,17 +63,15 @@ class SampleFetcher(RequestTaker):
                     queue.release(session, claimed)
                 return
             if now > deadline:
-                self._fail(sessions, claimed, f"fetching the samples took longer than {MOST_SECONDS:g} s")
-                return
+                message = f"fetching the samples took longer than {MOST_SECONDS:g} s"
+                break
             if now > renew_at:
                 renew_at = now + self._settings.lease_renew_seconds
                 with transaction(sessions) as session:
                     if not queue.renew(session, claimed, self._settings.lease_seconds):
                         return
-        if code != 0:
-            self._fail(sessions, claimed, f"the process that fetched the samples ended with code {code}")
-
-    def _fail(self, sessions: sessionmaker[Session], claimed: ClaimedSample, message: str) -> None:
-        with transaction(sessions) as session:
-            queue.fail(session, claimed, Unavailable(message).problem())
-        logger.warning("no samples", sample=claimed.id, reason=message)
+        if code is not None and code != 0:
+            message = f"the process that fetched the samples ended with code {code}"
+        if message is not None:
+            with transaction(sessions) as session:
+                self.fail(session, claimed, Unavailable(message).problem())

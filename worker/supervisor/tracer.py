@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
@@ -20,7 +19,7 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.classifier_passes import ClassifierPasses, TraceAnswer, TraceQuestion
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import read_config, stored_tensors
-from core.errors import DiscoveryFailed, UnsupportedArchitecture
+from core.errors import DiscoveryFailed, Problem, SecateurError, UnsupportedArchitecture
 from core.service.registry.traces import ClaimedTrace, claim_trace, keep_trace, put_off_trace, release_trace
 from core.service.sources.header_only_folder import write_header_only_folder
 from core.service.sources.references import FileReference
@@ -41,7 +40,7 @@ class _Stopped(Exception):
     """Signal that the worker ends."""
 
 
-class Tracer(RequestTaker):
+class Tracer(RequestTaker[ClaimedTrace]):
     """Thread that traces classifiers, one at a time, once it is started."""
 
     def __init__(self, store: Store, settings: Settings, *, command: Sequence[str] = TRACER) -> None:
@@ -49,12 +48,10 @@ class Tracer(RequestTaker):
         self._store = store
         self._command = command
 
-    def take_next(self, sessions: sessionmaker[Session]) -> bool:
-        """Take the classifier whose trace is due and see it through; False where none is."""
-        with transaction(sessions) as session:
-            claimed = claim_trace(session, lease_seconds=self._settings.discovery_seconds + _MORE_SECONDS)
-        if claimed is None:
-            return False
+    def claim(self, session: Session) -> ClaimedTrace | None:
+        return claim_trace(session, lease_seconds=self._settings.discovery_seconds + _MORE_SECONDS)
+
+    def see_through(self, sessions: sessionmaker[Session], claimed: ClaimedTrace) -> None:
         began = time.monotonic()
         with structlog.contextvars.bound_contextvars(model=claimed.model_id):
             try:
@@ -62,18 +59,19 @@ class Tracer(RequestTaker):
             except _Stopped:
                 with transaction(sessions) as session:
                     release_trace(session, claimed)
-                return True
-            except SQLAlchemyError:
-                raise
-            except Exception as error:  # folders and stores fail in their own ways; nobody waits for a trace
+                return
+            except (SecateurError, OSError) as error:
                 with transaction(sessions) as session:
                     put_off_trace(session, claimed)
                 logger.info("not traced", attempt=claimed.attempt, reason=f"{type(error).__name__}: {error}"[:300])
-                return True
+                return
             with transaction(sessions) as session:
                 keep_trace(session, claimed, passes)
             logger.info("traced", seconds=round(time.monotonic() - began, 1))
-        return True
+
+    def fail(self, session: Session, claimed: ClaimedTrace, problem: Problem) -> None:
+        """Put the trace off: nobody waits for it, and estimates do without."""
+        put_off_trace(session, claimed)
 
     def _trace(self, claimed: ClaimedTrace) -> ClassifierPasses:
         """Have a child trace the model; raises DiscoveryFailed, and what makes a folder unusable."""

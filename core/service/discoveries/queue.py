@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
@@ -38,7 +39,7 @@ def claim(
 ) -> ClaimedDiscovery | None:
     """Take the next discovery for this version of the library, each team in turn; None where none waits.
 
-    One whose worker stopped renewing waits again, and fails where that happened too often.
+    One whose worker stopped renewing waits again, and fails where that happened too often, or cannot be read.
     """
     others = aliased(DiscoveryRow)
     before_it = (
@@ -62,15 +63,20 @@ def claim(
     ).one_or_none()
     if row is None:
         return None
-    claimed = ClaimedDiscovery(row.id, row.attempts + 1, worker_id, _model_of(row))
     if row.attempts >= most_attempts:
         lost = DiscoveryFailed(f"{row.attempts} workers that looked at the model ended before they had an answer")
-        _end(session, row.id, row.attempts, {"state": "failed", "error": summary_of_problem(lost.problem())}, worker_id)
+        _give_up(session, row.id, row.attempts, lost, worker_id)
         return None
-    row.state, row.attempts, row.worker_id = "running", claimed.attempt, worker_id
+    attempt = row.attempts + 1
+    row.state, row.attempts, row.worker_id = "running", attempt, worker_id
     row.started_at, row.lease_expires_at = func.clock_timestamp(), seconds_from_now(lease_seconds)
     session.flush()
-    return claimed
+    try:
+        return ClaimedDiscovery(row.id, attempt, worker_id, _model_of(row))
+    except ValidationError:
+        unreadable = DiscoveryFailed("what is kept of the model cannot be read")
+        _give_up(session, row.id, attempt, unreadable, worker_id)
+        return None
 
 
 def renew(session: Session, claimed: ClaimedDiscovery, lease_seconds: float) -> bool:
@@ -133,6 +139,11 @@ def _model_of(row: DiscoveryRow) -> UndiscoveredModel:
     unknown = {"family": "", "parameters": 0, "bytes": 0, "dtype": ""}
     known = {"architecture": row.architecture, "config": row.config, "tensors": row.tensors}
     return UndiscoveredModel.model_validate(unknown | known)
+
+
+def _give_up(session: Session, discovery_id: str, attempt: int, error: DiscoveryFailed, worker_id: str) -> None:
+    values = {"state": "failed", "error": summary_of_problem(error.problem())}
+    _end(session, discovery_id, attempt, values, worker_id)
 
 
 def _end(session: Session, discovery_id: str, attempt: int, values: Mapping[str, Any], worker_id: str) -> bool:

@@ -6,6 +6,7 @@ Nobody waits for a trace: until it is there, and where it fails, estimates do wi
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import ValidationError
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
@@ -45,7 +46,11 @@ def claim_trace(session: Session, *, lease_seconds: float) -> ClaimedTrace | Non
     ).one_or_none()
     if row is None:
         return None
-    files = tuple(FileReference.model_validate(file) for file in row.files or ())
+    try:
+        files = tuple(FileReference.model_validate(file) for file in row.files or ())
+    except (ValidationError, TypeError):
+        row.trace_due_at = None  # nothing can be traced of it, and it would hide all others
+        return None
     claimed = ClaimedTrace(row.id, row.name, row.trace_attempts + 1, row.path, row.prefix, files)
     session.execute(
         update(ModelRow)
