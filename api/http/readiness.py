@@ -1,9 +1,13 @@
 """Answers to what the service needs, asked for now and then however many ask."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
 
+import structlog
 from celery import Celery
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
@@ -14,46 +18,90 @@ from core.service.jobs.queue import fresh_workers
 from core.storage import Store
 
 CACHED_SECONDS = 2.0
+ANSWER_SECONDS = 3.0
+"""Longest wait of a prober; what has not answered by then counts as away."""
+_DATABASE = ("database", "workers", "devices")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Results of the readiness checks; `unanswered` names those that are away because they gave no answer in time."""
+
+    checks: Mapping[str, bool]
+    unanswered: frozenset[str]
 
 
 class ReadinessChecks:
     """Results of the readiness checks, cached for a moment.
 
-    A caller that comes while they are being made waits for them: a database or broker that is slow is not asked by
-    every prober at once.
+    A caller that comes while they are being made waits for them, without a thread: a database, store or broker that is
+    slow is not asked by every prober at once, and one that hangs holds a thread of its own and no other.
     """
 
     def __init__(
         self, sessions: sessionmaker[Session], store: Store, broker: Celery, *, worker_fresh_seconds: float
     ) -> None:
         self._sessions = sessions
-        self._store = store
-        self._broker = broker
         self._worker_fresh_seconds = worker_fresh_seconds
-        self._lock = threading.Lock()
-        self._checks: Mapping[str, bool] = {}
-        self._asked_at = -CACHED_SECONDS
+        self._questions = (
+            _Question(_DATABASE, self._ask_database),
+            _Question(("broker",), lambda: {"broker": broker_answers(broker)}),
+            _Question(("store",), lambda: {"store": store.is_usable()}),
+        )
 
-    def checks(self) -> Mapping[str, bool]:
+    async def check(self) -> Checked:
         """Return whether each is as it should be: database, broker, store, workers, devices."""
-        with self._lock:
-            if time.monotonic() >= self._asked_at + CACHED_SECONDS:
-                self._checks = self._ask()
-                self._asked_at = time.monotonic()
-            return self._checks
+        answers = await asyncio.gather(*(question.answer(ANSWER_SECONDS) for question in self._questions))
+        checks: dict[str, bool] = {}
+        unanswered: set[str] = set()
+        for question, answer in zip(self._questions, answers, strict=True):
+            checks |= dict.fromkeys(question.names, False) if answer is None else answer
+            unanswered |= set(question.names[:1]) if answer is None else set()
+        return Checked(checks, frozenset(unanswered))
 
-    def _ask(self) -> Mapping[str, bool]:
-        database, workers, devices = False, False, False
+    def _ask_database(self) -> Mapping[str, bool]:
         try:
             with transaction(self._sessions) as session:
                 fresh = fresh_workers(session, self._worker_fresh_seconds)
-                database, workers, devices = True, fresh.up > 0, fresh.failed == 0
         except SQLAlchemyError:
-            pass  # what is not there stays False
-        return {
-            "database": database,
-            "broker": broker_answers(self._broker),
-            "store": self._store.is_usable(),
-            "workers": workers,
-            "devices": devices,
-        }
+            return dict.fromkeys(_DATABASE, False)
+        return {"database": True, "workers": fresh.up > 0, "devices": fresh.failed == 0}
+
+
+class _Question:
+    """Question in a thread of its own, put again once it is answered and the answer is old; `names` are its results."""
+
+    def __init__(self, names: tuple[str, ...], ask: Callable[[], Mapping[str, bool]]) -> None:
+        self.names = names
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._newest: Future[Mapping[str, bool]] | None = None
+        self._asked_at = self._answered_at = 0.0
+
+    async def answer(self, seconds: float) -> Mapping[str, bool] | None:
+        """Return the results, None where none came within `seconds` of the question."""
+        answer = asyncio.wrap_future(self._put())
+        await asyncio.wait({answer}, timeout=max(0.0, self._asked_at + seconds - time.monotonic()))
+        return answer.result() if answer.done() else None
+
+    def _put(self) -> Future[Mapping[str, bool]]:
+        """Put the question, unless it is under way or answered a moment ago."""
+        with self._lock:
+            newest, now = self._newest, time.monotonic()
+            if newest is None or (newest.done() and now >= self._answered_at + CACHED_SECONDS):
+                newest = self._newest = Future()
+                newest.set_running_or_notify_cancel()  # a prober that goes away cancels nobody's answer
+                self._asked_at = now
+                threading.Thread(target=self._run, args=(newest,), name=f"ready {self.names[0]}", daemon=True).start()
+            return newest
+
+    def _run(self, asked: Future[Mapping[str, bool]]) -> None:
+        try:
+            answer = self._ask()
+        except Exception as error:  # each transport has errors of its own
+            log.warning("no answer", of=self.names[0], error=str(error).partition("\n")[0])
+            answer = dict.fromkeys(self.names, False)
+        self._answered_at = time.monotonic()
+        asked.set_result(answer)

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.dependencies import State
+from api.http import readiness
 from api.http.problem_documents import problem_response, problems
 from core.errors import Unavailable
 
@@ -36,14 +37,19 @@ def healthz() -> Health:
 
 
 @router.get("/readyz", response_model=Readiness, responses=problems(Unavailable))
-def readyz(state: State) -> Response | Readiness:
+async def readyz(state: State) -> Response | Readiness:
     """Return whether jobs can be taken, with 503 where database or store cannot be reached, and in `can_run` whether
-    there is a worker to run them. The answer may be two seconds old.
+    there is a worker to run them. The answer may be two seconds old. Database or store that give none within three
+    seconds count as away.
     """
-    checks = state.readiness.checks()
-    missing = ", ".join(name for name in ("database", "store") if not checks[name])
+    checked = await state.readiness.check()
+    checks = dict(checked.checks)
+    silent = f" (no answer within {readiness.ANSWER_SECONDS:g} s)"
+    missing = [
+        name + (silent if name in checked.unanswered else "") for name in ("database", "store") if not checks[name]
+    ]
     if missing:
         return problem_response(
-            Unavailable(f"not ready: {missing}"), "/readyz", can_accept=False, can_run=False, checks=checks
+            Unavailable(f"not ready: {', '.join(missing)}"), "/readyz", can_accept=False, can_run=False, checks=checks
         )
     return Readiness(status="ready", can_accept=True, can_run=checks["workers"], checks=checks)

@@ -1,11 +1,15 @@
 import json
+import socket
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
@@ -14,6 +18,7 @@ from core.service.jobs.queue import heartbeat
 from core.service.teams.tokens import new_token
 from core.settings import Settings
 from tests.conftest import bearer
+from tests.serving import served
 
 _SERVE_AND_LIST_MODULES = """
 import json, sys, threading, time
@@ -108,6 +113,30 @@ def test_readiness_is_asked_once_in_a_moment_however_many_ask(
     with ThreadPoolExecutor(8) as pool:
         answers = [each.status_code for each in pool.map(lambda _: api_client.get("/readyz"), range(16))]
     assert answers == [200] * 16 and len(asked) == 1
+
+
+def test_a_store_that_hangs_holds_one_thread_and_probers_are_told_so(
+    settings: Settings, admin_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.storage.s3._PROBE_SECONDS", 600.0)
+    monkeypatch.setattr("api.http.readiness.ANSWER_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        bucket = {
+            "store_url": "s3://bucket",
+            "store_endpoint": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "store_access_key": "key",
+            "store_secret_key": SecretStr("secret"),
+        }
+        app = create_app(settings.model_copy(update=bucket))
+        with served(app) as url, httpx.Client(base_url=url, timeout=60) as client, ThreadPoolExecutor(50) as pool:
+            probes = [pool.submit(client.get, "/readyz") for _ in range(50)]
+            assert client.get("/v1/jobs", headers=bearer(admin_key)).status_code == 200, "others have threads"
+            answers = [probe.result() for probe in probes]
+            asking = [thread for thread in threading.enumerate() if thread.name == "ready store"]
+    assert {answer.status_code for answer in answers} == {503} and len(asking) == 1
+    refused = answers[0].json()
+    assert refused["detail"] == "not ready: store (no answer within 1 s)"
+    assert (refused["checks"]["store"], refused["checks"]["database"]) == (False, True)
 
 
 def test_methods_are_listed_with_their_schemas(api: TestClient) -> None:

@@ -212,6 +212,16 @@ def test_streams_uploads_addresses_and_entity_tags_come_through(
         assert done.is_success, done.text
 
 
+@pytest.mark.parametrize(
+    "path", ["/metrics", "//metrics", "/%6detrics", "/portal/../metrics", "/metrics/", "/metrics?a"]
+)
+def test_metrics_are_not_for_the_world(outside: Outside, path: str) -> None:
+    assert httpx.get(f"{outside.past_nginx}/metrics").status_code == 200, "the port is unset: the API has them itself"
+    with outside.client() as client:
+        answer = client.get(httpx.URL(f"{outside.url}/").copy_with(raw_path=path.encode()))
+    assert answer.status_code == 404 and "secateur_" not in answer.text
+
+
 def test_only_nginx_is_believed_and_it_believes_no_client(outside: Outside) -> None:
     def address_of(client: httpx.Client, url: str, **headers: str) -> Any:
         made = client.post(f"{url}/v1/keys", json={"name": "asked"}, headers=FORGED | headers).raise_for_status().json()
