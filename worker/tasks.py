@@ -201,7 +201,7 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
             _drain,
             on_space=_poller.poll_now,
             on_failure=leave_queue,
-            is_whole=lambda: all(thread.is_whole() for thread in threads),
+            is_running=lambda: all(thread.is_running() for thread in threads),
         )
         _heartbeat.start()
         for thread in threads:

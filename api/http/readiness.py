@@ -97,11 +97,11 @@ class _Question:
                 threading.Thread(target=self._run, args=(newest,), name=f"ready {self.names[0]}", daemon=True).start()
             return newest
 
-    def _run(self, asked: Future[Mapping[str, bool]]) -> None:
+    def _run(self, answered: Future[Mapping[str, bool]]) -> None:
         try:
             answer = self._ask()
         except Exception as error:  # each transport has errors of its own
             log.warning("no answer", of=self.names[0], error=str(error).partition("\n")[0])
             answer = dict.fromkeys(self.names, False)
         self._answered_at = time.monotonic()
-        asked.set_result(answer)
+        answered.set_result(answer)

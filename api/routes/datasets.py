@@ -58,7 +58,7 @@ def register_dataset(body: DatasetBody, caller: Admin, state: State, once: Creat
     """
 
     def create(session: Session) -> tuple[int, BaseModel]:
-        with state.check_slots.held(caller.team_id):
+        with state.check_slots.slot(caller.team_id):
             dataset, is_new = service.register_dataset(session, caller, body, state.settings)
         return (201 if is_new else 200), dataset
 

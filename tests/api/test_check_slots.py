@@ -64,7 +64,7 @@ def test_eight_small_files_that_unpack_to_a_terabyte_take_no_more_than_the_slots
     file, slots = write_bomb(tmp_path / "bomb.parquet"), CheckSlots(2 * CHECK_BYTES)
 
     def check(number: int) -> str:
-        with slots.held(f"team_{number % 4}"), pytest.raises(UnusableDataset) as refused:
+        with slots.slot(f"team_{number % 4}"), pytest.raises(UnusableDataset) as refused:
             describe(file, "parquet")
         return refused.value.message
 
@@ -96,11 +96,11 @@ def test_a_team_leaves_one_of_several_slots_to_others_and_waits_in_turn(monkeypa
     order: list[str] = []
 
     def check(team: str) -> None:
-        with slots.held(team):
+        with slots.slot(team):
             order.append(team)
 
     with ThreadPoolExecutor(4) as pool:
-        with slots.held("large"):
+        with slots.slot("large"):
             waiting = [pool.submit(check, "large") for _ in range(2)]
             pool.submit(check, "small").result(30)
             assert order == ["small"] and not any(each.done() for each in waiting)
@@ -114,18 +114,18 @@ def test_who_waits_too_long_or_behind_too_many_is_told_so(monkeypatch: pytest.Mo
 
     def check() -> None:
         begun.set()
-        with slots.held("team"):
+        with slots.slot("team"):
             pass
 
     assert slots.count == 1
-    with ThreadPoolExecutor(MOST_WAITING_OF_TEAM) as pool, slots.held("team"):
+    with ThreadPoolExecutor(MOST_WAITING_OF_TEAM) as pool, slots.slot("team"):
         waiting = [pool.submit(check) for _ in range(MOST_WAITING_OF_TEAM)]
         while len(slots._waiting) < MOST_WAITING_OF_TEAM:
             begun.wait(0.01)
-        with pytest.raises(Unavailable, match="1 checks run and 3 wait"), slots.held("team"):
+        with pytest.raises(Unavailable, match="1 checks run and 3 wait"), slots.slot("team"):
             pass
         monkeypatch.setattr(check_slots, "WAIT_SECONDS", 0.05)
-        with pytest.raises(Unavailable, match="ask again"), slots.held("other"):
+        with pytest.raises(Unavailable, match="ask again"), slots.slot("other"):
             pass
         assert not any(each.done() for each in waiting)
 
@@ -140,7 +140,7 @@ def test_an_upload_whose_check_waits_says_so_and_is_asked_again(
     send_rest(api, upload, file.parent)
     monkeypatch.setattr(check_slots, "WAIT_SECONDS", 0.05)
     slots: CheckSlots = api.app.state.api.check_slots  # type: ignore[attr-defined]
-    with slots.held("team_1"), slots.held("team_2"):
+    with slots.slot("team_1"), slots.slot("team_2"):
         waited = api.post(f"/v1/uploads/{upload['id']}/complete")
         assert (waited.status_code, waited.json()["code"]) == (503, "unavailable") and waited.headers["Retry-After"]
         assert "2 checks run" in waited.json()["detail"]

@@ -120,8 +120,8 @@ def test_a_look_that_raises_is_not_the_last_one(settings: Settings) -> None:
     taker = Unready(settings, [KeyError("a row of another release"), RuntimeError("can't start new thread")])
     with running(taker):
         eventually(lambda: not taker.raised)
-        assert taker.is_whole()
-    assert taker.is_whole(), "it was told to end"
+        assert taker.is_running()
+    assert taker.is_running(), "it was told to end"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -129,11 +129,11 @@ def test_a_worker_that_lost_a_thread_gives_no_more_signs_of_life(
     settings: Settings, sessions: sessionmaker[Session], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taker = Unready(settings, [SystemExit()])
-    assert taker.is_whole(), "it is yet to start"
+    assert taker.is_running(), "it is yet to start"
 
     def beat() -> float:
         heartbeat = Heartbeat(
-            "worker_1", settings, Drain(), on_space=lambda: None, on_failure=lambda: None, is_whole=taker.is_whole
+            "worker_1", settings, Drain(), on_space=lambda: None, on_failure=lambda: None, is_running=taker.is_running
         )
         alive.forget(alive.WORKER, settings)
         heartbeat.start()
@@ -142,5 +142,5 @@ def test_a_worker_that_lost_a_thread_gives_no_more_signs_of_life(
 
     assert beat() < 60
     taker.start()
-    eventually(lambda: not taker.is_whole())
+    eventually(lambda: not taker.is_running())
     assert beat() == float("inf")

@@ -32,8 +32,8 @@ class Heartbeat:
     """Thread that sends the worker's heartbeat every few seconds once started.
 
     `on_space` is called when a disk that was too full no longer is: jobs may be waiting that nobody will hint at soon.
-    `on_failure` is called once where the worker drains because its device failed, whoever noticed. While `is_whole` is
-    not true, the worker's file of `worker.alive` is not touched.
+    `on_failure` is called once where the worker drains because its device failed, whoever noticed. Where `is_running`
+    returns False, the worker's file of `worker.alive` is not touched.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Heartbeat:
         *,
         on_space: Callable[[], None],
         on_failure: Callable[[], None],
-        is_whole: Callable[[], bool] = lambda: True,
+        is_running: Callable[[], bool] = lambda: True,
     ) -> None:
         self._worker_id = worker_id
         self._settings = settings
         self._drain = drain
         self._on_space = on_space
         self._on_failure = on_failure
-        self._is_whole = is_whole
+        self._is_running = is_running
         self._has_failed = False
         self._device = DeviceReader(settings)
         self._own_device = own_device(settings)
@@ -102,7 +102,7 @@ class Heartbeat:
 
     def _give_sign_of_life(self) -> None:
         """Touch the worker's file, unless it has lost a thread: whatever watches it then has it started anew."""
-        if self._is_whole():
+        if self._is_running():
             alive.touch(alive.worker_name(self._own_device), self._settings)
         else:
             logger.error("a thread of the worker has ended: no signs of life any more", worker=self._worker_id)

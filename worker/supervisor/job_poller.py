@@ -34,7 +34,7 @@ class JobPoller:
         self._ended = True
         self._wake.set()
 
-    def is_whole(self) -> bool:
+    def is_running(self) -> bool:
         """Return whether the thread lives, is yet to start, or was told to end."""
         return self._ended or self._thread.ident is None or self._thread.is_alive()
 

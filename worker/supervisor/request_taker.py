@@ -45,7 +45,7 @@ class RequestTaker(ABC, Generic[Claimed]):
         """Wait for the end after a stop."""
         self._thread.join(seconds)
 
-    def is_whole(self) -> bool:
+    def is_running(self) -> bool:
         """Return whether the thread lives, is yet to start, or was told to end."""
         return self._ended.is_set() or self._thread.ident is None or self._thread.is_alive()
 

@@ -114,7 +114,7 @@ def register(request: Request, noun: str, caller: Admin, state: State, posted: P
     try:
         with transaction(state.sessions) as session:
             body = added.body.model_validate(fields)
-            with state.check_slots.held(caller.team_id) if added.is_checked else nullcontext():
+            with state.check_slots.slot(caller.team_id) if added.is_checked else nullcontext():
                 document, _ = added.register(session, caller, body, state.settings)
     except (SecateurError, ValidationError) as error:
         return _register_page(request, added, state.settings, fields, error)

@@ -35,7 +35,7 @@ class CheckSlots:
         self._waiting: list[_Waiting] = []
 
     @contextmanager
-    def held(self, team_id: str) -> Iterator[None]:
+    def slot(self, team_id: str) -> Iterator[None]:
         """Hold a slot inside the context; raises Unavailable where none is free in time, or too many wait for one."""
         self._take(team_id)
         try:

@@ -83,7 +83,7 @@ def complete_upload(
                 f"{', '.join(wrong)}: what arrived has another SHA-256 than was announced; send it again", param="files"
             )
         try:
-            with check_slots.held(caller.team_id) if _is_sandboxed(upload, files) else contextlib.nullcontext():
+            with check_slots.slot(caller.team_id) if _is_sandboxed(upload, files) else contextlib.nullcontext():
                 described = _describe(store, upload, files)
         except (UnusableModel, UnsupportedArchitecture, UnusableDataset) as error:
             with transaction(sessions) as session:
