@@ -194,7 +194,7 @@ class Enter(bootsteps.StartStopStep):  # type: ignore[misc]
                 Tracer(open_store(settings), settings),
             ]
         )
-        threads = (_poller, *_takers)
+        threads: tuple[JobPoller | RequestTaker[Any], ...] = (_poller, *_takers)
         _heartbeat = Heartbeat(
             WORKER_ID,
             settings,
