@@ -7,7 +7,9 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
 COPY deploy/locks deploy/locks
 RUN python -m venv --without-pip /venv \
-    && python -m pip install --require-hashes --requirement deploy/locks/build.txt
+    && python -m pip install --require-hashes --requirement deploy/locks/build.txt \
+    && python -c "import os; from pip._internal.models.index import PyPI; \
+        print('[global]\nindex-url =', os.environ.get('PIP_INDEX_URL', PyPI.simple_url))" >/pip.conf
 
 FROM build AS wheels
 COPY pyproject.toml README.md ./
@@ -55,6 +57,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 USER 10001:10001
 COPY --from=build-worker /venv /venv
+# Samples are fetched from the index that the image was built from, unless a setting names another.
+COPY --from=build /pip.conf /etc/pip.conf
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["python", "-m", "worker.alive", "worker"]
 CMD ["python", "-m", "worker"]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,10 +12,11 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from pip._internal.models.index import PyPI
 
 from core.errors import Unavailable
 from core.settings import Settings
-from worker.samples.package_index import PUBLIC_INDEX, DownloadFailed, index_url, open_index
+from worker.samples.package_index import DownloadFailed, index_url, open_index
 from worker.samples.packages import PackagedFile, fetch
 
 WHEEL = "a_sample-1.0-py3-none-any.whl"
@@ -145,7 +147,7 @@ def test_the_index_is_the_setting_s_else_the_one_that_pip_is_told(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "own"))
     monkeypatch.setattr("sys.prefix", str(tmp_path / "environment"))
     monkeypatch.setattr("worker.samples.package_index._SYSTEM_FILE", tmp_path / "system.conf")
-    assert index_url(Settings()) == PUBLIC_INDEX
+    assert index_url(Settings()) == PyPI.simple_url
     for place, url in (
         ("everybody/pip", "https://everybody/"),
         ("own/pip", "https://own/"),
@@ -163,4 +165,7 @@ def test_the_index_is_the_setting_s_else_the_one_that_pip_is_told(
     assert index_url(Settings(package_index="https://setting/")) == "https://setting/"
     monkeypatch.delenv("PIP_INDEX_URL")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    assert index_url(Settings()) == PUBLIC_INDEX
+    assert index_url(Settings()) == PyPI.simple_url
+    monkeypatch.setitem(sys.modules, "pip._internal.models.index", None)  # as in the images
+    with pytest.raises(DownloadFailed, match="set SECATEUR_PACKAGE_INDEX"):
+        index_url(Settings())

@@ -20,8 +20,6 @@ from core.errors import Unavailable
 from core.settings import Settings
 from worker.failures import CommandFailed
 
-PUBLIC_INDEX = "https://pypi.org/simple"
-"""The index where neither a setting nor pip's configuration names another, as for pip."""
 _JSON = "application/vnd.pypi.simple.v1+json"
 _MOST_PAGE_BYTES = 32 * 2**20
 _CONNECT_SECONDS, _READ_SECONDS = 10.0, 30.0
@@ -45,8 +43,22 @@ class _Listing(BaseModel):
 
 
 def index_url(settings: Settings) -> str:
-    """Return the address of the index: the setting's, else that of pip's configuration, else the public one."""
-    return settings.package_index or pip_option("index-url") or PUBLIC_INDEX
+    """Return the address of the index: the setting's, else that of pip's configuration, else pip's own default.
+
+    Raises DownloadFailed where nothing is configured and there is no pip.
+    """
+    return settings.package_index or pip_option("index-url") or _default_of_pip()
+
+
+def _default_of_pip() -> str:
+    try:
+        from pip._internal.models.index import PyPI
+    except ImportError:
+        raise DownloadFailed(
+            "no package index is configured: set SECATEUR_PACKAGE_INDEX to the address of its simple API, or index-url "
+            "in a pip.conf"
+        ) from None
+    return str(PyPI.simple_url)
 
 
 def pip_option(name: str) -> str | None:
