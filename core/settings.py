@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     )
     package_index: str | None = Field(
         None,
-        description="Index of packages that samples come in; unset: that of pip's configuration, else pip's own default.",
+        description="Index of packages that samples come in; unset: that of pip's configuration, else pip's default.",
     )
     tasks_root: Path | None = Field(
         None, description="Local copies of zero-shot tasks, `TASK/SPLIT.jsonl`; unset: `tasks` in home."
