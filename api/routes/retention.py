@@ -19,8 +19,8 @@ def get_retention(caller: Admin, session: DatabaseSession) -> Retention:
 
 @router.put("", responses=problems(Unauthenticated, Forbidden, InvalidRequest))
 def set_retention(body: RetentionPolicy, caller: Admin, session: DatabaseSession) -> Retention:
-    """Set the policy. It is applied within ten minutes, and every ten minutes from then on: look at the preview
-    first.
+    """Set the policy. It is applied within a minute, and every minute from then on, to at most 1,000 artifacts: look at
+    the preview first.
     """
     return service.set_retention(session, caller, body)
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis.strategies import builds, integers, just, lists, none, one_of, sampled_from
 from pydantic import ValidationError
 
-from core.service.retention.rules import Artifact, kept_by_rules
 from core.service.retention.schemas import KeepBest, KeepTagged, RetentionPolicy
 from secateur_wire.metrics import Metrics
+from tests.retention.reference import Artifact, kept_by_rules
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -156,7 +156,7 @@ def test_a_use_that_begins_between_the_look_and_the_removal_keeps_it(
 
     job = ended(90)
     api.put("/v1/team/retention", json={"keep_days": 30}).raise_for_status()
-    look = service.verdicts
+    look = service._look_at_some
 
     def then_published(*arguments: Any) -> Any:
         found = look(*arguments)
@@ -164,7 +164,7 @@ def test_a_use_that_begins_between_the_look_and_the_removal_keeps_it(
         api.post(f"/v1/jobs/{job}/publish", json=asked).raise_for_status()
         return found
 
-    monkeypatch.setattr(service, "verdicts", then_published)
+    monkeypatch.setattr(service, "_look_at_some", then_published)
     assert apply_retention(sessions, settings) is None and left(sessions) == {job}
 
 

@@ -155,7 +155,7 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
         Duty("old firings", 60.0, _in_transaction(lambda s: remove_old_firings(s, settings.trigger_history_days))),
         Duty(WEBHOOKS, 1.0, lambda turn: deliver_due(sessions, settings, turn.goes_well)),
         Duty("old deliveries", 600.0, lambda turn: remove_old_deliveries(sessions, settings)),
-        Duty(RETENTION, 600.0, lambda turn: apply_retention(sessions, settings)),
+        Duty(RETENTION, 60.0, lambda turn: apply_retention(sessions, settings, turn.goes_well)),
         *(
             Duty(f"publications {number}", 2.0, lambda turn: publish_waiting(sessions, settings, turn.goes_well))
             for number in range(1, PUBLISHERS + 1)

@@ -64,11 +64,15 @@ class ArtifactVerdict(WireModel):
 
 
 class RetentionPreview(WireModel, Generic[Policy]):
-    """Effect of a policy now; `artifacts` lists at most 1000, those to be removed first; the counts are of all."""
+    """Effect of a policy now; `artifacts` lists at most 1000, those to be removed first; the counts are of all.
+
+    `has_more` says that there are artifacts which are not listed: `goes` and `stays` together are how many there are.
+    """
 
     object: Literal["retention_preview"] = "retention_preview"
     policy: Policy
     artifacts: list[ArtifactVerdict]
+    has_more: bool = False
     goes: int
     stays: int
     bytes_freed: int

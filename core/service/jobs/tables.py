@@ -18,7 +18,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from core.database import Base, any_of
-from core.service.jobs.states import LEASED, STATUSES
+from core.service.jobs.states import LEASED, NOT_OVER, STATUSES
 
 NEWEST_FIRST = (text("created_at DESC"), text("id DESC"))
 JOB_WORDS = (
@@ -36,6 +36,10 @@ JOB_IS_LEASED = f"status IN ({any_of(LEASED)})"
 """Condition of the index of jobs with a lease: in other words, or with parameters, the index would not be used."""
 JOB_AWAITS = "status = 'queued' AND awaits_discovery IS NOT NULL"
 """Condition of the index of jobs whose model is yet to be discovered."""
+JOB_TEACHER = "((body -> 'recovery'::text) ->> 'teacher'::text)"
+"""The model that a job's recovery learns from, null for none."""
+JOB_LEARNS = f"status IN ({any_of(NOT_OVER)}) AND {JOB_TEACHER} IS NOT NULL"
+"""Condition of the index of jobs that need their teacher."""
 JOB_IN_LIFE = f"array_position(ARRAY[{any_of(STATUSES)}], CAST(status AS text))"
 """Rank of a state in a job's life: waiting and running jobs come before those that have ended."""
 
@@ -83,6 +87,7 @@ class JobRow(Base):
             postgresql_where=text("status = 'queued' AND NOT is_corrected"),
         ),
         Index("ix_jobs_awaiting", "awaits_discovery", postgresql_where=text(JOB_AWAITS)),
+        Index("ix_jobs_teachers", "team_id", text(JOB_TEACHER), postgresql_where=text(JOB_LEARNS)),
         Index("ix_jobs_held", "team_id", "id", postgresql_where=text(JOB_IS_LEASED)),
         Index(
             "ix_jobs_events_kept",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
 from core.service.publications.states import OPEN
@@ -19,3 +19,13 @@ def used_by_publications(session: Session, team_id: str, job_ids: Sequence[str])
         )
     )
     return {user.job_id: f"publication {user.id!r}, which is not over" for user in users}
+
+
+def is_published(team_id: str, job_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Return the condition that `used_by_publications` would name a job.
+
+    `job_id` is a column of the enclosing query.
+    """
+    return exists().where(
+        PublicationRow.team_id == team_id, PublicationRow.status.in_(OPEN), PublicationRow.job_id == job_id
+    )

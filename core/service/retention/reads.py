@@ -4,10 +4,9 @@ A file that is being sent goes on from a local store when it is removed, and fro
 artifact is many files, asked for one after the other. So each request of a file is noted, once in a minute at most.
 """
 
-from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -32,9 +31,9 @@ def note_read(session: Session, job_id: str) -> None:
     )
 
 
-def being_read(session: Session, job_ids: Sequence[str]) -> set[str]:
-    """Return those of the jobs whose artifact was read from within the last hour."""
-    rows = select(ArtifactReadRow.job_id).where(
-        ArtifactReadRow.job_id.in_(job_ids), ArtifactReadRow.read_at > seconds_from_now(-READ_SECONDS)
-    )
-    return set(session.scalars(rows))
+def is_being_read(job_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Return the condition that a job's artifact was read from within the last hour.
+
+    `job_id` is a column of the enclosing query.
+    """
+    return exists().where(ArtifactReadRow.job_id == job_id, ArtifactReadRow.read_at > seconds_from_now(-READ_SECONDS))

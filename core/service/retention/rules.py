@@ -1,88 +1,121 @@
-"""Rules of a retention policy, applied to each artifact: pure functions of the facts."""
+"""Rules of a retention policy as conditions that PostgreSQL evaluates, whatever number of artifacts a team has."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Select,
+    and_,
+    lateral,
+    not_,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+
+from core.service.retention.in_use import is_in_use
+from core.service.retention.reads import is_being_read
 from core.service.retention.schemas import KeepBest, RetentionPolicy
-from secateur_wire.metrics import Metrics
-from secateur_wire.retention import Figure, KeptBecause
-
-EVERYTHING: Final = "everything"
+from core.service.retention.tables import ArtifactRow
+from secateur_wire.retention import KeptBecause
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """An artifact of a job that is over. `metrics` and `labels` are the job's."""
+class Judged:
+    """Artifacts, and the conditions under which they stay.
 
-    job_id: str
-    model: str
-    method: str
-    status: str
-    finished_at: datetime
-    metrics: Metrics
-    labels: Mapping[str, Any]
-    files: int
-    bytes: int
+    `rows` is what to select from, `columns` are those of an artifact. `rules` has a condition for each rule of the
+    policy, `uses` one for each use that keeps an artifact which no rule keeps. No condition is ever null.
+    """
+
+    rows: FromClause
+    columns: ReadOnlyColumnCollection[str, Any]
+    rules: Mapping[KeptBecause, ColumnElement[bool]]
+    uses: Mapping[KeptBecause, ColumnElement[bool]]
+
+    @property
+    def is_due(self) -> ColumnElement[bool]:
+        """Return the condition that no rule keeps the artifact."""
+        return and_(*(not_(kept) for kept in self.rules.values()))
+
+    @property
+    def goes(self) -> ColumnElement[bool]:
+        """Return the condition that nothing keeps the artifact."""
+        return and_(self.is_due, *(not_(kept) for kept in self.uses.values()))
 
 
-def kept_by_rules(
-    artifacts: Sequence[Artifact], policy: RetentionPolicy, now: datetime
-) -> dict[str, list[KeptBecause]]:
-    """Return the rules that keep each job's artifact, none where no rule does. `artifacts` are all of a team."""
-    reasons: dict[str, list[KeptBecause]] = {each.job_id: [] for each in artifacts}
-    before = now - timedelta(days=policy.keep_days)
-    for each in artifacts:
-        if each.finished_at > before:
-            reasons[each.job_id].append("age")
+def ended_before(policy: RetentionPolicy, now: datetime) -> datetime:
+    """Return the moment after which a job must have ended for its artifact to be kept by its age."""
+    return now - timedelta(days=policy.keep_days)
+
+
+def judge(team_id: str, policy: RetentionPolicy, now: datetime, looked_at: Select[tuple[ArtifactRow]]) -> Judged:
+    """Return the artifacts that `looked_at` selects, with the conditions under which the team's policy keeps them.
+
+    The last and the best are those of all of the team's artifacts, looked up in an index of their order: that costs
+    what the policy's counts say, and not what the team has.
+    """
+    artifact = looked_at.subquery("looked_at")
+    rows: FromClause = artifact
+    rules: dict[KeptBecause, ColumnElement[bool]] = {"age": artifact.c.finished_at > ended_before(policy, now)}
     if policy.keep_last is not None:
-        for each in sorted(artifacts, key=_newest_first)[: policy.keep_last]:
-            reasons[each.job_id].append("last")
+        oldest = (
+            select(ArtifactRow.finished_at, ArtifactRow.job_id)
+            .where(ArtifactRow.team_id == team_id)
+            .order_by(ArtifactRow.finished_at.desc(), ArtifactRow.job_id)
+            .offset(policy.keep_last - 1)
+            .limit(1)
+            .cte("oldest_of_last")
+        )
+        rows = rows.outerjoin(oldest, true())
+        rules["last"] = or_(oldest.c.job_id.is_(None), _is_newer_or_same(artifact, oldest))
     if policy.keep_best is not None:
-        for each in _best(artifacts, policy.keep_best):
-            reasons[each.job_id].append("best")
+        rows, rules["best"] = _judge_best(rows, artifact, team_id, policy.keep_best, looked_at)
     if policy.keep_tagged is not None:
-        wanted = policy.keep_tagged.metadata.items()
-        for each in artifacts:
-            if wanted <= each.labels.items():
-                reasons[each.job_id].append("tagged")
-    return reasons
+        rules["tagged"] = artifact.c.metadata.contains(policy.keep_tagged.metadata)
+    uses: dict[KeptBecause, ColumnElement[bool]] = {
+        "in_use": is_in_use(team_id, artifact.c.job_id),
+        "read": is_being_read(artifact.c.job_id),
+    }
+    return Judged(rows, artifact.c, rules, uses)
 
 
-def _newest_first(artifact: Artifact) -> tuple[float, str]:
-    return (-artifact.finished_at.timestamp(), artifact.job_id)
+def _judge_best(
+    rows: FromClause, artifact: FromClause, team_id: str, rule: KeepBest, looked_at: Select[tuple[ArtifactRow]]
+) -> tuple[FromClause, ColumnElement[bool]]:
+    """Return the rows joined with the last of the best of their group, and the condition to be among the best."""
+    ranked = aliased(ArtifactRow, name="ranked")
+    figure = getattr(ranked, rule.by)
+    of_team = (ranked.team_id == team_id, ranked.succeeded, figure.is_not(None))
+    order = (figure, ranked.finished_at.desc(), ranked.job_id)
+    columns = (figure.label("figure"), ranked.finished_at, ranked.job_id)
+    worst = select(*columns).where(*of_team).order_by(*order).offset(rule.count - 1).limit(1)
+    if rule.group == "team":
+        best = worst.cte("worst_of_best")
+        rows = rows.outerjoin(best, true())
+    else:
+        group = select(looked_at.subquery("grouped").c[rule.group]).distinct().subquery("groups")
+        of_group = lateral(worst.where(getattr(ranked, rule.group) == group.c[rule.group]), "of_group")
+        best = select(group, of_group).join_from(group, of_group, true()).cte("worst_of_best")
+        rows = rows.outerjoin(best, best.c[rule.group] == artifact.c[rule.group])
+    value = artifact.c[rule.by]
+    is_best = or_(
+        best.c.job_id.is_(None),
+        value < best.c.figure,
+        and_(value == best.c.figure, _is_newer_or_same(artifact, best)),
+    )
+    return rows, and_(artifact.c.succeeded, value.is_not(None), is_best)
 
 
-def _best(artifacts: Sequence[Artifact], rule: KeepBest) -> list[Artifact]:
-    """Return the best artifacts of each group; of equals the newer."""
-    groups: defaultdict[str, list[tuple[float, Artifact]]] = defaultdict(list)
-    for each in artifacts:
-        value = figure(each, rule.by)
-        if value is not None and each.status == "succeeded":
-            groups[{"model": each.model, "method": each.method, "team": ""}[rule.group]].append((value, each))
-    return [
-        each
-        for group in groups.values()
-        for _, each in sorted(group, key=lambda pair: (pair[0], _newest_first(pair[1])))[: rule.count]
-    ]
-
-
-def figure(artifact: Artifact, by: Figure) -> float | None:
-    """Return the figure that artifacts are ranked by, smaller being better; None where the job has no such figure."""
-    metrics = artifact.metrics
-    match by:
-        case "perplexity_ratio":
-            numbers = [float(each.ratio) for each in metrics.perplexity.values() if each.ratio is not None]
-            return sum(numbers) / len(numbers) if numbers else None
-        case "bytes":
-            return float(artifact.bytes)
-        case "parameters":
-            return _number(None if metrics.parameters is None else metrics.parameters.nonzero)
-        case "latency":
-            return _number(None if metrics.latency is None else metrics.latency.pruned_ms)
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None else float(value)
+def _is_newer_or_same(artifact: FromClause, other: FromClause) -> ColumnElement[bool]:
+    """Return the condition that `other` does not come before the artifact, the newest first."""
+    return or_(
+        artifact.c.finished_at > other.c.finished_at,
+        and_(artifact.c.finished_at == other.c.finished_at, artifact.c.job_id <= other.c.job_id),
+    )

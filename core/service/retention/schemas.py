@@ -51,5 +51,5 @@ class Retention(wire.Retention[RetentionPolicy]):
 
 class RetentionPreview(wire.RetentionPreview[RetentionPolicy]):
     """Effect that a policy would have now. `artifacts` are those that go first, then those that stay, each the oldest
-    first, at most 1000; the counts are of all.
+    first, at most 1000, and `has_more` says that there are others; the counts are of all.
     """

@@ -1,37 +1,39 @@
 """Service of a team's retention: read, set, preview, apply."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final
 
 import structlog
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, Select, delete, func, literal, not_, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import Conflict, NotFound, SecateurError
 from core.service.duties.isolation import IsolatedRows, RowTask, is_tried
-from core.service.jobs.states import TERMINAL
-from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.retention.deletion import delete_artifacts
 from core.service.retention.in_use import artifacts_in_use
-from core.service.retention.reads import being_read
-from core.service.retention.rules import Artifact, kept_by_rules
+from core.service.retention.reads import is_being_read
+from core.service.retention.rules import Judged, ended_before, judge
 from core.service.retention.schemas import Retention, RetentionPolicy, RetentionPreview
-from core.service.retention.tables import RetentionPolicyRow
+from core.service.retention.tables import ArtifactRow, RetentionPolicyRow
 from core.service.teams import audit
 from core.service.teams.principal import Actor, Automation, team_of
 from core.settings import Settings
 from core.storage import Store, open_store
 from core.storage.removal import remove_prefixes
-from secateur_wire.metrics import Metrics
 from secateur_wire.retention import ArtifactVerdict
 
 DUTY: Final = "retention"
 MOST_SHOWN: Final = 1000
-_BATCH: Final = 500
+LOOKED_AT: Final = 500
+"""Artifacts of one team that one statement looks at; then it is another team's turn."""
+MOST_REMOVED: Final = 1000
+"""Artifacts of one team that one turn of the dispatcher removes; the next turn goes on."""
 
 logger = structlog.get_logger()
 
@@ -66,106 +68,94 @@ def set_retention(session: Session, caller: Actor, policy: RetentionPolicy | Non
 
 
 def preview(session: Session, team_id: str, policy: RetentionPolicy) -> RetentionPreview:
-    """Preview what a policy would remove now, and why the rest stays. Nothing is changed."""
-    artifacts = verdicts(session, team_id, policy)
-    going = [each for each in artifacts if each.goes]
-    staying = [each for each in artifacts if not each.goes]
+    """Preview what a policy would remove now, and why the rest stays. Nothing is changed.
+
+    The counts are of all artifacts of the team; the list has `MOST_SHOWN` at most.
+    """
+    now = _now(session)
+    of_team = select(ArtifactRow).where(ArtifactRow.team_id == team_id)
+    old = judge(team_id, policy, now, of_team.where(ArtifactRow.finished_at <= ended_before(policy, now)))
+    every = judge(team_id, policy, now, of_team)
+    total = session.scalar(select(func.count()).select_from(ArtifactRow).where(ArtifactRow.team_id == team_id)) or 0
+    size = func.coalesce(func.sum(old.columns.bytes), 0)
+    goes, bytes_freed = session.execute(select(func.count(), size).select_from(old.rows).where(old.goes)).one()
+    shown = _verdicts(session, team_id, old, old.goes, MOST_SHOWN)
+    if len(shown) < MOST_SHOWN:
+        shown += _verdicts(session, team_id, every, not_(every.goes), MOST_SHOWN - len(shown))
     return RetentionPreview(
         policy=policy,
-        artifacts=[*going, *staying][:MOST_SHOWN],
-        goes=len(going),
-        stays=len(staying),
-        bytes_freed=sum(each.bytes for each in going),
+        artifacts=shown,
+        has_more=total > len(shown),
+        goes=goes,
+        stays=total - goes,
+        bytes_freed=int(bytes_freed),
     )
 
 
-def verdicts(session: Session, team_id: str, policy: RetentionPolicy) -> list[ArtifactVerdict]:
-    """Return the verdict on every artifact of the team, the oldest first."""
-    artifacts = _artifacts(session, team_id)
-    now: datetime = session.scalars(select(func.clock_timestamp())).one()
-    rules = kept_by_rules(artifacts, policy, now)
-    due = [each.job_id for each in artifacts if not rules[each.job_id]]
-    used, read = _used_and_read(session, team_id, due)
-    answers = []
-    for each in artifacts:
-        reasons = rules[each.job_id]
-        reasons += ["in_use"] if each.job_id in used else []
-        reasons += ["read"] if each.job_id in read else []
-        answers.append(
-            ArtifactVerdict(
-                job_id=each.job_id,
-                model=each.model,
-                method=each.method,
-                finished_at=each.finished_at,
-                files=each.files,
-                bytes=each.bytes,
-                goes=not reasons,
-                kept_because=reasons,
-                used_by=used.get(each.job_id),
-            )
-        )
-    return answers
+def _now(session: Session) -> datetime:
+    return session.scalars(select(func.clock_timestamp())).one()
 
 
-def _artifacts(session: Session, team_id: str) -> list[Artifact]:
-    """Return the stored artifacts of jobs that are over, of every attempt."""
-    stored = (
-        select(
-            ArtifactFileRow.job_id,
-            func.count().label("files"),
-            func.sum(ArtifactFileRow.bytes).label("bytes"),
-        )
-        .join(JobRow, JobRow.id == ArtifactFileRow.job_id)
-        .where(JobRow.team_id == team_id)
-        .group_by(ArtifactFileRow.job_id)
-        .subquery()
-    )
+def _verdicts(
+    session: Session, team_id: str, judged: Judged, only: ColumnElement[bool], most: int
+) -> list[ArtifactVerdict]:
+    """Return the verdicts on those artifacts that fulfil a condition, the oldest first."""
+    artifact = judged.columns
+    kept = {**judged.rules, **judged.uses}
     rows = session.execute(
         select(
-            JobRow.id,
-            JobRow.model,
-            JobRow.method,
-            JobRow.status,
-            JobRow.finished_at,
-            JobRow.metrics,
-            JobRow.labels,
-            stored.c.files,
-            stored.c.bytes,
+            artifact.job_id,
+            artifact.model,
+            artifact.method,
+            artifact.finished_at,
+            artifact.files,
+            artifact.bytes,
+            judged.is_due.label("is_due"),
+            *(condition.label(f"kept_{reason}") for reason, condition in kept.items()),
         )
-        .join(stored, stored.c.job_id == JobRow.id)
-        .where(JobRow.status.in_(TERMINAL), JobRow.finished_at.is_not(None))
-        .order_by(JobRow.finished_at, JobRow.id)
-    )
-    return [
-        Artifact(
-            job_id=row.id,
-            model=row.model,
-            method=row.method,
-            status=row.status,
-            finished_at=row.finished_at,
-            metrics=Metrics.model_validate(row.metrics or {}),
-            labels=row.labels,
-            files=row.files,
-            bytes=int(row.bytes),
+        .select_from(judged.rows)
+        .where(only)
+        .order_by(artifact.finished_at, artifact.job_id)
+        .limit(most)
+    ).all()
+    used = artifacts_in_use(session, team_id, [row.job_id for row in rows if row.is_due and row.kept_in_use])
+    verdicts = []
+    for row in rows:
+        looked_at = judged.uses if row.is_due else judged.rules
+        reasons = [reason for reason in looked_at if getattr(row, f"kept_{reason}")]
+        verdicts.append(
+            ArtifactVerdict(
+                job_id=row.job_id,
+                model=row.model,
+                method=row.method,
+                finished_at=row.finished_at,
+                files=row.files,
+                bytes=row.bytes,
+                goes=not reasons,
+                kept_because=reasons,
+                used_by=used.get(row.job_id),
+            )
         )
-        for row in rows
-    ]
+    return verdicts
 
 
-def _used_and_read(session: Session, team_id: str, job_ids: Sequence[str]) -> tuple[dict[str, str], set[str]]:
-    used: dict[str, str] = {}
-    read: set[str] = set()
-    for first in range(0, len(job_ids), _BATCH):
-        batch = job_ids[first : first + _BATCH]
-        used |= artifacts_in_use(session, team_id, batch)
-        read |= being_read(session, batch)
-    return used, read
+@dataclass
+class _Progress:
+    """State of one team within a turn: the last artifact that was looked at, and how many were removed."""
+
+    team_id: str
+    after: tuple[datetime, str] | None = None
+    removed: int = 0
 
 
-def apply_retention(sessions: sessionmaker[Session], settings: Settings) -> int | None:
+def apply_retention(
+    sessions: sessionmaker[Session], settings: Settings, goes_well: Callable[[], None] = lambda: None
+) -> int | None:
     """Remove what the teams' policies do not keep; how many artifacts, None where there was nothing to do.
 
-    Each goes in a transaction of its own, in which it is looked at again: what came to need it meanwhile keeps it.
+    Teams take turns, `LOOKED_AT` artifacts at a time, and a team that fails keeps no other waiting. Of each team
+    `MOST_REMOVED` go at most; the rest goes the next time. Each artifact goes in a transaction of its own, in which its
+    use is looked at again: what came to need it meanwhile keeps it.
     """
     rows = IsolatedRows(sessions, DUTY)
     with transaction(sessions) as session:
@@ -173,23 +163,17 @@ def apply_retention(sessions: sessionmaker[Session], settings: Settings) -> int 
             select(RetentionPolicyRow.team_id).where(is_tried(DUTY, RetentionPolicyRow.team_id))
         ).all()
     store = open_store(settings)
-    tasks = [RowTask(team_id, partial(_apply, sessions, store, team_id), _suspend) for team_id in teams]
-    return sum(rows.run_all(tasks)) or None
-
-
-def _apply(sessions: sessionmaker[Session], store: Store, team_id: str) -> int:
-    """Remove what one team's policy does not keep; how many artifacts."""
+    waiting = deque(_Progress(team_id) for team_id in teams)
     removed = 0
-    with transaction(sessions) as session:
-        policy = get_retention(session, team_id).policy
-        if policy is None:
-            return 0
-        going = [each for each in verdicts(session, team_id, policy) if each.goes]
-    for each in going:
-        prefixes = _remove(sessions, team_id, policy, each.job_id)
-        remove_prefixes(store, prefixes)
-        removed += bool(prefixes)
-    return removed
+    while waiting:
+        progress = waiting.popleft()
+        before = progress.removed
+        has_more = rows.run(RowTask(progress.team_id, partial(_apply_to_some, sessions, store, progress), _suspend))
+        removed += progress.removed - before
+        if has_more and progress.removed < MOST_REMOVED:
+            waiting.append(progress)
+        goes_well()
+    return removed or None
 
 
 def _suspend(team_id: str, session: Session, reason: SecateurError) -> bool:
@@ -198,13 +182,53 @@ def _suspend(team_id: str, session: Session, reason: SecateurError) -> bool:
     return False
 
 
+def _apply_to_some(sessions: sessionmaker[Session], store: Store, progress: _Progress) -> bool:
+    """Look at the next artifacts of a team and remove those that nothing keeps; returns whether there may be more."""
+    team_id = progress.team_id
+    with transaction(sessions) as session:
+        policy = get_retention(session, team_id).policy
+        if policy is None:
+            return False
+        found = _look_at_some(session, policy, progress)
+    for job_id, goes in found:
+        if goes and progress.removed < MOST_REMOVED:
+            prefixes = _remove(sessions, team_id, policy, job_id)
+            remove_prefixes(store, prefixes)
+            progress.removed += bool(prefixes)
+    return len(found) == LOOKED_AT
+
+
+def _look_at_some(session: Session, policy: RetentionPolicy, progress: _Progress) -> list[tuple[str, bool]]:
+    """Return the next artifacts of a team that are old enough to go, each with whether nothing keeps it."""
+    now = _now(session)
+    judged = judge(progress.team_id, policy, now, _next(progress, ended_before(policy, now)))
+    artifact = judged.columns
+    rows = session.execute(
+        select(artifact.job_id, artifact.finished_at, judged.goes.label("goes"))
+        .select_from(judged.rows)
+        .order_by(artifact.finished_at, artifact.job_id)
+    ).all()
+    if rows:
+        progress.after = (rows[-1].finished_at, rows[-1].job_id)
+    return [(row.job_id, row.goes) for row in rows]
+
+
+def _next(progress: _Progress, before: datetime) -> Select[tuple[ArtifactRow]]:
+    place = (ArtifactRow.finished_at, ArtifactRow.job_id)
+    query = select(ArtifactRow).where(ArtifactRow.team_id == progress.team_id, ArtifactRow.finished_at <= before)
+    if progress.after is not None:
+        query = query.where(tuple_(*place) > progress.after)
+    return query.order_by(*place).limit(LOOKED_AT)
+
+
 def _remove(sessions: sessionmaker[Session], team_id: str, policy: RetentionPolicy, job_id: str) -> Sequence[str]:
     try:
         with transaction(sessions) as session:
             if get_retention(session, team_id).policy != policy:
                 return ()
             prefixes = delete_artifacts(session, Automation(team_id, "retention"), job_id)
-            if being_read(session, [job_id]):  # asked once the job is locked: who comes now waits, and finds nothing
+            # asked once the job is locked: who comes now waits, and finds nothing
+            if session.scalar(select(is_being_read(literal(job_id)))):
                 raise Conflict(f"the artifact of job {job_id!r} is being downloaded")
             return prefixes
     except (Conflict, NotFound) as error:

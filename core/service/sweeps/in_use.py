@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.orm import Session
 
 from core.service.sweeps.tables import SweepPointRow, SweepRow
@@ -16,3 +16,13 @@ def used_by_sweeps(session: Session, team_id: str, job_ids: Sequence[str]) -> di
         .where(SweepRow.team_id == team_id, SweepRow.status == "running", SweepPointRow.job_id.in_(job_ids))
     )
     return {job_id: f"sweep {sweep_id!r}, which goes on" for sweep_id, job_id in users if job_id is not None}
+
+
+def is_in_sweep(team_id: str, job_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Return the condition that `used_by_sweeps` would name a job; `job_id` is a column of the enclosing query."""
+    return exists().where(
+        SweepPointRow.job_id == job_id,
+        SweepRow.id == SweepPointRow.sweep_id,
+        SweepRow.team_id == team_id,
+        SweepRow.status == "running",
+    )

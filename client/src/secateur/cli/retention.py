@@ -41,7 +41,7 @@ def set_retention(
     keep_tagged: TaggedOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Set what is kept; all else goes within ten minutes. Try it with `retention preview` first."""
+    """Set what is kept; all else goes, at most 1,000 artifacts a minute. Try it with `retention preview` first."""
     policy = _policy(keep_days, keep_last, keep_best, best_by, best_of, keep_tagged)
     if policy is None:
         raise typer.BadParameter("say with --keep-days how old an artifact may get")
@@ -88,6 +88,8 @@ def preview_retention(
             ],
             numbers=(4,),
         )
+    if tried.has_more:
+        say(f"The first {len(tried.artifacts)} of {tried.goes + tried.stays} are shown.")
 
 
 def _decision(each: ArtifactVerdict) -> str:

@@ -86,7 +86,7 @@ class RetentionOperations(Calls):
         return await self._transport.call("GET", "team/retention", Retention)
 
     async def set_retention(self, policy: Policy) -> Retention:
-        """Set which artifacts are kept; what is not goes within ten minutes. Look at `preview_retention` first."""
+        """Set which artifacts are kept; what is not goes, at most 1,000 a minute. Look at `preview_retention` first."""
         return await self._transport.call("PUT", "team/retention", Retention, body=_policy(policy))
 
     async def clear_retention(self) -> Retention:
