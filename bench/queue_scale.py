@@ -18,10 +18,12 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
 from bench.machine import describe_machine
+from bench.queue_scale_duties import measure_duties, measure_lists, show_costs, show_faults
 from bench.queue_scale_fill import fill, job_body
 from bench.queue_scale_lists import show_lists
 from bench.queue_scale_load import Load, run_load
 from bench.queue_scale_plans import Plan, explain
+from bench.queue_scale_tables import fill_tables
 from core.database import libpq_url, migrate, session_factory
 from core.service.jobs import queue, service
 from core.service.jobs.quotas import get_team
@@ -44,8 +46,12 @@ def main() -> int:
     parser.add_argument("--teams", type=int, default=50)
     parser.add_argument("--claimers", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument(
+        "--duties", action="store_true", help="only the duties of the dispatcher and the lists, with every table full"
+    )
+    parser.add_argument("--folder", help="where the database lies meanwhile; a folder of the system's for such files")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="secateur-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="secateur-bench-", dir=arguments.folder) as name:
         folder = Path(name)
         with postgres(folder / "postgres") as url:
             _configure(url)
@@ -66,11 +72,15 @@ def _measure(settings: Settings, arguments: argparse.Namespace) -> int:
     begun = time.monotonic()
     filling = session_factory(settings, "migration")  # which may take its time
     teams = fill(filling, settings, teams=arguments.teams, finished=arguments.finished, queued=arguments.queued)
+    if arguments.duties:
+        fill_tables(filling, teams, arguments.finished)
     filling.kw["bind"].dispose()
     console.print(
         f"{describe_machine()}; load {os.getloadavg()[0]:.1f} before; filled in {time.monotonic() - begun:.0f} s"
     )
     console.print(_facts(sessions))
+    if arguments.duties:
+        return _measure_duties(settings, teams, most_rows=max(5000, arguments.finished // 20))
     plans = _plans(sessions, settings, teams[0])
     _show_plans(plans)
     show_lists(console, sessions, teams[0])
@@ -81,6 +91,20 @@ def _measure(settings: Settings, arguments: argparse.Namespace) -> int:
     for name, found in scanned.items():
         console.print(f"{name} reads a large table from end to end:", *(plan.sql for plan in found if plan.scanned))
     return 1 if scanned else 0
+
+
+def _measure_duties(settings: Settings, teams: list[str], *, most_rows: int) -> int:
+    """Print the costs of duties and lists; 1 where one reads a large table, 0 otherwise."""
+    sessions = session_factory(settings, "dispatcher")
+    costs = {
+        "duty": measure_duties(sessions, settings, teams),
+        "list": measure_lists(sessions, settings, teams),
+    }
+    for title, found in costs.items():
+        show_costs(console, title, found)
+    sessions.kw["bind"].dispose()
+    faults = [show_faults(console, found, most_rows) for found in costs.values()]
+    return int(any(faults))
 
 
 def _facts(sessions: sessionmaker[Session]) -> str:

@@ -101,6 +101,14 @@ def seconds_from_now(seconds: float | ColumnElement[float]) -> ColumnElement[Any
     return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds, type_=Interval)
 
 
+def seconds_from_statement(seconds: float | ColumnElement[float]) -> ColumnElement[Any]:
+    """Return the SQL expression of a moment `seconds` from the begin of the statement: an index is searched by it.
+
+    What is compared with `seconds_from_now`, which is another moment for every row, is read from end to end.
+    """
+    return func.statement_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds, type_=Interval)
+
+
 def database_url(settings: Settings) -> str:
     """Return the configured URL; raises ValueError where there is none (the embedded server's owner sets it)."""
     if settings.database_url is None:

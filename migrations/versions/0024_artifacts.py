@@ -13,6 +13,32 @@ branch_labels = None
 depends_on = None
 
 _TEACHER = "((body -> 'recovery'::text) ->> 'teacher'::text)"
+_AGE = ("created_at", "id")
+_INDEXES: dict[str, tuple[str, list[str | sa.TextClause], str | None]] = {
+    "ix_jobs_teachers": (
+        "jobs",
+        ["team_id", sa.text(_TEACHER)],
+        f"status IN ('queued', 'running', 'cancelling') AND {_TEACHER} IS NOT NULL",
+    ),
+    "ix_jobs_exports": (
+        "jobs",
+        ["team_id", sa.text("created_at DESC")],
+        "status = 'succeeded' AND metrics ? 'exports'",
+    ),
+    "ix_workers_heartbeat_at": ("workers", ["heartbeat_at"], None),
+    "ix_workers_queue": ("workers", ["queue"], None),
+    "ix_discoveries_failed": (
+        "discoveries",
+        ["finished_at"],
+        "state = 'failed' AND (error ->> 'code'::text) = 'discovery_failed'::text",
+    ),
+    "ix_webhooks_disabled": ("webhooks", ["disabled_at"], "NOT enabled"),
+    "ix_webhook_deliveries_by_state": ("webhook_deliveries", ["webhook_id", "state", *_AGE], None),
+    "ix_webhook_deliveries_by_type": ("webhook_deliveries", ["webhook_id", "type", *_AGE], None),
+    "ix_sweeps_list_by_status": ("sweeps", ["team_id", "status", *_AGE], None),
+    "ix_uploads_list_by_kind": ("uploads", ["team_id", "kind", *_AGE], None),
+    "ix_uploads_list_by_status": ("uploads", ["team_id", "status", *_AGE], None),
+}
 _FIGURES = ("perplexity_ratio", "bytes", "parameters", "latency")
 _GROUPS = ("model", "method", "team")
 _NEWEST_FIRST = (sa.text("finished_at DESC"), "job_id")
@@ -108,19 +134,21 @@ def upgrade() -> None:
             )
     op.execute("ANALYZE artifacts")
     with op.get_context().autocommit_block():
-        op.drop_index("ix_jobs_teachers", table_name="jobs", if_exists=True, postgresql_concurrently=True)
-        op.create_index(
-            "ix_jobs_teachers",
-            "jobs",
-            ["team_id", sa.text(_TEACHER)],
-            postgresql_where=sa.text(f"status IN ('queued', 'running', 'cancelling') AND {_TEACHER} IS NOT NULL"),
-            postgresql_concurrently=True,
-        )
+        for name, (table, columns, where) in _INDEXES.items():  # what a build that was cut off left is of no use
+            op.drop_index(name, table_name=table, if_exists=True, postgresql_concurrently=True)
+            op.create_index(
+                name,
+                table,
+                columns,
+                postgresql_where=None if where is None else sa.text(where),
+                postgresql_concurrently=True,
+            )
 
 
 def downgrade() -> None:
     with op.get_context().autocommit_block():
-        op.drop_index("ix_jobs_teachers", table_name="jobs", postgresql_concurrently=True)
+        for name, (table, _, _) in _INDEXES.items():
+            op.drop_index(name, table_name=table, postgresql_concurrently=True)
     for action in ("delete", "insert"):
         op.execute(f"DROP TRIGGER note_artifacts_on_{action} ON artifact_files")
     op.execute("DROP TRIGGER note_artifact ON jobs")

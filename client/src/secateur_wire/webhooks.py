@@ -22,7 +22,7 @@ DeliveryState = Literal["pending", "delivered", "failed"]
 
 class Webhook(WireModel):
     """An endpoint. `disabled_reason` says why it is told nothing; `failing_since` when the failures began that no
-    success has ended; `pending` and `failed` count deliveries.
+    success has ended; `pending` and `failed` count deliveries, to 1,000 of each.
     """
 
     id: str

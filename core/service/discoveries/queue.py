@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
-from core.database import seconds_from_now
+from core.database import seconds_from_now, seconds_from_statement
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.undiscovered import UndiscoveredModel
 from core.errors import DiscoveryFailed, Problem, summary_of_problem
 from core.service.discoveries.states import OPEN
-from core.service.discoveries.tables import DiscoveryRow, DiscoveryTotalRow
+from core.service.discoveries.tables import DISCOVERY_FAILED, DiscoveryRow, DiscoveryTotalRow
 from core.service.teams import audit
 from core.service.teams.principal import Automation
 
@@ -108,18 +108,28 @@ def fail(session: Session, claimed: ClaimedDiscovery, problem: Problem, *, most_
 
 def forget_old(session: Session, keep_days: float) -> int:
     """Remove a batch of discoveries that nobody used for long, or that failed for no known reason; how many."""
-    old = or_(
-        and_(DiscoveryRow.state.in_(("found", "failed")), DiscoveryRow.used_at < seconds_from_now(-keep_days * 86400)),
-        and_(
-            DiscoveryRow.error["code"].astext == DiscoveryFailed.code,
-            DiscoveryRow.finished_at < seconds_from_now(-_FAILED_SECONDS),
-        ),
-        and_(DiscoveryRow.state == "waiting", DiscoveryRow.created_at < seconds_from_now(-_NEVER_TAKEN_SECONDS)),
+    unused = and_(
+        DiscoveryRow.state.in_(("found", "failed")),
+        DiscoveryRow.used_at < seconds_from_statement(-keep_days * 86400),
     )
-    picked = select(DiscoveryRow.id).where(old).limit(_BATCH).with_for_update(skip_locked=True)
+    failed = and_(
+        text(DISCOVERY_FAILED),
+        DiscoveryRow.finished_at < seconds_from_statement(-_FAILED_SECONDS),
+    )
+    never_taken = and_(
+        DiscoveryRow.state == "waiting",
+        DiscoveryRow.created_at < seconds_from_statement(-_NEVER_TAKEN_SECONDS),
+    )
+    old = [
+        row_id
+        for condition in (unused, failed, never_taken)  # one after the other: each has an index of its own
+        for row_id in session.scalars(
+            select(DiscoveryRow.id).where(condition).limit(_BATCH).with_for_update(skip_locked=True)
+        )
+    ]
     removed = session.scalars(
         delete(DiscoveryRow)
-        .where(DiscoveryRow.id.in_(picked))
+        .where(DiscoveryRow.id.in_(old))
         .returning(DiscoveryRow.id)
         .execution_options(synchronize_session=False)
     )

@@ -9,6 +9,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 from core.database import Base, any_of
 from core.service.discoveries.states import OPEN, STATES
 
+DISCOVERY_FAILED = "state = 'failed' AND (error ->> 'code'::text) = 'discovery_failed'::text"
+"""Condition of the index of discoveries that failed for no known reason."""
 _IS_OPEN = f"state IN ({any_of(OPEN)})"
 
 
@@ -29,6 +31,7 @@ class DiscoveryRow(Base):
         Index("ix_discoveries_open", "transformers_version", "created_at", "id", postgresql_where=text(_IS_OPEN)),
         Index("ix_discoveries_open_of_team", "team_id", postgresql_where=text(_IS_OPEN)),
         Index(None, "used_at"),
+        Index("ix_discoveries_failed", "finished_at", postgresql_where=text(DISCOVERY_FAILED)),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Row, case, func, select, text, tuple_, upd
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.database import seconds_from_now
+from core.database import seconds_from_statement
 from core.errors import SecateurError
 from core.service.duties.isolation import is_tried
 from core.service.jobs.estimates.corrections import keep_ratios
@@ -95,6 +95,18 @@ class QueueFigures:
     running: int
 
 
+_SERVED = text("""
+    WITH RECURSIVE queues (queue) AS (
+        (SELECT queue FROM workers ORDER BY queue LIMIT 1)
+        UNION ALL
+        SELECT (SELECT workers.queue FROM workers WHERE workers.queue > queues.queue ORDER BY workers.queue LIMIT 1)
+        FROM queues WHERE queues.queue IS NOT NULL
+    )
+    SELECT queue FROM queues WHERE queue IS NOT NULL
+""")
+"""Query that steps through the index of workers from queue to queue."""
+
+
 def queue_figures(session: Session, waiting: Sequence[Waiting] | None = None) -> list[QueueFigures]:
     """Return the figures of every queue that has jobs now or that a worker serves.
 
@@ -105,7 +117,7 @@ def queue_figures(session: Session, waiting: Sequence[Waiting] | None = None) ->
         by_queue[each.queue].append(each)
     leased = select(JobRow.queue, func.count().label("held")).where(text(JOB_IS_LEASED)).group_by(JobRow.queue)
     running = {row.queue: row.held for row in session.execute(leased)}
-    served = session.scalars(select(WorkerRow.queue).distinct())
+    served = session.scalars(_SERVED)
     return [
         QueueFigures(
             name,
@@ -120,7 +132,7 @@ def queue_figures(session: Session, waiting: Sequence[Waiting] | None = None) ->
 
 def workers(session: Session, fresh_seconds: float) -> Sequence[WorkerRow]:
     """Return the workers with a heartbeat in the last `fresh_seconds`, oldest first."""
-    fresh = select(WorkerRow).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
+    fresh = select(WorkerRow).where(WorkerRow.heartbeat_at > seconds_from_statement(-fresh_seconds))
     return session.scalars(fresh.order_by(WorkerRow.started_at, WorkerRow.id)).all()
 
 

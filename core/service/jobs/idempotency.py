@@ -113,7 +113,7 @@ def expire_idempotency_keys(session: Session) -> int:
     key = (IdempotencyKeyRow.team_id, IdempotencyKeyRow.key_hash)
     past = (
         select(*key)
-        .where(IdempotencyKeyRow.expires_at <= func.clock_timestamp())
+        .where(IdempotencyKeyRow.expires_at <= func.statement_timestamp())
         .order_by(IdempotencyKeyRow.expires_at)
         .limit(EXPIRED_AT_ONCE)
         .with_for_update(skip_locked=True)

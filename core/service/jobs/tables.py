@@ -40,6 +40,8 @@ JOB_TEACHER = "((body -> 'recovery'::text) ->> 'teacher'::text)"
 """The model that a job's recovery learns from, null for none."""
 JOB_LEARNS = f"status IN ({any_of(NOT_OVER)}) AND {JOB_TEACHER} IS NOT NULL"
 """Condition of the index of jobs that need their teacher."""
+JOB_EXPORTS = "status = 'succeeded' AND metrics ? 'exports'"
+"""Condition of the index of jobs that may have written a further form of their model."""
 JOB_IN_LIFE = f"array_position(ARRAY[{any_of(STATUSES)}], CAST(status AS text))"
 """Rank of a state in a job's life: waiting and running jobs come before those that have ended."""
 
@@ -100,6 +102,7 @@ class JobRow(Base):
         Index("ix_jobs_list_by_method", "team_id", "method", *NEWEST_FIRST),
         Index("ix_jobs_list_by_life", "team_id", text(JOB_IN_LIFE), *NEWEST_FIRST),
         Index("ix_jobs_list_by_end", "team_id", text("finished_at DESC NULLS LAST"), *NEWEST_FIRST),
+        Index("ix_jobs_exports", "team_id", text("created_at DESC"), postgresql_where=text(JOB_EXPORTS)),
         Index("ix_jobs_words", text(JOB_WORDS), postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
         Index("ix_jobs_metadata", "metadata", postgresql_using="gin", postgresql_ops={"metadata": "jsonb_path_ops"}),
     )
@@ -267,6 +270,7 @@ class WorkerRow(Base):
     """
 
     __tablename__ = "workers"
+    __table_args__ = (Index(None, "heartbeat_at"), Index(None, "queue"))
 
     id: Mapped[str] = mapped_column(primary_key=True)
     queue: Mapped[str]

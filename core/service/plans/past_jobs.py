@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, text
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description
@@ -15,7 +15,7 @@ from core.errors import GateMissed
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.service import job_answer
-from core.service.jobs.tables import JobReportRow, JobRow, kept_attempt
+from core.service.jobs.tables import JOB_EXPORTS, JobReportRow, JobRow, kept_attempt
 from core.service.plans.evidence import NEAR_SIZE
 from core.service.plans.outcomes import Latency, Outcome, Subject, setting_of
 from secateur_wire.metrics import Metrics
@@ -191,7 +191,7 @@ def wrote_forms(session: Session, team_id: str) -> set[str]:
     """Return the forms of added files that the team's newest jobs wrote: their workers have what writes them."""
     query = (
         select(JobRow.metrics["exports"])
-        .where(JobRow.team_id == team_id, JobRow.status == "succeeded", JobRow.metrics.has_key("exports"))
+        .where(JobRow.team_id == team_id, text(JOB_EXPORTS))
         .order_by(JobRow.created_at.desc())
         .limit(_MOST)
     )

@@ -97,6 +97,8 @@ class UploadRow(Base):
         CheckConstraint("kind IN ('model', 'dataset')", name="kind"),
         CheckConstraint("status IN ('open', 'complete', 'failed')", name="status"),
         Index(None, "team_id", "created_at", "id"),
+        Index("ix_uploads_list_by_kind", "team_id", "kind", "created_at", "id"),
+        Index("ix_uploads_list_by_status", "team_id", "status", "created_at", "id"),
         Index(None, "expires_at"),
         Index("ix_uploads_open", "team_id", "kind", "name", unique=True, postgresql_where=text("status = 'open'")),
     )

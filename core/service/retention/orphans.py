@@ -90,11 +90,11 @@ def _sweep_generated(store: Store, settings: Settings) -> list[str]:
 
 def _expire_uploads(sessions: sessionmaker[Session], store: Store) -> None:
     over = (
-        UploadRow.expires_at < func.clock_timestamp(),
+        UploadRow.expires_at < func.statement_timestamp(),
         or_(UploadRow.completing_until.is_(None), UploadRow.completing_until < func.clock_timestamp()),
     )
     with transaction(sessions) as session:
-        ids = session.scalars(select(UploadRow.id).where(*over).limit(_BATCH)).all()
+        ids = session.scalars(select(UploadRow.id).where(*over).order_by(UploadRow.expires_at).limit(_BATCH)).all()
     for upload_id in ids:
         with transaction(sessions) as session:
             query = select(UploadRow).where(UploadRow.id == upload_id, *over)

@@ -22,6 +22,7 @@ class SweepRow(Base):
     __table_args__ = (
         CheckConstraint(f"status IN ({any_of(SWEEP_STATUSES)})", name="status"),
         Index("ix_sweeps_list", "team_id", "created_at", "id"),
+        Index("ix_sweeps_list_by_status", "team_id", "status", "created_at", "id"),
         Index("ix_sweeps_running", "id", postgresql_where=text("status = 'running'")),
     )
 

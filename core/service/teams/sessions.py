@@ -21,6 +21,9 @@ from core.service.teams.principal import Principal
 from core.service.teams.tables import ApiKeyRow, PortalSessionRow, TeamRow
 from secateur_wire.teams import Role
 
+_REMOVED_AT_ONCE = 1000
+"""Sessions past their time that one sign-in removes."""
+
 
 @dataclass(frozen=True)
 class SignedIn:
@@ -34,7 +37,19 @@ class SignedIn:
 def sign_in(session: Session, token: str, secret: bytes, *, seconds: float) -> str:
     """Return the token of a new session of an API key, good for so many seconds. Raises Unauthenticated."""
     principal = authenticate(session, token, secret)
-    session.execute(delete(PortalSessionRow).where(PortalSessionRow.expires_at <= func.clock_timestamp()))
+    past = (
+        select(PortalSessionRow.digest)
+        .where(PortalSessionRow.expires_at <= func.statement_timestamp())
+        .order_by(PortalSessionRow.expires_at)
+        .limit(_REMOVED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+        .cte("past")  # picked once: a subquery may be run again for each row, and its limit is then none
+    )
+    session.execute(
+        delete(PortalSessionRow)
+        .where(PortalSessionRow.digest.in_(select(past.c.digest)))
+        .execution_options(synchronize_session=False)
+    )
     session_token = secrets.token_urlsafe(32)
     row = PortalSessionRow(
         digest=_digest(session_token, secret), key_id=principal.key_id, expires_at=seconds_from_now(seconds)

@@ -8,7 +8,7 @@ from sqlalchemy import delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.database import new_id, seconds_from_now
+from core.database import new_id, seconds_from_statement
 from core.errors import SecateurError
 from core.pagination import read_page
 from core.service.triggers.schemas import Firing
@@ -96,7 +96,7 @@ def remove_old_firings(session: Session, retention_days: float) -> int:
     """Remove some of the firings older than that; how many. Called again and again, a batch at a time."""
     old = (
         select(FiringRow.id)
-        .where(FiringRow.created_at < seconds_from_now(-retention_days * 24 * 3600))
+        .where(FiringRow.created_at < seconds_from_statement(-retention_days * 24 * 3600))
         .order_by(FiringRow.created_at)
         .limit(_RETENTION_BATCH)
         .with_for_update(skip_locked=True)

@@ -3,7 +3,7 @@
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import seconds_from_now, transaction
+from core.database import seconds_from_statement, transaction
 from core.service.webhooks.tables import WebhookDeliveryRow, WebhookEventRow, WebhookRow
 from core.settings import Settings
 
@@ -23,7 +23,7 @@ def remove_old_deliveries(sessions: sessionmaker[Session], settings: Settings) -
 
 def remove_old(session: Session, retention_days: float) -> int:
     """Remove a batch of deliveries over or stuck for so many days, and events without any; returns how many."""
-    long_ago = seconds_from_now(-retention_days * 24 * 3600)
+    long_ago = seconds_from_statement(-retention_days * 24 * 3600)
     ended = (
         select(WebhookDeliveryRow.id)
         .where(WebhookDeliveryRow.finished_at < long_ago)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from core.database import new_id, seconds_from_now
@@ -19,11 +19,13 @@ from core.service.webhooks.schemas import MOST_WEBHOOKS, WebhookBody, WebhookCha
 from core.service.webhooks.signing import PURPOSE, new_secret
 from core.service.webhooks.tables import WebhookDeliveryRow, WebhookRow, WebhookSecretRow
 from secateur_wire.base import Page
-from secateur_wire.webhooks import CreatedWebhook, Delivery, Webhook, WebhookType
+from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryState, Webhook, WebhookType
 
 MOST_SECRETS = 5
 """Most secrets of an endpoint at a time: each adds a signature to every delivery."""
 BY_HAND = "disabled by hand"
+MOST_COUNTED = 1000
+"""Most deliveries of an endpoint that are counted of each state: an endpoint that is away may have any number."""
 
 
 def create_webhook(session: Session, caller: Actor, body: WebhookBody, *, secret: bytes) -> CreatedWebhook:
@@ -223,16 +225,23 @@ def webhook_answer(session: Session, row: WebhookRow) -> Webhook:
     return _answers(session, [row])[0]
 
 
+def _count(state: DeliveryState) -> ScalarSelect[int]:
+    """Return the number of the enclosing query's webhook's deliveries in a state, `MOST_COUNTED` at most."""
+    counted = (
+        select(WebhookDeliveryRow.id)
+        .where(WebhookDeliveryRow.webhook_id == WebhookRow.id, WebhookDeliveryRow.state == state)
+        .limit(MOST_COUNTED)
+        .correlate(WebhookRow)
+        .subquery()
+    )
+    return select(func.count()).select_from(counted).scalar_subquery()
+
+
 def _answers(session: Session, rows: Sequence[WebhookRow]) -> list[Webhook]:
     counted = session.execute(
-        select(WebhookDeliveryRow.webhook_id, WebhookDeliveryRow.state, func.count())
-        .where(
-            WebhookDeliveryRow.webhook_id.in_([row.id for row in rows]),
-            WebhookDeliveryRow.state.in_(("pending", "failed")),
-        )
-        .group_by(WebhookDeliveryRow.webhook_id, WebhookDeliveryRow.state)
+        select(WebhookRow.id, _count("pending"), _count("failed")).where(WebhookRow.id.in_([row.id for row in rows]))
     )
-    counts = {(webhook_id, state): count for webhook_id, state, count in counted}
+    counts = {webhook_id: (pending, failed) for webhook_id, pending, failed in counted}
     return [
         Webhook(
             id=row.id,
@@ -244,8 +253,8 @@ def _answers(session: Session, rows: Sequence[WebhookRow]) -> list[Webhook]:
             disabled_reason=row.disabled_reason,
             disabled_at=row.disabled_at,
             failing_since=row.failing_since,
-            pending=counts.get((row.id, "pending"), 0),
-            failed=counts.get((row.id, "failed"), 0),
+            pending=counts[row.id][0],
+            failed=counts[row.id][1],
             created_at=row.created_at,
         )
         for row in rows

@@ -30,6 +30,7 @@ class WebhookRow(Base):
     __tablename__ = "webhooks"
     __table_args__ = (
         CheckConstraint("enabled = (disabled_reason IS NULL)", name="reason_while_disabled"),
+        Index("ix_webhooks_disabled", "disabled_at", postgresql_where=text("NOT enabled")),
         Index(None, "team_id", "created_at", "id"),
     )
 
@@ -84,6 +85,8 @@ class WebhookDeliveryRow(Base):
         CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
         CheckConstraint("(state = 'pending') = (finished_at IS NULL)", name="finished_unless_pending"),
         Index(None, "webhook_id", "created_at", "id"),
+        Index("ix_webhook_deliveries_by_state", "webhook_id", "state", "created_at", "id"),
+        Index("ix_webhook_deliveries_by_type", "webhook_id", "type", "created_at", "id"),
         Index(None, "event_id"),
         Index(
             "ix_webhook_deliveries_due",

@@ -7,7 +7,7 @@ from core.service.jobs.admission import STEPS_PER_DOUBLING
 
 _MEMORY = "coalesce({worker}.device_memory_bytes, 0), coalesce({worker}.memory_bytes, 0)"
 FRESH = """
-    heartbeat_at > clock_timestamp() - make_interval(secs => :fresh_seconds) AND state NOT IN ('paused', 'draining')
+    heartbeat_at > statement_timestamp() - make_interval(secs => :fresh_seconds) AND state NOT IN ('paused', 'draining')
 """
 """Condition of workers that are expected to take jobs."""
 

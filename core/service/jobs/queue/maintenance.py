@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session
 
-from core.database import seconds_from_now
+from core.database import seconds_from_statement
 from core.service.jobs.tables import JobEventRow, JobRow
 
 HINTS_PER_QUEUE = 100
@@ -81,7 +81,7 @@ def remove_old_events(session: Session, retention_days: float) -> int:
         .where(
             JobRow.finished_at.is_not(None),
             JobRow.events_removed_at.is_(None),
-            JobRow.finished_at < seconds_from_now(-retention_days * 24 * 3600),
+            JobRow.finished_at < seconds_from_statement(-retention_days * 24 * 3600),
         )
         .order_by(JobRow.finished_at)
         .limit(_RETENTION_BATCH)

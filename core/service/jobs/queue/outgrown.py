@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
-from core.database import seconds_from_now
+from core.database import seconds_from_statement
 from core.errors import OutOfMemory
 from core.service.jobs.queue.attempts import Ending
 from core.service.jobs.queue.transitions import Written, transition
@@ -38,7 +38,7 @@ def queue_for_more_memory(
             select(other.id)
             .where(
                 other.queue == JobRow.queue,
-                other.heartbeat_at > seconds_from_now(-fresh_seconds),
+                other.heartbeat_at > seconds_from_statement(-fresh_seconds),
                 tuple_(*others) > tuple_(*has),
             )
             .exists(),

@@ -8,7 +8,7 @@ from sqlalchemy import Double, bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.database import seconds_from_now
+from core.database import seconds_from_statement
 from core.service.jobs.tables import JOB_IS_LEASED, JobRow, WorkerRow
 from secateur_wire.fleet import WorkerState
 
@@ -16,10 +16,11 @@ WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
 
 _FORGOTTEN_SECONDS = 24 * 3600
 """Seconds that the row of a worker without a goodbye stays, for whoever looks for it."""
+_FORGOTTEN_AT_ONCE = 1000
 
 _FRESH_OF_QUEUES = select(WorkerRow).where(
     WorkerRow.queue.in_(bindparam("queues", expanding=True)),
-    WorkerRow.heartbeat_at > seconds_from_now(-bindparam("fresh_seconds", type_=Double)),
+    WorkerRow.heartbeat_at > seconds_from_statement(-bindparam("fresh_seconds", type_=Double)),
 )
 
 
@@ -102,7 +103,7 @@ def fresh_workers(session: Session, fresh_seconds: float) -> FreshWorkers:
     """Return the numbers of workers with a heartbeat in the last `fresh_seconds`."""
     up = func.count().filter(WorkerRow.state != "draining")
     failed = func.count().filter(WorkerRow.state == "draining", WorkerRow.reason.is_not(None))
-    fresh = select(up, failed).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
+    fresh = select(up, failed).where(WorkerRow.heartbeat_at > seconds_from_statement(-fresh_seconds))
     return FreshWorkers(*session.execute(fresh).one())
 
 
@@ -113,10 +114,20 @@ def workers_of(session: Session, queues: Iterable[str], fresh_seconds: float) ->
 
 def served_queues(session: Session, fresh_seconds: float) -> Sequence[str]:
     """Return the queues of workers with a heartbeat in the last `fresh_seconds`."""
-    fresh = select(WorkerRow.queue).where(WorkerRow.heartbeat_at > seconds_from_now(-fresh_seconds))
+    fresh = select(WorkerRow.queue).where(WorkerRow.heartbeat_at > seconds_from_statement(-fresh_seconds))
     return session.scalars(fresh.distinct()).all()
 
 
 def forget_workers(session: Session) -> None:
-    """Remove the rows of workers that ended long ago without saying so."""
-    session.execute(delete(WorkerRow).where(WorkerRow.heartbeat_at < seconds_from_now(-_FORGOTTEN_SECONDS)))
+    """Remove some of the rows of workers that ended long ago without saying so. Called again and again."""
+    silent = (
+        select(WorkerRow.id)
+        .where(WorkerRow.heartbeat_at < seconds_from_statement(-_FORGOTTEN_SECONDS))
+        .order_by(WorkerRow.heartbeat_at)
+        .limit(_FORGOTTEN_AT_ONCE)
+        .with_for_update(skip_locked=True)
+        .cte("silent")  # picked once: a subquery may be run again for each row, and its limit is then none
+    )
+    session.execute(
+        delete(WorkerRow).where(WorkerRow.id.in_(select(silent.c.id))).execution_options(synchronize_session=False)
+    )
