@@ -23,7 +23,7 @@ from bench.queue_scale_fill import fill, job_body
 from bench.queue_scale_lists import show_lists
 from bench.queue_scale_load import Load, run_load
 from bench.queue_scale_plans import Plan, explain
-from bench.queue_scale_tables import fill_tables
+from bench.queue_scale_tables import fill_tables, without_indexes
 from core.database import libpq_url, migrate, session_factory
 from core.service.jobs import queue, service
 from core.service.jobs.quotas import get_team
@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--folder", help="where the database lies meanwhile; a folder of the system's for such files")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="secateur-bench-", dir=arguments.folder) as name:
-        folder = Path(name)
+        folder = Path(name).resolve()
         with postgres(folder / "postgres") as url:
             _configure(url)
         with postgres(folder / "postgres") as url:  # some settings need a fresh start
@@ -71,9 +71,10 @@ def _measure(settings: Settings, arguments: argparse.Namespace) -> int:
     sessions = session_factory(settings)
     begun = time.monotonic()
     filling = session_factory(settings, "migration")  # which may take its time
-    teams = fill(filling, settings, teams=arguments.teams, finished=arguments.finished, queued=arguments.queued)
-    if arguments.duties:
-        fill_tables(filling, teams, arguments.finished)
+    with without_indexes(filling):
+        teams = fill(filling, settings, teams=arguments.teams, finished=arguments.finished, queued=arguments.queued)
+        if arguments.duties:
+            fill_tables(filling, teams, arguments.finished)
     filling.kw["bind"].dispose()
     console.print(
         f"{describe_machine()}; load {os.getloadavg()[0]:.1f} before; filled in {time.monotonic() - begun:.0f} s"

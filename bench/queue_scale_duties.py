@@ -27,7 +27,7 @@ from worker.dispatcher.duties import Turn
 READS_MUCH = {
     "preview of retention": "it counts what a team has",
     "portal: retention": "it shows the preview",
-    "identifiers, of deliveries": "a team has 20 webhooks at most, and here half a million",
+    "identifiers, of deliveries": "a team has 50 webhooks at most, and here half a million",
     "queues": "it counts the jobs that wait",
     "metrics": "it counts the jobs that wait",
 }

@@ -94,4 +94,4 @@ def _plan(sql: str, found: dict[str, Any]) -> Plan:
 
 def _rows(node: dict[str, Any]) -> int:
     names = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
-    return round(sum(node.get(name, 0) for name in names) * node["Actual Loops"])
+    return int(sum(node.get(name, 0) for name in names) * node["Actual Loops"])

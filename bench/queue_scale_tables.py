@@ -1,10 +1,12 @@
 """Rows of every table that grows: as many as are asked for, half of them the first team's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
+from bench.queue_scale_fill import UNCHECKED
 from core.database import transaction
 
 _TEAM = "CASE number % 2 WHEN 0 THEN teams[1] ELSE teams[2 + number / 2 % (array_length(teams, 1) - 1)] END"
@@ -248,8 +250,29 @@ def fill_tables(sessions: sessionmaker[Session], teams: list[str], rows: int) ->
         )
         with transaction(sessions) as session:
             if name != "artifact_files":  # whose triggers fill the table of artifacts
-                session.execute(text("SET LOCAL session_replication_role = replica"))  # no check of each foreign key
+                session.execute(text(UNCHECKED))
             session.execute(text(query), {"rows": rows, "teams": teams})
+
+
+@contextmanager
+def without_indexes(sessions: sessionmaker[Session]) -> Iterator[None]:
+    """Take away the indexes of large tables but for their keys while rows are added, which is faster by far."""
+    with transaction(sessions) as session:
+        indexes = session.execute(
+            text("""
+                SELECT indexrelid::regclass::text AS name, pg_get_indexdef(indexrelid) AS definition FROM pg_index
+                WHERE indrelid::regclass::text = ANY (:tables) AND NOT indisprimary
+                    AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)
+            """),
+            {"tables": [*LARGE]},
+        ).all()
+        for index in indexes:
+            session.execute(text(f"DROP INDEX {index.name}"))
+    yield
+    with transaction(sessions) as session:
+        session.execute(text("SET LOCAL maintenance_work_mem = '512MB'"))
+        for index in indexes:
+            session.connection().exec_driver_sql(index.definition)
     with sessions.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
         connection.execute(text("CHECKPOINT"))

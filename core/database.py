@@ -102,10 +102,7 @@ def seconds_from_now(seconds: float | ColumnElement[float]) -> ColumnElement[Any
 
 
 def seconds_from_statement(seconds: float | ColumnElement[float]) -> ColumnElement[Any]:
-    """Return the SQL expression of a moment `seconds` from the begin of the statement: an index is searched by it.
-
-    What is compared with `seconds_from_now`, which is another moment for every row, is read from end to end.
-    """
+    """Return the SQL expression of a moment `seconds` from the statement's begin: by it, an index can be searched."""
     return func.statement_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, seconds, type_=Interval)
 
 

@@ -22,23 +22,23 @@ POLICY = RetentionPolicy(keep_days=30, keep_tagged=KeepTagged(metadata={"keep": 
 
 
 @dataclass
-class Asked:
+class Statements:
     """Rows that each statement brought back."""
 
     rows: list[int] = field(default_factory=list)
 
 
 @contextmanager
-def asked(sessions: Sessions) -> Iterator[Asked]:
+def counted(sessions: Sessions) -> Iterator[Statements]:
     """Count the statements, and the rows that they bring back."""
-    found = Asked()
+    sent = Statements()
 
     def after(_connection: Any, cursor: Any, *_: object) -> None:
-        found.rows.append(cursor.rowcount if cursor.description else 0)
+        sent.rows.append(cursor.rowcount if cursor.description else 0)
 
     event.listen(sessions.kw["bind"], "after_cursor_execute", after)
     try:
-        yield found
+        yield sent
     finally:
         event.remove(sessions.kw["bind"], "after_cursor_execute", after)
 
@@ -59,9 +59,9 @@ def test_a_turn_costs_what_goes_whatever_number_stays(sessions: Sessions, settin
     for stay in (50, 450):
         add_many(sessions, team, stay, days=3)
         add_many(sessions, team, 5, days=40)
-        with asked(sessions) as found:
+        with counted(sessions) as sent:
             assert service.apply_retention(sessions, settings) == 5
-        took.append((len(found.rows), sum(found.rows)))
+        took.append((len(sent.rows), sum(sent.rows)))
     assert took[0] == took[1] and left(sessions, team) == 500
 
 
@@ -72,9 +72,9 @@ def test_what_is_old_and_stays_is_looked_at_in_pieces(
     set_policy(sessions, team)
     add_many(sessions, team, 70, days=50, keep="yes")
     add_many(sessions, team, 1, days=40)
-    with asked(sessions) as found:
+    with counted(sessions) as sent:
         assert service.apply_retention(sessions, settings) == 1
-    assert max(found.rows) == 20 and left(sessions, team) == 70
+    assert max(sent.rows) == 20 and left(sessions, team) == 70
 
 
 def test_the_list_of_a_preview_is_capped_and_its_counts_are_of_all(
@@ -82,9 +82,9 @@ def test_the_list_of_a_preview_is_capped_and_its_counts_are_of_all(
 ) -> None:
     add_many(sessions, team, service.MOST_SHOWN + 10, days=40)
     add_many(sessions, team, 30, days=40, keep="yes")
-    with transaction(sessions) as session, asked(sessions) as found:
+    with transaction(sessions) as session, counted(sessions) as sent:
         service.preview(session, team, POLICY)
-    assert max(found.rows) == service.MOST_SHOWN
+    assert max(sent.rows) == service.MOST_SHOWN
     tried = api.post("/v1/team/retention/preview", json=POLICY.model_dump(mode="json")).raise_for_status().json()
     assert (tried["goes"], tried["stays"], tried["bytes_freed"]) == (1010, 30, 1010)
     assert (len(tried["artifacts"]), tried["has_more"]) == (1000, True)

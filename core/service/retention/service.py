@@ -189,13 +189,13 @@ def _apply_to_some(sessions: sessionmaker[Session], store: Store, progress: _Pro
         policy = get_retention(session, team_id).policy
         if policy is None:
             return False
-        found = _look_at_some(session, policy, progress)
-    for job_id, goes in found:
+        looked_at = _look_at_some(session, policy, progress)
+    for job_id, goes in looked_at:
         if goes and progress.removed < MOST_REMOVED:
             prefixes = _remove(sessions, team_id, policy, job_id)
             remove_prefixes(store, prefixes)
             progress.removed += bool(prefixes)
-    return len(found) == LOOKED_AT
+    return len(looked_at) == LOOKED_AT
 
 
 def _look_at_some(session: Session, policy: RetentionPolicy, progress: _Progress) -> list[tuple[str, bool]]:

@@ -3,7 +3,7 @@
 - `events`: the types, and `emit`, which writes an event and its deliveries in the transaction of what happened
 - `service`: what users ask for: endpoints, secrets, pings, replays
 - `delivery_log`: deliveries and their attempts, as they are shown
-- `deliveries`: the queue of deliveries: claimed, recorded, given up, removed
+- `deliveries`: the queue of deliveries: claimed, recorded, given up; `old_deliveries` removes them
 - `sending`: one attempt over the network, and `signing`, the headers it carries
 - `delivery_loop`: the loop that delivers what is due
 
