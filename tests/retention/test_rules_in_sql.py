@@ -1,6 +1,7 @@
 """Verdicts of PostgreSQL: those of the pure functions, for whatever artifacts and policy."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as budget
@@ -123,7 +124,11 @@ def test_the_row_of_an_artifact_follows_its_job_and_its_files(sessions: Sessions
     assert row() == (False, 2, 10, None)
     change(status="queued", finished_at=None)
     assert row() is None, "it is tried again"
-    foreign = {"perplexity": {"a": {"ratio": "low"}, "b": {"ratio": 3.0}, "c": 7}, "parameters": [], "latency": None}
+    foreign: dict[str, Any] = {
+        "perplexity": {"a": {"ratio": "low"}, "b": {"ratio": 3.0}, "c": 7},
+        "parameters": [],
+        "latency": None,
+    }
     change(status="succeeded", finished_at=datetime.now(UTC), metrics=foreign)
     assert row() == (True, 2, 10, 3.0), "what is no number is no figure, and stops no job from ending"
     with transaction(sessions) as session:

@@ -55,7 +55,7 @@ def ended_before(policy: RetentionPolicy, now: datetime) -> datetime:
     return now - timedelta(days=policy.keep_days)
 
 
-def judge(team_id: str, policy: RetentionPolicy, now: datetime, looked_at: Select[tuple[ArtifactRow]]) -> Judged:
+def judge(team_id: str, policy: RetentionPolicy, now: datetime, looked_at: Select[ArtifactRow]) -> Judged:
     """Return the artifacts that `looked_at` selects, with the conditions under which the team's policy keeps them.
 
     The last and the best are those of all of the team's artifacts, looked up in an index of their order: that costs
@@ -87,7 +87,7 @@ def judge(team_id: str, policy: RetentionPolicy, now: datetime, looked_at: Selec
 
 
 def _judge_best(
-    rows: FromClause, artifact: FromClause, team_id: str, rule: KeepBest, looked_at: Select[tuple[ArtifactRow]]
+    rows: FromClause, artifact: FromClause, team_id: str, rule: KeepBest, looked_at: Select[ArtifactRow]
 ) -> tuple[FromClause, ColumnElement[bool]]:
     """Return the rows joined with the last of the best of their group, and the condition to be among the best."""
     ranked = aliased(ArtifactRow, name="ranked")

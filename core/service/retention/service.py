@@ -93,7 +93,8 @@ def preview(session: Session, team_id: str, policy: RetentionPolicy) -> Retentio
 
 
 def _now(session: Session) -> datetime:
-    return session.scalars(select(func.clock_timestamp())).one()
+    now: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return now
 
 
 def _verdicts(
@@ -213,7 +214,7 @@ def _look_at_some(session: Session, policy: RetentionPolicy, progress: _Progress
     return [(row.job_id, row.goes) for row in rows]
 
 
-def _next(progress: _Progress, before: datetime) -> Select[tuple[ArtifactRow]]:
+def _next(progress: _Progress, before: datetime) -> Select[ArtifactRow]:
     place = (ArtifactRow.finished_at, ArtifactRow.job_id)
     query = select(ArtifactRow).where(ArtifactRow.team_id == progress.team_id, ArtifactRow.finished_at <= before)
     if progress.after is not None:
