@@ -81,6 +81,7 @@ EXAMPLES: Final[dict[str, Any]] = {
                 "used_by": None,
             },
         ],
+        "has_more": False,
         "goes": 1,
         "stays": 1,
         "bytes_freed": 271_590_112,
