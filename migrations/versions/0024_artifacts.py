@@ -1,6 +1,7 @@
 """Artifacts with what retention asks of them, in a table of their own; and indexes for what grows with a team's rows.
 
-Triggers keep the table, whoever writes jobs and their files: the version before runs on with this schema.
+Triggers keep the table, whoever writes jobs and their files: the version before runs on with this schema. Where it is
+cut off, it goes on when it is run again.
 """
 
 import sqlalchemy as sa
@@ -69,6 +70,25 @@ _COLUMNS = (
     "job_id, team_id, model, method, metadata, finished_at, succeeded, files, bytes, perplexity_ratio, parameters,"
     " latency"
 )
+_FILL = """
+    DO $$
+    DECLARE
+        batch text[];
+        last text := '';
+    BEGIN
+        LOOP
+            SELECT array_agg(job_id), max(job_id) INTO batch, last FROM (
+                SELECT DISTINCT job_id FROM artifact_files WHERE job_id > last ORDER BY job_id LIMIT 1000
+            ) AS next;
+            EXIT WHEN batch IS NULL;
+            PERFORM FROM jobs WHERE id = ANY (batch) ORDER BY id FOR SHARE;
+            PERFORM note_artifacts(batch);
+            COMMIT;
+        END LOOP;
+    END
+    $$
+"""
+"""Statement that writes the rows of all artifacts, some at a time: a job's end waits for one such batch at most."""
 
 
 def upgrade() -> None:
@@ -89,41 +109,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_artifacts_job_id"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["team_id"], ["teams.id"], name=op.f("fk_artifacts_team_id")),
         sa.PrimaryKeyConstraint("job_id", name=op.f("pk_artifacts")),
+        if_not_exists=True,
     )
-    op.execute(f"""
-        CREATE FUNCTION note_artifacts(changed text[]) RETURNS void LANGUAGE sql AS $$
-            DELETE FROM artifacts WHERE job_id = ANY (changed);
-            INSERT INTO artifacts ({_COLUMNS}) {_ARTIFACTS_OF} AND jobs.id = ANY (changed);
-        $$
-    """)
-    op.execute("""
-        CREATE FUNCTION note_artifact_of_job() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            PERFORM note_artifacts(ARRAY[NEW.id::text]);
-            RETURN NULL;
-        END
-        $$
-    """)
-    op.execute("""
-        CREATE FUNCTION note_artifacts_of_files() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            PERFORM note_artifacts((SELECT array_agg(DISTINCT job_id::text) FROM changed));
-            RETURN NULL;
-        END
-        $$
-    """)
-    op.execute("""
-        CREATE TRIGGER note_artifact AFTER UPDATE OF finished_at, metrics ON jobs FOR EACH ROW
-        WHEN (OLD.finished_at IS DISTINCT FROM NEW.finished_at OR OLD.metrics IS DISTINCT FROM NEW.metrics)
-        EXECUTE FUNCTION note_artifact_of_job()
-    """)
-    for action, changed in (("insert", "NEW"), ("delete", "OLD")):
-        op.execute(f"""
-            CREATE TRIGGER note_artifacts_on_{action} AFTER {action} ON artifact_files
-            REFERENCING {changed} TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_artifacts_of_files()
-        """)
-    op.execute(f"INSERT INTO artifacts ({_COLUMNS}) {_ARTIFACTS_OF}")
-    op.create_index("ix_artifacts_by_end", "artifacts", ["team_id", "finished_at", "job_id"])
+    op.create_index("ix_artifacts_by_end", "artifacts", ["team_id", "finished_at", "job_id"], if_not_exists=True)
     for figure in _FIGURES:
         for group in _GROUPS:
             op.create_index(
@@ -131,9 +119,43 @@ def upgrade() -> None:
                 "artifacts",
                 ["team_id", *(() if group == "team" else (group,)), figure, *_NEWEST_FIRST],
                 postgresql_where=sa.text(f"succeeded AND {figure} IS NOT NULL"),
+                if_not_exists=True,
             )
-    op.execute("ANALYZE artifacts")
-    with op.get_context().autocommit_block():
+    op.execute(f"""
+        CREATE OR REPLACE FUNCTION note_artifacts(changed text[]) RETURNS void LANGUAGE sql AS $$
+            DELETE FROM artifacts WHERE job_id = ANY (changed);
+            INSERT INTO artifacts ({_COLUMNS}) {_ARTIFACTS_OF} AND jobs.id = ANY (changed);
+        $$
+    """)
+    op.execute("""
+        CREATE OR REPLACE FUNCTION note_artifact_of_job() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM note_artifacts(ARRAY[NEW.id::text]);
+            RETURN NULL;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE OR REPLACE FUNCTION note_artifacts_of_files() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM note_artifacts((SELECT array_agg(DISTINCT job_id::text) FROM changed));
+            RETURN NULL;
+        END
+        $$
+    """)
+    op.execute("""
+        CREATE OR REPLACE TRIGGER note_artifact AFTER UPDATE OF finished_at, metrics ON jobs FOR EACH ROW
+        WHEN (OLD.finished_at IS DISTINCT FROM NEW.finished_at OR OLD.metrics IS DISTINCT FROM NEW.metrics)
+        EXECUTE FUNCTION note_artifact_of_job()
+    """)
+    for action, changed in (("insert", "NEW"), ("delete", "OLD")):
+        op.execute(f"""
+            CREATE OR REPLACE TRIGGER note_artifacts_on_{action} AFTER {action} ON artifact_files
+            REFERENCING {changed} TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_artifacts_of_files()
+        """)
+    with op.get_context().autocommit_block():  # from here on, jobs that end are written by the triggers
+        op.execute(_FILL)
+        op.execute("ANALYZE artifacts")
         for name, (table, columns, where) in _INDEXES.items():  # what a build that was cut off left is of no use
             op.drop_index(name, table_name=table, if_exists=True, postgresql_concurrently=True)
             op.create_index(
