@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 from standardwebhooks import Webhook as Verifier
 
+from core.service.webhooks import service
 from tests.conftest import bearer
 from tests.webhooks.conftest import Webhooks
 from tests.webhooks.receiver import Receiver
@@ -118,3 +119,15 @@ def test_a_team_has_so_many_at_most(api: TestClient, created: dict[str, Any]) ->
     for _ in range(49):
         assert api.post("/v1/webhooks", json={"url": "https://127.0.0.1/"}).status_code == 201
     assert api.post("/v1/webhooks", json={"url": "https://127.0.0.1/"}).json()["code"] == "conflict"
+
+
+def test_deliveries_are_counted_up_to_a_bound(
+    api: TestClient, created: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "MOST_COUNTED", 2)
+    path = f"/v1/webhooks/{created['id']}"
+    counts = [api.get(path).json()["pending"]]
+    for _ in range(3):
+        api.post(f"{path}/ping").raise_for_status()
+        counts.append(api.get(path).json()["pending"])
+    assert counts == [0, 1, 2, 2]
