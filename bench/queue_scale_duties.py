@@ -30,6 +30,9 @@ READS_MUCH = {
     "identifiers, of deliveries": "a team has 50 webhooks at most, and here half a million",
     "queues": "it counts the jobs that wait",
     "metrics": "it counts the jobs that wait",
+    "portal: workers": "it counts the jobs that wait",
+    "team": "it counts the team's jobs that wait",
+    "portal: team, keys": "it counts the team's jobs that wait",
 }
 """Calls that may read many rows of a table, each with its reason."""
 _KEPT_SECONDS = 6
