@@ -7,7 +7,7 @@ from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core.database import seconds_from_now
+from core.database import seconds_from_now, seconds_from_statement
 from core.engine.architectures.undiscovered import sources
 from core.service.sources.hub_models import HubRevision
 from core.service.sources.hub_tables import HubRevisionRow
@@ -55,7 +55,7 @@ def remember_revision(
 
 def forget_unused_revisions(session: Session, keep_days: float) -> int:
     """Forget a batch of the revisions that nobody used for so many days; returns how many."""
-    unused = select(*_KEY).where(HubRevisionRow.used_at < seconds_from_now(-keep_days * 24 * 3600))
+    unused = select(*_KEY).where(HubRevisionRow.used_at < seconds_from_statement(-keep_days * 24 * 3600))
     return _remove(session, unused.order_by(HubRevisionRow.used_at).limit(_BATCH))
 
 
