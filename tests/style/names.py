@@ -9,14 +9,15 @@ import re
 import sys
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.style import option_checks
+from tests.style.finding import Finding
+from tests.style.source import Source, parsed, product
+
 RATCHETS = Path(__file__).with_name("ratchets.toml")
-PACKAGES = ("api", "core", "worker", "client/src", "migrations")
 
 _FIRST_WORDS = re.compile(
     r"What|Who|Whose|Of|Where|How|Which|Whether|When|By|For|From|As|In|On|With|Without|That|Those|These|To|Beside|"
@@ -50,22 +51,12 @@ _TYPED_FROM_SUBMIT_TO_REPORT = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A place that breaks a rule."""
-
-    rule: str
-    file: str
-    line: int
-    text: str
-
-
+@cache
 def findings() -> list[Finding]:
     """Return every place in the product that breaks a rule, by rule, file and line."""
-    sources = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in _files()}
-    trees = {name: ast.parse(source) for name, source in sources.items()}
-    found = [finding for name, source in sources.items() for finding in _in_tree(name, source, trees[name])]
-    found += _namesakes(trees)
+    sources = product()
+    found = [finding for source in sources for finding in _in_source(source)]
+    found += [*_namesakes(sources), *option_checks.findings(sources)]
     return sorted(found, key=lambda each: (each.rule, each.file, each.line))
 
 
@@ -86,29 +77,26 @@ _RULES = {
     "docstring_first_word": "a summary names the thing or, of a function, what it does: 'Return the …'",
     "word_of_our_own": "an identifier has a word that is not the field's",
     "namesake": "two public classes have one name",
-    "parameter_class_asked_for": "isinstance or issubclass of a parameter class",
     "untyped_signature": "dict[str, Any] in a signature",
     "look_up": "a recipe, body, metrics or report looked up by a key",
     "paper": "a method's module does not name its paper",
     "long_file": f"a file of more than {_LONGEST_FILE} lines",
     "package_paragraph": "a package's __init__ does not say what lives there",
+    **option_checks.RULES,
 }
-
-
-def _files() -> list[Path]:
-    return sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 
 
 def findings_in(name: str, source: str) -> Iterator[Finding]:
     """Yield the places in one file; `name` is its path in the repository."""
-    yield from _in_tree(name, source, ast.parse(source))
+    yield from _in_source(parsed(name, source))
 
 
-def _in_tree(name: str, source: str, tree: ast.Module) -> Iterator[Finding]:
+def _in_source(source: Source) -> Iterator[Finding]:
+    name, tree, lines = source.file, source.tree, source.lines
+
     def finding(rule: str, line: int, text: str) -> Finding:
         return Finding(rule, name, line, text)
 
-    lines = source.count("\n")
     if lines > _LONGEST_FILE:
         yield finding("long_file", lines, f"{lines} lines")
     file_name = name.rpartition("/")[2]
@@ -117,7 +105,7 @@ def _in_tree(name: str, source: str, tree: ast.Module) -> Iterator[Finding]:
     if _is_of_a_method(name) and not _names_a_paper(tree):
         yield finding("paper", 1, "no paper in the module's docstring")
     typed = name.startswith(_TYPED_FROM_SUBMIT_TO_REPORT)
-    for node in ast.walk(tree):
+    for node in source.nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = (ast.get_docstring(node) or "").split(maxsplit=1)
             if first and _FIRST_WORDS.fullmatch(first[0].strip("`,:")):
@@ -128,20 +116,18 @@ def _in_tree(name: str, source: str, tree: ast.Module) -> Iterator[Finding]:
             yield finding("look_up", node.lineno, ast.unparse(node))
         if name.startswith(("core/", "worker/")) and name not in _DEVICES and _tells_devices_apart(node):
             yield finding("device_kind", getattr(node, "lineno", 1), ast.unparse(node))
-        if isinstance(node, ast.Call) and _asks_for_parameters(node):
-            yield finding("parameter_class_asked_for", node.lineno, ast.unparse(node))
         for identifier, line in _identifiers(node):
             words = re.split(r"_|(?<=[a-z0-9])(?=[A-Z])", identifier)
             if identifier not in _PUBLIC and any(_WORDS.fullmatch(word.lower()) for word in words):
                 yield finding("word_of_our_own", line, identifier)
 
 
-def _namesakes(trees: Mapping[str, ast.Module]) -> Iterator[Finding]:
+def _namesakes(sources: Iterable[Source]) -> Iterator[Finding]:
     places: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for file, tree in trees.items():
-        for node in tree.body if not file.startswith("client/") else ():
+    for source in sources:
+        for node in source.tree.body if not source.file.startswith("client/") else ():
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].append((file, node.lineno))
+                places[node.name].append((source.file, node.lineno))
     for name, found in places.items():
         for file, line in found[1:]:
             yield Finding("namesake", file, line, f"{name}, as in {found[0][0]}")
@@ -163,12 +149,6 @@ def _looked_up(node: ast.Subscript) -> bool:
     value = node.value
     name = value.id if isinstance(value, ast.Name) else value.attr if isinstance(value, ast.Attribute) else ""
     return name in _LOOKED_UP and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str)
-
-
-def _asks_for_parameters(node: ast.Call) -> bool:
-    if not (isinstance(node.func, ast.Name) and node.func.id in ("isinstance", "issubclass") and len(node.args) == 2):
-        return False
-    return re.search(r"\w+Parameters\b", ast.unparse(node.args[1])) is not None
 
 
 def _tells_devices_apart(node: ast.AST) -> bool:
@@ -205,7 +185,7 @@ def main() -> None:
         RATCHETS.write_text("\n".join(lines) + "\n", encoding="utf-8")
     else:
         for each in findings():
-            print(f"{each.rule}  {each.file}:{each.line}  {each.text}")
+            print(f"{each.rule}  {each}")
 
 
 if __name__ == "__main__":
