@@ -13,10 +13,8 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.classifier_passes import ClassifierPasses, LayerPass
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.evaluation.classifier_memory import MEASURED_AT_ONCE, measuring_bytes
-from core.engine.pruning.layerwise.waiting import waiting_bytes
+from core.engine.pruning.layerwise.waiting import ERROR_ROWS, waiting_bytes
 
-ERROR_ROWS = 1024
-"""Number of rows of a layer's input, about, on which its reconstruction error is measured where XᵀX is not at hand."""
 _FLOAT = 4
 _COUNT_BYTES = 512
 """Bytes of the optimiser's count of steps of a parameter: the least that is allocated."""

@@ -1,4 +1,10 @@
-"""Bytes of inputs that wait in front of layers while others are still on their way there. Without torch."""
+"""Inputs that wait in front of layers, while others are still on their way there or for an error to be measured.
+
+Without torch: the pass holds them, and the accounts of memory count them.
+"""
+
+ERROR_ROWS = 1024
+"""Number of rows of a layer's input, about, on which its reconstruction error is measured where XᵀX is not at hand."""
 
 
 def waiting_bytes(inputs: int, batch: int, waited: int, waiting: int, own: int) -> int:
