@@ -9,7 +9,7 @@ from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern
 from core.engine.pruning.compensation.refit import Fitted
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
 from core.engine.pruning.layerwise.rows import LayerRows
-from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
+from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from core.engine.removals.weights.options import LayerSelection
 from core.errors import RunFailed
 from core.methods.engine import build_method

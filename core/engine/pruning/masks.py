@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core.device_kinds import device_kind
-from core.engine.pruning.layerwise.targets import LayerTarget
+from core.engine.pruning.targets import LayerTarget
 
 
 def lowest(score: Tensor, count: int) -> Tensor:

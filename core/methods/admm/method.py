@@ -7,9 +7,9 @@ from torch import Tensor
 
 from core.engine.models.precision import bfloat16_matmul
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.engine.pruning.masks import removal_mask
 from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from core.methods.admm.info import ADMMParameters
 
 _RAMP = 0.75

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.engine.pruning.masks import removal_mask
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.saliency import magnitude
+from core.engine.pruning.targets import PrunableLinear
 from core.methods.magnitude.info import MagnitudeParameters
 
 

@@ -25,7 +25,7 @@ from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.measure import pairs
 from core.engine.pruning.layerwise.propagation import InputGroup, collect, input_groups
 from core.engine.pruning.layerwise.streams import Stream
-from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
+from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from core.engine.resume.store import ResumeStore
 from core.errors import RunFailed
 from core.methods.sensitivity.plan import SensitivityPlan

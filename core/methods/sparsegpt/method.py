@@ -6,8 +6,8 @@ from torch import Tensor
 
 from core.engine.pruning.compensation.column_update import damped_inverse_factor, prune_columns
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.targets import PrunableLinear
 from core.methods.sparsegpt.info import SparseGPTParameters
 
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from core.engine.options.patterns import UNSTRUCTURED, parse_pattern
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.targets import LayerTarget, PrunableLinear
 from core.engine.pruning.masks import lowest, lowest_in_groups, lowest_in_tensor, removal_mask
 from core.engine.pruning.saliency import cumulative_row_share
+from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from core.methods.wanda.info import WandaParameters
 from core.methods.wanda.method import Wanda
 

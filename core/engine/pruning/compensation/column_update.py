@@ -6,8 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from core.engine.pruning.layerwise.targets import LayerTarget
 from core.engine.pruning.masks import lowest_in_groups, lowest_in_tensor
+from core.engine.pruning.targets import LayerTarget
 from core.errors import RunFailed
 
 _SUB_BLOCK = 32

@@ -15,8 +15,8 @@ from core.engine.pruning.compensation.refit import Fitted, prune_and_fit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.layerwise.propagation import ExpertBarrier
-from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.engine.pruning.results import ExpertRow, RoutingRow
+from core.engine.pruning.targets import PrunableLinear
 from core.errors import RunFailed
 
 _ERROR_SAMPLE_TOKENS = 1024

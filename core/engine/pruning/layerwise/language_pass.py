@@ -36,8 +36,8 @@ from core.engine.pruning.layerwise.propagation import (
 )
 from core.engine.pruning.layerwise.rows import LayerRows
 from core.engine.pruning.layerwise.streams import Stream
-from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.engine.pruning.results import ExpertRow, LayerRow, PruneResult, RoutingRow
+from core.engine.pruning.targets import PrunableLinear
 from core.engine.resume.kinds import BLOCK
 
 _ERROR_SAMPLE_TOKENS = 1024

@@ -7,9 +7,9 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.compensation import Compensation
 from core.engine.options.patterns import Pattern
 from core.engine.options.propagation import PropagationOptions
-from core.engine.pruning.layerwise.targets import LayerTarget
 from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.targets import LayerTarget
 from core.engine.removals.weights.options import LayerSelection
 from secateur_wire.base import JsonObject
 

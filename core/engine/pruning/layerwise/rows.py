@@ -10,8 +10,8 @@ from torch import Tensor
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.pruning.compensation.refit import Fitted
 from core.engine.pruning.input_statistics import InputStatistic, relative_error
-from core.engine.pruning.layerwise.targets import PrunableLinear
 from core.engine.pruning.results import LayerRow
+from core.engine.pruning.targets import PrunableLinear
 from core.errors import RunFailed
 
 

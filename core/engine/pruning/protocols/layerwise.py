@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.targets import PrunableLinear
+from core.engine.pruning.targets import PrunableLinear
 from core.engine.removals.weights.options import LayerSelection
 
 
