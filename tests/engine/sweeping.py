@@ -15,8 +15,8 @@ from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tensors import load_tensors
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
-from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.results import PruneResult
+from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.removals.widths.options import WidthOptions
 from core.engine.resume.kinds import BLOCK
 from core.methods.registry import get_method

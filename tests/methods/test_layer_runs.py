@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.layerwise.block_gradients import backward_blocks
-from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
-from core.engine.pruning.layerwise.streams import ActivationBudget
+from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
+from core.engine.pruning.streams.stream import ActivationBudget
 from core.methods.frontier import run_costs
 from core.methods.frontier.layer_drop import descend, most_trials
 from core.methods.frontier.layer_runs import least_costly

@@ -9,7 +9,7 @@ from torch import Tensor
 from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import training_windows
 from core.engine.models.folder import ModelFolder, open_model
-from core.engine.pruning.layerwise.measure import measure
+from core.engine.pruning.streams.measure import measure
 from core.engine.recovery.language import Recovered
 from core.engine.recovery.request import Recovery
 from tests.engine.recovering import save, train

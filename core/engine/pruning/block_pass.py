@@ -12,10 +12,10 @@ from core.engine.evaluation.perplexity import MeasuredPerplexity, measure_perple
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.layerwise.measure import pairs, verification_tokens, write_verification
-from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.pruning.micro_batches import MicroBatches
 from core.engine.pruning.results import LayerRow, PerplexityPair, UnitRow
+from core.engine.pruning.streams.measure import pairs, verification_tokens, write_verification
+from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK
 from core.engine.resume.store import Rejected, ResumeStore, Saved
 from core.progress import Progress

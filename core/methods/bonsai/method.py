@@ -10,8 +10,8 @@ from core.counting import counted
 from core.engine.architectures.unit_counts import LayerCounts, removable_parameters
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.engine.pruning.layerwise.streams import RecordedArguments
 from core.engine.pruning.protocols.units import UnitMethod
+from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits
 from core.engine.pruning.units.unit_masks import UnitMasks

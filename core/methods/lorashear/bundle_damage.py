@@ -16,7 +16,7 @@ from core.counting import counted
 from core.engine.architectures.unit_kind import KindName
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.engine.pruning.layerwise.streams import RecordedArguments
+from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.pruning.units.adapter_model import AdapterModel, effective_weight
 from core.engine.pruning.units.context import UnitSelectionContext
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from core.engine.exporters.huggingface import write_checkpoint
-from core.engine.pruning.layerwise.measure import measure
+from core.engine.pruning.streams.measure import measure
 from core.engine.recovery.language import HOLDOUT_SEQUENCES, Recovered, recover
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery

@@ -29,7 +29,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tracing.discover import discover
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
-from core.engine.pruning.layerwise.streams import RecordedArguments
+from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
 from core.engine.removals.layers.counts import check_layer_count, first_that_may_go, layers_that_may_go

@@ -12,9 +12,9 @@ from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.water_filling import LayerCosts, allocate
 from core.engine.pruning.allocation import fisher
-from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
-from core.engine.pruning.layerwise.streams import ActivationBudget
 from core.engine.pruning.results import LayerRow
+from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
+from core.engine.pruning.streams.stream import ActivationBudget
 from tests.engine.crossing import partly
 from tests.engine.pruning.test_structured import edit
 from tests.engine.sweeping import sweep, tensors_of

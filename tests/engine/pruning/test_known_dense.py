@@ -11,8 +11,8 @@ import torch
 from core.engine.evaluation.perplexity import MeasuredPerplexity
 from core.engine.evaluation.perplexity_ratio import ratio_stderr
 from core.engine.models.folder import open_model
-from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.results import PruneResult
+from core.engine.pruning.streams.stream import Stream
 from core.pipeline.passes import walk_for
 from core.progress import WorkStopped
 from tests.engine.sweeping import request_for, tensors_of

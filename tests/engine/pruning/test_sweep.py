@@ -12,7 +12,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, prune_in_flight, prune_two_pass
-from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
+from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK, STATE
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, NotFiniteWeights

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from bench.architectures.tiny_configs import tiny_model
 from core.engine.models.folder import open_model
-from core.engine.pruning.layerwise.measure import measure
+from core.engine.pruning.streams.measure import measure
 from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.distill.predictions import are_kept

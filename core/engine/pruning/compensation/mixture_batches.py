@@ -11,7 +11,7 @@ from core.engine.architectures.experts import Experts
 from core.engine.models.experts import RoutedTokens, mixture_module
 from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import call_block
-from core.engine.pruning.layerwise.streams import Stream
+from core.engine.pruning.streams.stream import Stream
 
 _ADDED = 0.05
 """Most that a block's output may differ, where its experts give twice as much, from having that added to it."""

@@ -16,8 +16,8 @@ from torch import Tensor
 from core.engine.options.compensation import MOST_STEPS, Compensation, Refit
 from core.engine.pruning.compensation.column_update import damped_cholesky
 from core.engine.pruning.input_statistics import InputStatistic
-from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.targets import PrunableLinear
 
 RIDGES = (0.001, 0.01, 0.1, 1.0)

@@ -23,7 +23,7 @@ from core.engine.pruning.layerwise.propagation import (
     input_groups,
     prune_in_flight,
 )
-from core.engine.pruning.layerwise.streams import Stream
+from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.gaps import aims_at_end_of, gaps_behind, output_before
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet, output_slices, remove_units
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.models.streamed import StreamedModel, call_block
-from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
-from core.engine.pruning.layerwise.streams import RecordedArguments
+from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
+from core.engine.pruning.streams.stream import RecordedArguments
 from core.errors import UnsupportedArchitecture
 
 _CHUNK = 256

@@ -22,8 +22,6 @@ from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.compensation.refit import fitted_tokens, prune_and_fit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.expert_pruning import ExpertPruner
-from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
-from core.engine.pruning.layerwise.measure import pairs
 from core.engine.pruning.layerwise.outliers import outlier_sparsities
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.layerwise.propagation import (
@@ -35,8 +33,10 @@ from core.engine.pruning.layerwise.propagation import (
     prune_two_pass,
 )
 from core.engine.pruning.layerwise.rows import LayerRows
-from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.results import ExpertRow, LayerRow, PruneResult, RoutingRow
+from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
+from core.engine.pruning.streams.measure import pairs
+from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.targets import PrunableLinear
 from core.engine.resume.kinds import BLOCK
 

@@ -15,8 +15,8 @@ from core.engine.pruning.compensation.mixture_batches import mixture_batches, wa
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, collect, prune_in_flight
-from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.protocols.units import BlockUnitMethod
+from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.block_tokens import (
     BlockToPrune,
     FitExpert,

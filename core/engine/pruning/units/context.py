@@ -14,9 +14,9 @@ from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.layerwise.hidden_state_cache import HiddenStateCache
-from core.engine.pruning.layerwise.streams import ActivationBudget
 from core.engine.pruning.schedule import counts_at
+from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
+from core.engine.pruning.streams.stream import ActivationBudget
 from core.engine.pruning.units.planned_tensors import PlannedTensors, TrainedWeights
 from core.engine.pruning.units.ranking import ranked_counts
 from core.engine.pruning.units.removal import (

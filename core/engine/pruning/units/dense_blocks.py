@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.engine.models.streamed import call_block
-from core.engine.pruning.layerwise.streams import RecordedArguments
+from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.pruning.units.block_tokens import TokensAtBlock
 from core.engine.pruning.units.context import UnitSelectionContext
 

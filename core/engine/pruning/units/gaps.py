@@ -7,7 +7,7 @@ from torch import nn
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.layerwise.streams import Stream
+from core.engine.pruning.streams.stream import Stream
 
 
 def gaps_behind(left: Iterable[int], layers: int) -> dict[int, range]:

@@ -11,7 +11,7 @@ from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.unit_splits import FLOOR, SPLIT_TOKENS
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
-from core.engine.pruning.layerwise.streams import RecordedArguments
+from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.dense_blocks import dense_blocks
 from core.engine.pruning.units.removal import KeptUnits

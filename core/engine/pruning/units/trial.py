@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from core.engine.pruning.layerwise.streams import Stream
 from core.engine.pruning.protocols.units import BlockUnitMethod
+from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.block_choice import BlockChoice
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.narrow_model import narrow_model

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from core.engine.models.tensors import load_tensors, write_tensors
-from core.engine.pruning.layerwise.streams import ActivationBudget
+from core.engine.pruning.streams.stream import ActivationBudget
 
 
 class HiddenStateCache:

@@ -15,8 +15,8 @@ from core.engine.evaluation.perplexity import measure_perplexity
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import DTYPES, write_tensors
-from core.engine.pruning.layerwise.streams import ActivationBudget, Stream
 from core.engine.pruning.plan import MICRO_BATCH_TOKENS
+from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.resume.store import ResumeStore
 
 VERIFICATION_TOKENS = 64
