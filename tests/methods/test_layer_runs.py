@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
-from core.engine.pruning.layerwise.block_gradients import backward_blocks
+from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import ActivationBudget
 from core.methods.frontier import run_costs

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 from core.engine.architectures.description import inspect_folder
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
-from core.engine.pruning.layerwise.block_gradients import draw_tokens
 from core.engine.pruning.results import PruneResult, UnitRow
+from core.engine.pruning.streams.block_gradients import draw_tokens
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core.engine.models.accelerator import backend_of, default_device, to_main_memory
 from core.engine.models.precision import forward_dtype
 from core.engine.models.streamed import call_block
-from core.engine.pruning.layerwise.block_gradients import draw_tokens
+from core.engine.pruning.streams.block_gradients import draw_tokens
 from tests.simulator.backend import LIKE_CUDA, simulate
 from tests.simulator.devices import SimulatedDevice
 from tests.simulator.host_work import ON_THE_HOST, SEEDED, at_work_on

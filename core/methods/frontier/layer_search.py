@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from core.engine.evaluation.divergence import divergences
-from core.engine.pruning.layerwise.block_gradients import forward_blocks
 from core.engine.pruning.protocols.units import BlockUnitMethod
+from core.engine.pruning.streams.block_gradients import forward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.pruning.units.trial import ends_after_trial

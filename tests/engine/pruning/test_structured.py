@@ -18,8 +18,8 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import load_tensors
-from core.engine.pruning.layerwise.block_gradients import backward_blocks
 from core.engine.pruning.results import PruneResult
+from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import ActivationBudget
 from core.engine.pruning.units.language_pass import UnitRemovalPass

@@ -20,7 +20,7 @@ from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import to_out_in
 from core.engine.options.water_filling import LayerCosts, allocate
-from core.engine.pruning.layerwise.block_gradients import backward_blocks
+from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.errors import RunFailed
 

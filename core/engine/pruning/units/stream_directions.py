@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from core.engine.pruning.layerwise.block_gradients import forward_blocks
+from core.engine.pruning.streams.block_gradients import forward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
 
 _COMPARED_TOKENS = 1024
