@@ -14,7 +14,7 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.patterns import UNSTRUCTURED
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
-from core.engine.pruning.layerwise.propagation import InputGroup, collect
+from core.engine.pruning.streams.propagation import InputGroup, collect
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from core.engine.resume.store import ResumeStore

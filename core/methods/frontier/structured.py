@@ -10,8 +10,8 @@ from core.engine.models.tensors import to_out_in
 from core.engine.options.compensation import Refit
 from core.engine.pruning.compensation.refit import refit
 from core.engine.pruning.input_statistics import InputStatistic
-from core.engine.pruning.layerwise.propagation import InputGroup, input_groups
 from core.engine.pruning.protocols.units import BlockUnitMethod
+from core.engine.pruning.streams.propagation import InputGroup, input_groups
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens, TokensAtBlock
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.ranking import threshold_counts

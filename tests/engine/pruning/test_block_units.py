@@ -15,9 +15,9 @@ from core.engine.models.folder import open_model
 from core.engine.models.loading import load_model
 from core.engine.pruning import plan as pruning_plan
 from core.engine.pruning.input_moments import InputMoments
-from core.engine.pruning.layerwise.propagation import InputGroup, arrivals
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.results import PruneResult
+from core.engine.pruning.streams.propagation import InputGroup, arrivals
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, TokensAtBlock
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.dense_blocks import dense_blocks

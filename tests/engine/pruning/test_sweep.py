@@ -11,7 +11,7 @@ import torch
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, prune_in_flight, prune_two_pass
+from core.engine.pruning.streams.propagation import DenseReference, InputGroup, prune_in_flight, prune_two_pass
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.resume.kinds import BLOCK, STATE
 from core.engine.resume.store import ResumeStore

@@ -13,7 +13,7 @@ from core.engine.pruning.compensation.mixture_batches import MixtureCall, mixtur
 from core.engine.pruning.compensation.refit import fitted_tokens
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.expert_rows import FittedRouting
-from core.engine.pruning.layerwise.propagation import InputGroup, collect
+from core.engine.pruning.streams.propagation import InputGroup, collect
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet
 
 _MOST_NOTES = 3

@@ -16,7 +16,7 @@ from core.engine.models.tensors import to_out_in
 from core.engine.options.compensation import Refit
 from core.engine.pruning.compensation.refit import fitted_tokens, refit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.propagation import (
+from core.engine.pruning.streams.propagation import (
     DenseReference,
     InputGroup,
     PruneGroup,

@@ -18,11 +18,11 @@ from core.engine.options.base import MethodParameters
 from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layer_matrix import groups_of, input_rows, layer_of, set_matrix, to_matrix
-from core.engine.pruning.layerwise.lockstep import run_in_lockstep, wait_at_barrier
 from core.engine.pruning.layerwise.waiting import ERROR_ROWS
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
+from core.engine.pruning.streams.lockstep import run_in_lockstep, wait_at_barrier
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
 from core.engine.removals.weights.options import require_divisible
 from core.errors import InvalidParameters

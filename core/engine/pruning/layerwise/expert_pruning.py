@@ -14,8 +14,8 @@ from core.engine.models.experts import ExpertStacks, RoutedTokens, out_in
 from core.engine.pruning.compensation.refit import Fitted, prune_and_fit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.plan import LayerwisePlan
-from core.engine.pruning.layerwise.propagation import ExpertBarrier
 from core.engine.pruning.results import ExpertRow, RoutingRow
+from core.engine.pruning.streams.propagation import ExpertBarrier
 from core.engine.pruning.targets import PrunableLinear
 from core.errors import RunFailed
 

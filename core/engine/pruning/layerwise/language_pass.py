@@ -24,7 +24,11 @@ from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.expert_pruning import ExpertPruner
 from core.engine.pruning.layerwise.outliers import outlier_sparsities
 from core.engine.pruning.layerwise.plan import LayerwisePlan
-from core.engine.pruning.layerwise.propagation import (
+from core.engine.pruning.layerwise.rows import LayerRows
+from core.engine.pruning.results import ExpertRow, LayerRow, PruneResult, RoutingRow
+from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
+from core.engine.pruning.streams.measure import pairs
+from core.engine.pruning.streams.propagation import (
     DenseReference,
     ExpertBarrier,
     InputGroup,
@@ -32,10 +36,6 @@ from core.engine.pruning.layerwise.propagation import (
     prune_in_flight,
     prune_two_pass,
 )
-from core.engine.pruning.layerwise.rows import LayerRows
-from core.engine.pruning.results import ExpertRow, LayerRow, PruneResult, RoutingRow
-from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
-from core.engine.pruning.streams.measure import pairs
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.targets import PrunableLinear
 from core.engine.resume.kinds import BLOCK

@@ -9,8 +9,8 @@ from core.engine.models.tensors import to_out_in
 from core.engine.pruning.allocation.global_ranking import outlier_share, owl_sparsities
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.plan import LayerwisePlan
-from core.engine.pruning.layerwise.propagation import InputGroup, collect
 from core.engine.pruning.saliency import weight_times_norm
+from core.engine.pruning.streams.propagation import InputGroup, collect
 from core.engine.pruning.streams.stream import Stream
 
 

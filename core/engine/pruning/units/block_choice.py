@@ -14,8 +14,8 @@ from core.engine.pruning.compensation.last_matrices import fit_last_matrices
 from core.engine.pruning.compensation.mixture_batches import mixture_batches, watched_experts
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
-from core.engine.pruning.layerwise.propagation import DenseReference, InputGroup, collect, prune_in_flight
 from core.engine.pruning.protocols.units import BlockUnitMethod
+from core.engine.pruning.streams.propagation import DenseReference, InputGroup, collect, prune_in_flight
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.block_tokens import (
     BlockToPrune,

@@ -13,7 +13,7 @@ from core.engine.models.experts import RoutedTokens
 from core.engine.models.hooks import removed_after
 from core.engine.models.streamed import call_block
 from core.engine.pruning.input_statistics import InputStatistic
-from core.engine.pruning.layerwise.lockstep import current_forward, run_in_lockstep, wait_at_barrier
+from core.engine.pruning.streams.lockstep import current_forward, run_in_lockstep, wait_at_barrier
 from core.engine.pruning.streams.stream import Stream
 
 
