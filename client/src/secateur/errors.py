@@ -53,14 +53,11 @@ A refusal's class is named after its `code`.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from secateur.job_document import JobDocument
 from secateur.options import OPTIONS
-
-if TYPE_CHECKING:
-    from secateur.jobs import Job
 
 
 class SecateurError(Exception):
@@ -98,7 +95,7 @@ class DownloadInterrupted(DownloadError):
 class JobError(SecateurError):
     """A job that did not succeed. `code` is stable: the job's own error, or `cancelled`."""
 
-    def __init__(self, job: "Job") -> None:
+    def __init__(self, job: JobDocument) -> None:
         self.job = job
         self.code = job.error.code if job.error else job.status
         super().__init__(f"{job.id} {job.status}: {job.error.message}" if job.error else f"{job.id} was {job.status}")

@@ -2,24 +2,14 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, JsonValue
-
 from secateur.errors import GateMissed, JobCancelled, JobFailed
-from secateur_wire.jobs import JobState
-from secateur_wire.metrics import Metrics
+from secateur.job_document import JobDocument
 
 JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
 
 
-class Job(JobState[Metrics]):
-    """Job with every field of its body, defaults filled in."""
-
-    target: dict[str, float] | None = None
-    recovery: dict[str, JsonValue] | None = None
-    gates: dict[str, float | None] = Field(default_factory=dict)
-    queue: str = "default"
-    priority: int = 0
-    metadata: dict[str, str] = Field(default_factory=dict)
+class Job(JobDocument):
+    """A job, which raises where it did not succeed."""
 
     def raise_for_status(self) -> Self:
         """Return the job itself where it succeeded: `client.wait(job_id).raise_for_status()`.
