@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.datasets.image_set import TensorImages
 from core.engine.pruning.iterative.curvature import mean_squares
+from core.engine.pruning.iterative.dead_neurons import remove_dead_neurons
 from core.engine.pruning.iterative.dropout import layers_before_dropout, scaled_dropout
 from core.engine.pruning.iterative.layer_scan import exact_counts, layer_sensitivity_curves
 from core.engine.pruning.iterative.retraining import retrain
 from core.engine.pruning.layer_matrix import layer_of, set_matrix, to_matrix
 from core.engine.pruning.network import loss_and_accuracy, mean_loss
-from core.engine.pruning.units.dead_neurons import remove_dead_neurons
 from core.engine.recovery.request import Recovery
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidParameters, InvalidSparsity

@@ -12,8 +12,8 @@ from core.engine.datasets.image_set import TensorImages
 from core.engine.models.classifier import ClassifierFolder, load_classifier, open_classifier
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import Sensitivity, SensitivityCurve, SensitivityPoint
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network, mean_loss
-from core.engine.pruning.units.coupled_channels import CoupledChannels
 from core.engine.removals.weights.options import LayerSelection, prunable_linears
 from core.engine.resume.store import ResumeStore
 from core.errors import InvalidRequest

@@ -11,9 +11,9 @@ from core.engine.evaluation.classifier_reload_check import classifier_reload_che
 from core.engine.exporters.huggingface_classifier import write_classifier
 from core.engine.exporters.implementations import classifier_exporter
 from core.engine.models.classifier import load_classifier, open_classifier
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
+from core.engine.pruning.filters.rankings import RANKINGS, rank
 from core.engine.pruning.network import Network
-from core.engine.pruning.units.coupled_channels import CoupledChannels
-from core.engine.pruning.units.filter_rankings import RANKINGS, rank
 from core.methods.registry import METHODS
 from tests.engine.classifier_folders import CLASSES, FAMILIES, image_shape, make_classifier
 from tests.engine.classifying import network, prune, random_images, scene

@@ -12,7 +12,7 @@ from tests.simulator.jobs import model_folder, prune_language, quick_parameters
 
 _LAYERS = 2
 _OF_A_RESULT = (
-    "engine/models/accelerator.py", "engine/evaluation/", "engine/models/streamed.py", "layerwise/block_gradients.py",
+    "engine/models/accelerator.py", "engine/evaluation/", "engine/models/streamed.py", "streams/block_gradients.py",
 )  # fmt: skip
 """Modules that wait for what is written, for figures of evaluation and losses, and in a forward of a whole model."""
 

@@ -11,9 +11,9 @@ from bench.claims.networks import RETRAINING_RATE, VGG, layers, outcome, pruned,
 from bench.claims.record import Record
 from core.engine.datasets.subset import draw_images
 from core.engine.evaluation.flops import count_flops
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
+from core.engine.pruning.filters.rankings import kernel_sums
 from core.engine.pruning.network import Network, mean_loss
-from core.engine.pruning.units.coupled_channels import CoupledChannels
-from core.engine.pruning.units.filter_rankings import kernel_sums
 
 ORDERS = ("smallest", "random", "largest")
 

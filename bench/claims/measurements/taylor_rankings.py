@@ -8,9 +8,9 @@ from bench.claims.networks import RETRAINING_RATE, VGG, layers, outcome, prune, 
 from bench.claims.record import Record
 from core.engine.datasets.subset import draw_images
 from core.engine.evaluation.flops import count_flops
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
+from core.engine.pruning.filters.rankings import RANKINGS, compare, rank
 from core.engine.pruning.network import Network
-from core.engine.pruning.units.coupled_channels import CoupledChannels
-from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank
 
 
 def measure(seed: int, setting: dict[str, Any], record: Record) -> None:

@@ -18,11 +18,11 @@ from core.engine.evaluation.flops import count_flops
 from core.engine.models.classifier import ClassifierFolder, build_without_weights
 from core.engine.models.hooks import removed_after
 from core.engine.models.tracing.live_bytes import FusedAttention, LiveBytes, allocated
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
+from core.engine.pruning.filters.rankings import add_expected_squares, taylor
 from core.engine.pruning.iterative.curvature import images_at_once, mean_squares
 from core.engine.pruning.layer_matrix import Layer, groups_of, input_rows, rows_at_once
 from core.engine.pruning.network import Network
-from core.engine.pruning.units.coupled_channels import CoupledChannels
-from core.engine.pruning.units.filter_rankings import add_expected_squares, taylor
 from core.errors import UnsupportedArchitecture
 
 _IMAGES = (128, 256)

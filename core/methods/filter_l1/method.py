@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from core.engine.datasets.subset import draw_images
+from core.engine.pruning.filters import rankings
+from core.engine.pruning.filters.budget import Goal, Step, by_rate, counts, layer_exhausted, steps_until
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
+from core.engine.pruning.filters.curves import curves
+from core.engine.pruning.filters.rounds import remove_in_rounds
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import FilterMethod
-from core.engine.pruning.units import filter_rankings
-from core.engine.pruning.units.coupled_channels import CoupledChannels
-from core.engine.pruning.units.filter_budget import Goal, Step, by_rate, counts, layer_exhausted, steps_until
-from core.engine.pruning.units.filter_curves import curves
-from core.engine.pruning.units.filter_rounds import remove_in_rounds
 from core.errors import InvalidParameters
 from core.methods.filter_l1.info import FilterL1Parameters
 
@@ -55,14 +55,14 @@ class FilterL1(FilterMethod):
         groups: CoupledChannels,
         place: int,
         number: int,
-        dropped: filter_rankings.Dropped | None = None,
+        dropped: rankings.Dropped | None = None,
     ) -> Tensor:
         """Return scores [units], the lowest of which are removed first."""
         group, order = groups.groups[place], self._parameters.order
         if order == "random":
             generator = torch.Generator().manual_seed((self._parameters.seed * 1_000_003 + number) * 4096 + place)
             return torch.rand(group.units, generator=generator)
-        sums_U = filter_rankings.kernel_sums(network.model, group, power=1, dropped=dropped)
+        sums_U = rankings.kernel_sums(network.model, group, power=1, dropped=dropped)
         return sums_U if order == "smallest" else -sums_U
 
     def _shared(

@@ -6,19 +6,19 @@ from itertools import accumulate, takewhile
 from torch import Tensor
 
 from core.engine.datasets.subset import draw_images
+from core.engine.pruning.filters.budget import Goal, Step, by_score, steps_until
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
+from core.engine.pruning.filters.rankings import RANKINGS, compare, rank
+from core.engine.pruning.filters.rounds import FIGURES, remove_in_rounds
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import FilterMethod
-from core.engine.pruning.units.coupled_channels import CoupledChannels
-from core.engine.pruning.units.filter_budget import Goal, Step, by_score, steps_until
-from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank
-from core.engine.pruning.units.filter_rounds import FIGURES, remove_in_rounds
 from core.methods.filter_taylor.info import FilterTaylorParameters
 
 _DEFAULT_ROUNDS = 50
 
 
 class FilterTaylor(FilterMethod):
-    """Ranking of the filters of all layers together by a criterion of `core.engine.pruning.units.filter_rankings`.
+    """Ranking of the filters of all layers together by a criterion of `core.engine.pruning.filters.rankings`.
 
     Each layer's scores are divided by their L2 norm, less λ per million operations (section 2.2).
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from core.engine.datasets.subset import draw_images
+from core.engine.pruning.iterative.dead_neurons import remove_dead_neurons
 from core.engine.pruning.iterative.dropout import layers_before_dropout, scaled_dropout
 from core.engine.pruning.iterative.layer_scan import exact_counts, layer_sensitivity_curves, rates_from_curves
 from core.engine.pruning.iterative.rounds import matrices, prune_in_rounds, train
@@ -20,7 +21,6 @@ from core.engine.pruning.masks import lowest_in_tensor
 from core.engine.pruning.network import Network, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.saliency import magnitude
-from core.engine.pruning.units.dead_neurons import remove_dead_neurons
 from core.methods.iterative_magnitude.info import IterativeMagnitudeParameters
 
 

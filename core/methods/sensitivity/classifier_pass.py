@@ -12,10 +12,10 @@ from core.engine.datasets.image_set import ImageSet
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.options.sensitivity_curves import SensitivityCurve, SensitivityPoint
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.iterative.layer_scan import layer_sensitivity_curves
 from core.engine.pruning.network import Network, loss_and_accuracy
 from core.engine.pruning.protocols.classifier import ClassifierMethod, FilterMethod
-from core.engine.pruning.units.coupled_channels import CoupledChannels
 from core.engine.resume.kinds import CURVES
 from core.engine.resume.store import ResumeStore, Saved
 from core.methods.engine import build_classifier_method

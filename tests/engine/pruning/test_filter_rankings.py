@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from core.engine.datasets.image_set import TensorImages
 from core.engine.models.reference_networks import ReferenceConfig, ReferenceNetwork
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
+from core.engine.pruning.filters.rankings import RANKINGS, compare, rank, spearman, taylor
 from core.engine.pruning.network import Network
-from core.engine.pruning.units.coupled_channels import CoupledChannels
-from core.engine.pruning.units.filter_rankings import RANKINGS, compare, rank, spearman, taylor
 from tests.engine.classifier_networks import make_classifier, make_scene, random_images
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from core.engine.options.base import MethodParameters
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network
-from core.engine.pruning.units.coupled_channels import CoupledChannels
 
 
 class ClassifierMethod(ABC):

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from core.engine.pruning.filters.budget import Goal, Step, chosen
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.iterative.retraining import retrain_between
 from core.engine.pruning.iterative.saved_rounds import restore_round, save_round
 from core.engine.pruning.network import Network
-from core.engine.pruning.units.coupled_channels import CoupledChannels
-from core.engine.pruning.units.filter_budget import Goal, Step, chosen
 from core.engine.removals.filters.options import FilterParameters
 
 FIGURES = "filters"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.engine.pruning.units.channel_slices import Group, Kind, Member, Side, Slice
+from core.engine.pruning.filters.channel_slices import Group, Kind, Member, Side, Slice
 from core.errors import UnsupportedArchitecture
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
+from core.engine.pruning.filters.channel_slices import Group
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network, mean_loss
-from core.engine.pruning.units.channel_slices import Group
-from core.engine.pruning.units.coupled_channels import CoupledChannels
 
 Dropped = Mapping[str, Tensor]
 """Inputs of layers that no longer count, by the layer's name."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from core.counting import counted
 from core.engine.datasets.image_set import ImageSet
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.network import Network, mean_loss
-from core.engine.pruning.units.coupled_channels import CoupledChannels
 
 _RATES = tuple(tenth / 10 for tenth in range(1, 10))
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from core.engine.pruning.units.coupled_channels import CoupledChannels
+from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.errors import InvalidSparsity
 
 _ROUNDING = 0.5

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from core.engine.evaluation.flops import count_flops
 from core.engine.models.reshaping import reshape_modules
-from core.engine.pruning.units.channel_slices import Group
-from core.engine.pruning.units.dependency_graph import coupled_groups
+from core.engine.pruning.filters.channel_slices import Group
+from core.engine.pruning.filters.dependency_graph import coupled_groups
 from core.errors import UnsupportedArchitecture
 
 _TOLERANCE = 1e-3
