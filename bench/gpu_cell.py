@@ -17,9 +17,9 @@ from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.options.patterns import STRUCTURED
+from core.engine.pruning.blocks.language_pass import UnitRemovalPass
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
-from core.engine.pruning.units.language_pass import UnitRemovalPass
 from core.pipeline.passes import walk_for
 from core.pipeline.plans import make_plan
 from core.pipeline.recipes.validation import resolve_request

@@ -6,8 +6,8 @@ import torch
 
 from core.engine.models.folder import ModelFolder
 from core.engine.options.patterns import STRUCTURED
+from core.engine.pruning.blocks.language_pass import UnitRemovalPass
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
-from core.engine.pruning.units.language_pass import UnitRemovalPass
 from core.pipeline.plans import make_plan, make_unit_removal_plan
 from core.pipeline.recipes.validation import ResolvedRequest
 

@@ -11,8 +11,8 @@ from core.engine.models.tensors import DTYPES
 from core.engine.options.patterns import parse_pattern
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.pruning.allocation.global_ranking import global_counts
+from core.engine.pruning.blocks.plan import UnitRemovalPlan
 from core.engine.pruning.layerwise.plan import LayerwisePlan
-from core.engine.pruning.units.plan import UnitRemovalPlan
 from core.engine.removals.cut import Cut
 from core.engine.removals.weights.options import prunable_linears, selection_of
 from core.methods.engine import build_method, build_unit_method

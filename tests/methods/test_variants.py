@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import ModelDescription
 from core.engine.models.folder import open_model
+from core.engine.pruning.blocks.language_pass import UnitRemovalPass
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
-from core.engine.pruning.units.language_pass import UnitRemovalPass
 from core.errors import InvalidParameters, InvalidTarget
 from core.methods.cost import Tokens
 from core.methods.method_info import MethodInfo

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from core.engine.evaluation.divergence import divergences
+from core.engine.pruning.blocks.trial import ends_after_trial
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.streams.block_gradients import forward_blocks
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
-from core.engine.pruning.units.trial import ends_after_trial
 from core.engine.removals.layers.counts import required_layers
 from core.errors import InvalidSparsity
 from core.methods.frontier.layer_drop import LayerDrop, descend

@@ -15,9 +15,9 @@ from secateur_wire.base import JsonObject
 from secateur_wire.metrics import Metrics, Parameters, Perplexity, Sizes, Sparsity
 
 if TYPE_CHECKING:
+    from core.engine.pruning.blocks.plan import UnitRemovalPlan
     from core.engine.pruning.layerwise.plan import LayerwisePlan
     from core.engine.pruning.results import PruneResult
-    from core.engine.pruning.units.plan import UnitRemovalPlan
 
 
 def prune_result(

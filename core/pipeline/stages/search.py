@@ -19,8 +19,8 @@ from core.engine.evaluation.latency import DenseLatency
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import DTYPES
+from core.engine.pruning.blocks.plan import UnitRemovalPlan
 from core.engine.pruning.plan import model_facts
-from core.engine.pruning.units.plan import UnitRemovalPlan
 from core.engine.pruning.units.removal import UnitCounts
 from core.engine.pruning.units.removal_config import config_after_removal
 from core.engine.removals.layers.counts import first_that_may_go

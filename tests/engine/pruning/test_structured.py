@@ -18,11 +18,11 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel
 from core.engine.models.tensors import load_tensors
+from core.engine.pruning.blocks.language_pass import UnitRemovalPass
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.block_gradients import backward_blocks
 from core.engine.pruning.streams.hidden_state_cache import HiddenStateCache
 from core.engine.pruning.streams.stream import ActivationBudget
-from core.engine.pruning.units.language_pass import UnitRemovalPass
 from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets, remove_units
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters, InvalidSparsity

@@ -1,5 +1,5 @@
-"""Units: heads, channels, layers and filters that are removed as one, from language models and from classifiers.
+"""Units of a language model's blocks: heads, channels and layers, each removed as one.
 
-The context in which a method ranks them, plans, the removal itself and what of a network is coupled live here; the
-rankings of a single method are beside that method.
+What a unit owns in each tensor, its removal, what stays of a model, and the context in which a method ranks units live
+here; the rankings of a single method are beside that method. The pass that removes them is in `blocks`.
 """

@@ -6,9 +6,9 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from core.engine.pruning.blocks.block_choice import BlockChoice
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.streams.stream import Stream
-from core.engine.pruning.units.block_choice import BlockChoice
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.narrow_model import narrow_model
 from core.engine.pruning.units.output_biases import with_biases

@@ -20,21 +20,21 @@ from core.engine.models.experts import saved_tensors
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.block_pass import BlockPass
+from core.engine.pruning.blocks.block_choice import BlockChoice
+from core.engine.pruning.blocks.plan import UnitRemovalPlan
+from core.engine.pruning.blocks.rows import rows_of_layer
+from core.engine.pruning.blocks.split_choice import WEIGHT_READS, choose_split
 from core.engine.pruning.compensation.expert_refit import ExpertRefit
 from core.engine.pruning.compensation.unit_refit import UnitRefit
 from core.engine.pruning.expert_rows import ExpertsLeftRow
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.results import PruneResult, UnitRow
-from core.engine.pruning.units.block_choice import BlockChoice
 from core.engine.pruning.units.block_tokens import PrunedBlock
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.narrow_model import narrow_model
 from core.engine.pruning.units.output_biases import with_biases
-from core.engine.pruning.units.plan import UnitRemovalPlan
 from core.engine.pruning.units.planned_tensors import PlannedTensors, TrainedWeights
 from core.engine.pruning.units.removal import KeptUnits, UnitCounts, layer_unit_sets, remove_units
-from core.engine.pruning.units.rows import rows_of_layer
-from core.engine.pruning.units.split_choice import WEIGHT_READS, choose_split
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
 from core.errors import InvalidRequest
