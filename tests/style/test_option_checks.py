@@ -2,8 +2,8 @@ from textwrap import dedent
 
 import pytest
 
-from tests.style.option_checks import findings
-from tests.style.source import Source, parsed
+from tests.style.option_checks import definitions_of, findings
+from tests.style.source import Source, parsed, product
 
 _PRODUCT = {
     "core/engine/options/base.py": """
@@ -86,6 +86,12 @@ def test_each_way_of_asking_is_found_outside_the_room(rule: str, source: str) ->
 )
 def test_what_does_not_ask_is_left_alone(source: str) -> None:
     assert not list(findings(_product(source)))
+
+
+def test_the_product_defines_everything_that_is_looked_for() -> None:
+    definitions = definitions_of(product())
+    kinds = ("options", "members", "ids", "patterns", "descriptions")
+    assert not [kind for kind in kinds if not getattr(definitions, kind)], "these moved: look for them where they are"
 
 
 def _product(source: str) -> list[Source]:
