@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from core.engine.removals.widths.counts import WidthReduction
+from core.engine.architectures.width_reduction import WidthReduction
 
 
 @dataclass(frozen=True)

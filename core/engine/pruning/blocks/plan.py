@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.architectures.unit_kind import AttentionMode, UnitKind
 from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
+from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.options.compensation import Refit
 from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
-from core.engine.removals.widths.counts import WidthReduction
 from secateur_wire.base import JsonObject
 
 

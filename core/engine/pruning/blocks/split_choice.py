@@ -9,6 +9,7 @@ from torch import Tensor
 
 from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.unit_splits import FLOOR, SPLIT_TOKENS
+from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.pruning.streams.stream import RecordedArguments
@@ -16,7 +17,6 @@ from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.dense_blocks import dense_blocks
 from core.engine.pruning.units.removal import KeptUnits
 from core.engine.pruning.units.unit_masks import UnitMasks
-from core.engine.removals.widths.counts import WidthReduction
 
 WEIGHT_READS: Final = 2
 

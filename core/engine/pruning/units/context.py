@@ -12,6 +12,7 @@ from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
+from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.schedule import counts_at
@@ -26,7 +27,6 @@ from core.engine.pruning.units.removal import (
     layer_unit_sets,
     require_finite,
 )
-from core.engine.removals.widths.counts import WidthReduction
 
 Scores = Sequence[Mapping[KindName, Tensor]]
 """The score of each unit of each decoder layer, by kind: [units]; the highest are kept."""
