@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.engine.checkpoints.safetensors_header import encode_header, read_header
-from core.engine.checkpoints.untrusted_json import MOST_LEVELS, MOST_VALUES, parse_json
 from core.engine.datasets.text_files import describe
 from core.errors import CorruptSafetensors, UnusableDataset
+from core.untrusted_json import FILE_LIMITS, parse_json
 
 SECONDS_A_CASE = 60
 """A case takes a millisecond; only one that hangs takes this."""
@@ -113,13 +113,13 @@ def test_a_reader_that_dies_is_an_unusable_dataset(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("kind", ["values", "levels", "names"])
 def test_json_is_bounded_before_it_is_believed(kind: str) -> None:
     text = {
-        "values": b"[" + b"[]," * MOST_VALUES + b"[]]",
-        "levels": b"[" * (MOST_LEVELS + 1) + b"]" * (MOST_LEVELS + 1),
+        "values": b"[" + b"[]," * FILE_LIMITS.values + b"[]]",
+        "levels": b"[" * (FILE_LIMITS.levels + 1) + b"]" * (FILE_LIMITS.levels + 1),
         "names": b'{"a": 1, "b": 2, "a": 1}',
     }[kind]
     with pytest.raises(ValueError, match={"values": "values", "levels": "levels", "names": "'a' is given twice"}[kind]):
         parse_json(text)
-    assert parse_json(b"[" * MOST_LEVELS + b"]" * MOST_LEVELS)
+    assert parse_json(b"[" * FILE_LIMITS.levels + b"]" * FILE_LIMITS.levels)
 
 
 _DIMENSIONS = st.lists(st.integers(0, 6), max_size=4)

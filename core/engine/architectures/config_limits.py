@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from core.engine.checkpoints.files import CONFIG_FILE
 from core.engine.checkpoints.safetensors_header import TensorEntry
-from core.engine.checkpoints.untrusted_json import entries_of
 from core.errors import UnusableModel
+from core.untrusted_json import entries_of, path_to
 
 MOST_VALUES: Final = 100_000
 MOST_LEVELS: Final = 16
@@ -52,7 +52,7 @@ def check_extent(config: Mapping[str, Any]) -> None:
                 where = f" with those of {path[:200]!r}" if path else ""
                 raise UnusableModel(f"{CONFIG_FILE} has more than {MOST_VALUES} values{where}", param="model")
             for key, value in holder.items() if isinstance(holder, Mapping) else enumerate(holder):
-                here = f"{path}.{key}" if path else str(key)
+                here = path_to(path, key)
                 if any(isinstance(each, str) and _NO_TEXT.search(each) for each in (key, value)):
                     raise _refusal(ascii(here)[1:-1], "and what it says is no text: it has NUL or half of a character")
                 if isinstance(value, dict | list):
@@ -80,12 +80,13 @@ def check_sizes(config: Mapping[str, Any], tensors: Mapping[str, TensorEntry]) -
         is_size = is_layers or (_SIZE.fullmatch(key) is not None and _NO_SIZE.fullmatch(key) is None)
         limit = most_layers if is_layers else most
         least = 1 if _ABOVE_ZERO.fullmatch(key) else -limit if is_layers else 0  # some count layers from the end
+        is_share = _SHARE.fullmatch(key) is not None
+        highest = _LARGEST_FACTOR if _FACTOR.fullmatch(key) else _LARGEST
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, float) and math.isnan(each):
                 raise _refusal(path, "and not a number is none that a model has")
-            if _SHARE.fullmatch(key) and isinstance(each, int | float) and not 0 <= each <= 1:
+            if is_share and isinstance(each, int | float) and not 0 <= each <= 1:
                 raise _refusal(path, f"and {each} is not from 0 to 1")
-            highest = _LARGEST_FACTOR if _FACTOR.fullmatch(key) else _LARGEST
             if type(each) is int and abs(each) > highest:
                 raise _refusal(path, f"and a whole number of {highest} at most is needed")
             if not is_size or (isinstance(each, str) and (each == "auto" or each is not value)):

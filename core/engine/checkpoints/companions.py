@@ -7,8 +7,8 @@ from typing import Any
 from core.engine.checkpoints.chat_templates import check_templates
 from core.engine.checkpoints.code_choices import refuse_choices
 from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, MOST_BYTES, TEMPLATE_FILE
-from core.engine.checkpoints.untrusted_json import parse_json
 from core.errors import UnsafeConfig, UnusableModel
+from core.untrusted_json import parse_json
 
 _TEMPLATE_FOLDER = "additional_chat_templates"
 _TEMPLATE_KEY = "chat_template"

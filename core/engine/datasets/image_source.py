@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, Protocol
 import pyarrow
 import pyarrow.parquet
 
-from core.engine.checkpoints.untrusted_json import parse_json
 from core.engine.datasets.formats import IMAGE_FOLDER, IMAGE_FORMATS, IMAGE_PARQUET
 from core.engine.datasets.parquet import column_type, readable
 from core.errors import UnusableDataset
+from core.untrusted_json import parse_json
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 """Suffixes of image files; other files in a folder are ignored."""

@@ -12,9 +12,9 @@ from typing import Any
 from PIL import Image
 
 from core.engine.architectures.classifier_architecture import USUAL_SIDE
-from core.engine.checkpoints.untrusted_json import parse_json
 from core.engine.datasets.image_codec import in_channels
 from core.errors import UnusableDataset, UnusableModel
+from core.untrusted_json import parse_json
 from secateur_wire.models import ImageShape
 
 PREPROCESSOR_FILE = "preprocessor_config.json"

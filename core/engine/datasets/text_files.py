@@ -7,10 +7,10 @@ from typing import Any, BinaryIO
 
 from pydantic import BaseModel
 
-from core.engine.checkpoints.untrusted_json import parse_json
 from core.engine.datasets.formats import TEXT_FORMATS
 from core.engine.datasets.sandbox import run_sandboxed
 from core.errors import UnusableDataset
+from core.untrusted_json import parse_json
 
 _MAX_LINE_BYTES = 64 * 2**20
 _PLAIN_BYTES = 2**16
