@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
+from api.http.proxies import client_address
 from api.state import ApiState
 from core.database import transaction
 from core.errors import Unauthenticated
@@ -52,30 +53,50 @@ DatabaseSession = Annotated[Session, Depends(_session, scope="function")]
 """One transaction around the route, committed before the answer is sent."""
 
 
-def _principal(
-    request: Request, state: State, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Principal:
-    """Authenticate the caller, within their rate limit; the principal is kept in the request's state for the log."""
+async def authenticate_caller(request: Request) -> Principal:
+    """Authenticate the caller, within their rate limit; the principal is kept in the request's state.
+
+    Routes call this before they read the body. Raises Unauthenticated and RateLimited.
+    """
+    return await to_thread.run_sync(_authenticate, request, request.app.state.api, await _bearer(request))
+
+
+def _authenticate(request: Request, state: ApiState, credentials: HTTPAuthorizationCredentials | None) -> Principal:
     try:
         if credentials is None:
             raise Unauthenticated("send an API key: Authorization: Bearer sct_…")
-        state.rates.count_request(credentials.credentials)
         with transaction(state.sessions) as session:  # of its own: last use is kept whatever becomes of the request
             principal = authenticate(session, credentials.credentials, state.secret)
     except Unauthenticated as error:
         # A valid key is never refused for its address: behind a proxy or a NAT that is the address of many.
         refuse(request, state, credentials.credentials if credentials else None, error)
         raise
+    state.rates.count_request(principal.key_id)
     request.state.principal = principal
+    return principal
+
+
+async def _principal(
+    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Principal:
+    """Return the caller, whom the route has authenticated."""
+    principal: Principal = request.state.principal
     return principal
 
 
 def refuse(request: Request, state: ApiState, token: str | None, error: Unauthenticated) -> None:
     """Count a request whose key, if any, is none, and write down one that has a key. Raises RateLimited."""
-    address = request.client.host if request.client else "unknown"
-    state.rates.count_failure(address)
+    state.rates.count_failure(client_address(request))
     if token:
-        state.refused_keys.note(address, token, error.message)
+        state.refused_keys.note(client_address(request), token, error.message)
+
+
+_roles: dict[Callable[..., Any], Role] = {}
+
+
+def role_of(dependency: Callable[..., Any]) -> Role | None:
+    """Return the role that a dependency requires of an API key; None where it requires none."""
+    return _roles.get(dependency)
 
 
 def with_role(role: Role, principal_of: Callable[..., Principal]) -> Any:
@@ -85,6 +106,8 @@ def with_role(role: Role, principal_of: Callable[..., Principal]) -> Any:
         principal.require(role)
         return principal
 
+    if principal_of is _principal:
+        _roles[check] = role
     return Security(check, scopes=[role])
 
 

@@ -53,6 +53,8 @@ class ApiState:
     check_slots: CheckSlots
     part_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
     """Slots for uploads' parts on their way to the store, each in memory; those still arriving lie on disk."""
+    parser_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
+    """Slots for bodies that are parsed in a thread: two threads at once would parse no more, and hold up more."""
     watch_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))
     """Slots for event streams that read new events."""
     search_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))

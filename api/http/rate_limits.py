@@ -4,7 +4,6 @@ Counted in Redis where that is the broker, so that all API processes count toget
 worth an outage: while it is away nothing is limited.
 """
 
-import hashlib
 import threading
 import time
 from typing import Any
@@ -15,6 +14,7 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
+from api.http.proxies import network_of
 from core.errors import RateLimited
 from core.keepalives import redis_keepalives
 from core.service.jobs.broker import broker_url
@@ -49,13 +49,17 @@ class Rates:
         self._is_away = False
         self._lock = threading.Lock()
 
-    def count_request(self, token: str) -> None:
-        """Count a request with this token, valid or not. Raises RateLimited."""
-        self._count("key", hashlib.sha256(token.encode()).hexdigest()[:32], "requests with this key", self._limits)
+    def count_request(self, key_id: str) -> None:
+        """Count a request with this key, which was found valid: nobody else chooses what is counted."""
+        self._count("key", key_id, "requests with this key", self._limits)
+
+    def count_page(self, key_id: str) -> None:
+        """Count a request of a browser that is signed in with this key. Raises RateLimited."""
+        self._count("browser", key_id, "requests of browsers signed in with this key", self._limits)
 
     def count_failure(self, address: str) -> None:
-        """Count a request from this address without a valid key. Raises RateLimited."""
-        self._count("address", address, "requests without a valid key from this address", self._limits)
+        """Count a request without a valid key from the network of this address. Raises RateLimited."""
+        self._count("address", network_of(address), "requests without a valid key from this address", self._limits)
 
     def count_firing(self, trigger_id: str) -> None:
         """Count a firing of this trigger. Raises RateLimited."""

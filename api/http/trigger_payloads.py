@@ -1,14 +1,19 @@
 """Requests that fire a trigger: read to the end, with any error in them kept for the trigger's history."""
 
-import json
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
 
-from api.http.body_limits import check_json
-from core.errors import InvalidRequest, SecateurError
+from api.dependencies import State
+from api.http.bodies import parse_body, parsed, read_body
+from api.http.proxies import client_address
+from api.state import ApiState
+from core.database import transaction
+from core.errors import NotFound, SecateurError
+from core.service.triggers import service
 from core.service.triggers.authentication import LONGEST_EVENT_ID, SentHeaders
 from core.service.triggers.firing import TriggerDelivery
+from core.service.triggers.tables import TriggerRow
 
 PAYLOAD = {
     "requestBody": {
@@ -31,14 +36,35 @@ IdempotencyKey = Annotated[
 
 async def _delivery(
     request: Request,
+    state: State,
     idempotency_key: IdempotencyKey = None,
 ) -> TriggerDelivery:
     """Read a delivery from a caller with an API key, who needs no other proof."""
-    return await read_delivery(request, SentHeaders(idempotency_key=idempotency_key))
+    return await _read_delivery(request, state, SentHeaders(idempotency_key=idempotency_key))
+
+
+def _trigger_of_url(token: str, request: Request, state: State) -> TriggerRow:
+    """Return the trigger whose secret URL this is, and count its firing, before anything is read.
+
+    Raises NotFound and RateLimited.
+    """
+    try:
+        with transaction(state.sessions) as session:
+            trigger = service.find_by_token(session, token, state.secret)
+    except NotFound:
+        state.rates.count_failure(client_address(request))
+        raise
+    state.rates.count_firing(trigger.id)
+    return trigger
+
+
+TriggerOfUrl = Annotated[TriggerRow, Depends(_trigger_of_url)]
 
 
 async def _proven(
     request: Request,
+    state: State,
+    _: TriggerOfUrl,
     idempotency_key: IdempotencyKey = None,
     webhook_id: Annotated[
         str | None,
@@ -56,23 +82,22 @@ async def _proven(
 ) -> TriggerDelivery:
     """Read a delivery from anyone who knows the URL, with the headers that may prove who sent it."""
     headers = SentHeaders(webhook_id, webhook_timestamp, webhook_signature, x_webhook_secret, idempotency_key)
-    return await read_delivery(request, headers)
+    return await _read_delivery(request, state, headers)
 
 
-async def read_delivery(request: Request, headers: SentHeaders) -> TriggerDelivery:
+async def _read_delivery(request: Request, state: ApiState, headers: SentHeaders) -> TriggerDelivery:
     """Read the body and parse it; an error (too long, too slow, not JSON) is kept for the route to raise."""
     try:
-        body = await request.body()
+        body = await read_body(request)
     except SecateurError as error:
         declared = request.headers.get("content-length", "")
         return TriggerDelivery(
             headers, size=int(declared) if declared.isdigit() and len(declared) < 16 else 0, refusal=error
         )
     try:
-        if body:
-            check_json(body)
-        return TriggerDelivery(headers, body, json.loads(body) if body else {}, len(body))
-    except InvalidRequest as error:
+        payload = await parsed(body, parse_body, state.parser_slots) if body else {}
+        return TriggerDelivery(headers, body, payload, len(body))
+    except SecateurError as error:
         return TriggerDelivery(headers, body, size=len(body), refusal=error)
 
 

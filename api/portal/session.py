@@ -1,16 +1,18 @@
 """Sessions of browsers, and the proof that a form was sent by a page of ours."""
 
 import hmac
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
-from starlette.datastructures import ImmutableMultiDict, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from api.dependencies import State, with_role
+from api.http.bodies import parsed, read_body
+from api.http.proxies import client_address
 from core.database import transaction
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
 from core.service.teams.principal import Principal
@@ -59,10 +61,10 @@ class Form:
         return Form({name: values for name, values in self.lists.items() if name not in names})
 
 
-def read_form(sent: ImmutableMultiDict[str, Any]) -> Form:
+def read_form(sent: Iterable[tuple[str, Any]]) -> Form:
     """Return the text fields of a form. Raises InvalidRequest where one holds what cannot be stored."""
     lists: dict[str, list[str]] = {}
-    for name, value in sent.multi_items():
+    for name, value in sent:
         if isinstance(value, UploadFile):
             continue
         if "\0" in value or "\0" in name:
@@ -72,16 +74,20 @@ def read_form(sent: ImmutableMultiDict[str, Any]) -> Form:
     return Form(lists)
 
 
-async def _posted(request: Request) -> Form:
+def _parse_form(body: bytes) -> Form:
+    """Parse a form as browsers send it. Raises InvalidRequest where it has too many fields, or as `read_form`."""
+    if body.count(b"&") >= _MOST_FIELDS:
+        raise InvalidRequest(f"the form cannot be read: it has more than {_MOST_FIELDS} fields")
+    return read_form(parse_qsl(body.decode("latin-1"), keep_blank_values=True))
+
+
+async def _posted(request: Request, state: State) -> Form:
     """Return the posted form, kept in the request's state: where signing in comes first, nothing typed is lost."""
     form = Form()
     if request.method not in _SAFE:
         sent_as = request.headers.get("content-type", "").partition(";")[0]
         if sent_as == "application/x-www-form-urlencoded":
-            try:
-                form = read_form(await request.form(max_fields=_MOST_FIELDS))
-            except HTTPException as error:
-                raise InvalidRequest(f"the form cannot be read: {error.detail}") from None
+            form = await parsed(await read_body(request), _parse_form, state.parser_slots)
     request.state.posted = form
     return form
 
@@ -108,9 +114,13 @@ def session_of(request: Request, state: State) -> Principal:
     token = request.cookies.get(COOKIE, "")
     if not token:
         raise Unauthenticated("sign in with an API key")
-    state.rates.count_request(token)
-    with transaction(state.sessions) as session:
-        who = signed_in(session, token, state.secret)
+    try:
+        with transaction(state.sessions) as session:
+            who = signed_in(session, token, state.secret)
+    except Unauthenticated:
+        state.rates.count_failure(client_address(request))
+        raise
+    state.rates.count_page(who.principal.key_id)
     request.state.signed_in = who
     request.state.principal = who.principal
     request.state.csrf = form_token(token, state.secret)

@@ -1,6 +1,6 @@
 """The files of a job's artifact."""
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response, StreamingResponse
 
 from api.dependencies import DatabaseSession, Member, State, Viewer
@@ -8,6 +8,7 @@ from api.http.archives import MEDIA_TYPE, artifact_archive
 from api.http.downloads import Conditions, artifact_file
 from api.http.problem_documents import problems
 from api.http.ranges import DOWNLOAD_ANSWERS
+from api.http.routing import Router
 from core.database import transaction
 from core.errors import Conflict, Forbidden, NotFound, RangeNotSatisfiable, StoreUnavailable, Unauthenticated
 from core.service.jobs import service
@@ -15,7 +16,7 @@ from core.service.retention import deletion
 from core.storage.removal import remove_prefixes
 from secateur_wire.jobs import ArtifactList
 
-router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
+router = Router(prefix="/v1/jobs", tags=["artifacts"])
 
 
 @router.get("/{job_id}/artifacts", responses=problems(Unauthenticated, NotFound))

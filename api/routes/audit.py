@@ -2,16 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from api.dependencies import Admin, After, DatabaseSession, Limit
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
 from core.service.teams.audit import list_audit as read_audit
 from secateur_wire.base import Page
 from secateur_wire.teams import AuditEntry
 
-router = APIRouter(prefix="/v1/audit", tags=["team"])
+router = Router(prefix="/v1/audit", tags=["team"])
 
 
 @router.get("", responses=problems(Unauthenticated, Forbidden, InvalidRequest))

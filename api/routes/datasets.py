@@ -1,12 +1,12 @@
 """Registered texts and image sets, for calibration and evaluation."""
 
-from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core.database import transaction
 from core.errors import (
     Conflict,
@@ -27,7 +27,7 @@ from core.storage.removal import remove_prefixes
 from secateur_wire.base import Page
 from secateur_wire.datasets import Dataset
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+router = Router(prefix="/v1/datasets", tags=["datasets"])
 
 
 @router.get("", responses=problems(Unauthenticated, InvalidRequest))

@@ -2,17 +2,18 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from starlette.responses import Response
 
 from api.dependencies import DatabaseSession, Viewer
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core.errors import NotFound, Unauthenticated
 from core.service.discoveries.asking import get_discovery
 from core.service.discoveries.states import OPEN
 from secateur_wire.discoveries import Discovery
 
-router = APIRouter(prefix="/v1/discoveries", tags=["models"])
+router = Router(prefix="/v1/discoveries", tags=["models"])
 
 POLL_SECONDS = 2
 """Seconds after which whoever waits for a discovery should ask again."""

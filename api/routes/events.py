@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import Header, Query
 from sqlalchemy.orm import Session
 from sse_starlette import ServerSentEvent
 from starlette.concurrency import run_in_threadpool
@@ -12,6 +12,7 @@ from starlette.responses import Response
 from api.dependencies import State, Viewer
 from api.events.stream import LARGEST_SEQUENCE, event_stream, last_event
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from api.state import ApiState
 from core.database import transaction
 from core.errors import InvalidRequest, NotFound, Unauthenticated
@@ -19,7 +20,7 @@ from core.service.jobs.service import read_events
 from core.service.teams.principal import Principal
 from secateur_wire.jobs import EventPage
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = Router(prefix="/v1/jobs", tags=["jobs"])
 
 _EXAMPLE = (
     "id: 2\nevent: stage\n"

@@ -2,16 +2,16 @@
 
 from typing import Literal
 
-from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.dependencies import State
 from api.http import readiness
 from api.http.problem_documents import problem_response, problems
+from api.http.routing import Router
 from core.errors import Unavailable
 
-router = APIRouter(tags=["health"])
+router = Router(tags=["health"])
 
 
 class Health(BaseModel):

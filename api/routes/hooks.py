@@ -1,14 +1,14 @@
 """The secret URLs of triggers: for pipelines and hubs, which have no API key."""
 
-from fastapi import APIRouter, BackgroundTasks, Request
+from fastapi import BackgroundTasks
 from starlette.responses import Response
 
 from api.dependencies import State
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from api.http.trigger_answers import firing_response
-from api.http.trigger_payloads import PAYLOAD, SentToUrl
+from api.http.trigger_payloads import PAYLOAD, SentToUrl, TriggerOfUrl
 from api.routes.jobs import SUBMIT_ERRORS
-from core.database import transaction
 from core.errors import (
     Conflict,
     NotFound,
@@ -18,11 +18,10 @@ from core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from core.service.triggers import service
 from core.service.triggers.firing import fire_by_url
 from core.service.triggers.schemas import Firing
 
-router = APIRouter(prefix="/v1/hooks", tags=["triggers"])
+router = Router(prefix="/v1/hooks", tags=["triggers"])
 
 
 @router.post(
@@ -42,16 +41,9 @@ router = APIRouter(prefix="/v1/hooks", tags=["triggers"])
     ),
     openapi_extra=PAYLOAD,
 )
-def fire_hook(token: str, request: Request, sent: SentToUrl, state: State, background: BackgroundTasks) -> Response:
+def fire_hook(trigger: TriggerOfUrl, sent: SentToUrl, state: State, background: BackgroundTasks) -> Response:
     """Fire the trigger whose secret URL this is, with a payload. One event makes one job: its id is the header
     webhook-id or Idempotency-Key, what stands at the trigger's `event_id` in the payload, or, of the hub, the
     commit.
     """
-    try:
-        with transaction(state.sessions) as session:
-            trigger = service.find_by_token(session, token, state.secret)
-    except NotFound:
-        state.rates.count_failure(request.client.host if request.client else "unknown")
-        raise
-    state.rates.count_firing(trigger.id)
     return firing_response(fire_by_url(state.triggers, trigger, sent), state, background)

@@ -1,15 +1,14 @@
 """The token a team's models and datasets are fetched from the hub with; for admins. It is written, and never shown."""
 
-from fastapi import APIRouter
-
 from api.dependencies import Admin, DatabaseSession, State
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
 from core.service.sources import hub_tokens
 from core.service.sources.schemas import HubTokenBody
 from secateur_wire.teams import HubToken
 
-router = APIRouter(prefix="/v1/team/hub-token", tags=["team"])
+router = Router(prefix="/v1/team/hub-token", tags=["team"])
 
 
 @router.get("", responses=problems(Unauthenticated, Forbidden))

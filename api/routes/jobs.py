@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Query, Request
+from fastapi import BackgroundTasks, Query, Request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.responses import Response
@@ -11,6 +11,7 @@ from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, 
 from api.events.after_commit import hint_after_commit
 from api.http.body_errors import BODY_ERRORS
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core import telemetry
 from core.errors import (
     Conflict,
@@ -38,7 +39,7 @@ from secateur_wire.jobs import AttemptPage
 from secateur_wire.states import JobStatus
 from secateur_wire.ways import WayToRun
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = Router(prefix="/v1/jobs", tags=["jobs"])
 
 _METADATA = "metadata."
 

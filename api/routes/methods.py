@@ -1,14 +1,13 @@
 """The catalogue of methods."""
 
-from fastapi import APIRouter
-
 from api.dependencies import Viewer
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core.errors import Unauthenticated
 from core.methods.registry import METHODS
 from secateur_wire.methods import Method, MethodList
 
-router = APIRouter(prefix="/v1/methods", tags=["methods"])
+router = Router(prefix="/v1/methods", tags=["methods"])
 
 
 @router.get("", responses=problems(Unauthenticated))

@@ -1,12 +1,12 @@
 """Metrics for Prometheus: of this process, and of the fleet as the database knows it."""
 
-from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from api.dependencies import State
+from api.http.routing import Router
 
-router = APIRouter(tags=["health"])
+router = Router(tags=["health"])
 
 
 @router.get(

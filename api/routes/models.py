@@ -1,6 +1,5 @@
 """Registered models, and a look at one before a job is submitted."""
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.orm import Session
 from starlette.responses import Response
@@ -8,6 +7,7 @@ from starlette.responses import Response
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
 from api.http.body_errors import BODY_ERRORS
 from api.http.problem_documents import as_invalid_request, problems
+from api.http.routing import Router
 from api.routes.discoveries import LATER, answer_later
 from core.database import transaction
 from core.errors import (
@@ -41,7 +41,7 @@ from core.storage.removal import remove_prefixes
 from secateur_wire.base import Page
 from secateur_wire.models import Model
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = Router(prefix="/v1/models", tags=["models"])
 
 
 @router.get("", responses=problems(Unauthenticated, InvalidRequest))

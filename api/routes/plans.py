@@ -1,11 +1,11 @@
 """Plans: a goal and a model, and the job that serves it."""
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.dependencies import DatabaseSession, State, Viewer
 from api.http.body_errors import BODY_ERRORS
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from api.routes.discoveries import LATER, answer_later
 from core.errors import (
     DiscoveryFailed,
@@ -19,7 +19,7 @@ from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
 from core.service.plans import service
 from secateur_wire.plans import Plan, PlanBody
 
-router = APIRouter(prefix="/v1/plans", tags=["plans"])
+router = Router(prefix="/v1/plans", tags=["plans"])
 
 
 @router.post(

@@ -1,12 +1,12 @@
 """Publications: artifacts pushed to the hub or to a bucket."""
 
-from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core.errors import (
     Conflict,
     Forbidden,
@@ -21,7 +21,7 @@ from core.service.publications.schemas import PublicationBody, RequestIdentity
 from secateur_wire.base import Page
 from secateur_wire.publications import Publication
 
-router = APIRouter(tags=["publications"])
+router = Router(tags=["publications"])
 
 
 @router.post(

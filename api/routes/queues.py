@@ -1,14 +1,13 @@
 """Queues: what waits in each, and what runs."""
 
-from fastapi import APIRouter
-
 from api.dependencies import DatabaseSession, Viewer
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core.errors import Unauthenticated
 from core.service.jobs import fleet
 from secateur_wire.fleet import Queue, QueueList
 
-router = APIRouter(prefix="/v1/queues", tags=["workers"])
+router = Router(prefix="/v1/queues", tags=["workers"])
 
 
 @router.get("", responses=problems(Unauthenticated))

@@ -1,14 +1,13 @@
 """Retention policy of a team's artifacts; for admins."""
 
-from fastapi import APIRouter
-
 from api.dependencies import Admin, DatabaseSession
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
 from core.service.retention import service
 from core.service.retention.schemas import Retention, RetentionPolicy, RetentionPreview
 
-router = APIRouter(prefix="/v1/team/retention", tags=["team"])
+router = Router(prefix="/v1/team/retention", tags=["team"])
 
 
 @router.get("", responses=problems(Unauthenticated, Forbidden))

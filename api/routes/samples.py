@@ -2,18 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import CreateOnce, DatabaseSession, Member, Viewer
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core.errors import Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
 from core.service.samples.requests import get_request, request_samples
 from secateur_wire.samples import SampleBody, SampleRequest
 
-router = APIRouter(prefix="/v1/samples", tags=["models"])
+router = Router(prefix="/v1/samples", tags=["models"])
 
 
 @router.post(

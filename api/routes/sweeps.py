@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, Quality, State, Viewer
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core.errors import (
     Conflict,
     Forbidden,
@@ -25,7 +26,7 @@ from core.service.sweeps.schemas import Sweep, SweepBody, SweepResults
 from secateur_wire.base import Page
 from secateur_wire.states import SweepStatus
 
-router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
+router = Router(prefix="/v1/sweeps", tags=["sweeps"])
 
 
 @router.post(

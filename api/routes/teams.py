@@ -1,14 +1,13 @@
 """The caller's team. Quotas are the operator's to set, with `secateur teams set` on the server."""
 
-from fastapi import APIRouter
-
 from api.dependencies import DatabaseSession, Viewer
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core.errors import Unauthenticated
 from core.service.jobs import quotas
 from secateur_wire.teams import Team
 
-router = APIRouter(prefix="/v1/team", tags=["team"])
+router = Router(prefix="/v1/team", tags=["team"])
 
 
 @router.get("", responses=problems(Unauthenticated))

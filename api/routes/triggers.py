@@ -2,13 +2,14 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, BackgroundTasks, Body, Request
+from fastapi import BackgroundTasks, Body, Request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from api.http.trigger_answers import firing_response
 from api.http.trigger_payloads import PAYLOAD, IdempotencyKey, SentByMember
 from api.routes.jobs import SUBMIT_ERRORS
@@ -31,7 +32,7 @@ from core.service.triggers.validation import look_up_template
 from secateur_wire.base import Page
 from secateur_wire.triggers import TriggerVersion
 
-router = APIRouter(prefix="/v1/triggers", tags=["triggers"])
+router = Router(prefix="/v1/triggers", tags=["triggers"])
 
 
 @router.get("", responses=problems(Unauthenticated, InvalidRequest))

@@ -2,13 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from api.http.upload_parts import OCTETS, take_part
 from core.database import transaction
 from core.errors import (
@@ -42,7 +43,7 @@ from secateur_wire.datasets import Dataset
 from secateur_wire.models import Model
 from secateur_wire.uploads import ReceivedPart, Upload, UploadKind, UploadStatus
 
-router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
+router = Router(prefix="/v1/uploads", tags=["uploads"])
 
 
 @router.post(

@@ -6,13 +6,14 @@ may try one and send again, which tells nobody anything new.
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core.errors import (
     Conflict,
     Forbidden,
@@ -35,7 +36,7 @@ from secateur_wire.webhooks import (
     WebhookType,
 )
 
-router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+router = Router(prefix="/v1/webhooks", tags=["webhooks"])
 
 
 @router.get("", responses=problems(Unauthenticated, InvalidRequest))

@@ -1,16 +1,16 @@
 """Workers: who gave a sign of life lately, what they have, what they do."""
 
-from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
 from api.dependencies import DatabaseSession, State, Viewer
 from api.http.problem_documents import problems
+from api.http.routing import Router
 from core.errors import Unauthenticated
 from core.service.jobs import fleet
 from core.service.jobs.tables import WorkerRow
 from secateur_wire.fleet import Worker, WorkerList
 
-router = APIRouter(prefix="/v1/workers", tags=["workers"])
+router = Router(prefix="/v1/workers", tags=["workers"])
 
 
 @router.get("", responses=problems(Unauthenticated))

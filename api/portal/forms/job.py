@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from api.http.body_limits import check_json
+from api.http.bodies import parse_body
 from api.portal.forms.job_fields import METADATA, PARAMETERS, Field, job_fields, json_or_text, one_a_line
 from api.portal.session import Form
 from core.engine.recovery.registry import RECOVERIES
@@ -38,7 +38,7 @@ def read_body(form: Form) -> dict[str, Any]:
     for part, leading in _LEADING.items():
         if part in body and leading not in body[part]:
             del body[part]
-    check_json(json.dumps(body).encode())
+    parse_body(json.dumps(body).encode())  # the API's limits hold for forms too
     return body
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pydantic import JsonValue
 
-from api.http.body_limits import check_json
+from api.http.bodies import parse_body
 from api.portal.session import Form
 from core.errors import InvalidRequest
 
@@ -49,7 +49,7 @@ def read_sweep(form: Form) -> dict[str, Any]:
     else:
         grid = {name: values for name, values in (("method", methods), ("sparsity", sparsities)) if values}
         body["grid"] = grid | _varied(form.get("varied"))
-    check_json(json.dumps(body).encode())
+    parse_body(json.dumps(body).encode())  # the API's limits hold for forms too
     return body
 
 

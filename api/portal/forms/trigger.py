@@ -3,7 +3,7 @@
 import json
 from typing import Any, Final
 
-from api.http.body_limits import check_json
+from api.http.bodies import parse_body
 from api.portal.session import Form
 from core.errors import InvalidRequest
 from core.service.triggers.schemas import TriggerBody, TriggerChanges
@@ -85,7 +85,6 @@ def _json(form: Form, name: str, empty: Any) -> Any:
     if not text:
         return empty
     try:
-        check_json(text.encode())
+        return parse_body(text.encode())
     except InvalidRequest as error:
         raise InvalidRequest(error.message.replace("the body", name), param=name) from None
-    return json.loads(text)

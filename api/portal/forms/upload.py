@@ -56,7 +56,7 @@ async def sent_form(request: Request) -> AsyncIterator[tuple[Form, dict[str, Bin
     except ClientDisconnect:
         raise UploadRefused("the connection ended before the form did") from None
     try:
-        form = read_form(sent)
+        form = read_form(sent.multi_items())
         require_own_form(request, form)
         files = [each for each in sent.getlist("files") if isinstance(each, UploadFile) and each.filename]
         yield form, {PurePosixPath(each.filename or "").name: each.file for each in files}

@@ -23,6 +23,7 @@ from api.portal.session import (
 from core.database import transaction
 from core.errors import Unauthenticated
 from core.service.teams import sessions
+from core.service.teams.keys import authenticate
 
 router = APIRouter()
 
@@ -49,11 +50,11 @@ def sign_in(request: Request, state: State, posted: Posted) -> Response:
     then = own_path(posted.get("then", HOME))
     key = posted.get("key")
     try:
-        if key:
-            state.rates.count_request(key)
         seconds = state.settings.session_seconds
         with transaction(state.sessions) as session:
-            token = sessions.sign_in(session, key, state.secret, seconds=seconds)
+            principal = authenticate(session, key, state.secret)
+            state.rates.count_request(principal.key_id)
+            token = sessions.sign_in(session, principal, state.secret, seconds=seconds)
     except Unauthenticated as error:
         refuse(request, state, key, error)
         return page(request, "sign_in.html", {"then": then, "error": error.message}, status=401)

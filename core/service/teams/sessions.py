@@ -16,7 +16,6 @@ from sqlalchemy.orm import Session
 from core.database import seconds_from_now
 from core.errors import Unauthenticated
 from core.service.teams import audit
-from core.service.teams.keys import authenticate
 from core.service.teams.principal import Principal
 from core.service.teams.tables import ApiKeyRow, PortalSessionRow, TeamRow
 from secateur_wire.teams import Role
@@ -34,9 +33,8 @@ class SignedIn:
     team_name: str
 
 
-def sign_in(session: Session, token: str, secret: bytes, *, seconds: float) -> str:
-    """Return the token of a new session of an API key, good for so many seconds. Raises Unauthenticated."""
-    principal = authenticate(session, token, secret)
+def sign_in(session: Session, principal: Principal, secret: bytes, *, seconds: float) -> str:
+    """Return the token of a new session of an API key, good for so many seconds."""
     past = (
         select(PortalSessionRow.digest)
         .where(PortalSessionRow.expires_at <= func.statement_timestamp())
