@@ -106,7 +106,7 @@ def with_role(role: Role, principal_of: Callable[..., Principal]) -> Any:
         principal.require(role)
         return principal
 
-    if principal_of is _principal:
+    if principal_of in (_principal,):
         _roles[check] = role
     return Security(check, scopes=[role])
 

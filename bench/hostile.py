@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.hostile_attacks import Figures, Target, deep_json, dripping, long_bodies, watchers
+from bench.hostile_attacks import Figures, Target, deep_json, dripping, freezing, long_bodies, watchers
 from bench.machine import describe_machine
 from bench.page import table
 from core.database import migrate, new_id, session_factory, transaction
@@ -39,15 +39,21 @@ from worker.embedded.postgres import postgres
 EVENTS, EVENT_BYTES = 500, 16_000
 """More than the kernel's buffers of one connection hold."""
 PROBE_SECONDS = 0.05
+FREEZING = {
+    "1 MiB of nested lists": b"[" + b"[[[[]]]]," * (2**20 // 9 - 1) + b"[]]",
+    "1 MiB of faults": b'{"metadata":{' + b",".join(b'"%098d":1' % number for number in range(9_900)) + b"}}",
+}
+"""Bodies that take long to parse: one refused for its number of values, and one just below that number."""
 
 
 @dataclass
 class Probe:
-    """An ordinary request, made again and again beside whatever else goes on."""
+    """An ordinary request and a probe of health, made again and again beside whatever else goes on."""
 
     target: Target
     pid: int
     milliseconds: list[float] = field(default_factory=list)
+    health_milliseconds: list[float] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -66,16 +72,23 @@ class Probe:
         process = psutil.Process(self.pid)
         headers = {"Authorization": f"Bearer {self.target.key}"}
         base = f"http://{self.target.host}:{self.target.port}"
+        asked = (("/v1/team", self.milliseconds), ("/healthz", self.health_milliseconds))
         with httpx.Client(base_url=base, headers=headers, timeout=60) as client:
             while not stop.is_set():
-                began = time.perf_counter()
-                try:
-                    client.get("/v1/team").raise_for_status()
-                except httpx.HTTPError as error:
-                    self.failures.append(str(error))
-                self.milliseconds.append((time.perf_counter() - began) * 1000)
+                for path, milliseconds in asked:
+                    began = time.perf_counter()
+                    try:
+                        client.get(path).raise_for_status()
+                    except httpx.HTTPError as error:
+                        self.failures.append(str(error))
+                    milliseconds.append((time.perf_counter() - began) * 1000)
                 self.megabytes.append(process.memory_info().rss / 1e6)
                 stop.wait(PROBE_SECONDS)
+
+
+def at_99(milliseconds: list[float]) -> float:
+    """Return the 99th percentile."""
+    return sorted(milliseconds)[int(0.99 * len(milliseconds))]
 
 
 def probed(target: Target, pid: int, attack: Callable[[], Figures]) -> tuple[Probe, Figures]:
@@ -164,6 +177,19 @@ def attacks(target: Target, sessions: Any, job: str, seconds: float, scale: floa
     return {
         "bodies of 50 MB": lambda: ran(long_bodies(target, clients=max(int(10 * scale), 4), size=int(50e6))),
         "JSON 10 000 levels deep": lambda: ran(deep_json(target, clients=many, levels=10_000)),
+        **{
+            f"{name}, {with_key}": lambda body=body, key=key: ran(  # type: ignore[misc]
+                freezing(
+                    Target(target.host, target.port, key),
+                    "/v1/jobs" if key else "/healthz",
+                    clients=max(int(20 * scale), 4),
+                    body=body,
+                    seconds=seconds,
+                )
+            )
+            for name, body in FREEZING.items()
+            for with_key, key in (("with a key", target.key), ("without", ""))
+        },
         "headers that drip": lambda: ran(
             dripping(target, clients=many, start=b"GET /v1/jobs HTTP/1.1\r\n", drop=b"X: y\r\n", pause=pause, most=most)
         ),
@@ -190,7 +216,9 @@ def attacks(target: Target, sessions: Any, job: str, seconds: float, scale: floa
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.hostile", description=__doc__)
     parser.add_argument("--seconds", type=float, default=20, help="SECATEUR_SLOW_CLIENT_SECONDS of the server")
-    seconds: float = parser.parse_args().seconds
+    parser.add_argument("--only", default="", help="Attacks whose name holds this.")
+    arguments = parser.parse_args()
+    seconds: float = arguments.seconds
     with tempfile.TemporaryDirectory(prefix="secateur-hostile-") as folder, postgres(Path(folder) / "cluster") as url:
         secret = "of the bench"
         settings = Settings(
@@ -205,7 +233,9 @@ def main() -> int:
         with api_process(settings, Path(folder) / "log") as (process, port):
             target = Target("127.0.0.1", port, key)
             print(f"{describe_machine()}; slow_client_seconds {seconds:g}\n")
-            print(report(target, process.pid, attacks(target, sessions, job, seconds, 1.0)))
+            chosen = attacks(target, sessions, job, seconds, 1.0)
+            chosen = {name: attack for name, attack in chosen.items() if arguments.only in name}
+            print(report(target, process.pid, chosen))
         sessions.kw["bind"].dispose()
     return 0
 
@@ -230,12 +260,15 @@ def report(target: Target, pid: int, chosen: dict[str, Callable[[], Figures]]) -
                 ", ".join(f"{what}: {count}" for what, count in figures.items()),
                 " / ".join(f"{each:.0f}" for each in memory),
                 " / ".join(f"{statistics.median(each.milliseconds):.1f}" for each in (before, during, after)),
+                " / ".join(f"{at_99(each.milliseconds):.1f}" for each in (before, during, after)),
+                " / ".join(f"{at_99(each.health_milliseconds):.1f}" for each in (before, during, after)),
                 f"{max(during.milliseconds):.0f}",
                 str(len(during.failures)),
             ]
         )
         print(f"{name}: done", file=sys.stderr)
-    header = ["attack", "what became of it", "resident MB", "median ms", "longest ms", "failed"]
+    latencies = ["p50 ms", "p99 ms", "/healthz p99 ms", "longest ms"]
+    header = ["attack", "what became of it", "resident MB", *latencies, "failed"]
     return table(header, rows)
 
 

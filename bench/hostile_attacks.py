@@ -13,19 +13,16 @@ Figures = dict[str, str]
 
 @dataclass(frozen=True)
 class Target:
-    """A server and a key that opens it."""
+    """A server and a key that opens it; the empty key is none."""
 
     host: str
     port: int
     key: str
 
     def head(self, method: str, path: str, *headers: str) -> bytes:
-        lines = [
-            f"{method} {path} HTTP/1.1",
-            f"Host: {self.host}:{self.port}",
-            f"Authorization: Bearer {self.key}",
-            *headers,
-        ]
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self.host}:{self.port}", *headers]
+        if self.key:
+            lines.append(f"Authorization: Bearer {self.key}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
     @contextlib.asynccontextmanager
@@ -67,6 +64,25 @@ async def deep_json(target: Target, *, clients: int, levels: int) -> Figures:
             return await _status(reader)
 
     return _counted(await asyncio.gather(*(send() for _ in range(clients))))
+
+
+async def freezing(target: Target, path: str, *, clients: int, body: bytes, seconds: float) -> Figures:
+    """Bodies that take long to parse, one after the other from each client, for so many seconds."""
+    ends = time.monotonic() + seconds
+    head = target.head("POST", path, "Content-Type: application/json", f"Content-Length: {len(body)}")
+
+    async def send() -> list[str]:
+        statuses = []
+        while time.monotonic() < ends:
+            async with target.connection() as (reader, writer):
+                answered = asyncio.create_task(_status_line(reader))
+                with contextlib.suppress(ConnectionError):
+                    writer.write(head + body)
+                    await writer.drain()
+                statuses.append(await answered)
+        return statuses
+
+    return _counted([status for each in await asyncio.gather(*(send() for _ in range(clients))) for status in each])
 
 
 async def dripping(target: Target, *, clients: int, start: bytes, drop: bytes, pause: float, most: float) -> Figures:
@@ -156,12 +172,18 @@ async def watchers(
 
 async def _status(reader: asyncio.StreamReader) -> str:
     """Return the status of an answer once the connection is over, or `closed` or `reset` where none came."""
+    status = await _status_line(reader)
+    with contextlib.suppress(ConnectionError):
+        await reader.read()
+    return status
+
+
+async def _status_line(reader: asyncio.StreamReader) -> str:
+    """Return the status of an answer as soon as it comes, or `closed` or `reset` where none does."""
     try:
         line = await reader.readline()
     except ConnectionError:
         return "reset"
-    with contextlib.suppress(ConnectionError):
-        await reader.read()
     return line.split()[1].decode() if line.startswith(b"HTTP/") else "closed"
 
 

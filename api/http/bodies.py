@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from core.errors import InvalidRequest
 from core.untrusted_json import JsonLimitExceeded, JsonLimits, parse_json
 
-BODY_LIMITS: Final = JsonLimits(values=20_000, levels=32)
+BODY_LIMITS: Final = JsonLimits(values=10_000, levels=32)
 """Limits of a body: the announcement of an upload of 2,000 files, the longest body there is, has 8,000 values."""
 QUICK_BYTES: Final = 4096
 """Largest text that is parsed where it is read: that takes less time than a change of threads."""

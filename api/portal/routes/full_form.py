@@ -49,7 +49,7 @@ def full_form_page(
     job_id: Annotated[str | None, Query(alias="from", max_length=100)] = None,
 ) -> Response:
     """Show the form, filled in from the query, and from the job that `from` names if any."""
-    form = read_form(request.query_params).without({CHECK})
+    form = read_form(request.query_params.multi_items()).without({CHECK})
     if job_id is not None:
         with transaction(state.sessions) as session:
             form = form.over(form_of_job(service.get_job(session, caller.team_id, job_id)))

@@ -37,7 +37,7 @@ router = APIRouter(prefix="/new")
 @router.get("")
 def new_job_page(request: Request, caller: Viewer, state: State) -> Response:
     """Show the three answers and what they come to; with any other field of a job, the full form filled in with it."""
-    form = read_form(request.query_params)
+    form = read_form(request.query_params.multi_items())
     if form.lists.keys() - FIELDS:
         return RedirectResponse(f"/portal/new/full?{request.url.query}", 303)
     with transaction(state.sessions) as session:
@@ -57,7 +57,7 @@ def new_job_page(request: Request, caller: Viewer, state: State) -> Response:
 @router.get("/hub")
 async def hub_models(request: Request, caller: Viewer, state: State) -> Response:
     """Show what a search finds on the hub; the page asks for it once it is there, so that it waits for no network."""
-    form = read_form(request.query_params)
+    form = read_form(request.query_params.multi_items())
     matches = await _search_hub(state, form.get(SEARCH))
     return await run_in_threadpool(_matches_page, request, caller.team_id, state, form, matches)
 

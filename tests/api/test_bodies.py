@@ -1,0 +1,231 @@
+"""No body is read or parsed for a caller whom the route does not know, and none but a short one on the event loop."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from anyio import CapacityLimiter
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+
+from api.http import bodies
+from api.http.bodies import BODY_LIMITS, QUICK_BYTES, parse_body, parsed
+from api.http.routing import AuthenticatedRoute
+from api.openapi.document import operations, required_role
+from core.errors import InvalidRequest
+from core.service.teams.tokens import new_token
+from core.settings import Settings
+from core.untrusted_json import JsonLimits, parse_json
+from tests.serving import lent_app
+
+FORM = "application/x-www-form-urlencoded"
+NESTED = b"[" + b"[[[[]]]]," * 10_000 + b"[]]"
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """The length of each body that is parsed, and the thread that does it."""
+    calls: list[tuple[int, str]] = []
+
+    def note(text: bytes, *arguments: Any, **named: Any) -> Any:
+        calls.append((len(text), threading.current_thread().name))
+        return parse_json(text, *arguments, **named)
+
+    monkeypatch.setattr(bodies, "parse_json", note)
+    return calls
+
+
+@pytest.fixture
+def application(settings: Settings) -> Iterator[FastAPI]:
+    with lent_app(settings) as app:
+        yield app
+
+
+def walk(routes: Any) -> Iterator[APIRoute]:
+    for each in routes:
+        inner = getattr(each, "original_router", None)
+        if inner is not None:
+            yield from walk(inner.routes)
+        elif isinstance(each, APIRoute):
+            yield each
+
+
+class Unread:
+    """Body that must not be asked for: an ASGI `receive`."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def __call__(self) -> dict[str, Any]:
+        self.asked += 1
+        return {"type": "http.request", "body": NESTED, "more_body": False}
+
+
+def name_of_loop(api: TestClient) -> str:
+    """Return the name of the thread that runs the application's event loop."""
+    assert api.portal is not None
+    return api.portal.call(lambda: threading.current_thread().name)
+
+
+def status_of(app: FastAPI, method: str, path: str, receive: Unread, token: str | None = None) -> int:
+    """Return the status that a request is answered with."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(NESTED)).encode())]
+    if token:
+        headers.append((b"authorization", f"Bearer {token}".encode()))
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method.upper(),
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+        "client": ("192.0.2.7", 1),
+        "server": ("127.0.0.1", 80),
+    }
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def ask() -> None:
+        await app(scope, receive, send)
+
+    asyncio.run(ask())
+    return int(next(each["status"] for each in sent if each["type"] == "http.response.start"))
+
+
+def test_no_body_is_read_before_the_key_is_checked(api: TestClient, viewer_key: str) -> None:
+    app: Any = api.app
+    document = app.openapi()
+    called = [(method, path) for method, path, operation in operations(document) if required_role(operation)]
+    assert len(called) > 50
+    for method, path in called:
+        for token in (None, new_token()):
+            receive = Unread()
+            status = status_of(app, method, path.replace("{", "x").replace("}", ""), receive, token)
+            assert (status, receive.asked) == (401, 0), (method, path)
+    receive = Unread()
+    assert status_of(app, "post", "/v1/jobs", receive, viewer_key) == 403 and receive.asked == 0
+
+
+def test_no_body_is_read_where_no_route_wants_one(api: TestClient) -> None:
+    for method, path, status in (
+        ("get", "/healthz", 200),
+        ("post", "/healthz", 405),
+        ("post", "/v1/nothing", 404),
+        ("post", "/v1/hooks/unknown", 404),
+    ):
+        receive = Unread()
+        app: Any = api.app
+        assert (status_of(app, method, path, receive), receive.asked) == (status, 0), path
+
+
+def test_every_route_of_the_api_authenticates_first(application: FastAPI) -> None:
+    routes = [each for each in walk(application.routes) if each.path not in ("/", "/portal")]
+    assert len(routes) > 60
+    assert not [each.path for each in routes if not isinstance(each, AuthenticatedRoute)]
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/triggers/none/preview", "/v1/triggers/none/fire"])
+def test_a_long_body_is_parsed_once_and_not_by_the_event_loop(
+    api: TestClient, seen: list[tuple[int, str]], path: str
+) -> None:
+    body = json.dumps({"metadata": {"note": "x" * QUICK_BYTES}}).encode()
+    api.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert [length for length, _ in seen] == [len(body)]
+    assert seen[0][1] != name_of_loop(api)
+
+
+def test_a_posted_form_is_read_by_another_thread_than_the_event_loops(
+    api: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from api.portal import session
+
+    threads: list[str] = []
+    real = session.parse_qsl
+
+    def note(*arguments: Any, **named: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(session, "parse_qsl", note)
+    assert api.post("/portal/sign-in", data={"key": "x" * QUICK_BYTES}).status_code == 401
+    assert api.post("/portal/sign-in", content=b"&" * 2**19, headers={"Content-Type": FORM}).status_code == 422
+    assert len(threads) == 1 and threads[0] != name_of_loop(api)
+
+
+def test_bodies_wait_for_each_other_in_slots_of_their_own() -> None:
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    def parse(body: bytes) -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        threading.Event().wait(0.005)
+        with lock:
+            running -= 1
+
+    async def many() -> None:
+        slots = CapacityLimiter(1)
+        await asyncio.gather(*(parsed(b" " * 2 * QUICK_BYTES, parse, slots) for _ in range(5)))
+
+    asyncio.run(many())
+    assert most == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"[" + b"[]," * BODY_LIMITS.values + b"[]]", "holds more than"),
+        (b'{"a":[' + b"0," * BODY_LIMITS.values + b"0]}", "holds more than"),
+        (b"[" * (BODY_LIMITS.values + 1), "holds more than"),
+    ],
+)
+def test_a_body_of_too_many_values_is_refused_before_it_is_parsed(
+    body: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: Any, **named: Any) -> Any:
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr(json, "loads", never)
+    with pytest.raises(InvalidRequest, match=reason):
+        parse_body(body)
+
+
+def test_a_body_is_refused_for_what_it_holds() -> None:
+    levels = BODY_LIMITS.levels
+    assert parse_body(b"[" * levels + b"]" * levels)
+    assert parse_body(b'{"a": 1, "a": 2}') == {"a": 2}  # as ever
+    for body, reason in (
+        (b"[" * (levels + 1) + b"]" * (levels + 1), f"nested deeper than {levels} levels"),
+        (b"[" * 5000 + b"]" * 5000, f"nested deeper than {levels} levels"),
+        (b"[NaN]", "NaN"),
+        (b"[1e999]", "too large"),
+        (rb'["\u0000"]', "NUL"),
+        (rb'{"\u0000": 1}', "NUL"),
+        (rb'[{"a": "\ud800"}]', "surrogate"),
+        (b'["\xff"]', "not valid JSON"),
+        (b"{", "not valid JSON"),
+    ):
+        with pytest.raises(InvalidRequest, match=reason):
+            parse_body(body)
+
+
+def test_values_are_counted_alike_for_bodies_and_files() -> None:
+    with pytest.raises(ValueError, match="more than 3 values"):
+        parse_json(b"[1,2,3,4]", JsonLimits(values=3, levels=9))
+
+
+def test_many_faults_of_a_body_are_told_in_part(api: TestClient) -> None:
+    body = {"model": "m", "method": "wanda", "metadata": {f"k{number}": 1 for number in range(5000)}}
+    answer = api.post("/v1/jobs", json=body)
+    assert answer.status_code == 422 and len(answer.json()["errors"]) == 100
