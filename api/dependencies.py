@@ -99,14 +99,14 @@ def role_of(dependency: Callable[..., Any]) -> Role | None:
     return _roles.get(dependency)
 
 
-def with_role(role: Role, principal_of: Callable[..., Principal]) -> Any:
+def with_role(role: Role, principal_of: Callable[..., Any]) -> Any:
     """Return a dependency that gives the caller, as `principal_of` finds it, and requires `role` or a higher one."""
 
     async def check(principal: Annotated[Principal, Depends(principal_of)]) -> Principal:
         principal.require(role)
         return principal
 
-    if principal_of in (_principal,):
+    if principal_of is _principal:
         _roles[check] = role
     return Security(check, scopes=[role])
 

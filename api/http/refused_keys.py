@@ -1,12 +1,14 @@
 """Refused keys, written into the audit trail.
 
-The first few of an address in a minute are written each for itself, the others as a count once the minute is over: an
-attack from anywhere fills no table.
+The first few of a network in a minute are written each for itself, the others as a count once the minute is over. A
+process writes a bounded number of rows an hour, and fewer into the trail of one team; what is more is one count of the
+hour. An attack fills no table, wherever it comes from.
 """
 
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -16,16 +18,26 @@ from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from api.http.proxies import network_of
 from core.database import transaction
 from core.service.teams.audit import note_refusals
 from core.service.teams.keys import owner_of
 
 EACH = 5
-"""Rows of one address in a minute; what is more is counted."""
-MOST_ADDRESSES = 20
-"""Addresses that are counted singly in a minute, by each process; others are counted together."""
+"""Rows of one network in a minute; what is more is counted."""
+MOST_NETWORKS = 20
+"""Networks that are counted singly in a minute, by each process; others are counted together."""
 WINDOW_SECONDS = 60.0
+ROWS_AN_HOUR = 100
+"""Rows that a process writes in an hour, besides one count of the hour for each of at most `MOST_TEAMS` teams."""
+TEAM_ROWS_AN_HOUR = 20
+"""Rows in an hour in the trail of one team: anyone who has seen the beginning of its key can have them written."""
+MOST_TEAMS = 20
+HOUR_SECONDS = 3600.0
 MANY = "refused as those before it"
+
+Owner = tuple[str, str]
+"""Team and id of a known key."""
 
 log = structlog.get_logger()
 
@@ -37,26 +49,62 @@ class _Window:
     counted: int = 0
 
 
+class _Hour:
+    """Rows of one hour, and the refusals that got none."""
+
+    def __init__(self) -> None:
+        self.ends = time.monotonic() + HOUR_SECONDS
+        self.counted: dict[str | None, tuple[Owner | None, int]] = {}
+        """(an owner, refusals) by team; None for those of no team, and of teams beyond `MOST_TEAMS`."""
+        self._rows = 0
+        self._rows_of_team: Counter[str] = Counter()
+
+    @property
+    def is_full(self) -> bool:
+        return self._rows >= ROWS_AN_HOUR
+
+    def takes(self, owner: Owner | None, refusals: int) -> bool:
+        """Return whether a row may be written, and count that row; otherwise count its refusals."""
+        team = owner[0] if owner else None
+        if self.is_full or (team is not None and self._rows_of_team[team] >= TEAM_ROWS_AN_HOUR):
+            if team not in self.counted and len(self.counted) >= MOST_TEAMS:
+                owner = team = None
+            self.counted[team] = (owner, refusals + self.counted.get(team, (None, 0))[1])
+            return False
+        self._rows += 1
+        if team is not None:
+            self._rows_of_team[team] += 1
+        return True
+
+
 class RefusedKeys:
     """Calls with keys that are none, counted in one process."""
 
     def __init__(self, sessions: sessionmaker[Session]) -> None:
         self._sessions = sessions
         self._windows: dict[str | None, _Window] = {}
+        self._hour = _Hour()
         self._lock = threading.Lock()
 
     def note(self, address: str, token: str, reason: str) -> None:
         """Note that a token from an address was refused. The token itself is written nowhere."""
-        if self._is_counted(address):
+        if self._is_counted(network_of(address)):
             return
         with transaction(self._sessions) as session:
-            note_refusals(session, owner_of(session, token), address=address, reason=reason, count=1)
+            owner = owner_of(session, token)
+            with self._lock:
+                is_row = self._hour.takes(owner, 1)
+            if is_row:
+                note_refusals(session, owner, address=address, reason=reason, count=1)
 
-    def _is_counted(self, address: str) -> bool:
+    def _is_counted(self, network: str) -> bool:
         with self._lock:
-            has_own_window = address in self._windows or len(self._windows) < MOST_ADDRESSES
+            if self._hour.is_full:  # the key's owner is not looked up for a row that is not written
+                self._hour.takes(None, 1)
+                return True
+            has_own_window = network in self._windows or len(self._windows) < MOST_NETWORKS
             window = self._windows.setdefault(
-                address if has_own_window else None, _Window(time.monotonic() + WINDOW_SECONDS)
+                network if has_own_window else None, _Window(time.monotonic() + WINDOW_SECONDS)
             )
             if has_own_window and window.written < EACH:
                 window.written += 1
@@ -65,18 +113,23 @@ class RefusedKeys:
             return True
 
     def flush(self, *, everything: bool = False) -> None:
-        """Write the counts of the minutes that are over."""
+        """Write the counts of the minutes that are over, and of the hour where it is."""
         now = time.monotonic()
+        rows: list[tuple[Owner | None, str | None, int]] = []
         with self._lock:
-            over = {address: each for address, each in self._windows.items() if everything or each.ends <= now}
-            for address in over:
-                del self._windows[address]
-        counted = {address: each.counted for address, each in over.items() if each.counted}
-        if not counted:
+            over = {network: each for network, each in self._windows.items() if everything or each.ends <= now}
+            for network, window in over.items():
+                del self._windows[network]
+                if window.counted and self._hour.takes(None, window.counted):
+                    rows.append((None, network, window.counted))
+            if everything or self._hour.ends <= now:
+                rows += [(owner, None, count) for owner, count in self._hour.counted.values()]
+                self._hour = _Hour()
+        if not rows:
             return
         with transaction(self._sessions) as session:
-            for address, count in counted.items():
-                note_refusals(session, None, address=address, reason=MANY, count=count)
+            for owner, network, count in rows:
+                note_refusals(session, owner, address=network, reason=MANY, count=count)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -61,6 +61,35 @@ def test_an_address_without_a_valid_key_is_limited_and_a_valid_key_from_there_is
     assert limited.get("/healthz").status_code == 200
 
 
+def test_invented_keys_are_counted_by_nobodys_choice(limited: TestClient, admin_key: str) -> None:
+    rates: Rates = limited.app.state.api.rates  # type: ignore[attr-defined]
+    before = len(rates.storage.storage)  # type: ignore[union-attr]
+    for _ in range(4 * BURST):
+        limited.get("/v1/methods", headers=bearer(new_token()))
+    assert len(rates.storage.storage) - before <= 4, "one address is counted, each second and each minute"  # type: ignore[union-attr]
+
+
+def test_addresses_of_one_network_are_limited_together(settings: Settings) -> None:
+    rates = Rates(settings.model_copy(update={"requests_per_minute": 8, "requests_burst": 100}))
+    for number in range(8):
+        rates.count_failure(f"2001:db8::{number:x}")
+    with pytest.raises(RateLimited):
+        rates.count_failure("2001:db8::ffff")
+    rates.count_failure("2001:db8:0:1::1")
+    for _ in range(8):
+        rates.count_failure("::ffff:192.0.2.1")
+    with pytest.raises(RateLimited):
+        rates.count_failure("192.0.2.1")
+    rates.count_failure("192.0.2.2")
+
+
+def test_browsers_of_one_key_are_limited_together(limited: TestClient, admin_key: str) -> None:
+    assert limited.post("/portal/sign-in", data={"key": admin_key}, follow_redirects=False).status_code == 303
+    statuses = {limited.get("/portal/jobs").status_code for _ in range(3 * BURST)}
+    assert statuses == {200, 429}
+    assert limited.get("/v1/methods", headers=bearer(admin_key)).status_code == 200
+
+
 def test_the_minute_is_limited_as_well(settings: Settings) -> None:
     rates = Rates(settings.model_copy(update={"requests_per_minute": 8, "requests_burst": 100}))
     assert allowed(rates, "a", 20) == 8

@@ -4,13 +4,15 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from api.app import create_app
-from api.http.refused_keys import EACH, MANY, MOST_ADDRESSES, RefusedKeys
+from api.http.refused_keys import EACH, MANY, MOST_NETWORKS, ROWS_AN_HOUR, TEAM_ROWS_AN_HOUR, RefusedKeys
 from core.database import transaction
-from core.service.teams.audit import list_refusals
+from core.service.teams.audit import REFUSED, list_refusals
+from core.service.teams.tables import AuditRow
 from core.service.teams.tokens import new_token
 from core.settings import Settings
 from secateur.cli import app
@@ -24,6 +26,13 @@ def refusals(sessions: Sessions) -> list[tuple[str | None, dict[str, Any]]]:
     """Return the refusals of no team's keys, the oldest first."""
     with transaction(sessions) as session:
         return [(entry.address, entry.details) for entry in reversed(list_refusals(session, limit=200))]
+
+
+def refusals_of(sessions: Sessions, team: str | None) -> list[dict[str, Any]]:
+    """Return the details of all refusals in a team's trail, the oldest first."""
+    with transaction(sessions) as session:
+        query = select(AuditRow.details).where(AuditRow.team_id.is_not_distinct_from(team), AuditRow.action == REFUSED)
+        return list(session.scalars(query.order_by(AuditRow.created_at, AuditRow.id)))
 
 
 def test_a_revoked_key_is_in_its_teams_trail_and_an_unknown_one_in_the_operators(
@@ -66,11 +75,49 @@ def test_of_many_a_few_are_rows_and_the_rest_a_count(sessions: Sessions) -> None
 def test_guesses_from_everywhere_are_counted_together(sessions: Sessions) -> None:
     refused = RefusedKeys(sessions)
     for number in range(1000):
+        refused.note(f"2001:db8:0:{number:x}::1", "guess", "wrong")
+    refused.flush(everything=True)
+    found = refusals(sessions)
+    assert len(found) == MOST_NETWORKS + 1
+    assert found[-1] == (None, {"reason": MANY, "count": 1000 - MOST_NETWORKS})
+
+
+def test_addresses_of_one_network_are_counted_as_one(sessions: Sessions) -> None:
+    refused = RefusedKeys(sessions)
+    for number in range(100):
         refused.note(f"2001:db8::{number:x}", "guess", "wrong")
     refused.flush(everything=True)
     found = refusals(sessions)
-    assert len(found) == MOST_ADDRESSES + 1
-    assert found[-1] == (None, {"reason": MANY, "count": 1000 - MOST_ADDRESSES})
+    assert found[0][0] == "2001:db8::0" and len(found) == EACH + 1
+    assert found[-1] == ("2001:db8::/64", {"reason": MANY, "count": 100 - EACH})
+
+
+def test_the_rows_of_a_day_are_bounded_wherever_guesses_come_from(sessions: Sessions) -> None:
+    refused = RefusedKeys(sessions)
+    hours, minutes, guesses = 2, 60, 30
+    for _ in range(hours):
+        for minute in range(minutes):
+            for number in range(guesses):
+                refused.note(f"198.51.{minute}.{number}", "guess", "wrong")
+            for window in refused._windows.values():
+                window.ends = 0  # the minute is over
+            refused.flush()
+        refused._hour.ends = 0
+        refused.flush()
+    found = refusals_of(sessions, None)
+    assert len(found) == hours * (ROWS_AN_HOUR + 1)
+    assert sum(details["count"] for details in found) == hours * minutes * guesses, "none is forgotten"
+
+
+def test_a_teams_trail_takes_few_rows_and_a_count(sessions: Sessions, team: str, admin_key: str) -> None:
+    refused = RefusedKeys(sessions)
+    for number in range(2 * TEAM_ROWS_AN_HOUR):
+        if number % MOST_NETWORKS == 0:
+            refused._windows.clear()
+        refused.note(f"198.51.100.{number}", admin_key, "wrong")
+    refused.flush(everything=True)
+    found = refusals_of(sessions, team)
+    assert [details["count"] for details in found] == TEAM_ROWS_AN_HOUR * [1] + [TEAM_ROWS_AN_HOUR]
 
 
 def test_counts_are_written_when_the_api_ends(settings: Settings, sessions: Sessions) -> None:
