@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from core.engine.checkpoints.chat_templates import check_templates
+from core.engine.checkpoints.chat_templates import MOST_CHARACTERS, check_templates
 from core.engine.checkpoints.code_choices import refuse_choices
 from core.engine.checkpoints.files import CHECKED, CONFIG_FILE, MOST_BYTES, TEMPLATE_FILE
 from core.errors import UnsafeConfig, UnusableModel
@@ -24,8 +24,7 @@ def check_companions(folder: Path) -> None:
     for name in CHECKED:
         if name != CONFIG_FILE and (folder / name).is_file():
             check_companion(folder / name)
-    for file in (folder / _TEMPLATE_FOLDER).glob("*.jinja"):
-        check_templates(_read_text(file), f"{_TEMPLATE_FOLDER}/{file.name[:100]}")
+    _check_template_folder(folder / _TEMPLATE_FOLDER)
     for name, most in MOST_BYTES.items():
         if (folder / name).is_file():
             _require_size(folder / name, most)
@@ -64,6 +63,19 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UnusableModel(f"{file.name} is not a JSON object", param="model")
     return value
+
+
+def _check_template_folder(folder: Path) -> None:
+    """Check a folder of further chat templates, which together are no longer than those of one file may be."""
+    characters = 0
+    for file in folder.glob("*.jinja"):
+        template = _read_text(file)
+        characters += len(template)
+        if len(template) <= MOST_CHARACTERS < characters:
+            raise UnusableModel(
+                f"{folder.name} holds chat templates of more than {MOST_CHARACTERS} characters together", param="model"
+            )
+        check_templates(template, f"{folder.name}/{file.name[:100]}")
 
 
 def _read_text(file: Path) -> str:
