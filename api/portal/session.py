@@ -74,7 +74,7 @@ def read_form(sent: Iterable[tuple[str, Any]]) -> Form:
     return Form(lists)
 
 
-def _parse_form(body: bytes) -> Form:
+def parse_form(body: bytes) -> Form:
     """Parse a form as browsers send it. Raises InvalidRequest where it has too many fields, or as `read_form`."""
     if body.count(b"&") >= _MOST_FIELDS:
         raise InvalidRequest(f"the form cannot be read: it has more than {_MOST_FIELDS} fields")
@@ -87,7 +87,7 @@ async def _posted(request: Request, state: State) -> Form:
     if request.method not in _SAFE:
         sent_as = request.headers.get("content-type", "").partition(";")[0]
         if sent_as == "application/x-www-form-urlencoded":
-            form = await parsed(await read_body(request), _parse_form, state.parser_slots)
+            form = await parsed(await read_body(request), parse_form, state.parser_slots)
     request.state.posted = form
     return form
 

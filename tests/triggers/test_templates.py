@@ -263,3 +263,11 @@ def test_a_creation_that_is_sent_again_shows_the_same_secrets(
         member_api.post("/v1/triggers", json=trigger_body, headers={"Idempotency-Key": "k"}) for _ in range(2)
     )
     assert first.json() == again.json() and again.headers["Idempotency-Replayed"] == "true"
+
+
+def test_a_long_value_in_many_places_is_refused() -> None:
+    template = {"metadata": {"note": "${word}" * 1000}}
+    check_mentions(template, DECLARED)
+    assert len(fill(template, {"word": "v" * 1000})["metadata"]["note"]) == 1_000_000
+    with pytest.raises(InvalidRequest, match="more than 1048576 characters"):
+        fill(template, {"word": "v" * 1100})

@@ -1,6 +1,5 @@
 """A model of the hub, described before it is fetched: from its configs and the headers of its weight files."""
 
-import json
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,6 +11,7 @@ from core.errors import GatedModel, ModelTooLarge, UnsupportedArchitecture, Unus
 from core.service.sources.header_only_folder import READ_IN_FULL, require_readable, write_header_only_folder
 from core.service.sources.hub import Hub, HubListing
 from core.service.sources.references import FileReference
+from core.untrusted_json import parse_json
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
             for name in there:
                 if "/" not in name and any(fnmatchcase(name, pattern) for pattern in PICKLES):
                     (folder / name).touch()  # to be refused by name
-            weights = [there[name] for name in _weight_names(folder) if name in there]
+            weights = [there[name] for name in weight_names(folder) if name in there]
             files = [there[name] for name in (*COMPANIONS, INDEX_FILE) if name in there] + weights
             for file in files:
                 require_readable(file)
@@ -61,12 +61,12 @@ def describe_hub_model(hub: Hub, repository: str, listing: HubListing, *, max_by
     return HubRevision(repository, listing.commit, description, tuple(files), listing.is_public)
 
 
-def _weight_names(folder: Path) -> list[str]:
+def weight_names(folder: Path) -> list[str]:
     """Return the names in the index that can be files; `describe_source` reports what is wrong with the index."""
     if not (folder / INDEX_FILE).is_file():
         return [SINGLE_FILE]
     try:
-        names = json.loads((folder / INDEX_FILE).read_bytes())["weight_map"].values()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        names = parse_json((folder / INDEX_FILE).read_bytes())["weight_map"].values()
+    except (ValueError, KeyError, TypeError, AttributeError):
         return []
     return sorted({name for name in names if isinstance(name, str) and is_weight_file(name)})

@@ -15,6 +15,8 @@ from core.service.triggers.placeholders import Placeholder, Scalar
 
 PAYLOAD_KEY: Final = "$payload"
 NAME: Final = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
+MOST_FILLED: Final = 2**20
+"""Most characters that values put into a template: as many as a body may have bytes."""
 _MARK = re.compile(r"\$\$\{|\$\{(?:(" + NAME + r")\})?")
 _NAME = re.compile(NAME)
 
@@ -73,13 +75,25 @@ def check_mentions(template: Any, placeholders: Mapping[str, Placeholder]) -> li
 
 
 def fill(template: Any, values: Mapping[str, Scalar | None]) -> Any:
-    """Return the template with its placeholders replaced; `values` has every one of them."""
+    """Return the template with its placeholders replaced; `values` has every one of them.
+
+    Raises InvalidRequest where the values would make it longer than `MOST_FILLED`: one value may stand in many places.
+    """
+    lengths = {name: len(str(value)) for name, value in values.items()}
+    if sum(lengths[mention.name] for mention in mentions(template)) > MOST_FILLED:
+        raise InvalidRequest(
+            f"template: with the payload's values it would have more than {MOST_FILLED} characters", param="template"
+        )
+    return _filled(template, values)
+
+
+def _filled(template: Any, values: Mapping[str, Scalar | None]) -> Any:
     if isinstance(template, dict):
         if PAYLOAD_KEY in template:
             return values[template[PAYLOAD_KEY]]
-        return {name: fill(value, values) for name, value in template.items()}
+        return {name: _filled(value, values) for name, value in template.items()}
     if isinstance(template, list):
-        return [fill(value, values) for value in template]
+        return [_filled(value, values) for value in template]
     if isinstance(template, str):
         return _MARK.sub(lambda mark: str(values[mark[1]]) if mark[1] else "${", template)
     return template

@@ -173,13 +173,13 @@ def test_a_chat_template_that_does_not_parse_or_is_too_long_is_refused_wherever_
 def test_chat_templates_are_bounded_together(tmp_path: Path) -> None:
     half = "x" * (MOST_CHARACTERS // 2)
     inspect_folder(write(tmp_path / "two", "tokenizer_config.json", chat_template=[half, half]))
-    with pytest.raises(UnusableModel, match="tokenizer_config.json holds 3 chat templates of .* characters, more than"):
+    with pytest.raises(UnusableModel, match="holds 3 chat templates of"):
         inspect_folder(write(tmp_path / "three", "tokenizer_config.json", chat_template=[half, half, "x"]))
     folder = write(tmp_path / "files") / "additional_chat_templates"
     folder.mkdir()
     for name in ("a", "b", "c"):
         (folder / f"{name}.jinja").write_text(half)
-    with pytest.raises(UnusableModel, match="^additional_chat_templates holds chat templates of more than"):
+    with pytest.raises(UnusableModel, match=r"^additional_chat_templates holds chat templates of more than"):
         inspect_folder(folder.parent)
 
 
