@@ -12,6 +12,7 @@ from api.http.backing_metrics import metrics_registry
 from api.http.rate_limits import Rates
 from api.http.readiness import ReadinessChecks
 from api.http.refused_keys import RefusedKeys
+from api.http.team_slots import TeamSlots
 from core.database import session_factory
 from core.http.address_policy import AddressPolicy
 from core.service.jobs.broker import celery_app
@@ -51,8 +52,9 @@ class ApiState:
     address_policy: AddressPolicy
     triggers: TriggerContext
     check_slots: CheckSlots
-    part_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
-    """Slots for uploads' parts on their way to the store, each in memory; those still arriving lie on disk."""
+    part_slots: TeamSlots = field(default_factory=lambda: TeamSlots(4, slots_of_a_team=2))
+    """Slots for uploads' parts on their way to the store, each in memory, and for the check of a file that is complete;
+    those still arriving lie on disk."""
     parser_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
     """Slots for bodies that are parsed in a thread: two threads at once would parse no more, and hold up more."""
     watch_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(3))

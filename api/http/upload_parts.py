@@ -80,7 +80,7 @@ async def _take(state: ApiState, caller: Principal, part: ExpectedPart, chunks: 
     try:
         size = await _write(incoming, part, chunks)
         require_size(part, size)
-        return await to_thread.run_sync(_finish, state, caller, part, incoming, place, size, limiter=state.part_slots)
+        return await state.part_slots.run(caller.team_id, _finish, state, caller, part, incoming, place, size)
     finally:
         with CancelScope(shield=True):
             await to_thread.run_sync(incoming.discard)

@@ -19,6 +19,7 @@ import transformers
 
 from core.engine.models.accelerator import CPUBackend, ran_out_of_memory
 from core.errors import DiskFull, InternalError, OutOfMemory, SecateurError
+from core.panics import is_panic
 from core.pipeline.messages import DeviceSpec, spec_adapter
 from core.pipeline.stages.run import run_stage
 from core.progress import WorkStopped
@@ -67,7 +68,9 @@ def main() -> int:
             output = run_stage(spec, MessageProgress(), peak_resident_bytes)
     except WorkStopped:
         return STOPPED
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         with contextlib.suppress(OSError):  # the disk of the log may be full
             traceback.print_exc()
         known = _classify(error)

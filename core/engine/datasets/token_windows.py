@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from core.errors import TooLittleText
+from core.errors import TooLittleText, UnusableModel
+from core.panics import is_panic
 
 # Text beyond this many characters for every token asked for is not read: a corpus need not be tokenised whole.
 _CHARACTERS_PER_TOKEN = 64
@@ -91,7 +92,22 @@ def count_tokens(document: str, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _ids(document: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    ids: list[int] = tokenizer(document + _SEPARATOR, add_special_tokens=False, verbose=False)["input_ids"]
+    return token_ids(document + _SEPARATOR, tokenizer)
+
+
+def token_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens of a text, without special tokens around it; raises UnusableModel where the tokenizer fails.
+
+    The library's patterns backtrack, up to a limit; beyond it the library panics, which is no Exception.
+    """
+    try:
+        ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise UnusableModel(
+            f"the model's tokenizer fails on a text of {len(text)} characters: {str(error)[:200]}", param="model"
+        ) from error
     return ids
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from core.counting import counted
-from core.engine.datasets.token_windows import starts_with_bos
+from core.engine.datasets.token_windows import starts_with_bos, token_ids
 from core.engine.models.folder import ModelFolder
 from core.engine.models.generation import first_token, generate_tokens, sequences_that_fit
 from core.engine.models.loading import load_model
@@ -60,7 +60,7 @@ def _read(
     given: list[list[int]] = []
     notes: list[str] = []
     for number, prompt in enumerate(prompts, 1):
-        ids: list[int] = tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = token_ids(prompt, tokenizer)
         begins = starts_with_bos(tokenizer) or not ids
         begin = [first_token(folder.config, tokenizer)] if begins else []
         room = folder.description.context_length - tokens - len(begin)

@@ -19,6 +19,7 @@ from core.engine.checkpoints.special_floats import with_floats
 from core.engine.checkpoints.stacked import StackedEntry
 from core.engine.models.tensors import read_tensor, write_tensors
 from core.errors import MissingTensors, UnusableModel
+from core.panics import is_panic
 from secateur_wire.base import JsonObject
 
 transformers.utils.logging.set_verbosity_error()
@@ -92,7 +93,9 @@ class ModelFolder:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 self.path, local_files_only=True, trust_remote_code=False
             )
-        except Exception as error:  # the library raises a dozen kinds for a missing or broken tokenizer
+        except BaseException as error:  # the library raises a dozen kinds for a missing or broken tokenizer, or panics
+            if not isinstance(error, Exception) and not is_panic(error):
+                raise
             raise UnusableModel(
                 f"the tokenizer of {self.path.name} cannot be opened: {error}", param="model"
             ) from error
