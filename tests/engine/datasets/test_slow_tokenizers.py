@@ -12,10 +12,10 @@ TRIES = "(a+)+$"
 
 
 def tokenizer_with(**parts: object) -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    backend = Tokenizer(models.WordLevel({"?": 0, "b": 1}, unk_token="?"))
     for name, part in parts.items():
         setattr(backend, name, part)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="a")
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="?")
 
 
 @pytest.mark.parametrize(
