@@ -193,7 +193,7 @@ PARSERS: dict[str, Parser] = {
             "passages": repeated(b"a\n\n"),
             "blank": repeated(b"\n"),
         },
-        32 * MIB,
+        8 * MIB,
     ),
     "Parquet of texts": Parser(
         _documents("parquet"),
