@@ -12,10 +12,10 @@ from starlette.responses import RedirectResponse, Response
 
 from api.http.body_limits import BodyLimits
 from api.http.problem_documents import add_handlers
-from api.http.proxies import behind_proxies
 from api.http.request_log import Requests
 from api.openapi.document import describe, operation_id
 from api.portal.app import create_portal
+from api.process.proxies import behind_proxies
 from api.routes import (
     artifacts,
     audit,

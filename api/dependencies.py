@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
-from api.http.proxies import client_address
+from api.process.proxies import client_address
 from api.state import ApiState
 from core.database import transaction
 from core.errors import Unauthenticated

@@ -7,12 +7,12 @@ from celery import Celery
 from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.events.listener import EventListener
-from api.http.backing_metrics import metrics_registry
-from api.http.rate_limits import Rates
-from api.http.readiness import ReadinessChecks
-from api.http.refused_keys import RefusedKeys
-from api.http.team_slots import TeamSlots
+from api.process.backing_metrics import metrics_registry
+from api.process.listener import EventListener
+from api.process.rate_limits import Rates
+from api.process.readiness import ReadinessChecks
+from api.process.refused_keys import RefusedKeys
+from api.process.team_slots import TeamSlots
 from core.database import session_factory
 from core.http.address_policy import AddressPolicy
 from core.service.jobs.broker import celery_app

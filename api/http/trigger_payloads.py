@@ -6,7 +6,7 @@ from fastapi import Depends, Header, Request
 
 from api.dependencies import State
 from api.http.bodies import parse_body, parsed, read_body
-from api.http.proxies import client_address
+from api.process.proxies import client_address
 from api.state import ApiState
 from core.database import transaction
 from core.errors import NotFound, SecateurError

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from api.dependencies import State, with_role
 from api.http.bodies import parsed, read_body
-from api.http.proxies import client_address
+from api.process.proxies import client_address
 from core.database import transaction
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
 from core.service.teams.principal import Principal

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from api.http.rate_limits import Rates
+from api.process.rate_limits import Rates
 from core.errors import RateLimited
 from core.service.jobs.broker import broker_answers, celery_app
 from core.service.jobs.hints import Hints

@@ -84,7 +84,7 @@ def test_without_a_database_requests_are_told_to_come_back(tmp_path: Path) -> No
 def test_a_service_without_workers_can_take_jobs_and_says_that_it_cannot_run_them(
     api_client: TestClient, sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.http.readiness.CACHED_SECONDS", 0.0)
+    monkeypatch.setattr("api.process.readiness.CACHED_SECONDS", 0.0)
     waiting = api_client.get("/readyz")
     assert waiting.status_code == 200
     assert waiting.json() == {
@@ -102,14 +102,14 @@ def test_a_service_without_workers_can_take_jobs_and_says_that_it_cannot_run_the
 def test_readiness_is_asked_once_in_a_moment_however_many_ask(
     api_client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.http.readiness.CACHED_SECONDS", 600.0)
+    monkeypatch.setattr("api.process.readiness.CACHED_SECONDS", 600.0)
     asked: list[object] = []
 
     def count(broker: object) -> bool:
         asked.append(broker)
         return True
 
-    monkeypatch.setattr("api.http.readiness.broker_answers", count)
+    monkeypatch.setattr("api.process.readiness.broker_answers", count)
     with ThreadPoolExecutor(8) as pool:
         answers = [each.status_code for each in pool.map(lambda _: api_client.get("/readyz"), range(16))]
     assert answers == [200] * 16 and len(asked) == 1
@@ -119,7 +119,7 @@ def test_a_store_that_hangs_holds_one_thread_and_probers_are_told_so(
     settings: Settings, admin_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("core.storage.s3._PROBE_SECONDS", 600.0)
-    monkeypatch.setattr("api.http.readiness.ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("api.process.readiness.ANSWER_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         bucket = {
             "store_url": "s3://bucket",

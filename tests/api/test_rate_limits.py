@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.http.rate_limits import Rates
+from api.process.rate_limits import Rates
 from core.errors import RateLimited
 from core.logs import configure_logs
 from core.service.teams.tokens import new_token
@@ -112,7 +112,7 @@ def test_while_redis_is_away_nothing_is_limited_and_that_is_told_once(
         url = f"redis://127.0.0.1:{taken.getsockname()[1]}/0"
         rates = Rates(settings.model_copy(update={"broker_url": url, "requests_per_minute": 1, "requests_burst": 1}))
         assert allowed(rates, "a", 200) == 200
-    assert [record.levelname for record in caplog.records if record.name == "api.http.rate_limits"] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if record.name == "api.process.rate_limits"] == ["WARNING"]
 
 
 @pytest.fixture

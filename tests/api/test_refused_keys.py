@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from typer.testing import CliRunner
 
 from api.app import create_app
-from api.http.refused_keys import EACH, MANY, MOST_NETWORKS, ROWS_AN_HOUR, TEAM_ROWS_AN_HOUR, RefusedKeys
+from api.process.refused_keys import EACH, MANY, MOST_NETWORKS, ROWS_AN_HOUR, TEAM_ROWS_AN_HOUR, RefusedKeys
 from core.database import transaction
 from core.service.teams.audit import REFUSED, list_refusals
 from core.service.teams.tables import AuditRow

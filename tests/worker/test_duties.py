@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.orm import Session, sessionmaker
 
-import api.http.fleet_metrics
+import api.process.fleet_metrics
 from core.database import transaction
 from core.service.duties.times import forget_others, known_duties
 from core.settings import Settings
@@ -36,7 +36,7 @@ def hanging() -> Iterator[threading.Event]:
 
 def done(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Return what Prometheus is told of each duty."""
-    monkeypatch.setattr(api.http.fleet_metrics, "CACHED_SECONDS", 0.0)
+    monkeypatch.setattr(api.process.fleet_metrics, "CACHED_SECONDS", 0.0)
     families = text_string_to_metric_families(client.get("/metrics").text)
     return {each.labels["duty"]: each.value for family in families for each in family.samples if each.name == SUCCESS}
 

@@ -13,8 +13,8 @@ from limits.storage import RedisStorage
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from api.events.listener import EventListener
-from api.http.rate_limits import Rates
+from api.process.listener import EventListener
+from api.process.rate_limits import Rates
 from bench.parts import free_port
 from core.database import session_factory, transient_reason
 from core.service.jobs.broker import celery_app

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Metric
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.http.fleet_metrics import CachedCollector, FleetCollector
+from api.process.fleet_metrics import CachedCollector, FleetCollector
 from core.service.jobs.hints import Hints
 from core.settings import Settings
 from core.storage import Store

@@ -14,7 +14,7 @@ from limits.errors import StorageError
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from api.http.proxies import network_of
+from api.process.proxies import network_of
 from core.errors import RateLimited
 from core.keepalives import redis_keepalives
 from core.service.jobs.broker import broker_url

@@ -18,7 +18,7 @@ from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.http.proxies import network_of
+from api.process.proxies import network_of
 from core.database import transaction
 from core.service.teams.audit import note_refusals
 from core.service.teams.keys import owner_of
