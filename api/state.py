@@ -20,10 +20,11 @@ from core.service.jobs.hints import SendHint, hint_sender
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.registry.check_slots import CheckSlots
 from core.service.sources.hub_search import HubSearch
+from core.service.teams.installation import open_own_store
 from core.service.teams.server_secret import server_secret
 from core.service.triggers.context import TriggerContext
 from core.settings import Settings
-from core.storage import Store, open_store
+from core.storage import OwnedStore
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ApiState:
     settings: Settings
     secret: bytes
     sessions: sessionmaker[Session]
-    store: Store
+    store: OwnedStore
     broker: Celery
     send_hint: SendHint
     listener: EventListener
@@ -67,7 +68,7 @@ def build_state(settings: Settings) -> ApiState:
     broker = celery_app(settings)
     sessions = session_factory(settings)
     secret = server_secret(settings)
-    store = open_store(settings)
+    store = open_own_store(settings, sessions)
     hub = HubLookup(settings, sessions)
     return ApiState(
         settings=settings,

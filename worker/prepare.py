@@ -1,7 +1,8 @@
 """`python -m worker.prepare`: what must be there before a version runs. Safe to run again, and by several at once.
 
-Brings the database to this version's schema, which the version before tolerates, and makes the store's bucket where it
-is missing. With `--wait` it changes nothing, and ends once the database has the schema: for what starts beside it.
+Brings the database to this version's schema, which the version before tolerates, makes the store's bucket where it is
+missing, and marks the store as this installation's. A store that is another installation's is refused. With `--wait` it
+changes nothing, and ends once the database has the schema: for what starts beside it.
 """
 
 import sys
@@ -10,7 +11,7 @@ import time
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from core.database import has_schema, migrate
+from core.database import has_schema, migrate, session_factory
 from core.errors import StoreUnavailable
 from core.logs import configure_logs
 from core.settings import Settings
@@ -21,11 +22,12 @@ logger = structlog.get_logger("worker.prepare")
 
 
 def prepare(settings: Settings) -> None:
-    """Migrate the database and open the store, making its bucket where needed.
+    """Migrate the database and open the store, making its bucket and marking it as this installation's where needed.
 
-    Raises ValueError for settings that make no sense, SQLAlchemyError, StoreUnavailable.
+    Raises ValueError for settings that make no sense, SQLAlchemyError, StoreUnavailable, StoreOfAnother.
     """
     # Brings the client of S3, which takes as long to load as all the rest: what only waits does without.
+    from core.service.teams.installation import open_own_store
     from core.storage import open_store
     from core.storage.s3 import S3Store
 
@@ -35,6 +37,11 @@ def prepare(settings: Settings) -> None:
     if isinstance(store, S3Store):
         created = store.make_bucket()
         logger.info("the bucket is there", url=settings.store_url, made=created)
+    sessions = session_factory(settings, "migration")
+    try:
+        open_own_store(settings, sessions).require_own()
+    finally:
+        sessions.kw["bind"].dispose()
 
 
 def wait(settings: Settings) -> None:

@@ -35,8 +35,9 @@ from core import telemetry
 from core.database import new_id, session_factory, transaction
 from core.service.jobs import queue
 from core.service.jobs.broker import PRUNE_TASK
+from core.service.teams.installation import open_own_store
 from core.settings import Settings, get_settings
-from core.storage import Store, open_store
+from core.storage import OwnedStore, open_store
 from worker.app import app
 from worker.devices import DeviceReader
 from worker.machine import disk_room_bytes, disk_shortage
@@ -60,7 +61,7 @@ class Connections:
     """Connections of the pool's process, made for its first hint and kept: new ones for each would delay jobs."""
 
     sessions: sessionmaker[Session]
-    store: Store
+    store: OwnedStore
 
 
 _CLAIM_RETRY_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
@@ -100,7 +101,8 @@ def look() -> None:
     try:
         if _connections is None:
             telemetry.configure(settings, "worker")
-            _connections = Connections(session_factory(settings, "worker"), open_store(settings))
+            sessions = session_factory(settings, "worker")
+            _connections = Connections(sessions, open_own_store(settings, sessions))
             _device = DeviceReader(settings)
             _find_failure()
         with structlog.contextvars.bound_contextvars(worker=WORKER_ID):
@@ -121,6 +123,10 @@ def run_eligible_jobs(settings: Settings, connections: Connections, stop: thread
     )
     try:
         while not stop.is_set() and not _drain.has_begun:
+            if (refusal := connections.store.refusal()) is not None:
+                with transaction(connections.sessions) as session:
+                    queue.set_worker_state(session, WORKER_ID, "paused", reason=refusal)
+                return
             claim = claim_next(settings, connections.sessions)
             if claim is None:
                 return

@@ -82,6 +82,9 @@ PROBLEMS: Final[dict[str, Example]] = {
     "unavailable": Example("the database cannot be reached right now"),
     "hub_unavailable": Example("https://huggingface.co does not answer"),
     "store_unavailable": Example("the store does not answer"),
+    "store_of_another": Example(
+        "the store belongs to installation installation_01JNB2V6H7Q8R9S0T1V2W3X4Y5, and this database to another"
+    ),
     "destination_unavailable": Example("the hub answers 502 for acme/smollm2-135m-wanda", "to"),
     "disk_full": Example("no space is left for the upload"),
     "internal_error": Example("an unexpected error; it was logged"),

@@ -27,6 +27,7 @@ from core.service.jobs import fleet
 from core.service.jobs.metrics_tables import AttemptTotalRow, StageTotalRow
 from core.service.jobs.queue import WORKER_STATES
 from core.service.jobs.tables import WorkerRow
+from core.service.retention.unknown import last_count
 from core.service.webhooks.delivery_log import WaitingFigures, waiting_figures
 from core.settings import Settings
 
@@ -88,6 +89,7 @@ class FleetCollector(CachedCollector):
                     *_webhooks(waiting_figures(session)),
                     *_duties(known_duties(session)),
                     *_failed_rows(failed_rows(session)),
+                    _unknown_artifacts(last_count(session)),
                     *_discoveries(open_discoveries(session), discovery_totals(session)),
                 ]
         except SQLAlchemyError as error:
@@ -96,6 +98,14 @@ class FleetCollector(CachedCollector):
             return [up]
         up.add_metric([], 1)
         return [up, *metrics]
+
+
+def _unknown_artifacts(count: int) -> Metric:
+    return GaugeMetricFamily(
+        "secateur_store_unknown_artifacts",
+        "Jobs that the store has artifacts of and the database does not know.",
+        value=count,
+    )
 
 
 def _queues(figures: Sequence[fleet.QueueFigures], listed: Sequence[str]) -> list[Metric]:

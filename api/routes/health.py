@@ -38,9 +38,9 @@ def healthz() -> Health:
 
 @router.get("/readyz", response_model=Readiness, responses=problems(Unavailable))
 async def readyz(state: State) -> Response | Readiness:
-    """Return whether jobs can be taken, with 503 where database or store cannot be reached, and in `can_run` whether
-    there is a worker to run them. The answer may be two seconds old. Database or store that give none within three
-    seconds count as away.
+    """Return whether jobs can be taken, with 503 where database or store cannot be reached or the store is another
+    installation's, and in `can_run` whether there is a worker to run them. The answer may be two seconds old. Database
+    or store that give none within three seconds count as away.
     """
     checked = await state.readiness.check()
     checks = dict(checked.checks)
@@ -49,7 +49,8 @@ async def readyz(state: State) -> Response | Readiness:
         name + (silent if name in checked.unanswered else "") for name in ("database", "store") if not checks[name]
     ]
     if missing:
+        reason = state.store.refused or ", ".join(missing)
         return problem_response(
-            Unavailable(f"not ready: {', '.join(missing)}"), "/readyz", can_accept=False, can_run=False, checks=checks
+            Unavailable(f"not ready: {reason}"), "/readyz", can_accept=False, can_run=False, checks=checks
         )
     return Readiness(status="ready", can_accept=True, can_run=checks["workers"], checks=checks)

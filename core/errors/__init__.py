@@ -45,7 +45,9 @@ SecateurError
 │   ├── LatencyTooNoisy       timings differ by more than the gain asked for
 │   └── PublicationExpired    not done in the time a publication has
 └── Unavailable               503, with Retry-After
-    └── HubUnavailable  StoreUnavailable  DestinationUnavailable
+    ├── HubUnavailable  DestinationUnavailable
+    └── StoreUnavailable
+        └── StoreOfAnother    its mark names another installation
 """
 
 from core.errors.base import (
@@ -115,6 +117,7 @@ from core.errors.runs import (
     ReloadCheckFailed,
     RunFailed,
     RunnerLost,
+    StoreOfAnother,
     StoreUnavailable,
     SweepFailed,
     TargetUnreachable,
@@ -169,6 +172,7 @@ __all__ = [
     "RunnerLost",
     "SecateurError",
     "SlowRequest",
+    "StoreOfAnother",
     "StoreUnavailable",
     "SweepFailed",
     "TargetUnreachable",

@@ -89,5 +89,9 @@ class StoreUnavailable(Unavailable):
     code, title = "store_unavailable", "The store cannot be reached"
 
 
+class StoreOfAnother(StoreUnavailable):
+    code, title = "store_of_another", "The store belongs to another installation"
+
+
 class DestinationUnavailable(Unavailable):
     code, title = "destination_unavailable", "The destination cannot be reached"

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from core.storage.store import (
     StoredFile,
     Unfinished,
     UploadPart,
+    Usage,
     Watch,
     checked,
     fetch_resuming,
@@ -91,6 +93,19 @@ class LocalStore:
             with contextlib.suppress(OSError):  # unless something else is in it
                 target.parent.rmdir()
 
+    def create(self, prefix: str, path: str, content: bytes) -> None:
+        file = self.folder(prefix) / checked(path)
+        temporary = self._temporary_path("incoming", prefix)
+        try:
+            with translate_disk_full():
+                _write(temporary, iter([content]), None)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):  # somebody was first: what is there counts
+                    os.link(temporary, file)
+                sync_folder(file.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
     def incoming(self, prefix: str, path: str) -> "LocalIncoming":
         target = self.folder(prefix) / checked(path)
         with translate_disk_full():
@@ -117,17 +132,18 @@ class LocalStore:
         with entries:
             yield from (entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
-    def touched(self, prefix: str) -> datetime | None:
-        return _touched(self.folder(prefix))
+    def usage(self, prefix: str) -> Usage | None:
+        return _usage(self.folder(prefix))
 
     def unfinished(self) -> Iterator[Unfinished]:
         if not self._root.is_dir():
             return
         for entry in list(self._root.iterdir()):
             match = _TEMPORARY.fullmatch(entry.name)
-            touched = match and _touched(entry)
-            if match and touched:
-                yield Unfinished((match[1] or "").replace("+", "/"), touched, functools.partial(_remove, entry))
+            usage = match and _usage(entry)
+            if match and usage:
+                prefix = (match[1] or "").replace("+", "/")
+                yield Unfinished(prefix, usage.touched, functools.partial(_remove, entry))
 
     def _temporary_path(self, what: str, prefix: str) -> Path:
         """Return a new temporary path on the store's file system, named after the first two parts of the prefix."""
@@ -213,14 +229,16 @@ def _read(file: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]
             yield chunk
 
 
-def _touched(entry: Path) -> datetime | None:
-    newest = 0.0
+def _usage(entry: Path) -> Usage | None:
+    newest, size = 0.0, 0
     for path in (entry, *entry.rglob("*")):
         try:
-            newest = max(newest, path.lstat().st_mtime)
+            status = path.lstat()
         except FileNotFoundError:
             continue  # it is being removed or put into its place
-    return datetime.fromtimestamp(newest, UTC) if newest else None
+        newest = max(newest, status.st_mtime)
+        size += 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+    return Usage(size, datetime.fromtimestamp(newest, UTC)) if newest else None
 
 
 def _remove(entry: Path) -> None:

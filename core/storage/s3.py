@@ -15,7 +15,7 @@ from s3fs import S3FileSystem
 from core.errors import StoreUnavailable
 from core.settings import Settings
 from core.storage.s3_errors import UNREACHABLE, translate_errors, unavailable
-from core.storage.s3_incoming import LEAST_PART_BYTES, S3Incoming
+from core.storage.s3_incoming import LEAST_PART_BYTES, S3Incoming, create_object
 from core.storage.s3_session import new_session
 from core.storage.store import (
     MANIFEST,
@@ -23,6 +23,7 @@ from core.storage.store import (
     StoredFile,
     Unfinished,
     UploadPart,
+    Usage,
     Watch,
     attachment,
     checked,
@@ -129,6 +130,9 @@ class S3Store:
         for each in self._multipart_uploads(below):
             each.discard()
 
+    def create(self, prefix: str, path: str, content: bytes) -> None:
+        create_object(self._files(), self._path(prefix, path), content)
+
     def incoming(self, prefix: str, path: str) -> "S3Incoming":
         return S3Incoming(self._files(), self._path(prefix, path))
 
@@ -147,9 +151,9 @@ class S3Store:
         for page in self._list(below, Delimiter="/"):
             yield from (item["Prefix"][len(below) : -1] for item in page.get("CommonPrefixes", []))
 
-    def touched(self, prefix: str) -> datetime | None:
-        pages = self._list(self._key(prefix) + "/")
-        return max((item["LastModified"] for page in pages for item in page.get("Contents", [])), default=None)
+    def usage(self, prefix: str) -> Usage | None:
+        items = [item for page in self._list(self._key(prefix) + "/") for item in page.get("Contents", [])]
+        return Usage(sum(i["Size"] for i in items), max(i["LastModified"] for i in items)) if items else None
 
     def unfinished(self) -> Iterator[Unfinished]:
         return self._multipart_uploads(f"{self._base}/".lstrip("/"))

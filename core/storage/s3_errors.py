@@ -21,6 +21,12 @@ def translate_errors() -> Iterator[None]:
         raise unavailable(error) from error
 
 
+def error_code(error: BaseException) -> str:
+    """Return the code that the service gave an error; empty where it gave none."""
+    response = getattr(error.__cause__ or error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
 def unavailable(error: BaseException) -> StoreUnavailable | DiskFull:
     response = getattr(error.__cause__ or error, "response", None)
     if isinstance(response, dict) and response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 507:

@@ -2,12 +2,33 @@
 
 import contextlib
 
+from botocore.exceptions import ClientError
 from s3fs import S3FileSystem
 
-from core.storage.s3_errors import UNREACHABLE, translate_errors
+from core.storage.s3_errors import UNREACHABLE, error_code, translate_errors
 
 LEAST_PART_BYTES = 5 * 2**20
 """Smallest part, in bytes, that S3 joins, the last excepted."""
+_IS_THERE = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+_NO_CONDITIONS = ("NotImplemented", "501")
+
+
+def create_object(files: S3FileSystem, path: str, content: bytes) -> None:
+    """Write an object unless it is there. Raises StoreUnavailable and DiskFull.
+
+    Some services know no conditions: one refuses them, and another takes no notice, so that of two writers at once the
+    second counts. Whoever needs to know reads the object again.
+    """
+    bucket, _, key = path.partition("/")
+    with translate_errors():
+        try:
+            files.call_s3("put_object", Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+        except (ClientError, OSError) as error:
+            code = error_code(error)
+            if code in _NO_CONDITIONS:
+                files.call_s3("put_object", Bucket=bucket, Key=key, Body=content)
+            elif code not in _IS_THERE:
+                raise
 
 
 class S3Incoming:

@@ -53,6 +53,14 @@ class UploadPart:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """Bytes of the files at or below a prefix, and the time of the last write there."""
+
+    bytes: int
+    touched: datetime
+
+
+@dataclass(frozen=True)
 class Unfinished:
     """Files a killed writer left unpublished, meant for the prefix whose first two names are `prefix`."""
 
@@ -109,6 +117,9 @@ class Store(Protocol):
     def delete(self, prefix: str) -> None:
         """Remove all below a prefix, or one file that has this name; nothing happens where there is neither."""
 
+    def create(self, prefix: str, path: str, content: bytes) -> None:
+        """Store a small file, unless there is one of this name: of several writers at once one counts."""
+
     def incoming(self, prefix: str, path: str) -> Incoming:
         """Begin a file whose bytes come one after another, however slowly. One that is there is replaced."""
 
@@ -118,8 +129,8 @@ class Store(Protocol):
     def children(self, prefix: str | None = None) -> Iterator[str]:
         """Yield the names one level below a prefix, or of the top level, that hold further names."""
 
-    def touched(self, prefix: str) -> datetime | None:
-        """Return the time of the last write at or below a prefix; None where nothing is there."""
+    def usage(self, prefix: str) -> Usage | None:
+        """Return the bytes at or below a prefix and the time of the last write; None where nothing is there."""
 
     def unfinished(self) -> Iterator[Unfinished]:
         """Yield the unpublished files of writers that are still writing or were killed."""

@@ -12,6 +12,7 @@ from core.database import transaction
 from core.errors import GateMissed, OutOfMemory
 from core.service.jobs.queue import claim, finish_cancelled, finish_failed, finish_succeeded, release
 from core.service.retention.orphans import sweep_orphans
+from core.service.teams.installation import owned
 from core.settings import Settings
 from core.storage import LocalStore, StoredFile, artifact_prefix
 
@@ -107,7 +108,7 @@ def test_an_attempt_that_leaves_nothing_takes_nothing(
     if end == "cancelled":
         assert shop.ask("cancel")["status"] == "cancelling"
     assert shop.end(lambda session: ENDS[end](session, shop.job)) is not None
-    assert sweep_orphans(sessions, store, settings.model_copy(update={"orphan_seconds": -60.0})) == []
+    assert sweep_orphans(sessions, owned(store, sessions), settings.model_copy(update={"orphan_seconds": -60.0})) == []
     assert (shop.shown(), shop.used()) == (FIRST, before)
 
 
@@ -125,7 +126,7 @@ def test_the_newer_artifact_takes_the_earlier_ones_place_and_its_files_go(
     else:
         shop.miss(2)
     assert (shop.shown(), shop.used()) == ((2, 2, b"weights of attempt 2"), before)
-    swept = sweep_orphans(sessions, store, settings.model_copy(update={"orphan_seconds": -60.0}))
+    swept = sweep_orphans(sessions, owned(store, sessions), settings.model_copy(update={"orphan_seconds": -60.0}))
     assert swept == [artifact_prefix(shop.job, 1)]
     assert shop.shown() == (2, 2, b"weights of attempt 2")
 

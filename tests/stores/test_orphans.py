@@ -18,6 +18,7 @@ from core.service.jobs.states import LEASED, STATUSES
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.registry.tables import DatasetRow, ModelRow, UploadRow
 from core.service.retention.orphans import sweep_orphans
+from core.service.teams.installation import owned
 from core.service.teams.quotas import reserve_stored
 from core.service.teams.tables import TeamRow
 from core.settings import Settings
@@ -73,7 +74,7 @@ def name_artifact(session: Session, job_id: str, attempt: int) -> None:
 
 
 def is_there(store: Store, prefix: str) -> bool:
-    return store.touched(prefix) is not None
+    return store.usage(prefix) is not None
 
 
 def test_attempts_are_swept_unless_named_or_in_a_workers_hands(
@@ -96,9 +97,9 @@ def test_attempts_are_swept_unless_named_or_in_a_workers_hands(
     kept.add(put_one(store, artifact_prefix(job_id, 2)))
     kept.add(put_one(store, "job_0ofanotherdatabase/attempt-1"))
     kept.add(put_one(store, "generated/abc"))
-    assert set(sweep_orphans(sessions, store, settings)) == orphans
+    assert set(sweep_orphans(sessions, owned(store, sessions), settings)) == orphans
     assert {prefix for prefix in kept | orphans if is_there(store, prefix)} == kept
-    assert sweep_orphans(sessions, store, settings) == []
+    assert sweep_orphans(sessions, owned(store, sessions), settings) == []
 
 
 def test_what_is_young_stays(settings: Settings, sessions: Sessions, team: str, tmp_path: Path) -> None:
@@ -110,7 +111,9 @@ def test_what_is_young_stays(settings: Settings, sessions: Sessions, team: str, 
     long_ago = time.time() - 7200
     for path in [*store.folder(old).rglob("*"), store.folder(old), store.folder("models/model_old")]:
         os.utime(path, (long_ago, long_ago))  # of the model only the folder: its file was written just now
-    assert sweep_orphans(sessions, store, settings.model_copy(update={"orphan_seconds": 3600.0})) == [old]
+    assert sweep_orphans(sessions, owned(store, sessions), settings.model_copy(update={"orphan_seconds": 3600.0})) == [
+        old
+    ]
 
 
 def test_texts_that_models_wrote_go_once_nobody_uses_them_for_long(
@@ -124,7 +127,7 @@ def test_texts_that_models_wrote_go_once_nobody_uses_them_for_long(
         for path in [*store.folder(f"generated/{name}").rglob("*"), store.folder(f"generated/{name}")]:
             os.utime(path, (long_ago, long_ago))
     os.utime(store.folder("generated/used") / "a")
-    assert sweep_orphans(sessions, store, settings) == ["generated/old"]
+    assert sweep_orphans(sessions, owned(store, sessions), settings) == ["generated/old"]
     assert sorted(store.children("generated")) == ["new", "used"]
 
 
@@ -165,7 +168,7 @@ def test_models_and_uploads_are_swept_unless_named(
     }
     for prefix in kept | orphans:
         put_one(store, prefix)
-    assert set(sweep_orphans(sessions, store, settings)) == orphans
+    assert set(sweep_orphans(sessions, owned(store, sessions), settings)) == orphans
     assert {prefix for prefix in kept | orphans if is_there(store, prefix)} == kept
 
 
@@ -192,7 +195,7 @@ def test_expired_uploads_go_and_give_their_space_back(
             )
     for name in "abcd":
         put_one(store, f"uploads/upload_{name}/x.txt")
-    sweep_orphans(sessions, store, settings)
+    sweep_orphans(sessions, owned(store, sessions), settings)
     with transaction(sessions) as session:
         assert set(session.scalars(select(UploadRow.id))) == {"upload_b", "upload_c"}
         assert session.scalars(select(TeamRow.stored_bytes).where(TeamRow.id == team)).one() == 20
@@ -221,15 +224,15 @@ def test_a_publisher_killed_midway_leaves_nothing_listed_and_is_swept_once_it_is
     assert list(store.unfinished()) != []
     with pytest.raises(NotFound):
         store.open_range(prefix, "secateur.json", 0, 1)
-    assert sweep_orphans(sessions, store, settings) == []
+    assert sweep_orphans(sessions, owned(store, sessions), settings) == []
     assert list(store.unfinished()) != [], "taken from a worker that may still be at work"
     with transaction(sessions) as session:
         problem = {"code": "runner_lost", "message": "", "param": None, "retryable": False}
         assert finish_failed(session, claimed.job_id, 1, problem) == "failed"
         assert session.scalars(select(ArtifactFileRow)).all() == []
-    sweep_orphans(sessions, store, settings)
+    sweep_orphans(sessions, owned(store, sessions), settings)
     assert list(store.unfinished()) == [] and not is_there(store, prefix)
-    assert list(open_store(settings).children()) == []
+    assert list(open_store(settings).children()) == ["owner"]
 
 
 def test_the_dispatcher_sweeps_beside_its_rounds_and_not_in_each(

@@ -90,7 +90,7 @@ def test_models_and_texts_are_uploaded_to_the_bucket(
     assert list(store.children("uploads")) == [] and list(store.unfinished()) == []
     assert live_api.delete("/v1/models/sent").status_code == 204
     assert live_api.delete("/v1/datasets/numbers-sent").status_code == 204
-    assert list(store.children()) == []
+    assert list(store.children()) == ["owner"]
     with transaction(sessions) as session:
         assert session.scalars(select(TeamRow.stored_bytes).where(TeamRow.id == team)).one() == 0
 
@@ -153,7 +153,7 @@ def test_an_artifact_is_deleted_unless_it_is_needed(
     assert live_api.get(artifacts).json()["data"] == []
     assert live_api.get(f"{artifacts}/config.json").status_code == 404
     assert live_api.get(f"/v1/jobs/{job['id']}/report").status_code == 200
-    assert store.touched(f"{job['id']}/attempt-1") is None
+    assert store.usage(f"{job['id']}/attempt-1") is None
     assert live_api.delete(artifacts).status_code == 204
     assert live_api.delete("/v1/jobs/job_none/artifacts").status_code == 404
     chained = live_api.post("/v1/jobs", json=job_body | {"model": f"job:{job['id']}"})

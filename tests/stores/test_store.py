@@ -126,12 +126,12 @@ def test_a_publication_that_is_called_off_leaves_nothing(store: Store, artifact:
         pass
 
     def watch() -> None:
-        if store.touched(PREFIX) is not None or list(store.unfinished()):
+        if store.usage(PREFIX) is not None or list(store.unfinished()):
             raise CalledOff
 
     with pytest.raises(CalledOff):
         store.publish(artifact, PREFIX, watch=watch)
-    assert store.touched(PREFIX) is None
+    assert store.usage(PREFIX) is None
     assert list(store.unfinished()) == []
 
 
@@ -210,15 +210,25 @@ def test_a_fetch_that_is_called_off_keeps_what_it_has(store: Store, tmp_path: Pa
 
 def test_children_and_ages(store: Store, artifact: Path) -> None:
     before = datetime.now(UTC) - timedelta(seconds=2)
-    assert list(store.children()) == [] and store.touched(PREFIX) is None
-    store.publish(artifact, PREFIX)
+    assert list(store.children()) == [] and store.usage(PREFIX) is None
+    stored = store.publish(artifact, PREFIX)
     store.publish(artifact, "job_1/attempt-2")
     put(store, "models/model_1", "a", b"a")
     assert sorted(store.children()) == ["job_1", "models"]
     assert sorted(store.children("job_1")) == ["attempt-1", "attempt-2"]
     assert list(store.children("models")) == ["model_1"] and list(store.children("datasets")) == []
-    touched = store.touched(PREFIX)
-    assert touched is not None and before < touched < datetime.now(UTC) + timedelta(seconds=2)
+    usage = store.usage(PREFIX)
+    assert usage is not None and before < usage.touched < datetime.now(UTC) + timedelta(seconds=2)
+    assert usage.bytes == sum(file.bytes for file in stored)
+
+
+def test_of_many_that_create_a_file_one_counts(store: Store) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: store.create("owner", "installation", b"%d" % number), range(8)))
+    first = read(store, "installation", 0, 1, "owner")
+    store.create("owner", "installation", b"9")
+    assert read(store, "installation", 0, 1, "owner") == first and first in b"01234567"
+    assert list(store.unfinished()) == []
 
 
 def test_many_threads_share_a_store(store: Store) -> None:

@@ -43,6 +43,7 @@ from secateur_wire.models import Model
 from worker.cli.errors import local_instance, print_errors
 from worker.cli.installation import as_client_sees, is_elsewhere
 from worker.cli.keys import keys_create, keys_list, keys_revoke
+from worker.cli.store import store_app
 from worker.cli.teams import teams_app
 
 
@@ -64,6 +65,7 @@ def register(app: typer.Typer) -> None:
     keys_app.command("list")(keys_list)
     keys_app.command("revoke")(keys_revoke)
     app.add_typer(teams_app, name="teams")
+    app.add_typer(store_app, name="store")
 
 
 def _serve(

@@ -36,9 +36,11 @@ from core.service.publications.run import publish_waiting
 from core.service.retention.orphans import sweep_orphans
 from core.service.retention.service import DUTY as RETENTION
 from core.service.retention.service import apply_retention
+from core.service.retention.unknown import count_unknown
 from core.service.sources.hub_revisions import forget_unused_revisions
 from core.service.sweeps.advance import DUTY as SWEEPS
 from core.service.sweeps.advance import advance_sweeps
+from core.service.teams.installation import open_own_store
 from core.service.teams.server_secret import server_secret
 from core.service.triggers.context import TriggerContext
 from core.service.triggers.due import DUTY as TRIGGERS
@@ -48,7 +50,6 @@ from core.service.webhooks.delivery_loop import DUTY as WEBHOOKS
 from core.service.webhooks.delivery_loop import deliver_due
 from core.service.webhooks.old_deliveries import remove_old_deliveries
 from core.settings import Settings, get_settings
-from core.storage import open_store
 from worker import alive
 from worker.dispatcher.duties import Duty, Turn
 
@@ -104,7 +105,8 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
     """Return all duties; the first come with every round."""
     hints = Hints(celery_app(settings))
     hub = HubLookup(settings, sessions)
-    context = TriggerContext(sessions, open_store(settings), settings, hub, server_secret(settings))
+    store = open_own_store(settings, sessions)
+    context = TriggerContext(sessions, store, settings, hub, server_secret(settings))
 
     threads = TeamThreads()
 
@@ -145,8 +147,9 @@ def make_duties(sessions: sessionmaker[Session], settings: Settings) -> Sequence
         Duty(
             "orphans",
             settings.orphan_sweep_seconds,
-            lambda turn: len(sweep_orphans(sessions, context.store, settings)),
+            lambda turn: len(sweep_orphans(sessions, store, settings)),
         ),
+        Duty("unknown artifacts", 3600.0, lambda turn: count_unknown(sessions, store)),
         Duty(AWAITING, 2.0, resolve),
         Duty("old hub revisions", 600.0, forget_revisions),
         Duty("old discoveries", 600.0, _in_transaction(lambda s: forget_old(s, settings.discovery_keep_days))),

@@ -26,6 +26,7 @@ from typing import TextIO
 import psutil
 
 from core.service.teams.bootstrap import DEFAULT_TEAM
+from core.service.teams.installation import open_own_store
 from core.settings import Settings
 from worker import alive
 from worker.embedded.instance import open_instance
@@ -59,8 +60,8 @@ def serve(settings: Settings, *, host: str, port: int, say_to: TextIO = sys.stdo
         settings = settings.model_copy(update={"home": home, "database_url": database_url})
         if own_database and "hub_token_teams" not in settings.model_fields_set:
             settings = settings.model_copy(update={"hub_token_teams": [DEFAULT_TEAM]})
-        with open_instance(settings):
-            pass  # migrated, and the first key is there
+        with open_instance(settings) as instance:  # migrated, and the first key is there
+            open_own_store(instance.settings, instance.sessions).require_own()
         parts: list[ChildProcess] = []
         cleanup.callback(_end_parts, parts, settings)
         url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"

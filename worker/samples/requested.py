@@ -24,9 +24,10 @@ from core.service.registry.tables import DatasetRow, ModelRow
 from core.service.registry.taking_in import TakingIn
 from core.service.samples import queue
 from core.service.samples.queue import ClaimedSample
+from core.service.teams.installation import open_own_store
 from core.service.teams.principal import Automation
 from core.settings import Settings, get_settings
-from core.storage import Store, open_store
+from core.storage import Store
 from secateur_wire.plans import PlanBody
 from worker.embedded.register import import_gguf
 from worker.failures import CommandFailed
@@ -133,7 +134,7 @@ def main() -> None:
     configure_logs(settings)
     sessions = session_factory(settings, "worker")
     claimed = ClaimedSample(**json.loads(sys.argv[1]))
-    fulfil(settings, sessions, open_store(settings), claimed, packaged_samples(settings))
+    fulfil(settings, sessions, open_own_store(settings, sessions), claimed, packaged_samples(settings))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import session_factory, transaction
 from core.device_kinds import kind_of_machine
 from core.service.jobs import queue
+from core.service.teams.installation import open_own_store
 from core.settings import Settings
+from core.storage import OwnedStore
 from worker import alive
 from worker.devices import DeviceReader, own_device
 from worker.machine import disk_room_bytes, disk_shortage, usable_memory_bytes
@@ -60,6 +62,7 @@ class Heartbeat:
         self._shortage: str | None = None
         self._has_beaten = threading.Event()
         self._work = WorkFolders(settings.work_root)
+        self._refusal: str | None = None
         self._sweep_at = 0.0
         self._sweep: threading.Thread | None = None
         self._thread = threading.Thread(target=self._live, name="heartbeat", daemon=True)
@@ -82,9 +85,11 @@ class Heartbeat:
     def _live(self) -> None:
         """Beat until ended, with an engine of its own, which no forked process inherits."""
         sessions = session_factory(self._settings, "worker")
+        store = open_own_store(self._settings, sessions)
         wait = min(BEAT_SECONDS, self._settings.worker_fresh_seconds / 3)
         while not self._ended:
             before, self._shortage = self._shortage, disk_shortage(self._settings)
+            self._look_at_store(store)
             self._start_sweep(sessions)
             self._give_sign_of_life()
             facts = self._facts()
@@ -112,6 +117,11 @@ class Heartbeat:
             self._has_failed = True
             logger.error("the device failed: the worker drains", worker=self._worker_id, reason=self._drain.reason)
             self._on_failure()
+
+    def _look_at_store(self, store: OwnedStore) -> None:
+        before, self._refusal = self._refusal, store.refusal()
+        if self._refusal is not None and before is None:
+            logger.error("claiming paused", worker=self._worker_id, reason=self._refusal)
 
     def _start_sweep(self, sessions: sessionmaker[Session]) -> None:
         """Start a sweep of the work folders in a thread of its own, at every beat where the disk is short.
@@ -172,7 +182,7 @@ class Heartbeat:
             state = "draining"
         elif job_id is not None:
             state = "busy"
-        elif self._shortage is not None:
+        elif (self._refusal or self._shortage) is not None:
             state = "paused"
-        reason = {"paused": self._shortage, "draining": self._drain.reason}.get(state)
+        reason = {"paused": self._refusal or self._shortage, "draining": self._drain.reason}.get(state)
         queue.heartbeat(session, self._worker_id, **facts, job_id=job_id, state=state, reason=reason)

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import islice
 
 import structlog
 from sqlalchemy import func, or_, select
@@ -22,34 +21,40 @@ from core.service.jobs.states import LEASED
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.registry.tables import DatasetRow, ModelRow, UploadRow
 from core.service.registry.uploads import abort_upload, object_prefix, upload_prefix
+from core.service.retention.unknown import JOB_ID, batches, jobs_in_store
 from core.settings import Settings
-from core.storage import Store, artifact_prefix
+from core.storage import OwnedStore, Store, artifact_prefix
+from core.storage.owned import MARK_PREFIX
 from core.storage.removal import remove_prefixes
 from core.storage.store import GENERATED_PREFIX
 
 _BATCH = 500
-_JOB = re.compile(r"job_[0-9a-z]+")
-_OF_UPLOADS = ("uploads", "models", "datasets")
+_ID = r"(?:uploads/upload|models/model|datasets/dataset)_[0-9a-z]+"
+_OF_UPLOADS = re.compile(_ID)
+_NAMED_HERE = re.compile(rf"(?:{_ID}|{JOB_ID}/attempt-\d+|(?:{GENERATED_PREFIX}|{MARK_PREFIX})/.+)?")
+"""Prefixes that this service writes to; none is that of a version which did not say. A bucket may hold other things."""
 
 logger = structlog.get_logger()
 
 
-def sweep_orphans(sessions: sessionmaker[Session], store: Store, settings: Settings) -> list[str]:
-    """Remove orphans once; returns their prefixes. Any number of processes may run at once. Raises StoreUnavailable.
+def sweep_orphans(sessions: sessionmaker[Session], store: OwnedStore, settings: Settings) -> list[str]:
+    """Remove orphans once; returns their prefixes. Any number of processes may run at once.
 
-    Other things in the store, and artifacts of jobs this database does not know, are left alone.
+    Other things in the store, and artifacts of jobs this database does not know, are left alone. Raises StoreOfAnother
+    where the store is another installation's, and StoreUnavailable.
     """
+    store.require_own()
     _expire_uploads(sessions, store)
     before = datetime.now(UTC) - timedelta(seconds=settings.orphan_seconds)
     for each in store.unfinished():
-        if each.touched < before:
+        if each.touched < before and _NAMED_HERE.fullmatch(each.prefix):
             with transaction(sessions) as session:
                 is_worked_on = each.prefix in _worked_on(session, [each.prefix])
             if not is_worked_on:
                 each.discard()
     rows = IsolatedRows(sessions, "orphans", ends=(StoreUnavailable,))
     removed: list[str] = []
-    for prefixes in _batches(_candidates(sessions, store)):
+    for prefixes in batches(_candidates(sessions, store)):
         with transaction(sessions) as session:
             kept = _worked_on(session, prefixes)
             kept |= _named(session, prefixes)  # after the former: what ended between the two has its name by now
@@ -62,8 +67,8 @@ def sweep_orphans(sessions: sessionmaker[Session], store: Store, settings: Setti
 
 def _remove_old(store: Store, prefix: str, before: datetime) -> str | None:
     """Remove what lies under a prefix unless something there was touched since; the prefix where it did."""
-    touched = store.touched(prefix)
-    if touched is None or touched >= before:
+    usage = store.usage(prefix)
+    if usage is None or usage.touched >= before:
         return None
     remove_prefixes(store, [prefix])
     logger.info("orphan removed", prefix=prefix)
@@ -80,8 +85,8 @@ def _sweep_generated(store: Store, settings: Settings) -> list[str]:
     removed = []
     for name in store.children(GENERATED_PREFIX):
         prefix = f"{GENERATED_PREFIX}/{name}"
-        touched = store.touched(prefix)
-        if touched is not None and touched < before:
+        usage = store.usage(prefix)
+        if usage is not None and usage.touched < before:
             remove_prefixes(store, [prefix])
             removed.append(prefix)
             logger.info("generated text removed", prefix=prefix)
@@ -109,9 +114,9 @@ def _candidates(sessions: sessionmaker[Session], store: Store) -> Iterator[str]:
     Jobs of which every attempt left an artifact, nearly all of them, are left out: each would cost a request to the
     store.
     """
-    for name in _OF_UPLOADS:
-        yield from (f"{name}/{child}" for child in store.children(name))
-    for ids in _batches(filter(_JOB.fullmatch, store.children())):
+    for name in ("uploads", "models", "datasets"):
+        yield from filter(_OF_UPLOADS.fullmatch, (f"{name}/{child}" for child in store.children(name)))
+    for ids in batches(jobs_in_store(store)):
         with transaction(sessions) as session:
             stored = func.count(ArtifactFileRow.attempt.distinct())
             doubtful = session.scalars(
@@ -158,9 +163,3 @@ def _names(prefixes: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return the first and the second names of the prefixes."""
     split = [prefix.partition("/") for prefix in prefixes]
     return [first for first, _, _ in split], [second for _, _, second in split]
-
-
-def _batches(items: Iterable[str]) -> Iterator[list[str]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, _BATCH)):
-        yield batch

@@ -22,9 +22,10 @@ from core.service.retention.rules import Judged, ended_before, judge
 from core.service.retention.schemas import Retention, RetentionPolicy, RetentionPreview
 from core.service.retention.tables import ArtifactRow, RetentionPolicyRow
 from core.service.teams import audit
+from core.service.teams.installation import open_own_store
 from core.service.teams.principal import Actor, Automation, team_of
 from core.settings import Settings
-from core.storage import Store, open_store
+from core.storage import Store
 from core.storage.removal import remove_prefixes
 from secateur_wire.retention import ArtifactVerdict
 
@@ -163,7 +164,9 @@ def apply_retention(
         teams = session.scalars(
             select(RetentionPolicyRow.team_id).where(is_tried(DUTY, RetentionPolicyRow.team_id))
         ).all()
-    store = open_store(settings)
+    store = open_own_store(settings, sessions)
+    if teams:
+        store.require_own()
     waiting = deque(_Progress(team_id) for team_id in teams)
     removed = 0
     while waiting:

@@ -38,6 +38,20 @@ class TeamRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
+class InstallationRow(Base):
+    """The one row of what this installation is: its id, with which its store is marked.
+
+    `unknown_artifacts` counts jobs that the store has artifacts of and the database has no row of, as last seen.
+    """
+
+    __tablename__ = "installation"
+    __table_args__ = (CheckConstraint("is_only", name="is_only"),)
+
+    is_only: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    id: Mapped[str]
+    unknown_artifacts: Mapped[int] = mapped_column(server_default=text("0"))
+
+
 class ApiKeyRow(Base):
     """An API key. Only `prefix` and the HMAC `digest` of the whole token are kept."""
 

@@ -1,0 +1,95 @@
+"""Commands `secateur store` of the operator: whose the store is, and what it holds of jobs that nobody knows."""
+
+from datetime import timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from secateur.cli.output import JsonOption, explain, moment, print_json, print_table
+from secateur.formatting import size
+from worker.cli.errors import USAGE, local_instance
+
+if TYPE_CHECKING:
+    from core.service.retention.unknown import UnknownArtifact
+
+store_app = typer.Typer(
+    help="The store of this installation: whose it is, and what is left in it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@store_app.command("owner")
+def _owner(as_json: JsonOption = False) -> None:
+    """Show the installation that the store is marked with, and this one."""
+    from core.database import transaction
+    from core.service.teams.installation import installation_id
+    from core.storage import find_owner, open_store
+
+    with local_instance() as instance:
+        with transaction(instance.sessions) as session:
+            own = installation_id(session)
+        owner = find_owner(open_store(instance.settings))
+    if as_json:
+        print_json({"installation": own, "store_owner": owner})
+        return
+    print_table(("this installation", "owner of the store"), [(own, owner or "nobody yet")])
+
+
+@store_app.command("take-over")
+def _take_over(
+    yes: Annotated[bool, typer.Option("--yes", help="The other installation is gone for good.")] = False,
+) -> None:
+    """Make the store this installation's, whoever had it: models that no row of this database names are swept then."""
+    from core.database import transaction
+    from core.service.teams.installation import installation_id
+    from core.storage import open_store, take_over
+
+    if not yes:
+        explain("say --yes once the installation that has the store is gone: the models it has there will be removed")
+        raise typer.Exit(USAGE)
+    with local_instance() as instance:
+        with transaction(instance.sessions) as session:
+            own = installation_id(session)
+        before = take_over(open_store(instance.settings), own)
+    explain(f"the store was {before or 'nobody'}'s, and is {own}'s now")
+
+
+@store_app.command("unknown")
+def _unknown(
+    remove: Annotated[bool, typer.Option("--remove", help="Remove them, for good.")] = False,
+    older_than_days: Annotated[
+        float | None, typer.Option(min=0, help="With --remove: those last written to longer ago.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many are listed at most.")] = 1000,
+    as_json: JsonOption = False,
+) -> None:
+    """List artifacts of jobs that the database does not know, such as of those after the dump it was restored from."""
+    from core.service.retention.unknown import remove_unknown, unknown_artifacts
+    from core.service.teams.installation import open_own_store
+
+    if remove != (older_than_days is not None):
+        raise typer.BadParameter("--remove and --older-than-days go together")
+    with local_instance() as instance:
+        store = open_own_store(instance.settings, instance.sessions)
+        if older_than_days is not None:
+            age = timedelta(days=older_than_days)
+            found = list(remove_unknown(instance.sessions, store, older_than=age))
+        else:
+            found = list(islice(unknown_artifacts(instance.sessions, store), limit))
+    _show(found, as_json)
+    if older_than_days is not None:
+        explain(f"{len(found)} removed, {size(sum(each.bytes for each in found))}")
+    elif len(found) == limit:
+        explain(f"the first {limit}; there may be more: --limit")
+
+
+def _show(artifacts: "list[UnknownArtifact]", as_json: bool) -> None:
+    if as_json:
+        print_json(
+            [{"job": each.job_id, "bytes": each.bytes, "touched": each.touched.isoformat()} for each in artifacts]
+        )
+        return
+    rows = [(each.job_id, size(each.bytes), moment(each.touched)) for each in artifacts]
+    print_table(("job", "bytes", "last written"), rows, numbers=(1,))
