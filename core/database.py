@@ -234,11 +234,14 @@ def session_factory(settings: Settings, role: Role = "request") -> sessionmaker[
 def transient_reason(error: DBAPIError) -> str | None:
     """Return the reason that a transaction failed where it may succeed the next time, None for any other failure.
 
-    The database is away (SQLSTATE classes 08 and 57P, or none at all: never connected), or a limit was reached.
+    The database is away (SQLSTATE classes 08 and 57P, or none at all: never connected), has no disk, memory or
+    connection left (class 53), or a limit was reached.
     """
     state = getattr(error.orig, "sqlstate", None)
     if (reason := _PASSING.get(state or "")) is not None:
         return reason
+    if state is not None and state[:2] == "53":
+        return "the database has no space, memory or connection left for it"
     if error.connection_invalidated or state is None or state[:2] == "08" or state[:3] == "57P":
         return "the database cannot be reached right now"
     return None

@@ -20,6 +20,7 @@ from core.storage.store import (
     artifact_prefix,
     attachment,
     checked,
+    is_disk_full,
     translate_disk_full,
 )
 from core.storage.stream import open_stored
@@ -40,6 +41,7 @@ __all__ = [
     "attachment",
     "checked",
     "find_owner",
+    "is_disk_full",
     "open_store",
     "open_stored",
     "require_owner",

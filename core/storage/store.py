@@ -174,9 +174,14 @@ def translate_disk_full() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_disk_full(error):
             raise DiskFull(f"no space left: {error}") from error
         raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether an error is the system's "no space left", on a disk or of a quota."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def fetch_resuming(read_from: Callable[[int], Iterator[bytes]], size: int, target: Path, watch: Watch | None) -> None:

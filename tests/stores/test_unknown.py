@@ -60,9 +60,7 @@ def test_the_metrics_tell_how_many(api: TestClient, settings: Settings, sessions
     assert "secateur_store_unknown_artifacts 1.0" in api.get("/metrics").text
 
 
-def test_the_command_lists_and_removes(
-    settings: Settings, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_lists_and_removes(settings: Settings, sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_own_store(settings, sessions)
     put(store, "job_0lost/attempt-1", "a", b"a" * 2000)
     environment = {"SECATEUR_HOME": str(settings.home), "SECATEUR_DATABASE_URL": settings.database_url or ""}

@@ -23,6 +23,7 @@ from core.settings import Settings
 from core.storage import artifact_prefix, open_store
 from tests.forked_processes import warm_python
 from tests.model_folders import write_llama, write_text
+from tests.small_disks import small_disk
 from tests.sources.conftest import write_wordy_model
 from tests.sources.hub_server import HubState, hub_server
 from tests.worker.conftest import Queue
@@ -40,14 +41,8 @@ STAND_IN = (sys.executable, "-m", "tests.worker.stand_in_runner", "{}")
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small one of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"a disk of its own cannot be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", DISK_BYTES) as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -75,13 +75,13 @@ def _unknown(
         store = open_own_store(instance.settings, instance.sessions)
         if older_than_days is not None:
             age = timedelta(days=older_than_days)
-            found = list(remove_unknown(instance.sessions, store, older_than=age))
+            artifacts = list(remove_unknown(instance.sessions, store, older_than=age))
         else:
-            found = list(islice(unknown_artifacts(instance.sessions, store), limit))
-    _show(found, as_json)
+            artifacts = list(islice(unknown_artifacts(instance.sessions, store), limit))
+    _show(artifacts, as_json)
     if older_than_days is not None:
-        explain(f"{len(found)} removed, {size(sum(each.bytes for each in found))}")
-    elif len(found) == limit:
+        explain(f"{len(artifacts)} removed, {size(sum(each.bytes for each in artifacts))}")
+    elif len(artifacts) == limit:
         explain(f"the first {limit}; there may be more: --limit")
 
 

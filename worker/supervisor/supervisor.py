@@ -4,7 +4,6 @@ The supervisor fetches and stores; the runner, a process per task without creden
 measures and verifies. This process never imports torch.
 """
 
-import errno
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from core.service.jobs import queue
 from core.service.jobs.queue import Claim
 from core.service.jobs.states import TERMINAL
 from core.settings import Settings
-from core.storage import Store, artifact_prefix
+from core.storage import Store, artifact_prefix, is_disk_full
 from secateur_wire.states import JobStatus
 from worker.runner.client import RUNNER, Draining
 from worker.supervisor.attempt import Attempt, AttemptResult
@@ -186,7 +185,7 @@ class Supervisor:
 
 
 def _problem(error: Exception) -> Problem:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if is_disk_full(error):
         error = DiskFull(str(error))
     if not isinstance(error, SecateurError):
         logger.exception("unexpected end")

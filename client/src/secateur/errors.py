@@ -47,7 +47,9 @@ SecateurError
         ├── InternalError        500
         ├── DiskFull             507
         └── Unavailable          503, with `retry_after`
-            └── HubUnavailable  StoreUnavailable  DestinationUnavailable
+            ├── HubUnavailable  DestinationUnavailable
+            └── StoreUnavailable
+                └── StoreOfAnother
 
 A refusal's class is named after its `code`.
 """
@@ -352,6 +354,10 @@ class DestinationUnavailable(Unavailable):
 
 class StoreUnavailable(Unavailable):
     """The store of artifacts does not answer the server."""
+
+
+class StoreOfAnother(StoreUnavailable):
+    """The server's store belongs to another installation: its operator has to give it one of its own."""
 
 
 class InternalError(ServerError):

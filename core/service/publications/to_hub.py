@@ -19,12 +19,12 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import logging as hub_logging
 
-from core.errors import DestinationRefused, DestinationUnavailable, SecateurError
+from core.errors import DestinationRefused, DestinationUnavailable, DiskFull, SecateurError
 from core.service.publications.destinations import HubDestination
 from core.service.publications.lease import LostError, PublicationLease
 from core.service.publications.queue import PublishedFile
 from core.service.publications.reading import require_intact, watched
-from core.storage import Store
+from core.storage import Store, is_disk_full
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ def publish_to_hub(
 ) -> dict[str, Any]:
     """Publish an artifact; returns the commit it is in now, and its page.
 
-    Raises DestinationRefused and DestinationUnavailable, the errors of the store, and LostError.
+    Raises DestinationRefused, DestinationUnavailable, DiskFull, the errors of the store, and LostError.
     """
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its warnings quote addresses that were signed for us
     api = HfApi(endpoint=endpoint.rstrip("/"), token=token)
@@ -124,6 +124,8 @@ def _raise_translated(error: Exception, destination: HubDestination, endpoint: s
                 status = at.response.status_code
                 raise DestinationUnavailable(f"the hub's file storage answers {status}", param="to") from None
             raise _refusal(at, destination) from None
+        if is_disk_full(at):  # the client keeps parts of what it sends on this machine
+            raise DiskFull("no space is left on the disk of the machine that publishes") from None
         if isinstance(at, httpx2.HTTPError | httpx2.InvalidURL | OSError):
             raise DestinationUnavailable(
                 f"the hub cannot be reached, or broke off ({type(at).__name__})", param="to"

@@ -14,12 +14,12 @@ import aiohttp
 from botocore.exceptions import BotoCoreError, ClientError
 from s3fs import S3FileSystem
 
-from core.errors import DestinationRefused, DestinationUnavailable
+from core.errors import DestinationRefused, DestinationUnavailable, DiskFull
 from core.service.publications.destinations import S3Destination
 from core.service.publications.lease import PublicationLease
 from core.service.publications.queue import PublishedFile
 from core.service.publications.reading import chunks, watched
-from core.storage import MANIFEST, Store
+from core.storage import MANIFEST, Store, is_disk_full
 from core.storage.s3_session import new_session
 
 _WRITE_BYTES = 16 * 2**20
@@ -27,6 +27,8 @@ _WRITE_BYTES = 16 * 2**20
 _MOST_PARTS = 10_000
 _SHA256 = "sha256"
 
+_FULL = 507
+"""Status of services that store on disks of their own and have none left."""
 _BAD_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidClientTokenId", "AuthFailure")
 _OLD_KEYS = ("ExpiredToken", "InvalidToken", "TokenRefreshRequired")
 _FORBIDDEN = ("AccessDenied", "AllAccessDisabled", "403", "Forbidden")
@@ -44,7 +46,7 @@ def publish_to_s3(
 ) -> dict[str, Any]:
     """Publish an artifact; returns its address.
 
-    Raises DestinationRefused and DestinationUnavailable, the errors of the store, and LostError.
+    Raises DestinationRefused, DestinationUnavailable, DiskFull, the errors of the store, and LostError.
     """
     with _opened(destination, credentials) as bucket:
         try:
@@ -176,6 +178,10 @@ def _raise_translated(error: BaseException, destination: S3Destination) -> NoRet
         raise DestinationRefused(f"there is no bucket {bucket!r}", param="to") from None
     if code in _ELSEWHERE:
         raise DestinationRefused(f"bucket {bucket!r} is in another region: name it", param="region") from None
+    if is_disk_full(error):
+        raise DiskFull("no space is left on the disk of the machine that publishes") from None
+    if at is not None and at.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == _FULL:
+        raise DestinationUnavailable(f"bucket {bucket!r} has no space left", param="to") from None
     if isinstance(error, OSError | BotoCoreError | aiohttp.ClientError | ClientError):
         raise DestinationUnavailable(
             f"bucket {bucket!r} cannot be reached, or broke off ({code or type(error).__name__})", param="to"

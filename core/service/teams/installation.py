@@ -15,12 +15,12 @@ from core.storage import OwnedStore, Store, open_store
 def installation_id(session: Session) -> str:
     """Return the id of the installation that this database is of, made at first use and the same ever after."""
     query = select(InstallationRow.id)
-    found = session.scalar(query)
-    if found is None:
+    existing = session.scalar(query)
+    if existing is None:
         new = insert(InstallationRow).values(id=new_id("installation"))
         session.execute(new.on_conflict_do_nothing(index_elements=["is_only"]))
-        found = session.scalars(query).one()
-    return found
+        return session.scalars(query).one()
+    return existing
 
 
 def open_own_store(settings: Settings, sessions: sessionmaker[Session]) -> OwnedStore:
