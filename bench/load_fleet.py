@@ -43,12 +43,14 @@ MODEL = "tiny"
 class Fleet:
     """Held as a context; `folder` takes everything. `pooled`: workers and dispatcher reach PostgreSQL through
     PgBouncer, which lends connections for a transaction at a time; the API, which listens, reaches it directly.
+    `database_url`: a database that is there, in place of a server of its own.
     """
 
-    def __init__(self, folder: Path, workers: int, *, pooled: bool = False) -> None:
+    def __init__(self, folder: Path, workers: int, *, pooled: bool = False, database_url: str | None = None) -> None:
         self.folder = folder.resolve()
         self.api_port, self.redis_port, self._pooler_port = free_port(), free_port(), free_port()
         self._pooled = pooled
+        self._database_url = database_url
         self._workers = workers
         self._parts: dict[str, ChildProcess] = {}
         self._cleanup = ExitStack()
@@ -57,9 +59,10 @@ class Fleet:
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._cleanup.callback(stop_postgres, self._data)
+        if self._database_url is None:
+            self._cleanup.callback(stop_postgres, self._data)
         self._cleanup.callback(self.end_all)
-        url = start_postgres(self._data)
+        url = self._database_url or start_postgres(self._data)
         self.settings = Settings(
             home=self.folder / "home",
             database_url=url,
@@ -127,6 +130,11 @@ class Fleet:
 
     def is_running(self, name: str) -> bool:
         return self._parts[name].is_running()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the processes that were started."""
+        return list(self._parts)
 
     def pid(self, name: str) -> int:
         return self._parts[name].pid

@@ -26,7 +26,6 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
-    make_url,
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -36,6 +35,7 @@ from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from ulid import ULID
 
+from core.database_url import parse_database_url
 from core.keepalives import postgres_keepalives
 from core.settings import Settings
 
@@ -62,10 +62,11 @@ _PASSING = {
     "55P03": _LOCKED,
     "40P01": _LOCKED,
     "57014": "the database did not finish in time",
+    "25006": "the database takes no writes: it is a replica, or has become one",
     "25P03": "the database was left waiting for too long",
 }
 """SQLSTATEs of what may go well the next time: a lock not available, a deadlock, a statement cancelled for its time,
-a transaction that stood still."""
+a transaction that stood still, a write that a replica got."""
 
 
 class Base(DeclarativeBase):
@@ -113,11 +114,6 @@ def database_url(settings: Settings) -> str:
     return settings.database_url
 
 
-def libpq_url(url: str) -> str:
-    """Return a database's URL as psycopg itself and PostgreSQL's own programs take it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-
-
 def create_engine_from(settings: Settings, role: Role = "request") -> Engine:
     """Return a pooled engine whose connections are checked before use, so a restarted server causes no errors.
 
@@ -125,7 +121,7 @@ def create_engine_from(settings: Settings, role: Role = "request") -> Engine:
     limits of `role`.
     """
     engine = create_engine(
-        make_url(database_url(settings)).set(drivername="postgresql+psycopg"),
+        parse_database_url(database_url(settings)).set(drivername="postgresql+psycopg"),
         pool_size=_MOST_CONNECTIONS,
         max_overflow=0,
         pool_use_lifo=True,  # those that were used last know the statements already
@@ -280,9 +276,10 @@ def migrate(settings: Settings) -> None:
                 alembic.command.upgrade(config, "head")
                 connection.commit()
             finally:
-                connection.rollback()
-                connection.execute(select(func.pg_advisory_unlock(_MIGRATION_LOCK)))
-                connection.commit()
+                if not connection.invalidated:  # else the lock went with it
+                    connection.rollback()
+                    connection.execute(select(func.pg_advisory_unlock(_MIGRATION_LOCK)))
+                    connection.commit()
     finally:
         engine.dispose()
 

@@ -14,7 +14,8 @@ import psycopg
 from psycopg import errors, sql
 from sqlalchemy import make_url
 
-from core.database import libpq_url, migrate, new_id
+from core.database import migrate, new_id
+from core.database_url import libpq_url
 from core.settings import Settings
 
 _TEMPLATE = "migrated"

@@ -9,7 +9,8 @@ import psycopg
 import structlog
 from psycopg.conninfo import make_conninfo
 
-from core.database import database_url, libpq_url
+from core.database import database_url
+from core.database_url import libpq_url
 from core.keepalives import postgres_keepalives
 from core.service.jobs.queue import EVENT_CHANNEL
 from core.settings import Settings

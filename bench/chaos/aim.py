@@ -9,7 +9,7 @@ from typing import Self
 
 import psycopg
 
-from core.database import libpq_url
+from core.database_url import libpq_url
 from core.service.jobs.queue import EVENT_CHANNEL
 
 _RECONNECT_SECONDS = 0.2

@@ -14,7 +14,7 @@ from bench.chaos.installation import Installation
 from bench.chaos.prometheus import Prometheus, watch
 from bench.chaos.schedule import ALL
 from bench.parts import until
-from core.database import libpq_url
+from core.database_url import libpq_url
 
 RULES = Path(__file__).resolve().parents[2] / "deploy" / "prometheus" / "alerts.yml"
 FASTER = 60

@@ -26,7 +26,8 @@ from bench.chaos.schedule import ALL, Services
 from bench.chaos.variables import ACCESS_KEY, BUCKET, DISK_BYTES, PASSWORD, SECRET, SECRET_KEY, service_variables
 from bench.chaos.wires import Network, Wire
 from bench.parts import free_port, installed, until
-from core.database import libpq_url, session_factory, transaction
+from core.database import session_factory, transaction
+from core.database_url import libpq_url
 from core.service.teams.bootstrap import create_team
 from core.service.teams.keys import create_key
 from core.settings import Settings

@@ -19,6 +19,8 @@ _AWAITS = "status = 'queued' AND awaits_discovery IS NOT NULL"
 
 
 def upgrade() -> None:
+    # The block below commits all of this before it begins: a migrator that is killed there is followed by one that
+    # meets it.
     op.create_table(
         "discoveries",
         sa.Column("id", sa.String(), nullable=False),
@@ -47,15 +49,23 @@ def upgrade() -> None:
         sa.CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name=op.f("ck_discoveries_error_if_failed")),
         sa.ForeignKeyConstraint(["team_id"], ["teams.id"], name=op.f("fk_discoveries_team_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_discoveries")),
+        if_not_exists=True,
     )
     op.create_index(
         "ix_discoveries_open",
         "discoveries",
         ["transformers_version", "created_at", "id"],
         postgresql_where=sa.text(_IS_OPEN),
+        if_not_exists=True,
     )
-    op.create_index("ix_discoveries_open_of_team", "discoveries", ["team_id"], postgresql_where=sa.text(_IS_OPEN))
-    op.create_index(op.f("ix_discoveries_used_at"), "discoveries", ["used_at"])
+    op.create_index(
+        "ix_discoveries_open_of_team",
+        "discoveries",
+        ["team_id"],
+        postgresql_where=sa.text(_IS_OPEN),
+        if_not_exists=True,
+    )
+    op.create_index(op.f("ix_discoveries_used_at"), "discoveries", ["used_at"], if_not_exists=True)
     op.create_table(
         "discovery_teams",
         sa.Column("discovery_id", sa.String(), nullable=False),
@@ -68,6 +78,7 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["team_id"], ["teams.id"], name=op.f("fk_discovery_teams_team_id")),
         sa.PrimaryKeyConstraint("discovery_id", "team_id", name=op.f("pk_discovery_teams")),
+        if_not_exists=True,
     )
     op.create_table(
         "discovery_totals",
@@ -75,6 +86,7 @@ def upgrade() -> None:
         sa.Column("discoveries", sa.BigInteger(), nullable=False),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("error_code", name=op.f("pk_discovery_totals")),
+        if_not_exists=True,
     )
     op.create_table(
         "library_versions",
@@ -82,8 +94,9 @@ def upgrade() -> None:
         sa.Column("transformers_version", sa.String(), nullable=False),
         sa.Column("seen_at", sa.DateTime(timezone=True), server_default=_NOW, nullable=False),
         sa.PrimaryKeyConstraint("queue", "transformers_version", name=op.f("pk_library_versions")),
+        if_not_exists=True,
     )
-    op.add_column("jobs", sa.Column("awaits_discovery", sa.String(), nullable=True))
+    op.add_column("jobs", sa.Column("awaits_discovery", sa.String(), nullable=True), if_not_exists=True)
     with op.get_context().autocommit_block():
         op.drop_index("ix_jobs_awaiting", table_name="jobs", if_exists=True, postgresql_concurrently=True)
         op.create_index(

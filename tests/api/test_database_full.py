@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import libpq_url, transaction
+from core.database import transaction
+from core.database_url import libpq_url
 from core.service.jobs import queue
 from core.service.jobs.tables import JobEventRow
 from core.settings import Settings
@@ -29,7 +30,7 @@ def database_disk(settings: Settings, tmp_path: Path) -> Iterator[Path]:
     url = libpq_url(settings.database_url or "")
     with psycopg.connect(url, autocommit=True) as connection, small_disk(tmp_path / "database", 2**20) as folder:
         [data_folder] = connection.execute("SHOW data_directory").fetchone() or ()
-        owner = os.stat(str(data_folder))
+        owner = Path(str(data_folder)).stat()
         os.chown(folder, owner.st_uid, owner.st_gid)
         for parent in folder.parents:
             if parent.stat().st_uid == os.getuid() and parent.is_relative_to("/tmp/"):
@@ -52,7 +53,7 @@ def test_a_request_is_refused_as_unavailable_and_a_worker_tries_again(
         job_id = new_job(session, team, "running", 1)
         cancelled = new_job(session, team, "queued", 0)
     fill(database_disk)
-    lease = Lease(sessions, job_id, 1, lease_seconds=1.5, renew_seconds=60)
+    lease = Lease(sessions, job_id, 1, "worker_1", lease_seconds=1.5, renew_seconds=60)
     recorder = Recorder(sessions, job_id, 1, lease)
     with pytest.raises(LeaseLost):  # it tried for as long as the lease would have held
         recorder.event("log", {"level": "info", "message": "x" * 4000})

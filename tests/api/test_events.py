@@ -9,7 +9,8 @@ import pytest
 from httpx_sse import EventSource, ServerSentEvent
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import libpq_url, transaction
+from core.database import transaction
+from core.database_url import libpq_url
 from core.service.jobs.queue import (
     append_event,
     claim,

@@ -16,7 +16,7 @@ from bench.chaos.faults import KINDS
 from bench.chaos.installation import Installation
 from bench.chaos.prometheus import PROGRAM, shortened, watch
 from bench.parts import until
-from core.database import libpq_url
+from core.database_url import libpq_url
 from tests.production.programs import needed
 from tests.worker.redis_server import redis_running
 

@@ -55,6 +55,7 @@ class Token:
 
     job: str
     attempt: int
+    worker: str
 
 
 def left_by(token: Token, size: int) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def test_a_job_is_held_for_as_long_as_was_asked(sessions: Sessions, new_job: New
 
     calls: list[tuple[int, Callable[[Session], object]]] = [
         (60, lambda session: claim(session, queue="default", worker_id="worker_1", lease_seconds=60)),
-        (20, lambda session: renew(session, job, 1, 20)),
+        (20, lambda session: renew(session, job, 1, "worker_1", 20)),
     ]
     for seconds, call in calls:
         before, until, after = held_until(call)
@@ -206,8 +206,9 @@ def test_a_lease_is_renewed_only_by_its_attempt(sessions: Sessions, new_job: New
     job = new_job()
     take(sessions)
     with transaction(sessions) as session:
-        assert renew(session, job, 1, 60) == "running"
-        assert renew(session, job, 2, 60) == "lost"
-        assert renew(session, "job_unknown", 1, 60) == "lost"
+        assert renew(session, job, 1, "worker_1", 60) == "running"
+        assert renew(session, job, 2, "worker_1", 60) == "lost"
+        assert renew(session, job, 1, "worker_of_a_lost_moment", 60) == "lost", "it claimed what the database forgot"
+        assert renew(session, "job_unknown", 1, "worker_1", 60) == "lost"
         assert finish_succeeded(session, job, 1, metrics={}, report={}, files=[]) == "succeeded"
-        assert renew(session, job, 1, 60) == "lost"
+        assert renew(session, job, 1, "worker_1", 60) == "lost"

@@ -128,7 +128,7 @@ class JobLife(RuleBasedStateMachine):
         expected.status, expected.attempt, expected.progress = "running", expected.attempt + 1, 0
         expected.outcomes.append(None)
         assert claimed.attempt == expected.attempt
-        return Token(claimed.job_id, claimed.attempt)
+        return Token(claimed.job_id, claimed.attempt, worker)
 
     @rule(token=tokens, progress=floats(0, 1))
     def makes_progress(self, token: Token, progress: float) -> None:
@@ -146,7 +146,7 @@ class JobLife(RuleBasedStateMachine):
 
     @rule(token=tokens)
     def renews(self, token: Token) -> None:
-        answer = self.write(lambda session: renew(session, token.job, token.attempt, 3600))
+        answer = self.write(lambda session: renew(session, token.job, token.attempt, token.worker, 3600))
         assert answer == (self.jobs[token.job].status if self.holds(token) else "lost")
 
     @rule(token=tokens, size=sampled_from(sorted(ARTIFACTS)))

@@ -23,7 +23,7 @@ def claim(jobs: Queue, body: dict[str, Any]) -> str:
 
 def test_a_cancel_is_seen_long_before_the_lease_is_renewed(jobs: Queue, job_body: dict[str, Any]) -> None:
     job_id = claim(jobs, job_body)
-    with Lease(jobs.sessions, job_id, 1, lease_seconds=2 * HOUR, renew_seconds=HOUR) as lease:
+    with Lease(jobs.sessions, job_id, 1, "here", lease_seconds=2 * HOUR, renew_seconds=HOUR) as lease:
         assert lease.state == "running"
         with transaction(jobs.sessions) as session:
             service.cancel(session, jobs.team, job_id)
@@ -35,7 +35,7 @@ def test_a_lease_that_nobody_renewed_is_lost_when_its_time_is_over(
 ) -> None:
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr("worker.supervisor.lease.time", SimpleNamespace(monotonic=lambda: clock.now))
-    lease = Lease(sessions, "job_1", 1, lease_seconds=60, renew_seconds=15)
+    lease = Lease(sessions, "job_1", 1, "here", lease_seconds=60, renew_seconds=15)
     clock.now += 59
     assert lease.state == "running"
     clock.now += 1

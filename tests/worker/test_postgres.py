@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from core.database import libpq_url
+from core.database_url import libpq_url
 from tests.worker.conftest import eventually, is_alive
 from worker.embedded.postgres import PostgresFailed, is_running, postgres, start_postgres, stop_postgres
 

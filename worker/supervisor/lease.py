@@ -29,11 +29,19 @@ class Lease:
     """
 
     def __init__(
-        self, sessions: sessionmaker[Session], job_id: str, attempt: int, *, lease_seconds: float, renew_seconds: float
+        self,
+        sessions: sessionmaker[Session],
+        job_id: str,
+        attempt: int,
+        worker_id: str,
+        *,
+        lease_seconds: float,
+        renew_seconds: float,
     ) -> None:
         self._sessions = sessions
         self._job_id = job_id
         self._attempt = attempt
+        self._worker_id = worker_id
         self._lease_seconds = lease_seconds
         self._renew_seconds = renew_seconds
         self._state: LeaseState = "running"
@@ -57,6 +65,10 @@ class Lease:
             self._state = "lost"
         return self._state
 
+    def holds(self, session: Session) -> bool:
+        """Return whether the job is this attempt's, and renew the lease; the job's row stays locked."""
+        return self._renew(session) != "lost"
+
     def lose(self) -> None:
         """Mark the lease as lost: a write of this attempt matched no row, another one has the job."""
         self._state = "lost"
@@ -76,8 +88,11 @@ class Lease:
             is_cancelling = self._state == "running" and status_of(session, self._job_id) == "cancelling"
             if not due and not is_cancelling:
                 return
-            answer = queue.renew(session, self._job_id, self._attempt, self._lease_seconds)
+            answer = self._renew(session)
         if answer != "lost":
             self._renewed_at = now
         if self._state != "lost":
             self._state = answer
+
+    def _renew(self, session: Session) -> LeaseState:
+        return queue.renew(session, self._job_id, self._attempt, self._worker_id, self._lease_seconds)

@@ -55,7 +55,11 @@ class Recorder:
         if stage != self._stage:
             self._trace_stage()
             self._stage, self._doing = stage, None
-            self._checked(lambda session: queue.set_stage(session, self._job_id, self._attempt, stage))
+            self._checked(
+                lambda session: (
+                    self._lease.holds(session) and queue.set_stage(session, self._job_id, self._attempt, stage)
+                )
+            )
 
     def leave(self) -> None:
         """Add the time since the last call to the stage that runs."""
@@ -102,7 +106,7 @@ class Recorder:
         """Write the end of the attempt; the job's new state. Raises LeaseLost where the attempt is stale."""
         self.leave()
         self._trace_stage()
-        answer = self._write(write)
+        answer = self._write(lambda session: write(session) if self._lease.holds(session) else None)
         if answer is None:
             self._lease.lose()
             raise LeaseLost

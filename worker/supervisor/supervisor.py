@@ -83,6 +83,7 @@ class Supervisor:
                 self._sessions,
                 claim.job_id,
                 claim.attempt,
+                claim.worker_id,
                 lease_seconds=self._settings.lease_seconds,
                 renew_seconds=self._settings.lease_renew_seconds,
             ) as lease,

@@ -41,6 +41,7 @@ class Claim:
 
     job_id: str
     attempt: int
+    worker_id: str
     team_id: str
     method: str
     body: dict[str, Any]
@@ -75,6 +76,7 @@ def claim_of(row: Row[Any]) -> Claim:
     return Claim(
         job_id=row.id,
         attempt=row.attempt,
+        worker_id=row.worker_id,
         team_id=row.team_id,
         method=row.method,
         body=row.body,

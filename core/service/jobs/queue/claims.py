@@ -206,12 +206,21 @@ def _log_try(session: Session, row: Row[Any], worker_id: str, max_wait_seconds: 
 
 
 def renew(
-    session: Session, job_id: str, attempt: int, lease_seconds: float
+    session: Session, job_id: str, attempt: int, worker_id: str, lease_seconds: float
 ) -> Literal["running", "cancelling", "lost"]:
-    """Keep a job for another `lease_seconds`; says whether it should go on, stop, or is no longer this attempt's."""
+    """Keep a job for another `lease_seconds`; says whether it should go on, stop, or is no longer this attempt's.
+
+    The worker counts too: a database that was restored, or failed over without its last moments, may give the same
+    number to another worker's attempt.
+    """
     status = session.scalar(
         update(JobRow)
-        .where(JobRow.id == job_id, JobRow.attempt == attempt, JobRow.status.in_(LEASED))
+        .where(
+            JobRow.id == job_id,
+            JobRow.attempt == attempt,
+            JobRow.worker_id == worker_id,
+            JobRow.status.in_(LEASED),
+        )
         .values(lease_expires_at=seconds_from_now(lease_seconds))
         .returning(JobRow.status)
         .execution_options(synchronize_session=False)

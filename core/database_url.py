@@ -1,0 +1,40 @@
+"""URLs of databases, which may name several hosts: a primary, and replicas one of which takes its place."""
+
+import re
+
+from sqlalchemy import URL, make_url
+
+_HOST = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*)(:(?P<port>\d+))?")
+_LIST = re.compile(r"(?P<scheme>[^:]+://)(?P<user>[^/?]*@)?(?P<hosts>[^@/?]*,[^@/?]*)(?P<rest>.*)", re.DOTALL)
+
+
+def parse_database_url(url: str) -> URL:
+    """Return a database's URL; raises ValueError where its list of hosts is none, and ArgumentError.
+
+    Hosts may be listed as libpq lists them, `//HOST:PORT,HOST:PORT/NAME`, and as SQLAlchemy does, `?host=HOST:PORT` for
+    each. Of several the one that takes writes is meant, whatever a URL leaves unsaid.
+    """
+    if listed := _LIST.fullmatch(url):
+        without = make_url(f"{listed['scheme']}{listed['user'] or ''}{listed['rest']}")
+        hosts = listed["hosts"].split(",")
+    else:
+        without = make_url(url)
+        named = without.query.get("host", ())
+        if isinstance(named, str):
+            return without.update_query_dict({"target_session_attrs": "read-write"} if "," in named else {}, True)
+        hosts = list(named)
+    if not hosts:
+        return without
+    parts = [_HOST.fullmatch(host) for host in hosts]
+    if not all(parts):
+        raise ValueError(f"{','.join(hosts)!r} is not a list of hosts")
+    several = {
+        "host": ",".join(part["name"].strip("[]") for part in parts if part),
+        "port": ",".join(part["port"] or "5432" for part in parts if part),
+    }
+    return without.set(query={"target_session_attrs": "read-write", **without.query, **several})
+
+
+def libpq_url(url: str) -> str:
+    """Return a database's URL as psycopg itself and PostgreSQL's own programs take it."""
+    return parse_database_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
