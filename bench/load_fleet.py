@@ -62,27 +62,34 @@ class Fleet:
         if self._database_url is None:
             self._cleanup.callback(stop_postgres, self._data)
         self._cleanup.callback(self.end_all)
-        url = self._database_url or start_postgres(self._data)
+        self.connect(self._database_url or start_postgres(self._data))
+        self.start_redis()
+        migrate(self.settings)
+        self.start_service()
+        return self
+
+    def connect(self, url: str) -> None:
+        """Take a database, which may have no schema yet."""
         self.settings = Settings(
             home=self.folder / "home",
             database_url=url,
             broker_url=f"redis://127.0.0.1:{self.redis_port}/0",
             secret_key="a secret for a load run",
         )
-        migrate(self.settings)
         self.sessions = session_factory(self.settings)
         self._cleanup.callback(self.sessions.kw["bind"].dispose)
-        self.start_redis()
+
+    def start_service(self) -> None:
+        """Start an API, a dispatcher and the workers, and wait until they are ready."""
         if self._pooled:
-            configure_pooler(self.folder, url, self._pooler_port, connections=3)
+            configure_pooler(self.folder, self.settings.database_url or "", self._pooler_port, connections=3)
             self.start("pooler")
         self.start("api")
         self.start("dispatcher")
         for number in range(self._workers):
             self.start(f"worker-{number}")
         ready = "can_run" if self._workers else "can_accept"
-        until(lambda: httpx.get(f"{self.url}/readyz", timeout=5).json()[ready], 60)
-        return self
+        until(lambda: httpx.get(f"{self.url}/readyz", timeout=5).json()[ready], 180)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

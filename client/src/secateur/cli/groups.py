@@ -14,7 +14,7 @@ GROUPS: Final[Mapping[str, Sequence[str]]] = {
     "Models and data": ("inspect", "methods", "models", "datasets", "samples"),
     "Automation": ("triggers", "webhooks", "retention"),
     "Team": ("team", "keys", "hub-token", "audit"),
-    "Server": ("serve", "stop", "demo", "workers", "queues", "teams"),
+    "Server": ("serve", "stop", "demo", "workers", "queues", "teams", "store"),
 }
 """Commands of each group, in the order of the help; those that the server's package adds are among them."""
 
