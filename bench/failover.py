@@ -21,9 +21,10 @@ from secateur import Client, errors
 
 _WORKERS = 2
 _PATIENCE_SECONDS = 180.0
-_BEFORE = 4
+_BEFORE = 2
 """Jobs that succeed before the primary is killed; others run then."""
-_LAG_SECONDS = 1.5
+_EVERY_SECONDS = 2.0
+_LAG_SECONDS = 3.0
 _JOBS = "SELECT id, status FROM jobs"
 
 
@@ -43,7 +44,7 @@ class Outcome:
 
 
 class _Submitter(threading.Thread):
-    """Client that submits a job every half second, and keeps the ids that it was answered, with the time."""
+    """Client that submits a job every two seconds, and keeps the ids that it was answered, with the time."""
 
     def __init__(self, url: str, key: str) -> None:
         super().__init__(daemon=True)
@@ -53,7 +54,7 @@ class _Submitter(threading.Thread):
 
     def run(self) -> None:
         with Client(self._url, self._key, timeout=10, retries=0) as client:
-            while not self._over.wait(0.5):
+            while not self._over.wait(_EVERY_SECONDS):
                 try:
                     job = client.submit(model=MODEL, method="magnitude", sparsity=0.5)
                 except errors.SecateurError:

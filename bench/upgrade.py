@@ -34,7 +34,7 @@ from worker.embedded.postgres import postgres
 
 ROOT = Path(__file__).resolve().parent.parent
 _PATIENCE_SECONDS = 240.0
-_JOBS_EACH = 4
+_JOBS_EACH = 2
 _ENDED = ("succeeded", "failed", "cancelled")
 OLDER = ("older-api", "older-dispatcher", "older-worker-0")
 _KEYS = """
