@@ -22,7 +22,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SECATEUR_", extra="ignore")
 
     home: Path = Field(Path(".secateur"), description="Everything embedded lives here.")
-    database_url: str | None = Field(None, description="postgresql+psycopg://…, several hosts as HOST:PORT,HOST:PORT; unset: the embedded server.")
+    database_url: str | None = Field(
+        None, description="postgresql+psycopg://…, several hosts as HOST:PORT,HOST:PORT; unset: the embedded server."
+    )
     peer_lost_seconds: int = Field(
         20,
         ge=5,
