@@ -17,8 +17,9 @@ from core.storage import Store
 from tests.api.ended_job import succeeded_job
 from tests.publications.conftest import USERS_TOKEN, content
 from tests.publications.pushable_hub import PushedHub
-from tests.publications.test_bucket import BUCKET, CarryOut, body, keys
+from tests.publications.test_bucket import CarryOut, body, keys
 from tests.small_disks import small_disk
+from tests.stores.conftest import BUCKET
 from tests.worker.filling_runner import fill
 
 __all__ = ["body"]

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import JsonValue
 
 from secateur.cli.output import JsonOption, explain, moment, print_json, print_table
 from secateur.formatting import size
@@ -87,9 +88,10 @@ def _unknown(
 
 def _show(artifacts: "list[UnknownArtifact]", as_json: bool) -> None:
     if as_json:
-        print_json(
-            [{"job": each.job_id, "bytes": each.bytes, "touched": each.touched.isoformat()} for each in artifacts]
-        )
+        documents: list[JsonValue] = [
+            {"job": each.job_id, "bytes": each.bytes, "touched": each.touched.isoformat()} for each in artifacts
+        ]
+        print_json(documents)
         return
     rows = [(each.job_id, size(each.bytes), moment(each.touched)) for each in artifacts]
     print_table(("job", "bytes", "last written"), rows, numbers=(1,))
