@@ -33,7 +33,7 @@ def database_disk(settings: Settings, tmp_path: Path) -> Iterator[Path]:
         owner = Path(str(data_folder)).stat()
         os.chown(folder, owner.st_uid, owner.st_gid)
         for parent in folder.parents:
-            if parent.stat().st_uid == os.getuid() and parent.is_relative_to("/tmp/"):
+            if not parent.stat().st_mode & 0o001:
                 parent.chmod(parent.stat().st_mode | 0o011)  # the server is another user
         connection.execute(f"CREATE TABLESPACE small LOCATION '{folder}'")
         connection.execute(f"TRUNCATE {TABLE}")  # pages that earlier tests left would have room
