@@ -23,10 +23,8 @@ from bench.queue_scale_fill import fill, job_body
 from bench.queue_scale_lists import show_lists
 from bench.queue_scale_load import Load, run_load
 from bench.queue_scale_plans import Plan, explain
-from bench.queue_scale_tables import fill_tables
-from bench.queue_scale_tables import without_indexes
-from core.database import migrate
-from core.database import session_factory
+from bench.queue_scale_tables import fill_tables, without_indexes
+from core.database import migrate, session_factory
 from core.database_url import libpq_url
 from core.service.jobs import queue, service
 from core.service.jobs.quotas import get_team

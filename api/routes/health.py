@@ -6,9 +6,9 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from api.dependencies import State
-from api.http import readiness
 from api.http.problem_documents import problem_response, problems
 from api.http.routing import Router
+from api.process import readiness
 from core.errors import Unavailable
 
 router = Router(tags=["health"])
