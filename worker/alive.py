@@ -3,9 +3,12 @@
 `python -m worker.alive NAME` exits with 1 where `NAME` (worker, dispatcher) has not been touched for too long. Neither
 touching nor looking needs database or broker: an outage of theirs is no reason to restart what waits for them. Where a
 container has a worker for each device, `worker` is the process that watches them, and each has a name of its own.
+
+The file's time is that of the machine's monotonic clock: a wall clock that is set makes no process look silent.
 """
 
 import contextlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -29,6 +32,8 @@ def touch(name: str, settings: Settings) -> None:
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
+        now = time.monotonic()
+        os.utime(file, (now, now))
 
 
 def forget(name: str, settings: Settings) -> None:
@@ -37,11 +42,13 @@ def forget(name: str, settings: Settings) -> None:
 
 
 def seconds_silent(name: str, settings: Settings) -> float:
-    """Return the seconds since the last sign of life; infinite before the first."""
+    """Return the seconds since the last sign of life; infinite before the first since the machine was started."""
     try:
-        return time.time() - _file(name, settings).stat().st_mtime
+        touched = _file(name, settings).stat().st_mtime
     except FileNotFoundError:
         return float("inf")
+    now = time.monotonic()
+    return now - touched if touched <= now else float("inf")
 
 
 def longest_silence(name: str, settings: Settings) -> float:

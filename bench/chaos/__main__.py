@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench.chaos.report import FOLDER, report, write
 from bench.chaos.running import Result, run, sources
+from bench.chaos.schedule import SHARES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,19 +21,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seeds", type=_span, metavar="FIRST-LAST", help="several, but for those that were tried")
     parser.add_argument("--faults", type=int, default=100, help="of each seed")
+    parser.add_argument("--kinds", type=_kinds, default=list(SHARES), metavar="KIND,…", help="these alone")
     parser.add_argument("--seconds", type=float, help="no fault begins later")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where runs have theirs")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the figures into its section")
     asked = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended early"))  # so that disks are unmounted
     results = []
+    is_kept = asked.kinds == list(SHARES)
     for seed in asked.seeds or [asked.seed]:
         file = FOLDER / f"{seed}.json"
-        recalled = _recalled(file, asked.faults) if asked.seeds else None
-        result = recalled or _run(seed, asked.faults, asked.seconds, asked.folder)
-        if recalled is None:
+        recalled = _recalled(file, asked.faults) if asked.seeds and is_kept else None
+        result = recalled or _run(seed, asked.faults, asked.seconds, asked.folder, asked.kinds)
+        if recalled is None and is_kept:
             result.write(file)
-        else:
+        elif recalled is not None:
             _say(f"seed {seed}: has been tried, {file}")
         results.append(result)
     for result in results:
@@ -55,11 +58,11 @@ def _recalled(file: Path, faults: int) -> Result | None:
     return found if (found.asked, found.sources) == (faults, sources()) else None
 
 
-def _run(seed: int, faults: int, seconds: float | None, root: Path) -> Result:
+def _run(seed: int, faults: int, seconds: float | None, root: Path, kinds: Sequence[str]) -> Result:
     """Keep the folder, with every log, where something was wrong; the fleet's sockets need a short path."""
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-", dir=root))
     _say(f"seed {seed}: {faults} faults in {folder}")
-    result = run(seed, faults, seconds, folder, _say)
+    result = run(seed, faults, seconds, folder, _say, kinds=kinds)
     if result.violations:
         _say(f"seed {seed}: {len(result.violations)} violations; logs and journal are in {folder}")
     else:
@@ -70,6 +73,14 @@ def _run(seed: int, faults: int, seconds: float | None, root: Path) -> Result:
 def _span(text: str) -> list[int]:
     first, _, last = text.partition("-")
     return list(range(int(first), int(last or first) + 1))
+
+
+def _kinds(text: str) -> list[str]:
+    """Return the kinds of a list; raises ValueError for one that is none."""
+    chosen = text.split(",")
+    if unknown := set(chosen) - SHARES.keys():
+        raise ValueError(unknown)
+    return chosen
 
 
 def _say(line: str) -> None:

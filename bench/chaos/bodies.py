@@ -54,6 +54,7 @@ _EVALUATION = {"datasets": [TEXT], "samples": 4, "sequence_length": _LENGTH}
 
 KINDS = (
     Kind("magnitude", 3, {"method": "magnitude", "sparsity": 0.5}),
+    Kind("from the hub", 1, {"model": "seeds/tiny", "method": "magnitude", "sparsity": 0.5}),
     Kind("magnitude 2:4", 2, {"method": "magnitude", "pattern": "2:4", "evaluation": _EVALUATION}),
     Kind("wanda", 3, {"method": "wanda", "sparsity": 0.5, "calibration": _CALIBRATION, "evaluation": _EVALUATION}),
     Kind("sparsegpt", 2, {"method": "sparsegpt", "sparsity": 0.6, "calibration": _CALIBRATION}),

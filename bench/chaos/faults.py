@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -9,14 +10,17 @@ from typing import Final
 
 import psutil
 
+from bench.chaos.clocks import wrong_clock
 from bench.chaos.fleet import Fleet
 from bench.chaos.gate import Mood
+from bench.chaos.outside import freezing_client, hub_away, hub_silent, poisoned_row, slow_parser
 from bench.chaos.schedule import Fault
 from tests.worker.filling_runner import fill
 
-STOP_SECONDS = {"worker": 40, "redis": 10, "dispatcher": 10}
+STOP_SECONDS = {"worker": 40, "redis": 10, "dispatcher": 10, "api": 30}
 """Until `docker compose` kills what it stops."""
-CLOCK: Final = "libfaketimeMT.so.1"
+JUMPS_AFTER_SECONDS = 6.0
+"""Until a process that was started for it is at work, and its clock jumps."""
 
 Apply = Callable[[Fleet, Fault, str], AbstractContextManager[None]]
 """`target` is the fault's, `WHOSE_JOB` resolved."""
@@ -104,22 +108,24 @@ def disk_full(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
 
 @contextmanager
 def clock_shift(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
-    """Restart it with a clock that is wrong, and again with the right one: wall clocks only, monotonic ones go on."""
-    part = fleet.parts[target]
-    wrong = {
-        "LD_PRELOAD": str(clock_library()),
-        "FAKETIME": f"{fault.shift:+.0f}s",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_DISABLE_SHM": "1",
-    }
-    with part.alone:
-        with _stopped(fleet, target):
-            part.variables = wrong
+    """Restart it with a clock that is wrong, and again with the right one."""
+    with _clock(fleet, target, f"{fault.shift:+.0f}"):
+        yield
+
+
+@contextmanager
+def clock_jump(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    """Have its clock jump while it is at work, and back."""
+    shift = fleet.folder / f"{target}.clock"
+    shift.write_text("+0")
+    with _clock(fleet, target, shift):
+        time.sleep(JUMPS_AFTER_SECONDS)
+        shift.write_text(f"{fault.shift:+.0f}")
         try:
             yield
         finally:
-            with _stopped(fleet, target):
-                part.variables = {}
+            shift.write_text("+0")
+            time.sleep(JUMPS_AFTER_SECONDS)
 
 
 @contextmanager
@@ -157,17 +163,24 @@ KINDS: Final[dict[str, Apply]] = {
     each.__name__: each
     for each in (
         *(kill, freeze, redis_restart_kept, redis_restart_emptied, postgres_fast, postgres_immediate, wire_silent),
-        *(disk_full, clock_shift, s3_error500, s3_slow, s3_half_body, hooks_hang, drain),
+        *(disk_full, clock_shift, clock_jump, s3_error500, s3_slow, s3_half_body, hooks_hang, drain),
+        *(poisoned_row, hub_away, hub_silent, slow_parser, freezing_client),
     )
 }
 
 
-def clock_library() -> Path:
-    """Raises FileNotFoundError where it is not installed."""
-    found = next(Path("/usr/lib").glob(f"*/faketime/{CLOCK}"), None)
-    if found is None:
-        raise FileNotFoundError(f"{CLOCK} is not installed (apt-get install libfaketime)")
-    return found
+@contextmanager
+def _clock(fleet: Fleet, target: str, shift: str | Path) -> Iterator[None]:
+    part = fleet.parts[target]
+    wrong = wrong_clock(shift)
+    with part.alone:
+        with _stopped(fleet, target):
+            part.variables = wrong
+        try:
+            yield
+        finally:
+            with _stopped(fleet, target):
+                part.variables = {}
 
 
 @contextmanager

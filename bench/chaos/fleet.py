@@ -10,6 +10,7 @@ import secrets
 import subprocess
 import sys
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -19,9 +20,12 @@ import psutil
 import psycopg
 from sqlalchemy import make_url
 
+from bench.chaos.bystanders import Bystanders
 from bench.chaos.gate import Gate
-from bench.chaos.installation import Installation
+from bench.chaos.installation import BYSTANDERS, OUTSIDERS, Installation
+from bench.chaos.journal import Journal
 from bench.chaos.keeping import UP_SECONDS, Database, Part, children, runner_servers, runners
+from bench.chaos.outsiders import Outsiders
 from bench.chaos.schedule import ALL, Services
 from bench.chaos.variables import ACCESS_KEY, BUCKET, DISK_BYTES, PASSWORD, SECRET, SECRET_KEY, service_variables
 from bench.chaos.wires import Network, Wire
@@ -34,7 +38,7 @@ from core.settings import Settings
 from tests.production.files import compose, filled_in, image
 from worker.processes import run
 
-TEAMS = ("gardeners", "foresters")
+TEAMS = ("gardeners", "foresters", BYSTANDERS, OUTSIDERS)
 
 
 class Hooks(Protocol):
@@ -55,6 +59,7 @@ class Fleet:
         self.folder = folder.resolve()
         self.run_id = secrets.token_hex(8)
         self.hooks = hooks
+        self.journal = Journal(self.folder / "journal.jsonl")
         self.database = Database(self.folder / "postgres")
         self.wires: dict[str, Wire] = {}
         self.parts: dict[str, Part] = {}
@@ -75,6 +80,14 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._cleanup.close()
+
+    @cached_property
+    def bystanders(self) -> Bystanders:
+        return Bystanders(self.installation, self.journal)
+
+    @cached_property
+    def outsiders(self) -> Outsiders:
+        return Outsiders(self.installation, self.journal)
 
     def home(self, worker: str) -> Path:
         return self.folder / worker
@@ -126,13 +139,15 @@ class Fleet:
         self._cleanup.callback(self.database.close)
         url = self._make_database()
         self._cleanup.callback(self._close_parts)
-        ports = {name: free_port() for name in ("redis", "store", *self.services.apis)}
+        ports = {name: free_port() for name in ("redis", "store", "hub", *self.services.apis)}
         self._add("redis", _redis(ports["redis"], self._made("redis")))
         self._add("store", [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(ports["store"])])
-        for name in ("redis", "store"):
+        self._add("hub", [sys.executable, "-m", "bench.chaos.hub", str(ports["hub"]), str(self._made("hub"))])
+        for name in ("redis", "store", "hub"):
             self.parts[name].start()
         until(lambda: httpx.get(f"http://127.0.0.1:{ports['store']}/", timeout=5), UP_SECONDS)
         self.gate = Gate(network, ports["store"])
+        self._hub_port = ports["hub"]
         socket_file = Path(str(make_url(url).query["host"])) / ".s.PGSQL.5432"
         for name in self.services.all:
             self.wires[f"{name}:postgres"] = Wire(network, socket_file)
@@ -146,6 +161,7 @@ class Fleet:
             hooks=self.hooks.url,
             received=self.hooks.received,
             store_endpoint=f"http://127.0.0.1:{ports['store']}",
+            faulty_store_endpoint=f"http://127.0.0.1:{self.gate.port}",
             bucket=BUCKET,
             store_access_key=ACCESS_KEY,
             store_secret_key=SECRET_KEY,
@@ -194,8 +210,14 @@ class Fleet:
         self._add(name, [*aside, *command], self._variables(name) | ({"UVICORN_PORT": str(port)} if port else {}))
 
     def _variables(self, name: str) -> dict[str, str]:
-        postgres, redis = (self.wires[f"{name}:{end}"].port for end in ("postgres", "redis"))
-        return service_variables(self.folder, self._made(name), postgres, redis, self.gate.port)
+        return service_variables(
+            self.folder,
+            self._made(name),
+            postgres_port=self.wires[f"{name}:postgres"].port,
+            redis_port=self.wires[f"{name}:redis"].port,
+            store_port=self.gate.port,
+            hub_port=self._hub_port,
+        )
 
     def _prepare(self) -> None:
         environment = {**os.environ, **self._variables(self.services.apis[0])}

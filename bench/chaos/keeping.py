@@ -15,7 +15,7 @@ from worker.processes import ChildProcess, spawn
 
 LOOK_SECONDS = 0.05
 RESTART_SECONDS = 0.2
-UP_SECONDS = 60
+UP_SECONDS = 150
 RUNNER = "secateur-runner"
 RUNNER_SERVER = "worker.runner.forking_process"
 

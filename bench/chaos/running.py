@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Any, Self
 
 from bench.chaos.aim import StageWatch
 from bench.chaos.checker import Violation, check, timeline
-from bench.chaos.faults import KINDS, clock_library
+from bench.chaos.clocks import wrong_clock
+from bench.chaos.faults import KINDS
 from bench.chaos.fleet import Fleet
 from bench.chaos.journal import Journal
-from bench.chaos.schedule import ALL, WHOSE_JOB, Fault, Services, schedule
+from bench.chaos.schedule import ALL, SHARES, WHOSE_JOB, Fault, Services, schedule
 from bench.chaos.traffic import CLIENTS_OF_TEAM, Receiver, Traffic
 
 AIM_SECONDS = 30
@@ -87,21 +88,24 @@ def run(
     say: Say = lambda line: None,
     services: Services = ALL,
     clients_of_team: int = CLIENTS_OF_TEAM,
+    kinds: Collection[str] = SHARES.keys(),
 ) -> Result:
-    """Have so many faults come, fewer where `seconds` are over before. `folder` must be new, and takes everything."""
-    clock_library()
+    """Have so many faults of these kinds come, fewer where `seconds` are over before. `folder` must be new, and takes
+    everything.
+    """
+    wrong_clock("+0")
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder / "journal.jsonl")
     result = Result(seed, faults, sources())
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver(folder))
         fleet = stack.enter_context(Fleet(folder, receiver, services))
+        journal = fleet.journal
         watch = stack.enter_context(StageWatch(fleet.installation.database_url, fleet.worker_of))
         with Traffic(fleet.installation, journal, seed, clients_of_team) as traffic:
             _warm(watch)
             course = _Course(fleet, watch, journal, result, say)
-            course.run(schedule(seed, faults, services), seconds)
+            course.run(schedule(seed, faults, services, kinds), seconds)
             traffic.stop()
         found = check(
             fleet.installation,

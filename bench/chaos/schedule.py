@@ -1,7 +1,7 @@
 """The faults of a run, decided from its seed alone."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -20,13 +20,22 @@ SHARES: Final = {
     "postgres_immediate": 1,
     "disk_full": 1,
     "clock_shift": 1,
+    "clock_jump": 1,
     "s3_error500": 1,
     "s3_slow": 1,
     "s3_half_body": 1,
     "hooks_hang": 1,
     "drain": 1,
+    "poisoned_row": 1,
+    "hub_away": 1,
+    "hub_silent": 1,
+    "slow_parser": 1,
+    "freezing_client": 1,
 }
 """How often each kind comes, against the others."""
+ALONE: Final = {"poisoned_row", "hub_away", "hub_silent", "slow_parser", "freezing_client"}
+"""Kinds that nobody else may notice: what bystanders are told is of nothing else, so they join no fault."""
+POISONED_ROWS: Final = ("trigger", "sweep", "publication", "job")
 _UNAIMED = 4
 """Faults at any moment, against one for each stage."""
 _SECONDS: Final = {
@@ -38,14 +47,20 @@ _SECONDS: Final = {
     "postgres_immediate": (0.0, 5.0, 2.0),
     "disk_full": (2.0, 15.0, 2.0),
     "clock_shift": (4.0, 12.0, 1.0),
+    "clock_jump": (6.0, 15.0, 1.0),
     "s3_error500": (1.0, 15.0, 2.0),
     "s3_slow": (2.0, 15.0, 2.0),
     "s3_half_body": (1.0, 10.0, 1.0),
     "hooks_hang": (2.0, 20.0, 1.0),
+    "poisoned_row": (1.0, 2.0, 1.0),
+    "hub_away": (10.0, 30.0, 2.0),
+    "hub_silent": (10.0, 30.0, 2.0),
+    "slow_parser": (2.0, 5.0, 1.0),
+    "freezing_client": (5.0, 15.0, 1.0),
 }
 """Shortest, longest, and the power of the skew: at 8 half of all are within the shortest 250th, and one in five beyond
 a sixth."""
-_SHIFTS = (180.0, 86400.0)
+_SHIFTS = {"clock_shift": (180.0, 86400.0), "clock_jump": (3600.0, 3600.0)}
 _JOINED = 0.15
 _PAUSE_SECONDS = 3.0
 
@@ -86,17 +101,20 @@ class Fault:
     shift: float = 0.0
 
 
-def schedule(seed: int, faults: int, services: Services = ALL) -> list[Fault]:
-    """Return so many faults: the same for the same seed, whatever the run does. Fewer of a seed are its first."""
+def schedule(seed: int, faults: int, services: Services = ALL, kinds: Collection[str] = SHARES.keys()) -> list[Fault]:
+    """Return so many faults of these kinds: the same for the same seed, whatever the run does. Fewer of a seed are its
+    first.
+    """
     chance = random.Random(seed)
-    kinds = _dealt(chance, [kind for kind, share in SHARES.items() for _ in range(share)])
+    dealt = _dealt(chance, [kind for kind, share in SHARES.items() if kind in kinds for _ in range(share)])
     stages = _dealt(chance, [*STAGES, *[None] * _UNAIMED])
     made: list[Fault] = []
     for number in range(1, faults + 1):
-        kind = next(kinds)
-        stage = None if kind == "hooks_hang" else next(stages)
+        kind = next(dealt)
+        stage = None if kind in {"hooks_hang", "clock_jump", *ALONE} else next(stages)
         shortest, longest, skew = _SECONDS.get(kind, (0.0, 0.0, 1.0))
-        joins = bool(made) and not made[-1].joins and chance.random() < _JOINED
+        is_alone = not made or made[-1].joins or not ALONE.isdisjoint((kind, made[-1].kind))
+        joins = not is_alone and chance.random() < _JOINED
         made.append(
             Fault(
                 number=number,
@@ -106,7 +124,7 @@ def schedule(seed: int, faults: int, services: Services = ALL) -> list[Fault]:
                 pause=round(_PAUSE_SECONDS * chance.random(), 2),
                 stage=stage,
                 joins=joins,
-                shift=_shift(chance) if kind == "clock_shift" else 0.0,
+                shift=_shift(chance, kind) if kind in _SHIFTS else 0.0,
             )
         )
     return made
@@ -129,13 +147,20 @@ def _target(chance: random.Random, kind: str, stage: str | None, services: Servi
         return f"{end}:{chance.choice(['postgres', 'postgres', 'redis'])}"
     if kind == "clock_shift":
         return worker if stage is not None else chance.choice([*services.dispatchers, *services.workers])
+    if kind == "clock_jump":
+        return chance.choice(services.all)
     if kind in {"disk_full", "drain"}:
         return worker
-    return {"redis": "redis", "postgres": "postgres", "s3": "store", "hooks": "hooks"}[kind.partition("_")[0]]
+    if kind == "poisoned_row":
+        return chance.choice(POISONED_ROWS)
+    if kind == "freezing_client":
+        return chance.choice(services.apis)
+    of = {"redis": "redis", "postgres": "postgres", "s3": "store", "hooks": "hooks", "hub": "hub", "slow": "uploads"}
+    return of[kind.partition("_")[0]]
 
 
-def _shift(chance: random.Random) -> float:
-    """Three minutes to a day, as often small as large, forwards or backwards."""
-    least, most = _SHIFTS
+def _shift(chance: random.Random, kind: str) -> float:
+    """As often small as large, forwards or backwards."""
+    least, most = _SHIFTS[kind]
     size = float(least * (most / least) ** chance.random())
     return round(size) * chance.choice([-1.0, 1.0])

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from bench.chaos.bodies import MODEL, TEXT, write_model, write_words
+from bench.chaos.bystanders import add_endpoint
 from bench.chaos.caller import Caller, GaveUp
 from bench.chaos.client import ENDED, ChaosClient
 from bench.chaos.installation import Installation
@@ -38,9 +39,9 @@ class Traffic:
 
     def __enter__(self) -> Self:
         folder = self._installation.folder / "clients"
-        for number, team in enumerate(sorted(self._installation.admin_keys)):
+        for number, team in enumerate(self._installation.teams_at_work):
             self._prepare(team, folder / team, self._seed * 100 + number)
-        for team in sorted(self._installation.admin_keys):
+        for team in self._installation.teams_at_work:
             for number in range(self._clients_of_team):
                 name = f"{team}-{number}"
                 client = ChaosClient(self._caller(team, name), self._journal, folder / team / str(number), name)
@@ -84,23 +85,6 @@ class Traffic:
             raise GaveUp(f"the model and text of {team} could not be uploaded: see the journal")
         self._journal.note("uploaded", team=team, what="model", name=MODEL)
         self._journal.note("uploaded", team=team, what="dataset", name=TEXT)
-        self._endpoint(caller, "all", [], {})
-        self._endpoint(caller, "ends", [f"job.{end}" for end in ENDED], {"told": "yes"})
-
-    def _endpoint(self, caller: Caller, path: str, types: list[str], metadata: dict[str, str]) -> None:
-        url = f"{self._installation.hooks}/{caller.team}/{path}"
-        body = {"url": url, "types": types, "metadata": metadata}
-        key = {"Idempotency-Key": f"endpoint-{path}"}  # the same at each try: there is one endpoint
-        answer = caller.call("POST", "/v1/webhooks", body=body, headers=key)
-        if not answer.is_success:
-            raise GaveUp(f"the endpoint {url} could not be made: see the journal")
-        made = answer.json()
-        self._journal.note(
-            "endpoint",
-            team=caller.team,
-            id=made["id"],
-            path=f"/{caller.team}/{path}",
-            secret=made["secret"],
-            types=types,
-            metadata=metadata,
-        )
+        add_endpoint(self._installation, self._journal, team, "all")
+        ends = [f"job.{end}" for end in ENDED]
+        add_endpoint(self._installation, self._journal, team, "ends", types=ends, metadata={"told": "yes"})

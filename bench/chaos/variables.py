@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from bench.chaos.bystanders import NOBODYS_QUEUE
 from bench.load_fleet import QUICK
 
 PASSWORD = "a password of Redis"
@@ -30,7 +31,8 @@ SETTINGS = {
     "SECATEUR_WEBHOOK_RETRY_DELAYS": ",".join(["1", "2", "4", *["8"] * 30]),
     "SECATEUR_WEBHOOK_TIMEOUT_SECONDS": "5",
     "SECATEUR_PRESIGNED_SECONDS": "0",
-    "SECATEUR_HUB_ENDPOINT": "http://127.0.0.1:9",
+    "SECATEUR_HUB_PATIENCE_SECONDS": "10",
+    "SECATEUR_QUEUES": f"default,{NOBODYS_QUEUE}",
     "SECATEUR_DEVICE": "cpu",
     "SECATEUR_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -38,7 +40,9 @@ SETTINGS = {
 """Losses are noticed and tried again within seconds; nothing leaves this machine."""
 
 
-def service_variables(root: Path, home: Path, postgres_port: int, redis_port: int, store_port: int) -> dict[str, str]:
+def service_variables(
+    root: Path, home: Path, *, postgres_port: int, redis_port: int, store_port: int, hub_port: int
+) -> dict[str, str]:
     """Return the environment of a service with this home; models and texts may lie anywhere in `root`."""
     return {
         **SETTINGS,
@@ -52,6 +56,7 @@ def service_variables(root: Path, home: Path, postgres_port: int, redis_port: in
         "SECATEUR_STORE_REGION": "us-east-1",
         "SECATEUR_STORE_ACCESS_KEY": ACCESS_KEY,
         "SECATEUR_STORE_SECRET_KEY": SECRET_KEY,
+        "SECATEUR_HUB_ENDPOINT": f"http://127.0.0.1:{hub_port}",
         "SECATEUR_ALLOWED_ROOTS": str(root),
         "UVICORN_HOST": "127.0.0.1",
         "UVICORN_LOG_LEVEL": "warning",

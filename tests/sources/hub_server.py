@@ -254,19 +254,24 @@ def _tree(files: dict[str, bytes], folder: str, *, recursive: bool) -> list[dict
     return entries + [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in sorted(folders)]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    """Connections that are accepted while the process stands still."""
+
+
 @contextmanager
-def hub_server(kind: type[Handler] = Handler, state: HubState | None = None) -> Iterator[HubState]:
+def hub_server(kind: type[Handler] = Handler, state: HubState | None = None, port: int = 0) -> Iterator[HubState]:
     """A running hub without repositories, or one of another kind with its state."""
-    with lasting_hub_server(kind) as renew:
+    with lasting_hub_server(kind, port) as renew:
         yield renew(state or HubState())
 
 
 @contextmanager
-def lasting_hub_server(kind: type[Handler] = Handler) -> Iterator[Callable[[HubState], HubState]]:
+def lasting_hub_server(kind: type[Handler] = Handler, port: int = 0) -> Iterator[Callable[[HubState], HubState]]:
     """A running hub, and what gives it a state, as often as there is a new test."""
     handler: type[Handler] = type("Handler", (kind,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", port), handler)
 
     def renew(state: HubState) -> HubState:
         state.endpoint = f"http://127.0.0.1:{server.server_port}"

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.orm import Session, sessionmaker
 
 import api.process.fleet_metrics
+from bench.chaos.clocks import wrong_clock
 from core.database import transaction
 from core.service.duties.times import forget_others, known_duties
 from core.settings import Settings
@@ -136,6 +137,14 @@ def test_two_dispatchers_share_the_work_and_one_that_is_frozen_is_not_healthy(
     assert "duty failed" not in log and first.is_running() and second.is_running(), log
     first.send(signal.SIGTERM)
     assert first.wait(60) == 0
+
+
+@pytest.mark.parametrize("jump", ["+3600", "-3600"])
+def test_a_clock_that_jumps_makes_no_process_silent(settings: Settings, jump: str) -> None:
+    alive.touch("dispatcher", settings)
+    environment = {**os.environ, **wrong_clock(jump), "SECATEUR_HOME": str(settings.home)}
+    done = subprocess.run([sys.executable, "-m", "worker.alive", "dispatcher"], env=environment, stdout=subprocess.PIPE)
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_dispatcher_that_never_lived_is_silent_for_ever(settings: Settings) -> None:

@@ -22,6 +22,7 @@ from core.settings import Settings
 from tests.runner.models import write_model, write_words
 from tests.worker.conftest import eventually, is_alive
 from tests.worker.forked_parts import fork_part
+from worker import alive
 from worker.embedded.serve import stop
 from worker.processes import ChildProcess, spawn
 
@@ -261,7 +262,7 @@ def test_a_dispatcher_that_ended_or_stands_still_is_started_anew(
 ) -> None:
     pids = {each["name"]: each["pid"] for each in written(home)["parts"]}
     sign_of_life = home / "dispatcher.alive"
-    sign_of_life.touch()  # a round has ended
+    alive.touch("dispatcher", Settings(home=home))  # a round has ended
     os.kill(pids["dispatcher"], fault)
     if fault == signal.SIGSTOP:
         os.utime(sign_of_life, (0, 0))  # and long ago

@@ -7,7 +7,7 @@ The promise is the function's docstring. `lasting` are those that a look at any 
 from collections.abc import Callable, Iterator, Sequence
 
 from bench.chaos.observation import Observation, Violation
-from bench.chaos.promises import artifacts, audit, counts, events, jobs, leftovers, states, webhooks
+from bench.chaos.promises import artifacts, audit, bystanders, counts, events, jobs, leftovers, states, webhooks
 
 Promise = Callable[[Observation], Iterator[Violation]]
 
@@ -29,6 +29,9 @@ lasting: Sequence[Promise] = (
     artifacts.downloads_are_what_was_listed,
     artifacts.masks_are_zero,
     audit.the_trail_is_whole,
+    bystanders.bystanders_are_served,
+    bystanders.hostile_files_are_refused,
+    bystanders.triggers_outlast_the_hub,
 )
 settling: Sequence[Promise] = (
     counts.counts_are_what_the_lists_say,
@@ -38,4 +41,5 @@ settling: Sequence[Promise] = (
     leftovers.no_upload_is_left,
     leftovers.no_work_is_left,
     leftovers.no_transaction_is_left,
+    bystanders.poisoned_rows_end_with_a_reason,
 )

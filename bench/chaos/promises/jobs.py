@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from bench.chaos.observation import ENDED, Observation, Violation
 
-PASSING = frozenset({"runner_lost", "disk_full", "unavailable", "store_unavailable"})
+PASSING = frozenset({"runner_lost", "disk_full", "unavailable", "store_unavailable", "hub_unavailable"})
 """Codes of what may end an attempt because of what was done to the installation; a job may run out of attempts."""
 
 

@@ -31,7 +31,7 @@ def the_store_holds_only_what_is_named(seen: Observation) -> Iterator[Violation]
     named = set()
     for found in seen.jobs.values():
         named |= {f"{found.id}/attempt-{found.kept_attempt}/{file['path']}" for file in found.files}
-    prefixes = ["generated/", "owner/"]
+    prefixes = ["generated/", "owner/", "published/"]
     for team in seen.teams:
         for kind in ("models", "datasets"):
             prefixes += [f"{kind}/{each['id']}/" for each in seen.reader.all(team, f"/v1/{kind}")]
