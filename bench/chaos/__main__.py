@@ -22,17 +22,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=_span, metavar="FIRST-LAST", help="several, but for those that were tried")
     parser.add_argument("--faults", type=int, default=100, help="of each seed")
     parser.add_argument("--kinds", type=_kinds, default=list(SHARES), metavar="KIND,…", help="these alone")
+    parser.add_argument("--pooler", action="store_true", help="workers and dispatchers go through PgBouncer")
     parser.add_argument("--seconds", type=float, help="no fault begins later")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where runs have theirs")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the figures into its section")
     asked = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended early"))  # so that disks are unmounted
     results = []
-    is_kept = asked.kinds == list(SHARES)
+    is_kept = asked.kinds == list(SHARES) and not asked.pooler
     for seed in asked.seeds or [asked.seed]:
         file = FOLDER / f"{seed}.json"
         recalled = _recalled(file, asked.faults) if asked.seeds and is_kept else None
-        result = recalled or _run(seed, asked.faults, asked.seconds, asked.folder, asked.kinds)
+        result = recalled or _run(seed, asked)
         if recalled is None and is_kept:
             result.write(file)
         elif recalled is not None:
@@ -58,11 +59,11 @@ def _recalled(file: Path, faults: int) -> Result | None:
     return found if (found.asked, found.sources) == (faults, sources()) else None
 
 
-def _run(seed: int, faults: int, seconds: float | None, root: Path, kinds: Sequence[str]) -> Result:
+def _run(seed: int, asked: argparse.Namespace) -> Result:
     """Keep the folder, with every log, where something was wrong; the fleet's sockets need a short path."""
-    folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-", dir=root))
-    _say(f"seed {seed}: {faults} faults in {folder}")
-    result = run(seed, faults, seconds, folder, _say, kinds=kinds)
+    folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-", dir=asked.folder))
+    _say(f"seed {seed}: {asked.faults} faults in {folder}")
+    result = run(seed, asked.faults, asked.seconds, folder, _say, kinds=asked.kinds, is_pooled=asked.pooler)
     if result.violations:
         _say(f"seed {seed}: {len(result.violations)} violations; logs and journal are in {folder}")
     else:

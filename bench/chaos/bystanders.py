@@ -1,7 +1,7 @@
 """Bystanders of a fault: a team that has no part in it, and what it asks of the service meanwhile.
 
-Every question is noted in the journal as `asked`: the fault's number, what was asked, how many seconds the answer took
-(None where none came), and how many it may take.
+Every question is noted in the journal as `asked`: the fault it was `during`, what was asked, how many seconds the
+answer took (None where none came), and how many it may take.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from secateur import Client
 
 NOBODYS_QUEUE: Final = "nobodys"
 """A queue without workers: jobs in it stay as they are until they are cancelled."""
-JOB: Final = {"model": MODEL, "method": "magnitude", "sparsity": 0.5}
+JOB: Final[Mapping[str, Any]] = {"model": MODEL, "method": "magnitude", "sparsity": 0.5}
 _LOOK_SECONDS = 0.5
 _PREPARE_SECONDS = 90.0
 
@@ -49,10 +49,10 @@ class Bystanders:
         self._trigger = add_trigger(installation, BYSTANDERS, {**JOB, "queue": NOBODYS_QUEUE})
 
     @contextmanager
-    def asking(self, fault: int, *questions: str) -> Iterator[None]:
+    def asking(self, during: str, *questions: str) -> Iterator[None]:
         """Ask all of it at the same time, from now on; at the end wait for the answers that are still to come."""
         over = threading.Event()
-        threads = [threading.Thread(target=self._ask, args=(fault, name, over), daemon=True) for name in questions]
+        threads = [threading.Thread(target=self._ask, args=(during, name, over), daemon=True) for name in questions]
         for thread in threads:
             thread.start()
         try:
@@ -62,7 +62,7 @@ class Bystanders:
             for thread in threads:
                 thread.join()
 
-    def _ask(self, fault: int, name: str, over: threading.Event) -> None:
+    def _ask(self, during: str, name: str, over: threading.Event) -> None:
         """Ask again and again what is answered at once; what has to happen is waited for, once."""
         bound, ask = QUESTIONS[name]
         longest: float | None = 0.0
@@ -76,7 +76,7 @@ class Bystanders:
                 longest, error = None, f"{type(raised).__name__}: {raised}"[:300]
             if name not in REPEATED or over.wait(_LOOK_SECONDS):
                 break
-        self._journal.note("asked", fault=fault, what=name, seconds=longest, bound=bound, error=error)
+        self._journal.note("asked", during=during, what=name, seconds=longest, bound=bound, error=error)
 
     def health(self, bound: float) -> None:
         for api in self._installation.apis:
@@ -185,9 +185,9 @@ def add_endpoint(
     journal.note("endpoint", team=team, id=made["id"], path=f"/{team}/{name}", secret=made["secret"], **chosen)
 
 
-def add_trigger(installation: Installation, team: str, template: dict[str, Any], name: str = "yearly") -> str:
+def add_trigger(installation: Installation, team: str, template: Mapping[str, Any], name: str = "yearly") -> str:
     """Add a trigger whose time comes once a year; return its id."""
-    body = {"name": name, "template": template, "schedule": {"cron": "0 0 1 1 *"}}
+    body = {"name": name, "template": dict(template), "schedule": {"cron": "0 0 1 1 *"}}
     return str(request(installation, team, "POST", "/v1/triggers", body)["id"])
 
 

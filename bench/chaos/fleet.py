@@ -30,6 +30,7 @@ from bench.chaos.schedule import ALL, Services
 from bench.chaos.variables import ACCESS_KEY, BUCKET, DISK_BYTES, PASSWORD, SECRET, SECRET_KEY, service_variables
 from bench.chaos.wires import Network, Wire
 from bench.parts import free_port, installed, until
+from bench.pooler import configure_pooler
 from core.database import session_factory, transaction
 from core.database_url import libpq_url
 from core.service.teams.bootstrap import create_team
@@ -38,6 +39,7 @@ from core.settings import Settings
 from tests.production.files import compose, filled_in, image
 from worker.processes import run
 
+_POOLED_CONNECTIONS = 8
 TEAMS = ("gardeners", "foresters", BYSTANDERS, OUTSIDERS)
 
 
@@ -52,9 +54,12 @@ class Hooks(Protocol):
 
 
 class Fleet:
-    """Held as a context, in which everything runs and keeps running; `folder` takes all of it and must be new."""
+    """Held as a context, in which everything runs and keeps running; `folder` takes all of it and must be new.
 
-    def __init__(self, folder: Path, hooks: Hooks, services: Services = ALL) -> None:
+    `is_pooled`: dispatchers and workers reach PostgreSQL through PgBouncer, APIs directly, since they listen.
+    """
+
+    def __init__(self, folder: Path, hooks: Hooks, services: Services = ALL, *, is_pooled: bool = False) -> None:
         self.services = services
         self.folder = folder.resolve()
         self.run_id = secrets.token_hex(8)
@@ -65,6 +70,7 @@ class Fleet:
         self.parts: dict[str, Part] = {}
         self.gate: Gate
         self.installation: Installation
+        self._is_pooled = is_pooled
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
@@ -139,7 +145,7 @@ class Fleet:
         self._cleanup.callback(self.database.close)
         url = self._make_database()
         self._cleanup.callback(self._close_parts)
-        ports = {name: free_port() for name in ("redis", "store", "hub", *self.services.apis)}
+        ports = {name: free_port() for name in ("redis", "store", "hub", "pooler", *self.services.apis)}
         self._add("redis", _redis(ports["redis"], self._made("redis")))
         self._add("store", [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(ports["store"])])
         self._add("hub", [sys.executable, "-m", "bench.chaos.hub", str(ports["hub"]), str(self._made("hub"))])
@@ -149,8 +155,13 @@ class Fleet:
         self.gate = Gate(network, ports["store"])
         self._hub_port = ports["hub"]
         socket_file = Path(str(make_url(url).query["host"])) / ".s.PGSQL.5432"
+        if self._is_pooled:
+            settings = configure_pooler(self._made("pooler"), url, ports["pooler"], connections=_POOLED_CONNECTIONS)
+            self._add("pooler", [installed("pgbouncer"), str(settings)])
+            self.parts["pooler"].start()
         for name in self.services.all:
-            self.wires[f"{name}:postgres"] = Wire(network, socket_file)
+            is_direct = not self._is_pooled or name in self.services.apis
+            self.wires[f"{name}:postgres"] = Wire(network, socket_file if is_direct else ports["pooler"])
             self.wires[f"{name}:redis"] = Wire(network, ports["redis"])
             self._add_service(name, ports.get(name))
         self._prepare()

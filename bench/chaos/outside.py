@@ -18,7 +18,7 @@ _CLOCKS: Final = ("trigger", "webhook", "sweep", "awaiting", "publication")
 @contextmanager
 def poisoned_row(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
     fleet.outsiders.poison(target)
-    with fleet.bystanders.asking(fault.number, *_CLOCKS):
+    with fleet.bystanders.asking(_told(fault), *_CLOCKS):
         yield
 
 
@@ -44,7 +44,7 @@ def _hub(fleet: Fleet, fault: Fault, leave: Callable[[], None], return_: Callabl
         leave()
         try:
             fleet.outsiders.make_due(triggers)
-            with fleet.bystanders.asking(fault.number, "health", "call", *_CLOCKS):
+            with fleet.bystanders.asking(_told(fault), "health", "call", *_CLOCKS):
                 yield
         finally:
             return_()
@@ -53,10 +53,8 @@ def _hub(fleet: Fleet, fault: Fault, leave: Callable[[], None], return_: Callabl
 @contextmanager
 def slow_parser(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
     """Upload files that are slow to check, all at the same time."""
-    threads = [
-        threading.Thread(target=fleet.outsiders.upload, args=(fault.number, what), daemon=True) for what in FILES
-    ]
-    with fleet.bystanders.asking(fault.number, "health", "call"):
+    threads = [threading.Thread(target=fleet.outsiders.upload, args=(what,), daemon=True) for what in FILES]
+    with fleet.bystanders.asking(_told(fault), "health", "call"):
         for thread in threads:
             thread.start()
         yield
@@ -67,5 +65,9 @@ def slow_parser(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
 @contextmanager
 def freezing_client(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
     api = fleet.installation.apis[fleet.services.apis.index(target)]
-    with fleet.bystanders.asking(fault.number, "health", "call"), fleet.outsiders.sending_nested_lists(api):
+    with fleet.bystanders.asking(_told(fault), "health", "call"), fleet.outsiders.sending_nested_lists(api):
         yield
+
+
+def _told(fault: Fault) -> str:
+    return f"fault {fault.number} ({fault.kind})"

@@ -58,7 +58,7 @@ class Outsiders:
             change_rows(self._installation, DUE, trigger)
             self._journal.note("hub_trigger", team=OUTSIDERS, id=trigger)
 
-    def upload(self, fault: int, what: str) -> None:
+    def upload(self, what: str) -> None:
         """Send a hostile file and note what was answered."""
         file = FILES[what]
         body = {"kind": file.kind, "name": self._name(), "files": [*file.others, _facts(file.path, file.content())]}
@@ -80,7 +80,7 @@ class Outsiders:
         except (httpx.TransportError, json.JSONDecodeError) as error:
             code = f"{type(error).__name__}: {error}"
         seconds = time.monotonic() - began
-        self._journal.note("hostile", fault=fault, what=what, status=status, code=code, seconds=seconds)
+        self._journal.note("hostile", what=what, status=status, code=code, seconds=seconds)
 
     @contextmanager
     def sending_nested_lists(self, api: str) -> Iterator[None]:
@@ -179,6 +179,11 @@ def _deep_nest() -> bytes:
     return b'{"a":' + b"[" * 400_000 + b"]" * 400_000 + b"}"
 
 
+def _header() -> bytes:
+    names = _duplicate_names()
+    return len(names).to_bytes(8, "little") + names
+
+
 def _parquet_bomb() -> bytes:
     """A few hundred bytes that hold some ten million empty texts."""
     file = io.BytesIO()
@@ -187,10 +192,10 @@ def _parquet_bomb() -> bytes:
 
 
 _WEIGHTS = _facts("model.safetensors", b"not sent")
-_CONFIG = _facts("config.json", b"{}")
+_CONFIG = _facts("config.json", b"not sent")
 FILES: Final[dict[str, HostileFile]] = {
     "config with a name given twice": HostileFile("model", "config.json", _duplicate_names, (_WEIGHTS,)),
     "config of lists in lists": HostileFile("model", "config.json", _deep_nest, (_WEIGHTS,)),
-    "tokenizer with a name given twice": HostileFile("model", "tokenizer.json", _duplicate_names, (_WEIGHTS, _CONFIG)),
+    "header with a name given twice": HostileFile("model", "model.safetensors", _header, (_CONFIG,)),
     "Parquet of ten million rows": HostileFile("dataset", "text.parquet", _parquet_bomb),
 }

@@ -89,6 +89,7 @@ def run(
     services: Services = ALL,
     clients_of_team: int = CLIENTS_OF_TEAM,
     kinds: Collection[str] = SHARES.keys(),
+    is_pooled: bool = False,
 ) -> Result:
     """Have so many faults of these kinds come, fewer where `seconds` are over before. `folder` must be new, and takes
     everything.
@@ -99,7 +100,7 @@ def run(
     result = Result(seed, faults, sources())
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver(folder))
-        fleet = stack.enter_context(Fleet(folder, receiver, services))
+        fleet = stack.enter_context(Fleet(folder, receiver, services, is_pooled=is_pooled))
         journal = fleet.journal
         watch = stack.enter_context(StageWatch(fleet.installation.database_url, fleet.worker_of))
         with Traffic(fleet.installation, journal, seed, clients_of_team) as traffic:

@@ -11,7 +11,19 @@ import boto3
 import pytest
 
 from bench.chaos import checker
-from bench.chaos.promises import Promise, artifacts, audit, counts, events, jobs, leftovers, states, webhooks
+from bench.chaos.bystanders import JOB, add_trigger
+from bench.chaos.promises import (
+    Promise,
+    artifacts,
+    audit,
+    bystanders,
+    counts,
+    events,
+    jobs,
+    leftovers,
+    states,
+    webhooks,
+)
 from tests.chaos.conftest import TEAM, Installed, broken
 
 pytestmark = pytest.mark.timeout(300)
@@ -144,7 +156,25 @@ JOURNALS: list[tuple[str, Promise, Callable[[Installed], dict[str, Any]]]] = [
         artifacts.downloads_are_what_was_listed,
         lambda it: {"kind": "downloaded", "job": it.done, "path": "config.json", "sha256": "0", "listed": "1"},
     ),
+    ("bystanders", bystanders.bystanders_are_served, lambda it: {**ASKED, "seconds": 6.0}),
+    ("bystanders", bystanders.bystanders_are_served, lambda it: {**ASKED, "seconds": None, "error": "timed out"}),
+    ("refusals", bystanders.hostile_files_are_refused, lambda it: {**HOSTILE, "status": 201, "code": ""}),
+    ("refusals", bystanders.hostile_files_are_refused, lambda it: {**HOSTILE, "seconds": 31.0}),
+    (
+        "poisoned",
+        bystanders.poisoned_rows_end_with_a_reason,
+        lambda it: {"kind": "poisoned", "team": TEAM, "what": "job", "id": it.done},
+    ),
+    (
+        "hub",
+        bystanders.triggers_outlast_the_hub,
+        lambda it: {"kind": "hub_trigger", "team": TEAM, "id": add_trigger(it.installation, TEAM, JOB)},
+    ),
 ]
+
+
+ASKED = {"kind": "asked", "during": "fault 1 (hub_away)", "what": "health", "bound": 5.0, "error": None}
+HOSTILE = {"kind": "hostile", "what": "a file", "status": 422, "code": "unusable_model", "seconds": 1.0}
 
 
 @pytest.mark.parametrize(("promise", "check", "entry"), JOURNALS)

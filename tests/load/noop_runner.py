@@ -1,13 +1,15 @@
 """Speaks the runner's protocol, notes each job it is asked to prune in `runs.log`, and does nothing.
 
 `python -I -S noop_runner.py FOLDER`: only the standard library, so that it starts in a few milliseconds. FOLDER holds
-`model.json`, the description of the one model there is.
+`model.json`, the description of the one model there is, and may hold `seconds`, what a job takes.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 
@@ -18,6 +20,8 @@ def main(folder: Path) -> None:
             with open(os.open(folder / "runs.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT), "w") as runs:
                 runs.write(f"{spec['job']} {spec['attempt']}\n")
             print(json.dumps({"type": "stage", "stage": "prune"}), flush=True)
+            with contextlib.suppress(FileNotFoundError):
+                time.sleep(float((folder / "seconds").read_text()))
             artifact = Path(spec["artifact"])
             artifact.mkdir()
             shutil.copy(Path(spec["model"]["path"], "config.json"), artifact)

@@ -11,15 +11,20 @@ from pathlib import Path
 from worker.processes import spawn
 
 _FORWARD = """
-import socket, sys, threading
+import contextlib, socket, sys, threading
 def pump(source, target):
-    while data := source.recv(65536):
-        target.sendall(data)
-    target.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
 server = socket.create_server((sys.argv[1], int(sys.argv[2])))
 print("ready", flush=True)
 while True:
     client, _ = server.accept()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ("KEEPIDLE", 8), ("KEEPINTVL", 4), ("KEEPCNT", 3), ("USER_TIMEOUT", 20_000):
+        client.setsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{option}"), value)  # as docker-compose.yml has it
     inner = socket.socket(socket.AF_UNIX)
     inner.connect(sys.argv[3])
     for pair in ((client, inner), (inner, client)):
@@ -41,6 +46,24 @@ class Peer:
         nobody = ("lladdr", "02:00:00:00:00:01", "nud", "permanent")  # a wire that is down would tell the sender
         assert _ip("neigh", "replace", self.address, *nobody, "dev", f"{self.name}h")
         assert _ip("-n", self.name, "neigh", "replace", self.ours, *nobody, "dev", f"{self.name}p")
+
+    def lose(self, percent: float) -> None:
+        """Drop this share of the packets either way, by chance, from here on."""
+        most = round((2**32 - 1) * percent / 100)
+        drop = f"4,32 0 0 {_RANDOM},53 1 0 {most},6 0 0 {_SHOT},6 0 0 0"
+        for device, within in ((f"{self.name}h", []), (f"{self.name}p", ["-n", self.name])):
+            _tc(*within, "qdisc", "replace", "dev", device, "clsact")
+            _tc(*within, "filter", "replace", "dev", device, "egress", "protocol", "all", "pref", "1", "handle", "1",
+                "bpf", "direct-action", "bytecode", drop)  # fmt: skip
+
+
+_RANDOM = 2**32 - 0x1000 + 56
+"""Where a classic BPF program loads a random number from. Such a filter drops packets in kernels without netem too."""
+_SHOT = 2
+
+
+def _tc(*arguments: str) -> None:
+    subprocess.run(["tc", *arguments], check=True)
 
 
 def _ip(*arguments: str) -> bool:

@@ -14,13 +14,10 @@ def bystanders_are_served(seen: Observation) -> Iterator[Violation]:
     """Whatever one team stored, uploaded or keeps on a hub, the others' calls, triggers, sweeps, webhooks and
     publications are served in time.
     """
-    kinds = {entry["number"]: entry["name"] for entry in seen.noted("fault")}
     for entry in seen.noted("asked"):
         if entry["seconds"] is None or entry["seconds"] > entry["bound"]:
             took = entry["error"] or f"{entry['seconds']:.1f} s, and may take {entry['bound']:g}"
-            yield Violation(
-                "bystanders", f"{entry['what']} during fault {entry['fault']} ({kinds[entry['fault']]}): {took}"
-            )
+            yield Violation("bystanders", f"{entry['what']} during {entry['during']}: {took}")
 
 
 def hostile_files_are_refused(seen: Observation) -> Iterator[Violation]:
@@ -29,7 +26,7 @@ def hostile_files_are_refused(seen: Observation) -> Iterator[Violation]:
         is_refused = 400 <= entry["status"] < 500 and entry["code"]
         if not is_refused or entry["seconds"] > _PARSED_SECONDS:
             said = f"{entry['status']} {entry['code']} after {entry['seconds']:.1f} s"
-            yield Violation("refusals", f"{entry['what']} (fault {entry['fault']}): {said}")
+            yield Violation("refusals", f"{entry['what']}: {said}")
 
 
 def poisoned_rows_end_with_a_reason(seen: Observation) -> Iterator[Violation]:
