@@ -1,5 +1,6 @@
 """Faults by the hundred: `python -m bench.chaos --seed 1 --faults 100 [--seconds 600]`, or `--seeds 1-10 --faults 100`,
-which goes on where it was ended, unless sources have changed since. The last line is `faults N, violations M`.
+which goes on where it was ended, unless sources have changed since. The last line is `faults N, violations M`. Runs of
+some `--kinds`, or with `--pooler`, are not kept.
 """
 
 import argparse

@@ -103,10 +103,13 @@ class Bystanders:
         """Wait until the first job of a new sweep is queued."""
         body = {"job": {"model": MODEL, "queue": NOBODYS_QUEUE}, "grid": {"method": ["magnitude"], "sparsity": [0.5]}}
         sweep = self._asked("POST", "/v1/sweeps", body)["id"]
-        try:
-            until(lambda: self._asked("GET", f"/v1/sweeps/{sweep}")["points"]["queued"], bound, "the sweep's job")
-        finally:
-            self._asked("POST", f"/v1/sweeps/{sweep}/cancel")
+        path = "/v1/jobs?status=queued&limit=200"
+
+        def queued() -> list[str]:
+            return [each["id"] for each in self._asked("GET", path)["data"] if each["metadata"].get("sweep") == sweep]
+
+        [job] = until(queued, bound, "the sweep's job")
+        self._cancel(job)
 
     def publication(self, bound: float) -> None:
         made = publish(self._installation, BYSTANDERS, self._artifact, f"published/{next(self._numbers)}")
@@ -200,4 +203,4 @@ def publish(installation: Installation, team: str, job: str, prefix: str) -> str
         "endpoint": installation.faulty_store_endpoint,
         "region": "us-east-1",
     }
-    return str(request(installation, team, "POST", f"/v1/jobs/{job}/publications", body)["id"])
+    return str(request(installation, team, "POST", f"/v1/jobs/{job}/publish", body)["id"])

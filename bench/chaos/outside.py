@@ -17,8 +17,9 @@ _CLOCKS: Final = ("trigger", "webhook", "sweep", "awaiting", "publication")
 
 @contextmanager
 def poisoned_row(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    asking = fleet.bystanders.asking(_told(fault), *_CLOCKS)
     fleet.outsiders.poison(target)
-    with fleet.bystanders.asking(_told(fault), *_CLOCKS):
+    with asking:
         yield
 
 
@@ -40,11 +41,12 @@ def hub_silent(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
 @contextmanager
 def _hub(fleet: Fleet, fault: Fault, leave: Callable[[], None], return_: Callable[[], None]) -> Iterator[None]:
     triggers = fleet.outsiders.add_hub_triggers()
+    asking = fleet.bystanders.asking(_told(fault), "health", "call", *_CLOCKS)  # prepared while all is well
     with fleet.parts["hub"].alone:
         leave()
         try:
             fleet.outsiders.make_due(triggers)
-            with fleet.bystanders.asking(_told(fault), "health", "call", *_CLOCKS):
+            with asking:
                 yield
         finally:
             return_()

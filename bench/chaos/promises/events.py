@@ -50,7 +50,7 @@ def _events_of_other_attempts(found: SeenJob) -> Iterator[Violation]:
         if event["type"] == "status":
             status = event["data"]["status"]
             continue
-        if status not in LEASED:
+        if status not in LEASED and event["attempt"]:  # before the first attempt it is the service that writes
             yield Violation("fencing", f"{where} was written while the job was {status}", found.id)
         stage = (event["attempt"], event["data"]["stage"]) if event["type"] == "stage" else None
         if stage is not None:
