@@ -30,6 +30,8 @@ ANSWER_SECONDS = 60.0
 """The longest a request may take: what a database that is lost is given, twice over."""
 RECOVERY_SECONDS = 120.0
 _PAUSE_SECONDS = 1.0
+_JOBS_BEFORE = 6
+"""Jobs that are there when the loss begins: workers hold two."""
 
 
 class FarFleet(Fleet):
@@ -91,6 +93,8 @@ def try_loss(fleet: FarFleet, wire: Peer, key: str, loss: float, seconds: float)
     found = Findings(loss)
     over = threading.Event()
     threads = [threading.Thread(target=each, args=(fleet, key, found, over)) for each in (_submit, _probe)]
+    for _ in range(_JOBS_BEFORE):
+        _submit_one(fleet, key, found)
     wire.lose(loss)
     for thread in threads:
         thread.start()
@@ -114,17 +118,20 @@ def try_loss(fleet: FarFleet, wire: Peer, key: str, loss: float, seconds: float)
 
 
 def _submit(fleet: FarFleet, key: str, found: Findings, over: threading.Event) -> None:
-    body = {"model": MODEL, "method": "noop", "sparsity": 0.5}
     while not over.wait(_PAUSE_SECONDS):
         began = time.monotonic()
-        try:
-            answer = _request(fleet, key, "POST", "/v1/jobs", body)
-            found.answers[str(answer.status_code)] += 1
-            if answer.is_success:
-                found.jobs.append(answer.json()["id"])
-        except httpx.TransportError:
-            found.answers["none"] += 1
+        _submit_one(fleet, key, found)
         found.longest_answer = max(found.longest_answer, time.monotonic() - began)
+
+
+def _submit_one(fleet: FarFleet, key: str, found: Findings) -> None:
+    try:
+        answer = _request(fleet, key, "POST", "/v1/jobs", {"model": MODEL, "method": "noop", "sparsity": 0.5})
+        found.answers[str(answer.status_code)] += 1
+        if answer.is_success:
+            found.jobs.append(answer.json()["id"])
+    except httpx.TransportError:
+        found.answers["none"] += 1
 
 
 def _probe(fleet: FarFleet, key: str, found: Findings, over: threading.Event) -> None:

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ import psutil
 from bench.chaos.clocks import wrong_clock
 from bench.chaos.fleet import Fleet
 from bench.chaos.gate import Mood
+from bench.chaos.keeping import Database
 from bench.chaos.outside import freezing_client, hub_away, hub_silent, poisoned_row, slow_parser
 from bench.chaos.schedule import Fault
 from tests.worker.filling_runner import fill
@@ -53,7 +55,8 @@ def freeze(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
 
 
 @contextmanager
-def redis_restart_kept(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+def restart(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+    """Stop it with SIGTERM and start it anew, as an upgrade does."""
     with _stopped(fleet, target):
         yield
 
@@ -67,19 +70,9 @@ def redis_restart_emptied(fleet: Fleet, fault: Fault, target: str) -> Iterator[N
 
 
 @contextmanager
-def postgres_fast(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
+def postgres(fleet: Fleet, fault: Fault, target: str, *, stop: Callable[[Database], None]) -> Iterator[None]:
     with fleet.database.alone:
-        fleet.database.stop_fast()
-        try:
-            yield
-        finally:
-            fleet.database.start()
-
-
-@contextmanager
-def postgres_immediate(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
-    with fleet.database.alone:
-        fleet.database.stop_at_once()
+        stop(fleet.database)
         try:
             yield
         finally:
@@ -129,21 +122,14 @@ def clock_jump(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
 
 
 @contextmanager
-def s3_error500(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
-    with _mood(fleet, "error500"):
-        yield
-
-
-@contextmanager
-def s3_slow(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
-    with _mood(fleet, "slow"):
-        yield
-
-
-@contextmanager
-def s3_half_body(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
-    with _mood(fleet, "half_body"):
-        yield
+def store(fleet: Fleet, fault: Fault, target: str, *, mood: Mood) -> Iterator[None]:
+    """Have the way to the store in this mood: one at a time, of two the later waits."""
+    with fleet.gate.alone:
+        fleet.gate.turn(mood)
+        try:
+            yield
+        finally:
+            fleet.gate.turn("well")
 
 
 @contextmanager
@@ -152,20 +138,27 @@ def hooks_hang(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
     yield
 
 
-@contextmanager
-def drain(fleet: Fleet, fault: Fault, target: str) -> Iterator[None]:
-    """Stop it with SIGTERM and start it anew, as an upgrade does."""
-    with _stopped(fleet, target):
-        yield
-
-
 KINDS: Final[dict[str, Apply]] = {
-    each.__name__: each
-    for each in (
-        *(kill, freeze, redis_restart_kept, redis_restart_emptied, postgres_fast, postgres_immediate, wire_silent),
-        *(disk_full, clock_shift, clock_jump, s3_error500, s3_slow, s3_half_body, hooks_hang, drain),
-        *(poisoned_row, hub_away, hub_silent, slow_parser, freezing_client),
-    )
+    "kill": kill,
+    "freeze": freeze,
+    "redis_restart_kept": restart,
+    "redis_restart_emptied": redis_restart_emptied,
+    "postgres_fast": partial(postgres, stop=Database.stop_fast),
+    "postgres_immediate": partial(postgres, stop=Database.stop_at_once),
+    "wire_silent": wire_silent,
+    "disk_full": disk_full,
+    "clock_shift": clock_shift,
+    "clock_jump": clock_jump,
+    "s3_error500": partial(store, mood="error500"),
+    "s3_slow": partial(store, mood="slow"),
+    "s3_half_body": partial(store, mood="half_body"),
+    "hooks_hang": hooks_hang,
+    "drain": restart,
+    "poisoned_row": poisoned_row,
+    "hub_away": hub_away,
+    "hub_silent": hub_silent,
+    "slow_parser": slow_parser,
+    "freezing_client": freezing_client,
 }
 
 
@@ -192,14 +185,3 @@ def _stopped(fleet: Fleet, name: str) -> Iterator[None]:
             yield
         finally:
             part.start()
-
-
-@contextmanager
-def _mood(fleet: Fleet, mood: Mood) -> Iterator[None]:
-    """One at a time: of two the later waits."""
-    with fleet.gate.alone:
-        fleet.gate.turn(mood)
-        try:
-            yield
-        finally:
-            fleet.gate.turn("well")

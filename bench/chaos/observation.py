@@ -87,9 +87,6 @@ class Reader:
                 return found
             params = params | {"after": page["next_after"]}
 
-    def has(self, team: str, path: str) -> bool:
-        return self.get(team, path).status_code == 200
-
 
 @dataclass(frozen=True)
 class SeenJob:
