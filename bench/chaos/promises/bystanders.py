@@ -1,9 +1,10 @@
 """Faults from outside: nobody else notices them, and what caused them ends with a reason."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from bench.chaos.observation import Observation, Violation
+from bench.chaos.observation import NoAnswer, Observation, Violation
 from bench.chaos.promises.jobs import PASSING
 
 _PARSED_SECONDS = 30.0
@@ -33,10 +34,13 @@ def poisoned_rows_end_with_a_reason(seen: Observation) -> Iterator[Violation]:
     """A row that cannot be carried out is given up, and its team is told why."""
     for entry in seen.noted("poisoned"):
         path, has_reason = _REASONS[entry["what"]]
-        answer = seen.reader.get(entry["team"], path.format(id=entry["id"]))
-        if answer.status_code != 200 or not has_reason(answer.json()):
-            text = f"the {entry['what']} {entry['id']} has not ended with a reason: {answer.text[:500]}"
-            yield Violation("poisoned", text)
+        try:
+            found = seen.reader.json(entry["team"], path.format(id=entry["id"]))
+            said = "" if has_reason(found) else json.dumps(found)[:500]
+        except NoAnswer as error:
+            said = str(error)
+        if said:
+            yield Violation("poisoned", f"the {entry['what']} {entry['id']} has not ended with a reason: {said}")
 
 
 _REASONS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], bool]]]] = {
