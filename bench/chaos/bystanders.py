@@ -45,7 +45,8 @@ class Bystanders:
         with Client(installation.apis[0], key) as client:
             client.upload_model(MODEL, write_model(installation.folder / "clients" / BYSTANDERS / MODEL, 0))
             job = client.submit(**JOB)
-            self._artifact = until(lambda: client.job(job.id).status == "succeeded" and job.id, _PREPARE_SECONDS)
+            until(lambda: client.job(job.id).status == "succeeded", _PREPARE_SECONDS)
+            self._artifact = job.id
         self._trigger = add_trigger(installation, BYSTANDERS, {**JOB, "queue": NOBODYS_QUEUE})
 
     @contextmanager
@@ -113,7 +114,9 @@ class Bystanders:
 
     def publication(self, bound: float) -> None:
         made = publish(self._installation, BYSTANDERS, self._artifact, f"published/{next(self._numbers)}")
-        ended = until(lambda: _ended(self._asked("GET", f"/v1/publications/{made}")), bound, "the publication")
+        path = f"/v1/publications/{made}"
+        until(lambda: self._asked("GET", path)["status"] in ("succeeded", "failed"), bound, "the publication")
+        ended = self._asked("GET", path)
         if ended["status"] == "failed":
             raise TimeoutError(f"the publication failed: {json.dumps(ended['error'])}")
 
@@ -137,10 +140,6 @@ class Bystanders:
 
     def _asked(self, method: str, path: str, body: Any = None) -> Any:
         return request(self._installation, BYSTANDERS, method, path, body)
-
-
-def _ended(publication: dict[str, Any]) -> dict[str, Any] | None:
-    return publication if publication["status"] in ("succeeded", "failed") else None
 
 
 Ask = Callable[[Bystanders, float], None]

@@ -173,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, self.state.found, {"Content-Type": "application/json"})
             return
         words, most = self._query["search"][0].split(), int(self._query["limit"][0])
-        found = [
+        found: list[dict[str, Any]] = [
             {"id": name, "downloads": 1000 * place, "gated": "manual" if each.gated else False, "tags": []}
             for place, ((kind, name), each) in enumerate(self.state.repositories.items())
             if kind == "model" and not each.private and all(word in name.casefold() for word in words)
