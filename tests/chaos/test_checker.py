@@ -124,6 +124,9 @@ def test_rows_that_were_tampered_with_are_found(
         assert broken(check(seen)) == {promise}
 
 
+ASKED: dict[str, Any] = {"kind": "asked", "during": "fault 1 (hub_away)", "what": "health", "bound": 5.0, "error": None}
+HOSTILE: dict[str, Any] = {"kind": "hostile", "what": "a file", "status": 422, "code": "unusable_model", "seconds": 1.0}
+
 JOURNALS: list[tuple[str, Promise, Callable[[Installed], dict[str, Any]]]] = [
     ("accepted", jobs.accepted_jobs_exist, lambda it: {"kind": "accepted", "job": "job_0", "team": TEAM, "key": "k"}),
     (
@@ -171,10 +174,6 @@ JOURNALS: list[tuple[str, Promise, Callable[[Installed], dict[str, Any]]]] = [
         lambda it: {"kind": "hub_trigger", "team": TEAM, "id": add_trigger(it.installation, TEAM, JOB)},
     ),
 ]
-
-
-ASKED = {"kind": "asked", "during": "fault 1 (hub_away)", "what": "health", "bound": 5.0, "error": None}
-HOSTILE = {"kind": "hostile", "what": "a file", "status": 422, "code": "unusable_model", "seconds": 1.0}
 
 
 @pytest.mark.parametrize(("promise", "check", "entry"), JOURNALS)
