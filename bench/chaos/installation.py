@@ -6,7 +6,7 @@ from typing import Final
 
 import psycopg
 
-from core.database import libpq_url
+from core.database_url import libpq_url
 
 BYSTANDERS: Final = "bystanders"
 """Team that no fault is meant for, and that asks how the service is meanwhile."""
