@@ -172,7 +172,7 @@ def test_another_secret_of_the_server_is_told(
 
 
 def test_a_destination_that_cannot_be_read_fails_alone(
-    hub: PushedHub, publish: Publish, carry_out: CarryOut, sessions: Sessions
+    hub: PushedHub, publish: Publish, carry_out: CarryOut, sessions: Sessions, api: TestClient
 ) -> None:
     bad, good = publish()["id"], publish(to="hub:acme/other")["id"]
     with transaction(sessions) as session:
@@ -181,6 +181,9 @@ def test_a_destination_that_cannot_be_read_fails_alone(
     with transaction(sessions) as session:
         row = session.get_one(PublicationRow, bad)
         assert row.status == "failed" and row.error is not None and row.error["code"] == "internal_error"
+        place, job_id = row.place, row.job_id
+    shown = api.get(f"/v1/jobs/{job_id}/publications").json()["data"]
+    assert {each["id"]: each["to"] for each in shown} == {bad: place, good: "hub:acme/other"}
 
 
 def test_an_answer_that_the_hubs_library_cannot_read_is_told(

@@ -5,9 +5,10 @@ store are allowed.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from core.errors import InvalidRequest
 from core.service.publications.schemas import PublicationBody
@@ -63,6 +64,14 @@ class S3Destination(BaseModel):
 
 Destination = HubDestination | S3Destination
 destinations: TypeAdapter[Destination] = TypeAdapter(Annotated[Destination, Field(discriminator="kind")])
+
+
+def read_destination(document: Mapping[str, object]) -> Destination | None:
+    """Return a stored destination; None where this release cannot read it."""
+    try:
+        return destinations.validate_python(document)
+    except ValidationError:
+        return None
 
 
 def destination_of(body: PublicationBody, settings: Settings) -> Destination:

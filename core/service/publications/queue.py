@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pydantic import ValidationError
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from core.database import seconds_from_now
 from core.errors import PublicationExpired
 from core.service.jobs.tables import ArtifactFileRow
-from core.service.publications.destinations import Destination, destinations
+from core.service.publications.destinations import Destination, destinations, read_destination
 from core.service.publications.states import OPEN
 from core.service.publications.tables import PublicationRow
 from core.service.teams import audit
@@ -57,10 +56,8 @@ class Claimed:
     @property
     def to(self) -> str:
         """Return what the publication goes to, for logs and the audit trail."""
-        try:
-            return self.destination.to
-        except ValidationError:
-            return self.place
+        destination = read_destination(self.document)
+        return self.place if destination is None else destination.to
 
     @property
     def destination(self) -> Destination:

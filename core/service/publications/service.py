@@ -13,7 +13,7 @@ from core.service.jobs.service import find_job
 from core.service.jobs.states import TERMINAL
 from core.service.jobs.tables import ArtifactFileRow, JobRow, kept_attempt
 from core.service.publications import queue
-from core.service.publications.destinations import destination_of, destinations
+from core.service.publications.destinations import destination_of, read_destination
 from core.service.publications.schemas import PublicationBody
 from core.service.publications.states import OPEN
 from core.service.publications.tables import PublicationRow
@@ -141,14 +141,15 @@ def _find(session: Session, team_id: str, publication_id: str) -> PublicationRow
 
 
 def _answer(row: PublicationRow) -> Publication:
-    destination = destinations.validate_python(row.destination)
-    chosen = {name: row.destination.get(name) for name in ("revision", "private", "message", "region", "endpoint")}
+    destination = read_destination(row.destination)  # one that cannot be read hides no other publication
+    stored = {} if destination is None else row.destination
+    chosen = {name: stored.get(name) for name in ("revision", "private", "message", "region", "endpoint")}
     return Publication.model_validate(
         {
             **chosen,
             "id": row.id,
             "job_id": row.job_id,
-            "to": destination.to,
+            "to": row.place if destination is None else destination.to,
             "status": row.status,
             "attempt": row.attempt,
             "progress": PublicationProgress(
