@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import DataError, DBAPIError, InvalidatePoolError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from ulid import ULID
@@ -233,6 +233,8 @@ def transient_reason(error: DBAPIError) -> str | None:
     The database is away (SQLSTATE classes 08 and 57P, or none at all: never connected), has no disk, memory or
     connection left (class 53), or a limit was reached.
     """
+    if isinstance(error, DataError):  # what is written is at fault, though its SQLSTATE may be missing
+        return None
     state = getattr(error.orig, "sqlstate", None)
     if (reason := _PASSING.get(state or "")) is not None:
         return reason

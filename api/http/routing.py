@@ -24,13 +24,17 @@ class AuthenticatedRoute(APIRoute):
     FastAPI itself parses the body first, on the event loop.
     """
 
+    async def admit(self, request: Request, role: Role | None) -> None:
+        """Require that the caller may use the route. Raises Unauthenticated, Forbidden and RateLimited."""
+        if role is not None:
+            (await authenticate_caller(request)).require(role)
+
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
         role = _needed_role(self.dependant)
 
         async def handle_authenticated(request: Request) -> Response:
-            if role is not None:
-                (await authenticate_caller(request)).require(role)
+            await self.admit(request, role)
             if self.body_field is not None:
                 body = await read_body(request)
                 value = await parsed(body, self._parse, request.app.state.api.parser_slots) if body else None

@@ -7,16 +7,19 @@ from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from api.dependencies import State, with_role
 from api.http.bodies import parsed, read_body
+from api.http.routing import AuthenticatedRoute
 from api.process.proxies import client_address
 from core.database import transaction
 from core.errors import Forbidden, InvalidRequest, Unauthenticated
 from core.service.teams.principal import Principal
 from core.service.teams.sessions import form_token, signed_in
+from secateur_wire.teams import Role
 
 COOKIE = "secateur_session"
 COOKIE_PATH = "/portal"
@@ -125,6 +128,14 @@ def session_of(request: Request, state: State) -> Principal:
     request.state.principal = who.principal
     request.state.csrf = form_token(token, state.secret)
     return who.principal
+
+
+class SignedInRoute(AuthenticatedRoute):
+    """Route of a page's script, which sends JSON: the session is known before any of the body is read."""
+
+    async def admit(self, request: Request, role: Role | None) -> None:
+        """Require a session. Raises Unauthenticated and RateLimited."""
+        await run_in_threadpool(session_of, request, request.app.state.api)
 
 
 def require_own_form(request: Request, posted: Form) -> None:

@@ -59,7 +59,7 @@ def test_refused_and_failing_requests_have_an_id_too(
     client.get("/no/such/place")
     written = lines(capsys.readouterr().err)
     statuses = [(line["route"], line["status"]) for line in written if line["event"] == "request"]
-    assert statuses == [("/broken", 500), ("-", 422), ("-", 404)]
+    assert statuses == [("/broken", 500), ("/v1/jobs", 422), ("-", 404)]
     [fault] = [line for line in written if line["event"] == "unexpected error"]
     assert "a fault of ours" in fault["exception"] and fault["request_id"].startswith("req_")
 

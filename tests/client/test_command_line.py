@@ -133,7 +133,6 @@ def test_submit_sends_exactly_what_was_said(scripted: RunHere, script: Script) -
         ("submit m --method wanda --task-limit 8", "--task"),
         ("submit m --method wanda --task piqa --task-limit many", "'many'"),
         ("submit m --method wanda --prompt-tokens 8", "--prompt"),
-        ("submit m --method wanda --recovery hope", "hope"),
         ("submit m --method wanda --recovery-steps 5", "--recovery METHOD"),
         ("submit m --method wanda --recovery lora --recovery-steps 5 --recovery-parameter steps=6", "steps"),
         ("submit m --method depth --target 1e8", "NAME=VALUE"),

@@ -160,7 +160,7 @@ def test_renewing_a_lease_and_telling_progress_write_no_index(sessions: Sessions
     every, hot = written()
     for number in range(1, 11):
         with transaction(sessions) as session:
-            assert renew(session, job, 1, 60) == "running"
+            assert renew(session, job, 1, "worker_1", 60) == "running"
             assert set_progress(session, job, 1, number / 10)
             session.execute(text("SELECT pg_stat_force_next_flush()"))
     assert written() == (every + 20, hot + 20)

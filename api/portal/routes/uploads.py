@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from api.dependencies import DatabaseSession, State
 from api.http.upload_parts import take_part
 from api.portal.forms.upload import abort
-from api.portal.session import Member
+from api.portal.session import Member, SignedInRoute
 from core.database import transaction
 from core.service.registry import uploads
 from core.service.registry.schemas import UploadBody
@@ -17,7 +17,7 @@ from secateur_wire.datasets import Dataset
 from secateur_wire.models import Model
 from secateur_wire.uploads import Upload
 
-router = APIRouter(prefix="/uploads")
+router = APIRouter(prefix="/uploads", route_class=SignedInRoute)
 
 
 @router.post("")

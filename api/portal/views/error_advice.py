@@ -198,6 +198,10 @@ ADVICE: dict[str, Advice] = {
         "The store of artifacts could not be reached, also when tried again.",
         ("Retry in a while.", "Ask an admin whether the bucket is reachable and has room."),
     ),
+    "store_of_another": Advice(
+        "The store of artifacts belongs to another installation, so nothing was written there.",
+        ("Ask an admin to give this installation a store of its own, or to take this one over.", "Then retry."),
+    ),
 }
 """Advice for every code that a job can end with."""
 

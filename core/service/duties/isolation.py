@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 import structlog
 from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DataError, DBAPIError, TimeoutError
+from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 
 from core.database import seconds_from_now, transaction, transient_reason
@@ -56,8 +56,6 @@ class RowTask(Generic[Result]):
 
 def is_passing(error: Exception) -> bool:
     """Return whether an error passes by itself: of the database, of a service that is away, of a quota or a rate."""
-    if isinstance(error, DataError):  # what is written is at fault, though its SQLSTATE may be missing
-        return False
     if isinstance(error, DBAPIError):
         return transient_reason(error) is not None
     return isinstance(error, Unavailable | TooMany | TimeoutError)
