@@ -142,7 +142,7 @@ def _probe(fleet: FarFleet, key: str, found: Findings, over: threading.Event) ->
 
 
 def _succeeded(fleet: FarFleet, key: str, jobs: Sequence[str]) -> set[str]:
-    """Return those of the jobs that did; raises httpx.HTTPError where the API does not say."""
+    """Return the jobs that succeeded; raises httpx.HTTPError where the API does not say."""
     listed = _request(fleet, key, "GET", "/v1/jobs?status=succeeded&limit=200").raise_for_status().json()["data"]
     return {job["id"] for job in listed} & set(jobs)
 

@@ -132,7 +132,7 @@ def _ask(client: TestClient, method: str, path: str, body: Any = None) -> None:
 
 
 def _asks() -> dict[str, tuple[Any, ...]]:
-    """Return the requests of every list by name; number 2 of what has parts has half of them all."""
+    """Return the requests of every list by name. The object with number 2 has half of all parts, where it has parts."""
     many, job, jobs = "0" * 25 + "2", "job_f0000000002", "job=job_f0000000002&job=job_f0000000004"
     lists = {
         "jobs": "/v1/jobs",

@@ -25,7 +25,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Of this server alone, as libpq takes it."""
+        """Return the address of this server alone, as libpq takes it."""
         return f"postgresql://{_SYSTEM_USER}@127.0.0.1:{self.port}/postgres?connect_timeout=3"
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""URLs of databases, which may name several hosts: a primary, and replicas one of which takes its place."""
+"""URLs of databases. They may name several hosts: a primary, and replicas that can take its place."""
 
 import re
 

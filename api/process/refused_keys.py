@@ -55,7 +55,7 @@ class _Hour:
     def __init__(self) -> None:
         self.ends = time.monotonic() + HOUR_SECONDS
         self.counted: dict[str | None, tuple[Owner | None, int]] = {}
-        """(an owner, refusals) by team; None for those of no team, and of teams beyond `MOST_TEAMS`."""
+        """An owner and the number of refusals by team. None: keys of no team, and of teams beyond `MOST_TEAMS`."""
         self._rows = 0
         self._rows_of_team: Counter[str] = Counter()
 

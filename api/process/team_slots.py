@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 class TeamSlots:
-    """Threads for one kind of work, fewer of which one team may use: what a team keeps waiting waits for itself."""
+    """Threads for one kind of work. One team may use only some of them, so that its own work waits and no other team's."""
 
     def __init__(self, slots: int, slots_of_a_team: int) -> None:
         self._slots = CapacityLimiter(slots)

@@ -1,7 +1,7 @@
 """A hub on loopback, as a process that can be ended and frozen: `python -m bench.chaos.hub PORT FOLDER`.
 
-Every repository of `seeds` is the tiny model; those of `poisoned` have it too, with a card that the hub's own library
-cannot read.
+Every repository of `seeds` and of `poisoned` holds the tiny model. The hub's own library cannot read the cards of the
+latter.
 """
 
 import signal

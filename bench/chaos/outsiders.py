@@ -29,7 +29,7 @@ _TRIGGERS = 4
 _CONNECTIONS = 20
 _NEST: Final = b"[" * 30 + b"]" * 30
 _NESTED: Final = b'{"parameters":[' + b",".join([_NEST] * 17_000) + b"]}"
-"""As long and as deep as a request may be."""
+"""Body of the greatest length and depth that a request may have."""
 _PREPARE_SECONDS = 90.0
 _ANSWER_SECONDS = 60.0
 

@@ -160,7 +160,7 @@ def _target(chance: random.Random, kind: str, stage: str | None, services: Servi
 
 
 def _shift(chance: random.Random, kind: str) -> float:
-    """As often small as large, forwards or backwards."""
+    """Return a shift of a clock in seconds: small and large ones are equally likely, forwards or backwards."""
     least, most = _SHIFTS[kind]
     size = float(least * (most / least) ** chance.random())
     return round(size) * chance.choice([-1.0, 1.0])

@@ -18,7 +18,7 @@ from tests.databases import administrator
 BESIDE_OTHERS = sorted(
     path.name[:4] for path in (MIGRATIONS / "versions").glob("*.py") if "autocommit_block" in path.read_text()
 )
-"""Those that build an index beside others' statements, outside of any transaction: what came before is committed."""
+"""Migrations that build an index concurrently, outside of any transaction: their earlier statements are committed."""
 MIGRATOR = """
     SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'
@@ -27,7 +27,7 @@ MIGRATOR = """
 
 @pytest.fixture
 def settings(settings: Settings, postgres_url: str) -> Iterator[Settings]:
-    """Of an empty database, without a schema."""
+    """Return the URL of an empty database, without a schema."""
     name = new_id("test")
     with administrator(postgres_url) as connection:
         connection.execute(f"CREATE DATABASE {name}")

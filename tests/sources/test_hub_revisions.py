@@ -1,4 +1,4 @@
-"""What is remembered of the hub's models: for a while after its last use, and no more than so much of a team."""
+"""Memory of the hub's models: it lasts for a while after its last use, and each team has a bounded part."""
 
 from pathlib import Path
 from typing import Any

@@ -26,7 +26,7 @@ _COSTS = frozenset({"Cost", "GradientCost", "AdapterCost", "ClassifierCost", "Fi
 _SIX = 6
 
 Places = list[tuple[str, float]]
-"""What a figure counts: a place, and how much it adds."""
+"""Places that a figure counts, each with what it adds."""
 
 
 @dataclass(frozen=True)

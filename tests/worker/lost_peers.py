@@ -58,7 +58,7 @@ class Peer:
 
 
 _RANDOM = 2**32 - 0x1000 + 56
-"""Where a classic BPF program loads a random number from. Such a filter drops packets in kernels without netem too."""
+"""Offset from which a classic BPF program loads a random number. Kernels without netem drop packets by such a filter."""
 _SHOT = 2
 
 

@@ -51,7 +51,7 @@ class _Noun:
     body: type[ModelBody] | type[DatasetBody]
     register: Callable[[Session, Principal, Any, Settings], tuple[Any, bool]]
     is_checked: bool
-    """Whether registering takes one of the slots for checks."""
+    """True where registering takes one of the slots for checks."""
     takes: tuple[str, ...]
     """Names of files that belong to it, or `*` and how they end."""
 

@@ -57,7 +57,7 @@ _REASONS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], bool]]]] = {
         )
     },
 }
-"""Where a team reads of each, and whether that says a reason."""
+"""Address at which a team reads about each, and a flag that says if the answer names a reason."""
 
 
 def triggers_outlast_the_hub(seen: Observation) -> Iterator[Violation]:

@@ -66,7 +66,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _check_template_folder(folder: Path) -> None:
-    """Check a folder of further chat templates, which together are no longer than those of one file may be."""
+    """Check a folder of further chat templates: together they may be as long as the templates of one file."""
     characters = 0
     for file in folder.glob("*.jinja"):
         template = _read_text(file)
