@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 class TeamSlots:
-    """Threads for one kind of work. One team may use only some of them, so that its own work waits and no other team's."""
+    """Threads for one kind of work. One team may use only some of them, so that it holds up no other team."""
 
     def __init__(self, slots: int, slots_of_a_team: int) -> None:
         self._slots = CapacityLimiter(slots)

@@ -58,7 +58,7 @@ class Peer:
 
 
 _RANDOM = 2**32 - 0x1000 + 56
-"""Offset from which a classic BPF program loads a random number. Kernels without netem drop packets by such a filter."""
+"""Offset from which a classic BPF program loads a random number: it drops packets where a kernel has no netem."""
 _SHOT = 2
 
 
