@@ -7,7 +7,7 @@ and PostgreSQL's own views of who holds what. It knows nothing of the product's 
 import json
 import time
 from collections.abc import Collection
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,12 +97,19 @@ def _settled(promise: Promise, seen: Observation, deadline: float) -> list[Viola
 
 
 def _wait_for_ends(reader: Reader, teams: list[str], deadline: float) -> None:
+    """Wait until no job goes on, and no trigger is due that will make one once the hub is back."""
+
+    def is_due(trigger: dict[str, Any]) -> bool:
+        due = trigger["next_fire_at"]
+        return due is not None and datetime.fromisoformat(due) <= datetime.now(UTC)
+
     def is_over() -> bool:
-        return not any(
+        goes_on = any(
             reader.json(team, "/v1/jobs", status=status, limit=1)["data"]
             for team in teams
             for status in ("queued", *sorted(LEASED))
         )
+        return not goes_on and not any(is_due(each) for team in teams for each in reader.all(team, "/v1/triggers"))
 
     while not is_over() and time.time() < deadline:
         time.sleep(_LOOK_SECONDS)

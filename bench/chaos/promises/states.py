@@ -30,7 +30,12 @@ def only_legal_transitions(seen: Observation) -> Iterator[Violation]:
         before: str | None = None
         for event in found.statuses:
             status = event["data"]["status"]
-            if status not in _NEXT[before]:
+            is_refused = (before, status, event["attempt"]) == (
+                "queued",
+                "failed",
+                0,
+            )  # its model could not be resolved
+            if status not in _NEXT[before] and not is_refused:
                 yield Violation("states", f"event {event['sequence']}: from {before} to {status}", found.id)
             before = status
         if before != found.job["status"]:
