@@ -1,6 +1,7 @@
 """Parser of untrusted JSON: refuses documents that have too many values, are nested too deeply, or repeat a name."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -88,8 +89,8 @@ def _with_unique_names(pairs: Members) -> dict[str, Any]:
     """Return the members as a dictionary; refuses a name given twice, since readers differ in which one they use."""
     members = dict(pairs)
     if len(members) != len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise ValueError(f"{twice[:100]!r} is given twice")
     return members
 

@@ -33,6 +33,19 @@ AWAITING: Final = """UPDATE jobs SET awaits_discovery = 'discovery_none', availa
 """Makes a queued job one whose discovery is over: the dispatcher resolves it."""
 
 
+@contextmanager
+def started(threads: Sequence[threading.Thread], over: threading.Event) -> Iterator[None]:
+    """Have threads run inside the context; at its end `over` is set, and they are waited for."""
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
 class Bystanders:
     """One team with a model, an artifact, an endpoint and a trigger whose schedule comes once a year."""
 
@@ -54,14 +67,8 @@ class Bystanders:
         """Ask all of it at the same time, from now on; at the end wait for the answers that are still to come."""
         over = threading.Event()
         threads = [threading.Thread(target=self._ask, args=(during, name, over), daemon=True) for name in questions]
-        for thread in threads:
-            thread.start()
-        try:
+        with started(threads, over):
             yield
-        finally:
-            over.set()
-            for thread in threads:
-                thread.join()
 
     def _ask(self, during: str, name: str, over: threading.Event) -> None:
         """Ask again and again what is answered at once; what has to happen is waited for, once."""

@@ -16,7 +16,7 @@ import httpx
 import pyarrow
 import pyarrow.parquet
 
-from bench.chaos.bystanders import AWAITING, DUE, NOBODYS_QUEUE, add_trigger, publish, request
+from bench.chaos.bystanders import AWAITING, DUE, NOBODYS_QUEUE, add_trigger, publish, request, started
 from bench.chaos.hub import POISONED, SEEDS
 from bench.chaos.installation import OUTSIDERS, Installation, change_rows
 from bench.chaos.journal import Journal
@@ -96,14 +96,8 @@ class Outsiders:
                     over.wait(0.1)
 
         threads = [threading.Thread(target=send, daemon=True) for _ in range(_CONNECTIONS)]
-        for thread in threads:
-            thread.start()
-        try:
+        with started(threads, over):
             yield
-        finally:
-            over.set()
-            for thread in threads:
-                thread.join()
 
     @cached_property
     def _artifact(self) -> str:

@@ -53,7 +53,7 @@ class Variant(BaseModel):
 
     @property
     def removal(self) -> Removal | None:
-        """Return the kind of what goes, None where nothing is pruned."""
+        """Return the kind of removal, None where nothing is pruned."""
         return None if self.removes is None else REMOVALS[self.removes]
 
     @property

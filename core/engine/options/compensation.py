@@ -12,7 +12,7 @@ class Refit(BaseModel):
     """Fitting weights to what the dense model gave."""
 
     is_after_a_cut: ClassVar[bool] = False
-    """Tells a fit of what is left where units or layers went from one of weights at a fixed mask."""
+    """True where units or layers went before the fit; False where weights became zero and every shape stayed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

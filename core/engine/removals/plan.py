@@ -7,7 +7,7 @@ from core.engine.architectures.width_reduction import WidthReduction
 
 @dataclass(frozen=True)
 class RemovalPlan:
-    """Counts of what goes: units by a `width_reduction`, whole layers, or all but so many experts of each layer."""
+    """Counts that a kind of removal decided: a `width_reduction`, the layers that go, or the experts that stay."""
 
     width_reduction: WidthReduction | None = None
     removed_layers: int = 0

@@ -1,4 +1,4 @@
-"""Removal: the protocol of a kind of what may go from a model."""
+"""Removal: the protocol of a kind of removal, such as that of weights or of whole layers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from core.engine.removals.size import Figure, SizeScale, scale_of_parameters
 
 @dataclass(frozen=True)
 class Removal(ABC):
-    """Kind of what may go. Lists go by `rank`, lowest first.
+    """Kind of removal. Lists go by `rank`, lowest first.
 
     `zeroes`: weights become zero, and all shapes stay. `narrows`: layers get narrower, uniformly or each by itself.
     `offer` is the word by which an architecture says why it cannot lose this kind.
@@ -64,7 +64,7 @@ class Removal(ABC):
         return None
 
     def alignment(self, options: MethodParameters) -> int | None:
-        """Return the multiple of which the options keep widths; None where they name none, or nothing gets narrower."""
+        """Return the number that divides all widths that stay, as the options ask; None where they name none."""
         return None
 
     def compares_splits(self, options: MethodParameters) -> bool:

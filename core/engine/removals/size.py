@@ -1,4 +1,4 @@
-"""Sizes of what is left, as functions of the sparsity."""
+"""Sizes of a pruned model, as functions of the sparsity."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -71,7 +71,7 @@ class Recipe(BaseModel, frozen=True):
 
     @property
     def removal(self) -> Removal | None:
-        """Return the kind of what goes, None where nothing is pruned."""
+        """Return the kind of removal, None where nothing is pruned."""
         return self.request.removal
 
     @property

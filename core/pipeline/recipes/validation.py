@@ -37,7 +37,7 @@ class ResolvedRequest:
 
     @property
     def removal(self) -> Removal | None:
-        """Return the kind of what goes, None where nothing is pruned."""
+        """Return the kind of removal, None where nothing is pruned."""
         return get_method(self.method).variant(self.pattern).removal
 
     def cut(self, description: Description, *, round_to: int = CPU.round_to, sparsity: float | None = None) -> Cut:
