@@ -6,6 +6,7 @@ Each transaction says with its BEGIN, in the same message, how long it waits for
 still: said once for a connection it would be lost in a pooler, which lends connections by the transaction.
 """
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 _MIGRATION_LOCK = 0x5ECA7EB2
 """Advisory lock: two processes that start together migrate one after the other."""
 _MIGRATION_LOOK_SECONDS = 0.2
+_BEFORE_FIRST_RELEASE = re.compile(r"00(0[1-9]|1[0-9]|2[0-5])")
+"""Revisions of schemas that no release ever had. Those since the first release are `r0001` and so on."""
 _MOST_CONNECTIONS = 40
 """Connections that a process has at most: as many as it has threads for its requests."""
 _UNASKED_SECONDS = 1.0
@@ -262,7 +265,10 @@ def migrations() -> "Config":
 
 
 def migrate(settings: Settings) -> None:
-    """Bring the database to the newest schema. Safe to call from several processes at once."""
+    """Bring the database to the newest schema. Safe to call from several processes at once.
+
+    Raises ValueError for a schema from before the first release.
+    """
     import alembic.command  # slow to load, and for this alone
 
     engine = create_engine_from(settings, "migration")
@@ -272,6 +278,7 @@ def migrate(settings: Settings) -> None:
                 connection.rollback()  # an index that is built beside others waits for whoever is in a statement
                 time.sleep(_MIGRATION_LOOK_SECONDS)
             try:
+                _schema_revision(connection)
                 connection.commit()
                 config = migrations()
                 config.attributes["connection"] = connection
@@ -287,16 +294,35 @@ def migrate(settings: Settings) -> None:
 
 
 def has_schema(settings: Settings) -> bool:
-    """Return whether the database has this version's schema, or that of a newer version, which this one tolerates."""
-    from alembic.runtime.migration import MigrationContext  # slow to load, and for this alone
-    from alembic.script import ScriptDirectory
+    """Return whether the database has this version's schema, or that of a newer version, which this one tolerates.
+
+    Raises ValueError for a schema from before the first release.
+    """
+    from alembic.script import ScriptDirectory  # slow to load, and for this alone
 
     scripts = ScriptDirectory.from_config(migrations())
     engine = create_engine_from(settings, "migration")
     try:
         with engine.connect() as connection:
-            revision = MigrationContext.configure(connection).get_current_revision()
+            revision = _schema_revision(connection)
     finally:
         engine.dispose()
     older = {script.revision for script in scripts.walk_revisions()} - {scripts.get_current_head()}
     return revision is not None and revision not in older
+
+
+def _schema_revision(connection: Connection) -> str | None:
+    """Return the revision of the database's schema, None where there is none.
+
+    Raises ValueError for a schema from before the first release.
+    """
+    from alembic.runtime.migration import MigrationContext  # slow to load, and for this alone
+
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is not None and _BEFORE_FIRST_RELEASE.fullmatch(revision):
+        raise ValueError(
+            f"the database has the schema {revision}, from before the first release, which no release upgrades: begin "
+            "with a new database (SECATEUR_DATABASE_URL; where there is none, a new folder in SECATEUR_HOME), or go on "
+            "with the last commit that has migrations/versions/0025_installation.py"
+        )
+    return revision

@@ -8,13 +8,15 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import psycopg
 from psycopg import errors, sql
 from sqlalchemy import make_url
 
-from core.database import migrate, new_id
+from core.database import MIGRATIONS, migrate, new_id
 from core.database_url import libpq_url
 from core.settings import Settings
 
@@ -94,6 +96,14 @@ def _rename(connection: psycopg.Connection[Any], old: str, new: str) -> None:
         with suppress(errors.ObjectInUse):
             connection.execute(f"ALTER DATABASE {old} RENAME TO {new}")
             return
+
+
+def next_release(folder: Path, upgrade: str) -> Path:
+    """Return a folder with this release's migrations and one more, `next`, whose function is given."""
+    copied = copytree(MIGRATIONS, folder / "migrations")
+    revision = 'revision = "next"\ndown_revision = "r0001"\n'
+    (copied / "versions" / "next.py").write_text(f"from alembic import op\n{revision}{upgrade}")
+    return copied
 
 
 def administrator(url: str) -> psycopg.Connection[tuple[Any, ...]]:

@@ -1,8 +1,9 @@
-"""Migrations that are cut off: what was done stays of use, and the next one that migrates goes on."""
+"""The first schema, and migrations that are cut off: the next one that migrates goes on."""
 
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import alembic.command
 import psycopg
@@ -10,15 +11,25 @@ import pytest
 from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from core.database import MIGRATIONS, create_engine_from, migrate, migrations, new_id
+from core import database
+from core.database import create_engine_from, has_schema, migrate, migrations, new_id
 from core.database_url import libpq_url
 from core.settings import Settings
-from tests.databases import administrator
+from tests.databases import administrator, next_release
+from worker.embedded.instance import open_instance
+from worker.failures import CommandFailed
 
-BESIDE_OTHERS = sorted(
-    path.name[:4] for path in (MIGRATIONS / "versions").glob("*.py") if "autocommit_block" in path.read_text()
-)
-"""Migrations that build an index concurrently, outside of any transaction: their earlier statements are committed."""
+BUILDS_AN_INDEX = """
+def upgrade():
+    with op.get_context().autocommit_block():
+        op.drop_index("ix_jobs_next", table_name="jobs", if_exists=True, postgresql_concurrently=True)
+        op.create_index("ix_jobs_next", "jobs", ["request_id"], postgresql_concurrently=True)
+"""
+ADDS_A_COLUMN = """
+def upgrade():
+    op.execute("ALTER TABLE teams ADD COLUMN next integer")
+    op.execute("ALTER TABLE models ADD COLUMN next integer")
+"""
 MIGRATOR = """
     SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'
@@ -36,18 +47,6 @@ def settings(settings: Settings, postgres_url: str) -> Iterator[Settings]:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def upgrade(settings: Settings, revision: str) -> None:
-    engine = create_engine_from(settings, "migration")
-    try:
-        with engine.connect() as connection:
-            config = migrations()
-            config.attributes["connection"] = connection
-            alembic.command.upgrade(config, revision)
-            connection.commit()
-    finally:
-        engine.dispose()
-
-
 def require_whole(settings: Settings) -> None:
     """Require the schema that the code declares."""
     engine = create_engine_from(settings)
@@ -61,11 +60,41 @@ def require_whole(settings: Settings) -> None:
         engine.dispose()
 
 
-@pytest.mark.parametrize("revision", BESIDE_OTHERS)
+def revision_of(settings: Settings) -> str:
+    with psycopg.connect(libpq_url(settings.database_url or "")) as connection:
+        [version] = connection.execute("SELECT version_num FROM alembic_version").fetchone() or ()
+    return str(version)
+
+
+def test_the_first_schema_can_be_removed_and_built_again(settings: Settings) -> None:
+    migrate(settings)
+    engine = create_engine_from(settings, "migration")
+    with engine.connect() as connection:
+        config = migrations()
+        config.attributes["connection"] = connection
+        alembic.command.downgrade(config, "base")
+        connection.commit()
+    engine.dispose()
+    migrate(settings)
+    require_whole(settings)
+
+
+def test_a_schema_from_before_the_first_release_is_refused_with_what_to_do(settings: Settings) -> None:
+    migrate(settings)
+    with psycopg.connect(libpq_url(settings.database_url or "")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0017'")
+    for look in (migrate, has_schema):
+        with pytest.raises(ValueError, match=r"schema 0017, from before the first release.* a new database"):
+            look(settings)
+    with pytest.raises(CommandFailed, match="a new database"), open_instance(settings):
+        pass
+
+
 def test_a_migrator_that_is_killed_while_it_builds_an_index_is_followed_by_one_that_goes_on(
-    settings: Settings, revision: str
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upgrade(settings, f"{int(revision) - 1:04}")
+    migrate(settings)
+    monkeypatch.setattr(database, "MIGRATIONS", next_release(tmp_path, BUILDS_AN_INDEX))
     errors: list[Exception] = []
 
     def run() -> None:
@@ -88,16 +117,23 @@ def test_a_migrator_that_is_killed_while_it_builds_an_index_is_followed_by_one_t
         migrator.join(30)
     assert len(errors) == 1
     migrate(settings)
-    require_whole(settings)
+    assert revision_of(settings) == "next"
+    with psycopg.connect(libpq_url(settings.database_url or "")) as connection:
+        valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_jobs_next'::regclass"
+        assert connection.execute(valid).fetchall() == [(True,)]
 
 
-def test_a_migration_that_waits_for_a_lock_gives_up_changes_nothing_and_comes_again(settings: Settings) -> None:
-    upgrade(settings, "0021")
+def test_a_migration_that_waits_for_a_lock_gives_up_changes_nothing_and_comes_again(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate(settings)
+    monkeypatch.setattr(database, "MIGRATIONS", next_release(tmp_path, ADDS_A_COLUMN))
     with psycopg.connect(libpq_url(settings.database_url or "")) as other:
         other.execute("LOCK TABLE models IN ACCESS SHARE MODE")
         with pytest.raises(DBAPIError, match="lock timeout"):
             migrate(settings)
-        [version] = other.execute("SELECT version_num FROM alembic_version").fetchone() or ()
-        assert version == "0021"
+        assert revision_of(settings) == "r0001"
+        columns = "SELECT 1 FROM information_schema.columns WHERE column_name = 'next'"
+        assert other.execute(columns).fetchall() == []
     migrate(settings)
-    require_whole(settings)
+    assert revision_of(settings) == "next"

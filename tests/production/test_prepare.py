@@ -2,13 +2,16 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.orm import Session, sessionmaker
 
+from core import database
 from core.database import has_schema, transaction
 from core.settings import Settings
+from tests.databases import next_release
 from worker import prepare
 
 
@@ -21,22 +24,23 @@ def set_version(sessions: sessionmaker[Session], version: str) -> str:
 
 
 def test_an_older_schema_is_waited_for_and_a_newer_one_is_not(
-    settings: Settings, sessions: sessionmaker[Session], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, sessions: sessionmaker[Session], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(database, "MIGRATIONS", next_release(tmp_path, "def upgrade(): ..."))
     looked = threading.Event()
     monkeypatch.setattr(prepare, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(prepare, "has_schema", lambda asked: (has_schema(asked), looked.set())[0])
-    newest = set_version(sessions, "0001")
+    had = set_version(sessions, "r0001")
     try:
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(prepare.wait, settings)
             assert looked.wait(30) and not waiting.done()
-            set_version(sessions, newest)
+            set_version(sessions, "next")
             waiting.result(30)
         set_version(sessions, "of a later version")
         assert has_schema(settings)
     finally:
-        set_version(sessions, newest)
+        set_version(sessions, had)
 
 
 def test_a_database_without_a_schema_or_that_is_away_is_waited_for(

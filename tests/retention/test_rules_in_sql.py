@@ -3,15 +3,13 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import alembic.command
-from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as budget
 from hypothesis.strategies import booleans, builds, dictionaries, integers, just, lists, none, one_of, sampled_from
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.database import create_engine_from, migrate, migrations, new_id, transaction
+from core.database import new_id, transaction
 from core.service.jobs.tables import ArtifactFileRow, JobRow
 from core.service.retention import service
 from core.service.retention.schemas import KeepBest, KeepTagged, RetentionPolicy
@@ -140,22 +138,3 @@ def test_the_row_of_an_artifact_follows_its_job_and_its_files(sessions: Sessions
     with transaction(sessions) as session:
         session.execute(delete(ArtifactFileRow).where(ArtifactFileRow.job_id == job_id))
     assert row() is None
-
-
-def test_artifacts_of_an_earlier_release_are_judged_too(sessions: Sessions, settings: Settings, team: str) -> None:
-    config = migrations()
-    before = ScriptDirectory.from_config(config).get_revision("0024").down_revision
-    engine = create_engine_from(settings, "migration")
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        alembic.command.downgrade(config, str(before))
-        connection.commit()
-    engine.dispose()
-    measured = Metrics.model_validate({"parameters": {"nonzero": 7}, "latency": {"pruned_ms": 1.5}})
-    old = Artifact(new_id("job"), "oak", "wanda", "succeeded", datetime.now(UTC), measured, {"keep": "yes"}, 2, 10)
-    add_artifacts(sessions, team, [old])
-    migrate(settings)
-    with transaction(sessions) as session:
-        row = session.scalars(select(ArtifactRow)).one()
-    assert (row.job_id, row.files, row.bytes, row.succeeded, row.labels) == (old.job_id, 2, 10, True, {"keep": "yes"})
-    assert (row.perplexity_ratio, row.parameters, row.latency) == (None, 7, 1.5)

@@ -10,6 +10,7 @@ from core.database import migrate, session_factory, transaction
 from core.service.teams.bootstrap import DEFAULT_TEAM, bootstrap, create_team
 from core.settings import Settings
 from worker.embedded.postgres import postgres
+from worker.failures import CommandFailed
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,20 @@ class EmbeddedInstance:
 
 @contextlib.contextmanager
 def open_instance(settings: Settings) -> Iterator[EmbeddedInstance]:
-    """Open the configured database, or the embedded one, which is stopped at the end unless it was running before."""
+    """Open the configured database, or the embedded one, which is stopped at the end unless it was running before.
+
+    Raises CommandFailed for a database that cannot be brought to this version's schema.
+    """
     settings = settings.model_copy(update={"home": settings.home.resolve()})
     settings.home.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         if settings.database_url is None:
             url = stack.enter_context(postgres(settings.home / "postgres"))
             settings = settings.model_copy(update={"database_url": url})
-        migrate(settings)
+        try:
+            migrate(settings)
+        except ValueError as error:
+            raise CommandFailed(str(error)) from error
         sessions = session_factory(settings)
         stack.callback(sessions.kw["bind"].dispose)
         with transaction(sessions) as session:

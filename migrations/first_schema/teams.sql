@@ -1,0 +1,103 @@
+-- Teams, their keys and sessions, what they may use, the audit trail, the installation.
+
+CREATE TABLE teams (
+    id varchar NOT NULL,
+    name varchar NOT NULL,
+    running integer NOT NULL DEFAULT 0,
+    max_running integer,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    max_queued integer,
+    max_device_seconds double precision,
+    max_stored_bytes bigint,
+    weight double precision NOT NULL DEFAULT 1,
+    device_seconds double precision NOT NULL DEFAULT 0,
+    device_month timestamptz,
+    stored_bytes bigint NOT NULL DEFAULT 0,
+    CONSTRAINT pk_teams PRIMARY KEY (id),
+    CONSTRAINT uq_teams_name UNIQUE (name),
+    CONSTRAINT ck_teams_running_not_negative CHECK (running >= 0),
+    CONSTRAINT ck_teams_stored_bytes_not_negative CHECK (stored_bytes >= 0),
+    CONSTRAINT ck_teams_weight_positive CHECK (weight > 0)
+);
+
+CREATE TABLE api_keys (
+    id varchar NOT NULL,
+    team_id varchar NOT NULL,
+    name varchar NOT NULL,
+    role varchar NOT NULL,
+    prefix varchar NOT NULL,
+    digest bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at timestamptz,
+    last_used_at timestamptz,
+    revoked_at timestamptz,
+    CONSTRAINT pk_api_keys PRIMARY KEY (id),
+    CONSTRAINT uq_api_keys_prefix UNIQUE (prefix),
+    CONSTRAINT fk_api_keys_team_id FOREIGN KEY (team_id) REFERENCES teams (id),
+    CONSTRAINT ck_api_keys_role CHECK (role IN ('viewer', 'member', 'admin'))
+);
+CREATE INDEX ix_api_keys_team_id_created_at_id ON api_keys (team_id, created_at, id);
+
+CREATE TABLE portal_sessions (
+    digest bytea NOT NULL,
+    key_id varchar NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at timestamptz NOT NULL,
+    CONSTRAINT pk_portal_sessions PRIMARY KEY (digest),
+    CONSTRAINT fk_portal_sessions_key_id FOREIGN KEY (key_id) REFERENCES api_keys (id) ON DELETE CASCADE
+);
+CREATE INDEX ix_portal_sessions_expires_at ON portal_sessions (expires_at);
+CREATE INDEX ix_portal_sessions_key_id ON portal_sessions (key_id);
+
+CREATE TABLE idempotency_keys (
+    team_id varchar NOT NULL,
+    key_hash bytea NOT NULL,
+    request_hash bytea NOT NULL,
+    answer bytea,
+    expires_at timestamptz NOT NULL,
+    CONSTRAINT pk_idempotency_keys PRIMARY KEY (team_id, key_hash),
+    CONSTRAINT fk_idempotency_keys_team_id FOREIGN KEY (team_id) REFERENCES teams (id)
+);
+CREATE INDEX ix_idempotency_keys_expires_at ON idempotency_keys (expires_at);
+
+CREATE TABLE hub_tokens (
+    team_id varchar NOT NULL,
+    sealed bytea NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT pk_hub_tokens PRIMARY KEY (team_id),
+    CONSTRAINT fk_hub_tokens_team_id_teams FOREIGN KEY (team_id) REFERENCES teams (id)
+);
+
+CREATE TABLE audit (
+    id varchar NOT NULL,
+    team_id varchar,
+    key_id varchar,
+    action varchar NOT NULL,
+    object_id varchar NOT NULL,
+    details jsonb NOT NULL,
+    request_id varchar,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    address varchar,
+    actor varchar NOT NULL DEFAULT 'unknown',
+    CONSTRAINT pk_audit PRIMARY KEY (id),
+    CONSTRAINT fk_audit_team_id FOREIGN KEY (team_id) REFERENCES teams (id)
+);
+CREATE INDEX ix_audit_team_id_action_created_at_id ON audit (team_id, action, created_at, id);
+CREATE INDEX ix_audit_team_id_created_at_id ON audit (team_id, created_at, id);
+CREATE INDEX ix_audit_team_id_object_id_created_at_id ON audit (team_id, object_id, created_at, id);
+
+CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the audit trail is append-only: % is refused', TG_OP;
+END
+$$;
+CREATE TRIGGER audit_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only();
+
+CREATE TABLE installation (
+    is_only boolean NOT NULL DEFAULT true,
+    id varchar NOT NULL,
+    unknown_artifacts integer NOT NULL DEFAULT 0,
+    CONSTRAINT pk_installation PRIMARY KEY (is_only),
+    CONSTRAINT ck_installation_is_only CHECK (is_only)
+);
