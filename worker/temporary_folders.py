@@ -13,7 +13,7 @@ from worker.locks import is_free
 
 _LOCK = ".in-use"
 _UNLOCKED_SECONDS = 24 * 3600.0
-"""Age from which a folder without a lock counts as left: it is being made, or an earlier version made it."""
+"""Age from which a folder without a lock counts as left: until then it may be being made."""
 
 
 @contextlib.contextmanager

@@ -6,10 +6,12 @@ from types import MappingProxyType
 from typing import Any
 
 import httpx
+from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.jobs.queue import claim, finish_succeeded, heartbeat
+from core.service.registry.tables import ModelRow
 from core.storage import Store, artifact_prefix
 
 FILES: Mapping[str, bytes] = MappingProxyType({"model.safetensors": b"weights", "secateur.json": b"{}"})
@@ -51,6 +53,7 @@ def finish_next(
         if taken is None:
             return None
         stored = store.publish(folder, artifact_prefix(taken.job_id, taken.attempt))
-        done = {"metrics": dict(metrics), "report": {"layers": []}, "files": stored}
+        same = session.scalar(select(ModelRow.description).where(ModelRow.name == taken.model.name))
+        done = {"metrics": dict(metrics), "report": {"layers": [], "artifact": same}, "files": stored}
         assert finish_succeeded(session, taken.job_id, taken.attempt, **done)
     return taken.job_id

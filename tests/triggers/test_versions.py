@@ -2,11 +2,6 @@
 
 from typing import Any
 
-from sqlalchemy import delete, update
-from sqlalchemy.orm import Session, sessionmaker
-
-from core.database import transaction
-from core.service.triggers.tables import TriggerRow, TriggerVersionRow
 from tests.triggers.conftest import Fixed
 
 
@@ -41,18 +36,3 @@ def test_every_change_is_a_version_with_what_it_changed_and_who_made_it(trigger:
     assert first == made
     (page,) = versions(trigger, limit=1)
     assert page == newest, "its changes are told though the version before is on the next page"
-
-
-def test_what_a_release_without_versions_did_is_written_down_with_the_next_change(
-    trigger: Fixed, sessions: sessionmaker[Session]
-) -> None:
-    with transaction(sessions) as session:
-        session.execute(delete(TriggerVersionRow))
-    trigger.api.patch(trigger.path, json={"description": "one"}).raise_for_status()
-    with transaction(sessions) as session:
-        session.execute(update(TriggerRow).values(description="by an old process"))
-    trigger.api.patch(trigger.path, json={"description": "two"}).raise_for_status()
-    told = [
-        (each["number"], each["actor"] is None, each["definition"].get("description")) for each in versions(trigger)
-    ]
-    assert told == [(4, False, "two"), (3, True, "by an old process"), (2, False, "one"), (1, True, "")]

@@ -75,7 +75,7 @@ class WorkFolders:
         removed = self._root / f"{_REMOVED}{uuid.uuid4().hex}"
         try:
             lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:  # of a release that had none
+        except FileNotFoundError:  # it is gone, or whoever made it ended before its lock was there
             with contextlib.suppress(FileNotFoundError):
                 folder.rename(removed)
         else:

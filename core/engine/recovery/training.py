@@ -200,7 +200,7 @@ class Training:
     def _restore(self, saved: Saved) -> None:
         trained, moments = saved.read(_TRAINED), saved.read(_MOMENTS)
         self.losses = saved.state["losses"]
-        self.hidden_errors = saved.state.get("hidden_errors", [])  # an earlier release saved none
+        self.hidden_errors = saved.state["hidden_errors"]
         self.pace.restore(saved.state["pace"])
         taken = torch.tensor(float(len(self.losses)))
         for name, parameter in self._trained.items():

@@ -14,7 +14,7 @@ from torch import Tensor
 
 VERSIONS = ("torch", "transformers", "accelerate", "peft")
 """Packages whose arithmetic a stage's numbers come from."""
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 """Raised where what a stage saves gets other names or another meaning: an attempt of before is then not resumed."""
 
 

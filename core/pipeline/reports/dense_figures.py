@@ -16,8 +16,8 @@ class DenseFigure(BaseModel):
     """Figures that `job` measured of a dense model on one evaluation set or task.
 
     `facts`: the model's revision, the set's hash, how much of it was read and how, dtype, kind of device, and releases
-    of the libraries that computed it. `window_losses` are a perplexity's mean losses of its windows (nats), none where
-    an earlier release measured it.
+    of the libraries that computed it. `window_losses` are a perplexity's mean losses of its windows (nats), empty for
+    other kinds.
     """
 
     model_config = ConfigDict(frozen=True)

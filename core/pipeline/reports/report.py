@@ -193,7 +193,7 @@ class Report(wire.Report):
 
     @property
     def dense_figures(self) -> list[DenseFigure]:
-        """Return the figures of the dense model; none in reports of earlier releases."""
+        """Return the figures of the dense model; none where none was measured."""
         return [] if self.dense is None else self.dense.figures
 
     @property

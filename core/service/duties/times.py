@@ -28,7 +28,7 @@ def note_done(session: Session, name: str, every_seconds: float) -> None:
 
 
 def forget_others(session: Session, names: Collection[str]) -> None:
-    """Remove what an earlier version had for duties."""
+    """Remove the duties that this version does not have."""
     session.execute(delete(DutyRow).where(DutyRow.name.not_in(names)))
 
 

@@ -6,7 +6,6 @@ job, by the dispatcher, and the job is one for workers, or has failed with the e
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -41,8 +40,6 @@ from secateur_wire.jobs import Estimate
 DUTY: Final = "discovered models"
 _LOOK_SECONDS = 5.0
 """Pause between two looks at a job, told by `dispatched_at`, which is that of hints for other jobs."""
-_NEVER = datetime(9000, 1, 1, tzinfo=UTC)
-"""Time at which such a job is available, so that workers of a version without discoveries leave it alone too."""
 _STALE_SECONDS = 600.0
 """A discovery that no worker took for this long may be one for a library that no worker has any more."""
 _BATCH = 50
@@ -71,7 +68,7 @@ def fill_awaiting(
     row.sources = {"model": model.reference.model_dump(mode="json")}
     row.model, row.model_revision = model.reference.name, model.reference.revision
     row.labels = dict(body.metadata)
-    row.awaits_discovery, row.available_at = request_discovery(session, caller, missing, settings), _NEVER
+    row.awaits_discovery = request_discovery(session, caller, missing, settings)
 
 
 def fill_resolved(row: JobRow, resolved: ResolvedJob, estimate: Estimate) -> None:

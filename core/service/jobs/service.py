@@ -288,8 +288,8 @@ def job_answer(row: JobRow, waiting: str | None = None) -> Job:
         "verdict": None if row.metrics is None else _verdict(row, row.metrics),
         "model_revision": row.model_revision,
         "estimated_seconds": None if row.estimate is None else row.estimate["seconds"],
-        "estimated_seconds_deviation": (row.estimate or {}).get("basis", {}).get("seconds_deviation"),
-        "warnings": [] if row.estimate is None else row.estimate.get("warnings", []),  # older jobs have none
+        "estimated_seconds_deviation": None if row.estimate is None else row.estimate["basis"]["seconds_deviation"],
+        "warnings": [] if row.estimate is None else row.estimate["warnings"],
     }
     return Job.model_validate(row.body | {name: getattr(row, name) for name in own} | also, extra="ignore")
 

@@ -19,7 +19,7 @@ def disable(session: Session, row: TriggerRow, reason: str) -> None:
     session.flush()
     actor = Automation(row.team_id, f"trigger:{row.id}")
     if before is not None:
-        versions.record(session, actor, row, before)
+        versions.record(session, actor, row)
     audit.note(session, actor, "trigger.disable", row.id, {"name": row.name, "reason": reason})
 
 

@@ -62,7 +62,7 @@ def create(
     )
     if row is None:
         raise _name_taken(body.name)
-    versions.record(session, caller, row, None)
+    versions.record(session, caller, row)
     audit.note(session, caller, "trigger.create", row.id, {"name": row.name})
     return _issued(row, base_url, token=token, signing_secret=signing, hub_secret=hub)
 
@@ -137,7 +137,7 @@ def update(
         session.flush()
     except IntegrityError:
         raise _name_taken(body.name) from None
-    versions.record(session, caller, row, before)
+    versions.record(session, caller, row)
     audit.note(session, caller, "trigger.update", row.id, {"changed": sorted(changes.model_fields_set)})
     return _issued(row, base_url, signing_secret=signing, hub_secret=hub)
 

@@ -49,10 +49,7 @@ class TriggerRow(Base):
 
 
 class TriggerVersionRow(Base):
-    """Definition that a trigger had from `created_at` on, without secrets.
-
-    `actor` gave it; null where that is not known, of a trigger that an earlier release made or changed.
-    """
+    """Definition that a trigger had from `created_at` on, without secrets. `actor` gave it."""
 
     __tablename__ = "trigger_versions"
     __table_args__ = (UniqueConstraint("trigger_id", "number"), Index(None, "trigger_id", "created_at", "id"))

@@ -18,18 +18,23 @@ from secateur_wire.base import JsonObject, Page
 from secateur_wire.triggers import TriggerChange, TriggerVersion
 
 
-def record(session: Session, actor: Actor, row: TriggerRow, before: TriggerBody | None) -> None:
-    """Write the definition of a locked trigger's row down as its newest version, unless it is that already.
-
-    `before` is what it was until now, None for a new trigger; it is written first where no version says so, which is of
-    a trigger that a release without versions made or changed, by somebody unknown.
-    """
-    newest = _newest(session, row.id)
-    if before is not None and (newest is None or newest.definition != document(before)):
-        newest = _add(session, row, document(before), None, newest)
+def record(session: Session, actor: Actor, row: TriggerRow) -> None:
+    """Write the definition of a locked trigger's row down as its newest version, unless it is that already."""
+    query = select(TriggerVersionRow).where(TriggerVersionRow.trigger_id == row.id)
+    newest = session.scalar(query.order_by(TriggerVersionRow.number.desc()).limit(1))
     definition = document(definition_of(row))
-    if newest is None or newest.definition != definition:
-        _add(session, row, definition, name_of(actor), newest)
+    if newest is not None and newest.definition == definition:
+        return
+    session.add(
+        TriggerVersionRow(
+            id=new_id("tver"),
+            trigger_id=row.id,
+            number=1 if newest is None else newest.number + 1,
+            actor=name_of(actor),
+            definition=definition,
+        )
+    )
+    session.flush()
 
 
 def list_versions(session: Session, row: TriggerRow, *, limit: int, after: str | None) -> Page[TriggerVersion]:
@@ -94,26 +99,6 @@ def _leaves(value: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[
             yield from _leaves(each, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", each
-
-
-def _newest(session: Session, trigger_id: str) -> TriggerVersionRow | None:
-    query = select(TriggerVersionRow).where(TriggerVersionRow.trigger_id == trigger_id)
-    return session.scalar(query.order_by(TriggerVersionRow.number.desc()).limit(1))
-
-
-def _add(
-    session: Session, row: TriggerRow, definition: JsonObject, actor: str | None, newest: TriggerVersionRow | None
-) -> TriggerVersionRow:
-    version = TriggerVersionRow(
-        id=new_id("tver"),
-        trigger_id=row.id,
-        number=1 if newest is None else newest.number + 1,
-        actor=actor,
-        definition=definition,
-    )
-    session.add(version)
-    session.flush()
-    return version
 
 
 def _answer(row: TriggerVersionRow) -> TriggerVersion:

@@ -11,7 +11,6 @@ from typing import Annotated, Final
 import typer
 
 from secateur.cli.output import age, connect
-from secateur.errors import NotFound
 from secateur_wire.base import Page
 from secateur_wire.identifiers import LENGTH, NEWEST, PREFIXES, Identifier, IdentifierKind
 
@@ -54,12 +53,7 @@ def complete_identifier(kind: IdentifierKind, given: str) -> str:
     if not is_newest and (not re.fullmatch("0[0-9a-z]*", begun) or len(begun) >= LENGTH):
         return given
     with connect() as client:
-        try:
-            matches = client.identifiers(kind, NEWEST if is_newest else begun)
-        except NotFound:
-            if is_newest:
-                raise
-            return given  # a server of a release before this call
+        matches = client.identifiers(kind, NEWEST if is_newest else begun)
     return only_one(kind, given, matches)
 
 

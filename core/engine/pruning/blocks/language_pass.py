@@ -149,8 +149,7 @@ class UnitRemovalPass(BlockPass):
             start, state = saved.position, saved.state
             self.rows = [UnitRow(**row) for row in state["rows"]]
             self.notes = list(state["notes"])
-            # An earlier release saved none.
-            self.experts = [ExpertsLeftRow.saved(row) for row in state.get("experts", [])]
+            self.experts = [ExpertsLeftRow.saved(row) for row in state["experts"]]
             if refit:
                 refit.chosen = dict(state["refits"])
         places = {layer: place for place, layer in enumerate(counts.layers)}

@@ -126,7 +126,7 @@ class LayerwisePass(BlockPass):
         self.rows = LayerRows((ExpertRow if "experts" in row else LayerRow)(**row) for row in state["rows"])
         self.routing = [
             RoutingRow(row["name"], row["layer"], tuple(row["tokens"]), tuple(row["pooled"]))
-            for row in state.get("routing", [])  # an earlier release saved none
+            for row in state["routing"]
         ]
         self.notes = list(state["notes"])
         self.plan = replace(self.plan, sparsities=tuple(state["sparsities"]), rates=state["rates"])

@@ -69,10 +69,9 @@ class Claim:
 def claim_of(row: Row[Any]) -> Claim:
     """Return the claim that a job's row is, as it was taken."""
     sources = row.sources
-    calibration, generated, own_text, recovery, teacher = (
-        sources.get(name) for name in ("calibration", "generated", "own_text", "recovery", "teacher")
+    calibration, generated, own_text, teacher = (
+        sources.get(name) for name in ("calibration", "generated", "own_text", "teacher")
     )
-    trained_on = recovery if isinstance(recovery, list) else [recovery] if recovery else []  # one, in older jobs
     return Claim(
         job_id=row.id,
         attempt=row.attempt,
@@ -86,7 +85,7 @@ def claim_of(row: Row[Any]) -> Claim:
         own_text=None if own_text is None else text_references.validate_python(own_text),
         evaluation=tuple(text_references.validate_python(source) for source in sources.get("evaluation", ())),
         tasks=tuple(TaskReference.model_validate(task) for task in sources.get("tasks", ())),
-        recovery=tuple(text_references.validate_python(source) for source in trained_on),
+        recovery=tuple(text_references.validate_python(source) for source in sources.get("recovery", ())),
         teacher=None if teacher is None else model_references.validate_python(teacher),
         images=_claimed_images(sources.get("images")),
         baseline=None if sources.get("baseline") is None else KnownDenseFigures.model_validate(sources["baseline"]),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.engine.architectures.describe import Description, describe_folder, descriptions
+from core.engine.architectures.describe import Description, descriptions
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.undiscovered import Source, UndiscoveredModel, sources
 from core.engine.exporters.registry import ADDED
@@ -120,14 +120,8 @@ def _artifact(session: Session, team_id: str, reference: str, store: Store) -> N
     if not files:
         raise UnknownModel(f"model {reference!r}: the job's artifact was deleted", param="model")
     prefix = artifact_prefix(job.id, job.attempt)
-    artifact = Report.model_validate(session.get_one(JobReportRow, (job.id, job.attempt)).report).artifact
-    folder = store.folder(prefix)
-    if artifact is not None:
-        description = descriptions.validate_python(artifact)
-    elif folder is not None:  # of the version before, whose reports lack it and whose only store is a folder
-        description = describe_folder(folder, own_artifact=True)
-    else:
-        raise UnknownModel(f"model {reference!r}: the job's report does not say what its artifact is", param="model")
+    report = Report.model_validate(session.get_one(JobReportRow, (job.id, job.attempt)).report)
+    description = descriptions.validate_python(report.artifact)
     is_packed = any(file.path.endswith((PACKED_SUFFIX, HASHED_SUFFIX)) for file in files)
     stored = StoredModel(
         name=reference,
