@@ -17,15 +17,16 @@ from starlette.responses import JSONResponse, Response
 
 from core.database import transient_reason
 from core.errors import (
+    ApiError,
+    InternalError,
     InvalidRequest,
     NotFound,
-    SecateurError,
     SlowRequest,
-    TooMany,
     Unauthenticated,
     Unavailable,
 )
 from core.validation import OBJECT_EXPECTED, describe_error, joined
+from secateur_wire.base import JsonObject
 from secateur_wire.problems import Problem
 
 log = structlog.get_logger()
@@ -48,23 +49,21 @@ class ProblemResponse:
     more: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, error: SecateurError, **more: Any) -> "ProblemResponse":
+    def of(cls, error: ApiError) -> "ProblemResponse":
         """Describe one of this service's own errors."""
         headers = {}
         if isinstance(error, Unauthenticated):
             headers["WWW-Authenticate"] = 'Bearer realm="secateur"'
         if isinstance(error, SlowRequest):
             headers["Connection"] = "close"  # the rest is not waited for
-        if isinstance(error, Unavailable):
-            headers["Retry-After"] = str(error.retry_after)
-        if isinstance(error, TooMany):
+        if error.retry_after is not None:
             headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-        return cls(error.status, error.title, error.message, error.code, error.param, headers, more)
+        return cls(error.status, error.title, error.message, error.code, error.param, headers, error.members)
 
 
-def problem_response(error: SecateurError, instance: str, **more: Any) -> Response:
-    """Answer an error with a problem document; `more` are further members of it."""
-    return _respond(ProblemResponse.of(error, **more), instance)
+def problem_response(error: ApiError, instance: str) -> Response:
+    """Answer an error with a problem document."""
+    return _respond(ProblemResponse.of(error), instance)
 
 
 def _respond(problem: ProblemResponse, instance: str) -> Response:
@@ -87,7 +86,7 @@ CODES = "x-codes"
 """Under each error status of a route: the codes it may carry. `api.openapi` makes descriptions and examples of them."""
 
 
-def problems(*errors: type[SecateurError], besides: Responses | None = None) -> Responses:
+def problems(*errors: type[ApiError], besides: Responses | None = None) -> Responses:
     """Return the `responses=` of a route that raises these errors, grouped by status.
 
     Errors that every route may answer (401, 403, 413, 422, 429 and 503 where they apply) need not be named.
@@ -112,8 +111,9 @@ def _describe(error: Mapping[str, Any]) -> tuple[str | None, str]:
 
 def _invalid(errors: Sequence[Any]) -> ProblemResponse:
     descriptions = [_describe(error) for error in errors]
-    error = InvalidRequest(joined([sentence for _, sentence in descriptions]), param=descriptions[0][0])
-    return ProblemResponse.of(error, errors=[{"param": param, "message": sentence} for param, sentence in descriptions])
+    message = joined([sentence for _, sentence in descriptions])
+    members: JsonObject = {"errors": [{"param": param, "message": sentence} for param, sentence in descriptions]}
+    return ProblemResponse.of(InvalidRequest(message, param=descriptions[0][0], members=members))
 
 
 def _framework(request: Request, error: HTTPException) -> ProblemResponse:
@@ -133,8 +133,8 @@ def document(request: Request, problem: ProblemResponse) -> Response:
 def add_handlers(app: FastAPI, answer: Callable[[Request, ProblemResponse], Response] = document) -> None:
     """Turn every error, of any route or none, into what `answer` makes of it: a problem document."""
 
-    @app.exception_handler(SecateurError)
-    def _(request: Request, error: SecateurError) -> Response:
+    @app.exception_handler(ApiError)
+    def _(request: Request, error: ApiError) -> Response:
         return answer(request, ProblemResponse.of(error))
 
     @app.exception_handler(RequestValidationError)
@@ -157,7 +157,7 @@ def add_handlers(app: FastAPI, answer: Callable[[Request, ProblemResponse], Resp
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> Response:
         log.error("unexpected error", route=_route(request), exc_info=error)
-        return answer(request, ProblemResponse.of(SecateurError("an unexpected error; it was logged")))
+        return answer(request, ProblemResponse.of(InternalError("an unexpected error; it was logged")))
 
     def unavailable(request: Request, reason: str, error: Exception) -> Response:
         log.warning("database not available", route=_route(request), error=str(error))

@@ -9,7 +9,7 @@ from api.http.bodies import parse_body, parsed, read_body
 from api.process.proxies import client_address
 from api.state import ApiState
 from core.database import transaction
-from core.errors import NotFound, SecateurError
+from core.errors import ApiError, NotFound
 from core.service.triggers import service
 from core.service.triggers.authentication import LONGEST_EVENT_ID, SentHeaders
 from core.service.triggers.firing import TriggerDelivery
@@ -89,7 +89,7 @@ async def _read_delivery(request: Request, state: ApiState, headers: SentHeaders
     """Read the body and parse it; an error (too long, too slow, not JSON) is kept for the route to raise."""
     try:
         body = await read_body(request)
-    except SecateurError as error:
+    except ApiError as error:
         declared = request.headers.get("content-length", "")
         return TriggerDelivery(
             headers, size=int(declared) if declared.isdigit() and len(declared) < 16 else 0, refusal=error
@@ -97,7 +97,7 @@ async def _read_delivery(request: Request, state: ApiState, headers: SentHeaders
     try:
         payload = await parsed(body, parse_body, state.parser_slots) if body else {}
         return TriggerDelivery(headers, body, payload, len(body))
-    except SecateurError as error:
+    except ApiError as error:
         return TriggerDelivery(headers, body, size=len(body), refusal=error)
 
 

@@ -8,10 +8,9 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from api.http.problem_documents import problem_response
 from api.state import ApiState
 from core.database import transaction
-from core.errors import InvalidRequest, OffsetMismatch, PayloadTooLarge, UploadRefused
+from core.errors import InvalidRequest, PayloadTooLarge, UploadRefused
 from core.service.registry.upload_parts import ExpectedPart, expect_part, new_place, receive_part, require_size
 from core.service.teams.principal import Principal
 from core.storage import Incoming, UploadPart
@@ -34,8 +33,6 @@ async def take_part(
         part = await to_thread.run_sync(_expect, state, caller.team_id, upload_id, path, offset)
         _require_declared_size(request, part)
         received = await _take(state, caller, part, request.stream())
-    except OffsetMismatch as error:
-        return problem_response(error, request.url.path, received=error.received)
     except ClientDisconnect:
         raise UploadRefused("the connection ended before the part did") from None
     return JSONResponse(received.model_dump())

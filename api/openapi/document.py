@@ -19,7 +19,7 @@ from api.http.problem_documents import CODES, PROBLEM_JSON
 from api.openapi.examples import EXAMPLES, PARAMETERS
 from api.openapi.problem_examples import PROBLEMS
 from core import errors
-from core.errors import SecateurError
+from core.errors import ApiError
 from secateur_wire.problems import Problem
 
 TAGS = [
@@ -108,7 +108,7 @@ def _completed(document: Document) -> Document:
         components["schemas"].pop(unused, None)
     components["schemas"]["Problem"] = Problem.model_json_schema(mode="serialization")
     components["headers"] = _HEADERS
-    components["examples"] = {code: _problem(kind) for code, kind in _by_code(SecateurError).items()}
+    components["examples"] = {code: _problem(kind) for code, kind in _by_code(ApiError).items()}
     for method, path, operation in operations(document):
         _complete(operation, method, path, components["schemas"])
     return document
@@ -138,8 +138,8 @@ def _complete(operation: Document, method: str, path: str, schemas: Document) ->
 
 def _name_errors(operation: Document, path: str) -> None:
     """Document the errors the route declares and those every call of its kind may answer, an example for each code."""
-    raised: dict[int, list[type[SecateurError]]] = {}
-    kinds = _by_code(SecateurError)
+    raised: dict[int, list[type[ApiError]]] = {}
+    kinds = _by_code(ApiError)
     for response in operation["responses"].values():
         for code in response.pop(CODES, []):
             raised.setdefault(kinds[code].status, []).append(kinds[code])
@@ -158,7 +158,7 @@ def _name_errors(operation: Document, path: str) -> None:
     operation["responses"] = dict(sorted(operation["responses"].items()))
 
 
-def _of_its_kind(operation: Document) -> Iterable[type[SecateurError]]:
+def _of_its_kind(operation: Document) -> Iterable[type[ApiError]]:
     if (role := required_role(operation)) is None:
         return
     yield errors.Unauthenticated
@@ -195,7 +195,7 @@ def _example(schema: Document, schemas: Document) -> Any:
     return None
 
 
-def _problem(kind: type[SecateurError]) -> Document:
+def _problem(kind: type[ApiError]) -> Document:
     detail, param, more = PROBLEMS.get(kind.code, (None, None, {}))
     document = Problem(
         type=f"urn:secateur:problem:{kind.code}",
@@ -210,7 +210,7 @@ def _problem(kind: type[SecateurError]) -> Document:
     return {"summary": kind.title, "value": document.model_dump(mode="json")}
 
 
-def _by_code(kind: type[SecateurError]) -> dict[str, type[SecateurError]]:
+def _by_code(kind: type[ApiError]) -> dict[str, type[ApiError]]:
     """Return every error class by its code; where several share one, their base."""
     kinds = {kind.code: kind}
     for inner in kind.__subclasses__():

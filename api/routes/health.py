@@ -10,6 +10,7 @@ from api.http.problem_documents import problem_response, problems
 from api.http.routing import Router
 from api.process import readiness
 from core.errors import Unavailable
+from secateur_wire.base import JsonObject
 
 router = Router(tags=["health"])
 
@@ -50,7 +51,6 @@ async def readyz(state: State) -> Response | Readiness:
     ]
     if missing:
         reason = state.store.refused or ", ".join(missing)
-        return problem_response(
-            Unavailable(f"not ready: {reason}"), "/readyz", can_accept=False, can_run=False, checks=checks
-        )
+        members: JsonObject = {"can_accept": False, "can_run": False, "checks": {**checks}}
+        return problem_response(Unavailable(f"not ready: {reason}", members=members), "/readyz")
     return Readiness(status="ready", can_accept=True, can_run=checks["workers"], checks=checks)

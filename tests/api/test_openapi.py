@@ -13,7 +13,7 @@ from jsonschema_rs import Draft202012Validator
 from api.app import create_app
 from api.http.problem_documents import PROBLEM_JSON
 from api.openapi.document import TAGS, operations, required_role
-from core.errors import SecateurError
+from core.errors import ApiError
 from core.methods.registry import METHODS
 from core.settings import Settings
 from core.validation import message_of
@@ -29,7 +29,7 @@ def document() -> Document:
     return create_app(Settings(database_url="postgresql+psycopg://nobody@127.0.0.1:1/nothing")).openapi()
 
 
-def _kinds(kind: type[SecateurError] = SecateurError) -> Iterator[type[SecateurError]]:
+def _kinds(kind: type[ApiError] = ApiError) -> Iterator[type[ApiError]]:
     yield kind
     for inner in kind.__subclasses__():
         yield from _kinds(inner)

@@ -190,7 +190,7 @@ def test_zeros_that_save_nothing_and_gains_that_are_noise_are_said() -> None:
     assert "tells no difference" in noise and "8 %" in noise
 
 
-def _tree(root: type[errors.SecateurError]) -> Iterator[type[errors.SecateurError]]:
+def _tree(root: type[errors.ApiError]) -> Iterator[type[errors.ApiError]]:
     for child in root.__subclasses__():
         yield child
         yield from _tree(child)
@@ -205,14 +205,14 @@ ENDS_NO_JOB = {
 """Of requests alone, of sweeps, webhooks and publications."""
 
 
-@pytest.mark.parametrize("error", list(_tree(errors.SecateurError)), ids=lambda error: error.__name__)
-def test_every_error_a_job_can_end_with_has_advice(error: type[errors.SecateurError]) -> None:
+@pytest.mark.parametrize("error", list(_tree(errors.ApiError)), ids=lambda error: error.__name__)
+def test_every_error_a_job_can_end_with_has_advice(error: type[errors.ApiError]) -> None:
     assert (error.code in ADVICE) != (error.code in ENDS_NO_JOB), f"{error.__name__}: {error.code}"
     assert title_of(error.code) == error.title
 
 
 def test_there_is_no_advice_for_what_is_no_error() -> None:
-    assert set(ADVICE) <= {error.code for error in _tree(errors.SecateurError)}
+    assert set(ADVICE) <= {error.code for error in _tree(errors.ApiError)}
 
 
 def test_the_time_left_leans_on_the_estimate_first_and_on_the_pace_later() -> None:

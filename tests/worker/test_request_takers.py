@@ -11,11 +11,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import Problem
 from core.service.discoveries.tables import DiscoveryRow
 from core.service.registry.tables import ModelRow
 from core.service.registry.traces import claim_trace
 from core.settings import Settings
+from secateur_wire.problems import StoredProblem
 from tests.model_folders import write_alien
 from tests.worker.conftest import eventually
 from worker import alive
@@ -44,7 +44,7 @@ class Unready(RequestTaker[str]):
     def see_through(self, sessions: sessionmaker[Session], claimed: str) -> None:
         raise AssertionError("nothing is claimed")
 
-    def fail(self, session: Session, claimed: str, problem: Problem) -> None:
+    def fail(self, session: Session, claimed: str, problem: StoredProblem) -> None:
         raise AssertionError("nothing is claimed")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from core.errors import InvalidRequest, SecateurError
+from core.errors import ApiError, InvalidRequest
 from secateur.cli.output import explain
 from worker.failures import CommandFailed
 
@@ -22,7 +22,7 @@ def print_errors() -> Iterator[None]:
     """Turn errors a user can do something about into a message and an exit code."""
     try:
         yield
-    except SecateurError as error:
+    except ApiError as error:
         where = f" ({error.param})" if error.param and not error.message.startswith(error.param) else ""
         explain(f"{error.title}{where}: {error.message}")
         raise typer.Exit(USAGE if isinstance(error, InvalidRequest) else FAILED) from error

@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, ClassVar
+from typing import IO
 
 from pydantic import ValidationError
 
-from core.errors import DiskFull, InternalError, OutOfMemory, Problem, RunFailed, RunnerLost, SecateurError
+from core.errors import DiskFull, InternalError, OutOfMemory, RunFailed, RunnerLost, SecateurError
 from core.pipeline.messages import Spec
 from core.telemetry import current_traceparent, span
 from secateur_wire.base import JsonObject
+from secateur_wire.problems import StoredProblem
 from worker.processes import ChildProcess, spawn
 from worker.runner.fork_server import LIBRARIES, fork_runner
 from worker.runner.messages import ErrorMessage, Message, ResultMessage, parse_message
@@ -41,7 +42,7 @@ class ReportedFailure(RunFailed):
         super().__init__(error.message, param=error.param)
         self._error = error
 
-    def problem(self) -> Problem:
+    def problem(self) -> StoredProblem:
         return {
             "code": self._error.code,
             "message": self._error.message,
@@ -64,7 +65,7 @@ class Draining(Exception):
 class ResultMissing(RunnerLost):
     """The runner ended well but without a result."""
 
-    retryable: ClassVar[bool] = False
+    retryable = False
 
 
 def run_task(

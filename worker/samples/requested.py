@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
-from core.errors import Problem, SecateurError, Unavailable
+from core.errors import SecateurError, Unavailable
 from core.logs import configure_logs
 from core.service.jobs import service
 from core.service.jobs.schemas import JobBody
@@ -29,6 +29,7 @@ from core.service.teams.principal import Automation
 from core.settings import Settings, get_settings
 from core.storage import Store
 from secateur_wire.plans import PlanBody
+from secateur_wire.problems import StoredProblem
 from worker.embedded.register import import_gguf
 from worker.failures import CommandFailed
 from worker.samples import language
@@ -125,7 +126,7 @@ def _fulfil(
             raise _Stopped
 
 
-def _problem(error: SecateurError | CommandFailed) -> Problem:
+def _problem(error: SecateurError | CommandFailed) -> StoredProblem:
     return error.problem() if isinstance(error, SecateurError) else Unavailable(str(error)[:2000]).problem()
 
 

@@ -17,12 +17,13 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.database import transaction
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import ModelDescription
-from core.errors import DiscoveryFailed, Problem, SecateurError
+from core.errors import DiscoveryFailed, SecateurError
 from core.service.discoveries import queue
 from core.service.discoveries.queue import ClaimedDiscovery
 from core.service.discoveries.versions import note_version
 from core.settings import Settings
-from worker.supervisor.request_taker import RequestTaker
+from secateur_wire.problems import StoredProblem
+from worker.supervisor.request_taker import RequestStopped, RequestTaker
 from worker.supervisor.secluded_child import ask_child
 
 DISCOVERER: tuple[str, ...] = (sys.executable, "-m", "core.pipeline.stages.discover")
@@ -49,10 +50,6 @@ class _Answer(BaseModel):
         if (self.architecture is None) == (self.error is None):
             raise ValueError("one of architecture and error is needed")
         return self
-
-
-class _Stopped(Exception):
-    """Signal that the worker ends, or that the discovery is another worker's."""
 
 
 class Discoverer(RequestTaker[ClaimedDiscovery]):
@@ -84,7 +81,7 @@ class Discoverer(RequestTaker[ClaimedDiscovery]):
         with structlog.contextvars.bound_contextvars(discovery=claimed.id, worker=self._worker_id):
             self._see_through(sessions, claimed)
 
-    def fail(self, session: Session, claimed: ClaimedDiscovery, problem: Problem) -> None:
+    def fail(self, session: Session, claimed: ClaimedDiscovery, problem: StoredProblem) -> None:
         queue.fail(session, claimed, problem, most_attempts=self._settings.discovery_attempts)
         logger.info("nothing discovered", code=problem["code"], reason=problem["message"][:300])
 
@@ -92,7 +89,7 @@ class Discoverer(RequestTaker[ClaimedDiscovery]):
         began = time.monotonic()
         try:
             description = self._discover(sessions, claimed)
-        except _Stopped:
+        except RequestStopped:
             with transaction(sessions) as session:
                 queue.release(session, claimed)
             return
@@ -125,19 +122,19 @@ class Discoverer(RequestTaker[ClaimedDiscovery]):
         return claimed.model.described(answered.architecture)
 
     def _renewing(self, sessions: sessionmaker[Session], claimed: ClaimedDiscovery) -> Callable[[], None]:
-        """Return what renews the lease as often as it has to be. It raises _Stopped."""
+        """Return what renews the lease as often as it has to be. It raises RequestStopped."""
         renew_at = 0.0
 
         def renew() -> None:
             nonlocal renew_at
             now = time.monotonic()
             if self._ended.is_set():
-                raise _Stopped
+                raise RequestStopped
             if now > renew_at:
                 renew_at = now + self._settings.lease_renew_seconds
                 with transaction(sessions) as session:
                     if not queue.renew(session, claimed, self._settings.lease_seconds):
-                        raise _Stopped
+                        raise RequestStopped
 
         return renew
 
@@ -150,7 +147,7 @@ class _ReportedError(Exception):
         self.reported = reported
 
 
-def _problem(error: SecateurError | _ReportedError) -> Problem:
+def _problem(error: SecateurError | _ReportedError) -> StoredProblem:
     if isinstance(error, SecateurError):
         return error.problem()
     code, message = error.reported.code[:100], error.reported.message[:_MOST_MESSAGE]

@@ -9,14 +9,19 @@ from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, Ti
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import session_factory, transaction
-from core.errors import InternalError, Problem, SecateurError
+from core.errors import InternalError, SecateurError
 from core.settings import Settings
+from secateur_wire.problems import StoredProblem
 
 Claimed = TypeVar("Claimed")
 _DATABASE_AWAY = (InterfaceError, OperationalError, TimeoutError)
 _MOST_MESSAGE = 500
 
 logger = structlog.get_logger()
+
+
+class RequestStopped(Exception):
+    """Signal that the worker ends, or that the request is another worker's now."""
 
 
 class RequestTaker(ABC, Generic[Claimed]):
@@ -58,7 +63,7 @@ class RequestTaker(ABC, Generic[Claimed]):
         """See a request through to its end, which is written into its row."""
 
     @abstractmethod
-    def fail(self, session: Session, claimed: Claimed, problem: Problem) -> None:
+    def fail(self, session: Session, claimed: Claimed, problem: StoredProblem) -> None:
         """Write into a request's row why it failed."""
 
     def take_next(self, sessions: sessionmaker[Session]) -> bool:

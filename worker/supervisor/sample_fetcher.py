@@ -14,10 +14,11 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import Problem, Unavailable
+from core.errors import Unavailable
 from core.service.samples import queue
 from core.service.samples.queue import ClaimedSample
 from core.settings import Settings
+from secateur_wire.problems import StoredProblem
 from worker.processes import ChildProcess, spawn
 from worker.supervisor.request_taker import RequestTaker
 
@@ -48,7 +49,7 @@ class SampleFetcher(RequestTaker[ClaimedSample]):
         finally:
             child.end()
 
-    def fail(self, session: Session, claimed: ClaimedSample, problem: Problem) -> None:
+    def fail(self, session: Session, claimed: ClaimedSample, problem: StoredProblem) -> None:
         queue.fail(session, claimed, problem)
         logger.warning("no samples", sample=claimed.id, reason=problem["message"])
 

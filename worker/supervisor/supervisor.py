@@ -13,12 +13,13 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core import telemetry
-from core.errors import DiskFull, InternalError, Problem, SecateurError, TimeLimitExceeded
+from core.errors import DiskFull, InternalError, SecateurError, TimeLimitExceeded
 from core.service.jobs import queue
 from core.service.jobs.queue import Claim
 from core.service.jobs.states import TERMINAL
 from core.settings import Settings
 from core.storage import Store, artifact_prefix, is_disk_full
+from secateur_wire.problems import StoredProblem
 from secateur_wire.states import JobStatus
 from worker.runner.client import RUNNER, Draining
 from worker.supervisor.attempt import Attempt, AttemptResult
@@ -148,7 +149,7 @@ class Supervisor:
         )
 
     def _finish_failed(
-        self, session: Session, claim: Claim, problem: Problem, result: AttemptResult | None, recorder: Recorder
+        self, session: Session, claim: Claim, problem: StoredProblem, result: AttemptResult | None, recorder: Recorder
     ) -> JobStatus | None:
         return queue.finish_failed(
             session,
@@ -185,7 +186,7 @@ class Supervisor:
         return watch
 
 
-def _problem(error: Exception) -> Problem:
+def _problem(error: Exception) -> StoredProblem:
     if is_disk_full(error):
         error = DiskFull(str(error))
     if not isinstance(error, SecateurError):

@@ -19,13 +19,14 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.classifier_passes import ClassifierPasses, TraceAnswer, TraceQuestion
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import read_config, stored_tensors
-from core.errors import DiscoveryFailed, Problem, SecateurError, UnsupportedArchitecture
+from core.errors import DiscoveryFailed, SecateurError, UnsupportedArchitecture
 from core.service.registry.traces import ClaimedTrace, claim_trace, keep_trace, put_off_trace, release_trace
 from core.service.sources.header_only_folder import write_header_only_folder
 from core.service.sources.references import FileReference
 from core.settings import Settings
 from core.storage import Store
-from worker.supervisor.request_taker import RequestTaker
+from secateur_wire.problems import StoredProblem
+from worker.supervisor.request_taker import RequestStopped, RequestTaker
 from worker.supervisor.secluded_child import ask_child
 
 TRACER: tuple[str, ...] = (sys.executable, "-m", "core.pipeline.stages.trace")
@@ -34,10 +35,6 @@ _MORE_SECONDS = 60.0
 """Seconds beside the child's own after which a trace is another worker's."""
 
 logger = structlog.get_logger()
-
-
-class _Stopped(Exception):
-    """Signal that the worker ends."""
 
 
 class Tracer(RequestTaker[ClaimedTrace]):
@@ -56,7 +53,7 @@ class Tracer(RequestTaker[ClaimedTrace]):
         with structlog.contextvars.bound_contextvars(model=claimed.model_id):
             try:
                 passes = self._trace(claimed)
-            except _Stopped:
+            except RequestStopped:
                 with transaction(sessions) as session:
                     release_trace(session, claimed)
                 return
@@ -69,7 +66,7 @@ class Tracer(RequestTaker[ClaimedTrace]):
                 keep_trace(session, claimed, passes)
             logger.info("traced", seconds=round(time.monotonic() - began, 1))
 
-    def fail(self, session: Session, claimed: ClaimedTrace, problem: Problem) -> None:
+    def fail(self, session: Session, claimed: ClaimedTrace, problem: StoredProblem) -> None:
         """Put the trace off: nobody waits for it, and estimates do without."""
         put_off_trace(session, claimed)
 
@@ -94,7 +91,7 @@ class Tracer(RequestTaker[ClaimedTrace]):
 
     def _stop_if_ended(self) -> None:
         if self._ended.is_set():
-            raise _Stopped
+            raise RequestStopped
 
     def _folder(self, claimed: ClaimedTrace, temporary: Path) -> Path:
         """Return a folder with the model's config, headers and preprocessing."""

@@ -4,16 +4,16 @@ from collections.abc import Collection
 
 from pydantic import ValidationError
 
-from core.errors import InvalidRequest, SecateurError
+from core.errors import ApiError, InvalidRequest
 from core.validation import describe_error
 
 
-def errors_by_field(error: SecateurError | ValidationError, fields: Collection[str]) -> dict[str, str]:
+def errors_by_field(error: ApiError | ValidationError, fields: Collection[str]) -> dict[str, str]:
     """Return the error messages by form field; under "" those that belong to no field.
 
     `files.0.path` belongs to `files`, where the form has no field of the longer name.
     """
-    if isinstance(error, SecateurError):
+    if isinstance(error, ApiError):
         return {_field(error.param, fields): error.message}
     messages: dict[str, str] = {}
     for each in error.errors():
@@ -23,9 +23,9 @@ def errors_by_field(error: SecateurError | ValidationError, fields: Collection[s
     return messages
 
 
-def status_of(error: SecateurError | ValidationError) -> int:
+def status_of(error: ApiError | ValidationError) -> int:
     """Return the HTTP status of the page that shows an error."""
-    return error.status if isinstance(error, SecateurError) else InvalidRequest.status
+    return error.status if isinstance(error, ApiError) else InvalidRequest.status
 
 
 def _field(param: str | None, fields: Collection[str]) -> str:

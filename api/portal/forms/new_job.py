@@ -11,7 +11,7 @@ from api.portal.forms.job_fields import Field, job_fields, parameter_fields
 from api.portal.session import Form
 from api.state import ApiState
 from core.database import transaction
-from core.errors import NotDiscovered, SecateurError
+from core.errors import ApiError, NotDiscovered
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS
 from core.service.discoveries.asking import ask_for
@@ -81,7 +81,7 @@ class Draft:
     def is_refused(self) -> bool:
         return bool(self.errors or self.general_errors)
 
-    def refuse(self, error: SecateurError) -> None:
+    def refuse(self, error: ApiError) -> None:
         """Keep an error for the field it is about."""
         self._keep(error.param, error.message, error.status)
 
@@ -129,7 +129,7 @@ def draft_job(state: ApiState, caller: Principal, form: Form, datasets: Sequence
             draft.inspection = _inspect(state, team_id, InspectBody(model=name))
         except NotDiscovered as missing:
             draft.discovery = _have_discovered(draft, state, caller, missing)
-        except SecateurError as error:
+        except ApiError as error:
             draft.refuse(error)
         except ValidationError as error:
             draft.refuse_all(error)
@@ -137,7 +137,7 @@ def draft_job(state: ApiState, caller: Principal, form: Form, datasets: Sequence
         draft.form = _filled(draft, draft.inspection, datasets)
     try:
         draft.body = JobBody.model_validate(read_body(_meant(draft)))
-    except SecateurError as error:
+    except ApiError as error:
         draft.refuse(error)
     except ValidationError as error:
         draft.refuse_all(error)
@@ -146,7 +146,7 @@ def draft_job(state: ApiState, caller: Principal, form: Form, datasets: Sequence
     if draft.inspection is not None and draft.body is not None:
         try:
             draft.trial = _inspect(state, team_id, InspectBody.model_validate(minimal(draft.body)))
-        except SecateurError as error:
+        except ApiError as error:
             draft.refuse(error)
     return draft
 
@@ -156,7 +156,7 @@ def _have_discovered(draft: Draft, state: ApiState, caller: Principal, missing: 
     try:
         with transaction(state.sessions) as session:
             return ask_for(session, caller, missing, state.settings)
-    except SecateurError as error:
+    except ApiError as error:
         draft.refuse(error)
         return None
 

@@ -10,7 +10,7 @@ from api.portal.session import Form
 from api.state import ApiState
 from core.database import transaction
 from core.engine.architectures.describe import Description
-from core.errors import InvalidRequest, NotDiscovered, SecateurError
+from core.errors import ApiError, InvalidRequest, NotDiscovered
 from core.service.discoveries.asking import ask_for
 from core.service.jobs.resolution.model import resolve_model
 from core.service.plans.service import looked_up, plan
@@ -103,7 +103,7 @@ def plan_job(state: ApiState, caller: Principal, answers: Answers) -> PlannedJob
             planned.plan = plan(session, team_id, wanted, store=state.store, settings=state.settings, hub=findings)
     except NotDiscovered as missing:
         _have_discovered(planned, state, caller, missing)
-    except SecateurError as error:
+    except ApiError as error:
         planned.error = error.message
     except ValidationError as error:
         planned.error = describe_error(error.errors(include_url=False)[0])[1]
@@ -114,5 +114,5 @@ def _have_discovered(planned: PlannedJob, state: ApiState, caller: Principal, mi
     try:
         with transaction(state.sessions) as session:
             planned.discovery = ask_for(session, caller, missing, state.settings)
-    except SecateurError as error:
+    except ApiError as error:
         planned.error = error.message

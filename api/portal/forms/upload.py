@@ -21,7 +21,7 @@ from api.portal.session import Form, read_form, require_own_form, require_same_o
 from api.state import ApiState
 from core.database import transaction
 from core.engine.checkpoints.files import is_model_file, is_pickle, is_weight_file
-from core.errors import InvalidRequest, SecateurError, UploadRefused
+from core.errors import ApiError, InvalidRequest, UploadRefused
 from core.service.registry import uploads
 from core.service.registry.schemas import UploadBody
 from core.service.registry.upload_completion import complete_upload
@@ -84,7 +84,7 @@ async def take_files(
         done = await to_thread.run_sync(
             complete_upload, state.sessions, state.store, caller, upload.id, state.settings, state.check_slots
         )
-    except SecateurError:
+    except ApiError:
         if is_new:
             await to_thread.run_sync(abort, state, caller, upload.id)
         raise

@@ -20,7 +20,7 @@ from api.portal.session import CSRF_FIELD, Admin, Form, Member, Posted
 from api.state import ApiState
 from core.database import transaction
 from core.engine.checkpoints.files import COMPANIONS, INDEX_FILE, PICKLES
-from core.errors import Forbidden, SecateurError
+from core.errors import ApiError, Forbidden
 from core.service.registry import service
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.uploads import list_uploads
@@ -98,7 +98,7 @@ async def upload(request: Request, noun: str, caller: Sender, state: State) -> R
             document = await take_files(state, caller, added.kind, _without_token(form), files)
     except Forbidden:
         raise
-    except (SecateurError, ValidationError) as error:
+    except (ApiError, ValidationError) as error:
         return await run_in_threadpool(_upload_refused, request, added, state, caller, form, error)
     return RedirectResponse(f"/portal/{noun}/{document.id}", 303)
 
@@ -116,7 +116,7 @@ def register(request: Request, noun: str, caller: Admin, state: State, posted: P
             body = added.body.model_validate(fields)
             with state.check_slots.slot(caller.team_id) if added.is_checked else nullcontext():
                 document, _ = added.register(session, caller, body, state.settings)
-    except (SecateurError, ValidationError) as error:
+    except (ApiError, ValidationError) as error:
         return _register_page(request, added, state.settings, fields, error)
     return RedirectResponse(f"/portal/{noun}/{document.id}", 303)
 
@@ -148,7 +148,7 @@ def _upload_refused(
     state: ApiState,
     caller: Principal,
     form: Form,
-    error: SecateurError | ValidationError,
+    error: ApiError | ValidationError,
 ) -> Response:
     with transaction(state.sessions) as session:
         return _upload_page(request, added, session, caller, state.settings, _without_token(form), error)
@@ -161,7 +161,7 @@ def _upload_page(
     caller: Principal,
     settings: Settings,
     values: dict[str, str],
-    error: SecateurError | ValidationError | None = None,
+    error: ApiError | ValidationError | None = None,
 ) -> Response:
     context = {
         "added": added,
@@ -180,7 +180,7 @@ def _register_page(
     added: _Noun,
     settings: Settings,
     values: dict[str, str],
-    error: SecateurError | ValidationError | None = None,
+    error: ApiError | ValidationError | None = None,
 ) -> Response:
     root = settings.models_root if added.kind == "model" else settings.datasets_root
     context = {

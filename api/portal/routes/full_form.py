@@ -20,7 +20,7 @@ from api.portal.views.reproduce import commands_for
 from api.state import ApiState
 from core.database import transaction
 from core.engine.evaluation.zero_shot_tasks import TASKS
-from core.errors import SecateurError
+from core.errors import ApiError
 from core.methods.registry import METHODS
 from core.service.jobs import service
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
@@ -78,7 +78,7 @@ def submit_job(request: Request, caller: Viewer, state: State, posted: Posted, b
             if is_new:
                 hint_after_commit(background, state, job)
             return RedirectResponse(f"/portal/jobs/{job.id}", 303)
-        except SecateurError as error:
+        except ApiError as error:
             draft.refuse(error)
     return _page(request, draft, choices, status=draft.status)
 

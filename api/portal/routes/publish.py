@@ -12,7 +12,7 @@ from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.rendering import is_partial, page
 from api.portal.session import CSRF_FIELD, SECRET_FIELDS, Form, Member, Posted, Viewer
 from core.database import transaction
-from core.errors import Conflict, SecateurError
+from core.errors import ApiError, Conflict
 from core.service.jobs import service as jobs
 from core.service.publications import service
 from core.service.publications.schemas import PublicationBody
@@ -39,8 +39,8 @@ def publish(request: Request, job_id: str, caller: Member, state: State, posted:
         body = _body(posted)
         with transaction(state.sessions) as session:
             service.publish(session, caller, job_id, body, settings=state.settings, secret=state.secret)
-    except (Conflict, SecateurError, ValidationError) as error:
-        if isinstance(error, SecateurError) and error.status in (403, 404):
+    except (Conflict, ApiError, ValidationError) as error:
+        if isinstance(error, ApiError) and error.status in (403, 404):
             raise
         with transaction(state.sessions) as session:
             return _publish_page(request, session, caller.team_id, job_id, posted=posted, error=error)
@@ -84,7 +84,7 @@ def _publish_page(
     job_id: str,
     *,
     posted: Form | None = None,
-    error: SecateurError | ValidationError | None = None,
+    error: ApiError | ValidationError | None = None,
 ) -> Response:
     """Render the page with the values that were typed, except credentials: those must be typed again."""
     kind = "" if posted is None else posted.get("kind")

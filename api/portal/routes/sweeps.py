@@ -18,7 +18,7 @@ from api.portal.views.method_cards import method_groups
 from api.portal.views.trade_off import COSTS, pareto_plot, quality_in_words, trade_off_answer
 from api.state import ApiState
 from core.database import transaction
-from core.errors import InvalidRequest, SecateurError
+from core.errors import ApiError, InvalidRequest
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
 from core.service.jobs.trade_off import Cost
 from core.service.registry.service import list_datasets, list_models
@@ -73,7 +73,7 @@ def submit_sweep(request: Request, caller: Member, state: State, posted: Posted)
                 return Answer(201, sweep.model_dump_json().encode())
 
             answer, _ = answer_once(session, once, create, state.settings.idempotency_seconds)
-    except (SecateurError, ValidationError) as error:
+    except (ApiError, ValidationError) as error:
         return _form_page(request, caller, state, posted, error=error)
     return RedirectResponse(f"/portal/sweeps/{Sweep.model_validate_json(answer.body).id}", 303)
 
@@ -149,7 +149,7 @@ def _form_page(
     state: ApiState,
     form: Form,
     *,
-    error: SecateurError | ValidationError | None = None,
+    error: ApiError | ValidationError | None = None,
 ) -> Response:
     with transaction(state.sessions) as session:
         models = list_models(session, caller.team_id, limit=_MOST_CHOICES, after=None).data
@@ -168,11 +168,11 @@ def _form_page(
     return page(request, "sweeps/new.html", context, status=200 if error is None else status_of(error))
 
 
-def _form_errors(error: SecateurError | ValidationError | None) -> dict[str, str]:
+def _form_errors(error: ApiError | ValidationError | None) -> dict[str, str]:
     """Return the error messages by form field."""
     if error is None:
         return {}
-    if isinstance(error, SecateurError):
+    if isinstance(error, ApiError):
         name = field_of(error.param)
         return {name if name in FIELDS else "": error.message}
     messages: dict[str, str] = {}

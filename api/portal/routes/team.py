@@ -12,7 +12,7 @@ from api.portal.forms.errors import errors_by_field, status_of
 from api.portal.rendering import page
 from api.portal.session import CSRF_FIELD, Admin, Posted, Viewer
 from core.database import transaction
-from core.errors import Conflict, InvalidRequest, SecateurError
+from core.errors import ApiError, Conflict, InvalidRequest
 from core.service.jobs import quotas
 from core.service.sources import hub_tokens
 from core.service.sources.schemas import HubTokenBody
@@ -54,7 +54,7 @@ def create_key(request: Request, caller: Admin, state: State, posted: Posted) ->
             created = keys.create_key(
                 session, caller, role=body.role, name=body.name, expires_at=body.expires_at, secret=state.secret
             )
-    except (SecateurError, ValidationError) as error:
+    except (ApiError, ValidationError) as error:
         with transaction(state.sessions) as session:
             return _team_page(request, session, caller, state.settings, values, error=error)
     return _shown_once(request, created)
@@ -115,7 +115,7 @@ def _team_page(
     values: dict[str, Any],
     *,
     after: str | None = None,
-    error: SecateurError | ValidationError | None = None,
+    error: ApiError | ValidationError | None = None,
     key_id: str | None = None,
 ) -> Response:
     """Render the team's page; `error` is of one of its forms, or of an action on the key `key_id`."""

@@ -17,7 +17,7 @@ from api.portal.rendering import address_of, page
 from api.portal.session import Member, Posted, Viewer
 from api.state import ApiState
 from core.database import transaction
-from core.errors import Conflict, InvalidRequest, NotFound, SecateurError
+from core.errors import ApiError, Conflict, InvalidRequest, NotFound
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.teams.principal import Principal
 from core.service.triggers import service, versions
@@ -53,7 +53,7 @@ def create_trigger(request: Request, caller: Member, state: State, posted: Poste
         with transaction(state.sessions) as session:
             base_url = f"{address_of(request)}/"
             issued = service.create(session, caller, body, context=state.triggers, findings=findings, base_url=base_url)
-    except (SecateurError, ValidationError) as error:
+    except (ApiError, ValidationError) as error:
         return _form_page(request, typed(posted), error=error)
     return _shown_once(request, issued)
 
@@ -96,7 +96,7 @@ def change_trigger(request: Request, trigger_id: str, caller: Member, state: Sta
                 base_url=f"{address_of(request)}/",
                 unchanged_since=_moment(posted.get("since")),
             )
-    except (Conflict, SecateurError, ValidationError) as error:
+    except (Conflict, ApiError, ValidationError) as error:
         return _form_page(request, typed(posted), row, error=error, since=posted.get("since"))
     if issued.signing_secret or issued.hub_secret:
         return _shown_once(request, issued)
@@ -117,7 +117,7 @@ def fire_trigger(
         fired = fire_by_hand(state.triggers, caller, trigger, delivery)
     except NotFound:
         raise
-    except SecateurError as error:
+    except ApiError as error:
         with transaction(state.sessions) as session:
             return _trigger_page(request, session, caller, trigger_id, values=posted.fields, error=error)
     if fired.job is not None:
@@ -180,7 +180,7 @@ def _form_page(
     row: TriggerRow | None = None,
     *,
     version: int | None = None,
-    error: SecateurError | ValidationError | None = None,
+    error: ApiError | ValidationError | None = None,
     since: str | None = None,
 ) -> Response:
     """Render the form of a new trigger, or of the changes of one; `since` is of which state the form was shown."""
@@ -206,7 +206,7 @@ def _trigger_page(
     *,
     after: str | None = None,
     values: dict[str, str] | None = None,
-    error: SecateurError | None = None,
+    error: ApiError | None = None,
 ) -> Response:
     """Render the trigger's page; `error` is of firing it by hand, with the typed fields in `values`."""
     row = service.find(session, caller.team_id, trigger_id)

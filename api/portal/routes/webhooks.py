@@ -16,7 +16,7 @@ from api.portal.routes.team import GRACES
 from api.portal.session import Admin, Member, Posted, Viewer
 from api.state import ApiState
 from core.database import transaction
-from core.errors import SecateurError
+from core.errors import ApiError
 from core.service.teams.principal import Principal
 from core.service.webhooks import delivery_log, service
 from core.service.webhooks.events import TYPES
@@ -45,7 +45,7 @@ def create_webhook(request: Request, caller: Admin, state: State, posted: Posted
         state.address_policy.check_url(body.url)
         with transaction(state.sessions) as session:
             created = service.create_webhook(session, caller, body, secret=state.secret)
-    except (SecateurError, ValidationError) as error:
+    except (ApiError, ValidationError) as error:
         return _list_page(request, caller, state, values_of(posted), error=error)
     return _shown_once(request, created)
 
@@ -69,7 +69,7 @@ def change_webhook(request: Request, webhook_id: str, caller: Admin, state: Stat
         state.address_policy.check_url(changes.url or "")
         with transaction(state.sessions) as session:
             service.change_webhook(session, caller, webhook_id, changes)
-    except (SecateurError, ValidationError) as error:
+    except (ApiError, ValidationError) as error:
         return _webhook_page(request, caller, state, webhook_id, values=values_of(posted), error=error)
     return _back_to(webhook_id)
 
@@ -92,7 +92,7 @@ def rotate_secret(request: Request, webhook_id: str, caller: Admin, state: State
             created = service.rotate_secret(
                 session, caller, webhook_id, grace_seconds=body.grace_seconds, secret=state.secret
             )
-    except (SecateurError, ValidationError) as error:
+    except (ApiError, ValidationError) as error:
         return _webhook_page(request, caller, state, webhook_id, error=error)
     return _shown_once(request, created)
 
@@ -150,7 +150,7 @@ def _list_page(
     values: Mapping[str, Any],
     *,
     after: str | None = None,
-    error: SecateurError | ValidationError | None = None,
+    error: ApiError | ValidationError | None = None,
 ) -> Response:
     """Render the list of webhooks; `error` is of the form for a new one."""
     with transaction(state.sessions) as session:
@@ -175,7 +175,7 @@ def _webhook_page(
     after: str | None = None,
     show: DeliveryState | None = None,
     values: Mapping[str, Any] | None = None,
-    error: SecateurError | ValidationError | None = None,
+    error: ApiError | ValidationError | None = None,
 ) -> Response:
     """Render the webhook's page; `error` is of the form filled with `values` that changes it, or of an action."""
     with transaction(state.sessions) as session:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from core.errors import SecateurError
+from core.errors import ApiError
 
 
 @dataclass(frozen=True)
@@ -215,10 +215,10 @@ def advice_for(code: str) -> Advice:
 
 def title_of(code: str) -> str:
     """Return the error's title; an unknown code is its own title."""
-    return next((error.title for error in _tree(SecateurError) if error.code == code), code)
+    return next((error.title for error in _tree(ApiError) if error.code == code), code)
 
 
-def _tree(root: type[SecateurError]) -> Iterator[type[SecateurError]]:
+def _tree(root: type[ApiError]) -> Iterator[type[ApiError]]:
     for child in root.__subclasses__():
         yield child
         yield from _tree(child)

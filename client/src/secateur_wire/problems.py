@@ -1,6 +1,6 @@
-"""Problem documents (RFC 9457): answers that refuse a call."""
+"""Errors as JSON: problem documents (RFC 9457), which refuse a call, and the form in which a job keeps its error."""
 
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 from pydantic import GetJsonSchemaHandler, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
@@ -28,3 +28,17 @@ class Problem(WireModel):
         reference = super().__get_pydantic_json_schema__(schema, handler)
         handler.resolve_ref_schema(reference)["additionalProperties"] = True
         return reference
+
+
+class StoredProblem(TypedDict):
+    """Error as it is stored on a job and sent by the runner. `retryable`: another attempt could end differently."""
+
+    code: str
+    message: str
+    param: str | None
+    retryable: bool
+
+
+def summary_of_problem(problem: StoredProblem) -> dict[str, str]:
+    """Return the part of an error that several people may be shown: not the parameter of somebody's request."""
+    return {"code": problem["code"], "message": problem["message"]}

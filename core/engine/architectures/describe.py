@@ -17,7 +17,7 @@ from core.errors import UnusableModel
 def task_of(value: Any) -> str:
     """Return the task of a description."""
     named = value.get("task") if isinstance(value, Mapping) else getattr(value, "task", None)
-    return str(named or "language-model")
+    return str(named)
 
 
 AnyDescription = Annotated[

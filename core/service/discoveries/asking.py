@@ -1,12 +1,11 @@
 """Asking for discoveries: what a model is, where that is known, or who is to be waited for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from core import errors
 from core.database import seconds_from_now
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.discovered import discovery_key
@@ -21,6 +20,7 @@ from core.errors import (
     SecateurError,
     Unavailable,
     UnsupportedArchitecture,
+    UnusableModel,
 )
 from core.service.discoveries.states import OPEN
 from core.service.discoveries.tables import DiscoveryRow, DiscoveryTeamRow
@@ -34,11 +34,8 @@ from secateur_wire.discoveries import Discovery, DiscoveryError, ModelDiscovery
 ID_PREFIX = "discovery_"
 _USED_SECONDS = 24 * 3600.0
 _WAIT_SECONDS = 30.0
-_KINDS: Mapping[str, type[SecateurError]] = {
-    kind.code: kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, errors.UnusableModel | errors.UnsupportedArchitecture)
-}
+_UNUSABLE: Sequence[type[UnusableModel]] = [UnusableModel, *UnusableModel.__subclasses__()]
+_KINDS: Mapping[str, type[SecateurError]] = {kind.code: kind for kind in _UNUSABLE}
 """Errors a child may report by their codes; any other is a discovery that failed."""
 
 
@@ -159,13 +156,13 @@ def failure_of(error: Mapping[str, str]) -> SecateurError:
 
 
 def _not_discovered(model: UndiscoveredModel, version: str | None) -> NotDiscovered:
-    return NotDiscovered(
+    error = NotDiscovered(
         f"{model.architecture} has not been discovered yet: inspect the model, which has it discovered and waits for "
         "that, then ask again",
-        model=model,
-        version=version,
         param="model",
     )
+    error.model, error.version = model, version
+    return error
 
 
 def _require_room(session: Session, team_id: str, settings: Settings) -> None:

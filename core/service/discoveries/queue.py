@@ -12,11 +12,12 @@ from sqlalchemy.orm import Session, aliased
 from core.database import seconds_from_now, seconds_from_statement
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.undiscovered import UndiscoveredModel
-from core.errors import DiscoveryFailed, Problem, summary_of_problem
+from core.errors import DiscoveryFailed
 from core.service.discoveries.states import OPEN
 from core.service.discoveries.tables import DISCOVERY_FAILED, DiscoveryRow, DiscoveryTotalRow
 from core.service.teams import audit
 from core.service.teams.principal import Automation
+from secateur_wire.problems import StoredProblem, summary_of_problem
 
 _FAILED_SECONDS = 3600.0
 """A discovery that ended without a word is forgotten after this long: it may have been the machine."""
@@ -95,7 +96,7 @@ def succeed(session: Session, claimed: ClaimedDiscovery, description: ModelDescr
     return _end(session, claimed.id, claimed.attempt, values, claimed.worker_id)
 
 
-def fail(session: Session, claimed: ClaimedDiscovery, problem: Problem, *, most_attempts: int) -> bool:
+def fail(session: Session, claimed: ClaimedDiscovery, problem: StoredProblem, *, most_attempts: int) -> bool:
     """Keep why nothing was found; one that ended without a word is tried again, up to `most_attempts` times.
 
     False where the discovery is no longer this attempt's.

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 from sqlalchemy.orm import InstrumentedAttribute, Session, sessionmaker
 
 from core.database import seconds_from_now, transaction, transient_reason
-from core.errors import InternalError, SecateurError, TooMany, Unavailable
+from core.errors import InternalError, SecateurError, TooManyRequests, Unavailable
 from core.service.duties.tables import RowFailureRow, RowFailureTotalRow
 from core.service.duties.team_threads import TeamThreads
 
@@ -58,7 +58,7 @@ def is_passing(error: Exception) -> bool:
     """Return whether an error passes by itself: of the database, of a service that is away, of a quota or a rate."""
     if isinstance(error, DBAPIError):
         return transient_reason(error) is not None
-    return isinstance(error, Unavailable | TooMany | TimeoutError)
+    return isinstance(error, Unavailable | TooManyRequests | TimeoutError)
 
 
 def is_tried(duty: str, row_id: InstrumentedAttribute[str] | ColumnElement[str]) -> ColumnElement[bool]:

@@ -210,6 +210,6 @@ _checks = {True: _check_companion, False: _check_weights}
 def _mismatch(path: str, start: int, received: int) -> OffsetMismatch:
     return OffsetMismatch(
         f"{received} bytes of {path} are there: go on from {received}, not from {start}",
-        received=received,
+        members={"received": received},
         param="offset",
     )

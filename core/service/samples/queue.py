@@ -7,9 +7,10 @@ from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.database import seconds_from_now
-from core.errors import Problem, Unavailable, summary_of_problem
+from core.errors import Unavailable
 from core.service.samples.tables import SampleRequestRow
 from secateur_wire.plans import Goal
+from secateur_wire.problems import StoredProblem, summary_of_problem
 
 MOST_ATTEMPTS = 2
 """Workers that take a request before one that ended without an answer is final."""
@@ -72,7 +73,7 @@ def succeed(session: Session, claimed: ClaimedSample, job_id: str | None) -> boo
     return _end(session, claimed, {"state": "ready", "job_id": job_id})
 
 
-def fail(session: Session, claimed: ClaimedSample, problem: Problem) -> bool:
+def fail(session: Session, claimed: ClaimedSample, problem: StoredProblem) -> bool:
     return _end(session, claimed, {"state": "failed", "error": summary_of_problem(problem)})
 
 

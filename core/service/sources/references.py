@@ -4,11 +4,10 @@ They hold all a worker needs to fetch them, and are kept as JSON in the job's `s
 folder of this machine, in the store, on the hub, or nowhere yet (text the model itself generates).
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from core.engine.architectures.architecture import Architecture
 
@@ -169,34 +168,11 @@ class TaskReference(_Reference):
     hub: HubText | None
 
 
-def _kind(value: Any) -> str:
-    """Return the kind of a reference; jobs queued before there were kinds have files and folders of this machine."""
-    if isinstance(value, Mapping):
-        return str(value.get("kind", "folder"))
-    return str(value.kind)
-
-
-ModelReference = Annotated[
-    Annotated[FolderModel, Tag("folder")] | Annotated[StoredModel, Tag("store")] | Annotated[HubModel, Tag("hub")],
-    Discriminator(_kind),
-]
-TextReference = Annotated[
-    Annotated[FileText, Tag("folder")]
-    | Annotated[StoredText, Tag("store")]
-    | Annotated[HubText, Tag("hub")]
-    | Annotated[SelfText, Tag("self")],
-    Discriminator(_kind),
-]
+ModelReference = Annotated[FolderModel | StoredModel | HubModel, Field(discriminator="kind")]
+TextReference = Annotated[FileText | StoredText | HubText | SelfText, Field(discriminator="kind")]
 ImageReference = Annotated[FileImages | StoredImages | HubImages, Field(discriminator="kind")]
 DataReference = Annotated[
-    Annotated[FileText, Tag("folder")]
-    | Annotated[StoredText, Tag("store")]
-    | Annotated[HubText, Tag("hub")]
-    | Annotated[SelfText, Tag("self")]
-    | Annotated[FileImages, Tag("folder_images")]
-    | Annotated[StoredImages, Tag("stored_images")]
-    | Annotated[HubImages, Tag("hub_images")],
-    Discriminator(_kind),
+    FileText | StoredText | HubText | SelfText | FileImages | StoredImages | HubImages, Field(discriminator="kind")
 ]
 """Data that a job calibrates, trains or is evaluated on: texts, or images for a classifier."""
 model_references: TypeAdapter[ModelReference] = TypeAdapter(ModelReference)

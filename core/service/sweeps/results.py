@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from core.errors import ConstraintsNotMet, Problem, SweepFailed
+from core.errors import ConstraintsNotMet, SweepFailed
 from core.service.jobs.schemas import Job
 from core.service.jobs.trade_off import Cost, trade_off
 from core.service.sweeps.figures import OBJECTIVES, cost_of, distance, objective_value, unmet
@@ -10,6 +10,7 @@ from core.service.sweeps.planning import PointState, search_step
 from core.service.sweeps.schemas import Search, Sweep, SweepBody, SweepResults
 from core.service.sweeps.search import Winner
 from secateur_wire.jobs import JobError
+from secateur_wire.problems import StoredProblem
 from secateur_wire.sweeps import BestPoint, Excess, SearchOutcome, SweepPoint
 
 
@@ -168,7 +169,7 @@ def why_nothing(search: Search, points: Sequence[PointState]) -> str:
     )
 
 
-def failure_of(body: SweepBody, points: Sequence[PointState]) -> Problem:
+def failure_of(body: SweepBody, points: Sequence[PointState]) -> StoredProblem:
     """Return the error of a sweep that ended without a result."""
     if body.search is not None:
         return ConstraintsNotMet(why_nothing(body.search, points)).problem()

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.errors import InvalidRequest, SecateurError, TooMany, Unavailable
+from core.errors import InvalidRequest, SecateurError, TooManyRequests, Unavailable
 from core.pipeline.reports.report import Report
 from core.service.jobs import service as jobs
 from core.service.jobs.resolution.hub_lookup import HubFindings
@@ -127,7 +127,7 @@ def _queue(
                 _require_same_model(row, job)
             session.add(point)
             point.job_id, point.again, point.error = job.id, False, None
-    except (TooMany, Unavailable) as error:
+    except (TooManyRequests, Unavailable) as error:
         row.waiting_for = error.message
         return Stepped()
     except SecateurError as error:

@@ -83,7 +83,7 @@ def stored_bytes_missing(session: Session, team_id: str, count: int) -> str:
 
 
 def release_stored(session: Session, team_id: str, count: int) -> None:
-    """Release so many stored bytes; never below zero, since some were stored before bytes were counted."""
+    """Release so many stored bytes; never below zero."""
     session.execute(
         update(TeamRow)
         .where(TeamRow.id == team_id)

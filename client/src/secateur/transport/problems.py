@@ -1,13 +1,13 @@
 """Conversion of answers that refuse a call into errors."""
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from secateur.errors import (
+from secateur.options import OPTIONS
+from secateur_wire.errors import (
     ApiError,
     Conflict,
     Forbidden,
@@ -37,16 +37,14 @@ BY_STATUS: Final[Mapping[int, type[ApiError]]] = {
 }
 
 
-def _named(kind: type[ApiError]) -> Iterator[tuple[str, type[ApiError]]]:
+def _by_code(kind: type[ApiError]) -> dict[str, type[ApiError]]:
+    kinds = {kind.code: kind}
     for each in kind.__subclasses__():
-        yield re.sub(r"(?<=[a-z])(?=[A-Z])", "_", each.__name__).lower(), each
-        yield from _named(each)
+        kinds |= _by_code(each)
+    return kinds
 
 
-BY_CODE: Final[Mapping[str, type[ApiError]]] = {
-    code: kind for code, kind in _named(ApiError) if kind not in {*BY_STATUS.values(), ServerError}
-}
-"""Every class below those of a status, under the code it is named after: `UnknownModel` is `unknown_model`."""
+BY_CODE: Final[Mapping[str, type[ApiError]]] = _by_code(ApiError)
 
 
 class _ProblemDocument(BaseModel):
@@ -65,37 +63,30 @@ def error_from(response: httpx.Response) -> ApiError:
     """Return the error of an answer with status 400 or above, whose body has been read.
 
     The code decides its class where it stands for one that fits the status, else the status does. Without a problem
-    document (a proxy's page) `code` is `http_<status>` and `detail` the start of the body.
+    document (a proxy's page) `code` is `http_<status>` and `detail` the start of the body. Where the field at fault is
+    an object of a job body, the text names the option of `secateur submit` that writes it.
     """
     status = response.status_code
     by_status = BY_STATUS.get(status, ServerError if status >= 500 else ApiError)
-    retry_after = _seconds(response.headers.get("Retry-After"))
-    request_id = response.headers.get("X-Request-Id")
     try:
         problem = _ProblemDocument.model_validate_json(response.content)
     except ValidationError:
         detail = f"{response.url} answered {status} {response.reason_phrase}"
         text = " ".join(response.text.split())[:200]
-        return by_status(
-            status=status,
-            code=f"http_{status}",
-            title=response.reason_phrase,
-            detail=f"{detail}: {text}" if text else detail,
-            retry_after=retry_after,
-            request_id=request_id,
-        )
-    by_code = BY_CODE.get(problem.code, by_status)
-    kind = by_code if issubclass(by_code, by_status) else by_status
-    return kind(
-        status=status,
-        code=problem.code,
-        title=problem.title or response.reason_phrase,
-        detail=problem.detail,
-        param=problem.param,
-        retry_after=retry_after,
-        request_id=request_id,
-        members=problem.model_extra,
-    )
+        error = by_status(f"{detail}: {text}" if text else detail)
+        error.code, error.title = f"http_{status}", response.reason_phrase
+    else:
+        by_code = BY_CODE.get(problem.code, by_status)
+        kind = by_code if issubclass(by_code, by_status) else by_status
+        error = kind(problem.detail, param=problem.param, members=problem.model_extra)
+        error.code, error.title = problem.code, problem.title or response.reason_phrase
+    error.status = status
+    error.retry_after = _seconds(response.headers.get("Retry-After"))
+    error.request_id = response.headers.get("X-Request-Id")
+    option = OPTIONS.get(error.param or "")
+    if option is not None and isinstance(error, InvalidRequest):
+        error.hint = f"`secateur submit`: {option}"
+    return error
 
 
 def _seconds(header: str | None) -> float | None:

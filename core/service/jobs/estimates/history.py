@@ -71,7 +71,7 @@ def estimate_job(
     """
     job, description = resolved.recipe, resolved.model.description
     device = fastest_kind(worker.device for worker in workers)
-    is_fetched = resolved.sources["model"].get("kind", "folder") != "folder"
+    is_fetched = resolved.sources["model"]["kind"] != "folder"
     work: Compute | ClassifierWork
     if isinstance(description, ClassifierDescription):
         work = classifier_work(description, job, _images(session, team_id, job))

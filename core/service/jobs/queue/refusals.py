@@ -2,14 +2,14 @@
 
 from sqlalchemy.orm import Session
 
-from core.errors import Problem
 from core.service.jobs.queue.audit_entries import ACTIONS
 from core.service.jobs.queue.transitions import transition
 from core.service.teams import audit
 from core.service.teams.principal import Automation
+from secateur_wire.problems import StoredProblem
 
 
-def refuse(session: Session, job_id: str, problem: Problem) -> bool:
+def refuse(session: Session, job_id: str, problem: StoredProblem) -> bool:
     """End a job that waits with a problem, as the dispatcher; False where it no longer waits."""
     error = dict(problem)
     written = transition(
