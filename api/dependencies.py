@@ -20,7 +20,7 @@ from core.pagination import LONGEST_CURSOR
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
 from core.service.teams.keys import authenticate
 from core.service.teams.principal import Principal
-from core.validation import spelled
+from secateur_wire.requests import spelled
 from secateur_wire.teams import Role
 
 _bearer = HTTPBearer(auto_error=False, description="An API key: sct_…", scheme_name="ApiKey")

@@ -13,8 +13,9 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.datasets.formats import detect_format
 from core.engine.recovery.request import Recovery
 from core.pipeline.messages import TextSource
-from core.pipeline.recipes.parts import Calibration, Evaluation, Gates, Output
+from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.recipe import Recipe
+from secateur_wire.job_body import Calibration, Evaluation, Gates
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.pruning.masks import lowest_in_groups
 from core.engine.recovery.language import Recovered, recover
-from core.engine.recovery.request import Lora, Recovery
+from core.engine.recovery.request import Recovery
+from secateur_wire.recovery import Lora
 from tests.engine.tiny import make_model, make_tokens
 
 SHARED = Recovery(method="finetune", steps=6, batch_size=4, learning_rate=3e-3, checkpoint_every=100)

@@ -21,7 +21,6 @@ from core.engine.pruning.schedule import counts_at, cubic
 from core.engine.pruning.units.adapter_model import AdapterModel, estimated_gradient
 from core.engine.pruning.units.removal import KeptUnits, kept_mask
 from core.engine.recovery.adapters import MaskedLoraLinear, add_adapters
-from core.engine.recovery.request import Lora
 from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
 from core.engine.resume.kinds import SELECTION
@@ -36,6 +35,7 @@ from core.pipeline.recipes.validation import resolve_request
 from core.progress import WorkStopped
 from core.service.jobs.estimates.compute import compute_cost
 from core.service.jobs.estimates.resources import estimate_resources
+from secateur_wire.recovery import Lora
 from tests.engine.crossing import crossed
 from tests.engine.pruning.test_structured import edit, removal, save
 from tests.engine.resuming import positions, saved_state

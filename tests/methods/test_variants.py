@@ -16,11 +16,11 @@ from core.methods.cost import Tokens
 from core.methods.method_info import MethodInfo
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.passes import walk_for
-from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import resolve_request
 from core.service.jobs.estimates.compute import compute_cost
+from secateur_wire.job_body import Target
 from secateur_wire.methods import Method
 from tests.engine.sweeping import request_for
 from tests.engine.tiny import make_model, make_tokens

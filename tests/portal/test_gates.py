@@ -7,9 +7,9 @@ import httpx
 from playwright.sync_api import Page, expect
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.pipeline.recipes.parts import Gates
 from core.service.jobs.gates import evaluate_gates, gates_report
 from core.storage import Store
+from secateur_wire.job_body import Gates
 from secateur_wire.metrics import Metrics
 from tests.portal.browserless import Browserless
 from tests.portal.conftest import require_accessible

@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.portal.views.error_advice import ADVICE
 from core.database import transaction
-from core.pipeline.recipes.parts import Gates
 from core.service.jobs.gates import evaluate_gates, gates_report
 from core.service.jobs.queue import finish_cancelled
 from core.storage import Store, artifact_prefix
+from secateur_wire.job_body import Gates
 from secateur_wire.jobs import NEEDS_CHANGE
 from secateur_wire.metrics import Metrics
 from tests.portal.browserless import Browserless

@@ -1,10 +1,10 @@
 """Target of a job: whether the artifact is what was asked for."""
 
-from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports.report import Report, TargetReport
 from core.pipeline.results import SearchOutput
 from secateur_wire.base import JsonObject
+from secateur_wire.job_body import Target
 from secateur_wire.metrics import Metrics, Sizes, TargetReached
 from secateur_wire.reports import GateResult
 

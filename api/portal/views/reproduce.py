@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from core.pipeline.recipes.parts import ModelLimits
+from secateur_wire.job_body import ModelLimits
 
 _WIDTH: Final = 100
 _CONTINUED: Final = " \\\n  "

@@ -16,15 +16,14 @@ Only verified artifacts of this service may have these keys; the file they name 
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.architectures.unit_kind import axis_dimension, run_name
 from core.engine.architectures.unit_registry import BLOCK_KINDS
 from core.errors import UnsafeConfig, UnusableModel
-
-Layout: TypeAlias = Literal["uniform", "per_layer"]
+from secateur_wire.job_body import Layout as Layout
 
 LAYERS_KEY: Final = "secateur_layers"
 AUTO_MAP_KEY: Final = "auto_map"

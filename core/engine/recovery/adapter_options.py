@@ -5,8 +5,9 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from core.engine.options.base import BudgetOptions
-from core.engine.recovery.request import Lora, Recovery
+from core.engine.recovery.request import Recovery
 from core.engine.removals.widths.options import WidthOptions
+from secateur_wire.recovery import Lora
 
 _QUICK_TOKENS = 512
 """Tokens of a training step of `budget: quick`, where a sequence is not longer."""

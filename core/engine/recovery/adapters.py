@@ -17,8 +17,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from core.engine.recovery.request import Lora
 from core.errors import UnsupportedArchitecture
+from secateur_wire.recovery import Lora
 
 ADAPTER = "default"
 

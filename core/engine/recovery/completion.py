@@ -5,8 +5,9 @@ from collections.abc import Collection
 from core.engine.architectures.description import ModelDescription
 from core.engine.recovery.recovery_info import RecoveryInfo
 from core.engine.recovery.registry import RECOVERIES, recoveries_where
-from core.engine.recovery.request import Lora, Recovery
+from core.engine.recovery.request import Recovery
 from core.errors import InvalidRequest
+from secateur_wire.recovery import Lora
 
 _OF_LANGUAGE_MODELS = (
     "lora",

@@ -9,9 +9,10 @@ from core.engine.options.base import MethodParameters
 from core.engine.recovery.request import Recovery
 from core.engine.removals.removal import Removal
 from core.methods.registry import get_method, parse_parameters
-from core.pipeline.recipes.parts import Calibration, Evaluation, Gates, Output, Target
+from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.validation import ResolvedRequest
 from core.validation import invalid_request
+from secateur_wire.job_body import Calibration, Evaluation, Gates, Target
 
 
 class Recipe(BaseModel, frozen=True):

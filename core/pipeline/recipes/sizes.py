@@ -12,8 +12,8 @@ from core.engine.removals.cut import Cut
 from core.engine.removals.size import Figure
 from core.errors import InvalidSparsity, InvalidTarget
 from core.methods.registry import get_method, parse_parameters
-from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+from secateur_wire.job_body import Target
 
 _AGREEMENT = 1e-9
 """Largest difference of a sparsity, given too as in a job's own recipe, from the one the target means."""

@@ -9,7 +9,7 @@ from core.engine.datasets.text_files import read_documents
 from core.engine.datasets.token_windows import calibration_windows, evaluation_windows, mixed_windows, training_windows
 from core.engine.recovery.request import Recovery, most_sequences, own_sequences
 from core.pipeline.messages import LanguageSpec, TextSource
-from core.pipeline.recipes.parts import Evaluation
+from secateur_wire.job_body import Evaluation
 
 
 def calibration_set(spec: LanguageSpec, tokenizer: PreTrainedTokenizerBase | None) -> Tensor | None:

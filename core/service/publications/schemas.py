@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
-from core.validation import spelled
+from secateur_wire.requests import spelled
 
 _Secret = Annotated[SecretStr, Field(min_length=1, max_length=8000)]
 _Line = Annotated[

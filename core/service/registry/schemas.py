@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from core.validation import spelled
+from secateur_wire.requests import spelled
 from secateur_wire.uploads import UploadKind
 
 Name = Annotated[

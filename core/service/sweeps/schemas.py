@@ -4,10 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from core.pipeline.recipes.parts import ModelLimits
 from core.service.jobs.trade_off import TradeOff
-from core.validation import RequestObject, spelled
 from secateur_wire import sweeps as wire
+from secateur_wire.job_body import ModelLimits
+from secateur_wire.requests import RequestObject, spelled
 
 MOST_POINTS = 500
 """Most points of one sweep; of a search, methods times sparsities."""

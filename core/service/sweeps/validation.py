@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 
 from core.errors import InvalidRequest, NotDiscovered, SecateurError, Unavailable
 from core.methods.registry import get_method
-from core.pipeline.recipes.parts import Evaluation
 from core.pipeline.recipes.validation import check_without_model
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
@@ -25,6 +24,7 @@ from core.service.sweeps.tables import SweepPointRow
 from core.settings import Settings
 from core.storage import Store
 from core.validation import describe_error
+from secateur_wire.job_body import Evaluation
 from secateur_wire.sweeps import SkippedPoint
 
 UNKNOWN_PATTERN: Final = ""

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Final
 
-from core.validation import spelled
+from secateur_wire.requests import spelled
 
 Pointer = Annotated[
     str,

@@ -10,9 +10,9 @@ from core.service.triggers.json_pointer import Pointer
 from core.service.triggers.placeholders import Placeholder
 from core.service.triggers.schedule import check_cron, check_timezone
 from core.service.triggers.templates import NAME
-from core.validation import RequestObject, spelled
 from secateur_wire import triggers as wire
 from secateur_wire.jobs import Estimate, JobError
+from secateur_wire.requests import RequestObject, spelled
 
 Description = Annotated[str, StringConstraints(max_length=1000)]
 PlaceholderName = Annotated[

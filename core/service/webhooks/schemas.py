@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from core.http.address_policy import LONGEST_URL
-from core.validation import LabelName, spelled
+from secateur_wire.requests import LabelName, spelled
 from secateur_wire.webhooks import WebhookType
 
 MOST_WEBHOOKS = 50

@@ -12,8 +12,9 @@ from core.engine.models.folder import open_model
 from core.engine.recovery.completion import check_matching, complete_image_recovery
 from core.engine.recovery.distill.hidden_states import matched_layers, mean_error, relative_error
 from core.engine.recovery.protocols import Teacher
-from core.engine.recovery.request import Lora, Recovery
+from core.engine.recovery.request import Recovery
 from core.errors import InvalidRequest
+from secateur_wire.recovery import Lora
 from tests.engine.recovering import tiny_lora, train
 from tests.engine.tiny import make_model
 

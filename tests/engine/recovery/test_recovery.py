@@ -21,12 +21,13 @@ from core.engine.recovery.distill.predictions import are_kept
 from core.engine.recovery.language import Recovered, recover
 from core.engine.recovery.pace import Pace, rate
 from core.engine.recovery.protocols import Teacher
-from core.engine.recovery.request import Lora, Recovery
+from core.engine.recovery.request import Recovery
 from core.engine.recovery.training import Training
 from core.engine.recovery.zero_pattern import ZeroPattern
 from core.engine.resume.kinds import STEP
 from core.errors import InvalidRequest, RecoveryDiverged, UnsupportedArchitecture, ZerosRefilled
 from core.progress import WorkStopped
+from secateur_wire.recovery import Lora
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed
 from tests.engine.recovering import SHARED, linears_of, make_pruned, save, tiny_lora, train, train_among

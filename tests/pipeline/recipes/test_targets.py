@@ -17,9 +17,9 @@ from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
 from core.errors import InvalidTarget
 from core.methods.registry import parse_parameters
-from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import ResolvedRequest
+from secateur_wire.job_body import Target
 from tests.engine.tiny import CONFIGS, make_model
 
 ROUND_TO = 8

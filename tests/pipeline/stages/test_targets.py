@@ -18,7 +18,6 @@ from core.engine.resume.kinds import LATENCY, STATE
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.passes import walk_for
 from core.pipeline.plans import make_unit_removal_plan
-from core.pipeline.recipes.parts import Target
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.results import LatencySearch, TimedShape
 from core.pipeline.stages import search as latency_search
@@ -29,6 +28,7 @@ from core.pipeline.stages.search import (
     search_model,
     shape_config,
 )
+from secateur_wire.job_body import Target
 from tests.engine.crossing import crossed
 from tests.engine.resuming import positions, saved_state
 from tests.engine.sweeping import request_for, save, sweep

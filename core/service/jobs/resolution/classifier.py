@@ -13,13 +13,14 @@ from core.engine.recovery.request import Recovery
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.pipeline.recipes.outputs import resolve_output
-from core.pipeline.recipes.parts import Calibration, Output
+from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method, calibrated_variant
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.images import ImageNeeds, resolve_images
 from core.service.jobs.schemas import JobBody
 from core.service.sources.references import ImageReference
+from secateur_wire.job_body import Calibration
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.pipeline.recipes.alignment import aligned_request
 from core.pipeline.recipes.outputs import losses_of, resolve_output
-from core.pipeline.recipes.parts import Calibration, Evaluation, Output
+from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method, calibrated_variant, resolve_request
@@ -34,7 +34,8 @@ from core.service.jobs.resolution.text import SELF, TextNeeds, generated_text, r
 from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, JobBody
 from core.service.sources.references import SelfText, TextReference, Use
 from core.storage import Store
-from core.validation import RequestObject
+from secateur_wire.job_body import Calibration, Evaluation
+from secateur_wire.requests import RequestObject
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, most_sequences, own_sequences, stage_texts
 from core.errors import InvalidRequest, SecateurError
 from core.methods.registry import get_method
-from core.pipeline.recipes.parts import Calibration
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model
 from core.service.jobs.resolution.text import SELF, TRAINING_SEED, TextNeeds, generated_text, resolve_text
 from core.service.jobs.schemas import JobBody
 from core.service.sources.references import SelfText, TextReference
 from core.storage import Store
+from secateur_wire.job_body import Calibration
 
 _TEACHER = "recovery.teacher"
 
