@@ -1,6 +1,5 @@
 """The client against the real API and database."""
 
-import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -8,12 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
-from typer.main import get_group
 
 from core.settings import Settings
 from secateur import Client, errors
-from secateur.cli import app
-from secateur.options import OPTIONS
 from tests.model_folders import write_llama
 
 
@@ -54,8 +50,6 @@ def test_what_is_no_object_is_told_what_is_expected_and_the_option_that_says_it(
             call(**{**job_body, "calibration": "x"})
         assert str(caught.value).startswith('calibration: expected an object such as {"dataset": "x"} with dataset')
         assert str(caught.value).endswith("(`secateur submit`: --calibration NAME)")
-    offered = {option for each in get_group(app).commands["submit"].params for option in each.opts}
-    assert set(re.findall(r"--[a-z-]+(?= |$)", " ".join(OPTIONS.values()))) - {"--max"} <= offered
 
 
 def test_a_job_is_submitted_once_listed_cancelled_and_followed(service: Client, job_body: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from api.openapi.examples import EXAMPLES
 from api.portal.forms.job import field_for_param, form_of, minimal, read_body
 from api.portal.forms.job_defaults import with_calibration, with_evaluation, with_method, with_target
-from api.portal.forms.job_fields import job_fields
+from api.portal.forms.job_fields import job_fields, shown_default
 from api.portal.session import Form, read_form
 from api.portal.views.method_cards import MethodGroup, method_groups
 from api.portal.views.reproduce import commands_for
@@ -84,6 +84,16 @@ BODIES: list[dict[str, Any]] = [
     },
     {
         "model": "tiny",
+        "method": "flap",
+        "sparsity": 0.2,
+        "parameters": {"seed": 3},
+        "calibration": {"dataset": "numbers", "generated": 4, "seed": 3},
+        "evaluation": {"prompts": ["Once", "upon a time"], "prompt_tokens": 9},
+        "gates": {"max_export_kl": 0.01},
+        "output": {"layout": "per_layer", "exports": [{"format": "gguf", "types": ["F16", "Q8_0"]}]},
+    },
+    {
+        "model": "tiny",
         "method": "iterative-magnitude",
         "sparsity": 0.9,
         "parameters": {"scale_dropout": False, "scan_images": None, "allocation": "uniform"},
@@ -104,10 +114,11 @@ def test_a_body_is_the_same_through_the_form(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_field_of_every_method_has_a_kind_and_its_default_is_itself_again(method: str) -> None:
     for name, field in job_fields(method).items():
-        if not field.shown_default:
+        default = shown_default(field)
+        if not default:
             continue
         part, dot, own = name.partition(".")
-        body = read_body(Form({"method": [method], name: [field.shown_default], **_leading(part)}))
+        body = read_body(Form({"method": [method], name: [default], **_leading(part)}))
         said = body[part][own] if dot else body[part]
         assert said == (field.default if field.kind != "lines" else [*field.default]), name
 
@@ -206,7 +217,7 @@ def test_curl_command_and_python_submit_that_body(body: dict[str, Any], sent: li
 
 def test_the_command_says_it_with_options_where_they_can() -> None:
     with_options = [body["method"] for body in BODIES if "--body" not in commands_for(body, "http://x").cli]
-    assert with_options == ["wanda", "wanda", "magnitude", "recover", "bonsai"]
+    assert with_options == ["wanda", "wanda", "magnitude", "recover", "bonsai", "flap"]
 
 
 def test_every_method_is_on_one_card_by_what_it_leaves_and_needs() -> None:

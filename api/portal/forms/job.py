@@ -9,12 +9,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from api.http.bodies import parse_body
-from api.portal.forms.job_fields import METADATA, PARAMETERS, Field, job_fields, json_or_text, one_a_line
+from api.portal.forms.job_fields import job_fields, json_or_text, one_a_line, read_value, write_value
 from api.portal.session import Form
 from core.engine.recovery.registry import RECOVERIES
 from core.methods.registry import METHODS
 from core.service.jobs.schemas import JobBody
+from secateur_wire.job_fields import Entry, Field
 
+PARAMETERS: Final = "parameters."
+METADATA: Final = "metadata"
 _LEADING: Final = {"calibration": "dataset", "recovery": "method"}
 """Parts of the body that are sent only where this field of theirs is filled in."""
 
@@ -30,7 +33,7 @@ def read_body(form: Form) -> dict[str, Any]:
     for name, values in form.lists.items():
         field = known.get(name)
         if field is not None:
-            _put(body, name, field.read(values))
+            _put(body, name, read_value(field, values))
         elif name.startswith(PARAMETERS):
             body.setdefault("parameters", {})[name.removeprefix(PARAMETERS)] = json_or_text(values[-1])
         elif name.startswith(f"{METADATA}."):
@@ -63,8 +66,7 @@ def form_of(body: Mapping[str, Any]) -> Form:
     known = job_fields(str(body.get("method", "")), body.get("pattern"))
     lists: dict[str, list[str]] = {}
     for name, value in _leaves(body):
-        field = known.get(name) or Field(name, "loose", "", "")
-        texts = field.write(value)
+        texts = write_value(known.get(name) or Field(Entry(name), "loose"), value)
         if texts:
             lists[name] = texts
     return Form(lists)

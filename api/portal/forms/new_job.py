@@ -1,13 +1,13 @@
 """A job while it is written down: what its form says, what that would mean, and what is wrong with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
 from api.portal.forms import job_defaults
 from api.portal.forms.job import field_for_param, form_of, minimal, read_body
-from api.portal.forms.job_fields import Field, job_fields, parameter_fields
+from api.portal.forms.job_fields import job_fields
 from api.portal.session import Form
 from api.state import ApiState
 from core.database import transaction
@@ -21,6 +21,7 @@ from core.service.teams.principal import Principal
 from core.validation import describe_error
 from secateur_wire.datasets import Dataset
 from secateur_wire.discoveries import Discovery
+from secateur_wire.job_fields import Field, parameter_fields
 
 GOAL = "goal"
 """Field that names the one of `GOALS` that counts; the others are not sent."""
@@ -68,7 +69,7 @@ class Draft:
         return self.method.variant(self.form.get("pattern")) if self.method else None
 
     @property
-    def fields(self) -> dict[str, Field]:
+    def fields(self) -> Mapping[str, Field]:
         return job_fields(self.form.get("method"), self.form.get("pattern"))
 
     @property

@@ -11,8 +11,10 @@ from starlette.responses import RedirectResponse, Response
 
 from api.dependencies import State
 from api.events.after_commit import hint_after_commit
+from api.portal.formatting import count
 from api.portal.forms.job import lines_of, minimal
-from api.portal.forms.new_job import FILLED_FOR, ONCE, Draft, draft_job, form_of_job, shown_variant
+from api.portal.forms.job_fields import rows_of, shown_default
+from api.portal.forms.new_job import FILLED_FOR, GOALS, ONCE, Draft, draft_job, form_of_job, shown_variant
 from api.portal.rendering import is_partial, page
 from api.portal.session import Form, Posted, Viewer, read_form
 from api.portal.views.method_cards import method_groups
@@ -30,6 +32,7 @@ from core.service.plans.assumptions import USUAL_METHODS
 from core.service.registry.service import list_datasets, list_models
 from core.service.teams.principal import Principal
 from secateur_wire.datasets import Dataset
+from secateur_wire.job_fields import ENTRIES
 from secateur_wire.models import Model
 
 router = APIRouter(prefix="/new/full")
@@ -151,10 +154,28 @@ def _changes(request: Request, sent: Form, draft: Draft, choices: _Choices, *, w
     return page(request, "full_form/changes.html", context)
 
 
+def _offered(draft: Draft, choices: _Choices) -> dict[str, list[tuple[str, str]]]:
+    """Return the values that fields with checkboxes offer, each with what is to be said of it."""
+    is_of_images = draft.inspection is not None and draft.inspection.classes is not None
+    fitting = [each for each in choices.datasets if (each.images is not None) is is_of_images]
+    return {
+        "datasets": [
+            (each.name, f"{count(each.characters)} characters" if each.images is None else f"{each.images} images")
+            for each in fitting
+        ],
+        "tasks": [(each.id, each.title.partition(": ")[2]) for each in TASKS.values()],
+    }
+
+
 def _context(request: Request, draft: Draft, choices: _Choices) -> dict[str, Any]:
     url = f"{request.url.scheme}://{request.url.netloc}"
     used = draft.form.lists.keys() | draft.errors.keys()
     return {
+        "rows_of": lambda group: rows_of(group, draft.fields),
+        "shown_default": shown_default,
+        "goals": GOALS,
+        "entries": ENTRIES,
+        "offered": _offered(draft, choices),
         "names_of": lambda part: [name for name in draft.fields if name.startswith(part)],
         "is_used": lambda names: not used.isdisjoint(names),
         "lines_of": lines_of,
@@ -165,7 +186,6 @@ def _context(request: Request, draft: Draft, choices: _Choices) -> dict[str, Any
         "choices": choices,
         "groups": method_groups(),
         "fits": {each.method: each for each in draft.inspection.methods} if draft.inspection else {},
-        "tasks": TASKS.values(),
         "usual_methods": {task: METHODS[each].title for task, each in USUAL_METHODS.items()},
         "commands": commands_for(minimal(draft.body), url) if draft.body else None,
     }

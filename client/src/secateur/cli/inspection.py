@@ -1,92 +1,22 @@
 """`secateur inspect`: a model looked at, or a job body tried without submitting it."""
 
-from typing import Annotated
-
-import typer
 from pydantic import JsonValue
 
-from secateur.cli.job_options import JobOptions
+from secateur.cli.job_options import JobOptions, job_body, takes_job_options
 from secateur.cli.output import JsonOption, WaitShown, connect, print_json, print_pairs, print_table
-from secateur.cli.submit import (
-    CalibrationOption,
-    EvaluationOption,
-    EvaluationSamplesOption,
-    ExportOption,
-    FormatOption,
-    GeneratedOption,
-    LayoutOption,
-    LengthOption,
-    ModelArgument,
-    ParameterOption,
-    PatternOption,
-    PromptOption,
-    PromptTokensOption,
-    SamplesOption,
-    SeedOption,
-    SparsityOption,
-    TargetOption,
-    TaskLimitOption,
-    TaskOption,
-)
+from secateur.cli.submit import ModelArgument
 from secateur.formatting import count, size
 from secateur_wire.jobs import Estimate, Inspection
 from secateur_wire.progress import between, seconds_range
 
 
-def inspect(
-    model: ModelArgument,
-    method: Annotated[
-        str | None,
-        typer.Option(help="How to prune. Unset: the usual method for the model, if there are options of a job."),
-    ] = None,
-    sparsity: SparsityOption = None,
-    target: TargetOption = None,
-    pattern: PatternOption = None,
-    parameter: ParameterOption = None,
-    calibration: CalibrationOption = None,
-    calibration_samples: SamplesOption = None,
-    calibration_generated: GeneratedOption = None,
-    sequence_length: LengthOption = None,
-    seed: SeedOption = None,
-    evaluation: EvaluationOption = None,
-    evaluation_samples: EvaluationSamplesOption = None,
-    task: TaskOption = None,
-    task_limit: TaskLimitOption = None,
-    prompt: PromptOption = None,
-    prompt_tokens: PromptTokensOption = None,
-    format: FormatOption = None,
-    layout: LayoutOption = None,
-    export: ExportOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@takes_job_options()
+def inspect(model: ModelArgument, job: JobOptions, as_json: JsonOption = False) -> None:
     """Show what a model is and which methods fit; with options of a job, what that would need, without submitting it.
 
     A method, and a calibration that the method needs, are assumed where none is named.
     """
-    options = JobOptions(
-        model=model,
-        method=method or "",
-        sparsity=sparsity,
-        target=target,
-        pattern=pattern,
-        parameters=parameter or [],
-        calibration=calibration,
-        calibration_samples=calibration_samples,
-        calibration_generated=calibration_generated,
-        sequence_length=sequence_length,
-        seed=seed,
-        evaluation=evaluation or [],
-        evaluation_samples=evaluation_samples,
-        tasks=task or [],
-        task_limit=task_limit,
-        prompts=prompt or [],
-        prompt_tokens=prompt_tokens,
-        format=format,
-        layout=layout,
-        exports=export or [],
-    )
-    body = options.body()
-    del body["model"]
+    body = job_body(job)
     with connect() as client:
         inspection = client.inspect(model, on_wait=WaitShown(), **body)
     if as_json:

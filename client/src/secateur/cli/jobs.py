@@ -7,6 +7,7 @@ import typer
 from pydantic import JsonValue
 
 from secateur.cli.identifiers import JobArgument
+from secateur.cli.job_options import named_values
 from secateur.cli.output import (
     JsonOption,
     age,
@@ -48,12 +49,7 @@ def jobs(
     """List jobs, newest first or as asked; `attempts` shows who tried one."""
     if context.invoked_subcommand is not None:
         return
-    labels = {}
-    for text in metadata or []:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise typer.BadParameter(f"--metadata {text!r}: write KEY=VALUE")
-        labels[key] = value
+    labels = named_values(metadata or [], "--metadata")
     with connect() as client:
         listed = client.jobs(status=status, method=method, model=model, metadata=labels, search=search, sort=sort)
         fetched = list(islice(listed, limit + 1))

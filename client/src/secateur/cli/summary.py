@@ -7,13 +7,20 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.end_options import JunitOption, MarkdownOption
 from secateur.cli.identifiers import JobArgument
 from secateur.cli.output import JsonOption, connect, explain, print_json
 from secateur.client import Client
 from secateur.errors import NotFound
 from secateur.jobs import Job
 from secateur.summary import Summary, summarise
+
+SummaryOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write how the job ended as JSON.")]
+MarkdownOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write how the job ended as Markdown, for a comment.")
+]
+JunitOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the gates as JUnit XML, a test case each.")
+]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -10,7 +11,7 @@ import typer
 from pydantic import JsonValue
 
 from secateur.cli.identifiers import complete, complete_model
-from secateur.cli.job_options import JobOptions
+from secateur.cli.job_options import JobOptions, job_body, takes_job_options
 from secateur.cli.output import (
     JsonOption,
     age,
@@ -22,18 +23,6 @@ from secateur.cli.output import (
     print_table,
     say,
 )
-from secateur.cli.submit import (
-    CalibrationOption,
-    EvaluationOption,
-    EvaluationSamplesOption,
-    GeneratedOption,
-    LengthOption,
-    QueueOption,
-    SamplesOption,
-    TaskLimitOption,
-    TaskOption,
-)
-from secateur.cli.sweep_options import SweepOptions
 from secateur.cli.watch import INTERRUPTED
 from secateur.client import Client
 from secateur.formatting import count, number
@@ -55,7 +44,61 @@ SweepArgument = Annotated[
 CONSTRAINTS_NOT_MET: Final = "constraints_not_met"
 
 
+@dataclass(frozen=True)
+class SweepOptions:
+    """A sweep as options describe it. What is None is left to the server's defaults."""
+
+    job: JobOptions
+    model: str | None = None
+    methods: list[str] = field(default_factory=list)
+    sparsities: list[float] = field(default_factory=list)
+    grid: list[str] = field(default_factory=list)
+    search: str | None = None
+    subject_to: list[str] = field(default_factory=list)
+    probe_samples: int | None = None
+    max_jobs: int | None = None
+    name: str | None = None
+    max_concurrent: int | None = None
+    skip_invalid: bool = False
+
+    def body(self) -> dict[str, Any]:
+        """Return the sweep's body. Raises typer.BadParameter for options that make no valid body."""
+        if not self.model:
+            raise typer.BadParameter("name the model with --model, or give a whole sweep as FILE")
+        if not self.methods:
+            raise typer.BadParameter("name a method with --method; `secateur methods` lists them")
+        body: dict[str, Any] = {"job": {"model": self.model, **job_body(self.job)}} | self._what_varies()
+        for name in ("name", "max_concurrent"):
+            if getattr(self, name) is not None:
+                body[name] = getattr(self, name)
+        return body | ({"skip_invalid": True} if self.skip_invalid else {})
+
+    def _what_varies(self) -> dict[str, Any]:
+        if self.search is None:
+            if self.subject_to or self.probe_samples is not None or self.max_jobs is not None:
+                raise typer.BadParameter("--subject-to, --probe-samples and --max-jobs need --search OBJECTIVE")
+            grid: dict[str, Any] = {"method": self.methods}
+            if self.sparsities:
+                grid["sparsity"] = self.sparsities
+            return {"grid": grid | dict(_axis(text) for text in self.grid)}
+        if self.grid:
+            raise typer.BadParameter("--grid: a search chooses its own points; set one value in a FILE instead")
+        search: dict[str, Any] = {
+            "objective": self.search,
+            "subject_to": dict(_limit(text) for text in self.subject_to),
+            "methods": self.methods,
+        }
+        if self.sparsities:
+            search["sparsities"] = self.sparsities
+        if self.max_jobs is not None:
+            search["max_jobs"] = self.max_jobs
+        if self.probe_samples is not None:
+            search["probe"] = {"samples": self.probe_samples}
+        return {"search": search}
+
+
 @sweep_app.command("run")
+@takes_job_options("calibration", "evaluation", "running")
 def run(
     file: Annotated[
         Path | None,
@@ -78,18 +121,15 @@ def run(
             help="Values of anything else of a job, as JSON: parameters.block_size=[64, 128]. Repeatable.",
         ),
     ] = None,
-    calibration: CalibrationOption = None,
-    calibration_samples: SamplesOption = None,
-    calibration_generated: GeneratedOption = None,
-    sequence_length: LengthOption = None,
-    evaluation: EvaluationOption = None,
-    evaluation_samples: EvaluationSamplesOption = None,
-    task: TaskOption = None,
-    task_limit: TaskLimitOption = None,
-    queue: QueueOption = None,
+    *,
+    job: JobOptions,
     search: Annotated[
-        Literal["min_parameters", "min_bytes", "min_latency"] | None,
-        typer.Option(help="Search for the cheapest model that keeps --subject-to, in place of running all."),
+        str | None,
+        typer.Option(
+            metavar="OBJECTIVE",
+            help="Search for the cheapest model that keeps --subject-to, in place of running all: min_parameters, "
+            "min_bytes or min_latency.",
+        ),
     ] = None,
     subject_to: Annotated[
         list[str] | None,
@@ -113,19 +153,8 @@ def run(
     With --wait the exit code says how it ended: 0 succeeded, 1 failed or cancelled, 3 no model keeps the limits.
     """
     options = SweepOptions(
-        job=JobOptions(
-            model=model or "",
-            method="",
-            calibration=calibration,
-            calibration_samples=calibration_samples,
-            calibration_generated=calibration_generated,
-            sequence_length=sequence_length,
-            evaluation=evaluation or [],
-            evaluation_samples=evaluation_samples,
-            tasks=task or [],
-            task_limit=task_limit,
-            queue=queue,
-        ),
+        job=job,
+        model=model,
         methods=method or [],
         sparsities=sparsity or [],
         grid=grid or [],
@@ -280,7 +309,7 @@ def _row(point: SweepPoint, best: list[str]) -> tuple[str, ...]:
 
 
 def _read_body(file: Path, options: SweepOptions) -> dict[str, Any]:
-    if options != SweepOptions(job=JobOptions(model="", method="")):
+    if options != SweepOptions(job={}):
         raise typer.BadParameter("FILE says everything: leave the options out")
     try:
         body: JsonValue = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
@@ -289,3 +318,24 @@ def _read_body(file: Path, options: SweepOptions) -> dict[str, Any]:
     if not isinstance(body, dict) or "job" not in body:
         raise typer.BadParameter(f'{file}: write a JSON object such as {{"job": {{"model": "NAME"}}, "grid": {{…}}}}')
     return body
+
+
+def _axis(text: str) -> tuple[str, list[JsonValue]]:
+    path, separator, written = text.partition("=")
+    try:
+        values: JsonValue = json.loads(written) if separator and path else None
+    except ValueError:
+        values = None
+    if not isinstance(values, list) or not values:
+        raise typer.BadParameter(f"--grid {text!r}: write PATH=LIST, such as parameters.block_size=[64, 128]")
+    return path, values
+
+
+def _limit(text: str) -> tuple[str, float]:
+    name, separator, written = text.partition("=")
+    try:
+        return name, float(written if separator else "")
+    except ValueError:
+        raise typer.BadParameter(
+            f"--subject-to {text!r}: write LIMIT=VALUE, such as max_perplexity_ratio=1.1"
+        ) from None

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from secateur.cli.end_options import JunitOption, MarkdownOption, SummaryOption
 from secateur.cli.identifiers import JobArgument
 from secateur.cli.output import JsonOption, connect, explain, print_job, print_json
-from secateur.cli.summary import SummaryFiles
+from secateur.cli.summary import JunitOption, MarkdownOption, SummaryFiles, SummaryOption
 from secateur.client import Client
 from secateur.formatting import duration
 from secateur.jobs import Job

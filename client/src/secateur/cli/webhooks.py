@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from secateur.cli.identifiers import complete
-from secateur.cli.job_options import pairs
+from secateur.cli.job_options import named_values
 from secateur.cli.output import JsonOption, connect, explain, moment, print_json, print_pairs, print_table, say
 from secateur.formatting import printable
 from secateur_wire.webhooks import CreatedWebhook, Delivery, DeliveryState, Webhook
@@ -73,7 +73,7 @@ def create_webhook(
     """Make a webhook and print its secret, this once. Needs an admin key, as all changes do."""
     with connect() as client:
         webhook = client.create_webhook(
-            url, description=description, types=types or [], metadata=pairs(metadata or [], "--metadata")
+            url, description=description, types=types or [], metadata=named_values(metadata or [], "--metadata")
         )
     _print_created(webhook, as_json)
 
@@ -95,7 +95,7 @@ def update_webhook(
             url=url,
             description=description,
             types=[] if all_types else types or None,
-            metadata=pairs(metadata, "--metadata") if metadata else None,
+            metadata=named_values(metadata, "--metadata") if metadata else None,
         )
     _print(changed, as_json)
 

@@ -6,7 +6,6 @@ from typing import Final
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from secateur.options import OPTIONS
 from secateur_wire.errors import (
     ApiError,
     Conflict,
@@ -21,6 +20,7 @@ from secateur_wire.errors import (
     Unauthenticated,
     Unavailable,
 )
+from secateur_wire.job_options import option_for
 
 BY_STATUS: Final[Mapping[int, type[ApiError]]] = {
     400: InvalidRequest,
@@ -83,7 +83,7 @@ def error_from(response: httpx.Response) -> ApiError:
     error.status = status
     error.retry_after = _seconds(response.headers.get("Retry-After"))
     error.request_id = response.headers.get("X-Request-Id")
-    option = OPTIONS.get(error.param or "")
+    option = option_for(error.param)
     if option is not None and isinstance(error, InvalidRequest):
         error.hint = f"`secateur submit`: {option}"
     return error

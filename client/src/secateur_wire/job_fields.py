@@ -1,0 +1,379 @@
+"""Fields of a job body as people fill them in, on the command line and in forms.
+
+`GROUPS` is the one table of how a field is asked for: its group and order, its option, its label. What kind of value it
+takes, its bounds, its default and its description are those of the body's JSON schema.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel
+
+Kind = Literal["text", "number", "choice", "lines", "pairs", "json", "loose"]
+YES_OR_NO: Final = ("true", "false")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Entry of the table: how one field is asked for, by its dotted path in the body.
+
+    `option` is the option of `secateur submit`, with `metavar` for its value and `help` where that is not `hint`. An
+    option on an object takes each of its members that has none of its own. In forms the field has a `label`, else its
+    name in words, and a `hint`, else the schema's description; `offers` names a list of values to choose from, `empty`
+    says what an empty field means: with `all`, that is no limit.
+
+    `needs` is the field without which this one says nothing, `follows` the one whose value it has where it is unset,
+    `also` another that its option fills in too. `is_single`: one member of the object is all that there may be.
+    `is_of_text`: only language models have it.
+    """
+
+    path: str
+    option: str = ""
+    metavar: str = ""
+    help: str = ""
+    label: str = ""
+    hint: str = ""
+    offers: str = ""
+    empty: str = ""
+    needs: str = ""
+    follows: str = ""
+    also: str = ""
+    is_single: bool = False
+    is_of_text: bool = False
+
+
+_LENGTH: Final = "--sequence-length"
+_NUMBER_OR_ALL: Final = "N|all"
+_PAIR: Final = "NAME=VALUE"
+
+GROUPS: Final[Mapping[str, tuple[Entry, ...]]] = {
+    "model": (Entry("model", offers="models"),),
+    "method": (
+        Entry(
+            "method",
+            "--method",
+            help="How to prune; `secateur methods` lists them. Unset: the usual one for a language model.",
+        ),
+    ),
+    "target": (
+        Entry(
+            "sparsity",
+            "--sparsity",
+            hint="Share that goes, 0 to below 1: of the prunable weights, or, structured, of all parameters. 0.5 is "
+            "usual for zeros, 0.1 to 0.3 for structured methods.",
+        ),
+        Entry(
+            "target",
+            "--target",
+            _PAIR,
+            help="In place of --sparsity: parameters=1e8, bytes=2.5e8 or latency_ratio=0.7, at most.",
+            is_single=True,
+        ),
+        Entry("target.parameters", label="Parameters, at most", hint="That are left, or are not zero."),
+        Entry(
+            "target.bytes",
+            label="Bytes, at most",
+            hint="Of the artifact; for zeros with output format packed.",
+        ),
+        Entry(
+            "target.latency_ratio",
+            label="Latency ratio, at most",
+            hint="Pruned over dense, below 1; structured methods. The worker searches for it.",
+        ),
+        Entry(
+            "pattern",
+            "--pattern",
+            hint="unstructured, n:m, which keeps n of every m weights, such as 2:4, or structured. Unset: what the "
+            "method does first.",
+            offers="patterns",
+        ),
+        Entry("parameters", "--parameter", _PAIR, help="A parameter of the method; VALUE is JSON, or else text."),
+    ),
+    "calibration": (
+        Entry(
+            "calibration.dataset",
+            "--calibration",
+            "NAME",
+            help="The text to calibrate on: a registered one, one of the hub, or self, which the model itself writes. "
+            "For image classifiers a set of labelled images.",
+            offers="datasets",
+            empty="none",
+        ),
+        Entry(
+            "calibration.samples",
+            "--calibration-samples",
+            _NUMBER_OR_ALL,
+            hint="Sequences, or images; all for all there are.",
+            needs="calibration.dataset",
+        ),
+        Entry(
+            "calibration.sequence_length",
+            _LENGTH,
+            help="Tokens in a sequence, in calibration and evaluation.",
+            needs="calibration.dataset",
+            is_of_text=True,
+        ),
+        Entry(
+            "calibration.generated",
+            "--calibration-generated",
+            "N",
+            label="Written by the model",
+            hint="Sequences of text that the model itself writes, beside those of the set.",
+            needs="calibration.dataset",
+            is_of_text=True,
+        ),
+        Entry(
+            "calibration.seed",
+            "--seed",
+            help="Seed of everything random in the run.",
+            hint="Of what is drawn.",
+            needs="calibration.dataset",
+            also="parameters.seed",
+        ),
+    ),
+    "evaluation": (
+        Entry(
+            "evaluation.datasets",
+            "--evaluation",
+            "NAME",
+            help="A text to measure perplexity on, or a set of images to measure accuracy on.",
+            hint="Measured before and after: perplexity, or images' accuracy. Also sets of the hub (wikitext, c4, "
+            "org/name), or self.",
+            offers="datasets",
+        ),
+        Entry(
+            "evaluation.samples",
+            "--evaluation-samples",
+            _NUMBER_OR_ALL,
+            label="Samples of each",
+            hint="Windows of text, or images.",
+            empty="all",
+            needs="evaluation.datasets",
+        ),
+        Entry(
+            "evaluation.sequence_length",
+            _LENGTH,
+            needs="evaluation.datasets",
+            follows="calibration.sequence_length",
+            is_of_text=True,
+        ),
+        Entry(
+            "evaluation.tasks",
+            "--task",
+            "NAME",
+            label="Zero-shot tasks",
+            help="A zero-shot task to measure accuracy on.",
+            hint="Accuracy on questions, dense and pruned. They take long on a CPU: limit the questions.",
+            offers="tasks",
+            is_of_text=True,
+        ),
+        Entry(
+            "evaluation.task_limit",
+            "--task-limit",
+            _NUMBER_OR_ALL,
+            label="Questions of each task, at most",
+            empty="all",
+            needs="evaluation.tasks",
+            is_of_text=True,
+        ),
+        Entry(
+            "evaluation.prompts",
+            "--prompt",
+            "TEXT",
+            hint="Texts that dense and pruned continue; the report shows both.",
+            is_of_text=True,
+        ),
+        Entry(
+            "evaluation.prompt_tokens",
+            "--prompt-tokens",
+            "N",
+            label="Tokens of each continuation",
+            needs="evaluation.prompts",
+            is_of_text=True,
+        ),
+    ),
+    "recovery": (
+        Entry(
+            "recovery.method",
+            "--recovery",
+            "METHOD",
+            label="Recovery",
+            help="Train after pruning, zeros kept: lora (adapters), for example, or distill (from the dense model).",
+            empty="none",
+        ),
+        Entry("recovery.dataset", "--recovery-dataset", "NAME", offers="datasets", needs="recovery.method"),
+        Entry("recovery.minutes", hint="Of training, at most."),
+        Entry("recovery.steps", "--recovery-steps", needs="recovery.method"),
+        Entry("recovery.learning_rate"),
+        Entry(
+            "recovery",
+            "--recovery-parameter",
+            _PAIR,
+            help='Anything else of the recovery; VALUE is JSON, or else text: learning_rate=1e-4, lora={"r": 16}.',
+            needs="recovery.method",
+        ),
+    ),
+    "gates": (
+        Entry("gates.max_perplexity_ratio", "--max-perplexity-ratio", label="Perplexity, pruned / dense, at most"),
+        Entry("gates.max_accuracy_drop", "--max-accuracy-drop", label="Fall in accuracy, at most"),
+        Entry("gates.max_task_accuracy_drop", "--max-task-accuracy-drop", label="Fall in accuracy on tasks, at most"),
+        Entry(
+            "gates.max_latency_ratio",
+            "--max-latency-ratio",
+            label="Time, pruned / dense, at most",
+            hint="Largest pruned / dense time. Kept only beyond the noise of the timings, at least 5 %.",
+        ),
+        Entry("gates.max_bytes", "--max-bytes", label="Bytes of weights, at most"),
+        Entry("gates.max_bytes_ratio", "--max-bytes-ratio", label="Bytes, stored / dense, at most"),
+        Entry("gates.max_parameters", "--max-parameters", label="Parameters not zero, at most"),
+        Entry("gates.max_export_kl", "--max-export-kl", label="KL divergence of added files, at most"),
+    ),
+    "output": (
+        Entry(
+            "output.format",
+            "--format",
+            "FORM",
+            help="Form of the weights: packed, for example, has bitmasks and surviving values. `download --unpack` "
+            "restores plain ones.",
+        ),
+        Entry("output.layout", "--layout"),
+        Entry("output.compression"),
+        Entry(
+            "output.exports",
+            "--export",
+            "FORM:TYPES",
+            label="Added files",
+            help="Files to add, each run by what it is for before the job ends: gguf:F16,Q8_0 for llama.cpp.",
+            hint='For llama.cpp: [{"format": "gguf", "types": ["Q8_0"]}]',
+        ),
+    ),
+    "running": (
+        Entry("queue", "--queue", hint="The queue of the workers to run it."),
+        Entry("priority", "--priority"),
+        Entry("time_limit_seconds", "--time-limit", "SECONDS", label="Time limit, seconds"),
+        Entry("metadata", "--metadata", "KEY=VALUE", label="Labels", hint="Labels to find the job by."),
+    ),
+}
+"""Fields by group, in the order in which people are asked for them."""
+
+ENTRIES: Final[Mapping[str, Entry]] = {entry.path: entry for entries in GROUPS.values() for entry in entries}
+"""Entries by path."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """Field of a request, as its JSON schema and the table describe it.
+
+    `kind` lines: texts, one a line; pairs: NAME=VALUE, one a line; json: JSON; loose: JSON, or else text. The bounds
+    are of numbers, `options` of choices, `is_open` says that the number may be null where unset means another.
+    """
+
+    entry: Entry
+    kind: Kind
+    type: str = ""
+    description: str = ""
+    default: Any = None
+    options: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    is_open: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.entry.path
+
+    @property
+    def label(self) -> str:
+        return self.entry.label or self.name.rpartition(".")[2].replace("_", " ").capitalize()
+
+    @property
+    def hint(self) -> str:
+        return self.entry.hint or self.description
+
+    @property
+    def takes_all(self) -> bool:
+        """Tell whether it is a number for which `all`, which is null in the body, can be given."""
+        return self.is_open or self.entry.empty == "all"
+
+
+@cache
+def body_fields(body: type[BaseModel]) -> Mapping[str, Field]:
+    """Return every field of a job body by its path: those of the table in its order, then all others."""
+    schema = body.model_json_schema()
+    leaves = dict(_leaves(schema))
+    in_order = [*(path for path in ENTRIES if path in leaves), *(path for path in leaves if path not in ENTRIES)]
+    return {path: _field(schema, path, leaves[path]) for path in in_order}
+
+
+@cache
+def parameter_fields(parameters: type[BaseModel]) -> Mapping[str, Field]:
+    """Return the fields of a method's parameters by their paths in the body."""
+    schema = parameters.model_json_schema()
+    return {path: _field(schema, path, leaf) for path, leaf in _members("parameters", schema)}
+
+
+def _leaves(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, inner in schema["properties"].items():
+        part = _resolved(schema, inner)
+        if "properties" in part:
+            yield from _members(name, part)
+        elif name != "parameters":
+            yield name, inner
+
+
+def _members(name: str, part: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for own, leaf in part["properties"].items():
+        yield f"{name}.{own}", leaf
+
+
+def _resolved(schema: Mapping[str, Any], inner: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a schema with its reference resolved, and without null as the one alternative."""
+    alternatives = [each for each in inner.get("anyOf", ()) if each.get("type") != "null"]
+    if len(alternatives) == 1:
+        inner = {**inner, **alternatives[0]}
+    if "$ref" in inner:
+        inner = {**schema["$defs"][inner["$ref"].rpartition("/")[2]], **inner}
+    return inner
+
+
+def _field(schema: Mapping[str, Any], path: str, inner: Mapping[str, Any]) -> Field:
+    leaf = _resolved(schema, inner)
+    is_number = leaf.get("type") in ("integer", "number")
+    default = leaf.get("default")
+    minimum = leaf.get("minimum")
+    if minimum is None and leaf.get("type") == "number":
+        minimum = leaf.get("exclusiveMinimum")
+    return Field(
+        entry=ENTRIES.get(path) or Entry(path),
+        kind=_kind(leaf),
+        type=leaf.get("type", ""),
+        description=leaf.get("description", ""),
+        default=default,
+        options=_options(leaf),
+        minimum=minimum,
+        maximum=leaf.get("maximum"),
+        is_open=is_number and default is not None and {"type": "null"} in inner.get("anyOf", ()),
+    )
+
+
+def _options(leaf: Mapping[str, Any]) -> tuple[str, ...]:
+    if leaf.get("type") == "boolean":
+        return YES_OR_NO
+    return (leaf["const"],) if "const" in leaf else tuple(leaf.get("enum", ()))
+
+
+def _kind(leaf: Mapping[str, Any]) -> Kind:
+    kind = leaf.get("type")
+    if _options(leaf):
+        return "choice"
+    if kind in ("integer", "number"):
+        return "number"
+    if kind == "string":
+        return "text"
+    if kind == "array" and leaf.get("items", {}).get("type") == "string":
+        return "lines"
+    if kind == "object" and any(each.get("type") == "string" for each in leaf.get("patternProperties", {}).values()):
+        return "pairs"
+    return "loose" if "anyOf" in leaf and kind is None else "json"

@@ -1,0 +1,238 @@
+"""Options of `secateur submit`: the job body that they say, and the options that say a job body."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from pydantic import JsonValue
+
+from secateur_wire.job_body import JobBody
+from secateur_wire.job_fields import ENTRIES, GROUPS, Entry, Field, body_fields
+
+_ALL: Final = "all"
+_MOST_NAMED: Final = 3
+"""Options of one object that are all named where it is refused."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """Option of the command line, and the entries of the table that it fills in, one or several with the same value.
+
+    `field` is that of the first one, None where that is an object: then the option takes each of its members that has
+    no option of its own.
+    """
+
+    entries: tuple[Entry, ...]
+    field: Field | None
+    group: str
+
+    @property
+    def name(self) -> str:
+        return self.entries[0].option
+
+    @property
+    def path(self) -> str:
+        return self.entries[0].path
+
+    @property
+    def usage(self) -> str:
+        """Return the option as it is written: --calibration NAME."""
+        return f"{self.name} {self.metavar}".rstrip()
+
+    @property
+    def metavar(self) -> str:
+        return self.entries[0].metavar or "|".join(self.field.options if self.field else ())
+
+    @property
+    def help(self) -> str:
+        """Return the words that say what it is for."""
+        entry = self.entries[0]
+        words = entry.help or (self.field and (self.field.hint or f"{self.field.label}.")) or ""
+        return f"{'Gate. ' if self.group == 'gates' else ''}{words}{' Repeatable.' if self.is_list else ''}"
+
+    @property
+    def is_list(self) -> bool:
+        """Tell whether it is given once for each of several values."""
+        return self.field.type in ("array", "object") if self.field else not self.entries[0].is_single
+
+    @property
+    def is_of_object(self) -> bool:
+        """Tell whether it writes an object of the body, or a member of one."""
+        return self.field is None or self.field.kind == "pairs" or "." in self.path
+
+    def read(self, given: Any) -> JsonValue:
+        """Return the value of the body that was given. Raises ValueError where it is none."""
+        match self.field:
+            case None:
+                texts = given if self.is_list else [given]
+                return {name: _json_or_text(value) for name, value in pairs(texts, self.name, self.metavar).items()}
+            case Field(kind="pairs"):
+                return dict(pairs(given, self.name, self.metavar))
+            case Field(kind="lines"):
+                return list(given)
+            case Field(type="array"):
+                return [self._read_export(each) for each in given]
+            case Field(takes_all=True):
+                return self._read_number_or_all(given)
+            case Field(kind="number") if isinstance(given, str):
+                return _json_or_text(given)
+            case _:
+                value: JsonValue = given
+                return value
+
+    def write(self, value: Any) -> list[str]:
+        """Return the texts that are to be given for a value of the body."""
+        match self.field:
+            case None:
+                return [f"{name}={_text_read_back(each)}" for name, each in value.items()]
+            case Field(kind="pairs"):
+                return [f"{name}={each}" for name, each in value.items()]
+            case Field(kind="lines"):
+                return list(value)
+            case Field(type="array"):
+                return [f"{each['format']}:{','.join(each['types'])}" for each in value]
+            case _:
+                return [_ALL if value is None else value if isinstance(value, str) else json.dumps(value)]
+
+    def _read_export(self, text: str) -> JsonValue:
+        form, _, types = text.partition(":")
+        if not form or not all(named := types.split(",")):
+            raise ValueError(f"{self.name} {text!r}: write FORM:TYPE, or FORM:TYPE,TYPE, such as gguf:F16,Q8_0")
+        return {"format": form, "types": [*named]}
+
+    def _read_number_or_all(self, text: str) -> JsonValue:
+        if text != _ALL and (not text.isdecimal() or int(text) < 1):
+            raise ValueError(f"{self.name} {text!r}: give a number of at least 1, or `{_ALL}`")
+        return None if text == _ALL else int(text)
+
+
+@cache
+def job_options() -> Mapping[str, Option]:
+    """Return every option of a job by its name, in the order of the table."""
+    fields = body_fields(JobBody)
+    options: dict[str, Option] = {}
+    for group, entries in GROUPS.items():
+        for entry in (each for each in entries if each.option):
+            of_one = (*(options[entry.option].entries if entry.option in options else ()), entry)
+            options[entry.option] = Option(of_one, fields.get(of_one[0].path), group)
+    return options
+
+
+def body_of(given: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """Return the part of a job body that options say: `given` has the value of each by its name.
+
+    A value is a number or a text, or a list of texts where the option may be repeated. Raises ValueError, which says
+    what to write instead.
+    """
+    body: dict[str, Any] = {}
+    for option in (each for each in job_options().values() if each.name in given):
+        value = option.read(given[option.name])
+        entries = [each for each in option.entries if not each.needs or ENTRIES[each.needs].option in given]
+        paths = [*(each.path for each in entries), *(each.also for each in option.entries if each.also)]
+        if not paths:
+            needed = [job_options()[ENTRIES[each.needs].option].usage for each in option.entries]
+            raise ValueError(f"{option.name} needs {' or '.join(needed)}")
+        for path in paths:
+            _put(body, path, value, option)
+    return body
+
+
+def _put(body: dict[str, Any], path: str, value: Any, option: Option) -> None:
+    if option.field is not None:
+        holder, name = _holder(body, path)
+        holder.setdefault(name, value)
+        return
+    members = body.setdefault(path, {})
+    if twice := members.keys() & value.keys():
+        raise ValueError(f"{option.name} {min(twice)} has an option of its own, which is given too")
+    members.update(value)
+
+
+def _holder(body: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """Return the object that holds a field, made where it is missing, and the field's name there."""
+    part, dot, name = path.partition(".")
+    return (body.setdefault(part, {}), name) if dot else (body, part)
+
+
+def options_for(body: Mapping[str, JsonValue]) -> list[tuple[str, str]] | None:
+    """Return the options, each with its text, that say a body but for its model; None where they cannot say it all."""
+    options = job_options()
+    wanted = {name: value for name, value in body.items() if name != "model"}
+    values = _values(wanted)
+    texts = {name: options[name].write(values[name]) for name in options if name in values}
+    given = {name: written if options[name].is_list else written[0] for name, written in texts.items()}
+    try:
+        is_complete = body_of(given) == _with_followed(wanted)
+    except ValueError:
+        return None
+    return [(name, text) for name, written in texts.items() for text in written] if is_complete else None
+
+
+def _values(body: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """Return the value that each option would need; those on objects get what no other option takes."""
+    remaining = _copied(body)
+    values: dict[str, Any] = {}
+    for option in (each for each in job_options().values() if each.field is not None):
+        also = [each.also for each in option.entries if each.also]
+        for path in (*(each.path for each in option.entries), *also):
+            holder, name = _holder(remaining, path)
+            is_meant = name in holder and (path not in also or option.name in values)
+            if is_meant and values.setdefault(option.name, holder[name]) == holder[name]:
+                del holder[name]
+    left = {each.name: remaining.get(each.path) for each in job_options().values() if each.field is None}
+    return values | {name: members for name, members in left.items() if members}
+
+
+def _with_followed(body: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """Return a body with the values that it leaves to be those of another field, as an option says them."""
+    settled = _copied(body)
+    for entry in (each for each in ENTRIES.values() if each.follows):
+        (followed, source), (holder, name), (needed, leading) = (
+            _holder(settled, path) for path in (entry.follows, entry.path, entry.needs)
+        )
+        if source in followed and leading in needed:
+            holder.setdefault(name, followed[source])
+    return {name: value for name, value in settled.items() if value != {}}
+
+
+def _copied(body: Mapping[str, JsonValue]) -> dict[str, Any]:
+    return {name: dict(value) if isinstance(value, dict) else value for name, value in body.items()}
+
+
+def option_for(param: str | None) -> str | None:
+    """Return the options, as they are written, that write an object of a job body; None for any other field."""
+    options = [each for each in job_options().values() if each.path.partition(".")[0] == param and each.is_of_object]
+    if not options:
+        return None
+    needed = {entry.needs for option in options for entry in option.entries}
+    named = [each for each in options if each.path in needed][:1] or options[:_MOST_NAMED]
+    return ", ".join(each.usage for each in named) + (" and the like" if len(options) > len(named) > 1 else "")
+
+
+def pairs(given: Iterable[str], option: str, metavar: str) -> dict[str, str]:
+    """Parse NAME=VALUE, each name once. Raises ValueError where one is no pair, or a name comes twice."""
+    by_name: dict[str, str] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise ValueError(f"{option} {text!r}: write {metavar}")
+        if name in by_name:
+            raise ValueError(f"{option} {name} is given twice")
+        by_name[name] = value
+    return by_name
+
+
+def _json_or_text(text: str) -> JsonValue:
+    """Parse JSON such as `0.5`, `true`, `[1, 2]` and `"0.5"`; what is no JSON, like `row`, is text."""
+    try:
+        value: JsonValue = json.loads(text, parse_constant=lambda constant: constant)
+    except ValueError:
+        return text
+    return value
+
+
+def _text_read_back(value: JsonValue) -> str:
+    """Return a value as it is parsed back: text stays plain only where it is not valid JSON."""
+    return value if isinstance(value, str) and _json_or_text(value) == value else json.dumps(value)

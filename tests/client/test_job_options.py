@@ -1,0 +1,63 @@
+"""The table of a job body's fields, and the options of the command line that come from it."""
+
+import pytest
+from pydantic import JsonValue
+
+from secateur_wire.job_body import JobBody
+from secateur_wire.job_fields import ENTRIES, body_fields
+from secateur_wire.job_options import body_of, job_options, option_for, options_for
+
+FIXED = {"output.dtype"}
+"""Fields with one value alone: nobody is asked for them."""
+
+
+def test_every_field_of_a_job_body_is_asked_for() -> None:
+    fields = body_fields(JobBody)
+    objects = {path for path in ENTRIES if path not in fields}
+    assert objects == {"target", "parameters", "recovery"} <= JobBody.model_fields.keys()
+    assert {path for path in fields if path not in ENTRIES and path.partition(".")[0] not in objects} == FIXED
+
+
+def test_what_an_entry_refers_to_is_there() -> None:
+    for entry in ENTRIES.values():
+        assert {entry.needs, entry.follows, entry.also.partition(".")[0]} <= {"", *ENTRIES}, entry
+        assert not entry.needs or ENTRIES[entry.needs].option, entry
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"method": "wanda", "evaluation": {"samples": 4}},
+        {"method": "wanda", "evaluation": {"prompt_tokens": 4}},
+        {"method": "wanda", "calibration": {"dataset": "a", "seed": 3}},
+        {"method": "wanda", "calibration": {"dataset": "a"}, "evaluation": {"datasets": ["a"], "sequence_length": 8}},
+        {"method": "wanda", "output": {"compression": 0.5}},
+        {"method": "wanda", "output": {"exports": [{"format": "a:b", "types": ["c"]}]}},
+        {"method": "wanda", "pattern": None},
+    ],
+)
+def test_what_options_would_say_otherwise_they_do_not_say(body: dict[str, JsonValue]) -> None:
+    assert options_for({"model": "m", **body}) is None
+
+
+def test_a_length_that_the_evaluation_takes_from_the_calibration_is_said_once() -> None:
+    body: dict[str, JsonValue] = {
+        "calibration": {"dataset": "a", "sequence_length": 8, "seed": 3},
+        "evaluation": {"datasets": ["b"]},
+        "parameters": {"seed": 3, "ratio": 0.5},
+    }
+    options = options_for(body)
+    assert options is not None and ("--sequence-length", "8") in options
+    assert [value for name, value in options if name in ("--seed", "--parameter")] == ["ratio=0.5", "3"]
+
+
+def test_a_parameter_keeps_its_own_seed() -> None:
+    given = {"--parameter": ["seed=5"], "--seed": 7, "--calibration": "a"}
+    assert body_of(given) == {"parameters": {"seed": 5}, "calibration": {"dataset": "a", "seed": 7}}
+
+
+def test_a_refused_object_is_told_the_options_that_write_it() -> None:
+    assert option_for("evaluation") == "--evaluation NAME"
+    assert option_for("gates") == "--max-perplexity-ratio, --max-accuracy-drop, --max-task-accuracy-drop and the like"
+    assert option_for("queue") is None and option_for(None) is None
+    assert all(option_for(each.path) for each in job_options().values() if each.field is None)
