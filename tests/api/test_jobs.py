@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.app import create_app
 from core.database import transaction
+from core.engine.architectures.describe import describe_folder
 from core.methods.registry import METHODS
 from core.service.jobs.queue import claim, finish_succeeded
 from core.service.jobs.tables import JobEventRow, JobRow
@@ -194,7 +195,8 @@ def finished(api: TestClient, body: dict[str, Any], sessions: Sessions, store: L
     with transaction(sessions) as session:
         claimed = claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
         assert claimed is not None and claimed.job_id == job
-        assert finish_succeeded(session, job, 1, metrics={"a": 1}, report={"layers": []}, files=files)
+        report = {"layers": [], "artifact": describe_folder(folder).model_dump(mode="json")}
+        assert finish_succeeded(session, job, 1, metrics={"a": 1}, report=report, files=files)
     return job
 
 
@@ -225,7 +227,7 @@ def test_a_report_is_there_once_the_job_is_over(
     api: TestClient, job_body: dict[str, Any], sessions: Sessions, store: LocalStore, settings: Settings
 ) -> None:
     job = finished(api, job_body, sessions, store, settings)
-    assert api.get(f"/v1/jobs/{job}/report").json() == {"layers": []}
+    assert api.get(f"/v1/jobs/{job}/report").json()["layers"] == []
     waiting = api.post("/v1/jobs", json=job_body).json()["id"]
     missing = api.get(f"/v1/jobs/{waiting}/report")
     assert missing.status_code == 404 and "queued" in missing.json()["detail"]

@@ -8,9 +8,10 @@ import pytest
 from secateur import Client, errors
 from secateur.jobs import Job
 from secateur.transport.problems import error_from
+from secateur_wire.errors import RunFailed
 from tests.client.script import JOB_ID, Script, job, life
 
-ENDS_OF_ATTEMPTS = (errors.RunFailed,)
+ENDS_OF_ATTEMPTS = (RunFailed,)
 """What a job ended with, never an answer to a request; but for those two which any request can meet."""
 ANSWERED_TOO = (errors.DiskFull, errors.InternalError)
 FAMILIES = (errors.ServerError, *ENDS_OF_ATTEMPTS)
@@ -33,7 +34,7 @@ def test_a_refusal_is_raised_as_the_class_it_has_on_the_server(kind: type[errors
     document = {"title": kind.title, "status": kind.status, "detail": "as told", "code": kind.code, "param": "p"}
     answer = httpx.Response(kind.status, json=document, request=httpx.Request("GET", "http://server/"))
     refused = error_from(answer)
-    assert type(refused) is kind and str(refused) == refused.detail == "as told"
+    assert type(refused) is kind is getattr(errors, kind.__name__) and str(refused) == refused.detail == "as told"
     assert (refused.code, refused.status, refused.title, refused.param) == (kind.code, kind.status, kind.title, "p")
 
 

@@ -71,4 +71,4 @@ def test_other_ids_and_models_that_are_jobs_can_be_shortened(
     assert "is revoked" in here("keys", "revoke", here("keys", "create", "--json").json["id"][:-1]).out
     assert here("keys", "revoke", key[:5]).code == 2
     job = succeeded_job(live_api, sessions, store, tmp_path / "artifact", model=model)
-    assert here("inspect", f"job:{job[:-1]}", "--json").json["family"] == "llama", "its artifact was looked at"
+    assert here("inspect", f"job:{job[:-1]}", "--json").json["family"] == "Llama", "its artifact was looked at"

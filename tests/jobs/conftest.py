@@ -23,7 +23,7 @@ def new_job(sessions: sessionmaker[Session], team: str) -> NewJob:
             attempts_allowed=attempts,
             body={},
             sources={
-                "model": {"name": "tiny", "path": "/models/tiny", "revision": "sha256:0"},
+                "model": {"kind": "folder", "name": "tiny", "path": "/models/tiny", "revision": "sha256:0"},
                 "calibration": None,
                 "evaluation": [],
             },

@@ -38,7 +38,7 @@ def settings(settings: Settings, store_settings: Settings) -> Settings:
 
 
 def job(team: str, **columns: object) -> JobRow:
-    model = {"name": "tiny", "path": "/tiny", "revision": "0"}
+    model = {"kind": "folder", "name": "tiny", "path": "/tiny", "revision": "0"}
     return JobRow(
         id=new_id("job"),
         team_id=team,

@@ -1,5 +1,7 @@
 """Errors the client raises: the server's refusals, which are those of `secateur_wire.errors`, and its own.
 
+How a job ended is never an answer to a call: it is JobFailed with the end's code.
+
 SecateurError
 ├── ApiError                the server refused, with a problem document (RFC 9457): the tree of `secateur_wire.errors`
 ├── ConfigurationError      no API key, or a URL that is none
@@ -18,8 +20,58 @@ SecateurError
 """
 
 from secateur.job_document import JobDocument
-from secateur_wire.errors import *  # noqa: F403
-from secateur_wire.errors import SecateurError
+from secateur_wire.errors import ApiError as ApiError
+from secateur_wire.errors import Conflict as Conflict
+from secateur_wire.errors import CorruptSafetensors as CorruptSafetensors
+from secateur_wire.errors import DestinationRefused as DestinationRefused
+from secateur_wire.errors import DestinationUnavailable as DestinationUnavailable
+from secateur_wire.errors import DiscoveryFailed as DiscoveryFailed
+from secateur_wire.errors import DiskFull as DiskFull
+from secateur_wire.errors import DoesNotFit as DoesNotFit
+from secateur_wire.errors import Forbidden as Forbidden
+from secateur_wire.errors import GatedModel as GatedModel
+from secateur_wire.errors import HubUnavailable as HubUnavailable
+from secateur_wire.errors import IdempotencyConflict as IdempotencyConflict
+from secateur_wire.errors import IndivisibleWidth as IndivisibleWidth
+from secateur_wire.errors import InternalError as InternalError
+from secateur_wire.errors import InvalidParameters as InvalidParameters
+from secateur_wire.errors import InvalidPattern as InvalidPattern
+from secateur_wire.errors import InvalidRequest as InvalidRequest
+from secateur_wire.errors import InvalidSparsity as InvalidSparsity
+from secateur_wire.errors import InvalidTarget as InvalidTarget
+from secateur_wire.errors import MissingTensors as MissingTensors
+from secateur_wire.errors import ModelTooLarge as ModelTooLarge
+from secateur_wire.errors import NoArtifact as NoArtifact
+from secateur_wire.errors import NotDiscovered as NotDiscovered
+from secateur_wire.errors import NotFiniteWeights as NotFiniteWeights
+from secateur_wire.errors import NotFound as NotFound
+from secateur_wire.errors import OffsetMismatch as OffsetMismatch
+from secateur_wire.errors import PathEscapes as PathEscapes
+from secateur_wire.errors import PayloadTooLarge as PayloadTooLarge
+from secateur_wire.errors import PickleCheckpoint as PickleCheckpoint
+from secateur_wire.errors import QuotaExceeded as QuotaExceeded
+from secateur_wire.errors import RangeNotSatisfiable as RangeNotSatisfiable
+from secateur_wire.errors import RateLimited as RateLimited
+from secateur_wire.errors import SecateurError as SecateurError
+from secateur_wire.errors import ServerError as ServerError
+from secateur_wire.errors import SlowRequest as SlowRequest
+from secateur_wire.errors import StoreOfAnother as StoreOfAnother
+from secateur_wire.errors import StoreUnavailable as StoreUnavailable
+from secateur_wire.errors import TooFewImages as TooFewImages
+from secateur_wire.errors import TooLittleText as TooLittleText
+from secateur_wire.errors import TooManyRequests as TooManyRequests
+from secateur_wire.errors import Unauthenticated as Unauthenticated
+from secateur_wire.errors import Unavailable as Unavailable
+from secateur_wire.errors import UnknownDataset as UnknownDataset
+from secateur_wire.errors import UnknownMethod as UnknownMethod
+from secateur_wire.errors import UnknownModel as UnknownModel
+from secateur_wire.errors import UnknownQueue as UnknownQueue
+from secateur_wire.errors import UnsafeAddress as UnsafeAddress
+from secateur_wire.errors import UnsafeConfig as UnsafeConfig
+from secateur_wire.errors import UnsupportedArchitecture as UnsupportedArchitecture
+from secateur_wire.errors import UnusableDataset as UnusableDataset
+from secateur_wire.errors import UnusableModel as UnusableModel
+from secateur_wire.errors import UploadRefused as UploadRefused
 
 
 class ConfigurationError(SecateurError):
