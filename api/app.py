@@ -18,13 +18,10 @@ from api.portal.app import create_portal
 from api.process.proxies import behind_proxies
 from api.routes import (
     artifacts,
-    audit,
     datasets,
     discoveries,
-    events,
+    fleet,
     health,
-    hooks,
-    hub_token,
     identifiers,
     jobs,
     keys,
@@ -33,15 +30,12 @@ from api.routes import (
     models,
     plans,
     publications,
-    queues,
-    retention,
     samples,
     sweeps,
-    teams,
+    team,
     triggers,
     uploads,
     webhooks,
-    workers,
 )
 from api.state import ApiState, build_state
 from core import telemetry
@@ -109,23 +103,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         discoveries,
         datasets,
         jobs,
-        events,
         artifacts,
         publications,
         sweeps,
         keys,
-        teams,
-        hub_token,
-        retention,
-        audit,
-        workers,
-        queues,
+        team,
+        fleet,
         identifiers,
         uploads,
         samples,
         webhooks,
         triggers,
-        hooks,
     ):
         app.include_router(each.router)
     if chosen.metrics_port is None:

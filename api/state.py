@@ -7,8 +7,8 @@ from celery import Celery
 from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.process.backing_metrics import metrics_registry
 from api.process.listener import EventListener
+from api.process.metrics import metrics_registry
 from api.process.rate_limits import Rates
 from api.process.readiness import ReadinessChecks
 from api.process.refused_keys import RefusedKeys

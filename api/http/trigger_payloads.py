@@ -2,9 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Request
+from fastapi import BackgroundTasks, Depends, Header, Request
+from starlette.responses import Response
 
 from api.dependencies import State
+from api.events.after_commit import hint_after_commit
 from api.http.bodies import parse_body, parsed, read_body
 from api.process.proxies import client_address
 from api.state import ApiState
@@ -12,7 +14,7 @@ from core.database import transaction
 from core.errors import ApiError, NotFound
 from core.service.triggers import service
 from core.service.triggers.authentication import LONGEST_EVENT_ID, SentHeaders
-from core.service.triggers.firing import TriggerDelivery
+from core.service.triggers.firing import Fired, TriggerDelivery
 from core.service.triggers.tables import TriggerRow
 
 PAYLOAD = {
@@ -103,3 +105,12 @@ async def _read_delivery(request: Request, state: ApiState, headers: SentHeaders
 
 SentByMember = Annotated[TriggerDelivery, Depends(_delivery)]
 SentToUrl = Annotated[TriggerDelivery, Depends(_proven)]
+
+
+def firing_response(fired: Fired, state: ApiState, background: BackgroundTasks) -> Response:
+    """Answer 201 where a job was made (workers are told of it), 200 where none was, or one before."""
+    if fired.job is not None:
+        hint_after_commit(background, state, fired.job)
+    headers = {"Idempotency-Replayed": "true"} if fired.firing.outcome == "duplicate" else {}
+    status = 201 if fired.firing.outcome == "accepted" else 200
+    return Response(fired.firing.model_dump_json(), status, headers, media_type="application/json")

@@ -5,10 +5,10 @@ from sqlalchemy.orm import Session
 from starlette.responses import Response
 
 from api.dependencies import Admin, After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
-from api.http.body_errors import BODY_ERRORS
 from api.http.problem_documents import as_invalid_request, problems
 from api.http.routing import Router
 from api.routes.discoveries import LATER, answer_later
+from api.routes.jobs import BODY_ERRORS
 from core.database import transaction
 from core.errors import (
     Conflict,

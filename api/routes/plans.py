@@ -3,10 +3,10 @@
 from starlette.responses import Response
 
 from api.dependencies import DatabaseSession, State, Viewer
-from api.http.body_errors import BODY_ERRORS
 from api.http.problem_documents import problems
 from api.http.routing import Router
 from api.routes.discoveries import LATER, answer_later
+from api.routes.jobs import BODY_ERRORS
 from core.errors import (
     DiscoveryFailed,
     InvalidRequest,

@@ -1,4 +1,7 @@
-"""Triggers: templates of jobs that a pipeline, the hub or the clock fires."""
+"""Triggers: templates of jobs that a pipeline, the hub or the clock fires.
+
+Their secret URLs, below `/v1/hooks`, are for pipelines and hubs, which have no API key.
+"""
 
 from typing import Annotated, Any
 
@@ -10,15 +13,25 @@ from starlette.responses import Response
 from api.dependencies import After, CreateOnce, DatabaseSession, Limit, Member, State, Viewer
 from api.http.problem_documents import problems
 from api.http.routing import Router
-from api.http.trigger_answers import firing_response
-from api.http.trigger_payloads import PAYLOAD, IdempotencyKey, SentByMember
+from api.http.trigger_payloads import PAYLOAD, IdempotencyKey, SentByMember, SentToUrl, TriggerOfUrl, firing_response
 from api.routes.jobs import SUBMIT_ERRORS
 from core.database import transaction
-from core.errors import Conflict, Forbidden, IdempotencyConflict, InvalidRequest, NotFound, Unauthenticated
+from core.errors import (
+    Conflict,
+    Forbidden,
+    IdempotencyConflict,
+    InvalidRequest,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    SlowRequest,
+    Unauthenticated,
+    Unavailable,
+)
 from core.service.triggers import service
 from core.service.triggers.authentication import SentHeaders
 from core.service.triggers.definitions import trigger_answer
-from core.service.triggers.firing import fire_by_hand
+from core.service.triggers.firing import fire_by_hand, fire_by_url
 from core.service.triggers.schemas import (
     Firing,
     IssuedTrigger,
@@ -32,17 +45,17 @@ from core.service.triggers.validation import look_up_template
 from secateur_wire.base import Page
 from secateur_wire.triggers import TriggerVersion
 
-router = Router(prefix="/v1/triggers", tags=["triggers"])
+router = Router(prefix="/v1", tags=["triggers"])
 
 
-@router.get("", responses=problems(Unauthenticated, InvalidRequest))
+@router.get("/triggers", responses=problems(Unauthenticated, InvalidRequest))
 def list_triggers(caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None) -> Page[Trigger]:
     """The team's triggers, newest first, without their secrets."""
     return service.list_triggers(session, caller.team_id, limit=limit, after=after)
 
 
 @router.post(
-    "",
+    "/triggers",
     status_code=201,
     response_model=IssuedTrigger,
     responses=problems(Unauthenticated, Forbidden, Conflict, IdempotencyConflict, *SUBMIT_ERRORS),
@@ -61,13 +74,15 @@ def create_trigger(body: TriggerBody, request: Request, caller: Member, state: S
     return once.answer(caller, body, create)
 
 
-@router.get("/{trigger_id}", responses=problems(Unauthenticated, NotFound))
+@router.get("/triggers/{trigger_id}", responses=problems(Unauthenticated, NotFound))
 def get_trigger(trigger_id: str, caller: Viewer, session: DatabaseSession) -> Trigger:
     """A trigger by id or name, without its secrets."""
     return trigger_answer(service.find(session, caller.team_id, trigger_id))
 
 
-@router.patch("/{trigger_id}", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, *SUBMIT_ERRORS))
+@router.patch(
+    "/triggers/{trigger_id}", responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, *SUBMIT_ERRORS)
+)
 def update_trigger(
     trigger_id: str, changes: TriggerChanges, request: Request, caller: Member, state: State
 ) -> IssuedTrigger:
@@ -88,7 +103,10 @@ def update_trigger(
 
 
 @router.delete(
-    "/{trigger_id}", status_code=204, response_model=None, responses=problems(Unauthenticated, Forbidden, NotFound)
+    "/triggers/{trigger_id}",
+    status_code=204,
+    response_model=None,
+    responses=problems(Unauthenticated, Forbidden, NotFound),
 )
 def delete_trigger(trigger_id: str, caller: Member, session: DatabaseSession) -> None:
     """Delete a trigger and its history; its URL is good no more, its jobs stay."""
@@ -96,7 +114,7 @@ def delete_trigger(trigger_id: str, caller: Member, session: DatabaseSession) ->
 
 
 @router.post(
-    "/{trigger_id}/rotate",
+    "/triggers/{trigger_id}/rotate",
     status_code=201,
     response_model=IssuedTrigger,
     responses=problems(Unauthenticated, Forbidden, NotFound, Conflict, IdempotencyConflict, InvalidRequest),
@@ -120,7 +138,7 @@ def rotate_trigger(
 
 
 @router.post(
-    "/{trigger_id}/fire",
+    "/triggers/{trigger_id}/fire",
     status_code=201,
     response_model=Firing,
     responses=problems(
@@ -144,7 +162,7 @@ def fire_trigger(
 
 
 @router.post(
-    "/{trigger_id}/preview",
+    "/triggers/{trigger_id}/preview",
     responses=problems(Unauthenticated, NotFound, *SUBMIT_ERRORS),
 )
 def preview_trigger(
@@ -158,7 +176,7 @@ def preview_trigger(
     return service.preview(state.triggers, caller, trigger_id, payload, SentHeaders(idempotency_key=idempotency_key))
 
 
-@router.get("/{trigger_id}/firings", responses=problems(Unauthenticated, NotFound, InvalidRequest))
+@router.get("/triggers/{trigger_id}/firings", responses=problems(Unauthenticated, NotFound, InvalidRequest))
 def list_firings(
     trigger_id: str, caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None
 ) -> Page[Firing]:
@@ -166,9 +184,34 @@ def list_firings(
     return service.list_firings(session, caller.team_id, trigger_id, limit=limit, after=after)
 
 
-@router.get("/{trigger_id}/versions", responses=problems(Unauthenticated, NotFound, InvalidRequest))
+@router.get("/triggers/{trigger_id}/versions", responses=problems(Unauthenticated, NotFound, InvalidRequest))
 def list_versions(
     trigger_id: str, caller: Viewer, session: DatabaseSession, limit: Limit = 50, after: After = None
 ) -> Page[TriggerVersion]:
     """The definitions a trigger had, newest first: who gave each, when, and what it changed."""
     return service.list_versions(session, caller.team_id, trigger_id, limit=limit, after=after)
+
+
+@router.post(
+    "/hooks/{token}",
+    status_code=201,
+    response_model=Firing,
+    responses=problems(
+        Unauthenticated,
+        NotFound,
+        SlowRequest,
+        Conflict,
+        PayloadTooLarge,
+        RateLimited,
+        Unavailable,
+        *SUBMIT_ERRORS,
+        besides={200: {"model": Firing, "description": "The event made a job before, or is none that makes one"}},
+    ),
+    openapi_extra=PAYLOAD,
+)
+def fire_hook(trigger: TriggerOfUrl, sent: SentToUrl, state: State, background: BackgroundTasks) -> Response:
+    """Fire the trigger whose secret URL this is, with a payload. One event makes one job: its id is the header
+    webhook-id or Idempotency-Key, what stands at the trigger's `event_id` in the payload, or, of the hub, the
+    commit.
+    """
+    return firing_response(fire_by_url(state.triggers, trigger, sent), state, background)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
+from botocore.exceptions import BotoCoreError, ClientError
 from s3fs import S3FileSystem
 
-from core.errors import StoreUnavailable
+from core.errors import DiskFull, StoreUnavailable
 from core.settings import Settings
-from core.storage.s3_errors import UNREACHABLE, translate_errors, unavailable
-from core.storage.s3_incoming import LEAST_PART_BYTES, S3Incoming, create_object
 from core.storage.s3_session import new_session
 from core.storage.store import (
     MANIFEST,
@@ -33,13 +33,40 @@ from core.storage.store import (
     publishable,
 )
 
+_UNREACHABLE = (OSError, BotoCoreError, ClientError, aiohttp.ClientError, concurrent.futures.CancelledError)
 _AT_ONCE = 4
 _READ_BYTES = 8 * 2**20
 """Bytes of one request; `_AT_ONCE` requests are on their way, and held in memory, together."""
 _WRITE_BYTES = 16 * 2**20
+_LEAST_PART_BYTES = 5 * 2**20
+"""Smallest part, in bytes, that S3 joins, the last excepted."""
 _MOST_PARTS = 10_000
 _WATCH_SECONDS = 0.5
 _PROBE_SECONDS = 4.0
+_IS_THERE = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+_NO_CONDITIONS = ("NotImplemented", "501")
+
+
+@contextlib.contextmanager
+def _translate_errors() -> Iterator[None]:
+    """Translate the library's errors into StoreUnavailable and DiskFull."""
+    try:
+        yield
+    except _UNREACHABLE as error:
+        raise _unavailable(error) from error
+
+
+def _error_code(error: BaseException) -> str:
+    """Return the code that the service gave an error; empty where it gave none."""
+    response = getattr(error.__cause__ or error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def _unavailable(error: BaseException) -> StoreUnavailable | DiskFull:
+    response = getattr(error.__cause__ or error, "response", None)
+    if isinstance(response, dict) and response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 507:
+        return DiskFull(f"the store has no space left: {error}")
+    return StoreUnavailable(f"the store cannot be used right now: {type(error).__name__}: {str(error)[:300]}")
 
 
 class S3Store:
@@ -63,7 +90,7 @@ class S3Store:
     def is_usable(self) -> bool:
         try:
             self._run(self._files(), "call_s3", "head_bucket", Bucket=self._bucket, seconds=_PROBE_SECONDS)
-        except UNREACHABLE:
+        except _UNREACHABLE:
             return False
         return True
 
@@ -131,17 +158,17 @@ class S3Store:
             each.discard()
 
     def create(self, prefix: str, path: str, content: bytes) -> None:
-        create_object(self._files(), self._path(prefix, path), content)
+        _create_object(self._files(), self._path(prefix, path), content)
 
-    def incoming(self, prefix: str, path: str) -> "S3Incoming":
-        return S3Incoming(self._files(), self._path(prefix, path))
+    def incoming(self, prefix: str, path: str) -> "_Incoming":
+        return _Incoming(self._files(), self._path(prefix, path))
 
     def join(self, prefix: str, parts: Sequence[UploadPart], target: str, path: str) -> None:
         sources = [self._path(prefix, part.path) for part in parts]
         joined = self._path(target, path)
         if not parts:
             self._call("pipe_file", joined, b"")
-        elif len(parts) <= _MOST_PARTS and all(part.bytes >= LEAST_PART_BYTES for part in parts[:-1]):
+        elif len(parts) <= _MOST_PARTS and all(part.bytes >= _LEAST_PART_BYTES for part in parts[:-1]):
             self._call("merge", joined, sources)
         else:
             self._rewrite(sources, [part.bytes for part in parts], joined)
@@ -172,7 +199,7 @@ class S3Store:
 
     def _rewrite(self, sources: Sequence[str], sizes: Sequence[int], joined: str) -> None:
         """Join parts that are too small for S3 to join: they are downloaded and written again."""
-        file = S3Incoming(self._files(), joined, _WRITE_BYTES)
+        file = _Incoming(self._files(), joined, _WRITE_BYTES)
         try:
             for source, size in zip(sources, sizes, strict=True):
                 for chunk in self._chunks(source, 0, size):
@@ -188,8 +215,8 @@ class S3Store:
             return int(head["ContentLength"])
         except (ValueError, FileNotFoundError):
             raise missing(path) from None
-        except UNREACHABLE as error:
-            raise unavailable(error) from error
+        except _UNREACHABLE as error:
+            raise _unavailable(error) from error
 
     def _chunks(self, source: str, start: int, end: int, watch: Watch | None = None) -> Iterator[bytes]:
         while start < end:
@@ -272,7 +299,7 @@ class S3Store:
         **options: Any,
     ) -> Any:
         """Run one operation of the library. Raises StoreUnavailable, DiskFull, and errors of `watch`."""
-        with translate_errors():
+        with _translate_errors():
             return self._run(files or self._files(), method, *arguments, watch=watch, **options)
 
     @staticmethod
@@ -297,3 +324,44 @@ class S3Store:
                 return future.result(seconds)
             finally:
                 future.cancel()
+
+
+def _create_object(files: S3FileSystem, path: str, content: bytes) -> None:
+    """Write an object unless it is there. Raises StoreUnavailable and DiskFull.
+
+    Some services know no conditions: one refuses them, and another takes no notice, so that of two writers at once the
+    second counts. Whoever needs to know reads the object again.
+    """
+    bucket, _, key = path.partition("/")
+    with _translate_errors():
+        try:
+            files.call_s3("put_object", Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
+        except (ClientError, OSError) as error:
+            code = _error_code(error)
+            if code in _NO_CONDITIONS:
+                files.call_s3("put_object", Bucket=bucket, Key=key, Body=content)
+            elif code not in _IS_THERE:
+                raise
+
+
+class _Incoming:
+    """An object that is sent in parts of `block_bytes`, as one request where it is smaller."""
+
+    def __init__(self, files: S3FileSystem, path: str, block_bytes: int = _LEAST_PART_BYTES) -> None:
+        self._file = files.open(path, "wb", block_size=block_bytes)
+        self._is_finished = False
+
+    def write(self, chunk: bytes) -> None:
+        with _translate_errors():
+            self._file.write(chunk)
+
+    def finish(self) -> None:
+        with _translate_errors():
+            self._file.close()
+        self._is_finished = True
+
+    def discard(self) -> None:
+        if not self._is_finished:
+            self._file.closed = True  # else the library would finish it once nobody holds it any more
+            with contextlib.suppress(*_UNREACHABLE):  # then the sweep of orphans does it
+                self._file.discard()

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-import api.process.fleet_metrics
+import api.process.metrics
 from api.app import create_app
 from core.database import transaction
 from core.service.jobs import queue
@@ -29,7 +29,7 @@ Sessions = sessionmaker[Session]
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.process.fleet_metrics, "CACHED_SECONDS", 0.0)
+    monkeypatch.setattr(api.process.metrics, "CACHED_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_teams_that_wait_longest_are_told_apart(
     assert seen[f"secateur_team_waiting_jobs{{team={names[team]}}}"] == 2
     assert 3600 <= seen[f"secateur_team_oldest_seconds{{team={names[team]}}}"] < 3700
     assert seen[f"secateur_team_waiting_jobs{{team={names[other_team]}}}"] == 1
-    monkeypatch.setattr("api.process.fleet_metrics._MOST_TEAMS", 1)
+    monkeypatch.setattr("api.process.metrics._MOST_TEAMS", 1)
     told = {name for name in scrape(api) if name.startswith("secateur_team_waiting_jobs")}
     assert told == {f"secateur_team_waiting_jobs{{team={names[team]}}}"}
 

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-import api.process.fleet_metrics
+import api.process.metrics
 from api.app import create_app
 from bench.parts import free_port
 from core.database import transaction
@@ -25,7 +25,7 @@ Labels = dict[str, str]
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.process.fleet_metrics, "CACHED_SECONDS", 0.0)
+    monkeypatch.setattr(api.process.metrics, "CACHED_SECONDS", 0.0)
 
 
 def values(exposition: str) -> dict[str, float]:
@@ -189,4 +189,4 @@ def test_many_scrapes_ask_the_database_once(
 
 
 def api_module() -> Any:
-    return api.process.fleet_metrics
+    return api.process.metrics

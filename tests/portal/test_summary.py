@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from api.portal.views.error_advice import ADVICE, title_of
+from api.portal.views.job_page import stage_times
 from api.portal.views.layer_table import by_kind, layer_figures
 from api.portal.views.metric_curves import MOST_POINTS, curves_of
-from api.portal.views.progress import stage_times
 from api.portal.views.result_cards import Row, cards, evaluation_rows
 from api.portal.views.summary import summarize
 from core import errors

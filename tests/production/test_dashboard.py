@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-import api.process.fleet_metrics
+import api.process.metrics
 from bench.chaos.prometheus import watch
 from bench.parts import until
 from core.database import transaction
@@ -56,7 +56,7 @@ def instance(
     live_api: httpx.Client, sessions: Sessions, job_body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> httpx.Client:
     """An API process whose fleet has a GPU, a job that failed, one that succeeded, one that waits, and a dispatcher."""
-    monkeypatch.setattr(api.process.fleet_metrics, "CACHED_SECONDS", 0.0)
+    monkeypatch.setattr(api.process.metrics, "CACHED_SECONDS", 0.0)
     for _ in range(4):
         live_api.post("/v1/jobs", json=job_body).raise_for_status()
     with transaction(sessions) as session:

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.orm import Session, sessionmaker
 
-import api.process.fleet_metrics
+import api.process.metrics
 from bench.chaos.clocks import wrong_clock
 from core.database import transaction
 from core.service.duties.times import forget_others, known_duties
@@ -37,7 +37,7 @@ def hanging() -> Iterator[threading.Event]:
 
 def done(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """Return what Prometheus is told of each duty."""
-    monkeypatch.setattr(api.process.fleet_metrics, "CACHED_SECONDS", 0.0)
+    monkeypatch.setattr(api.process.metrics, "CACHED_SECONDS", 0.0)
     families = text_string_to_metric_families(client.get("/metrics").text)
     return {each.labels["duty"]: each.value for family in families for each in family.samples if each.name == SUCCESS}
 

@@ -6,7 +6,7 @@ from starlette.responses import Response
 from api.dependencies import DatabaseSession, State
 from api.portal.rendering import is_partial, page
 from api.portal.session import Admin
-from api.routes.workers import workers_shown_to
+from api.routes.fleet import workers_shown_to
 from core.service.jobs import fleet
 
 router = APIRouter(prefix="/workers")

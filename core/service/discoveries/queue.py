@@ -1,6 +1,6 @@
 """Queue of discoveries: a worker takes one under a lease, and writes what came of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,3 +194,13 @@ def _write(session: Session, discovery_id: str, attempt: int, values: Mapping[st
         .execution_options(synchronize_session=False)
     )
     return written is not None
+
+
+def open_discoveries(session: Session) -> Mapping[str, int]:
+    """Return how many discoveries there are in each state that is not an end."""
+    counted = select(DiscoveryRow.state, func.count()).where(DiscoveryRow.state.in_(OPEN)).group_by(DiscoveryRow.state)
+    return dict.fromkeys(OPEN, 0) | dict(iter(session.execute(counted)))
+
+
+def discovery_totals(session: Session) -> Sequence[DiscoveryTotalRow]:
+    return session.scalars(select(DiscoveryTotalRow).order_by(DiscoveryTotalRow.error_code)).all()

@@ -4,25 +4,49 @@ Each step is one transaction that holds the sweep's row and queues one job at mo
 dispatcher that is killed in the middle has done the step or not; two of them take turns, or pass each other by.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.errors import SecateurError
+from core.errors import InvalidRequest, SecateurError, TooManyRequests, Unavailable
+from core.pipeline.reports.report import Report
 from core.service.duties.isolation import IsolatedRows, RowTask, is_tried
 from core.service.duties.team_threads import TeamThreads
+from core.service.jobs import service as jobs
 from core.service.jobs.hints import SendHint, hint_or_note
-from core.service.jobs.resolution.hub_lookup import HubLookup
-from core.service.sweeps.records import change_status
-from core.service.sweeps.steps import Coming, coming_bodies, step
-from core.service.sweeps.tables import SweepRow
-from core.service.sweeps.validation import find_on_hub, names_on_hub
+from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
+from core.service.jobs.schemas import Job, JobBody
+from core.service.jobs.tables import JobReportRow, JobRow, kept_attempt
+from core.service.publications.retry import retry
+from core.service.sweeps.grid import Document, verifying_body
+from core.service.sweeps.planning import (
+    Next,
+    Over,
+    PointState,
+    Start,
+    StartVerification,
+    Wait,
+    next_of_grid,
+    next_of_search,
+)
+from core.service.sweeps.records import baseline_of, change_status, read_points, request_of
+from core.service.sweeps.results import failure_of
+from core.service.sweeps.schemas import SweepBody
+from core.service.sweeps.tables import SweepPointRow, SweepRow
+from core.service.sweeps.undiscovered import awaits_discovery, check_points_again, requested_again
+from core.service.sweeps.validation import evaluation_key, find_on_hub, first_error, names_on_hub
+from core.service.teams.principal import Automation
 from core.settings import Settings
 from core.storage import Store
 
 DUTY: Final = "sweeps"
+_Coming = tuple[str, list[Document]]
+"""Team of a sweep, and the job bodies of its next step."""
 
 
 def advance_sweeps(
@@ -60,6 +84,14 @@ def _park(sweep_id: str, session: Session, reason: SecateurError) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class _Stepped:
+    """Result of a step. `job` was queued, and its hint is due; `goes_on`: another step may follow at once."""
+
+    job: Job | None = None
+    goes_on: bool = False
+
+
 class _Turn:
     """Turn of one sweep. The hub is asked while no row is held."""
 
@@ -78,13 +110,13 @@ class _Turn:
         self._hub = hub
         self._send_hint = send_hint
         self._sweep_id = sweep_id
-        self._coming: Coming | None = None
+        self._coming: _Coming | None = None
         self._may_wait = False
 
     def look(self) -> bool:
         """Read what the next step needs; return whether the hub has to be asked for it."""
         with transaction(self._sessions) as session:
-            self._coming = coming_bodies(session, self._sweep_id)
+            self._coming = _coming_bodies(session, self._sweep_id)
         self._may_wait = self._asks_hub()
         return self._may_wait
 
@@ -97,16 +129,173 @@ class _Turn:
                 team_id, bodies = self._coming
                 findings = find_on_hub(self._hub, team_id, bodies)
             with transaction(self._sessions) as session:
-                stepped = step(session, self._sweep_id, store=self._store, settings=self._settings, hub=findings)
+                stepped = _step(session, self._sweep_id, store=self._store, settings=self._settings, hub=findings)
             if stepped.job is not None:
                 queued += 1
                 hint_or_note(self._send_hint, self._sessions, stepped.job.id, stepped.job.queue)
             if not stepped.goes_on:
                 return queued
             with transaction(self._sessions) as session:
-                self._coming = coming_bodies(session, self._sweep_id)
+                self._coming = _coming_bodies(session, self._sweep_id)
             if not self._may_wait and self._asks_hub():
                 return queued
 
     def _asks_hub(self) -> bool:
         return self._coming is not None and any(names_on_hub(self._hub, body) for body in self._coming[1])
+
+
+def _step(
+    session: Session, sweep_id: str, *, store: Store, settings: Settings, hub: HubFindings | None = None
+) -> _Stepped:
+    """Take one step of a sweep that runs, unless another process is taking one."""
+    row = session.scalar(
+        select(SweepRow)
+        .where(SweepRow.id == sweep_id, SweepRow.status == "running")
+        .with_for_update(skip_locked=True, key_share=True)
+    )
+    if row is None:
+        return _Stepped()
+    if awaits_discovery(session, sweep_id):
+        goes_on = check_points_again(session, row, store=store, settings=settings, hub=hub or HubFindings())
+        return _Stepped(goes_on=goes_on)
+    body, points = request_of(row), read_points(session, sweep_id)
+    _keep_dense_figures(session, row, points)
+    match _next(row, body, points):
+        case Over(is_success):
+            failure = None if is_success else failure_of(body, points)
+            change_status(session, row, "succeeded" if is_success else "failed", error=failure)
+        case Start(number):
+            return _queue(session, row, _point_row(session, sweep_id, number), store, settings, hub)
+        case StartVerification(number):
+            verification = _verification(row, body, _point_row(session, sweep_id, number), len(points))
+            return _queue(session, row, verification, store, settings, hub)
+        case Wait():
+            pass
+    return _Stepped()
+
+
+def _next(row: SweepRow, body: SweepBody, points: Sequence[PointState]) -> Next:
+    measured = {point.measures for point in points if point.measures is not None and point.figures is not None}
+    if body.search is None:
+        return next_of_grid(points, measured, row.max_concurrent)
+    return next_of_search(body.search, points, measured, row.max_concurrent)
+
+
+def _coming_bodies(session: Session, sweep_id: str) -> _Coming | None:
+    """Return the team, and the bodies that the next step will queue or check, as read without a lock."""
+    row = session.get(SweepRow, sweep_id)
+    if row is None or row.status != "running":
+        return None
+    if awaits_discovery(session, sweep_id):
+        return row.team_id, [each.body for each in requested_again(session, sweep_id)]
+    body, points = request_of(row), read_points(session, sweep_id)
+    match _next(row, body, points):
+        case Start(number):
+            return row.team_id, [_point_row(session, sweep_id, number).body]
+        case StartVerification(number):
+            return row.team_id, [_verification(row, body, _point_row(session, sweep_id, number), len(points)).body]
+    return None
+
+
+def _queue(
+    session: Session,
+    row: SweepRow,
+    point: SweepPointRow,
+    store: Store,
+    settings: Settings,
+    hub: HubFindings | None,
+) -> _Stepped:
+    """Queue the point's job, or retry it.
+
+    A quota or a hub that is away keeps the point waiting; any other refusal of the job ends the point.
+    """
+    actor = Automation(row.team_id, f"sweep:{row.id}")
+    try:
+        with session.begin_nested():
+            if point.job_id is not None:
+                job = retry(session, actor, point.job_id, max_attempts=settings.max_attempts)
+            else:
+                body = _parsed(point.body)
+                baseline = baseline_of(row)
+                job = jobs.submit(session, actor, body, store=store, settings=settings, hub=hub, baseline=baseline)
+                _require_same_model(row, job)
+            session.add(point)
+            point.job_id, point.again, point.error = job.id, False, None
+    except (TooManyRequests, Unavailable) as error:
+        row.waiting_for = error.message
+        return _Stepped()
+    except SecateurError as error:
+        session.add(point)
+        point.again, point.error = False, {**error.problem()}
+        return _Stepped(goes_on=True)
+    row.waiting_for = None
+    return _Stepped(job=job, goes_on=True)
+
+
+def _parsed(document: Document) -> JobBody:
+    """Parse a job body; raises InvalidRequest where an earlier release accepted what this one does not."""
+    try:
+        return JobBody.model_validate(document)
+    except ValidationError as error:
+        raise InvalidRequest(f"the job is no longer one that can be run: {first_error(error)}") from None
+
+
+def _require_same_model(row: SweepRow, job: Job) -> None:
+    """Require that the model's name still means the sweep's model; raises InvalidRequest."""
+    if job.model_revision != row.model_revision:
+        raise InvalidRequest(
+            f"model {job.model!r} is not the one this sweep began with: its content is {job.model_revision}, was "
+            f"{row.model_revision}",
+            param="model",
+        )
+
+
+def _verification(row: SweepRow, body: SweepBody, probed: SweepPointRow, number: int) -> SweepPointRow:
+    """Return a new point: the probe's model with the evaluation that the job requests."""
+    search = body.search
+    assert search is not None
+    full = verifying_body(body.job, search, probed.point_values) | {
+        "model": probed.body["model"],
+        "metadata": probed.body["metadata"],
+    }
+    return SweepPointRow(
+        sweep_id=row.id,
+        number=number,
+        stage="full",
+        point_values=probed.point_values,
+        body=full,
+        pattern=probed.pattern,
+        measures=(
+            f"full of {probed.measures}" if probed.measures else evaluation_key(JobBody.model_validate(full).evaluation)
+        ),
+        verifies=probed.number,
+        again=False,
+    )
+
+
+def _point_row(session: Session, sweep_id: str, number: int) -> SweepPointRow:
+    return session.get_one(SweepPointRow, (sweep_id, number))
+
+
+def _keep_dense_figures(session: Session, row: SweepRow, points: Sequence[PointState]) -> None:
+    """Take over what jobs that have ended say of the dense model; the first measurement of each stays."""
+    known = baseline_of(row)
+    known_jobs = {figure.job for figure in known.figures}
+    covered = {point.measures for point in points if point.job_id in known_jobs}
+    first: dict[str, str] = {}
+    for point in points:
+        if point.figures is not None and point.job_id is not None and point.measures not in (None, *covered):
+            first.setdefault(str(point.measures), point.job_id)
+    if not first:
+        return
+    reports = session.execute(
+        select(JobReportRow.report["dense"])
+        .join(JobRow, (JobRow.id == JobReportRow.job_id) & (JobReportRow.attempt == kept_attempt()))
+        .where(JobReportRow.job_id.in_(first.values()))
+        .order_by(JobRow.finished_at, JobRow.id)
+    )
+    grown = known
+    for (dense,) in reports:
+        grown = grown.with_figures(Report.model_validate({"dense": dense}).dense_figures)
+    if len(grown.figures) > len(known.figures):
+        row.baseline = grown.model_dump(mode="json")

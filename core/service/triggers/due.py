@@ -22,14 +22,16 @@ from core.service.duties.tables import RowFailureRow
 from core.service.duties.team_threads import TeamThreads
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.schemas import Job, JobBody
-from core.service.triggers import history
+from core.service.teams import audit
+from core.service.teams.principal import Automation
+from core.service.triggers import history, versions
 from core.service.triggers.bodies import body_of
 from core.service.triggers.context import TriggerContext
 from core.service.triggers.definitions import definition_of
-from core.service.triggers.disabling import disable
 from core.service.triggers.firing import accept
 from core.service.triggers.history import FiringAttempt
 from core.service.triggers.schedule import MOST_COUNTED, count_due, last_due, next_due
+from core.service.triggers.schemas import TriggerBody
 from core.service.triggers.tables import TriggerRow
 from core.service.triggers.validation import scheduled_payload
 
@@ -169,14 +171,14 @@ def _make_job(
 def _count_failure(session: Session, row: TriggerRow, refusal: SecateurError) -> None:
     row.failures += 1
     if row.failures >= MOST_FAILURES:
-        disable(session, row, f"{MOST_FAILURES} scheduled firings in a row were refused, the last: {refusal.message}")
+        _disable(session, row, f"{MOST_FAILURES} scheduled firings in a row were refused, the last: {refusal.message}")
 
 
 def _park(trigger_id: str, session: Session, reason: SecateurError) -> bool:
     """Disable a trigger that cannot be fired for a fault of ours."""
     locked = session.get(TriggerRow, trigger_id, with_for_update={"key_share": True})
     if locked is not None and locked.enabled:
-        disable(session, locked, f"its schedule could not be fired, {reason.message}")
+        _disable(session, locked, f"its schedule could not be fired, {reason.message}")
     return True
 
 
@@ -202,3 +204,24 @@ def _lateness(
         return note
     count = f"{missed} or more" if missed >= MOST_COUNTED else str(missed)
     return f"{note}; {count} later due time{'s' if missed != 1 else ''} passed meanwhile and will not be fired"
+
+
+def _disable(session: Session, row: TriggerRow, reason: str) -> None:
+    """End a locked trigger's schedule, with a reason that its team sees."""
+    before = _definition(row)
+    row.enabled = False
+    row.next_fire_at = None
+    row.disabled_reason = reason
+    session.flush()
+    actor = Automation(row.team_id, f"trigger:{row.id}")
+    if before is not None:
+        versions.record(session, actor, row)
+    audit.note(session, actor, "trigger.disable", row.id, {"name": row.name, "reason": reason})
+
+
+def _definition(row: TriggerRow) -> TriggerBody | None:
+    """Return the definition; None where an earlier release accepted what this one does not."""
+    try:
+        return definition_of(row)
+    except ValueError:
+        return None

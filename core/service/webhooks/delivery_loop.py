@@ -7,8 +7,12 @@ all endpoints that fail together half of it: a receiver that is slow, or never a
 
 import queue
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Final
 
@@ -16,8 +20,9 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
+from core.errors import UnsafeAddress
 from core.http.address_policy import AddressPolicy
-from core.http.outbound import Limits
+from core.http.outbound import CallFailed, Limits, post
 from core.service.duties.isolation import IsolatedRows, RowTask
 from core.service.teams.sealing import Sealed
 from core.service.teams.server_secret import server_secret
@@ -31,18 +36,68 @@ from core.service.webhooks.deliveries import (
     lease,
     record,
 )
-from core.service.webhooks.sending import Sender
-from core.service.webhooks.signing import PURPOSE
+from core.service.webhooks.signing import PURPOSE, signed_headers
 from core.settings import Settings
 
 DUTY: Final = "webhooks"
-
-log = structlog.get_logger()
-
 LOOK_SECONDS = 0.5
 """Seconds between two looks at what is due while nothing ends."""
 IDLE_LOOKS = 10
 """Looks without anything to do after which the loop ends: the dispatcher starts it again in a moment."""
+RESPONSE_CHARACTERS = 1000
+"""Most characters that are kept of an answer's body."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Sender:
+    """Sender of due deliveries. Whatever the receiver does, `send` is over within the limits."""
+
+    address_policy: AddressPolicy
+    limits: Limits
+
+    def send(self, due: Due) -> DeliveryOutcome:
+        if not due.secrets:
+            return DeliveryOutcome(
+                0, None, "its secret cannot be opened: SECATEUR_SECRET_KEY was changed; rotate it", None, None
+            )
+        started = time.monotonic()
+        status, response, retry_after = None, None, None
+        try:
+            headers = signed_headers(due.delivery_id, due.claimed_at, due.payload, due.secrets)
+            named = {"Content-Type": "application/json", "User-Agent": "Secateur", **headers}
+            answer = post(due.url, due.payload.encode(), named, self.address_policy, self.limits)
+            status, error = answer.status, _error_of(answer.status)
+            response = answer.body.decode(errors="replace").replace("\0", "�")[:RESPONSE_CHARACTERS]
+            retry_after = None if error is None else _retry_after(answer.headers)
+        except (CallFailed, UnsafeAddress) as failure:
+            error = str(failure).replace("\0", "�")
+        milliseconds = round((time.monotonic() - started) * 1000)
+        return DeliveryOutcome(milliseconds, status, error, response, retry_after)
+
+
+def _error_of(status: int) -> str | None:
+    """Return the error of a status; None for 2xx: the delivery arrived."""
+    if 200 <= status < 300:
+        return None
+    if 300 <= status < 400:
+        return f"answered {status}: redirects are not followed, give the address it leads to"
+    return f"answered {status}"
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds to wait, given as such or as a date."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit() and len(value) < 10:
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):  # whatever a receiver wrote
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
 
 
 def deliver_due(
@@ -64,7 +119,7 @@ class Dispatch:
         self._settings = settings
         self._rows = IsolatedRows(sessions, DUTY)
         total = settings.webhook_timeout_seconds
-        self._sender = Sender(address_policy, Limits(connect=min(5, total), read=min(10, total), total=total))
+        self._sender = _Sender(address_policy, Limits(connect=min(5, total), read=min(10, total), total=total))
         self._seal = Sealed(server_secret(settings), PURPOSE)
         self._ended: queue.SimpleQueue[tuple[Due, DeliveryOutcome]] = queue.SimpleQueue()
         self._on_the_way: dict[tuple[str, int], Due] = {}

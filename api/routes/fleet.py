@@ -1,4 +1,4 @@
-"""Workers: who gave a sign of life lately, what they have, what they do."""
+"""Workers, which gave a sign of life lately, and queues: what waits in each, and what runs."""
 
 from sqlalchemy.orm import Session
 
@@ -8,12 +8,12 @@ from api.http.routing import Router
 from core.errors import Unauthenticated
 from core.service.jobs import fleet
 from core.service.jobs.tables import WorkerRow
-from secateur_wire.fleet import Worker, WorkerList
+from secateur_wire.fleet import Queue, QueueList, Worker, WorkerList
 
-router = Router(prefix="/v1/workers", tags=["workers"])
+router = Router(prefix="/v1", tags=["workers"])
 
 
-@router.get("", responses=problems(Unauthenticated))
+@router.get("/workers", responses=problems(Unauthenticated))
 def list_workers(caller: Viewer, session: DatabaseSession, state: State) -> WorkerList:
     """The workers of all queues, oldest first. They serve all teams; what they do for another team is not told."""
     data = workers_shown_to(session, caller.team_id, state.settings.worker_fresh_seconds)
@@ -30,3 +30,18 @@ def workers_shown_to(session: Session, team_id: str, fresh_seconds: float) -> li
 def _answer(row: WorkerRow, job_id: str | None) -> Worker:
     own = [name for name in Worker.model_fields if name not in ("object", "job_id")]
     return Worker.model_validate({name: getattr(row, name) for name in own} | {"job_id": job_id})
+
+
+@router.get("/queues", responses=problems(Unauthenticated))
+def list_queues(caller: Viewer, session: DatabaseSession) -> QueueList:
+    """Every queue that has jobs now or that a worker serves, by name."""
+    data = [
+        Queue(
+            name=each.queue,
+            queued=each.queued,
+            oldest_seconds=each.oldest_seconds,
+            running=each.running,
+        )
+        for each in fleet.queue_figures(session)
+    ]
+    return QueueList(data=data, has_more=False, next_after=None)
