@@ -30,9 +30,10 @@ from bench.queue_scale_fill import fill
 from bench.queue_scale_plans import explain
 from core.database import migrate, session_factory, transaction
 from core.service.jobs import service
-from core.service.jobs.listing import SORTS, JobFilters, JobSort
+from core.service.jobs.listing import SORTS, JobFilters
 from core.service.teams.keys import create_key
 from core.settings import Settings
+from secateur_wire.jobs import JobSort
 from worker.embedded.postgres import postgres
 from worker.processes import ChildProcess, spawn
 

@@ -11,8 +11,9 @@ from core.database import transaction
 from core.errors import InvalidRequest
 from core.pagination import cursor_of
 from core.service.jobs import service
-from core.service.jobs.listing import ORDERS, SORTS, JobFilters, JobSort
+from core.service.jobs.listing import ORDERS, SORTS, JobFilters
 from core.service.jobs.tables import JobRow
+from secateur_wire.jobs import JobSort
 
 LOOKS = 20
 """Number of looks of each kind; the first fills caches and does not count."""

@@ -41,18 +41,17 @@ from core.errors import (
 from core.pipeline.reports.how_to_run import FOLDER
 from core.service.jobs import comparing, service
 from core.service.jobs.comparison import FEWEST, MOST, Comparison
-from core.service.jobs.listing import JobSort
 from core.service.jobs.random_baseline import with_random_baseline
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.service import read_events
-from core.service.jobs.trade_off import Cost
 from core.service.jobs.waiting import with_waiting_reason, with_waiting_reasons
 from core.service.publications.retry import retry
 from core.service.teams.principal import Principal
 from secateur_wire.base import Page
-from secateur_wire.jobs import AttemptPage, EventPage
+from secateur_wire.jobs import AttemptPage, EventPage, JobSort
 from secateur_wire.states import JobStatus
+from secateur_wire.sweeps import Cost
 from secateur_wire.ways import WayToRun
 
 router = Router(prefix="/v1/jobs", tags=["jobs"])

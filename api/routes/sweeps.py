@@ -20,11 +20,11 @@ from core.errors import (
     UnknownMethod,
 )
 from core.service.jobs.resolution.hub_lookup import HUB_ERRORS
-from core.service.jobs.trade_off import Cost
 from core.service.sweeps import service
 from core.service.sweeps.schemas import Sweep, SweepBody, SweepResults
 from secateur_wire.base import Page
 from secateur_wire.states import SweepStatus
+from secateur_wire.sweeps import Cost
 
 router = Router(prefix="/v1/sweeps", tags=["sweeps"])
 

@@ -19,11 +19,12 @@ from bench.queue_scale_plans import explained, nodes_of
 from core.database import new_id, session_factory, transaction
 from core.errors import InvalidRequest
 from core.pagination import Window, cursor_of, read_window
-from core.service.jobs.listing import ORDERS, SORTS, JobFilters, JobSort, having_words, matching
+from core.service.jobs.listing import ORDERS, SORTS, JobFilters, having_words, matching
 from core.service.jobs.states import STATUSES
 from core.service.jobs.tables import JobRow
 from core.service.teams.bootstrap import create_team
 from core.settings import Settings
+from secateur_wire.jobs import JobSort
 from tests.databases import fresh_database
 
 _START = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)

@@ -14,12 +14,12 @@ from core.engine.architectures.classifier_architecture import NetworkName
 from core.engine.architectures.undiscovered import describe_source
 from core.errors import Conflict, SecateurError, UnusableDataset, UnusableModel
 from core.pipeline.messages import ImportGgufSpec, NewNetworkSpec, Spec
-from core.service.registry.schemas import DatasetBody, FormatName, ModelBody
+from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
 from core.service.sources.folders import content_hash, dataset_hash
 from core.settings import Settings
 from core.validation import invalid_request
-from secateur_wire.datasets import Dataset
+from secateur_wire.datasets import Dataset, DatasetFormat
 from secateur_wire.models import Model
 from worker.embedded.instance import EmbeddedInstance
 from worker.runner.client import run_task
@@ -96,7 +96,7 @@ def add_dataset(
     name: str,
     path: Path,
     *,
-    file_format: FormatName | None = None,
+    file_format: DatasetFormat | None = None,
     text_field: str = "text",
     image_field: str = "image",
     label_field: str = "label",

@@ -16,7 +16,7 @@ from api.portal.views.trade_off import COSTS, pareto_plot, quality_in_words, tra
 from core.service.jobs import service
 from core.service.jobs.comparing import compare_jobs
 from core.service.jobs.comparison import FEWEST, MOST, Comparison, LayerFigures, LayerQuantity, is_same_in_all
-from core.service.jobs.trade_off import Cost
+from secateur_wire.sweeps import Cost
 
 router = APIRouter()
 

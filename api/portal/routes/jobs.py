@@ -15,12 +15,13 @@ from api.portal.routes.sign_in import own_path
 from api.portal.session import Member, Posted, Viewer
 from core.methods.registry import METHODS
 from core.service.jobs import service
-from core.service.jobs.listing import JobFilters, JobSort
+from core.service.jobs.listing import JobFilters
 from core.service.jobs.states import STATUSES
 from core.service.jobs.waiting import with_waiting_reasons
 from core.service.publications.retry import retry
 from core.service.registry.service import list_models
 from core.service.samples.requests import latest_request
+from secateur_wire.jobs import JobSort
 from secateur_wire.states import JobStatus
 
 router = APIRouter(prefix="/jobs")

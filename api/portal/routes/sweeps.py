@@ -20,11 +20,11 @@ from api.state import ApiState
 from core.database import transaction
 from core.errors import ApiError, InvalidRequest
 from core.service.jobs.idempotency import Answer, IdempotentRequest, answer_once
-from core.service.jobs.trade_off import Cost
 from core.service.registry.service import list_datasets, list_models
 from core.service.sweeps import service
 from core.service.sweeps.schemas import Sweep, SweepBody
 from core.service.teams.principal import Principal
+from secateur_wire.sweeps import Cost
 
 router = APIRouter(prefix="/sweeps")
 

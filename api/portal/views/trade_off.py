@@ -11,7 +11,8 @@ from starlette.responses import Response
 from api.portal.formatting import count, number, size
 from api.portal.views.charts import chart
 from api.portal.views.tables import csv_file
-from core.service.jobs.trade_off import Cost, TradeOff, TradeOffPoint
+from core.service.jobs.trade_off import TradeOff, TradeOffPoint
+from secateur_wire.sweeps import Cost
 
 COSTS: Final[dict[Cost, str]] = {
     "parameters": "parameters that are not zero",

@@ -1,11 +1,9 @@
 """Jobs as this client gives them."""
 
-from typing import Literal, Self
+from typing import Self
 
 from secateur.errors import GateMissed, JobCancelled, JobFailed
 from secateur.job_document import JobDocument
-
-JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
 
 
 class Job(JobDocument):

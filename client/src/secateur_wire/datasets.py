@@ -5,6 +5,8 @@ from typing import Literal
 
 from secateur_wire.base import WireModel
 
+DatasetFormat = Literal["text", "jsonl", "parquet", "image_folder", "image_parquet"]
+
 
 class Dataset(WireModel):
     """A registered text, or image set: then `images` can be read, of `classes` classes, and `documents` and

@@ -15,6 +15,8 @@ from secateur_wire.verdicts import Verdict
 Figures = TypeVar("Figures", default=Metrics)
 Body = TypeVar("Body", default=JsonObject)
 
+JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
+"""Orders of a list of jobs."""
 
 NEEDS_CHANGE: Final = frozenset(
     {

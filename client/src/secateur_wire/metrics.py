@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from secateur_wire.base import JsonObject, Number, Record
+from secateur_wire.weights import RESTORED
 
 
 class Perplexity(Record):
@@ -101,7 +102,7 @@ class Sizes(Record):
     @property
     def restored_from(self) -> str | None:
         """Return the form of the weight files, where `secateur_wire.weights` has to restore plain ones."""
-        return next((form for form in ("packed", "hashed") if getattr(self, form) is not None), None)
+        return next((form for form in RESTORED if getattr(self, form, None) is not None), None)
 
     @property
     def stored(self) -> int | None:

@@ -10,7 +10,10 @@ from secateur_wire.base import JsonObject, OneOf, WireModel
 from secateur_wire.jobs import JobError
 from secateur_wire.states import FINISHED, PointStage, PointStatus, SweepStatus
 
-Objective = Literal["min_parameters", "min_bytes", "min_latency", "min_perplexity", "max_accuracy"]
+SearchObjective = Literal["min_parameters", "min_bytes", "min_latency"]
+Objective = Literal[SearchObjective, "min_perplexity", "max_accuracy"]
+Cost = Literal["parameters", "bytes", "latency"]
+"""Cost of a model that quality is traded for."""
 
 
 class SkippedPoint(WireModel):

@@ -9,7 +9,7 @@ from core.errors import InvalidRequest
 from core.service.jobs.comparison import FEWEST, MOST, Comparison, compare
 from core.service.jobs.service import get_jobs, of_kept_attempt
 from core.service.jobs.tables import JobReportRow, JobRow
-from core.service.jobs.trade_off import Cost
+from secateur_wire.sweeps import Cost
 
 
 def compare_jobs(

@@ -13,8 +13,9 @@ from pydantic import BaseModel
 from core.methods.registry import get_method
 from core.service.jobs.noise import differs_measurably, is_same_share
 from core.service.jobs.schemas import Job, JobBody
-from core.service.jobs.trade_off import TASK_MEAN, Cost, TradeOff, short_name, trade_off
+from core.service.jobs.trade_off import TASK_MEAN, TradeOff, short_name, trade_off
 from secateur_wire.base import JsonObject
+from secateur_wire.sweeps import Cost
 
 Row = Mapping[str, Any]
 """One layer of a report."""

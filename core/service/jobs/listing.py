@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Literal, TypedDict, get_args
+from typing import TypedDict, get_args
 
 from sqlalchemy import ColumnElement, Integer, Select, cast, false, func, literal_column, select
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
@@ -11,9 +11,9 @@ from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
 from core.pagination import NEWEST, OLDEST, Order
 from core.service.jobs.states import STATUSES
 from core.service.jobs.tables import JOB_IN_LIFE, JOB_WORDS, JobRow
+from secateur_wire.jobs import JobSort
 from secateur_wire.states import JobStatus
 
-JobSort = Literal["newest", "oldest", "model", "method", "status", "finished"]
 SORTS: tuple[JobSort, ...] = get_args(JobSort)
 
 _in_life: ColumnElement[int] = literal_column(JOB_IN_LIFE, Integer)

@@ -17,7 +17,7 @@ from core.pipeline.reports.report import Report
 from core.pipeline.reports.verdict import verdict_on
 from core.service.jobs.awaiting import fill_awaiting, fill_resolved
 from core.service.jobs.estimates.history import estimate_that_fits
-from core.service.jobs.listing import ORDERS, JobFilters, JobSort, having_words, matching
+from core.service.jobs.listing import ORDERS, JobFilters, having_words, matching
 from core.service.jobs.queue import request_cancel, submitted
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.quotas import require_room_in_queue
@@ -39,7 +39,7 @@ from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.base import JsonObject, Page
-from secateur_wire.jobs import ArtifactFile, ArtifactList, AttemptPage, EventPage, JobAttempt, JobEvent
+from secateur_wire.jobs import ArtifactFile, ArtifactList, AttemptPage, EventPage, JobAttempt, JobEvent, JobSort
 from secateur_wire.metrics import Metrics
 from secateur_wire.verdicts import Verdict
 from secateur_wire.ways import WayToRun

@@ -6,7 +6,7 @@ Plain functions of jobs as they are answered.
 from collections import Counter
 from collections.abc import Sequence
 from statistics import median
-from typing import Literal, get_args
+from typing import get_args
 
 from pydantic import BaseModel
 
@@ -14,8 +14,8 @@ from core.engine.options.latency_budget import latency_noise
 from core.service.jobs.noise import SAME_SHARE, differs_beyond_errors, is_same
 from core.service.jobs.schemas import Job
 from secateur_wire.metrics import Accuracy, Metrics, Perplexity, TaskAccuracy, TaskMean
+from secateur_wire.sweeps import Cost
 
-Cost = Literal["parameters", "bytes", "latency"]
 Quality = Perplexity | Accuracy | TaskAccuracy | TaskMean
 TASK_MEAN = "task_mean"
 

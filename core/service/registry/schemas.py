@@ -1,9 +1,10 @@
 """Models and datasets as requests and answers show them. Paths are the server's own and are not shown."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from secateur_wire.datasets import DatasetFormat
 from secateur_wire.requests import spelled
 from secateur_wire.uploads import UploadKind
 
@@ -15,7 +16,6 @@ Name = Annotated[
     ),
 ]
 Source = Annotated[str, StringConstraints(min_length=1, max_length=500)]
-FormatName = Literal["text", "jsonl", "parquet", "image_folder", "image_parquet"]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -39,7 +39,7 @@ class DatasetBody(BaseModel):
 
     name: Name
     path: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-    format: FormatName | None = None
+    format: DatasetFormat | None = None
     text_field: FieldName = "text"
     image_field: FieldName = "image"
     label_field: FieldName = "label"
@@ -73,7 +73,7 @@ class UploadBody(BaseModel):
     kind: UploadKind
     name: Name
     files: Annotated[list[FileToUpload], Field(min_length=1, max_length=2000)]
-    format: FormatName | None = None
+    format: DatasetFormat | None = None
     text_field: FieldName = "text"
     image_field: FieldName = "image"
     label_field: FieldName = "label"

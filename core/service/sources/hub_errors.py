@@ -4,7 +4,6 @@ import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import structlog
 
@@ -18,8 +17,7 @@ from core.errors import (
     UnusableModel,
 )
 from core.service.sources.hub_names import Kind
-
-TokenOwner = Literal["team", "operator"]
+from secateur_wire.teams import TokenOwner
 
 log = structlog.get_logger()
 

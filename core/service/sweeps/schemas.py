@@ -1,6 +1,6 @@
 """Sweeps as requests and answers show them."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
@@ -8,6 +8,7 @@ from core.service.jobs.trade_off import TradeOff
 from secateur_wire import sweeps as wire
 from secateur_wire.job_body import ModelLimits
 from secateur_wire.requests import RequestObject, spelled
+from secateur_wire.sweeps import SearchObjective
 
 MOST_POINTS = 500
 """Most points of one sweep; of a search, methods times sparsities."""
@@ -22,8 +23,6 @@ _Path = Annotated[
 ]
 _Method = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 _Sparsity = Annotated[float, Field(gt=0, lt=1)]
-
-SearchObjective = Literal["min_parameters", "min_bytes", "min_latency"]
 
 
 class Constraints(ModelLimits):

@@ -13,7 +13,6 @@ from core.service.jobs.queue import request_cancel
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.service import get_jobs
 from core.service.jobs.tables import JobRow
-from core.service.jobs.trade_off import Cost
 from core.service.sweeps.grid import requested_points
 from core.service.sweeps.records import baseline_of, change_status, find_sweep, read_points, request_of
 from core.service.sweeps.results import results_of
@@ -28,7 +27,7 @@ from core.storage import Store
 from secateur_wire.base import Page
 from secateur_wire.jobs import JobError
 from secateur_wire.states import SweepStatus
-from secateur_wire.sweeps import DenseSource, PointCounts, SkippedPoint
+from secateur_wire.sweeps import Cost, DenseSource, PointCounts, SkippedPoint
 
 
 def look_up(hub: HubLookup, team_id: str, body: SweepBody) -> HubFindings:

@@ -22,8 +22,8 @@ from secateur.cli.output import (
     say,
 )
 from secateur.formatting import duration, number, printable
-from secateur.jobs import Job, JobSort
-from secateur_wire.jobs import JobAttempt
+from secateur.jobs import Job
+from secateur_wire.jobs import JobAttempt, JobSort
 from secateur_wire.metrics import Metrics
 from secateur_wire.states import JobStatus
 

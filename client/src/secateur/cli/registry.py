@@ -8,9 +8,8 @@ import typer
 from secateur.cli.output import JsonOption, age, connect, explain, print_json, print_pairs, print_table, say
 from secateur.cli.transfer import UploadBars, transfer_bars
 from secateur.formatting import count, size
-from secateur.operations.registry import DatasetFormat
 from secateur.uploads import model_files
-from secateur_wire.datasets import Dataset
+from secateur_wire.datasets import Dataset, DatasetFormat
 from secateur_wire.models import Model
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="What jobs will call it.")]

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, get_args
 
 import typer
 from pydantic import JsonValue
@@ -28,7 +28,7 @@ from secateur.client import Client
 from secateur.formatting import count, number
 from secateur.summary import EXIT_CODES
 from secateur_wire.states import SweepStatus
-from secateur_wire.sweeps import Sweep, SweepPoint, SweepResults
+from secateur_wire.sweeps import Cost, SearchObjective, Sweep, SweepPoint, SweepResults
 
 sweep_app = typer.Typer(
     help="Many jobs on one model as one thing: a grid, or a search.", no_args_is_help=True, rich_markup_mode=None
@@ -127,8 +127,8 @@ def run(
         str | None,
         typer.Option(
             metavar="OBJECTIVE",
-            help="Search for the cheapest model that keeps --subject-to, in place of running all: min_parameters, "
-            "min_bytes or min_latency.",
+            help="Search for the cheapest model that keeps --subject-to, in place of running all: "
+            f"{', '.join(get_args(SearchObjective))}.",
         ),
     ] = None,
     subject_to: Annotated[
@@ -183,7 +183,7 @@ def show(
     quality: Annotated[
         str | None, typer.Option(help="For the front: perplexity:SET, accuracy:SET or accuracy:TASK.")
     ] = None,
-    cost: Annotated[Literal["parameters", "bytes", "latency"], typer.Option(help="For the front.")] = "parameters",
+    cost: Annotated[Cost, typer.Option(help="For the front.")] = "parameters",
     as_json: JsonOption = False,
 ) -> None:
     """Show a sweep: its points, which no other beats, the best by each objective, and what a search found."""

@@ -7,10 +7,10 @@ from typing import Any
 from secateur.downloads import OnProgress, added_files, download_files, fetch_archive
 from secateur.errors import DownloadError
 from secateur.events import stream_events
-from secateur.jobs import Job, JobSort
+from secateur.jobs import Job
 from secateur.operations.calls import Calls, ignore
 from secateur.transport import segment
-from secateur_wire.jobs import ArtifactFile, JobAttempt, JobEvent
+from secateur_wire.jobs import ArtifactFile, JobAttempt, JobEvent, JobSort
 from secateur_wire.reports import Report
 from secateur_wire.states import JobStatus
 from secateur_wire.ways import WayToRun

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, RootModel
 
@@ -11,14 +11,12 @@ from secateur.operations.calls import Item, given, ignore, new_key
 from secateur.operations.discoveries import DiscoveryOperations, OnWait
 from secateur.transport import segment
 from secateur.uploads import OnUpload, model_files, send_upload, sendable_name
-from secateur_wire.datasets import Dataset
+from secateur_wire.datasets import Dataset, DatasetFormat
 from secateur_wire.discoveries import Discovery
 from secateur_wire.jobs import Inspection
 from secateur_wire.methods import Method
 from secateur_wire.models import Model
 from secateur_wire.uploads import Upload, UploadKind, UploadStatus
-
-DatasetFormat = Literal["text", "jsonl", "parquet", "image_folder", "image_parquet"]
 
 
 class _Inspected(RootModel[Inspection | Discovery]):

@@ -3,3 +3,8 @@
 `packed` undoes bitmasks, `hashed` undoes weight sharing, `restore` is what both stand on. All load numpy, so they are
 imported where they are used.
 """
+
+from typing import Final
+
+RESTORED: Final = ("packed", "hashed")
+"""Forms whose files are restored here, each by the module of its name."""
