@@ -16,12 +16,9 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.accelerator import backend_of
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
-from core.engine.options.patterns import STRUCTURED
-from core.engine.pruning.blocks.language_pass import UnitRemovalPass
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.pipeline.passes import walk_for
-from core.pipeline.plans import make_plan
 from core.pipeline.recipes.validation import resolve_request
 
 ROUNDS = 20
@@ -59,11 +56,9 @@ def prune(spec: dict[str, Any]) -> dict[str, Any]:
     request = resolve_request(folder.description, spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
     tokens = load_tensors(Path(spec["tokens"]))["tokens"]
     setting: dict[str, Any] = {"calibration": tokens, "evaluations": {}, "work": work}
-    walk: LayerwisePass | UnitRemovalPass
-    if request.pattern == STRUCTURED.text:
-        walk = walk_for(folder, request, device=device, **setting)
-    else:
-        walk = TimedPass(folder, make_plan(folder, request, device=device), **setting)
+    walk = walk_for(folder, request, device=device, **setting)
+    if isinstance(walk, LayerwisePass):
+        walk = TimedPass(folder, walk.plan, **setting)
     backend = backend_of(device)
     backend.synchronise()
     begun = time.perf_counter()

@@ -11,9 +11,8 @@ from bench.cell_program import answer
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
-from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.methods.registry import get_method
-from core.pipeline.plans import make_plan
+from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import resolve_request
 
 
@@ -25,10 +24,9 @@ def prune(spec: dict[str, Any]) -> dict[str, Any]:
     begun = time.perf_counter()
     folder = open_model(Path(spec["model"]))
     request = resolve_request(folder.description, spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
-    plan = make_plan(folder, request, device=torch.device("cpu"))
-    needs = get_method(plan.method_id).needs
+    needs = get_method(request.method).needs
     calibration = load_tensors(Path(spec["tokens"]))["tokens"] if needs.calibration else None
-    sweep = LayerwisePass(folder, plan, calibration=calibration, evaluations={}, work=work)
+    sweep = walk_for(folder, request, device=torch.device("cpu"), calibration=calibration, evaluations={}, work=work)
     loaded = time.perf_counter()
     pruned = sweep.run()
     done = time.perf_counter()
@@ -39,7 +37,7 @@ def prune(spec: dict[str, Any]) -> dict[str, Any]:
         "load_seconds": loaded - begun,
         "prune_seconds": done - loaded,
         "save_seconds": saved - done,
-        "forward_dtype": str(plan.forward_dtype).removeprefix("torch."),
+        "forward_dtype": str(sweep.plan.forward_dtype).removeprefix("torch."),
     }
 
 

@@ -53,7 +53,7 @@ def work(spec: dict[str, Any]) -> dict[str, Any]:
     judged = _judged(output, held_out_NT)
     for left in (output, scratch):
         shutil.rmtree(left)
-    rows = [each for each in result.experts if each.routing is not None]
+    rows = [each for each in result.sections.get("experts", ()) if each.routing is not None]
     return judged | {
         "prune_seconds": seconds,
         "errors": [(row.routing.error, row.routing.refitted) for row in rows if row.routing is not None],

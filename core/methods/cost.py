@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 
 from core.engine.architectures.description import ModelDescription
 from core.engine.options.base import MethodParameters
-from core.engine.recovery.adapter_options import AdapterOptions
 from core.engine.recovery.request import Recovery
+from core.engine.removals.widths.adapter_options import AdapterOptions
 
 GRADIENT_PASSES = 4
 """Cost of gradients taken block by block, in forwards: two, and the backward."""

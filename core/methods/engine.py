@@ -3,34 +3,31 @@
 A class is found by the protocol it implements, so that a method may have one for each kind of pass.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from core import methods
 from core.discovery import find_class, require_class
 from core.engine.options.base import MethodParameters
-from core.engine.pruning.layerwise.classifier_pass import OneShot
 from core.engine.pruning.protocols.classifier import ClassifierMethod
-from core.engine.pruning.protocols.layerwise import Method
-from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
-from core.engine.removals.weights.options import LayerSelection, selection_of
+from core.engine.removals.run import classifier_run
+from core.methods.registry import get_method
 
 _MODULE = "method"
 
 
-def build_method(method_id: str, parameters: LayerSelection) -> Method:
-    """Build the implementation of a method that prunes linear layers by the statistics of their inputs."""
-    return require_class(methods, method_id, _MODULE, Method)(parameters)
+def build_method(method_id: str, parameters: MethodParameters, protocols: Sequence[type[Any]]) -> Any:
+    """Build the implementation of a method that follows the first of these protocols it has a class for."""
+    preferred = (find_class(methods, method_id, _MODULE, each) for each in protocols[:-1])
+    implementation = next(filter(None, preferred), None)
+    return (implementation or require_class(methods, method_id, _MODULE, protocols[-1]))(parameters)
 
 
-def build_unit_method(method_id: str, parameters: MethodParameters) -> UnitMethod | BlockUnitMethod:
-    """Build the implementation of a method that removes heads, channels or layers."""
-    by_block = find_class(methods, method_id, _MODULE, BlockUnitMethod)
-    return by_block(parameters) if by_block else require_class(methods, method_id, _MODULE, UnitMethod)(parameters)
-
-
-def build_classifier_method(method_id: str, parameters: MethodParameters) -> ClassifierMethod:
-    """Build the implementation of a method for image classifiers: its own, or the layer-wise one on their layers."""
-    own = find_class(methods, method_id, _MODULE, ClassifierMethod)
-    layerwise = find_class(methods, method_id, _MODULE, Method)
-    if own is None and layerwise is not None:
-        selection = selection_of(parameters)
-        return OneShot(layerwise(selection), selection)
-    return require_class(methods, method_id, _MODULE, ClassifierMethod)(parameters)
+def build_classifier_method(
+    method_id: str, parameters: MethodParameters, pattern: str | None = None
+) -> ClassifierMethod:
+    """Build the implementation of a method for image classifiers, for a pattern, the method's default for none."""
+    removal = get_method(method_id).variant(pattern).removal
+    assert removal is not None
+    run = classifier_run(removal)
+    return run.method(build_method(method_id, parameters, run.protocols), parameters)

@@ -14,13 +14,12 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tensors import load_tensors
-from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.results import PruneResult
 from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.removals.widths.options import WidthOptions
 from core.engine.resume.kinds import BLOCK
 from core.methods.registry import get_method
-from core.pipeline.plans import make_plan
+from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
 from core.progress import Progress
 from tests.engine.resuming import positions
@@ -59,10 +58,10 @@ def sweep(
 ) -> PruneResult:
     """Prune a folder; `request` is what `request_for` takes."""
     opened = open_model(folder)
-    plan = make_plan(opened, request_for(opened, **request), device=torch.device("cpu"))
     work.mkdir(parents=True, exist_ok=True)
-    return LayerwisePass(
-        opened, plan, calibration=calibration, evaluations=evaluations or {}, work=work, previous=previous,
+    return walk_for(
+        opened, request_for(opened, **request), device=torch.device("cpu"), calibration=calibration,
+        evaluations=evaluations or {}, work=work, previous=previous,
         progress=progress, activation_budget_bytes=budget, dense_perplexity=dense_perplexity,
     ).run()  # fmt: skip
 

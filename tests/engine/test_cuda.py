@@ -8,12 +8,11 @@ from accelerate.state import AcceleratorState
 
 from core.engine.models.accelerator import backend_of, default_device
 from core.engine.models.folder import open_model
-from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.results import PruneResult
 from core.engine.recovery.language import recover
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
-from core.pipeline.plans import make_plan
+from core.pipeline.passes import walk_for
 from tests.engine.recovering import linears_of, make_pruned
 from tests.engine.sweeping import request_for, tensors_of
 from tests.engine.tiny import CONFIGS, make_model, make_tokens
@@ -24,10 +23,10 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 def prune(folder: Path, work: Path, device: str, method: str, pattern: str) -> PruneResult:
     opened = open_model(folder)
     request = request_for(opened, method, 0.5, pattern, {"forward_dtype": "float32"})
-    plan = make_plan(opened, request, device=torch.device(device))
     work.mkdir()
-    return LayerwisePass(
-        opened, plan, calibration=make_tokens(), evaluations={"text": make_tokens(seed=9)}, work=work
+    return walk_for(
+        opened, request, device=torch.device(device), calibration=make_tokens(),
+        evaluations={"text": make_tokens(seed=9)}, work=work
     ).run()  # fmt: skip
 
 

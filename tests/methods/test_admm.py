@@ -9,8 +9,8 @@ from core.engine.options.patterns import UNSTRUCTURED, Pattern, parse_pattern
 from core.engine.pruning.compensation.refit import Fitted
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
 from core.engine.pruning.layerwise.rows import LayerRows
+from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
-from core.engine.removals.weights.options import LayerSelection
 from core.errors import RunFailed
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
@@ -39,8 +39,9 @@ def pruned(
     size = len(seen.gram_II)
     weight = torch.randn(rows, size, generator=torch.Generator().manual_seed(seed))
     parameters = parse_parameters(method, {"damping": 1e-4} if method == "alps" else {})
-    assert isinstance(parameters, LayerSelection)
-    (found,) = build_method(method, parameters).prune([PrunableLinear("layer", 0, weight, target)], seen, ignore)
+    (found,) = build_method(method, parameters, (Method,)).prune(
+        [PrunableLinear("layer", 0, weight, target)], seen, ignore
+    )
     return weight, found
 
 

@@ -12,7 +12,7 @@ from core.engine.removals.experts.options import ExpertOptions
 from core.engine.removals.filters.options import FilterParameters
 from core.engine.removals.weights.options import LayerSelection
 from core.engine.removals.widths.options import WidthOptions
-from core.methods.engine import build_classifier_method, build_method, build_unit_method
+from core.methods.engine import build_classifier_method, build_method
 from core.methods.registry import METHODS, get_method, parse_parameters
 
 PRUNING = [info.id for info in METHODS.values() if info.prunes]
@@ -45,11 +45,11 @@ def test_its_classes_are_those_its_tasks_need(method_id: str) -> None:
     info, parameters = get_method(method_id), parse_parameters(method_id, {})
     if "language-model" in info.task_families:
         if isinstance(parameters, LayerSelection):
-            method = build_method(method_id, parameters)
+            method = build_method(method_id, parameters, (Method,))
             assert isinstance(method, Method)
             assert method.statistic.name.lower() == info.reads
         else:
-            assert isinstance(build_unit_method(method_id, parameters), UnitMethod | BlockUnitMethod)
+            assert build_method(method_id, parameters, (BlockUnitMethod, UnitMethod))
     if "image-classification" in info.task_families:
         built = build_classifier_method(method_id, parameters)
         assert isinstance(built, ClassifierMethod)
@@ -57,5 +57,5 @@ def test_its_classes_are_those_its_tasks_need(method_id: str) -> None:
 
 
 def test_a_method_without_a_class_for_a_pass_is_named() -> None:
-    with pytest.raises(LookupError, match=r"'depth'.*UnitMethod|'depth'.*ClassifierMethod"):
+    with pytest.raises(LookupError, match=r"'layers'.*ClassifierRun"):
         build_classifier_method("depth", parse_parameters("depth", {}))

@@ -64,7 +64,7 @@ def test_each_pattern_is_pruned_by_its_own_class(pattern: str, walk: type, tmp_p
     made = walk_for(
         folder, request, device=torch.device("cpu"), calibration=make_tokens(), evaluations={}, work=tmp_path / "work"
     )
-    assert type(made) is walk
+    assert isinstance(made, walk)
     assert made.run().files
 
 

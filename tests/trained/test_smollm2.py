@@ -14,6 +14,7 @@ from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
 from core.engine.options.patterns import UNSTRUCTURED
 from core.engine.pruning.input_statistics import InputStatistic, Statistic, relative_error
+from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.streams.propagation import InputGroup, collect
 from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
@@ -38,7 +39,9 @@ def test_reconstruction_error_sparsegpt_below_wanda_below_magnitude_on_every_lay
         "dense", request.getfixturevalue(text)[:4], streamed, ResumeStore(tmp_path, ""), ActivationBudget(2**30),
         dtype=torch.float32, micro_batch=8,
     )  # fmt: skip
-    methods = {name: build_method(name, parse_parameters(name, {})) for name in ("sparsegpt", "wanda", "magnitude")}
+    methods = {
+        name: build_method(name, parse_parameters(name, {}), (Method,)) for name in ("sparsegpt", "wanda", "magnitude")
+    }
     target = LayerTarget(UNSTRUCTURED, 0.5)
     chosen = range(0, len(streamed), every)
     checked = 0

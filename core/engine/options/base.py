@@ -1,5 +1,6 @@
 """Parameters of every method as pydantic models: the JSON schema a client sees and the check a job goes through."""
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,6 +37,19 @@ class MethodParameters(BaseModel):
     @property
     def sensitivity_options(self) -> SensitivityOptions | None:
         return self if isinstance(self, SensitivityOptions) else None
+
+    @property
+    def layers_left_dense(self) -> Sequence[str]:
+        """Return the names of layers that nothing is taken from, or globs over full names."""
+        return ()
+
+    @property
+    def ranks_entire_model(self) -> bool:
+        """Return whether the weights of all layers are ranked together."""
+        return False
+
+    def check_language_model(self) -> None:
+        """Raise InvalidParameters where an option is for image classifiers alone."""
 
     @property
     def requested_compensation(self) -> Refit | None:

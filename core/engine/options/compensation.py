@@ -6,6 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 MOST_STEPS = 32
 """Most steps of conjugate gradients where their number is chosen."""
+SWEEPS = 3
+"""Most times that the experts of a block are fitted, each to what the others leave missing."""
+ROUTER_STEPS = 4
+"""Most steps along the gradient by which a block's router is fitted."""
 
 
 class Refit(BaseModel):

@@ -5,10 +5,12 @@ gets smaller.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from core.errors import InvalidPattern, InvalidSparsity
+from core.engine.architectures.layer_shape import LinearShape
+from core.errors import IndivisibleWidth, InvalidPattern, InvalidSparsity
 
 PatternFamily = Literal["unstructured", "n:m", "structured"]
 """Kinds of patterns, of which only n:m has more than one."""
@@ -97,3 +99,16 @@ def resolve_sparsity(pattern: Pattern, sparsity: float | None) -> float:
             param="sparsity",
         )
     return fixed
+
+
+def require_divisible(linears: Iterable[LinearShape], pattern: Pattern) -> None:
+    """Require that m of `n:m` divides each layer's rows; raises IndivisibleWidth naming the first layer it does not."""
+    for linear in linears:
+        width = linear.in_features // linear.kernel
+        if pattern.of is not None and width % pattern.of:
+            inputs = "input weights per row" if linear.kernel == 1 else "input channels"
+            raise IndivisibleWidth(
+                f"{linear.name} has {width} {inputs}, which {pattern.of} does not divide: pattern {pattern.text} "
+                "cannot be applied; skip it (parameters.skip_modules) or choose another m",
+                param="pattern",
+            )

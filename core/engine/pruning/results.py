@@ -7,7 +7,6 @@ from typing import Any
 
 from core.engine.checkpoints.safetensors_header import TensorEntry
 from core.engine.evaluation.perplexity import MeasuredPerplexity
-from core.engine.pruning.expert_rows import ExpertsLeftRow
 from secateur_wire.base import JsonObject
 
 
@@ -107,9 +106,9 @@ class PruneResult:
     by; `unchanged` says where all others lie in the source; `config` is the new config.json where it is not the
     source's. `removed` counts weights that are zero or gone, `prunable` those that could have been. `verification`
     holds a few tokens and the logits the saved model must give for them. `refits` is the α chosen for each linear layer
-    that is left of a cut and was fitted to the dense model, by its name in the source. `routing` says which tokens went
-    to which experts, where there are any; `experts` which of them each layer keeps, where some went. `micro_batches` is
-    the history of their sizes, where memory ran out.
+    that is left of a cut and was fitted to the dense model, by its name in the source. `sections` are the rows that the
+    kind of removal adds to the report, by the names of their sections. `micro_batches` is the history of their sizes,
+    where memory ran out.
     """
 
     layers: Sequence[LayerRow | UnitRow]
@@ -124,6 +123,5 @@ class PruneResult:
     verification: Path
     resumed_from: int
     refits: Mapping[str, float] = field(default_factory=dict)
-    routing: Sequence[RoutingRow] = ()
-    experts: Sequence[ExpertsLeftRow] = ()
+    sections: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     micro_batches: Sequence[JsonObject] = ()

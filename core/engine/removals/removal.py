@@ -4,11 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.architectures.unit_kind import KindName
+from core.engine.exporters.losses import Losses
 from core.engine.options.base import MethodParameters
 from core.engine.removals.cut import Cut
-from core.engine.removals.losses import Losses
-from core.engine.removals.plan import RemovalPlan
 from core.engine.removals.size import Figure, SizeScale, scale_of_parameters
 
 

@@ -15,7 +15,7 @@ from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import KeptUnits
 from core.engine.pruning.units.stream_directions import StreamDirections
-from core.engine.removals.layers.counts import first_that_may_go, layers_that_may_go, runs_that_may_go
+from core.engine.removals.layers.counts import LayerPlan, first_that_may_go, layers_that_may_go, runs_that_may_go
 from core.methods.depth.info import QUICK_TOKENS, DepthParameters
 
 
@@ -34,7 +34,7 @@ class Depth(UnitMethod):
         self.is_quick = parameters.budget == "quick"
 
     def select(self, context: UnitSelectionContext) -> KeptUnits:
-        if context.removed_layers == 0:
+        if _count(context) == 0:
             return context.without_layers([])
         removed = self._by_perplexity(context) if self.criterion == "perplexity" else self._by_direction(context)
         context.log(f"layers removed: {', '.join(map(str, sorted(removed)))}")
@@ -42,7 +42,7 @@ class Depth(UnitMethod):
 
     def _by_direction(self, context: UnitSelectionContext) -> list[int]:
         assert context.calibration is not None
-        count, description = context.removed_layers, context.folder.description
+        count, description = _count(context), context.folder.description
         directions = StreamDirections(context, context.calibration)
         if self.criterion == "angular":
             angles = {start: directions.angle(start, start + count) for start in runs_that_may_go(description, count)}
@@ -82,16 +82,15 @@ class Depth(UnitMethod):
 
         remember(0, [streamed.embed(each).to(dtype) for each in tokens])
         removed: list[int] = []
-        while len(removed) < context.removed_layers:
+        count = _count(context)
+        while len(removed) < count:
             may_go = set(layers_that_may_go(context.folder.description, removed))
             open_ones = may_go & candidates or may_go
             tried = [(place, layer) for place, layer in enumerate(kept) if layer in open_ones]
-            what = f"layer {len(removed) + 1} of {context.removed_layers} to remove: trying the model without each"
+            what = f"layer {len(removed) + 1} of {count} to remove: trying the model without each"
             perplexities = {layer: without(place) for place, layer in counted(tried, what)}
             if self.is_quick and not removed:
-                candidates = set(
-                    sorted(perplexities, key=lambda layer: perplexities[layer])[: 2 * context.removed_layers]
-                )
+                candidates = set(sorted(perplexities, key=lambda layer: perplexities[layer])[: 2 * count])
             best = min(perplexities, key=lambda layer: perplexities[layer])
             context.log(f"without layer {best}: perplexity {perplexities[best]:.3f} on {len(tokens)} batches")
             place = kept.index(best)
@@ -103,3 +102,9 @@ class Depth(UnitMethod):
         for layer in range(context.layers):
             streamed.empty_block(layer)
         return removed
+
+
+def _count(context: UnitSelectionContext) -> int:
+    """Return how many layers go."""
+    assert isinstance(context.removal, LayerPlan)
+    return context.removal.removed

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.engine.removals.experts.options import ROUTER_STEPS, SWEEPS, ExpertOptions
+from core.engine.options.compensation import ROUTER_STEPS, SWEEPS
+from core.engine.removals.experts.options import ExpertOptions
 from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import MethodInfo
 from secateur_wire.methods import Needs, Paper

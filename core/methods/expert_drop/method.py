@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from core.engine.architectures.architecture import EXPERTS_KIND
-from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.models.experts import ExpertStacks, RoutedTokens
 from core.engine.models.hooks import removed_after
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.units.block_tokens import BlockToPrune, PrunedBlock, PrunedTokens, TokensAtBlock
 from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.removal import UnitCounts
+from core.engine.removals.experts.counts import ExpertPlan
 from core.methods.expert_drop.info import ExpertDropParameters
 
 _NOT_NORMALISED = (
@@ -50,16 +50,8 @@ class ExpertDrop(BlockUnitMethod):
 
     def plan(self, context: UnitSelectionContext) -> UnitCounts:
         structure, experts = context.structure, context.folder.family.experts
-        assert context.experts is not None and experts is not None and experts.routing is not None
-        layers = {
-            layer: LayerCounts.of(
-                structure,
-                layer,
-                context.kinds,
-                {kind.name: min(kind.units(shape), context.experts) for kind in context.kinds},
-            )
-            for layer, shape in enumerate(structure.layers)
-        }
+        assert isinstance(context.removal, ExpertPlan) and experts is not None and experts.routing is not None
+        layers = context.removal.counts(structure)
         loses = any(each.removed for each in layers.values())
         return UnitCounts(layers=layers, notes=[_NOT_NORMALISED] if loses and not experts.routing.normalised else [])
 

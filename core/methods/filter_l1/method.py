@@ -11,9 +11,9 @@ from core.engine.pruning.filters import rankings
 from core.engine.pruning.filters.budget import Goal, Step, by_rate, counts, layer_exhausted, steps_until
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.filters.curves import curves
-from core.engine.pruning.filters.rounds import remove_in_rounds
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import FilterMethod
+from core.engine.removals.filters.rounds import remove_in_rounds
 from core.errors import InvalidParameters
 from core.methods.filter_l1.info import FilterL1Parameters
 

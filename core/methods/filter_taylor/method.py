@@ -9,9 +9,9 @@ from core.engine.datasets.subset import draw_images
 from core.engine.pruning.filters.budget import Goal, Step, by_score, steps_until
 from core.engine.pruning.filters.coupled_channels import CoupledChannels
 from core.engine.pruning.filters.rankings import RANKINGS, compare, rank
-from core.engine.pruning.filters.rounds import FIGURES, remove_in_rounds
 from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import FilterMethod
+from core.engine.removals.filters.rounds import FIGURES, remove_in_rounds
 from core.methods.filter_taylor.info import FilterTaylorParameters
 
 _DEFAULT_ROUNDS = 50

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from core.engine.recovery.adapter_options import AdapterOptions
+from core.engine.removals.widths.adapter_options import AdapterOptions
 from core.methods.cost import AdapterCost
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper

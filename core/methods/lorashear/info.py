@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from core.engine.recovery.adapter_options import AdapterOptions
+from core.engine.removals.widths.adapter_options import AdapterOptions
 from core.methods.cost import AdapterCost, ChoosingForwards, CostFacts
 from core.methods.method_info import SMALLER, MethodInfo
 from secateur_wire.methods import Needs, Paper

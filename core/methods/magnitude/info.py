@@ -19,6 +19,10 @@ class MagnitudeParameters(LayerSelection, AllocationOptions, PropagationOptions,
         "tensor", description="Weights are compared within an output row, a tensor, or the whole model."
     )
 
+    @property
+    def ranks_entire_model(self) -> bool:
+        return self.scope == "model"
+
 
 INFO = MethodInfo(
     id="magnitude",

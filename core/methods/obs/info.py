@@ -55,6 +55,14 @@ class OBSParameters(LayerSelection, AllocationOptions, PropagationOptions, Compe
         0.01, gt=0, le=1, description="layer_wise: added to the Hessian's diagonal, as a share of its mean."
     )
 
+    def check_language_model(self) -> None:
+        if self.mode == "exact":
+            raise InvalidParameters(
+                "parameters.mode: 'exact' is for image classifiers, whose derivatives of single images it takes: use "
+                "'layer_wise'",
+                param="parameters.mode",
+            )
+
 
 def is_exact(parameters: OBSParameters, layers: Sequence[LinearShape]) -> bool:
     """Return whether `obs` holds one inverse Hessian over all weights of an image classifier.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from core.engine.options.patterns import require_divisible
 from core.engine.pruning.compensation.column_update import damped_inverse_factor
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layerwise.classifier_pass import OneShot
@@ -16,7 +17,6 @@ from core.engine.pruning.network import Network
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
-from core.engine.removals.weights.options import require_divisible
 from core.methods.obs.info import OBSParameters, is_exact
 from core.methods.obs.surgeon import obs_prune
 from core.methods.obs.whole_network import GlobalOBS

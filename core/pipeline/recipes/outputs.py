@@ -2,8 +2,8 @@
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
+from core.engine.exporters.losses import Losses
 from core.engine.exporters.registry import ADDED, OFFERED
-from core.engine.removals.losses import Losses
 from core.errors import InvalidRequest
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.validation import ResolvedRequest

@@ -75,7 +75,7 @@ def prune_classifier(spec: ClassifierSpec, context: StageContext) -> PruneOutput
     prunes = get_method(recipe.method).prunes
     if prunes:
         progress.stage("prune")
-        build_classifier_method(recipe.method, parameters).prune(network)
+        build_classifier_method(recipe.method, parameters, recipe.pattern).prune(network)
         model.eval()
     round_to_stored(model, folder)
     recovered: RecoveryReport | None = None

@@ -15,15 +15,14 @@ from secateur_wire.base import JsonObject
 from secateur_wire.metrics import Metrics, Parameters, Perplexity, Sizes, Sparsity
 
 if TYPE_CHECKING:
-    from core.engine.pruning.blocks.plan import UnitRemovalPlan
-    from core.engine.pruning.layerwise.plan import LayerwisePlan
+    from core.engine.pruning.plan import PruningPlan
     from core.engine.pruning.results import PruneResult
 
 
 def prune_result(
     spec: LanguageSpec,
     description: ModelDescription,
-    plan: "LayerwisePlan | UnitRemovalPlan",
+    plan: "PruningPlan",
     result: "PruneResult",
     *,
     artifact_bytes: int,
@@ -76,8 +75,7 @@ def prune_result(
             }
         ),
         peak_memory=peak,
-        **({"routing": [asdict(row) for row in result.routing]} if result.routing else {}),
-        **({"experts": [asdict(row) for row in result.experts]} if result.experts else {}),
+        **{name: [asdict(row) for row in rows] for name, rows in result.sections.items() if rows},
         versions=versions("secateur-server", "torch", "transformers", "safetensors"),
     )
     return PruneOutput(metrics=metrics, report=report, expected=Path(result.verification))

@@ -13,23 +13,18 @@ import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel
 
-from core.engine.architectures.description import require_structure
-from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.evaluation.latency import DenseLatency
 from core.engine.models.folder import ModelFolder
 from core.engine.models.implementations import own_implementations
 from core.engine.models.tensors import DTYPES
-from core.engine.pruning.blocks.plan import UnitRemovalPlan
 from core.engine.pruning.plan import model_facts
-from core.engine.pruning.units.removal import UnitCounts
-from core.engine.pruning.units.removal_config import config_after_removal
-from core.engine.removals.layers.counts import first_that_may_go
+from core.engine.removals.run import language_run
 from core.engine.resume.fingerprint import Runtime, fingerprint
 from core.engine.resume.kinds import LATENCY
 from core.engine.resume.store import ResumeStore, Saved
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.messages import LanguageSpec
-from core.pipeline.plans import cut_on, make_unit_removal_plan
+from core.pipeline.plans import cut_on, make_plan
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.results import LatencySearch, SearchOutput, TimedShape
 from core.pipeline.stages.context import StageContext
@@ -154,32 +149,19 @@ def search_model(
     if isinstance(saved, Saved):
         result = LatencySearch.model_validate(saved.state)
     else:
+        run = language_run(removal)
         clock = DenseLatency(folder, sequence_length=sequence_length, device=device, other_bytes=description.bytes)
 
         def time_at(sparsity: float) -> Timing:
             request = replace(recipe.request, sparsity=sparsity, at_least=False)  # one of those there are
-            plan = make_unit_removal_plan(folder, request, device=device)
-            latency = clock.against(random_model(folder, shape_config(folder, plan), DTYPES[description.dtype], device))
+            config = folder.config_of(run.config_left(folder, make_plan(folder, request, device=device)))
+            latency = clock.against(random_model(folder, config, DTYPES[description.dtype], device))
             return Timing(latency["pruned_ms"] / latency["dense_ms"], latency["dense_spread"])
 
         sparsities = removal.reachable(cut_on(device, recipe.request, description))
         result = search(sparsities, target_ratio, time_at, on_step)
     store.save(LATENCY, 0, {}, result.model_dump(mode="json"))
     return result
-
-
-def shape_config(folder: ModelFolder, plan: UnitRemovalPlan) -> PretrainedConfig:
-    """Return the config of a model pruned by this plan; it does not depend on which groups are chosen."""
-    structure = require_structure(folder.description)
-    kinds = plan.kinds
-    removed = first_that_may_go(folder.description, range(len(structure.layers))[::-1], plan.removed_layers)
-    layers = [layer for layer in range(len(structure.layers)) if layer not in removed]
-    kept = [LayerCounts.of_all(structure.layers[layer], kinds) for layer in layers]
-    if plan.width_reduction is not None:
-        kept = list(plan.width_reduction.counts or ())
-    counts = UnitCounts(layers=dict(zip(layers, kept, strict=True)))
-    raw = config_after_removal(folder.raw_config, folder.config, folder.family, structure, kinds, counts)
-    return folder.config_of(raw)
 
 
 def random_model(

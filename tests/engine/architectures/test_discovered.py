@@ -28,7 +28,6 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import open_model
 from core.engine.models.streamed import StreamedModel, call_block
 from core.engine.models.tracing.discover import discover
-from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.engine.pruning.streams.stream import RecordedArguments
 from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
@@ -37,7 +36,7 @@ from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
 from core.errors import InvalidParameters, InvalidSparsity, MissingTensors, UnsupportedArchitecture
 from core.methods.depth.info import DepthParameters
-from core.pipeline.plans import make_plan
+from core.pipeline.passes import walk_for
 from core.pipeline.recipes.validation import resolve_request
 from tests.engine.sweeping import save
 from tests.engine.tiny import architecture_of, make_model, make_tokens
@@ -53,11 +52,10 @@ def discovered(folder: Path) -> Architecture:
 def prune_and_reload(folder: Path, family: Architecture, tokens: torch.Tensor, work: Path) -> None:
     """Halve every linear layer, save the model and compare what opens of it."""
     opened = open_model(folder, discovered=family)
-    plan = make_plan(
-        opened, resolve_request(opened.description, "wanda", "unstructured", 0.5, {"micro_batch": 1}), device=CPU
-    )
+    request = resolve_request(opened.description, "wanda", "unstructured", 0.5, {"micro_batch": 1})
     work.mkdir()
-    result = LayerwisePass(opened, plan, calibration=tokens, evaluations={"text": tokens}, work=work).run()
+    walk = walk_for(opened, request, device=CPU, calibration=tokens, evaluations={"text": tokens}, work=work)
+    result = walk.run()
     artifact = save(result, folder, work / "artifact")
     assert reload_check(artifact, result.verification, device=CPU, discovered=family)["maximum_difference"] < 1e-3
     # What a job reports of its artifact is all that later jobs know of it.
@@ -221,13 +219,13 @@ def test_a_pass_whose_blocks_read_what_others_made_is_not_resumed(tmp_path: Path
     for refused in ({}, {"resume": "block 1 reads what block 0 made inside"}):
         opened = open_model(folder)
         opened = replace(opened, family=replace(opened.family, refused=refused))
-        plan = make_plan(opened, resolve_request(opened.description, "magnitude", "unstructured", 0.5, {}), device=CPU)
+        request = resolve_request(opened.description, "magnitude", "unstructured", 0.5, {})
         work = tmp_path / f"work-{len(resumed)}"
         previous: list[Path] = []
         for attempt in ("first", "second"):
             (work / attempt).mkdir(parents=True)
-            result = LayerwisePass(
-                opened, plan, calibration=None, evaluations={}, work=work / attempt, previous=previous
+            result = walk_for(
+                opened, request, device=CPU, calibration=None, evaluations={}, work=work / attempt, previous=previous
             ).run()
             previous = [work / attempt]
         resumed.append(result.resumed_from)

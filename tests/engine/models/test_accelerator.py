@@ -21,10 +21,11 @@ from core.engine.models.accelerator import BACKENDS, CPUBackend, CUDABackend, De
 from core.engine.models.folder import open_model
 from core.engine.models.generation import sequences_that_fit
 from core.engine.models.precision import bfloat16_matmul, forward_dtype, gradient_dtype
+from core.engine.pruning.blocks.plan import UnitRemovalPlan
 from core.engine.recovery.precision import training_precision
 from core.errors import InternalError, OutOfMemory
 from core.methods.cost import Tokens
-from core.pipeline.plans import make_plan, make_unit_removal_plan
+from core.pipeline.plans import make_plan
 from core.service.jobs.estimates.device_memory import pass_bytes
 from core.service.jobs.estimates.resources import estimate_resources
 from core.settings import Settings
@@ -186,8 +187,9 @@ def test_plans_and_precision_come_from_the_device_s_own_interface(made_up: type[
     folder = open_model(make_model(tmp_path / "model"))
     narrow = request_for(folder, "llm-pruner", 0.25)
     for device, multiple in ((_DEVICE, 4), (torch.device("cpu"), 8)):
-        plan = make_unit_removal_plan(folder, narrow, device=device)
-        assert plan.width_reduction is not None and plan.width_reduction.round_to == multiple
+        plan = make_plan(folder, narrow, device=device)
+        assert isinstance(plan, UnitRemovalPlan) and plan.width_reduction is not None
+        assert plan.width_reduction.round_to == multiple
     assert make_plan(folder, request_for(folder, "wanda", 0.5), device=_DEVICE).forward_dtype is torch.bfloat16
     assert forward_dtype("auto", torch.float32, _DEVICE) is torch.bfloat16
     assert gradient_dtype(torch.float16, _DEVICE) is torch.float16

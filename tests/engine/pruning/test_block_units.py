@@ -90,7 +90,7 @@ def inputs_of(folder: Path, tokens: Tensor) -> dict[tuple[int, str], Tensor]:
 @pytest.fixture
 def method(monkeypatch: pytest.MonkeyPatch) -> Halving:
     built = Halving()
-    monkeypatch.setattr(plans, "build_unit_method", lambda method, parameters: built)
+    monkeypatch.setattr(plans, "build_method", lambda method, parameters, protocols: built)
     return built
 
 

@@ -73,8 +73,8 @@ def test_on_the_tokens_it_is_fitted_to_a_layer_comes_closer(model_type: str, tmp
         save(result, folder, work / "artifact")
         found.append(divergence(folder.path, work / "artifact", make_tokens(16)))
     assert found[1] < found[0] * 0.5
-    assert result.experts
-    for row in result.experts:
+    assert result.sections["experts"]
+    for row in result.sections["experts"]:
         assert row.routing is not None and row.routing.error is not None and row.routing.refitted is not None
         assert row.routing.refitted < row.routing.error
 
@@ -85,8 +85,8 @@ def test_on_the_tokens_it_is_fitted_to_a_layer_comes_closer(model_type: str, tmp
 def test_no_fit_is_kept_that_makes_the_error_grow(compensation: dict[str, Any], tmp_path: Path) -> None:
     """The error counts on the tokens fitted to or, with a chosen α, on those held aside; noise leaves little to fit."""
     result = dropped(opened(STACKED), tmp_path, compensation=compensation)
-    assert len(result.experts) == 2
-    for row in result.experts:
+    assert len(result.sections["experts"]) == 2
+    for row in result.sections["experts"]:
         assert row.routing is not None and row.routing.error is not None and row.routing.refitted is not None
         assert row.routing.refitted <= row.routing.error
 
@@ -101,7 +101,7 @@ def test_where_all_experts_stay_nothing_changes(model_type: str, tmp_path: Path)
     expected = stored_tensors(folder.family, whole)
     left = tensors_of(result)
     assert left and all(torch.equal(tensor, expected[name]) for name, tensor in left.items())
-    assert not result.experts and not result.refits
+    assert not result.sections["experts"] and not result.refits
 
 
 def test_a_trained_mixture_predicts_text_it_was_not_fitted_to_more_like_the_dense_one(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_walk_that_was_cut_off_ends_with_the_same_bytes_and_report(tmp_path: P
     again = dropped(folder, tmp_path / "two", previous=[tmp_path / "one"])
     assert again.resumed_from == 1
     assert [file.read_bytes() for file in again.files] == [file.read_bytes() for file in whole.files]
-    assert again.experts == whole.experts and again.refits == whole.refits and again.notes == whole.notes
+    assert again.sections == whole.sections and again.refits == whole.refits and again.notes == whole.notes
 
 
 def test_where_all_text_is_held_aside_nothing_is_fitted(tmp_path: Path) -> None:
@@ -181,14 +181,14 @@ def test_the_report_says_which_stay_by_what_scores_and_where_tokens_go(tmp_path:
     folder = opened(GROUPED)
     top_k = folder.family.experts.top_k if folder.family.experts else 0
     routed = make_tokens(16).numel() * top_k
-    (row,) = dropped(folder, tmp_path / "reap").experts
+    (row,) = dropped(folder, tmp_path / "reap").sections["experts"]
     assert len(row.scores) == 8 and row.routing is not None
     assert sum(row.routing.tokens) == sum(row.routing.tokens_left) == routed
     assert len(row.routing.tokens) == 8 and len(row.routing.tokens_left) == len(row.kept) < 8
     for group in (range(4), range(4, 8)):
         went = [row.scores[expert] for expert in group if expert not in row.kept]
         assert went and max(went) <= min(row.scores[expert] for expert in row.kept if expert in group)
-    (by_chance,) = dropped(folder, tmp_path / "random", score="random", compensation=NO_REFIT).experts
+    (by_chance,) = dropped(folder, tmp_path / "random", score="random", compensation=NO_REFIT).sections["experts"]
     assert by_chance.scores == () and by_chance.routing is None
 
 
@@ -199,8 +199,8 @@ def test_merged_experts_are_the_mean_by_the_tokens_of_each(model_type: str, tmp_
     result = dropped(folder, tmp_path, merge=True, **given)
     save(result, folder, tmp_path / "artifact")
     dense, cut = stock(folder.path).state_dict(), stock(tmp_path / "artifact").state_dict()
-    assert result.experts
-    for row in result.experts:
+    assert result.sections["experts"]
+    for row in result.sections["experts"]:
         prefix = f"{row.name}.mlp.experts."
         own = [name for name in dense if name.startswith(prefix)]
         flat = torch.cat([dense[f"{prefix}{name}"].flatten(1) for name in ("gate_up_proj", "down_proj")], dim=1)
@@ -218,6 +218,6 @@ def test_merged_experts_are_the_mean_by_the_tokens_of_each(model_type: str, tmp_
 
 def test_what_was_merged_is_refitted_too(tmp_path: Path) -> None:
     folder = opened(PER_EXPERT)
-    (first, *_) = dropped(folder, tmp_path, score="random", merge=True, compensation=ALL_THE_WAY).experts
+    (first, *_) = dropped(folder, tmp_path, score="random", merge=True, compensation=ALL_THE_WAY).sections["experts"]
     assert first.routing is not None and first.routing.error is not None and first.routing.refitted is not None
     assert first.routing.refitted < first.routing.error

@@ -107,7 +107,7 @@ def test_half_of_each_matrix_of_each_expert_goes_and_files_keep_their_names(mode
         assert all(int((matrix == 0).sum()) * 2 == matrix.numel() for matrix in stack)
         assert row.reconstruction_error is not None and 0 < row.reconstruction_error < 0.5
     tokens = make_tokens().numel() * 2
-    assert all(sum(row.tokens) == tokens for row in result.routing)
+    assert all(sum(row.tokens) == tokens for row in result.sections["routing"])
     whole, offloaded = (
         reload_check(tmp_path / "artifact", result.verification, device=CPU, discovered=folder.family, offload=offload)
         for offload in (None, tmp_path / "offload")
@@ -143,7 +143,7 @@ def test_an_expert_is_pruned_by_the_tokens_that_are_routed_to_it_alone(tmp_path:
 @pytest.mark.parametrize("method", ["wanda", "frontier"])
 def test_an_expert_that_no_token_reaches_is_pruned_by_all_of_them(method: str, tmp_path: Path) -> None:
     result = pruned(opened(STACKED), tmp_path, method, "unstructured", 0.5)
-    first = result.routing[0]
+    first = result.sections["routing"][0]
     assert first.pooled[:1] == (0,) and first.tokens[0] == 0 and sum(first.tokens) == 2 * make_tokens().numel()
     assert any("were reached by too few calibration tokens" in note for note in result.notes)
     stack = stock(tmp_path / "artifact").get_parameter("model.layers.0.mlp.experts.gate_up_proj")

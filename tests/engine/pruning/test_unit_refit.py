@@ -15,7 +15,7 @@ from core.engine.pruning.units.removal import KeptUnits
 from core.errors import InvalidRequest
 from core.methods.depth.method import Depth
 from core.methods.random_structured.method import RandomStructured
-from core.pipeline.plans import make_unit_removal_plan
+from core.pipeline.plans import make_plan
 from core.progress import WorkStopped
 from tests.engine.crossing import crossed
 from tests.engine.exporters.test_per_layer import prune as prune_per_layer
@@ -154,9 +154,7 @@ def test_what_was_chosen_is_reported_and_goes_no_further_than_all_the_way(
     assert before and changed == [f"{in_front}.weight"], "nothing else has anything to make up for"
     assert any("refitted" in note and "chosen" in note for note in result.notes)
     folder = open_model(tiny)
-    plan = make_unit_removal_plan(
-        folder, request_for(folder, "depth", 0.25, parameters={"compensation": {"refit": "auto"}})
-    )
+    plan = make_plan(folder, request_for(folder, "depth", 0.25, parameters={"compensation": {"refit": "auto"}}))
     assert plan.facts()["compensation"]["refit"] == "auto"
 
 

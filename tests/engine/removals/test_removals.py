@@ -47,7 +47,7 @@ def test_each_reachable_share_is_taken_as_it_is(kind: str, llama: ModelDescripti
             assert plan.width_reduction.counts is not None
             removed = sum(each.removed for each in plan.width_reduction.counts)
         else:
-            removed = plan.removed_layers * llama.structure.parameters // llama.layers
+            removed = plan.removed * llama.structure.parameters // llama.layers
         assert removed == pytest.approx(sparsity * llama.parameters, abs=1)
         least = removal.least_removed(request_of(kind, sparsity, at_least=True).cut(llama))
         assert least == pytest.approx(removed, abs=1)

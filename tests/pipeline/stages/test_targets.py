@@ -8,17 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PretrainedConfig
 
 from core.engine.architectures.description import inspect_folder
 from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.exporters.packed.files import pack_folder
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.results import PruneResult
+from core.engine.removals.run import language_run
 from core.engine.resume.kinds import LATENCY, STATE
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.passes import walk_for
-from core.pipeline.plans import make_unit_removal_plan
+from core.pipeline.plans import make_plan
 from core.pipeline.recipes.sizes import resolve_target
+from core.pipeline.recipes.validation import ResolvedRequest
 from core.pipeline.results import LatencySearch, TimedShape
 from core.pipeline.stages import search as latency_search
 from core.pipeline.stages.search import (
@@ -26,7 +29,6 @@ from core.pipeline.stages.search import (
     random_model,
     search,
     search_model,
-    shape_config,
 )
 from secateur_wire.job_body import Target
 from tests.engine.crossing import crossed
@@ -143,13 +145,19 @@ def test_a_ratio_that_no_shape_has_is_named_with_the_nearest() -> None:
     assert refused.value.problem()["code"] == "target_unreachable" and not refused.value.retryable
 
 
+def config_left(folder: ModelFolder, request: ResolvedRequest) -> PretrainedConfig:
+    """Return the config of a model that the request has pruned."""
+    assert request.removal is not None
+    run = language_run(request.removal)
+    return folder.config_of(run.config_left(folder, make_plan(folder, request, device=CPU)))
+
+
 @crossed("name, method", list(CONFIGS), ["depth", "random-structured"], UNLIKE)
 def test_the_shape_that_is_timed_is_the_shape_that_is_made(name: str, method: str, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", name)
     opened = open_model(folder)
     request = replace(request_for(opened, method, 0.25), is_timed=True)
-    shape = shape_config(opened, make_unit_removal_plan(opened, request, device=CPU))
-    timed = random_model(opened, shape, torch.float32, CPU)
+    timed = random_model(opened, config_left(opened, request), torch.float32, CPU)
     walk = walk_for(opened, request, device=CPU, work=tmp_path, calibration=make_tokens(), evaluations={})
     result = walk.run()
     made = inspect_folder(_written(result, folder, tmp_path / "artifact"))
@@ -192,8 +200,8 @@ def test_what_an_attempt_found_is_not_searched_for_again_under_the_same_circumst
 
     first = run("one")
     description = folder.description
-    plan = make_unit_removal_plan(folder, request_for(folder, method, first.sparsity, at_least=True), device=CPU)
-    shape = random_model(folder, shape_config(folder, plan), torch.float32, CPU)
+    request = request_for(folder, method, first.sparsity, at_least=True)
+    shape = random_model(folder, config_left(folder, request), torch.float32, CPU)
     assert shape.num_parameters() <= 0.75 * description.parameters
     assert shape.num_parameters() / description.parameters == pytest.approx(1 - first.sparsity)
     before = FakeClock.timed

@@ -4,7 +4,7 @@ from core.engine.architectures.description import ModelDescription, require_stru
 from core.engine.exporters.gguf.family import GgufFamily, GgufForm
 from core.engine.exporters.gguf.refusal import PARAM
 from core.engine.exporters.gguf.registry import FAMILIES
-from core.engine.removals.losses import Losses
+from core.engine.exporters.losses import Losses
 from core.errors import InvalidRequest
 
 

@@ -1,4 +1,6 @@
-"""Removal of heads, channels or layers: a method chooses them, and one pass over the blocks removes them.
+"""Removal of parts of the blocks, or of whole ones: a method chooses them, and one pass over the blocks removes them.
+
+What a kind of removal does in its own way, a class derived from this one has.
 
 A method chooses everything before the pass, or how many units there are to be, and which of a block when the pass is
 there. The dense and the pruned model are measured on the same tokens in that pass. It can be resumed once the choice is
@@ -6,14 +8,13 @@ made, and at any block. Resident are embeddings and head, one block before and a
 with a refit, the statistics of one input group; the memory a method needs to choose before is its own.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from core.engine.architectures.architecture import EXPERTS_KIND
 from core.engine.architectures.description import require_structure
 from core.engine.architectures.unit_kind import KindName, UnitKind
 from core.engine.models.experts import saved_tensors
@@ -23,10 +24,8 @@ from core.engine.pruning.block_pass import BlockPass
 from core.engine.pruning.blocks.block_choice import BlockChoice
 from core.engine.pruning.blocks.plan import UnitRemovalPlan
 from core.engine.pruning.blocks.rows import rows_of_layer
-from core.engine.pruning.blocks.split_choice import WEIGHT_READS, choose_split
 from core.engine.pruning.compensation.expert_refit import ExpertRefit
 from core.engine.pruning.compensation.unit_refit import UnitRefit
-from core.engine.pruning.expert_rows import ExpertsLeftRow
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.block_tokens import PrunedBlock
@@ -34,22 +33,33 @@ from core.engine.pruning.units.context import UnitSelectionContext
 from core.engine.pruning.units.narrow_model import narrow_model
 from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.planned_tensors import PlannedTensors, TrainedWeights
-from core.engine.pruning.units.removal import KeptUnits, UnitCounts, layer_unit_sets, remove_units
+from core.engine.pruning.units.removal import (
+    KeptLayerUnits,
+    KeptUnits,
+    UnitCounts,
+    UnitSet,
+    layer_unit_sets,
+    remove_units,
+)
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
 from core.errors import InvalidRequest
+from secateur_wire.base import JsonObject
 
 
 class UnitRemovalPass(BlockPass):
-    """The choice and the pass that removes what was chosen."""
+    """The choice and the pass that removes what was chosen.
+
+    `fits_experts`: where a mixture loses something, a refit fits its experts too.
+    """
+
+    fits_experts: ClassVar[bool] = False
 
     def __init__(self, folder: ModelFolder, plan: UnitRemovalPlan, **setting: Any) -> None:
         """Set up the pass; `setting` are the keyword arguments of `BlockPass`."""
         super().__init__(folder, plan, **setting)
-        calibration = self.calibration_tokens
-        compares = calibration is not None and plan.width_reduction is not None and plan.width_reduction.others
-        self.plan = replace(plan, split_reads=WEIGHT_READS if compares else 0)
-        if plan.compensation is not None and calibration is None:
+        self.plan = plan
+        if plan.compensation is not None and self.calibration_tokens is None:
             raise InvalidRequest(
                 "calibration is required: parameters.compensation fits what is left to what the dense model gives for "
                 "text",
@@ -57,7 +67,6 @@ class UnitRemovalPass(BlockPass):
             )
         self.structure = require_structure(folder.description)
         self.rows: list[UnitRow] = []
-        self.experts: list[ExpertsLeftRow] = []
         self.streamed = StreamedModel(folder, dtype=plan.dtype, device=plan.device)
         self.trained = TrainedWeights(self.store)
         self.planned = PlannedTensors(self.store)
@@ -70,12 +79,55 @@ class UnitRemovalPass(BlockPass):
     def run(self) -> PruneResult:
         """Choose what to remove, then process all blocks; raises UnusableModel kinds for unusable tensors."""
         self.progress.stage("prune")
-        kept = self._earlier_choice() or self._choose()
+        kept = self._earlier_choice() or self._new_choice()
         if blocks := sum(self.trained.has(layer) for layer in range(len(self.structure.layers))):
             self.notes.append(f"The weights of {blocks} blocks were trained while it was chosen what goes.")
         return self._remove(kept)
 
-    def _choose(self) -> KeptUnits | UnitCounts:
+    def choose(self, context: UnitSelectionContext) -> KeptUnits | UnitCounts:
+        """Let the method choose what stays, or how much of it."""
+        method = self.plan.method
+        return method.plan(context) if isinstance(method, BlockUnitMethod) else method.select(context)
+
+    @property
+    def choice_state(self) -> Mapping[str, Any]:
+        """Return what is saved with the choice, for an attempt that goes on from it."""
+        return {}
+
+    def restore_choice(self, state: Mapping[str, Any]) -> None:
+        """Take up what an earlier attempt saved with its choice."""
+
+    @property
+    def block_state(self) -> Mapping[str, Any]:
+        """Return what is saved after each block, beside what every pass saves."""
+        return {}
+
+    def restore_blocks(self, state: Mapping[str, Any]) -> None:
+        """Take up what an earlier attempt saved after its last block."""
+
+    def without_chosen(self, counts: UnitCounts) -> tuple[JsonObject, StreamedModel]:
+        """Return the config.json of what is left, and that model with empty blocks."""
+        return narrow_model(self.streamed, self.structure, self.kinds, counts)
+
+    def remove(
+        self, place: int, tensors: Mapping[str, Tensor], unit_sets: Sequence[UnitSet], kept: KeptLayerUnits
+    ) -> dict[str, Tensor]:
+        """Return the tensors that are left of a block, which is block `place` of what is left of the model."""
+        return remove_units(tensors, unit_sets, kept)
+
+    def note_block(self, index: int, answer: PrunedBlock, refit: UnitRefit | None) -> None:
+        """Take note of a block that has been pruned, for the report."""
+
+    def rows_of(self, index: int, counts: UnitCounts, costs: Mapping[KindName, float]) -> Iterable[UnitRow]:
+        """Return the report's rows of a layer; `costs` are the increases of the loss that are expected, by kind."""
+        return rows_of_layer(self.streamed.block_prefix(index), index, self.structure, self.kinds, counts, costs)
+
+    @property
+    def sections(self) -> Mapping[str, Sequence[Any]]:
+        """Return the rows that the kind adds to the report, by the names of its sections."""
+        return {}
+
+    def _new_choice(self) -> KeptUnits | UnitCounts:
         plan = self.plan
         calibration = self.calibration_tokens
         context = UnitSelectionContext(
@@ -85,9 +137,7 @@ class UnitRemovalPass(BlockPass):
             sparsity=plan.sparsity,
             at_least=plan.at_least,
             layout=plan.layout,
-            width_reduction=plan.width_reduction,
-            removed_layers=plan.removed_layers,
-            experts=plan.experts,
+            removal=plan.removal,
             calibration=calibration,
             forward_dtype=plan.forward_dtype,
             micro_batch=1 if calibration is None else plan.micro_batch(calibration.shape[1]),
@@ -97,18 +147,8 @@ class UnitRemovalPass(BlockPass):
             planned=self.planned,
             log=self.progress.log,
         )
-        method = plan.method
-        notes: list[str] = []
-        if plan.width_reduction is not None:
-            reduction, notes = choose_split(context)
-            for line in notes:
-                self.progress.log(line)
-            context = replace(context, width_reduction=reduction)
-            self.plan = replace(plan, width_reduction=reduction)
-        kept = method.plan(context) if isinstance(method, BlockUnitMethod) else method.select(context)
-        self.notes += notes
-        split = {"attention": self.plan.attention, "split_notes": notes}
-        self.store.save(SELECTION, 0, {}, kept.model_dump(mode="json") | split)
+        kept = self.choose(context)
+        self.store.save(SELECTION, 0, {}, {**kept.model_dump(mode="json"), **self.choice_state})
         return kept
 
     def _earlier_choice(self) -> KeptUnits | UnitCounts | None:
@@ -117,10 +157,7 @@ class UnitRemovalPass(BlockPass):
         if not isinstance(saved, Saved):
             return None
         self.store.adopt(SELECTION, saved)
-        if self.plan.width_reduction is not None:
-            chosen = replace(self.plan.width_reduction, attention=saved.state["attention"])
-            self.plan = replace(self.plan, width_reduction=chosen)
-        self.notes += saved.state["split_notes"]
+        self.restore_choice(saved.state)
         kind = UnitCounts if isinstance(self.plan.method, BlockUnitMethod) else KeptUnits
         return kind.model_validate(saved.state)
 
@@ -129,7 +166,7 @@ class UnitRemovalPass(BlockPass):
         plan, streamed, family = self.plan, self.streamed, self.folder.family
         counts = kept.counts(self.structure, self.kinds) if isinstance(kept, KeptUnits) else kept
         self.notes += counts.notes
-        raw, narrow = narrow_model(streamed, self.structure, self.kinds, counts)
+        raw, narrow = self.without_chosen(counts)
         dense = self.dense_streams(streamed, plan.dtype)
         pruned = [
             self.stream(f"pruned-{number}", each, narrow, plan.dtype)
@@ -149,7 +186,7 @@ class UnitRemovalPass(BlockPass):
             start, state = saved.position, saved.state
             self.rows = [UnitRow(**row) for row in state["rows"]]
             self.notes = list(state["notes"])
-            self.experts = [ExpertsLeftRow.saved(row) for row in state["experts"]]
+            self.restore_blocks(state)
             if refit:
                 refit.chosen = dict(state["refits"])
         places = {layer: place for place, layer in enumerate(counts.layers)}
@@ -182,13 +219,13 @@ class UnitRemovalPass(BlockPass):
                     choice.pass_by(index, tensors)
                 for stream in [*pruned, verification]:
                     stream.skip_block()
-            self.rows += rows_of_layer(streamed.block_prefix(index), index, self.structure, self.kinds, counts, costs)
+            self.rows += self.rows_of(index, counts, costs)
             refits = refit.chosen if refit else {}
             state = {
                 "rows": [asdict(row) for row in self.rows],
                 "notes": self.notes,
                 "refits": refits,
-                "experts": [asdict(row) for row in self.experts],
+                **self.block_state,
             }
             self.save(index + 1, state)
             self.report_block(index + 1, len(streamed), [row for row in self.rows if row.layer == index])
@@ -209,7 +246,7 @@ class UnitRemovalPass(BlockPass):
             verification=self.write_verification(narrow, verification),
             resumed_from=start,
             refits=refit.chosen if refit else {},
-            experts=self.experts,
+            sections=self.sections,
             micro_batches=self.micro_batch_history,
         )
 
@@ -236,18 +273,17 @@ class UnitRemovalPass(BlockPass):
         else:
             assert isinstance(kept, KeptUnits)
             answer = PrunedBlock(kept.layers[index])
-        left = {**remove_units(complete, unit_sets, answer.units), **answer.changed}
+        left = {**self.remove(place, complete, unit_sets, answer.units), **answer.changed}
         if refit:
             left = refit.fit(index, tensors, place, left, unit_sets, answer.units)
-        self._report_experts(index, answer, refit)
+        self.note_block(index, answer, refit)
         return left, answer.costs
 
     def _refit(self, narrow: StreamedModel, counts: UnitCounts) -> UnitRefit | None:
         plan, tokens = self.plan, self.calibration_tokens
         if plan.compensation is None or tokens is None:
             return None
-        cuts = plan.experts is not None or plan.width_reduction is not None
-        return (ExpertRefit if cuts and self.folder.family.experts is not None else UnitRefit)(
+        return (ExpertRefit if self.fits_experts and self.folder.family.experts is not None else UnitRefit)(
             plan.compensation,
             self.streamed,
             self.stream("dense-calibration", tokens, self.streamed, plan.forward_dtype),
@@ -288,12 +324,3 @@ class UnitRemovalPass(BlockPass):
             for name, parameter in narrow.blocks[place].named_parameters()
             if f"{self.streamed.block_prefix(index)}.{name}" not in self.folder.tensors
         )
-
-    def _report_experts(self, index: int, answer: PrunedBlock, refit: UnitRefit | None) -> None:
-        """Report which experts a layer keeps, where it lost some."""
-        kept = answer.units.get(EXPERTS_KIND)
-        if kept is not None:
-            routing = refit.routing.get(index) if isinstance(refit, ExpertRefit) else None
-            scores = tuple(answer.scores.get(EXPERTS_KIND, ()))
-            name = self.streamed.block_prefix(index)
-            self.experts.append(ExpertsLeftRow(name, index, tuple(kept), scores, routing))

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.architectures.unit_kind import AttentionMode, UnitKind
-from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
 from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.options.compensation import Refit
 from core.engine.pruning.plan import PruningPlan
@@ -14,7 +14,7 @@ from secateur_wire.base import JsonObject
 
 @dataclass(frozen=True, kw_only=True)
 class UnitRemovalPlan(PruningPlan):
-    """The choices of one pass that removes units: how layers get narrower, how many go, or what `experts` each keeps.
+    """The choices of one pass that removes units; `removal` has the counts that the kind of removal decided.
 
     `sparsity` is a share of all parameters of the model, `at_least` that no less is removed. `split_reads` is how often
     the weights are read to compare the splits between attention and FFN that the width reduction leaves open.
@@ -22,16 +22,19 @@ class UnitRemovalPlan(PruningPlan):
 
     layout: Layout
     at_least: bool
-    width_reduction: WidthReduction | None
-    removed_layers: int
+    removal: RemovalPlan
     method: UnitMethod | BlockUnitMethod = field(compare=False)
     split_reads: int = 0
-    experts: int | None = None
 
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
         """Kinds of units within a block that are removed."""
-        return removed_kinds(self.attention) if self.experts is None else (EXPERT_UNITS,)
+        return self.removal.kinds
+
+    @property
+    def width_reduction(self) -> WidthReduction | None:
+        """The reduction by which layers get narrower; None where none does."""
+        return self.removal.width_reduction
 
     @property
     def compensation(self) -> Refit | None:

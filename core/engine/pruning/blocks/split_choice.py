@@ -7,6 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.unit_splits import FLOOR, SPLIT_TOKENS
 from core.engine.architectures.width_reduction import WidthReduction
@@ -39,9 +40,9 @@ def choose_split(context: UnitSelectionContext) -> tuple[WidthReduction, list[st
         ]
     sequences = max(1, SPLIT_TOKENS // context.calibration.shape[1])
     widest = max(reductions, key=lambda each: len(each.kinds))
-    context = replace(context, width_reduction=widest, calibration=context.calibration[:sequences])
+    context = replace(context, removal=RemovalPlan(widest), calibration=context.calibration[:sequences])
     scores = _energies(context)
-    kept = [replace(context, width_reduction=each).keep_highest(_of_kinds(scores, each)) for each in reductions]
+    kept = [replace(context, removal=RemovalPlan(each)).keep_highest(_of_kinds(scores, each)) for each in reductions]
     perplexities = _masked_perplexities(context, kept)
     best = perplexities.index(min(perplexities))
     figures = "; ".join(

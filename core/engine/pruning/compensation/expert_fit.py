@@ -17,11 +17,10 @@ from torch.func import functional_call
 from core.engine.architectures.experts import Experts
 from core.engine.models.experts import RoutedTokens, mixture_module, router_tensors
 from core.engine.models.hooks import removed_after
-from core.engine.options.compensation import Refit
+from core.engine.options.compensation import ROUTER_STEPS, SWEEPS, Refit
 from core.engine.pruning.compensation.last_matrices import LastMatrices
 from core.engine.pruning.compensation.mixture_batches import MixtureBatch
 from core.engine.pruning.compensation.refit import refit
-from core.engine.removals.experts.options import ROUTER_STEPS, SWEEPS
 
 _FIRST_STEP = 0.05
 """Length of the router's first step, as a share of the length of its rows; a step that does not help is halved."""

@@ -1,6 +1,7 @@
 """Refit of a mixture whose experts are fewer or narrower: what stays, and the router, make up for what went."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,12 +13,25 @@ from core.engine.pruning.compensation.expert_fit import ExpertFit
 from core.engine.pruning.compensation.mixture_batches import MixtureCall, mixture_batches, watched_experts
 from core.engine.pruning.compensation.refit import fitted_tokens
 from core.engine.pruning.compensation.unit_refit import UnitRefit
-from core.engine.pruning.expert_rows import FittedRouting
 from core.engine.pruning.streams.propagation import InputGroup, collect
 from core.engine.pruning.units.removal import KeptLayerUnits, UnitSet
 
 _MOST_NOTES = 3
 """Notes on a block's experts that the report has, at most."""
+
+
+@dataclass(frozen=True)
+class FittedRouting:
+    """The routing of the calibration tokens in one decoder layer: how many reach each expert, dense and what is left.
+
+    `error` and `refitted` are ‖Y − Ŷ‖/‖Y‖ of what the experts give, before their refit and after, on the tokens held
+    aside, or on all where none are; Y is what they are fitted to, so that 0 is the dense model's output.
+    """
+
+    tokens: tuple[int, ...]
+    tokens_left: tuple[int, ...]
+    error: float | None
+    refitted: float | None
 
 
 class ExpertRefit(UnitRefit):

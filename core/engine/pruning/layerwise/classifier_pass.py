@@ -15,6 +15,7 @@ from core.engine.architectures.layer_shape import LinearShape
 from core.engine.models.hooks import removed_after
 from core.engine.models.tensors import DTYPES
 from core.engine.options.base import MethodParameters
+from core.engine.options.patterns import require_divisible
 from core.engine.pruning.allocation.global_ranking import global_counts
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.layer_matrix import groups_of, input_rows, layer_of, set_matrix, to_matrix
@@ -24,7 +25,6 @@ from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.streams.lockstep import run_in_lockstep, wait_at_barrier
 from core.engine.pruning.targets import LayerTarget, PrunableLinear
-from core.engine.removals.weights.options import require_divisible
 from core.errors import InvalidParameters
 
 
@@ -95,7 +95,7 @@ def layer_targets(network: Network, parameters: MethodParameters) -> dict[str, L
             param="parameters.allocation",
         )
     counts: Mapping[str, int] = {}
-    if getattr(parameters, "scope", None) == "model":
+    if parameters.ranks_entire_model:
         counts = global_counts(
             network.layers, lambda shape: to_matrix(layer_of(network.model, shape.name)).contiguous(), network.sparsity
         )

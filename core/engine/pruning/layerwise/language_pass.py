@@ -274,6 +274,6 @@ class LayerwisePass(BlockPass):
             config=None,
             verification=self.write_verification(streamed, self.verification),
             resumed_from=start,
-            routing=self.routing,
+            sections={"routing": self.routing},
             micro_batches=self.micro_batch_history,
         )

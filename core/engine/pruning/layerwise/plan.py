@@ -10,7 +10,6 @@ from core.engine.options.propagation import PropagationOptions
 from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.protocols.layerwise import Method
 from core.engine.pruning.targets import LayerTarget
-from core.engine.removals.weights.options import LayerSelection
 from secateur_wire.base import JsonObject
 
 
@@ -22,7 +21,6 @@ class LayerwisePlan(PruningPlan):
     model chose them, `rates` one share per linear layer where each has its own.
     """
 
-    parameters: LayerSelection
     pattern: Pattern
     linears: tuple[LinearShape, ...]
     sparsities: tuple[float, ...]

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from core.engine.options.base import MethodParameters
 from core.engine.pruning.input_statistics import InputStatistic, Statistic
 from core.engine.pruning.targets import PrunableLinear
-from core.engine.removals.weights.options import LayerSelection
 
 
 class Method(ABC):
@@ -20,7 +20,7 @@ class Method(ABC):
     statistic: ClassVar[Statistic]
 
     @abstractmethod
-    def __init__(self, parameters: LayerSelection) -> None: ...
+    def __init__(self, parameters: MethodParameters) -> None: ...
 
     @abstractmethod
     def prune(

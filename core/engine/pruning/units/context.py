@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from core.engine.architectures.heterogeneous import Layout
+from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import KindName, UnitKind
-from core.engine.architectures.unit_registry import EXPERT_UNITS, removed_kinds
 from core.engine.architectures.width_reduction import WidthReduction
 from core.engine.models.folder import ModelFolder
 from core.engine.models.streamed import StreamedModel
@@ -39,9 +39,8 @@ class UnitSelectionContext:
     `streamed` is of the dense model, its blocks empty; `calibration` token ids [sequences, time]; `scratch` a folder
     for the activations that do not fit in `budget`; `trained` takes the weights a method trains while it chooses,
     `planned` what it wants to have again of a block when the pass is there.
-    `width_reduction` is None where entire layers are removed, `removed_layers` of them, or whole experts, so that each
-    layer keeps `experts`. Of all parameters `sparsity`
-    goes, no less where `at_least`, and the layers of what is left have the shapes the `layout` says.
+    `removal` has the counts that the kind of removal decided. Of all parameters `sparsity` goes, no less where
+    `at_least`, and the layers of what is left have the shapes the `layout` says.
     """
 
     folder: ModelFolder
@@ -50,9 +49,7 @@ class UnitSelectionContext:
     sparsity: float
     at_least: bool
     layout: Layout
-    width_reduction: WidthReduction | None
-    removed_layers: int
-    experts: int | None
+    removal: RemovalPlan
     calibration: Tensor | None
     forward_dtype: torch.dtype
     micro_batch: int
@@ -69,9 +66,12 @@ class UnitSelectionContext:
     @property
     def kinds(self) -> tuple[UnitKind, ...]:
         """The kinds of units within a block that a method chooses among."""
-        if self.experts is not None:
-            return (EXPERT_UNITS,)
-        return removed_kinds("none") if self.width_reduction is None else self.width_reduction.kinds
+        return self.removal.kinds
+
+    @property
+    def width_reduction(self) -> WidthReduction | None:
+        """The reduction by which layers get narrower; None where none does."""
+        return self.removal.width_reduction
 
     @property
     def counts(self) -> Sequence[LayerCounts] | None:

@@ -1,13 +1,37 @@
 """Numbers of whole experts that a model can lose."""
 
 import math
+from dataclasses import dataclass
 
 from core.engine.architectures.architecture import EXPERTS_KIND
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.experts import Experts, Routing
+from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.architectures.structure import ModelStructure
-from core.engine.architectures.unit_counts import ROUNDING
+from core.engine.architectures.unit_counts import ROUNDING, LayerCounts
+from core.engine.architectures.unit_kind import UnitKind
+from core.engine.architectures.unit_registry import EXPERT_UNITS
 from core.errors import InvalidSparsity, UnsupportedArchitecture
+
+
+@dataclass(frozen=True)
+class ExpertPlan(RemovalPlan):
+    """Number of experts that each mixture keeps, `left`."""
+
+    left: int = 0
+
+    @property
+    def kinds(self) -> tuple[UnitKind, ...]:
+        return (EXPERT_UNITS,)
+
+    def counts(self, structure: ModelStructure) -> dict[int, LayerCounts]:
+        """Return the counts of each layer."""
+        return {
+            layer: LayerCounts.of(
+                structure, layer, self.kinds, {kind.name: min(kind.units(shape), self.left) for kind in self.kinds}
+            )
+            for layer, shape in enumerate(structure.layers)
+        }
 
 
 def experts_left(

@@ -4,18 +4,17 @@ from collections.abc import Sequence
 
 from core.engine.architectures.description import require_structure
 from core.engine.removals.cut import Cut
-from core.engine.removals.experts.counts import expert_sparsities, experts_left
-from core.engine.removals.plan import RemovalPlan
+from core.engine.removals.experts.counts import ExpertPlan, expert_sparsities, experts_left
 from core.engine.removals.removal import Removal
 
 
 class ExpertRemoval(Removal):
     """Removal of whole experts, as many from each layer."""
 
-    def check(self, cut: Cut) -> RemovalPlan:
+    def check(self, cut: Cut) -> ExpertPlan:
         description = cut.language_model
         structure = require_structure(description)
-        return RemovalPlan(experts_left=experts_left(description, structure, cut.sparsity, at_least=cut.at_least))
+        return ExpertPlan(left=experts_left(description, structure, cut.sparsity, at_least=cut.at_least))
 
     def reachable(self, cut: Cut) -> Sequence[float]:
         return expert_sparsities(cut.language_model, require_structure(cut.language_model))

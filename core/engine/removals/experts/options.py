@@ -5,10 +5,6 @@ from pydantic import Field
 from core.engine.options.base import MethodParameters
 from core.engine.options.compensation import CutRefit, RefitOptions
 
-SWEEPS = 3
-"""Most times that the experts of a block are fitted, each to what the others leave missing."""
-ROUTER_STEPS = 4
-"""Most steps along the gradient by which a block's router is fitted."""
 _DEFAULT_REFIT = CutRefit(refit="auto", ridge=0.1)
 
 

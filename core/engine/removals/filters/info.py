@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.removals.cut import Cut
-from core.engine.removals.plan import RemovalPlan
 from core.engine.removals.removal import Removal
 from core.engine.removals.weights.options import prunable_linears, selection_of
 

@@ -1,5 +1,7 @@
 """Options of methods that remove filters of image classifiers."""
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
 from core.engine.options.base import MethodParameters
@@ -24,3 +26,7 @@ class FilterParameters(MethodParameters):
         None, gt=0, le=1, description="Peak of AdamW in each round. Unset: 0.001."
     )
     retrain_batch_size: int = Field(64, ge=1, le=65_536, description="Images in a training step.")
+
+    @property
+    def layers_left_dense(self) -> Sequence[str]:
+        return self.skip_modules

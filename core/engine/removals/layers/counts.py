@@ -2,11 +2,20 @@
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import ROUNDING
 from core.errors import InvalidSparsity
+
+
+@dataclass(frozen=True)
+class LayerPlan(RemovalPlan):
+    """Number of whole layers that go, `removed`."""
+
+    removed: int = 0
 
 
 def layer_count(structure: ModelStructure, *, parameters: int, ratio: float, at_least: bool = False) -> int:

@@ -4,22 +4,21 @@ from collections.abc import Sequence
 
 from core.engine.architectures.block_shape import BlockShape
 from core.engine.architectures.description import require_structure
+from core.engine.exporters.losses import Losses
 from core.engine.removals.cut import Cut
-from core.engine.removals.layers.counts import layer_count
+from core.engine.removals.layers.counts import LayerPlan, layer_count
 from core.engine.removals.layers.options import LayerOptions
-from core.engine.removals.losses import Losses
-from core.engine.removals.plan import RemovalPlan
 from core.engine.removals.removal import Removal
 
 
 class LayerRemoval(Removal):
     """Removal of whole decoder layers."""
 
-    def check(self, cut: Cut) -> RemovalPlan:
+    def check(self, cut: Cut) -> LayerPlan:
         count = _count(cut)
         assert isinstance(cut.options, LayerOptions)
         cut.options.check_removed_layers(cut.language_model, count)
-        return RemovalPlan(removed_layers=count)
+        return LayerPlan(removed=count)
 
     def reachable(self, cut: Cut) -> Sequence[float]:
         structure = require_structure(cut.language_model)

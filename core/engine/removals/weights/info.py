@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
+from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
 from core.engine.removals.cut import Cut
-from core.engine.removals.plan import RemovalPlan
 from core.engine.removals.removal import Removal
 from core.engine.removals.size import Figure, SizeScale
 from core.engine.removals.weights.options import check_masks, prunable_linears, selection_of

@@ -12,9 +12,8 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
-from core.engine.options.compensation import CompensationOptions
-from core.engine.options.patterns import Pattern
-from core.errors import IndivisibleWidth, InvalidParameters
+from core.engine.options.patterns import Pattern, require_divisible
+from core.errors import InvalidParameters
 
 _AGREEMENT = 0.005
 """Largest difference of the mean of an explicit allocation from the requested sparsity."""
@@ -90,7 +89,7 @@ def selection_of(parameters: MethodParameters) -> LayerSelection:
     """Return the choice of prunable layers in a method's parameters; every layer where they do not restrict it."""
     if isinstance(parameters, LayerSelection):
         return parameters
-    return LayerSelection(skip_modules=getattr(parameters, "skip_modules", []))
+    return LayerSelection(skip_modules=[*parameters.layers_left_dense])
 
 
 def _some_names(description: Description) -> str:
@@ -102,51 +101,29 @@ def _some_names(description: Description) -> str:
 def check_masks(description: Description, checked: LayerSelection, parsed: Pattern, sparsity: float) -> None:
     linears = prunable_linears(description, checked)
     require_divisible(linears, parsed)
-    if getattr(checked, "mode", None) == "exact" and isinstance(description, ModelDescription):
-        raise InvalidParameters(
-            "parameters.mode: 'exact' is for image classifiers, whose derivatives of single images it takes: use "
-            "'layer_wise'",
-            param="parameters.mode",
-        )
-    if (
-        isinstance(description, ClassifierDescription)
-        and isinstance(checked, CompensationOptions)
-        and checked.compensation
-    ):
+    compensation, allocation = checked.compensation_options, checked.allocation_options
+    if isinstance(description, ModelDescription):
+        checked.check_language_model()
+    elif compensation is not None and compensation.compensation:
         raise InvalidParameters(
             "parameters.compensation: fits the linear layers of language models: leave it out for an image classifier",
             param="parameters.compensation",
         )
-    if isinstance(checked, AllocationOptions):
-        _check_allocation(checked, description.layers, linears, parsed.is_n_m, sparsity)
-        _check_gradients(checked, description)
-    if getattr(checked, "scope", None) == "model" and any(linear.experts for linear in linears):
+    if allocation is not None:
+        _check_allocation(allocation, description.layers, linears, parsed.is_n_m, sparsity)
+        _check_gradients(allocation, description)
+    if checked.ranks_entire_model and any(linear.experts for linear in linears):
         raise InvalidParameters(
             "parameters.scope: 'model' ranks all weights together, which is not done with those of experts, each of "
             "which is pruned alone: use 'tensor' or 'row', or skip the experts (parameters.skip_modules)",
             param="parameters.scope",
         )
-    if getattr(checked, "scope", None) == "model" and (
-        parsed.is_n_m or getattr(checked, "allocation", None) != "uniform"
-    ):
+    if checked.ranks_entire_model and (parsed.is_n_m or allocation is None or allocation.allocation != "uniform"):
         raise InvalidParameters(
             "parameters.scope: 'model' ranks all weights together, so it needs pattern 'unstructured' and allocation "
             "'uniform'",
             param="parameters.scope",
         )
-
-
-def require_divisible(linears: Iterable[LinearShape], pattern: Pattern) -> None:
-    """Require that m of `n:m` divides each layer's rows; raises IndivisibleWidth naming the first layer it does not."""
-    for linear in linears:
-        width = linear.in_features // linear.kernel
-        if pattern.of is not None and width % pattern.of:
-            inputs = "input weights per row" if linear.kernel == 1 else "input channels"
-            raise IndivisibleWidth(
-                f"{linear.name} has {width} {inputs}, which {pattern.of} does not divide: pattern {pattern.text} "
-                "cannot be applied; skip it (parameters.skip_modules) or choose another m",
-                param="pattern",
-            )
 
 
 def _check_gradients(parameters: AllocationOptions, description: Description) -> None:

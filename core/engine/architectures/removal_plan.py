@@ -1,0 +1,22 @@
+"""Plan of a removal: the counts that meet a request, decided in one place."""
+
+from dataclasses import dataclass
+
+from core.engine.architectures.unit_kind import UnitKind
+from core.engine.architectures.unit_registry import removed_kinds
+from core.engine.architectures.width_reduction import WidthReduction
+
+
+@dataclass(frozen=True)
+class RemovalPlan:
+    """Counts that a kind of removal decided; a kind with other counts than a width reduction derives a plan of its own.
+
+    `width_reduction` is None where no layer gets narrower.
+    """
+
+    width_reduction: WidthReduction | None = None
+
+    @property
+    def kinds(self) -> tuple[UnitKind, ...]:
+        """Return the kinds of units within a block that a method chooses among."""
+        return removed_kinds("none") if self.width_reduction is None else self.width_reduction.kinds

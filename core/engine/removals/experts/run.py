@@ -1,0 +1,81 @@
+"""Removal of whole experts: a block's are chosen when the pass is there, and which of them stay is reported."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from core.engine.architectures.architecture import EXPERTS_KIND
+from core.engine.architectures.description import require_structure
+from core.engine.architectures.unit_counts import LayerCounts
+from core.engine.models.folder import ModelFolder
+from core.engine.pruning.blocks.language_pass import UnitRemovalPass
+from core.engine.pruning.blocks.plan import UnitRemovalPlan
+from core.engine.pruning.compensation.expert_refit import ExpertRefit, FittedRouting
+from core.engine.pruning.compensation.unit_refit import UnitRefit
+from core.engine.pruning.units.block_tokens import PrunedBlock
+from core.engine.removals.experts.counts import ExpertPlan
+from core.engine.removals.unit_run import UnitRun
+
+
+@dataclass(frozen=True)
+class ExpertsLeftRow:
+    """The experts that one decoder layer keeps, in the report: which, by what scores of all, and how they are reached.
+
+    There are no scores where the choice was by chance, no routing where nothing was fitted. `kept` are numbers of the
+    source; `routing` has the tokens that are left in their order.
+    """
+
+    name: str
+    layer: int
+    kept: tuple[int, ...]
+    scores: tuple[float, ...]
+    routing: FittedRouting | None = None
+
+    @classmethod
+    def saved(cls, row: Mapping[str, Any]) -> "ExpertsLeftRow":
+        """Return a row from what JSON has of it."""
+        routing = row["routing"]
+        if routing is not None:
+            routing = FittedRouting(
+                tuple(routing["tokens"]), tuple(routing["tokens_left"]), routing["error"], routing["refitted"]
+            )
+        return cls(row["name"], row["layer"], tuple(row["kept"]), tuple(row["scores"]), routing)
+
+
+class ExpertPass(UnitRemovalPass):
+    """The pass that takes experts out of mixtures."""
+
+    fits_experts = True
+
+    def __init__(self, folder: ModelFolder, plan: UnitRemovalPlan, **setting: Any) -> None:
+        super().__init__(folder, plan, **setting)
+        self._rows: list[ExpertsLeftRow] = []
+
+    def note_block(self, index: int, answer: PrunedBlock, refit: UnitRefit | None) -> None:
+        kept = answer.units.get(EXPERTS_KIND)
+        if kept is not None:
+            routing = refit.routing.get(index) if isinstance(refit, ExpertRefit) else None
+            scores = tuple(answer.scores.get(EXPERTS_KIND, ()))
+            name = self.streamed.block_prefix(index)
+            self._rows.append(ExpertsLeftRow(name, index, tuple(kept), scores, routing))
+
+    @property
+    def block_state(self) -> Mapping[str, Any]:
+        return {"experts": [asdict(row) for row in self._rows]}
+
+    def restore_blocks(self, state: Mapping[str, Any]) -> None:
+        self._rows = [ExpertsLeftRow.saved(row) for row in state["experts"]]
+
+    @property
+    def sections(self) -> Mapping[str, Sequence[ExpertsLeftRow]]:
+        return {"experts": self._rows}
+
+
+class ExpertRun(UnitRun):
+    """Run of the removal of whole experts."""
+
+    pass_type = ExpertPass
+
+    def counts_left(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:
+        assert isinstance(plan.removal, ExpertPlan)
+        return plan.removal.counts(require_structure(folder.description))

@@ -1,0 +1,7 @@
+"""Removal of filters: a method of its own prunes the loaded network, in rounds."""
+
+from core.engine.removals.run import ClassifierRun
+
+
+class FilterRun(ClassifierRun):
+    """Run of the removal of filters from a classifier."""

@@ -1,0 +1,82 @@
+"""Runs of removals: the classes of a kind's module `run`, one for language models and one for classifiers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import torch
+
+from core.discovery import require_class
+from core.engine import removals
+from core.engine.models.folder import ModelFolder
+from core.engine.options.base import MethodParameters
+from core.engine.pruning.plan import PruningPlan
+from core.engine.pruning.protocols.classifier import ClassifierMethod
+from core.engine.pruning.results import PruneResult
+from core.engine.removals.cut import Cut
+from core.engine.removals.removal import Removal
+from secateur_wire.base import JsonObject
+
+P = TypeVar("P", bound=PruningPlan)
+_MODULE = "run"
+
+
+@dataclass(frozen=True)
+class PassRequest:
+    """Request that a plan is made of: the kind of removal, the cut on that device, and the method with its id."""
+
+    removal: Removal
+    cut: Cut
+    method_id: str
+    method: Any
+    device: torch.device
+
+
+class LanguagePass(Protocol[P]):
+    """A pass over the blocks of a language model, which can be told to go on by less at a time."""
+
+    plan: P
+
+    def run(self) -> PruneResult: ...
+
+    def halve_micro_batches(self, error: str) -> bool: ...
+
+
+class LanguageRun(ABC, Generic[P]):
+    """Run of a kind of removal on language models. `protocols` are those of its methods, the preferred one first."""
+
+    protocols: ClassVar[Sequence[type[Any]]]
+
+    @abstractmethod
+    def plan(self, folder: ModelFolder, request: PassRequest) -> P:
+        """Return the plan of a pass; raises InvalidSparsity where the device's multiples do not reach the sparsity."""
+
+    @abstractmethod
+    def walk(self, folder: ModelFolder, plan: P, **setting: Any) -> LanguagePass[P]:
+        """Return the pass that carries the plan out; `setting` are the keyword arguments of `BlockPass`."""
+
+    def config_left(self, folder: ModelFolder, plan: P) -> JsonObject:
+        """Return the config.json of a model pruned by this plan, which does not depend on what is chosen."""
+        return folder.raw_config
+
+
+class ClassifierRun:
+    """Run of a kind of removal on image classifiers. `protocols` are those of its methods, the preferred one first."""
+
+    protocols: ClassVar[Sequence[type[Any]]] = (ClassifierMethod,)
+
+    def method(self, implementation: Any, parameters: MethodParameters) -> ClassifierMethod:
+        """Return what prunes a classifier by a method's implementation."""
+        assert isinstance(implementation, ClassifierMethod)
+        return implementation
+
+
+def language_run(removal: Removal) -> LanguageRun[Any]:
+    """Return how a kind of removal is carried out on a language model."""
+    return require_class(removals, removal.id, _MODULE, LanguageRun)()
+
+
+def classifier_run(removal: Removal) -> ClassifierRun:
+    """Return how a kind of removal is carried out on an image classifier."""
+    return require_class(removals, removal.id, _MODULE, ClassifierRun)()

@@ -1,0 +1,51 @@
+"""Run of a kind that takes parts of the blocks out, or whole ones, in one pass over them."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+from core.engine.architectures.description import require_structure
+from core.engine.architectures.unit_counts import LayerCounts
+from core.engine.models.folder import ModelFolder
+from core.engine.models.precision import gradient_dtype
+from core.engine.models.tensors import DTYPES
+from core.engine.pruning.blocks.language_pass import UnitRemovalPass
+from core.engine.pruning.blocks.plan import UnitRemovalPlan
+from core.engine.pruning.protocols.units import BlockUnitMethod, UnitMethod
+from core.engine.pruning.units.removal import UnitCounts
+from core.engine.pruning.units.removal_config import config_after_removal
+from core.engine.removals.run import LanguageRun, PassRequest
+from secateur_wire.base import JsonObject
+
+
+class UnitRun(LanguageRun[UnitRemovalPlan]):
+    """Run of a kind by `pass_type`; a method chooses everything before, or the units of a block when it is there."""
+
+    protocols = (BlockUnitMethod, UnitMethod)
+    pass_type: ClassVar[type[UnitRemovalPass]] = UnitRemovalPass
+
+    def plan(self, folder: ModelFolder, request: PassRequest) -> UnitRemovalPlan:
+        cut, dtype = request.cut, DTYPES[folder.description.dtype]
+        return UnitRemovalPlan(
+            method_id=request.method_id,
+            sparsity=cut.sparsity,
+            parameters=cut.options,
+            layout=cut.layout,
+            at_least=cut.at_least,
+            removal=request.removal.check(cut),
+            dtype=dtype,
+            forward_dtype=gradient_dtype(dtype, request.device),
+            device=request.device,
+            method=request.method,
+        )
+
+    def walk(self, folder: ModelFolder, plan: UnitRemovalPlan, **setting: Any) -> UnitRemovalPass:
+        return self.pass_type(folder, plan, **setting)
+
+    def config_left(self, folder: ModelFolder, plan: UnitRemovalPlan) -> JsonObject:
+        structure = require_structure(folder.description)
+        counts = UnitCounts(layers=self.counts_left(folder, plan))
+        return config_after_removal(folder.raw_config, folder.config, folder.family, structure, plan.kinds, counts)
+
+    @abstractmethod
+    def counts_left(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:
+        """Return the counts of each layer that stays; which layers go, where some do, does not matter."""
