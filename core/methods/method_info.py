@@ -5,10 +5,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import PatternFamily, family_of
 from core.engine.removals.registry import REMOVALS
-from core.engine.removals.removal import Removal
 from core.methods.classifier_cost import ClassifierCost
 from core.methods.cost import Cost
 from secateur_wire.methods import Needs, Paper

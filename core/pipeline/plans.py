@@ -4,12 +4,12 @@ import torch
 
 from core.device_kinds import device_kind
 from core.engine.architectures.description import ModelDescription
+from core.engine.cuts.cut import Cut
 from core.engine.models.accelerator import default_device
 from core.engine.models.folder import ModelFolder
 from core.engine.options.sensitivity import SensitivityOptions
 from core.engine.pruning.layerwise.plan import LayerwisePlan
 from core.engine.pruning.plan import PruningPlan
-from core.engine.removals.cut import Cut
 from core.engine.removals.run import PassRequest, language_run
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters

@@ -6,7 +6,7 @@ from typing import Literal
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
-from core.engine.exporters.losses import Losses
+from core.engine.cuts.losses import Losses
 
 Written = Literal["first", "after", "beside", "added"]
 """Moment at which a form is written: first, as every artifact; where it was asked for, after the artifact is verified;

@@ -48,8 +48,10 @@ class MethodParameters(BaseModel):
         """Return whether the weights of all layers are ranked together."""
         return False
 
-    def check_language_model(self) -> None:
-        """Raise InvalidParameters where an option is for image classifiers alone."""
+    @property
+    def differentiates_images(self) -> bool:
+        """Return whether derivatives of single images are required, which language models have none of."""
+        return False
 
     @property
     def requested_compensation(self) -> Refit | None:

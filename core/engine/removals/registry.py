@@ -2,6 +2,6 @@
 
 from core.discovery import descriptions
 from core.engine import removals
-from core.engine.removals.removal import Removal
+from core.engine.cuts.removal import Removal
 
 REMOVALS = descriptions(removals, Removal)  # type: ignore[type-abstract]

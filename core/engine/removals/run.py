@@ -9,13 +9,13 @@ import torch
 
 from core.discovery import require_class
 from core.engine import removals
+from core.engine.cuts.cut import Cut
+from core.engine.cuts.removal import Removal
 from core.engine.models.folder import ModelFolder
 from core.engine.options.base import MethodParameters
 from core.engine.pruning.plan import PruningPlan
 from core.engine.pruning.protocols.classifier import ClassifierMethod
 from core.engine.pruning.results import PruneResult
-from core.engine.removals.cut import Cut
-from core.engine.removals.removal import Removal
 from secateur_wire.base import JsonObject
 
 P = TypeVar("P", bound=PruningPlan)

@@ -44,7 +44,7 @@ class UnitRun(LanguageRun[UnitRemovalPlan]):
     def config_left(self, folder: ModelFolder, plan: UnitRemovalPlan) -> JsonObject:
         structure = require_structure(folder.description)
         counts = UnitCounts(layers=self.counts_left(folder, plan))
-        return config_after_removal(folder.raw_config, folder.config, folder.family, structure, plan.kinds, counts)
+        return config_after_removal(folder, structure, plan.kinds, counts)
 
     @abstractmethod
     def counts_left(self, folder: ModelFolder, plan: UnitRemovalPlan) -> dict[int, LayerCounts]:

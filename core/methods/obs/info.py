@@ -55,13 +55,9 @@ class OBSParameters(LayerSelection, AllocationOptions, PropagationOptions, Compe
         0.01, gt=0, le=1, description="layer_wise: added to the Hessian's diagonal, as a share of its mean."
     )
 
-    def check_language_model(self) -> None:
-        if self.mode == "exact":
-            raise InvalidParameters(
-                "parameters.mode: 'exact' is for image classifiers, whose derivatives of single images it takes: use "
-                "'layer_wise'",
-                param="parameters.mode",
-            )
+    @property
+    def differentiates_images(self) -> bool:
+        return self.mode == "exact"
 
 
 def is_exact(parameters: OBSParameters, layers: Sequence[LinearShape]) -> bool:

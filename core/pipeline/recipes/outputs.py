@@ -2,7 +2,7 @@
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
-from core.engine.exporters.losses import Losses
+from core.engine.cuts.losses import Losses
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.errors import InvalidRequest
 from core.pipeline.recipes.parts import Output

@@ -5,9 +5,9 @@ from typing import Self
 
 from pydantic import BaseModel, JsonValue, SerializeAsAny, ValidationError, ValidationInfo, field_validator
 
+from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
 from core.engine.recovery.request import Recovery
-from core.engine.removals.removal import Removal
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.validation import ResolvedRequest

@@ -6,10 +6,10 @@ from dataclasses import replace
 from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.heterogeneous import Layout
+from core.engine.cuts.cut import Cut
+from core.engine.cuts.size import Figure
 from core.engine.exporters.registry import OFFERED
 from core.engine.options.patterns import STRUCTURED, parse_pattern
-from core.engine.removals.cut import Cut
-from core.engine.removals.size import Figure
 from core.errors import InvalidSparsity, InvalidTarget
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request

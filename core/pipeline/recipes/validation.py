@@ -8,11 +8,11 @@ from core.engine.architectures.classifier_architecture import ClassifierDescript
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
+from core.engine.cuts.cut import Cut
+from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, PatternFamily, parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity import SensitivityOptions
-from core.engine.removals.cut import Cut
-from core.engine.removals.removal import Removal
 from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity, UnsupportedArchitecture
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS, get_method, parse_parameters

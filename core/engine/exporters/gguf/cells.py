@@ -1,10 +1,10 @@
 """Cells of the matrix that can be written: architectures of transformers, and what may have gone from a model."""
 
 from core.engine.architectures.description import ModelDescription, require_structure
+from core.engine.cuts.losses import Losses
 from core.engine.exporters.gguf.family import GgufFamily, GgufForm
 from core.engine.exporters.gguf.refusal import PARAM
 from core.engine.exporters.gguf.registry import FAMILIES
-from core.engine.exporters.losses import Losses
 from core.errors import InvalidRequest
 
 

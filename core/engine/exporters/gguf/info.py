@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from core.engine.architectures.description import ModelDescription
+from core.engine.cuts.losses import Losses
 from core.engine.exporters.exporter_info import AddedCost, ExporterInfo, RuntimeExample
 from core.engine.exporters.gguf.cells import written_form
 from core.engine.exporters.gguf.file_types import FILE_TYPES, FIRST
 from core.engine.exporters.gguf.sizes import DECODED_TOKENS, MOST_ROUNDS, PREDICTIONS, PROMPT_TOKENS, WINDOW
-from core.engine.exporters.losses import Losses
 from core.errors import InvalidRequest
 
 _LEAST_BLOCK = 32

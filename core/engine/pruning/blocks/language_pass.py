@@ -30,7 +30,6 @@ from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.results import PruneResult, UnitRow
 from core.engine.pruning.units.block_tokens import PrunedBlock
 from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.narrow_model import narrow_model
 from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.planned_tensors import PlannedTensors, TrainedWeights
 from core.engine.pruning.units.removal import (
@@ -41,6 +40,7 @@ from core.engine.pruning.units.removal import (
     layer_unit_sets,
     remove_units,
 )
+from core.engine.pruning.units.removal_config import config_after_removal, narrow_model
 from core.engine.resume.kinds import BLOCK, SELECTION
 from core.engine.resume.store import Saved
 from core.errors import InvalidRequest
@@ -105,9 +105,9 @@ class UnitRemovalPass(BlockPass):
     def restore_blocks(self, state: Mapping[str, Any]) -> None:
         """Take up what an earlier attempt saved after its last block."""
 
-    def without_chosen(self, counts: UnitCounts) -> tuple[JsonObject, StreamedModel]:
-        """Return the config.json of what is left, and that model with empty blocks."""
-        return narrow_model(self.streamed, self.structure, self.kinds, counts)
+    def config_left(self, counts: UnitCounts) -> JsonObject:
+        """Return the config.json of what is left."""
+        return config_after_removal(self.folder, self.structure, self.kinds, counts)
 
     def remove(
         self, place: int, tensors: Mapping[str, Tensor], unit_sets: Sequence[UnitSet], kept: KeptLayerUnits
@@ -166,7 +166,8 @@ class UnitRemovalPass(BlockPass):
         plan, streamed, family = self.plan, self.streamed, self.folder.family
         counts = kept.counts(self.structure, self.kinds) if isinstance(kept, KeptUnits) else kept
         self.notes += counts.notes
-        raw, narrow = self.without_chosen(counts)
+        raw = self.config_left(counts)
+        narrow = narrow_model(streamed, raw)
         dense = self.dense_streams(streamed, plan.dtype)
         pruned = [
             self.stream(f"pruned-{number}", each, narrow, plan.dtype)

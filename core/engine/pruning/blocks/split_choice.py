@@ -7,10 +7,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.unit_splits import FLOOR, SPLIT_TOKENS
 from core.engine.architectures.width_reduction import WidthReduction
+from core.engine.cuts.plan import RemovalPlan
 from core.engine.evaluation.perplexity import perplexity
 from core.engine.models.streamed import call_block
 from core.engine.pruning.streams.stream import RecordedArguments

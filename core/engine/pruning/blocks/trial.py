@@ -10,9 +10,9 @@ from core.engine.pruning.blocks.block_choice import BlockChoice
 from core.engine.pruning.protocols.units import BlockUnitMethod
 from core.engine.pruning.streams.stream import Stream
 from core.engine.pruning.units.context import UnitSelectionContext
-from core.engine.pruning.units.narrow_model import narrow_model
 from core.engine.pruning.units.output_biases import with_biases
 from core.engine.pruning.units.removal import UnitCounts, layer_unit_sets, remove_units
+from core.engine.pruning.units.removal_config import config_after_removal, narrow_model
 from core.engine.resume.store import ResumeStore
 
 
@@ -22,7 +22,8 @@ def ends_after_trial(
 ) -> list[Tensor]:
     """Return what the last block gives for batches of the tokens `seen`, once blocks were pruned on those `fitted`."""
     streamed, family = context.streamed, context.folder.family
-    _, narrow = narrow_model(streamed, context.structure, context.kinds, counts)
+    raw = config_after_removal(context.folder, context.structure, context.kinds, counts)
+    narrow = narrow_model(streamed, raw)
     context.scratch.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=context.scratch) as folder:
         store = ResumeStore(Path(folder), "")

@@ -1,9 +1,7 @@
 """The config.json of a model that lost units: plain where its layers are alike, else with what differs in each."""
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Any
-
-from transformers import PretrainedConfig
+from dataclasses import replace
 
 from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.config_part import part_of, with_part
@@ -12,23 +10,22 @@ from core.engine.architectures.structure import LayerShape, ModelStructure
 from core.engine.architectures.unit_counts import LayerCounts
 from core.engine.architectures.unit_kind import UnitKind
 from core.engine.architectures.unit_registry import BLOCK_KINDS
+from core.engine.models.folder import ModelFolder
 from core.engine.models.language_config import language_config
+from core.engine.models.streamed import StreamedModel
 from core.engine.pruning.units.removal import UnitCounts
+from secateur_wire.base import JsonObject
 
 
 def config_after_removal(
-    raw: Mapping[str, Any],
-    config: PretrainedConfig,
-    family: Architecture,
-    structure: ModelStructure,
-    kinds: Sequence[UnitKind],
-    kept: UnitCounts,
-) -> dict[str, Any]:
-    """Return the config.json after the removal of units of these kinds, from the source's raw and its parsed config.
+    folder: ModelFolder, structure: ModelStructure, kinds: Sequence[UnitKind], kept: UnitCounts
+) -> JsonObject:
+    """Return the config.json of an opened model after the removal of units of these kinds.
 
     Where all layers have one shape it is a plain config of the family; else it says how each layer differs.
     """
-    settings, language = part_of(raw, family.config_path), language_config(config, family)
+    raw, family = folder.raw_config, folder.family
+    settings, language = part_of(raw, family.config_path), language_config(folder.config, family)
     changed = dict(settings) | dict.fromkeys(kept.biases, True)
     if family.config_value(raw, "num_hidden_layers") is not None:  # else lists by layer say it
         changed[family.config_key(raw, "num_hidden_layers")] = len(kept.layers)
@@ -60,6 +57,17 @@ def config_after_removal(
     ]
     others = {name: value for name, value in changed.items() if language.attribute_map.get(name) not in shared}
     return per_layer_config(with_part(raw, family.config_path, others | shared), family, own)
+
+
+def narrow_model(streamed: StreamedModel, raw: JsonObject) -> StreamedModel:
+    """Return the model of another config.json with empty blocks, which shares all else with a source's."""
+    folder = streamed.folder
+    return StreamedModel(
+        replace(folder, config=folder.config_of(raw)),
+        dtype=streamed.dtype,
+        device=streamed.device,
+        outer=streamed.model,
+    )
 
 
 def _without(settings: Mapping[str, int], names: Container[str]) -> dict[str, int]:

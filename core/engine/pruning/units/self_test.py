@@ -264,7 +264,7 @@ def _reloaded(opened: ModelFolder, kinds: Sequence[UnitKind], kept: KeptUnits, w
     family, structure = opened.family, opened.description.structure
     assert structure is not None
     counts = kept.counts(structure, kinds)
-    config = config_after_removal(opened.raw_config, opened.config, family, structure, kinds, counts)
+    config = config_after_removal(opened, structure, kinds, counts)
     tensors: dict[str, Tensor] = {}
     blocks = f"{family.blocks}."
     for place, (layer, units) in enumerate(kept.layers.items()):

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from core.engine.architectures.description import require_structure
-from core.engine.removals.cut import Cut
+from core.engine.cuts.cut import Cut
+from core.engine.cuts.removal import Removal
 from core.engine.removals.experts.counts import ExpertPlan, expert_sparsities, experts_left
-from core.engine.removals.removal import Removal
 
 
 class ExpertRemoval(Removal):

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from core.engine.architectures.removal_plan import RemovalPlan
-from core.engine.removals.cut import Cut
-from core.engine.removals.removal import Removal
+from core.engine.cuts.cut import Cut
+from core.engine.cuts.plan import RemovalPlan
+from core.engine.cuts.removal import Removal
 from core.engine.removals.weights.options import prunable_linears, selection_of
 
 _MOST = 0.9

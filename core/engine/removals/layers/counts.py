@@ -5,9 +5,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from core.engine.architectures.description import ModelDescription
-from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.unit_counts import ROUNDING
+from core.engine.cuts.plan import RemovalPlan
 from core.errors import InvalidSparsity
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from core.engine.architectures.block_shape import BlockShape
 from core.engine.architectures.description import require_structure
-from core.engine.exporters.losses import Losses
-from core.engine.removals.cut import Cut
+from core.engine.cuts.cut import Cut
+from core.engine.cuts.losses import Losses
+from core.engine.cuts.removal import Removal
 from core.engine.removals.layers.counts import LayerPlan, layer_count
 from core.engine.removals.layers.options import LayerOptions
-from core.engine.removals.removal import Removal
 
 
 class LayerRemoval(Removal):

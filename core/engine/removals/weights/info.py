@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.checkpoints.safetensors_header import WEIGHT_BYTES
-from core.engine.removals.cut import Cut
-from core.engine.removals.removal import Removal
-from core.engine.removals.size import Figure, SizeScale
+from core.engine.cuts.cut import Cut
+from core.engine.cuts.plan import RemovalPlan
+from core.engine.cuts.removal import Removal
+from core.engine.cuts.size import Figure, SizeScale
 from core.engine.removals.weights.options import check_masks, prunable_linears, selection_of
 
 

@@ -102,9 +102,13 @@ def check_masks(description: Description, checked: LayerSelection, parsed: Patte
     linears = prunable_linears(description, checked)
     require_divisible(linears, parsed)
     compensation, allocation = checked.compensation_options, checked.allocation_options
-    if isinstance(description, ModelDescription):
-        checked.check_language_model()
-    elif compensation is not None and compensation.compensation:
+    if checked.differentiates_images and isinstance(description, ModelDescription):
+        raise InvalidParameters(
+            "parameters.mode: 'exact' is for image classifiers, whose derivatives of single images it takes: use "
+            "'layer_wise'",
+            param="parameters.mode",
+        )
+    if compensation is not None and compensation.compensation and isinstance(description, ClassifierDescription):
         raise InvalidParameters(
             "parameters.compensation: fits the linear layers of language models: leave it out for an image classifier",
             param="parameters.compensation",

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from core.engine.architectures.block_shape import BlockShape
-from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.architectures.unit_kind import KindName
 from core.engine.architectures.width_reduction import WidthReduction
-from core.engine.exporters.losses import Losses
+from core.engine.cuts.cut import Cut
+from core.engine.cuts.losses import Losses
+from core.engine.cuts.plan import RemovalPlan
+from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
-from core.engine.removals.cut import Cut
-from core.engine.removals.removal import Removal
 from core.engine.removals.widths.counts import may_lose_heads, plan_width_reduction, reachable_widths, rounding_cost
 from core.engine.removals.widths.options import WidthOptions
 from core.errors import InvalidSparsity

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.architectures.unit_counts import LayerCounts
+from core.engine.cuts.plan import RemovalPlan
 from core.engine.models.folder import ModelFolder
 from core.engine.pruning.blocks.language_pass import UnitRemovalPass
 from core.engine.pruning.blocks.plan import UnitRemovalPlan

@@ -4,12 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.engine.architectures.removal_plan import RemovalPlan
 from core.engine.architectures.unit_kind import KindName
-from core.engine.exporters.losses import Losses
+from core.engine.cuts.cut import Cut
+from core.engine.cuts.losses import Losses
+from core.engine.cuts.plan import RemovalPlan
+from core.engine.cuts.size import Figure, SizeScale, scale_of_parameters
 from core.engine.options.base import MethodParameters
-from core.engine.removals.cut import Cut
-from core.engine.removals.size import Figure, SizeScale, scale_of_parameters
 
 
 @dataclass(frozen=True)
