@@ -11,6 +11,7 @@ from core.engine.options.patterns import PatternFamily, family_of
 from core.engine.removals.registry import REMOVALS
 from core.methods.classifier_cost import ClassifierCost
 from core.methods.cost import Cost
+from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
 
 ZEROS = (
@@ -71,7 +72,7 @@ class MethodInfo(Variant):
 
     It is itself the variant for its patterns, except for those of them that have one of their own in `variants`.
     `summary` is a line. Lists of methods go by `rank`, lowest first. `is_baseline`: it leaves what goes to chance, for
-    others to be compared with.
+    others to be compared with. `offers` are jobs that the planner may propose.
     """
 
     id: str
@@ -83,6 +84,7 @@ class MethodInfo(Variant):
     task_families: tuple[str, ...]
     patterns: tuple[PatternFamily, ...]
     variants: Mapping[PatternFamily, Variant] = Field(default_factory=dict, exclude=True)
+    offers: tuple[PlanOffer, ...] = Field((), exclude=True)
 
     @model_validator(mode="after")
     def _of_its_patterns(self) -> Self:

@@ -12,6 +12,7 @@ from core.engine.removals.layers.options import LayerOptions
 from core.errors import InvalidParameters
 from core.methods.cost import ChoiceMemory, ChoosingForwards, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
+from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
 
 QUICK_TOKENS = 1024
@@ -81,4 +82,14 @@ INFO = MethodInfo(
     parameters=DepthParameters,
     removes="layers",
     cost=DepthCost(),
+    offers=(
+        PlanOffer(
+            goals=("speed",),
+            place=40,
+            reason="it removes whole layers, which leaves the shapes of the others alone",
+            pattern="structured",
+            parameters={"budget": "quick"},
+            usual=0.2,
+        ),
+    ),
 )

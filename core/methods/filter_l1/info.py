@@ -8,6 +8,7 @@ from core.engine.options.allocation import LayerSparsities
 from core.engine.removals.filters.options import FilterParameters
 from core.methods.classifier_cost import ClassifierFacts, FilterCost
 from core.methods.method_info import SMALLER, MethodInfo
+from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
 
 
@@ -68,4 +69,14 @@ INFO = MethodInfo(
     parameters=FilterL1Parameters,
     removes="filters",
     classifier_cost=FilterL1Cost(),
+    offers=(
+        PlanOffer(
+            goals=("speed",),
+            place=10,
+            reason="it removes filters by their weights alone, and training afterwards wins back what that costs",
+            task="image-classification",
+            pattern="structured",
+            usual=0.2,
+        ),
+    ),
 )

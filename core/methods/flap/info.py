@@ -9,6 +9,7 @@ from core.engine.options.compensation import CutRefit
 from core.engine.removals.widths.options import WidthOptions
 from core.methods.cost import ChoiceMemory, Cost, CostFacts, PassSizes
 from core.methods.method_info import SMALLER, MethodInfo
+from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
 
 _STATE_BYTES = 4
@@ -97,4 +98,15 @@ INFO = MethodInfo(
     parameters=FLAPParameters,
     removes="widths",
     cost=FLAPCost(),
+    offers=(
+        PlanOffer(
+            goals=("speed",),
+            place=30,
+            reason="it removes channels by forward passes alone, which takes less memory",
+            pattern="structured",
+            parameters={"attention": "none", "bias": False},
+            sequences=128,
+            usual=0.2,
+        ),
+    ),
 )

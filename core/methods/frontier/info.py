@@ -10,6 +10,7 @@ from core.methods.admm.info import ADMMCost, ADMMParameters
 from core.methods.frontier.own_text import OWN_TEXT, Budget
 from core.methods.frontier.structured_info import STRUCTURED_VARIANT
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
+from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs
 
 
@@ -73,4 +74,40 @@ INFO = MethodInfo(
     removes="weights",
     reads="gram",
     cost=ADMMCost(),
+    offers=(
+        PlanOffer(
+            goals=("size", "sparsity"),
+            place=10,
+            reason="it loses least of all methods measured here, and needs neither labels nor training",
+            parameters={"budget": "quick"},
+        ),
+        PlanOffer(
+            goals=("size", "sparsity"),
+            place=20,
+            reason="it loses least of all methods measured here; every layer loses the same share, as gradients cannot "
+            "be taken layer by layer in this architecture",
+            parameters={"budget": "quick", "allocation": "uniform"},
+        ),
+        PlanOffer(
+            goals=("speed",),
+            place=10,
+            reason="of what removes whole channels, it loses least at a size; all layers get one shape, which every "
+            "engine loads",
+            pattern="structured",
+            parameters={"budget": "quick"},
+            sequences=128,
+            usual=0.2,
+        ),
+        PlanOffer(
+            goals=("speed",),
+            place=20,
+            reason="of what removes whole channels, it loses least at a size; the layers of this model differ in shape "
+            "already",
+            pattern="structured",
+            parameters={"budget": "quick"},
+            layout="per_layer",
+            sequences=128,
+            usual=0.2,
+        ),
+    ),
 )

@@ -9,6 +9,7 @@ from core.engine.options.compensation import CompensationOptions
 from core.engine.options.propagation import PropagationOptions
 from core.engine.removals.weights.options import LayerSelection
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
+from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
 
 
@@ -45,4 +46,13 @@ INFO = MethodInfo(
     needs=Needs(calibration=False, gradients=False, training=False),
     parameters=MagnitudeParameters,
     removes="weights",
+    offers=(
+        PlanOffer(goals=("size", "sparsity"), place=50, reason="it needs no text and the least memory"),
+        PlanOffer(
+            goals=("size", "sparsity"),
+            place=10,
+            reason="image classifiers take it well up to about half of their weights",
+            task="image-classification",
+        ),
+    ),
 )

@@ -3,6 +3,7 @@
 from core.engine.options.base import MethodParameters
 from core.engine.options.sensitivity import SensitivityOptions
 from core.methods.method_info import UNCHANGED, MethodInfo
+from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
 
 
@@ -30,4 +31,22 @@ INFO = MethodInfo(
     patterns=(),
     needs=Needs(calibration=False, gradients=False, training=False),
     parameters=SensitivityParameters,
+    offers=(
+        PlanOffer(
+            goals=("sensitivity",),
+            place=10,
+            reason="wanda is the cheapest method that looks at activations",
+            parameters={"method": "wanda"},
+        ),
+        *(
+            PlanOffer(
+                goals=("sensitivity",),
+                place=20,
+                reason="magnitude can be measured on any model",
+                task=task,
+                parameters={"method": "magnitude"},
+            )
+            for task in ("language-model", "image-classification")
+        ),
+    ),
 )

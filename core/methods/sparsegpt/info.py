@@ -10,6 +10,7 @@ from core.engine.options.propagation import PropagationOptions
 from core.engine.removals.weights.options import LayerSelection
 from core.methods.cost import MASK_BYTES, Cost, CostFacts, column_operations
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
+from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
 
 
@@ -63,4 +64,11 @@ INFO = MethodInfo(
     removes="weights",
     reads="gram",
     cost=SparseGPTCost(),
+    offers=(
+        PlanOffer(
+            goals=("size", "sparsity"),
+            place=30,
+            reason="it loses least of the methods that hold one model in memory",
+        ),
+    ),
 )

@@ -10,6 +10,7 @@ from core.engine.options.propagation import PropagationOptions
 from core.engine.removals.weights.options import LayerSelection
 from core.methods.cost import MASK_BYTES, Cost, in_turn
 from core.methods.method_info import ZEROS_OR_N_M, MethodInfo
+from core.methods.plan_offer import PlanOffer
 from secateur_wire.methods import Needs, Paper
 
 
@@ -54,4 +55,11 @@ INFO = MethodInfo(
     cost=WandaCost(),
     removes="weights",
     reads="norms",
+    offers=(
+        PlanOffer(
+            goals=("size", "sparsity"),
+            place=40,
+            reason="it needs the least memory of the methods that look at activations",
+        ),
+    ),
 )

@@ -1,108 +1,33 @@
 """Candidates: the jobs that may serve a goal, best first, before it is known which of them the model can be offered."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, get_args
 
-from core.engine.options.patterns import STRUCTURED, UNSTRUCTURED
-from secateur_wire.base import JsonObject
+from core.methods.plan_offer import PlanOffer
+from core.methods.registry import METHODS
 from secateur_wire.plans import Goal
 
 
-@dataclass(frozen=True)
-class JobCandidate:
-    """A method with its pattern and parameters, and why it is taken. `sequences` are those to calibrate on.
-
-    `usual` is the share to remove where nothing is known of the outcome.
-    """
+@dataclass(frozen=True, kw_only=True)
+class JobCandidate(PlanOffer):
+    """A method's offer, with the id of the method."""
 
     method: str
-    reason: str
-    pattern: str = UNSTRUCTURED.text
-    parameters: JsonObject = field(default_factory=dict)
-    layout: str = "uniform"
-    sequences: int = 32
-    usual: float = 0.5
 
 
-_ZEROS: Final = (
-    JobCandidate(
-        "frontier",
-        "it loses least of all methods measured here, and needs neither labels nor training",
-        parameters={"budget": "quick"},
-    ),
-    JobCandidate(
-        "frontier",
-        "it loses least of all methods measured here; every layer loses the same share, as gradients cannot be taken "
-        "layer by layer in this architecture",
-        parameters={"budget": "quick", "allocation": "uniform"},
-    ),
-    JobCandidate("sparsegpt", "it loses least of the methods that hold one model in memory"),
-    JobCandidate("wanda", "it needs the least memory of the methods that look at activations"),
-    JobCandidate("magnitude", "it needs no text and the least memory"),
-)
-_SMALLER: Final = (
-    JobCandidate(
-        "frontier",
-        "of what removes whole channels, it loses least at a size; all layers get one shape, which every engine loads",
-        pattern=STRUCTURED.text,
-        parameters={"budget": "quick"},
-        sequences=128,
-        usual=0.2,
-    ),
-    JobCandidate(
-        "frontier",
-        "of what removes whole channels, it loses least at a size; the layers of this model differ in shape already",
-        pattern=STRUCTURED.text,
-        parameters={"budget": "quick"},
-        layout="per_layer",
-        sequences=128,
-        usual=0.2,
-    ),
-    JobCandidate(
-        "flap",
-        "it removes channels by forward passes alone, which takes less memory",
-        pattern=STRUCTURED.text,
-        parameters={"attention": "none", "bias": False},
-        sequences=128,
-        usual=0.2,
-    ),
-    JobCandidate(
-        "depth",
-        "it removes whole layers, which leaves the shapes of the others alone",
-        pattern=STRUCTURED.text,
-        parameters={"budget": "quick"},
-        usual=0.2,
-    ),
-)
-_MEASURED: Final = (
-    JobCandidate(
-        "sensitivity", "wanda is the cheapest method that looks at activations", parameters={"method": "wanda"}
-    ),
-    JobCandidate("sensitivity", "magnitude can be measured on any model", parameters={"method": "magnitude"}),
-)
-_OF_LANGUAGE_MODELS: Final[Mapping[Goal, Sequence[JobCandidate]]] = {
-    "speed": _SMALLER,
-    "size": _ZEROS,
-    "sparsity": _ZEROS,
-    "sensitivity": _MEASURED,
+def _candidates(task: str, goal: Goal) -> list[JobCandidate]:
+    offers = [
+        JobCandidate(**vars(offer), method=method.id)
+        for method in METHODS.values()
+        for offer in method.offers
+        if offer.task == task and goal in offer.goals
+    ]
+    return sorted(offers, key=lambda each: each.place)
+
+
+_TASKS: Final = sorted({offer.task for method in METHODS.values() for offer in method.offers})
+CANDIDATES: Final[Mapping[str, Mapping[Goal, Sequence[JobCandidate]]]] = {
+    task: {goal: _candidates(task, goal) for goal in get_args(Goal)} for task in _TASKS
 }
-_MAGNITUDE: Final = JobCandidate("magnitude", "image classifiers take it well up to about half of their weights")
-_OF_CLASSIFIERS: Final[Mapping[Goal, Sequence[JobCandidate]]] = {
-    "speed": (
-        JobCandidate(
-            "filter-l1",
-            "it removes filters by their weights alone, and training afterwards wins back what that costs",
-            pattern=STRUCTURED.text,
-            usual=0.2,
-        ),
-    ),
-    "size": (_MAGNITUDE,),
-    "sparsity": (_MAGNITUDE,),
-    "sensitivity": _MEASURED[1:],
-}
-
-
-def candidates_for(goal: Goal, task: str) -> Sequence[JobCandidate]:
-    """Return the candidates for a goal and a model's task, best first."""
-    return (_OF_LANGUAGE_MODELS if task == "language-model" else _OF_CLASSIFIERS)[goal]
+"""Candidates by the model's task and the goal, best first."""

@@ -13,7 +13,7 @@ from core.errors import InvalidRequest, SecateurError, UnusableModel
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import InspectBody
-from core.service.plans.candidates import JobCandidate, candidates_for
+from core.service.plans.candidates import CANDIDATES, JobCandidate
 from core.service.plans.past_jobs import wrote_forms
 from core.service.plans.planner import Planner
 from core.service.registry.service import dataset_answer
@@ -67,7 +67,7 @@ def plan(
     is_shipped = body.goal == "size" and _FILES["format"] in wrote_forms(session, team_id)
     written: list[list[JsonObject]] = [[_FILES], []] if is_shipped else [[]]
     refusals: list[tuple[JobCandidate, SecateurError]] = []
-    for candidate in candidates_for(body.goal, model.description.task):
+    for candidate in CANDIDATES[model.description.task][body.goal]:
         taken = candidate if body.pattern is None else replace(candidate, pattern=parse_pattern(body.pattern).text)
         planner = Planner(session, team_id, body, store, settings, findings, model, taken, tuple(refusals))
         for exports in written:
