@@ -58,6 +58,11 @@ class Variant(BaseModel):
         return None if self.removes is None else REMOVALS[self.removes]
 
     @property
+    def shrinks(self) -> bool:
+        """Return whether parts of the model go, so that it gets smaller; else weights become zero, or nothing does."""
+        return self.removal is not None and not self.removal.zeroes
+
+    @property
     def alone_measurable(self) -> bool:
         """Return whether it can prune one layer alone, at any rate: its weights without training, or its filters."""
         return self.removal is not None and self.removal.is_measurable_alone(trains=self.needs.training)

@@ -6,7 +6,7 @@ REST fills in less: a program says what it means.
 from collections.abc import Sequence
 
 from api.portal.session import Form
-from core.engine.options.patterns import STRUCTURED, family_of
+from core.engine.options.patterns import family_of
 from core.methods.registry import METHODS
 from core.service.plans import texts
 from core.service.plans.assumptions import USUAL_METHODS
@@ -57,9 +57,7 @@ def with_recovery(form: Form, model: ModelSummary) -> Form:
     method = METHODS.get(form.get("method"))
     if method is None or not method.prunes or form.get("recovery.method"):
         return form
-    given = family_of(form.get("pattern"))
-    is_structured = (given if given in method.patterns else method.patterns[0]) == STRUCTURED.text
-    if not is_structured or method.needs.training or not form.get("calibration.dataset"):
+    if not method.variant(form.get("pattern")).shrinks or method.needs.training or not form.get("calibration.dataset"):
         return form
     return form.or_else({f"recovery.{name}": str(value) for name, value in recovery_body(model.task).items()})
 

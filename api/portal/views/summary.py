@@ -70,7 +70,7 @@ def is_smaller_network(recipe: Body, metrics: Metrics, report: Report) -> bool:
     left = (report.artifact or {}).get("parameters")
     dense = None if metrics.parameters is None else metrics.parameters.dense
     if not isinstance(left, int) or dense is None:
-        return bool(recipe.get("pattern") == "structured")
+        return get_method(recipe["method"]).variant(recipe.get("pattern")).shrinks
     return left < dense
 
 

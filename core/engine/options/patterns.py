@@ -43,6 +43,16 @@ class Pattern:
             return None
         return 1 - self.keep / self.of
 
+    @property
+    def shrinks(self) -> bool:
+        """Return whether whole parts go, so that the model gets smaller; else weights become zero."""
+        return self.family == "structured"
+
+    @property
+    def is_unrestricted(self) -> bool:
+        """Return whether any weight may go, wherever it is."""
+        return self.family == "unstructured"
+
 
 UNSTRUCTURED = Pattern("unstructured")
 STRUCTURED = Pattern("structured")

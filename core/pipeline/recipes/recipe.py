@@ -76,6 +76,11 @@ class Recipe(BaseModel, frozen=True):
         return self.request.removal
 
     @property
+    def shrinks(self) -> bool:
+        """Return whether parts of the model go, so that it gets smaller."""
+        return self.request.shrinks
+
+    @property
     def measures(self) -> bool:
         """Return True where nothing is pruned: the model is only measured."""
         return get_method(self.method).measures

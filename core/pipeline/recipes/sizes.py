@@ -21,7 +21,8 @@ _AGREEMENT = 1e-9
 
 def no_speed_up(method: str) -> str:
     """Return why a job whose method only zeroes weights reaches no latency."""
-    if STRUCTURED.family in get_method(method).patterns:
+    info = get_method(method)
+    if any(info.variant(each).shrinks for each in info.patterns):
         return (
             f"no speed-up is expected of zeros: use pattern {STRUCTURED.text!r}, with which {method} removes heads, "
             "channels or layers"

@@ -36,9 +36,18 @@ class ResolvedRequest:
     is_timed: bool = False
 
     @property
+    def variant(self) -> Variant:
+        return get_method(self.method).variant(self.pattern)
+
+    @property
     def removal(self) -> Removal | None:
         """Return the kind of removal, None where nothing is pruned."""
-        return get_method(self.method).variant(self.pattern).removal
+        return self.variant.removal
+
+    @property
+    def shrinks(self) -> bool:
+        """Return whether parts of the model go, so that it gets smaller."""
+        return self.variant.shrinks
 
     def cut(self, description: Description, *, round_to: int = CPU.round_to, sparsity: float | None = None) -> Cut:
         """Return what its removal has to know; `sparsity` takes the place of its own."""

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.engine.exporters.registry import ADDED, OFFERED
-from core.engine.options.patterns import STRUCTURED
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.reports import classifier_card
@@ -38,10 +37,10 @@ def model_card(recipe: Recipe, report: Report) -> str:
         f"# {plain(recipe.model)}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
         "",
         *_verdict(recipe, metrics),
-        _what_went(metrics.sparsity or Sparsity(), recipe.pattern if method.prunes else None, report.layers),
+        _what_went(recipe, metrics.sparsity or Sparsity(), report.layers),
         "",
         *([f"![What each layer keeps]({SHAPE_CHART})", ""] if unit_rows(report.layers) else []),
-        *(recovery_lines(recovery, has_zeros=recipe.pattern != STRUCTURED.text) if recovery else []),
+        *(recovery_lines(recovery, has_zeros=not recipe.shrinks) if recovery else []),
         f"| | {' | '.join(names)} |",
         "|---|---|---|",
         *(classifier_card.figures(metrics) if is_classifier else _figures(metrics, pruned=method.prunes)),
@@ -191,11 +190,11 @@ def _target(metrics: Metrics) -> list[str]:
     return [f"- Target: {limit_text.format(target.asked)}; reached {reached_text.format(target.reached)}{spread}."]
 
 
-def _what_went(share: Sparsity, pattern: str | None, layers: Sequence[Mapping[str, Any]]) -> str:
-    if pattern == STRUCTURED.text:
+def _what_went(recipe: Recipe, share: Sparsity, layers: Sequence[Mapping[str, Any]]) -> str:
+    if recipe.shrinks:
         shares = f"{share.model:.2%} of all parameters were removed, {share.prunable:.2%} of those of its layers"
         return f"{shares}{_groups(layers)}."
-    kind = f" ({pattern})" if pattern else ""
+    kind = f" ({recipe.pattern})" if get_method(recipe.method).prunes else ""
     return f"{share.prunable:.2%} of the prunable weights are zero{kind}, {share.model:.2%} of all parameters."
 
 

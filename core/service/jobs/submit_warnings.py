@@ -5,7 +5,6 @@ from collections.abc import Collection
 from core.device_kinds import fastest_kind
 from core.engine.exporters.registry import ADDED
 from core.engine.options.latency_budget import NOISE
-from core.engine.options.patterns import STRUCTURED
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import no_speed_up
@@ -21,7 +20,7 @@ def warnings_for(job: Recipe, devices: Collection[str]) -> list[str]:
 def _gate_on_latency(job: Recipe) -> list[str]:
     """Warn of a latency limit that a model of zeros, as slow as the dense one on all devices, keeps only by luck."""
     limit = job.gates.max_latency_ratio
-    if limit is None or limit >= 1 + NOISE or not get_method(job.method).prunes or job.pattern == STRUCTURED.text:
+    if limit is None or limit >= 1 + NOISE or not get_method(job.method).prunes or job.shrinks:
         return []
     return [f"gates.max_latency_ratio {limit:g} will most likely be missed: {no_speed_up(job.method)}"]
 

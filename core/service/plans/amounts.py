@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
-from core.engine.options.patterns import STRUCTURED, parse_pattern
+from core.engine.options.patterns import parse_pattern
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import ResolvedRequest
 from secateur_wire.plans import Goal
@@ -63,7 +63,7 @@ class Scale:
 
 def scale_for(goal: Goal, description: Description, request: ResolvedRequest) -> Scale:
     """Return the scale of a goal, of a request that fits the model."""
-    if request.pattern == STRUCTURED.text:
+    if request.shrinks:
         return _of_parameters(description, request)
     fixed = parse_pattern(request.pattern).sparsity
     if goal == "size":

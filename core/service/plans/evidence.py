@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
-from core.engine.options.patterns import STRUCTURED, family_of
+from core.engine.options.patterns import family_of
 from core.service.plans.curves import CurvePlace, MeasuredPoint, Slope, log_excess, places_of, slope_of
 from core.service.plans.outcomes import Outcome, Setting, Subject
 from secateur_wire.plans import FigureSource
@@ -100,7 +100,7 @@ def slope_for(question: Question, own: Iterable[Outcome], shipped: Iterable[Outc
     family = family_of(question.setting.pattern)
     anywhere = slope_of(_curves(outcomes))
     alike = [each for each in outcomes if family_of(each.setting.pattern) == family]
-    others = STRUCTURED_SLOPE if family == STRUCTURED.text else anywhere.of_others
+    others = STRUCTURED_SLOPE if question.setting.shrinks else anywhere.of_others
     return slope_of(_curves(alike), assumed=others)
 
 

@@ -8,7 +8,6 @@ from typing import Final
 
 from core.engine.architectures.describe import Description
 from core.engine.exporters.registry import OFFERED
-from core.engine.options.patterns import STRUCTURED
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import ResolvedRequest
 from core.service.plans.amounts import PACKED, Scale
@@ -69,7 +68,7 @@ class LossEstimates:
 
     def _total(self, share: float) -> float:
         """Return the share that is gone afterwards: zeros are counted again, of units what is left can go."""
-        if self.question.setting.pattern == STRUCTURED.text:
+        if self.question.setting.shrinks:
             return 1 - (1 - self.lost) * (1 - share)
         return max(share, self.lost)
 
@@ -82,7 +81,7 @@ class LossEstimates:
         count = len(evidence.outcomes)
         shares = sorted({round(each.share, 2) for each in evidence.outcomes})
         measured = f"{shares[0]:.0%}" if len(shares) == 1 else f"{shares[0]:.0%} to {shares[-1]:.0%}"
-        what = "the blocks' parameters" if self.question.setting.pattern == STRUCTURED.text else "the weights"
+        what = "the blocks' parameters" if self.question.setting.shrinks else "the weights"
         basis = f"{evidence.described(count)}, at {measured} of {what}"
         return PlanFigure(
             estimate=math.exp(expected.excess),

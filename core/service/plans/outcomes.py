@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Final, Literal, TypeAlias
 
-from core.engine.options.patterns import STRUCTURED, family_of
-from core.errors import InvalidParameters
+from core.engine.options.patterns import parse_pattern
+from core.errors import InvalidParameters, InvalidPattern
 from core.measurements.measurement import Measurement
 from core.measurements.reader import measurements
-from core.methods.registry import METHODS, parse_parameters
+from core.methods.registry import METHODS, get_method, parse_parameters
 from secateur_wire.plans import FigureSource
 
 Latency: TypeAlias = Literal["prefill", "decode"]
@@ -28,6 +28,11 @@ class Setting:
     layout: str
     parameters: str
     recovery: str | None = None
+
+    @property
+    def shrinks(self) -> bool:
+        """Return whether parts of the model go, so that it gets smaller."""
+        return get_method(self.method).variant(self.pattern).shrinks
 
     @property
     def unrecovered(self) -> "Setting":
@@ -85,11 +90,12 @@ def setting_of(
     if method not in METHODS:
         return None
     try:
+        has_one_rate = parse_pattern(pattern).is_n_m
         checked = parse_parameters(method, parameters, pattern)
-    except InvalidParameters:  # of an earlier release
+    except (InvalidParameters, InvalidPattern):  # of an earlier release
         return None
     checked = checked.with_refit()
-    unimportant = _UNIMPORTANT | ({"allocation"} if family_of(pattern) == "n:m" else set())
+    unimportant = _UNIMPORTANT | ({"allocation"} if has_one_rate else set())
     chosen = {name: value for name, value in checked.model_dump(mode="json").items() if name not in unimportant}
     return Setting(method, pattern, layout, json.dumps(chosen, sort_keys=True), recovery_of(recovery))
 
@@ -112,11 +118,13 @@ def shipped_outcomes() -> tuple[Outcome, ...]:
 def outcome_of(row: Measurement) -> Outcome | None:
     """Return a measured row as an outcome; None where its setting is none of this release."""
     setting = setting_of(row.method, row.pattern, row.layout, row.parameters, row.recovery)
-    share = row.blocks if row.pattern == STRUCTURED.text else row.sparsity
-    if setting is None or share is None:
+    if setting is None:
+        return None
+    share = row.blocks if setting.shrinks else row.sparsity
+    if share is None:
         return None
     model = row.model
-    prunable = round(row.sparsity / share * model.parameters) if row.pattern == STRUCTURED.text else model.parameters
+    prunable = round(row.sparsity / share * model.parameters) if setting.shrinks else model.parameters
     deviations = [each.deviation / each.mean for each in row.perplexity.values() if each.deviation is not None]
     latency: dict[Latency, float] = {}
     if row.prefill is not None:

@@ -10,14 +10,14 @@ from sqlalchemy import or_, select, text
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description
-from core.engine.options.patterns import STRUCTURED
+from core.engine.options.patterns import parse_pattern
 from core.errors import GateMissed
 from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.service import job_answer
 from core.service.jobs.tables import JOB_EXPORTS, JobReportRow, JobRow, kept_attempt
 from core.service.plans.evidence import NEAR_SIZE
-from core.service.plans.outcomes import Latency, Outcome, Subject, setting_of
+from core.service.plans.outcomes import Latency, Outcome, Setting, Subject, setting_of
 from secateur_wire.metrics import Metrics
 
 Lost: TypeAlias = Literal["weights", "units"]
@@ -57,7 +57,7 @@ def descent_of(session: Session, team_id: str, model: ResolvedModel) -> Descent:
         reference = job.model
         if metrics.parameters is None or metrics.parameters.dense is None or metrics.parameters.nonzero is None:
             break
-        if job.pattern == STRUCTURED.text:
+        if parse_pattern(job.pattern).shrinks:
             removed = metrics.parameters.dense - metrics.parameters.nonzero
             lost["units"] = 1 - (1 - lost.get("units", 0.0)) * prunable / (prunable + removed)
             prunable += removed
@@ -143,7 +143,7 @@ def _outcome_of(row: JobRow, subject: Subject) -> Outcome | None:
     metrics = job.measured
     recovery = None if job.recovery is None else job.recovery.model_dump(mode="json")
     setting = setting_of(job.method, job.pattern, job.output.layout, job.parameters, recovery)
-    share = _share_of(metrics, job.pattern, subject)
+    share = None if setting is None else _share_of(metrics, setting, subject)
     if setting is None or share is None or not 0 < share < 1:
         return None
     before = {
@@ -177,9 +177,9 @@ def _outcome_of(row: JobRow, subject: Subject) -> Outcome | None:
     )
 
 
-def _share_of(metrics: Metrics, pattern: str, subject: Subject) -> float | None:
+def _share_of(metrics: Metrics, setting: Setting, subject: Subject) -> float | None:
     """Return the share that went of what could go."""
-    if pattern != STRUCTURED.text:
+    if not setting.shrinks:
         return None if metrics.sparsity is None else metrics.sparsity.prunable
     parameters = metrics.parameters
     if parameters is None or parameters.dense is None or parameters.nonzero is None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from core.engine.options.patterns import STRUCTURED
+from core.engine.options.patterns import parse_pattern
 from core.errors import DoesNotFit, InvalidRequest, SecateurError
 from core.methods.registry import get_method
 from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
@@ -129,14 +129,13 @@ class Planner:
     def _fits(self, chosen: Texts) -> ResolvedRequest:
         """Return the request as it fits the model, with nothing removed yet; raises why it does not."""
         candidate = self.candidate
-        is_layered = candidate.pattern == STRUCTURED.text and self.model.description.task == "language-model"
         return resolve_request(
             self.model.description,
             candidate.method,
             candidate.pattern,
-            0.0 if candidate.pattern in ("unstructured", STRUCTURED.text) else None,
+            0.0 if parse_pattern(candidate.pattern).sparsity is None else None,
             candidate.parameters,
-            layout="per_layer" if is_layered and candidate.layout == "per_layer" else None,
+            layout="per_layer" if candidate.layout == "per_layer" else None,
             is_calibrated=chosen.calibration is not None,
         )
 
@@ -148,7 +147,7 @@ class Planner:
             request.method, request.pattern, request.layout, request.parameters.model_dump(mode="json")
         )
         assert setting is not None
-        kind: Lost = "units" if request.pattern == STRUCTURED.text else "weights"
+        kind: Lost = "units" if request.shrinks else "weights"
         descent = descent_of(self.session, self.team_id, self.model)
         is_other = bool(descent.lost.keys() - {kind})
         subject = (
@@ -263,7 +262,7 @@ class Planner:
             if ratio is not None:
                 figures["perplexity_ratio"] = ratio
             figures["bytes_ratio"] = size_figure(self.model.description, request, self.body.goal, scale, each)
-            if request.pattern == STRUCTURED.text:
+            if request.shrinks:
                 figures |= losses.latency(scale.share(each))
             points.append(PlanPoint(amount=each, figures=figures))
         return points
@@ -272,7 +271,7 @@ class Planner:
         candidate, body = self.candidate, self.body
         choices = [
             *self._method_choices(),
-            choice("pattern", request.pattern, wording.pattern_reason(request.pattern, body.goal)),
+            choice("pattern", request.pattern, wording.pattern_reason(request, body.goal)),
             choice("amount", amount, why),
             *chosen.choices,
         ]

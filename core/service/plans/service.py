@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description
-from core.engine.options.patterns import STRUCTURED, parse_pattern
+from core.engine.options.patterns import parse_pattern
 from core.errors import InvalidRequest, SecateurError, UnusableModel
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.model import resolve_model
@@ -94,7 +94,7 @@ def _check(body: PlanBody, description: Description) -> None:
                 raise InvalidRequest(f"{name}: goal 'sensitivity' removes nothing: leave {name} out", param=name)
     if body.pattern is not None and body.goal != "sparsity":
         raise InvalidRequest(f"pattern belongs to goal 'sparsity', not to {body.goal!r}: leave it out", param="pattern")
-    if body.pattern == STRUCTURED.text:
+    if body.pattern is not None and parse_pattern(body.pattern).shrinks:
         raise InvalidRequest("pattern: 'structured' leaves no zeros: use goal 'speed', or n:m", param="pattern")
     if body.keep_quality is not None and description.task != "language-model":
         raise InvalidRequest(

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from core.engine.architectures.describe import Description
-from core.engine.options.patterns import STRUCTURED, UNSTRUCTURED
+from core.engine.options.patterns import parse_pattern
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.recipes.validation import ResolvedRequest
 from secateur_wire.plans import Goal, PlanFigure
 from secateur_wire.progress import between
 
@@ -52,7 +53,7 @@ def unknown(
         )
     elif is_recovered:
         missing.append("what training wins back: the perplexity is that before it, where no job has shown more")
-    if job.pattern == STRUCTURED.text:
+    if job.shrinks:
         names = [name for name in ("prefill_ratio", "decode_ratio") if name not in figures]
         if names:
             missing.append(
@@ -66,13 +67,13 @@ def unknown(
     return missing
 
 
-def pattern_reason(pattern: str, goal: Goal) -> str:
+def pattern_reason(request: ResolvedRequest, goal: Goal) -> str:
     """Return why a job has its pattern."""
-    if pattern == STRUCTURED.text:
+    if request.shrinks:
         return "parts that are gone make a model smaller and faster on any hardware, zeros do not"
     if goal == "size":
         return "zeros anywhere cost less quality than removed channels at the same bytes"
-    if pattern == UNSTRUCTURED.text:
+    if parse_pattern(request.pattern).is_unrestricted:
         return "zeros anywhere cost the least quality; ask for 2:4 if your runtime needs that"
     return "as asked for"
 

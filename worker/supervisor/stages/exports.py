@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from core.engine.exporters.registry import ADDED
-from core.engine.options.patterns import STRUCTURED
 from core.pipeline.messages import AddExportSpec, CheckExportSpec, JobSpec, TimeExportSpec
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.results import AddedExportOutput, ExportSpeedsOutput, TaskOutput
@@ -71,7 +70,7 @@ class TimeExports(JobStage):
     shown_as = "evaluate"
 
     def applies(self, spec: JobSpec) -> bool:
-        return bool(spec.recipe.output.exports) and spec.recipe.pattern == STRUCTURED.text
+        return bool(spec.recipe.output.exports) and spec.recipe.shrinks
 
     def share(self, spec: JobSpec) -> tuple[float, float]:
         return 0.98, 0.98

@@ -94,7 +94,7 @@ def layer_sparsities(
             "measure with scope 'layer'",
             param=_WHERE,
         )
-    if sensitivity.pattern != "unstructured":
+    if not parse_pattern(sensitivity.pattern).is_unrestricted:
         raise InvalidParameters(
             f"{_WHERE}: {named} measured pattern {sensitivity.pattern!r}, one rate for every layer: measure "
             "'unstructured'",
