@@ -70,8 +70,8 @@ EXPORTER_INFO = '''
 
 
     class ListingInfo(ExporterInfo):
-        def check(self, description, pattern):
-            if pattern == "structured":
+        def check(self, description, removal):
+            if not removal.zeroes:
                 raise InvalidRequest("output.format: nothing to list", param="output.format")
 
 
@@ -110,10 +110,16 @@ SCRIPT = """
     from core.engine.recovery.completion import complete_image_recovery, complete_recovery
     from core.engine.recovery.request import Recovery
     from core.errors import InvalidRequest
+    from core.methods.registry import get_method
     from core.pipeline.recipes.outputs import resolve_output
     from core.pipeline.recipes.parts import Output
+    from core.pipeline.recipes.validation import ResolvedRequest
     from core.service.jobs.estimates.training import training_bytes
     from core.service.jobs.schemas import JobBody
+
+    def request(method):
+        info = get_method(method)
+        return ResolvedRequest(method, info.patterns[0], 0.5, info.parameters())
 
     def refusal(check, *arguments):
         try:
@@ -133,8 +139,8 @@ SCRIPT = """
             for each in (own, fine_tuning)
         ],
         "forms": definitions["Output"]["properties"]["format"],
-        "of_what_is_gone": refusal(resolve_output, output, description, "structured"),
-        "of_zeros": refusal(resolve_output, output, description, "unstructured"),
+        "of_what_is_gone": refusal(resolve_output, output, description, request("depth")),
+        "of_zeros": refusal(resolve_output, output, description, request("wanda")),
         "described_without_torch": "torch" not in sys.modules,
     }))
 """

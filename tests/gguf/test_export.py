@@ -15,9 +15,11 @@ from core.engine.exporters.gguf.exporter import GgufFiles
 from core.engine.exporters.gguf.gate import Agreement, require_agreement
 from core.engine.exporters.gguf.runtime import running_llama_cpp
 from core.errors import ExportFailed, ExportMismatch, InvalidRequest
+from core.methods.registry import parse_parameters
 from core.pipeline.messages import ImportGgufSpec
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Output
+from core.pipeline.recipes.validation import ResolvedRequest
 from core.pipeline.stages.models import import_gguf
 from core.service.jobs.schemas import JobBody
 from tests.engine.tiny import make_model
@@ -36,6 +38,8 @@ CUT = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
 }
 """Settings of a model that lost half its heads, and has every bias: no default of llama.cpp is right for it."""
+
+_ZEROS = ResolvedRequest("magnitude", "unstructured", 0.5, parse_parameters("magnitude", {}))
 
 
 @pytest.fixture
@@ -142,7 +146,7 @@ def test_what_the_headers_show_is_refused_before_a_job_is_queued(
     description = describe_folder(make_model(tmp_path / "model", family))
     output = Output.model_validate({"exports": [{"format": "gguf", "types": types}]})
     with pytest.raises(InvalidRequest, match=said) as refused:
-        resolve_output(output, description, "unstructured")
+        resolve_output(output, description, _ZEROS)
     assert refused.value.param == "output.exports.0.types"
 
 
@@ -152,7 +156,7 @@ def test_a_form_is_named_once(tmp_path: Path) -> None:
         resolve_output(
             Output.model_validate({"exports": [gguf, gguf]}),
             describe_folder(write_llama(tmp_path / "m")),
-            "unstructured",
+            _ZEROS,
         )
 
 

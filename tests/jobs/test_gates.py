@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from core.engine.architectures.model_task import MODEL_TASKS
 from core.errors import InvalidRequest
 from core.service.jobs.gates import evaluate_gates, gates_report, missed_gates, require_measured
 from secateur_wire.job_body import Evaluation, Gates
@@ -138,10 +139,9 @@ def test_without_gates_everything_passes() -> None:
 def test_a_gate_that_nothing_will_measure_is_refused_with_what_to_add(
     gate: str, evaluation: dict[str, Any], is_classifier: bool, said: str
 ) -> None:
+    task = MODEL_TASKS["image-classification" if is_classifier else "language-model"]
     with pytest.raises(InvalidRequest) as refused:
-        require_measured(
-            Gates.model_validate({gate: 0.5}), Evaluation.model_validate(evaluation), is_classifier=is_classifier
-        )
+        require_measured(Gates.model_validate({gate: 0.5}), Evaluation.model_validate(evaluation), task)
     assert refused.value.param == f"gates.{gate}" and said in refused.value.message
     for always in ("max_latency_ratio", "max_bytes", "max_bytes_ratio", "max_parameters"):
-        require_measured(Gates.model_validate({always: 1}), Evaluation(), is_classifier=is_classifier)
+        require_measured(Gates.model_validate({always: 1}), Evaluation(), task)

@@ -15,11 +15,10 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.classifier_passes import ClassifierPasses, TraceAnswer, TraceQuestion
 from core.engine.architectures.describe import describe_folder
 from core.engine.architectures.description import read_config, stored_tensors
-from core.errors import DiscoveryFailed, SecateurError, UnsupportedArchitecture
+from core.errors import DiscoveryFailed, SecateurError
 from core.service.registry.traces import ClaimedTrace, claim_trace, keep_trace, put_off_trace, release_trace
 from core.service.sources.header_only_folder import write_header_only_folder
 from core.service.sources.references import FileReference
@@ -110,9 +109,7 @@ class Tracer(RequestTaker[ClaimedTrace]):
 def _question(folder: Path) -> TraceQuestion:
     from core.engine.datasets.preprocessing import image_shape_of  # loads NumPy and Pillow
 
-    description = describe_folder(folder)
-    if not isinstance(description, ClassifierDescription):
-        raise UnsupportedArchitecture(f"{description.architecture} is no image classifier", param="model")
+    description = describe_folder(folder).classifier
     config = read_config(folder)
     return TraceQuestion(
         config=config,

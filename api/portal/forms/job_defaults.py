@@ -10,7 +10,7 @@ from core.engine.options.patterns import family_of
 from core.methods.registry import METHODS
 from core.service.plans import texts
 from core.service.plans.assumptions import USUAL_METHODS
-from core.service.plans.job_bodies import recovery_body
+from core.service.plans.job_bodies import RECOVERIES
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import ModelSummary
 
@@ -59,7 +59,7 @@ def with_recovery(form: Form, model: ModelSummary) -> Form:
         return form
     if not method.variant(form.get("pattern")).shrinks or method.needs.training or not form.get("calibration.dataset"):
         return form
-    return form.or_else({f"recovery.{name}": str(value) for name, value in recovery_body(model.task).items()})
+    return form.or_else({f"recovery.{name}": str(value) for name, value in RECOVERIES[model.task].items()})
 
 
 def with_evaluation(form: Form, model: ModelSummary, datasets: Sequence[Dataset]) -> Form:

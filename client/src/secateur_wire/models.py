@@ -43,6 +43,11 @@ class ModelSummary(WireModel):
     classes: int | None = None
     image: ImageShape | None = None
 
+    @property
+    def reads_images(self) -> bool:
+        """Return whether it is an image classifier; a language model reads texts."""
+        return self.classes is not None
+
 
 class Model(ModelSummary):
     """A registered model. `revision` is the hash of its content, `parameters` counts tied weights once.

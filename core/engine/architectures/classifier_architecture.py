@@ -7,14 +7,15 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeGuard
+from typing import Any, Final, Literal, NoReturn, Self, TypeGuard
 
 from pydantic import BaseModel, Field
 
 from core.engine.architectures.classifier_passes import ClassifierPasses
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.model_task import MODEL_TASKS, ModelTask
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry
-from core.errors import CorruptSafetensors, MissingTensors, UnusableModel
+from core.errors import CorruptSafetensors, MissingTensors, UnsupportedArchitecture, UnusableModel
 from secateur_wire.models import ImageShape
 
 SHAPES_KEY = "secateur_shapes"
@@ -80,6 +81,42 @@ class ClassifierDescription(BaseModel):
     image: ImageShape
     reshaped: bool = False
     passes: ClassifierPasses | None = Field(default=None, exclude_if=lambda passes: passes is None)
+
+    @property
+    def model_task(self) -> ModelTask:
+        return MODEL_TASKS[self.task]
+
+    @property
+    def classifier(self) -> Self:
+        """Return the description, which is one of a classifier."""
+        return self
+
+    @property
+    def language_model(self) -> NoReturn:
+        raise UnsupportedArchitecture(f"{self.architecture} is no language model", param="model")
+
+    @property
+    def discovered(self) -> None:
+        """Return no architecture: those of classifiers are declared."""
+        return None
+
+    @property
+    def layout(self) -> Literal["uniform"]:
+        """Return the one layout there is."""
+        return "uniform"
+
+    @property
+    def has_experts(self) -> bool:
+        return False
+
+    @property
+    def named_linears(self) -> str:
+        """Return the names of its layers, as a refusal lists them."""
+        return f"the model has {', '.join(each.name for each in self.linears[:20])}"
+
+    def refusal(self, offer: str) -> str | None:
+        """Return why the architecture cannot be offered something, None where it can."""
+        return None
 
 
 def describe_classifier(

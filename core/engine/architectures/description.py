@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn, Self
 
 from pydantic import BaseModel, Field
 
@@ -13,6 +13,7 @@ from core.engine.architectures.config_limits import check_extent, check_sizes
 from core.engine.architectures.expert_stacks import expert_shapes, join_stacks
 from core.engine.architectures.heterogeneous import AUTO_MAP_KEY, LAYERS_KEY, Layout, class_name, per_layer_architecture
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.architectures.model_task import MODEL_TASKS, ModelTask
 from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES, architecture_for
 from core.engine.architectures.structure import ModelStructure
 from core.engine.architectures.units import read_structure
@@ -28,7 +29,15 @@ from core.engine.checkpoints.quantisation import (
     require_declared,
 )
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
-from core.errors import CorruptSafetensors, MissingTensors, PathEscapes, PickleCheckpoint, UnsafeConfig, UnusableModel
+from core.errors import (
+    CorruptSafetensors,
+    MissingTensors,
+    PathEscapes,
+    PickleCheckpoint,
+    UnsafeConfig,
+    UnsupportedArchitecture,
+    UnusableModel,
+)
 
 
 class ModelDescription(BaseModel):
@@ -62,6 +71,32 @@ class ModelDescription(BaseModel):
     def known_as(self) -> Architecture:
         """Return the architecture: the discovered one, else that which is declared."""
         return self.discovered or LANGUAGE_ARCHITECTURES[self.architecture]
+
+    @property
+    def model_task(self) -> ModelTask:
+        return MODEL_TASKS[self.task]
+
+    @property
+    def language_model(self) -> Self:
+        """Return the description, which is one of a language model."""
+        return self
+
+    @property
+    def classifier(self) -> NoReturn:
+        raise UnsupportedArchitecture(f"{self.architecture} is no image classifier", param="model")
+
+    @property
+    def has_experts(self) -> bool:
+        return self.known_as.experts is not None
+
+    @property
+    def named_linears(self) -> str:
+        """Return the names of one block's layers, as a refusal lists them."""
+        return f"layer 0 has {', '.join(each.name for each in self.linears if each.layer == 0)}"
+
+    def refusal(self, offer: str) -> str | None:
+        """Return why the architecture cannot be offered something, None where it can."""
+        return self.known_as.refused.get(offer)
 
 
 def read_config(folder: Path, *, own_artifact: bool = False, discovered: Architecture | None = None) -> dict[str, Any]:

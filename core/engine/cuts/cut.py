@@ -31,5 +31,4 @@ class Cut:
     @property
     def language_model(self) -> ModelDescription:
         """Return the description of a language model, which everything but weights and filters goes from."""
-        assert isinstance(self.description, ModelDescription)
-        return self.description
+        return self.description.language_model

@@ -16,13 +16,15 @@ from core.engine.options.base import MethodParameters
 class Removal(ABC):
     """Kind of removal. Lists go by `rank`, lowest first.
 
-    `zeroes`: weights become zero, and all shapes stay. `narrows`: layers get narrower, uniformly or each by itself.
+    `zeroes`: weights become zero, and all shapes stay. `keeps_zeros`: zeros are left, which packing leaves out.
+    `narrows`: layers get narrower, uniformly or each by itself.
     `offer` is the word by which an architecture says why it cannot lose this kind.
     """
 
     id: str
     rank: int
     zeroes: bool = False
+    keeps_zeros: bool = False
     narrows: bool = False
     offer: str | None = None
 
@@ -36,6 +38,10 @@ class Removal(ABC):
 
         The sparsity of `cut` is not looked at. Every share is listed where there are few; else the two ends are.
         """
+
+    def steps(self, cut: Cut) -> Sequence[float]:
+        """Return all shares that can go, where they are few; none where `reachable` has the two ends alone."""
+        return self.reachable(cut) if cut.layout == "uniform" else ()
 
     def scale(self, cut: Cut, figure: Figure) -> SizeScale:
         """Return what is left as a function of the sparsity. The sparsity of `cut` is not looked at."""

@@ -7,6 +7,7 @@ from typing import Literal
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.losses import Losses
+from core.engine.removals.removal import Removal
 
 Written = Literal["first", "after", "beside", "added"]
 """Moment at which a form is written: first, as every artifact; where it was asked for, after the artifact is verified;
@@ -68,8 +69,8 @@ class ExporterInfo:
     suffix: str = ""
     most_timed_parameters: int = 0
 
-    def check(self, description: Description, pattern: str) -> None:
-        """Require that the form fits a model, and what is pruned of it; raises InvalidRequest."""
+    def check(self, description: Description, removal: Removal | None) -> None:
+        """Require that the form fits a model and a kind of removal, None where nothing goes; raises InvalidRequest."""
 
     def check_types(self, description: ModelDescription, types: Sequence[str], losses: Losses, param: str) -> None:
         """Require that an added form can be written of what becomes of a language model; raises InvalidRequest."""

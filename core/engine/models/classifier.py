@@ -23,7 +23,7 @@ from core.engine.models.implementations import own_implementations
 from core.engine.models.reference_networks import ReferenceNetwork
 from core.engine.models.reshaping import reshape_modules
 from core.engine.models.tensors import read_tensor
-from core.errors import MissingTensors, UnsupportedArchitecture, UnusableModel
+from core.errors import MissingTensors, UnusableModel
 
 COUNTERS = ".num_batches_tracked"
 """Suffix of batch-norm's counters of training steps, on which nothing that is computed here depends."""
@@ -48,9 +48,7 @@ class ClassifierFolder:
 
 def open_classifier(path: Path) -> ClassifierFolder:
     """Check and open a folder; raises UnusableModel kinds or UnsupportedArchitecture."""
-    description = describe_folder(path)
-    if not isinstance(description, ClassifierDescription):
-        raise UnsupportedArchitecture(f"{description.architecture} is no image classifier", param="model")
+    description = describe_folder(path).classifier
     family = CLASSIFIER_ARCHITECTURES[description.architecture]
     return ClassifierFolder(path, description, family, read_config(path), read_tensors(path, family))
 

@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-MEASURES = {"language-model": "perplexity", "image-classification": "accuracy"}
-"""Figure that a point has next to its loss, by task family."""
+from core.engine.architectures.model_task import MODEL_TASKS, ModelTask
 
 
 class SensitivityPoint(BaseModel):
@@ -43,6 +42,15 @@ class Sensitivity(BaseModel):
     measured_on: dict[str, str | int]
     dense: SensitivityPoint
     curves: list[SensitivityCurve]
+
+    @property
+    def model_task(self) -> ModelTask:
+        return MODEL_TASKS[self.task]
+
+    @property
+    def is_by_layer(self) -> bool:
+        """Return whether a curve is of a whole layer: of all linear layers of a block, or a classifier's one."""
+        return self.scope == "layer" or not self.model_task.has_blocks
 
     def increases(self, curve: SensitivityCurve) -> list[float]:
         """Return the increase of the loss over the dense model's at each point of a curve, in nats."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from core.engine.architectures.classifier_architecture import CLASSIFICATION
 from core.engine.architectures.description import ModelDescription
 from core.engine.recovery.recovery_info import RecoveryInfo
 from core.engine.recovery.registry import RECOVERIES, recoveries_where
@@ -96,8 +97,8 @@ def complete_image_recovery(requested: Recovery) -> Recovery:
     Raises InvalidRequest for what belongs to language models, naming it.
     """
     info = RECOVERIES[requested.method]
-    if not info.trains_classifiers:
-        others = " or ".join(recoveries_where(lambda each: each.trains_classifiers))
+    if not info.trains(CLASSIFICATION):
+        others = " or ".join(recoveries_where(lambda each: each.trains(CLASSIFICATION)))
         raise InvalidRequest(
             f"recovery.method: {requested.method} adapts language models; an image classifier is recovered with "
             f"{others}",

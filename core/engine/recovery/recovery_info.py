@@ -28,10 +28,9 @@ class RecoveryInfo:
     token_bytes: int = 0
     uses_to_keep: int = 1
 
-    @property
-    def trains_classifiers(self) -> bool:
-        """Return whether it trains image classifiers too."""
-        return "image-classification" in self.task_families
+    def trains(self, task: str) -> bool:
+        """Return whether it trains the models of a task."""
+        return task in self.task_families
 
     def kept_bytes(self, uses: int, length: int) -> int:
         """Return the most bytes that are kept where sequences of a length are used so many times, all together."""

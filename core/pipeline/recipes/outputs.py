@@ -1,7 +1,6 @@
 """Outputs: a request's form of artifact, checked against the model, with the defaults of the form."""
 
 from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.losses import Losses
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.errors import InvalidRequest
@@ -9,12 +8,9 @@ from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.validation import ResolvedRequest
 
 
-def resolve_output(output: Output, description: Description, pattern: str, losses: Losses | None = None) -> Output:
-    """Return the output with its form's defaults; raises InvalidRequest for what does not fit the form or the model.
-
-    `losses` are what a language model loses, None: nothing.
-    """
-    _check_exports(output, description, losses or Losses())
+def resolve_output(output: Output, description: Description, request: ResolvedRequest) -> Output:
+    """Return the output with its form's defaults; raises InvalidRequest for what does not fit the form or the model."""
+    _check_exports(output, description, request)
     exporter = OFFERED[output.format]
     if exporter.default_compression is None and output.compression is not None:
         compressed = " and ".join(repr(form) for form, each in OFFERED.items() if each.default_compression is not None)
@@ -22,24 +18,24 @@ def resolve_output(output: Output, description: Description, pattern: str, losse
             f"output.compression belongs to format {compressed}, not to {output.format!r}: leave it out",
             param="output.compression",
         )
-    exporter.check(description, pattern)
+    exporter.check(description, request.removal)
     if exporter.default_compression is None:
         return output
     return output.model_copy(update={"compression": output.compression or exporter.default_compression})
 
 
-def losses_of(description: ModelDescription, request: ResolvedRequest) -> Losses:
-    """Return what a request takes out of a model."""
+def losses_of(description: Description, request: ResolvedRequest) -> Losses:
+    """Return the parts that a request takes out of a model."""
     if request.removal is None:
         return Losses(unlike_layers=request.layout == "per_layer")
     return request.removal.losses(request.cut(description))
 
 
-def _check_exports(output: Output, description: Description, losses: Losses) -> None:
+def _check_exports(output: Output, description: Description, request: ResolvedRequest) -> None:
     seen: set[str] = set()
     for index, export in enumerate(output.exports):
         param = f"output.exports.{index}"
-        if not isinstance(description, ModelDescription):
+        if description.task not in ADDED[export.format].task_families:
             raise InvalidRequest(
                 f"{param}: {export.format} is written of language models, {description.architecture} is none: leave "
                 "output.exports out",
@@ -57,4 +53,5 @@ def _check_exports(output: Output, description: Description, losses: Losses) -> 
             raise InvalidRequest(
                 f"{param}.types: {mistake}: use some of {', '.join(exporter.types)}", param=f"{param}.types"
             )
-        exporter.check_types(description, types, losses, f"{param}.types")
+        losses = losses_of(description, request)
+        exporter.check_types(description.language_model, types, losses, f"{param}.types")

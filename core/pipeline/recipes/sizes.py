@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.cuts.cut import Cut
@@ -53,10 +52,9 @@ def resolve_target(
     is where the target is out of reach.
     """
     info = get_method(method)
-    if isinstance(description, ClassifierDescription):
-        raise InvalidTarget(
-            "target is for language models: say as sparsity how much of an image classifier is to go", param="target"
-        )
+    refusal = description.model_task.inapplicable.get("target")
+    if refusal is not None:
+        raise InvalidTarget(refusal, param="target")
     if not info.prunes:
         raise InvalidTarget(f"{method} prunes nothing: leave target out", param="target")
     parsed = parse_pattern(pattern or info.patterns[0])

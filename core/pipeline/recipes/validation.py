@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from core.device_kinds import CPU
-from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.removal import Removal
@@ -16,6 +15,9 @@ from core.engine.options.sensitivity import SensitivityOptions
 from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity, UnsupportedArchitecture
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS, get_method, parse_parameters
+
+_NOTHING_GOES: Final = UNSTRUCTURED.text
+"""Pattern in recipes of methods that prune nothing."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +83,16 @@ def resolve_request(
     """
     info = get_method(method)
     if description.task not in info.task_families:
+        models = description.model_task.models
         there = ", ".join(each.id for each in METHODS.values() if description.task in each.task_families)
         raise InvalidRequest(
-            f"{method} is no method for {_KINDS[description.task]}, which {description.architecture} is: use one of "
-            f"{there}",
+            f"{method} is no method for {models}, which {description.architecture} is: use one of {there}",
             param="method",
         )
-    if isinstance(description, ClassifierDescription):
-        return _check_classifier(description, method, pattern, sparsity, parameters, layout)
     layout = _layout(description, method, pattern, layout)
     _require_offered(description, method, "experts", "is not taken")
     if not info.prunes:
-        return _without_target(description, method, pattern, sparsity, parameters, layout=description.layout)
+        return _without_target(description, method, pattern, sparsity, parameters)
     parsed = _offered(method, pattern)
     resolved = resolve_sparsity(parsed, sparsity)
     if parsed.is_n_m:
@@ -106,9 +106,6 @@ def resolve_request(
         checked = checked.with_refit()
     removal.check(Cut(description, checked, resolved, parsed, layout, at_least))
     return ResolvedRequest(method, parsed.text, resolved, checked, layout, at_least)
-
-
-_KINDS = {"language-model": "language models", "image-classification": "image classifiers"}
 
 
 def check_without_model(
@@ -126,7 +123,7 @@ def check_without_model(
     if not get_method(method).prunes:
         _require_no_target(method, pattern, sparsity)
         parse_parameters(method, parameters)
-        return UNSTRUCTURED.text
+        return _NOTHING_GOES
     parsed = _offered(method, pattern)
     if not has_target:
         resolve_sparsity(parsed, sparsity)
@@ -134,9 +131,9 @@ def check_without_model(
     return parsed.text
 
 
-def _require_offered(description: ModelDescription, method: str, what: str, refusal: str) -> None:
+def _require_offered(description: Description, method: str, what: str, refusal: str) -> None:
     """Raise UnsupportedArchitecture, with the reason, where the architecture cannot be offered something."""
-    why = description.known_as.refused.get(what)
+    why = description.refusal(what)
     if why is not None:
         raise UnsupportedArchitecture(f"{method}: {description.architecture} {refusal}: {why}", param="model")
 
@@ -152,42 +149,15 @@ def _offered(method: str, pattern: str | None) -> Pattern:
     return parsed
 
 
-def _check_classifier(
-    description: ClassifierDescription,
-    method: str,
-    pattern: str | None,
-    sparsity: float | None,
-    parameters: Mapping[str, object],
-    layout: Layout | None,
-) -> ResolvedRequest:
-    """Check a request on an image classifier; the engine, which knows coupled filters, checks their number."""
-    if layout == "per_layer":
-        raise InvalidRequest(
-            "output.layout belongs to language models, an image classifier's filters go layer by layer: leave it out",
-            param="output.layout",
-        )
-    if not get_method(method).prunes:
-        return _without_target(description, method, pattern, sparsity, parameters, layout="uniform")
-    parsed = _offered(method, pattern)
-    resolved = resolve_sparsity(parsed, sparsity)
-    checked = parse_parameters(method, parameters, parsed.text)
-    removal = get_method(method).variant(parsed.text).removal
-    assert removal is not None
-    removal.check(Cut(description, checked, resolved, parsed))
-    return ResolvedRequest(method, parsed.text, resolved, checked)
-
-
-def _layout(description: ModelDescription, method: str, pattern: str | None, requested: Layout | None) -> Layout:
+def _layout(description: Description, method: str, pattern: str | None, requested: Layout | None) -> Layout:
     """Return the layout of the result: the requested one where layers get narrower, else the model's own."""
     removal = get_method(method).variant(pattern).removal
     if removal is not None and removal.narrows:
         return requested or description.layout
     if requested == "per_layer" and description.layout == "uniform":
-        raise InvalidRequest(
-            f"output.layout: {method} leaves layers as wide as they are, so 'per_layer' would change nothing: leave it "
-            "out",
-            param="output.layout",
-        )
+        why = f"output.layout: {method} leaves layers as wide as they are, so 'per_layer' would change nothing"
+        why = description.model_task.inapplicable.get("output.layout", f"{why}: leave it out")
+        raise InvalidRequest(why, param="output.layout")
     return description.layout
 
 
@@ -197,20 +167,18 @@ def _without_target(
     pattern: str | None,
     sparsity: float | None,
     parameters: Mapping[str, object],
-    *,
-    layout: Layout,
 ) -> ResolvedRequest:
     _require_no_target(method, pattern, sparsity)
     checked = parse_parameters(method, parameters)
     if checked.sensitivity_options is not None:
         checked = _with_measured_defaults(description, checked, checked.sensitivity_options)
-    return ResolvedRequest(method, UNSTRUCTURED.text, None, checked, layout)
+    return ResolvedRequest(method, _NOTHING_GOES, None, checked, description.layout)
 
 
 def _require_no_target(method: str, pattern: str | None, sparsity: float | None) -> None:
     if sparsity is not None:
         raise InvalidSparsity(f"{method} prunes nothing: leave sparsity out", param="sparsity")
-    if pattern not in (None, UNSTRUCTURED.text):
+    if pattern not in (None, _NOTHING_GOES):
         raise InvalidPattern(
             f"{method} prunes nothing and keeps what zeros there are: leave pattern out", param="pattern"
         )
@@ -235,7 +203,7 @@ def _with_measured_defaults(
 
     `options` are those in `parameters`, which are returned with the defaults of that method filled in.
     """
-    if isinstance(description, ModelDescription) and description.known_as.experts is not None:
+    if description.has_experts:
         raise UnsupportedArchitecture(
             f"sensitivity: the experts of {description.architecture} are not measured yet", param="model"
         )

@@ -159,7 +159,7 @@ def sensitivity_chart(sensitivity: Sensitivity) -> str:
     """
     rows = len(sensitivity.curves)
     height = min(max(_LINES_HEIGHT, 1.2 + 0.17 * rows), 16.0)
-    what = f"loss increase, nats {'a token' if sensitivity.task == 'language-model' else 'an image'}"
+    what = f"loss increase, nats {sensitivity.model_task.example}"
     increases = {curve.name: sensitivity.increases(curve) for curve in sensitivity.curves}
     largest = max((each for curve in increases.values() for each in curve), default=0.0)
     largest = largest if largest > 0 else 1e-3
@@ -221,7 +221,7 @@ def _draw_curves(axes: Axes, sensitivity: Sensitivity, increases: dict[str, list
 
 def _short(sensitivity: Sensitivity, curve: SensitivityCurve) -> str:
     """Return a short row label: a decoder layer's number, else the module's name without the prefix all share."""
-    if sensitivity.task == "language-model" and sensitivity.scope == "layer":
+    if sensitivity.model_task.has_blocks and sensitivity.scope == "layer":
         return f"layer {curve.layer}"
     parts = curve.name.split(".")
     common = 0

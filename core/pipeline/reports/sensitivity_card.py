@@ -12,7 +12,7 @@ def sensitivity_card(recipe: Recipe, report: Report) -> str:
     """Return the card of a sensitivity job, in Markdown, made from its recipe and report."""
     sensitivity = Sensitivity.model_validate(report.sensitivity)
     what = "layer" if sensitivity.scope == "layer" else "linear layer"
-    figure = "perplexity" if sensitivity.task == "language-model" else "accuracy"
+    figure = sensitivity.model_task.quality
     measured = ", ".join(
         f"{name.replace('_', ' ')} {plain(str(value))}" for name, value in sensitivity.measured_on.items()
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from core.engine.architectures.model_task import ModelTask
 from core.engine.options.latency_budget import latency_noise
 from core.errors import GateMissed, InvalidRequest
 from secateur_wire.job_body import Evaluation, Gates
@@ -80,22 +81,21 @@ def gates_report(gates: Gates, results: Sequence[GateResult]) -> GateResults:
     )
 
 
-def require_measured(gates: Gates, evaluation: Evaluation, *, is_classifier: bool, has_exports: bool = False) -> None:
+def require_measured(gates: Gates, evaluation: Evaluation, task: ModelTask, *, has_exports: bool = False) -> None:
     """Require that the job measures the figure of every gate; raises InvalidRequest naming what to add."""
-    if gates.max_export_kl is not None and not (is_classifier or has_exports):
+    if gates.max_export_kl is not None and _GATES["max_export_kl"].models == task.models and not has_exports:
         raise InvalidRequest(
             'gates.max_export_kl needs files to compare: add "output": {"exports": [{"format": "gguf", "types": '
             '["Q8_0"]}]}',
             param="gates.max_export_kl",
         )
-    models = "image classifiers" if is_classifier else "language models"
     for name in gates.model_dump(exclude_none=True):
         kind, param = _GATES[name], f"gates.{name}"
-        if kind.models not in (None, models):
+        if kind.models not in (None, task.models):
             instead = f": use {kind.instead}" if kind.instead else ""
             raise InvalidRequest(f"{param} belongs to {kind.models}, the model is none of them{instead}", param=param)
         if kind.needs is not None and not getattr(evaluation, kind.needs):
-            what = {"tasks": "questions", "datasets": "images" if is_classifier else "a text"}[kind.needs]
+            what = {"tasks": "questions", "datasets": task.texts}[kind.needs]
             raise InvalidRequest(
                 f'{param} needs {what} to measure on: add "evaluation": {{"{kind.needs}": ["NAME"]}}', param=param
             )

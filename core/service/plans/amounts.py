@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription
 from core.engine.options.patterns import parse_pattern
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import ResolvedRequest
@@ -79,9 +78,8 @@ def scale_for(goal: Goal, description: Description, request: ResolvedRequest) ->
 
 def _of_parameters(description: Description, request: ResolvedRequest) -> Scale:
     assert request.removal is not None
-    reachable = request.removal.reachable(request.cut(description))
-    if not isinstance(description, ModelDescription):
-        return Scale(0.01, reachable[-1])
-    steps = reachable if request.layout == "uniform" else ()
+    cut = request.cut(description)
+    steps = request.removal.steps(cut)
+    most = (steps or request.removal.reachable(cut))[-1]
     reach = description.parameters / description.prunable_parameters
-    return Scale(steps[1] if len(steps) > 1 else 0.01, reachable[-1], reach=reach, steps=steps)
+    return Scale(steps[1] if len(steps) > 1 else 0.01, most, reach=reach, steps=steps)

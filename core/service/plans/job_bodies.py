@@ -1,8 +1,8 @@
 """Job bodies of plans: texts, measurements, recovery and form of the artifact, as a goal needs them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from core.engine.architectures.describe import Description
 from core.methods.method_info import Variant
@@ -21,7 +21,11 @@ RECOVERY_MINUTES = 10
 _OWN_EVALUATION = 16
 _LAYER_SAMPLES = 8
 """Sequences that every layer is measured on at every rate."""
-_IMAGE_STEPS, _IMAGE_BATCH = 300, 64
+RECOVERIES: Final[Mapping[str, JsonObject]] = {
+    "language-model": {"method": "distill", "minutes": RECOVERY_MINUTES},
+    "image-classification": {"method": "finetune", "steps": 300, "batch_size": 64},
+}
+"""Training that is planned for models of a task."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def choose_texts(
         if chosen.name == used:
             why = "the only registered set, which the job calibrates on too: figures will be better than on other text"
     if evaluation:
-        if model.task == "language-model" and not measures:
+        if not model.reads_images and not measures:
             evaluation["prompts"] = list(texts.PROMPTS)
         choices.append(PlanChoice(field="evaluation.datasets", value=evaluation["datasets"], reason=why))
     return Texts(calibration, evaluation, choices)
@@ -106,7 +110,7 @@ def _calibration(
         )
     if chosen is None and dataset not in (None, SELF):  # not registered, so that nothing is known of it
         body: JsonObject | None = {"dataset": dataset, "samples": texts.IMAGES}
-        if model.task == "language-model":
+        if not model.reads_images:
             length = texts.sequence_length(model, None)
             body = {"dataset": dataset, "samples": candidate.sequences, "sequence_length": length}
     else:
@@ -148,13 +152,6 @@ def _unregistered_evaluation(
         return {"datasets": [dataset]}, "no other set is registered"
     evaluation = {"datasets": [dataset], "sequence_length": length, "samples": texts.EVALUATION_SAMPLES}
     return evaluation, "no text is registered: the evaluation part of the same source"
-
-
-def recovery_body(task: str) -> JsonObject:
-    """Return the training that is planned for such a model."""
-    if task == "language-model":
-        return {"method": "distill", "minutes": RECOVERY_MINUTES}
-    return {"method": "finetune", "steps": _IMAGE_STEPS, "batch_size": _IMAGE_BATCH}
 
 
 def body_of(

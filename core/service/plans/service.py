@@ -96,7 +96,7 @@ def _check(body: PlanBody, description: Description) -> None:
         raise InvalidRequest(f"pattern belongs to goal 'sparsity', not to {body.goal!r}: leave it out", param="pattern")
     if body.pattern is not None and parse_pattern(body.pattern).shrinks:
         raise InvalidRequest("pattern: 'structured' leaves no zeros: use goal 'speed', or n:m", param="pattern")
-    if body.keep_quality is not None and description.task != "language-model":
+    if body.keep_quality is not None and not description.model_task.has_perplexity:
         raise InvalidRequest(
             f"keep_quality is a perplexity, which {description.architecture} does not have: give amount, and bound "
             "what is lost by the job's gates.max_accuracy_drop",

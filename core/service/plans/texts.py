@@ -28,9 +28,9 @@ _CHARACTERS_PER_TOKEN = 6
 
 def fitting_sets(model: ModelSummary, datasets: Iterable[Dataset]) -> list[Dataset]:
     """Return the sets that such a model can read: texts, or images of as many classes."""
-    if model.task == "language-model":
-        return [each for each in datasets if each.images is None]
-    return [each for each in datasets if each.images is not None and each.classes == model.classes]
+    if model.reads_images:
+        return [each for each in datasets if each.images is not None and each.classes == model.classes]
+    return [each for each in datasets if each.images is None]
 
 
 def choose_set(datasets: Sequence[Dataset], words: Sequence[str]) -> Dataset | None:
@@ -55,7 +55,7 @@ def calibration_body(model: ModelSummary, chosen: Dataset | None, most: int = CA
 
     None where there is no set and the model writes no text.
     """
-    if model.task != "language-model":
+    if model.reads_images:
         return None if chosen is None else {"dataset": chosen.name, "samples": min(IMAGES, chosen.images or IMAGES)}
     length = sequence_length(model, chosen)
     if chosen is None:

@@ -44,7 +44,7 @@ def unknown(
     """Return for each figure that is not known why it is not."""
     missing = []
     setting = f"{get_method(job.method).title} with pattern {job.pattern}"
-    if description.task != "language-model":
+    if not description.model_task.has_perplexity:
         missing.append(f"accuracy: what {setting} costs an image classifier was not measured here")
     elif "perplexity_ratio" not in figures:
         missing.append(

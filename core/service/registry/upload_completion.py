@@ -16,8 +16,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import new_id, seconds_from_now, transaction
-from core.engine.architectures.classifier_architecture import ClassifierDescription
-from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.undiscovered import Source, UndiscoveredModel, describe_source
 from core.engine.datasets.formats import IMAGE_PARQUET
 from core.engine.datasets.image_facts import ImagesDescription, describe_image_stream
@@ -246,7 +244,15 @@ def _register(
         "source": upload.source,
     }
     answer: Model | Dataset
-    if isinstance(described, ModelDescription | ClassifierDescription | UndiscoveredModel):
+    if isinstance(described, ImagesDescription):
+        fields = (str(upload.image_field), str(upload.label_field))
+        dataset, is_new = add_dataset(session, caller, values | image_facts(described, str(upload.format), *fields))
+        answer = dataset_answer(dataset)
+    elif isinstance(described, TextDescription):
+        facts = {"format": upload.format, "text_field": upload.text_field, **described.model_dump()}
+        dataset, is_new = add_dataset(session, caller, values | facts)
+        answer = dataset_answer(dataset)
+    else:
         revision = content_hash_of({file.path: file.sha256 for file in files})
         model, is_new = add_model(
             session, caller, {**values, "revision": revision, "description": described.model_dump(mode="json")}
@@ -254,14 +260,6 @@ def _register(
         if isinstance(described, UndiscoveredModel):
             ask_if_possible(session, caller, described, settings)
         answer = model_answer(session, model)
-    else:
-        if isinstance(described, ImagesDescription):
-            fields = (str(upload.image_field), str(upload.label_field))
-            facts = image_facts(described, str(upload.format), *fields)
-        else:
-            facts = {"format": upload.format, "text_field": upload.text_field, **described.model_dump()}
-        dataset, is_new = add_dataset(session, caller, values | facts)
-        answer = dataset_answer(dataset)
     upload.status, upload.object_id = "complete", answer.id
     audit.note(session, caller, "upload.complete", upload_id, {"kind": upload.kind, "name": upload.name})
     leftovers = [upload_prefix(upload_id)]

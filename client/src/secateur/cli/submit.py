@@ -104,9 +104,10 @@ def _submitted(client: Client, body: dict[str, Any], idempotency_key: str | None
         if error.param != "calibration" or body.get("calibration") is not None:
             raise
         reason = error.detail.partition(", for example")[0]
-    is_text = client.inspect(body["model"], on_wait=WaitShown()).task == "language-model"
-    names = [each.name for each in islice(client.datasets(), MOST_OFFERED) if (each.images is None) is is_text]
-    offered = [*names, OWN_TEXT] if is_text else names
+    reads_images = client.inspect(body["model"], on_wait=WaitShown()).reads_images
+    sets = islice(client.datasets(), MOST_OFFERED)
+    names = [each.name for each in sets if (each.images is not None) is reads_images]
+    offered = names if reads_images else [*names, OWN_TEXT]
     if offered and sys.stdin.isatty() and sys.stderr.isatty():
         explain(reason)
         chosen = answer_to(f"Calibrate on ({', '.join(offered)})", offered[0])
@@ -118,7 +119,8 @@ def _submitted(client: Client, body: dict[str, Any], idempotency_key: str | None
         for name in offered
     ]
     added = "secateur datasets add NAME PATH"
-    explain(f"{reason}. Write one of these, or register {'text' if is_text else 'images'} of yours with `{added}`:")
+    what = "images" if reads_images else "text"
+    explain(f"{reason}. Write one of these, or register {what} of yours with `{added}`:")
     for way in ways:
         print(f"  {way}", file=sys.stderr)
     raise typer.Exit(USAGE)

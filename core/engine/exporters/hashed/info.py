@@ -1,14 +1,14 @@
 """Weights shared by a hash: their description."""
 
 from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription
 from core.engine.exporters.exporter_info import ExporterInfo
+from core.engine.removals.removal import Removal
 from core.errors import InvalidRequest
 
 
 class _HashedInfo(ExporterInfo):
-    def check(self, description: Description, pattern: str) -> None:
-        if isinstance(description, ModelDescription):
+    def check(self, description: Description, removal: Removal | None) -> None:
+        if description.task not in self.task_families:
             raise InvalidRequest(
                 "output.format: 'hashed' shares the weights of image classifiers' linear layers; of a language model "
                 "use 'packed'",

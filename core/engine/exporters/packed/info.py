@@ -1,15 +1,14 @@
 """Packed files: their description."""
 
 from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription
 from core.engine.exporters.exporter_info import ExporterInfo
-from core.engine.options.patterns import STRUCTURED
+from core.engine.removals.removal import Removal
 from core.errors import InvalidRequest
 
 
 class _PackedInfo(ExporterInfo):
-    def check(self, description: Description, pattern: str) -> None:
-        if isinstance(description, ModelDescription) and pattern == STRUCTURED.text:
+    def check(self, description: Description, removal: Removal | None) -> None:
+        if removal is not None and not removal.keeps_zeros:
             raise InvalidRequest(
                 "output.format: structured pruning leaves no zeros to pack, the files are smaller as they are: use "
                 "'dense'",

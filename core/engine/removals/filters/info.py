@@ -21,8 +21,11 @@ class FilterRemoval(Removal):
     def reachable(self, cut: Cut) -> Sequence[float]:
         return [0.0, _MOST]
 
+    def steps(self, cut: Cut) -> Sequence[float]:
+        return ()
+
     def is_measurable_alone(self, *, trains: bool) -> bool:
         return True
 
 
-INFO = FilterRemoval("filters", 50)
+INFO = FilterRemoval("filters", 50, keeps_zeros=True)

@@ -40,4 +40,4 @@ class WeightRemoval(Removal):
         return not trains
 
 
-INFO = WeightRemoval("weights", 10, zeroes=True, offer="weights")
+INFO = WeightRemoval("weights", 10, zeroes=True, keeps_zeros=True, offer="weights")

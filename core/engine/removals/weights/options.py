@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from core.engine.architectures.classifier_architecture import ClassifierDescription
 from core.engine.architectures.describe import Description
-from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.options.allocation import AllocationOptions
 from core.engine.options.base import MethodParameters
@@ -51,7 +49,7 @@ def prunable_linears(description: Description, parameters: LayerSelection) -> li
     for pattern in parameters.skip_modules:
         if not any(linear.matches([pattern]) for linear in description.linears):
             raise InvalidParameters(
-                f"parameters.skip_modules: {pattern!r} matches no linear layer; {_some_names(description)}",
+                f"parameters.skip_modules: {pattern!r} matches no linear layer; {description.named_linears}",
                 param="parameters.skip_modules",
             )
     linears = [
@@ -60,22 +58,19 @@ def prunable_linears(description: Description, parameters: LayerSelection) -> li
         if linear.layer not in parameters.skip_layers and not linear.matches(parameters.skip_modules)
     ]
     if parameters.include_lm_head:
-        if isinstance(description, ClassifierDescription):
-            raise InvalidParameters(
-                "parameters.include_lm_head: an image classifier's last layer is prunable like any other: leave it out",
-                param="parameters.include_lm_head",
-            )
-        if description.tied_embeddings:
+        _require_applicable(description, "parameters.include_lm_head")
+        model = description.language_model
+        if model.tied_embeddings:
             raise InvalidParameters(
                 "parameters.include_lm_head: the head is tied to the embeddings, which are not prunable",
                 param="parameters.include_lm_head",
             )
         linears.append(
             LinearShape(
-                name=description.known_as.head,
+                name=model.known_as.head,
                 layer=description.layers,
-                out_features=description.vocabulary_size,
-                in_features=description.hidden_size,
+                out_features=model.vocabulary_size,
+                in_features=model.hidden_size,
             )
         )
     if not linears:
@@ -92,27 +87,20 @@ def selection_of(parameters: MethodParameters) -> LayerSelection:
     return LayerSelection(skip_modules=[*parameters.layers_left_dense])
 
 
-def _some_names(description: Description) -> str:
-    if isinstance(description, ClassifierDescription):
-        return f"the model has {', '.join(each.name for each in description.linears[:20])}"
-    return f"layer 0 has {', '.join(each.name for each in description.linears if each.layer == 0)}"
+def _require_applicable(description: Description, param: str) -> None:
+    why = description.model_task.inapplicable.get(param)
+    if why is not None:
+        raise InvalidParameters(why, param=param)
 
 
 def check_masks(description: Description, checked: LayerSelection, parsed: Pattern, sparsity: float) -> None:
     linears = prunable_linears(description, checked)
     require_divisible(linears, parsed)
     compensation, allocation = checked.compensation_options, checked.allocation_options
-    if checked.differentiates_images and isinstance(description, ModelDescription):
-        raise InvalidParameters(
-            "parameters.mode: 'exact' is for image classifiers, whose derivatives of single images it takes: use "
-            "'layer_wise'",
-            param="parameters.mode",
-        )
-    if compensation is not None and compensation.compensation and isinstance(description, ClassifierDescription):
-        raise InvalidParameters(
-            "parameters.compensation: fits the linear layers of language models: leave it out for an image classifier",
-            param="parameters.compensation",
-        )
+    if checked.differentiates_images:
+        _require_applicable(description, "parameters.mode")
+    if compensation is not None and compensation.compensation:
+        _require_applicable(description, "parameters.compensation")
     if allocation is not None:
         _check_allocation(allocation, description.layers, linears, parsed.is_n_m, sparsity)
         _check_gradients(allocation, description)
@@ -132,10 +120,8 @@ def check_masks(description: Description, checked: LayerSelection, parsed: Patte
 
 def _check_gradients(parameters: AllocationOptions, description: Description) -> None:
     """Require that gradients can be taken block by block, where the allocation follows from them."""
-    if parameters.allocation != "fisher" or not isinstance(description, ModelDescription):
-        return
-    why = description.known_as.refused.get("resume")
-    if why is not None:
+    why = description.refusal("resume")
+    if parameters.allocation == "fisher" and why is not None:
         raise InvalidParameters(
             f"parameters.allocation: 'fisher' takes gradients of one block after the other, {why} in "
             f"{description.architecture}: use 'uniform' or 'owl'",

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core.engine.architectures.classifier_architecture import ClassifierDescription
+from core.engine.architectures.classifier_architecture import CLASSIFICATION, ClassifierDescription
 from core.engine.recovery.completion import complete_image_recovery
 from core.engine.recovery.registry import RECOVERIES, recoveries_where
 from core.engine.recovery.request import Recovery
@@ -62,9 +62,9 @@ def resolve_classifier_job(
             raise InvalidRequest(f"{param}: {name!r} is named twice", param=param)
         needs = ImageNeeds("evaluation", param, body.evaluation.samples, classes)
         evaluation.append(resolve_images(session, team_id, name, needs, hub))
-    require_measured(body.gates, body.evaluation, is_classifier=True)
+    require_measured(body.gates, body.evaluation, description.model_task)
     recovery, training = _resolve_recovery(session, team_id, body, images, classes, hub)
-    output = resolve_output(body.output, description, checked.pattern)
+    output = resolve_output(body.output, description, checked)
     images_of = {
         "calibration": None if images is None else images.model_dump(mode="json"),
         "evaluation": [each.model_dump(mode="json") for each in evaluation],
@@ -107,7 +107,7 @@ def _resolve_recovery(
         return None, None
     recovery = complete_image_recovery(body.recovery)
     if RECOVERIES[recovery.method].learns_from_model and not get_method(body.method).prunes:
-        others = recoveries_where(lambda each: each.trains_classifiers and not each.learns_from_model)
+        others = recoveries_where(lambda each: each.trains(CLASSIFICATION) and not each.learns_from_model)
         raise InvalidRequest(
             f"recovery.method: {recovery.method} learns from the dense model, and nothing was pruned here: use "
             f"{' or '.join(others)}",

@@ -18,7 +18,7 @@ from core.engine.options.base import MethodParameters
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.pipeline.recipes.alignment import aligned_request
-from core.pipeline.recipes.outputs import losses_of, resolve_output
+from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.recipe import Recipe
 from core.pipeline.recipes.sizes import resolve_target
@@ -83,8 +83,7 @@ def resolve_job(
             '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
             param="calibration",
         )
-    cut = losses_of(model.description, checked)
-    output = resolve_output(body.output, model.description, checked.pattern, cut)
+    output = resolve_output(body.output, model.description, checked)
     calibration, text, generated = _resolve_calibration(session, team_id, body, parameters, model.description, findings)
     if compensation and compensation.chooses and calibration and calibration.samples == 1 and not calibration.generated:
         raise InvalidRequest(
@@ -92,7 +91,7 @@ def resolve_job(
             param="calibration.samples",
         )
     evaluation, texts = _resolve_evaluation(session, team_id, body, calibration, model.description, findings)
-    require_measured(body.gates, evaluation, is_classifier=False, has_exports=bool(output.exports))
+    require_measured(body.gates, evaluation, model.description.model_task, has_exports=bool(output.exports))
     recovery = resolve_recovery(
         session, team_id, body, checked.pattern, calibration, text, model.description, store, findings
     )

@@ -6,7 +6,6 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description, descriptions
-from core.engine.architectures.description import ModelDescription
 from core.engine.architectures.undiscovered import Source, UndiscoveredModel, sources
 from core.engine.exporters.registry import ADDED
 from core.errors import UnknownModel
@@ -63,7 +62,7 @@ def resolve_model(
     if isinstance(description, UndiscoveredModel):
         description = discovered(session, description, queue)
     known = named.reference
-    if isinstance(description, ModelDescription) and description.discovered is not None:
+    if description.discovered is not None:
         known = known.model_copy(update={"discovered": description.discovered})
     return ResolvedModel(known, description, named.pinned)
 

@@ -11,7 +11,7 @@ from core.engine.options.patterns import STRUCTURED
 from core.engine.recovery.completion import check_matching, complete_recovery
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery, most_sequences, own_sequences, stage_texts
-from core.errors import InvalidRequest, SecateurError
+from core.errors import InvalidRequest, SecateurError, UnsupportedArchitecture
 from core.methods.registry import get_method
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.model import ResolvedModel, resolve_model
@@ -125,9 +125,10 @@ def _resolve_teacher(
     except SecateurError as error:
         error.param = _TEACHER
         raise
-    described = teacher.description
-    if not isinstance(described, ModelDescription):
-        raise InvalidRequest(f"{_TEACHER}: {named!r} is no language model", param=_TEACHER)
+    try:
+        described = teacher.description.language_model
+    except UnsupportedArchitecture:
+        raise InvalidRequest(f"{_TEACHER}: {named!r} is no language model", param=_TEACHER) from None
     if described.vocabulary_size != student.vocabulary_size:
         raise InvalidRequest(
             f"{_TEACHER}: {named!r} has a vocabulary of {described.vocabulary_size}, the model one of "

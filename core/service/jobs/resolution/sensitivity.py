@@ -88,7 +88,7 @@ def layer_sparsities(
     sensitivity: Sensitivity, description: Description, parameters: LayerSelection, sparsity: float, named: str
 ) -> list[float]:
     """Return one sparsity per layer; 0 for layers the request leaves dense. `named` is the job as requested."""
-    if sensitivity.scope != "layer" and sensitivity.task == "language-model":
+    if not sensitivity.is_by_layer:
         raise InvalidParameters(
             f"{_WHERE}: {named} measured single linear layers (scope 'module'), an allocation is by decoder layer: "
             "measure with scope 'layer'",
