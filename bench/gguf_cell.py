@@ -16,20 +16,16 @@ from core.engine.models.tensors import load_tensors
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.alignment import aligned_request
 from core.pipeline.recipes.parts import Export
-from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 
 
 def measure(spec: dict[str, Any]) -> dict[str, Any]:
     """Prune the spec's `model` into its `output`, where that is not there yet; each file's figures, by type."""
     model, output, types = Path(spec["model"]), Path(spec["output"]), list(spec["types"])
     folder = open_model(model)
-
-    def resolve(parameters: Any) -> ResolvedRequest:
-        layout = spec["layout"]
-        return resolve_request(folder.description, spec["method"], None, spec["sparsity"], parameters, layout=layout)
-
-    exports = [Export(format="gguf", types=types)]
-    request = aligned_request(folder.description, spec["parameters"], exports, resolve)
+    method, sparsity, parameters = spec["method"], spec["sparsity"], spec["parameters"]
+    unresolved = UnresolvedRequest(method, None, sparsity, parameters, layout=spec["layout"])
+    request = aligned_request(folder.description, unresolved, [Export(format="gguf", types=types)])
     if not output.exists():
         _prune(folder, request, load_tensors(Path(spec["tokens"]))["tokens"], output)
     text, exporter, device = Path(spec["text"]), added_exporter("gguf"), torch.device("cpu")

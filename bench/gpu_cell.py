@@ -19,6 +19,7 @@ from core.engine.models.tensors import load_tensors
 from core.engine.pruning.input_statistics import InputStatistic
 from core.engine.pruning.layerwise.language_pass import LayerwisePass
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 
 ROUNDS = 20
@@ -53,7 +54,9 @@ def prune(spec: dict[str, Any]) -> dict[str, Any]:
     work = output.with_name(f"{output.name}.work")
     shutil.rmtree(work, ignore_errors=True)
     folder = open_model(Path(spec["model"]))
-    request = resolve_request(folder.description, spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
+    request = resolve_request(
+        folder.description, UnresolvedRequest(spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
+    )
     tokens = load_tensors(Path(spec["tokens"]))["tokens"]
     setting: dict[str, Any] = {"calibration": tokens, "evaluations": {}, "work": work}
     walk = walk_for(folder, request, device=device, **setting)

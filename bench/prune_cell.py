@@ -13,6 +13,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.methods.registry import get_method
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 
 
@@ -23,7 +24,9 @@ def prune(spec: dict[str, Any]) -> dict[str, Any]:
     shutil.rmtree(work, ignore_errors=True)
     begun = time.perf_counter()
     folder = open_model(Path(spec["model"]))
-    request = resolve_request(folder.description, spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
+    request = resolve_request(
+        folder.description, UnresolvedRequest(spec["method"], spec["pattern"], spec["sparsity"], spec["parameters"])
+    )
     needs = get_method(request.method).needs
     calibration = load_tensors(Path(spec["tokens"]))["tokens"] if needs.calibration else None
     sweep = walk_for(folder, request, device=torch.device("cpu"), calibration=calibration, evaluations={}, work=work)

@@ -22,6 +22,7 @@ from core.engine.models.accelerator import default_device
 from core.engine.models.folder import open_model
 from core.pipeline.messages import ModelPlace, VerifySpec
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.results import VerificationOutput
 from worker.runner.client import run_task
@@ -41,7 +42,7 @@ def rows_of(model: Path, discovered: Architecture | None) -> Iterator[list[str]]
     with TemporaryDirectory(dir=model.parent, prefix="reload-") as name:
         work, artifact = Path(name), Path(name) / "artifact"
         folder = open_model(model, discovered=discovered)
-        request = resolve_request(folder.description, "magnitude", "unstructured", 0.5, {})
+        request = resolve_request(folder.description, UnresolvedRequest("magnitude", "unstructured", 0.5))
         walk = walk_for(folder, request, device=device, calibration=None, evaluations={}, work=work)
         result = walk.run()
         write_checkpoint(result.files, result.unchanged, model, artifact, config=result.config, discovered=discovered)

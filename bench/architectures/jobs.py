@@ -23,7 +23,8 @@ from core.engine.pruning.streams.stream import ActivationBudget, Stream
 from core.engine.removals.experts.counts import expert_sparsities
 from core.engine.resume.store import ResumeStore
 from core.pipeline.passes import walk_for
-from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
+from core.pipeline.recipes.validation import resolve_request
 
 _DEVICE = torch.device("cpu")
 _MEMORY = 2**28
@@ -114,15 +115,17 @@ def _request(capability: Capability, folder: ModelFolder) -> ResolvedRequest:
     """
     job, description = JOBS[capability], folder.description
     if job.pattern != "structured":
-        return resolve_request(description, job.method, job.pattern, _SHARE, {"micro_batch": 1})
+        return resolve_request(description, UnresolvedRequest(job.method, job.pattern, _SHARE, {"micro_batch": 1}))
     structure = require_structure(description)
     if capability == "layers":
         layers = len(structure.layers)
         share = max(layers // 2, 1) / layers * structure.parameters / description.parameters
-        return resolve_request(description, job.method, job.pattern, share, {})
+        return resolve_request(description, UnresolvedRequest(job.method, job.pattern, share))
     if capability == "experts":
         sparsities = expert_sparsities(description, structure)
-        return resolve_request(description, job.method, job.pattern, sparsities[len(sparsities) // 2], {})
+        return resolve_request(
+            description, UnresolvedRequest(job.method, job.pattern, sparsities[len(sparsities) // 2], {})
+        )
     is_per_layer = capability == "per layer"
     loses_heads = capability == "heads" or (is_per_layer and structure.facts["kv_group_parameters"] > 0)
     attention = _attention(structure) if loses_heads else "none"
@@ -133,7 +136,7 @@ def _request(capability: Capability, folder: ModelFolder) -> ResolvedRequest:
     share = _SHARE * removable / description.parameters or _SHARE
     parameters = {"attention": attention, "protected_first": protected}
     layout: Layout = "per_layer" if is_per_layer else "uniform"
-    return resolve_request(description, job.method, job.pattern, share, parameters, layout=layout)
+    return resolve_request(description, UnresolvedRequest(job.method, job.pattern, share, parameters, layout=layout))
 
 
 def _protected(structure: ModelStructure) -> int:

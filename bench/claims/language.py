@@ -22,6 +22,7 @@ from core.engine.exporters.huggingface import write_checkpoint
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.results import PruneResult
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.settings import Settings
 
@@ -87,7 +88,7 @@ class Language:
         **parameters: Any,
     ) -> Iterator["Pruned"]:
         """The model pruned by one of the service's methods; its tensors are there until the context ends."""
-        request = resolve_request(self.folder.description, method, pattern, sparsity, parameters)
+        request = resolve_request(self.folder.description, UnresolvedRequest(method, pattern, sparsity, parameters))
         with tempfile.TemporaryDirectory(prefix="claims-") as place:
             walk = walk_for(
                 self.folder,

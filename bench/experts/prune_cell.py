@@ -19,6 +19,7 @@ from core.engine.models.folder import open_model
 from core.engine.models.tensors import load_tensors
 from core.engine.removals.experts.counts import expert_sparsities
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 
 
@@ -42,7 +43,9 @@ def work(spec: dict[str, Any]) -> dict[str, Any]:
         pattern, sparsity = "structured", expert_sparsities(description, require_structure(description))[removed]
     else:
         pattern, sparsity = "unstructured", spec["sparsity"]
-    request = resolve_request(description, spec["method"], pattern, sparsity, spec["parameters"], is_calibrated=True)
+    request = resolve_request(
+        description, UnresolvedRequest(spec["method"], pattern, sparsity, spec["parameters"], is_calibrated=True)
+    )
     calibration = load_tensors(Path(spec["tokens"]))["tokens"] if spec["method"] != "magnitude" else None
     begun = time.process_time()
     result = walk_for(

@@ -9,7 +9,8 @@ from core.engine.architectures.heterogeneous import Layout
 from core.engine.options.patterns import STRUCTURED
 from core.errors import InvalidRequest
 from core.methods.registry import get_method
-from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
+from core.pipeline.recipes.validation import resolve_request
 
 SAMPLES, LENGTH = 64, 512
 """Calibration sequences where a method's paper does not say otherwise, and tokens of each."""
@@ -62,12 +63,14 @@ class Row:
         removes_layers = get_method(self.method).variant(STRUCTURED.text).removes == "layers"
         return resolve_request(
             description,
-            self.method,
-            STRUCTURED.text,
-            sparsity,
-            self.parameters,
-            layout=None if removes_layers else self.layout,
-            is_calibrated=self.samples > 0,
+            UnresolvedRequest(
+                self.method,
+                STRUCTURED.text,
+                sparsity,
+                self.parameters,
+                layout=None if removes_layers else self.layout,
+                is_calibrated=self.samples > 0,
+            ),
         )
 
 

@@ -7,7 +7,7 @@ import torch
 from core.engine.models.folder import ModelFolder
 from core.engine.removals.run import LanguagePass, language_run
 from core.pipeline.plans import make_plan
-from core.pipeline.recipes.validation import ResolvedRequest
+from core.pipeline.recipes.request import ResolvedRequest
 
 
 def walk_for(

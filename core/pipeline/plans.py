@@ -14,7 +14,7 @@ from core.engine.removals.run import PassRequest, language_run
 from core.methods.engine import build_method
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.plan import SensitivityPlan
-from core.pipeline.recipes.validation import ResolvedRequest
+from core.pipeline.recipes.request import ResolvedRequest
 
 
 def make_plan(folder: ModelFolder, request: ResolvedRequest, *, device: torch.device | None = None) -> PruningPlan:

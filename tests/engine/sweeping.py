@@ -20,7 +20,8 @@ from core.engine.removals.widths.options import WidthOptions
 from core.engine.resume.kinds import BLOCK
 from core.methods.registry import get_method
 from core.pipeline.passes import walk_for
-from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
+from core.pipeline.recipes.validation import resolve_request
 from core.progress import Progress
 from tests.engine.resuming import positions
 
@@ -34,7 +35,7 @@ def request_for(
     **more: Any,
 ) -> ResolvedRequest:
     """The request as a submitted job has it: checked against the model, with its defaults."""
-    return resolve_request(folder.description, method, pattern, sparsity, parameters or {}, **more)
+    return resolve_request(folder.description, UnresolvedRequest(method, pattern, sparsity, parameters or {}, **more))
 
 
 def with_heads(folder: ModelFolder, method: str, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ SCRIPT = """
     from core.methods.registry import get_method
     from core.pipeline.recipes.outputs import resolve_output
     from core.pipeline.recipes.parts import Output
-    from core.pipeline.recipes.validation import ResolvedRequest
+    from core.pipeline.recipes.request import ResolvedRequest
     from core.service.jobs.estimates.training import training_bytes
     from core.service.jobs.schemas import JobBody
 

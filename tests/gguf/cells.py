@@ -18,7 +18,8 @@ from core.engine.exporters.protocols import AddedForm
 from core.engine.models.folder import open_model
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.outputs import losses_of
-from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
+from core.pipeline.recipes.validation import resolve_request
 from tests.engine.tiny import make_tokens
 from tests.gguf.trained import LINES, save_trained
 
@@ -46,7 +47,9 @@ class Way:
         parameters = dict(self.parameters)
         if self.removes_heads and LANGUAGE_ARCHITECTURES[description.architecture].axes("heads"):
             parameters["attention"] = "kv_groups"
-        return resolve_request(description, self.method, None, sparsity, parameters, layout=self.layout)
+        return resolve_request(
+            description, UnresolvedRequest(self.method, None, sparsity, parameters, layout=self.layout)
+        )
 
 
 WAYS: Final[Mapping[str, Way]] = {

@@ -19,7 +19,7 @@ from core.methods.registry import parse_parameters
 from core.pipeline.messages import ImportGgufSpec
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Output
-from core.pipeline.recipes.validation import ResolvedRequest
+from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.stages.models import import_gguf
 from core.service.jobs.schemas import JobBody
 from tests.engine.tiny import make_model

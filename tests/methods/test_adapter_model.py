@@ -31,6 +31,7 @@ from core.methods.lorashear.bundle_damage import UnitBundle, most_damaging
 from core.methods.lorashear.half_space import HalfSpaceSchedule, half_space_step
 from core.methods.registry import parse_parameters
 from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import WorkStopped
 from core.service.jobs.estimates.compute import compute_cost
@@ -318,4 +319,4 @@ def test_what_it_needs_counts_the_training(tmp_path: Path) -> None:
 def test_adapters_go_on_every_linear_layer(tmp_path: Path) -> None:
     description = inspect_folder(make_model(tmp_path / "model"))
     with pytest.raises(InvalidParameters, match=r"parameters.lora: .*leave it out"):
-        resolve_request(description, "loraprune", None, 0.25, {"lora": {"targets": ["q_proj"]}})
+        resolve_request(description, UnresolvedRequest("loraprune", None, 0.25, {"lora": {"targets": ["q_proj"]}}))

@@ -22,6 +22,7 @@ from core.methods.filter_l1.info import FilterL1Parameters
 from core.methods.filter_l1.method import FilterL1
 from core.methods.registry import parse_parameters
 from core.methods.sensitivity.classifier_pass import classifier_sensitivity
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import Progress, WorkStopped
 from tests.engine.classifier_folders import CLASSES, images, make_classifier
@@ -50,7 +51,7 @@ def measured(
     previous: Path | None = None,
 ) -> tuple[SensitivityPoint, list[SensitivityCurve], nn.Module]:
     asked: dict[str, Any] = {"method": method, "rates": RATES}
-    checked = resolve_request(folder.description, "sensitivity", None, None, asked)
+    checked = resolve_request(folder.description, UnresolvedRequest("sensitivity", None, None, asked))
     parameters = checked.parameters
     assert isinstance(parameters, SensitivityOptions)
     work.mkdir(exist_ok=True)
@@ -124,5 +125,5 @@ def test_stopped_after_a_layer_it_goes_on_there(folder: ClassifierFolder, tmp_pa
 @pytest.mark.parametrize("method", ["iterative-magnitude", "depth"])
 def test_methods_that_train_or_remove_layers_are_refused(folder: ClassifierFolder, method: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        resolve_request(folder.description, "sensitivity", None, None, {"method": method})
+        resolve_request(folder.description, UnresolvedRequest("sensitivity", None, None, {"method": method}))
     assert caught.value.param == "parameters.method" and "magnitude" in caught.value.message

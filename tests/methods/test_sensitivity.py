@@ -15,6 +15,7 @@ from core.engine.resume.kinds import BLOCK
 from core.errors import InvalidRequest
 from core.methods.sensitivity.language_pass import SensitivityPass, SensitivityResult
 from core.pipeline.plans import make_sensitivity_plan
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import Progress, WorkStopped
 from tests.engine.resuming import positions
@@ -41,7 +42,7 @@ def sensitivity(
     **parameters: Any,
 ) -> SensitivityResult:
     opened = open_model(folder)
-    checked = resolve_request(opened.description, "sensitivity", None, None, parameters)
+    checked = resolve_request(opened.description, UnresolvedRequest("sensitivity", None, None, parameters))
     options = checked.parameters
     assert isinstance(options, SensitivityOptions)
     work.mkdir(parents=True, exist_ok=True)
@@ -135,7 +136,7 @@ def test_what_does_not_fit_the_budget_is_spilled_read_again_and_changes_nothing(
 )
 def test_what_cannot_be_measured_is_refused_by_name(model: Path, asked: dict[str, Any], param: str, words: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        resolve_request(open_model(model).description, "sensitivity", None, None, asked)
+        resolve_request(open_model(model).description, UnresolvedRequest("sensitivity", None, None, asked))
     assert caught.value.param == param and words in caught.value.message
 
 

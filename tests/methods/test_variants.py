@@ -17,6 +17,7 @@ from core.methods.method_info import MethodInfo
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.passes import walk_for
 from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import resolve_request
 from core.service.jobs.estimates.compute import compute_cost
@@ -78,17 +79,24 @@ def test_layouts_needs_and_costs_are_those_of_the_pattern(tmp_path: Path) -> Non
         for pattern, parameters in (("unstructured", {}), ("structured", {"attention": "kv_groups"}))
     }
     assert passes == {"unstructured": 7, "structured": 7000}
-    assert resolve_request(description, TWO_WAYS, "structured", 0.3, {}, layout="per_layer").layout == "per_layer"
+    assert (
+        resolve_request(description, UnresolvedRequest(TWO_WAYS, "structured", 0.3, layout="per_layer")).layout
+        == "per_layer"
+    )
     with pytest.raises(InvalidTarget, match="use pattern 'structured', with which two-ways removes heads"):
-        resolve_target(description, TWO_WAYS, None, None, {}, Target(latency_ratio=0.8))
+        resolve_target(description, UnresolvedRequest(TWO_WAYS), Target(latency_ratio=0.8))
 
 
 def test_only_the_pattern_that_goes_layer_by_layer_is_measured_alone(tmp_path: Path) -> None:
     description = describe_folder(write_llama(tmp_path / "model"))
-    measured = resolve_request(description, "sensitivity", None, None, {"method": TWO_WAYS}).parameters
+    measured = resolve_request(
+        description, UnresolvedRequest("sensitivity", None, None, {"method": TWO_WAYS})
+    ).parameters
     assert measured.model_dump()["pattern"] == "unstructured"
     with pytest.raises(InvalidParameters, match=r"with pattern 'structured': use unstructured, n:m") as refused:
-        resolve_request(description, "sensitivity", None, None, {"method": TWO_WAYS, "pattern": "structured"})
+        resolve_request(
+            description, UnresolvedRequest("sensitivity", None, None, {"method": TWO_WAYS, "pattern": "structured"})
+        )
     assert refused.value.param == "parameters.pattern"
 
 

@@ -14,6 +14,7 @@ from core.engine.evaluation.reload_memory import offloaded_needs
 from core.engine.exporters.huggingface import write_checkpoint
 from core.pipeline.messages import ModelPlace, VerifySpec
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.results import VerificationOutput
 from core.pipeline.stages.run import run_stage
@@ -42,7 +43,7 @@ def _per_layer(work: Path) -> Saved:
 
 def _mixture(work: Path) -> Saved:
     folder = opened(PER_EXPERT)
-    request = resolve_request(folder.description, "magnitude", "unstructured", 0.5, {})
+    request = resolve_request(folder.description, UnresolvedRequest("magnitude", "unstructured", 0.5))
     work.mkdir()
     result = walk_for(folder, request, device=_CPU, calibration=make_tokens(), evaluations={}, work=work).run()
     write_checkpoint(result.files, result.unchanged, folder.path, work / "artifact", config=result.config)

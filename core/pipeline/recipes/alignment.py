@@ -1,41 +1,48 @@
 """Alignment of widths to the blocks in which added files store their rows, where a request leaves it open."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from core.engine.architectures.describe import Description
 from core.engine.exporters.registry import ADDED
 from core.errors import InvalidSparsity, InvalidTarget
 from core.pipeline.recipes.parts import Export
-from core.pipeline.recipes.validation import ResolvedRequest
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
+from core.pipeline.recipes.sizes import resolve_target
+from core.pipeline.recipes.validation import resolve_request
 
 _MOST_COST: Final = 0.02
 """Largest relative difference from what was asked to go, up to which blocks wider than the least are filled."""
 
 
 def aligned_request(
-    description: Description,
-    parameters: Mapping[str, object],
-    exports: Sequence[Export],
-    resolve: Callable[[Mapping[str, object]], ResolvedRequest],
+    description: Description, unresolved: UnresolvedRequest, exports: Sequence[Export]
 ) -> ResolvedRequest:
-    """Return the request that `resolve` makes of parameters, `round_to` filled in where it is unset and fills blocks.
+    """Return the request checked against a model, `round_to` filled in where it is unset and fills blocks.
 
-    Where no aligned widths are as near as the request wants, it stays unset.
+    Where no aligned widths are as near as the request wants, it stays unset. Raises the InvalidRequest kind that names
+    the fault.
     """
-    request = resolve(parameters)
-    removal = request.removal
-    if removal is None or not removal.narrows or removal.alignment(request.parameters) is not None:
+    request = _resolved(description, unresolved)
+    if not request.leaves_alignment_open:
         return request
     widths = sorted({each for export in exports for each in _widths(export)}, reverse=True)
     for width in widths:
         try:
-            aligned = resolve({**parameters, "round_to": width})
+            parameters = {**unresolved.parameters, "round_to": width}
+            aligned = _resolved(description, replace(unresolved, parameters=parameters))
         except (InvalidSparsity, InvalidTarget):
             continue
         if width == widths[-1] or _cost(description, aligned) < _MOST_COST:
             return aligned
     return request
+
+
+def _resolved(description: Description, request: UnresolvedRequest) -> ResolvedRequest:
+    if request.target is None:
+        return resolve_request(description, request)
+    return resolve_target(description, request, request.target)
 
 
 def _widths(export: Export) -> Sequence[int]:

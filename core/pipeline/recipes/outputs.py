@@ -5,7 +5,7 @@ from core.engine.cuts.losses import Losses
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.errors import InvalidRequest
 from core.pipeline.recipes.parts import Output
-from core.pipeline.recipes.validation import ResolvedRequest
+from core.pipeline.recipes.request import ResolvedRequest
 
 
 def resolve_output(output: Output, description: Description, request: ResolvedRequest) -> Output:

@@ -10,7 +10,7 @@ from core.engine.options.base import MethodParameters
 from core.engine.recovery.request import Recovery
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.parts import Output
-from core.pipeline.recipes.validation import ResolvedRequest
+from core.pipeline.recipes.request import ResolvedRequest
 from core.validation import invalid_request
 from secateur_wire.job_body import Calibration, Evaluation, Gates, Target
 

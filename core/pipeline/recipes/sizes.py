@@ -1,17 +1,16 @@
 """Targets: the size or speed that an artifact is to have, and the sparsity that reaches it for a model."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from core.engine.architectures.describe import Description
-from core.engine.architectures.heterogeneous import Layout
 from core.engine.cuts.cut import Cut
 from core.engine.cuts.size import Figure
 from core.engine.exporters.registry import OFFERED
 from core.engine.options.patterns import STRUCTURED, parse_pattern
 from core.errors import InvalidSparsity, InvalidTarget
 from core.methods.registry import get_method, parse_parameters
-from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
+from core.pipeline.recipes.validation import resolve_request
 from secateur_wire.job_body import Target
 
 _AGREEMENT = 1e-9
@@ -32,33 +31,22 @@ def no_speed_up(method: str) -> str:
     )
 
 
-def resolve_target(
-    description: Description,
-    method: str,
-    pattern: str | None,
-    sparsity: float | None,
-    parameters: Mapping[str, object],
-    target: Target,
-    *,
-    layout: Layout | None = None,
-    leaves_out_zeros: bool = False,
-    is_calibrated: bool = False,
-) -> ResolvedRequest:
-    """Check a request with a target as `resolve_request` does, with the least sparsity that meets the target.
+def resolve_target(description: Description, request: UnresolvedRequest, target: Target) -> ResolvedRequest:
+    """Check a request with its target as `resolve_request` does, with the least sparsity that meets the target.
 
-    The sparsity is None where a worker has to search for it. `sparsity` may be given where it is just that, as in the
-    recipe of an earlier job. `leaves_out_zeros` says so of the form of the artifact's files; `is_calibrated` is as in
-    `resolve_request`. Raises the InvalidRequest kind that names the fault: InvalidTarget with the nearest figure there
-    is where the target is out of reach.
+    The sparsity is None where a worker has to search for it. The request may have one where it is just that, as in the
+    recipe of an earlier job. Raises the InvalidRequest kind that names the fault: InvalidTarget with the nearest figure
+    there is where the target is out of reach.
     """
+    method = request.method
     info = get_method(method)
     refusal = description.model_task.inapplicable.get("target")
     if refusal is not None:
         raise InvalidTarget(refusal, param="target")
     if not info.prunes:
         raise InvalidTarget(f"{method} prunes nothing: leave target out", param="target")
-    parsed = parse_pattern(pattern or info.patterns[0])
-    checked = parse_parameters(method, parameters, parsed.text)
+    parsed = parse_pattern(request.pattern or info.patterns[0])
+    checked = parse_parameters(method, request.parameters, parsed.text)
     if parsed.is_n_m or isinstance(getattr(checked, "allocation", None), list):
         fixing = f"pattern {parsed.text!r} fixes" if parsed.is_n_m else "the list in parameters.allocation fixes"
         raise InvalidTarget(
@@ -76,14 +64,14 @@ def resolve_target(
     refusal = removal.latency_refusal()
     if refusal is not None and target.latency_ratio is not None:
         raise InvalidTarget(f"{param}: {refusal}", param=param)
-    if removal.zeroes and target.bytes is not None and not leaves_out_zeros:
+    if removal.zeroes and target.bytes is not None and not request.leaves_out_zeros:
         forms = " or ".join(repr(form) for form, each in OFFERED.items() if each.leaves_out_zeros)
         raise InvalidTarget(
             f"{param}: zeros take as many bytes as any other weight in a dense file: use output.format {forms}, or a "
             "method with pattern 'structured'",
             param=param,
         )
-    layout = layout or description.layout
+    layout = request.layout or description.layout
     cut = Cut(description, checked, 0.0, parsed, layout, at_least=True)
     if target.latency_ratio is not None:
         if layout == "per_layer":
@@ -92,14 +80,12 @@ def resolve_target(
                 "use output.layout 'uniform'",
                 param=param,
             )
-        if sparsity is not None:
+        if request.sparsity is not None:
             raise InvalidSparsity(
                 "sparsity and target are both given: leave sparsity out, the worker searches for it", param="sparsity"
             )
         most = removal.reachable(cut)[-1]
-        resolved = resolve_request(
-            description, method, pattern, most, parameters, layout=layout, is_calibrated=is_calibrated
-        )
+        resolved = resolve_request(description, replace(request, sparsity=most, layout=layout))
         return replace(resolved, sparsity=None)
     dense = description.parameters if target.parameters is not None else description.bytes
     if target.limit > dense:
@@ -109,23 +95,14 @@ def resolve_target(
     kind: Figure = "parameters" if target.parameters is not None else "bytes"
     scale = removal.scale(cut, kind)
     meant = scale.sparsity_of(target.limit) if target.limit < dense else 0.0
-    if sparsity is not None and abs(sparsity - meant) > _AGREEMENT:
+    if request.sparsity is not None and abs(request.sparsity - meant) > _AGREEMENT:
         raise InvalidSparsity(
-            f"sparsity {sparsity} and target are both given, and {target.kind} {target.limit:,} means sparsity "
+            f"sparsity {request.sparsity} and target are both given, and {target.kind} {target.limit:,} means sparsity "
             f"{meant:.6g}: leave one of them out",
             param="sparsity",
         )
     try:
-        return resolve_request(
-            description,
-            method,
-            pattern,
-            meant,
-            parameters,
-            layout=layout,
-            at_least=True,
-            is_calibrated=is_calibrated,
-        )
+        return resolve_request(description, replace(request, sparsity=meant, layout=layout, at_least=True))
     except InvalidSparsity:
         nearest = removal.nearest(replace(cut, sparsity=meant), kind)
         raise InvalidTarget(

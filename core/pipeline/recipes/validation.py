@@ -1,86 +1,29 @@
 """Checks that a request fits a model, made before a job is queued and not hours into it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
-from core.device_kinds import CPU
 from core.engine.architectures.describe import Description
 from core.engine.architectures.heterogeneous import Layout
 from core.engine.cuts.cut import Cut
-from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import UNSTRUCTURED, Pattern, PatternFamily, parse_pattern, resolve_sparsity
 from core.engine.options.sensitivity import SensitivityOptions
 from core.errors import InvalidParameters, InvalidPattern, InvalidRequest, InvalidSparsity, UnsupportedArchitecture
 from core.methods.method_info import MethodInfo, Variant
 from core.methods.registry import METHODS, get_method, parse_parameters
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 
 _NOTHING_GOES: Final = UNSTRUCTURED.text
 """Pattern in recipes of methods that prune nothing."""
 
 
-@dataclass(frozen=True)
-class ResolvedRequest:
-    """Request that fits its model, with its defaults filled in.
+def resolve_request(description: Description, request: UnresolvedRequest) -> ResolvedRequest:
+    """Check a request without a target against a model and fill in its defaults.
 
-    `layout` is that of the model that comes out. With `at_least` the sparsity stands for a target, and where groups are
-    removed no less of it goes; else the nearest there is. `is_timed`: the sparsity is, or is to be, that of a shape
-    that was timed.
+    Raises the InvalidRequest kind that names the fault.
     """
-
-    method: str
-    pattern: str
-    sparsity: float | None
-    parameters: MethodParameters
-    layout: Layout = "uniform"
-    at_least: bool = False
-    is_timed: bool = False
-
-    @property
-    def variant(self) -> Variant:
-        return get_method(self.method).variant(self.pattern)
-
-    @property
-    def removal(self) -> Removal | None:
-        """Return the kind of removal, None where nothing is pruned."""
-        return self.variant.removal
-
-    @property
-    def shrinks(self) -> bool:
-        """Return whether parts of the model go, so that it gets smaller."""
-        return self.variant.shrinks
-
-    def cut(self, description: Description, *, round_to: int = CPU.round_to, sparsity: float | None = None) -> Cut:
-        """Return what its removal has to know; `sparsity` takes the place of its own."""
-        return Cut(
-            description,
-            self.parameters,
-            (self.sparsity or 0.0) if sparsity is None else sparsity,
-            parse_pattern(self.pattern),
-            self.layout,
-            self.at_least,
-            self.is_timed,
-            round_to,
-        )
-
-
-def resolve_request(
-    description: Description,
-    method: str,
-    pattern: str | None,
-    sparsity: float | None,
-    parameters: Mapping[str, object],
-    *,
-    layout: Layout | None = None,
-    at_least: bool = False,
-    is_calibrated: bool = False,
-) -> ResolvedRequest:
-    """Check a request against a model and fill in its defaults; raises the InvalidRequest kind that names the fault.
-
-    `layout` is the one asked for, None: the model's own. `is_calibrated`: the job has calibration text, to which what
-    is left of a cut is refitted unless the parameters say otherwise.
-    """
+    method, parameters = request.method, request.parameters
     info = get_method(method)
     if description.task not in info.task_families:
         models = description.model_task.models
@@ -89,12 +32,12 @@ def resolve_request(
             f"{method} is no method for {models}, which {description.architecture} is: use one of {there}",
             param="method",
         )
-    layout = _layout(description, method, pattern, layout)
+    layout = _layout(description, request)
     _require_offered(description, method, "experts", "is not taken")
     if not info.prunes:
-        return _without_target(description, method, pattern, sparsity, parameters)
-    parsed = _offered(method, pattern)
-    resolved = resolve_sparsity(parsed, sparsity)
+        return _without_target(description, request)
+    parsed = _offered(method, request.pattern)
+    resolved = resolve_sparsity(parsed, request.sparsity)
     if parsed.is_n_m:
         parameters = _at_one_rate(method, parsed.text, parameters)
     checked = parse_parameters(method, parameters, parsed.text)
@@ -102,32 +45,26 @@ def resolve_request(
     assert removal is not None
     if removal.offer is not None:
         _require_offered(description, method, removal.offer, f"cannot lose {removal.offer}")
-    if is_calibrated:
+    if request.is_calibrated:
         checked = checked.with_refit()
-    removal.check(Cut(description, checked, resolved, parsed, layout, at_least))
-    return ResolvedRequest(method, parsed.text, resolved, checked, layout, at_least)
+    removal.check(Cut(description, checked, resolved, parsed, layout, request.at_least))
+    return ResolvedRequest(method, parsed.text, resolved, checked, layout, request.at_least)
 
 
-def check_without_model(
-    method: str,
-    pattern: str | None,
-    sparsity: float | None,
-    parameters: Mapping[str, object],
-    *,
-    has_target: bool,
-) -> str:
+def check_without_model(request: UnresolvedRequest) -> str:
     """Check what can be told of a request whose model is not known yet, and return its pattern.
 
     Raises InvalidPattern, InvalidSparsity or InvalidParameters, as `resolve_request` will.
     """
+    method = request.method
     if not get_method(method).prunes:
-        _require_no_target(method, pattern, sparsity)
-        parse_parameters(method, parameters)
+        _require_no_target(request)
+        parse_parameters(method, request.parameters)
         return _NOTHING_GOES
-    parsed = _offered(method, pattern)
-    if not has_target:
-        resolve_sparsity(parsed, sparsity)
-    parse_parameters(method, parameters, parsed.text)
+    parsed = _offered(method, request.pattern)
+    if request.target is None:
+        resolve_sparsity(parsed, request.sparsity)
+    parse_parameters(method, request.parameters, parsed.text)
     return parsed.text
 
 
@@ -149,38 +86,32 @@ def _offered(method: str, pattern: str | None) -> Pattern:
     return parsed
 
 
-def _layout(description: Description, method: str, pattern: str | None, requested: Layout | None) -> Layout:
+def _layout(description: Description, request: UnresolvedRequest) -> Layout:
     """Return the layout of the result: the requested one where layers get narrower, else the model's own."""
-    removal = get_method(method).variant(pattern).removal
+    removal = get_method(request.method).variant(request.pattern).removal
     if removal is not None and removal.narrows:
-        return requested or description.layout
-    if requested == "per_layer" and description.layout == "uniform":
-        why = f"output.layout: {method} leaves layers as wide as they are, so 'per_layer' would change nothing"
+        return request.layout or description.layout
+    if request.layout == "per_layer" and description.layout == "uniform":
+        why = f"output.layout: {request.method} leaves layers as wide as they are, so 'per_layer' would change nothing"
         why = description.model_task.inapplicable.get("output.layout", f"{why}: leave it out")
         raise InvalidRequest(why, param="output.layout")
     return description.layout
 
 
-def _without_target(
-    description: Description,
-    method: str,
-    pattern: str | None,
-    sparsity: float | None,
-    parameters: Mapping[str, object],
-) -> ResolvedRequest:
-    _require_no_target(method, pattern, sparsity)
-    checked = parse_parameters(method, parameters)
+def _without_target(description: Description, request: UnresolvedRequest) -> ResolvedRequest:
+    _require_no_target(request)
+    checked = parse_parameters(request.method, request.parameters)
     if checked.sensitivity_options is not None:
         checked = _with_measured_defaults(description, checked, checked.sensitivity_options)
-    return ResolvedRequest(method, _NOTHING_GOES, None, checked, description.layout)
+    return ResolvedRequest(request.method, _NOTHING_GOES, None, checked, description.layout)
 
 
-def _require_no_target(method: str, pattern: str | None, sparsity: float | None) -> None:
-    if sparsity is not None:
-        raise InvalidSparsity(f"{method} prunes nothing: leave sparsity out", param="sparsity")
-    if pattern not in (None, _NOTHING_GOES):
+def _require_no_target(request: UnresolvedRequest) -> None:
+    if request.sparsity is not None:
+        raise InvalidSparsity(f"{request.method} prunes nothing: leave sparsity out", param="sparsity")
+    if request.pattern not in (None, _NOTHING_GOES):
         raise InvalidPattern(
-            f"{method} prunes nothing and keeps what zeros there are: leave pattern out", param="pattern"
+            f"{request.method} prunes nothing and keeps what zeros there are: leave pattern out", param="pattern"
         )
 
 
@@ -238,7 +169,9 @@ def _with_measured_defaults(
                 param="parameters.pattern",
             )
         rates = options.rates_of(pattern)
-        measured = resolve_request(description, options.method, pattern.text, rates[-1], own).parameters
+        measured = resolve_request(
+            description, UnresolvedRequest(options.method, pattern.text, rates[-1], own)
+        ).parameters
     except InvalidRequest as error:
         within = (error.param or "method").removeprefix("parameters.")
         error.param = f"parameters.{within if within in ('method', 'pattern', 'rates') else 'parameters'}"

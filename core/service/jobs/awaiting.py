@@ -27,7 +27,7 @@ from core.service.jobs.hints import SendHint, hint_or_note
 from core.service.jobs.queue.refusals import refuse
 from core.service.jobs.queue.transitions import write
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
-from core.service.jobs.resolution.job import ResolvedJob, resolve_job
+from core.service.jobs.resolution.job import ResolvedJob, request_of, resolve_job
 from core.service.jobs.resolution.model import find_model
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.tables import JOB_AWAITS, JobRow
@@ -60,9 +60,7 @@ def fill_awaiting(
 
     Raises what can be told of the request without the model, and QuotaExceeded where the team may not have more.
     """
-    pattern = check_without_model(
-        body.method, body.pattern, body.sparsity, body.parameters, has_target=body.target is not None
-    )
+    pattern = check_without_model(request_of(body))
     model = find_model(session, team_of(caller), body.model, store, hub)
     row.body = body.model_copy(update={"model": model.pinned, "pattern": pattern}).model_dump(mode="json")
     row.sources = {"model": model.reference.model_dump(mode="json")}

@@ -10,6 +10,7 @@ from core.engine.options.patterns import UNSTRUCTURED
 from core.errors import SecateurError
 from core.methods.registry import METHODS, get_method
 from core.pipeline.recipes.recipe import Recipe
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import resolve_request
 from core.service.jobs.estimates.history import estimate_that_fits
@@ -83,7 +84,7 @@ def _fits(description: Description, pattern: str | None = None, sparsity: float 
     def reason(method: str) -> str | None:
         try:
             target = (pattern, sparsity) if METHODS[method].prunes else (UNSTRUCTURED.text, None)
-            resolve_request(description, method, *target, {})
+            resolve_request(description, UnresolvedRequest(UnresolvedRequest(method, *target)))
         except SecateurError as error:
             return error.message
         return None

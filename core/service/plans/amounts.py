@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from core.engine.architectures.describe import Description
 from core.engine.options.patterns import parse_pattern
+from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.sizes import expected_size
-from core.pipeline.recipes.validation import ResolvedRequest
 from secateur_wire.plans import Goal
 
 PACKED = "packed"

@@ -8,8 +8,8 @@ from typing import Final
 
 from core.engine.architectures.describe import Description
 from core.engine.exporters.registry import OFFERED
+from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.sizes import expected_size
-from core.pipeline.recipes.validation import ResolvedRequest
 from core.service.plans.amounts import PACKED, Scale
 from core.service.plans.curves import CurvePlace, Expected, Slope, expected_excess
 from core.service.plans.evidence import Evidence, Question, evidence_for, slope_for

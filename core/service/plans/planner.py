@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from core.engine.options.patterns import parse_pattern
 from core.errors import DoesNotFit, InvalidRequest, SecateurError
 from core.methods.registry import get_method
-from core.pipeline.recipes.validation import ResolvedRequest, resolve_request
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
+from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.reports.verdict import CLOSE_TO_DENSE
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.resolution.hub_lookup import HubFindings
@@ -129,8 +130,7 @@ class Planner:
     def _fits(self, chosen: Texts) -> ResolvedRequest:
         """Return the request as it fits the model, with nothing removed yet; raises why it does not."""
         candidate = self.candidate
-        return resolve_request(
-            self.model.description,
+        request = UnresolvedRequest(
             candidate.method,
             candidate.pattern,
             0.0 if parse_pattern(candidate.pattern).sparsity is None else None,
@@ -138,6 +138,7 @@ class Planner:
             layout="per_layer" if candidate.layout == "per_layer" else None,
             is_calibrated=chosen.calibration is not None,
         )
+        return resolve_request(self.model.description, request)
 
     def _loss_estimates(
         self, request: ResolvedRequest, chosen: Texts

@@ -6,7 +6,7 @@ from core.engine.architectures.describe import Description
 from core.engine.options.patterns import parse_pattern
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.recipes.validation import ResolvedRequest
+from core.pipeline.recipes.request import ResolvedRequest
 from secateur_wire.plans import Goal, PlanFigure
 from secateur_wire.progress import between
 

@@ -15,7 +15,7 @@ from core.pipeline.recipes.validation import check_without_model
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
-from core.service.jobs.resolution.job import resolve_job
+from core.service.jobs.resolution.job import request_of, resolve_job
 from core.service.jobs.resolution.model import find_model
 from core.service.jobs.schemas import JobBody
 from core.service.sweeps.grid import SWEEP_LABEL, Document, RequestedPoint, verifying_body
@@ -186,7 +186,7 @@ def _checked_without_model(
     session: Session, team_id: str, requested: RequestedPoint, *, store: Store, settings: Settings, hub: HubFindings
 ) -> CheckedPoint:
     body = _body(session, requested, settings)
-    check_without_model(body.method, body.pattern, body.sparsity, body.parameters, has_target=body.target is not None)
+    check_without_model(request_of(body))
     model = find_model(session, team_id, body.model, store, hub)
     return CheckedPoint(
         requested=requested,

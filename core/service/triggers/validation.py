@@ -17,7 +17,7 @@ from core.service.jobs.awaiting import request_discovery
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
-from core.service.jobs.resolution.job import resolve_job
+from core.service.jobs.resolution.job import request_of, resolve_job
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import InspectBody, JobBody
 from core.service.teams.principal import Actor, team_of
@@ -75,9 +75,7 @@ def check_trigger(
                 _check_constants(session, team_id, trigger.template, mentioned, store, settings, hub)
         except NotDiscovered as missing:
             if job is not None:
-                check_without_model(
-                    job.method, job.pattern, job.sparsity, job.parameters, has_target=job.target is not None
-                )
+                check_without_model(request_of(job))
             with suppress(QuotaExceeded):  # its first job asks again
                 request_discovery(session, caller, missing, settings)
     except SecateurError as error:

@@ -21,6 +21,7 @@ from core.engine.recovery.language import recover
 from core.engine.recovery.request import Recovery
 from core.errors import UnsupportedArchitecture, UnusableModel
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.stages.discover import discover_and_test
 
@@ -48,7 +49,9 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> Composite:
 def prune(gemma: Composite, work: Path, method: str, sparsity: float, **how: Any) -> tuple[Path, Any]:
     """Prune, save and check as a job does."""
     opened = open_model(gemma.folder, discovered=gemma.family)
-    request = resolve_request(opened.description, method, None, sparsity, how.pop("parameters", {}), **how)
+    request = resolve_request(
+        opened.description, UnresolvedRequest(method, None, sparsity, how.pop("parameters", {}), **how)
+    )
     result = walk_for(opened, request, device=CPU, calibration=gemma.tokens, evaluations={}, work=work).run()
     artifact = work / "artifact"
     write_checkpoint(

@@ -37,6 +37,7 @@ from core.engine.removals.widths.options import WidthOptions
 from core.errors import InvalidParameters, InvalidSparsity, MissingTensors, UnsupportedArchitecture
 from core.methods.depth.info import DepthParameters
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from tests.engine.sweeping import save
 from tests.engine.tiny import architecture_of, make_model, make_tokens
@@ -52,7 +53,7 @@ def discovered(folder: Path) -> Architecture:
 def prune_and_reload(folder: Path, family: Architecture, tokens: torch.Tensor, work: Path) -> None:
     """Halve every linear layer, save the model and compare what opens of it."""
     opened = open_model(folder, discovered=family)
-    request = resolve_request(opened.description, "wanda", "unstructured", 0.5, {"micro_batch": 1})
+    request = resolve_request(opened.description, UnresolvedRequest("wanda", "unstructured", 0.5, {"micro_batch": 1}))
     work.mkdir()
     walk = walk_for(opened, request, device=CPU, calibration=tokens, evaluations={"text": tokens}, work=work)
     result = walk.run()
@@ -150,7 +151,7 @@ def test_what_an_architecture_cannot_be_offered_is_refused_with_the_reason_and_n
 
     def resolve(description: ModelDescription) -> object:
         layout: Layout | None = "per_layer" if what == "per_layer" else None
-        return resolve_request(description, method, pattern, sparsity, parameters, layout=layout)
+        return resolve_request(description, UnresolvedRequest(method, pattern, sparsity, parameters, layout=layout))
 
     with pytest.raises(error, match="for such a reason"):
         resolve(described(**{what: "for such a reason"}))
@@ -197,8 +198,10 @@ def test_a_layer_has_the_linear_layers_of_its_kind_and_no_other_kind_is_taken(tm
     assert [sum(each.layer == layer for each in description.linears) for layer in range(3)] == [7, 3, 7]
     assert description.structure is not None
     assert [each.sizes["heads"] for each in description.structure.layers] == [4, 0, 4]
-    resolve_request(description, "l2-structured", None, 0.2, {"round_to": 1})
-    resolved = resolve_request(description, "l2-structured", None, 0.2, {"round_to": 1, "attention": "kv_groups"})
+    resolve_request(description, UnresolvedRequest("l2-structured", None, 0.2, {"round_to": 1}))
+    resolved = resolve_request(
+        description, UnresolvedRequest("l2-structured", None, 0.2, {"round_to": 1, "attention": "kv_groups"})
+    )
     assert isinstance(resolved.parameters, WidthOptions)
     plan = plan_width_reduction(description, resolved.parameters, 0.2)
     assert plan.counts is not None
@@ -206,7 +209,8 @@ def test_a_layer_has_the_linear_layers_of_its_kind_and_no_other_kind_is_taken(tm
     assert heads[1] == 0 < heads[0] == heads[2] and len(set(channels)) == 1, "all alike but for what one has not"
     assert sum(each.removed for each in plan.counts) / description.parameters == pytest.approx(0.2, abs=0.02)
     resolve_request(
-        description, "l2-structured", None, 0.2, {"round_to": 1, "attention": "kv_groups"}, layout="per_layer"
+        description,
+        UnresolvedRequest("l2-structured", None, 0.2, {"round_to": 1, "attention": "kv_groups"}, layout="per_layer"),
     )
     del cut["model.layers.2.mlp.up_proj.weight"]
     with pytest.raises(MissingTensors, match=r"layer 2 has the tensors of no block of Llama.*mlp\.up_proj\.weight"):
@@ -219,7 +223,7 @@ def test_a_pass_whose_blocks_read_what_others_made_is_not_resumed(tmp_path: Path
     for refused in ({}, {"resume": "block 1 reads what block 0 made inside"}):
         opened = open_model(folder)
         opened = replace(opened, family=replace(opened.family, refused=refused))
-        request = resolve_request(opened.description, "magnitude", "unstructured", 0.5, {})
+        request = resolve_request(opened.description, UnresolvedRequest("magnitude", "unstructured", 0.5))
         work = tmp_path / f"work-{len(resumed)}"
         previous: list[Path] = []
         for attempt in ("first", "second"):

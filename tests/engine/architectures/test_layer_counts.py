@@ -17,6 +17,7 @@ from core.engine.architectures.unit_splits import MOST_SPLITS, splits_for_ratio
 from core.engine.pruning.units.ranking import ranked_counts
 from core.errors import InvalidParameters, InvalidRequest, InvalidSparsity
 from core.methods.llm_pruner.info import LLMPrunerParameters
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from tests.engine.tiny import make_model
 
@@ -198,7 +199,7 @@ def test_what_cannot_be_is_refused_before_it_is_queued(
     error: type[Exception], says: str,
 ) -> None:  # fmt: skip
     with pytest.raises(error, match=says):
-        resolve_request(described, method, None, sparsity, parameters, layout=layout)
+        resolve_request(described, UnresolvedRequest(method, None, sparsity, parameters, layout=layout))
 
 
 def test_a_ratio_that_is_one_head_takes_that_head_whatever_its_rounding() -> None:

@@ -26,6 +26,7 @@ from core.errors import (
     UnsafeConfig,
     UnsupportedArchitecture,
 )
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 
 CONFIG: dict[str, Any] = {
@@ -155,11 +156,13 @@ def test_a_missing_tensor_is_named(folder: Path) -> None:
 
 def test_a_width_that_m_does_not_divide_names_the_layer(folder: Path) -> None:
     with pytest.raises(IndivisibleWidth, match=r"model\.layers\.0\.mlp\.down_proj has 12 input weights.*8"):
-        resolve_request(inspect_folder(folder), "wanda", "4:8", None, {})
+        resolve_request(inspect_folder(folder), UnresolvedRequest("wanda", "4:8", None))
 
 
 def test_skipping_the_layer_makes_the_pattern_fit(folder: Path) -> None:
-    resolved = resolve_request(inspect_folder(folder), "wanda", "4:8", None, {"skip_modules": ["down_proj"]})
+    resolved = resolve_request(
+        inspect_folder(folder), UnresolvedRequest("wanda", "4:8", None, {"skip_modules": ["down_proj"]})
+    )
     assert resolved.sparsity == 0.5 and resolved.parameters.model_dump()["variant"] is False
 
 
@@ -179,25 +182,30 @@ def test_skipping_the_layer_makes_the_pattern_fit(folder: Path) -> None:
 )
 def test_bad_parameters_are_named(folder: Path, parameters: dict[str, Any], param: str, words: str) -> None:
     with pytest.raises(InvalidParameters, match=words) as caught:
-        resolve_request(inspect_folder(folder), "sparsegpt", "unstructured", 0.5, parameters)
+        resolve_request(inspect_folder(folder), UnresolvedRequest("sparsegpt", "unstructured", 0.5, parameters))
     assert caught.value.param == param
 
 
 def test_a_pattern_that_fixes_all_rates_leaves_nothing_to_allocate(folder: Path) -> None:
     description = inspect_folder(folder)
     free, fixed = (
-        resolve_request(description, "frontier", pattern, sparsity, {"skip_modules": ["down_proj"]}).parameters
+        resolve_request(
+            description, UnresolvedRequest("frontier", pattern, sparsity, {"skip_modules": ["down_proj"]})
+        ).parameters
         for pattern, sparsity in (("unstructured", 0.5), ("4:8", None))
     )
     assert isinstance(free, AllocationOptions) and isinstance(fixed, AllocationOptions)
     assert (free.allocation, fixed.allocation) == ("fisher", "uniform")
     with pytest.raises(InvalidParameters, match="only 'uniform' fits"):
-        resolve_request(description, "frontier", "4:8", None, {"allocation": "fisher", "skip_modules": ["down_proj"]})
+        resolve_request(
+            description,
+            UnresolvedRequest("frontier", "4:8", None, {"allocation": "fisher", "skip_modules": ["down_proj"]}),
+        )
 
 
 def test_an_unknown_method_lists_the_known(folder: Path) -> None:
     with pytest.raises(UnknownMethod, match="llm-pruner, loraprune, lorashear, magnitude, obd, obs, random"):
-        resolve_request(inspect_folder(folder), "wandaa", "unstructured", 0.5, {})
+        resolve_request(inspect_folder(folder), UnresolvedRequest("wandaa", "unstructured", 0.5))
 
 
 @pytest.mark.parametrize("config", ["", "[]", "{", '{"a":' * 100_000, "\x00"])

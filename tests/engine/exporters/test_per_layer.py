@@ -23,6 +23,7 @@ from core.engine.recovery.language import recover
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters, ReloadCheckFailed, UnsafeConfig
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from tests.engine.apart import Apart
 from tests.engine.crossing import crossed, partly
@@ -189,10 +190,16 @@ def test_differing_layers_stay_differing(tmp_path: Path) -> None:
     artifact, _ = prune(make_model(tmp_path / "model"), tmp_path / "work", "l2-structured", 0.2, PROTECTED)
     description = inspect_folder(artifact, own_artifact=True)
     with pytest.raises(InvalidParameters, match="different shapes already; use 'per_layer'"):
-        resolve_request(description, "llm-pruner", None, 0.2, {}, layout="uniform")
-    assert resolve_request(description, "llm-pruner", None, 0.1, {}, layout="per_layer").layout == "per_layer"
+        resolve_request(description, UnresolvedRequest("llm-pruner", None, 0.2, layout="uniform"))
+    assert (
+        resolve_request(description, UnresolvedRequest("llm-pruner", None, 0.1, layout="per_layer")).layout
+        == "per_layer"
+    )
     for method, sparsity in (("wanda", 0.5), ("depth", 0.3), ("recover", None)):
-        assert resolve_request(description, method, None, sparsity, {}, layout="uniform").layout == "per_layer"
+        assert (
+            resolve_request(description, UnresolvedRequest(method, None, sparsity, layout="uniform")).layout
+            == "per_layer"
+        )
 
 
 @pytest.mark.parametrize("family", LANGUAGE_ARCHITECTURES.values(), ids=LANGUAGE_ARCHITECTURES)

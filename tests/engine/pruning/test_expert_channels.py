@@ -28,6 +28,7 @@ from core.engine.pruning.units.removal import UnitSet, layer_unit_sets, remove_u
 from core.engine.pruning.units.self_test import failed_cuts
 from core.errors import UnsupportedArchitecture
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import WorkStopped
 from tests.engine.pruning.test_experts import CPU, GROUPED, PER_EXPERT, STACKED, differences, opened, stock
@@ -53,7 +54,9 @@ def cut(folder: ModelFolder, work: Path, method: str, *, layout: Layout = "unifo
     structure, kinds = require_structure(folder.description), removed_kinds(given["attention"])
     removable = sum(removable_parameters(structure, layer, kinds) for layer in range(len(structure.layers)))
     share = 0.5 * removable / folder.description.parameters
-    request = resolve_request(folder.description, method, "structured", share, given, layout=layout, is_calibrated=True)
+    request = resolve_request(
+        folder.description, UnresolvedRequest(method, "structured", share, given, layout=layout, is_calibrated=True)
+    )
     work.mkdir(parents=True, exist_ok=True)
     walk = walk_for(folder, request, device=CPU, calibration=make_tokens(), evaluations={}, work=work, **setting)
     result = walk.run()
@@ -212,7 +215,7 @@ def test_the_statistics_of_one_expert_exist_at_a_time(
     if pattern == "structured":
         cut(folder, tmp_path, method)
     else:
-        request = resolve_request(folder.description, method, pattern, 0.5, {})
+        request = resolve_request(folder.description, UnresolvedRequest(method, pattern, 0.5))
         walk_for(folder, request, device=CPU, calibration=make_tokens(), evaluations={}, work=tmp_path).run()
     assert widths == {_WIDTH: 1}
 

@@ -17,6 +17,7 @@ from core.engine.pruning.compensation import expert_fit
 from core.engine.pruning.results import PruneResult
 from core.engine.removals.experts.counts import expert_sparsities
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import WorkStopped
 from tests.engine.pruning.test_experts import CPU, GROUPED, PER_EXPERT, STACKED, discovered, opened, stock
@@ -41,7 +42,9 @@ def dropped(
     """Remove experts as a job does; a progress and previous attempts may be given, beside parameters."""
     setting = {name: given.pop(name) for name in ("progress", "previous") if name in given}
     share = half_of_experts(folder) if sparsity is None else sparsity
-    request = resolve_request(folder.description, "expert-drop", "structured", share, given, is_calibrated=True)
+    request = resolve_request(
+        folder.description, UnresolvedRequest("expert-drop", "structured", share, given, is_calibrated=True)
+    )
     calibration = make_tokens(16) if tokens is None else tokens
     work.mkdir(parents=True, exist_ok=True)
     return walk_for(folder, request, device=CPU, calibration=calibration, evaluations={}, work=work, **setting).run()

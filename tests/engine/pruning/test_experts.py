@@ -38,6 +38,7 @@ from core.errors import (
     UnsupportedArchitecture,
 )
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.stages.discover import discover_and_test
 from tests.engine.tiny import make_tokens
@@ -71,7 +72,7 @@ def pruned(
     folder: ModelFolder, work: Path, method: str, pattern: str, sparsity: float, **parameters: Any
 ) -> PruneResult:
     """Prune as a job does, into the folder `artifact` within `work`, which opens with the logits of the pass."""
-    request = resolve_request(folder.description, method, pattern, sparsity, parameters)
+    request = resolve_request(folder.description, UnresolvedRequest(method, pattern, sparsity, parameters))
     result = walk_for(folder, request, device=CPU, calibration=make_tokens(), evaluations={}, work=work).run()
     write_checkpoint(result.files, result.unchanged, folder.path, work / "artifact", config=result.config)
     reload_check(work / "artifact", result.verification, device=CPU, discovered=folder.family)
@@ -212,7 +213,7 @@ def test_a_number_of_experts_that_cannot_stay_is_refused_with_the_nearest(
     model_type: str, sparsity: float, message: str
 ) -> None:
     with pytest.raises(InvalidSparsity, match=message):
-        resolve_request(opened(model_type).description, "expert-drop", None, sparsity, {})
+        resolve_request(opened(model_type).description, UnresolvedRequest("expert-drop", None, sparsity))
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_what_mixtures_are_not_offered_is_refused_before_anything_is_queued(
     method: str, sparsity: float | None, parameters: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        resolve_request(opened(GROUPED).description, method, None, sparsity, parameters)
+        resolve_request(opened(GROUPED).description, UnresolvedRequest(method, None, sparsity, parameters))
 
 
 def test_adapters_on_experts_are_refused() -> None:

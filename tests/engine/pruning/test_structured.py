@@ -27,6 +27,7 @@ from core.engine.pruning.units.removal import KeptUnits, layer_unit_sets, remove
 from core.engine.resume.kinds import SELECTION
 from core.errors import InvalidParameters, InvalidSparsity
 from core.pipeline.passes import walk_for
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.progress import WorkStopped
 from tests.engine.apart import Apart
@@ -306,4 +307,4 @@ def test_what_cannot_be_is_refused_before_it_is_queued(
     error: type[Exception], says: str,
 ) -> None:  # fmt: skip
     with pytest.raises(error, match=says):
-        resolve_request(described[model], method, None, sparsity, parameters)
+        resolve_request(described[model], UnresolvedRequest(method, None, sparsity, parameters))

@@ -8,7 +8,7 @@ from core.engine.architectures.description import ModelDescription, inspect_fold
 from core.engine.removals.registry import REMOVALS
 from core.errors import InvalidSparsity
 from core.methods.registry import METHODS, parse_parameters
-from core.pipeline.recipes.validation import ResolvedRequest
+from core.pipeline.recipes.request import ResolvedRequest
 from tests.engine.tiny import make_model
 
 WAYS = {

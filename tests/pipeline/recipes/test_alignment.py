@@ -1,8 +1,5 @@
 """Widths that fill whole blocks of the files a job adds, where its request leaves them open."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import pytest
 
 from core.engine.architectures.describe import describe_folder
@@ -10,7 +7,7 @@ from core.engine.architectures.description import ModelDescription
 from core.engine.removals.widths.options import WidthOptions
 from core.pipeline.recipes.alignment import aligned_request
 from core.pipeline.recipes.parts import Export
-from core.pipeline.recipes.validation import resolve_request
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.service.jobs.submit_warnings import warnings_for
 from tests.model_folders import write_llama
 from tests.recipes import recipe_of
@@ -41,13 +38,11 @@ def description(tmp_path_factory: pytest.TempPathFactory) -> ModelDescription:
 def test_widths_fill_the_widest_blocks_that_cost_little(
     description: ModelDescription, channels: int, types: list[str], asked: int | None, expected: int | None
 ) -> None:
-    def resolve(parameters: Mapping[str, object]) -> Any:
-        share = channels * CHANNEL / description.parameters
-        return resolve_request(description, "l2-structured", None, share, parameters, at_least=True)
-
     exports = [Export.model_validate({"format": "gguf", "types": types})]
     given = {"attention": "none"} | ({} if asked is None else {"round_to": asked})
-    request = aligned_request(description, given, exports, resolve)
+    share = channels * CHANNEL / description.parameters
+    unresolved = UnresolvedRequest("l2-structured", None, share, given, at_least=True)
+    request = aligned_request(description, unresolved, exports)
     assert isinstance(request.parameters, WidthOptions) and request.parameters.round_to == expected
     added = {"exports": [each.model_dump() for each in exports]}
     recipe = recipe_of("l2-structured", sparsity=0.2, parameters=request.parameters.model_dump(), output=added)

@@ -17,8 +17,8 @@ from core.engine.removals.widths.counts import plan_width_reduction
 from core.engine.removals.widths.options import WidthOptions
 from core.errors import InvalidTarget
 from core.methods.registry import parse_parameters
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
-from core.pipeline.recipes.validation import ResolvedRequest
 from secateur_wire.job_body import Target
 from tests.engine.tiny import CONFIGS, make_model
 
@@ -33,7 +33,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModelDescri
 
 def left(description: ModelDescription, method: str, target: Target, parameters: dict[str, Any]) -> int:
     """Parameters that are left once a target was resolved and its sparsity turned into counts."""
-    resolved = resolve_target(description, method, None, None, parameters, target)
+    resolved = resolve_target(description, UnresolvedRequest(method, None, None, parameters), target)
     assert resolved.sparsity is not None
     structure = require_structure(description)
     checked = parse_parameters(method, parameters)
@@ -116,15 +116,19 @@ def test_what_is_out_of_reach_names_the_nearest_figure_which_is_within_reach(
     zeroes = method == "wanda"
     for kind in ("parameters", "bytes"):
         with pytest.raises(InvalidTarget, match="the nearest is") as refused:
-            resolve_target(description, method, None, None, {}, Target(**{kind: 1}), leaves_out_zeros=zeroes)
+            resolve_target(description, UnresolvedRequest(method, leaves_out_zeros=zeroes), Target(**{kind: 1}))
         nearest = int(refused.value.message.rpartition(" ")[2].replace(",", ""))
         asked = Target(**{kind: nearest})
-        assert resolve_target(description, method, None, None, {}, asked, leaves_out_zeros=zeroes).sparsity
+        assert resolve_target(description, UnresolvedRequest(method, leaves_out_zeros=zeroes), asked).sparsity
         below = Target(**{kind: nearest - 1})
         with pytest.raises(InvalidTarget):
-            resolve_target(description, method, None, None, {}, below, leaves_out_zeros=zeroes)
+            resolve_target(description, UnresolvedRequest(method, leaves_out_zeros=zeroes), below)
         dense = description.parameters if kind == "parameters" else description.bytes
-        whole = resolve_target(description, method, None, None, {}, Target(**{kind: dense}), leaves_out_zeros=zeroes)
+        whole = resolve_target(description, UnresolvedRequest(method, leaves_out_zeros=zeroes), Target(**{kind: dense}))
         assert whole.sparsity == 0
         with pytest.raises(InvalidTarget, match=f"the dense model has {dense:,}"):
-            resolve_target(description, method, None, None, {}, Target(**{kind: dense + 1}), leaves_out_zeros=zeroes)
+            resolve_target(
+                description,
+                UnresolvedRequest(method, leaves_out_zeros=zeroes),
+                Target(**{kind: dense + 1}),
+            )

@@ -20,6 +20,7 @@ from core.engine.resume.kinds import LATENCY, STATE
 from core.errors import LatencyTooNoisy, TargetUnreachable
 from core.pipeline.passes import walk_for
 from core.pipeline.plans import make_plan
+from core.pipeline.recipes.request import UnresolvedRequest
 from core.pipeline.recipes.sizes import resolve_target
 from core.pipeline.recipes.validation import ResolvedRequest
 from core.pipeline.results import LatencySearch, TimedShape
@@ -43,7 +44,7 @@ CPU = torch.device("cpu")
 def prune_to(folder: Path, work: Path, method: str, target: Target) -> PruneResult:
     """Remove groups until the target is met."""
     opened = open_model(folder)
-    resolved = resolve_target(opened.description, method, None, None, {}, target)
+    resolved = resolve_target(opened.description, UnresolvedRequest(method), target)
     work.mkdir(parents=True)
     return walk_for(
         opened,
@@ -90,7 +91,9 @@ def test_zeros_are_as_many_as_the_target_needs(method: str, parameters: dict[str
     for kind, share in (("parameters", 0.613), ("bytes", 0.67)):
         asked = int(share * getattr(dense, kind))
         target = Target(**{kind: asked})
-        resolved = resolve_target(dense, method, None, None, parameters, target, leaves_out_zeros=True)
+        resolved = resolve_target(
+            dense, UnresolvedRequest(method, None, None, parameters, leaves_out_zeros=True), target
+        )
         work = tmp_path / kind
         result = sweep(
             folder, work, calibration=make_tokens(), method=method, sparsity=resolved.sparsity, parameters=parameters

@@ -14,7 +14,8 @@ from core.errors import InvalidRequest
 from core.methods.registry import get_method
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Output
-from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method, calibrated_variant
+from core.pipeline.recipes.request import ResolvedRequest
+from core.pipeline.recipes.validation import calibrated_method, calibrated_variant
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.jobs.resolution.images import ImageNeeds, resolve_images

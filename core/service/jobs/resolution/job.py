@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from core.engine.architectures.classifier_architecture import ClassifierDescription
-from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.exporters.registry import OFFERED
 from core.engine.options.base import MethodParameters
@@ -21,8 +20,8 @@ from core.pipeline.recipes.alignment import aligned_request
 from core.pipeline.recipes.outputs import resolve_output
 from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.recipes.sizes import resolve_target
-from core.pipeline.recipes.validation import ResolvedRequest, calibrated_method, calibrated_variant, resolve_request
+from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
+from core.pipeline.recipes.validation import calibrated_method, calibrated_variant
 from core.service.jobs.gates import require_measured
 from core.service.jobs.resolution.classifier import resolve_classifier_job
 from core.service.jobs.resolution.hub_lookup import HubFindings
@@ -66,7 +65,7 @@ def resolve_job(
     if method.measures:
         body = measured_body(body)
     body = allocated_body(session, team_id, body, model)
-    checked = _check(model.description, body)
+    checked = aligned_request(model.description, request_of(body), body.output.exports)
     if isinstance(model.description, ClassifierDescription):
         images = resolve_classifier_job(session, team_id, body, checked, model.description, findings)
         recipe = _recipe(body, model, checked, output=images.output, recovery=images.recovery)
@@ -132,23 +131,18 @@ def _recipe(
     )
 
 
-def _check(description: Description, body: JobBody) -> ResolvedRequest:
-    layout, is_calibrated = body.output.layout, body.calibration is not None
-
-    def resolve(parameters: Mapping[str, object]) -> ResolvedRequest:
-        request = (body.method, body.pattern, body.sparsity, parameters)
-        if body.target is None:
-            return resolve_request(description, *request, layout=layout, is_calibrated=is_calibrated)
-        return resolve_target(
-            description,
-            *request,
-            body.target,
-            layout=layout,
-            leaves_out_zeros=OFFERED[body.output.format].leaves_out_zeros,
-            is_calibrated=is_calibrated,
-        )
-
-    return aligned_request(description, body.parameters, body.output.exports, resolve)
+def request_of(body: JobBody) -> UnresolvedRequest:
+    """Return the part of a body that decides which weights go."""
+    return UnresolvedRequest(
+        body.method,
+        body.pattern,
+        body.sparsity,
+        body.parameters,
+        target=body.target,
+        layout=body.output.layout,
+        is_calibrated=body.calibration is not None,
+        leaves_out_zeros=OFFERED[body.output.format].leaves_out_zeros,
+    )
 
 
 def _resolve_calibration(
