@@ -17,10 +17,12 @@ from core.database import session_factory
 from core.http.address_policy import AddressPolicy
 from core.service.jobs.broker import celery_app
 from core.service.jobs.hints import SendHint, hint_sender
-from core.service.jobs.resolution.hub_lookup import HubLookup
+from core.service.jobs.resolution.context import RequestContext
+from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.registry.check_slots import CheckSlots
 from core.service.sources.hub_search import HubSearch
 from core.service.teams.installation import open_own_store
+from core.service.teams.principal import Actor
 from core.service.teams.server_secret import server_secret
 from core.service.triggers.context import TriggerContext
 from core.settings import Settings
@@ -62,6 +64,10 @@ class ApiState:
     """Slots for event streams that read new events."""
     search_slots: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(4))
     """Slots for searches on the hub, each in a thread of its own; nobody waits for one."""
+
+    def request(self, session: Session, caller: Actor, findings: HubFindings | None = None) -> RequestContext:
+        """Return the context in which a caller's request is checked; `findings` are what the hub has of its names."""
+        return RequestContext(session, caller, self.store, self.settings, findings or HubFindings())
 
 
 def build_state(settings: Settings) -> ApiState:

@@ -26,6 +26,7 @@ from bench.handbook import write_handbook
 from bench.machine import describe_machine
 from bench.page import table, write_section
 from core.database import transaction
+from core.service.jobs.resolution.context import RequestContext
 from core.service.plans.evidence import Question
 from core.service.plans.figures import LossEstimates
 from core.service.plans.outcomes import shipped_outcomes
@@ -159,9 +160,8 @@ class Bench:
 
     def _figures(self, asked: PlanBody, until: datetime) -> dict[str, PlanFigure]:
         with transaction(self._home.sessions) as session:
-            planned = plan(
-                session, self._home.team_id, asked, store=self._store, settings=self._home.settings, until=until
-            )
+            context = RequestContext(session, self._home.team_id, self._store, self._home.settings)
+            planned = plan(context, asked, until=until)
         return planned.figures
 
 

@@ -28,6 +28,7 @@ from core.database import migrate, session_factory
 from core.database_url import libpq_url
 from core.service.jobs import queue, service
 from core.service.jobs.quotas import get_team
+from core.service.jobs.resolution.context import RequestContext
 from core.service.teams.audit import list_audit
 from core.settings import Settings
 from core.storage import open_store
@@ -129,7 +130,7 @@ def _plans(sessions: sessionmaker[Session], settings: Settings, team: str) -> di
         "hints due": lambda session: queue.hints_due(session, 30),
         "expire leases": lambda session: queue.expire_leases(session),
         "retention": lambda session: queue.remove_old_events(session, 90),
-        "submit": lambda session: service.submit(session, team, job_body(), store=store, settings=settings),
+        "submit": lambda session: service.submit(RequestContext(session, team, store, settings), job_body()),
         "list": lambda session: service.list_jobs(session, team, limit=50, after=None),
         "list, by status": lambda session: service.list_jobs(session, team, limit=50, after=None, status="failed"),
         "list, by method": lambda session: service.list_jobs(session, team, limit=50, after=None, method="wanda"),

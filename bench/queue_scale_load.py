@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from bench.queue_scale_fill import job_body
 from core.database import session_factory, transaction
 from core.service.jobs import queue, service
+from core.service.jobs.resolution.context import RequestContext
 from core.settings import Settings
 from core.storage import open_store
 
@@ -113,7 +114,7 @@ def _process(settings: Settings, teams: list[str], load: Load, number: int, barr
         while time.monotonic() < ends:
             time.sleep(random.expovariate(10))
             timed("list", partial(service.list_jobs, team_id=team, limit=50, after=None))
-            timed("submit", partial(service.submit, caller=team, body=job_body(), store=store, settings=settings))
+            timed("submit", lambda session: service.submit(RequestContext(session, team, store, settings), job_body()))
 
     threads = [
         threading.Thread(target=claimer, args=(f"worker_{number}_{each}",))

@@ -109,7 +109,7 @@ def submit_job(
 
     def create(session: Session) -> tuple[int, BaseModel]:
         with telemetry.span("job.submit"):
-            job = service.submit(session, caller, body, store=state.store, settings=state.settings, hub=findings)
+            job = service.submit(state.request(session, caller, findings), body)
         hint_after_commit(background, state, job)
         return 201, job
 

@@ -106,7 +106,7 @@ def inspect_model(body: InspectBody, caller: Viewer, session: DatabaseSession, s
     """
     findings = state.hub.of(caller.team_id, body)
     try:
-        return inspect_assuming(session, caller.team_id, body, store=state.store, settings=state.settings, hub=findings)
+        return inspect_assuming(state.request(session, caller, findings), body)
     except NotDiscovered as missing:
         return answer_later(ask_for(session, caller, missing, state.settings))
     except ValidationError as error:

@@ -43,6 +43,6 @@ def make_plan(body: PlanBody, caller: Viewer, session: DatabaseSession, state: S
     """
     findings = state.hub.of(caller.team_id, service.looked_up(body))
     try:
-        return service.plan(session, caller.team_id, body, store=state.store, settings=state.settings, hub=findings)
+        return service.plan(state.request(session, caller, findings), body)
     except NotDiscovered as missing:
         return answer_later(ask_for(session, caller, missing, state.settings))

@@ -40,7 +40,7 @@ def submit_sweep(body: SweepBody, caller: Member, state: State, once: CreateOnce
     findings = service.look_up(state.hub, caller.team_id, body)
 
     def create(session: Session) -> tuple[int, BaseModel]:
-        return 201, service.create(session, caller, body, store=state.store, settings=state.settings, hub=findings)
+        return 201, service.create(state.request(session, caller, findings), body)
 
     return once.answer(caller, body, create)
 

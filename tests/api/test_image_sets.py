@@ -10,11 +10,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.errors import InvalidRequest, SecateurError, TooFewImages, UnknownDataset, UnusableDataset
-from core.service.jobs.resolution.hub_lookup import HubFindings
-from core.service.jobs.resolution.images import ImageNeeds, resolve_images
+from core.service.jobs.resolution.classifier import ImageNeeds, resolve_images
+from core.service.jobs.resolution.context import RequestContext
 from core.service.sources.folders import content_hash
 from core.service.sources.references import FileImages, ImageReference, StoredImages, data_references, image_references
 from core.settings import Settings
+from core.storage import Store
 from tests.api.uploading import announced, send_rest, start
 from tests.image_sets import grays, write_folder, write_parquet
 
@@ -73,11 +74,11 @@ def test_images_are_uploaded_as_parquet(api: TestClient, tmp_path: Path) -> None
 
 
 @pytest.fixture
-def resolve(sessions: sessionmaker[Session], team: str) -> Any:
+def resolve(sessions: sessionmaker[Session], team: str, store: Store, settings: Settings) -> Any:
     def resolved(name: str, *, samples: int | None = None, classes: int = 10) -> ImageReference:
         needs = ImageNeeds("calibration", "calibration.dataset", samples, classes)
         with transaction(sessions) as session:
-            return resolve_images(session, team, name, needs, HubFindings())
+            return resolve_images(RequestContext(session, team, store, settings), name, needs)
 
     return resolved
 

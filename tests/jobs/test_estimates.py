@@ -12,6 +12,7 @@ from core.errors import DoesNotFit
 from core.service.jobs import queue, service
 from core.service.jobs.estimates.history import estimate_job, estimate_that_fits
 from core.service.jobs.inspection import inspect
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.schemas import InspectBody, JobBody
 from core.service.jobs.tables import AttemptRow, JobRow, WorkerRow
@@ -23,7 +24,7 @@ _GIB = 2**30
 
 
 def _estimate(session: Session, team: str, body: dict[str, Any], store: Store, settings: Settings) -> Estimate:
-    resolved = resolve_job(session, team, JobBody.model_validate(body), store)
+    resolved = resolve_job(RequestContext(session, team, store, settings), JobBody.model_validate(body))
     workers = queue.workers_of(session, [resolved.recipe.queue], settings.worker_fresh_seconds)
     return estimate_job(session, team, resolved, workers, settings)
 
@@ -59,7 +60,7 @@ def test_the_fleets_jobs_correct_the_formula(
         alone = _estimate(session, team, job_body, store, settings)
         assert alone.basis.jobs == 0
         assert alone.seconds == alone.basis.formula["seconds"]
-        job = service.submit(session, team, JobBody.model_validate(job_body), store=store, settings=settings)
+        job = service.submit(RequestContext(session, team, store, settings), JobBody.model_validate(job_body))
         _past_attempts(session, team, job.id, alone, [2.0, 2.5])
         _past_attempts(session, team, job.id, alone, [9.0] * 5, method="sparsegpt", first=100)
         assert _estimate(session, team, job_body, store, settings) == alone, "two of its own method are no experience"
@@ -76,7 +77,7 @@ def test_jobs_that_missed_a_gate_count_and_those_that_did_not_end_do_not(
 ) -> None:
     with transaction(sessions) as session:
         alone = _estimate(session, team, job_body, store, settings)
-        job = service.submit(session, team, JobBody.model_validate(job_body), store=store, settings=settings)
+        job = service.submit(RequestContext(session, team, store, settings), JobBody.model_validate(job_body))
         _past_attempts(session, team, job.id, alone, [9.0] * 3, error_code="out_of_memory")
         assert _estimate(session, team, job_body, store, settings) == alone
         _past_attempts(session, team, job.id, alone, [2.0, 2.5, 3.0], first=100, error_code="gate_missed")
@@ -90,7 +91,7 @@ def test_a_job_resembles_those_of_its_size(
 ) -> None:
     with transaction(sessions) as session:
         here = _estimate(session, team, job_body, store, settings)
-        job = service.submit(session, team, JobBody.model_validate(job_body), store=store, settings=settings)
+        job = service.submit(RequestContext(session, team, store, settings), JobBody.model_validate(job_body))
         formula = {name: value and value * 1000 for name, value in here.basis.formula.items()}
         huge = here.model_copy(update={"basis": here.basis.model_copy(update={"formula": formula})})
         _past_attempts(session, team, job.id, huge, [50.0] * 30)
@@ -144,18 +145,17 @@ def test_device_memory_counts_on_queues_of_gpus(
         _worker(session, memory=64 * _GIB, device_memory=100 * 2**20)
         estimate = _estimate(session, team, job_body, store, settings)
         assert estimate.peak_device_memory_bytes is not None
+        context = RequestContext(session, team, store, settings)
         with pytest.raises(DoesNotFit, match=r"device memory, NVIDIA L4 has 0\.1 GiB"):
-            estimate_that_fits(
-                session, team, resolve_job(session, team, JobBody.model_validate(job_body), store), settings
-            )
+            estimate_that_fits(session, team, resolve_job(context, JobBody.model_validate(job_body)), settings)
 
 
 def test_an_estimate_is_kept_with_the_job_and_reaches_its_worker(
     sessions: sessionmaker[Session], team: str, job_body: dict[str, Any], store: Store, settings: Settings
 ) -> None:
     with transaction(sessions) as session:
-        job = service.submit(session, team, JobBody.model_validate(job_body), store=store, settings=settings)
-        look = inspect(session, team, InspectBody.model_validate(job_body), store=store, settings=settings)
+        job = service.submit(RequestContext(session, team, store, settings), JobBody.model_validate(job_body))
+        look = inspect(RequestContext(session, team, store, settings), InspectBody.model_validate(job_body))
     with transaction(sessions) as session:
         claimed = queue.claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
         assert claimed is not None
@@ -175,7 +175,7 @@ def test_text_the_model_has_still_to_write_itself_takes_time_until_a_job_has_it_
         return _estimate(session, team, changed, store, settings).forward_tokens
 
     with transaction(sessions) as session:
-        job = service.submit(session, team, JobBody.model_validate(body), store=store, settings=settings)
+        job = service.submit(RequestContext(session, team, store, settings), JobBody.model_validate(body))
         before, longer = passes(session), passes(session, seed=1)
     assert before == longer
     with transaction(sessions) as session:

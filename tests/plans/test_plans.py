@@ -14,6 +14,7 @@ from core.engine.architectures.describe import Description
 from core.errors import InvalidRequest, SecateurError
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue import claim, finish_succeeded, heartbeat
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.service import submit
@@ -55,10 +56,13 @@ class Desk:
             if images:
                 add_set(session, self.team, "photos-train", **images)
 
+    def context(self, session: Session) -> RequestContext:
+        return RequestContext(session, self.team, self.store, self.settings)
+
     def plan(self, model: str, goal: Goal, **asked: Any) -> Plan:
         body = PlanBody(model=model, goal=goal, **asked)
         with transaction(self.sessions) as session:
-            return plan(session, self.team, body, store=self.store, settings=self.settings)
+            return plan(self.context(session), body)
 
     def refusal(self, model: str, goal: Goal, **asked: Any) -> SecateurError:
         with pytest.raises(SecateurError) as raised:
@@ -68,7 +72,7 @@ class Desk:
     def ended_job(self, body: Mapping[str, Any], metrics: Mapping[str, Any], model: str = "smol") -> str:
         """Id of a job that ended with these figures."""
         with transaction(self.sessions) as session:
-            job = submit(session, self.team, JobBody.model_validate(body), store=self.store, settings=self.settings).id
+            job = submit(self.context(session), JobBody.model_validate(body)).id
             claim(session, queue="default", worker_id="worker_1", lease_seconds=60)
             described = MODELS[model].model_dump(mode="json", exclude={"linears", "structure"})
             report = {"model": described, "artifact": MODELS[model].model_dump(mode="json"), "layers": []}
@@ -180,7 +184,7 @@ def test_the_next_candidate_is_taken_where_the_first_cannot_be(desk: Desk) -> No
     assert gradients.job["parameters"] == {"budget": "quick", "allocation": "uniform"}
     first = desk.plan("smol", "sparsity", amount=0.5)
     with transaction(desk.sessions) as session:
-        resolved = resolve_job(session, desk.team, JobBody.model_validate(first.job), desk.store)
+        resolved = resolve_job(desk.context(session), JobBody.model_validate(first.job))
         estimate, _ = estimate_that_fits(session, desk.team, resolved, desk.settings)
         facts: Any = {"queue": "default", "device": "cpu", "hostname": "bed", "pid": 1}
         heartbeat(session, "worker_1", **facts, memory_bytes=estimate.peak_memory_bytes - 1)
@@ -235,7 +239,7 @@ def test_jobs_of_the_team_come_first_and_an_artifact_goes_on_where_it_stands(des
     with transaction(desk.sessions) as session:
         add_model(session, other_team, "smol", MODELS["smol"])
         body = PlanBody(model="smol", goal="sparsity", amount=0.4)
-        theirs = plan(session, other_team, body, store=desk.store, settings=desk.settings)
+        theirs = plan(RequestContext(session, other_team, desk.store, desk.settings), body)
     assert theirs.figures["perplexity_ratio"].source == "measurements"
 
 
@@ -291,14 +295,14 @@ def test_a_submit_takes_every_job_that_is_planned(
         body = PlanBody(model=model, goal=goal, amount=amount, keep_quality=None if amount else keep, pattern=pattern)
         refused: InvalidRequest | None = None
         try:
-            planned = plan(session, desk.team, body, store=desk.store, settings=desk.settings)
+            planned = plan(desk.context(session), body)
         except InvalidRequest as error:
             refused = error
         if refused is not None:
             assert refused.message and refused.param, refused
         else:
             job = JobBody.model_validate(planned.job)
-            resolved = resolve_job(session, desk.team, job, desk.store)
+            resolved = resolve_job(desk.context(session), job)
             estimate_that_fits(session, desk.team, resolved, desk.settings)
             assert planned.summary and planned.choices and (planned.amount is None) == (goal == "sensitivity")
             for each in [*planned.points, planned]:

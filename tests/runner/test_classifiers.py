@@ -19,6 +19,7 @@ from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import Report
 from core.pipeline.stages.models import new_network
 from core.service.jobs import service
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.schemas import JobBody
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
@@ -154,9 +155,8 @@ def test_the_dense_network_is_measured_by_one_job_and_taken_over_by_the_next(
     baseline = KnownDenseFigures(figures=tuple(Report.model_validate(jobs.report(pruned)).dense_figures))
     with transaction(jobs.sessions) as session:
         parsed = JobBody.model_validate(pruning)
-        told = service.submit(
-            session, jobs.team, parsed, store=jobs.store, settings=jobs.settings, baseline=baseline
-        ).id
+        context = RequestContext(session, jobs.team, jobs.store, jobs.settings)
+        told = service.submit(context, parsed, baseline=baseline).id
     assert work().result(120) == "succeeded", jobs.job(told).error
     before, after = jobs.job(pruned).metrics or {}, jobs.job(told).metrics or {}
     assert before["accuracy"] == after["accuracy"]

@@ -16,7 +16,7 @@ import torch
 from core.database import transaction
 from core.engine.exporters.gguf.exporter import GgufFiles
 from core.pipeline.messages import Spec
-from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.model import resolve_model
 from core.service.registry.schemas import DatasetBody, ModelBody
 from core.service.registry.service import register_dataset, register_model
@@ -94,7 +94,9 @@ def test_a_job_killed_while_it_exports_leaves_the_files_of_an_undisturbed_one(
     assert "llama-cli" not in card, "what nothing here has run is not shown"
     assert f"| {exported['bytes']:,} (KL" in card
     with transaction(jobs.sessions) as session:
-        reference = resolve_model(session, jobs.team, f"job:{job_id}", jobs.store, HubFindings()).reference
+        reference = resolve_model(
+            RequestContext(session, jobs.team, jobs.store, jobs.settings), f"job:{job_id}"
+        ).reference
     assert isinstance(reference, StoredModel) and not [each for each in reference.files if "gguf" in each.path]
     _chat_as_the_card_says(card, folder)
     transformers, llama_cpp = shown_ways(jobs, job_id)

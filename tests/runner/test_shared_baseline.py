@@ -8,6 +8,7 @@ from core.database import transaction
 from core.pipeline.reports.dense_figures import KnownDenseFigures
 from core.pipeline.reports.report import Report
 from core.service.jobs import service
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.schemas import JobBody
 from tests.runner.conftest import Finish, Work
 from tests.runner.models import register_layers
@@ -38,7 +39,8 @@ def told(jobs: Queue, work: Work, body: dict[str, Any], baseline: KnownDenseFigu
     """A finished job that was told of `baseline`."""
     with transaction(jobs.sessions) as session:
         parsed = JobBody.model_validate(body)
-        job = service.submit(session, jobs.team, parsed, store=jobs.store, settings=jobs.settings, baseline=baseline)
+        context = RequestContext(session, jobs.team, jobs.store, jobs.settings)
+        job = service.submit(context, parsed, baseline=baseline)
     assert work().result(120) == "succeeded", jobs.job(job.id).error
     return job.id
 

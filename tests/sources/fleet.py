@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.jobs import queue, service
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.jobs.schemas import JobBody
 from core.settings import Settings
@@ -32,8 +33,8 @@ class Fleet:
         lookup = HubLookup(self._settings, self._sessions)
         found = lookup.of(self._team, parsed)
         with transaction(self._sessions) as session:
-            store = self.queue.store
-            return service.submit(session, self._team, parsed, store=store, settings=self._settings, hub=found).id
+            context = RequestContext(session, self._team, self.queue.store, self._settings, found)
+            return service.submit(context, parsed).id
 
     def work(self, node: str, runner: Sequence[str] = STAND_IN) -> str:
         """Run one job on a node, whose disk no other has."""

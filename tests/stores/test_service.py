@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
-from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.tables import JobRow
 from core.service.sources.folders import content_hash
@@ -163,11 +163,11 @@ def test_an_artifact_is_deleted_unless_it_is_needed(
 
 
 def test_an_artifact_cannot_be_deleted_while_a_job_is_made_of_it(
-    job: dict[str, Any], store: Store, sessions: sessionmaker[Session], team: str
+    job: dict[str, Any], store: Store, sessions: sessionmaker[Session], team: str, settings: Settings
 ) -> None:
     query = select(JobRow.id).where(JobRow.id == job["id"]).with_for_update(nowait=True)  # deletion's, but it waits
     with sessions() as submits, sessions() as deletes:
-        resolve_model(submits, team, f"job:{job['id']}", store, HubFindings())
+        resolve_model(RequestContext(submits, team, store, settings), f"job:{job['id']}")
         with pytest.raises(OperationalError, match="could not obtain lock"):
             deletes.execute(query)
         deletes.rollback()

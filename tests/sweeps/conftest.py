@@ -13,6 +13,7 @@ from core.errors import InternalError
 from core.service.jobs import queue
 from core.service.jobs.gates import evaluate_gates, missed_gates
 from core.service.jobs.queue import Claim
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.jobs.tables import JobRow
 from core.service.sweeps import service
@@ -39,7 +40,7 @@ class Sweeps:
     def submit(self, body: dict[str, Any]) -> str:
         with transaction(self.sessions) as session:
             parsed = SweepBody.model_validate(body)
-            return service.create(session, self.team, parsed, store=self.store, settings=self.settings).id
+            return service.create(RequestContext(session, self.team, self.store, self.settings), parsed).id
 
     def get(self, sweep_id: str) -> Sweep:
         with transaction(self.sessions) as session:

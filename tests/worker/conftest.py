@@ -24,6 +24,7 @@ from core.database import transaction
 from core.engine.resume.kinds import BLOCK
 from core.service.jobs import service
 from core.service.jobs.hints import Hints
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.states import LEASED
 from core.service.jobs.tables import JobRow, WorkerRow
@@ -71,7 +72,7 @@ class Queue:
     def submit(self, body: dict[str, Any]) -> str:
         with transaction(self.sessions) as session:
             parsed = JobBody.model_validate(body)
-            return service.submit(session, self.team, parsed, store=self.store, settings=self.settings).id
+            return service.submit(RequestContext(session, self.team, self.store, self.settings), parsed).id
 
     def job(self, job_id: str) -> Job:
         with transaction(self.sessions) as session:

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from core.database import transaction
 from core.service.jobs import queue, service
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import HubLookup
 from core.service.jobs.schemas import JobBody
 from core.service.publications.retry import retry
@@ -221,7 +222,7 @@ def test_the_disk_is_too_full_to_fetch_and_fills_while_it_fetches(
     parsed = JobBody.model_validate({"model": "org/tiny", "method": "magnitude", "sparsity": 0.5})
     found = HubLookup(settings, sessions).of(team, parsed)
     with transaction(sessions) as session:
-        job_id = service.submit(session, team, parsed, store=jobs.store, settings=settings, hub=found).id
+        job_id = service.submit(RequestContext(session, team, jobs.store, settings, found), parsed).id
     settings.work_root.mkdir(parents=True)
     fill(disk)
     hub.served.clear()

@@ -17,6 +17,7 @@ from core.database import session_factory, transaction
 from core.errors import SecateurError, Unavailable
 from core.logs import configure_logs
 from core.service.jobs import service
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.schemas import JobBody
 from core.service.plans.service import plan
 from core.service.registry.service import find_row
@@ -119,9 +120,9 @@ def _fulfil(
         job_id = None
         if claimed.goal is not None:
             wanted = PlanBody(model=samples.model_name, goal=claimed.goal)
-            planned = plan(session, claimed.team_id, wanted, store=store, settings=settings)
-            body = JobBody.model_validate(planned.job)
-            job_id = service.submit(session, actor, body, store=store, settings=settings).id
+            context = RequestContext(session, actor, store, settings)
+            planned = plan(context, wanted)
+            job_id = service.submit(context, JobBody.model_validate(planned.job)).id
         if not queue.succeed(session, claimed, job_id):
             raise _Stopped
 

@@ -165,7 +165,7 @@ def _have_discovered(draft: Draft, state: ApiState, caller: Principal, missing: 
 def _inspect(state: ApiState, team_id: str, body: InspectBody) -> Inspection:
     findings = state.hub.of(team_id, body)
     with transaction(state.sessions) as session:
-        return inspect(session, team_id, body, store=state.store, settings=state.settings, hub=findings)
+        return inspect(state.request(session, team_id, findings), body)
 
 
 def _filled(draft: Draft, inspection: Inspection, datasets: Sequence[Dataset]) -> Form:

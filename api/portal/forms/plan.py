@@ -98,9 +98,9 @@ def plan_job(state: ApiState, caller: Principal, answers: Answers) -> PlannedJob
         wanted = PlanBody(model=answers.model, goal=answers.goal, amount=answers.amount)
         findings = state.hub.of(team_id, looked_up(wanted))
         with transaction(state.sessions) as session:
-            planned.description = resolve_model(session, team_id, answers.model, state.store, findings).description
+            planned.description = resolve_model(state.request(session, team_id, findings), answers.model).description
         with transaction(state.sessions) as session:
-            planned.plan = plan(session, team_id, wanted, store=state.store, settings=state.settings, hub=findings)
+            planned.plan = plan(state.request(session, team_id, findings), wanted)
     except NotDiscovered as missing:
         _have_discovered(planned, state, caller, missing)
     except ApiError as error:

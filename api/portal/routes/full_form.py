@@ -92,7 +92,7 @@ def _submit_once(
     """Return the job, and whether it is new: a button pressed twice submits once."""
 
     def submit() -> Job:
-        return service.submit(session, caller, body, store=state.store, settings=state.settings, hub=hub)
+        return service.submit(state.request(session, caller, hub), body)
 
     if not once:
         return submit(), True

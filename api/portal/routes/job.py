@@ -129,7 +129,7 @@ def rerun_job(
     """Submit the same job once more, as a new one."""
     body = JobBody.model_validate(job_page.recipe_of(service.get_job(session, caller.team_id, job_id)))
     findings = state.hub.of(caller.team_id, body)
-    job = service.submit(session, caller, body, store=state.store, settings=state.settings, hub=findings)
+    job = service.submit(state.request(session, caller, findings), body)
     hint_after_commit(background, state, job)
     return RedirectResponse(f"/portal/jobs/{job.id}", 303)
 

@@ -68,9 +68,7 @@ def _model_page(
     fits: list[MethodFit] = []
     unknown: str | None = None
     try:
-        fits = inspect(
-            session, caller.team_id, InspectBody(model=row.name), store=state.store, settings=state.settings
-        ).methods
+        fits = inspect(state.request(session, caller), InspectBody(model=row.name)).methods
     except NotDiscovered as missing:
         unknown = _have_discovered(session, caller, missing, state.settings)
     except (InvalidRequest, UnusableModel) as error:  # what the discovery ended with

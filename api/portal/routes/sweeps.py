@@ -69,7 +69,7 @@ def submit_sweep(request: Request, caller: Member, state: State, posted: Posted)
         with transaction(state.sessions) as session:
 
             def create() -> Answer:
-                sweep = service.create(session, caller, body, store=state.store, settings=state.settings, hub=findings)
+                sweep = service.create(state.request(session, caller, findings), body)
                 return Answer(201, sweep.model_dump_json().encode())
 
             answer, _ = answer_once(session, once, create, state.settings.idempotency_seconds)

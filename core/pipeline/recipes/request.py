@@ -12,7 +12,7 @@ from core.engine.removals.cut import Cut
 from core.engine.removals.removal import Removal
 from core.methods.method_info import Variant
 from core.methods.registry import get_method
-from core.pipeline.recipes.parts import Target
+from secateur_wire.job_body import Target
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,13 @@ from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.hints import SendHint, hint_or_note
 from core.service.jobs.queue.refusals import refuse
 from core.service.jobs.queue.transitions import write
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.resolution.job import ResolvedJob, request_of, resolve_job
 from core.service.jobs.resolution.model import find_model
 from core.service.jobs.schemas import JobBody
 from core.service.jobs.tables import JOB_AWAITS, JobRow
-from core.service.teams.principal import Actor, Automation, team_of
+from core.service.teams.principal import Actor, Automation
 from core.settings import Settings
 from core.storage import Store
 from secateur_wire.base import JsonObject
@@ -45,28 +46,18 @@ _STALE_SECONDS = 600.0
 _BATCH = 50
 
 
-def fill_awaiting(
-    session: Session,
-    caller: Actor,
-    row: JobRow,
-    body: JobBody,
-    missing: NotDiscovered,
-    *,
-    store: Store,
-    settings: Settings,
-    hub: HubFindings,
-) -> None:
+def fill_awaiting(context: RequestContext, row: JobRow, body: JobBody, missing: NotDiscovered) -> None:
     """Fill in a new job's row that waits for a discovery, which is requested.
 
     Raises what can be told of the request without the model, and QuotaExceeded where the team may not have more.
     """
     pattern = check_without_model(request_of(body))
-    model = find_model(session, team_of(caller), body.model, store, hub)
+    model = find_model(context, body.model)
     row.body = body.model_copy(update={"model": model.pinned, "pattern": pattern}).model_dump(mode="json")
     row.sources = {"model": model.reference.model_dump(mode="json")}
     row.model, row.model_revision = model.reference.name, model.reference.revision
     row.labels = dict(body.metadata)
-    row.awaits_discovery = request_discovery(session, caller, missing, settings)
+    row.awaits_discovery = request_discovery(context.session, context.caller, missing, context.settings)
 
 
 def fill_resolved(row: JobRow, resolved: ResolvedJob, estimate: Estimate) -> None:
@@ -178,11 +169,11 @@ def _resolve(session: Session, job_id: str, hub: HubFindings, store: Store, sett
     ).one_or_none()
     if row is None:
         return None
-    team_id = row.team_id
-    actor = Automation(team_id, "dispatcher")
+    actor = Automation(row.team_id, "dispatcher")
+    context = RequestContext(session, actor, store, settings, hub)
     try:
-        resolved = resolve_job(session, team_id, JobBody.model_validate(row.body), store, hub)
-        estimate, _ = estimate_that_fits(session, team_id, resolved, settings)
+        resolved = resolve_job(context, JobBody.model_validate(row.body))
+        estimate, _ = estimate_that_fits(session, row.team_id, resolved, settings)
     except NotDiscovered as missing:
         try:
             _look_later(session, job_id, request_discovery(session, actor, missing, settings))

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from core.engine.architectures.describe import Description
 from core.engine.exporters.registry import OFFERED
 from core.engine.options.patterns import UNSTRUCTURED
@@ -15,24 +13,14 @@ from core.pipeline.recipes.sizes import expected_size
 from core.pipeline.recipes.validation import resolve_request
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
-from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import InspectBody, Inspection, JobBody
-from core.settings import Settings
-from core.storage import Store
 from secateur_wire.jobs import Estimate, ExpectedArtifact, MethodFit
 
 
-def inspect(
-    session: Session,
-    team_id: str,
-    body: InspectBody,
-    *,
-    store: Store,
-    settings: Settings,
-    hub: HubFindings | None = None,
-) -> Inspection:
+def inspect(context: RequestContext, body: InspectBody) -> Inspection:
     """Do a dry run of submit, or, with only a model given, describe it.
 
     Raises the errors of submit for the same body, NotDiscovered where it is not known yet what the model is, and
@@ -43,17 +31,17 @@ def inspect(
     estimate: Estimate | None = None
     artifact: ExpectedArtifact | None = None
     if set(request) == {"model"}:
-        model = resolve_model(session, team_id, body.model, store, hub or HubFindings())
+        model = resolve_model(context, body.model)
         methods = _fits(model.description)
     else:
         checked = JobBody.model_validate(request)
-        require_queue(session, checked.queue, settings)
-        resolved = resolve_job(session, team_id, checked, store, hub)
+        require_queue(context.session, checked.queue, context.settings)
+        resolved = resolve_job(context, checked)
         model, recipe, job = resolved.model, resolved.recipe, resolved.body
         prunes = get_method(job.method).prunes
         known = {} if job.sparsity is None else {"sparsity": job.sparsity}
         methods = _fits(model.description, job.pattern, **known) if prunes else _fits(model.description)
-        estimate, _ = estimate_that_fits(session, team_id, resolved, settings)
+        estimate, _ = estimate_that_fits(context.session, context.team_id, resolved, context.settings)
         artifact = _artifact(model.description, recipe)
     described = {
         name: value for name, value in model.description.model_dump().items() if name in Inspection.model_fields
@@ -84,7 +72,7 @@ def _fits(description: Description, pattern: str | None = None, sparsity: float 
     def reason(method: str) -> str | None:
         try:
             target = (pattern, sparsity) if METHODS[method].prunes else (UNSTRUCTURED.text, None)
-            resolve_request(description, UnresolvedRequest(UnresolvedRequest(method, *target)))
+            resolve_request(description, UnresolvedRequest(method, *target))
         except SecateurError as error:
             return error.message
         return None

@@ -21,7 +21,7 @@ from core.service.jobs.listing import ORDERS, JobFilters, having_words, matching
 from core.service.jobs.queue import request_cancel, submitted
 from core.service.jobs.queue_names import require_queue
 from core.service.jobs.quotas import require_room_in_queue
-from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import resolve_job
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.tables import (
@@ -36,8 +36,6 @@ from core.service.jobs.tables import (
 from core.service.jobs.waiting import waiting_reason
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
-from core.settings import Settings
-from core.storage import Store
 from secateur_wire.base import JsonObject, Page
 from secateur_wire.jobs import ArtifactFile, ArtifactList, AttemptPage, EventPage, JobAttempt, JobEvent, JobSort
 from secateur_wire.metrics import Metrics
@@ -45,16 +43,7 @@ from secateur_wire.verdicts import Verdict
 from secateur_wire.ways import WayToRun
 
 
-def submit(
-    session: Session,
-    caller: Actor,
-    body: JobBody,
-    *,
-    store: Store,
-    settings: Settings,
-    hub: HubFindings | None = None,
-    baseline: KnownDenseFigures | None = None,
-) -> Job:
+def submit(context: RequestContext, body: JobBody, *, baseline: KnownDenseFigures | None = None) -> Job:
     """Check a request and queue it as a job, with its first event. The caller sends its hint after the commit.
 
     `baseline`: figures of the dense model that the job need not measure again. A job on a model that is yet to be
@@ -63,9 +52,8 @@ def submit(
     Raises the InvalidRequest kind that names the fault, DoesNotFit where no worker could hold it, QuotaExceeded where
     the team may not queue more.
     """
-    team_id = team_of(caller)
+    session, team_id, settings = context.session, context.team_id, context.settings
     require_queue(session, body.queue, settings)
-    findings = hub or HubFindings()
     row = JobRow(
         id=new_id("job"),
         team_id=team_id,
@@ -78,9 +66,9 @@ def submit(
     )
     workers: Sequence[WorkerRow] = ()
     try:
-        resolved = resolve_job(session, team_id, body, store, findings)
+        resolved = resolve_job(context, body)
     except NotDiscovered as missing:
-        fill_awaiting(session, caller, row, body, missing, store=store, settings=settings, hub=findings)
+        fill_awaiting(context, row, body, missing)
     else:
         estimate, workers = estimate_that_fits(session, team_id, resolved, settings)
         fill_resolved(row, resolved, estimate)
@@ -88,7 +76,7 @@ def submit(
         row.sources = row.sources | {"baseline": baseline.model_dump(mode="json")}
     require_room_in_queue(session, team_id, adding=1)
     details = {"model": row.model, "method": row.method, "queue": row.queue}
-    submitted(session, row, audit.entry(caller, "job.submit", row.id, details))
+    submitted(session, row, audit.entry(context.caller, "job.submit", row.id, details))
     return job_answer(row, waiting_reason(row, workers, settings))
 
 

@@ -11,14 +11,12 @@ from sqlalchemy.orm import Session
 
 from core.errors import InvalidRequest
 from core.service.jobs.inspection import inspect
-from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.text import SELF
 from core.service.jobs.schemas import InspectBody, Inspection
 from core.service.plans import texts
 from core.service.registry.service import dataset_answer
 from core.service.registry.tables import DatasetRow
-from core.settings import Settings
-from core.storage import Store
 from secateur_wire.base import JsonObject
 from secateur_wire.models import ModelSummary
 
@@ -27,15 +25,7 @@ USUAL_METHODS: Final[Mapping[str, str]] = {"language-model": "frontier", "image-
 _MOST_SETS: Final = 1000
 
 
-def inspect_assuming(
-    session: Session,
-    team_id: str,
-    body: InspectBody,
-    *,
-    store: Store,
-    settings: Settings,
-    hub: HubFindings | None = None,
-) -> Inspection:
+def inspect_assuming(context: RequestContext, body: InspectBody) -> Inspection:
     """Do what `inspect` does; of a job body that names no method, or no calibration that it needs, with the usual one.
 
     `assumed` of the answer says what was filled in. Raises what `inspect` does.
@@ -45,14 +35,14 @@ def inspect_assuming(
 
     def inspected() -> Inspection:
         tried = InspectBody.model_validate(request)
-        inspection = inspect(session, team_id, tried, store=store, settings=settings, hub=hub)
+        inspection = inspect(context, tried)
         return inspection.model_copy(update={"assumed": assumed})
 
     if set(request) == {"model"}:
         return inspected()
     if request.get("method") is None:
         alone = InspectBody(model=body.model)
-        task = inspect(session, team_id, alone, store=store, settings=settings, hub=hub).task
+        task = inspect(context, alone).task
         request["method"] = USUAL_METHODS[task]
         assumed.append(f"method {request['method']}, the usual one, as none is named")
     try:
@@ -60,8 +50,8 @@ def inspect_assuming(
     except InvalidRequest as error:
         if error.param != "calibration" or request.get("calibration") is not None:
             raise
-        described = inspect(session, team_id, InspectBody(model=body.model), store=store, settings=settings, hub=hub)
-        calibration = usual_calibration(session, team_id, described)
+        described = inspect(context, InspectBody(model=body.model))
+        calibration = usual_calibration(context.session, context.team_id, described)
         if calibration is None:
             raise
         request["calibration"] = calibration

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy.orm import Session
-
 from core.engine.options.patterns import parse_pattern
 from core.errors import DoesNotFit, InvalidRequest, SecateurError
 from core.methods.registry import get_method
@@ -14,7 +12,7 @@ from core.pipeline.recipes.request import ResolvedRequest, UnresolvedRequest
 from core.pipeline.recipes.validation import resolve_request
 from core.pipeline.reports.verdict import CLOSE_TO_DENSE
 from core.service.jobs.estimates.history import estimate_that_fits
-from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.job import ResolvedJob, resolve_job
 from core.service.jobs.resolution.model import ResolvedModel
 from core.service.jobs.resolution.text import SELF
@@ -28,8 +26,6 @@ from core.service.plans.figures import LossEstimates, seconds_figure, size_figur
 from core.service.plans.job_bodies import Texts, body_of, choose_texts
 from core.service.plans.outcomes import recovery_of, setting_of, shipped_outcomes
 from core.service.plans.past_jobs import Lost, descent_of, outcomes_of_jobs, subject_of
-from core.settings import Settings
-from core.storage import Store
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
 from secateur_wire.jobs import Estimate
@@ -48,12 +44,8 @@ class Planner:
     count that had ended by `until`, None: all that have.
     """
 
-    session: Session
-    team_id: str
+    context: RequestContext
     body: PlanBody
-    store: Store
-    settings: Settings
-    hub: HubFindings
     model: ResolvedModel
     candidate: JobCandidate
     refusals: Sequence[tuple[JobCandidate, SecateurError]]
@@ -149,7 +141,7 @@ class Planner:
         )
         assert setting is not None
         kind: Lost = "units" if request.shrinks else "weights"
-        descent = descent_of(self.session, self.team_id, self.model)
+        descent = descent_of(self.context.session, self.context.team_id, self.model)
         is_other = bool(descent.lost.keys() - {kind})
         subject = (
             descent.subject
@@ -165,7 +157,8 @@ class Planner:
             writes_own_text=chosen.calibrated_on == SELF,
             was_pruned=is_other,
         )
-        own = outcomes_of_jobs(self.session, self.team_id, request.method, subject, self.until)
+        context = self.context
+        own = outcomes_of_jobs(context.session, context.team_id, request.method, subject, self.until)
         shipped = list(shipped_outcomes())
         unrecovered = [each for outcome in own if (each := outcome.before_recovery) is not None]
         known = LossEstimates.of(question, [*own, *unrecovered], shipped, descent.lost.get(kind, 0.0))
@@ -246,12 +239,13 @@ class Planner:
         """Return the job as a submit resolves it, with its estimate; raises what a submit does."""
         job = JobBody.model_validate(self._job(chosen, sparsity, recovery))
         try:
-            resolved = resolve_job(self.session, self.team_id, job, self.store, self.hub)
+            resolved = resolve_job(self.context, job)
         except SecateurError as error:
             if self.body.dataset is not None and error.param in ("calibration.dataset", "calibration.samples"):
                 error.param = "dataset"
             raise
-        estimate, _ = estimate_that_fits(self.session, self.team_id, resolved, self.settings)
+        context = self.context
+        estimate, _ = estimate_that_fits(context.session, context.team_id, resolved, context.settings)
         return resolved, estimate
 
     def _points(self, request: ResolvedRequest, scale: Scale, losses: LossEstimates, amount: float) -> list[PlanPoint]:

@@ -5,12 +5,11 @@ from datetime import datetime
 from typing import Final
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description
 from core.engine.options.patterns import parse_pattern
 from core.errors import InvalidRequest, SecateurError, UnusableModel
-from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import InspectBody
 from core.service.plans.candidates import CANDIDATES, JobCandidate
@@ -18,8 +17,6 @@ from core.service.plans.past_jobs import wrote_forms
 from core.service.plans.planner import Planner
 from core.service.registry.service import dataset_answer
 from core.service.registry.tables import DatasetRow
-from core.settings import Settings
-from core.storage import Store
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
 from secateur_wire.plans import Plan, PlanBody
@@ -42,16 +39,7 @@ def looked_up(body: PlanBody) -> InspectBody:
     )
 
 
-def plan(
-    session: Session,
-    team_id: str,
-    body: PlanBody,
-    *,
-    store: Store,
-    settings: Settings,
-    hub: HubFindings | None = None,
-    until: datetime | None = None,
-) -> Plan:
+def plan(context: RequestContext, body: PlanBody, *, until: datetime | None = None) -> Plan:
     """Return the plan for a goal: a job body that a submit takes, the reasons for it, and what to expect of it.
 
     `until` looks back: the team's jobs count that had ended by then.
@@ -60,16 +48,15 @@ def plan(
     quality out of reach, with the nearest there is; the errors of a submit for the model and the dataset; and
     NotDiscovered where it is not known yet what the model is.
     """
-    findings = hub or HubFindings()
-    model = resolve_model(session, team_id, body.model, store, findings)
+    model = resolve_model(context, body.model)
     _check(body, model.description)
-    datasets = _datasets(session, team_id)
-    is_shipped = body.goal == "size" and _FILES["format"] in wrote_forms(session, team_id)
+    datasets = _datasets(context)
+    is_shipped = body.goal == "size" and _FILES["format"] in wrote_forms(context.session, context.team_id)
     written: list[list[JsonObject]] = [[_FILES], []] if is_shipped else [[]]
     refusals: list[tuple[JobCandidate, SecateurError]] = []
     for candidate in CANDIDATES[model.description.task][body.goal]:
         taken = candidate if body.pattern is None else replace(candidate, pattern=parse_pattern(body.pattern).text)
-        planner = Planner(session, team_id, body, store, settings, findings, model, taken, tuple(refusals))
+        planner = Planner(context, body, model, taken, tuple(refusals))
         for exports in written:
             try:
                 return replace(planner, exports=exports, until=until).plan(datasets)
@@ -104,6 +91,6 @@ def _check(body: PlanBody, description: Description) -> None:
         )
 
 
-def _datasets(session: Session, team_id: str) -> list[Dataset]:
-    query = select(DatasetRow).where(DatasetRow.team_id == team_id).order_by(DatasetRow.created_at.desc())
-    return [dataset_answer(row) for row in session.scalars(query.limit(_MOST_SETS))]
+def _datasets(context: RequestContext) -> list[Dataset]:
+    query = select(DatasetRow).where(DatasetRow.team_id == context.team_id).order_by(DatasetRow.created_at.desc())
+    return [dataset_answer(row) for row in context.session.scalars(query.limit(_MOST_SETS))]

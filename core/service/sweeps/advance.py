@@ -19,6 +19,7 @@ from core.service.duties.isolation import IsolatedRows, RowTask, is_tried
 from core.service.duties.team_threads import TeamThreads
 from core.service.jobs import service as jobs
 from core.service.jobs.hints import SendHint, hint_or_note
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.schemas import Job, JobBody
 from core.service.jobs.tables import JobReportRow, JobRow, kept_attempt
@@ -155,8 +156,10 @@ def _step(
     )
     if row is None:
         return _Stepped()
+    actor = Automation(row.team_id, f"sweep:{row.id}")
+    context = RequestContext(session, actor, store, settings, hub or HubFindings())
     if awaits_discovery(session, sweep_id):
-        goes_on = check_points_again(session, row, store=store, settings=settings, hub=hub or HubFindings())
+        goes_on = check_points_again(context, row)
         return _Stepped(goes_on=goes_on)
     body, points = request_of(row), read_points(session, sweep_id)
     _keep_dense_figures(session, row, points)
@@ -165,10 +168,10 @@ def _step(
             failure = None if is_success else failure_of(body, points)
             change_status(session, row, "succeeded" if is_success else "failed", error=failure)
         case Start(number):
-            return _queue(session, row, _point_row(session, sweep_id, number), store, settings, hub)
+            return _queue(context, row, _point_row(session, sweep_id, number))
         case StartVerification(number):
             verification = _verification(row, body, _point_row(session, sweep_id, number), len(points))
-            return _queue(session, row, verification, store, settings, hub)
+            return _queue(context, row, verification)
         case Wait():
             pass
     return _Stepped()
@@ -197,27 +200,18 @@ def _coming_bodies(session: Session, sweep_id: str) -> _Coming | None:
     return None
 
 
-def _queue(
-    session: Session,
-    row: SweepRow,
-    point: SweepPointRow,
-    store: Store,
-    settings: Settings,
-    hub: HubFindings | None,
-) -> _Stepped:
+def _queue(context: RequestContext, row: SweepRow, point: SweepPointRow) -> _Stepped:
     """Queue the point's job, or retry it.
 
     A quota or a hub that is away keeps the point waiting; any other refusal of the job ends the point.
     """
-    actor = Automation(row.team_id, f"sweep:{row.id}")
+    session = context.session
     try:
         with session.begin_nested():
             if point.job_id is not None:
-                job = retry(session, actor, point.job_id, max_attempts=settings.max_attempts)
+                job = retry(session, context.caller, point.job_id, max_attempts=context.settings.max_attempts)
             else:
-                body = _parsed(point.body)
-                baseline = baseline_of(row)
-                job = jobs.submit(session, actor, body, store=store, settings=settings, hub=hub, baseline=baseline)
+                job = jobs.submit(context, _parsed(point.body), baseline=baseline_of(row))
                 _require_same_model(row, job)
             session.add(point)
             point.job_id, point.again, point.error = job.id, False, None

@@ -10,6 +10,7 @@ from core.database import new_id
 from core.errors import Conflict
 from core.pagination import Window, read_page, read_window
 from core.service.jobs.queue import request_cancel
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.service import get_jobs
 from core.service.jobs.tables import JobRow
@@ -22,8 +23,6 @@ from core.service.sweeps.undiscovered import WAITING, check_or_ask
 from core.service.sweeps.validation import UNKNOWN_PATTERN, find_on_hub, point_row
 from core.service.teams import audit
 from core.service.teams.principal import Actor, team_of
-from core.settings import Settings
-from core.storage import Store
 from secateur_wire.base import Page
 from secateur_wire.jobs import JobError
 from secateur_wire.states import SweepStatus
@@ -35,25 +34,14 @@ def look_up(hub: HubLookup, team_id: str, body: SweepBody) -> HubFindings:
     return find_on_hub(hub, team_id, [each.body for each in requested_points(body)])
 
 
-def create(
-    session: Session,
-    caller: Actor,
-    body: SweepBody,
-    *,
-    store: Store,
-    settings: Settings,
-    hub: HubFindings | None = None,
-) -> Sweep:
+def create(context: RequestContext, body: SweepBody) -> Sweep:
     """Check every point as if it was submitted, and write the sweep down; the dispatcher starts its jobs.
 
     One on a model that is yet to be discovered waits for that (`core.service.sweeps.undiscovered`). Raises
     InvalidRequest naming the points that cannot be run, QuotaExceeded where the team may not have more discovered.
     """
-    team_id = team_of(caller)
-    requested = requested_points(body)
-    checked = check_or_ask(
-        session, caller, body, requested, team_id=team_id, store=store, settings=settings, hub=hub or HubFindings()
-    )
+    session, team_id = context.session, context.team_id
+    checked = check_or_ask(context, body, requested_points(body))
     first = checked.points[0]
     row = SweepRow(
         id=new_id("swp"),
@@ -71,7 +59,7 @@ def create(
     row.waiting_for = WAITING if first.pattern == UNKNOWN_PATTERN else None
     session.flush()
     details = {"model": row.model, "points": len(checked.points), "kind": "search" if body.search else "grid"}
-    audit.note(session, caller, "sweep.submit", row.id, details)
+    audit.note(session, context.caller, "sweep.submit", row.id, details)
     return _answer(session, row)
 
 

@@ -12,43 +12,28 @@ from sqlalchemy.orm import Session
 
 from core.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError, Unavailable
 from core.service.jobs.awaiting import request_discovery
-from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.context import RequestContext
 from core.service.sweeps.grid import RequestedPoint
 from core.service.sweeps.records import change_status, request_of
 from core.service.sweeps.schemas import SweepBody
 from core.service.sweeps.tables import SweepPointRow, SweepRow
 from core.service.sweeps.validation import UNKNOWN_PATTERN, CheckedPoints, check_sweep, point_row
-from core.service.teams.principal import Actor, Automation
-from core.settings import Settings
-from core.storage import Store
 from secateur_wire.states import PointStage
 
 WAITING: Final = "its model is yet to be discovered, and its points are checked then"
 """Reason why a sweep waits meanwhile."""
 
 
-def check_or_ask(
-    session: Session,
-    caller: Actor,
-    body: SweepBody,
-    requested: list[RequestedPoint],
-    *,
-    team_id: str,
-    store: Store,
-    settings: Settings,
-    hub: HubFindings,
-) -> CheckedPoints:
+def check_or_ask(context: RequestContext, body: SweepBody, requested: list[RequestedPoint]) -> CheckedPoints:
     """Check the points of a sweep, or what can be told of them without the model, which is then discovered.
 
     Raises what `check_sweep` does, and QuotaExceeded where the team may not have more discovered.
     """
     try:
-        return check_sweep(session, team_id, body, requested, store=store, settings=settings, hub=hub)
+        return check_sweep(context, body, requested)
     except NotDiscovered as missing:
-        checked = check_sweep(
-            session, team_id, body, requested, store=store, settings=settings, hub=hub, is_model_known=False
-        )
-        request_discovery(session, caller, missing, settings)
+        checked = check_sweep(context, body, requested, is_model_known=False)
+        request_discovery(context.session, context.caller, missing, context.settings)
         return checked
 
 
@@ -68,18 +53,19 @@ def requested_again(session: Session, sweep_id: str) -> list[RequestedPoint]:
     return [RequestedPoint(row.point_values, row.body, cast(PointStage, row.stage)) for row in rows]
 
 
-def check_points_again(session: Session, row: SweepRow, *, store: Store, settings: Settings, hub: HubFindings) -> bool:
+def check_points_again(context: RequestContext, row: SweepRow) -> bool:
     """Check the points of a sweep whose model may be known now; return whether it goes on at once."""
+    session = context.session
     body, requested = request_of(row), requested_again(session, row.id)
     try:
-        checked = check_sweep(session, row.team_id, body, requested, store=store, settings=settings, hub=hub)
+        checked = check_sweep(context, body, requested)
         if checked.points[0].model_revision != row.model_revision:
             raise InvalidRequest(
                 f"model {row.model!r} is not the one this sweep began with: submit the sweep anew", param="model"
             )
     except NotDiscovered as missing:
         try:
-            request_discovery(session, Automation(row.team_id, f"sweep:{row.id}"), missing, settings)
+            request_discovery(session, context.caller, missing, context.settings)
         except QuotaExceeded as error:
             row.waiting_for = error.message
         else:

@@ -14,6 +14,7 @@ from core.methods.registry import get_method
 from core.pipeline.recipes.validation import check_without_model
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.resolution.job import request_of, resolve_job
 from core.service.jobs.resolution.model import find_model
@@ -22,7 +23,6 @@ from core.service.sweeps.grid import SWEEP_LABEL, Document, RequestedPoint, veri
 from core.service.sweeps.schemas import Search, SweepBody
 from core.service.sweeps.tables import SweepPointRow
 from core.settings import Settings
-from core.storage import Store
 from core.validation import describe_error
 from secateur_wire.job_body import Evaluation
 from secateur_wire.sweeps import SkippedPoint
@@ -81,15 +81,7 @@ def names_on_hub(hub: HubLookup, body: Document) -> bool:
 
 
 def check_sweep(
-    session: Session,
-    team_id: str,
-    body: SweepBody,
-    requested: Sequence[RequestedPoint],
-    *,
-    store: Store,
-    settings: Settings,
-    hub: HubFindings,
-    is_model_known: bool = True,
+    context: RequestContext, body: SweepBody, requested: Sequence[RequestedPoint], *, is_model_known: bool = True
 ) -> CheckedPoints:
     """Check the points of a sweep, and of a search the full evaluation of one of them.
 
@@ -100,7 +92,7 @@ def check_sweep(
 
     def check(point: RequestedPoint) -> CheckedPoint:
         checked = _checked if is_model_known else _checked_without_model
-        return checked(session, team_id, point, store=store, settings=settings, hub=hub)
+        return checked(context, point)
 
     param = "search" if body.search is not None else "grid" if body.grid is not None else "points"
     checked = _check_points(requested, check, param=param, skip_invalid=body.skip_invalid)
@@ -166,12 +158,10 @@ def _check_points(
     return CheckedPoints(points, skipped)
 
 
-def _checked(
-    session: Session, team_id: str, requested: RequestedPoint, *, store: Store, settings: Settings, hub: HubFindings
-) -> CheckedPoint:
-    body = _body(session, requested, settings)
-    resolved = resolve_job(session, team_id, body, store, hub)
-    estimate_that_fits(session, team_id, resolved, settings)
+def _checked(context: RequestContext, requested: RequestedPoint) -> CheckedPoint:
+    body = _body(context.session, requested, context.settings)
+    resolved = resolve_job(context, body)
+    estimate_that_fits(context.session, context.team_id, resolved, context.settings)
     return CheckedPoint(
         requested=requested,
         body=body.model_copy(update={"model": resolved.model.pinned}),
@@ -182,12 +172,10 @@ def _checked(
     )
 
 
-def _checked_without_model(
-    session: Session, team_id: str, requested: RequestedPoint, *, store: Store, settings: Settings, hub: HubFindings
-) -> CheckedPoint:
-    body = _body(session, requested, settings)
+def _checked_without_model(context: RequestContext, requested: RequestedPoint) -> CheckedPoint:
+    body = _body(context.session, requested, context.settings)
     check_without_model(request_of(body))
-    model = find_model(session, team_id, body.model, store, hub)
+    model = find_model(context, body.model)
     return CheckedPoint(
         requested=requested,
         body=body.model_copy(update={"model": model.pinned}),

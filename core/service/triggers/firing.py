@@ -102,7 +102,7 @@ def accept(
         return Fired(history.write(session, attempt, "duplicate", job_id=first), None)
     actor = Automation(trigger.team_id, f"trigger:{trigger.id}")
     with telemetry.span("job.submit"):
-        job = service.submit(session, actor, body, store=context.store, settings=context.settings, hub=findings)
+        job = service.submit(context.request(session, actor, findings), body)
     return Fired(history.accepted(session, firing_id, job.id), job)
 
 

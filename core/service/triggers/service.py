@@ -42,7 +42,7 @@ def create(
     Raises Conflict where the team has one of that name, and the InvalidRequest kind that names the fault in it.
     """
     team_id = team_of(caller)
-    check_trigger(session, caller, body, store=context.store, settings=context.settings, hub=findings)
+    check_trigger(context.request(session, caller, findings), body)
     token = secrets.new_token()
     signing = secrets.new_signing_secret() if body.signing else None
     hub = secrets.new_hub_secret() if body.hub is not None else None
@@ -118,7 +118,7 @@ def update(
     now = _now(session)
     before, body = definition_of(row), _apply(row, changes)
     if changes.model_fields_set & _CHECKED:
-        check_trigger(session, caller, body, store=context.store, settings=context.settings, hub=findings)
+        check_trigger(context.request(session, caller, findings), body)
     signing = secrets.new_signing_secret() if body.signing and not before.signing else None
     hub = secrets.new_hub_secret() if body.hub is not None and before.hub is None else None
     for name, value in values_of(body).items():
@@ -199,9 +199,7 @@ def preview(
     body = body_of(definition_of(row), payload)
     findings = context.hub.of(row.team_id, body)
     with transaction(context.sessions) as session:
-        job, estimate = dry_run(
-            session, row.team_id, body, store=context.store, settings=context.settings, hub=findings
-        )
+        job, estimate = dry_run(context.request(session, row.team_id, findings), body)
     return TriggerPreview(event_id=event_id, job=job, estimate=estimate)
 
 

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy.orm import Session
 
 from core.errors import InvalidRequest, NotDiscovered, QuotaExceeded, SecateurError
 from core.methods.registry import get_method
@@ -16,16 +15,14 @@ from core.pipeline.recipes.validation import check_without_model
 from core.service.jobs.awaiting import request_discovery
 from core.service.jobs.estimates.history import estimate_that_fits
 from core.service.jobs.queue_names import require_queue
+from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.hub_lookup import HubFindings, HubLookup
 from core.service.jobs.resolution.job import request_of, resolve_job
 from core.service.jobs.resolution.model import resolve_model
 from core.service.jobs.schemas import InspectBody, JobBody
-from core.service.teams.principal import Actor, team_of
 from core.service.triggers.bodies import body_of, labelled, samples_of
 from core.service.triggers.schemas import TriggerBody
 from core.service.triggers.templates import PAYLOAD_KEY, Mention, Place, check_mentions, dotted, fill, mentions
-from core.settings import Settings
-from core.storage import Store
 from core.validation import message_of
 from secateur_wire.jobs import Estimate
 
@@ -47,14 +44,11 @@ def look_up_template(hub: HubLookup, team_id: str, trigger: TriggerBody) -> HubF
     return HubFindings() if known is None else hub.of(team_id, known)
 
 
-def check_trigger(
-    session: Session, caller: Actor, trigger: TriggerBody, *, store: Store, settings: Settings, hub: HubFindings
-) -> None:
+def check_trigger(context: RequestContext, trigger: TriggerBody) -> None:
     """Check a trigger; raises the InvalidRequest kind that names the fault in its template, or the look-up's error.
 
     Where it is yet to be discovered what its model is, that is asked for, and checked what can be told without it.
     """
-    team_id = team_of(caller)
     mentioned = check_mentions(trigger.template, trigger.placeholders)
     _check_form(trigger)
     if trigger.schedule is not None:
@@ -70,26 +64,24 @@ def check_trigger(
     try:
         try:
             if job is not None:
-                dry_run(session, team_id, job, store=store, settings=settings, hub=hub)
+                dry_run(context, job)
             else:
-                _check_constants(session, team_id, trigger.template, mentioned, store, settings, hub)
+                _check_constants(context, trigger.template, mentioned)
         except NotDiscovered as missing:
             if job is not None:
                 check_without_model(request_of(job))
             with suppress(QuotaExceeded):  # its first job asks again
-                request_discovery(session, caller, missing, settings)
+                request_discovery(context.session, context.caller, missing, context.settings)
     except SecateurError as error:
         error.param = "template" if error.param is None else f"template.{error.param}"
         raise
 
 
-def dry_run(
-    session: Session, team_id: str, job: JobBody, *, store: Store, settings: Settings, hub: HubFindings
-) -> tuple[JobBody, Estimate]:
+def dry_run(context: RequestContext, job: JobBody) -> tuple[JobBody, Estimate]:
     """Return the body with its defaults, and its estimate; raises the errors of submitting it, except for quotas."""
-    require_queue(session, job.queue, settings)
-    resolved = resolve_job(session, team_id, job, store, hub)
-    estimate, _ = estimate_that_fits(session, team_id, resolved, settings)
+    require_queue(context.session, job.queue, context.settings)
+    resolved = resolve_job(context, job)
+    estimate, _ = estimate_that_fits(context.session, context.team_id, resolved, context.settings)
     return resolved.body, estimate
 
 
@@ -145,19 +137,11 @@ def _constant_model(trigger: TriggerBody) -> InspectBody | None:
     return InspectBody(model=model)
 
 
-def _check_constants(
-    session: Session,
-    team_id: str,
-    template: dict[str, Any],
-    mentioned: list[Mention],
-    store: Store,
-    settings: Settings,
-    hub: HubFindings,
-) -> None:
+def _check_constants(context: RequestContext, template: dict[str, Any], mentioned: list[Mention]) -> None:
     open_fields = {mention.place[0] for mention in mentioned if mention.place}
     if "method" in template and "method" not in open_fields:
         get_method(template["method"])
     if "queue" in template and "queue" not in open_fields:
-        require_queue(session, template["queue"], settings)
+        require_queue(context.session, template["queue"], context.settings)
     if "model" not in open_fields:
-        resolve_model(session, team_id, template["model"], store, hub)
+        resolve_model(context, template["model"])

@@ -1,77 +1,77 @@
 """Resolution of jobs on image classifiers: labelled images in place of text, and recovery on them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy.orm import Session
-
-from core.engine.architectures.classifier_architecture import CLASSIFICATION, ClassifierDescription
+from core.engine.architectures.classifier_architecture import CLASSIFICATION
 from core.engine.recovery.completion import complete_image_recovery
 from core.engine.recovery.registry import RECOVERIES, recoveries_where
 from core.engine.recovery.request import Recovery
-from core.errors import InvalidRequest
+from core.errors import InvalidRequest, TooFewImages, UnknownDataset, UnusableDataset
 from core.methods.registry import get_method
 from core.pipeline.recipes.outputs import resolve_output
-from core.pipeline.recipes.parts import Output
 from core.pipeline.recipes.request import ResolvedRequest
 from core.pipeline.recipes.validation import calibrated_method, calibrated_variant
 from core.service.jobs.gates import require_measured
-from core.service.jobs.resolution.hub_lookup import HubFindings
-from core.service.jobs.resolution.images import ImageNeeds, resolve_images
+from core.service.jobs.resolution.context import RequestContext, ResolvedInputs, each_once
+from core.service.jobs.resolution.model import ResolvedModel
+from core.service.jobs.resolution.text import SELF
 from core.service.jobs.schemas import JobBody
-from core.service.sources.references import ImageReference
+from core.service.registry.service import find_row, names
+from core.service.registry.tables import DatasetRow
+from core.service.sources.hub_datasets import is_hub_dataset
+from core.service.sources.references import FileImages, FileReference, HubImages, ImageReference, StoredImages, Use
 from secateur_wire.job_body import Calibration
 
 
 @dataclass(frozen=True)
-class ResolvedImages:
-    """Output and recovery with their defaults, and references to the images of a job."""
+class ImageNeeds:
+    """Requirements of an image set: its `use`, and how many `samples`, where null means all there are.
 
-    output: Output
-    recovery: Recovery | None
-    sources: Mapping[str, Any]
+    `param` is its path in the body; `classes` are the model's.
+    """
+
+    use: Use
+    param: str
+    samples: int | None
+    classes: int
+
+    @property
+    def part(self) -> str:
+        """Return the part of the body that needs them: calibration, evaluation, recovery."""
+        return self.param.partition(".")[0]
 
 
-def resolve_classifier_job(
-    session: Session,
-    team_id: str,
-    body: JobBody,
-    checked: ResolvedRequest,
-    description: ClassifierDescription,
-    hub: HubFindings,
-) -> ResolvedImages:
+def resolve_image_inputs(
+    context: RequestContext, body: JobBody, request: ResolvedRequest, model: ResolvedModel
+) -> ResolvedInputs:
     """Return what of a job is particular to images; raises the error that names the fault."""
     _refuse_text(body)
-    method = calibrated_method(checked.method, checked.parameters)
-    variant = calibrated_variant(checked.method, checked.pattern, checked.parameters)
+    description = model.description.classifier
+    variant = calibrated_variant(request.method, request.pattern, request.parameters)
     if variant.needs.calibration and body.calibration is None:
+        reader = calibrated_method(request.method, request.parameters).id
         raise InvalidRequest(
-            f'calibration is required: {method.id} measures or trains on labelled images, for example "calibration": '
+            f'calibration is required: {reader} measures or trains on labelled images, for example "calibration": '
             '{"dataset": "NAME", "samples": 1024}',
             param="calibration",
         )
-    classes = description.classes
     images: ImageReference | None = None
     if body.calibration is not None:
-        needs = ImageNeeds("calibration", "calibration.dataset", body.calibration.samples, classes)
-        images = resolve_images(session, team_id, body.calibration.dataset, needs, hub)
-    evaluation = []
-    for index, name in enumerate(body.evaluation.datasets):
-        param = f"evaluation.datasets.{index}"
-        if name in body.evaluation.datasets[:index]:
-            raise InvalidRequest(f"{param}: {name!r} is named twice", param=param)
-        needs = ImageNeeds("evaluation", param, body.evaluation.samples, classes)
-        evaluation.append(resolve_images(session, team_id, name, needs, hub))
+        needs = ImageNeeds("calibration", "calibration.dataset", body.calibration.samples, description.classes)
+        images = resolve_images(context, body.calibration.dataset, needs)
+    evaluation = [
+        resolve_images(context, name, ImageNeeds("evaluation", param, body.evaluation.samples, description.classes))
+        for param, name in each_once(body.evaluation.datasets, "evaluation.datasets")
+    ]
     require_measured(body.gates, body.evaluation, description.model_task)
-    recovery, training = _resolve_recovery(session, team_id, body, images, classes, hub)
-    output = resolve_output(body.output, description, checked)
+    recovery, training = _recovery(context, body, images, description.classes)
+    output = resolve_output(body.output, description, request)
     images_of = {
         "calibration": None if images is None else images.model_dump(mode="json"),
         "evaluation": [each.model_dump(mode="json") for each in evaluation],
         "recovery": None if training is None else training.model_dump(mode="json"),
     }
-    return ResolvedImages(output, recovery, {"task": description.task, "images": images_of})
+    return ResolvedInputs({"output": output, "recovery": recovery}, {"task": description.task, "images": images_of})
 
 
 def _refuse_text(body: JobBody) -> None:
@@ -89,13 +89,8 @@ def _refuse_text(body: JobBody) -> None:
             raise InvalidRequest(f"{param} belongs to language models, the model is an image classifier", param=param)
 
 
-def _resolve_recovery(
-    session: Session,
-    team_id: str,
-    body: JobBody,
-    images: ImageReference | None,
-    classes: int,
-    hub: HubFindings,
+def _recovery(
+    context: RequestContext, body: JobBody, images: ImageReference | None, classes: int
 ) -> tuple[Recovery | None, ImageReference | None]:
     """Return the recovery with its defaults, and the images it trains on; both None where there is none."""
     if body.recovery is None:
@@ -116,7 +111,7 @@ def _resolve_recovery(
         )
     if recovery.dataset is not None:
         needs = ImageNeeds("calibration", "recovery.dataset", recovery.samples, classes)
-        return recovery, resolve_images(session, team_id, recovery.dataset, needs, hub)
+        return recovery, resolve_images(context, recovery.dataset, needs)
     if images is None:
         raise InvalidRequest(
             'recovery.dataset is required, for there are no calibration images to train on: add "dataset": "NAME" to '
@@ -125,3 +120,68 @@ def _resolve_recovery(
         )
     assert isinstance(body.calibration, Calibration)
     return recovery.model_copy(update={"samples": recovery.samples or body.calibration.samples}), images
+
+
+def resolve_images(context: RequestContext, name: str, needs: ImageNeeds) -> ImageReference:
+    """Return the image set that a name stands for.
+
+    Raises UnknownDataset, UnusableDataset where it holds text or classes that the model does not have, TooFewImages,
+    and errors of its look-up on the hub.
+    """
+    row = find_row(context.session, DatasetRow, context.team_id, name)
+    if row is not None:
+        _check_fits(row, needs)
+        return _registered(row)
+    if name == SELF:
+        raise UnusableDataset(
+            f"{needs.param}: {SELF!r} is text that a language model writes, and an image classifier needs images: name "
+            "an image set",
+            param=needs.param,
+        )
+    if is_hub_dataset(name):
+        dataset = context.hub.dataset(name, needs.use, needs.param)
+        return HubImages(
+            name=name,
+            repository=dataset.repository,
+            revision=dataset.revision,
+            config=dataset.config,
+            split=dataset.split,
+            use=needs.use,
+            bytes=dataset.bytes,
+            is_public=dataset.is_public,
+        )
+    known = ", ".join(names(context.session, DatasetRow, context.team_id, DatasetRow.images.is_not(None))) or "none"
+    raise UnknownDataset(
+        f"{needs.param}: there is no dataset {name!r}; registered image sets: {known}. Or name one of the hub "
+        "(org/name[:config[:split]])",
+        param=needs.param,
+    )
+
+
+def _registered(row: DatasetRow) -> ImageReference:
+    facts = {name: getattr(row, name) for name in ("name", "format", "image_field", "label_field")}
+    if row.prefix is None:
+        return FileImages.model_validate(facts | {"path": row.path, "sha256": row.sha256})
+    assert row.files, row.id
+    file = FileReference.model_validate(row.files[0])
+    return StoredImages.model_validate(facts | {"prefix": row.prefix, "file": file})
+
+
+def _check_fits(row: DatasetRow, needs: ImageNeeds) -> None:
+    """Check an image set by its row alone; the runner matches the labels themselves."""
+    if row.images is None or row.classes is None:
+        raise UnusableDataset(
+            f"{needs.param}: {row.name!r} holds text, and an image classifier needs images: name an image set",
+            param=needs.param,
+        )
+    if row.classes > needs.classes:
+        raise UnusableDataset(
+            f"{needs.param}: {row.name!r} has labels of {row.classes} classes, the model has {needs.classes}",
+            param=needs.param,
+        )
+    if row.images < (needs.samples or 1):
+        raise TooFewImages(
+            f"{needs.part} needs {needs.samples} images; {row.name!r} has {row.images}: ask for fewer samples, or "
+            "register more images",
+            param=f"{needs.part}.samples",
+        )

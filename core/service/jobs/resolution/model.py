@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from core.engine.architectures.describe import Description, descriptions
 from core.engine.architectures.undiscovered import Source, UndiscoveredModel, sources
@@ -12,13 +11,14 @@ from core.errors import UnknownModel
 from core.methods.registry import get_method
 from core.pipeline.reports.report import Report
 from core.service.discoveries.asking import discovered
-from core.service.jobs.resolution.hub_lookup import JOB_PREFIX, HubFindings
+from core.service.jobs.resolution.context import RequestContext
+from core.service.jobs.resolution.hub_lookup import JOB_PREFIX
 from core.service.jobs.tables import ArtifactFileRow, JobReportRow, JobRow
 from core.service.registry.service import find_row, names
 from core.service.registry.tables import ModelRow
 from core.service.sources.folders import content_hash_of
 from core.service.sources.references import FileReference, FolderModel, HubModel, ModelReference, StoredModel
-from core.storage import HASHED_SUFFIX, PACKED_SUFFIX, Store, artifact_prefix
+from core.storage import HASHED_SUFFIX, PACKED_SUFFIX, artifact_prefix
 
 _ADDED_SUFFIXES = tuple(each.suffix for each in ADDED.values())
 
@@ -50,29 +50,27 @@ class ResolvedModel:
         return self.reference.revision
 
 
-def resolve_model(
-    session: Session, team_id: str, reference: str, store: Store, hub: HubFindings, queue: str | None = None
-) -> ResolvedModel:
+def resolve_model(context: RequestContext, reference: str, queue: str | None = None) -> ResolvedModel:
     """Return the model that a name stands for, as workers of `queue` see it.
 
     Raises what `find_model` and `discovered` do: NotDiscovered where it is not known yet what it is.
     """
-    named = find_model(session, team_id, reference, store, hub)
+    named = find_model(context, reference)
     description = named.source
     if isinstance(description, UndiscoveredModel):
-        description = discovered(session, description, queue)
+        description = discovered(context.session, description, queue)
     known = named.reference
     if description.discovered is not None:
         known = known.model_copy(update={"discovered": description.discovered})
     return ResolvedModel(known, description, named.pinned)
 
 
-def find_model(session: Session, team_id: str, reference: str, store: Store, hub: HubFindings) -> NamedModel:
+def find_model(context: RequestContext, reference: str) -> NamedModel:
     """Return the model that a name stands for; raises UnknownModel, and errors of its look-up on the hub."""
     if reference.startswith(JOB_PREFIX):
-        return _artifact(session, team_id, reference, store)
+        return _artifact(context, reference)
     if "/" in reference:
-        described = hub.model(reference)
+        described = context.hub.model(reference)
         on_hub = HubModel(
             name=described.repository,
             repository=described.repository,
@@ -81,6 +79,7 @@ def find_model(session: Session, team_id: str, reference: str, store: Store, hub
             is_public=described.is_public,
         )
         return NamedModel(on_hub, described.description, f"{described.repository}@{described.revision}")
+    session, team_id = context.session, context.team_id
     row = find_row(session, ModelRow, team_id, reference)
     if row is None:
         known = ", ".join(names(session, ModelRow, team_id)) or "none"
@@ -96,9 +95,10 @@ def find_model(session: Session, team_id: str, reference: str, store: Store, hub
     return NamedModel(registered, sources.validate_python(row.description), row.name)
 
 
-def _artifact(session: Session, team_id: str, reference: str, store: Store) -> NamedModel:
+def _artifact(context: RequestContext, reference: str) -> NamedModel:
+    session = context.session
     job_id = reference.removeprefix(JOB_PREFIX)
-    query = select(JobRow).where(JobRow.id == job_id, JobRow.team_id == team_id)
+    query = select(JobRow).where(JobRow.id == job_id, JobRow.team_id == context.team_id)
     job = session.scalar(query.with_for_update(read=True, key_share=True))  # its artifact is not deleted meanwhile
     if job is None:
         raise UnknownModel(f"model {reference!r}: there is no job {job_id!r}", param="model")

@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
 from core.errors import InvalidRequest, TooLittleText, UnknownDataset, UnusableDataset
-from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.context import RequestContext
 from core.service.registry.service import find_row, names
 from core.service.registry.tables import DatasetRow
 from core.service.sources.hub_datasets import is_hub_dataset
@@ -44,13 +42,13 @@ class TextNeeds:
         return self.param.partition(".")[0]
 
 
-def resolve_text(session: Session, team_id: str, name: str, needs: TextNeeds, hub: HubFindings) -> TextReference:
+def resolve_text(context: RequestContext, name: str, needs: TextNeeds) -> TextReference:
     """Return the text that a name stands for.
 
     Raises UnknownDataset, UnusableDataset where it holds images, TooLittleText, InvalidRequest, and errors of its
     look-up on the hub.
     """
-    row = find_row(session, DatasetRow, team_id, name)
+    row = find_row(context.session, DatasetRow, context.team_id, name)
     if row is not None:
         if row.images is not None:
             raise UnusableDataset(
@@ -61,7 +59,7 @@ def resolve_text(session: Session, team_id: str, name: str, needs: TextNeeds, hu
     if name == SELF:
         return generated_text(needs)
     if is_hub_dataset(name):
-        dataset = hub.dataset(name, needs.use, needs.param)
+        dataset = context.hub.dataset(name, needs.use, needs.param)
         samples = needs.samples or needs.most
         tokens = None if samples is None else samples * needs.sequence_length
         return HubText(
@@ -74,7 +72,7 @@ def resolve_text(session: Session, team_id: str, name: str, needs: TextNeeds, hu
             characters=None if tokens is None else max(_LEAST_CHARACTERS, tokens * _CHARACTERS_PER_TOKEN),
             is_public=dataset.is_public,
         )
-    known = ", ".join(names(session, DatasetRow, team_id, DatasetRow.images.is_(None))) or "none"
+    known = ", ".join(names(context.session, DatasetRow, context.team_id, DatasetRow.images.is_(None))) or "none"
     raise UnknownDataset(
         f"{needs.param}: there is no dataset {name!r}; registered: {known}. Or name one of the hub (wikitext, c4, "
         "org/name[:config[:split]]), or 'self' for text the model generates",

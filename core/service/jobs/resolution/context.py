@@ -1,0 +1,49 @@
+"""Context in which a request is resolved, and what comes of the part that its model's task decides."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.errors import InvalidRequest
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.teams.principal import Actor, team_of
+from core.settings import Settings
+from core.storage import Store
+from core.validation import RequestObject
+
+
+@dataclass(frozen=True)
+class RequestContext:
+    """Session and caller of a request, and where the names in it are looked up.
+
+    `hub` has what was found there for this request (`HubLookup.of`).
+    """
+
+    session: Session
+    caller: Actor
+    store: Store
+    settings: Settings
+    hub: HubFindings = field(default_factory=HubFindings)
+
+    @property
+    def team_id(self) -> str:
+        return team_of(self.caller)
+
+
+@dataclass(frozen=True)
+class ResolvedInputs:
+    """Parts of a request with their defaults filled in, by their fields, and references to all that they name."""
+
+    parts: Mapping[str, RequestObject | None]
+    sources: Mapping[str, Any]
+
+
+def each_once(names: Sequence[str], field_name: str) -> Iterator[tuple[str, str]]:
+    """Yield the path in the body and the name of each; raises InvalidRequest for a name that is there twice."""
+    for index, name in enumerate(names):
+        param = f"{field_name}.{index}"
+        if name in names[:index]:
+            raise InvalidRequest(f"{param}: {name!r} is named twice", param=param)
+        yield param, name

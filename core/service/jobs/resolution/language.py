@@ -1,0 +1,262 @@
+"""Resolution of jobs on language models: the texts they read, the tasks, the recovery and its teacher."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.engine.architectures.description import ModelDescription
+from core.engine.evaluation.zero_shot_tasks import TASKS
+from core.engine.recovery.completion import check_matching, complete_recovery
+from core.engine.recovery.registry import RECOVERIES
+from core.engine.recovery.request import Recovery, most_sequences, own_sequences, stage_texts
+from core.errors import InvalidRequest, SecateurError, UnsupportedArchitecture
+from core.methods.registry import get_method
+from core.pipeline.recipes.outputs import resolve_output
+from core.pipeline.recipes.request import ResolvedRequest
+from core.pipeline.recipes.validation import calibrated_method, calibrated_variant
+from core.service.jobs.gates import require_measured
+from core.service.jobs.resolution.context import RequestContext, ResolvedInputs, each_once
+from core.service.jobs.resolution.hub_lookup import HubFindings
+from core.service.jobs.resolution.model import ResolvedModel, resolve_model
+from core.service.jobs.resolution.text import SELF, TRAINING_SEED, TextNeeds, generated_text, resolve_text
+from core.service.jobs.schemas import DEFAULT_SEQUENCE_LENGTH, JobBody
+from core.service.sources.hub_datasets import HubDataset
+from core.service.sources.references import HubText, SelfText, TaskReference, TextReference
+from secateur_wire.job_body import Calibration, Evaluation
+
+_TEACHER = "recovery.teacher"
+
+
+def resolve_language_inputs(
+    context: RequestContext, body: JobBody, request: ResolvedRequest, model: ResolvedModel
+) -> ResolvedInputs:
+    """Return what of a job is particular to text; raises the error that names the fault."""
+    return _Resolution(context, body, request, model.description.language_model).inputs()
+
+
+@dataclass(frozen=True)
+class _Resolution:
+    """Resolution of one body, whose request was checked against the model."""
+
+    context: RequestContext
+    body: JobBody
+    request: ResolvedRequest
+    description: ModelDescription
+
+    def inputs(self) -> ResolvedInputs:
+        body = self.body
+        self._require_calibration()
+        output = resolve_output(body.output, self.description, self.request)
+        calibration, text, generated = self._calibration()
+        compensation = self.request.parameters.requested_compensation
+        is_single = calibration is not None and calibration.samples == 1 and not calibration.generated
+        if compensation and compensation.chooses and is_single:
+            raise InvalidRequest(
+                "calibration.samples: compensation that is chosen (auto) holds a sequence aside: give 2 or more",
+                param="calibration.samples",
+            )
+        evaluation, texts = self._evaluation(calibration)
+        require_measured(body.gates, evaluation, self.description.model_task, has_exports=bool(output.exports))
+        recovery, trained = self._recovery(calibration, text)
+        return ResolvedInputs(
+            {"output": output, "calibration": calibration, "evaluation": evaluation, "recovery": recovery},
+            {
+                "calibration": None if text is None else text.model_dump(mode="json"),
+                "generated": None if generated is None else generated.model_dump(mode="json"),
+                "evaluation": [each.model_dump(mode="json") for each in texts],
+                "tasks": [
+                    each.model_dump(mode="json") for each in _resolve_tasks(body.evaluation.tasks, self.context.hub)
+                ],
+                **trained,
+            },
+        )
+
+    def _require_calibration(self) -> None:
+        request, parameters = self.request, self.request.parameters
+        compensation, allocating = parameters.requested_compensation, parameters.allocation_options
+        allocation = None if allocating is None else allocating.measured_allocation
+        needs = calibrated_variant(request.method, request.pattern, parameters).needs.calibration
+        if (needs or compensation or allocation) and self.body.calibration is None:
+            reader = calibrated_method(request.method, parameters).id
+            whose = "compensation" if compensation else f"allocation {allocation!r}" if allocation else reader
+            raise InvalidRequest(
+                f'calibration is required: {whose} measures activations on text, for example "calibration": '
+                '{"dataset": "NAME", "samples": 128, "sequence_length": 512}',
+                param="calibration",
+            )
+
+    def _calibration(self) -> tuple[Calibration | None, TextReference | None, SelfText | None]:
+        """Return the calibration with its defaults, the text of its dataset, and the text the model is to generate."""
+        calibration = self.body.calibration
+        if calibration is None:
+            return None, None, None
+        split = self.request.parameters.split_calibration(calibration.samples)
+        if split is not None and calibration.generated is None and calibration.dataset != SELF:
+            samples, generated = split
+            calibration = calibration.model_copy(update={"samples": samples, "generated": generated})
+        length = _sequence_length(calibration.sequence_length, None, self.description, "calibration.sequence_length")
+        needs = TextNeeds("calibration", "calibration.dataset", calibration.samples, length, calibration.seed)
+        text = resolve_text(self.context, calibration.dataset, needs)
+        if calibration.generated and calibration.dataset == SELF:
+            raise InvalidRequest(
+                f"calibration.generated: with the dataset {SELF!r} the model writes all of it: raise "
+                "calibration.samples",
+                param="calibration.generated",
+            )
+        written = None
+        if calibration.generated:
+            written = generated_text(
+                TextNeeds("calibration", "calibration.generated", calibration.generated, length, calibration.seed)
+            )
+        return calibration.model_copy(update={"sequence_length": length}), text, written
+
+    def _evaluation(self, calibration: Calibration | None) -> tuple[Evaluation, list[TextReference]]:
+        evaluation = self.body.evaluation
+        default = None if calibration is None else calibration.sequence_length
+        length = _sequence_length(evaluation.sequence_length, default, self.description, "evaluation.sequence_length")
+        seed = 0 if calibration is None else calibration.seed
+        texts = [
+            resolve_text(self.context, name, TextNeeds("evaluation", param, evaluation.samples, length, seed))
+            for param, name in each_once(evaluation.datasets, "evaluation.datasets")
+        ]
+        _require_room_for_prompts(evaluation, self.description)
+        return evaluation.model_copy(update={"sequence_length": length}), texts
+
+    def _recovery(
+        self, calibration: Calibration | None, calibration_text: TextReference | None
+    ) -> tuple[Recovery | None, dict[str, Any]]:
+        """Return the recovery with its defaults, None where nothing is trained, and references to texts and teacher."""
+        body = self.body
+        method = get_method(body.method)
+        prunes = method.prunes
+        if body.recovery is None:
+            if prunes or method.measures:
+                return None, {}
+            raise InvalidRequest(
+                f'recovery is required: {body.method} only trains, for example "recovery": {{"method": "lora", '
+                '"dataset": "NAME", "steps": 200}',
+                param="recovery",
+            )
+        recovery = complete_recovery(
+            body.recovery,
+            self.description,
+            calibration.sequence_length if calibration else None,
+            loses_units=self.request.shrinks,
+        )
+        assert recovery.sequence_length is not None
+        length, texts = recovery.sequence_length, []
+        for name, param, stage in stage_texts(recovery):
+            needs = TextNeeds("calibration", param, None, length, recovery.seed, stage.steps * recovery.batch_size)
+            texts.append(resolve_text(self.context, name, needs))
+        text = texts[0] if texts else calibration_text
+        if recovery.dataset is not None:
+            most = most_sequences(recovery)
+            needs = TextNeeds(
+                "calibration", "recovery.dataset", recovery.samples, recovery.sequence_length, recovery.seed, most
+            )
+            text = resolve_text(self.context, recovery.dataset, needs)
+        if text is None:
+            raise InvalidRequest(
+                'recovery.dataset is required, for there is no calibration text to train on: add "dataset": "NAME" to '
+                'recovery, or "calibration": {"dataset": "NAME"} to the job',
+                param="recovery.dataset",
+            )
+        if isinstance(text, SelfText) and recovery.own_text:
+            if body.recovery.own_text:
+                raise InvalidRequest(
+                    f"recovery.own_text: with the dataset {SELF!r} the model writes all of it: leave it out",
+                    param="recovery.own_text",
+                )
+            recovery = recovery.model_copy(update={"own_text": 0.0})
+        sources: dict[str, Any] = {"recovery": [each.model_dump(mode="json") for each in texts or [text]]}
+        if RECOVERIES[recovery.method].learns_from_model:
+            if prunes and recovery.teacher is not None:
+                raise InvalidRequest(
+                    f"{_TEACHER} belongs to method recover: a model that is pruned learns from its own dense self",
+                    param=_TEACHER,
+                )
+            if not prunes:
+                teacher = self._teacher(recovery)
+                recovery = recovery.model_copy(update={"teacher": teacher.pinned})
+                sources["teacher"] = teacher.reference.model_dump(mode="json")
+        if written := own_sequences(recovery):
+            needs = TextNeeds("calibration", "recovery.own_text", written, length, recovery.seed + TRAINING_SEED)
+            sources["own_text"] = generated_text(needs).model_dump(mode="json")
+        return recovery, sources
+
+    def _teacher(self, recovery: Recovery) -> ResolvedModel:
+        named = recovery.teacher
+        if named is None:
+            raise InvalidRequest(
+                f"{_TEACHER} is required: name the model to learn from, for example the one this was pruned from",
+                param=_TEACHER,
+            )
+        try:
+            teacher = resolve_model(self.context, named, self.body.queue)
+        except SecateurError as error:
+            error.param = _TEACHER
+            raise
+        try:
+            described = teacher.description.language_model
+        except UnsupportedArchitecture:
+            raise InvalidRequest(f"{_TEACHER}: {named!r} is no language model", param=_TEACHER) from None
+        if described.vocabulary_size != self.description.vocabulary_size:
+            raise InvalidRequest(
+                f"{_TEACHER}: {named!r} has a vocabulary of {described.vocabulary_size}, the model one of "
+                f"{self.description.vocabulary_size}: distill compares word by word",
+                param=_TEACHER,
+            )
+        check_matching(recovery, self.description, described)
+        return teacher
+
+
+def _require_room_for_prompts(evaluation: Evaluation, description: ModelDescription) -> None:
+    """Require that the model's context has room for the new tokens after the shortest prompt; raises InvalidRequest.
+
+    That prompt is one token after the one that begins a text.
+    """
+    most = description.context_length - 2
+    if evaluation.prompts and evaluation.prompt_tokens > most:
+        raise InvalidRequest(
+            f"evaluation.prompt_tokens: {evaluation.prompt_tokens} new tokens leave no room for a prompt in the "
+            f"model's context of {description.context_length}: ask for at most {most}",
+            param="evaluation.prompt_tokens",
+        )
+
+
+def _sequence_length(requested: int | None, default: int | None, description: ModelDescription, param: str) -> int:
+    if requested is None:
+        return default or min(DEFAULT_SEQUENCE_LENGTH, description.context_length)
+    if requested > description.context_length:
+        raise InvalidRequest(
+            f"{param} {requested} is longer than the model's context of {description.context_length} tokens",
+            param=param,
+        )
+    return requested
+
+
+def _resolve_tasks(names: Sequence[str], hub: HubFindings) -> list[TaskReference]:
+    """Return the tasks of these names; raises InvalidRequest for one unknown or repeated, and errors of its look-up.
+
+    A task that was not looked up on the hub has a local copy in this service's home.
+    """
+    named = []
+    for param, name in each_once(names, "evaluation.tasks"):
+        if name not in TASKS:
+            raise InvalidRequest(f"{param}: there is no task {name!r}; there is {', '.join(TASKS)}", param=param)
+        named.append((param, name))
+    return [_task(name, hub.task(name, param)) for param, name in named]
+
+
+def _task(name: str, dataset: HubDataset | None) -> TaskReference:
+    hub = dataset and HubText(
+        name=name,
+        repository=dataset.repository,
+        revision=dataset.revision,
+        config=dataset.config,
+        split=dataset.split,
+        use="evaluation",
+        characters=None,
+        is_public=dataset.is_public,
+    )
+    return TaskReference(name=name, hub=hub)
