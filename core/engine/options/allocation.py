@@ -29,6 +29,11 @@ class AllocationOptions(BaseModel):
     )
 
     @property
+    def is_listed(self) -> bool:
+        """Return whether each layer's own sparsity is given."""
+        return isinstance(self.allocation, list)
+
+    @property
     def measured_allocation(self) -> str | None:
         """Return the allocation, where a pass over calibration text decides it."""
         return str(self.allocation) if self.allocation in ("owl", "fisher") else None

@@ -47,7 +47,8 @@ def resolve_target(description: Description, request: UnresolvedRequest, target:
         raise InvalidTarget(f"{method} prunes nothing: leave target out", param="target")
     parsed = parse_pattern(request.pattern or info.patterns[0])
     checked = parse_parameters(method, request.parameters, parsed.text)
-    if parsed.is_n_m or isinstance(getattr(checked, "allocation", None), list):
+    allocation = checked.allocation_options
+    if parsed.is_n_m or (allocation is not None and allocation.is_listed):
         fixing = f"pattern {parsed.text!r} fixes" if parsed.is_n_m else "the list in parameters.allocation fixes"
         raise InvalidTarget(
             f"target: {fixing} how much goes: leave target out, or use pattern 'unstructured' and allocation 'uniform'",

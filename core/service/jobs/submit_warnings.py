@@ -26,9 +26,10 @@ def _gate_on_latency(job: Recipe) -> list[str]:
 
 
 def _float16_on_cpu(job: Recipe, devices: Collection[str]) -> list[str]:
-    if getattr(job.parameters, "forward_dtype", None) != "float16" or not devices:
+    propagation = job.parameters.propagation_options
+    if propagation is None or propagation.forward_dtype != "float16":
         return []
-    if fastest_kind(devices).prefers_16_bit:
+    if not devices or fastest_kind(devices).prefers_16_bit:
         return []
     return [
         f"parameters.forward_dtype float16: the workers of queue {job.queue!r} have no GPU. On a CPU the calibration "
