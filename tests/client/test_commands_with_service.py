@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.engine.exporters.packed.files import pack_folder
+from core.engine.exporters.packed.exporter import pack_folder
 from core.storage import Store
 from secateur_wire.weights.packed import SUFFIX
 from tests.api.ended_job import succeeded_job

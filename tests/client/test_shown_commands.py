@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 from sqlalchemy.orm import Session, sessionmaker
 
-from core.engine.exporters.packed.files import pack_folder
+from core.engine.exporters.packed.exporter import pack_folder
 from core.pipeline.reports.model_card import model_card
 from core.pipeline.reports.report import Report
 from core.storage import Store

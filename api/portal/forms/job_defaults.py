@@ -8,9 +8,19 @@ from collections.abc import Sequence
 from api.portal.session import Form
 from core.engine.options.patterns import family_of
 from core.methods.registry import METHODS
-from core.service.plans import texts
 from core.service.plans.assumptions import USUAL_METHODS
-from core.service.plans.job_bodies import RECOVERIES
+from core.service.plans.job_bodies import (
+    CALIBRATION_WORDS,
+    EVALUATION_SAMPLES,
+    EVALUATION_WORDS,
+    PROMPTS,
+    RECOVERIES,
+    calibration_body,
+    choose_set,
+    fitting_sets,
+    sequence_length,
+    sequences_of,
+)
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import ModelSummary
 
@@ -44,8 +54,8 @@ def with_calibration(form: Form, model: ModelSummary, datasets: Sequence[Dataset
         return form
     if not method.variant(form.get("pattern")).needs.calibration:
         return form
-    chosen = texts.choose_set(texts.fitting_sets(model, datasets), texts.CALIBRATION_WORDS)
-    body = texts.calibration_body(model, chosen) or {}
+    chosen = choose_set(fitting_sets(model, datasets), CALIBRATION_WORDS)
+    body = calibration_body(model, chosen) or {}
     return form.or_else({f"calibration.{name}": str(value) for name, value in body.items()})
 
 
@@ -70,19 +80,19 @@ def with_evaluation(form: Form, model: ModelSummary, datasets: Sequence[Dataset]
     """
     if form.get("evaluation.datasets") or form.get("evaluation.tasks"):
         return form
-    fitting = texts.fitting_sets(model, datasets)
+    fitting = fitting_sets(model, datasets)
     others = [each for each in fitting if each.name != form.get("calibration.dataset")]
-    chosen = texts.choose_set(others or fitting, texts.EVALUATION_WORDS)
+    chosen = choose_set(others or fitting, EVALUATION_WORDS)
     if chosen is None:
         return form
     filled = {"evaluation.datasets": chosen.name}
     if chosen.images is None:
         given = form.get("calibration.sequence_length")
-        length = int(given) if given.isdecimal() else texts.sequence_length(model, chosen)
+        length = int(given) if given.isdecimal() else sequence_length(model, chosen)
         if not given:
             filled["evaluation.sequence_length"] = str(length)
-        filled["evaluation.samples"] = str(texts.sequences_of(chosen, length, texts.EVALUATION_SAMPLES))
+        filled["evaluation.samples"] = str(sequences_of(chosen, length, EVALUATION_SAMPLES))
         method = METHODS.get(form.get("method"))
         if method is not None and not method.measures:
-            filled["evaluation.prompts"] = "\n".join(texts.PROMPTS)
+            filled["evaluation.prompts"] = "\n".join(PROMPTS)
     return form.or_else(filled)

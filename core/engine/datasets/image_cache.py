@@ -19,8 +19,7 @@ from PIL import Image
 
 from core.engine.datasets.image_codec import CorruptImages, UnreadableImage, decode_image, is_grayscale
 from core.engine.datasets.image_set import TensorImages
-from core.engine.datasets.image_source import ImageRows, open_rows
-from core.engine.datasets.label_mapping import model_labels
+from core.engine.datasets.image_source import ImageRows, model_labels, open_rows
 from core.engine.datasets.preprocessing import PREPROCESSOR_FILE, Preprocessing
 from core.errors import TooFewImages, UnusableDataset
 

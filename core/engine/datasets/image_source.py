@@ -1,10 +1,11 @@
 """Labelled images on disk: a folder with one folder of images for each class, or a Parquet file.
 
-A Parquet file has a column of images and one of labels. Nothing is decoded here, and no torch is needed.
+A Parquet file has a column of images and one of labels, which are mapped to a model's classes. Nothing is decoded here,
+and no torch is needed.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -220,3 +221,45 @@ def _kept_names(metadata: dict[bytes, bytes] | None, field: str) -> list[str]:
         return []
     is_right = isinstance(kept, list) and all(isinstance(each, str) and len(each) <= _MOST_NAME_LENGTH for each in kept)
     return kept if is_right and len(set(kept)) == len(kept) <= MOST_CLASSES else []
+
+
+_NAMED = 5
+
+
+def model_labels(rows: ImageRows, labels: Sequence[str], name: str, note: Callable[[str], None]) -> list[int]:
+    """Return, for each class of a set, the model's output that stands for it.
+
+    Classes match by name where every class of the set is a label of the model; by number, with a note, where none is,
+    or where the set's labels have no names. Raises UnusableDataset, naming class or row, where only some are, and where
+    a number is none of the model's outputs.
+    """
+    outputs = {label: number for number, label in enumerate(labels)}
+    known = [each in outputs for each in rows.class_names]
+    if rows.class_names and all(known):
+        numbers = [outputs[each] for each in rows.class_names]
+        if numbers != list(range(len(numbers))):
+            note(f"{name}: its classes are in another order than the model's labels; they were matched by name")
+        return numbers
+    if any(known):
+        strange = [each for each, is_known in zip(rows.class_names, known, strict=True) if not is_known]
+        raise UnusableDataset(
+            f"{name}: {', '.join(map(repr, strange[:_NAMED]))}{' …' if len(strange) > _NAMED else ''} "
+            f"{'is no label' if len(strange) == 1 else 'are no labels'} of the model, the other classes are: rename or "
+            "remove",
+            param="label_field",
+        )
+    row = next((row for row, label in enumerate(rows.labels) if label >= len(labels)), None)
+    if row is not None:
+        label = rows.labels[row]
+        named = f" ({rows.class_names[label]!r})" if rows.class_names else ""
+        raise UnusableDataset(
+            f"{name}: {rows.name(row)} has label {label}{named}; the model has {len(labels)} classes, 0 to "
+            f"{len(labels) - 1}",
+            param="label_field",
+        )
+    if rows.class_names:
+        note(
+            f"{name}: none of its class names ({', '.join(rows.class_names[:_NAMED])}"
+            f"{' …' if len(rows.class_names) > _NAMED else ''}) is a label of the model; class k was taken as output k"
+        )
+    return list(range(len(labels)))

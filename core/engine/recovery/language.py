@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from core.engine.architectures.architecture import Architecture
 from core.engine.architectures.description import weight_files
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES, TensorEntry, read_header
 from core.engine.models.accelerator import default_device
@@ -26,7 +27,6 @@ from core.engine.models.tensors import DTYPES, read_tensor, write_tensors
 from core.engine.recovery.activations import kept_activation_bytes
 from core.engine.recovery.completion import complete_recovery
 from core.engine.recovery.implementations import language_recovery
-from core.engine.recovery.mixtures import freeze_experts, trained_of
 from core.engine.recovery.pace import Ending
 from core.engine.recovery.precision import (
     cast_weights,
@@ -35,7 +35,7 @@ from core.engine.recovery.precision import (
     training_precision,
     uncast_weights,
 )
-from core.engine.recovery.protocols import OpenedModel, Teacher
+from core.engine.recovery.protocols import OpenedModel, Teacher, Trainable
 from core.engine.recovery.registry import RECOVERIES
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.sampling import Adaptive, InOrder, Source
@@ -247,3 +247,21 @@ def _facts(
         "linears": sorted(linears),
         "teacher": teacher and teacher.revision,
     }
+
+
+def freeze_experts(model: PreTrainedModel, family: Architecture) -> None:
+    """Leave experts and routers out of training, with whatever of blocks is no linear layer that can be pruned."""
+    experts = family.experts
+    if experts is None:
+        return
+    rows = () if experts.routing is None else experts.routing.rows
+    for block in model.get_submodule(family.blocks).children():
+        for name, parameter in block.named_parameters():
+            is_expert = name.startswith(f"{experts.module}.") or name in rows
+            if is_expert or name.rpartition(".")[0] in family.left_alone or name in family.left_alone:
+                parameter.requires_grad_(False)
+
+
+def trained_of(trainable: Trainable, family: Architecture) -> str:
+    """Return what is trained, as the report names it."""
+    return trainable.trained if family.experts is None else f"{trainable.trained}, outside experts and routers"

@@ -14,7 +14,7 @@ from core.service.jobs.inspection import inspect
 from core.service.jobs.resolution.context import RequestContext
 from core.service.jobs.resolution.text import SELF
 from core.service.jobs.schemas import InspectBody, Inspection
-from core.service.plans import texts
+from core.service.plans.job_bodies import CALIBRATION_WORDS, calibration_body, choose_set, fitting_sets
 from core.service.registry.service import dataset_answer
 from core.service.registry.tables import DatasetRow
 from secateur_wire.base import JsonObject
@@ -66,5 +66,5 @@ def inspect_assuming(context: RequestContext, body: InspectBody) -> Inspection:
 def usual_calibration(session: Session, team_id: str, model: ModelSummary) -> JsonObject | None:
     """Return the calibration on a registered set, else on the model's own text; None where there is nothing."""
     rows = session.scalars(select(DatasetRow).where(DatasetRow.team_id == team_id).limit(_MOST_SETS))
-    chosen = texts.choose_set(texts.fitting_sets(model, [dataset_answer(row) for row in rows]), texts.CALIBRATION_WORDS)
-    return texts.calibration_body(model, chosen)
+    chosen = choose_set(fitting_sets(model, [dataset_answer(row) for row in rows]), CALIBRATION_WORDS)
+    return calibration_body(model, chosen)

@@ -1,6 +1,6 @@
 """Job bodies of plans: texts, measurements, recovery and form of the artifact, as a goal needs them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,13 +9,68 @@ from core.methods.method_info import Variant
 from core.methods.registry import get_method, parse_parameters
 from core.pipeline.recipes.validation import calibrated_variant
 from core.service.jobs.resolution.text import SELF
-from core.service.plans import texts
 from core.service.plans.amounts import PACKED
 from core.service.plans.candidates import JobCandidate
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
 from secateur_wire.models import ModelSummary
 from secateur_wire.plans import Goal, PlanChoice
+
+LENGTH = 512
+"""Tokens of a sequence, where the model's context is not shorter."""
+CALIBRATION_SAMPLES = 128
+"""Sequences to calibrate on, at most."""
+OWN_SAMPLES = 32
+"""Sequences to calibrate on that the model writes itself."""
+EVALUATION_SAMPLES = 64
+"""Sequences to measure on, at most."""
+IMAGES = 1024
+"""Images to calibrate on, at most."""
+PROMPTS = ("The capital of France is", "To keep a rose healthy, prune it")
+"""Prompts that dense and pruned continue, side by side in the report."""
+CALIBRATION_WORDS = ("calibration", "train")
+EVALUATION_WORDS = ("evaluation", "test", "validation")
+"""Words in the names of sets that say what they are for."""
+_CHARACTERS_PER_TOKEN = 6
+"""More than tokenizers make of most texts, so that a text is not asked for more than it has."""
+
+
+def fitting_sets(model: ModelSummary, datasets: Iterable[Dataset]) -> list[Dataset]:
+    """Return the sets that such a model can read: texts, or images of as many classes."""
+    if model.reads_images:
+        return [each for each in datasets if each.images is not None and each.classes == model.classes]
+    return [each for each in datasets if each.images is None]
+
+
+def choose_set(datasets: Sequence[Dataset], words: Sequence[str]) -> Dataset | None:
+    """Return the largest set, of those whose name has one of the words if there are any; None without any set."""
+    named = [each for each in datasets if any(word in each.name for word in words)]
+    return max(named or datasets, key=lambda each: (each.images or 0, each.characters), default=None)
+
+
+def sequence_length(model: ModelSummary, text: Dataset | None) -> int:
+    """Return the tokens of a sequence: no longer than the model's context, nor than the text."""
+    length = min(LENGTH, model.context_length or LENGTH)
+    return length if text is None else max(2, min(length, text.characters // _CHARACTERS_PER_TOKEN))
+
+
+def sequences_of(text: Dataset, length: int, most: int) -> int:
+    """Return how many sequences of a length are taken of a text."""
+    return max(1, min(most, text.characters // (_CHARACTERS_PER_TOKEN * length)))
+
+
+def calibration_body(model: ModelSummary, chosen: Dataset | None, most: int = CALIBRATION_SAMPLES) -> JsonObject | None:
+    """Return a job's calibration on a set, at most so many sequences of it; without one, on the model's own text.
+
+    None where there is no set and the model writes no text.
+    """
+    if model.reads_images:
+        return None if chosen is None else {"dataset": chosen.name, "samples": min(IMAGES, chosen.images or IMAGES)}
+    length = sequence_length(model, chosen)
+    if chosen is None:
+        return {"dataset": SELF, "samples": OWN_SAMPLES, "sequence_length": length}
+    return {"dataset": chosen.name, "samples": sequences_of(chosen, length, most), "sequence_length": length}
+
 
 RECOVERY_MINUTES = 10
 _OWN_EVALUATION = 16
@@ -72,7 +127,7 @@ def choose_texts(
 ) -> Texts:
     """Choose what to calibrate and measure on: `dataset` where it is given, else what is registered."""
     model = summary_of(description)
-    fitting = texts.fitting_sets(model, datasets)
+    fitting = fitting_sets(model, datasets)
     choices: list[PlanChoice] = []
     calibration: JsonObject | None = None
     measures = get_method(candidate.method).measures
@@ -81,7 +136,7 @@ def choose_texts(
         choices += [] if choice is None else [choice]
     used = None if calibration is None else calibration["dataset"]
     others = [each for each in fitting if each.name != used]
-    chosen = texts.choose_set(others or fitting, texts.EVALUATION_WORDS)
+    chosen = choose_set(others or fitting, EVALUATION_WORDS)
     if chosen is None:
         evaluation, why = _unregistered_evaluation(calibration, dataset, measures=measures)
     else:
@@ -91,7 +146,7 @@ def choose_texts(
             why = "the only registered set, which the job calibrates on too: figures will be better than on other text"
     if evaluation:
         if not model.reads_images and not measures:
-            evaluation["prompts"] = list(texts.PROMPTS)
+            evaluation["prompts"] = list(PROMPTS)
         choices.append(PlanChoice(field="evaluation.datasets", value=evaluation["datasets"], reason=why))
     return Texts(calibration, evaluation, choices)
 
@@ -100,21 +155,21 @@ def _calibration(
     candidate: JobCandidate, model: ModelSummary, fitting: Sequence[Dataset], dataset: str | None
 ) -> tuple[JsonObject | None, PlanChoice | None]:
     registered = {each.name: each for each in fitting}
-    chosen = registered.get(dataset) if dataset else texts.choose_set(fitting, texts.CALIBRATION_WORDS)
+    chosen = registered.get(dataset) if dataset else choose_set(fitting, CALIBRATION_WORDS)
     why = "the text that was asked for" if dataset else "a registered set"
     if chosen is not None and not dataset:
         why = (
             "registered, and its name says what it is for"
-            if any(word in chosen.name for word in texts.CALIBRATION_WORDS)
+            if any(word in chosen.name for word in CALIBRATION_WORDS)
             else "the largest registered set that fits the model"
         )
     if chosen is None and dataset not in (None, SELF):  # not registered, so that nothing is known of it
-        body: JsonObject | None = {"dataset": dataset, "samples": texts.IMAGES}
+        body: JsonObject | None = {"dataset": dataset, "samples": IMAGES}
         if not model.reads_images:
-            length = texts.sequence_length(model, None)
+            length = sequence_length(model, None)
             body = {"dataset": dataset, "samples": candidate.sequences, "sequence_length": length}
     else:
-        body = texts.calibration_body(model, chosen, candidate.sequences)
+        body = calibration_body(model, chosen, candidate.sequences)
     if body is None:
         return None, None
     if chosen is None and dataset is None:
@@ -127,11 +182,11 @@ def _registered_evaluation(
 ) -> JsonObject:
     if chosen.images is not None:
         return {"datasets": [chosen.name]}
-    length = texts.sequence_length(model, chosen)
+    length = sequence_length(model, chosen)
     given = None if calibration is None else calibration.get("sequence_length")
     if isinstance(given, int):
         length = min(length, given)
-    samples = texts.sequences_of(chosen, length, most or texts.EVALUATION_SAMPLES)
+    samples = sequences_of(chosen, length, most or EVALUATION_SAMPLES)
     return {"datasets": [chosen.name], "sequence_length": length, "samples": samples}
 
 
@@ -150,7 +205,7 @@ def _unregistered_evaluation(
         )
     if length is None:
         return {"datasets": [dataset]}, "no other set is registered"
-    evaluation = {"datasets": [dataset], "sequence_length": length, "samples": texts.EVALUATION_SAMPLES}
+    evaluation = {"datasets": [dataset], "sequence_length": length, "samples": EVALUATION_SAMPLES}
     return evaluation, "no text is registered: the evaluation part of the same source"
 
 

@@ -20,12 +20,12 @@ from core.service.jobs.schemas import JobBody
 from core.service.plans import wording
 from core.service.plans.amounts import Scale, scale_for
 from core.service.plans.candidates import JobCandidate
-from core.service.plans.choices import choice, choose_recovery, size_choices
 from core.service.plans.evidence import Question
 from core.service.plans.figures import LossEstimates, seconds_figure, size_figure
 from core.service.plans.job_bodies import Texts, body_of, choose_texts
 from core.service.plans.outcomes import recovery_of, setting_of, shipped_outcomes
 from core.service.plans.past_jobs import Lost, descent_of, outcomes_of_jobs, subject_of
+from core.service.plans.wording import choice, choose_recovery, size_choices
 from secateur_wire.base import JsonObject
 from secateur_wire.datasets import Dataset
 from secateur_wire.jobs import Estimate

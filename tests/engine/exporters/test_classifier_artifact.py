@@ -22,7 +22,7 @@ from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.evaluation.classifier_reload_check import classifier_reload_check, write_expected
 from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
 from core.engine.exporters.onnx.graph import export_onnx
-from core.engine.exporters.packed.files import pack_folder
+from core.engine.exporters.packed.exporter import pack_folder
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.errors import ReloadCheckFailed, UnsupportedArchitecture
 from core.pipeline.reports.classifier_card import TASK

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from core.engine.exporters.hashed.files import hash_file, hash_folder
-from core.engine.exporters.hashed.fit import bucket_values, collision_rate, collisions_by_sparsity, expand, share
+from core.engine.exporters.hashed.classifier import bucket_values, collision_rate, collisions_by_sparsity, expand, share
+from core.engine.exporters.hashed.exporter import hash_file, hash_folder
 from core.engine.exporters.hashed.sharing import HashSharing, expected_collision_rate, sharing_of
 from secateur_wire.weights.hashed import bucket_and_sign, expand_file
 from secateur_wire.weights.packed import CorruptPackedFile, unpack_folder

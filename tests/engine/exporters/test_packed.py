@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from core.engine.evaluation.reload_check import reload_check
-from core.engine.exporters.packed.files import pack_file, pack_folder
+from core.engine.exporters.packed.exporter import pack_file, pack_folder
 from secateur_wire.weights.packed import CorruptPackedFile, unpack_file, unpack_folder
 from tests.engine.sweeping import save, sweep
 from tests.engine.tiny import make_model

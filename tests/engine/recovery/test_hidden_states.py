@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.engine.models.folder import open_model
 from core.engine.recovery.completion import check_matching, complete_image_recovery
-from core.engine.recovery.distill.hidden_states import matched_layers, mean_error, relative_error
+from core.engine.recovery.distill.method import matched_layers, mean_error, relative_error
 from core.engine.recovery.protocols import Teacher
 from core.engine.recovery.request import Recovery
 from core.errors import InvalidRequest

@@ -17,7 +17,7 @@ from core.engine.models.folder import open_model
 from core.engine.pruning.streams.measure import measure
 from core.engine.recovery.adapters import add_adapters, merge_adapters
 from core.engine.recovery.completion import complete_recovery
-from core.engine.recovery.distill.predictions import are_kept
+from core.engine.recovery.distill.method import are_kept
 from core.engine.recovery.language import Recovered, recover
 from core.engine.recovery.pace import Pace, rate
 from core.engine.recovery.protocols import Teacher

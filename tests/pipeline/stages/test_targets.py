@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 
 from core.engine.architectures.description import inspect_folder
 from core.engine.exporters.huggingface import write_checkpoint
-from core.engine.exporters.packed.files import pack_folder
+from core.engine.exporters.packed.exporter import pack_folder
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.results import PruneResult
 from core.engine.removals.run import language_run

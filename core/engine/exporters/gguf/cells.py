@@ -1,11 +1,24 @@
-"""Cells of the matrix that can be written: architectures of transformers, and what may have gone from a model."""
+"""Cells of the matrix that can be written: architectures of transformers, and what may have gone from a model.
 
+The architectures are those of the modules of `families`.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from core.discovery import declared
 from core.engine.architectures.description import ModelDescription, require_structure
+from core.engine.architectures.registry import LANGUAGE_ARCHITECTURES
 from core.engine.cuts.losses import Losses
+from core.engine.exporters.gguf import families
 from core.engine.exporters.gguf.family import GgufFamily, GgufForm
 from core.engine.exporters.gguf.refusal import PARAM
-from core.engine.exporters.gguf.registry import FAMILIES
 from core.errors import InvalidRequest
+
+_DECLARED: Iterator[GgufFamily] = declared(families, "FAMILY")
+_BY_NAME = {each.architecture: each for each in _DECLARED}
+FAMILIES: Final = {name: _BY_NAME[name] for name in LANGUAGE_ARCHITECTURES if name in _BY_NAME}
+"""Families by architecture, in the order of these."""
 
 
 def written_form(

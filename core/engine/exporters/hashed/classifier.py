@@ -1,19 +1,92 @@
-"""Weight sharing by a hash (HashedNets, Chen et al. 2015, arXiv:1504.04788) of a classifier's linear layers."""
+"""Weight sharing by a hash (HashedNets, Chen et al. 2015, arXiv:1504.04788) of a classifier's linear layers.
+
+The paper trains the shared values from the start; here they are fitted to the existing weights. Only surviving weights
+are hashed: the more are pruned, the fewer share a bucket. The hash is that of `secateur_wire.weights.hashed`, which
+also expands.
+"""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import torch
 from pydantic import JsonValue
-from torch import nn
+from torch import Tensor, nn
 
 from core.engine.architectures.layer_shape import LinearShape
 from core.engine.checkpoints.safetensors_header import WEIGHT_DTYPES
-from core.engine.exporters.hashed.fit import collision_rate, collisions_by_sparsity, share
-from core.engine.exporters.hashed.sharing import expected_collision_rate, sharing_of
+from core.engine.exporters.hashed.sharing import HashSharing, expected_collision_rate, sharing_of
 from core.engine.models.classifier import ClassifierFolder
 from core.engine.models.tensors import DTYPES
 from core.errors import InvalidRequest
+from secateur_wire.weights.hashed import bucket_and_sign
+
+
+def bucket_values(weight_OI: Tensor, sharing: HashSharing) -> Tensor:
+    """Return v, [buckets], float32: the least-squares fit to the weights that are not zero.
+
+    Σ_i (w_i − ξ_i·v_h(i))² is least where v_k is the mean of ξ_i·w_i over h(i) = k; buckets without a weight hold 0.
+    """
+    buckets_N, signs_N = _hashed(weight_OI, sharing)
+    survives_N = weight_OI.reshape(-1) != 0
+    signed_N = weight_OI.reshape(-1).double() * signs_N
+    sums_K = torch.zeros(sharing.buckets, dtype=torch.float64, device=weight_OI.device)
+    sums_K.index_add_(0, buckets_N[survives_N], signed_N[survives_N])
+    counts_K = torch.bincount(buckets_N[survives_N], minlength=sharing.buckets)
+    return (sums_K / counts_K.clamp(min=1)).float()
+
+
+def expand(values_K: Tensor, survives_OI: Tensor, sharing: HashSharing) -> Tensor:
+    """Return ŵ_i = ξ_i·v_h(i) where a weight survives, else 0 (eq. 8), in the dtype of the values."""
+    buckets_N, signs_N = _hashed(survives_OI, sharing)
+    weight_OI = (values_K[buckets_N] * signs_N.to(values_K.dtype)).reshape(survives_OI.shape)
+    return torch.where(survives_OI, weight_OI, torch.zeros_like(weight_OI))
+
+
+def share(weight_OI: Tensor, sharing: HashSharing, dtype: torch.dtype) -> Tensor:
+    """Return the layer with its weights shared, float32, exactly representable in `dtype`, in which it is stored."""
+    values_K = bucket_values(weight_OI, sharing).to(dtype)
+    return expand(values_K, weight_OI != 0, sharing).float()
+
+
+def collision_rate(survives_OI: Tensor, sharing: HashSharing) -> float:
+    """Return the share of surviving weights that are not alone in their bucket."""
+    buckets_N, _ = _hashed(survives_OI, sharing)
+    counts_K = torch.bincount(buckets_N[survives_OI.reshape(-1)], minlength=sharing.buckets)
+    total = int(counts_K.sum())
+    return float(counts_K[counts_K > 1].sum()) / total if total else 0.0
+
+
+@dataclass(frozen=True)
+class Collisions:
+    """The collision rate counted at a sparsity, and the one a random hash would have on average."""
+
+    sparsity: float
+    measured: float
+    expected: float
+
+
+def collisions_by_sparsity(weight_OI: Tensor, sharing: HashSharing, sparsities: Sequence[float]) -> list[Collisions]:
+    """Measure the collision rate with the smallest weights pruned; sparsities below the layer's own are left out."""
+    order_N = weight_OI.reshape(-1).abs().argsort(descending=True, stable=True)
+    alive = int((weight_OI != 0).sum())
+    rates = []
+    for sparsity in sparsities:
+        kept = weight_OI.numel() - round(sparsity * weight_OI.numel())
+        if kept > alive:
+            continue
+        survives_N = torch.zeros(weight_OI.numel(), dtype=torch.bool, device=weight_OI.device)
+        survives_N[order_N[:kept]] = True
+        measured = collision_rate(survives_N.reshape(weight_OI.shape), sharing)
+        rates.append(Collisions(sparsity, measured, expected_collision_rate(kept, sharing.buckets)))
+    return rates
+
+
+def _hashed(matrix_OI: Tensor, sharing: HashSharing) -> tuple[Tensor, Tensor]:
+    """Return bucket and sign, −1 or 1, of every weight, both int64, in row-major order."""
+    bucket, is_negative = bucket_and_sign(0, matrix_OI.numel(), seed=sharing.seed, buckets=sharing.buckets)
+    signs_N = 1 - 2 * torch.from_numpy(is_negative).to(torch.int64)
+    return torch.from_numpy(bucket).to(matrix_OI.device), signs_N.to(matrix_OI.device)
+
 
 _SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
 """Sparsities at which collisions are counted, from the layer's own on."""

@@ -1,18 +1,147 @@
-"""Exporter of weights shared by a hash (HashedNets, Chen et al. 2015, arXiv:1504.04788)."""
+"""Exporter of weights shared by a hash (HashedNets, Chen et al. 2015, arXiv:1504.04788): bucket values, mask and seed.
 
-from collections.abc import Sequence
+A hashed file is valid safetensors. A shared tensor `w` of the dense file is stored as `w.buckets` (its values, in its
+own dtype) and, where any of its weights are zero, `w.bitmask` (U8, one bit a weight, lowest bit first); every other
+tensor as it is. The metadata hold each shared tensor's seed, and the dense file's own header and SHA-256, so that the
+reader, `secateur_wire.weights.hashed`, gives back the dense file byte for byte.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 from pydantic import BaseModel
 from torch import nn
 
 from core.engine.architectures.layer_shape import LinearShape
+from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 from core.engine.exporters.hashed.classifier import share_linears
-from core.engine.exporters.hashed.files import hash_folder
 from core.engine.exporters.hashed.sharing import HashSharing
 from core.engine.exporters.protocols import ClassifierPreparation, FolderExporter
+from core.engine.exporters.safetensors_parts import (
+    UNSIGNED,
+    StoredTensor,
+    chunks,
+    mask_bytes,
+    unchanged_tensor,
+    weight_bytes,
+    write_at,
+    write_header,
+)
 from core.engine.models.classifier import ClassifierFolder
+from core.storage.store import HASHED_SUFFIX
 from secateur_wire.base import JsonObject
+from secateur_wire.weights.hashed import bucket_and_sign
+
+
+@dataclass(frozen=True)
+class HashedSize:
+    """Sizes of one weight file in bytes, dense and hashed, and the SHA-256 of the dense file."""
+
+    dense: int
+    hashed: int
+    dense_sha256: str
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """A tensor's bucket values as bits, and its bitmask, None where every weight survives."""
+
+    values: bytes
+    mask: bytes | None
+
+    def parts(self, tensor: TensorEntry, buckets: int) -> list[StoredTensor]:
+        width = weight_bytes(tensor)
+        parts = [StoredTensor(f"{tensor.name}.buckets", tensor.dtype, (buckets,), len(self.values), width)]
+        if self.mask is not None:
+            parts.append(StoredTensor(f"{tensor.name}.bitmask", "U8", (len(self.mask),), len(self.mask), 1))
+        return parts
+
+
+def hash_folder(folder: Path, sharings: Mapping[str, HashSharing]) -> JsonObject:
+    """Replace the weight files of a checkpoint by hashed ones; `sharings` holds the hash of each shared tensor by name.
+
+    The dense files are deleted once all hashed ones are written. Returns the entry of the report, in the form of packed
+    artifacts: `bytes` and `dense_bytes` of the weight files, and the dense files they restore. Raises ValueError where
+    the values of a tensor are not shared as its hash says.
+    """
+    files = sorted(file for file in folder.glob("*.safetensors") if not file.name.endswith(HASHED_SUFFIX))
+    sizes = {file.name: hash_file(file, file.with_suffix(HASHED_SUFFIX), sharings) for file in files}
+    for file in files:
+        file.unlink()
+    return {
+        "bytes": sum(size.hashed for size in sizes.values()),
+        "dense_bytes": sum(size.dense for size in sizes.values()),
+        "restores": {name: {"bytes": size.dense, "sha256": size.dense_sha256} for name, size in sizes.items()},
+    }
+
+
+def hash_file(dense: Path, hashed: Path, sharings: Mapping[str, HashSharing]) -> HashedSize:
+    """Write `hashed` from `dense`, both safetensors; one shared tensor is in memory at a time, twice read.
+
+    Raises ValueError where a tensor's weights are not what its sharing gives: nothing would restore them.
+    """
+    tensors = sorted(read_header(dense).values(), key=lambda each: each.start)
+    shared = {each.name: sharings[each.name] for each in tensors if each.name in sharings}
+    with dense.open("rb") as source:
+        digest = hashlib.file_digest(source, "sha256").hexdigest()
+        source.seek(0)
+        header = source.read(*struct.unpack("<Q", source.read(8)))
+        parts = [
+            part
+            for tensor in tensors
+            for part in (
+                _shared(source, tensor, shared[tensor.name]).parts(tensor, shared[tensor.name].buckets)
+                if tensor.name in shared
+                else [unchanged_tensor(tensor)]
+            )
+        ]
+        if len({part.name for part in parts}) < len(parts):
+            raise ValueError(f"{dense.name} has tensors of names that hashing uses")
+        metadata = {
+            "format": "secateur-hashed",
+            "version": "1",
+            "dense_header": header.decode(),
+            "dense_sha256": digest,
+            "hashed": json.dumps({name: each.seed for name, each in shared.items()}),
+        }
+        with hashed.open("wb") as target:
+            places = write_header(target, metadata, sorted(parts, key=lambda part: -part.alignment))
+            for tensor in tensors:
+                if tensor.name not in shared:
+                    write_at(target, places[tensor.name], chunks(source, tensor))
+                    continue
+                hashed_tensor = _shared(source, tensor, shared[tensor.name])
+                write_at(target, places[f"{tensor.name}.buckets"], [hashed_tensor.values])
+                if hashed_tensor.mask is not None:
+                    write_at(target, places[f"{tensor.name}.bitmask"], [hashed_tensor.mask])
+            target.flush()
+            os.fsync(target.fileno())
+    return HashedSize(dense.stat().st_size, hashed.stat().st_size, digest)
+
+
+def _shared(source: BinaryIO, tensor: TensorEntry, sharing: HashSharing) -> _Shared:
+    """Read back the bucket values of a tensor, bit by bit: a sign is one bit of a float, whatever its width."""
+    if tensor.dtype not in ("F64", "F32", "F16", "BF16"):
+        raise ValueError(f"{tensor.name} is stored as {tensor.dtype}, shared weights are floats")
+    dtype = UNSIGNED[tensor.dtype]
+    weights = np.frombuffer(b"".join(chunks(source, tensor)), dtype)
+    survives = weights != 0
+    buckets, is_negative = bucket_and_sign(0, len(weights), seed=sharing.seed, buckets=sharing.buckets)
+    sign_bits = is_negative.astype(dtype) << dtype(8 * weight_bytes(tensor) - 1)
+    values = np.zeros(sharing.buckets, dtype)
+    values[buckets[survives]] = (weights ^ sign_bits)[survives]
+    if not np.array_equal(np.where(survives, values[buckets] ^ sign_bits, 0), weights):
+        raise ValueError(f"{tensor.name} is not shared over {sharing.buckets} buckets by seed {sharing.seed}")
+    mask = None if survives.all() else np.packbits(survives, bitorder="little").tobytes()
+    assert mask is None or len(mask) == mask_bytes(tensor)
+    return _Shared(values.tobytes(), mask)
 
 
 class _Layer(BaseModel):

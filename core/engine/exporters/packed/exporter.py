@@ -1,10 +1,143 @@
-"""Exporter of packed files."""
+"""Exporter of packed files: in each weight file, pruned tensors become a bitmask and the values kept.
 
+A packed file is valid safetensors. A tensor `w` of the dense file that is worth it is stored as `w.values` (its values
+whose bits are not all zero, in order, in its own dtype) and `w.bitmask` (U8, one bit a weight, lowest bit first, the
+last byte filled up with zeros); every other tensor is stored as it is. The metadata hold the dense file's own header
+and SHA-256, so that the reader, `secateur_wire.weights.packed`, gives back the dense file byte for byte. Values come
+first, widest dtype first, then bitmasks: each tensor begins at a multiple of its width.
+
+A weight of b bits and sparsity s takes 1 + (1 − s) b bits. Memory is bounded by a few chunks, whatever the tensor.
+"""
+
+import hashlib
+import math
+import os
+import struct
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from core.engine.exporters.packed.files import pack_folder
+import numpy as np
+
+from core.engine.checkpoints.safetensors_header import TensorEntry, read_header
 from core.engine.exporters.protocols import FolderExporter
+from core.engine.exporters.safetensors_parts import (
+    UNSIGNED,
+    StoredTensor,
+    chunks,
+    mask_bytes,
+    unchanged_tensor,
+    weight_bytes,
+    write_at,
+    write_header,
+)
+from core.storage.store import PACKED_SUFFIX
 from secateur_wire.base import JsonObject
+
+
+@dataclass(frozen=True)
+class PackedSize:
+    """Sizes of one weight file in bytes: `dense` and `packed` are whole files, `bound` is the theoretical size.
+
+    `bound` counts 1 + (1 − s) b bits for each weight of a packed tensor, where s and b are the tensor's sparsity and
+    width; every other tensor counts as it is.
+    """
+
+    dense: int
+    packed: int
+    bound: int
+    dense_sha256: str
+
+
+def pack_folder(folder: Path) -> JsonObject:
+    """Replace the weight files of a checkpoint by packed ones; what that came to, for the report.
+
+    `bytes`, `dense_bytes` and `bound_bytes` are of the weight files; `restores` names the dense files they give back,
+    with size and SHA-256. Config, index and tokenizer stay as they are. The dense files go once all are packed.
+    """
+    dense_files = sorted(file for file in folder.glob("*.safetensors") if not file.name.endswith(PACKED_SUFFIX))
+    sizes = {file: pack_file(file, file.with_suffix(PACKED_SUFFIX)) for file in dense_files}
+    for file in dense_files:
+        file.unlink()
+    return {
+        "bytes": sum(size.packed for size in sizes.values()),
+        "dense_bytes": sum(size.dense for size in sizes.values()),
+        "bound_bytes": sum(size.bound for size in sizes.values()),
+        "restores": {file.name: {"bytes": size.dense, "sha256": size.dense_sha256} for file, size in sizes.items()},
+    }
+
+
+def pack_file(dense: Path, packed: Path) -> PackedSize:
+    """Write `packed` from `dense`, both safetensors; reads it twice, to count and to write."""
+    tensors = sorted(read_header(dense).values(), key=lambda each: each.start)
+    with dense.open("rb") as source:
+        prefix = source.read(8)
+        header = source.read(*struct.unpack("<Q", prefix))
+        digest = hashlib.sha256(prefix + header)
+        survivors = {tensor.name: _count(source, tensor, digest) for tensor in tensors}
+        is_packed = {
+            tensor.name: tensor.dtype in UNSIGNED
+            and survivors[tensor.name] * weight_bytes(tensor) + mask_bytes(tensor) < tensor.end - tensor.start
+            for tensor in tensors
+        }
+        parts = [
+            part
+            for tensor in tensors
+            for part in (
+                _packed_parts(tensor, survivors[tensor.name]) if is_packed[tensor.name] else [unchanged_tensor(tensor)]
+            )
+        ]
+        if len({part.name for part in parts}) < len(parts):
+            raise ValueError(f"{dense.name} has tensors of names that packing uses")
+        metadata = {
+            "format": "secateur-packed",
+            "version": "1",
+            "dense_header": header.decode(),
+            "dense_sha256": digest.hexdigest(),
+        }
+        with packed.open("wb") as target:
+            places = write_header(target, metadata, sorted(parts, key=lambda part: -part.alignment))
+            for tensor in tensors:
+                if is_packed[tensor.name]:
+                    _write_packed(source, target, tensor, places)
+                else:
+                    write_at(target, places[tensor.name], chunks(source, tensor))
+            target.flush()
+            os.fsync(target.fileno())
+    bits = sum(
+        tensor.numel + 8 * weight_bytes(tensor) * survivors[tensor.name]
+        if is_packed[tensor.name]
+        else 8 * (tensor.end - tensor.start)
+        for tensor in tensors
+    )
+    return PackedSize(dense.stat().st_size, packed.stat().st_size, math.ceil(bits / 8), digest.hexdigest())
+
+
+def _count(source: BinaryIO, tensor: TensorEntry, digest: "hashlib._Hash") -> int:
+    """Return how many weights have bits that are not all zero; adds the tensor's bytes to the digest of the file."""
+    count = 0
+    for chunk in chunks(source, tensor):
+        digest.update(chunk)
+        if tensor.dtype in UNSIGNED:
+            count += int(np.count_nonzero(np.frombuffer(chunk, UNSIGNED[tensor.dtype])))
+    return count
+
+
+def _packed_parts(tensor: TensorEntry, survivors: int) -> tuple[StoredTensor, ...]:
+    width, mask = weight_bytes(tensor), mask_bytes(tensor)
+    return (
+        StoredTensor(f"{tensor.name}.values", tensor.dtype, (survivors,), survivors * width, width),
+        StoredTensor(f"{tensor.name}.bitmask", "U8", (mask,), mask, 1),
+    )
+
+
+def _write_packed(source: BinaryIO, target: BinaryIO, tensor: TensorEntry, places: dict[str, int]) -> None:
+    values, mask = places[f"{tensor.name}.values"], places[f"{tensor.name}.bitmask"]
+    for chunk in chunks(source, tensor):
+        weights = np.frombuffer(chunk, UNSIGNED[tensor.dtype])
+        survives = weights != 0
+        values = write_at(target, values, [weights[survives].tobytes()])
+        mask = write_at(target, mask, [np.packbits(survives, bitorder="little").tobytes()])
 
 
 class Packing(FolderExporter):

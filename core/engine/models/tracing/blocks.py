@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from core.engine.models.hooks import removed_after
 from core.engine.models.tracing.build import vocabulary_size
-from core.engine.models.tracing.constant_weights import ConstantWeights
+from core.engine.models.tracing.provenance import ConstantWeights
 from core.errors import UnsupportedArchitecture
 
 BATCH, LENGTH = 2, 7

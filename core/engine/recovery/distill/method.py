@@ -3,7 +3,16 @@
 The loss is T² · KL(teacher ‖ student), whose gradient is about as large at every temperature. Where it is asked for,
 that is averaged with the loss of what is right, as in the paper: the token that the text goes on with, or an image's
 label; and the error of the hidden states behind the blocks is added, times a weight.
+
+Hidden states are compared as they are, in the residual stream behind a block: what is pruned here keeps their size, so
+that it needs no projection as in TinyBERT (Jiao 2020, arXiv:1909.10351). A block that stays is matched with the last
+dense block before the next one that stays, so that it learns to do what those removed between them did. Minitron
+(Muralidharan 2024, arXiv:2407.14679) adds such a term to that of the predictions, too.
 """
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +20,112 @@ from torch.nn import functional
 
 from core.engine.datasets.image_set import ImageSet
 from core.engine.models.folder import ModelFolder
+from core.engine.models.hooks import removed_after
 from core.engine.models.loading import load_model
+from core.engine.models.tracing.blocks import first_output
 from core.engine.recovery.completion import check_matching
-from core.engine.recovery.distill.divergence import Labels, divergence
-from core.engine.recovery.distill.hidden_states import matched_layers, mean_error, outputs_of
-from core.engine.recovery.distill.predictions import Predictions, are_kept
+from core.engine.recovery.distill.divergence import Labels, TopWords, divergence, row_slices, softened
+from core.engine.recovery.distill.info import INFO, TOP_WORDS, USES_TO_KEEP
 from core.engine.recovery.losses import Loss, image_logits
 from core.engine.recovery.protocols import ClassifierRecovery, LanguageRecovery, OpenedModel, Trainable
 from core.engine.recovery.request import Recovery
 from core.engine.recovery.trainable import all_but_embeddings, every_parameter, low_rank_adapters
 from core.errors import InvalidRequest
+
+
+def are_kept(sequences: int, length: int, uses: int) -> bool:
+    """Return whether predictions are kept: each used often enough, on average, and all of them within the bound."""
+    is_repeated = uses >= USES_TO_KEEP * sequences
+    return is_repeated and sequences * length * INFO.token_bytes <= INFO.most_kept_bytes
+
+
+class Predictions:
+    """Predictions of a teacher at a temperature, for sequences of tokens [batch, time]."""
+
+    def __init__(self, teacher: nn.Module, temperature: float, *, keeps: bool) -> None:
+        self._teacher = teacher
+        self._temperature = temperature
+        self._kept: dict[bytes, TopWords] | None = {} if keeps else None
+
+    @torch.no_grad()
+    def of(self, tokens_BT: Tensor) -> Tensor | TopWords:
+        """Return the logits [batch · time, vocabulary], or what is kept of them.
+
+        What is kept is computed one sequence at a time. It does not depend on the others of a batch then, so that a
+        resumed run, which computes it again, has the same to the last bit, and needs no copy of it on disk.
+        """
+        if self._kept is None:
+            return self._logits(tokens_BT)
+        parts = []
+        for sequence_T in tokens_BT:
+            key = hashlib.blake2b(sequence_T.cpu().numpy().tobytes(), digest_size=16).digest()
+            if key not in self._kept:
+                self._kept[key] = self._top_words(sequence_T[None])
+            parts.append(self._kept[key])
+        return TopWords.joined(parts)
+
+    def _logits(self, tokens_BT: Tensor) -> Tensor:
+        logits_BTV: Tensor = self._teacher(input_ids=tokens_BT, use_cache=False).logits
+        return logits_BTV.flatten(0, 1)
+
+    def _top_words(self, tokens_1T: Tensor) -> TopWords:
+        logits_TV = self._logits(tokens_1T)
+        return TopWords.joined(
+            [
+                TopWords.of(softened(logits_TV[start:end], self._temperature), TOP_WORDS)
+                for start, end in row_slices(logits_TV)
+            ]
+        )
+
+
+_LEAST_SIZE = 0.01
+"""Least mean square of a dimension, as a share of the median dimension's: smaller ones are taken to have that."""
+
+
+def matched_layers(layers: int, removed: Collection[int]) -> list[int]:
+    """Return, for each layer that stays of so many, the number of the dense layer behind which it is matched."""
+    left = [layer for layer in range(layers) if layer not in removed]
+    return [following - 1 for following in [*left[1:], layers]]
+
+
+@contextmanager
+def outputs_of(blocks: Iterable[nn.Module]) -> Iterator[list[Tensor]]:
+    """Yield a list that is filled, as a model runs, with the hidden states that some of its blocks give, in order.
+
+    Outside the context nothing is kept: a block that runs again in the backward, to save activations, adds nothing.
+    """
+    outputs: list[Tensor] = []
+
+    def keep(module: nn.Module, arguments: object, output: object) -> None:
+        hidden = first_output(output)
+        assert hidden is not None
+        outputs.append(hidden)
+
+    with removed_after([block.register_forward_hook(keep) for block in blocks]):
+        yield outputs
+
+
+def mean_error(given: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """Return the mean over blocks of the relative error of their hidden states, which does not wait for the device."""
+    return torch.stack([relative_error(*pair) for pair in zip(given, wanted, strict=True)]).mean()
+
+
+def relative_error(given_BTH: Tensor, wanted_BTH: Tensor) -> Tensor:
+    """Return the mean over sequences and dimensions of Σ(given - wanted)² / Σ wanted², both sums over positions.
+
+    Each dimension is measured by its own size in the sequence, not by the length of the whole vector. At the first
+    token, and at some delimiters, a few dimensions are hundreds of times as large as all others (massive activations,
+    Sun 2024, arXiv:2402.17762): relative to the whole vector the error would be that of these few. Here one of them is
+    one of many dimensions, and the first token decides about it alone. It depends on no other sequence, so not on how a
+    batch is divided. Computed in float32, or in float64 where that is given.
+    """
+    dtype = torch.promote_types(given_BTH.dtype, torch.float32)
+    given_BTH, wanted_BTH = given_BTH.to(dtype), wanted_BTH.to(dtype)
+    size_BH = wanted_BTH.square().mean(-2)
+    middle_B1 = size_BH.sort(-1).values[..., size_BH.shape[-1] // 2, None]
+    size_BH = torch.maximum(size_BH, _LEAST_SIZE * middle_B1).clamp_min(torch.finfo(dtype).tiny)
+    return ((given_BTH - wanted_BTH).square().mean(-2) / size_BH).mean()
+
 
 _TEACHER = "recovery.teacher"
 

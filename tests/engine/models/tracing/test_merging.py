@@ -3,7 +3,7 @@
 from pydantic import JsonValue
 
 from core.engine.models.tracing.configuration import open_config
-from core.engine.models.tracing.merging import merged_groups
+from core.engine.models.tracing.discover import merged_groups
 from core.engine.models.tracing.resizing import narrowed, shortened
 
 
