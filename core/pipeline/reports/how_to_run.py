@@ -3,9 +3,9 @@
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from core.engine.architectures.classifier_architecture import CLASSIFICATION
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.exporters.registry import ADDED
-from core.pipeline.reports.classifier_card import TASK
 from core.pipeline.reports.report import Report, Verification
 from secateur_wire.metrics import Metrics
 from secateur_wire.ways import WayToRun
@@ -19,7 +19,7 @@ def ways_to_run(report: Report, metrics: Metrics, files: Collection[str], folder
     """Return the ways to run an artifact of these files in a folder; none where there is no model."""
     if "config.json" not in files:
         return []
-    if report.model is not None and report.model.task == TASK:
+    if report.model is not None and report.model.task == CLASSIFICATION:
         return _of_classifier(report.verification or Verification(), files, folder)
     verification = report.verification or Verification()
     return [*_of_language_model(verification, files, folder), *_of_added_files(metrics, files, folder)]

@@ -2,20 +2,25 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from core.engine.exporters.registry import ADDED, OFFERED
 from core.methods.registry import get_method
 from core.pipeline.recipes.recipe import Recipe
-from core.pipeline.reports import classifier_card
+from core.pipeline.reports.card_parts import CardParts
+from core.pipeline.reports.classifier_card import ClassifierCard
+from core.pipeline.reports.language_card import LanguageCard
 from core.pipeline.reports.markdown import fenced, plain
-from core.pipeline.reports.report import RecoveryReport, Report, Verification, unit_rows
+from core.pipeline.reports.report import Report, unit_rows
 from core.pipeline.reports.verdict import verdict_on
-from secateur_wire.metrics import Latency, Metrics, Parameters, Perplexity, Sizes, Sparsity, TokenRate
+from secateur_wire.metrics import Metrics, Parameters, Sizes, Sparsity, TokenRate
 from secateur_wire.reports import Generation
 
 SHAPE_CHART = "layers.svg"
 """File of an artifact that shows what each layer of a model made smaller keeps."""
+
+CARDS: Final[Mapping[str, CardParts]] = {"language-model": LanguageCard(), "image-classification": ClassifierCard()}
+"""Parts of the card that differ, by the model's task."""
 
 
 def model_card(recipe: Recipe, report: Report) -> str:
@@ -24,14 +29,13 @@ def model_card(recipe: Recipe, report: Report) -> str:
     parameters, sizes = metrics.parameters or Parameters(), metrics.bytes or Sizes()
     method = get_method(recipe.method)
     recovery = report.recovery
-    is_classifier = report.model is not None and report.model.task == classifier_card.TASK
+    parts = CARDS[(report.model and report.model.task) or "language-model"]
     names = ("dense", "pruned") if method.prunes else ("given", "trained")
-    recovery_lines = classifier_card.recovery if is_classifier else _recovery
     lines = [
         "---",
         "library_name: transformers",
-        f"pipeline_tag: {classifier_card.TASK if is_classifier else 'text-generation'}",
-        f"tags: [pruning, {method.id}{', onnx' if is_classifier else ''}]",
+        f"pipeline_tag: {parts.pipeline_tag}",
+        f"tags: [{', '.join(('pruning', method.id, *parts.tags))}]",
         "---",
         "",
         f"# {plain(recipe.model)}, {f'pruned with {method.title}' if method.prunes else 'trained further'}",
@@ -40,10 +44,10 @@ def model_card(recipe: Recipe, report: Report) -> str:
         _what_went(recipe, metrics.sparsity or Sparsity(), report.layers),
         "",
         *([f"![What each layer keeps]({SHAPE_CHART})", ""] if unit_rows(report.layers) else []),
-        *(recovery_lines(recovery, has_zeros=not recipe.shrinks) if recovery else []),
+        *(parts.recovery(recovery, has_zeros=not recipe.shrinks) if recovery else []),
         f"| | {' | '.join(names)} |",
         "|---|---|---|",
-        *(classifier_card.figures(metrics) if is_classifier else _figures(metrics, pruned=method.prunes)),
+        *parts.figures(metrics, pruned=method.prunes),
         f"| parameters not zero | {parameters.dense:,} | {parameters.nonzero:,} |",
         f"| bytes of weights | {sizes.dense:,} | {sizes.artifact:,} |",
     ]
@@ -52,11 +56,11 @@ def model_card(recipe: Recipe, report: Report) -> str:
         lines.append(f"| bytes of weight files, {recipe.output.format} | | {exported.bytes:,} |")
     lines += _added_files(metrics)
     if metrics.latency is not None:
-        lines += classifier_card.latencies(metrics.latency) if is_classifier else _latencies(metrics.latency)
+        lines += parts.latencies(metrics.latency)
     lines += ["", *_target(metrics), *(f"- {plain(note)}" for note in report.notes), ""]
     if exported is not None:
         lines += [OFFERED[recipe.output.format].opening, ""]
-    lines += classifier_card.how_to_open(report) if is_classifier else _how_to_open(report)
+    lines += parts.how_to_open(report)
     lines += _how_to_run(metrics)
     if method.paper is not None:
         paper = method.paper
@@ -109,49 +113,6 @@ def _how_to_run(metrics: Metrics) -> list[str]:
             # Commands are shown for each file, but the setting up before a last line once.
             *before, last = command.splitlines()
             lines += [sentence, "", "```sh", *before, *(last.format(file=file) for file in files), "```", ""]
-    return lines
-
-
-def _figures(metrics: Metrics, *, pruned: bool) -> list[str]:
-    """Return the table rows of a language model's perplexities and of its accuracy on tasks."""
-    lines = [
-        f"| perplexity, {plain(name)}, {figures.sequence_length}-token windows "
-        f"| {figures.dense:.3f} | {figures.pruned:.3f} (× {figures.ratio:.3f}"
-        f"{_error(figures)}{_before(figures) if pruned else ''}) |"
-        for name, figures in metrics.perplexity.items()
-    ]
-    return lines + _tasks(metrics)
-
-
-def _latencies(latency: Latency) -> list[str]:
-    return [
-        f"| prefill of {latency.sequence_length} tokens on {latency.device} "
-        f"| {latency.dense_ms:.1f} ms | {latency.pruned_ms:.1f} ms ({classifier_card.ratio_of_times(latency)}) |"
-    ]
-
-
-def _how_to_open(report: Report) -> list[str]:
-    verification = report.verification or Verification()
-    trust = ", trust_remote_code=True" if verification.trust_remote_code else ""
-    return [
-        "```python",
-        "from transformers import AutoModelForCausalLM",
-        "",
-        f'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{trust})',
-        "```",
-        "",
-    ]
-
-
-def _tasks(metrics: Metrics) -> list[str]:
-    """Return table rows of zero-shot accuracy, each with its standard error, and of the mean of all tasks."""
-    lines = []
-    for name, figures in metrics.tasks.items():
-        what = f"{name} ({figures.metric}, {figures.samples:,} questions)"
-        lines.append(f"| {plain(what)} | {' | '.join(classifier_card.with_errors(figures))} |")
-    average = metrics.task_mean
-    if len(lines) > 1 and average is not None:
-        lines.append(f"| mean of the {len(lines)} tasks | {average.dense:.2%} | {average.pruned:.2%} |")
     return lines
 
 
@@ -210,29 +171,3 @@ def _groups(layers: Sequence[Mapping[str, Any]]) -> str:
         if removed
     ]
     return f": {', '.join(counted)}" if counted else ""
-
-
-def _recovery(recovery: RecoveryReport, *, has_zeros: bool) -> list[str]:
-    sparsity = recovery.sparsity
-    zeros = (
-        f"Sparsity {sparsity.before:.4%} before, {sparsity.after:.4%} after: every pruned weight is still zero."
-        if has_zeros
-        else "What was removed stays removed: training changes the weights that are left, not their number."
-    )
-    texts = ", ".join(plain(text.name) for text in recovery.texts)
-    errors = [error for _, error in recovery.hidden_states_error]
-    matched = f" The error of the hidden states went from {errors[0]:.3g} to {errors[-1]:.3g}." if errors else ""
-    return [
-        f"Recovered with {recovery.method} ({recovery.trained}, {recovery.trained_parameters:,} parameters): "
-        f"{recovery.steps:,} steps, {recovery.tokens:,} tokens of {texts}. {zeros}{matched}",
-        "",
-    ]
-
-
-def _error(figures: Perplexity) -> str:
-    return "" if figures.ratio_stderr is None else f" ± {figures.ratio_stderr:.2g}"
-
-
-def _before(figures: Perplexity) -> str:
-    before = figures.before_recovery
-    return f"; {before:.3f} before recovery" if before is not None else ""

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForImageClassification
 
-from core.engine.architectures.classifier_architecture import SHAPES_KEY
+from core.engine.architectures.classifier_architecture import CLASSIFICATION, SHAPES_KEY
 from core.engine.checkpoints.files import ONNX_FILE
 from core.engine.evaluation.classifier_reload_check import classifier_reload_check, write_expected
 from core.engine.exporters.huggingface_classifier import round_to_stored, write_classifier
@@ -25,7 +25,6 @@ from core.engine.exporters.onnx.graph import export_onnx
 from core.engine.exporters.packed.exporter import pack_folder
 from core.engine.models.classifier import load_classifier, open_classifier
 from core.errors import ReloadCheckFailed, UnsupportedArchitecture
-from core.pipeline.reports.classifier_card import TASK
 from core.pipeline.reports.how_to_run import ways_to_run
 from core.pipeline.reports.report import Report
 from secateur_wire.metrics import Metrics
@@ -235,7 +234,7 @@ def test_the_check_of_half_precision_is_as_strict_and_it_runs_as_a_page_says(
     figures = classifier_reload_check(artifact, tmp_path / "expected.safetensors", device=CPU)
     assert figures["dtype"] == "float16" and figures["from_pretrained"]
     assert figures["maximum_difference"] <= figures["tolerance"]
-    report = Report.model_validate({"model": {"task": TASK}, "verification": figures})
+    report = Report.model_validate({"model": {"task": CLASSIFICATION}, "verification": figures})
     ways = ways_to_run(report, Metrics(), [file.name for file in artifact.iterdir()])
     assert [way.runtime for way in ways] == ["transformers", "ONNX Runtime"]
     for way in ways:

@@ -47,7 +47,7 @@ def with_expert_channels(
     assert experts is not None
     runs = _runs_of_reading(small, architecture, experts)
     if runs is None:
-        return _refusing(architecture, "their gates are in an order for which there is no cut")
+        return _refusing_channels(architecture, "their gates are in an order for which there is no cut")
     stacks = [UnitAxis(experts.parameter(experts.reading), "out", runs)]
     if experts.reading.bias is not None:
         stacks.append(UnitAxis(f"{experts.module}.{experts.reading.bias}", "out", runs))
@@ -75,10 +75,10 @@ def with_expert_channels(
                 experts=replace(experts, channels=ExpertChannels(tuple(stacks), linear)),
             )
         reasons.append(f"{setting.key}: {reason}")
-    return _refusing(architecture, reasons[-1])
+    return _refusing_channels(architecture, reasons[-1])
 
 
-def _refusing(architecture: Architecture, reason: str) -> Architecture:
+def _refusing_channels(architecture: Architecture, reason: str) -> Architecture:
     refused = {**architecture.refused, CHANNELS_KIND: f"its experts lose none: {reason}"}
     return replace(architecture, refused=refused)
 

@@ -1,0 +1,39 @@
+"""Parts of the model card that depend on the model's task."""
+
+from typing import ClassVar, Protocol
+
+from core.engine.options.latency_budget import latency_noise
+from core.pipeline.reports.report import RecoveryReport, Report
+from secateur_wire.metrics import Latency, MeasuredAccuracy, Metrics, Timing
+
+
+class CardParts(Protocol):
+    """Parts of a card, each as lines of Markdown."""
+
+    pipeline_tag: ClassVar[str]
+    tags: ClassVar[tuple[str, ...]]
+
+    def figures(self, metrics: Metrics, *, pruned: bool) -> list[str]:
+        """Return table rows of what the model was measured on, as far as it was."""
+
+    def recovery(self, recovery: RecoveryReport, *, has_zeros: bool) -> list[str]:
+        """Return how it was trained after pruning, and what became of its zeros."""
+
+    def latencies(self, latency: Latency) -> list[str]:
+        """Return table rows of what was timed."""
+
+    def how_to_open(self, report: Report) -> list[str]:
+        """Return the code that opens the folder."""
+
+
+def with_errors(figure: MeasuredAccuracy) -> tuple[str, str]:
+    """Return the accuracy of both models, each with its standard error."""
+    return f"{figure.dense:.2%} ± {figure.dense_stderr:.2%}", f"{figure.pruned:.2%} ± {figure.pruned_stderr:.2%}"
+
+
+def ratio_of_times(row: Timing) -> str:
+    """Return pruned ÷ dense with its noise, called unproven where the difference is no larger."""
+    ratio, noise = row.ratio, latency_noise(row.spread)
+    if ratio is None:
+        return "not measured"
+    return f"× {ratio:.3f} ± {noise:.1%}{', unproven' if abs(ratio - 1) <= noise else ''}"

@@ -1,0 +1,80 @@
+"""Parts of the model card of a language model: its figures, its training, and the code that opens it."""
+
+from typing import ClassVar
+
+from core.pipeline.reports.card_parts import ratio_of_times, with_errors
+from core.pipeline.reports.markdown import plain
+from core.pipeline.reports.report import RecoveryReport, Report, Verification
+from secateur_wire.metrics import Latency, Metrics, Perplexity
+
+
+class LanguageCard:
+    """Parts of the card of a language model."""
+
+    pipeline_tag: ClassVar[str] = "text-generation"
+    tags: ClassVar[tuple[str, ...]] = ()
+
+    def figures(self, metrics: Metrics, *, pruned: bool) -> list[str]:
+        """Return the table rows of a language model's perplexities and of its accuracy on tasks."""
+        lines = [
+            f"| perplexity, {plain(name)}, {figures.sequence_length}-token windows "
+            f"| {figures.dense:.3f} | {figures.pruned:.3f} (× {figures.ratio:.3f}"
+            f"{_error(figures)}{_before(figures) if pruned else ''}) |"
+            for name, figures in metrics.perplexity.items()
+        ]
+        return lines + _tasks(metrics)
+
+    def recovery(self, recovery: RecoveryReport, *, has_zeros: bool) -> list[str]:
+        sparsity = recovery.sparsity
+        zeros = (
+            f"Sparsity {sparsity.before:.4%} before, {sparsity.after:.4%} after: every pruned weight is still zero."
+            if has_zeros
+            else "What was removed stays removed: training changes the weights that are left, not their number."
+        )
+        texts = ", ".join(plain(text.name) for text in recovery.texts)
+        errors = [error for _, error in recovery.hidden_states_error]
+        matched = f" The error of the hidden states went from {errors[0]:.3g} to {errors[-1]:.3g}." if errors else ""
+        return [
+            f"Recovered with {recovery.method} ({recovery.trained}, {recovery.trained_parameters:,} parameters): "
+            f"{recovery.steps:,} steps, {recovery.tokens:,} tokens of {texts}. {zeros}{matched}",
+            "",
+        ]
+
+    def latencies(self, latency: Latency) -> list[str]:
+        return [
+            f"| prefill of {latency.sequence_length} tokens on {latency.device} "
+            f"| {latency.dense_ms:.1f} ms | {latency.pruned_ms:.1f} ms ({ratio_of_times(latency)}) |"
+        ]
+
+    def how_to_open(self, report: Report) -> list[str]:
+        verification = report.verification or Verification()
+        trust = ", trust_remote_code=True" if verification.trust_remote_code else ""
+        return [
+            "```python",
+            "from transformers import AutoModelForCausalLM",
+            "",
+            f'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder"{trust})',
+            "```",
+            "",
+        ]
+
+
+def _tasks(metrics: Metrics) -> list[str]:
+    """Return table rows of zero-shot accuracy, each with its standard error, and of the mean of all tasks."""
+    lines = []
+    for name, figures in metrics.tasks.items():
+        what = f"{name} ({figures.metric}, {figures.samples:,} questions)"
+        lines.append(f"| {plain(what)} | {' | '.join(with_errors(figures))} |")
+    average = metrics.task_mean
+    if len(lines) > 1 and average is not None:
+        lines.append(f"| mean of the {len(lines)} tasks | {average.dense:.2%} | {average.pruned:.2%} |")
+    return lines
+
+
+def _error(figures: Perplexity) -> str:
+    return "" if figures.ratio_stderr is None else f" ± {figures.ratio_stderr:.2g}"
+
+
+def _before(figures: Perplexity) -> str:
+    before = figures.before_recovery
+    return f"; {before:.3f} before recovery" if before is not None else ""
