@@ -7,7 +7,7 @@ from typing import Literal
 from core.engine.architectures.describe import Description
 from core.engine.architectures.description import ModelDescription
 from core.engine.cuts.losses import Losses
-from core.engine.removals.removal import Removal
+from core.engine.cuts.removal import Removal
 
 Written = Literal["first", "after", "beside", "added"]
 """Moment at which a form is written: first, as every artifact; where it was asked for, after the artifact is verified;

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from core.device_kinds import CPU
 from core.engine.architectures.describe import Description
 from core.engine.architectures.heterogeneous import Layout
+from core.engine.cuts.cut import Cut
+from core.engine.cuts.removal import Removal
 from core.engine.options.base import MethodParameters
 from core.engine.options.patterns import parse_pattern
-from core.engine.removals.cut import Cut
-from core.engine.removals.removal import Removal
 from core.methods.method_info import Variant
 from core.methods.registry import get_method
 from secateur_wire.job_body import Target

@@ -1,8 +1,8 @@
 """Packed files: their description."""
 
 from core.engine.architectures.describe import Description
+from core.engine.cuts.removal import Removal
 from core.engine.exporters.exporter_info import ExporterInfo
-from core.engine.removals.removal import Removal
 from core.errors import InvalidRequest
 
 

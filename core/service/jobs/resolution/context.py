@@ -11,7 +11,7 @@ from core.service.jobs.resolution.hub_lookup import HubFindings
 from core.service.teams.principal import Actor, team_of
 from core.settings import Settings
 from core.storage import Store
-from core.validation import RequestObject
+from secateur_wire.requests import RequestObject
 
 
 @dataclass(frozen=True)
