@@ -14,7 +14,7 @@ from sqlalchemy import text as statement
 from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.openapi.examples.triggers import EXAMPLES, PARAMETERS
+from api.openapi.examples.automation import EXAMPLES, PARAMETERS
 from core.database import transaction
 from core.http.address_policy import AddressPolicy
 from core.service.teams.server_secret import server_secret

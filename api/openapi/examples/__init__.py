@@ -6,9 +6,9 @@
 
 from typing import Any, Final
 
-from api.openapi.examples import discoveries, jobs, keeping, plans, samples, sweeps, triggers, webhooks
+from api.openapi.examples import automation, jobs, keeping, planning
 
-_FILES: Final = (discoveries, jobs, keeping, plans, samples, sweeps, triggers, webhooks)
+_FILES: Final = (automation, jobs, keeping, planning)
 
 EXAMPLES: Final[dict[str, Any]] = {name: example for file in _FILES for name, example in file.EXAMPLES.items()}
 PARAMETERS: Final[dict[str, Any]] = {name: example for file in _FILES for name, example in file.PARAMETERS.items()}

@@ -1,7 +1,20 @@
-"""Plans."""
+"""Examples of what comes before a job: a model's discovery, samples, and plans."""
 
 from typing import Any, Final
 
+from api.openapi.examples.common import JOB, LATER, MOMENT, SHA256
+
+_DISCOVERY: Final = {
+    "id": f"discovery_{SHA256}",
+    "object": "discovery",
+    "state": "found",
+    "architecture": "OlmoHybridForCausalLM",
+    "transformers_version": "5.24.0",
+    "created_at": MOMENT,
+    "started_at": MOMENT,
+    "finished_at": LATER,
+    "error": None,
+}
 _PERPLEXITY: Final = {
     "estimate": 1.19,
     "low": 1.14,
@@ -26,7 +39,21 @@ _SECONDS: Final = {
     "count": 12,
     "basis": "a formula, corrected by 12 jobs of the same method and queue",
 }
+_REQUEST: Final = {
+    "id": "sample_01JNB2V6H7Q8R9S0T1V2W3X4Y7",
+    "object": "sample_request",
+    "state": "ready",
+    "goal": "speed",
+    "step": "Planning the first job…",
+    "job_id": JOB,
+    "error": None,
+    "created_at": MOMENT,
+    "started_at": MOMENT,
+    "finished_at": LATER,
+}
+
 EXAMPLES: Final[dict[str, Any]] = {
+    "Discovery": _DISCOVERY,
     "PlanBody": {"model": "smollm2-135m", "goal": "sparsity", "keep_quality": 1.3},
     "Plan": {
         "object": "plan",
@@ -59,5 +86,11 @@ EXAMPLES: Final[dict[str, Any]] = {
         ],
         "warnings": [],
     },
+    "SampleRequest": _REQUEST,
+    "SampleBody": {"goal": "speed"},
 }
-PARAMETERS: Final[dict[str, Any]] = {}
+
+PARAMETERS: Final[dict[str, Any]] = {
+    "discovery_id": _DISCOVERY["id"],
+    "request_id": _REQUEST["id"],
+}
