@@ -23,7 +23,7 @@ from core.engine.architectures.undiscovered import UndiscoveredModel, describe_s
 from core.engine.evaluation.reload_check import largest_logit
 from core.engine.models.folder import ModelFolder, open_model
 from core.engine.pruning.results import LayerRow, PruneResult
-from core.errors import InvalidRequest, SecateurError
+from core.errors import InvalidRequest, SecateurError, UnsupportedArchitecture, UnusableModel
 from core.pipeline.stages.discover import discover_and_test
 
 SEEDS = (0, 1)
@@ -77,6 +77,10 @@ def _stage(name: str, status: Status = "failed") -> Iterator[None]:
         raise
     except Unmatched as error:
         raise Ended("wrong", name, str(error)) from error
+    except UnsupportedArchitecture as error:
+        raise Ended("refused", name, error.message) from error
+    except UnusableModel as error:
+        raise Ended("failed", name, f"{error.code}: {error.message}") from error
     except InvalidRequest as error:
         raise Ended("refused", name, error.message) from error
     except SecateurError as error:
