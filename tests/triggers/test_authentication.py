@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from standardwebhooks.webhooks import Webhook
 
 from core.database import transaction
-from core.service.triggers.hub_events import read_hub_event
+from core.service.triggers.firing import read_hub_event
 from core.service.triggers.schemas import HubSource
 from tests.triggers.conftest import PAYLOAD, Fixed, make_trigger
 

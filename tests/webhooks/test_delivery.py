@@ -15,8 +15,7 @@ from core.service.teams.sealing import Sealed
 from core.service.teams.server_secret import server_secret
 from core.service.webhooks import service
 from core.service.webhooks.deliveries import DeliveryOutcome, candidates, lease, record, retry_delay
-from core.service.webhooks.delivery_log import WaitingFigures, waiting_figures
-from core.service.webhooks.old_deliveries import remove_old_deliveries
+from core.service.webhooks.delivery_log import WaitingFigures, remove_old_deliveries, waiting_figures
 from core.service.webhooks.schemas import WebhookChanges
 from core.service.webhooks.signing import PURPOSE
 from core.service.webhooks.tables import WebhookAttemptRow, WebhookDeliveryRow, WebhookEventRow

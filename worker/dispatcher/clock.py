@@ -46,9 +46,9 @@ from core.service.triggers.context import TriggerContext
 from core.service.triggers.due import DUTY as TRIGGERS
 from core.service.triggers.due import fire_due
 from core.service.triggers.history import remove_old_firings
+from core.service.webhooks.delivery_log import remove_old_deliveries
 from core.service.webhooks.delivery_loop import DUTY as WEBHOOKS
 from core.service.webhooks.delivery_loop import deliver_due
-from core.service.webhooks.old_deliveries import remove_old_deliveries
 from core.settings import Settings, get_settings
 from worker import alive
 from worker.dispatcher.duties import Duty, Turn
