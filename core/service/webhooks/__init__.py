@@ -4,7 +4,7 @@
 - `service`: what users ask for: endpoints, secrets, pings, replays
 - `delivery_log`: deliveries and their attempts, as they are shown, and the removal of old ones
 - `deliveries`: the queue of deliveries: claimed, recorded, given up
-- `delivery_loop`: the loop that delivers what is due, one attempt over the network each; `signing`, the headers it carries
+- `delivery_loop`: the loop that sends what is due over the network, and `signing`, the headers each attempt carries
 
 A delivery is claimed with a short lease and sent outside of any transaction: at least once, in the order of events for
 each endpoint and subject (a job, a sweep).
